@@ -1,0 +1,162 @@
+//! Audit records and the head of the log.
+
+use serde::Serialize;
+
+use super::ids::{KeyId, LogId, RecordId};
+use super::key::named;
+use super::error::{Error, ErrorCode, Result};
+use super::time::Timestamp;
+
+named!(
+    /// What was done.
+    Action {
+        /// The store was made.
+        StoreCreate = "STORE_CREATE",
+        /// The service opened the store with `audit.ack = "queued"`: a crash may lose the last records.
+        QueuedAckOn = "QUEUED_ACK_ON",
+        /// A key was created.
+        KeyCreate = "KEY_CREATE",
+        /// A key's description was asked for. Recorded when it was refused.
+        KeyRead = "KEY_READ",
+        /// A key was rotated.
+        KeyRotate = "KEY_ROTATE",
+        /// A key or version was enabled.
+        KeyEnable = "KEY_ENABLE",
+        /// A key or version was disabled.
+        KeyDisable = "KEY_DISABLE",
+        /// A key or version was revoked.
+        KeyRevoke = "KEY_REVOKE",
+        /// A grace window was set, extended or ended.
+        KeyWindow = "KEY_WINDOW",
+        /// Periods, metadata or the form of recorded contexts were edited.
+        KeyUpdate = "KEY_UPDATE",
+        /// A deletion was scheduled.
+        KeyScheduleDeletion = "KEY_SCHEDULE_DELETION",
+        /// A deletion was cancelled.
+        KeyCancelDeletion = "KEY_CANCEL_DELETION",
+        /// A key's material was erased.
+        KeyDestroy = "KEY_DESTROY",
+        /// Encryption.
+        Encrypt = "ENCRYPT",
+        /// Decryption.
+        Decrypt = "DECRYPT",
+        /// Signature.
+        Sign = "SIGN",
+        /// Verification of a signature.
+        Verify = "VERIFY",
+        /// A data key was generated.
+        GenerateDataKey = "GENERATE_DATA_KEY",
+        /// A ciphertext was re-encrypted.
+        Reencrypt = "REENCRYPT",
+        /// A grant was made.
+        GrantCreate = "GRANT_CREATE",
+        /// A grant was replaced.
+        GrantUpdate = "GRANT_UPDATE",
+        /// A grant was withdrawn.
+        GrantWithdraw = "GRANT_WITHDRAW",
+        /// Grants were asked for. Recorded when it was refused.
+        GrantRead = "GRANT_READ",
+        /// The log was asked for. Recorded when it was refused.
+        AuditRead = "AUDIT_READ",
+        /// The log was verified.
+        AuditVerify = "AUDIT_VERIFY",
+        /// Metrics were asked for. Recorded when it was refused.
+        MetricsRead = "METRICS_READ",
+    }
+);
+
+named!(
+    /// How it ended.
+    Status {
+        /// As asked.
+        Success = "SUCCESS",
+        /// Refused or failed.
+        Failure = "FAILURE",
+    }
+);
+
+/// A record of the log as stored. One row of `audit_logs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Its place in the log, counted from 1 without gaps.
+    pub seq: u64,
+    /// Identifies the record.
+    pub id: RecordId,
+    /// When; never before the record ahead of it.
+    pub timestamp: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// In which role.
+    pub role: String,
+    /// What, as text: a name this version does not know must not hinder verification.
+    pub action: String,
+    /// How it ended.
+    pub status: String,
+    /// The caller's id for the request.
+    pub request_id: Option<String>,
+    /// The key it was about.
+    pub key_id: Option<KeyId>,
+    /// The version it was about.
+    pub key_version: Option<u32>,
+    /// Canonical JSON (RFC 8785).
+    pub details: Option<String>,
+    /// Hash of the record before; zeros for the first.
+    pub prev_hash: [u8; 32],
+    /// Hash of this record.
+    pub hash: [u8; 32],
+    /// Format of body and header: 2.
+    pub format: u8,
+}
+
+/// The end of the log, and all that is needed to extend it. The row of `audit_head`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Identifies the log.
+    pub log_id: LogId,
+    /// Number of records; the sequence number of the last.
+    pub seq: u64,
+    /// Hash of the last record; zeros if there is none.
+    pub hash: [u8; 32],
+    /// Time of the last record.
+    pub timestamp: Timestamp,
+    /// Sequence number of the last record that changed keys, versions or grants.
+    pub revision: u64,
+    /// Roots of the perfect subtrees of the Merkle tree, largest first: one per bit set in `seq`.
+    pub frontier: Vec<[u8; 32]>,
+    /// Signed checkpoint over size and root (C2SP signed note).
+    pub checkpoint: String,
+}
+
+/// A signed state of the log that was kept so that verification can go on from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCheckpoint {
+    /// Number of records it covers.
+    pub size: u64,
+    /// Subtree roots at that size.
+    pub frontier: Vec<[u8; 32]>,
+    /// Hash of the last record it covers.
+    pub hash: [u8; 32],
+    /// The signed note.
+    pub note: String,
+}
+
+/// Proof that an operation is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The record's sequence number. 0 when the record was accepted but not yet written (`audit.ack = "queued"`).
+    pub seq: u64,
+    /// The record's hash, in lower-case hex.
+    #[serde(serialize_with = "hex_bytes")]
+    pub hash: [u8; 32],
+}
+
+fn hex_bytes<S: serde::Serializer>(bytes: &[u8; 32], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hex(bytes))
+}
+
+/// Lower-case hexadecimal text.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char]).collect()
+}

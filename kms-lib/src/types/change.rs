@@ -1,0 +1,23 @@
+//! Changes: what a transition does to the rows of the store. The row as it is afterwards.
+
+use super::grant::Grant;
+use super::key::{Key, KeyVersion, Material};
+
+/// One row inserted or replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new key.
+    InsertKey(Key),
+    /// A key as it is afterwards.
+    UpdateKey(Key),
+    /// A new version with its material.
+    InsertVersion(KeyVersion, Material),
+    /// A version as it is afterwards; its material is untouched.
+    UpdateVersion(KeyVersion),
+    /// A version as it is afterwards; its wrapped material is erased.
+    EraseVersion(KeyVersion),
+    /// A new grant.
+    InsertGrant(Grant),
+    /// A grant as it is afterwards.
+    UpdateGrant(Grant),
+}

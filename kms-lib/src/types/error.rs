@@ -1,0 +1,206 @@
+//! One error type with a stable code, the same in Rust, C, Python and over HTTP.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What went wrong, in a form programs may rely on. Codes are added, never renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// An argument is malformed, out of range or too large.
+    InvalidArgument,
+    /// The name of a key is empty, too long, has unprintable characters or the shape of a UUID.
+    InvalidName,
+    /// The configuration is wrong or incomplete.
+    InvalidConfiguration,
+    /// No grant or role allows the operation.
+    AccessDenied,
+    /// There is no such key.
+    KeyNotFound,
+    /// The key has no such version.
+    VersionNotFound,
+    /// There is no such grant.
+    GrantNotFound,
+    /// A key of this name exists, or existed: names are never used again.
+    NameTaken,
+    /// The state of the key forbids the operation: it is disabled.
+    KeyDisabled,
+    /// The key is revoked, for ever.
+    KeyRevoked,
+    /// The key is scheduled for deletion.
+    KeyPendingDeletion,
+    /// The key's material has been erased.
+    KeyDestroyed,
+    /// The version is disabled, or its grace window is over.
+    VersionDisabled,
+    /// The version is revoked, for ever.
+    VersionRevoked,
+    /// The version's material has been erased.
+    VersionDestroyed,
+    /// Another version than the current one was asked to encrypt, sign or be enabled.
+    VersionNotCurrent,
+    /// The key's purpose does not include the operation.
+    WrongPurpose,
+    /// The key's type cannot do the operation.
+    WrongKeyType,
+    /// The state of the key or version does not allow this transition.
+    WrongState,
+    /// The ciphertext is malformed: cut, of an unknown format, or of another key than it was sent with.
+    InvalidCiphertext,
+    /// The ciphertext does not authenticate: it was altered, or the context differs.
+    DecryptionFailed,
+    /// The plaintext is too long for the key's algorithm.
+    PlaintextTooLong,
+    /// The version has encrypted as many messages as its algorithm bears; rotate the key.
+    KeyExhausted,
+    /// Another change came first.
+    Conflict,
+    /// Too much is in flight; nothing was done.
+    Overloaded,
+    /// The store was lost while committing, and it could not be found out whether it did.
+    OutcomeUnknown,
+    /// The store cannot be reached or written.
+    StoreUnavailable,
+    /// The store is full.
+    StoreFull,
+    /// The store may not be written: read-only file or missing rights.
+    StoreReadOnly,
+    /// The file is not a database, or its content contradicts itself.
+    StoreCorrupt,
+    /// The store was written by a newer version of this software.
+    SchemaTooNew,
+    /// Another process holds the store in a way that excludes this one.
+    StoreInUse,
+    /// The root key is not the one this store was made with.
+    WrongRootKey,
+    /// No root key was given, or it is malformed.
+    InvalidRootKey,
+    /// The root key service cannot be reached.
+    RootKeyUnavailable,
+    /// A row, record or signature does not match what the integrity key or the log say of it.
+    IntegrityFailure,
+    /// This machine's clock is too far from the store's.
+    ClockSkew,
+    /// The service is closed or closing.
+    Closed,
+    /// A handle was used in a process that was forked after it was made.
+    UsedAfterFork,
+    /// A blocking call was made from within an asynchronous runtime.
+    BlockingInAsync,
+    /// The cryptography provider failed.
+    CryptoFailure,
+    /// A fault in this software. Please report it.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The code's name, as it appears in records and in every interface.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "InvalidArgument",
+            Self::InvalidName => "InvalidName",
+            Self::InvalidConfiguration => "InvalidConfiguration",
+            Self::AccessDenied => "AccessDenied",
+            Self::KeyNotFound => "KeyNotFound",
+            Self::VersionNotFound => "VersionNotFound",
+            Self::GrantNotFound => "GrantNotFound",
+            Self::NameTaken => "NameTaken",
+            Self::KeyDisabled => "KeyDisabled",
+            Self::KeyRevoked => "KeyRevoked",
+            Self::KeyPendingDeletion => "KeyPendingDeletion",
+            Self::KeyDestroyed => "KeyDestroyed",
+            Self::VersionDisabled => "VersionDisabled",
+            Self::VersionRevoked => "VersionRevoked",
+            Self::VersionDestroyed => "VersionDestroyed",
+            Self::VersionNotCurrent => "VersionNotCurrent",
+            Self::WrongPurpose => "WrongPurpose",
+            Self::WrongKeyType => "WrongKeyType",
+            Self::WrongState => "WrongState",
+            Self::InvalidCiphertext => "InvalidCiphertext",
+            Self::DecryptionFailed => "DecryptionFailed",
+            Self::PlaintextTooLong => "PlaintextTooLong",
+            Self::KeyExhausted => "KeyExhausted",
+            Self::Conflict => "Conflict",
+            Self::Overloaded => "Overloaded",
+            Self::OutcomeUnknown => "OutcomeUnknown",
+            Self::StoreUnavailable => "StoreUnavailable",
+            Self::StoreFull => "StoreFull",
+            Self::StoreReadOnly => "StoreReadOnly",
+            Self::StoreCorrupt => "StoreCorrupt",
+            Self::SchemaTooNew => "SchemaTooNew",
+            Self::StoreInUse => "StoreInUse",
+            Self::WrongRootKey => "WrongRootKey",
+            Self::InvalidRootKey => "InvalidRootKey",
+            Self::RootKeyUnavailable => "RootKeyUnavailable",
+            Self::IntegrityFailure => "IntegrityFailure",
+            Self::ClockSkew => "ClockSkew",
+            Self::Closed => "Closed",
+            Self::UsedAfterFork => "UsedAfterFork",
+            Self::BlockingInAsync => "BlockingInAsync",
+            Self::CryptoFailure => "CryptoFailure",
+            Self::Internal => "Internal",
+        }
+    }
+
+    /// Whether the same call may succeed when it is simply made again.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Conflict | Self::Overloaded | Self::StoreUnavailable | Self::StoreFull | Self::RootKeyUnavailable | Self::ClockSkew
+        )
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error: a stable code and a message for a person. The message never holds a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    code: ErrorCode,
+    message: String,
+}
+
+impl Error {
+    /// An error with this code and message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+    /// A malformed argument.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidArgument, message)
+    }
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+    /// The message, without the code.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+    /// Whether the same call may succeed when it is simply made again.
+    pub fn is_retryable(&self) -> bool {
+        self.code.is_retryable()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The result of everything that can fail here.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,153 @@
+//! Grants: who may do what with which key, under which conditions.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::actor::Role;
+use super::context::Context;
+use super::ids::{GrantId, KeyId};
+use super::key::named;
+use super::error::{Error, ErrorCode, Result};
+use super::time::Timestamp;
+
+named!(
+    /// What a grant can allow.
+    Permission {
+        /// Create keys; only on `*`.
+        Create = "create",
+        /// Read a key's description.
+        Read = "read",
+        /// Encrypt, generate data keys, be the destination of a re-encryption.
+        Encrypt = "encrypt",
+        /// Decrypt, be the source of a re-encryption.
+        Decrypt = "decrypt",
+        /// Sign.
+        Sign = "sign",
+        /// Verify signatures.
+        Verify = "verify",
+        /// Rotate.
+        Rotate = "rotate",
+        /// Revoke and disable a key or version, end a window.
+        Revoke = "revoke",
+        /// Enable, edit periods and metadata, extend a window, cancel a deletion.
+        Manage = "manage",
+        /// Schedule a deletion.
+        Delete = "delete",
+        /// Pass on permissions one holds oneself on that key, with conditions no weaker.
+        Grant = "grant",
+    }
+);
+
+/// Which keys a grant covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GrantScope {
+    /// Every key, those to come included; written `*`.
+    AllKeys,
+    /// One key.
+    Key(KeyId),
+}
+
+impl GrantScope {
+    /// Whether the grant covers this key.
+    pub fn covers(self, key: KeyId) -> bool {
+        match self {
+            Self::AllKeys => true,
+            Self::Key(id) => id == key,
+        }
+    }
+    /// The scope written as `*` or as a key's id.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text == "*" { Ok(Self::AllKeys) } else { text.parse().map(Self::Key) }
+    }
+}
+
+impl std::fmt::Display for GrantScope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AllKeys => f.write_str("*"),
+            Self::Key(id) => id.fmt(f),
+        }
+    }
+}
+
+impl Serialize for GrantScope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Conditions of a grant. All that are set must hold. Written as JSON; a name that is not known here is
+/// refused on writing and makes the grant deny on reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Conditions {
+    /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Not at or after this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// Only from these networks (CIDR); a caller without a known address is denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ip: Option<Vec<IpNet>>,
+    /// The encryption context must be exactly this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_context_equals: Option<Context>,
+    /// The encryption context must hold at least these entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_context_subset: Option<Context>,
+}
+
+impl Conditions {
+    /// Whether nothing is required.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The conditions of a stored grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredConditions {
+    /// Understood.
+    Known(Conditions),
+    /// Written by something that knows more than this version: the grant denies.
+    Unknown(String),
+}
+
+impl StoredConditions {
+    /// The JSON text that storage and records hold.
+    pub fn to_json(&self) -> Result<String> {
+        match self {
+            Self::Known(conditions) => serde_json::to_string(conditions)
+                .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}"))),
+            Self::Unknown(text) => Ok(text.clone()),
+        }
+    }
+    /// Reads stored text; what is not understood is kept as it is and denies.
+    pub fn from_json(text: &str) -> Self {
+        serde_json::from_str(text).map_or_else(|_| Self::Unknown(text.to_owned()), Self::Known)
+    }
+}
+
+/// A grant. One row of `grants`; withdrawn ones stay as tombstones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Identifies the grant.
+    pub id: GrantId,
+    /// To whom, in lower case.
+    pub principal: String,
+    /// The role it was written for. It never raises a caller.
+    pub role: Role,
+    /// On which keys.
+    pub scope: GrantScope,
+    /// What it allows, sorted, without repetition.
+    pub permissions: Vec<Permission>,
+    /// Under which conditions.
+    pub conditions: StoredConditions,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was withdrawn.
+    pub withdrawn_at: Option<Timestamp>,
+    /// The sequence number of the record of its last change.
+    pub revision: u64,
+}

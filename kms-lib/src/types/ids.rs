@@ -1,0 +1,84 @@
+//! Identifiers: random UUIDs (RFC 9562, version 4), one type per entity so that they cannot be mixed up.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::error::{Error, ErrorCode};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new random identifier.
+            pub fn random() -> Self {
+                Self(random_uuid())
+            }
+            /// The identifier with these 16 bytes.
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+            /// The identifier in a slice read from storage; refused unless it has 16 bytes.
+            pub fn from_slice(bytes: &[u8]) -> Result<Self, Error> {
+                Uuid::from_slice(bytes).map(Self).map_err(|_| {
+                    Error::new(ErrorCode::StoreCorrupt, concat!("a stored ", stringify!($name), " is not 16 bytes long"))
+                })
+            }
+            /// Its 16 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+        impl FromStr for $name {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self, Error> {
+                // Only the hyphenated form: braces and urn: prefixes would give one id several spellings.
+                if text.len() == 36 && let Ok(id) = Uuid::try_parse(text) {
+                    return Ok(Self(id));
+                }
+                Err(Error::new(ErrorCode::InvalidArgument, concat!("not a valid ", stringify!($name), ": a UUID is expected")))
+            }
+        }
+    };
+}
+
+id!(
+    /// Identifies a key.
+    KeyId
+);
+id!(
+    /// Identifies one version of a key.
+    VersionId
+);
+id!(
+    /// Identifies a grant.
+    GrantId
+);
+id!(
+    /// Identifies an audit record.
+    RecordId
+);
+id!(
+    /// Identifies an audit log: every store has its own, bound into each record's hash.
+    LogId
+);
+
+fn random_uuid() -> Uuid {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
+}

@@ -1,0 +1,210 @@
+//! Keys and their versions, as stored and as the catalog holds them.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, ErrorCode, Result};
+use super::ids::{KeyId, VersionId};
+use super::time::Timestamp;
+
+/// Declares an enumeration whose names are the same in storage, records and JSON.
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+ }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// Its name in storage, records and JSON.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+            /// The value of this name.
+            pub fn parse(text: &str) -> Result<Self> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(Error::new(ErrorCode::InvalidArgument, concat!("unknown ", stringify!($name), ": one of", $(" ", $text,)+ " is expected"))),
+                }
+            }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+pub(crate) use named;
+
+named!(
+    /// What kind of key it is.
+    KeyType {
+        /// AES with 256 bits in Galois/Counter Mode (NIST SP 800-38D).
+        Aes256Gcm = "AES256_GCM",
+        /// RSA with 2048 bits: OAEP-SHA256 for encryption, PKCS#1 v1.5 and PSS with SHA-256 for signing (RFC 8017).
+        Rsa2048 = "RSA_2048",
+    }
+);
+
+named!(
+    /// What a key may be used for.
+    KeyPurpose {
+        /// Encrypting, decrypting and data keys.
+        Encryption = "ENCRYPTION",
+        /// Signing and verifying; RSA only.
+        Signing = "SIGNING",
+    }
+);
+
+named!(
+    /// Where a key stands in its life.
+    KeyState {
+        /// In use.
+        Enabled = "ENABLED",
+        /// Out of use, by an admin or because its current version was revoked.
+        Disabled = "DISABLED",
+        /// Revoked with all its versions, for ever.
+        Revoked = "REVOKED",
+        /// Waiting for its deletion, which can still be cancelled.
+        PendingDeletion = "PENDING_DELETION",
+        /// Its material is erased; the record and the name stay.
+        Destroyed = "DESTROYED",
+    }
+);
+
+named!(
+    /// Why a key is disabled, which decides what is still allowed.
+    DisabledReason {
+        /// Somebody disabled it.
+        Admin = "ADMIN",
+        /// Its current version was revoked; a rotation enables it again.
+        CurrentVersionRevoked = "CURRENT_VERSION_REVOKED",
+    }
+);
+
+named!(
+    /// Where a version stands in its life.
+    VersionState {
+        /// The current version.
+        Enabled = "ENABLED",
+        /// A former version, or one disabled by hand: it still decrypts and verifies until its window ends.
+        Disabled = "DISABLED",
+        /// Revoked for ever.
+        Revoked = "REVOKED",
+        /// Its material is erased.
+        Destroyed = "DESTROYED",
+    }
+);
+
+named!(
+    /// Where a version's material comes from.
+    Origin {
+        /// Generated here.
+        Generated = "GENERATED",
+        /// Brought from another system: it decrypts and verifies, but never encrypts.
+        Imported = "IMPORTED",
+    }
+);
+
+named!(
+    /// How the encryption context appears in the audit records of a key.
+    AuditContext {
+        /// As it is.
+        Clear = "clear",
+        /// As an HMAC under the store's integrity key.
+        Hmac = "hmac",
+    }
+);
+
+/// A key, without its versions. One row of `keys`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Identifies the key.
+    pub id: KeyId,
+    /// Unique for ever, among destroyed keys too.
+    pub name: String,
+    /// Its kind.
+    pub key_type: KeyType,
+    /// Its use.
+    pub purpose: KeyPurpose,
+    /// Where it stands.
+    pub state: KeyState,
+    /// Set while the state, or the one a cancelled deletion returns to, is `Disabled`.
+    pub disabled_reason: Option<DisabledReason>,
+    /// The state a cancelled deletion returns to; set while the deletion is pending.
+    pub state_before_deletion: Option<KeyState>,
+    /// Days after which the scheduler rotates it.
+    pub rotation_period_days: Option<u32>,
+    /// Days a former version stays usable after a rotation; without it, the service's default.
+    pub grace_period_days: Option<u32>,
+    /// The version that encrypts and signs.
+    pub current_version: u32,
+    /// When the scheduler rotates it next: the current version's age plus the rotation period.
+    pub rotate_at: Option<Timestamp>,
+    /// When its material is erased; set while the deletion is pending.
+    pub delete_at: Option<Timestamp>,
+    /// How records show its contexts.
+    pub audit_context: AuditContext,
+    /// JSON object given by its owners; canonical (RFC 8785) text.
+    pub metadata: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The sequence number of the record of its last change.
+    pub revision: u64,
+}
+
+/// A version of a key without its material: all that deciding needs. One row of `key_versions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersion {
+    /// Identifies the version.
+    pub id: VersionId,
+    /// The key it belongs to.
+    pub key_id: KeyId,
+    /// Counted from 1.
+    pub version: u32,
+    /// Where it stands.
+    pub state: VersionState,
+    /// From when it is usable.
+    pub not_before: Option<Timestamp>,
+    /// Until when it decrypts and verifies; for ever without one.
+    pub not_after: Option<Timestamp>,
+    /// The grace period that its window was made from.
+    pub grace_period_days: Option<u32>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Where its material comes from.
+    pub origin: Origin,
+    /// The generation of the root key that wraps its material.
+    pub root_generation: u32,
+    /// SHA-256 of the wrapped material; none once it is erased.
+    pub material_digest: Option<[u8; 32]>,
+    /// SHA-256 of the public key's PEM text, for RSA.
+    pub public_key_digest: Option<[u8; 32]>,
+    /// The sequence number of the record of its last change.
+    pub revision: u64,
+}
+
+/// The stored material of a version.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Material {
+    /// Wrapped under the root key; none once it is erased.
+    pub wrapped: Option<Vec<u8>>,
+    /// SubjectPublicKeyInfo as PEM (RFC 7468), for RSA.
+    pub public_key_pem: Option<String>,
+}
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Material").field("public_key_pem", &self.public_key_pem).finish_non_exhaustive()
+    }
+}
+
+/// A version's counters. They change with every use and are therefore outside of the row's seal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VersionUsage {
+    /// Messages encrypted under it.
+    pub encryptions: u64,
+    /// When it was last used for anything.
+    pub last_used_at: Option<Timestamp>,
+}

@@ -1,0 +1,15 @@
+//! Plain data shared by every layer: identifiers, entities, attempts, records, errors, configuration.
+//!
+//! Nothing here does work; it names things once, so that no two modules describe the same thing differently.
+
+pub mod actor;
+pub mod attempt;
+pub mod audit;
+pub mod change;
+pub mod context;
+pub mod error;
+pub mod grant;
+pub mod ids;
+pub mod key;
+pub mod limits;
+pub mod time;
