@@ -1,6 +1,6 @@
 //! Audit records and the head of the log.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ids::{KeyId, LogId, RecordId};
 use super::key::named;
