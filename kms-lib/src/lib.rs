@@ -1,4 +1,8 @@
-//! Mini KMS as a library.
+//! Mini KMS as a library: keys with a lifecycle, envelope encryption, grants and a tamper-evident audit log.
+//!
+//! Under construction: the foundations are here, the service on top of them is not yet.
+
+#![forbid(unsafe_code)]
 
 pub mod types;
 

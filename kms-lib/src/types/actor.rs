@@ -87,6 +87,7 @@ impl Actor {
         Ok(Self { principal: principal.into(), role, source_ip: None, request_id: None })
     }
     /// The service acting for itself under one of its reserved names.
+    #[expect(dead_code, reason = "used by the scheduler and by opening, which come next")]
     pub(crate) fn internal(principal: &'static str) -> Self {
         Self { principal: principal.into(), role: Role::System, source_ip: None, request_id: None }
     }
@@ -126,7 +127,8 @@ impl Actor {
 /// A principal in the form it is compared in: lower case, 1 to 256 printable bytes, no outer blanks.
 pub fn normalize_principal(text: &str) -> Result<String> {
     let lower = text.to_lowercase();
-    if lower.is_empty() || lower.len() > PRINCIPAL_BYTES || lower.trim() != lower || lower.chars().any(char::is_control) {
+    if lower.is_empty() || lower.len() > PRINCIPAL_BYTES || lower.trim() != lower || lower.chars().any(char::is_control)
+    {
         return Err(Error::invalid("a principal has 1 to 256 printable bytes and no outer blanks"));
     }
     Ok(lower)

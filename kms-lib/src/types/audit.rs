@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::{Error, ErrorCode, Result};
 use super::ids::{KeyId, LogId, RecordId};
 use super::key::named;
-use super::error::{Error, ErrorCode, Result};
 use super::time::Timestamp;
 
 named!(

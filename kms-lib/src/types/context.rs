@@ -51,10 +51,16 @@ impl Context {
     /// Whether the context keeps the limits, and has no U+0000 (which PostgreSQL cannot store).
     pub fn check(&self) -> Result<()> {
         if self.len() > CONTEXT_ENTRIES {
-            return Err(Error::invalid(format!("the context has {} entries; at most {CONTEXT_ENTRIES} are allowed", self.len())));
+            return Err(Error::invalid(format!(
+                "the context has {} entries; at most {CONTEXT_ENTRIES} are allowed",
+                self.len()
+            )));
         }
         if self.bytes() > CONTEXT_BYTES {
-            return Err(Error::invalid(format!("the context has {} bytes; at most {CONTEXT_BYTES} are allowed", self.bytes())));
+            return Err(Error::invalid(format!(
+                "the context has {} bytes; at most {CONTEXT_BYTES} are allowed",
+                self.bytes()
+            )));
         }
         if self.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
             return Err(Error::invalid("the context contains U+0000"));

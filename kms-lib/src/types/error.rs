@@ -147,7 +147,12 @@ impl ErrorCode {
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::Conflict | Self::Overloaded | Self::StoreUnavailable | Self::StoreFull | Self::RootKeyUnavailable | Self::ClockSkew
+            Self::Conflict
+                | Self::Overloaded
+                | Self::StoreUnavailable
+                | Self::StoreFull
+                | Self::RootKeyUnavailable
+                | Self::ClockSkew
         )
     }
 }

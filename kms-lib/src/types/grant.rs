@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::actor::Role;
 use super::context::Context;
+use super::error::{Error, ErrorCode, Result};
 use super::ids::{GrantId, KeyId};
 use super::key::named;
-use super::error::{Error, ErrorCode, Result};
 use super::time::Timestamp;
 
 named!(

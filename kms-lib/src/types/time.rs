@@ -92,7 +92,8 @@ impl fmt::Debug for Timestamp {
 impl FromStr for Timestamp {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::new(ErrorCode::InvalidArgument, "not a time: RFC 3339 is expected, such as 2026-11-23T18:26:46Z");
+        let bad =
+            || Error::new(ErrorCode::InvalidArgument, "not a time: RFC 3339 is expected, such as 2026-11-23T18:26:46Z");
         let t: jiff::Timestamp = text.parse().map_err(|_| bad())?;
         let micros = t.as_microsecond();
         if (0..=LAST).contains(&micros) { Ok(Self(micros)) } else { Err(bad()) }
