@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod crypto;
 pub mod types;
 
 pub use types::actor::{Actor, Role};

@@ -1,0 +1,159 @@
+//! The ciphertext: one self-describing blob.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 1 | format, 1 |
+//! | 1 | algorithm: 1 is AES-256-GCM, 2 is RSA-OAEP with SHA-256 |
+//! | 16 | key id |
+//! | 4 | version of the key, big-endian |
+//! | rest | AES: nonce (12), ciphertext, tag (16). RSA: ciphertext (256) |
+
+use zeroize::{Zeroize, Zeroizing};
+
+pub use super::additional_data::Algorithm;
+use super::additional_data::additional_data;
+use super::provider::{Aead, NONCE, Provider, RSA_BYTES, RsaPrivate, RsaPublic, TAG};
+use crate::types::context::Context;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+
+/// The format written here, and the newest that is read.
+const FORMAT: u8 = 1;
+/// Bytes in front of the body.
+pub const HEADER: usize = 1 + 1 + 16 + 4;
+
+impl Algorithm {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Aes256Gcm => 1,
+            Self::RsaOaepSha256 => 2,
+        }
+    }
+}
+
+/// A ciphertext taken apart. Nothing of it is authenticated before it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob<'a> {
+    /// How it was encrypted.
+    pub algorithm: Algorithm,
+    /// With which key.
+    pub key: KeyId,
+    /// With which version of the key.
+    pub version: u32,
+    /// What follows the header: nonce, ciphertext and tag for AES, the ciphertext for RSA.
+    pub body: &'a [u8],
+}
+
+impl Blob<'_> {
+    /// Takes a ciphertext apart; `InvalidCiphertext` with the reason if it cannot be one.
+    pub fn parse(bytes: &[u8]) -> Result<Blob<'_>> {
+        // The format comes first: only the formats known here have this header.
+        match bytes.first() {
+            None => return Err(invalid("the ciphertext is empty")),
+            Some(&FORMAT) => {}
+            Some(0) => return Err(invalid("not a ciphertext of this service: there is no format 0")),
+            Some(newer) => {
+                return Err(invalid(format!(
+                    "the ciphertext's format {newer} is newer than this software, or it is not a ciphertext"
+                )));
+            }
+        }
+        let cut = || invalid(format!("the ciphertext is cut: it has only {} bytes", bytes.len()));
+        let (header, body) = bytes.split_first_chunk::<HEADER>().ok_or_else(cut)?;
+        let [_, algorithm, rest @ ..] = header;
+        let (id, version) = rest.split_first_chunk::<16>().ok_or_else(cut)?;
+        let version = version.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(cut)?;
+        if version == 0 {
+            return Err(invalid("the ciphertext names version 0, which no key has"));
+        }
+        let algorithm = match algorithm {
+            1 if body.len() < NONCE + TAG => return Err(cut()),
+            1 => Algorithm::Aes256Gcm,
+            2 if body.len() != RSA_BYTES => {
+                return Err(invalid(format!(
+                    "the RSA ciphertext has {} bytes; {} are expected",
+                    bytes.len(),
+                    HEADER + RSA_BYTES
+                )));
+            }
+            2 => Algorithm::RsaOaepSha256,
+            unknown => return Err(invalid(format!("the ciphertext's algorithm {unknown} is unknown"))),
+        };
+        Ok(Blob { algorithm, key: KeyId::from_bytes(*id), version, body })
+    }
+
+    fn additional_data(&self, context: &Context) -> Vec<u8> {
+        additional_data(self.algorithm, self.key, self.version, context)
+    }
+
+    fn expect(&self, algorithm: Algorithm) -> Result<()> {
+        if self.algorithm == algorithm {
+            return Ok(());
+        }
+        Err(invalid(format!("the ciphertext is of {}, the key of {}", self.algorithm.as_str(), algorithm.as_str())))
+    }
+}
+
+/// Encrypts with AES-256-GCM under a random nonce.
+pub fn seal(
+    provider: &dyn Provider,
+    aead: &dyn Aead,
+    key: KeyId,
+    version: u32,
+    context: &Context,
+    plaintext: &[u8],
+) -> Result<Vec<u8>> {
+    let mut nonce = [0; NONCE];
+    provider.random(&mut nonce)?;
+    // The exact size: a buffer that grew would leave copies of the plaintext behind.
+    let mut blob = Vec::with_capacity(HEADER + NONCE + plaintext.len() + TAG);
+    write_header(&mut blob, Algorithm::Aes256Gcm, key, version);
+    blob.extend_from_slice(&nonce);
+    blob.extend_from_slice(plaintext);
+    let aad = additional_data(Algorithm::Aes256Gcm, key, version, context);
+    if let Err(error) = aead.seal(&nonce, &aad, &mut blob, HEADER + NONCE) {
+        blob.zeroize();
+        return Err(error);
+    }
+    Ok(blob)
+}
+
+/// Decrypts what [`seal`] made; `DecryptionFailed` if it was altered, or the context differs.
+pub fn open(aead: &dyn Aead, blob: &Blob<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
+    blob.expect(Algorithm::Aes256Gcm)?;
+    let (nonce, body) =
+        blob.body.split_first_chunk::<NONCE>().ok_or_else(|| invalid("the ciphertext is cut: its nonce is missing"))?;
+    aead.open(nonce, &blob.additional_data(context), body)
+}
+
+/// Encrypts with RSA-OAEP; `PlaintextTooLong` above 190 bytes.
+pub fn rsa_seal(
+    public: &dyn RsaPublic,
+    key: KeyId,
+    version: u32,
+    context: &Context,
+    plaintext: &[u8],
+) -> Result<Vec<u8>> {
+    let label = additional_data(Algorithm::RsaOaepSha256, key, version, context);
+    let body = public.oaep_encrypt(&label, plaintext)?;
+    let mut blob = Vec::with_capacity(HEADER + body.len());
+    write_header(&mut blob, Algorithm::RsaOaepSha256, key, version);
+    blob.extend_from_slice(&body);
+    Ok(blob)
+}
+
+/// Decrypts what [`rsa_seal`] made; `DecryptionFailed` if it was altered, or the context differs.
+pub fn rsa_open(private: &dyn RsaPrivate, blob: &Blob<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
+    blob.expect(Algorithm::RsaOaepSha256)?;
+    private.oaep_decrypt(&blob.additional_data(context), blob.body)
+}
+
+fn write_header(blob: &mut Vec<u8>, algorithm: Algorithm, key: KeyId, version: u32) {
+    blob.extend_from_slice(&[FORMAT, algorithm.byte()]);
+    blob.extend_from_slice(key.as_bytes());
+    blob.extend_from_slice(&version.to_be_bytes());
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidCiphertext, message)
+}

@@ -1,0 +1,32 @@
+//! Cryptography: one trait with two providers, the ciphertext format and its additional data.
+//!
+//! Both providers read what the other wrote, so a store may change its provider at any time.
+
+pub(crate) mod additional_data;
+#[cfg(feature = "aws-lc")]
+pub mod aws_lc;
+pub mod ciphertext;
+pub mod provider;
+mod rsa_key;
+pub mod rust_crypto;
+
+use std::sync::Arc;
+
+use crate::types::error::Result;
+use provider::Provider;
+pub use provider::ProviderName;
+
+/// The provider of this name; refused with `InvalidConfiguration` if it is not compiled in.
+pub fn provider(name: ProviderName) -> Result<Arc<dyn Provider>> {
+    match name {
+        #[cfg(feature = "aws-lc")]
+        ProviderName::AwsLc => Ok(Arc::new(aws_lc::AwsLc)),
+        #[cfg(not(feature = "aws-lc"))]
+        ProviderName::AwsLc => Err(crate::types::error::Error::new(
+            crate::types::error::ErrorCode::InvalidConfiguration,
+            "the cryptography provider aws-lc is not compiled in; rust-crypto is",
+        )),
+        ProviderName::RustCrypto => Ok(Arc::new(rust_crypto::RustCrypto)),
+    }
+}
+

@@ -1,0 +1,166 @@
+//! What a cryptography provider can do, and the keys it makes ready for use.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::key::named;
+use crate::types::limits::RSA_PLAINTEXT_BYTES;
+
+/// Bytes of an AES-GCM nonce.
+pub const NONCE: usize = 12;
+/// Bytes of an AES-GCM tag.
+pub const TAG: usize = 16;
+/// Bits of the RSA keys.
+pub const RSA_BITS: usize = 2048;
+/// Bytes of an RSA ciphertext or signature.
+pub const RSA_BYTES: usize = RSA_BITS / 8;
+
+/// Names a provider in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProviderName {
+    /// AWS-LC: constant time, assembly for the common processors; needs a C compiler to build.
+    #[serde(rename = "aws-lc")]
+    AwsLc,
+    /// The crates of RustCrypto: all Rust.
+    #[serde(rename = "rust-crypto")]
+    RustCrypto,
+}
+
+impl ProviderName {
+    /// The name as it stands in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AwsLc => "aws-lc",
+            Self::RustCrypto => "rust-crypto",
+        }
+    }
+    /// The provider of this name, compiled in or not.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "aws-lc" => Ok(Self::AwsLc),
+            "rust-crypto" => Ok(Self::RustCrypto),
+            _ => Err(Error::new(
+                ErrorCode::InvalidConfiguration,
+                "unknown cryptography provider: aws-lc or rust-crypto is expected",
+            )),
+        }
+    }
+}
+
+impl Default for ProviderName {
+    fn default() -> Self {
+        if cfg!(feature = "aws-lc") { Self::AwsLc } else { Self::RustCrypto }
+    }
+}
+
+impl fmt::Display for ProviderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+named!(
+    /// How a signature is made.
+    SignatureAlgorithm {
+        /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2).
+        RsaPkcs1Sha256 = "RSASSA_PKCS1_V1_5_SHA_256",
+        /// RSASSA-PSS with SHA-256, MGF1-SHA256 and a salt of 32 bytes (RFC 8017, 8.1).
+        RsaPssSha256 = "RSASSA_PSS_SHA_256",
+    }
+);
+
+/// A cryptography provider.
+pub trait Provider: Send + Sync + fmt::Debug {
+    /// Which one it is.
+    fn name(&self) -> ProviderName;
+    /// Fills `out` from the provider's generator, which is safe to use after a fork.
+    fn random(&self, out: &mut [u8]) -> Result<()>;
+    /// An AES-256-GCM key ready for use.
+    fn aes(&self, key: &[u8; 32]) -> Result<Box<dyn Aead>>;
+    /// A new RSA key with 2048 bits and the public exponent 65537.
+    fn rsa_generate(&self) -> Result<RsaMaterial>;
+    /// An RSA private key ready for use. PKCS#8 (RFC 5208) with a modulus of 2048 bits is accepted, nothing else.
+    fn rsa_private(&self, pkcs8_der: &[u8]) -> Result<Box<dyn RsaPrivate>>;
+    /// An RSA public key ready for use. SubjectPublicKeyInfo as PEM (`BEGIN PUBLIC KEY`) with a modulus of 2048 bits
+    /// is accepted, nothing else.
+    fn rsa_public(&self, spki_pem: &str) -> Result<Box<dyn RsaPublic>>;
+    /// An Ed25519 key (RFC 8032) ready for use.
+    fn ed25519(&self, seed: &[u8; 32]) -> Result<Box<dyn Ed25519>>;
+    /// Whether the signature was made of this message with the secret of this public key.
+    fn ed25519_verify(&self, public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool;
+}
+
+/// An AES-256-GCM key ready for use.
+pub trait Aead: Send + Sync {
+    /// Encrypts `buffer[offset..]` in place and appends the 16-byte tag. The nonce must never have been used
+    /// with this key before.
+    fn seal(&self, nonce: &[u8; NONCE], aad: &[u8], buffer: &mut Vec<u8>, offset: usize) -> Result<()>;
+    /// Opens ciphertext and tag; `DecryptionFailed` if it does not authenticate.
+    fn open(&self, nonce: &[u8; NONCE], aad: &[u8], ciphertext_and_tag: &[u8]) -> Result<Zeroizing<Vec<u8>>>;
+}
+
+/// A new RSA key.
+pub struct RsaMaterial {
+    /// The private key: PKCS#8, DER.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+    /// The public key: SubjectPublicKeyInfo, PEM.
+    pub public_pem: String,
+}
+
+impl fmt::Debug for RsaMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RsaMaterial").field("public_pem", &self.public_pem).finish_non_exhaustive()
+    }
+}
+
+/// An RSA private key ready for use.
+pub trait RsaPrivate: Send + Sync {
+    /// Decrypts OAEP with SHA-256 and MGF1-SHA256. Every failure is the same `DecryptionFailed`: telling them apart
+    /// would help an attacker.
+    fn oaep_decrypt(&self, label: &[u8], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>>;
+    /// Signs the message, which is hashed here.
+    fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>>;
+    /// The public key: SubjectPublicKeyInfo, PEM.
+    fn public_pem(&self) -> Result<String>;
+}
+
+/// An RSA public key ready for use.
+pub trait RsaPublic: Send + Sync {
+    /// Encrypts with OAEP, SHA-256 and MGF1-SHA256; `PlaintextTooLong` above 190 bytes.
+    fn oaep_encrypt(&self, label: &[u8], plaintext: &[u8]) -> Result<Vec<u8>>;
+    /// Whether the signature was made of this message, with this algorithm and with the secret of this key.
+    fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool;
+}
+
+/// An Ed25519 key ready for use.
+pub trait Ed25519: Send + Sync {
+    /// Its public key.
+    fn public_key(&self) -> [u8; 32];
+    /// Signs the message.
+    fn sign(&self, message: &[u8]) -> [u8; 64];
+}
+
+/// The provider could not do `what`. Its own errors say nothing, deliberately.
+pub(super) fn failure(what: &'static str) -> Error {
+    Error::new(ErrorCode::CryptoFailure, format!("the cryptography provider failed: {what}"))
+}
+
+pub(super) fn decryption_failed() -> Error {
+    Error::new(
+        ErrorCode::DecryptionFailed,
+        "the ciphertext does not authenticate: it was altered, or the context or key differs",
+    )
+}
+
+pub(super) fn check_rsa_plaintext(plaintext: &[u8]) -> Result<()> {
+    if plaintext.len() > RSA_PLAINTEXT_BYTES {
+        return Err(Error::new(
+            ErrorCode::PlaintextTooLong,
+            format!("the plaintext has {} bytes; RSA-2048 takes at most {RSA_PLAINTEXT_BYTES}", plaintext.len()),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The provider over the crates of RustCrypto. Private RSA operations are blinded with the system's generator.
+
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::aead::inout::InOutBuf;
+use aes_gcm::{Aes256Gcm, KeyInit};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use rsa::{Oaep, Pkcs1v15Sign, Pss};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::provider::{
+    Aead, Ed25519, NONCE, Provider, ProviderName, RSA_BITS, RsaMaterial, RsaPrivate, RsaPublic, SignatureAlgorithm,
+    TAG, check_rsa_plaintext, decryption_failed, failure,
+};
+use super::rsa_key;
+use crate::types::error::Result;
+
+/// Bytes of salt in a PSS signature: as many as the hash has.
+const SALT: usize = 32;
+
+/// The provider over the crates of RustCrypto.
+#[derive(Clone, Copy, Debug)]
+pub struct RustCrypto;
+
+impl Provider for RustCrypto {
+    fn name(&self) -> ProviderName {
+        ProviderName::RustCrypto
+    }
+    fn random(&self, out: &mut [u8]) -> Result<()> {
+        // The faster generator of the thread would give a forked process the same nonces again.
+        SysRng.try_fill_bytes(out).map_err(|_| failure("random bytes"))
+    }
+    fn aes(&self, key: &[u8; 32]) -> Result<Box<dyn Aead>> {
+        Ok(Box::new(AesKey(Aes256Gcm::new(key.into()))))
+    }
+    fn rsa_generate(&self) -> Result<RsaMaterial> {
+        let key = rsa::PrivateKey::new(&mut SysRng, RSA_BITS).map_err(|_| failure("generating an RSA key"))?;
+        let pkcs8 = key.to_pkcs8_der().map_err(|_| failure("encoding an RSA key"))?.to_bytes();
+        Ok(RsaMaterial { pkcs8, public_pem: public_pem(key.as_public_key())? })
+    }
+    fn rsa_private(&self, pkcs8_der: &[u8]) -> Result<Box<dyn RsaPrivate>> {
+        rsa_key::check_private(pkcs8_der)?;
+        let key = rsa::PrivateKey::from_pkcs8_der(pkcs8_der).map_err(|_| rsa_key::private_malformed())?;
+        Ok(Box::new(PrivateKey(key)))
+    }
+    fn rsa_public(&self, spki_pem: &str) -> Result<Box<dyn RsaPublic>> {
+        let der = rsa_key::public_der(spki_pem)?;
+        let key = rsa::PublicKey::from_public_key_der(&der).map_err(|_| rsa_key::public_refused())?;
+        Ok(Box::new(PublicKey(key)))
+    }
+    fn ed25519(&self, seed: &[u8; 32]) -> Result<Box<dyn Ed25519>> {
+        Ok(Box::new(EdKey(SigningKey::from_bytes(seed))))
+    }
+    fn ed25519_verify(&self, public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
+        let Ok(signature) = Signature::from_slice(signature) else { return false };
+        // Strict: a public key of small order would let one signature fit many messages.
+        VerifyingKey::from_bytes(public_key).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+    }
+}
+
+struct AesKey(Aes256Gcm);
+
+impl Aead for AesKey {
+    fn seal(&self, nonce: &[u8; NONCE], aad: &[u8], buffer: &mut Vec<u8>, offset: usize) -> Result<()> {
+        let plaintext = buffer.get_mut(offset..).ok_or_else(|| failure("the offset is outside of the buffer"))?;
+        let tag = self
+            .0
+            .encrypt_inout_detached(nonce.into(), aad, plaintext.into())
+            .map_err(|_| failure("AES-GCM encryption"))?;
+        // After the encryption: should the buffer grow here, it leaves ciphertext behind, not plaintext.
+        buffer.extend_from_slice(&tag);
+        Ok(())
+    }
+    fn open(&self, nonce: &[u8; NONCE], aad: &[u8], ciphertext_and_tag: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let (ciphertext, tag) = ciphertext_and_tag.split_last_chunk::<TAG>().ok_or_else(decryption_failed)?;
+        let mut plaintext = Zeroizing::new(vec![0; ciphertext.len()]);
+        let buffer = InOutBuf::new(ciphertext, &mut plaintext).map_err(|_| failure("AES-GCM decryption"))?;
+        self.0.decrypt_inout_detached(nonce.into(), aad, buffer, tag.into()).map_err(|_| decryption_failed())?;
+        Ok(plaintext)
+    }
+}
+
+struct PrivateKey(rsa::PrivateKey);
+
+impl RsaPrivate for PrivateKey {
+    fn oaep_decrypt(&self, label: &[u8], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        self.0
+            .decrypt_blinded(&mut SysRng, Oaep::<Sha256>::new_with_label(label), ciphertext)
+            .map(Zeroizing::new)
+            .map_err(|_| decryption_failed())
+    }
+    fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+        let hash = Sha256::digest(message);
+        match algorithm {
+            SignatureAlgorithm::RsaPkcs1Sha256 => {
+                self.0.sign_with_rng(&mut SysRng, Pkcs1v15Sign::new::<Sha256>(), &hash)
+            }
+            SignatureAlgorithm::RsaPssSha256 => {
+                self.0.sign_with_rng(&mut SysRng, Pss::<Sha256>::new_blinded_with_salt(SALT), &hash)
+            }
+        }
+        .map_err(|_| failure("RSA signature"))
+    }
+    fn public_pem(&self) -> Result<String> {
+        public_pem(self.0.as_public_key())
+    }
+}
+
+fn public_pem(key: &rsa::PublicKey) -> Result<String> {
+    let der = key.to_public_key_der().map_err(|_| failure("encoding a public key"))?;
+    rsa_key::public_pem(der.as_bytes())
+}
+
+struct PublicKey(rsa::PublicKey);
+
+impl RsaPublic for PublicKey {
+    fn oaep_encrypt(&self, label: &[u8], plaintext: &[u8]) -> Result<Vec<u8>> {
+        check_rsa_plaintext(plaintext)?;
+        self.0
+            .encrypt(&mut SysRng, Oaep::<Sha256>::new_with_label(label), plaintext)
+            .map_err(|_| failure("RSA encryption"))
+    }
+    fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+        let hash = Sha256::digest(message);
+        match algorithm {
+            SignatureAlgorithm::RsaPkcs1Sha256 => self.0.verify(Pkcs1v15Sign::new::<Sha256>(), &hash, signature),
+            SignatureAlgorithm::RsaPssSha256 => self.0.verify(Pss::<Sha256>::new_with_salt(SALT), &hash, signature),
+        }
+        .is_ok()
+    }
+}
+
+struct EdKey(SigningKey);
+
+impl Ed25519 for EdKey {
+    fn public_key(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
