@@ -30,3 +30,5 @@ pub fn provider(name: ProviderName) -> Result<Arc<dyn Provider>> {
     }
 }
 
+#[cfg(test)]
+mod tests;
