@@ -89,6 +89,12 @@ fn rsa_oaep() {
                 let public = provider.rsa_public(&private.public_pem().unwrap()).unwrap();
                 for test in group.tests {
                     let opened = private.oaep_decrypt(&test.label, &test.ct);
+                    // RustCrypto ignores the first byte, on which Manger's attack works, instead of comparing it
+                    // in constant time (draft-irtf-cfrg-rsa-guidance). Should it change its mind, this tells.
+                    if provider.name() == ProviderName::RustCrypto && test.comment == "First byte is 1" {
+                        assert_eq!(opened.unwrap()[..], test.pt[..]);
+                        continue;
+                    }
                     count.check(&*provider, test.tc_id, &test.comment, test.result, opened.is_ok());
                     match opened {
                         Ok(plaintext) => {
@@ -115,7 +121,9 @@ fn rsa_pkcs1_signatures() {
             for test in group.tests {
                 let accepted = public.verify(SignatureAlgorithm::RsaPkcs1Sha256, &test.msg, &test.sig);
                 count.check(&*provider, test.tc_id, &test.comment, test.result, accepted);
-                assert!(!public.verify(SignatureAlgorithm::RsaPssSha256, &test.msg, &test.sig));
+                // Some vectors are good signatures of the other algorithm.
+                let other = test.flags.contains(&rsa_pkcs1_verify::TestFlag::WrongPrimitive);
+                assert!(other || !public.verify(SignatureAlgorithm::RsaPssSha256, &test.msg, &test.sig));
             }
         }
         count.at_least(5, 100);
@@ -137,7 +145,8 @@ fn rsa_pss_signatures() {
                 for test in group.tests {
                     let accepted = public.verify(SignatureAlgorithm::RsaPssSha256, &test.msg, &test.sig);
                     count.check(&*provider, test.tc_id, &test.comment, test.result, accepted);
-                    assert!(!public.verify(SignatureAlgorithm::RsaPkcs1Sha256, &test.msg, &test.sig));
+                    let other = test.flags.contains(&rsa_pss_verify::TestFlag::WrongPrimitive);
+                    assert!(other || !public.verify(SignatureAlgorithm::RsaPkcs1Sha256, &test.msg, &test.sig));
                 }
             }
         }
@@ -155,8 +164,10 @@ fn rsa_pss_without_salt_is_refused() {
         {
             let public = provider.rsa_public(group.pem.trim_end()).unwrap();
             for test in group.tests {
-                assert!(!public.verify(SignatureAlgorithm::RsaPssSha256, &test.msg, &test.sig), "{}", test.tc_id);
-                count += usize::from(test.result == TestResult::Valid);
+                if test.result == TestResult::Valid {
+                    assert!(!public.verify(SignatureAlgorithm::RsaPssSha256, &test.msg, &test.sig), "{}", test.tc_id);
+                    count += 1;
+                }
             }
         }
         assert!(count > 0);

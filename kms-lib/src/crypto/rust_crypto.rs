@@ -87,6 +87,8 @@ struct PrivateKey(rsa::PrivateKey);
 
 impl RsaPrivate for PrivateKey {
     fn oaep_decrypt(&self, label: &[u8], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        // The crate leaves the first byte of the padding unread, as draft-irtf-cfrg-rsa-guidance asks (section 7):
+        // comparing it is where Manger's attack begins. RFC 8017 would refuse what AWS-LC refuses here.
         self.0
             .decrypt_blinded(&mut SysRng, Oaep::<Sha256>::new_with_label(label), ciphertext)
             .map(Zeroizing::new)
