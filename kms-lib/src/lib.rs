@@ -4,7 +4,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
+pub mod catalog;
 pub mod crypto;
+pub mod envelope;
+pub mod grants;
+pub mod keys;
+pub mod ledger;
+pub mod policy;
+pub mod storage;
 pub mod types;
 
 pub use types::actor::{Actor, Role};

@@ -82,6 +82,8 @@ pub enum Operation {
     DestroyKey,
     /// Make or replace a grant with these permissions and conditions on the attempt's key (all keys without one).
     PutGrant {
+        /// To whom.
+        principal: String,
         /// What it allows.
         permissions: Vec<Permission>,
         /// Under which conditions.

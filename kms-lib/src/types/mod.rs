@@ -13,3 +13,4 @@ pub mod ids;
 pub mod key;
 pub mod limits;
 pub mod time;
+pub mod view;

@@ -1,0 +1,8 @@
+//! The audit format: canonical bodies, the hash chain that is also a Merkle tree, signed checkpoints, and checking.
+//!
+//! Pure functions: nothing here reads or writes a store, so that anybody can check a log with what is here alone.
+
+pub mod canonical;
+pub mod checkpoint;
+pub mod record;
+pub mod tree;

@@ -1,0 +1,142 @@
+//! Keys, versions and grants as of one revision.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
+
+use crate::types::change::Change;
+use crate::types::grant::Grant;
+use crate::types::ids::{GrantId, KeyId};
+use crate::types::key::{Key, KeyVersion};
+use crate::types::view::View;
+
+/// A key with its versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    key: Option<Key>,
+    versions: BTreeMap<u32, KeyVersion>,
+}
+
+/// Keys, versions and grants as of one revision, without material.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    revision: u64,
+    keys: HashMap<KeyId, Entry>,
+    names: BTreeMap<String, KeyId>,
+    grants: HashMap<GrantId, Grant>,
+    by_principal: HashMap<String, BTreeSet<GrantId>>,
+    damaged: HashSet<KeyId>,
+}
+
+impl Image {
+    /// The revision it is of.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+    /// How many keys there are.
+    pub fn key_count(&self) -> usize {
+        self.names.len()
+    }
+    /// How many versions there are.
+    pub fn version_count(&self) -> usize {
+        self.keys.values().map(|entry| entry.versions.len()).sum()
+    }
+    /// The keys by name, from the first name after `after` on.
+    pub fn keys_by_name(&self, after: Option<&str>) -> impl Iterator<Item = &Key> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.names.range::<str, _>((from, Bound::Unbounded)).filter_map(|(_, id)| self.key(*id))
+    }
+    /// All grants that are not withdrawn, in no order.
+    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.values().filter(|grant| grant.withdrawn_at.is_none())
+    }
+    /// All versions, in no order.
+    pub fn versions(&self) -> impl Iterator<Item = &KeyVersion> {
+        self.keys.values().flat_map(|entry| entry.versions.values())
+    }
+    /// All grants, withdrawn ones too.
+    pub fn all_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.values()
+    }
+    /// Keys of which a row does not match its seal.
+    pub fn damaged(&self) -> impl Iterator<Item = KeyId> {
+        self.damaged.iter().copied()
+    }
+
+    pub(super) fn advance(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Puts a row in, unless a newer one is there.
+    pub(super) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::InsertKey(key) | Change::UpdateKey(key) => self.put_key(key.clone()),
+            Change::InsertVersion(version, _) | Change::UpdateVersion(version) | Change::EraseVersion(version) => {
+                self.put_version(version.clone());
+            }
+            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => self.put_grant(grant.clone()),
+        }
+    }
+
+    fn entry(&mut self, id: KeyId) -> &mut Entry {
+        self.keys.entry(id).or_insert_with(|| Entry { key: None, versions: BTreeMap::new() })
+    }
+
+    pub(super) fn put_key(&mut self, key: Key) {
+        let (id, name) = (key.id, key.name.clone());
+        let entry = self.entry(id);
+        if entry.key.as_ref().is_none_or(|present| present.revision < key.revision) {
+            entry.key = Some(key);
+            self.names.insert(name, id);
+        }
+    }
+
+    pub(super) fn put_version(&mut self, version: KeyVersion) {
+        let entry = self.entry(version.key_id);
+        let newer = entry.versions.get(&version.version).is_none_or(|present| present.revision < version.revision);
+        if newer {
+            entry.versions.insert(version.version, version);
+        }
+    }
+
+    pub(super) fn put_grant(&mut self, grant: Grant) {
+        if self.grants.get(&grant.id).is_some_and(|present| present.revision >= grant.revision) {
+            return;
+        }
+        let of_principal = self.by_principal.entry(grant.principal.clone()).or_default();
+        if grant.withdrawn_at.is_none() {
+            of_principal.insert(grant.id);
+        } else {
+            of_principal.remove(&grant.id);
+        }
+        self.grants.insert(grant.id, grant);
+    }
+
+    pub(super) fn mark_damaged(&mut self, id: KeyId) {
+        self.damaged.insert(id);
+    }
+}
+
+impl View for Image {
+    fn key(&self, id: KeyId) -> Option<&Key> {
+        self.keys.get(&id).and_then(|entry| entry.key.as_ref())
+    }
+    fn key_by_name(&self, name: &str) -> Option<KeyId> {
+        self.names.get(name).copied()
+    }
+    fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
+        self.keys.get(&key).and_then(|entry| entry.versions.get(&version))
+    }
+    fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion)) {
+        self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.values()).for_each(visit);
+    }
+    fn grant(&self, id: GrantId) -> Option<&Grant> {
+        self.grants.get(&id)
+    }
+    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant)) {
+        let ids = self.by_principal.get(principal).into_iter().flatten();
+        ids.filter_map(|id| self.grants.get(id)).for_each(visit);
+    }
+    fn is_damaged(&self, key: KeyId) -> bool {
+        !self.damaged.is_empty() && self.damaged.contains(&key)
+    }
+}

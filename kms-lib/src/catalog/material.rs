@@ -1,0 +1,123 @@
+//! Unwrapped material, as the provider's ready keys: loading an RSA key costs most of a signature.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::crypto::provider::{Aead, Provider, RsaPrivate, RsaPublic};
+use crate::envelope::{Binding, Envelope};
+use crate::storage::Store;
+use crate::storage::tables::entities;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::key::{KeyType, KeyVersion};
+
+/// A key ready for use.
+pub enum ReadyKey {
+    /// AES-256-GCM.
+    Aes(Box<dyn Aead>),
+    /// RSA-2048, both halves.
+    Rsa {
+        /// Decrypts and signs.
+        private: Box<dyn RsaPrivate>,
+        /// Encrypts and verifies.
+        public: Box<dyn RsaPublic>,
+    },
+}
+
+/// Ready keys by key and version. Bounded in number and in time; the provider wipes what is dropped.
+pub struct MaterialCache {
+    store: Arc<dyn Store>,
+    provider: Arc<dyn Provider>,
+    envelope: Envelope,
+    ready: Cache<(KeyId, u32), Arc<ReadyKey>>,
+}
+
+impl MaterialCache {
+    /// An empty cache of at most `size` keys, each kept for `time_to_live`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        provider: Arc<dyn Provider>,
+        envelope: Envelope,
+        size: u64,
+        time_to_live: Duration,
+    ) -> Self {
+        let ready = Cache::builder().max_capacity(size).time_to_live(time_to_live).build();
+        Self { store, provider, envelope, ready }
+    }
+
+    /// The ready key of a version. Callers who ask for the same one while it is loaded wait for that one loading.
+    pub async fn get(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
+        let id = (version.key_id, version.version);
+        if let Some(ready) = self.ready.get(&id).await {
+            return Ok(ready);
+        }
+        let loading = self.load(version, key_type);
+        self.ready.try_get_with(id, loading).await.map_err(|error: Arc<Error>| Error::clone(&error))
+    }
+
+    async fn load(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
+        let mut connection = self.store.reader().await?;
+        let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
+        drop(connection);
+        let wrapped = material.and_then(|material| material.wrapped);
+        let wrapped = wrapped.ok_or_else(|| altered("is missing"))?;
+        // The sealed row names the material by its digest: material put in from elsewhere is found before it is used.
+        if version.material_digest != Some(Sha256::digest(&wrapped).into()) {
+            return Err(altered("is not the one its version was made with"));
+        }
+        let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
+        let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
+        let ready = match key_type {
+            KeyType::Aes256Gcm => {
+                let key = plaintext.as_slice().try_into().map_err(|_| altered("has the wrong length"))?;
+                ReadyKey::Aes(self.provider.aes(key)?)
+            }
+            KeyType::Rsa2048 => {
+                let provider = Arc::clone(&self.provider);
+                run_blocking(move || {
+                    let private = provider.rsa_private(&plaintext)?;
+                    let public = provider.rsa_public(&private.public_pem()?)?;
+                    Ok(ReadyKey::Rsa { private, public })
+                })
+                .await?
+            }
+        };
+        Ok(Arc::new(ready))
+    }
+
+    /// Drops a version that may no longer be used.
+    pub async fn forget(&self, key: KeyId, version: u32) {
+        self.ready.invalidate(&(key, version)).await;
+    }
+    /// Drops everything, and really: the cache expires lazily, and key material must not linger.
+    pub async fn clear(&self) {
+        self.ready.invalidate_all();
+        self.ready.run_pending_tasks().await;
+    }
+    /// Really drops what has expired or was forgotten.
+    pub async fn sweep(&self) {
+        self.ready.run_pending_tasks().await;
+    }
+    /// How many keys are held.
+    pub fn len(&self) -> u64 {
+        self.ready.entry_count()
+    }
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Runs work that takes milliseconds off the async threads.
+pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "a computation ended unexpectedly")))
+}
+
+fn altered(what: &str) -> Error {
+    Error::new(ErrorCode::IntegrityFailure, format!("the stored material {what}"))
+}

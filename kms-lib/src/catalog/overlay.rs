@@ -1,0 +1,95 @@
+//! The image together with the changes a batch has made so far: what the ledger decides against.
+
+use std::collections::HashMap;
+
+use super::image::Image;
+use crate::types::change::Change;
+use crate::types::grant::Grant;
+use crate::types::ids::{GrantId, KeyId};
+use crate::types::key::{Key, KeyVersion};
+use crate::types::view::View;
+
+/// An image and changes on top of it that are not committed yet.
+pub struct Overlay<'a> {
+    base: &'a Image,
+    revision: u64,
+    keys: HashMap<KeyId, Key>,
+    names: HashMap<String, KeyId>,
+    versions: HashMap<(KeyId, u32), KeyVersion>,
+    grants: HashMap<GrantId, Grant>,
+}
+
+impl<'a> Overlay<'a> {
+    /// No changes yet.
+    pub fn new(base: &'a Image) -> Self {
+        Self {
+            base,
+            revision: base.revision(),
+            keys: HashMap::new(),
+            names: HashMap::new(),
+            versions: HashMap::new(),
+            grants: HashMap::new(),
+        }
+    }
+    /// The sequence number of the last change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+    /// Adds the changes of the record with this sequence number.
+    pub fn apply(&mut self, changes: &[Change], revision: u64) {
+        for change in changes {
+            match change {
+                Change::InsertKey(key) | Change::UpdateKey(key) => {
+                    self.names.insert(key.name.clone(), key.id);
+                    self.keys.insert(key.id, key.clone());
+                }
+                Change::InsertVersion(version, _) | Change::UpdateVersion(version) | Change::EraseVersion(version) => {
+                    self.versions.insert((version.key_id, version.version), version.clone());
+                }
+                Change::InsertGrant(grant) | Change::UpdateGrant(grant) => {
+                    self.grants.insert(grant.id, grant.clone());
+                }
+            }
+        }
+        self.revision = revision;
+    }
+}
+
+impl View for Overlay<'_> {
+    fn key(&self, id: KeyId) -> Option<&Key> {
+        self.keys.get(&id).or_else(|| self.base.key(id))
+    }
+    fn key_by_name(&self, name: &str) -> Option<KeyId> {
+        self.names.get(name).copied().or_else(|| self.base.key_by_name(name))
+    }
+    fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
+        self.versions.get(&(key, version)).or_else(|| self.base.version(key, version))
+    }
+    fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion)) {
+        let mut last = 0;
+        self.base.each_version(key, &mut |version| {
+            last = last.max(version.version);
+            visit(self.versions.get(&(key, version.version)).unwrap_or(version));
+        });
+        // Versions that only this batch made follow the others, since versions are counted upwards.
+        let mut new: Vec<&KeyVersion> =
+            self.versions.values().filter(|version| version.key_id == key && version.version > last).collect();
+        new.sort_unstable_by_key(|version| version.version);
+        new.into_iter().for_each(visit);
+    }
+    fn grant(&self, id: GrantId) -> Option<&Grant> {
+        self.grants.get(&id).or_else(|| self.base.grant(id))
+    }
+    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant)) {
+        self.base.each_grant(principal, &mut |grant| {
+            if !self.grants.contains_key(&grant.id) {
+                visit(grant);
+            }
+        });
+        let changed = self.grants.values().filter(|g| g.principal == principal && g.withdrawn_at.is_none());
+        changed.for_each(visit);
+    }
+    fn is_damaged(&self, key: KeyId) -> bool {
+        self.base.is_damaged(key)
+    }
+}

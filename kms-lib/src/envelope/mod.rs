@@ -1,0 +1,104 @@
+//! Envelope encryption: material is stored only wrapped under a root key that is not in the store.
+//!
+//! A root key is named by its generation, and every wrapped material says which one wraps it, so that a root key can
+//! be replaced by another. Rows are sealed under an integrity key that is itself wrapped.
+
+mod binding;
+mod local;
+pub mod row;
+mod seal;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+pub use binding::Binding;
+pub use local::{Derivation, LocalRootKey};
+pub use seal::Seals;
+pub use source::RootKeySource;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// A future that a root key answers with. A local key is ready at once; a remote one is not.
+pub type RootKeyFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// One generation of a root key.
+pub trait RootKey: Send + Sync {
+    /// Its generation, counted from 1.
+    fn generation(&self) -> u32;
+    /// Wraps `plaintext`, bound to what it is.
+    fn wrap<'a>(&'a self, binding: &'a Binding, plaintext: &'a [u8]) -> RootKeyFuture<'a, Vec<u8>>;
+    /// Unwraps what [`RootKey::wrap`] made; `IntegrityFailure` if it was altered or bound to something else.
+    fn unwrap<'a>(&'a self, binding: &'a Binding, wrapped: &'a [u8]) -> RootKeyFuture<'a, Zeroizing<Vec<u8>>>;
+}
+
+/// The first byte of wrapped material.
+const FORMAT: u8 = 1;
+/// Format, provider and generation.
+const HEADER: usize = 6;
+/// What a check value holds.
+const CHECK_TEXT: &[u8] = b"kms check value v1";
+
+/// The root keys at hand, by generation.
+#[derive(Clone)]
+pub struct Envelope {
+    current: Arc<dyn RootKey>,
+    generations: BTreeMap<u32, Arc<dyn RootKey>>,
+}
+
+impl Envelope {
+    /// An envelope that wraps with `current`.
+    pub fn new(current: Arc<dyn RootKey>) -> Self {
+        Self { generations: BTreeMap::from([(current.generation(), Arc::clone(&current))]), current }
+    }
+    /// The generation that wraps new material.
+    pub fn generation(&self) -> u32 {
+        self.current.generation()
+    }
+    /// Wraps with the current root key.
+    pub async fn wrap(&self, binding: &Binding, plaintext: &[u8]) -> Result<Vec<u8>> {
+        self.current.wrap(binding, plaintext).await
+    }
+    /// Unwraps with the root key that the material names.
+    pub async fn unwrap(&self, binding: &Binding, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let generation = generation_of(wrapped)?;
+        let root = self.generations.get(&generation).ok_or_else(|| {
+            Error::new(
+                ErrorCode::RootKeyUnavailable,
+                format!("the material is wrapped by generation {generation} of the root key, which is not at hand"),
+            )
+        })?;
+        root.unwrap(binding, wrapped).await
+    }
+}
+
+/// Makes a check value: a known text under the root key, by which a wrong root key is recognised at open.
+pub async fn make_check_value(root: &dyn RootKey) -> Result<Vec<u8>> {
+    root.wrap(&Binding::CheckValue, CHECK_TEXT).await
+}
+
+/// Whether `root` is the key that made this check value: `WrongRootKey` if not.
+pub async fn check(root: &dyn RootKey, value: &[u8]) -> Result<()> {
+    match root.unwrap(&Binding::CheckValue, value).await {
+        Ok(text) if text.as_slice() == CHECK_TEXT => Ok(()),
+        Err(error) if error.code() == ErrorCode::RootKeyUnavailable => Err(error),
+        _ => Err(Error::new(ErrorCode::WrongRootKey, "the root key given is not the one this store was made with")),
+    }
+}
+
+/// The generation of the root key that wrapped this.
+pub fn generation_of(wrapped: &[u8]) -> Result<u32> {
+    let damaged = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("wrapped material {why}"));
+    match wrapped {
+        [FORMAT, _, a, b, c, d, _, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
+        [FORMAT, ..] | [] => Err(damaged("is cut")),
+        _ => Err(damaged("has a format that is newer than this software, or is damaged")),
+    }
+}

@@ -1,0 +1,146 @@
+//! Where a local root key comes from: the forms of `KMS_MASTER_KEY`.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// Shortest passphrase, in characters.
+const PASSPHRASE_CHARS: usize = 12;
+/// Largest root key file, in bytes.
+const FILE_BYTES: u64 = 4096;
+
+/// A local root key as it was given: 32 bytes, or a passphrase to derive them from.
+///
+/// The form is named by a prefix, never guessed from what the text looks like:
+///
+/// | text | meaning |
+/// | --- | --- |
+/// | `base64:...` | 32 bytes in base64 (RFC 4648, with padding) |
+/// | `hex:...` | 32 bytes in hexadecimal |
+/// | `file:PATH` | the file's content in one of the other forms; the file must have mode 0600 |
+/// | `passphrase:...`, or no prefix | a passphrase of at least 12 characters (Argon2id, RFC 9106) |
+#[derive(Clone)]
+pub struct RootKeySource(Form);
+
+#[derive(Clone)]
+pub(super) enum Form {
+    Key(Zeroizing<[u8; 32]>),
+    Passphrase(Zeroizing<String>),
+}
+
+impl RootKeySource {
+    /// Reads a root key in one of its forms; a file is read at once. `InvalidRootKey` if it is malformed.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text.strip_prefix("file:") {
+            Some(path) => Self::parse_content(read_file(Path::new(path))?.trim_end_matches(['\r', '\n'])),
+            None => Self::parse_content(text),
+        }
+    }
+
+    /// Reads 32 bytes.
+    pub fn from_bytes(key: [u8; 32]) -> Self {
+        Self(Form::Key(Zeroizing::new(key)))
+    }
+
+    fn parse_content(text: &str) -> Result<Self> {
+        if let Some(encoded) = text.strip_prefix("base64:") {
+            let decoded = STANDARD.decode(encoded).map(Zeroizing::new);
+            return Self::from_decoded(decoded.map_err(|_| invalid("is not valid base64"))?);
+        }
+        if let Some(encoded) = text.strip_prefix("hex:") {
+            return Self::from_decoded(decode_hex(encoded).ok_or_else(|| invalid("is not valid hexadecimal"))?);
+        }
+        if text.starts_with("file:") {
+            return Err(invalid("file names another file"));
+        }
+        let passphrase = text.strip_prefix("passphrase:").unwrap_or(text);
+        if passphrase.is_empty() {
+            return Err(invalid("is empty"));
+        }
+        if passphrase.chars().count() < PASSPHRASE_CHARS {
+            return Err(invalid(&format!("is a passphrase of fewer than {PASSPHRASE_CHARS} characters")));
+        }
+        Ok(Self(Form::Passphrase(Zeroizing::new(passphrase.to_owned()))))
+    }
+
+    fn from_decoded(bytes: Zeroizing<Vec<u8>>) -> Result<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        if bytes.len() != key.len() {
+            return Err(invalid(&format!("has {} bytes instead of 32", bytes.len())));
+        }
+        key.copy_from_slice(&bytes);
+        Ok(Self(Form::Key(key)))
+    }
+
+    pub(super) fn form(&self) -> &Form {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RootKeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Form::Key(_) => "RootKeySource(32 bytes, hidden)",
+            Form::Passphrase(_) => "RootKeySource(passphrase, hidden)",
+        })
+    }
+}
+
+fn invalid(why: &str) -> Error {
+    Error::new(ErrorCode::InvalidRootKey, format!("the root key {why}"))
+}
+
+fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let value = |c: u8| (c as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    digits
+        .chunks_exact(2)
+        .map(|pair| Some(value(pair[0])? << 4 | value(pair[1])?))
+        .collect::<Option<Vec<u8>>>()
+        .map(Zeroizing::new)
+}
+
+fn read_file(path: &Path) -> Result<Zeroizing<String>> {
+    let mut file = File::open(path).map_err(|e| invalid(&format!("file {} cannot be opened: {e}", path.display())))?;
+    check_mode(&file, path)?;
+    let mut text = Zeroizing::new(String::new());
+    let read = Read::by_ref(&mut file).take(FILE_BYTES + 1).read_to_string(&mut text);
+    match read {
+        Ok(n) if n as u64 > FILE_BYTES => Err(invalid(&format!("file {} is too large", path.display()))),
+        Ok(_) => Ok(text),
+        Err(e) => Err(invalid(&format!("file {} cannot be read: {e}", path.display()))),
+    }
+}
+
+/// Refuses a file that others than its owner may read.
+#[cfg(unix)]
+fn check_mode(file: &File, path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata().map_err(|e| invalid(&format!("file {}: {e}", path.display())))?;
+    if !metadata.is_file() {
+        return Err(invalid(&format!("file {} is not a regular file", path.display())));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(invalid(&format!(
+            "file {} may be read by others (mode {:03o}): set it to 0600",
+            path.display(),
+            metadata.mode() & 0o777
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_mode(_: &File, _: &Path) -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Who may do what: whether a grant matches an attempt, and whether one grant may be made from others.
+//!
+//! Pure functions over grants; nothing here knows of storage or of the states of keys.
+
+mod conditions;
+mod delegation;
+mod validate;
+
+pub use conditions::{Circumstances, holds, no_weaker};
+pub use delegation::may_pass_on;
+pub use validate::check_new_grant;
+
+use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
+use crate::types::ids::{GrantId, KeyId};
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// The permissions that the creator of a key gets on it, unless it is an admin.
+pub const CREATOR_PERMISSIONS: [Permission; 7] = [
+    Permission::Read,
+    Permission::Encrypt,
+    Permission::Decrypt,
+    Permission::Sign,
+    Permission::Verify,
+    Permission::Rotate,
+    Permission::Revoke,
+];
+
+/// A grant that allows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// Which grant.
+    pub grant: GrantId,
+    /// From when on it no longer does.
+    pub valid_until: Option<Timestamp>,
+}
+
+/// Whether a grant covers what an operation is about: a key, or (without one) all keys.
+pub fn covers(scope: GrantScope, key: Option<KeyId>) -> bool {
+    match key {
+        Some(key) => scope.covers(key),
+        None => scope == GrantScope::AllKeys,
+    }
+}
+
+/// The grant that allows `permission` on `key` (on all keys without one) under the given circumstances.
+/// Of several, the one that stays valid longest; among those, the one with the smallest id.
+pub fn find(
+    view: &dyn View,
+    principal: &str,
+    permission: Permission,
+    key: Option<KeyId>,
+    circumstances: &Circumstances<'_>,
+) -> Option<Match> {
+    let mut best: Option<Match> = None;
+    view.each_grant(principal, &mut |grant: &Grant| {
+        if !covers(grant.scope, key) || !grant.permissions.contains(&permission) {
+            return;
+        }
+        let StoredConditions::Known(conditions) = &grant.conditions else { return };
+        if !holds(conditions, circumstances) {
+            return;
+        }
+        let found = Match { grant: grant.id, valid_until: conditions.not_after };
+        let rank = |m: &Match| (m.valid_until.map_or(i64::MAX, Timestamp::micros), std::cmp::Reverse(m.grant));
+        if best.as_ref().is_none_or(|b| rank(&found) > rank(b)) {
+            best = Some(found);
+        }
+    });
+    best
+}

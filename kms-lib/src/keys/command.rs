@@ -1,0 +1,110 @@
+//! Commands: what a caller wants changed, before it is known which rows that changes.
+
+use crate::types::actor::Role;
+use crate::types::grant::{Conditions, GrantScope, Permission};
+use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
+use crate::types::time::Timestamp;
+
+/// A version's new material, generated and wrapped.
+#[derive(Clone, Debug)]
+pub struct NewVersion {
+    /// The new version's id.
+    pub id: VersionId,
+    /// Its number.
+    pub version: u32,
+    /// Its wrapped material and public key.
+    pub material: Material,
+    /// The generation of the root key that wraps it.
+    pub root_generation: u32,
+}
+
+/// A key to be created, checked.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Its id.
+    pub id: KeyId,
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub key_type: KeyType,
+    /// Its use.
+    pub purpose: KeyPurpose,
+    /// Days between rotations.
+    pub rotation_period_days: Option<u32>,
+    /// Days a former version stays usable.
+    pub grace_period_days: Option<u32>,
+    /// How records show its contexts.
+    pub audit_context: AuditContext,
+    /// Canonical JSON.
+    pub metadata: Option<String>,
+    /// Its first version.
+    pub first: NewVersion,
+    /// The grant for its creator, unless that is an admin: id and principal.
+    pub creator_grant: Option<(GrantId, String)>,
+}
+
+/// An edit of a key: what is none stays; an inner none removes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyEdit {
+    /// Days between rotations.
+    pub rotation_period_days: Option<Option<u32>>,
+    /// Days a former version stays usable.
+    pub grace_period_days: Option<Option<u32>>,
+    /// Canonical JSON.
+    pub metadata: Option<Option<String>>,
+    /// How records show its contexts.
+    pub audit_context: Option<AuditContext>,
+}
+
+/// A grant to be made, or put in the place of the one its principal has on the same scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewGrant {
+    /// Its id, if it is a new one.
+    pub id: GrantId,
+    /// To whom.
+    pub principal: String,
+    /// For callers of which role it is meant.
+    pub role: Role,
+    /// On which keys.
+    pub scope: GrantScope,
+    /// What it allows, sorted.
+    pub permissions: Vec<Permission>,
+    /// Under which conditions.
+    pub conditions: Conditions,
+}
+
+/// A change somebody wants made.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Create a key.
+    CreateKey(Box<NewKey>),
+    /// Rotate a key.
+    Rotate(KeyId, NewVersion),
+    /// Enable a key.
+    EnableKey(KeyId),
+    /// Disable a key.
+    DisableKey(KeyId),
+    /// Revoke a key and all its versions.
+    RevokeKey(KeyId),
+    /// Enable the current version.
+    EnableVersion(KeyId, u32),
+    /// Disable a version.
+    DisableVersion(KeyId, u32),
+    /// Revoke a version.
+    RevokeVersion(KeyId, u32),
+    /// Set, extend or end a version's window.
+    SetWindow(KeyId, u32, Option<Timestamp>),
+    /// Edit a key.
+    UpdateKey(KeyId, KeyEdit),
+    /// Schedule a deletion after this many days.
+    ScheduleDeletion(KeyId, u32),
+    /// Cancel a deletion.
+    CancelDeletion(KeyId),
+    /// Erase the material.
+    DestroyKey(KeyId),
+    /// Make or replace a grant.
+    PutGrant(Box<NewGrant>),
+    /// Withdraw a grant.
+    WithdrawGrant(GrantId),
+}

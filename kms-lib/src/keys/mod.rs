@@ -1,0 +1,15 @@
+//! The lifecycle of keys and versions, as pure functions: whether a state allows an operation, and which rows a
+//! transition changes. The tables are those of NIST SP 800-57 part 1 in the terms of this service.
+
+mod apply;
+mod command;
+mod permits;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+pub use apply::apply;
+pub use command::{Command, KeyEdit, NewGrant, NewKey, NewVersion};
+pub use permits::{Refusal, permits};
+pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

@@ -1,0 +1,197 @@
+//! The lifecycle tables: what a key's and a version's state allow.
+
+use crate::types::attempt::Operation;
+use crate::types::error::ErrorCode;
+use crate::types::key::{DisabledReason, Key, KeyPurpose, KeyState, KeyVersion, Origin, VersionState};
+use crate::types::time::Timestamp;
+
+/// Why a state does not allow an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not allowed.
+    Code(ErrorCode),
+    /// The work was done with, or for, a version that another rotation has overtaken.
+    Superseded,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Code(code)
+    }
+}
+
+/// Until when an operation is allowed, if it relied on a window.
+type Permitted = Result<Option<Timestamp>, Refusal>;
+
+/// Whether the states of `key` and its versions allow `operation` at `now`. Operations on no key are not asked here.
+pub fn permits<'v>(
+    operation: &Operation,
+    key: &Key,
+    version: impl Fn(u32) -> Option<&'v KeyVersion>,
+    now: Timestamp,
+) -> Permitted {
+    let named = |number: u32| version(number).ok_or(Refusal::Code(ErrorCode::VersionNotFound));
+    match *operation {
+        Operation::Encrypt { version: number } => {
+            require_purpose(key, KeyPurpose::Encryption)?;
+            produce(key, number, &version, now)
+        }
+        Operation::Sign { version: number } => {
+            require_purpose(key, KeyPurpose::Signing)?;
+            produce(key, number, &version, now)
+        }
+        Operation::Decrypt { version: number } => {
+            require_purpose(key, KeyPurpose::Encryption)?;
+            require_consumable(key)?;
+            consume(named(number)?, now)
+        }
+        Operation::Verify { version: number } => {
+            require_purpose(key, KeyPurpose::Signing)?;
+            require_consumable(key)?;
+            number.map_or(Ok(None), |number| consume(named(number)?, now))
+        }
+        Operation::Rotate { new_version, expected_current } => {
+            require_consumable(key)?;
+            if expected_current.is_some_and(|expected| expected != key.current_version) {
+                return Err(ErrorCode::Conflict.into());
+            }
+            if new_version != key.current_version.saturating_add(1) {
+                return Err(Refusal::Superseded);
+            }
+            Ok(None)
+        }
+        Operation::EnableKey => match (key.state, key.disabled_reason) {
+            (KeyState::Disabled, Some(DisabledReason::Admin)) => Ok(None),
+            (KeyState::Enabled | KeyState::Disabled, _) => Err(ErrorCode::WrongState.into()),
+            _ => Err(ended(key).into()),
+        },
+        Operation::DisableKey => match (key.state, key.disabled_reason) {
+            (KeyState::Enabled, _) | (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)) => Ok(None),
+            (KeyState::Disabled, _) => Err(ErrorCode::WrongState.into()),
+            _ => Err(ended(key).into()),
+        },
+        Operation::RevokeKey | Operation::UpdateKey => require_alive(key),
+        Operation::EnableVersion { version: number } => {
+            require_alive(key)?;
+            let version = named(number)?;
+            match version.state {
+                VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
+                VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
+                _ if number != key.current_version => Err(ErrorCode::VersionNotCurrent.into()),
+                VersionState::Enabled => Err(ErrorCode::WrongState.into()),
+                VersionState::Disabled => Ok(None),
+            }
+        }
+        Operation::DisableVersion { version: number } => {
+            require_alive(key)?;
+            match named(number)?.state {
+                VersionState::Enabled => Ok(None),
+                VersionState::Disabled => Err(ErrorCode::WrongState.into()),
+                VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
+                VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
+            }
+        }
+        Operation::RevokeVersion { version: number } | Operation::SetWindow { version: number, .. } => {
+            require_alive(key)?;
+            match named(number)?.state {
+                VersionState::Enabled | VersionState::Disabled => Ok(None),
+                VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
+                VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
+            }
+        }
+        Operation::ScheduleDeletion => match key.state {
+            KeyState::Enabled | KeyState::Disabled | KeyState::Revoked => Ok(None),
+            _ => Err(ended(key).into()),
+        },
+        Operation::CancelDeletion => match key.state {
+            KeyState::PendingDeletion => Ok(None),
+            KeyState::Destroyed => Err(ErrorCode::KeyDestroyed.into()),
+            _ => Err(ErrorCode::WrongState.into()),
+        },
+        Operation::DestroyKey => match (key.state, key.delete_at) {
+            (KeyState::PendingDeletion, Some(date)) if date <= now => Ok(None),
+            (KeyState::Destroyed, _) => Err(ErrorCode::KeyDestroyed.into()),
+            _ => Err(ErrorCode::WrongState.into()),
+        },
+        Operation::ReadKey
+        | Operation::CreateKey
+        | Operation::PutGrant { .. }
+        | Operation::WithdrawGrant { .. }
+        | Operation::ReadGrants
+        | Operation::ReadAudit
+        | Operation::VerifyAudit
+        | Operation::ReadMetrics => Ok(None),
+    }
+}
+
+/// Encrypting and signing: the current version of an enabled key.
+fn produce<'v>(key: &Key, number: u32, version: &impl Fn(u32) -> Option<&'v KeyVersion>, now: Timestamp) -> Permitted {
+    match (key.state, key.disabled_reason) {
+        (KeyState::Enabled, _) => {}
+        (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)) => {
+            return Err(ErrorCode::VersionRevoked.into());
+        }
+        (KeyState::Disabled, _) => return Err(ErrorCode::KeyDisabled.into()),
+        _ => return Err(ended(key).into()),
+    }
+    if number < key.current_version {
+        return Err(Refusal::Superseded);
+    }
+    let version = version(number).ok_or(Refusal::Code(ErrorCode::VersionNotFound))?;
+    match version.state {
+        VersionState::Enabled if version.origin == Origin::Imported => Err(ErrorCode::WrongState.into()),
+        VersionState::Enabled if version.not_before.is_some_and(|t| now < t) => Err(ErrorCode::VersionDisabled.into()),
+        VersionState::Enabled => Ok(None),
+        VersionState::Disabled => Err(ErrorCode::VersionDisabled.into()),
+        VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
+        VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
+    }
+}
+
+/// Decrypting and verifying with a version, whatever its key allows.
+fn consume(version: &KeyVersion, now: Timestamp) -> Permitted {
+    match version.state {
+        VersionState::Revoked => return Err(ErrorCode::VersionRevoked.into()),
+        VersionState::Destroyed => return Err(ErrorCode::VersionDestroyed.into()),
+        VersionState::Enabled | VersionState::Disabled => {}
+    }
+    if version.not_before.is_some_and(|t| now < t) {
+        return Err(ErrorCode::VersionDisabled.into());
+    }
+    match (version.state, version.not_after) {
+        (VersionState::Disabled, Some(end)) if now >= end => Err(ErrorCode::VersionDisabled.into()),
+        (VersionState::Disabled, end) => Ok(end),
+        _ => Ok(None),
+    }
+}
+
+fn require_purpose(key: &Key, purpose: KeyPurpose) -> Result<(), Refusal> {
+    if key.purpose == purpose { Ok(()) } else { Err(ErrorCode::WrongPurpose.into()) }
+}
+
+/// Enabled, or disabled only because its current version was revoked.
+fn require_consumable(key: &Key) -> Permitted {
+    match (key.state, key.disabled_reason) {
+        (KeyState::Enabled, _) | (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)) => Ok(None),
+        (KeyState::Disabled, _) => Err(ErrorCode::KeyDisabled.into()),
+        _ => Err(ended(key).into()),
+    }
+}
+
+/// Enabled or disabled: neither revoked nor on its way out.
+fn require_alive(key: &Key) -> Permitted {
+    match key.state {
+        KeyState::Enabled | KeyState::Disabled => Ok(None),
+        _ => Err(ended(key).into()),
+    }
+}
+
+/// The code of a state that allows next to nothing.
+fn ended(key: &Key) -> ErrorCode {
+    match key.state {
+        KeyState::Revoked => ErrorCode::KeyRevoked,
+        KeyState::PendingDeletion => ErrorCode::KeyPendingDeletion,
+        KeyState::Destroyed => ErrorCode::KeyDestroyed,
+        KeyState::Enabled | KeyState::Disabled => ErrorCode::WrongState,
+    }
+}

@@ -1,0 +1,81 @@
+//! Whether what a caller gives for a key may be stored.
+
+use serde_json::Value;
+
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::key::{KeyPurpose, KeyType};
+use crate::types::limits::{METADATA_BYTES, NAME_CHARS, PERIOD_DAYS};
+
+/// A name has 1 to 128 printable characters, no outer blanks, and not the shape of a UUID: a text that names a key
+/// is either its id or its name, never both.
+pub fn check_name(name: &str) -> Result<()> {
+    let refuse = |why: &str| Err(Error::new(ErrorCode::InvalidName, format!("the name of a key {why}")));
+    if name.is_empty() {
+        return refuse("must not be empty");
+    }
+    // Bytes first: counting the characters of an arbitrarily long text is work for nothing.
+    if name.len() > NAME_CHARS * 4 || name.chars().count() > NAME_CHARS {
+        return refuse(&format!("has at most {NAME_CHARS} characters"));
+    }
+    if name.trim() != name {
+        return refuse("must not begin or end with a blank");
+    }
+    if name.chars().any(is_unprintable) {
+        return refuse("must not contain control or formatting characters");
+    }
+    if name.to_ascii_lowercase().parse::<KeyId>().is_ok() {
+        return refuse("must not look like a UUID");
+    }
+    Ok(())
+}
+
+/// Control characters, separators of lines, and those that change the direction of text or cannot be seen: two
+/// names that look the same to an auditor must not be two keys.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// AES cannot sign.
+pub fn check_type_and_purpose(key_type: KeyType, purpose: KeyPurpose) -> Result<()> {
+    if key_type == KeyType::Aes256Gcm && purpose == KeyPurpose::Signing {
+        return Err(Error::new(ErrorCode::WrongPurpose, "an AES256_GCM key cannot have the purpose SIGNING"));
+    }
+    Ok(())
+}
+
+/// A rotation or grace period lies between `least` days and a hundred years.
+pub fn check_period(what: &str, days: Option<u32>, least: u32) -> Result<()> {
+    match days {
+        Some(days) if !(least..=PERIOD_DAYS).contains(&days) => {
+            Err(Error::invalid(format!("the {what} lies between {least} and {PERIOD_DAYS} days")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Metadata is a JSON object of at most 16 KiB; the stored form is canonical.
+pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
+    let Some(value) = metadata else { return Ok(None) };
+    if !value.is_object() {
+        return Err(Error::invalid("metadata must be a JSON object"));
+    }
+    let text = crate::audit::canonical::canonical(value)?;
+    if text.len() > METADATA_BYTES {
+        return Err(Error::invalid(format!("metadata has at most {METADATA_BYTES} bytes")));
+    }
+    if text.contains("\\u0000") && contains_nul(value) {
+        return Err(Error::invalid("metadata contains U+0000"));
+    }
+    Ok(Some(text))
+}
+
+fn contains_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(contains_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || contains_nul(value)),
+        _ => false,
+    }
+}

@@ -1,0 +1,151 @@
+//! The one way to write: a queue, and a task that commits what is in it in groups, each operation with its record.
+
+mod details;
+mod queue;
+mod signer;
+mod submission;
+mod walk;
+mod writer;
+
+pub use details::{Details, context_json, is_recorded_whole};
+pub use queue::{Lane, Limits};
+pub use signer::Signer;
+pub use submission::{Admission, Draft, Entry, Outcome, Rendered, Submission, Use, Verdict};
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::catalog::{Catalog, MaterialCache};
+use crate::keys::Command;
+use crate::storage::Store;
+use crate::types::audit::Head;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::time::Timestamp;
+use queue::Queue;
+use writer::Writer;
+
+/// When results are given to their callers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuditAck {
+    /// When their record is committed.
+    #[default]
+    Durable,
+    /// Results of cryptographic operations when their record is queued; a crash loses the records of the last
+    /// moments (normally less than 20 ms). Changes stay durable. The process has the store to itself.
+    Queued,
+}
+
+/// The ledger's door: sessions come in here.
+pub struct Ledger {
+    queue: Arc<Queue>,
+    ack: AuditAck,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the ledger works with.
+pub struct Parts {
+    /// Where it writes.
+    pub store: Arc<dyn Store>,
+    /// What it decides against and keeps up to date.
+    pub catalog: Arc<Catalog>,
+    /// What it drops material from.
+    pub materials: Arc<MaterialCache>,
+    /// Signs the head.
+    pub signer: Arc<Signer>,
+    /// The grace period of keys without one.
+    pub default_grace_days: Option<u32>,
+    /// The end of the log at opening, checked.
+    pub head: Head,
+    /// How much may be under way.
+    pub limits: Limits,
+    /// When results are released.
+    pub ack: AuditAck,
+}
+
+impl Ledger {
+    /// Starts the ledger's task on the present runtime.
+    pub fn start(parts: Parts) -> Self {
+        let queue = Arc::new(Queue::new(parts.limits));
+        let writer = Writer {
+            store: parts.store,
+            catalog: parts.catalog,
+            materials: parts.materials,
+            queue: Arc::clone(&queue),
+            signer: parts.signer,
+            default_grace_days: parts.default_grace_days,
+            known: parts.head,
+            connection: None,
+            exhausted: HashSet::new(),
+            stopped: None,
+            contended: None,
+        };
+        let task = tokio::spawn(writer.run());
+        Self { queue, ack: parts.ack, task: Mutex::new(Some(task)) }
+    }
+
+    /// Lets an operation in whose result has about this many bytes; `Overloaded` before any work is done.
+    pub fn admit(&self, lane: Lane, bytes: usize) -> Result<Arc<Admission>> {
+        self.queue.admit(lane, bytes)
+    }
+
+    /// Hands a submission over and waits for its place in the log.
+    pub async fn submit(
+        &self,
+        admission: &Arc<Admission>,
+        decided_at: u64,
+        entries: Vec<Entry>,
+        command: Option<Command>,
+        again: bool,
+    ) -> Outcome {
+        let releasable = self.ack == AuditAck::Queued
+            && command.is_none()
+            && entries.iter().all(|entry| matches!(entry.verdict, Verdict::Allowed { .. }));
+        let (reply, answer) = oneshot::channel();
+        let count = entries.len();
+        let submission = Submission {
+            decided_at,
+            entries,
+            command,
+            again,
+            released_at: None,
+            admission: Arc::clone(admission),
+            reply,
+        };
+        match self.queue.push(submission, releasable.then(Timestamp::now)) {
+            Ok(true) => Outcome::Committed {
+                receipts: vec![crate::types::audit::Receipt { seq: 0, hash: [0; 32] }; count],
+                changes: Vec::new(),
+            },
+            Ok(false) => answer.await.unwrap_or_else(|_| {
+                Outcome::Failed(Error::new(ErrorCode::OutcomeUnknown, "the ledger ended before it answered"))
+            }),
+            Err(error) => Outcome::Failed(error),
+        }
+    }
+
+    /// How many submissions wait.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Closes the door, and waits until what has come in is committed.
+    pub async fn close(&self) {
+        self.queue.close();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && task.await.is_err()
+        {
+            tracing::error!("the ledger's task ended unexpectedly");
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // Without close the task still commits what is queued, and then ends.
+        self.queue.close();
+    }
+}

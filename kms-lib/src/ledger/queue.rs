@@ -1,0 +1,192 @@
+//! The way into the ledger: bounded, with a lane for changes that cryptographic operations cannot fill.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
+
+use super::submission::{Admission, Submission};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// Most submissions of one batch.
+const BATCH: usize = 1_024;
+/// Most bytes of records in one batch, about.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// How much may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Cryptographic operations.
+    pub operations: usize,
+    /// Changes.
+    pub changes: usize,
+    /// Bytes of results that wait for their commit.
+    pub bytes: usize,
+}
+
+/// Which lane an operation takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Cryptographic operations and refusals.
+    Use,
+    /// Changes: revocations must get through when everything else is stuck.
+    Change,
+}
+
+#[derive(Default)]
+struct Lanes {
+    /// Already released to their callers: whatever comes later must stand behind them in the log.
+    released: VecDeque<Submission>,
+    /// Superseded before: they go ahead of the next rotation, or they could be superseded for ever.
+    again: VecDeque<Submission>,
+    changes: VecDeque<Submission>,
+    uses: VecDeque<Submission>,
+    closed: bool,
+    /// Changes queued or being committed.
+    changing: usize,
+    /// Set while released results cannot be written: nothing more is released then.
+    held: bool,
+}
+
+/// The queue.
+pub struct Queue {
+    lanes: Mutex<Lanes>,
+    ready: Notify,
+    operations: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
+    kibibytes: Arc<Semaphore>,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            ready: Notify::new(),
+            operations: Arc::new(Semaphore::new(limits.operations)),
+            changes: Arc::new(Semaphore::new(limits.changes)),
+            kibibytes: Arc::new(Semaphore::new(limits.bytes / 1024)),
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets an operation in whose result has about this many bytes, or refuses it before any work is done.
+    pub fn admit(&self, lane: Lane, bytes: usize) -> Result<Arc<Admission>> {
+        let refuse = |error: TryAcquireError| match error {
+            TryAcquireError::Closed => closed(),
+            TryAcquireError::NoPermits => {
+                Error::new(ErrorCode::Overloaded, "too many operations are under way; nothing was done")
+            }
+        };
+        let lane = if lane == Lane::Change { &self.changes } else { &self.operations };
+        let operations = Arc::clone(lane).try_acquire_owned().map_err(refuse)?;
+        let kibibytes = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+        let bytes = match kibibytes {
+            0 => None,
+            n => Some(Arc::clone(&self.kibibytes).try_acquire_many_owned(n).map_err(refuse)?),
+        };
+        Ok(Arc::new(Admission { _operations: operations, _bytes: bytes }))
+    }
+
+    /// Puts a submission in. If it may be released before its commit, and no change is pending, `released` is set.
+    pub fn push(&self, mut submission: Submission, release: Option<crate::Timestamp>) -> Result<bool> {
+        let mut lanes = self.lanes();
+        if lanes.closed {
+            return Err(closed());
+        }
+        let released = release.is_some() && lanes.changing == 0 && !lanes.held;
+        if released {
+            submission.released_at = release;
+            lanes.released.push_back(submission);
+        } else if submission.again {
+            lanes.changing += usize::from(submission.command.is_some());
+            lanes.again.push_back(submission);
+        } else if submission.command.is_some() {
+            lanes.changing += 1;
+            lanes.changes.push_back(submission);
+        } else {
+            lanes.uses.push_back(submission);
+        }
+        drop(lanes);
+        self.ready.notify_one();
+        Ok(released)
+    }
+
+    /// Waits for submissions and takes a batch. None when the queue is closed and empty.
+    pub async fn take(&self) -> Option<Vec<Submission>> {
+        loop {
+            {
+                let mut lanes = self.lanes();
+                let batch = lanes.take();
+                if !batch.is_empty() {
+                    return Some(batch);
+                }
+                if lanes.closed {
+                    return None;
+                }
+            }
+            self.ready.notified().await;
+        }
+    }
+
+    /// Says that this many changes have been answered.
+    pub fn changed(&self, count: usize) {
+        let mut lanes = self.lanes();
+        lanes.changing = lanes.changing.saturating_sub(count);
+    }
+
+    /// Says whether results may be released before their commit.
+    pub fn hold_releases(&self, held: bool) {
+        self.lanes().held = held;
+    }
+
+    /// Whether releases are held back.
+    pub fn holds_releases(&self) -> bool {
+        self.lanes().held
+    }
+
+    /// Whether the queue is closed.
+    pub fn is_closed(&self) -> bool {
+        self.lanes().closed
+    }
+
+    /// Closes the queue: nothing new comes in, what is in it is still taken.
+    pub fn close(&self) {
+        self.lanes().closed = true;
+        self.operations.close();
+        self.changes.close();
+        self.ready.notify_one();
+    }
+
+    /// How many submissions wait.
+    pub fn len(&self) -> usize {
+        let lanes = self.lanes();
+        lanes.released.len() + lanes.again.len() + lanes.changes.len() + lanes.uses.len()
+    }
+}
+
+impl Lanes {
+    fn take(&mut self) -> Vec<Submission> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for lane in [&mut self.released, &mut self.again, &mut self.changes, &mut self.uses] {
+            while batch.len() < BATCH && bytes < BATCH_BYTES {
+                let Some(submission) = lane.pop_front() else { break };
+                bytes += submission
+                    .entries
+                    .iter()
+                    .map(|entry| 512 + entry.rendered.as_ref().map_or(0, |rendered| rendered.details.len()))
+                    .sum::<usize>();
+                batch.push(submission);
+            }
+        }
+        batch
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorCode::Closed, "the service is closed")
+}

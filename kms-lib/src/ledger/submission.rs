@@ -1,0 +1,156 @@
+//! What sessions hand to the ledger, and what they get back.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::details::Details;
+use crate::audit::record::Body;
+use crate::keys::Command;
+use crate::types::actor::Actor;
+use crate::types::attempt::Attempt;
+use crate::types::audit::{Action, Receipt, Status};
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode};
+use crate::types::ids::{KeyId, RecordId};
+use crate::types::time::Timestamp;
+
+/// A record to be, without its place in the log.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Its id.
+    pub id: RecordId,
+    /// Who acts.
+    pub actor: Actor,
+    /// What is done.
+    pub action: Action,
+    /// To which key.
+    pub key_id: Option<KeyId>,
+    /// With which version.
+    pub key_version: Option<u32>,
+    /// What else is known.
+    pub details: Details,
+}
+
+/// A draft written out for one status, and hashed. Sessions do this, so that the ledger's one task need not.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    pub(super) status: Status,
+    pub(super) details: String,
+    pub(super) digest: [u8; 32],
+}
+
+impl Draft {
+    /// Writes the body for this status and hashes it.
+    pub fn render(&self, status: Status) -> Rendered {
+        let id = self.id;
+        let details = self.details.render();
+        let body = Body {
+            id,
+            actor: self.actor.principal(),
+            role: self.actor.role().as_str(),
+            action: self.action.as_str(),
+            status: status.as_str(),
+            request_id: self.actor.request_id(),
+            key_id: self.key_id,
+            key_version: self.key_version,
+            details: Some(&details),
+        };
+        let digest = body.digest();
+        Rendered { status, details, digest }
+    }
+}
+
+/// How an operation went as far as its session knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was allowed, and the work is done.
+    Allowed {
+        /// From when on the decision is void.
+        valid_until: Option<Timestamp>,
+    },
+    /// It was allowed, and the work failed: a bad ciphertext.
+    Failed(ErrorCode),
+    /// It was not allowed.
+    Denied(ErrorCode),
+}
+
+/// Use of a version, to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The key.
+    pub key: KeyId,
+    /// The version.
+    pub version: u32,
+    /// Messages encrypted.
+    pub encryptions: u64,
+}
+
+/// One record to be, with the attempts it stands for.
+#[derive(Debug)]
+pub struct Entry {
+    /// What was attempted, and allowed or denied as `verdict` says. Several for a batch.
+    pub attempts: Vec<Attempt>,
+    /// How it went.
+    pub verdict: Verdict,
+    /// The record.
+    pub draft: Draft,
+    /// The record written out, if the session has.
+    pub rendered: Option<Rendered>,
+    /// What is counted if it succeeds.
+    pub uses: Vec<Use>,
+}
+
+impl Entry {
+    /// The status of the record as the session sees it.
+    pub fn status(&self) -> Status {
+        match self.verdict {
+            Verdict::Allowed { .. } => Status::Success,
+            Verdict::Failed(_) | Verdict::Denied(_) => Status::Failure,
+        }
+    }
+}
+
+/// An operation on its way into the log.
+#[derive(Debug)]
+pub struct Submission {
+    /// The revision its session decided at.
+    pub decided_at: u64,
+    /// Its records.
+    pub entries: Vec<Entry>,
+    /// What it changes.
+    pub command: Option<Command>,
+    /// Whether it comes back after it was superseded: then it goes first.
+    pub again: bool,
+    /// When its result was released before the commit (`audit.ack = "queued"`).
+    pub released_at: Option<Timestamp>,
+    /// The admission it holds until it is answered.
+    pub admission: Arc<Admission>,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+/// What the ledger answers.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is in the log, as the session saw it.
+    Committed {
+        /// One for each entry.
+        receipts: Vec<Receipt>,
+        /// The rows it changed.
+        changes: Vec<Change>,
+    },
+    /// It is in the log as refused: its place in the log comes after a change that forbids it.
+    Refused(ErrorCode, Receipt),
+    /// It is not in the log: decide and work again.
+    Redo,
+    /// It is not in the log, or (with `OutcomeUnknown`) it may be.
+    Failed(Error),
+}
+
+/// Room in the ledger's queue, held while an operation is under way.
+#[derive(Debug)]
+pub struct Admission {
+    pub(super) _operations: OwnedSemaphorePermit,
+    pub(super) _bytes: Option<OwnedSemaphorePermit>,
+}

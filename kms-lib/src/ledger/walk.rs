@@ -1,0 +1,265 @@
+//! Walking a batch in order: what was decided elsewhere is decided again at its place, and gets its place in the log.
+//! Pure: nothing is written here.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::submission::{Entry, Outcome, Submission, Verdict};
+use crate::audit::record::{FORMAT, record_hash};
+use crate::audit::tree::Frontier;
+use crate::catalog::{Image, Overlay, change_row};
+use crate::envelope::row;
+use crate::policy;
+use crate::types::attempt::Decision;
+use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::time::Timestamp;
+
+/// What a batch writes.
+pub(super) struct Plan {
+    pub rows: Vec<AuditRow>,
+    pub changes: Vec<Change>,
+    /// Encryptions by key and version; zero for other uses.
+    pub uses: BTreeMap<(KeyId, u32), u64>,
+    /// Records by hour, action and status.
+    pub counts: BTreeMap<(i64, &'static str, &'static str), u64>,
+    /// One for each submission.
+    pub outcomes: Vec<Outcome>,
+    /// The head afterwards, not signed yet.
+    pub head: Head,
+}
+
+/// What the walk needs to know beside the batch.
+pub(super) struct Place<'a> {
+    pub image: &'a Image,
+    pub head: &'a Head,
+    pub now: Timestamp,
+    pub default_grace_days: Option<u32>,
+    /// Versions that have encrypted as much as they may.
+    pub exhausted: &'a HashSet<(KeyId, u32)>,
+}
+
+/// What becomes of a submission at its place.
+enum Fate {
+    Commit(Vec<Change>),
+    Refuse(ErrorCode),
+    Redo,
+    Fail(Error),
+}
+
+/// Plans what the batch writes.
+pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> {
+    let mut walk = Walk {
+        overlay: Overlay::new(place.image),
+        frontier: Frontier::from_parts(place.head.seq, place.head.frontier.clone())?,
+        plan: Plan {
+            rows: Vec::with_capacity(batch.len()),
+            changes: Vec::new(),
+            uses: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            outcomes: Vec::with_capacity(batch.len()),
+            head: place.head.clone(),
+        },
+        place,
+    };
+    for submission in batch {
+        let fate = walk.fate(submission);
+        let outcome = walk.settle(submission, fate)?;
+        walk.plan.outcomes.push(outcome);
+    }
+    walk.plan.head.frontier = walk.frontier.roots().to_vec();
+    Ok(walk.plan)
+}
+
+struct Walk<'a> {
+    place: &'a Place<'a>,
+    overlay: Overlay<'a>,
+    frontier: Frontier,
+    plan: Plan,
+}
+
+impl Walk<'_> {
+    fn fate(&mut self, submission: &mut Submission) -> Fate {
+        let now = self.time(submission);
+        let revision = self.overlay.revision();
+        if submission
+            .entries
+            .iter()
+            .flat_map(|entry| &entry.uses)
+            .any(|used| used.encryptions > 0 && self.place.exhausted.contains(&(used.key, used.version)))
+        {
+            return single(submission, Fate::Refuse(ErrorCode::KeyExhausted));
+        }
+        if let Some(command) = &submission.command {
+            let Some(attempt) = submission.entries.first().and_then(|entry| entry.attempts.first()) else {
+                return Fate::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
+            };
+            let decision = policy::decide(&self.overlay, attempt, now);
+            return match decision {
+                Decision::Allowed { .. } => {
+                    let seq = self.plan.head.seq + 1;
+                    let changes = crate::keys::apply(&self.overlay, command, now, seq, self.place.default_grace_days);
+                    match changes {
+                        Ok(changes) => {
+                            for entry in &mut submission.entries {
+                                entry.draft.details.decision(&decision, revision);
+                            }
+                            Fate::Commit(changes)
+                        }
+                        Err(error) if error.code() == ErrorCode::Internal => Fate::Fail(error),
+                        Err(error) => Fate::Refuse(error.code()),
+                    }
+                }
+                Decision::Denied(code) => Fate::Refuse(code),
+                Decision::Superseded => Fate::Redo,
+            };
+        }
+        // A released result cannot be taken back; the queue lets no change come before it.
+        if submission.released_at.is_some() {
+            return Fate::Commit(Vec::new());
+        }
+        let is_void = |entry: &Entry| match entry.verdict {
+            Verdict::Allowed { valid_until } => valid_until.is_some_and(|end| now >= end),
+            _ => false,
+        };
+        if revision == submission.decided_at && !submission.entries.iter().any(is_void) {
+            return Fate::Commit(Vec::new());
+        }
+        self.decide_again(submission, now, revision)
+    }
+
+    fn decide_again(&self, submission: &mut Submission, now: Timestamp, revision: u64) -> Fate {
+        let alone = submission.entries.len() == 1 && submission.entries[0].attempts.len() == 1;
+        for entry in &mut submission.entries {
+            let mut last = None;
+            for attempt in &entry.attempts {
+                let decision = policy::decide(&self.overlay, attempt, now);
+                match (&entry.verdict, &decision) {
+                    (Verdict::Failed(_), _) | (Verdict::Allowed { .. }, Decision::Allowed { .. }) => {}
+                    (Verdict::Denied(before), Decision::Denied(code)) if before == code => {}
+                    (Verdict::Allowed { .. } | Verdict::Denied(_), Decision::Denied(code)) if alone => {
+                        return Fate::Refuse(*code);
+                    }
+                    _ => return Fate::Redo,
+                }
+                last = Some(decision);
+            }
+            if let Some(decision) = last {
+                entry.draft.details.decision(&decision, revision);
+                entry.rendered = None;
+            }
+        }
+        Fate::Commit(Vec::new())
+    }
+
+    fn settle(&mut self, submission: &mut Submission, fate: Fate) -> Result<Outcome> {
+        let time = self.time(submission);
+        match fate {
+            Fate::Redo => Ok(Outcome::Redo),
+            Fate::Fail(error) => Ok(Outcome::Failed(error)),
+            Fate::Refuse(code) => {
+                let entry = &mut submission.entries[0];
+                entry.draft.details.text("error", code.as_str());
+                entry.draft.details.number("revision", self.overlay.revision());
+                entry.draft.details.remove("grant");
+                entry.rendered = None;
+                let receipt = self.record(entry, Status::Failure, time);
+                Ok(Outcome::Refused(code, receipt))
+            }
+            Fate::Commit(changes) => {
+                if !changes.is_empty()
+                    && let Some(entry) = submission.entries.first_mut()
+                {
+                    entry.draft.details.raw("rows", changed_rows(&changes)?);
+                    entry.rendered = None;
+                }
+                let mut receipts = Vec::with_capacity(submission.entries.len());
+                for entry in &mut submission.entries {
+                    // A batch that is walked again may let through what it refused before.
+                    if matches!(entry.verdict, Verdict::Allowed { .. }) && entry.draft.details.remove("error") {
+                        entry.rendered = None;
+                    }
+                    receipts.push(self.record(entry, entry.status(), time));
+                    for used in &entry.uses {
+                        *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
+                    }
+                }
+                if !changes.is_empty() {
+                    self.plan.head.revision = self.plan.head.seq;
+                    self.overlay.apply(&changes, self.plan.head.seq);
+                    self.plan.changes.extend(changes.iter().cloned());
+                }
+                Ok(Outcome::Committed { receipts, changes })
+            }
+        }
+    }
+
+    /// Gives a record its place.
+    fn record(&mut self, entry: &mut Entry, status: Status, time: Timestamp) -> Receipt {
+        let rendered = match entry.rendered.take() {
+            Some(rendered) if rendered.status == status => rendered,
+            _ => entry.draft.render(status),
+        };
+        let draft = &entry.draft;
+        let head = &mut self.plan.head;
+        let seq = head.seq + 1;
+        let hash = record_hash(head.log_id, seq, time, &head.hash, &rendered.digest);
+        self.frontier.push(hash);
+        *self.plan.counts.entry((time.hour(), draft.action.as_str(), status.as_str())).or_default() += 1;
+        self.plan.rows.push(AuditRow {
+            seq,
+            id: draft.id,
+            timestamp: time,
+            actor: draft.actor.principal().to_owned(),
+            role: draft.actor.role().as_str().to_owned(),
+            action: draft.action.as_str().to_owned(),
+            status: status.as_str().to_owned(),
+            request_id: draft.actor.request_id().map(str::to_owned),
+            key_id: draft.key_id,
+            key_version: draft.key_version,
+            details: Some(rendered.details.clone()),
+            prev_hash: head.hash,
+            hash,
+            format: FORMAT,
+        });
+        // Kept for the case that the batch has to be walked again.
+        entry.rendered = Some(rendered);
+        head.seq = seq;
+        head.hash = hash;
+        head.timestamp = time;
+        Receipt { seq, hash }
+    }
+
+    /// The time of a submission's records: never before the record ahead.
+    fn time(&self, submission: &Submission) -> Timestamp {
+        submission.released_at.unwrap_or(self.place.now).max(self.plan.head.timestamp)
+    }
+}
+
+/// A submission of several records cannot be refused by one of them: it is done again, item by item.
+fn single(submission: &Submission, fate: Fate) -> Fate {
+    if submission.entries.len() == 1 { fate } else { Fate::Redo }
+}
+
+/// The rows a record changes, each with the SHA-256 of the row afterwards, so that verification can hold the tables
+/// against the log.
+fn changed_rows(changes: &[Change]) -> Result<String> {
+    let mut json = String::from("[");
+    for change in changes {
+        let (table, id) = match change {
+            Change::InsertKey(key) | Change::UpdateKey(key) => ("keys", key.id.to_string()),
+            Change::InsertVersion(v, _) | Change::UpdateVersion(v) | Change::EraseVersion(v) => {
+                ("key_versions", v.id.to_string())
+            }
+            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => ("grants", grant.id.to_string()),
+        };
+        if json.len() > 1 {
+            json.push(',');
+        }
+        let digest = hex(&row::digest(&change_row(change)?));
+        json.push_str(&format!("[\"{table}\",\"{id}\",\"{digest}\"]"));
+    }
+    json.push(']');
+    Ok(json)
+}

@@ -1,0 +1,336 @@
+//! The one task that writes: takes a batch, locks the head, walks, writes, signs, commits, answers.
+//!
+//! It is never aborted. Whoever waits for an answer may go away; what is being committed is committed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::queue::Queue;
+use super::signer::Signer;
+use super::submission::{Outcome, Submission};
+use super::walk::{Place, Plan, walk};
+use crate::catalog::{Catalog, MaterialCache, change_row};
+use crate::storage::tables::{audit, entities, head, usage};
+use crate::storage::{Connection, Store};
+use crate::types::audit::{Head, StoredCheckpoint};
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::key::VersionState;
+use crate::types::limits::ENCRYPTIONS_MAX;
+use crate::types::time::Timestamp;
+
+/// A clock further behind the log's last record than this commits nothing.
+const CLOCK_SKEW: Duration = Duration::from_secs(30);
+/// A signed state of the log is kept for every so many records.
+const CHECKPOINT_EVERY: u64 = 8_192;
+/// How long callers wait while it is unclear whether their commit took place.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How often a batch of released results is tried again when the store cannot be written.
+const RETRY: Duration = Duration::from_millis(100);
+/// After a commit on a store that others write too, the time they have to get the lock.
+const YIELD: Duration = Duration::from_micros(1_500);
+
+pub(super) struct Writer {
+    pub store: Arc<dyn Store>,
+    pub catalog: Arc<Catalog>,
+    pub materials: Arc<MaterialCache>,
+    pub queue: Arc<Queue>,
+    pub signer: Arc<Signer>,
+    pub default_grace_days: Option<u32>,
+    /// The end of the log as this process last saw it.
+    pub known: Head,
+    pub connection: Option<Box<dyn Connection>>,
+    pub exhausted: HashSet<(KeyId, u32)>,
+    /// Set once the log contradicts what this process has committed: nothing is written any more.
+    pub stopped: Option<Error>,
+    /// When another process last moved the head.
+    pub contended: Option<Instant>,
+}
+
+impl Writer {
+    /// Works until the queue is closed and empty.
+    pub async fn run(mut self) {
+        while let Some(batch) = self.queue.take().await {
+            // Released results must reach the log: their callers are gone and cannot be told otherwise.
+            let (released, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|s| s.released_at.is_some());
+            if released.is_empty() {
+                self.commit(rest).await;
+            } else {
+                self.commit_released(released, &mut rest).await;
+            }
+            if self.contended.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+                sleep(YIELD).await;
+            }
+        }
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "the writing connection did not close cleanly");
+        }
+    }
+
+    /// Commits released results, together with the rest if that succeeds at once; retries until it does.
+    async fn commit_released(&mut self, mut released: Vec<Submission>, rest: &mut Vec<Submission>) {
+        released.append(rest);
+        loop {
+            match self.try_commit(&mut released).await {
+                Ok(plan) => return self.answer(released, plan.outcomes),
+                Err(error) => {
+                    tracing::error!(%error, "results that were released cannot be written to the log yet");
+                    // What was not released fails now; nothing new is released while the queue is closed to it.
+                    let (keep, failed): (Vec<_>, Vec<_>) =
+                        released.into_iter().partition(|submission| submission.released_at.is_some());
+                    self.fail(failed, &error);
+                    released = keep;
+                    if self.stopped.is_some() || self.queue.is_closed() {
+                        return self.fail(released, &error);
+                    }
+                    self.queue.hold_releases(true);
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Commits a batch; halves it as long as it fails for a reason that only one of its submissions may have.
+    async fn commit(&mut self, batch: Vec<Submission>) {
+        let mut waiting = vec![batch];
+        while let Some(mut batch) = waiting.pop() {
+            match self.try_commit(&mut batch).await {
+                Ok(plan) => self.answer(batch, plan.outcomes),
+                Err(error) if batch.len() > 1 && may_be_one_culprit(error.code()) => {
+                    let second = batch.split_off(batch.len() / 2);
+                    waiting.push(second);
+                    waiting.push(batch);
+                }
+                Err(error) => self.fail(batch, &error),
+            }
+        }
+    }
+
+    fn answer(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
+        self.queue.hold_releases(false);
+        let mut changes = 0;
+        for (submission, outcome) in batch.into_iter().zip(outcomes) {
+            changes += usize::from(submission.command.is_some());
+            // Who went away meanwhile does not want its answer.
+            let _ = submission.reply.send(outcome);
+        }
+        self.queue.changed(changes);
+    }
+
+    fn fail(&self, batch: Vec<Submission>, error: &Error) {
+        let outcomes = batch.iter().map(|_| Outcome::Failed(error.clone())).collect();
+        let held = self.queue.holds_releases();
+        self.answer(batch, outcomes);
+        self.queue.hold_releases(held);
+    }
+
+    /// One attempt: a transaction from the lock on the head to the commit.
+    async fn try_commit(&mut self, batch: &mut [Submission]) -> Result<Plan> {
+        if let Some(error) = &self.stopped {
+            return Err(error.clone());
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.store.writer().await?,
+        };
+        let written = self.write(connection.as_mut(), batch).await;
+        let mut plan = match written {
+            Ok(plan) => plan,
+            Err(error) => {
+                // A connection that cannot even roll back is not used again.
+                if connection.rollback().await.is_ok() {
+                    self.connection = Some(connection);
+                }
+                return Err(error);
+            }
+        };
+        // The commit point. Everything before can be undone, everything after has happened.
+        if let Err(error) = connection.commit().await {
+            tracing::warn!(%error, "a commit failed; finding out whether it took place");
+            let rolled_back = connection.rollback().await.is_ok();
+            drop(connection);
+            if !self.settle(&plan, rolled_back).await? {
+                return Err(error);
+            }
+        } else {
+            self.connection = Some(connection);
+        }
+        self.known = plan.head.clone();
+        if !plan.changes.is_empty() {
+            self.catalog.apply(&plan.changes, plan.head.revision);
+            self.forget(&plan.changes).await;
+        }
+        plan.changes.clear();
+        Ok(plan)
+    }
+
+    async fn write(&mut self, connection: &mut dyn Connection, batch: &mut [Submission]) -> Result<Plan> {
+        connection.begin_write().await?;
+        let head = self.locked_head(connection).await?;
+        let now = Timestamp::now();
+        if head.timestamp > now && head.timestamp.distance(now) > CLOCK_SKEW {
+            return Err(Error::new(
+                ErrorCode::ClockSkew,
+                format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
+            ));
+        }
+        loop {
+            let mut plan = walk(
+                batch,
+                &Place {
+                    image: &self.catalog.image(),
+                    head: &head,
+                    now,
+                    default_grace_days: self.default_grace_days,
+                    exhausted: &self.exhausted,
+                },
+            )?;
+            if plan.rows.is_empty() {
+                return Ok(plan);
+            }
+            if let Some(exhausted) = self.write_entities(connection, &plan, now).await? {
+                // Its encryptions are refused, and the batch is walked again without them.
+                self.exhausted.insert(exhausted);
+                connection.rollback().await?;
+                connection.begin_write().await?;
+                if self.locked_head(connection).await? != head {
+                    return Err(Error::new(ErrorCode::Conflict, "another process wrote first"));
+                }
+                continue;
+            }
+            self.write_log(connection, &mut plan, &head).await?;
+            return Ok(plan);
+        }
+    }
+
+    /// Writes changed rows and counters. Answers the version that would encrypt more than it may, if there is one.
+    async fn write_entities(
+        &self,
+        connection: &mut dyn Connection,
+        plan: &Plan,
+        now: Timestamp,
+    ) -> Result<Option<(KeyId, u32)>> {
+        for (&(key, version), &encryptions) in &plan.uses {
+            if !usage::count_version(connection, key, version, encryptions, now, ENCRYPTIONS_MAX).await? {
+                return Ok(Some((key, version)));
+            }
+        }
+        for change in &plan.changes {
+            let seal = self.catalog.seals().seal(&change_row(change)?);
+            entities::write(connection, change.clone(), seal).await?;
+        }
+        Ok(None)
+    }
+
+    async fn write_log(&self, connection: &mut dyn Connection, plan: &mut Plan, before: &Head) -> Result<()> {
+        audit::insert(connection, std::mem::take(&mut plan.rows)).await?;
+        let counts = plan.counts.iter().map(|(&(hour, action, status), &count)| (hour, action, status, count));
+        usage::count_up(connection, counts.collect()).await?;
+        self.signer.sign(&mut plan.head)?;
+        let now = &plan.head;
+        if now.seq / CHECKPOINT_EVERY > before.seq / CHECKPOINT_EVERY {
+            let checkpoint = StoredCheckpoint {
+                size: now.seq,
+                frontier: now.frontier.clone(),
+                hash: now.hash,
+                note: now.checkpoint.clone(),
+            };
+            audit::insert_checkpoint(connection, &checkpoint).await?;
+        }
+        head::update(connection, now).await
+    }
+
+    /// Reads the head under its lock, holds it against what this process knows, and brings the catalog up to it.
+    async fn locked_head(&mut self, connection: &mut dyn Connection) -> Result<Head> {
+        let head = head::read(connection, true).await?;
+        let head = match head {
+            Some(head) => head,
+            None => return Err(self.stop("the head of the log is gone")),
+        };
+        if head.log_id != self.known.log_id || head.seq < self.known.seq {
+            return Err(self.stop("the log is another one, or an older state of it than this process has seen"));
+        }
+        if head.seq == self.known.seq {
+            if head != self.known {
+                return Err(self.stop("the head of the log was changed without a record"));
+            }
+            return Ok(head);
+        }
+        if self.known.seq > 0 && audit::hash_of(connection, self.known.seq).await? != Some(self.known.hash) {
+            return Err(self.stop("the log no longer holds the record that this process wrote or saw last"));
+        }
+        if head.revision < self.known.revision || self.signer.check(&head).is_err() {
+            return Err(self.stop("the head of the log does not carry the log's signature"));
+        }
+        self.contended = Some(Instant::now());
+        if head.revision > self.catalog.image().revision() {
+            self.catalog.refresh(connection).await?;
+            self.materials.clear().await;
+        }
+        self.known = head.clone();
+        Ok(head)
+    }
+
+    fn stop(&mut self, why: &str) -> Error {
+        let error = Error::new(ErrorCode::IntegrityFailure, format!("{why}: nothing more is written"));
+        tracing::error!(%error, "the ledger stops");
+        self.stopped = Some(error.clone());
+        error
+    }
+
+    /// Finds out, on a new connection, whether a commit took place that failed to say so.
+    async fn settle(&mut self, plan: &Plan, rolled_back: bool) -> Result<bool> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            match self.look_for(plan).await {
+                Ok(found) => return Ok(found),
+                Err(error) if Instant::now() < deadline => {
+                    tracing::warn!(%error, "it is still unclear whether a commit took place");
+                    sleep(RETRY).await;
+                }
+                // The engine said that it rolled back: then it did not commit, whatever else is wrong.
+                Err(error) if rolled_back => return Err(error),
+                Err(error) => {
+                    return Err(Error::new(
+                        ErrorCode::OutcomeUnknown,
+                        format!("the store was lost while committing, and whether it did is unknown: {error}"),
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn look_for(&mut self, plan: &Plan) -> Result<bool> {
+        let mut connection = self.store.writer().await?;
+        connection.begin_write().await?;
+        let found = audit::hash_of(connection.as_mut(), plan.head.seq).await;
+        connection.rollback().await?;
+        self.connection = Some(connection);
+        Ok(found? == Some(plan.head.hash))
+    }
+
+    /// Drops the material of versions that may no longer be used.
+    async fn forget(&self, changes: &[Change]) {
+        for change in changes {
+            if let Change::UpdateVersion(version) | Change::EraseVersion(version) = change
+                && matches!(version.state, VersionState::Revoked | VersionState::Destroyed)
+            {
+                self.materials.forget(version.key_id, version.version).await;
+            }
+        }
+        if !changes.is_empty() {
+            self.materials.sweep().await;
+        }
+    }
+}
+
+/// Whether the failure may be due to one submission: then the others must not fail with it.
+fn may_be_one_culprit(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Conflict | ErrorCode::StoreCorrupt | ErrorCode::Internal | ErrorCode::InvalidArgument)
+}

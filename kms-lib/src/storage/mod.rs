@@ -1,0 +1,192 @@
+//! Where everything is kept. A [`Store`] hands out connections; what is read and written through them is SQL that all
+//! engines share, in [`tables`]. An engine adds a dialect and its connections, not a second copy of the statements.
+
+pub mod dialect;
+mod schema;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub mod tables;
+
+pub use schema::migrate;
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::types::error::Result;
+use dialect::Dialect;
+
+/// A future that storage answers with.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// The text of a statement: fixed, or put together from fixed parts. Values never go into it; they are bound to `?`.
+pub type Sql = Cow<'static, str>;
+
+/// A bound value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Absent.
+    Null,
+    /// A number or a time in microseconds.
+    Int(i64),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+/// A database. Cheap to share.
+pub trait Store: Send + Sync {
+    /// How its engine speaks SQL.
+    fn dialect(&self) -> &'static Dialect;
+    /// A new connection that writes. Only opening and the ledger ask for one.
+    fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>>;
+    /// A connection that only reads; it goes back to its pool when dropped.
+    fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>>;
+    /// Takes or checks the lock that says whether other processes may open the store too. Held until closed.
+    fn claim(&self, exclusive: bool) -> Result<()>;
+    /// Closes all connections and gives up the claim.
+    fn close(&self) -> StoreFuture<'_, ()>;
+}
+
+/// A connection to a store.
+pub trait Connection: Send + Sync {
+    /// How its engine speaks SQL.
+    fn dialect(&self) -> &'static Dialect;
+    /// Begins a transaction that will write; waits, for seconds at most, for other writers.
+    fn begin_write(&mut self) -> StoreFuture<'_, ()>;
+    /// Begins a transaction that sees one state of the store.
+    fn begin_read(&mut self) -> StoreFuture<'_, ()>;
+    /// Commits. After an error it is open whether it did.
+    fn commit(&mut self) -> StoreFuture<'_, ()>;
+    /// Rolls back; no error if there is nothing to roll back.
+    fn rollback(&mut self) -> StoreFuture<'_, ()>;
+    /// Executes a statement; answers how many rows it changed.
+    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
+    /// Calls `each` with every row of the answer, as it streams in.
+    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()>;
+    /// Closes the connection.
+    fn close(self: Box<Self>) -> StoreFuture<'static, ()>;
+}
+
+/// What is called with each row.
+pub type EachRow<'c> = dyn FnMut(&dyn Row) -> Result<()> + Send + 'c;
+
+/// A row of an answer. Columns are counted from 0. A column of another type than asked for is `StoreCorrupt`.
+pub trait Row {
+    /// A number, or none.
+    fn int_opt(&self, column: usize) -> Result<Option<i64>>;
+    /// Text, or none.
+    fn text_opt(&self, column: usize) -> Result<Option<&str>>;
+    /// Bytes, or none.
+    fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>>;
+}
+
+impl dyn Row + '_ {
+    /// A number.
+    pub fn int(&self, column: usize) -> Result<i64> {
+        self.int_opt(column)?.ok_or_else(|| absent(column))
+    }
+    /// A number that is not negative and fits.
+    pub fn unsigned<T: TryFrom<i64>>(&self, column: usize) -> Result<T> {
+        T::try_from(self.int(column)?).map_err(|_| corrupt(format!("column {column} is out of range")))
+    }
+    /// A number that is not negative and fits, or none.
+    pub fn unsigned_opt<T: TryFrom<i64>>(&self, column: usize) -> Result<Option<T>> {
+        self.int_opt(column)?
+            .map(|n| T::try_from(n).map_err(|_| corrupt(format!("column {column} is out of range"))))
+            .transpose()
+    }
+    /// Text.
+    pub fn text(&self, column: usize) -> Result<&str> {
+        self.text_opt(column)?.ok_or_else(|| absent(column))
+    }
+    /// Bytes.
+    pub fn blob(&self, column: usize) -> Result<&[u8]> {
+        self.blob_opt(column)?.ok_or_else(|| absent(column))
+    }
+    /// A hash: 32 bytes.
+    pub fn hash(&self, column: usize) -> Result<[u8; 32]> {
+        self.blob(column)?.try_into().map_err(|_| corrupt(format!("column {column} is not 32 bytes long")))
+    }
+    /// A hash, or none.
+    pub fn hash_opt(&self, column: usize) -> Result<Option<[u8; 32]>> {
+        self.blob_opt(column)?
+            .map(|bytes| bytes.try_into().map_err(|_| corrupt(format!("column {column} is not 32 bytes long"))))
+            .transpose()
+    }
+    /// A time.
+    pub fn time(&self, column: usize) -> Result<crate::Timestamp> {
+        self.time_opt(column)?.ok_or_else(|| absent(column))
+    }
+    /// A time, or none.
+    pub fn time_opt(&self, column: usize) -> Result<Option<crate::Timestamp>> {
+        self.int_opt(column)?
+            .map(|n| {
+                let time = crate::Timestamp::from_micros(n);
+                if time.micros() == n { Ok(time) } else { Err(corrupt(format!("column {column} is not a time"))) }
+            })
+            .transpose()
+    }
+}
+
+fn absent(column: usize) -> crate::Error {
+    corrupt(format!("column {column} is empty"))
+}
+
+/// An error about what is stored.
+pub fn corrupt(message: impl Into<String>) -> crate::Error {
+    crate::Error::new(crate::ErrorCode::StoreCorrupt, message)
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Int(i64::from(value))
+    }
+}
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        // Sequence numbers and counters: 2^63 is out of reach.
+        Self::Int(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+}
+impl From<crate::Timestamp> for Value {
+    fn from(value: crate::Timestamp) -> Self {
+        Self::Int(value.micros())
+    }
+}
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+impl From<&[u8]> for Value {
+    fn from(value: &[u8]) -> Self {
+        Self::Blob(value.to_owned())
+    }
+}
+impl<const N: usize> From<&[u8; N]> for Value {
+    fn from(value: &[u8; N]) -> Self {
+        Self::Blob(value.to_vec())
+    }
+}
+impl From<Vec<u8>> for Value {
+    fn from(value: Vec<u8>) -> Self {
+        Self::Blob(value)
+    }
+}
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}

@@ -1,0 +1,102 @@
+//! The schema and its versions. Migrations run at open, in one transaction each, and are never edited once released.
+
+use super::{Connection, Value, corrupt};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// Names are quoted where an engine reserves them (`keys` in MySQL).
+const MIGRATIONS: &[&[&str]] = &[&[
+    "CREATE TABLE \"keys\" (
+        id {short_blob} NOT NULL PRIMARY KEY, name {short_text} NOT NULL UNIQUE, type {short_text} NOT NULL,
+        purpose {short_text} NOT NULL, state {short_text} NOT NULL, disabled_reason {short_text},
+        state_before_deletion {short_text}, rotation_period_days {int}, grace_period_days {int},
+        current_version {int} NOT NULL, rotate_at {int}, delete_at {int}, audit_context {short_text} NOT NULL,
+        metadata {text}, created_at {int} NOT NULL, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE INDEX keys_revision ON \"keys\" (revision)",
+    "CREATE INDEX keys_rotate_at ON \"keys\" (rotate_at)",
+    "CREATE INDEX keys_delete_at ON \"keys\" (delete_at)",
+    "CREATE TABLE key_versions (
+        id {short_blob} NOT NULL PRIMARY KEY, key_id {short_blob} NOT NULL, version {int} NOT NULL,
+        state {short_text} NOT NULL, not_before {int}, not_after {int}, grace_period_days {int},
+        created_at {int} NOT NULL, origin {short_text} NOT NULL, root_generation {int} NOT NULL,
+        material_digest {short_blob}, public_key_digest {short_blob}, wrapped_material {blob}, public_key_pem {text},
+        encryptions {int} NOT NULL, last_used_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL,
+        UNIQUE (key_id, version))",
+    "CREATE INDEX key_versions_revision ON key_versions (revision)",
+    "CREATE INDEX key_versions_not_after ON key_versions (not_after)",
+    "CREATE INDEX key_versions_encryptions ON key_versions (encryptions)",
+    "CREATE TABLE grants (
+        id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
+        key_id {short_text} NOT NULL, allowed_ops {text} NOT NULL, conditions {text} NOT NULL,
+        created_at {int} NOT NULL, withdrawn_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE INDEX grants_revision ON grants (revision)",
+    "CREATE TABLE audit_logs (
+        seq {int} NOT NULL PRIMARY KEY, id {short_blob} NOT NULL, timestamp {int} NOT NULL,
+        actor {short_text} NOT NULL, role {short_text} NOT NULL, action {short_text} NOT NULL,
+        status {short_text} NOT NULL, request_id {short_text}, key_id {short_blob}, key_version {int}, details {text},
+        prev_hash {short_blob} NOT NULL, hash {short_blob} NOT NULL, format {int} NOT NULL)",
+    "CREATE INDEX audit_logs_key ON audit_logs (key_id, seq)",
+    "CREATE INDEX audit_logs_actor ON audit_logs (actor, seq)",
+    "CREATE TABLE audit_head (
+        id {int} NOT NULL PRIMARY KEY, log_id {short_blob} NOT NULL, seq {int} NOT NULL, hash {short_blob} NOT NULL,
+        timestamp {int} NOT NULL, revision {int} NOT NULL, frontier {blob} NOT NULL, checkpoint {text} NOT NULL)",
+    "CREATE TABLE audit_checkpoints (
+        size {int} NOT NULL PRIMARY KEY, frontier {blob} NOT NULL, hash {short_blob} NOT NULL, note {text} NOT NULL)",
+    "CREATE TABLE usage_hourly (
+        hour {int} NOT NULL, action {short_text} NOT NULL, status {short_text} NOT NULL, count {int} NOT NULL,
+        PRIMARY KEY (hour, action, status))",
+    "CREATE TABLE root_keys (
+        generation {int} NOT NULL PRIMARY KEY, provider {short_text} NOT NULL, derivation {text} NOT NULL,
+        salt {short_blob}, check_value {blob} NOT NULL, created_at {int} NOT NULL)",
+    "CREATE TABLE service_keys (
+        kind {short_text} NOT NULL, number {int} NOT NULL, public_key {short_blob}, wrapped {blob} NOT NULL,
+        first_seq {int} NOT NULL, PRIMARY KEY (kind, number))",
+    "CREATE TABLE meta (name {short_text} NOT NULL PRIMARY KEY, value {text} NOT NULL)",
+]];
+
+/// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
+/// holds other tables than ours is refused rather than mixed with them.
+pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
+    connection.begin_write().await?;
+    match upgrade(connection).await {
+        Ok(()) => connection.commit().await,
+        Err(error) => {
+            connection.rollback().await?;
+            Err(error)
+        }
+    }
+}
+
+async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
+    connection.execute("CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL)".into(), vec![]).await?;
+    let mut stored = None;
+    connection
+        .query("SELECT version FROM kms_schema".into(), vec![], &mut |row| {
+            stored = Some(row.int(0)?);
+            Ok(())
+        })
+        .await?;
+    let newest = MIGRATIONS.len();
+    let present = match stored {
+        None => {
+            connection.execute("INSERT INTO kms_schema (version) VALUES (0)".into(), vec![]).await?;
+            0
+        }
+        Some(version) => usize::try_from(version).map_err(|_| corrupt("the schema version is negative"))?,
+    };
+    if present > newest {
+        return Err(Error::new(
+            ErrorCode::SchemaTooNew,
+            format!("the store has schema {present}; this software knows {newest} at most: use a newer version of it"),
+        ));
+    }
+    for statements in &MIGRATIONS[present..] {
+        for statement in *statements {
+            let text = connection.dialect().ddl(statement);
+            connection.execute(text.into(), vec![]).await?;
+        }
+    }
+    if present < newest {
+        connection.execute("UPDATE kms_schema SET version = ?".into(), vec![Value::from(newest as u64)]).await?;
+    }
+    Ok(())
+}

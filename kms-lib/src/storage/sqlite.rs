@@ -1,0 +1,311 @@
+//! SQLite in one file: write-ahead log, every commit synced, several processes on one file.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sqlx::error::DatabaseError;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection as _, Row as _, Sqlite};
+
+use super::dialect::{Dialect, SQLITE};
+use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// How long a writer waits for the writers of other processes.
+const WRITE_WAIT: Duration = Duration::from_secs(10);
+/// How often it tries. SQLite's own waiting grows to 100 ms a try, and loses to a process that never pauses.
+const WRITE_POLL: Duration = Duration::from_micros(500);
+/// Connections that read.
+const READERS: u32 = 4;
+
+/// A SQLite file.
+pub struct SqliteStore {
+    path: PathBuf,
+    options: SqliteConnectOptions,
+    readers: SqlitePool,
+    claim: Mutex<Option<File>>,
+}
+
+impl SqliteStore {
+    /// Opens the file, and makes it (mode 0600) if there is none. A file that is not a database is left untouched.
+    pub async fn open(path: &Path) -> Result<Self> {
+        create_private(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("secure_delete", "ON")
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(256)
+            .disable_statement_logging();
+        let reading = options.clone().pragma("query_only", "ON");
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .min_connections(0)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(reading);
+        Ok(Self { path: path.to_owned(), options, readers, claim: Mutex::new(None) })
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection> {
+        // Opening sets WAL and therefore locks; another process doing the same must not make it fail.
+        let deadline = Instant::now() + WRITE_WAIT;
+        loop {
+            match SqliteConnection::connect_with(&self.options).await {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(WRITE_POLL).await,
+                other => return other.map_err(|e| store_error(&e)),
+            }
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn dialect(&self) -> &'static Dialect {
+        &SQLITE
+    }
+    fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(async { Ok(Box::new(Writer(self.connect().await?)) as Box<dyn Connection>) })
+    }
+    fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(async {
+            let connection = self.readers.acquire().await.map_err(|e| store_error(&e))?;
+            Ok(Box::new(Reader { connection, in_transaction: false }) as Box<dyn Connection>)
+        })
+    }
+    fn claim(&self, exclusive: bool) -> Result<()> {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-claim");
+        let failed = |e: std::io::Error| Error::new(ErrorCode::StoreUnavailable, format!("the store's lock file: {e}"));
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        let taken = if exclusive { file.try_lock() } else { file.try_lock_shared() };
+        match taken {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let why = if exclusive {
+                    "another process has the store open; audit.ack = \"queued\" needs it alone"
+                } else {
+                    "another process holds the store alone (audit.ack = \"queued\")"
+                };
+                return Err(Error::new(ErrorCode::StoreInUse, why));
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        *self.claim.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(file);
+        Ok(())
+    }
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.readers.close().await;
+            self.claim.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            Ok(())
+        })
+    }
+}
+
+/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask.
+fn create_private(path: &Path) -> Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e)
+            if e.kind() == std::io::ErrorKind::PermissionDenied
+                || e.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            Err(Error::new(ErrorCode::StoreReadOnly, format!("{} cannot be made: {e}", path.display())))
+        }
+        Err(e) => Err(Error::new(ErrorCode::StoreUnavailable, format!("{} cannot be made: {e}", path.display()))),
+    }
+}
+
+struct Writer(SqliteConnection);
+
+impl Connection for Writer {
+    fn dialect(&self) -> &'static Dialect {
+        &SQLITE
+    }
+    fn begin_write(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            // Polled here, with SQLite's own waiting as the fallback at the deadline.
+            execute(&mut self.0, "PRAGMA busy_timeout = 0".into(), vec![]).await?;
+            let deadline = Instant::now() + WRITE_WAIT;
+            loop {
+                match sqlx::query("BEGIN IMMEDIATE").execute(&mut self.0).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(WRITE_POLL).await,
+                    Err(error) => return Err(store_error(&error)),
+                }
+            }
+        })
+    }
+    fn begin_read(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { execute(&mut self.0, "BEGIN".into(), vec![]).await.map(drop) })
+    }
+    fn commit(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { execute(&mut self.0, "COMMIT".into(), vec![]).await.map(drop) })
+    }
+    fn rollback(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(rollback(&mut self.0))
+    }
+    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        Box::pin(execute(&mut self.0, sql, values))
+    }
+    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        Box::pin(query(&mut self.0, sql, values, each))
+    }
+    fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
+        Box::pin(async { self.0.close().await.map_err(|e| store_error(&e)) })
+    }
+}
+
+struct Reader {
+    connection: PoolConnection<Sqlite>,
+    in_transaction: bool,
+}
+
+impl Connection for Reader {
+    fn dialect(&self) -> &'static Dialect {
+        &SQLITE
+    }
+    fn begin_write(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Err(Error::new(ErrorCode::Internal, "a reading connection cannot write")) })
+    }
+    fn begin_read(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.in_transaction = true;
+            execute(&mut self.connection, "BEGIN".into(), vec![]).await.map(drop)
+        })
+    }
+    fn commit(&mut self) -> StoreFuture<'_, ()> {
+        self.rollback()
+    }
+    fn rollback(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            rollback(&mut self.connection).await?;
+            self.in_transaction = false;
+            Ok(())
+        })
+    }
+    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        Box::pin(execute(&mut self.connection, sql, values))
+    }
+    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        Box::pin(query(&mut self.connection, sql, values, each))
+    }
+    fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Dropped in the middle of a transaction (its caller went away): the connection must not go back as it is.
+        if self.in_transaction {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
+    match sqlx::query("ROLLBACK").execute(connection).await {
+        Ok(_) => Ok(()),
+        // SQLite has rolled back by itself (a full disk, an I/O error): there is nothing left to do.
+        Err(sqlx::Error::Database(e)) if e.message().contains("no transaction is active") => Ok(()),
+        Err(e) => Err(store_error(&e)),
+    }
+}
+
+fn arguments(values: Vec<Value>) -> Result<SqliteArguments> {
+    let mut arguments = SqliteArguments::default();
+    for value in values {
+        match value {
+            Value::Null => arguments.add(None::<i64>),
+            Value::Int(n) => arguments.add(n),
+            Value::Text(text) => arguments.add(text),
+            Value::Blob(bytes) => arguments.add(bytes),
+        }
+        .map_err(|e| Error::new(ErrorCode::Internal, format!("a value could not be bound: {e}")))?;
+    }
+    Ok(arguments)
+}
+
+fn statement(sql: Sql, values: Vec<Value>) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>> {
+    let arguments = arguments(values)?;
+    Ok(match sql {
+        Sql::Borrowed(text) => sqlx::query_with(text, arguments),
+        // Put together from fixed parts only; see `Sql`.
+        Sql::Owned(text) => sqlx::query_with(AssertSqlSafe(text), arguments),
+    })
+}
+
+async fn execute(connection: &mut SqliteConnection, sql: Sql, values: Vec<Value>) -> Result<u64> {
+    let done = statement(sql, values)?.execute(connection).await.map_err(|e| store_error(&e))?;
+    Ok(done.rows_affected())
+}
+
+async fn query(connection: &mut SqliteConnection, sql: Sql, values: Vec<Value>, each: &mut EachRow<'_>) -> Result<()> {
+    use futures_util::TryStreamExt;
+    let mut rows = statement(sql, values)?.fetch(connection);
+    while let Some(row) = rows.try_next().await.map_err(|e| store_error(&e))? {
+        each(&SqlRow(row))?;
+    }
+    Ok(())
+}
+
+struct SqlRow(SqliteRow);
+
+impl Row for SqlRow {
+    fn int_opt(&self, column: usize) -> Result<Option<i64>> {
+        self.0.try_get(column).map_err(|e| corrupt(e.to_string()))
+    }
+    fn text_opt(&self, column: usize) -> Result<Option<&str>> {
+        self.0.try_get(column).map_err(|e| corrupt(e.to_string()))
+    }
+    fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>> {
+        self.0.try_get(column).map_err(|e| corrupt(e.to_string()))
+    }
+}
+
+/// The primary result code (https://www.sqlite.org/rescode.html): the extended one without its upper bytes.
+fn result_code(error: &dyn DatabaseError) -> u32 {
+    error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default() & 0xff
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e) if matches!(result_code(e.as_ref()), 5 | 6))
+}
+
+fn store_error(error: &sqlx::Error) -> Error {
+    let sqlx::Error::Database(database) = error else {
+        return match error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
+                Error::new(ErrorCode::StoreUnavailable, format!("the store cannot be used: {error}"))
+            }
+            _ => Error::new(ErrorCode::Internal, format!("the store answered unexpectedly: {error}")),
+        };
+    };
+    let (code, what) = match result_code(database.as_ref()) {
+        5 | 6 => (ErrorCode::StoreUnavailable, "the store is locked by another process"),
+        3 | 8 => (ErrorCode::StoreReadOnly, "the store may not be written"),
+        10 | 14 => (ErrorCode::StoreUnavailable, "the store cannot be read or written"),
+        11 => (ErrorCode::StoreCorrupt, "the store is damaged"),
+        13 => (ErrorCode::StoreFull, "the store is full"),
+        19 => (ErrorCode::Conflict, "the store holds a row that contradicts this one"),
+        26 => (ErrorCode::StoreCorrupt, "the file is not a database"),
+        _ => (ErrorCode::Internal, "the store answered unexpectedly"),
+    };
+    Error::new(code, format!("{what} ({})", database.message()))
+}

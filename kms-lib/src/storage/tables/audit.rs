@@ -1,0 +1,185 @@
+//! `audit_logs` and `audit_checkpoints`.
+
+use super::insert_rows;
+use crate::storage::{Connection, Row, Value, corrupt};
+use crate::types::audit::{Action, AuditRow, Status, StoredCheckpoint};
+use crate::types::error::Result;
+use crate::types::ids::{KeyId, RecordId};
+
+const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
+                       prev_hash, hash, format";
+
+/// Appends records.
+pub async fn insert(connection: &mut dyn Connection, rows: Vec<AuditRow>) -> Result<()> {
+    let mut values = Vec::with_capacity(rows.len() * 14);
+    for row in rows {
+        values.extend([
+            row.seq.into(),
+            row.id.as_bytes().into(),
+            row.timestamp.into(),
+            row.actor.into(),
+            row.role.into(),
+            row.action.into(),
+            row.status.into(),
+            row.request_id.into(),
+            row.key_id.as_ref().map(KeyId::as_bytes).into(),
+            row.key_version.into(),
+            row.details.into(),
+            (&row.prev_hash).into(),
+            (&row.hash).into(),
+            u32::from(row.format).into(),
+        ]);
+    }
+    insert_rows(connection, &format!("INSERT INTO audit_logs ({COLUMNS}) VALUES "), 14, "", values.into_iter()).await
+}
+
+/// Calls `each` with the records from `first` to `last`, both included, in order.
+pub async fn range(
+    connection: &mut dyn Connection,
+    first: u64,
+    last: u64,
+    each: &mut (dyn FnMut(AuditRow) -> Result<()> + Send),
+) -> Result<()> {
+    let sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ? ORDER BY seq");
+    connection.query(sql.into(), vec![first.into(), last.into()], &mut |row| each(read(row)?)).await
+}
+
+/// Which records a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only from this sequence number on.
+    pub first: Option<u64>,
+    /// Only up to this one.
+    pub last: Option<u64>,
+    /// Only about this key.
+    pub key: Option<KeyId>,
+    /// Only of this actor.
+    pub actor: Option<String>,
+    /// Only this action.
+    pub action: Option<Action>,
+    /// Only this status.
+    pub status: Option<Status>,
+    /// Oldest first instead of newest first.
+    pub ascending: bool,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// The records of a selection.
+pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> Result<Vec<AuditRow>> {
+    let mut sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ?");
+    let mut values: Vec<Value> =
+        vec![selection.first.unwrap_or(0).into(), selection.last.unwrap_or(i64::MAX.unsigned_abs()).into()];
+    let mut filter = |column: &'static str, value: Option<Value>| {
+        if let Some(value) = value {
+            sql.push_str(" AND ");
+            sql.push_str(column);
+            sql.push_str(" = ?");
+            values.push(value);
+        }
+    };
+    filter("key_id", selection.key.map(|key| key.as_bytes().into()));
+    filter("actor", selection.actor.as_deref().map(Into::into));
+    filter("action", selection.action.map(|action| action.as_str().into()));
+    filter("status", selection.status.map(|status| status.as_str().into()));
+    sql.push_str(if selection.ascending { " ORDER BY seq LIMIT ?" } else { " ORDER BY seq DESC LIMIT ?" });
+    values.push((selection.limit as u64).into());
+    let mut rows = Vec::new();
+    connection
+        .query(sql.into(), values, &mut |row| {
+            rows.push(read(row)?);
+            Ok(())
+        })
+        .await?;
+    Ok(rows)
+}
+
+/// The hash of a record, if it is there.
+pub async fn hash_of(connection: &mut dyn Connection, seq: u64) -> Result<Option<[u8; 32]>> {
+    let mut hash = None;
+    connection
+        .query("SELECT hash FROM audit_logs WHERE seq = ?".into(), vec![seq.into()], &mut |row| {
+            hash = Some(row.hash(0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(hash)
+}
+
+/// The time of the first record with at least this sequence number.
+pub async fn time_at(connection: &mut dyn Connection, seq: u64) -> Result<Option<crate::Timestamp>> {
+    let mut time = None;
+    let sql = "SELECT timestamp FROM audit_logs WHERE seq >= ? ORDER BY seq LIMIT 1";
+    connection
+        .query(sql.into(), vec![seq.into()], &mut |row| {
+            time = Some(row.time(0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(time)
+}
+
+/// The largest sequence number there is, 0 if there is none.
+pub async fn last_seq(connection: &mut dyn Connection) -> Result<u64> {
+    let mut last = 0;
+    connection
+        .query("SELECT COALESCE(MAX(seq), 0) FROM audit_logs".into(), vec![], &mut |row| {
+            last = row.unsigned(0)?;
+            Ok(())
+        })
+        .await?;
+    Ok(last)
+}
+
+fn read(row: &dyn Row) -> Result<AuditRow> {
+    Ok(AuditRow {
+        seq: row.unsigned(0)?,
+        id: RecordId::from_slice(row.blob(1)?)?,
+        timestamp: row.time(2)?,
+        actor: row.text(3)?.to_owned(),
+        role: row.text(4)?.to_owned(),
+        action: row.text(5)?.to_owned(),
+        status: row.text(6)?.to_owned(),
+        request_id: row.text_opt(7)?.map(str::to_owned),
+        key_id: row.blob_opt(8)?.map(KeyId::from_slice).transpose()?,
+        key_version: row.unsigned_opt(9)?,
+        details: row.text_opt(10)?.map(str::to_owned),
+        prev_hash: row.hash(11)?,
+        hash: row.hash(12)?,
+        format: u8::try_from(row.int(13)?).map_err(|_| corrupt("a record's format is out of range"))?,
+    })
+}
+
+/// Keeps a signed state of the log.
+pub async fn insert_checkpoint(connection: &mut dyn Connection, checkpoint: &StoredCheckpoint) -> Result<()> {
+    connection
+        .execute(
+            "INSERT INTO audit_checkpoints (size, frontier, hash, note) VALUES (?, ?, ?, ?)".into(),
+            vec![
+                checkpoint.size.into(),
+                checkpoint.frontier.concat().into(),
+                (&checkpoint.hash).into(),
+                checkpoint.note.as_str().into(),
+            ],
+        )
+        .await
+        .map(drop)
+}
+
+/// The kept states of the log with more than `after` records, smallest first.
+pub async fn checkpoints(connection: &mut dyn Connection, after: u64) -> Result<Vec<StoredCheckpoint>> {
+    let mut found = Vec::new();
+    let sql = "SELECT size, frontier, hash, note FROM audit_checkpoints WHERE size > ? ORDER BY size";
+    connection
+        .query(sql.into(), vec![after.into()], &mut |row| {
+            found.push(StoredCheckpoint {
+                size: row.unsigned(0)?,
+                frontier: super::head::roots(row.blob(1)?)?,
+                hash: row.hash(2)?,
+                note: row.text(3)?.to_owned(),
+            });
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}

@@ -1,0 +1,239 @@
+//! `keys`, `key_versions` and `grants`. Rows are written with their seal; whoever reads checks it.
+
+use crate::storage::{Connection, Row, Value, corrupt};
+use crate::types::actor::Role;
+use crate::types::change::Change;
+use crate::types::error::Result;
+use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
+use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::key::{
+    AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, KeyVersion, Material, Origin, VersionState,
+};
+
+const KEY: &str = "name, type, purpose, state, disabled_reason, state_before_deletion, rotation_period_days, \
+                   grace_period_days, current_version, rotate_at, delete_at, audit_context, metadata, created_at, \
+                   revision, seal, id";
+const VERSION: &str = "key_id, version, state, not_before, not_after, grace_period_days, created_at, origin, \
+                       root_generation, material_digest, public_key_digest, revision, seal, id";
+const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at, revision, seal, id";
+
+/// Writes one row. `seal` is that of the row afterwards.
+pub async fn write(connection: &mut dyn Connection, change: Change, seal: [u8; 32]) -> Result<()> {
+    let changed = match change {
+        Change::InsertKey(key) => insert(connection, "\"keys\"", KEY, key_values(&key, seal)).await?,
+        Change::UpdateKey(key) => update(connection, "\"keys\"", KEY, key_values(&key, seal)).await?,
+        Change::InsertVersion(version, material) => {
+            let mut values = version_values(&version, seal);
+            values.extend([material.wrapped.into(), material.public_key_pem.into(), 0u32.into()]);
+            insert(
+                connection,
+                "key_versions",
+                &format!("{VERSION}, wrapped_material, public_key_pem, encryptions"),
+                values,
+            )
+            .await?
+        }
+        Change::UpdateVersion(version) => {
+            update(connection, "key_versions", VERSION, version_values(&version, seal)).await?
+        }
+        Change::EraseVersion(version) => {
+            let id = version.id;
+            update(connection, "key_versions", VERSION, version_values(&version, seal)).await?;
+            let sql = "UPDATE key_versions SET wrapped_material = NULL WHERE id = ?";
+            connection.execute(sql.into(), vec![id.as_bytes().into()]).await?
+        }
+        Change::InsertGrant(grant) => insert(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
+        Change::UpdateGrant(grant) => update(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
+    };
+    if changed == 1 { Ok(()) } else { Err(corrupt("a row to be changed is not in the store")) }
+}
+
+async fn insert(connection: &mut dyn Connection, table: &str, columns: &str, values: Vec<Value>) -> Result<u64> {
+    let marks = format!("{}?", "?, ".repeat(values.len() - 1));
+    connection.execute(format!("INSERT INTO {table} ({columns}) VALUES ({marks})").into(), values).await
+}
+
+/// Updates by id, which is the last of the columns.
+async fn update(connection: &mut dyn Connection, table: &str, columns: &str, values: Vec<Value>) -> Result<u64> {
+    let assignments = columns.trim_end_matches(", id").replace(", ", " = ?, ");
+    connection.execute(format!("UPDATE {table} SET {assignments} = ? WHERE id = ?").into(), values).await
+}
+
+fn key_values(key: &Key, seal: [u8; 32]) -> Vec<Value> {
+    vec![
+        key.name.as_str().into(),
+        key.key_type.as_str().into(),
+        key.purpose.as_str().into(),
+        key.state.as_str().into(),
+        key.disabled_reason.map(DisabledReason::as_str).into(),
+        key.state_before_deletion.map(KeyState::as_str).into(),
+        key.rotation_period_days.into(),
+        key.grace_period_days.into(),
+        key.current_version.into(),
+        key.rotate_at.into(),
+        key.delete_at.into(),
+        key.audit_context.as_str().into(),
+        key.metadata.clone().into(),
+        key.created_at.into(),
+        key.revision.into(),
+        (&seal).into(),
+        key.id.as_bytes().into(),
+    ]
+}
+
+fn version_values(version: &KeyVersion, seal: [u8; 32]) -> Vec<Value> {
+    vec![
+        version.key_id.as_bytes().into(),
+        version.version.into(),
+        version.state.as_str().into(),
+        version.not_before.into(),
+        version.not_after.into(),
+        version.grace_period_days.into(),
+        version.created_at.into(),
+        version.origin.as_str().into(),
+        version.root_generation.into(),
+        version.material_digest.as_ref().into(),
+        version.public_key_digest.as_ref().into(),
+        version.revision.into(),
+        (&seal).into(),
+        version.id.as_bytes().into(),
+    ]
+}
+
+fn grant_values(grant: &Grant, seal: [u8; 32]) -> Result<Vec<Value>> {
+    let permissions: Vec<&str> = grant.permissions.iter().map(|permission| permission.as_str()).collect();
+    Ok(vec![
+        grant.principal.as_str().into(),
+        grant.role.as_str().into(),
+        grant.scope.to_string().into(),
+        permissions.join(",").into(),
+        grant.conditions.to_json()?.into(),
+        grant.created_at.into(),
+        grant.withdrawn_at.into(),
+        grant.revision.into(),
+        (&seal).into(),
+        grant.id.as_bytes().into(),
+    ])
+}
+
+/// A row as it is stored, or why it cannot be read; with its seal.
+pub struct Sealed<T> {
+    /// The row's own id, if that much can be read.
+    pub id: Option<[u8; 16]>,
+    /// The row.
+    pub row: Result<T>,
+    /// The seal it carries.
+    pub seal: Vec<u8>,
+}
+
+/// Reads rows that changed after a revision (0: all of them). A row that cannot be understood does not hide the
+/// others: it comes as an error of its own.
+pub async fn keys_since(connection: &mut dyn Connection, revision: u64) -> Result<Vec<Sealed<Key>>> {
+    since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 16, 15, read_key).await
+}
+
+/// Versions that changed after a revision.
+pub async fn versions_since(connection: &mut dyn Connection, revision: u64) -> Result<Vec<Sealed<KeyVersion>>> {
+    // A damaged version is reported under its key.
+    since(connection, &format!("SELECT {VERSION} FROM key_versions WHERE revision > ?"), revision, 0, 12, read_version)
+        .await
+}
+
+/// Grants that changed after a revision.
+pub async fn grants_since(connection: &mut dyn Connection, revision: u64) -> Result<Vec<Sealed<Grant>>> {
+    since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 9, 8, read_grant).await
+}
+
+async fn since<T: Send>(
+    connection: &mut dyn Connection,
+    sql: &str,
+    revision: u64,
+    id: usize,
+    seal: usize,
+    read: fn(&dyn Row) -> Result<T>,
+) -> Result<Vec<Sealed<T>>> {
+    let mut rows = Vec::new();
+    connection
+        .query(sql.to_owned().into(), vec![revision.into()], &mut |row| {
+            rows.push(Sealed {
+                id: row.blob_opt(id).ok().flatten().and_then(|bytes| bytes.try_into().ok()),
+                row: read(row),
+                seal: row.blob_opt(seal).ok().flatten().unwrap_or_default().to_vec(),
+            });
+            Ok(())
+        })
+        .await?;
+    Ok(rows)
+}
+
+/// A version's material.
+pub async fn material(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<Option<Material>> {
+    let mut material = None;
+    let sql = "SELECT wrapped_material, public_key_pem FROM key_versions WHERE key_id = ? AND version = ?";
+    connection
+        .query(sql.into(), vec![key.as_bytes().into(), version.into()], &mut |row| {
+            material = Some(Material {
+                wrapped: row.blob_opt(0)?.map(<[u8]>::to_vec),
+                public_key_pem: row.text_opt(1)?.map(str::to_owned),
+            });
+            Ok(())
+        })
+        .await?;
+    Ok(material)
+}
+
+fn read_key(row: &dyn Row) -> Result<Key> {
+    Ok(Key {
+        name: row.text(0)?.to_owned(),
+        key_type: KeyType::parse(row.text(1)?)?,
+        purpose: KeyPurpose::parse(row.text(2)?)?,
+        state: KeyState::parse(row.text(3)?)?,
+        disabled_reason: row.text_opt(4)?.map(DisabledReason::parse).transpose()?,
+        state_before_deletion: row.text_opt(5)?.map(KeyState::parse).transpose()?,
+        rotation_period_days: row.unsigned_opt(6)?,
+        grace_period_days: row.unsigned_opt(7)?,
+        current_version: row.unsigned(8)?,
+        rotate_at: row.time_opt(9)?,
+        delete_at: row.time_opt(10)?,
+        audit_context: AuditContext::parse(row.text(11)?)?,
+        metadata: row.text_opt(12)?.map(str::to_owned),
+        created_at: row.time(13)?,
+        revision: row.unsigned(14)?,
+        id: KeyId::from_slice(row.blob(16)?)?,
+    })
+}
+
+fn read_version(row: &dyn Row) -> Result<KeyVersion> {
+    Ok(KeyVersion {
+        key_id: KeyId::from_slice(row.blob(0)?)?,
+        version: row.unsigned(1)?,
+        state: VersionState::parse(row.text(2)?)?,
+        not_before: row.time_opt(3)?,
+        not_after: row.time_opt(4)?,
+        grace_period_days: row.unsigned_opt(5)?,
+        created_at: row.time(6)?,
+        origin: Origin::parse(row.text(7)?)?,
+        root_generation: row.unsigned(8)?,
+        material_digest: row.hash_opt(9)?,
+        public_key_digest: row.hash_opt(10)?,
+        revision: row.unsigned(11)?,
+        id: VersionId::from_slice(row.blob(13)?)?,
+    })
+}
+
+fn read_grant(row: &dyn Row) -> Result<Grant> {
+    Ok(Grant {
+        principal: row.text(0)?.to_owned(),
+        role: match row.text(1)? {
+            "system" => return Err(corrupt("a grant for the role system")),
+            role => Role::parse(role)?,
+        },
+        scope: GrantScope::parse(row.text(2)?)?,
+        permissions: row.text(3)?.split(',').map(Permission::parse).collect::<Result<_>>()?,
+        conditions: StoredConditions::from_json(row.text(4)?),
+        created_at: row.time(5)?,
+        withdrawn_at: row.time_opt(6)?,
+        revision: row.unsigned(7)?,
+        id: GrantId::from_slice(row.blob(9)?)?,
+    })
+}

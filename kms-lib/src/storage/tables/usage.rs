@@ -1,0 +1,186 @@
+//! `usage_hourly`, `meta`, and the questions of the metrics that indexes answer.
+
+use super::insert_rows;
+use crate::storage::{Connection, Value};
+use crate::types::error::Result;
+use crate::types::ids::KeyId;
+use crate::types::key::VersionUsage;
+use crate::types::time::Timestamp;
+
+/// Counts up: hour, action, status, how many.
+pub async fn count_up(
+    connection: &mut dyn Connection,
+    counts: Vec<(i64, &'static str, &'static str, u64)>,
+) -> Result<()> {
+    let after = format!(" {}", connection.dialect().count_up);
+    let values: Vec<Value> = counts
+        .into_iter()
+        .flat_map(|(hour, action, status, count)| [hour.into(), action.into(), status.into(), count.into()])
+        .collect();
+    insert_rows(
+        connection,
+        "INSERT INTO usage_hourly (hour, action, status, count) VALUES ",
+        4,
+        &after,
+        values.into_iter(),
+    )
+    .await
+}
+
+/// Sums since an hour: action, status, how many.
+pub async fn sums(connection: &mut dyn Connection, since_hour: i64) -> Result<Vec<(String, String, u64)>> {
+    let mut sums = Vec::new();
+    let sql = "SELECT action, status, SUM(count) FROM usage_hourly WHERE hour >= ? GROUP BY action, status";
+    connection
+        .query(sql.into(), vec![since_hour.into()], &mut |row| {
+            sums.push((row.text(0)?.to_owned(), row.text(1)?.to_owned(), row.unsigned(2)?));
+            Ok(())
+        })
+        .await?;
+    Ok(sums)
+}
+
+/// Counts a version's use, unless that would take it over `limit` encryptions; answers whether it was counted.
+pub async fn count_version(
+    connection: &mut dyn Connection,
+    key: KeyId,
+    version: u32,
+    encryptions: u64,
+    used_at: Timestamp,
+    limit: u64,
+) -> Result<bool> {
+    let sql = "UPDATE key_versions SET encryptions = encryptions + ?, last_used_at = ? \
+               WHERE key_id = ? AND version = ? AND encryptions + ? <= ?";
+    let values = vec![
+        encryptions.into(),
+        used_at.into(),
+        key.as_bytes().into(),
+        version.into(),
+        encryptions.into(),
+        if encryptions == 0 { i64::MAX.into() } else { limit.into() },
+    ];
+    Ok(connection.execute(sql.into(), values).await? == 1)
+}
+
+/// A version's counters.
+pub async fn version_usage(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<Option<VersionUsage>> {
+    let mut usage = None;
+    let sql = "SELECT encryptions, last_used_at FROM key_versions WHERE key_id = ? AND version = ?";
+    connection
+        .query(sql.into(), vec![key.as_bytes().into(), version.into()], &mut |row| {
+            usage = Some(VersionUsage { encryptions: row.unsigned(0)?, last_used_at: row.time_opt(1)? });
+            Ok(())
+        })
+        .await?;
+    Ok(usage)
+}
+
+/// Versions with at least this many encryptions: key, version, encryptions.
+pub async fn near_limit(
+    connection: &mut dyn Connection,
+    encryptions: u64,
+    limit: usize,
+) -> Result<Vec<(KeyId, u32, u64)>> {
+    let mut found = Vec::new();
+    let sql = "SELECT key_id, version, encryptions FROM key_versions WHERE encryptions >= ? \
+               ORDER BY encryptions DESC LIMIT ?";
+    connection
+        .query(sql.into(), vec![encryptions.into(), (limit as u64).into()], &mut |row| {
+            found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.unsigned(2)?));
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
+/// Versions whose window ends between `from` and `until` and that were used since `used_since`:
+/// key, version, end of the window, last use.
+pub async fn windows_ending(
+    connection: &mut dyn Connection,
+    from: Timestamp,
+    until: Timestamp,
+    used_since: Timestamp,
+    limit: usize,
+) -> Result<Vec<(KeyId, u32, Timestamp, Timestamp)>> {
+    let mut found = Vec::new();
+    let sql = "SELECT key_id, version, not_after, last_used_at FROM key_versions \
+               WHERE not_after >= ? AND not_after < ? AND last_used_at >= ? AND state = 'DISABLED' \
+               ORDER BY not_after LIMIT ?";
+    let values = vec![from.into(), until.into(), used_since.into(), (limit as u64).into()];
+    connection
+        .query(sql.into(), values, &mut |row| {
+            found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.time(2)?, row.time(3)?));
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
+/// Former versions whose window is over: key, version, and whether they were used after it had ended its making.
+pub async fn windows_over(
+    connection: &mut dyn Connection,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<(KeyId, u32, Option<Timestamp>)>> {
+    let mut found = Vec::new();
+    let sql = "SELECT key_id, version, last_used_at FROM key_versions WHERE not_after <= ? AND state = 'DISABLED' \
+               ORDER BY not_after LIMIT ?";
+    connection
+        .query(sql.into(), vec![now.into(), (limit as u64).into()], &mut |row| {
+            found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.time_opt(2)?));
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
+/// Keys whose time has come, by the index over `rotate_at` or `delete_at`, the longest due first.
+pub async fn due(connection: &mut dyn Connection, what: Due, now: Timestamp, limit: usize) -> Result<Vec<KeyId>> {
+    let sql = match what {
+        Due::Rotation => "SELECT id FROM \"keys\" WHERE rotate_at <= ? ORDER BY rotate_at LIMIT ?",
+        Due::Destruction => {
+            "SELECT id FROM \"keys\" WHERE delete_at <= ? AND state = 'PENDING_DELETION' ORDER BY delete_at LIMIT ?"
+        }
+    };
+    let mut found = Vec::new();
+    connection
+        .query(sql.into(), vec![now.into(), (limit as u64).into()], &mut |row| {
+            found.push(KeyId::from_slice(row.blob(0)?)?);
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
+/// What can be due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A rotation.
+    Rotation,
+    /// The erasure of the material of a key whose deletion was scheduled.
+    Destruction,
+}
+
+/// A small value kept by name.
+pub async fn meta(connection: &mut dyn Connection, name: &str) -> Result<Option<String>> {
+    let mut value = None;
+    connection
+        .query("SELECT value FROM meta WHERE name = ?".into(), vec![name.into()], &mut |row| {
+            value = Some(row.text(0)?.to_owned());
+            Ok(())
+        })
+        .await?;
+    Ok(value)
+}
+
+/// Keeps a small value by name.
+pub async fn set_meta(connection: &mut dyn Connection, name: &str, value: &str) -> Result<()> {
+    let changed =
+        connection.execute("UPDATE meta SET value = ? WHERE name = ?".into(), vec![value.into(), name.into()]).await?;
+    if changed == 0 {
+        connection
+            .execute("INSERT INTO meta (name, value) VALUES (?, ?)".into(), vec![name.into(), value.into()])
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! What rules may look at: keys, versions and grants as of one revision.
+
+use super::grant::Grant;
+use super::ids::{GrantId, KeyId};
+use super::key::{Key, KeyVersion};
+
+/// Keys, versions and grants as of one revision. The catalog's image is one; while the ledger walks a batch,
+/// the image together with the changes the batch has made so far is another.
+pub trait View {
+    /// The key with this id.
+    fn key(&self, id: KeyId) -> Option<&Key>;
+    /// The key of this name.
+    fn key_by_name(&self, name: &str) -> Option<KeyId>;
+    /// A version of a key.
+    fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion>;
+    /// Calls `visit` with every version of a key, oldest first.
+    fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion));
+    /// The grant with this id, withdrawn or not.
+    fn grant(&self, id: GrantId) -> Option<&Grant>;
+    /// Calls `visit` with every grant of a principal that is not withdrawn.
+    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant));
+    /// Whether a row of this key does not match its seal: it must not be used.
+    fn is_damaged(&self, key: KeyId) -> bool;
+}
