@@ -12,9 +12,12 @@ pub mod grants;
 pub mod keys;
 pub mod ledger;
 pub mod policy;
+pub mod session;
 pub mod storage;
 pub mod types;
+pub mod verification;
 
+pub use session::{CreateKey, KeyFilter, KeyRef, Session, UpdateKey};
 pub use types::actor::{Actor, Role};
 pub use types::context::Context;
 pub use types::error::{Error, ErrorCode, Result};

@@ -6,3 +6,4 @@ pub mod canonical;
 pub mod checkpoint;
 pub mod record;
 pub mod tree;
+pub mod verify;

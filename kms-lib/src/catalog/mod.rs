@@ -13,7 +13,7 @@ mod refresh;
 mod tests;
 
 pub use image::Image;
-pub use material::{MaterialCache, ReadyKey};
+pub use material::{MaterialCache, ReadyKey, run_blocking};
 pub use overlay::Overlay;
 
 use std::sync::atomic::{AtomicU64, Ordering};

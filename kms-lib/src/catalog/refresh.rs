@@ -19,6 +19,8 @@ pub(super) struct Delta {
 
 /// Reads the rows that changed after `known`.
 pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: u64) -> Result<Delta> {
+    // At first everything, also rows that claim a revision no record ever had.
+    let known = Some(known).filter(|known| *known > 0);
     let mut damaged = Vec::new();
     let refuse = |table: &str, id: Option<[u8; 16]>| {
         let id = id.map(KeyId::from_bytes);

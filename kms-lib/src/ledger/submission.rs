@@ -99,6 +99,8 @@ pub struct Entry {
     pub rendered: Option<Rendered>,
     /// What is counted if it succeeds.
     pub uses: Vec<Use>,
+    /// Small values that are kept with it, by name.
+    pub remember: Vec<(&'static str, String)>,
 }
 
 impl Entry {

@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub uses: BTreeMap<(KeyId, u32), u64>,
     /// Records by hour, action and status.
     pub counts: BTreeMap<(i64, &'static str, &'static str), u64>,
+    /// Small values to be kept, by name.
+    pub remember: Vec<(&'static str, String)>,
     /// One for each submission.
     pub outcomes: Vec<Outcome>,
     /// The head afterwards, not signed yet.
@@ -58,6 +60,7 @@ pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> 
             changes: Vec::new(),
             uses: BTreeMap::new(),
             counts: BTreeMap::new(),
+            remember: Vec::new(),
             outcomes: Vec::with_capacity(batch.len()),
             head: place.head.clone(),
         },
@@ -181,6 +184,7 @@ impl Walk<'_> {
                         entry.rendered = None;
                     }
                     receipts.push(self.record(entry, entry.status(), time));
+                    self.plan.remember.extend(entry.remember.iter().cloned());
                     for used in &entry.uses {
                         *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
                     }

@@ -232,6 +232,9 @@ impl Writer {
         audit::insert(connection, std::mem::take(&mut plan.rows)).await?;
         let counts = plan.counts.iter().map(|(&(hour, action, status), &count)| (hour, action, status, count));
         usage::count_up(connection, counts.collect()).await?;
+        for (name, value) in &plan.remember {
+            usage::set_meta(connection, name, value).await?;
+        }
         self.signer.sign(&mut plan.head)?;
         let now = &plan.head;
         if now.seq / CHECKPOINT_EVERY > before.seq / CHECKPOINT_EVERY {

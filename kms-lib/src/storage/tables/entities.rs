@@ -126,35 +126,40 @@ pub struct Sealed<T> {
     pub seal: Vec<u8>,
 }
 
-/// Reads rows that changed after a revision (0: all of them). A row that cannot be understood does not hide the
+/// Reads rows that changed after a revision, or all of them. A row that cannot be understood does not hide the
 /// others: it comes as an error of its own.
-pub async fn keys_since(connection: &mut dyn Connection, revision: u64) -> Result<Vec<Sealed<Key>>> {
+pub async fn keys_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Key>>> {
     since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 16, 15, read_key).await
 }
 
 /// Versions that changed after a revision.
-pub async fn versions_since(connection: &mut dyn Connection, revision: u64) -> Result<Vec<Sealed<KeyVersion>>> {
+pub async fn versions_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<KeyVersion>>> {
     // A damaged version is reported under its key.
     since(connection, &format!("SELECT {VERSION} FROM key_versions WHERE revision > ?"), revision, 0, 12, read_version)
         .await
 }
 
 /// Grants that changed after a revision.
-pub async fn grants_since(connection: &mut dyn Connection, revision: u64) -> Result<Vec<Sealed<Grant>>> {
+pub async fn grants_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Grant>>> {
     since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 9, 8, read_grant).await
 }
 
 async fn since<T: Send>(
     connection: &mut dyn Connection,
     sql: &str,
-    revision: u64,
+    revision: Option<u64>,
     id: usize,
     seal: usize,
     read: fn(&dyn Row) -> Result<T>,
 ) -> Result<Vec<Sealed<T>>> {
     let mut rows = Vec::new();
+    // Every row, whatever stands in its revision, unless one is asked for.
+    let (sql, values) = match revision {
+        Some(revision) => (sql.to_owned(), vec![revision.into()]),
+        None => (sql.trim_end_matches(" WHERE revision > ?").to_owned(), vec![]),
+    };
     connection
-        .query(sql.to_owned().into(), vec![revision.into()], &mut |row| {
+        .query(sql.into(), values, &mut |row| {
             rows.push(Sealed {
                 id: row.blob_opt(id).ok().flatten().and_then(|bytes| bytes.try_into().ok()),
                 row: read(row),
@@ -236,4 +241,54 @@ fn read_grant(row: &dyn Row) -> Result<Grant> {
         revision: row.unsigned(7)?,
         id: GrantId::from_slice(row.blob(9)?)?,
     })
+}
+
+/// What the image does not hold of a version.
+pub struct VersionFacts {
+    /// Its public half.
+    pub public_key_pem: Option<String>,
+    /// Its counters.
+    pub usage: crate::types::key::VersionUsage,
+}
+
+/// What the image does not hold of the newest versions of a key, by version.
+pub async fn facts(
+    connection: &mut dyn Connection,
+    key: KeyId,
+    limit: usize,
+) -> Result<std::collections::HashMap<u32, VersionFacts>> {
+    let mut found = std::collections::HashMap::new();
+    let sql = "SELECT version, public_key_pem, encryptions, last_used_at FROM key_versions WHERE key_id = ? \
+               ORDER BY version DESC LIMIT ?";
+    connection
+        .query(sql.into(), vec![key.as_bytes().into(), (limit as u64).into()], &mut |row| {
+            let usage =
+                crate::types::key::VersionUsage { encryptions: row.unsigned(2)?, last_used_at: row.time_opt(3)? };
+            let public_key_pem = row.text_opt(1)?.map(str::to_owned);
+            found.insert(row.unsigned(0)?, VersionFacts { public_key_pem, usage });
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
+/// The digests of a version's material and of its public key, by its id.
+pub type MaterialDigests = ([u8; 16], Option<[u8; 32]>, Option<[u8; 32]>);
+
+/// The SHA-256 of every stored material and public key.
+pub async fn materials(connection: &mut dyn Connection) -> Result<Vec<MaterialDigests>> {
+    use sha2::{Digest, Sha256};
+    let mut found = Vec::new();
+    let sql = "SELECT id, wrapped_material, public_key_pem FROM key_versions";
+    connection
+        .query(sql.into(), vec![], &mut |row| {
+            // A column of another type than was ever written counts as other material.
+            let Some(id) = row.blob_opt(0).ok().flatten().and_then(|id| id.try_into().ok()) else { return Ok(()) };
+            let material = row.blob_opt(1).unwrap_or(Some(&[])).map(|bytes| Sha256::digest(bytes).into());
+            let public_key = row.text_opt(2).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into());
+            found.push((id, material, public_key));
+            Ok(())
+        })
+        .await?;
+    Ok(found)
 }

@@ -1,0 +1,326 @@
+//! Checking records against each other: hashes, links, numbering, time, and the tree over them.
+//!
+//! Hashing is most of the work and needs no state, so chunks of records are digested on all cores and then stitched
+//! together in order.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::record::{Body, FORMAT, record_hash};
+use super::tree::Frontier;
+use crate::types::audit::{AuditRow, Status};
+use crate::types::ids::LogId;
+use crate::types::time::Timestamp;
+
+/// Records of a full chunk; chunks begin at multiples of it.
+pub const CHUNK: u64 = 4_096;
+/// The level of a full chunk's subtree.
+const CHUNK_LEVEL: u32 = CHUNK.trailing_zeros();
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Finding {
+    /// A sequence number is missing: records were removed or renumbered.
+    Gap {
+        /// The number found instead.
+        found: u64,
+    },
+    /// A sequence number comes twice or out of order.
+    OutOfOrder {
+        /// The number found.
+        found: u64,
+    },
+    /// A record has a format this version does not know.
+    UnknownFormat {
+        /// Its format.
+        format: u8,
+    },
+    /// A record cannot be read: a column has a type or length that was never written.
+    Unreadable,
+    /// The record does not name the hash of the one before it.
+    BrokenLink,
+    /// The record's fields do not give its hash: it was altered.
+    HashMismatch,
+    /// The record is older than the one before it.
+    TimeBackwards,
+    /// Records at the end are missing: the signed head counts more.
+    TailMissing {
+        /// How many the head counts.
+        expected: u64,
+    },
+    /// There are records behind the signed head.
+    BeyondHead,
+    /// The head or a kept checkpoint does not carry the log's signature.
+    BadSignature {
+        /// The size of the state that should be signed.
+        size: u64,
+    },
+    /// The records are consistent with each other, but not with a signed state: they were rewritten.
+    RootMismatch {
+        /// The size of the signed state. What is wrong lies between the reported number and this one.
+        size: u64,
+    },
+    /// A row is not as the record of its last change left it.
+    RowMismatch {
+        /// Its table.
+        table: String,
+        /// Its id.
+        id: String,
+    },
+    /// A row is gone although no record removed it.
+    RowMissing {
+        /// Its table.
+        table: String,
+        /// Its id.
+        id: String,
+    },
+    /// A row is there although no record made it.
+    RowWithoutRecord {
+        /// Its table.
+        table: String,
+        /// Its id.
+        id: String,
+    },
+    /// A version's stored material is not the one it was made with.
+    MaterialMismatch {
+        /// The version's id.
+        id: String,
+    },
+}
+
+/// What is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The first sequence number that is not as it should be.
+    pub seq: u64,
+    /// What is wrong with it.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seq, finding } = self;
+        match finding {
+            Finding::Gap { found } => write!(f, "record {seq} is missing; the next one is {found}"),
+            Finding::OutOfOrder { found } => write!(f, "record {found} stands where {seq} belongs"),
+            Finding::UnknownFormat { format } => write!(f, "record {seq} has the unknown format {format}"),
+            Finding::Unreadable => write!(f, "record {seq} cannot be read"),
+            Finding::BrokenLink => write!(f, "record {seq} does not name the hash of the record before it"),
+            Finding::HashMismatch => write!(f, "record {seq} was altered: its fields do not give its hash"),
+            Finding::TimeBackwards => write!(f, "record {seq} is older than the record before it"),
+            Finding::TailMissing { expected } => {
+                write!(f, "the records from {seq} on are missing; the signed head counts {expected}")
+            }
+            Finding::BeyondHead => write!(f, "record {seq} stands behind the signed head"),
+            Finding::BadSignature { size } => {
+                write!(f, "the state of {size} records does not carry the log's signature")
+            }
+            Finding::RootMismatch { size } => write!(
+                f,
+                "the records from {seq} to {size} are consistent with each other, but not with the signed state: \
+                 they were rewritten"
+            ),
+            Finding::RowMismatch { table, id } => {
+                write!(f, "row {id} of {table} is not as record {seq} left it")
+            }
+            Finding::RowMissing { table, id } => {
+                write!(f, "row {id} of {table} is gone; record {seq} is the last about it")
+            }
+            Finding::RowWithoutRecord { table, id } => {
+                write!(f, "row {id} of {table} was not made by any record; it says record {seq}")
+            }
+            Finding::MaterialMismatch { id } => write!(f, "version {id} does not have the material of record {seq}"),
+        }
+    }
+}
+
+/// The state of the log before a chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Hash of the last record; zeros if there is none.
+    pub hash: [u8; 32],
+    /// Its time.
+    pub timestamp: Timestamp,
+    /// The tree so far.
+    pub frontier: Frontier,
+}
+
+impl Start {
+    /// Before the first record.
+    pub fn genesis() -> Self {
+        Self { hash: [0; 32], timestamp: Timestamp::from_micros(0), frontier: Frontier::new() }
+    }
+}
+
+/// A row that a record says it changed, with the SHA-256 of the row afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedRow {
+    /// The record.
+    pub seq: u64,
+    /// The table.
+    pub table: String,
+    /// The row's id.
+    pub id: String,
+    /// The row's hash, in hex.
+    pub digest: String,
+}
+
+/// A chunk of records, checked as far as that is possible without what comes before it.
+#[derive(Clone, Debug, Default)]
+pub struct Digest {
+    first: Option<First>,
+    last: Option<(u64, [u8; 32], Timestamp)>,
+    leaves: Vec<[u8; 32]>,
+    subtree: Option<[u8; 32]>,
+    fault: Option<Fault>,
+    /// Rows changed by the good records of the chunk.
+    pub changed: Vec<ChangedRow>,
+}
+
+impl Digest {
+    /// Notes a fault that reading found behind the last record, unless an earlier one is known.
+    pub fn fail(&mut self, first: u64, fault: Fault) {
+        if self.first.is_none() {
+            self.first = Some(First { seq: first, prev: [0; 32], timestamp: Timestamp::from_micros(0) });
+        }
+        self.subtree = None;
+        self.fault.get_or_insert(fault);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct First {
+    seq: u64,
+    prev: [u8; 32],
+    timestamp: Timestamp,
+}
+
+/// Digests a chunk: recomputes every hash from the stored fields, and checks numbering, links and time within it.
+/// After the first fault the rest is not looked at.
+pub fn digest(log: LogId, rows: &[AuditRow]) -> Digest {
+    let mut digest = Digest { leaves: Vec::with_capacity(rows.len()), ..Digest::default() };
+    let mut buffer = String::new();
+    for row in rows {
+        if digest.first.is_none() {
+            digest.first = Some(First { seq: row.seq, prev: row.prev_hash, timestamp: row.timestamp });
+        }
+        if let Some(finding) = check(log, row, digest.last, &mut buffer) {
+            let expected = digest.last.map_or(row.seq, |(seq, ..)| seq + 1);
+            digest.fault = Some(Fault { seq: expected, finding });
+            break;
+        }
+        digest.last = Some((row.seq, row.hash, row.timestamp));
+        digest.leaves.push(row.hash);
+        changed_rows(row, &mut digest.changed);
+    }
+    let aligned = digest.first.is_some_and(|first| (first.seq - 1).is_multiple_of(CHUNK));
+    if aligned && digest.leaves.len() as u64 == CHUNK {
+        let mut tree = Frontier::new();
+        digest.leaves.iter().for_each(|leaf| tree.push(*leaf));
+        digest.subtree = Some(tree.root());
+    }
+    digest
+}
+
+fn check(
+    log: LogId,
+    row: &AuditRow,
+    before: Option<(u64, [u8; 32], Timestamp)>,
+    buffer: &mut String,
+) -> Option<Finding> {
+    if row.seq == 0 {
+        return Some(Finding::OutOfOrder { found: 0 });
+    }
+    if let Some((seq, hash, timestamp)) = before {
+        if row.seq > seq + 1 {
+            return Some(Finding::Gap { found: row.seq });
+        }
+        if row.seq <= seq {
+            return Some(Finding::OutOfOrder { found: row.seq });
+        }
+        if row.prev_hash != hash {
+            return Some(Finding::BrokenLink);
+        }
+        if row.timestamp < timestamp {
+            return Some(Finding::TimeBackwards);
+        }
+    }
+    if row.format != FORMAT {
+        return Some(Finding::UnknownFormat { format: row.format });
+    }
+    let body = Body::from(row).digest_with(buffer);
+    let hash = record_hash(log, row.seq, row.timestamp, &row.prev_hash, &body);
+    (hash != row.hash).then_some(Finding::HashMismatch)
+}
+
+/// Collects the rows a successful change names in its details. The details are covered by the record's hash.
+fn changed_rows(row: &AuditRow, changed: &mut Vec<ChangedRow>) {
+    let Some(details) = row.details.as_deref().filter(|details| details.contains("\"rows\":[[")) else { return };
+    if row.status != Status::Success.as_str() {
+        return;
+    }
+    #[derive(serde::Deserialize)]
+    struct Details {
+        #[serde(default)]
+        rows: Vec<(String, String, String)>,
+    }
+    if let Ok(details) = serde_json::from_str::<Details>(details) {
+        changed.extend(details.rows.into_iter().map(|(table, id, digest)| ChangedRow {
+            seq: row.seq,
+            table,
+            id,
+            digest,
+        }));
+    }
+}
+
+/// Puts a digested chunk behind what comes before it. `roots_at` are sizes within the chunk whose root is wanted.
+/// The state afterwards, with those roots; or the first fault.
+pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Result<(Start, Vec<(u64, [u8; 32])>), Fault> {
+    let mut state = start;
+    let expected = state.frontier.size() + 1;
+    let Some(first) = digest.first else { return Ok((state, Vec::new())) };
+    if first.seq != expected {
+        let found = first.seq;
+        let finding = if found > expected { Finding::Gap { found } } else { Finding::OutOfOrder { found } };
+        return Err(Fault { seq: expected, finding });
+    }
+    // Its own fields first: a record that was altered is the fault, not the link to it.
+    if let Some(fault) = &digest.fault
+        && fault.seq == expected
+    {
+        return Err(fault.clone());
+    }
+    if first.prev != state.hash {
+        return Err(Fault { seq: expected, finding: Finding::BrokenLink });
+    }
+    if first.timestamp < state.timestamp {
+        return Err(Fault { seq: expected, finding: Finding::TimeBackwards });
+    }
+    let mut roots = Vec::new();
+    match digest.subtree {
+        Some(root) if roots_at.is_empty() && state.frontier.push_subtree(CHUNK_LEVEL, root).is_ok() => {}
+        _ => {
+            for leaf in &digest.leaves {
+                state.frontier.push(*leaf);
+                if roots_at.contains(&state.frontier.size()) {
+                    roots.push((state.frontier.size(), state.frontier.root()));
+                }
+            }
+        }
+    }
+    if let Some((_, hash, timestamp)) = digest.last {
+        state.hash = hash;
+        state.timestamp = timestamp;
+    }
+    match &digest.fault {
+        Some(fault) => Err(fault.clone()),
+        None => Ok((state, roots)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

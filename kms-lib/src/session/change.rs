@@ -1,0 +1,143 @@
+//! The way of every change, and of every reading that is recorded only when it is refused.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::refusal::refusal;
+use crate::keys::Command;
+use crate::ledger::{Admission, Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::types::audit::{Action, Receipt};
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::{KeyId, RecordId};
+
+/// A change on its way.
+pub(super) struct Intent {
+    pub action: Action,
+    pub attempt: Attempt,
+    pub version: Option<u32>,
+    pub details: Details,
+}
+
+/// What became of it.
+pub(super) enum Changed {
+    Done(Vec<Change>, Receipt),
+    /// It was prepared for a state that is no longer; prepare it again.
+    Redo,
+}
+
+/// How often a change is decided again because others came first.
+const REDO: usize = 3;
+
+impl Session {
+    /// Lets a change in: the lane that cryptographic operations cannot fill.
+    pub(super) fn admit_change(&self) -> Result<Arc<Admission>> {
+        self.shared.ledger.admit(Lane::Change, 0)
+    }
+
+    /// Makes a change that needs no preparation.
+    pub(super) async fn change(&self, intent: Intent, command: Command) -> Result<(Vec<Change>, Receipt)> {
+        let admission = self.admit_change()?;
+        for round in 0..=REDO {
+            let (decision, revision) = self.decide(&intent.attempt);
+            match self.commit(&admission, &intent, decision, revision, Some(command.clone()), round > 0).await? {
+                Changed::Done(changes, receipt) => return Ok((changes, receipt)),
+                Changed::Redo => {}
+            }
+        }
+        Err(Error::new(ErrorCode::Conflict, "other changes came first again and again"))
+    }
+
+    /// Commits a change that was decided on, or the refusal.
+    pub(super) async fn commit(
+        &self,
+        admission: &Arc<Admission>,
+        intent: &Intent,
+        decision: Decision,
+        revision: u64,
+        command: Option<Command>,
+        again: bool,
+    ) -> Result<Changed> {
+        let (verdict, command) = match &decision {
+            Decision::Allowed { valid_until, .. } => (Verdict::Allowed { valid_until: *valid_until }, command),
+            Decision::Denied(code) => (Verdict::Denied(*code), None),
+            Decision::Superseded => return Ok(Changed::Redo),
+        };
+        let outcome = self.submit_one(admission, intent, verdict, &decision, revision, command, again).await;
+        match outcome {
+            Outcome::Committed { receipts, changes } => match verdict {
+                Verdict::Denied(code) | Verdict::Failed(code) => Err(refusal(code)),
+                Verdict::Allowed { .. } => match receipts.first() {
+                    Some(receipt) => Ok(Changed::Done(changes, *receipt)),
+                    None => Err(Error::new(ErrorCode::Internal, "a change without a record")),
+                },
+            },
+            Outcome::Refused(code, _) => Err(refusal(code)),
+            Outcome::Redo => Ok(Changed::Redo),
+            Outcome::Failed(error) => Err(error),
+        }
+    }
+
+    /// Records that a change was allowed, but cannot be made.
+    pub(super) async fn fail(&self, admission: &Arc<Admission>, intent: &Intent, error: Error) -> Error {
+        let verdict = Verdict::Failed(error.code());
+        let decision = Decision::Denied(error.code());
+        let revision = self.shared.catalog.image().revision();
+        match self.submit_one(admission, intent, verdict, &decision, revision, None, false).await {
+            Outcome::Failed(outage) => outage,
+            _ => error,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one submission")]
+    async fn submit_one(
+        &self,
+        admission: &Arc<Admission>,
+        intent: &Intent,
+        verdict: Verdict,
+        decision: &Decision,
+        revision: u64,
+        command: Option<Command>,
+        again: bool,
+    ) -> Outcome {
+        let mut details = intent.details.clone();
+        details.decision(decision, revision).source(&intent.attempt);
+        if let Verdict::Denied(code) | Verdict::Failed(code) = verdict {
+            details.text("error", code.as_str());
+        }
+        let draft = Draft {
+            id: RecordId::random(),
+            actor: self.actor.clone(),
+            action: intent.action,
+            key_id: intent.attempt.key,
+            key_version: intent.version,
+            details,
+        };
+        let entry = Entry {
+            attempts: vec![intent.attempt.clone()],
+            verdict,
+            draft,
+            rendered: None,
+            uses: Vec::new(),
+            remember: Vec::new(),
+        };
+        self.shared.ledger.submit(admission, revision, vec![entry], command, again).await
+    }
+
+    /// Whether the actor may read something, as of now. Only a refusal is recorded.
+    pub(super) async fn permit_reading(&self, action: Action, operation: Operation, key: Option<KeyId>) -> Result<()> {
+        self.shared.catalog.ensure_fresh().await?;
+        let attempt = self.attempt(operation, key);
+        let (decision, revision) = self.decide(&attempt);
+        if matches!(decision, Decision::Allowed { .. }) {
+            return Ok(());
+        }
+        let admission = self.shared.ledger.admit(Lane::Use, 0)?;
+        let intent = Intent { action, attempt, version: None, details: Details::default() };
+        match self.commit(&admission, &intent, decision, revision, None, false).await? {
+            // Allowed meanwhile: the image has caught up, and the reading may go on.
+            Changed::Redo | Changed::Done(..) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! Encrypting, decrypting, signing, verifying, data keys, re-encrypting; one at a time or many in a call.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::engine::{Done, Item, Target, only, share};
+use super::job::{Job, Product};
+use super::{KeyRef, Session};
+use crate::crypto::provider::SignatureAlgorithm;
+use crate::types::audit::{Action, Receipt};
+use crate::types::context::Context;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::key::KeyType;
+use crate::types::limits::{BATCH_ITEMS, DATA_KEY_BYTES, PAYLOAD_BYTES, PLAINTEXT_BYTES};
+
+/// A ciphertext.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Self-describing: names format, algorithm, key and version.
+    pub ciphertext: Vec<u8>,
+    /// The key.
+    pub key: KeyId,
+    /// Its type.
+    pub key_type: KeyType,
+    /// The version.
+    pub version: u32,
+    /// Where the operation stands in the log.
+    pub receipt: Receipt,
+}
+
+/// A plaintext. Wiped when dropped; its `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Decrypted {
+    /// What was encrypted.
+    pub plaintext: Zeroizing<Vec<u8>>,
+    /// The key.
+    pub key: KeyId,
+    /// The version.
+    pub version: u32,
+    /// Where the operation stands in the log.
+    pub receipt: Receipt,
+}
+
+impl std::fmt::Debug for Decrypted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decrypted").field("key", &self.key).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// A data key: use `plaintext` to encrypt, keep `ciphertext` beside the data, forget `plaintext`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DataKey {
+    /// The data key; none if it was not asked for.
+    pub plaintext: Option<Zeroizing<Vec<u8>>>,
+    /// The data key under the key: `decrypt` gives it back.
+    pub ciphertext: Vec<u8>,
+    /// The key.
+    pub key: KeyId,
+    /// The version.
+    pub version: u32,
+    /// Where the operation stands in the log.
+    pub receipt: Receipt,
+}
+
+impl std::fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataKey").field("key", &self.key).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// A signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The signature.
+    pub signature: Vec<u8>,
+    /// The key.
+    pub key: KeyId,
+    /// The version.
+    pub version: u32,
+    /// Where the operation stands in the log.
+    pub receipt: Receipt,
+}
+
+/// Whether a signature is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// Whether it is.
+    pub valid: bool,
+    /// The version whose signature it is; if it is not valid, the newest that was tried.
+    pub version: u32,
+    /// Where the operation stands in the log.
+    pub receipt: Receipt,
+}
+
+/// A new ciphertext of what another held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reencrypted {
+    /// The new ciphertext.
+    pub encrypted: Encrypted,
+    /// The key of the old one.
+    pub source_key: KeyId,
+    /// The version of the old one.
+    pub source_version: u32,
+}
+
+/// One plaintext of a batch.
+#[derive(Clone, Debug)]
+pub struct EncryptItem<'a> {
+    /// Under which key.
+    pub key: KeyRef,
+    /// What.
+    pub plaintext: &'a [u8],
+    /// Bound to it.
+    pub context: Context,
+}
+
+/// One ciphertext of a batch.
+#[derive(Clone, Debug)]
+pub struct DecryptItem<'a> {
+    /// The ciphertext.
+    pub ciphertext: &'a [u8],
+    /// The context it was encrypted with.
+    pub context: Context,
+    /// The key it must have been encrypted with, if the caller wants that checked.
+    pub key: Option<KeyRef>,
+}
+
+/// One payload of a batch to sign.
+#[derive(Clone, Debug)]
+pub struct SignItem<'a> {
+    /// With which key.
+    pub key: KeyRef,
+    /// What.
+    pub payload: &'a [u8],
+    /// How.
+    pub algorithm: SignatureAlgorithm,
+}
+
+/// One signature of a batch to verify.
+#[derive(Clone, Debug)]
+pub struct VerifyItem<'a> {
+    /// Of which key.
+    pub key: KeyRef,
+    /// Over what.
+    pub payload: &'a [u8],
+    /// The signature.
+    pub signature: &'a [u8],
+    /// How it was made.
+    pub algorithm: SignatureAlgorithm,
+    /// By which version; any usable one without.
+    pub version: Option<u32>,
+}
+
+/// One ciphertext of a batch to encrypt anew.
+#[derive(Clone, Debug)]
+pub struct ReencryptItem<'a> {
+    /// The ciphertext.
+    pub ciphertext: &'a [u8],
+    /// The context it was encrypted with.
+    pub context: Context,
+    /// Under which key anew; the same one without.
+    pub destination: Option<KeyRef>,
+    /// The new context; the same one without.
+    pub destination_context: Option<Context>,
+}
+
+impl Session {
+    /// Encrypts up to 64 MiB (RSA: 190 bytes) under the key's current version, bound to `context`.
+    pub async fn encrypt(&self, key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Result<Encrypted> {
+        check_plaintext(plaintext)?;
+        context.check()?;
+        let context = share(context);
+        let item = Item { target: Target::Current(key.into()), job: Job::Encrypt(plaintext, &context), key_type: None };
+        only(self.operate(Action::Encrypt, &[item], false).await?).map(encrypted)
+    }
+
+    /// Decrypts what [`Session::encrypt`] made; `context` must be the same. The ciphertext names its key and version.
+    pub async fn decrypt(&self, ciphertext: &[u8], context: &Context) -> Result<Decrypted> {
+        self.decrypt_blob(ciphertext, context, None).await
+    }
+
+    /// Decrypts, and refuses (`InvalidCiphertext`) what another key than this one encrypted.
+    pub async fn decrypt_with(
+        &self,
+        key: impl Into<KeyRef>,
+        ciphertext: &[u8],
+        context: &Context,
+    ) -> Result<Decrypted> {
+        self.decrypt_blob(ciphertext, context, Some(key.into())).await
+    }
+
+    async fn decrypt_blob(&self, ciphertext: &[u8], context: &Context, key: Option<KeyRef>) -> Result<Decrypted> {
+        context.check()?;
+        let context = share(context);
+        let target = self.decrypt_target(ciphertext, key);
+        let item = Item { target, job: Job::Decrypt(ciphertext, &context), key_type: None };
+        only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
+    }
+
+    /// Decrypts what another tool encrypted with a version's public key: RSA-OAEP with SHA-256, without a label.
+    /// Grants with a condition on the context do not allow it.
+    pub async fn decrypt_oaep(&self, key: impl Into<KeyRef>, version: u32, ciphertext: &[u8]) -> Result<Decrypted> {
+        let item = Item {
+            target: Target::Version(key.into(), version),
+            job: Job::DecryptOaep(ciphertext),
+            key_type: Some(KeyType::Rsa2048),
+        };
+        only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
+    }
+
+    /// Signs with the key's current version: RSASSA-PKCS1-v1_5 or PSS, with SHA-256.
+    pub async fn sign(
+        &self,
+        key: impl Into<KeyRef>,
+        payload: &[u8],
+        algorithm: SignatureAlgorithm,
+    ) -> Result<Signature> {
+        check_payload(payload)?;
+        let item = Item {
+            target: Target::Current(key.into()),
+            job: Job::Sign(payload, algorithm),
+            key_type: Some(KeyType::Rsa2048),
+        };
+        only(self.operate(Action::Sign, &[item], false).await?).map(signature)
+    }
+
+    /// Signs with this version, which must be the current one (`VersionNotCurrent`).
+    pub async fn sign_with_version(
+        &self,
+        key: impl Into<KeyRef>,
+        version: u32,
+        payload: &[u8],
+        algorithm: SignatureAlgorithm,
+    ) -> Result<Signature> {
+        check_payload(payload)?;
+        let item = Item {
+            target: Target::Version(key.into(), version),
+            job: Job::Sign(payload, algorithm),
+            key_type: Some(KeyType::Rsa2048),
+        };
+        only(self.operate(Action::Sign, &[item], false).await?).map(signature)
+    }
+
+    /// Verifies a signature. Without a version, the usable ones are tried, newest first.
+    pub async fn verify(
+        &self,
+        key: impl Into<KeyRef>,
+        payload: &[u8],
+        signature: &[u8],
+        algorithm: SignatureAlgorithm,
+        version: Option<u32>,
+    ) -> Result<Verification> {
+        check_payload(payload)?;
+        let item = verify_item(key.into(), payload, signature, algorithm, version);
+        only(self.operate(Action::Verify, &[item], false).await?).map(verification)
+    }
+
+    /// Generates a data key of 1 to 1,024 bytes, and encrypts it under the key.
+    pub async fn generate_data_key(&self, key: impl Into<KeyRef>, bytes: usize, context: &Context) -> Result<DataKey> {
+        if bytes == 0 || bytes > DATA_KEY_BYTES {
+            return Err(Error::invalid(format!("a data key has 1 to {DATA_KEY_BYTES} bytes")));
+        }
+        context.check()?;
+        let mut plaintext = Zeroizing::new(vec![0; bytes]);
+        self.shared.provider.random(&mut plaintext)?;
+        let context = share(context);
+        let item =
+            Item { target: Target::Current(key.into()), job: Job::Encrypt(&plaintext, &context), key_type: None };
+        let done = only(self.operate(Action::GenerateDataKey, &[item], false).await?)?;
+        let Encrypted { ciphertext, key, version, receipt, .. } = encrypted(done);
+        Ok(DataKey { plaintext: Some(plaintext), ciphertext, key, version, receipt })
+    }
+
+    /// Generates a data key and gives only its ciphertext: for whoever stores what another will decrypt.
+    pub async fn generate_data_key_without_plaintext(
+        &self,
+        key: impl Into<KeyRef>,
+        bytes: usize,
+        context: &Context,
+    ) -> Result<DataKey> {
+        let data_key = self.generate_data_key(key, bytes, context).await?;
+        Ok(DataKey { plaintext: None, ..data_key })
+    }
+
+    /// Encrypts what a ciphertext holds anew, under the current version of its key or another key. The plaintext
+    /// does not leave. Needs `decrypt` on the source and `encrypt` on the destination.
+    pub async fn reencrypt(&self, item: ReencryptItem<'_>) -> Result<Reencrypted> {
+        only(self.reencrypt_batch(&[item]).await?)
+    }
+
+    /// Encrypts up to 1,000 plaintexts in one call; each fails alone.
+    pub async fn encrypt_batch(&self, items: &[EncryptItem<'_>]) -> Result<Vec<Result<Encrypted>>> {
+        check_batch(items.len())?;
+        let contexts: Vec<Arc<Context>> = items.iter().map(|item| share(&item.context)).collect();
+        let checks = items.iter().map(|item| check_plaintext(item.plaintext).and_then(|()| item.context.check()));
+        let prepared: Vec<Result<Item<'_>>> = checks
+            .zip(items.iter().zip(&contexts))
+            .map(|(check, (item, context))| {
+                check.map(|()| Item {
+                    target: Target::Current(item.key.clone()),
+                    job: Job::Encrypt(item.plaintext, context),
+                    key_type: None,
+                })
+            })
+            .collect();
+        self.operate_checked(Action::Encrypt, prepared, encrypted).await
+    }
+
+    /// Decrypts up to 1,000 ciphertexts in one call; each fails alone.
+    pub async fn decrypt_batch(&self, items: &[DecryptItem<'_>]) -> Result<Vec<Result<Decrypted>>> {
+        check_batch(items.len())?;
+        let contexts: Vec<Arc<Context>> = items.iter().map(|item| share(&item.context)).collect();
+        let prepared: Vec<Result<Item<'_>>> = items
+            .iter()
+            .zip(&contexts)
+            .map(|(item, context)| {
+                item.context.check().map(|()| Item {
+                    target: self.decrypt_target(item.ciphertext, item.key.clone()),
+                    job: Job::Decrypt(item.ciphertext, context),
+                    key_type: None,
+                })
+            })
+            .collect();
+        self.operate_checked(Action::Decrypt, prepared, decrypted).await
+    }
+
+    /// Signs up to 1,000 payloads in one call; each fails alone.
+    pub async fn sign_batch(&self, items: &[SignItem<'_>]) -> Result<Vec<Result<Signature>>> {
+        check_batch(items.len())?;
+        let prepared: Vec<Result<Item<'_>>> = items
+            .iter()
+            .map(|item| {
+                check_payload(item.payload).map(|()| Item {
+                    target: Target::Current(item.key.clone()),
+                    job: Job::Sign(item.payload, item.algorithm),
+                    key_type: Some(KeyType::Rsa2048),
+                })
+            })
+            .collect();
+        self.operate_checked(Action::Sign, prepared, signature).await
+    }
+
+    /// Verifies up to 1,000 signatures in one call; each fails alone.
+    pub async fn verify_batch(&self, items: &[VerifyItem<'_>]) -> Result<Vec<Result<Verification>>> {
+        check_batch(items.len())?;
+        let prepared: Vec<Result<Item<'_>>> = items
+            .iter()
+            .map(|item| {
+                check_payload(item.payload)
+                    .map(|()| verify_item(item.key.clone(), item.payload, item.signature, item.algorithm, item.version))
+            })
+            .collect();
+        self.operate_checked(Action::Verify, prepared, verification).await
+    }
+
+    /// Encrypts up to 1,000 ciphertexts anew in one call; each fails alone.
+    pub async fn reencrypt_batch(&self, items: &[ReencryptItem<'_>]) -> Result<Vec<Result<Reencrypted>>> {
+        check_batch(items.len())?;
+        let contexts: Vec<(Arc<Context>, Arc<Context>)> = items
+            .iter()
+            .map(|item| (share(&item.context), share(item.destination_context.as_ref().unwrap_or(&item.context))))
+            .collect();
+        let mut pairs = Vec::with_capacity(items.len() * 2);
+        for (item, (source, destination)) in items.iter().zip(&contexts) {
+            source.check()?;
+            destination.check()?;
+            let target = self.decrypt_target(item.ciphertext, None);
+            let onto = match (&item.destination, &target) {
+                (Some(key), _) => Target::Current(key.clone()),
+                (None, Target::Version(key, _)) => Target::Current(key.clone()),
+                (None, Target::Malformed(key, error)) => Target::Malformed(key.clone(), error.clone()),
+                (None, other) => other.clone(),
+            };
+            pairs.push(Item { target, job: Job::Decrypt(item.ciphertext, source), key_type: None });
+            pairs.push(Item { target: onto, job: Job::Encrypt(&[], destination), key_type: None });
+        }
+        let mut results = self.operate(Action::Reencrypt, &pairs, true).await?.into_iter();
+        let mut answers = Vec::with_capacity(items.len());
+        while let (Some(source), Some(destination)) = (results.next(), results.next()) {
+            answers.push(source.and_then(|source| {
+                let encrypted = encrypted(destination?);
+                Ok(Reencrypted { encrypted, source_key: source.key, source_version: source.version })
+            }));
+        }
+        Ok(answers)
+    }
+
+    /// Does the items that passed their checks, and puts the results in order with the errors of the others.
+    async fn operate_checked<T>(
+        &self,
+        action: Action,
+        prepared: Vec<Result<Item<'_>>>,
+        finish: fn(Done) -> T,
+    ) -> Result<Vec<Result<T>>> {
+        let good: Vec<Item<'_>> = prepared.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
+        let mut done = if good.is_empty() { Vec::new() } else { self.operate(action, &good, false).await? }.into_iter();
+        Ok(prepared
+            .into_iter()
+            .map(|item| {
+                item.and_then(|_| {
+                    let missing = || Err(Error::new(ErrorCode::Internal, "an operation without a result"));
+                    done.next().unwrap_or_else(missing).map(finish)
+                })
+            })
+            .collect())
+    }
+}
+
+fn verify_item<'a>(
+    key: KeyRef,
+    payload: &'a [u8],
+    signature: &'a [u8],
+    algorithm: SignatureAlgorithm,
+    version: Option<u32>,
+) -> Item<'a> {
+    Item {
+        target: match version {
+            Some(version) => Target::Version(key, version),
+            None => Target::AnyUsable(key),
+        },
+        job: Job::Verify(payload, signature, algorithm),
+        key_type: Some(KeyType::Rsa2048),
+    }
+}
+
+fn encrypted(done: Done) -> Encrypted {
+    let Done { product, key, key_type, version, receipt } = done;
+    // A ciphertext is no secret: it leaves its wiping behind without a copy.
+    let ciphertext = std::mem::take(&mut *product.into_bytes());
+    Encrypted { ciphertext, key, key_type, version, receipt }
+}
+
+fn decrypted(done: Done) -> Decrypted {
+    Decrypted { plaintext: done.product.into_bytes(), key: done.key, version: done.version, receipt: done.receipt }
+}
+
+fn signature(done: Done) -> Signature {
+    let signature = std::mem::take(&mut *done.product.into_bytes());
+    Signature { signature, key: done.key, version: done.version, receipt: done.receipt }
+}
+
+fn verification(done: Done) -> Verification {
+    let valid = matches!(done.product, Product::Valid(true));
+    Verification { valid, version: done.version, receipt: done.receipt }
+}
+
+fn check_plaintext(plaintext: &[u8]) -> Result<()> {
+    if plaintext.len() > PLAINTEXT_BYTES {
+        return Err(Error::new(
+            ErrorCode::PlaintextTooLong,
+            format!("one message has at most {PLAINTEXT_BYTES} bytes"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_payload(payload: &[u8]) -> Result<()> {
+    if payload.len() > PAYLOAD_BYTES {
+        return Err(Error::invalid(format!("a payload has at most {PAYLOAD_BYTES} bytes")));
+    }
+    Ok(())
+}
+
+fn check_batch(items: usize) -> Result<()> {
+    if items == 0 || items > BATCH_ITEMS {
+        return Err(Error::invalid(format!("a batch has 1 to {BATCH_ITEMS} items")));
+    }
+    Ok(())
+}

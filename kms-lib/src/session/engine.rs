@@ -1,0 +1,289 @@
+//! The way of every cryptographic operation, alone or in a batch: decide, work, commit the record, only then return.
+
+use std::sync::Arc;
+
+use super::batch;
+use super::job::{Job, Product};
+use super::refusal::refusal;
+use super::{KeyRef, Session};
+use crate::ledger::{Lane, Outcome};
+use crate::policy;
+use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::types::audit::{Action, Receipt};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::{GrantId, KeyId};
+use crate::types::key::{AuditContext, KeyType, KeyVersion};
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// How often an operation is done again because a rotation overtook it.
+const REDO: usize = 3;
+
+/// Which key and version an operation is for.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// The current version.
+    Current(KeyRef),
+    /// This version.
+    Version(KeyRef, u32),
+    /// Any version that is usable, the newest first.
+    AnyUsable(KeyRef),
+    /// None: what was sent cannot be understood.
+    Malformed(Option<KeyRef>, Error),
+}
+
+/// One operation of a call.
+#[derive(Clone, Debug)]
+pub(super) struct Item<'a> {
+    pub target: Target,
+    pub job: Job<'a>,
+    /// The type the key must have.
+    pub key_type: Option<KeyType>,
+}
+
+/// What an operation gave.
+pub(super) struct Done {
+    pub product: Product,
+    pub key: KeyId,
+    pub key_type: KeyType,
+    pub version: u32,
+    pub receipt: Receipt,
+}
+
+/// An item with the decision on it.
+pub(super) struct Decided {
+    pub attempt: Attempt,
+    pub version: Option<u32>,
+    pub audit_context: AuditContext,
+    pub ruling: Ruling,
+}
+
+pub(super) enum Ruling {
+    /// Do it with one of these versions: the first that fits.
+    Work { key_type: KeyType, versions: Vec<KeyVersion>, grant: Option<GrantId>, valid_until: Option<Timestamp> },
+    /// Refused by policy or state.
+    Denied(ErrorCode),
+    /// Allowed to try, but it cannot work.
+    Bad(Error),
+}
+
+/// How an item went: its product with the version that made it, or why not.
+pub(super) type Worked = Result<(Product, u32)>;
+
+impl Session {
+    /// Does the operations of one call, each failing alone, and commits their records: one for each key.
+    ///
+    /// With `chained`, items come in pairs: the second encrypts what the first decrypted.
+    pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Vec<Result<Done>>> {
+        let bytes = items.iter().map(|item| item.job.bytes()).sum();
+        let admission = self.shared.ledger.admit(Lane::Use, bytes)?;
+        for round in 0..=REDO {
+            let (mut revision, mut decided) = self.decide_items(items);
+            // The ledger looks again at a single denial under the lock; items of a batch, and names that are not
+            // found, are looked at again here.
+            let look_again =
+                |d: &Decided| matches!(d.ruling, Ruling::Denied(_)) && (items.len() > 1 || d.attempt.key.is_none());
+            if decided.iter().any(look_again) {
+                self.shared.catalog.ensure_fresh().await?;
+                (revision, decided) = self.decide_items(items);
+            }
+            let mut worked: Vec<Worked> = Vec::with_capacity(items.len());
+            for (i, (item, decided)) in items.iter().zip(&decided).enumerate() {
+                let done = match (worked.last(), item.job) {
+                    (Some(Err(error)), _) if chained && i % 2 == 1 => Err(error.clone()),
+                    (Some(Ok((Product::Bytes(plaintext), _))), Job::Encrypt(_, context)) if chained && i % 2 == 1 => {
+                        self.work(Job::Encrypt(plaintext, context), decided).await
+                    }
+                    _ => self.work(item.job, decided).await,
+                };
+                worked.push(done);
+            }
+            // What the store or the root key service could not do has not happened, and is not recorded.
+            if let Some(error) = worked.iter().find_map(|w| w.as_ref().err().filter(|e| is_outage(e.code()))) {
+                return Err(error.clone());
+            }
+            let (entries, entry_of) = batch::entries(action, items, &decided, &worked, revision, self);
+            let outcome = self.shared.ledger.submit(&admission, revision, entries, None, round > 0).await;
+            match outcome {
+                Outcome::Committed { receipts, .. } => {
+                    let results = worked.into_iter().zip(&decided).zip(entry_of);
+                    return Ok(results
+                        .map(|((worked, decided), entry)| {
+                            let (product, version) = worked?;
+                            let Ruling::Work { key_type, .. } = decided.ruling else {
+                                return Err(Error::new(ErrorCode::Internal, "work without a ruling"));
+                            };
+                            let key = decided.attempt.key.unwrap_or_else(|| KeyId::from_bytes([0; 16]));
+                            Ok(Done { product, key, key_type, version, receipt: receipts[entry] })
+                        })
+                        .collect());
+                }
+                Outcome::Refused(code, _) => return Ok(items.iter().map(|_| Err(refusal(code))).collect()),
+                Outcome::Redo => {}
+                Outcome::Failed(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorCode::Conflict, "the key was rotated again and again while this was done"))
+    }
+
+    fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Decided>) {
+        let image = self.shared.catalog.image();
+        let now = Timestamp::now();
+        (image.revision(), items.iter().map(|item| self.decide_item(&*image, item, now)).collect())
+    }
+
+    fn decide_item(&self, image: &crate::catalog::Image, item: &Item<'_>, now: Timestamp) -> Decided {
+        let (key_ref, asked) = match &item.target {
+            Target::Current(key) => (Some(key), None),
+            Target::Version(key, version) => (Some(key), Some(*version)),
+            Target::AnyUsable(key) => (Some(key), None),
+            Target::Malformed(key, _) => (key.as_ref(), None),
+        };
+        let id = key_ref.and_then(|key| {
+            key.find(image).or(match key {
+                KeyRef::Id(id) => Some(*id),
+                KeyRef::Name(_) => None,
+            })
+        });
+        let key = id.and_then(|id| image.key(id));
+        let current = key.map_or(0, |key| key.current_version);
+        let version = asked.unwrap_or(current);
+        let operation = match item.job {
+            Job::Encrypt(..) => Operation::Encrypt { version },
+            Job::Decrypt(..) | Job::DecryptOaep(_) => Operation::Decrypt { version },
+            Job::Sign(..) => Operation::Sign { version },
+            Job::Verify(..) => Operation::Verify { version: asked },
+        };
+        let attempt = Attempt {
+            actor: self.actor.clone(),
+            operation,
+            key: id,
+            key_type: item.key_type,
+            context: item.job.context().cloned(),
+        };
+        let audit_context = key.map_or(AuditContext::Clear, |key| key.audit_context);
+        let mut decided = Decided {
+            attempt,
+            version: key.is_some().then_some(version).filter(|_| !matches!(item.target, Target::AnyUsable(_))),
+            audit_context,
+            ruling: Ruling::Denied(ErrorCode::AccessDenied),
+        };
+        if let Target::Malformed(key, error) = &item.target {
+            // Who may not decrypt with the key named beside it learns no more than that.
+            decided.ruling = match (key, policy::decide(image, &decided.attempt, now)) {
+                (Some(_), Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::KeyNotFound))) => {
+                    Ruling::Denied(code)
+                }
+                _ => Ruling::Bad(error.clone()),
+            };
+            return decided;
+        }
+        // Signing with another version than the current one is refused, not done again with the current one.
+        if matches!(item.job, Job::Sign(..)) && asked.is_some_and(|asked| asked != current) && key.is_some() {
+            let decision = policy::decide(
+                image,
+                &Attempt { operation: Operation::Sign { version: current }, ..decided.attempt.clone() },
+                now,
+            );
+            decided.ruling = match decision {
+                Decision::Denied(code) => Ruling::Denied(code),
+                _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+            };
+            return decided;
+        }
+        decided.ruling = match policy::decide(image, &decided.attempt, now) {
+            Decision::Denied(code) => Ruling::Denied(code),
+            Decision::Superseded => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+            Decision::Allowed { grant, valid_until } => match key {
+                None => Ruling::Denied(ErrorCode::KeyNotFound),
+                Some(key) => Ruling::Work {
+                    key_type: key.key_type,
+                    versions: if matches!(item.target, Target::AnyUsable(_)) {
+                        self.usable(image, &decided.attempt, now)
+                    } else {
+                        image.version(key.id, version).cloned().into_iter().collect()
+                    },
+                    grant,
+                    valid_until,
+                },
+            },
+        };
+        decided
+    }
+
+    /// The versions that may verify now, newest first.
+    fn usable(&self, image: &crate::catalog::Image, attempt: &Attempt, now: Timestamp) -> Vec<KeyVersion> {
+        let mut versions = Vec::new();
+        let Some(key) = attempt.key.and_then(|id| image.key(id)) else { return versions };
+        image.each_version(key.id, &mut |version| {
+            let operation = Operation::Verify { version: Some(version.version) };
+            if crate::keys::permits(&operation, key, |_| Some(version), now).is_ok() {
+                versions.push(version.clone());
+            }
+        });
+        versions.reverse();
+        versions
+    }
+
+    async fn work(&self, job: Job<'_>, decided: &Decided) -> Worked {
+        match &decided.ruling {
+            Ruling::Denied(code) => Err(refusal(*code)),
+            Ruling::Bad(error) => Err(error.clone()),
+            Ruling::Work { key_type, versions, .. } => {
+                let mut last = None;
+                for version in versions {
+                    let ready = self.shared.materials.get(version, *key_type).await?;
+                    let product = job.run(&self.shared.provider, &ready, version.key_id, version.version).await?;
+                    if !matches!(product, Product::Valid(false)) {
+                        return Ok((product, version.version));
+                    }
+                    last.get_or_insert((product, version.version));
+                }
+                last.ok_or_else(|| refusal(ErrorCode::VersionNotFound))
+            }
+        }
+    }
+
+    /// The item for decrypting a blob; `key` is what the caller says it was encrypted with, if anything.
+    pub(super) fn decrypt_target(&self, blob: &[u8], key: Option<KeyRef>) -> Target {
+        match crate::crypto::ciphertext::Blob::parse(blob) {
+            Err(error) => Target::Malformed(key, error),
+            Ok(parsed) => {
+                let image = self.shared.catalog.image();
+                // A name that is not known here yet is looked for again; only a known other key contradicts.
+                let other = key.as_ref().and_then(|key| key.find(&image)).is_some_and(|id| id != parsed.key);
+                if other {
+                    let error = Error::new(
+                        ErrorCode::InvalidCiphertext,
+                        "the ciphertext was made with another key than the one named beside it",
+                    );
+                    return Target::Malformed(key, error);
+                }
+                match key {
+                    Some(KeyRef::Name(name)) if image.key_by_name(&name).is_none() => {
+                        Target::Version(KeyRef::Name(name), parsed.version)
+                    }
+                    _ => Target::Version(KeyRef::Id(parsed.key), parsed.version),
+                }
+            }
+        }
+    }
+}
+
+/// Failures of what the service runs on, not of the operation.
+fn is_outage(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::StoreUnavailable | ErrorCode::StoreFull | ErrorCode::RootKeyUnavailable | ErrorCode::Closed
+    )
+}
+
+/// The only result of a call with one item.
+pub(super) fn only<T>(results: Vec<Result<T>>) -> Result<T> {
+    results.into_iter().next().unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "an operation without a result")))
+}
+
+/// A shared empty context for operations without one.
+pub(super) fn share(context: &crate::Context) -> Arc<crate::Context> {
+    Arc::new(context.clone())
+}

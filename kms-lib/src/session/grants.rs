@@ -1,0 +1,161 @@
+//! Making, listing and withdrawing grants.
+
+use serde::Serialize;
+
+use super::Session;
+use super::change::Intent;
+use super::refusal::refusal;
+use crate::grants::check_new_grant;
+use crate::keys::{Command, NewGrant};
+use crate::ledger::Details;
+use crate::types::actor::{RESERVED_PRINCIPALS, Role, normalize_principal};
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::grant::{Conditions, Grant, GrantScope, Permission, StoredConditions};
+use crate::types::ids::GrantId;
+use crate::types::limits::PAGE_LIMIT;
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// A grant as callers see it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantDescription {
+    /// Identifies the grant.
+    pub id: GrantId,
+    /// To whom.
+    pub principal: String,
+    /// For callers of which role it is meant; it never raises a caller.
+    pub role: Role,
+    /// On which keys: an id, or `*`.
+    pub key_id: GrantScope,
+    /// What it allows.
+    pub allowed_ops: Vec<Permission>,
+    /// Under which conditions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Session {
+    /// Makes a grant, or replaces the one the principal has on the same scope. An app needs `grant` there, and may
+    /// pass on only what it holds itself, with conditions no weaker.
+    pub async fn put_grant(
+        &self,
+        principal: &str,
+        role: Role,
+        scope: GrantScope,
+        permissions: &[Permission],
+        conditions: Conditions,
+    ) -> Result<GrantDescription> {
+        let principal = normalize_principal(principal)?;
+        if RESERVED_PRINCIPALS.contains(&principal.as_str()) || role == Role::System {
+            return Err(Error::invalid("a grant cannot be made to the service itself"));
+        }
+        let permissions = check_new_grant(scope, permissions, &conditions)?;
+        let key = match scope {
+            GrantScope::AllKeys => None,
+            GrantScope::Key(id) => Some(id),
+        };
+        let new = NewGrant {
+            id: GrantId::random(),
+            principal: principal.clone(),
+            role,
+            scope,
+            permissions: permissions.clone(),
+            conditions: conditions.clone(),
+        };
+        let replaces = {
+            let mut replaces = false;
+            self.shared.catalog.image().each_grant(&principal, &mut |grant| replaces |= grant.scope == scope);
+            replaces
+        };
+        let mut details = Details::default();
+        let names: Vec<String> = permissions.iter().map(|permission| format!("\"{permission}\"")).collect();
+        let conditions_value = serde_json::to_value(&conditions)
+            .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")))?;
+        details
+            .text("principal", &principal)
+            .text("grantRole", role.as_str())
+            .text("scope", &scope.to_string())
+            .raw("allowedOps", format!("[{}]", names.join(",")))
+            .raw("conditions", crate::audit::canonical::canonical(&conditions_value)?);
+        let intent = Intent {
+            action: if replaces { Action::GrantUpdate } else { Action::GrantCreate },
+            attempt: self.attempt(Operation::PutGrant { principal, permissions, conditions }, key),
+            version: None,
+            details,
+        };
+        let (changes, _) = self.change(intent, Command::PutGrant(Box::new(new))).await?;
+        changes
+            .iter()
+            .find_map(|change| match change {
+                Change::InsertGrant(grant) | Change::UpdateGrant(grant) => Some(description(grant)),
+                _ => None,
+            })
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
+    }
+
+    /// Withdraws a grant. An app may withdraw what it could have made.
+    pub async fn withdraw_grant(&self, id: GrantId) -> Result<()> {
+        let mut details = Details::default();
+        details.text("grantId", &id.to_string());
+        let key = match self.shared.catalog.image().grant(id).map(|grant| grant.scope) {
+            Some(GrantScope::Key(key)) => Some(key),
+            _ => None,
+        };
+        let intent = Intent {
+            action: Action::GrantWithdraw,
+            attempt: self.attempt(Operation::WithdrawGrant { id }, key),
+            version: None,
+            details,
+        };
+        self.change(intent, Command::WithdrawGrant(id)).await.map(drop)
+    }
+
+    /// The grants that are not withdrawn, of one principal or of all, by principal: at most 1,000 from the one after
+    /// `cursor` on.
+    pub async fn list_grants(
+        &self,
+        principal: Option<&str>,
+        limit: usize,
+        cursor: Option<GrantId>,
+    ) -> Result<Vec<GrantDescription>> {
+        if limit == 0 || limit > PAGE_LIMIT {
+            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
+        }
+        let principal = principal.map(normalize_principal).transpose()?;
+        self.permit_reading(Action::GrantRead, Operation::ReadGrants, None).await?;
+        let image = self.shared.catalog.image();
+        let mut grants: Vec<&Grant> =
+            image.grants().filter(|grant| principal.as_ref().is_none_or(|p| *p == grant.principal)).collect();
+        grants.sort_by(|a, b| (&a.principal, a.id).cmp(&(&b.principal, b.id)));
+        let first = match cursor {
+            None => 0,
+            Some(cursor) => {
+                let place = image.grant(cursor).map(|grant| (grant.principal.clone(), grant.id));
+                let (principal, id) = place.ok_or_else(|| refusal(ErrorCode::GrantNotFound))?;
+                grants.partition_point(|grant| (&grant.principal, grant.id) <= (&principal, id))
+            }
+        };
+        Ok(grants.into_iter().skip(first).take(limit).map(description).collect())
+    }
+}
+
+fn description(grant: &Grant) -> GrantDescription {
+    GrantDescription {
+        id: grant.id,
+        principal: grant.principal.clone(),
+        role: grant.role,
+        key_id: grant.scope,
+        allowed_ops: grant.permissions.clone(),
+        conditions: match &grant.conditions {
+            StoredConditions::Known(conditions) if !conditions.is_empty() => Some(conditions.clone()),
+            _ => None,
+        },
+        created_at: grant.created_at,
+    }
+}

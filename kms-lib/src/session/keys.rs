@@ -1,0 +1,445 @@
+//! Creating keys, and everything that happens to them until their material is erased.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::change::{Changed, Intent};
+use super::describe::KeyDescription;
+use super::{KeyRef, Session};
+use crate::catalog::run_blocking;
+use crate::envelope::Binding;
+use crate::keys::{
+    Command, KeyEdit, NewKey, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
+};
+use crate::ledger::Details;
+use crate::types::actor::Role;
+use crate::types::attempt::{Decision, Operation};
+use crate::types::audit::Action;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType, Material};
+use crate::types::limits::PERIOD_DAYS;
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+use zeroize::Zeroizing;
+
+/// How often a rotation is prepared again because another came first.
+const REDO: usize = 3;
+
+/// A key to be created.
+///
+/// ```
+/// use kms_lib::CreateKey;
+/// let users = CreateKey::aes("users").rotation_period_days(90);
+/// let invoices = CreateKey::rsa_signing("invoices");
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateKey {
+    /// Unique for ever: 1 to 128 printable characters, no outer blanks, not the shape of a UUID.
+    pub name: String,
+    /// Its kind.
+    #[serde(rename = "type")]
+    pub key_type: KeyType,
+    /// Its use.
+    pub purpose: KeyPurpose,
+    /// Days between rotations by the scheduler; none without.
+    #[serde(default)]
+    pub rotation_period_days: Option<u32>,
+    /// Days a former version stays usable; the service's default without.
+    #[serde(default)]
+    pub grace_period_days: Option<u32>,
+    /// A JSON object of at most 16 KiB.
+    #[serde(default)]
+    pub metadata: Option<Value>,
+    /// How records show contexts.
+    #[serde(default)]
+    pub audit_context: Option<AuditContext>,
+}
+
+impl CreateKey {
+    /// An AES-256-GCM key for encryption.
+    pub fn aes(name: impl Into<String>) -> Self {
+        Self::new(name, KeyType::Aes256Gcm, KeyPurpose::Encryption)
+    }
+    /// An RSA-2048 key for encryption.
+    pub fn rsa_encryption(name: impl Into<String>) -> Self {
+        Self::new(name, KeyType::Rsa2048, KeyPurpose::Encryption)
+    }
+    /// An RSA-2048 key for signatures.
+    pub fn rsa_signing(name: impl Into<String>) -> Self {
+        Self::new(name, KeyType::Rsa2048, KeyPurpose::Signing)
+    }
+    /// A key of this type and purpose.
+    pub fn new(name: impl Into<String>, key_type: KeyType, purpose: KeyPurpose) -> Self {
+        Self {
+            name: name.into(),
+            key_type,
+            purpose,
+            rotation_period_days: None,
+            grace_period_days: None,
+            metadata: None,
+            audit_context: None,
+        }
+    }
+    /// Rotated by the scheduler every so many days.
+    #[must_use]
+    pub fn rotation_period_days(mut self, days: u32) -> Self {
+        self.rotation_period_days = Some(days);
+        self
+    }
+    /// Former versions stay usable for so many days.
+    #[must_use]
+    pub fn grace_period_days(mut self, days: u32) -> Self {
+        self.grace_period_days = Some(days);
+        self
+    }
+    /// With this metadata.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Value) -> Self {
+        self.metadata = Some(metadata);
+        self
+    }
+    /// With contexts recorded in this form.
+    #[must_use]
+    pub fn audit_context(mut self, form: AuditContext) -> Self {
+        self.audit_context = Some(form);
+        self
+    }
+}
+
+/// An edit of a key. What is none stays as it is; `Some(None)` removes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpdateKey {
+    /// Days between rotations.
+    pub rotation_period_days: Option<Option<u32>>,
+    /// Days a former version stays usable.
+    pub grace_period_days: Option<Option<u32>>,
+    /// A JSON object.
+    pub metadata: Option<Option<Value>>,
+    /// How records show contexts.
+    pub audit_context: Option<AuditContext>,
+}
+
+/// Which keys a list shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFilter {
+    /// Only in this state.
+    pub state: Option<KeyState>,
+    /// Only of this type.
+    pub key_type: Option<KeyType>,
+    /// Only with this purpose.
+    pub purpose: Option<KeyPurpose>,
+    /// Only whose name begins so.
+    pub name_prefix: Option<String>,
+}
+
+impl Session {
+    /// Creates a key with its first version. A caller who is no admin gets a grant on it: read, encrypt, decrypt,
+    /// sign, verify, rotate, revoke.
+    pub async fn create_key(&self, new: CreateKey) -> Result<KeyDescription> {
+        check_name(&new.name)?;
+        check_type_and_purpose(new.key_type, new.purpose)?;
+        check_period("rotation period", new.rotation_period_days, 1)?;
+        check_period("grace period", new.grace_period_days, 0)?;
+        let metadata = check_metadata(new.metadata.as_ref())?;
+        let admission = self.admit_change()?;
+        let mut details = Details::default();
+        details.text("name", &new.name).text("type", new.key_type.as_str()).text("purpose", new.purpose.as_str());
+        for (name, days) in
+            [("rotationPeriodDays", new.rotation_period_days), ("gracePeriodDays", new.grace_period_days)]
+        {
+            if let Some(days) = days {
+                details.number(name, days.into());
+            }
+        }
+        let id = KeyId::random();
+        let mut intent = Intent {
+            action: Action::KeyCreate,
+            attempt: self.attempt(Operation::CreateKey, None),
+            version: Some(1),
+            details,
+        };
+        let (decision, revision) = self.decide(&intent.attempt);
+        if let Decision::Denied(_) = decision {
+            intent.version = None;
+            return match self.commit(&admission, &intent, decision, revision, None, false).await? {
+                Changed::Done(..) | Changed::Redo => Err(Error::new(
+                    ErrorCode::Conflict,
+                    "the right to create keys was given while it was refused; ask again",
+                )),
+            };
+        }
+        // Looked for before the material is made, which takes an RSA key a tenth of a second.
+        if self.shared.catalog.image().key_by_name(&new.name).is_some() {
+            intent.version = None;
+            let taken =
+                Error::new(ErrorCode::NameTaken, "a key of this name exists or existed; names are never used again");
+            return Err(self.fail(&admission, &intent, taken).await);
+        }
+        let material = self.generate(new.key_type).await?;
+        let first = self.wrap(id, 1, new.key_type, &material).await?;
+        let creator = (self.actor.role() == Role::App).then(|| (GrantId::random(), self.actor.principal().to_owned()));
+        let command = Command::CreateKey(Box::new(NewKey {
+            id,
+            name: new.name,
+            key_type: new.key_type,
+            purpose: new.purpose,
+            rotation_period_days: new.rotation_period_days,
+            grace_period_days: new.grace_period_days,
+            audit_context: new.audit_context.unwrap_or(AuditContext::Clear),
+            metadata,
+            first,
+            creator_grant: creator,
+        }));
+        intent.details.text("keyId", &id.to_string());
+        match self.commit(&admission, &intent, decision, revision, Some(command), false).await? {
+            Changed::Done(..) => self.describe(id, true).await,
+            Changed::Redo => Err(Error::new(ErrorCode::Conflict, "the right to create keys changed meanwhile")),
+        }
+    }
+
+    /// Makes a new current version. The former one stays usable for decryption and verification: for the grace
+    /// period if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first.
+    pub async fn rotate_key(&self, key: impl Into<KeyRef>, expected_current: Option<u32>) -> Result<KeyDescription> {
+        let id = self.locate(&key.into()).await?;
+        self.rotate_located(id, expected_current).await?;
+        self.describe_located(id).await
+    }
+
+    pub(crate) async fn rotate_located(&self, id: Option<KeyId>, expected_current: Option<u32>) -> Result<()> {
+        let admission = self.admit_change()?;
+        let mut material: Option<Zeroizing<Vec<u8>>> = None;
+        let mut pem = None;
+        for round in 0..=REDO {
+            let (current, key_type) = {
+                let image = self.shared.catalog.image();
+                let key = id.and_then(|id| image.key(id));
+                (key.map_or(0, |key| key.current_version), key.map(|key| key.key_type))
+            };
+            let new_version = current.saturating_add(1);
+            let mut details = Details::default();
+            if let Some(expected) = expected_current {
+                details.number("expectedCurrentVersion", expected.into());
+            }
+            let intent = Intent {
+                action: Action::KeyRotate,
+                attempt: self.attempt(Operation::Rotate { new_version, expected_current }, id),
+                version: Some(new_version).filter(|_| key_type.is_some()),
+                details,
+            };
+            let (decision, revision) = self.decide(&intent.attempt);
+            let command = match (&decision, id, key_type) {
+                (Decision::Allowed { .. }, Some(id), Some(key_type)) => {
+                    // Made once: what was superseded is wrapped again for its new number.
+                    if material.is_none() {
+                        let generated = self.generate(key_type).await?;
+                        pem = generated.public_key_pem;
+                        material = Some(generated.secret);
+                    }
+                    let secret = material.clone().unwrap_or_default();
+                    let generated = Generated { secret, public_key_pem: pem.clone() };
+                    Some(Command::Rotate(id, self.wrap(id, new_version, key_type, &generated).await?))
+                }
+                _ => None,
+            };
+            match self.commit(&admission, &intent, decision, revision, command, round > 0).await? {
+                Changed::Done(..) => return Ok(()),
+                Changed::Redo => {}
+            }
+        }
+        Err(Error::new(ErrorCode::Conflict, "the key was rotated again and again meanwhile"))
+    }
+
+    /// Enables a key that was disabled.
+    pub async fn enable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
+        self.simple(key.into(), Action::KeyEnable, None, Operation::EnableKey, Command::EnableKey).await
+    }
+    /// Disables a key: no cryptography and no rotation until it is enabled again.
+    pub async fn disable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
+        self.simple(key.into(), Action::KeyDisable, None, Operation::DisableKey, Command::DisableKey).await
+    }
+    /// Revokes a key with all its versions, for ever. What it encrypted can no longer be read.
+    pub async fn revoke_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
+        self.simple(key.into(), Action::KeyRevoke, None, Operation::RevokeKey, Command::RevokeKey).await
+    }
+    /// Enables the current version after it was disabled.
+    pub async fn enable_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
+        let command = |id| Command::EnableVersion(id, version);
+        self.simple(key.into(), Action::KeyEnable, Some(version), Operation::EnableVersion { version }, command).await
+    }
+    /// Disables a version: it no longer encrypts or signs. Its window is left alone.
+    pub async fn disable_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
+        let command = |id| Command::DisableVersion(id, version);
+        self.simple(key.into(), Action::KeyDisable, Some(version), Operation::DisableVersion { version }, command).await
+    }
+    /// Revokes a version, for ever. If it is the current one, the key is disabled until it is rotated.
+    pub async fn revoke_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
+        let command = |id| Command::RevokeVersion(id, version);
+        self.simple(key.into(), Action::KeyRevoke, Some(version), Operation::RevokeVersion { version }, command).await
+    }
+
+    /// Sets until when a former version decrypts and verifies: for ever without a time. Ending or shortening a
+    /// window needs `revoke`, extending it `manage`.
+    pub async fn set_window(
+        &self,
+        key: impl Into<KeyRef>,
+        version: u32,
+        not_after: Option<Timestamp>,
+    ) -> Result<KeyDescription> {
+        let operation = Operation::SetWindow { version, not_after };
+        let mut details = Details::default();
+        match not_after {
+            Some(end) => details.text("notAfter", &end.to_string()),
+            None => details.raw("notAfter", "null".into()),
+        };
+        let command = |id| Command::SetWindow(id, version, not_after);
+        self.detailed(key.into(), Action::KeyWindow, Some(version), operation, details, command).await
+    }
+
+    /// Edits periods, metadata, and how contexts are recorded.
+    pub async fn update_key(&self, key: impl Into<KeyRef>, update: UpdateKey) -> Result<KeyDescription> {
+        check_period("rotation period", update.rotation_period_days.flatten(), 1)?;
+        check_period("grace period", update.grace_period_days.flatten(), 0)?;
+        let metadata = match &update.metadata {
+            None => None,
+            Some(metadata) => Some(check_metadata(metadata.as_ref())?),
+        };
+        let mut details = Details::default();
+        let mut period = |name, days: Option<Option<u32>>| {
+            if let Some(days) = days {
+                details.raw(name, days.map_or_else(|| "null".into(), |days| days.to_string()));
+            }
+        };
+        period("rotationPeriodDays", update.rotation_period_days);
+        period("gracePeriodDays", update.grace_period_days);
+        if metadata.is_some() {
+            details.raw("metadata", "\"changed\"".into());
+        }
+        if let Some(form) = update.audit_context {
+            details.text("auditContext", form.as_str());
+        }
+        let edit = KeyEdit {
+            rotation_period_days: update.rotation_period_days,
+            grace_period_days: update.grace_period_days,
+            metadata,
+            audit_context: update.audit_context,
+        };
+        if edit == KeyEdit::default() {
+            return Err(Error::invalid("the update changes nothing"));
+        }
+        let command = |id| Command::UpdateKey(id, edit);
+        self.detailed(key.into(), Action::KeyUpdate, None, Operation::UpdateKey, details, command).await
+    }
+
+    /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured).
+    pub async fn schedule_deletion(&self, key: impl Into<KeyRef>, waiting_days: Option<u32>) -> Result<KeyDescription> {
+        let days = waiting_days.unwrap_or(self.shared.deletion_wait_days);
+        let least = self.shared.deletion_wait_min_days;
+        if !(least..=PERIOD_DAYS).contains(&days) {
+            return Err(Error::invalid(format!(
+                "the wait before a deletion lies between {least} and {PERIOD_DAYS} days"
+            )));
+        }
+        let mut details = Details::default();
+        details.number("waitingDays", days.into());
+        let command = |id| Command::ScheduleDeletion(id, days);
+        self.detailed(key.into(), Action::KeyScheduleDeletion, None, Operation::ScheduleDeletion, details, command)
+            .await
+    }
+
+    /// Cancels a scheduled deletion: the key is again in the state it was in.
+    pub async fn cancel_deletion(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
+        self.simple(key.into(), Action::KeyCancelDeletion, None, Operation::CancelDeletion, Command::CancelDeletion)
+            .await
+    }
+
+    /// Erases the material of a key whose date has come. The scheduler's alone.
+    pub(crate) async fn destroy_located(&self, id: KeyId) -> Result<()> {
+        let intent = Intent {
+            action: Action::KeyDestroy,
+            attempt: self.attempt(Operation::DestroyKey, Some(id)),
+            version: None,
+            details: Details::default(),
+        };
+        self.change(intent, Command::DestroyKey(id)).await.map(drop)
+    }
+
+    /// Revokes a version whose window is over. The scheduler's alone.
+    pub(crate) async fn revoke_located(&self, id: KeyId, version: u32) -> Result<()> {
+        let intent = Intent {
+            action: Action::KeyRevoke,
+            attempt: self.attempt(Operation::RevokeVersion { version }, Some(id)),
+            version: Some(version),
+            details: Details::default(),
+        };
+        self.change(intent, Command::RevokeVersion(id, version)).await.map(drop)
+    }
+
+    async fn simple(
+        &self,
+        key: KeyRef,
+        action: Action,
+        version: Option<u32>,
+        operation: Operation,
+        command: impl FnOnce(KeyId) -> Command,
+    ) -> Result<KeyDescription> {
+        self.detailed(key, action, version, operation, Details::default(), command).await
+    }
+
+    async fn detailed(
+        &self,
+        key: KeyRef,
+        action: Action,
+        version: Option<u32>,
+        operation: Operation,
+        details: Details,
+        command: impl FnOnce(KeyId) -> Command,
+    ) -> Result<KeyDescription> {
+        let id = self.locate(&key).await?;
+        let intent = Intent { action, attempt: self.attempt(operation, id), version, details };
+        // A key that is not there is refused before the command is looked at.
+        let command = command(id.unwrap_or_else(KeyId::random));
+        self.change(intent, command).await?;
+        self.describe_located(id).await
+    }
+
+    async fn describe_located(&self, id: Option<KeyId>) -> Result<KeyDescription> {
+        match id {
+            Some(id) => self.describe(id, true).await,
+            None => Err(super::refusal::refusal(ErrorCode::KeyNotFound)),
+        }
+    }
+
+    async fn generate(&self, key_type: KeyType) -> Result<Generated> {
+        match key_type {
+            KeyType::Aes256Gcm => {
+                let mut secret = Zeroizing::new(vec![0; 32]);
+                self.shared.provider.random(&mut secret)?;
+                Ok(Generated { secret, public_key_pem: None })
+            }
+            KeyType::Rsa2048 => {
+                let provider = std::sync::Arc::clone(&self.shared.provider);
+                let made = run_blocking(move || provider.rsa_generate()).await?;
+                Ok(Generated { secret: made.pkcs8, public_key_pem: Some(made.public_pem) })
+            }
+        }
+    }
+
+    async fn wrap(&self, key: KeyId, version: u32, key_type: KeyType, made: &Generated) -> Result<NewVersion> {
+        let binding = Binding::Version { key, version, key_type };
+        let wrapped = self.shared.envelope.wrap(&binding, &made.secret).await?;
+        Ok(NewVersion {
+            id: VersionId::random(),
+            version,
+            material: Material { wrapped: Some(wrapped), public_key_pem: made.public_key_pem.clone() },
+            root_generation: self.shared.envelope.generation(),
+        })
+    }
+}
+
+/// Material just made, not wrapped yet.
+struct Generated {
+    secret: Zeroizing<Vec<u8>>,
+    public_key_pem: Option<String>,
+}

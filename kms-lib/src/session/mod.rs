@@ -1,0 +1,164 @@
+//! What one actor may do. Every method: admit, decide, act, commit through the ledger, return.
+
+mod audit;
+mod batch;
+mod change;
+mod crypto;
+mod describe;
+mod engine;
+mod grants;
+mod job;
+mod keys;
+mod refusal;
+
+pub use audit::{AuditPage, AuditQuery};
+pub use crypto::{
+    DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted, ReencryptItem, Reencrypted, SignItem, Signature,
+    Verification, VerifyItem,
+};
+pub use describe::{KeyDescription, KeyPage, VersionDescription};
+pub use grants::GrantDescription;
+pub use keys::{CreateKey, KeyFilter, UpdateKey};
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Image, MaterialCache};
+use crate::crypto::provider::Provider;
+use crate::envelope::Envelope;
+use crate::ledger::{Ledger, Signer};
+use crate::policy;
+use crate::storage::Store;
+use crate::types::actor::Actor;
+use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::types::error::Result;
+use crate::types::ids::KeyId;
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// What all sessions share.
+pub struct Shared {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Cryptography.
+    pub provider: Arc<dyn Provider>,
+    /// The root keys.
+    pub envelope: Envelope,
+    /// Keys, versions and grants.
+    pub catalog: Arc<Catalog>,
+    /// Ready keys.
+    pub materials: Arc<MaterialCache>,
+    /// The way to write.
+    pub ledger: Ledger,
+    /// Signs the log, and knows its key.
+    pub signer: Arc<Signer>,
+    /// Days before a scheduled deletion unless the caller says otherwise.
+    pub deletion_wait_days: u32,
+    /// The least of them.
+    pub deletion_wait_min_days: u32,
+}
+
+/// Everything one actor may do. Cheap to make and to clone.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+    actor: Actor,
+}
+
+impl Session {
+    /// A session of this actor.
+    pub fn new(shared: Arc<Shared>, actor: Actor) -> Self {
+        Self { shared, actor }
+    }
+    /// Who acts.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+    /// What it shares with the other sessions.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn attempt(&self, operation: Operation, key: Option<KeyId>) -> Attempt {
+        Attempt { actor: self.actor.clone(), operation, key, key_type: None, context: None }
+    }
+
+    /// The key a caller means; looked for again in a fresh image before it counts as not there.
+    async fn locate(&self, key: &KeyRef) -> Result<Option<KeyId>> {
+        if let Some(id) = key.find(&self.shared.catalog.image()) {
+            return Ok(Some(id));
+        }
+        self.shared.catalog.ensure_fresh().await?;
+        Ok(key.find(&self.shared.catalog.image()).or(match key {
+            // An id that is not there is named in the record of the refusal.
+            KeyRef::Id(id) => Some(*id),
+            KeyRef::Name(_) => None,
+        }))
+    }
+
+    /// Decides on the image as it is. Answers the revision it decided at.
+    fn decide(&self, attempt: &Attempt) -> (Decision, u64) {
+        let image = self.shared.catalog.image();
+        (policy::decide(&*image, attempt, Timestamp::now()), image.revision())
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("actor", &self.actor).finish_non_exhaustive()
+    }
+}
+
+/// A key as callers name it: by its id or by its name. A text of the shape of a UUID is an id; no name has that shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyRef {
+    /// By id.
+    Id(KeyId),
+    /// By name.
+    Name(String),
+}
+
+impl KeyRef {
+    fn find(&self, image: &Image) -> Option<KeyId> {
+        match self {
+            Self::Id(id) => image.key(*id).map(|key| key.id).or_else(|| image.is_damaged(*id).then_some(*id)),
+            Self::Name(name) => image.key_by_name(name),
+        }
+    }
+}
+
+impl From<KeyId> for KeyRef {
+    fn from(id: KeyId) -> Self {
+        Self::Id(id)
+    }
+}
+impl From<&KeyId> for KeyRef {
+    fn from(id: &KeyId) -> Self {
+        Self::Id(*id)
+    }
+}
+impl From<&str> for KeyRef {
+    fn from(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Id)
+    }
+}
+impl From<String> for KeyRef {
+    fn from(text: String) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text), Self::Id)
+    }
+}
+impl From<&String> for KeyRef {
+    fn from(text: &String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+impl From<&Self> for KeyRef {
+    fn from(key: &Self) -> Self {
+        key.clone()
+    }
+}
+impl From<&KeyDescription> for KeyRef {
+    fn from(key: &KeyDescription) -> Self {
+        Self::Id(key.id)
+    }
+}

@@ -1,0 +1,35 @@
+//! What refusals say to the person who reads them.
+
+use crate::types::error::{Error, ErrorCode};
+
+/// The error for a refusal by policy or state. It says what would help, and nothing about what the caller may not see.
+pub(super) fn refusal(code: ErrorCode) -> Error {
+    let message = match code {
+        ErrorCode::AccessDenied => "no role or grant of this caller allows the operation",
+        ErrorCode::KeyNotFound => "there is no such key",
+        ErrorCode::VersionNotFound => "the key has no such version",
+        ErrorCode::GrantNotFound => "there is no such grant",
+        ErrorCode::NameTaken => "a key of this name exists or existed; names are never used again",
+        ErrorCode::KeyDisabled => "the key is disabled; enable it first",
+        ErrorCode::KeyRevoked => "the key is revoked for ever",
+        ErrorCode::KeyPendingDeletion => "the key is scheduled for deletion; cancel the deletion first",
+        ErrorCode::KeyDestroyed => "the key's material has been erased",
+        ErrorCode::VersionDisabled => "the version is disabled, or its grace window is over",
+        ErrorCode::VersionRevoked => "the version is revoked for ever; rotate the key to go on",
+        ErrorCode::VersionDestroyed => "the version's material has been erased",
+        ErrorCode::VersionNotCurrent => "only the current version can do that",
+        ErrorCode::WrongPurpose => "the key's purpose does not include the operation",
+        ErrorCode::WrongKeyType => "the key's type cannot do the operation",
+        ErrorCode::WrongState => "the key or version is not in a state that allows this",
+        ErrorCode::InvalidCiphertext => "the ciphertext is malformed or belongs to another key",
+        ErrorCode::DecryptionFailed => "the ciphertext does not authenticate: it was altered, or the context differs",
+        ErrorCode::PlaintextTooLong => "the plaintext is too long for the key's algorithm",
+        ErrorCode::KeyExhausted => {
+            "the version has encrypted 2^32 messages, the most its algorithm bears; rotate the key"
+        }
+        ErrorCode::Conflict => "another change came first",
+        ErrorCode::IntegrityFailure => "a stored row of this key does not match its seal; it is not used",
+        _ => "the operation was refused",
+    };
+    Error::new(code, message)
+}

@@ -1,0 +1,127 @@
+//! Holding the tables against the log: every row as the record of its last change left it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::audit::verify::{ChangedRow, Fault, Finding};
+use crate::catalog::Catalog;
+use crate::envelope::row;
+use crate::storage::Store;
+use crate::storage::tables::entities::{self, Sealed};
+use crate::types::audit::hex;
+use crate::types::error::Result;
+
+/// What a row of a table says of itself.
+struct Present {
+    table: &'static str,
+    id: String,
+    digest: String,
+    revision: u64,
+    sealed: bool,
+}
+
+/// Compares the tables with what the records from `from` to `size` say they changed.
+pub(super) async fn compare(
+    store: &Arc<dyn Store>,
+    catalog: &Catalog,
+    changed: &[ChangedRow],
+    from: u64,
+    size: u64,
+) -> Result<Vec<Fault>> {
+    let mut recorded: HashMap<(&str, &str), &ChangedRow> = HashMap::new();
+    for change in changed {
+        recorded.insert((&change.table, &change.id), change);
+    }
+    let (present, mut faults) = read(store, catalog).await?;
+    for row in &present {
+        // Rows that changed after the head that is verified belong to the next verification, if they are sealed.
+        if row.sealed && row.revision > size {
+            recorded.remove(&(row.table, row.id.as_str()));
+            continue;
+        }
+        let fault = match recorded.remove(&(row.table, row.id.as_str())) {
+            Some(change) if change.digest == row.digest && row.sealed => continue,
+            Some(change) => {
+                Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
+            }
+            // Verified earlier, and not changed since.
+            None if from > 0 && row.sealed && row.revision <= from => continue,
+            None => Fault {
+                seq: row.revision,
+                finding: Finding::RowWithoutRecord { table: row.table.into(), id: row.id.clone() },
+            },
+        };
+        faults.push(fault);
+    }
+    faults.extend(recorded.into_values().map(|change| Fault {
+        seq: change.seq,
+        finding: Finding::RowMissing { table: change.table.clone(), id: change.id.clone() },
+    }));
+    faults.sort_by_key(|fault| fault.seq);
+    Ok(faults)
+}
+
+async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<(Vec<Present>, Vec<Fault>)> {
+    let mut connection = store.reader().await?;
+    connection.begin_read().await?;
+    let read = async {
+        let keys = entities::keys_since(connection.as_mut(), None).await?;
+        let versions = entities::versions_since(connection.as_mut(), None).await?;
+        let grants = entities::grants_since(connection.as_mut(), None).await?;
+        let materials = entities::materials(connection.as_mut()).await?;
+        Ok::<_, crate::Error>((keys, versions, grants, materials))
+    }
+    .await;
+    connection.rollback().await?;
+    let (keys, versions, grants, materials) = read?;
+    let mut present = Vec::new();
+    let mut faults = Vec::new();
+    collect("keys", keys, |key| (key.id.to_string(), Ok(row::key(key)), key.revision), catalog, &mut present);
+    let mut digests = HashMap::new();
+    let versions = versions.into_iter().inspect(|sealed| {
+        if let Ok(version) = &sealed.row {
+            digests
+                .insert(*version.id.as_bytes(), (version.material_digest, version.public_key_digest, version.revision));
+        }
+    });
+    let versions: Vec<_> = versions.collect();
+    collect(
+        "key_versions",
+        versions,
+        |version| (version.id.to_string(), Ok(row::version(version)), version.revision),
+        catalog,
+        &mut present,
+    );
+    collect("grants", grants, |grant| (grant.id.to_string(), row::grant(grant), grant.revision), catalog, &mut present);
+    for (id, material, public_key) in materials {
+        if let Some((expected, expected_public, revision)) = digests.get(&id)
+            && (*expected != material || *expected_public != public_key)
+        {
+            let id = crate::types::ids::VersionId::from_bytes(id).to_string();
+            faults.push(Fault { seq: *revision, finding: Finding::MaterialMismatch { id } });
+        }
+    }
+    Ok((present, faults))
+}
+
+fn collect<T>(
+    table: &'static str,
+    rows: Vec<Sealed<T>>,
+    describe: impl Fn(&T) -> (String, Result<Vec<u8>>, u64),
+    catalog: &Catalog,
+    present: &mut Vec<Present>,
+) {
+    for sealed in rows {
+        match sealed.row.as_ref().map(&describe) {
+            Ok((id, Ok(bytes), revision)) => present.push(Present {
+                table,
+                id,
+                digest: hex(&row::digest(&bytes)),
+                revision,
+                sealed: catalog.seals().is_sealed(&bytes, &sealed.seal),
+            }),
+            // A row that cannot be read counts as missing: the record of its last change names it.
+            _ => {}
+        }
+    }
+}
