@@ -40,6 +40,17 @@ pub struct Rendered {
     pub(super) digest: [u8; 32],
 }
 
+impl Rendered {
+    /// The details, as canonical JSON.
+    pub fn details(&self) -> &str {
+        &self.details
+    }
+    /// The SHA-256 of the body.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+}
+
 impl Draft {
     /// Writes the body for this status and hashes it.
     pub fn render(&self, status: Status) -> Rendered {
@@ -99,6 +110,8 @@ pub struct Entry {
     pub rendered: Option<Rendered>,
     /// What is counted if it succeeds.
     pub uses: Vec<Use>,
+    /// Operations it stands for: succeeded and failed ones. One of them is 1 unless it is for a batch.
+    pub tally: (u64, u64),
     /// Small values that are kept with it, by name.
     pub remember: Vec<(&'static str, String)>,
 }

@@ -210,7 +210,16 @@ impl Walk<'_> {
         let seq = head.seq + 1;
         let hash = record_hash(head.log_id, seq, time, &head.hash, &rendered.digest);
         self.frontier.push(hash);
-        *self.plan.counts.entry((time.hour(), draft.action.as_str(), status.as_str())).or_default() += 1;
+        let (succeeded, failed) = match status {
+            // A single operation that its session saw succeed, and the walk refused.
+            Status::Failure => (0, entry.tally.0 + entry.tally.1),
+            Status::Success => entry.tally,
+        };
+        for (status, count) in [(Status::Success, succeeded), (Status::Failure, failed)] {
+            if count > 0 {
+                *self.plan.counts.entry((time.hour(), draft.action.as_str(), status.as_str())).or_default() += count;
+            }
+        }
         self.plan.rows.push(AuditRow {
             seq,
             id: draft.id,

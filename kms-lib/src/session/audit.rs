@@ -179,6 +179,7 @@ impl Session {
             },
             rendered: None,
             uses: Vec::new(),
+            tally: (1, 0),
             remember,
         };
         match self.shared.ledger.submit(&admission, revision, vec![entry], None, false).await {

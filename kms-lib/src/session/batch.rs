@@ -96,6 +96,7 @@ fn single(
         draft,
         rendered: None,
         uses: used(item, decided, worked).into_iter().collect(),
+        tally: if worked.is_ok() { (1, 0) } else { (0, 1) },
         remember: Vec::new(),
     };
     entry.rendered = Some(entry.draft.render(entry.status()));
@@ -158,6 +159,7 @@ fn grouped(
         Some(code) => Verdict::Failed(code),
         None => Verdict::Allowed { valid_until },
     };
+    let tally = (versions.values().sum(), errors.values().sum());
     let mut details = Details::default();
     details.number("items", members.len() as u64).number("revision", revision);
     if let Some(&first) = members.first() {
@@ -187,7 +189,7 @@ fn grouped(
     let draft =
         Draft { id: RecordId::random(), actor: session.actor.clone(), action, key_id: key, key_version, details };
     let uses = uses.into_iter().map(|((key, version), encryptions)| Use { key, version, encryptions }).collect();
-    let mut entry = Entry { attempts, verdict, draft, rendered: None, uses, remember: Vec::new() };
+    let mut entry = Entry { attempts, verdict, draft, rendered: None, uses, tally, remember: Vec::new() };
     entry.rendered = Some(entry.draft.render(entry.status()));
     entry
 }

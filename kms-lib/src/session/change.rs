@@ -120,13 +120,14 @@ impl Session {
             draft,
             rendered: None,
             uses: Vec::new(),
+            tally: (1, 0),
             remember: Vec::new(),
         };
         self.shared.ledger.submit(admission, revision, vec![entry], command, again).await
     }
 
     /// Whether the actor may read something, as of now. Only a refusal is recorded.
-    pub(super) async fn permit_reading(&self, action: Action, operation: Operation, key: Option<KeyId>) -> Result<()> {
+    pub(crate) async fn permit_reading(&self, action: Action, operation: Operation, key: Option<KeyId>) -> Result<()> {
         self.shared.catalog.ensure_fresh().await?;
         let attempt = self.attempt(operation, key);
         let (decision, revision) = self.decide(&attempt);

@@ -239,7 +239,10 @@ impl Session {
                     }
                     let secret = material.clone().unwrap_or_default();
                     let generated = Generated { secret, public_key_pem: pem.clone() };
-                    Some(Command::Rotate(id, self.wrap(id, new_version, key_type, &generated).await?))
+                    match self.wrap(id, new_version, key_type, &generated).await {
+                        Ok(new) => Some(Command::Rotate(id, new)),
+                        Err(error) => return Err(self.fail(&admission, &intent, error).await),
+                    }
                 }
                 _ => None,
             };

@@ -11,6 +11,7 @@ mod job;
 mod keys;
 mod refusal;
 
+pub(crate) use audit::LAST_VERIFICATION;
 pub use audit::{AuditPage, AuditQuery};
 pub use crypto::{
     DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted, ReencryptItem, Reencrypted, SignItem, Signature,

@@ -87,7 +87,6 @@ impl Actor {
         Ok(Self { principal: principal.into(), role, source_ip: None, request_id: None })
     }
     /// The service acting for itself under one of its reserved names.
-    #[expect(dead_code, reason = "used by the scheduler and by opening, which come next")]
     pub(crate) fn internal(principal: &'static str) -> Self {
         Self { principal: principal.into(), role: Role::System, source_ip: None, request_id: None }
     }

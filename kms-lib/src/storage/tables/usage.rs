@@ -116,17 +116,16 @@ pub async fn windows_ending(
     Ok(found)
 }
 
-/// Former versions whose window is over: key, version, and whether they were used after it had ended its making.
-pub async fn windows_over(
-    connection: &mut dyn Connection,
-    now: Timestamp,
-    limit: usize,
-) -> Result<Vec<(KeyId, u32, Option<Timestamp>)>> {
+/// A version whose window is over: key, version, last use.
+pub type OverVersion = (KeyId, u32, Option<Timestamp>);
+
+/// Former versions whose window is over, the longest over first.
+pub async fn windows_over(connection: &mut dyn Connection, now: Timestamp) -> Result<Vec<OverVersion>> {
     let mut found = Vec::new();
     let sql = "SELECT key_id, version, last_used_at FROM key_versions WHERE not_after <= ? AND state = 'DISABLED' \
-               ORDER BY not_after LIMIT ?";
+               ORDER BY not_after";
     connection
-        .query(sql.into(), vec![now.into(), (limit as u64).into()], &mut |row| {
+        .query(sql.into(), vec![now.into()], &mut |row| {
             found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.time_opt(2)?));
             Ok(())
         })

@@ -1,0 +1,88 @@
+//! What goes on while the service is open: the scheduler at its times, and every second a look at the store.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::scheduler::{self, Schedule, SchedulerConfig};
+use crate::session::{Session, Shared};
+use crate::types::actor::Actor;
+use crate::types::error::Result;
+use crate::types::time::Timestamp;
+
+/// How often the head is looked at, and expired material dropped.
+const LOOK: Duration = Duration::from_secs(1);
+/// The scheduler looks at the clock at least this often, so that a clock that jumps does not make it sleep for ever.
+const WAKE: Duration = Duration::from_secs(30);
+
+/// Starts the tasks. They hold the service weakly: it may be dropped without being closed.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    config: &SchedulerConfig,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<()>>> {
+    let mut tasks = vec![tokio::spawn(look(Arc::downgrade(shared), stopped.clone()))];
+    if config.enabled {
+        let schedule = Schedule::parse(&config.cron)?;
+        tasks.push(tokio::spawn(schedule_jobs(Arc::downgrade(shared), config.clone(), schedule, stopped.clone())));
+    }
+    Ok(tasks)
+}
+
+/// Waits; answers whether the service goes on.
+async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
+    match timeout(time, stopped.wait_for(|stopped| *stopped)).await {
+        // Stopped, or the service is gone.
+        Ok(_) => false,
+        Err(_) => true,
+    }
+}
+
+async fn look(shared: Weak<Shared>, mut stopped: watch::Receiver<bool>) {
+    while pause(LOOK, &mut stopped).await {
+        let Some(shared) = shared.upgrade() else { return };
+        let before = shared.catalog.image().revision();
+        if let Err(error) = shared.catalog.ensure_fresh().await {
+            tracing::warn!(%error, "the store cannot be read");
+            continue;
+        }
+        // Another process changed something: whatever it revoked must not stay in memory.
+        if shared.catalog.image().revision() != before {
+            shared.materials.clear().await;
+        }
+        shared.materials.sweep().await;
+    }
+}
+
+async fn schedule_jobs(
+    shared: Weak<Shared>,
+    config: SchedulerConfig,
+    schedule: Schedule,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut last = Timestamp::now();
+    loop {
+        let Some(next) = schedule.next_after(last) else { return };
+        loop {
+            let now = Timestamp::now();
+            if now >= next {
+                break;
+            }
+            if !pause(next.distance(now).min(WAKE), &mut stopped).await {
+                return;
+            }
+        }
+        last = Timestamp::now();
+        let Some(shared) = shared.upgrade() else { return };
+        let session = Session::new(shared, Actor::internal("scheduler"));
+        if let Err(error) = scheduler::run(&session, &config).await {
+            tracing::error!(%error, "the scheduler's jobs could not be done");
+        }
+        // Not twice in the same minute, whatever the clock does.
+        drop(session);
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,282 @@
+//! Opening a store: the schema, the root key, the service's own keys, the head, the catalog.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::audit::tree::Frontier;
+use crate::catalog::{Catalog, MaterialCache, run_blocking};
+use crate::config::Config;
+use crate::crypto::provider::Provider;
+use crate::envelope::{self, Binding, Derivation, Envelope, LocalRootKey, RootKey, RootKeySource, Seals};
+use crate::ledger::{AuditAck, Details, Draft, Ledger, Parts, Signer};
+use crate::session::{Session, Shared};
+use crate::storage::sqlite::SqliteStore;
+use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
+use crate::storage::tables::{audit, head, usage};
+use crate::storage::{Connection, Store, migrate};
+use crate::types::actor::Actor;
+use crate::types::attempt::Operation;
+use crate::types::audit::{Action, AuditRow, Head, Status};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::{LogId, RecordId};
+use crate::types::time::Timestamp;
+
+/// Opens everything that sessions share.
+pub(super) async fn open(config: Config) -> Result<Arc<Shared>> {
+    let no_key = || {
+        Error::new(
+            ErrorCode::InvalidRootKey,
+            "no root key was given: set it in the configuration (root_key, master_key, KMS_MASTER_KEY)",
+        )
+    };
+    let source = config.root_key.clone().ok_or_else(no_key)?;
+    let provider = crate::crypto::provider(config.crypto_provider)?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store()?).await?);
+    let opened = open_store(config, &source, provider, &store).await;
+    if opened.is_err() {
+        // The first error is the one that counts.
+        let _ = store.close().await;
+    }
+    opened
+}
+
+async fn open_store(
+    config: Config,
+    source: &RootKeySource,
+    provider: Arc<dyn Provider>,
+    store: &Arc<dyn Store>,
+) -> Result<Arc<Shared>> {
+    let mut connection = store.writer().await?;
+    migrate(connection.as_mut()).await?;
+    store.claim(config.audit_ack == AuditAck::Queued)?;
+    if head::read(connection.as_mut(), false).await?.is_none() {
+        create(connection.as_mut(), source, &provider).await?;
+    }
+    let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
+    let keys = secrets::service_keys(connection.as_mut()).await?;
+    connection.close().await?;
+
+    let envelope = Envelope::new(root);
+    let integrity = service_key(&envelope, &keys, "integrity", &Binding::IntegrityKey { log: head.log_id }).await?;
+    let seals = Seals::new(&integrity)?;
+    let number = keys.iter().filter(|key| key.kind == "signing").map(|key| key.number).max().unwrap_or(1);
+    let signing = service_key(&envelope, &keys, "signing", &Binding::SigningKey { log: head.log_id, number }).await?;
+    let signer = Arc::new(Signer::new(head.log_id, provider.ed25519(&signing)?, Arc::clone(&provider)));
+    // A head that was altered, or that another key signed, is not built upon.
+    signer.check(&head)?;
+    let now = Timestamp::now();
+    if head.timestamp > now.plus_seconds(30) {
+        return Err(Error::new(
+            ErrorCode::ClockSkew,
+            format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
+        ));
+    }
+
+    let catalog = Arc::new(Catalog::new(Arc::clone(store), seals));
+    {
+        let mut reader = store.reader().await?;
+        reader.begin_read().await?;
+        let loaded = catalog.refresh(reader.as_mut()).await;
+        reader.rollback().await?;
+        loaded?;
+    }
+    let materials = Arc::new(MaterialCache::new(
+        Arc::clone(store),
+        Arc::clone(&provider),
+        envelope.clone(),
+        config.cache_size,
+        config.cache_ttl,
+    ));
+    let ledger = Ledger::start(Parts {
+        store: Arc::clone(store),
+        catalog: Arc::clone(&catalog),
+        materials: Arc::clone(&materials),
+        signer: Arc::clone(&signer),
+        default_grace_days: config.grace_days,
+        head,
+        limits: config.limits,
+        ack: config.audit_ack,
+    });
+    let shared = Arc::new(Shared {
+        store: Arc::clone(store),
+        provider,
+        envelope,
+        catalog,
+        materials,
+        ledger,
+        signer,
+        deletion_wait_days: config.deletion_wait_days,
+        deletion_wait_min_days: config.deletion_wait_min_days,
+    });
+    if config.audit_ack == AuditAck::Queued {
+        let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
+        session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;
+    }
+    Ok(shared)
+}
+
+/// The root key of the newest generation, recognised by its check value; and the head.
+async fn unlock(
+    connection: &mut dyn Connection,
+    source: &RootKeySource,
+    provider: &Arc<dyn Provider>,
+) -> Result<(Arc<dyn RootKey>, Head)> {
+    let missing = |what: &str| Error::new(ErrorCode::StoreCorrupt, format!("{what} is missing"));
+    let row = secrets::newest_root_key(connection).await?.ok_or_else(|| missing("the root key's check value"))?;
+    if row.provider != "local" {
+        return Err(Error::new(
+            ErrorCode::WrongRootKey,
+            format!("this store's root key is held by {}, and a local one was given", row.provider),
+        ));
+    }
+    let derivation = Derivation::from_stored(&row.derivation, row.salt.as_deref())?;
+    let root = derive(source, derivation, row.generation, provider).await?;
+    envelope::check(root.as_ref(), &row.check_value).await?;
+    let head = head::read(connection, false).await?.ok_or_else(|| missing("the head of the log"))?;
+    Ok((root, head))
+}
+
+async fn derive(
+    source: &RootKeySource,
+    derivation: Derivation,
+    generation: u32,
+    provider: &Arc<dyn Provider>,
+) -> Result<Arc<dyn RootKey>> {
+    let (source, provider) = (source.clone(), Arc::clone(provider));
+    // A passphrase costs a tenth of a second of work.
+    run_blocking(move || {
+        let root: Arc<dyn RootKey> = Arc::new(LocalRootKey::new(provider, &source, &derivation, generation)?);
+        Ok(root)
+    })
+    .await
+}
+
+/// Makes the log and the service's own keys, in one transaction, unless another process was first.
+async fn create(connection: &mut dyn Connection, source: &RootKeySource, provider: &Arc<dyn Provider>) -> Result<()> {
+    let mut salt = [0; 16];
+    provider.random(&mut salt)?;
+    let derivation = Derivation::for_new(source, salt);
+    let root = derive(source, derivation.clone(), 1, provider).await?;
+    connection.begin_write().await?;
+    let made = match head::read(connection, true).await {
+        Ok(None) => create_locked(connection, &root, &derivation, provider).await,
+        Ok(Some(_)) => Ok(()),
+        Err(error) => Err(error),
+    };
+    match made {
+        Ok(()) => connection.commit().await,
+        Err(error) => {
+            connection.rollback().await?;
+            Err(error)
+        }
+    }
+}
+
+async fn create_locked(
+    connection: &mut dyn Connection,
+    root: &Arc<dyn RootKey>,
+    derivation: &Derivation,
+    provider: &Arc<dyn Provider>,
+) -> Result<()> {
+    let now = Timestamp::now();
+    let log = LogId::random();
+    let (text, salt) = derivation.to_stored();
+    let row = RootKeyRow {
+        generation: root.generation(),
+        provider: "local".into(),
+        derivation: text,
+        salt: salt.map(Vec::from),
+        check_value: envelope::make_check_value(root.as_ref()).await?,
+        created_at: now,
+    };
+    secrets::insert_root_key(connection, &row).await?;
+    let mut secret = Zeroizing::new([0; 32]);
+    provider.random(secret.as_mut_slice())?;
+    let integrity = ServiceKeyRow {
+        kind: "integrity".into(),
+        number: 1,
+        public_key: None,
+        wrapped: root.wrap(&Binding::IntegrityKey { log }, secret.as_slice()).await?,
+        first_seq: 1,
+    };
+    secrets::insert_service_key(connection, &integrity).await?;
+    provider.random(secret.as_mut_slice())?;
+    let key = provider.ed25519(&secret)?;
+    let signing = ServiceKeyRow {
+        kind: "signing".into(),
+        number: 1,
+        public_key: Some(key.public_key()),
+        wrapped: root.wrap(&Binding::SigningKey { log, number: 1 }, secret.as_slice()).await?,
+        first_seq: 1,
+    };
+    secrets::insert_service_key(connection, &signing).await?;
+    let signer = Signer::new(log, key, Arc::clone(provider));
+    first_record(connection, log, now, &signer).await
+}
+
+/// The log begins with the record of its making, which names the key that signs it.
+async fn first_record(connection: &mut dyn Connection, log: LogId, now: Timestamp, signer: &Signer) -> Result<()> {
+    let mut details = Details::default();
+    details.text("verifierKey", &signer.verifier_key());
+    let draft = Draft {
+        id: RecordId::random(),
+        actor: Actor::internal("system"),
+        action: Action::StoreCreate,
+        key_id: None,
+        key_version: None,
+        details,
+    };
+    let prev_hash = [0; 32];
+    let rendered = draft.render(Status::Success);
+    let hash = crate::audit::record::record_hash(log, 1, now, &prev_hash, rendered.digest());
+    let record = AuditRow {
+        seq: 1,
+        id: draft.id,
+        timestamp: now,
+        actor: draft.actor.principal().into(),
+        role: draft.actor.role().as_str().into(),
+        action: draft.action.as_str().into(),
+        status: Status::Success.as_str().into(),
+        request_id: None,
+        key_id: None,
+        key_version: None,
+        details: Some(rendered.details().to_owned()),
+        prev_hash,
+        hash,
+        format: crate::audit::record::FORMAT,
+    };
+    let mut tree = Frontier::new();
+    tree.push(hash);
+    let mut head = Head {
+        log_id: log,
+        seq: 1,
+        hash,
+        timestamp: now,
+        revision: 0,
+        frontier: tree.roots().to_vec(),
+        checkpoint: String::new(),
+    };
+    signer.sign(&mut head)?;
+    audit::insert(connection, vec![record]).await?;
+    usage::count_up(connection, vec![(now.hour(), draft.action.as_str(), Status::Success.as_str(), 1)]).await?;
+    head::insert(connection, &head).await
+}
+
+/// Unwraps the newest of the service's own keys of this kind.
+async fn service_key(
+    envelope: &Envelope,
+    keys: &[ServiceKeyRow],
+    kind: &str,
+    binding: &Binding,
+) -> Result<Zeroizing<[u8; 32]>> {
+    let row = keys.iter().filter(|key| key.kind == kind).max_by_key(|key| key.number);
+    let row = row.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, format!("the {kind} key is missing")))?;
+    let unwrapped = envelope.unwrap(binding, &row.wrapped).await?;
+    let mut secret = Zeroizing::new([0; 32]);
+    if unwrapped.len() != secret.len() {
+        return Err(Error::new(ErrorCode::IntegrityFailure, format!("the {kind} key has a wrong length")));
+    }
+    secret.copy_from_slice(&unwrapped);
+    Ok(secret)
+}

@@ -1,0 +1,210 @@
+//! Operational metrics: what people who run the service want to see, in constant time however long the log is.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::session::{LAST_VERIFICATION, Session};
+use crate::storage::tables::usage::{self, Due};
+use crate::types::attempt::Operation;
+use crate::types::audit::{Action, Status};
+use crate::types::error::Result;
+use crate::types::ids::KeyId;
+use crate::types::key::KeyState;
+use crate::types::limits::{ENCRYPTIONS_MAX, ENCRYPTIONS_WARN};
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// Most entries of a list of alerts.
+const ALERTS: usize = 100;
+/// A window that ends within so many days is soon, and a use within so many days is late.
+const SOON_DAYS: u32 = 7;
+
+/// What is going on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metrics {
+    /// Keys.
+    pub keys: KeyMetrics,
+    /// The log.
+    pub audit: AuditMetrics,
+    /// How much the service is used.
+    pub usage: UsageMetrics,
+}
+
+/// Keys by state, and what about them needs attention.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyMetrics {
+    /// How many there are, destroyed ones included.
+    pub total: u64,
+    /// How many are in each state.
+    pub by_state: BTreeMap<KeyState, u64>,
+    /// How many versions they have.
+    pub total_versions: u64,
+    /// Keys whose rotation is due, the longest due first; at most 100.
+    pub rotation_alerts: Vec<RotationAlert>,
+    /// Versions whose window ends within a week although they were used within the last; at most 100.
+    pub windows_ending: Vec<WindowAlert>,
+    /// Versions that have encrypted more than 2^31 messages; at most 100.
+    pub near_encryption_limit: Vec<EncryptionAlert>,
+}
+
+/// A key whose rotation is due.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationAlert {
+    /// The key.
+    pub id: KeyId,
+    /// Its name.
+    pub name: String,
+    /// Days between rotations.
+    pub rotation_period_days: u32,
+    /// Days a former version stays usable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_period_days: Option<u32>,
+    /// Days since the last rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days_since_rotation: Option<u32>,
+    /// When it was rotated last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_rotated_at: Option<Timestamp>,
+}
+
+/// A version that stops working soon although it is used.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowAlert {
+    /// The key.
+    pub id: KeyId,
+    /// Its name.
+    pub name: String,
+    /// The version.
+    pub version: u32,
+    /// When it stops.
+    pub not_after: Timestamp,
+    /// When it was used last.
+    pub last_used_at: Timestamp,
+}
+
+/// A version that should be rotated because of how much it has encrypted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionAlert {
+    /// The key.
+    pub id: KeyId,
+    /// Its name.
+    pub name: String,
+    /// The version.
+    pub version: u32,
+    /// Messages it has encrypted.
+    pub encryptions: u64,
+    /// Messages after which it stops.
+    pub limit: u64,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditMetrics {
+    /// The last verification: id of its record, time, whether the log was good, else where it is broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_verification: Option<Value>,
+    /// Operations that failed or were refused in the last 24 hours.
+    pub failures_last24h: u64,
+}
+
+/// How much the service is used. Items of batches count one by one. Hours are whole ones: what lies up to an hour
+/// before the period may be counted in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageMetrics {
+    /// Encryptions in the last 24 hours.
+    pub encryptions_last24h: u64,
+    /// Decryptions in the last 24 hours.
+    pub decryptions_last24h: u64,
+    /// Rotations in the last 30 days.
+    pub rotations_last30d: u64,
+}
+
+impl Session {
+    /// The metrics. For admins and auditors.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        self.permit_reading(Action::MetricsRead, Operation::ReadMetrics, None).await?;
+        let now = Timestamp::now();
+        let mut connection = self.shared().store.reader().await?;
+        let connection = connection.as_mut();
+        let day = usage::sums(connection, now.hour() - 24).await?;
+        let month = usage::sums(connection, now.minus_days(30).hour()).await?;
+        let due = usage::due(connection, Due::Rotation, now, ALERTS).await?;
+        let soon = now.plus_days(SOON_DAYS);
+        let ending = usage::windows_ending(connection, now, soon, now.minus_days(SOON_DAYS), ALERTS).await?;
+        let near = usage::near_limit(connection, ENCRYPTIONS_WARN, ALERTS).await?;
+        let last = usage::meta(connection, LAST_VERIFICATION).await?;
+
+        let image = self.shared().catalog.image();
+        let mut by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
+        for key in image.keys_by_name(None) {
+            *by_state.entry(key.state).or_default() += 1;
+        }
+        let name = |id: KeyId| image.key(id).map(|key| key.name.clone()).unwrap_or_default();
+        let rotation_alerts = due.into_iter().filter_map(|id| {
+            let key = image.key(id)?;
+            let rotated = image.version(id, key.current_version).map(|version| version.created_at);
+            Some(RotationAlert {
+                id,
+                name: key.name.clone(),
+                rotation_period_days: key.rotation_period_days?,
+                grace_period_days: key.grace_period_days,
+                days_since_rotation: rotated.map(|rotated| now.days_since(rotated)),
+                last_rotated_at: rotated,
+            })
+        });
+        let count = |sums: &[(String, String, u64)], action: Action| {
+            let success = |(a, s, _): &&(String, String, u64)| a == action.as_str() && s == Status::Success.as_str();
+            sums.iter().filter(success).map(|(.., count)| count).sum()
+        };
+        Ok(Metrics {
+            keys: KeyMetrics {
+                total: image.key_count() as u64,
+                by_state,
+                total_versions: image.version_count() as u64,
+                rotation_alerts: rotation_alerts.collect(),
+                windows_ending: ending
+                    .into_iter()
+                    .map(|(id, version, not_after, last_used_at)| WindowAlert {
+                        id,
+                        name: name(id),
+                        version,
+                        not_after,
+                        last_used_at,
+                    })
+                    .collect(),
+                near_encryption_limit: near
+                    .into_iter()
+                    .map(|(id, version, encryptions)| EncryptionAlert {
+                        id,
+                        name: name(id),
+                        version,
+                        encryptions,
+                        limit: ENCRYPTIONS_MAX,
+                    })
+                    .collect(),
+            },
+            audit: AuditMetrics {
+                last_verification: last.and_then(|text| serde_json::from_str(&text).ok()),
+                failures_last24h: day
+                    .iter()
+                    .filter(|(_, status, _)| status == Status::Failure.as_str())
+                    .map(|(.., count)| count)
+                    .sum(),
+            },
+            usage: UsageMetrics {
+                encryptions_last24h: count(&day, Action::Encrypt),
+                decryptions_last24h: count(&day, Action::Decrypt),
+                rotations_last30d: count(&month, Action::KeyRotate),
+            },
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What the scheduler does when its time has come.
+
+use std::collections::HashSet;
+
+use super::SchedulerConfig;
+use crate::session::Session;
+use crate::storage::tables::usage::{self, Due};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+use crate::verification::Report;
+
+/// How many due keys are looked up at once.
+const PAGE: usize = 100;
+
+/// What the scheduler has done.
+#[derive(Clone, Debug, Default)]
+pub struct JobReport {
+    /// Keys it rotated.
+    pub rotated: Vec<KeyId>,
+    /// Keys whose material it erased.
+    pub destroyed: Vec<KeyId>,
+    /// Versions it revoked.
+    pub revoked: Vec<(KeyId, u32)>,
+    /// Keys that failed, and why. Each failure is in the log.
+    pub failed: Vec<(KeyId, Error)>,
+    /// What the verification found.
+    pub verification: Option<Report>,
+}
+
+/// Does all jobs once. `session` is the scheduler's. A key that fails does not keep the others from their turn; an
+/// error means that the store could not be asked.
+pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobReport> {
+    let mut report = JobReport::default();
+    if config.rotate {
+        rotate(session, &mut report).await?;
+    }
+    if config.destroy {
+        destroy(session, &mut report).await?;
+    }
+    if config.revoke_expired {
+        revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await?;
+    }
+    if config.verify {
+        report.verification = Some(session.verify_audit_incrementally().await?);
+    }
+    Ok(report)
+}
+
+async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
+    let mut tried = HashSet::new();
+    loop {
+        let due = due(session, Due::Rotation, tried.len()).await?;
+        let new: Vec<KeyId> = due.into_iter().filter(|id| tried.insert(*id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for id in new {
+            // Naming the version that was due makes sure that of several schedulers only one rotates.
+            let current = {
+                let image = session.shared().catalog.image();
+                let due = |key: &&crate::types::key::Key| key.rotate_at.is_some_and(|at| at <= Timestamp::now());
+                image.key(id).filter(due).map(|key| key.current_version)
+            };
+            let Some(current) = current else { continue };
+            match session.rotate_located(Some(id), Some(current)).await {
+                Ok(()) => report.rotated.push(id),
+                Err(error) if error.code() == ErrorCode::Conflict => {
+                    tracing::debug!(key = %id, "another process rotated the key first");
+                }
+                Err(error) => fail(report, id, "rotated", error),
+            }
+        }
+    }
+}
+
+async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
+    let mut tried = HashSet::new();
+    loop {
+        let due = due(session, Due::Destruction, tried.len()).await?;
+        let new: Vec<KeyId> = due.into_iter().filter(|id| tried.insert(*id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for id in new {
+            match session.destroy_located(id).await {
+                Ok(()) => report.destroyed.push(id),
+                Err(error) if matches!(error.code(), ErrorCode::KeyDestroyed | ErrorCode::WrongState) => {
+                    tracing::debug!(key = %id, "the deletion was done or cancelled meanwhile");
+                }
+                Err(error) => fail(report, id, "destroyed", error),
+            }
+        }
+    }
+}
+
+async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobReport) -> Result<()> {
+    let mut connection = session.shared().store.reader().await?;
+    let over = usage::windows_over(connection.as_mut(), Timestamp::now()).await?;
+    drop(connection);
+    session.shared().catalog.ensure_fresh().await?;
+    for (id, version, last_used) in over {
+        let replaced = session.shared().catalog.image().version(id, version + 1).map(|next| next.created_at);
+        let used_since = replaced.zip(last_used).is_some_and(|(replaced, used)| used > replaced);
+        if used_since && !even_if_used {
+            continue;
+        }
+        match session.revoke_located(id, version).await {
+            Ok(()) => report.revoked.push((id, version)),
+            Err(error) if matches!(error.code(), ErrorCode::VersionRevoked | ErrorCode::VersionDestroyed) => {}
+            Err(error) => fail(report, id, "revoked", error),
+        }
+    }
+    Ok(())
+}
+
+async fn due(session: &Session, what: Due, tried: usize) -> Result<Vec<KeyId>> {
+    session.shared().catalog.ensure_fresh().await?;
+    let mut connection = session.shared().store.reader().await?;
+    // Those that failed are still due and come first: look past them.
+    usage::due(connection.as_mut(), what, Timestamp::now(), tried + PAGE).await
+}
+
+fn fail(report: &mut JobReport, id: KeyId, what: &str, error: Error) {
+    tracing::warn!(key = %id, %error, "a key that is due could not be {what}");
+    report.failed.push((id, error));
+}
