@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
-use kms_lib::{Actor, Config, Context, CreateKey, GrantScope, Kms, Permission, Role};
+use kms_lib::{Actor, Clock, Config, Context, CreateKey, GrantScope, Kms, Permission, Role, Timestamp};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -65,9 +65,14 @@ async fn tour(file: &Path) -> Result<(), Box<dyn Error>> {
     let revoked = shop.decrypt(&card.ciphertext, &context).await.expect_err("revoked");
     println!("revoked     {revoked}");
 
-    // The scheduler rotates what is due; here nothing is yet.
+    // The scheduler rotates what is due. Nothing is yet, so here it wakes up three months later.
+    kms.close().await?;
+    let later = config.clone().clock(Clock::new(|| Timestamp::now().plus_days(91)));
+    let kms = Kms::open(later.clone()).await?;
+    let admin = kms.session(Actor::new("alice", Role::Admin)?);
     let jobs = kms.run_scheduler().await?;
-    println!("scheduler   rotated {} keys, {} failed", jobs.rotated.len(), jobs.failed.len());
+    let current = admin.get_key("users").await?.current_version;
+    println!("scheduler   rotated {} key(s); users is at version {current}", jobs.rotated.len());
 
     let metrics = admin.metrics().await?;
     println!("metrics     {}", serde_json::to_string(&metrics)?);
@@ -82,7 +87,7 @@ async fn tour(file: &Path) -> Result<(), Box<dyn Error>> {
     sqlx::Connection::close(database).await?;
 
     // ...and it is found, with its place.
-    let kms = Kms::open(config).await?;
+    let kms = Kms::open(later).await?;
     let report = kms.session(Actor::new("alice", Role::Admin)?).verify_audit().await?;
     for fault in &report.faults {
         println!("tampered    {fault}");

@@ -12,6 +12,7 @@ use crate::ledger::{AuditAck, Limits};
 use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS};
+use crate::types::time::Clock;
 
 /// Largest configuration file, in bytes.
 const FILE_BYTES: u64 = 1024 * 1024;
@@ -48,6 +49,7 @@ pub struct Config {
     pub(crate) deletion_wait_days: u32,
     pub(crate) deletion_wait_min_days: u32,
     pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
 }
 
 impl Config {
@@ -65,6 +67,7 @@ impl Config {
             deletion_wait_days: DELETION_WAIT_DAYS,
             deletion_wait_min_days: DELETION_WAIT_MIN_DAYS,
             limits: Limits { operations: 16_384, changes: 1_024, bytes: 256 * 1024 * 1024 },
+            clock: Clock::default(),
         }
     }
 
@@ -147,6 +150,13 @@ impl Config {
     #[must_use]
     pub fn limits(mut self, operations: usize, result_bytes: usize) -> Self {
         (self.limits.operations, self.limits.bytes) = (operations, result_bytes);
+        self
+    }
+
+    /// With another clock than the system's, for tests and simulations.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 

@@ -31,4 +31,4 @@ pub use types::error::{Error, ErrorCode, Result};
 pub use types::grant::{Conditions, GrantScope, Permission};
 pub use types::ids::{GrantId, KeyId};
 pub use types::key::{KeyPurpose, KeyState, KeyType, VersionState};
-pub use types::time::Timestamp;
+pub use types::time::{Clock, Timestamp};

@@ -11,7 +11,7 @@ use crate::scheduler::{self, Schedule, SchedulerConfig};
 use crate::session::{Session, Shared};
 use crate::types::actor::Actor;
 use crate::types::error::Result;
-use crate::types::time::Timestamp;
+use crate::types::time::Clock;
 
 /// How often the head is looked at, and expired material dropped.
 const LOOK: Duration = Duration::from_secs(1);
@@ -27,7 +27,13 @@ pub(super) fn start(
     let mut tasks = vec![tokio::spawn(look(Arc::downgrade(shared), stopped.clone()))];
     if config.enabled {
         let schedule = Schedule::parse(&config.cron)?;
-        tasks.push(tokio::spawn(schedule_jobs(Arc::downgrade(shared), config.clone(), schedule, stopped.clone())));
+        tasks.push(tokio::spawn(schedule_jobs(
+            Arc::downgrade(shared),
+            config.clone(),
+            schedule,
+            shared.clock.clone(),
+            stopped.clone(),
+        )));
     }
     Ok(tasks)
 }
@@ -61,13 +67,14 @@ async fn schedule_jobs(
     shared: Weak<Shared>,
     config: SchedulerConfig,
     schedule: Schedule,
+    clock: Clock,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut last = Timestamp::now();
+    let mut last = clock.now();
     loop {
         let Some(next) = schedule.next_after(last) else { return };
         loop {
-            let now = Timestamp::now();
+            let now = clock.now();
             if now >= next {
                 break;
             }
@@ -75,7 +82,7 @@ async fn schedule_jobs(
                 return;
             }
         }
-        last = Timestamp::now();
+        last = clock.now();
         let Some(shared) = shared.upgrade() else { return };
         let session = Session::new(shared, Actor::internal("scheduler"));
         if let Err(error) = scheduler::run(&session, &config).await {

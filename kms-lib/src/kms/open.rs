@@ -51,7 +51,7 @@ async fn open_store(
     migrate(connection.as_mut()).await?;
     store.claim(config.audit_ack == AuditAck::Queued)?;
     if head::read(connection.as_mut(), false).await?.is_none() {
-        create(connection.as_mut(), source, &provider).await?;
+        create(connection.as_mut(), source, &provider, config.clock.now()).await?;
     }
     let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
@@ -65,7 +65,7 @@ async fn open_store(
     let signer = Arc::new(Signer::new(head.log_id, provider.ed25519(&signing)?, Arc::clone(&provider)));
     // A head that was altered, or that another key signed, is not built upon.
     signer.check(&head)?;
-    let now = Timestamp::now();
+    let now = config.clock.now();
     if head.timestamp > now.plus_seconds(30) {
         return Err(Error::new(
             ErrorCode::ClockSkew,
@@ -94,6 +94,7 @@ async fn open_store(
         materials: Arc::clone(&materials),
         signer: Arc::clone(&signer),
         default_grace_days: config.grace_days,
+        clock: config.clock.clone(),
         head,
         limits: config.limits,
         ack: config.audit_ack,
@@ -106,6 +107,7 @@ async fn open_store(
         materials,
         ledger,
         signer,
+        clock: config.clock,
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
     });
@@ -153,14 +155,19 @@ async fn derive(
 }
 
 /// Makes the log and the service's own keys, in one transaction, unless another process was first.
-async fn create(connection: &mut dyn Connection, source: &RootKeySource, provider: &Arc<dyn Provider>) -> Result<()> {
+async fn create(
+    connection: &mut dyn Connection,
+    source: &RootKeySource,
+    provider: &Arc<dyn Provider>,
+    now: Timestamp,
+) -> Result<()> {
     let mut salt = [0; 16];
     provider.random(&mut salt)?;
     let derivation = Derivation::for_new(source, salt);
     let root = derive(source, derivation.clone(), 1, provider).await?;
     connection.begin_write().await?;
     let made = match head::read(connection, true).await {
-        Ok(None) => create_locked(connection, &root, &derivation, provider).await,
+        Ok(None) => create_locked(connection, &root, &derivation, provider, now).await,
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),
     };
@@ -178,8 +185,8 @@ async fn create_locked(
     root: &Arc<dyn RootKey>,
     derivation: &Derivation,
     provider: &Arc<dyn Provider>,
+    now: Timestamp,
 ) -> Result<()> {
-    let now = Timestamp::now();
     let log = LogId::random();
     let (text, salt) = derivation.to_stored();
     let row = RootKeyRow {

@@ -23,7 +23,7 @@ use crate::keys::Command;
 use crate::storage::Store;
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::time::Timestamp;
+use crate::types::time::Clock;
 use queue::Queue;
 use writer::Writer;
 
@@ -41,6 +41,7 @@ pub enum AuditAck {
 /// The ledger's door: sessions come in here.
 pub struct Ledger {
     queue: Arc<Queue>,
+    clock: Clock,
     ack: AuditAck,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -57,6 +58,8 @@ pub struct Parts {
     pub signer: Arc<Signer>,
     /// The grace period of keys without one.
     pub default_grace_days: Option<u32>,
+    /// The present.
+    pub clock: Clock,
     /// The end of the log at opening, checked.
     pub head: Head,
     /// How much may be under way.
@@ -76,6 +79,7 @@ impl Ledger {
             queue: Arc::clone(&queue),
             signer: parts.signer,
             default_grace_days: parts.default_grace_days,
+            clock: parts.clock.clone(),
             known: parts.head,
             connection: None,
             exhausted: HashSet::new(),
@@ -83,7 +87,7 @@ impl Ledger {
             contended: None,
         };
         let task = tokio::spawn(writer.run());
-        Self { queue, ack: parts.ack, task: Mutex::new(Some(task)) }
+        Self { queue, clock: parts.clock, ack: parts.ack, task: Mutex::new(Some(task)) }
     }
 
     /// Lets an operation in whose result has about this many bytes; `Overloaded` before any work is done.
@@ -114,7 +118,7 @@ impl Ledger {
             admission: Arc::clone(admission),
             reply,
         };
-        match self.queue.push(submission, releasable.then(Timestamp::now)) {
+        match self.queue.push(submission, releasable.then(|| self.clock.now())) {
             Ok(true) => Outcome::Committed {
                 receipts: vec![crate::types::audit::Receipt { seq: 0, hash: [0; 32] }; count],
                 changes: Vec::new(),

@@ -21,7 +21,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::VersionState;
 use crate::types::limits::ENCRYPTIONS_MAX;
-use crate::types::time::Timestamp;
+use crate::types::time::{Clock, Timestamp};
 
 /// A clock further behind the log's last record than this commits nothing.
 const CLOCK_SKEW: Duration = Duration::from_secs(30);
@@ -41,6 +41,7 @@ pub(super) struct Writer {
     pub queue: Arc<Queue>,
     pub signer: Arc<Signer>,
     pub default_grace_days: Option<u32>,
+    pub clock: Clock,
     /// The end of the log as this process last saw it.
     pub known: Head,
     pub connection: Option<Box<dyn Connection>>,
@@ -173,7 +174,7 @@ impl Writer {
     async fn write(&mut self, connection: &mut dyn Connection, batch: &mut [Submission]) -> Result<Plan> {
         connection.begin_write().await?;
         let head = self.locked_head(connection).await?;
-        let now = Timestamp::now();
+        let now = self.clock.now();
         if head.timestamp > now && head.timestamp.distance(now) > CLOCK_SKEW {
             return Err(Error::new(
                 ErrorCode::ClockSkew,

@@ -132,7 +132,7 @@ impl Session {
     /// The metrics. For admins and auditors.
     pub async fn metrics(&self) -> Result<Metrics> {
         self.permit_reading(Action::MetricsRead, Operation::ReadMetrics, None).await?;
-        let now = Timestamp::now();
+        let now = self.shared().clock.now();
         let mut connection = self.shared().store.reader().await?;
         let connection = connection.as_mut();
         let day = usage::sums(connection, now.hour() - 24).await?;

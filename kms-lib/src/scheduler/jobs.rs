@@ -7,7 +7,6 @@ use crate::session::Session;
 use crate::storage::tables::usage::{self, Due};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::time::Timestamp;
 use crate::types::view::View;
 use crate::verification::Report;
 
@@ -60,7 +59,8 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
             // Naming the version that was due makes sure that of several schedulers only one rotates.
             let current = {
                 let image = session.shared().catalog.image();
-                let due = |key: &&crate::types::key::Key| key.rotate_at.is_some_and(|at| at <= Timestamp::now());
+                let due =
+                    |key: &&crate::types::key::Key| key.rotate_at.is_some_and(|at| at <= session.shared().clock.now());
                 image.key(id).filter(due).map(|key| key.current_version)
             };
             let Some(current) = current else { continue };
@@ -97,7 +97,7 @@ async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
 
 async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobReport) -> Result<()> {
     let mut connection = session.shared().store.reader().await?;
-    let over = usage::windows_over(connection.as_mut(), Timestamp::now()).await?;
+    let over = usage::windows_over(connection.as_mut(), session.shared().clock.now()).await?;
     drop(connection);
     session.shared().catalog.ensure_fresh().await?;
     for (id, version, last_used) in over {
@@ -119,7 +119,7 @@ async fn due(session: &Session, what: Due, tried: usize) -> Result<Vec<KeyId>> {
     session.shared().catalog.ensure_fresh().await?;
     let mut connection = session.shared().store.reader().await?;
     // Those that failed are still due and come first: look past them.
-    usage::due(connection.as_mut(), what, Timestamp::now(), tried + PAGE).await
+    usage::due(connection.as_mut(), what, session.shared().clock.now(), tried + PAGE).await
 }
 
 fn fail(report: &mut JobReport, id: KeyId, what: &str, error: Error) {

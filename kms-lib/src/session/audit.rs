@@ -156,7 +156,7 @@ impl Session {
         }
         let id = RecordId::random();
         let kept = serde_json::json!({
-            "id": id, "timestamp": Timestamp::now(), "ok": report.ok, "brokenAt": report.broken_at,
+            "id": id, "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
         });
         let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
         if report.ok {

@@ -128,7 +128,7 @@ impl Session {
         }
         self.shared.catalog.ensure_fresh().await?;
         let image = self.shared.catalog.image();
-        let now = Timestamp::now();
+        let now = self.shared.clock.now();
         let readable = |key: &Key| {
             let attempt = self.attempt(Operation::ReadKey, Some(key.id));
             matches!(policy::decide(&*image, &attempt, now), Decision::Allowed { .. })

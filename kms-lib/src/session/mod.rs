@@ -34,7 +34,7 @@ use crate::types::actor::Actor;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
-use crate::types::time::Timestamp;
+use crate::types::time::Clock;
 use crate::types::view::View;
 
 /// What all sessions share.
@@ -53,6 +53,8 @@ pub struct Shared {
     pub ledger: Ledger,
     /// Signs the log, and knows its key.
     pub signer: Arc<Signer>,
+    /// The present.
+    pub clock: Clock,
     /// Days before a scheduled deletion unless the caller says otherwise.
     pub deletion_wait_days: u32,
     /// The least of them.
@@ -100,7 +102,7 @@ impl Session {
     /// Decides on the image as it is. Answers the revision it decided at.
     fn decide(&self, attempt: &Attempt) -> (Decision, u64) {
         let image = self.shared.catalog.image();
-        (policy::decide(&*image, attempt, Timestamp::now()), image.revision())
+        (policy::decide(&*image, attempt, self.shared.clock.now()), image.revision())
     }
 }
 
