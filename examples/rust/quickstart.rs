@@ -1,5 +1,7 @@
 //! The life of two keys, on a store that this program makes: `cargo run --release --example quickstart`.
 
+#![allow(clippy::print_stdout, reason = "it shows what it does")]
+
 use std::error::Error;
 use std::path::Path;
 

@@ -54,13 +54,11 @@ pub fn sign(checkpoint: &Checkpoint, name: &str, public_key: &[u8; 32], sign: &d
     format!("{body}\n\u{2014} {name} {}\n", STANDARD.encode(signature))
 }
 
+/// Checks an Ed25519 signature: public key, message, signature.
+pub type Verify<'a> = dyn Fn(&[u8; 32], &[u8], &[u8]) -> bool + 'a;
+
 /// Opens a note: what it says, if the key of this name signed it. Signatures of other keys are passed over.
-pub fn open(
-    note: &str,
-    name: &str,
-    public_key: &[u8; 32],
-    verify: &dyn Fn(&[u8; 32], &[u8], &[u8]) -> bool,
-) -> Result<Checkpoint> {
+pub fn open(note: &str, name: &str, public_key: &[u8; 32], verify: &Verify<'_>) -> Result<Checkpoint> {
     let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the checkpoint {why}"));
     if note.len() > NOTE_BYTES {
         return Err(bad("is too long"));

@@ -216,7 +216,7 @@ pub fn digest(log: LogId, rows: &[AuditRow]) -> Digest {
         digest.leaves.push(row.hash);
         changed_rows(row, &mut digest.changed);
     }
-    let aligned = digest.first.is_some_and(|first| (first.seq - 1).is_multiple_of(CHUNK));
+    let aligned = digest.first.is_some_and(|first| first.seq % CHUNK == 1);
     if aligned && digest.leaves.len() as u64 == CHUNK {
         let mut tree = Frontier::new();
         digest.leaves.iter().for_each(|leaf| tree.push(*leaf));
@@ -277,9 +277,12 @@ fn changed_rows(row: &AuditRow, changed: &mut Vec<ChangedRow>) {
     }
 }
 
+/// The state behind a chunk, and the roots that were wanted, by size.
+pub type Stitched = (Start, Vec<(u64, [u8; 32])>);
+
 /// Puts a digested chunk behind what comes before it. `roots_at` are sizes within the chunk whose root is wanted.
 /// The state afterwards, with those roots; or the first fault.
-pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Result<(Start, Vec<(u64, [u8; 32])>), Fault> {
+pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Result<Stitched, Fault> {
     let mut state = start;
     let expected = state.frontier.size() + 1;
     let Some(first) = digest.first else { return Ok((state, Vec::new())) };

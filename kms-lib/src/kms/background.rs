@@ -40,11 +40,8 @@ pub(super) fn start(
 
 /// Waits; answers whether the service goes on.
 async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
-    match timeout(time, stopped.wait_for(|stopped| *stopped)).await {
-        // Stopped, or the service is gone.
-        Ok(_) => false,
-        Err(_) => true,
-    }
+    // Otherwise it was stopped, or is gone.
+    timeout(time, stopped.wait_for(|stopped| *stopped)).await.is_err()
 }
 
 async fn look(shared: Weak<Shared>, mut stopped: watch::Receiver<bool>) {

@@ -129,7 +129,7 @@ impl Session {
     fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Decided>) {
         let image = self.shared.catalog.image();
         let now = self.shared.clock.now();
-        (image.revision(), items.iter().map(|item| self.decide_item(&*image, item, now)).collect())
+        (image.revision(), items.iter().map(|item| self.decide_item(&image, item, now)).collect())
     }
 
     fn decide_item(&self, image: &crate::catalog::Image, item: &Item<'_>, now: Timestamp) -> Decided {

@@ -112,16 +112,15 @@ fn collect<T>(
     present: &mut Vec<Present>,
 ) {
     for sealed in rows {
-        match sealed.row.as_ref().map(&describe) {
-            Ok((id, Ok(bytes), revision)) => present.push(Present {
+        // A row that cannot be read counts as missing: the record of its last change names it.
+        if let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) {
+            present.push(Present {
                 table,
                 id,
                 digest: hex(&row::digest(&bytes)),
                 revision,
                 sealed: catalog.seals().is_sealed(&bytes, &sealed.seal),
-            }),
-            // A row that cannot be read counts as missing: the record of its last change names it.
-            _ => {}
+            });
         }
     }
 }
