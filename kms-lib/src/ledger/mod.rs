@@ -8,7 +8,7 @@ mod walk;
 mod writer;
 
 pub use details::{Details, context_json, is_recorded_whole};
-pub use queue::{Lane, Limits};
+pub use queue::{Debt, Lane, Limits};
 pub use signer::Signer;
 pub use submission::{Admission, Draft, Entry, Outcome, Rendered, Submission, Use, Verdict};
 
@@ -102,7 +102,7 @@ impl Ledger {
         decided_at: u64,
         entries: Vec<Entry>,
         command: Option<Command>,
-        again: bool,
+        again: Option<Debt>,
     ) -> Outcome {
         let releasable = self.ack == AuditAck::Queued
             && command.is_none()

@@ -2,16 +2,22 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::time::timeout;
 
 use super::submission::{Admission, Submission};
+use crate::keys::Command;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Most submissions of one batch.
 const BATCH: usize = 1_024;
 /// Most bytes of records in one batch, about.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long rotations wait at most for what earlier ones superseded.
+const HOLD: Duration = Duration::from_millis(50);
 
 /// How much may be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +52,37 @@ struct Lanes {
     changing: usize,
     /// Set while released results cannot be written: nothing more is released then.
     held: bool,
+    /// Submissions that were superseded and are being done again.
+    owed: usize,
+    /// Since when rotations wait for them.
+    waiting_since: Option<Instant>,
+}
+
+/// A superseded submission that is being done again. Rotations wait, for moments, until it is back in the queue or
+/// given up: or one that follows the other would supersede it for ever.
+pub struct Debt(Arc<Queue>);
+
+impl Drop for Debt {
+    fn drop(&mut self) {
+        let mut lanes = self.0.lanes();
+        lanes.owed = lanes.owed.saturating_sub(1);
+        drop(lanes);
+        self.0.ready.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Debt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Debt")
+    }
 }
 
 /// The queue.
 pub struct Queue {
     lanes: Mutex<Lanes>,
     ready: Notify,
+    /// How many results may be released and not yet written.
+    releasable: usize,
     operations: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     kibibytes: Arc<Semaphore>,
@@ -63,6 +94,7 @@ impl Queue {
         Self {
             lanes: Mutex::default(),
             ready: Notify::new(),
+            releasable: limits.operations.div_ceil(4),
             operations: Arc::new(Semaphore::new(limits.operations)),
             changes: Arc::new(Semaphore::new(limits.changes)),
             kibibytes: Arc::new(Semaphore::new(limits.bytes / 1024)),
@@ -93,15 +125,19 @@ impl Queue {
 
     /// Puts a submission in. If it may be released before its commit, and no change is pending, `released` is set.
     pub fn push(&self, mut submission: Submission, release: Option<crate::Timestamp>) -> Result<bool> {
+        // Paid when it is back in its lane, and not under the lock.
+        let debt = submission.again.take();
         let mut lanes = self.lanes();
         if lanes.closed {
             return Err(closed());
         }
-        let released = release.is_some() && lanes.changing == 0 && !lanes.held;
+        // A full lane of released results holds its next callers back until theirs are written.
+        let released =
+            release.is_some() && lanes.changing == 0 && !lanes.held && lanes.released.len() < self.releasable;
         if released {
             submission.released_at = release;
             lanes.released.push_back(submission);
-        } else if submission.again {
+        } else if debt.is_some() {
             lanes.changing += usize::from(submission.command.is_some());
             lanes.again.push_back(submission);
         } else if submission.command.is_some() {
@@ -111,6 +147,7 @@ impl Queue {
             lanes.uses.push_back(submission);
         }
         drop(lanes);
+        drop(debt);
         self.ready.notify_one();
         Ok(released)
     }
@@ -118,7 +155,7 @@ impl Queue {
     /// Waits for submissions and takes a batch. None when the queue is closed and empty.
     pub async fn take(&self) -> Option<Vec<Submission>> {
         loop {
-            {
+            let holding = {
                 let mut lanes = self.lanes();
                 let batch = lanes.take();
                 if !batch.is_empty() {
@@ -127,9 +164,21 @@ impl Queue {
                 if lanes.closed {
                     return None;
                 }
+                !lanes.changes.is_empty()
+            };
+            if holding {
+                // Rotations that wait are let go when their time is over, whatever happens.
+                let _ = timeout(HOLD, self.ready.notified()).await;
+            } else {
+                self.ready.notified().await;
             }
-            self.ready.notified().await;
         }
+    }
+
+    /// Notes that a submission was superseded and comes back.
+    pub fn owe(self: &Arc<Self>) -> Debt {
+        self.lanes().owed += 1;
+        Debt(Arc::clone(self))
     }
 
     /// Says that this many changes have been answered.
@@ -172,6 +221,7 @@ impl Lanes {
     fn take(&mut self) -> Vec<Submission> {
         let mut batch = Vec::new();
         let mut bytes = 0;
+        let rotations = self.hold_rotations();
         for lane in [&mut self.released, &mut self.again, &mut self.changes, &mut self.uses] {
             while batch.len() < BATCH && bytes < BATCH_BYTES {
                 let Some(submission) = lane.pop_front() else { break };
@@ -183,7 +233,28 @@ impl Lanes {
                 batch.push(submission);
             }
         }
+        self.changes.extend(rotations);
         batch
+    }
+
+    /// Takes the rotations out of the lane of changes while superseded submissions are on their way back, for at
+    /// most [`HOLD`].
+    fn hold_rotations(&mut self) -> VecDeque<Submission> {
+        if self.owed == 0 || self.closed {
+            self.waiting_since = None;
+            return VecDeque::new();
+        }
+        let is_rotation = |s: &Submission| matches!(s.command, Some(Command::Rotate(..)));
+        if !self.changes.iter().any(is_rotation) {
+            return VecDeque::new();
+        }
+        if self.waiting_since.get_or_insert_with(Instant::now).elapsed() >= HOLD {
+            self.waiting_since = None;
+            return VecDeque::new();
+        }
+        let (rotations, others) = self.changes.drain(..).partition(is_rotation);
+        self.changes = others;
+        rotations
     }
 }
 

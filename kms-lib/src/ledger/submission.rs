@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::details::Details;
+use super::queue::Debt;
 use crate::audit::record::Body;
 use crate::keys::Command;
 use crate::types::actor::Actor;
@@ -135,8 +136,8 @@ pub struct Submission {
     pub entries: Vec<Entry>,
     /// What it changes.
     pub command: Option<Command>,
-    /// Whether it comes back after it was superseded: then it goes first.
-    pub again: bool,
+    /// The debt of one that comes back after it was superseded: it goes first.
+    pub again: Option<Debt>,
     /// When its result was released before the commit (`audit.ack = "queued"`).
     pub released_at: Option<Timestamp>,
     /// The admission it holds until it is answered.
@@ -157,8 +158,8 @@ pub enum Outcome {
     },
     /// It is in the log as refused: its place in the log comes after a change that forbids it.
     Refused(ErrorCode, Receipt),
-    /// It is not in the log: decide and work again.
-    Redo,
+    /// It is not in the log: decide and work again. The debt is held until it is back in the queue.
+    Redo(Option<Debt>),
     /// It is not in the log, or (with `OutcomeUnknown`) it may be.
     Failed(Error),
 }

@@ -159,7 +159,7 @@ impl Walk<'_> {
     fn settle(&mut self, submission: &mut Submission, fate: Fate) -> Result<Outcome> {
         let time = self.time(submission);
         match fate {
-            Fate::Redo => Ok(Outcome::Redo),
+            Fate::Redo => Ok(Outcome::Redo(None)),
             Fate::Fail(error) => Ok(Outcome::Failed(error)),
             Fate::Refuse(code) => {
                 let entry = &mut submission.entries[0];

@@ -118,6 +118,10 @@ impl Writer {
         let mut changes = 0;
         for (submission, outcome) in batch.into_iter().zip(outcomes) {
             changes += usize::from(submission.command.is_some());
+            let outcome = match outcome {
+                Outcome::Redo(_) => Outcome::Redo(Some(self.queue.owe())),
+                other => other,
+            };
             // Who went away meanwhile does not want its answer.
             let _ = submission.reply.send(outcome);
         }

@@ -182,7 +182,7 @@ impl Session {
             tally: (1, 0),
             remember,
         };
-        match self.shared.ledger.submit(&admission, revision, vec![entry], None, false).await {
+        match self.shared.ledger.submit(&admission, revision, vec![entry], None, None).await {
             Outcome::Failed(error) => Err(error),
             _ => Ok(()),
         }
@@ -194,8 +194,8 @@ impl Session {
         let intent = Intent { action, attempt: self.attempt(operation, None), version: None, details };
         let decision = Decision::Allowed { grant: None, valid_until: None };
         let revision = self.shared.catalog.image().revision();
-        match self.commit(&admission, &intent, decision, revision, None, false).await? {
-            Changed::Done(..) | Changed::Redo => Ok(()),
+        match self.commit(&admission, &intent, decision, revision, None, None).await? {
+            Changed::Done(..) | Changed::Redo(_) => Ok(()),
         }
     }
 }

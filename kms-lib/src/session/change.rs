@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Session;
 use super::refusal::refusal;
 use crate::keys::Command;
-use crate::ledger::{Admission, Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::ledger::{Admission, Debt, Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::audit::{Action, Receipt};
 use crate::types::change::Change;
@@ -24,7 +24,7 @@ pub(super) struct Intent {
 pub(super) enum Changed {
     Done(Vec<Change>, Receipt),
     /// It was prepared for a state that is no longer; prepare it again.
-    Redo,
+    Redo(Option<Debt>),
 }
 
 /// How often a change is decided again because others came first.
@@ -39,11 +39,12 @@ impl Session {
     /// Makes a change that needs no preparation.
     pub(super) async fn change(&self, intent: Intent, command: Command) -> Result<(Vec<Change>, Receipt)> {
         let admission = self.admit_change()?;
-        for round in 0..=REDO {
+        let mut debt = None;
+        for _ in 0..=REDO {
             let (decision, revision) = self.decide(&intent.attempt);
-            match self.commit(&admission, &intent, decision, revision, Some(command.clone()), round > 0).await? {
+            match self.commit(&admission, &intent, decision, revision, Some(command.clone()), debt.take()).await? {
                 Changed::Done(changes, receipt) => return Ok((changes, receipt)),
-                Changed::Redo => {}
+                Changed::Redo(owed) => debt = owed,
             }
         }
         Err(Error::new(ErrorCode::Conflict, "other changes came first again and again"))
@@ -57,12 +58,12 @@ impl Session {
         decision: Decision,
         revision: u64,
         command: Option<Command>,
-        again: bool,
+        again: Option<Debt>,
     ) -> Result<Changed> {
         let (verdict, command) = match &decision {
             Decision::Allowed { valid_until, .. } => (Verdict::Allowed { valid_until: *valid_until }, command),
             Decision::Denied(code) => (Verdict::Denied(*code), None),
-            Decision::Superseded => return Ok(Changed::Redo),
+            Decision::Superseded => return Ok(Changed::Redo(None)),
         };
         let outcome = self.submit_one(admission, intent, verdict, &decision, revision, command, again).await;
         match outcome {
@@ -74,7 +75,7 @@ impl Session {
                 },
             },
             Outcome::Refused(code, _) => Err(refusal(code)),
-            Outcome::Redo => Ok(Changed::Redo),
+            Outcome::Redo(debt) => Ok(Changed::Redo(debt)),
             Outcome::Failed(error) => Err(error),
         }
     }
@@ -84,7 +85,7 @@ impl Session {
         let verdict = Verdict::Failed(error.code());
         let decision = Decision::Denied(error.code());
         let revision = self.shared.catalog.image().revision();
-        match self.submit_one(admission, intent, verdict, &decision, revision, None, false).await {
+        match self.submit_one(admission, intent, verdict, &decision, revision, None, None).await {
             Outcome::Failed(outage) => outage,
             _ => error,
         }
@@ -99,7 +100,7 @@ impl Session {
         decision: &Decision,
         revision: u64,
         command: Option<Command>,
-        again: bool,
+        again: Option<Debt>,
     ) -> Outcome {
         let mut details = intent.details.clone();
         details.decision(decision, revision).source(&intent.attempt);
@@ -136,9 +137,9 @@ impl Session {
         }
         let admission = self.shared.ledger.admit(Lane::Use, 0)?;
         let intent = Intent { action, attempt, version: None, details: Details::default() };
-        match self.commit(&admission, &intent, decision, revision, None, false).await? {
+        match self.commit(&admission, &intent, decision, revision, None, None).await? {
             // Allowed meanwhile: the image has caught up, and the reading may go on.
-            Changed::Redo | Changed::Done(..) => Ok(()),
+            Changed::Redo(_) | Changed::Done(..) => Ok(()),
         }
     }
 }

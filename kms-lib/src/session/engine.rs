@@ -77,7 +77,8 @@ impl Session {
     pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Vec<Result<Done>>> {
         let bytes = items.iter().map(|item| item.job.bytes()).sum();
         let admission = self.shared.ledger.admit(Lane::Use, bytes)?;
-        for round in 0..=REDO {
+        let mut debt = None;
+        for _ in 0..=REDO {
             let (mut revision, mut decided) = self.decide_items(items);
             // The ledger looks again at a single denial under the lock; items of a batch, and names that are not
             // found, are looked at again here.
@@ -103,7 +104,7 @@ impl Session {
                 return Err(error.clone());
             }
             let (entries, entry_of) = batch::entries(action, items, &decided, &worked, revision, self);
-            let outcome = self.shared.ledger.submit(&admission, revision, entries, None, round > 0).await;
+            let outcome = self.shared.ledger.submit(&admission, revision, entries, None, debt.take()).await;
             match outcome {
                 Outcome::Committed { receipts, .. } => {
                     let results = worked.into_iter().zip(&decided).zip(entry_of);
@@ -119,7 +120,7 @@ impl Session {
                         .collect());
                 }
                 Outcome::Refused(code, _) => return Ok(items.iter().map(|_| Err(refusal(code))).collect()),
-                Outcome::Redo => {}
+                Outcome::Redo(owed) => debt = owed,
                 Outcome::Failed(error) => return Err(error),
             }
         }

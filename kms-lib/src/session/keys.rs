@@ -163,8 +163,8 @@ impl Session {
         let (decision, revision) = self.decide(&intent.attempt);
         if let Decision::Denied(_) = decision {
             intent.version = None;
-            return match self.commit(&admission, &intent, decision, revision, None, false).await? {
-                Changed::Done(..) | Changed::Redo => Err(Error::new(
+            return match self.commit(&admission, &intent, decision, revision, None, None).await? {
+                Changed::Done(..) | Changed::Redo(_) => Err(Error::new(
                     ErrorCode::Conflict,
                     "the right to create keys was given while it was refused; ask again",
                 )),
@@ -193,9 +193,9 @@ impl Session {
             creator_grant: creator,
         }));
         intent.details.text("keyId", &id.to_string());
-        match self.commit(&admission, &intent, decision, revision, Some(command), false).await? {
+        match self.commit(&admission, &intent, decision, revision, Some(command), None).await? {
             Changed::Done(..) => self.describe(id, true).await,
-            Changed::Redo => Err(Error::new(ErrorCode::Conflict, "the right to create keys changed meanwhile")),
+            Changed::Redo(_) => Err(Error::new(ErrorCode::Conflict, "the right to create keys changed meanwhile")),
         }
     }
 
@@ -211,7 +211,8 @@ impl Session {
         let admission = self.admit_change()?;
         let mut material: Option<Zeroizing<Vec<u8>>> = None;
         let mut pem = None;
-        for round in 0..=REDO {
+        let mut debt = None;
+        for _ in 0..=REDO {
             let (current, key_type) = {
                 let image = self.shared.catalog.image();
                 let key = id.and_then(|id| image.key(id));
@@ -246,9 +247,9 @@ impl Session {
                 }
                 _ => None,
             };
-            match self.commit(&admission, &intent, decision, revision, command, round > 0).await? {
+            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await? {
                 Changed::Done(..) => return Ok(()),
-                Changed::Redo => {}
+                Changed::Redo(owed) => debt = owed,
             }
         }
         Err(Error::new(ErrorCode::Conflict, "the key was rotated again and again meanwhile"))

@@ -1,0 +1,263 @@
+//! Many tasks and several processes on one store: no caller pays for a rotation, nothing succeeds after a revocation,
+//! and the log stays one.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::{Action, AuditRow, Status};
+use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, ErrorCode, Kms, Role, Session};
+
+fn config(file: &Path) -> Config {
+    Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32])
+}
+
+fn admin(kms: &Kms) -> Session {
+    kms.session(Actor::new("alice", Role::Admin).unwrap())
+}
+
+/// The whole log, oldest first.
+async fn whole_log(session: &Session) -> Vec<AuditRow> {
+    let mut query = AuditQuery { limit: 1_000, ascending: true, ..AuditQuery::default() };
+    let mut rows = Vec::new();
+    loop {
+        let page = session.list_audit(&query).await.unwrap();
+        rows.extend(page.records);
+        match page.next_cursor {
+            Some(cursor) => query.cursor = Some(cursor),
+            None => return rows,
+        }
+    }
+}
+
+/// Numbered without gaps, and no use of a version stands behind its revocation.
+fn check_log(rows: &[AuditRow]) {
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!(row.seq, i as u64 + 1);
+    }
+    let mut revoked = Vec::new();
+    for row in rows.iter().filter(|row| row.status == Status::Success.as_str()) {
+        let used = (row.key_id, row.key_version);
+        if row.action == Action::KeyRevoke.as_str() {
+            revoked.push(used);
+        } else if row.action == Action::Encrypt.as_str() || row.action == Action::Decrypt.as_str() {
+            assert!(!revoked.contains(&used), "record {} uses a revoked version", row.seq);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rotation_under_load_costs_no_caller_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = Kms::open(config(&folder.path().join("kms.db"))).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("busy")).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicU64::new(0));
+    let mut tasks = Vec::new();
+    for _ in 0..64 {
+        let (session, stop, done) = (session.clone(), Arc::clone(&stop), Arc::clone(&done));
+        tasks.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let sealed = session.encrypt("busy", b"payload", &Context::new()).await.unwrap();
+                session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    let begun = Instant::now();
+    let mut rotations = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        session.rotate_key("busy", None).await.unwrap();
+        rotations += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(rotations > 10 && done.load(Ordering::Relaxed) > 100, "{rotations} rotations, {done:?} rounds");
+    assert_eq!(session.get_key("busy").await.unwrap().current_version, rotations + 1);
+    assert!(session.verify_audit().await.unwrap().ok);
+    check_log(&whole_log(&session).await);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_succeeds_after_a_revocation() {
+    let folder = tempfile::tempdir().unwrap();
+    for ack in [AuditAck::Durable, AuditAck::Queued] {
+        let kms = Kms::open(config(&folder.path().join(format!("{ack:?}.db"))).audit_ack(ack)).await.unwrap();
+        let session = admin(&kms);
+        session.create_key(CreateKey::aes("doomed")).await.unwrap();
+        for _ in 0..20 {
+            let revoked = Arc::new(AtomicBool::new(false));
+            let mut tasks = Vec::new();
+            for _ in 0..32 {
+                let (session, revoked) = (session.clone(), Arc::clone(&revoked));
+                tasks.push(tokio::spawn(async move {
+                    loop {
+                        let after = revoked.load(Ordering::SeqCst);
+                        match session.encrypt("doomed", b"payload", &Context::new()).await {
+                            Ok(_) => assert!(!after, "an encryption that began after the revocation succeeded"),
+                            Err(error) => {
+                                assert_eq!(error.code(), ErrorCode::VersionRevoked);
+                                return;
+                            }
+                        }
+                    }
+                }));
+            }
+            let current = session.get_key("doomed").await.unwrap().current_version;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            session.revoke_version("doomed", current).await.unwrap();
+            revoked.store(true, Ordering::SeqCst);
+            for task in tasks {
+                task.await.unwrap();
+            }
+            session.rotate_key("doomed", None).await.unwrap();
+        }
+        // What was released before its record was written is written soon.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(session.verify_audit().await.unwrap().ok);
+        check_log(&whole_log(&session).await);
+        kms.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_queue_lets_a_revocation_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = Kms::open(config(&folder.path().join("kms.db")).limits(4, 1 << 20)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("full")).await.unwrap();
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move { session.encrypt("full", b"x", &Context::new()).await })
+        })
+        .collect();
+    session.revoke_key("full").await.unwrap();
+    let mut refused = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => {}
+            Err(error) if error.code() == ErrorCode::Overloaded => refused += 1,
+            Err(error) => assert_eq!(error.code(), ErrorCode::KeyRevoked),
+        }
+    }
+    assert!(refused > 0, "64 operations fit where 4 are allowed");
+    // More bytes than are allowed at once are refused before any work is done.
+    session.create_key(CreateKey::aes("large")).await.unwrap();
+    let error = session.encrypt("large", &vec![0; 2 << 20], &Context::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Overloaded);
+    kms.close().await.unwrap();
+}
+
+/// Dropped futures cancel nothing that is on its way, and leave the service usable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dropped_callers_leave_no_trace_but_their_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let kms = Kms::open(config(&folder.path().join("kms.db"))).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("dropped")).await.unwrap();
+    for i in 0..200u64 {
+        let none = Context::new();
+        let call = session.encrypt("dropped", b"x", &none);
+        let _ = tokio::time::timeout(Duration::from_micros(i * 10), call).await;
+        let change = session.rotate_key("dropped", None);
+        let _ = tokio::time::timeout(Duration::from_micros(i * 10), change).await;
+    }
+    session.encrypt("dropped", b"x", &Context::new()).await.unwrap();
+    assert!(session.verify_audit().await.unwrap().ok);
+    check_log(&whole_log(&session).await);
+    kms.close().await.unwrap();
+}
+
+const CHILD: &str = "KMS_TEST_CHILD_FILE";
+
+fn spawn_child(file: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
+        .env(CHILD, file)
+        .spawn()
+        .unwrap()
+}
+
+/// Not a test of its own: what the other processes do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_process() {
+    let Some(file) = std::env::var_os(CHILD) else { return };
+    let kms = Kms::open(config(Path::new(&file))).await.unwrap();
+    let session = kms.session(Actor::new(format!("process-{}", std::process::id()), Role::Admin).unwrap());
+    let begun = Instant::now();
+    let mut round = 0u32;
+    while begun.elapsed() < Duration::from_secs(4) {
+        round += 1;
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let session = session.clone();
+                tokio::spawn(async move {
+                    let sealed = session.encrypt("shared", b"payload", &Context::new()).await?;
+                    session.decrypt(&sealed.ciphertext, &Context::new()).await.map(drop)
+                })
+            })
+            .collect();
+        for task in tasks {
+            // Between the two calls the other process may have revoked what this one has just used.
+            if let Err(error) = task.await.unwrap() {
+                assert!(matches!(error.code(), ErrorCode::VersionRevoked | ErrorCode::Conflict), "{error}");
+            }
+        }
+        session.rotate_key("shared", None).await.unwrap();
+        if round.is_multiple_of(5) {
+            let current = session.get_key("shared").await.unwrap().current_version;
+            session.revoke_version("shared", current - 1).await.map(drop).unwrap_or_else(|error| {
+                assert_eq!(error.code(), ErrorCode::VersionRevoked);
+            });
+        }
+        let own = session.create_key(CreateKey::aes(format!("{}-{round}", std::process::id()))).await.unwrap();
+        // A key made by one process is usable there at once, and found by the other when it asks.
+        assert_eq!(session.get_key(own.id).await.unwrap().name, own.name);
+    }
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_processes_write_one_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let kms = Kms::open(config(&file)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("shared")).await.unwrap();
+    let mut children = [spawn_child(&file), spawn_child(&file), spawn_child(&file)];
+    // One is killed in the midst of its work: the others go on.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    children[0].kill().unwrap();
+    children[0].wait().unwrap();
+    let ids: Vec<u32> = children[1..].iter().map(Child::id).collect();
+    for child in &mut children[1..] {
+        assert!(child.wait().unwrap().success(), "a process saw an error that nobody may see");
+    }
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.ok, "{:?}", report.faults);
+    let rows = whole_log(&session).await;
+    check_log(&rows);
+    // Nobody starved.
+    let shares: Vec<usize> =
+        ids.iter().map(|id| rows.iter().filter(|row| row.actor == format!("process-{id}")).count()).collect();
+    let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+    assert!(*least > 100 && most / least < 10, "{shares:?}");
+    // Every rotation is a version of its own.
+    let rotations = rows
+        .iter()
+        .filter(|row| row.action == Action::KeyRotate.as_str() && row.status == Status::Success.as_str())
+        .map(|row| row.key_version.unwrap());
+    let expected: Vec<u32> = (2..=session.get_key("shared").await.unwrap().current_version).collect();
+    assert_eq!(rotations.collect::<Vec<_>>(), expected);
+    kms.close().await.unwrap();
+}
