@@ -23,8 +23,9 @@ use crate::types::time::Timestamp;
 use crate::types::view::View;
 use zeroize::Zeroizing;
 
-/// How often a rotation is prepared again because another came first.
-const REDO: usize = 3;
+/// How often a rotation is prepared again because another came first. More often than cryptographic operations: only
+/// wrapping is done again, and several processes that rotate one key all the time should each get through.
+const REDO: usize = 16;
 
 /// A key to be created.
 ///
