@@ -1,7 +1,7 @@
 //! The service: opening it, closing it, and what it does in between.
 
 mod background;
-mod open;
+pub(crate) mod open;
 
 use std::sync::Arc;
 

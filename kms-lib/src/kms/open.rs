@@ -23,16 +23,19 @@ use crate::types::ids::{LogId, RecordId};
 use crate::types::time::Timestamp;
 
 /// Opens everything that sessions share.
+#[tracing::instrument(level = "debug", name = "kms.open", skip_all)]
 pub(super) async fn open(config: Config) -> Result<Arc<Shared>> {
-    let no_key = || {
-        Error::new(
-            ErrorCode::InvalidRootKey,
-            "no root key was given: set it in the configuration (root_key, master_key, KMS_MASTER_KEY)",
-        )
-    };
+    if config.root_key.is_none() {
+        return Err(no_key());
+    }
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store()?).await?);
+    open_on(config, store).await
+}
+
+/// Opens what is in this store.
+pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
     let source = config.root_key.clone().ok_or_else(no_key)?;
     let provider = crate::crypto::provider(config.crypto_provider)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store()?).await?);
     let opened = open_store(config, &source, provider, &store).await;
     if opened.is_err() {
         // The first error is the one that counts.
@@ -116,6 +119,13 @@ async fn open_store(
         session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;
     }
     Ok(shared)
+}
+
+fn no_key() -> Error {
+    Error::new(
+        ErrorCode::InvalidRootKey,
+        "no root key was given: set it in the configuration (root_key, master_key, KMS_MASTER_KEY)",
+    )
 }
 
 /// The root key of the newest generation, recognised by its check value; and the head.

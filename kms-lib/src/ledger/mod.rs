@@ -7,6 +7,9 @@ mod submission;
 mod walk;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::{Debt, Lane, Limits};
 pub use signer::Signer;

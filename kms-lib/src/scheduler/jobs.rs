@@ -30,6 +30,7 @@ pub struct JobReport {
 
 /// Does all jobs once. `session` is the scheduler's. A key that fails does not keep the others from their turn; an
 /// error means that the store could not be asked.
+#[tracing::instrument(level = "debug", name = "kms.scheduler", skip_all)]
 pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobReport> {
     let mut report = JobReport::default();
     if config.rotate {

@@ -51,6 +51,8 @@ impl Session {
     }
 
     /// Commits a change that was decided on, or the refusal.
+    #[tracing::instrument(level = "debug", name = "kms.change", skip_all,
+        fields(action = intent.action.as_str(), principal = self.actor.principal()))]
     pub(super) async fn commit(
         &self,
         admission: &Arc<Admission>,

@@ -74,6 +74,8 @@ impl Session {
     /// Does the operations of one call, each failing alone, and commits their records: one for each key.
     ///
     /// With `chained`, items come in pairs: the second encrypts what the first decrypted.
+    #[tracing::instrument(level = "debug", name = "kms.operate", skip_all,
+        fields(action = action.as_str(), principal = self.actor.principal(), items = items.len()))]
     pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Vec<Result<Done>>> {
         let bytes = items.iter().map(|item| item.job.bytes()).sum();
         let admission = self.shared.ledger.admit(Lane::Use, bytes)?;

@@ -1,0 +1,229 @@
+//! The ledger on a store that fails as it is told to: on SQLite underneath, with errors put between.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::kms::open::open_on;
+use crate::session::{Session, Shared};
+use crate::storage::dialect::Dialect;
+use crate::storage::sqlite::SqliteStore;
+use crate::storage::{Connection, EachRow, Sql, Store, StoreFuture, Value};
+use crate::{Actor, Config, Context, CreateKey, Error, ErrorCode, Result, Role};
+
+/// What goes wrong.
+#[derive(Default)]
+struct Faults {
+    /// The next commit takes place, and then says that the connection was lost.
+    lose_answer: AtomicBool,
+    /// So many commits do not take place.
+    lose_commits: AtomicU32,
+    /// Statements with this text among their values fail as if they contradicted a row.
+    poison: Mutex<Option<String>>,
+    /// No connection is to be had.
+    unreachable: AtomicBool,
+}
+
+struct FaultyStore {
+    inner: SqliteStore,
+    faults: Arc<Faults>,
+}
+
+impl FaultyStore {
+    fn wrap<'a>(&'a self, connection: StoreFuture<'a, Box<dyn Connection>>) -> StoreFuture<'a, Box<dyn Connection>> {
+        Box::pin(async move {
+            if self.faults.unreachable.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorCode::StoreUnavailable, "unplugged"));
+            }
+            let faults = Arc::clone(&self.faults);
+            Ok(Box::new(FaultyConnection { inner: connection.await?, faults }) as Box<dyn Connection>)
+        })
+    }
+}
+
+impl Store for FaultyStore {
+    fn dialect(&self) -> &'static Dialect {
+        self.inner.dialect()
+    }
+    fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        self.wrap(self.inner.writer())
+    }
+    fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        self.wrap(self.inner.reader())
+    }
+    fn claim(&self, exclusive: bool) -> Result<()> {
+        self.inner.claim(exclusive)
+    }
+    fn close(&self) -> StoreFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+struct FaultyConnection {
+    inner: Box<dyn Connection>,
+    faults: Arc<Faults>,
+}
+
+impl Connection for FaultyConnection {
+    fn dialect(&self) -> &'static Dialect {
+        self.inner.dialect()
+    }
+    fn begin_write(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.begin_write()
+    }
+    fn begin_read(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.begin_read()
+    }
+    fn commit(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            let lost = || Error::new(ErrorCode::StoreUnavailable, "connection lost");
+            if self.faults.lose_answer.swap(false, Ordering::SeqCst) {
+                self.inner.commit().await?;
+                return Err(lost());
+            }
+            let lose = |n: u32| n.checked_sub(1);
+            if self.faults.lose_commits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
+                return Err(lost());
+            }
+            self.inner.commit().await
+        })
+    }
+    fn rollback(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.rollback()
+    }
+    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        let poison = self.faults.poison.lock().unwrap().clone();
+        if poison.is_some_and(|poison| values.contains(&Value::Text(poison))) {
+            return Box::pin(async { Err(Error::new(ErrorCode::Conflict, "poisoned")) });
+        }
+        self.inner.execute(sql, values)
+    }
+    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        self.inner.query(sql, values, each)
+    }
+    fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
+        self.inner.close()
+    }
+}
+
+async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
+    let faults = Arc::new(Faults::default());
+    let inner = SqliteStore::open(file).await.unwrap();
+    let store = Arc::new(FaultyStore { inner, faults: Arc::clone(&faults) });
+    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
+    let shared = open_on(config, store).await.unwrap();
+    let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    (shared, session, faults)
+}
+
+async fn size(session: &Session) -> u64 {
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.ok, "{:?}", report.faults);
+    report.size
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_lost_its_answer_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
+    let before = size(&session).await;
+    faults.lose_answer.store(true, Ordering::SeqCst);
+    let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    assert_eq!(sealed.receipt.seq, before + 2);
+    faults.lose_answer.store(true, Ordering::SeqCst);
+    session.rotate_key("k", None).await.unwrap();
+    assert_eq!(session.get_key("k").await.unwrap().current_version, 2);
+    session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
+    // The verification before, the encryption, the rotation, the decryption.
+    assert_eq!(size(&session).await, before + 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_did_not_take_place_fails_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
+    let before = size(&session).await;
+    faults.lose_commits.store(1, Ordering::SeqCst);
+    let error = session.rotate_key("k", None).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StoreUnavailable);
+    assert!(error.is_retryable());
+    assert_eq!(session.get_key("k").await.unwrap().current_version, 1);
+    session.rotate_key("k", None).await.unwrap();
+    assert_eq!(size(&session).await, before + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_culprit_of_a_batch_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, faults) = open(&folder.path().join("kms.db")).await;
+    *faults.poison.lock().unwrap() = Some("mallory".into());
+    let culprit = Session::new(Arc::clone(&shared), Actor::new("mallory", Role::Admin).unwrap());
+    let calls: Vec<_> = (0..100)
+        .map(|i| {
+            let session = if i == 42 { culprit.clone() } else { session.clone() };
+            tokio::spawn(async move { session.encrypt("k", b"x", &Context::new()).await })
+        })
+        .collect();
+    for (i, call) in calls.into_iter().enumerate() {
+        match call.await.unwrap() {
+            Ok(_) => assert_ne!(i, 42),
+            Err(error) => assert_eq!((i, error.code()), (42, ErrorCode::Conflict)),
+        }
+    }
+    size(&session).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_resumes_when_the_store_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
+    let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    faults.unreachable.store(true, Ordering::SeqCst);
+    faults.lose_commits.store(1, Ordering::SeqCst);
+    // The commit fails, and while no connection is to be had it cannot even be asked whether it took place; the
+    // engine said that it rolled back, so the caller gets a clear answer.
+    let error = session.encrypt("k", b"x", &Context::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StoreUnavailable);
+    assert_eq!(session.get_key("k").await.unwrap_err().code(), ErrorCode::StoreUnavailable);
+    faults.unreachable.store(false, Ordering::SeqCst);
+    session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
+    size(&session).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_encrypts_no_more_than_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (_shared, session, _) = open(&file).await;
+    let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    let url = format!("sqlite:{}", file.display());
+    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let limit = i64::try_from(crate::types::limits::ENCRYPTIONS_MAX).unwrap();
+    sqlx::query("UPDATE key_versions SET encryptions = ?").bind(limit - 10).execute(&mut raw).await.unwrap();
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move { session.encrypt("k", b"x", &Context::new()).await })
+        })
+        .collect();
+    let mut succeeded = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => succeeded += 1,
+            Err(error) => assert_eq!(error.code(), ErrorCode::KeyExhausted),
+        }
+    }
+    // A batch that goes over the limit is refused as far as that cannot be told apart; never is more encrypted.
+    assert!(succeeded <= 10, "{succeeded}");
+    let count: i64 = sqlx::query_scalar("SELECT encryptions FROM key_versions").fetch_one(&mut raw).await.unwrap();
+    assert_eq!(count, limit - 10 + succeeded);
+    session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
+    let metrics = session.metrics().await.unwrap();
+    assert_eq!(metrics.keys.near_encryption_limit.len(), 1);
+    session.rotate_key("k", None).await.unwrap();
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    size(&session).await;
+}
