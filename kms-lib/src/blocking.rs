@@ -16,6 +16,7 @@
 //! ```
 
 use std::future::Future;
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
@@ -26,8 +27,8 @@ use crate::ops::Metrics;
 use crate::scheduler::JobReport;
 use crate::session::{
     self, AuditPage, AuditQuery, CreateKey, DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted, GrantDescription,
-    KeyDescription, KeyFilter, KeyPage, KeyRef, ReencryptItem, Reencrypted, SignItem, Signature, UpdateKey,
-    Verification, VerifyItem,
+    KeyDescription, KeyFilter, KeyPage, KeyRef, ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor,
+    StreamEncryptor, StreamSummary, UpdateKey, Verification, VerifyItem,
 };
 use crate::types::actor::{Actor, Role};
 use crate::types::context::Context;
@@ -207,6 +208,30 @@ mirror! {
     verify_audit_incrementally() -> Report;
     verify_audit_with(options: &VerifyOptions) -> Report;
     metrics() -> Metrics;
+    encrypt_stream(key: impl Into<KeyRef>, context: &Context) -> StreamEncryptor;
+    decrypt_stream(beginning: &[u8], context: &Context) -> Option<(StreamDecryptor, usize)>;
+}
+
+impl Session {
+    /// Encrypts all that `input` gives to `output`; see [`crate::Session::encrypt_reader`].
+    pub fn encrypt_reader(
+        &self,
+        key: impl Into<KeyRef>,
+        context: &Context,
+        input: &mut dyn Read,
+        output: &mut dyn Write,
+    ) -> Result<StreamSummary> {
+        session::pump_encryption(self.encrypt_stream(key, context)?, input, output)
+    }
+    /// Decrypts all that `input` gives to `output`; see [`crate::Session::decrypt_reader`].
+    pub fn decrypt_reader(
+        &self,
+        context: &Context,
+        input: &mut dyn Read,
+        output: &mut dyn Write,
+    ) -> Result<StreamSummary> {
+        session::pump_decryption(|beginning| self.decrypt_stream(beginning, context), input, output)
+    }
 }
 
 #[cfg(test)]

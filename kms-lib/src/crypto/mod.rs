@@ -9,6 +9,7 @@ pub mod ciphertext;
 pub mod provider;
 mod rsa_key;
 pub mod rust_crypto;
+pub mod stream;
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@ mod grants;
 mod job;
 mod keys;
 mod refusal;
+mod stream;
 
 pub(crate) use audit::LAST_VERIFICATION;
 pub use audit::{AuditPage, AuditQuery};
@@ -20,6 +21,8 @@ pub use crypto::{
 pub use describe::{KeyDescription, KeyPage, VersionDescription};
 pub use grants::GrantDescription;
 pub use keys::{CreateKey, KeyFilter, UpdateKey};
+pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
+pub(crate) use stream::{pump_decryption, pump_encryption};
 
 use std::fmt;
 use std::sync::Arc;

@@ -88,6 +88,8 @@ pub enum ErrorCode {
     UsedAfterFork,
     /// A blocking call was made from within an asynchronous runtime.
     BlockingInAsync,
+    /// The caller's own input or output failed.
+    InputOutput,
     /// The cryptography provider failed.
     CryptoFailure,
     /// A fault in this software. Please report it.
@@ -138,6 +140,7 @@ impl ErrorCode {
             Self::Closed => "Closed",
             Self::UsedAfterFork => "UsedAfterFork",
             Self::BlockingInAsync => "BlockingInAsync",
+            Self::InputOutput => "InputOutput",
             Self::CryptoFailure => "CryptoFailure",
             Self::Internal => "Internal",
         }

@@ -1,0 +1,318 @@
+//! Streams: inputs of any size in constant memory.
+//!
+//! The construction is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár, 2015) over AES-256-GCM, as age and Tink use it.
+//! A fresh data key is encrypted under the caller's key; the key of the chunks is derived from it (HKDF, RFC 5869)
+//! with the hash of the header, so that header, data key and context cannot be exchanged.
+//!
+//! | part | bytes |
+//! | --- | --- |
+//! | format, always 2 | 1 |
+//! | length of the data key's ciphertext, big-endian | 4 |
+//! | the data key's ciphertext, in the format of [`super::ciphertext`] | as it says |
+//! | salt | 16 |
+//! | chunks: 65,536 bytes of plaintext each, the last one less or as much, and a tag of 16 bytes | |
+//!
+//! The nonce of a chunk is seven zero bytes, its number as 32 bits big-endian, and 1 for the last chunk, else 0. The
+//! last chunk is empty only if the whole is. No plaintext of a chunk is released before its tag was checked.
+
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::provider::{Aead, NONCE, Provider, TAG};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// The format byte of a stream.
+pub const FORMAT: u8 = 2;
+/// Plaintext bytes of a full chunk.
+pub const CHUNK: usize = 64 * 1024;
+/// Bytes of a data key.
+pub const DATA_KEY: usize = 32;
+/// A data key's ciphertext is never longer (RSA-2048: 22 + 256).
+const BLOB_MAX: usize = 512;
+const SALT: usize = 16;
+/// Format and length.
+const PREFIX: usize = 5;
+
+/// The header of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The data key under the caller's key.
+    pub data_key: Vec<u8>,
+    salt: [u8; SALT],
+}
+
+impl Header {
+    /// A header with a new salt.
+    pub fn new(provider: &dyn Provider, data_key: Vec<u8>) -> Result<Self> {
+        let mut salt = [0; SALT];
+        provider.random(&mut salt)?;
+        Ok(Self { data_key, salt })
+    }
+    /// Its bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(PREFIX + self.data_key.len() + SALT);
+        bytes.push(FORMAT);
+        // A data key's ciphertext has some hundred bytes.
+        bytes.extend_from_slice(&u32::try_from(self.data_key.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(&self.data_key);
+        bytes.extend_from_slice(&self.salt);
+        bytes
+    }
+    /// Reads the header at the beginning of `input`: the header and its length; none if more bytes are needed.
+    pub fn parse(input: &[u8]) -> Result<Option<(Self, usize)>> {
+        let bad = |why: &str| Error::new(ErrorCode::InvalidCiphertext, format!("the stream {why}"));
+        match input.first() {
+            None => return Ok(None),
+            Some(&FORMAT) => {}
+            Some(&format) if format > FORMAT => {
+                return Err(bad(&format!("has format {format}, which is newer than this software")));
+            }
+            Some(_) => return Err(bad("is not one: it does not begin with the format of streams")),
+        }
+        let Some(length) = input.get(1..PREFIX).and_then(|bytes| bytes.try_into().ok()) else { return Ok(None) };
+        let length = u32::from_be_bytes(length) as usize;
+        if length == 0 || length > BLOB_MAX {
+            return Err(bad("has a header of an impossible length"));
+        }
+        let end = PREFIX + length + SALT;
+        let Some(rest) = input.get(PREFIX..end) else { return Ok(None) };
+        let mut salt = [0; SALT];
+        salt.copy_from_slice(&rest[length..]);
+        Ok(Some((Self { data_key: rest[..length].to_vec(), salt }, end)))
+    }
+    fn chunk_key(&self, provider: &dyn Provider, data_key: &[u8]) -> Result<Box<dyn Aead>> {
+        let mut info = b"kms-stream/v1\0".to_vec();
+        info.extend_from_slice(&Sha256::digest(self.to_bytes()));
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(Some(&self.salt), data_key)
+            .expand(&info, key.as_mut_slice())
+            .map_err(|_| Error::new(ErrorCode::Internal, "the key of a stream could not be derived"))?;
+        provider.aes(&key)
+    }
+}
+
+/// Counts chunks.
+struct Counter(u32);
+
+impl Counter {
+    fn next(&mut self, last: bool) -> Result<[u8; NONCE]> {
+        let mut nonce = [0; NONCE];
+        nonce[7..11].copy_from_slice(&self.0.to_be_bytes());
+        nonce[11] = u8::from(last);
+        self.0 = self
+            .0
+            .checked_add(1)
+            .ok_or_else(|| Error::new(ErrorCode::PlaintextTooLong, "a stream has at most 2^32 - 1 chunks of 64 KiB"))?;
+        Ok(nonce)
+    }
+}
+
+/// Encrypts a stream, chunk by chunk, in constant memory.
+pub struct Encryptor {
+    aead: Box<dyn Aead>,
+    counter: Counter,
+    pending: Zeroizing<Vec<u8>>,
+}
+
+impl Encryptor {
+    /// For the stream with this header, which goes ahead of what this gives.
+    pub fn new(provider: &dyn Provider, header: &Header, data_key: &[u8]) -> Result<Self> {
+        Ok(Self {
+            aead: header.chunk_key(provider, data_key)?,
+            counter: Counter(0),
+            pending: Zeroizing::new(Vec::with_capacity(CHUNK)),
+        })
+    }
+    /// Takes plaintext of any length, and appends the ciphertext of the chunks that are complete.
+    pub fn update(&mut self, mut plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        while !plaintext.is_empty() {
+            // A full chunk is sealed only when more follows: the last one is sealed otherwise.
+            if self.pending.len() == CHUNK {
+                self.seal(false, out)?;
+            }
+            let taken = plaintext.len().min(CHUNK - self.pending.len());
+            self.pending.extend_from_slice(&plaintext[..taken]);
+            plaintext = &plaintext[taken..];
+        }
+        Ok(())
+    }
+    /// Ends the stream: appends the last chunk. Without it, the stream is refused as cut.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
+        self.seal(true, out)
+    }
+    fn seal(&mut self, last: bool, out: &mut Vec<u8>) -> Result<()> {
+        let nonce = self.counter.next(last)?;
+        let offset = out.len();
+        // Room for the tag too: growing would leave a copy of the plaintext behind.
+        out.reserve(self.pending.len() + TAG);
+        out.extend_from_slice(&self.pending);
+        self.pending.clear();
+        self.aead.seal(&nonce, &[], out, offset)
+    }
+}
+
+/// Decrypts a stream, chunk by chunk, in constant memory.
+pub struct Decryptor {
+    aead: Box<dyn Aead>,
+    counter: Counter,
+    pending: Vec<u8>,
+    failed: bool,
+}
+
+impl Decryptor {
+    /// For the stream with this header; what is given to it begins behind the header.
+    pub fn new(provider: &dyn Provider, header: &Header, data_key: &[u8]) -> Result<Self> {
+        Ok(Self {
+            aead: header.chunk_key(provider, data_key)?,
+            counter: Counter(0),
+            pending: Vec::with_capacity(CHUNK + TAG),
+            failed: false,
+        })
+    }
+    /// Takes ciphertext of any length, and appends the plaintext of the chunks that are complete and verified. After
+    /// an error nothing more is given out.
+    pub fn update(&mut self, mut ciphertext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        while !ciphertext.is_empty() {
+            if self.pending.len() == CHUNK + TAG {
+                self.open(false, out)?;
+            }
+            let taken = ciphertext.len().min(CHUNK + TAG - self.pending.len());
+            self.pending.extend_from_slice(&ciphertext[..taken]);
+            ciphertext = &ciphertext[taken..];
+        }
+        Ok(())
+    }
+    /// Ends the stream: appends the plaintext of the last chunk, if that is what it is. Only then the whole is known to
+    /// be complete.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
+        if self.pending.len() == TAG && self.counter.0 > 0 {
+            return Err(failure());
+        }
+        self.open(true, out)
+    }
+    fn open(&mut self, last: bool, out: &mut Vec<u8>) -> Result<()> {
+        if self.failed {
+            return Err(failure());
+        }
+        let nonce = self.counter.next(last)?;
+        let opened = self.aead.open(&nonce, &[], &self.pending);
+        self.pending.clear();
+        match opened {
+            Ok(plaintext) => {
+                out.extend_from_slice(&plaintext);
+                Ok(())
+            }
+            Err(_) => {
+                self.failed = true;
+                Err(failure())
+            }
+        }
+    }
+}
+
+fn failure() -> Error {
+    Error::new(ErrorCode::DecryptionFailed, "the stream was cut, altered or put together from parts")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::crypto::{ProviderName, provider};
+
+    fn seal(plaintext: &[u8], step: usize) -> (Header, Vec<u8>) {
+        let provider = provider(ProviderName::default()).unwrap();
+        let header = Header::new(provider.as_ref(), vec![9; 100]).unwrap();
+        let mut out = Vec::new();
+        let mut encryptor = Encryptor::new(provider.as_ref(), &header, &[1; 32]).unwrap();
+        plaintext.chunks(step).for_each(|part| encryptor.update(part, &mut out).unwrap());
+        encryptor.finish(&mut out).unwrap();
+        (header, out)
+    }
+
+    fn open(header: &Header, ciphertext: &[u8], step: usize) -> std::result::Result<Vec<u8>, Vec<u8>> {
+        // The other provider opens what one sealed.
+        let provider = provider(ProviderName::RustCrypto).unwrap();
+        let mut out = Vec::new();
+        let mut decryptor = Decryptor::new(provider.as_ref(), header, &[1; 32]).unwrap();
+        for part in ciphertext.chunks(step) {
+            if decryptor.update(part, &mut out).is_err() {
+                return Err(out);
+            }
+        }
+        match decryptor.finish(&mut out) {
+            Ok(()) => Ok(out),
+            Err(_) => Err(out),
+        }
+    }
+
+    fn text(len: usize) -> Vec<u8> {
+        (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect()
+    }
+
+    #[test]
+    fn gives_back_what_went_in_at_every_edge() {
+        for len in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 17] {
+            for step in [CHUNK / 3, CHUNK, CHUNK + TAG, 10 * CHUNK] {
+                let plaintext = text(len);
+                let (header, sealed) = seal(&plaintext, step);
+                let chunks = len.div_ceil(CHUNK).max(1);
+                assert_eq!(sealed.len(), len + chunks * TAG);
+                assert_eq!(open(&header, &sealed, step.div_ceil(2)).unwrap(), plaintext);
+            }
+        }
+    }
+
+    #[test]
+    fn cutting_reordering_and_splicing_release_nothing_of_the_bad_chunk() {
+        let plaintext = text(3 * CHUNK + 100);
+        let (header, sealed) = seal(&plaintext, CHUNK);
+        let whole = CHUNK + TAG;
+        // Cut at a chunk's edge, in a chunk, by a byte; a chunk too many; an empty last chunk.
+        for cut in [0, 1, TAG, whole, whole + 5, 2 * whole, 3 * whole, sealed.len() - 1] {
+            let released = open(&header, &sealed[..cut], CHUNK).unwrap_err();
+            assert!(plaintext.starts_with(&released) && released.len() <= cut / whole * CHUNK, "cut at {cut}");
+        }
+        let mut swapped = sealed[whole..2 * whole].to_vec();
+        swapped.extend_from_slice(&sealed[..whole]);
+        swapped.extend_from_slice(&sealed[2 * whole..]);
+        assert!(open(&header, &swapped, CHUNK).unwrap_err().is_empty());
+        let mut doubled = sealed[..whole].to_vec();
+        doubled.extend_from_slice(&sealed);
+        assert_eq!(open(&header, &doubled, CHUNK).unwrap_err(), &plaintext[..CHUNK]);
+        // The rest of another stream under the same data key.
+        let (_, other) = seal(&plaintext, CHUNK);
+        let mut spliced = sealed[..whole].to_vec();
+        spliced.extend_from_slice(&other[whole..]);
+        assert_eq!(open(&header, &spliced, CHUNK).unwrap_err(), &plaintext[..CHUNK]);
+        let mut longer = sealed.clone();
+        longer.push(0);
+        assert!(open(&header, &longer, CHUNK).is_err());
+        for at in (0..sealed.len()).step_by(4_093) {
+            let mut altered = sealed.clone();
+            altered[at] ^= 1;
+            let released = open(&header, &altered, CHUNK).unwrap_err();
+            assert!(released.len() <= at / whole * CHUNK, "flipped at {at}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_comes_and_bound_to_the_chunks() {
+        let (header, sealed) = seal(b"x", 1);
+        let bytes = header.to_bytes();
+        for cut in 0..bytes.len() {
+            assert_eq!(Header::parse(&bytes[..cut]).unwrap(), None);
+        }
+        assert_eq!(Header::parse(&bytes).unwrap(), Some((header.clone(), bytes.len())));
+        for (at, code) in [(0, 3), (0, 1), (1, 255), (4, 0)] {
+            let mut bad = bytes.clone();
+            bad[at] = code;
+            assert_eq!(Header::parse(&bad).unwrap_err().code(), ErrorCode::InvalidCiphertext);
+        }
+        let other = Header { salt: [0; SALT], ..header.clone() };
+        assert!(open(&other, &sealed, 100).is_err());
+        let other = Header { data_key: vec![8; 100], ..header };
+        assert!(open(&other, &sealed, 100).is_err());
+    }
+}

@@ -1,0 +1,246 @@
+//! Files and other inputs of any size, in constant memory. One record each: that of the data key.
+
+use std::io::{Read, Write};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::Zeroizing;
+
+use super::{KeyRef, Session};
+use crate::crypto::stream::{CHUNK, DATA_KEY, Decryptor, Encryptor, Header};
+use crate::types::audit::Receipt;
+use crate::types::context::Context;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+
+/// What is read at once.
+const STEP: usize = CHUNK;
+
+/// What a stream was encrypted or decrypted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSummary {
+    /// The key.
+    pub key: KeyId,
+    /// The version.
+    pub version: u32,
+    /// Bytes of plaintext.
+    pub bytes: u64,
+    /// Where the operation stands in the log.
+    pub receipt: Receipt,
+}
+
+/// Encrypts a stream piece by piece. It begins with its header; without [`StreamEncryptor::finish`] it is refused as
+/// cut.
+pub struct StreamEncryptor {
+    header: Option<Vec<u8>>,
+    encryptor: Encryptor,
+    summary: StreamSummary,
+}
+
+impl StreamEncryptor {
+    /// Takes plaintext of any length, and appends ciphertext as it becomes ready.
+    pub fn update(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.extend(self.header.take().unwrap_or_default());
+        self.summary.bytes += plaintext.len() as u64;
+        self.encryptor.update(plaintext, out)
+    }
+    /// Appends what is left, and ends the stream.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<StreamSummary> {
+        out.extend(self.header.take().unwrap_or_default());
+        self.encryptor.finish(out)?;
+        Ok(self.summary)
+    }
+}
+
+/// Decrypts a stream piece by piece. What it gives out is verified, but only [`StreamDecryptor::finish`] says that
+/// nothing is missing at the end.
+pub struct StreamDecryptor {
+    decryptor: Decryptor,
+    summary: StreamSummary,
+}
+
+impl StreamDecryptor {
+    /// Takes ciphertext of any length, and appends verified plaintext as it becomes ready.
+    pub fn update(&mut self, ciphertext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        self.decryptor.update(ciphertext, out)?;
+        self.summary.bytes += (out.len() - before) as u64;
+        Ok(())
+    }
+    /// Appends the rest of the plaintext. An error means that the stream was cut or altered: what was given out before
+    /// is genuine, but not the whole.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<StreamSummary> {
+        let before = out.len();
+        self.decryptor.finish(out)?;
+        self.summary.bytes += (out.len() - before) as u64;
+        Ok(self.summary)
+    }
+}
+
+impl Session {
+    /// Begins to encrypt a stream under the key's current version, bound to `context`.
+    pub async fn encrypt_stream(&self, key: impl Into<KeyRef>, context: &Context) -> Result<StreamEncryptor> {
+        let data_key = self.generate_data_key(key, DATA_KEY, context).await?;
+        let secret = data_key.plaintext.unwrap_or_default();
+        let provider = self.shared().provider.as_ref();
+        let header = Header::new(provider, data_key.ciphertext)?;
+        let encryptor = Encryptor::new(provider, &header, &secret)?;
+        let summary =
+            StreamSummary { key: data_key.key, version: data_key.version, bytes: 0, receipt: data_key.receipt };
+        Ok(StreamEncryptor { header: Some(header.to_bytes()), encryptor, summary })
+    }
+
+    /// Begins to decrypt a stream whose first bytes are `beginning`: the decryptor, and how many of those bytes are the
+    /// header; what follows goes to [`StreamDecryptor::update`]. None if more bytes are needed.
+    pub async fn decrypt_stream(
+        &self,
+        beginning: &[u8],
+        context: &Context,
+    ) -> Result<Option<(StreamDecryptor, usize)>> {
+        let Some((header, length)) = Header::parse(beginning)? else { return Ok(None) };
+        let opened = self.decrypt(&header.data_key, context).await?;
+        let decryptor = Decryptor::new(self.shared().provider.as_ref(), &header, &opened.plaintext)?;
+        let summary = StreamSummary { key: opened.key, version: opened.version, bytes: 0, receipt: opened.receipt };
+        Ok(Some((StreamDecryptor { decryptor, summary }, length)))
+    }
+
+    /// Encrypts all that `input` gives to `output`. On an error, `output` holds a part that nobody can mistake for the
+    /// whole.
+    pub async fn encrypt_reader(
+        &self,
+        key: impl Into<KeyRef>,
+        context: &Context,
+        input: &mut (impl AsyncRead + Unpin),
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<StreamSummary> {
+        let mut stream = self.encrypt_stream(key, context).await?;
+        let mut plaintext = Zeroizing::new(vec![0; STEP]);
+        let mut ciphertext = Vec::with_capacity(2 * STEP);
+        loop {
+            let read = input.read(&mut plaintext).await.map_err(|e| input_failed(&e))?;
+            if read == 0 {
+                break;
+            }
+            stream.update(&plaintext[..read], &mut ciphertext)?;
+            output.write_all(&ciphertext).await.map_err(|e| output_failed(&e))?;
+            ciphertext.clear();
+        }
+        let summary = stream.finish(&mut ciphertext)?;
+        output.write_all(&ciphertext).await.map_err(|e| output_failed(&e))?;
+        output.flush().await.map_err(|e| output_failed(&e))?;
+        Ok(summary)
+    }
+
+    /// Decrypts all that `input` gives to `output`. Chunks are written when they are verified; on an error, what was
+    /// written is genuine but not the whole, and must not be used as if it were.
+    pub async fn decrypt_reader(
+        &self,
+        context: &Context,
+        input: &mut (impl AsyncRead + Unpin),
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<StreamSummary> {
+        let mut buffer = vec![0; STEP];
+        let mut beginning = Vec::new();
+        let (mut stream, length) = loop {
+            if let Some(begun) = self.decrypt_stream(&beginning, context).await? {
+                break begun;
+            }
+            let read = input.read(&mut buffer).await.map_err(|e| input_failed(&e))?;
+            if read == 0 {
+                return Err(cut());
+            }
+            beginning.extend_from_slice(&buffer[..read]);
+        };
+        let mut plaintext = Zeroizing::new(Vec::with_capacity(2 * STEP));
+        stream.update(&beginning[length..], &mut plaintext)?;
+        loop {
+            output.write_all(&plaintext).await.map_err(|e| output_failed(&e))?;
+            plaintext.clear();
+            let read = input.read(&mut buffer).await.map_err(|e| input_failed(&e))?;
+            if read == 0 {
+                break;
+            }
+            stream.update(&buffer[..read], &mut plaintext)?;
+        }
+        let summary = stream.finish(&mut plaintext)?;
+        output.write_all(&plaintext).await.map_err(|e| output_failed(&e))?;
+        output.flush().await.map_err(|e| output_failed(&e))?;
+        Ok(summary)
+    }
+}
+
+/// Encrypts all that `input` gives, without a runtime.
+pub(crate) fn pump_encryption(
+    mut stream: StreamEncryptor,
+    input: &mut dyn Read,
+    output: &mut dyn Write,
+) -> Result<StreamSummary> {
+    let mut plaintext = Zeroizing::new(vec![0; STEP]);
+    let mut ciphertext = Vec::with_capacity(2 * STEP);
+    loop {
+        let read = read(input, &mut plaintext)?;
+        if read == 0 {
+            break;
+        }
+        stream.update(&plaintext[..read], &mut ciphertext)?;
+        output.write_all(&ciphertext).map_err(|e| output_failed(&e))?;
+        ciphertext.clear();
+    }
+    let summary = stream.finish(&mut ciphertext)?;
+    output.write_all(&ciphertext).and_then(|()| output.flush()).map_err(|e| output_failed(&e))?;
+    Ok(summary)
+}
+
+/// Decrypts all that `input` gives, without a runtime. `begin` finds the header in what was read so far.
+pub(crate) fn pump_decryption(
+    begin: impl Fn(&[u8]) -> Result<Option<(StreamDecryptor, usize)>>,
+    input: &mut dyn Read,
+    output: &mut dyn Write,
+) -> Result<StreamSummary> {
+    let mut buffer = vec![0; STEP];
+    let mut beginning = Vec::new();
+    let (mut stream, length) = loop {
+        if let Some(begun) = begin(&beginning)? {
+            break begun;
+        }
+        let read = read(input, &mut buffer)?;
+        if read == 0 {
+            return Err(cut());
+        }
+        beginning.extend_from_slice(&buffer[..read]);
+    };
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(2 * STEP));
+    stream.update(&beginning[length..], &mut plaintext)?;
+    loop {
+        output.write_all(&plaintext).map_err(|e| output_failed(&e))?;
+        plaintext.clear();
+        let read = read(input, &mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        stream.update(&buffer[..read], &mut plaintext)?;
+    }
+    let summary = stream.finish(&mut plaintext)?;
+    output.write_all(&plaintext).and_then(|()| output.flush()).map_err(|e| output_failed(&e))?;
+    Ok(summary)
+}
+
+fn read(input: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match input.read(buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other.map_err(|e| input_failed(&e)),
+        }
+    }
+}
+
+fn cut() -> Error {
+    Error::new(ErrorCode::InvalidCiphertext, "the stream is empty or ends within its header")
+}
+
+fn input_failed(error: &std::io::Error) -> Error {
+    Error::new(ErrorCode::InputOutput, format!("the input cannot be read: {error}"))
+}
+
+fn output_failed(error: &std::io::Error) -> Error {
+    Error::new(ErrorCode::InputOutput, format!("the output cannot be written: {error}"))
+}

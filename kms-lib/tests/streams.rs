@@ -1,0 +1,153 @@
+//! Files of any size: through the service, async and blocking, with what can go wrong on the way.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{self, Read, Write};
+
+use kms_lib::crypto::stream::CHUNK;
+use kms_lib::{Actor, Config, Context, CreateKey, ErrorCode, Kms, Role, blocking};
+
+/// So many bytes that nobody has to keep.
+struct Endless {
+    left: u64,
+    state: u64,
+}
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let take = usize::try_from(self.left.min(buffer.len() as u64)).unwrap();
+        for byte in &mut buffer[..take] {
+            *byte = self.state.to_le_bytes()[0];
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        }
+        self.left -= take as u64;
+        Ok(take)
+    }
+}
+
+/// Checks that it is given what [`Endless`] gives, and keeps nothing.
+struct Expect(Endless);
+
+impl Write for Expect {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut expected = vec![0; bytes.len()];
+        self.0.read_exact(&mut expected)?;
+        if expected == bytes { Ok(bytes.len()) } else { Err(io::Error::other("another text")) }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_file_makes_the_round_trip() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
+    let kms = Kms::open(config).await.unwrap();
+    let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(CreateKey::aes("files")).await.unwrap();
+    session.create_key(CreateKey::rsa_encryption("rsa-files")).await.unwrap();
+    let context = Context::from([("file", "report.pdf")]);
+    for key in ["files", "rsa-files"] {
+        for len in [0, 1, CHUNK, 5 * CHUNK + 3] {
+            let plaintext = vec![0x5a; len];
+            let (mut sealed, mut opened) = (Vec::new(), Vec::new());
+            let made = session.encrypt_reader(key, &context, &mut plaintext.as_slice(), &mut sealed).await.unwrap();
+            let read = session.decrypt_reader(&context, &mut sealed.as_slice(), &mut opened).await.unwrap();
+            assert_eq!(opened, plaintext);
+            assert_eq!((made.bytes, read.bytes, read.version), (len as u64, len as u64, 1));
+
+            let mut nothing = Vec::new();
+            let error =
+                session.decrypt_reader(&Context::new(), &mut sealed.as_slice(), &mut nothing).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::DecryptionFailed);
+            for cut in [0, 1, 100, sealed.len() - 1] {
+                let mut part = Vec::new();
+                let error = session.decrypt_reader(&context, &mut &sealed[..cut], &mut part).await.unwrap_err();
+                let codes = [ErrorCode::InvalidCiphertext, ErrorCode::DecryptionFailed];
+                assert!(codes.contains(&error.code()) && part.len() < len.max(1), "{error}");
+            }
+        }
+    }
+    let mut sealed = Vec::new();
+    session.encrypt_reader("files", &context, &mut [1u8; 10].as_slice(), &mut sealed).await.unwrap();
+    session.rotate_key("files", None).await.unwrap();
+    session.decrypt_reader(&context, &mut sealed.as_slice(), &mut Vec::new()).await.unwrap();
+    session.revoke_version("files", 1).await.unwrap();
+    let error = session.decrypt_reader(&context, &mut sealed.as_slice(), &mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::VersionRevoked);
+    sealed[0] = 3;
+    let error = session.decrypt_reader(&context, &mut sealed.as_slice(), &mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidCiphertext);
+    assert!(error.message().contains("newer"), "{error}");
+    kms.close().await.unwrap();
+}
+
+/// Some hundred megabytes (64 GiB, a million chunks, in the long suites) that never are in memory at once.
+#[test]
+fn memory_stays_constant() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
+    let kms = blocking::Kms::open(config).unwrap();
+    let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(CreateKey::aes("files")).unwrap();
+    let full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");
+    let chunks: u64 = if full { 1_000_003 } else { 2_003 };
+    let len = chunks * CHUNK as u64 - 11;
+    let (pipe_out, mut pipe_in) = io::pipe().unwrap();
+    let before = resident();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut input = Endless { left: len, state: 1 };
+            session.encrypt_reader("files", &Context::new(), &mut input, &mut pipe_in).unwrap();
+            drop(pipe_in);
+        });
+        let mut output = Expect(Endless { left: len, state: 1 });
+        let mut input = pipe_out;
+        let summary = session.decrypt_reader(&Context::new(), &mut input, &mut output).unwrap();
+        assert_eq!(summary.bytes, len);
+    });
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "memory grew by {grown} bytes");
+    kms.close().unwrap();
+}
+
+/// Resident memory of this process, in bytes; 0 where that cannot be read.
+fn resident() -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
+    text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("unplugged"))
+    }
+}
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::Error::other("unplugged"))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_broken_input_or_output_is_an_error_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
+    let kms = blocking::Kms::open(config).unwrap();
+    let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(CreateKey::aes("files")).unwrap();
+    let none = Context::new();
+    let error = session.encrypt_reader("files", &none, &mut Broken, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InputOutput);
+    let error = session.encrypt_reader("files", &none, &mut [0u8; 10].as_slice(), &mut Broken).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InputOutput);
+    let error = session.decrypt_reader(&none, &mut Broken, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InputOutput);
+    kms.close().unwrap();
+}
