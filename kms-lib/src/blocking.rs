@@ -26,15 +26,15 @@ use crate::crypto::provider::SignatureAlgorithm;
 use crate::ops::Metrics;
 use crate::scheduler::JobReport;
 use crate::session::{
-    self, AuditPage, AuditQuery, CreateKey, DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted, GrantDescription,
-    KeyDescription, KeyFilter, KeyPage, KeyRef, ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor,
-    StreamEncryptor, StreamSummary, UpdateKey, Verification, VerifyItem,
+    self, AuditPage, AuditQuery, CreateKey, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
+    Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, ReencryptItem, Reencrypted,
+    SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey, Verification, VerifyItem,
 };
 use crate::types::actor::{Actor, Role};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::GrantId;
+use crate::types::ids::{CredentialId, GrantId};
 use crate::types::time::Timestamp;
 use crate::verification::{Report, VerifyOptions};
 
@@ -113,6 +113,10 @@ impl Kms {
     /// What this actor may do.
     pub fn session(&self, actor: Actor) -> Session {
         Session { engine: Arc::clone(&self.engine), session: self.kms.session(actor) }
+    }
+    /// Who shows this token; see [`crate::Kms::authenticate`].
+    pub fn authenticate(&self, token: &str) -> Result<Actor> {
+        self.engine.run(self.kms.authenticate(token))
     }
     /// Does the scheduler's jobs now.
     pub fn run_scheduler(&self) -> Result<JobReport> {
@@ -201,6 +205,9 @@ mirror! {
     ) -> GrantDescription;
     withdraw_grant(id: GrantId) -> ();
     list_grants(principal: Option<&str>, limit: usize, cursor: Option<GrantId>) -> Vec<GrantDescription>;
+    create_token(principal: &str, role: Role, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
+    withdraw_credential(id: CredentialId) -> ();
+    list_credentials(limit: usize, cursor: Option<CredentialId>) -> Vec<CredentialDescription>;
     list_audit(query: &AuditQuery) -> AuditPage;
     checkpoint() -> String;
     audit_public_key() -> String;

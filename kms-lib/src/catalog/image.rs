@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
 use crate::types::change::Change;
+use crate::types::credential::Credential;
 use crate::types::grant::Grant;
-use crate::types::ids::{GrantId, KeyId};
+use crate::types::ids::{CredentialId, GrantId, KeyId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::view::View;
 
@@ -24,6 +25,7 @@ pub struct Image {
     names: BTreeMap<String, KeyId>,
     grants: HashMap<GrantId, Grant>,
     by_principal: HashMap<String, BTreeSet<GrantId>>,
+    credentials: HashMap<CredentialId, Credential>,
     damaged: HashSet<KeyId>,
 }
 
@@ -57,6 +59,10 @@ impl Image {
     pub fn all_grants(&self) -> impl Iterator<Item = &Grant> {
         self.grants.values()
     }
+    /// All credentials, withdrawn ones too, in no order.
+    pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        self.credentials.values()
+    }
     /// Keys of which a row does not match its seal.
     pub fn damaged(&self) -> impl Iterator<Item = KeyId> {
         self.damaged.iter().copied()
@@ -74,6 +80,9 @@ impl Image {
                 self.put_version(version.clone());
             }
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => self.put_grant(grant.clone()),
+            Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
+                self.put_credential(credential.clone());
+            }
         }
     }
 
@@ -111,6 +120,12 @@ impl Image {
         self.grants.insert(grant.id, grant);
     }
 
+    pub(super) fn put_credential(&mut self, credential: Credential) {
+        if self.credentials.get(&credential.id).is_none_or(|present| present.revision < credential.revision) {
+            self.credentials.insert(credential.id, credential);
+        }
+    }
+
     pub(super) fn mark_damaged(&mut self, id: KeyId) {
         self.damaged.insert(id);
     }
@@ -135,6 +150,9 @@ impl View for Image {
     fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant)) {
         let ids = self.by_principal.get(principal).into_iter().flatten();
         ids.filter_map(|id| self.grants.get(id)).for_each(visit);
+    }
+    fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.credentials.get(&id)
     }
     fn is_damaged(&self, key: KeyId) -> bool {
         !self.damaged.is_empty() && self.damaged.contains(&key)

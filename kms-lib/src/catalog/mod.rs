@@ -112,5 +112,6 @@ pub fn change_row(change: &Change) -> Result<Vec<u8>> {
             row::version(version)
         }
         Change::InsertGrant(grant) | Change::UpdateGrant(grant) => row::grant(grant)?,
+        Change::InsertCredential(credential) | Change::UpdateCredential(credential) => row::credential(credential),
     })
 }

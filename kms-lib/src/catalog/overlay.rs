@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::image::Image;
 use crate::types::change::Change;
+use crate::types::credential::Credential;
 use crate::types::grant::Grant;
-use crate::types::ids::{GrantId, KeyId};
+use crate::types::ids::{CredentialId, GrantId, KeyId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::view::View;
 
@@ -17,6 +18,7 @@ pub struct Overlay<'a> {
     names: HashMap<String, KeyId>,
     versions: HashMap<(KeyId, u32), KeyVersion>,
     grants: HashMap<GrantId, Grant>,
+    credentials: HashMap<CredentialId, Credential>,
 }
 
 impl<'a> Overlay<'a> {
@@ -29,6 +31,7 @@ impl<'a> Overlay<'a> {
             names: HashMap::new(),
             versions: HashMap::new(),
             grants: HashMap::new(),
+            credentials: HashMap::new(),
         }
     }
     /// The sequence number of the last change.
@@ -48,6 +51,9 @@ impl<'a> Overlay<'a> {
                 }
                 Change::InsertGrant(grant) | Change::UpdateGrant(grant) => {
                     self.grants.insert(grant.id, grant.clone());
+                }
+                Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
+                    self.credentials.insert(credential.id, credential.clone());
                 }
             }
         }
@@ -88,6 +94,9 @@ impl View for Overlay<'_> {
         });
         let changed = self.grants.values().filter(|g| g.principal == principal && g.withdrawn_at.is_none());
         changed.for_each(visit);
+    }
+    fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.credentials.get(&id).or_else(|| self.base.credential(id))
     }
     fn is_damaged(&self, key: KeyId) -> bool {
         self.base.is_damaged(key)

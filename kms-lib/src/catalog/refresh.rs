@@ -4,6 +4,7 @@ use super::image::Image;
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, Sealed};
+use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::ids::KeyId;
@@ -14,6 +15,7 @@ pub(super) struct Delta {
     keys: Vec<Key>,
     versions: Vec<KeyVersion>,
     grants: Vec<Grant>,
+    credentials: Vec<Credential>,
     damaged: Vec<KeyId>,
 }
 
@@ -43,7 +45,16 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: 
         // A grant that cannot be trusted gives nothing.
         refuse("grants", id);
     });
-    Ok(Delta { keys, versions, grants, damaged })
+    let credentials = entities::credentials_since(connection, known).await?;
+    let credentials = checked(
+        credentials,
+        |c| Ok(row::credential(c)),
+        seals,
+        |id| {
+            refuse("credentials", id);
+        },
+    );
+    Ok(Delta { keys, versions, grants, credentials, damaged })
 }
 
 fn checked<T>(
@@ -68,6 +79,7 @@ impl Delta {
         self.keys.into_iter().for_each(|key| image.put_key(key));
         self.versions.into_iter().for_each(|version| image.put_version(version));
         self.grants.into_iter().for_each(|grant| image.put_grant(grant));
+        self.credentials.into_iter().for_each(|credential| image.put_credential(credential));
         self.damaged.into_iter().for_each(|id| image.mark_damaged(id));
         image.advance(revision);
     }

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::key::{Key, KeyVersion};
@@ -123,6 +124,22 @@ pub fn grant(grant: &Grant) -> Result<Vec<u8>> {
         .time(grant.withdrawn_at)
         .number(grant.revision);
     Ok(fields.finish())
+}
+
+/// A row of `credentials`.
+pub fn credential(credential: &Credential) -> Vec<u8> {
+    let mut fields = row("credentials");
+    fields
+        .bytes(credential.id.as_bytes())
+        .text(&credential.principal)
+        .text(credential.role.as_str())
+        .bytes(&credential.secret_hash)
+        .optional(credential.label.as_deref().map(str::as_bytes))
+        .time(Some(credential.created_at))
+        .time(credential.expires_at)
+        .time(credential.withdrawn_at)
+        .number(credential.revision);
+    fields.finish()
 }
 
 /// The SHA-256 of a row, as the record of its change carries it.

@@ -6,6 +6,7 @@ use super::command::{Command, KeyEdit, NewGrant, NewKey, NewVersion};
 use crate::grants::CREATOR_PERMISSIONS;
 use crate::types::actor::Role;
 use crate::types::change::Change;
+use crate::types::credential::Credential;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, Grant, GrantScope, StoredConditions};
 use crate::types::ids::KeyId;
@@ -59,6 +60,22 @@ pub fn apply(
         Command::WithdrawGrant(id) => {
             let grant = view.grant(*id).ok_or_else(|| missing("grant"))?;
             Ok(vec![Change::UpdateGrant(Grant { withdrawn_at: Some(now), revision, ..grant.clone() })])
+        }
+        Command::CreateCredential(new) => Ok(vec![Change::InsertCredential(Credential {
+            id: new.id,
+            principal: new.principal.clone(),
+            role: new.role,
+            secret_hash: new.secret_hash,
+            label: new.label.clone(),
+            created_at: now,
+            expires_at: new.expires_at,
+            withdrawn_at: None,
+            revision,
+        })]),
+        Command::WithdrawCredential(id) => {
+            let credential = view.credential(*id).ok_or_else(|| missing("credential"))?;
+            let withdrawn = Credential { withdrawn_at: Some(now), revision, ..credential.clone() };
+            Ok(vec![Change::UpdateCredential(withdrawn)])
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::types::actor::Role;
 use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
 use crate::types::time::Timestamp;
 
@@ -74,6 +74,23 @@ pub struct NewGrant {
     pub conditions: Conditions,
 }
 
+/// A credential to be made, checked.
+#[derive(Clone, Debug)]
+pub struct NewCredential {
+    /// Its id.
+    pub id: CredentialId,
+    /// Who shows it is this principal.
+    pub principal: String,
+    /// In this role.
+    pub role: Role,
+    /// SHA-256 of the token's secret.
+    pub secret_hash: [u8; 32],
+    /// What it is for.
+    pub label: Option<String>,
+    /// From when on it is not accepted.
+    pub expires_at: Option<Timestamp>,
+}
+
 /// A change somebody wants made.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -107,4 +124,8 @@ pub enum Command {
     PutGrant(Box<NewGrant>),
     /// Withdraw a grant.
     WithdrawGrant(GrantId),
+    /// Make a credential.
+    CreateCredential(Box<NewCredential>),
+    /// Withdraw a credential.
+    WithdrawCredential(CredentialId),
 }

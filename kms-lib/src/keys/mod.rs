@@ -10,6 +10,6 @@ mod validate;
 mod tests;
 
 pub use apply::apply;
-pub use command::{Command, KeyEdit, NewGrant, NewKey, NewVersion};
+pub use command::{Command, KeyEdit, NewCredential, NewGrant, NewKey, NewVersion};
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

@@ -117,6 +117,9 @@ pub fn permits<'v>(
         | Operation::CreateKey
         | Operation::PutGrant { .. }
         | Operation::WithdrawGrant { .. }
+        | Operation::CreateCredential
+        | Operation::WithdrawCredential { .. }
+        | Operation::ReadCredentials
         | Operation::ReadGrants
         | Operation::ReadAudit
         | Operation::VerifyAudit

@@ -70,6 +70,13 @@ impl Kms {
         Session::new(Arc::clone(&self.inner.shared), actor)
     }
 
+    /// Who shows this token: an actor known by its credential, which is looked at again before anything is committed.
+    /// `NotAuthenticated` if the token is malformed, unknown, withdrawn or expired; nothing is recorded, so that
+    /// nobody fills the log from outside.
+    pub async fn authenticate(&self, token: &str) -> Result<Actor> {
+        crate::session::authenticate(&self.inner.shared, token).await
+    }
+
     /// Does the scheduler's jobs now, whether or not it is their time.
     pub async fn run_scheduler(&self) -> Result<JobReport> {
         let session = Session::new(Arc::clone(&self.inner.shared), Actor::internal("scheduler"));

@@ -266,6 +266,7 @@ fn changed_rows(changes: &[Change]) -> Result<String> {
                 ("key_versions", v.id.to_string())
             }
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => ("grants", grant.id.to_string()),
+            Change::InsertCredential(c) | Change::UpdateCredential(c) => ("credentials", c.id.to_string()),
         };
         if json.len() > 1 {
             json.push(',');

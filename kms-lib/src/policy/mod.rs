@@ -16,6 +16,10 @@ use crate::types::view::View;
 /// Decides on an attempt against `view` at `now`. First who: a role, or a grant of the principal. Only then what the
 /// states of key and version allow, so that a caller without a right learns nothing of them. Denies by default.
 pub fn decide(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Decision {
+    let known_until = match authenticate(view, attempt, now) {
+        Ok(end) => end,
+        Err(code) => return Decision::Denied(code),
+    };
     let right = match authorize(view, attempt, now) {
         Ok(right) => right,
         Err(code) => return Decision::Denied(code),
@@ -25,8 +29,19 @@ pub fn decide(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Decision {
         Err(Refusal::Code(code)) => return Decision::Denied(code),
         Err(Refusal::Superseded) => return Decision::Superseded,
     };
-    let ends = [permitted, right.and_then(|right| right.valid_until)];
+    let ends = [known_until, permitted, right.and_then(|right| right.valid_until)];
     Decision::Allowed { grant: right.map(|right| right.grant), valid_until: ends.into_iter().flatten().min() }
+}
+
+/// Whether the credential that an actor is known by, if it is known by one, is still good; and until when.
+fn authenticate(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, ErrorCode> {
+    let Some(id) = attempt.actor.credential() else { return Ok(None) };
+    let credential = view.credential(id).ok_or(ErrorCode::NotAuthenticated)?;
+    let good = credential.withdrawn_at.is_none()
+        && credential.expires_at.is_none_or(|end| now < end)
+        && credential.principal == attempt.actor.principal()
+        && credential.role == attempt.actor.role();
+    if good { Ok(credential.expires_at) } else { Err(ErrorCode::NotAuthenticated) }
 }
 
 /// The grant that gives the right, or none if the role does.
@@ -38,6 +53,7 @@ fn authorize(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
         Role::Admin => Ok(None),
         Role::Auditor => match attempt.operation {
             Operation::ReadKey
+            | Operation::ReadCredentials
             | Operation::ReadGrants
             | Operation::ReadAudit
             | Operation::VerifyAudit
@@ -115,6 +131,9 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         Operation::ScheduleDeletion => Permission::Delete,
         Operation::PutGrant { .. } | Operation::WithdrawGrant { .. } => Permission::Grant,
         Operation::DestroyKey
+        | Operation::CreateCredential
+        | Operation::WithdrawCredential { .. }
+        | Operation::ReadCredentials
         | Operation::ReadGrants
         | Operation::ReadAudit
         | Operation::VerifyAudit
@@ -126,11 +145,19 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
 fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, Refusal> {
     match &attempt.operation {
         Operation::CreateKey
+        | Operation::CreateCredential
+        | Operation::ReadCredentials
         | Operation::ReadGrants
         | Operation::ReadAudit
         | Operation::VerifyAudit
         | Operation::ReadMetrics => return Ok(None),
         Operation::PutGrant { .. } if attempt.key.is_none() => return Ok(None),
+        Operation::WithdrawCredential { id } => {
+            return match view.credential(*id) {
+                Some(credential) if credential.withdrawn_at.is_none() => Ok(None),
+                _ => Err(ErrorCode::CredentialNotFound.into()),
+            };
+        }
         Operation::WithdrawGrant { id } => {
             return match view.grant(*id) {
                 Some(grant) if grant.withdrawn_at.is_none() => Ok(None),

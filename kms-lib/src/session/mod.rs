@@ -3,6 +3,7 @@
 mod audit;
 mod batch;
 mod change;
+mod credentials;
 mod crypto;
 mod describe;
 mod engine;
@@ -14,6 +15,8 @@ mod stream;
 
 pub(crate) use audit::LAST_VERIFICATION;
 pub use audit::{AuditPage, AuditQuery};
+pub(crate) use credentials::authenticate;
+pub use credentials::{CredentialDescription, NewToken};
 pub use crypto::{
     DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted, ReencryptItem, Reencrypted, SignItem, Signature,
     Verification, VerifyItem,

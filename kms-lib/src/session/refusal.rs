@@ -9,6 +9,8 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
         ErrorCode::KeyNotFound => "there is no such key",
         ErrorCode::VersionNotFound => "the key has no such version",
         ErrorCode::GrantNotFound => "there is no such grant",
+        ErrorCode::CredentialNotFound => "there is no such credential",
+        ErrorCode::NotAuthenticated => "the credential is unknown, withdrawn or expired",
         ErrorCode::NameTaken => "a key of this name exists or existed; names are never used again",
         ErrorCode::KeyDisabled => "the key is disabled; enable it first",
         ErrorCode::KeyRevoked => "the key is revoked for ever",

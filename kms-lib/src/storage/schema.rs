@@ -28,6 +28,11 @@ const MIGRATIONS: &[&[&str]] = &[&[
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         key_id {short_text} NOT NULL, allowed_ops {text} NOT NULL, conditions {text} NOT NULL,
         created_at {int} NOT NULL, withdrawn_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE TABLE credentials (
+        id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
+        secret_hash {short_blob} NOT NULL, label {text}, created_at {int} NOT NULL, expires_at {int},
+        withdrawn_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE INDEX credentials_revision ON credentials (revision)",
     "CREATE INDEX grants_revision ON grants (revision)",
     "CREATE TABLE audit_logs (
         seq {int} NOT NULL PRIMARY KEY, id {short_blob} NOT NULL, timestamp {int} NOT NULL,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
+use super::ids::CredentialId;
 use super::limits::{PRINCIPAL_BYTES, TEXT_BYTES};
 
 /// What a caller is by role.
@@ -71,6 +72,7 @@ pub struct Actor {
     role: Role,
     source_ip: Option<IpAddr>,
     request_id: Option<Arc<str>>,
+    credential: Option<CredentialId>,
 }
 
 impl Actor {
@@ -84,11 +86,11 @@ impl Actor {
         if role == Role::System {
             return Err(Error::invalid("the role system is not available to callers"));
         }
-        Ok(Self { principal: principal.into(), role, source_ip: None, request_id: None })
+        Ok(Self { principal: principal.into(), role, source_ip: None, request_id: None, credential: None })
     }
     /// The service acting for itself under one of its reserved names.
     pub(crate) fn internal(principal: &'static str) -> Self {
-        Self { principal: principal.into(), role: Role::System, source_ip: None, request_id: None }
+        Self { principal: principal.into(), role: Role::System, source_ip: None, request_id: None, credential: None }
     }
     /// The same actor, calling from this address (grant conditions look at it; records name it).
     #[must_use]
@@ -104,6 +106,16 @@ impl Actor {
         }
         self.request_id = Some(id.into());
         Ok(self)
+    }
+    /// The same actor, known by this credential: it is looked at again before anything is committed.
+    #[must_use]
+    pub fn with_credential(mut self, credential: CredentialId) -> Self {
+        self.credential = Some(credential);
+        self
+    }
+    /// The credential it is known by.
+    pub fn credential(&self) -> Option<CredentialId> {
+        self.credential
     }
     /// Who it is, in lower case.
     pub fn principal(&self) -> &str {

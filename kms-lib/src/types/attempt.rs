@@ -6,7 +6,7 @@ use super::actor::Actor;
 use super::context::Context;
 use super::error::ErrorCode;
 use super::grant::{Conditions, Permission};
-use super::ids::{GrantId, KeyId};
+use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::KeyType;
 use super::time::Timestamp;
 
@@ -94,6 +94,15 @@ pub enum Operation {
         /// Which one.
         id: GrantId,
     },
+    /// Make a credential.
+    CreateCredential,
+    /// Withdraw the credential.
+    WithdrawCredential {
+        /// Which one.
+        id: CredentialId,
+    },
+    /// Read credentials.
+    ReadCredentials,
     /// Read grants.
     ReadGrants,
     /// Read the log.

@@ -56,6 +56,12 @@ named!(
         GrantWithdraw = "GRANT_WITHDRAW",
         /// Grants were asked for. Recorded when it was refused.
         GrantRead = "GRANT_READ",
+        /// A credential was made.
+        CredentialCreate = "CREDENTIAL_CREATE",
+        /// A credential was withdrawn.
+        CredentialWithdraw = "CREDENTIAL_WITHDRAW",
+        /// Credentials were asked for. Recorded when it was refused.
+        CredentialRead = "CREDENTIAL_READ",
         /// The log was asked for. Recorded when it was refused.
         AuditRead = "AUDIT_READ",
         /// The log was verified.

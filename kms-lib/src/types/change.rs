@@ -1,5 +1,6 @@
 //! Changes: what a transition does to the rows of the store. The row as it is afterwards.
 
+use super::credential::Credential;
 use super::grant::Grant;
 use super::key::{Key, KeyVersion, Material};
 
@@ -20,4 +21,8 @@ pub enum Change {
     InsertGrant(Grant),
     /// A grant as it is afterwards.
     UpdateGrant(Grant),
+    /// A new credential.
+    InsertCredential(Credential),
+    /// A credential as it is afterwards.
+    UpdateCredential(Credential),
 }

@@ -22,6 +22,10 @@ pub enum ErrorCode {
     VersionNotFound,
     /// There is no such grant.
     GrantNotFound,
+    /// There is no such credential.
+    CredentialNotFound,
+    /// The token is malformed, unknown, withdrawn or expired.
+    NotAuthenticated,
     /// A key of this name exists, or existed: names are never used again.
     NameTaken,
     /// The state of the key forbids the operation: it is disabled.
@@ -107,6 +111,8 @@ impl ErrorCode {
             Self::KeyNotFound => "KeyNotFound",
             Self::VersionNotFound => "VersionNotFound",
             Self::GrantNotFound => "GrantNotFound",
+            Self::CredentialNotFound => "CredentialNotFound",
+            Self::NotAuthenticated => "NotAuthenticated",
             Self::NameTaken => "NameTaken",
             Self::KeyDisabled => "KeyDisabled",
             Self::KeyRevoked => "KeyRevoked",

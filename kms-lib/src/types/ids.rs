@@ -71,6 +71,10 @@ id!(
     GrantId
 );
 id!(
+    /// Identifies a credential.
+    CredentialId
+);
+id!(
     /// Identifies an audit record.
     RecordId
 );

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod audit;
 pub mod change;
 pub mod context;
+pub mod credential;
 pub mod error;
 pub mod grant;
 pub mod ids;

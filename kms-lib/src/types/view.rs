@@ -1,7 +1,8 @@
 //! What rules may look at: keys, versions and grants as of one revision.
 
+use super::credential::Credential;
 use super::grant::Grant;
-use super::ids::{GrantId, KeyId};
+use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::{Key, KeyVersion};
 
 /// Keys, versions and grants as of one revision. The catalog's image is one; while the ledger walks a batch,
@@ -19,6 +20,8 @@ pub trait View {
     fn grant(&self, id: GrantId) -> Option<&Grant>;
     /// Calls `visit` with every grant of a principal that is not withdrawn.
     fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant));
+    /// The credential with this id, withdrawn or not.
+    fn credential(&self, id: CredentialId) -> Option<&Credential>;
     /// Whether a row of this key does not match its seal: it must not be used.
     fn is_damaged(&self, key: KeyId) -> bool;
 }

@@ -68,12 +68,13 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<(Vec<Present>
         let keys = entities::keys_since(connection.as_mut(), None).await?;
         let versions = entities::versions_since(connection.as_mut(), None).await?;
         let grants = entities::grants_since(connection.as_mut(), None).await?;
+        let credentials = entities::credentials_since(connection.as_mut(), None).await?;
         let materials = entities::materials(connection.as_mut()).await?;
-        Ok::<_, crate::Error>((keys, versions, grants, materials))
+        Ok::<_, crate::Error>((keys, versions, grants, credentials, materials))
     }
     .await;
     connection.rollback().await?;
-    let (keys, versions, grants, materials) = read?;
+    let (keys, versions, grants, credentials, materials) = read?;
     let mut present = Vec::new();
     let mut faults = Vec::new();
     collect("keys", keys, |key| (key.id.to_string(), Ok(row::key(key)), key.revision), catalog, &mut present);
@@ -93,6 +94,13 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<(Vec<Present>
         &mut present,
     );
     collect("grants", grants, |grant| (grant.id.to_string(), row::grant(grant), grant.revision), catalog, &mut present);
+    collect(
+        "credentials",
+        credentials,
+        |credential| (credential.id.to_string(), Ok(row::credential(credential)), credential.revision),
+        catalog,
+        &mut present,
+    );
     for (id, material, public_key) in materials {
         if let Some((expected, expected_public, revision)) = digests.get(&id)
             && (*expected != material || *expected_public != public_key)

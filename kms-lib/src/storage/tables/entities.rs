@@ -3,9 +3,10 @@
 use crate::storage::{Connection, Row, Value, corrupt};
 use crate::types::actor::Role;
 use crate::types::change::Change;
+use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
-use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
 use crate::types::key::{
     AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, KeyVersion, Material, Origin, VersionState,
 };
@@ -16,6 +17,9 @@ const KEY: &str = "name, type, purpose, state, disabled_reason, state_before_del
 const VERSION: &str = "key_id, version, state, not_before, not_after, grace_period_days, created_at, origin, \
                        root_generation, material_digest, public_key_digest, revision, seal, id";
 const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at, revision, seal, id";
+
+const CREDENTIAL: &str =
+    "principal, role, secret_hash, label, created_at, expires_at, withdrawn_at, revision, seal, id";
 
 /// Writes one row. `seal` is that of the row afterwards.
 pub async fn write(connection: &mut dyn Connection, change: Change, seal: [u8; 32]) -> Result<()> {
@@ -44,6 +48,12 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seal: [u8; 3
         }
         Change::InsertGrant(grant) => insert(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
         Change::UpdateGrant(grant) => update(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
+        Change::InsertCredential(c) => {
+            insert(connection, "credentials", CREDENTIAL, credential_values(&c, seal)).await?
+        }
+        Change::UpdateCredential(c) => {
+            update(connection, "credentials", CREDENTIAL, credential_values(&c, seal)).await?
+        }
     };
     if changed == 1 { Ok(()) } else { Err(corrupt("a row to be changed is not in the store")) }
 }
@@ -116,6 +126,21 @@ fn grant_values(grant: &Grant, seal: [u8; 32]) -> Result<Vec<Value>> {
     ])
 }
 
+fn credential_values(credential: &Credential, seal: [u8; 32]) -> Vec<Value> {
+    vec![
+        credential.principal.as_str().into(),
+        credential.role.as_str().into(),
+        (&credential.secret_hash).into(),
+        credential.label.clone().into(),
+        credential.created_at.into(),
+        credential.expires_at.into(),
+        credential.withdrawn_at.into(),
+        credential.revision.into(),
+        (&seal).into(),
+        credential.id.as_bytes().into(),
+    ]
+}
+
 /// A row as it is stored, or why it cannot be read; with its seal.
 pub struct Sealed<T> {
     /// The row's own id, if that much can be read.
@@ -142,6 +167,15 @@ pub async fn versions_since(connection: &mut dyn Connection, revision: Option<u6
 /// Grants that changed after a revision.
 pub async fn grants_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Grant>>> {
     since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 9, 8, read_grant).await
+}
+
+/// Credentials that changed after a revision.
+pub async fn credentials_since(
+    connection: &mut dyn Connection,
+    revision: Option<u64>,
+) -> Result<Vec<Sealed<Credential>>> {
+    let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE revision > ?");
+    since(connection, &sql, revision, 9, 8, read_credential).await
 }
 
 async fn since<T: Send>(
@@ -223,6 +257,20 @@ fn read_version(row: &dyn Row) -> Result<KeyVersion> {
         public_key_digest: row.hash_opt(10)?,
         revision: row.unsigned(11)?,
         id: VersionId::from_slice(row.blob(13)?)?,
+    })
+}
+
+fn read_credential(row: &dyn Row) -> Result<Credential> {
+    Ok(Credential {
+        principal: row.text(0)?.to_owned(),
+        role: Role::parse(row.text(1)?)?,
+        secret_hash: row.hash(2)?,
+        label: row.text_opt(3)?.map(str::to_owned),
+        created_at: row.time(4)?,
+        expires_at: row.time_opt(5)?,
+        withdrawn_at: row.time_opt(6)?,
+        revision: row.unsigned(7)?,
+        id: CredentialId::from_slice(row.blob(9)?)?,
     })
 }
 

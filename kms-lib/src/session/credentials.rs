@@ -1,0 +1,193 @@
+//! Tokens: making, listing and withdrawing credentials, and recognising who shows one.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::change::Intent;
+use super::refusal::refusal;
+use super::{Session, Shared};
+use crate::keys::{Command, NewCredential};
+use crate::ledger::Details;
+use crate::types::actor::{Actor, Role};
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
+use crate::types::credential::Credential;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::CredentialId;
+use crate::types::limits::{PAGE_LIMIT, TEXT_BYTES};
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// What tokens begin with, so that scanners for leaked secrets find them.
+const PREFIX: &str = "kms_";
+/// Bytes of a token's secret.
+const SECRET: usize = 32;
+/// A token has prefix, 16 bytes of id and 32 of secret, in base64url without padding: 4 + 64.
+const TOKEN: usize = 68;
+
+/// A credential as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialDescription {
+    /// Identifies the credential.
+    pub id: CredentialId,
+    /// Who shows it is this principal.
+    pub principal: String,
+    /// In this role.
+    pub role: Role,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it is not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A new credential with its token, which is shown this once.
+pub struct NewToken {
+    /// What its owner shows: keep it like a password.
+    pub token: Zeroizing<String>,
+    /// The credential.
+    pub credential: CredentialDescription,
+}
+
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken").field("credential", &self.credential).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Makes a token for a principal in a role. Only its hash is stored: what is not kept now is gone. For admins.
+    pub async fn create_token(
+        &self,
+        principal: &str,
+        role: Role,
+        label: Option<&str>,
+        expires_at: Option<Timestamp>,
+    ) -> Result<NewToken> {
+        // The same rules as for every actor: reserved principals cannot be had from a token.
+        let actor = Actor::new(principal, role)?;
+        if label
+            .is_some_and(|label| label.is_empty() || label.len() > TEXT_BYTES || label.chars().any(char::is_control))
+        {
+            return Err(Error::invalid("a label has 1 to 256 printable bytes"));
+        }
+        if expires_at.is_some_and(|end| end <= self.shared.clock.now()) {
+            return Err(Error::invalid("the token would have expired already"));
+        }
+        let id = CredentialId::random();
+        let mut secret = Zeroizing::new([0; SECRET]);
+        self.shared.provider.random(secret.as_mut_slice())?;
+        let new = NewCredential {
+            id,
+            principal: actor.principal().to_owned(),
+            role,
+            secret_hash: Sha256::digest(secret.as_slice()).into(),
+            label: label.map(str::to_owned),
+            expires_at,
+        };
+        let mut details = Details::default();
+        details
+            .text("credentialId", &id.to_string())
+            .text("principal", actor.principal())
+            .text("credentialRole", role.as_str());
+        if let Some(end) = expires_at {
+            details.text("expiresAt", &end.to_string());
+        }
+        let intent = Intent {
+            action: Action::CredentialCreate,
+            attempt: self.attempt(Operation::CreateCredential, None),
+            version: None,
+            details,
+        };
+        self.change(intent, Command::CreateCredential(Box::new(new))).await?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(16 + SECRET));
+        bytes.extend_from_slice(id.as_bytes());
+        bytes.extend_from_slice(secret.as_slice());
+        let mut token = Zeroizing::new(String::with_capacity(TOKEN));
+        token.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut token);
+        let image = self.shared.catalog.image();
+        let credential = image.credential(id).ok_or_else(|| refusal(ErrorCode::CredentialNotFound))?;
+        Ok(NewToken { token, credential: description(credential) })
+    }
+
+    /// Withdraws a credential: from now on, no operation of who shows it succeeds. For admins.
+    pub async fn withdraw_credential(&self, id: CredentialId) -> Result<()> {
+        let mut details = Details::default();
+        details.text("credentialId", &id.to_string());
+        let intent = Intent {
+            action: Action::CredentialWithdraw,
+            attempt: self.attempt(Operation::WithdrawCredential { id }, None),
+            version: None,
+            details,
+        };
+        self.change(intent, Command::WithdrawCredential(id)).await.map(drop)
+    }
+
+    /// The credentials that are not withdrawn, by id, from the one after `cursor` on: at most 1,000.
+    pub async fn list_credentials(
+        &self,
+        limit: usize,
+        cursor: Option<CredentialId>,
+    ) -> Result<Vec<CredentialDescription>> {
+        if limit == 0 || limit > PAGE_LIMIT {
+            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
+        }
+        self.permit_reading(Action::CredentialRead, Operation::ReadCredentials, None).await?;
+        let image = self.shared.catalog.image();
+        let mut credentials: Vec<&Credential> = image
+            .credentials()
+            .filter(|credential| {
+                credential.withdrawn_at.is_none() && cursor.is_none_or(|cursor| credential.id > cursor)
+            })
+            .collect();
+        credentials.sort_unstable_by_key(|credential| credential.id);
+        Ok(credentials.into_iter().take(limit).map(description).collect())
+    }
+}
+
+/// Who shows this token.
+pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Actor> {
+    let refused = || refusal(ErrorCode::NotAuthenticated);
+    if token.len() != TOKEN {
+        return Err(refused());
+    }
+    let encoded = token.strip_prefix(PREFIX).ok_or_else(refused)?;
+    let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| refused())?);
+    let (id, secret) = bytes.split_first_chunk::<16>().ok_or_else(refused)?;
+    let id = CredentialId::from_bytes(*id);
+    let known = shared.catalog.image().credential(id).is_some();
+    if !known {
+        // Made by another process a moment ago, perhaps.
+        shared.catalog.ensure_fresh().await?;
+    }
+    let image = shared.catalog.image();
+    let credential = image.credential(id).ok_or_else(refused)?;
+    let hash: [u8; 32] = Sha256::digest(secret).into();
+    let good = bool::from(hash.ct_eq(&credential.secret_hash))
+        && credential.withdrawn_at.is_none()
+        && credential.expires_at.is_none_or(|end| shared.clock.now() < end);
+    if !good {
+        return Err(refused());
+    }
+    Ok(Actor::new(&credential.principal, credential.role)?.with_credential(id))
+}
+
+fn description(credential: &Credential) -> CredentialDescription {
+    CredentialDescription {
+        id: credential.id,
+        principal: credential.principal.clone(),
+        role: credential.role,
+        label: credential.label.clone(),
+        created_at: credential.created_at,
+        expires_at: credential.expires_at,
+    }
+}

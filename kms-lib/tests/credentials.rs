@@ -1,0 +1,114 @@
+//! Tokens: who has one is known by it, until it is withdrawn or expires, and only its hash is stored.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kms_lib::{Actor, Clock, Config, Context, CreateKey, ErrorCode, Kms, Role, Timestamp};
+
+#[tokio::test]
+async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let days = Arc::new(AtomicU32::new(0));
+    let clock = Clock::new({
+        let days = Arc::clone(&days);
+        move || Timestamp::now().plus_days(days.load(Ordering::SeqCst))
+    });
+    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]).clock(clock);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let admin = kms.session(Actor::new("root", Role::Admin).unwrap());
+    admin.create_key(CreateKey::aes("k")).await.unwrap();
+    let expires = Timestamp::now().plus_days(10);
+    let made = admin.create_token("Operator", Role::Admin, Some("night shift"), Some(expires)).await.unwrap();
+    let actor = kms.authenticate(&made.token).await.unwrap();
+    assert_eq!((actor.principal(), actor.role()), ("operator", Role::Admin));
+    let operator = kms.session(actor.clone());
+    let sealed = operator.encrypt("k", b"x", &Context::new()).await.unwrap();
+
+    // Another process knows it at once.
+    let other = Kms::open(config.clone()).await.unwrap();
+    let second = admin.create_token("second", Role::Auditor, None, None).await.unwrap();
+    assert_eq!(other.authenticate(&second.token).await.unwrap().role(), Role::Auditor);
+
+    // Withdrawn in one process: refused in the other too, also for an actor who was recognised before.
+    other.session(Actor::new("root", Role::Admin).unwrap()).withdraw_credential(made.credential.id).await.unwrap();
+    let error = operator.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotAuthenticated);
+    let error = operator.get_key("k").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotAuthenticated);
+    assert_eq!(kms.authenticate(&made.token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    let error = admin.withdraw_credential(made.credential.id).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CredentialNotFound);
+    let listed = admin.list_credentials(10, None).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].principal, "second");
+
+    // Expiry.
+    let third = admin.create_token("third", Role::Admin, None, Some(expires)).await.unwrap();
+    let third_actor = kms.authenticate(&third.token).await.unwrap();
+    days.store(11, Ordering::SeqCst);
+    assert_eq!(kms.authenticate(&third.token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    let error = kms.session(third_actor).encrypt("k", b"x", &Context::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotAuthenticated);
+
+    // The token is nowhere in the store.
+    assert!(admin.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let secret = &made.token.as_bytes()[26..];
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret));
+    }
+    assert!(!format!("{made:?}").contains(made.token.as_str()));
+}
+
+#[tokio::test]
+async fn what_is_no_token_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let admin = kms.session(Actor::new("root", Role::Admin).unwrap());
+    let made = admin.create_token("app", Role::App, None, None).await.unwrap();
+    let token = made.token.as_str();
+    let mut bad: Vec<String> =
+        ["", "kms_", "Bearer x", "kms_\0", &"x".repeat(100_000), &token[1..], &token[..67]].map(str::to_owned).to_vec();
+    bad.push(format!("{token}A"));
+    bad.push(format!("KMS_{}", &token[4..]));
+    for at in 4..token.len() {
+        let mut altered = token.as_bytes().to_vec();
+        altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+        bad.push(String::from_utf8(altered).unwrap());
+    }
+    for text in bad {
+        assert_eq!(kms.authenticate(&text).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    }
+    for reserved in ["scheduler", "system", "anonymous", "", "a\0b"] {
+        let error = admin.create_token(reserved, Role::Admin, None, None).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+    }
+    let past = Some(Timestamp::from_micros(1));
+    assert!(admin.create_token("app", Role::App, None, past).await.is_err());
+    assert!(admin.create_token("app", Role::App, Some("a\nb"), None).await.is_err());
+    // Only admins make tokens; auditors see them.
+    let app = kms.session(kms.authenticate(token).await.unwrap());
+    assert_eq!(app.create_token("x", Role::Admin, None, None).await.unwrap_err().code(), ErrorCode::AccessDenied);
+    let auditor = kms.session(Actor::new("eve", Role::Auditor).unwrap());
+    assert_eq!(auditor.list_credentials(10, None).await.unwrap().len(), 1);
+    assert_eq!(auditor.withdraw_credential(made.credential.id).await.unwrap_err().code(), ErrorCode::AccessDenied);
+    kms.close().await.unwrap();
+
+    // A credential raised to admin in the database is not accepted.
+    let url = format!("sqlite:{}", file.display());
+    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    sqlx::query("UPDATE credentials SET role = 'admin'").execute(&mut raw).await.unwrap();
+    sqlx::Connection::close(raw).await.unwrap();
+    let kms = Kms::open(config).await.unwrap();
+    assert_eq!(kms.authenticate(token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    let report = kms.session(Actor::new("root", Role::Admin).unwrap()).verify_audit().await.unwrap();
+    assert!(!report.ok && report.faults[0].to_string().contains("credentials"), "{:?}", report.faults);
+    kms.close().await.unwrap();
+}
