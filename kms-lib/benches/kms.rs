@@ -1,0 +1,364 @@
+//! What the service costs, each beside its limit measured in the same run: `cargo bench -p kms-lib`, or with
+//! `-- --quick` a tenth of it. Machines are noisy; only the ratios mean something.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use futures_util::TryStreamExt;
+use kms_lib::crypto::provider::SignatureAlgorithm::RsaPkcs1Sha256;
+use kms_lib::scheduler::SchedulerConfig;
+use kms_lib::session::EncryptItem;
+use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, Kms, Role, Session};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection, Executor, Row, SqliteConnection};
+
+const ROUNDS: usize = 5;
+
+#[tokio::main]
+async fn main() {
+    let quick = std::env::args().any(|arg| arg == "--quick");
+    let scale = if quick { 10 } else { 1 };
+    println!("{:<44} {:>14} {:>14} {:>7}  aim", "operation", "ours", "limit", "ratio");
+    let folder = tempfile::tempdir().unwrap();
+    queued(folder.path(), scale).await;
+    durable(folder.path(), scale).await;
+    signing(folder.path(), scale).await;
+    million(folder.path(), 1_000_000 / scale).await;
+}
+
+fn report(name: &str, ours: f64, limit: f64, unit: &str, aim: &str) {
+    println!("{name:<44} {:>14} {:>14} {:>6.2}x  {aim}", format(ours, unit), format(limit, unit), ours / limit);
+}
+
+fn format(value: f64, unit: &str) -> String {
+    if value >= 1_000.0 { format!("{:.0} {unit}", value.round()) } else { format!("{value:.2} {unit}") }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+async fn open(file: &Path, ack: AuditAck) -> (Kms, Session) {
+    let config = Config::new(format!("sqlite:{}", file.display()))
+        .root_key_bytes([7; 32])
+        .audit_ack(ack)
+        .limits(65_536, 1 << 30)
+        .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() });
+    let kms = Kms::open(config).await.unwrap();
+    let session = kms.session(Actor::new("bench", Role::Admin).unwrap());
+    session.create_key(CreateKey::aes("aes")).await.unwrap();
+    session.create_key(CreateKey::rsa_signing("rsa")).await.unwrap();
+    (kms, session)
+}
+
+/// Microseconds an operation takes in a burst that fits the queue, beside the bare cipher.
+async fn queued(folder: &Path, scale: usize) {
+    let (kms, session) = open(&folder.join("queued.db"), AuditAck::Queued).await;
+    let bare = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[1; 32]).unwrap());
+    let random = SystemRandom::new();
+    let none = Context::new();
+    for (size, count) in [(256, 10_000), (1_024, 10_000), (65_536, 1_000)] {
+        let plaintext = vec![0x5a; size];
+        let count = count / scale;
+        let (mut encrypt, mut decrypt, mut seal, mut unseal) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let mut last = Vec::new();
+            for _ in 0..count {
+                last = session.encrypt("aes", &plaintext, &none).await.unwrap().ciphertext;
+            }
+            encrypt.push(micros(begun, count));
+            drain(&session).await;
+
+            let begun = Instant::now();
+            let mut sealed = Vec::new();
+            let mut nonce = [0; 12];
+            for _ in 0..count {
+                random.fill(&mut nonce).unwrap();
+                sealed = Vec::with_capacity(size + 16);
+                sealed.extend_from_slice(&plaintext);
+                bare.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed).unwrap();
+                black_box(&sealed);
+            }
+            seal.push(micros(begun, count));
+
+            let begun = Instant::now();
+            for _ in 0..count {
+                black_box(session.decrypt(&last, &none).await.unwrap());
+            }
+            decrypt.push(micros(begun, count));
+            drain(&session).await;
+
+            let begun = Instant::now();
+            for _ in 0..count {
+                let mut copy = sealed.clone();
+                bare.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut copy).unwrap();
+                black_box(&copy);
+            }
+            unseal.push(micros(begun, count));
+        }
+        let aim = if size == 256 { "3 us" } else { "" };
+        report(&format!("queued encrypt {size} B, 1 task"), median(encrypt), median(seal), "us", aim);
+        report(&format!("queued decrypt {size} B, 1 task"), median(decrypt), median(unseal), "us", "");
+    }
+    kms.close().await.unwrap();
+}
+
+/// Waits until what was released is written: a change stands behind it.
+async fn drain(session: &Session) {
+    let update = kms_lib::UpdateKey { rotation_period_days: Some(Some(90)), ..Default::default() };
+    session.update_key("rsa", update).await.unwrap();
+}
+
+fn micros(begun: Instant, count: usize) -> f64 {
+    begun.elapsed().as_secs_f64() * 1e6 / count as f64
+}
+
+/// Durable operations a second, beside the same rows inserted bare.
+async fn durable(folder: &Path, scale: usize) {
+    let file = folder.join("durable.db");
+    let (kms, session) = open(&file, AuditAck::Durable).await;
+    let plaintext = vec![0x5a; 256];
+    let (mut one, mut many, mut batch) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare_one, mut bare_64, mut bare_256) = (Vec::new(), Vec::new(), Vec::new());
+    let items: Vec<EncryptItem<'_>> =
+        (0..100).map(|_| EncryptItem { key: "aes".into(), plaintext: &plaintext, context: Context::new() }).collect();
+    encrypt_by(&session, 64, 2_000, &plaintext).await;
+    let rows = sample(&file).await;
+    for round in 0..ROUNDS {
+        one.push(encrypt_by(&session, 1, 2_000 / scale, &plaintext).await);
+        bare_one.push(insert_bare(&folder.join(format!("bare-1-{round}.db")), &rows, 1, 2_000 / scale).await);
+        many.push(encrypt_by(&session, 64, 60_000 / scale, &plaintext).await);
+        bare_64.push(insert_bare(&folder.join(format!("bare-64-{round}.db")), &rows, 64, 60_000 / scale).await);
+        bare_256.push(insert_bare(&folder.join(format!("bare-256-{round}.db")), &rows, 256, 60_000 / scale).await);
+        let begun = Instant::now();
+        let calls = 200 / scale;
+        for _ in 0..calls {
+            assert!(session.encrypt_batch(&items).await.unwrap().iter().all(Result::is_ok));
+        }
+        batch.push((calls * items.len()) as f64 / begun.elapsed().as_secs_f64());
+    }
+    let many = median(many);
+    report("durable encrypt 256 B, 1 task", median(one), median(bare_one), "/s", "");
+    report("durable encrypt, 64 tasks (rows by 64)", many, median(bare_64), "/s", "0.50x");
+    report("durable encrypt, 64 tasks (rows by 256)", many, median(bare_256), "/s", "");
+    report("durable encrypt, batches of 100, items", median(batch), many, "/s", "");
+    let verified = session.verify_audit().await.unwrap();
+    assert!(verified.ok);
+    kms.close().await.unwrap();
+}
+
+async fn encrypt_by(session: &Session, tasks: usize, count: usize, plaintext: &[u8]) -> f64 {
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (session, plaintext) = (session.clone(), plaintext.to_vec());
+            let count = count / tasks;
+            tokio::spawn(async move {
+                let none = Context::new();
+                for _ in 0..count {
+                    session.encrypt("aes", &plaintext, &none).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    count as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// Values of one record.
+type Sample = Vec<Option<Value>>;
+
+#[derive(Clone)]
+enum Value {
+    Int(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
+                       prev_hash, hash, format";
+
+async fn raw(file: &Path, create: bool) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(create)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("secure_delete", "ON");
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+/// Real records, to be inserted bare.
+async fn sample(file: &Path) -> Vec<Sample> {
+    let mut connection = raw(file, false).await;
+    let sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE action = 'ENCRYPT' LIMIT 1000");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+    rows.iter()
+        .map(|row| {
+            (0..14)
+                .map(|column| match column {
+                    0 | 2 | 9 | 13 => row.get::<Option<i64>, _>(column).map(Value::Int),
+                    1 | 8 | 11 | 12 => row.get::<Option<Vec<u8>>, _>(column).map(Value::Blob),
+                    _ => row.get::<Option<String>, _>(column).map(Value::Text),
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Rows a second of a bare client that inserts the same rows into the same table with the same indexes.
+async fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -> f64 {
+    let mut connection = raw(file, true).await;
+    connection
+        .execute(
+            "CREATE TABLE audit_logs (seq INTEGER NOT NULL PRIMARY KEY, id BLOB NOT NULL, timestamp INTEGER NOT NULL,
+             actor TEXT NOT NULL, role TEXT NOT NULL, action TEXT NOT NULL, status TEXT NOT NULL, request_id TEXT,
+             key_id BLOB, key_version INTEGER, details TEXT, prev_hash BLOB NOT NULL, hash BLOB NOT NULL,
+             format INTEGER NOT NULL);
+             CREATE INDEX audit_logs_key ON audit_logs (key_id, seq);
+             CREATE INDEX audit_logs_actor ON audit_logs (actor, seq)",
+        )
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    let mut seq = 0i64;
+    while seq < count as i64 {
+        connection.execute("BEGIN IMMEDIATE").await.unwrap();
+        for _ in 0..transaction.div_ceil(64) {
+            let by = transaction.min(64);
+            let one = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+            let sql = format!("INSERT INTO audit_logs ({COLUMNS}) VALUES {one}{}", format!(", {one}").repeat(by - 1));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for _ in 0..by {
+                seq += 1;
+                let row = &rows[usize::try_from(seq).unwrap() % rows.len()];
+                query = query.bind(seq);
+                for value in &row[1..] {
+                    query = match value.clone() {
+                        None => query.bind(None::<i64>),
+                        Some(Value::Int(n)) => query.bind(n),
+                        Some(Value::Text(text)) => query.bind(text),
+                        Some(Value::Blob(bytes)) => query.bind(bytes),
+                    };
+                }
+            }
+            query.execute(&mut connection).await.unwrap();
+        }
+        connection.execute("COMMIT").await.unwrap();
+    }
+    let rate = seq as f64 / begun.elapsed().as_secs_f64();
+    connection.close().await.unwrap();
+    std::fs::remove_file(file).unwrap();
+    rate
+}
+
+/// RSA-2048 signatures a second, beside bare ones on one thread and on all.
+async fn signing(folder: &Path, scale: usize) {
+    let (kms, session) = open(&folder.join("signing.db"), AuditAck::Durable).await;
+    let bare = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    assert!(!bare.public_key().as_ref().is_empty());
+    let count = 2_000 / scale;
+    let (mut one, mut eight, mut limit) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        for (tasks, rates) in [(1, &mut one), (8, &mut eight)] {
+            let begun = Instant::now();
+            let running: Vec<_> = (0..tasks)
+                .map(|_| {
+                    let session = session.clone();
+                    tokio::spawn(async move {
+                        for _ in 0..count / tasks {
+                            session.sign("rsa", b"payload", RsaPkcs1Sha256).await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for task in running {
+                task.await.unwrap();
+            }
+            rates.push(count as f64 / begun.elapsed().as_secs_f64());
+        }
+        let random = SystemRandom::new();
+        let mut signature = vec![0; bare.public_modulus_len()];
+        let begun = Instant::now();
+        for _ in 0..count {
+            bare.sign(&RSA_PKCS1_SHA256, &random, b"payload", &mut signature).unwrap();
+        }
+        limit.push(count as f64 / begun.elapsed().as_secs_f64());
+    }
+    let limit = median(limit);
+    report("durable sign RSA-2048, 1 task", median(one), limit, "/s", "");
+    report("durable sign RSA-2048, 8 tasks (limit: 1 core)", median(eight), limit, "/s", "");
+    kms.close().await.unwrap();
+}
+
+/// A long log: verifying it beside a bare scan of its rows, and metrics beside those of a short one.
+async fn million(folder: &Path, records: usize) {
+    let file = folder.join("million.db");
+    let (kms, session) = open(&file, AuditAck::Queued).await;
+    let mut short = Vec::new();
+    for _ in 0..ROUNDS * 20 {
+        let begun = Instant::now();
+        black_box(session.metrics().await.unwrap());
+        short.push(micros(begun, 1));
+    }
+    let built = encrypt_by(&session, 64, records, &[0x5a; 16]).await;
+    drain(&session).await;
+    println!("{:<44} {:>14}", format!("building a log of {records} records"), format(built, "/s"));
+    let (mut verify, mut scan) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let report = session.verify_audit().await.unwrap();
+        assert!(report.ok, "{:?}", report.faults);
+        verify.push(report.size as f64 / begun.elapsed().as_secs_f64());
+        scan.push(scan_bare(&file).await);
+    }
+    report("verify a long log, records", median(verify), median(scan), "/s", "0.50x");
+    let mut long = Vec::new();
+    for _ in 0..ROUNDS * 20 {
+        let begun = Instant::now();
+        black_box(session.metrics().await.unwrap());
+        long.push(micros(begun, 1));
+    }
+    report("metrics with a long log (limit: a short one)", median(long), median(short), "us", "1x");
+    let begun = Instant::now();
+    let incremental = session.verify_audit_incrementally().await.unwrap();
+    assert!(incremental.ok && incremental.from > 0);
+    println!("{:<44} {:>14}", "incremental verification", format(millis(begun.elapsed()), "ms"));
+    kms.close().await.unwrap();
+}
+
+fn millis(elapsed: Duration) -> f64 {
+    elapsed.as_secs_f64() * 1e3
+}
+
+async fn scan_bare(file: &Path) -> f64 {
+    let mut connection = raw(file, false).await;
+    let sql = format!("SELECT {COLUMNS} FROM audit_logs ORDER BY seq");
+    let begun = Instant::now();
+    let mut count = 0u64;
+    let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch(&mut connection);
+    while let Some(row) = rows.try_next().await.unwrap() {
+        for column in 0..14 {
+            match column {
+                0 | 2 | 9 | 13 => drop(black_box(row.get::<Option<i64>, _>(column))),
+                1 | 8 | 11 | 12 => drop(black_box(row.get::<Option<Vec<u8>>, _>(column))),
+                _ => drop(black_box(row.get::<Option<String>, _>(column))),
+            }
+        }
+        count += 1;
+    }
+    drop(rows);
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    connection.close().await.unwrap();
+    rate
+}
