@@ -1,5 +1,5 @@
 //! What the service costs, each beside its limit measured in the same run: `cargo bench -p kms-lib`, or with
-//! `-- --quick` a tenth of it. Machines are noisy; only the ratios mean something.
+//! `-- --quick` a tenth of it, or with `-- durable` (queued, signing, million) a part. Machines are noisy; only the ratios mean something.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -26,10 +26,20 @@ async fn main() {
     let scale = if quick { 10 } else { 1 };
     println!("{:<44} {:>14} {:>14} {:>7}  aim", "operation", "ours", "limit", "ratio");
     let folder = tempfile::tempdir().unwrap();
-    queued(folder.path(), scale).await;
-    durable(folder.path(), scale).await;
-    signing(folder.path(), scale).await;
-    million(folder.path(), 1_000_000 / scale).await;
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
+    if wanted("queued") {
+        queued(folder.path(), scale).await;
+    }
+    if wanted("durable") {
+        durable(folder.path(), scale).await;
+    }
+    if wanted("signing") {
+        signing(folder.path(), scale).await;
+    }
+    if wanted("million") {
+        million(folder.path(), 1_000_000 / scale).await;
+    }
 }
 
 fn report(name: &str, ours: f64, limit: f64, unit: &str, aim: &str) {

@@ -16,6 +16,8 @@ const BATCH: usize = 1_024;
 /// Most bytes of records in one batch, about.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// So many turns of the other tasks without a new submission end the gathering of a batch.
+const IDLE_TURNS: usize = 8;
 /// How long rotations wait at most for what earlier ones superseded.
 const HOLD: Duration = Duration::from_millis(50);
 
@@ -153,8 +155,12 @@ impl Queue {
     }
 
     /// Waits for submissions and takes a batch. None when the queue is closed and empty.
-    pub async fn take(&self) -> Option<Vec<Submission>> {
+    ///
+    /// Callers who were just answered come back at once. To commit for the first of them alone would make the others
+    /// wait for a commit of their own: while fewer wait than the `last` batch had, the other tasks get some turns.
+    pub async fn take(&self, last: usize) -> Option<Vec<Submission>> {
         loop {
+            self.gather(last).await;
             let holding = {
                 let mut lanes = self.lanes();
                 let batch = lanes.take();
@@ -172,6 +178,17 @@ impl Queue {
             } else {
                 self.ready.notified().await;
             }
+        }
+    }
+
+    async fn gather(&self, last: usize) {
+        let mut waiting = self.len();
+        let mut idle = 0;
+        while 0 < waiting && waiting < last && idle < IDLE_TURNS {
+            tokio::task::yield_now().await;
+            let now = self.len();
+            idle = if now == waiting { idle + 1 } else { 0 };
+            waiting = now;
         }
     }
 

@@ -55,7 +55,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the queue is closed and empty.
     pub async fn run(mut self) {
-        while let Some(batch) = self.queue.take().await {
+        let mut last = 0;
+        while let Some(batch) = self.queue.take(last).await {
+            last = batch.len();
             // Released results must reach the log: their callers are gone and cannot be told otherwise.
             let (released, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|s| s.released_at.is_some());
             if released.is_empty() {

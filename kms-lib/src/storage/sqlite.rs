@@ -57,8 +57,10 @@ impl SqliteStore {
     async fn connect(&self) -> Result<SqliteConnection> {
         // Opening sets WAL and therefore locks; another process doing the same must not make it fail.
         let deadline = Instant::now() + WRITE_WAIT;
+        // Writers poll for the lock themselves.
+        let options = self.options.clone().busy_timeout(Duration::ZERO);
         loop {
-            match SqliteConnection::connect_with(&self.options).await {
+            match SqliteConnection::connect_with(&options).await {
                 Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(WRITE_POLL).await,
                 other => return other.map_err(|e| store_error(&e)),
             }
@@ -139,8 +141,6 @@ impl Connection for Writer {
     }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            // Polled here, with SQLite's own waiting as the fallback at the deadline.
-            execute(&mut self.0, "PRAGMA busy_timeout = 0".into(), vec![]).await?;
             let deadline = Instant::now() + WRITE_WAIT;
             loop {
                 match sqlx::query("BEGIN IMMEDIATE").execute(&mut self.0).await {
