@@ -13,7 +13,7 @@ mod tests;
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::{Debt, Lane, Limits};
 pub use signer::Signer;
-pub use submission::{Admission, Draft, Entry, Outcome, Rendered, Submission, Use, Verdict};
+pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Rendered, Submission, Use, Verdict};
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +75,7 @@ impl Ledger {
     /// Starts the ledger's task on the present runtime.
     pub fn start(parts: Parts) -> Self {
         let queue = Arc::new(Queue::new(parts.limits));
+        queue.set_revision(parts.head.revision);
         let writer = Writer {
             store: parts.store,
             catalog: parts.catalog,

@@ -52,6 +52,8 @@ struct Lanes {
     closed: bool,
     /// Changes queued or being committed.
     changing: usize,
+    /// The revision of the last committed change: what was decided at an older one is not released.
+    revision: u64,
     /// Set while released results cannot be written: nothing more is released then.
     held: bool,
     /// Submissions that were superseded and are being done again.
@@ -134,8 +136,11 @@ impl Queue {
             return Err(closed());
         }
         // A full lane of released results holds its next callers back until theirs are written.
-        let released =
-            release.is_some() && lanes.changing == 0 && !lanes.held && lanes.released.len() < self.releasable;
+        let released = release.is_some_and(|now| submission.holds_at(now))
+            && submission.decided_at == lanes.revision
+            && lanes.changing == 0
+            && !lanes.held
+            && lanes.released.len() < self.releasable;
         if released {
             submission.released_at = release;
             lanes.released.push_back(submission);
@@ -202,6 +207,11 @@ impl Queue {
     pub fn changed(&self, count: usize) {
         let mut lanes = self.lanes();
         lanes.changing = lanes.changing.saturating_sub(count);
+    }
+
+    /// Says which revision the last committed change has.
+    pub fn set_revision(&self, revision: u64) {
+        self.lanes().revision = revision;
     }
 
     /// Says whether results may be released before their commit.

@@ -87,6 +87,17 @@ pub enum Verdict {
     Denied(ErrorCode),
 }
 
+/// A request that is to have its effect once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The caller's key for the request.
+    pub key: String,
+    /// SHA-256 of what is asked.
+    pub request_digest: [u8; 32],
+    /// What the answer is about: the id of a key, a grant or a credential.
+    pub subject: [u8; 16],
+}
+
 /// Use of a version, to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
@@ -113,6 +124,8 @@ pub struct Entry {
     pub uses: Vec<Use>,
     /// Operations it stands for: succeeded and failed ones. One of them is 1 unless it is for a batch.
     pub tally: (u64, u64),
+    /// What is kept so that the same request changes nothing a second time.
+    pub idempotency: Option<Box<Idempotency>>,
     /// Small values that are kept with it, by name.
     pub remember: Vec<(&'static str, String)>,
 }
@@ -144,6 +157,16 @@ pub struct Submission {
     pub admission: Arc<Admission>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Outcome>,
+}
+
+impl Submission {
+    /// Whether no window that its decisions relied on has ended.
+    pub(super) fn holds_at(&self, now: Timestamp) -> bool {
+        self.entries.iter().all(|entry| match entry.verdict {
+            Verdict::Allowed { valid_until } => valid_until.is_none_or(|end| now < end),
+            Verdict::Failed(_) | Verdict::Denied(_) => true,
+        })
+    }
 }
 
 /// What the ledger answers.

@@ -9,6 +9,7 @@ use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, change_row};
 use crate::envelope::row;
 use crate::policy;
+use crate::storage::tables::idempotency::KeptRequest;
 use crate::types::attempt::Decision;
 use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
 use crate::types::change::Change;
@@ -26,6 +27,8 @@ pub(super) struct Plan {
     pub counts: BTreeMap<(i64, &'static str, &'static str), u64>,
     /// Small values to be kept, by name.
     pub remember: Vec<(&'static str, String)>,
+    /// Requests that have had their effect.
+    pub kept_requests: Vec<KeptRequest>,
     /// One for each submission.
     pub outcomes: Vec<Outcome>,
     /// The head afterwards, not signed yet.
@@ -61,6 +64,7 @@ pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> 
             uses: BTreeMap::new(),
             counts: BTreeMap::new(),
             remember: Vec::new(),
+            kept_requests: Vec::new(),
             outcomes: Vec::with_capacity(batch.len()),
             head: place.head.clone(),
         },
@@ -122,11 +126,7 @@ impl Walk<'_> {
         if submission.released_at.is_some() {
             return Fate::Commit(Vec::new());
         }
-        let is_void = |entry: &Entry| match entry.verdict {
-            Verdict::Allowed { valid_until } => valid_until.is_some_and(|end| now >= end),
-            _ => false,
-        };
-        if revision == submission.decided_at && !submission.entries.iter().any(is_void) {
+        if revision == submission.decided_at && submission.holds_at(now) {
             return Fate::Commit(Vec::new());
         }
         self.decide_again(submission, now, revision)
@@ -185,6 +185,16 @@ impl Walk<'_> {
                     }
                     receipts.push(self.record(entry, entry.status(), time));
                     self.plan.remember.extend(entry.remember.iter().cloned());
+                    if let (Some(kept), Verdict::Allowed { .. }) = (&entry.idempotency, entry.verdict) {
+                        self.plan.kept_requests.push(KeptRequest {
+                            principal: entry.draft.actor.principal().to_owned(),
+                            key: kept.key.clone(),
+                            request_digest: kept.request_digest,
+                            subject: kept.subject,
+                            seq: self.plan.head.seq,
+                            expires_at: time.plus_days(1),
+                        });
+                    }
                     for used in &entry.uses {
                         *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
                     }

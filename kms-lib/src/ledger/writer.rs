@@ -13,7 +13,7 @@ use super::signer::Signer;
 use super::submission::{Outcome, Submission};
 use super::walk::{Place, Plan, walk};
 use crate::catalog::{Catalog, MaterialCache, change_row};
-use crate::storage::tables::{audit, entities, head, usage};
+use crate::storage::tables::{audit, entities, head, idempotency, usage};
 use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::change::Change;
@@ -171,6 +171,8 @@ impl Writer {
         self.known = plan.head.clone();
         if !plan.changes.is_empty() {
             self.catalog.apply(&plan.changes, plan.head.revision);
+            // Before the change is answered, and with it releases are allowed again.
+            self.queue.set_revision(plan.head.revision);
             self.forget(&plan.changes).await;
         }
         plan.changes.clear();
@@ -239,6 +241,9 @@ impl Writer {
         audit::insert(connection, std::mem::take(&mut plan.rows)).await?;
         let counts = plan.counts.iter().map(|(&(hour, action, status), &count)| (hour, action, status, count));
         usage::count_up(connection, counts.collect()).await?;
+        if !plan.kept_requests.is_empty() {
+            idempotency::insert(connection, &plan.kept_requests, plan.head.timestamp).await?;
+        }
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;
         }

@@ -180,6 +180,7 @@ impl Session {
             rendered: None,
             uses: Vec::new(),
             tally: (1, 0),
+            idempotency: None,
             remember,
         };
         match self.shared.ledger.submit(&admission, revision, vec![entry], None, None).await {

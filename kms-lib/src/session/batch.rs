@@ -97,6 +97,7 @@ fn single(
         rendered: None,
         uses: used(item, decided, worked).into_iter().collect(),
         tally: if worked.is_ok() { (1, 0) } else { (0, 1) },
+        idempotency: None,
         remember: Vec::new(),
     };
     entry.rendered = Some(entry.draft.render(entry.status()));
@@ -189,7 +190,8 @@ fn grouped(
     let draft =
         Draft { id: RecordId::random(), actor: session.actor.clone(), action, key_id: key, key_version, details };
     let uses = uses.into_iter().map(|((key, version), encryptions)| Use { key, version, encryptions }).collect();
-    let mut entry = Entry { attempts, verdict, draft, rendered: None, uses, tally, remember: Vec::new() };
+    let mut entry =
+        Entry { attempts, verdict, draft, rendered: None, uses, tally, idempotency: None, remember: Vec::new() };
     entry.rendered = Some(entry.draft.render(entry.status()));
     entry
 }

@@ -124,6 +124,7 @@ impl Session {
             rendered: None,
             uses: Vec::new(),
             tally: (1, 0),
+            idempotency: None,
             remember: Vec::new(),
         };
         self.shared.ledger.submit(admission, revision, vec![entry], command, again).await

@@ -55,6 +55,11 @@ const MIGRATIONS: &[&[&str]] = &[&[
     "CREATE TABLE service_keys (
         kind {short_text} NOT NULL, number {int} NOT NULL, public_key {short_blob}, wrapped {blob} NOT NULL,
         first_seq {int} NOT NULL, PRIMARY KEY (kind, number))",
+    "CREATE TABLE idempotency (
+        principal {short_text} NOT NULL, idempotency_key {short_text} NOT NULL, request_digest {short_blob} NOT NULL,
+        subject {short_blob} NOT NULL, seq {int} NOT NULL, expires_at {int} NOT NULL,
+        PRIMARY KEY (principal, idempotency_key))",
+    "CREATE INDEX idempotency_expires_at ON idempotency (expires_at)",
     "CREATE TABLE meta (name {short_text} NOT NULL PRIMARY KEY, value {text} NOT NULL)",
 ]];
 

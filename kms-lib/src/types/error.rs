@@ -60,6 +60,8 @@ pub enum ErrorCode {
     KeyExhausted,
     /// Another change came first.
     Conflict,
+    /// The idempotency key was used for another request.
+    IdempotencyConflict,
     /// Too much is in flight; nothing was done.
     Overloaded,
     /// The store was lost while committing, and it could not be found out whether it did.
@@ -130,6 +132,7 @@ impl ErrorCode {
             Self::PlaintextTooLong => "PlaintextTooLong",
             Self::KeyExhausted => "KeyExhausted",
             Self::Conflict => "Conflict",
+            Self::IdempotencyConflict => "IdempotencyConflict",
             Self::Overloaded => "Overloaded",
             Self::OutcomeUnknown => "OutcomeUnknown",
             Self::StoreUnavailable => "StoreUnavailable",

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod entities;
 pub mod head;
+pub mod idempotency;
 pub mod secrets;
 pub mod usage;
 

@@ -1,0 +1,68 @@
+//! `idempotency`: requests that have had their effect, kept for a day.
+
+use crate::storage::Connection;
+use crate::types::error::Result;
+use crate::types::time::Timestamp;
+
+/// A request that has had its effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRequest {
+    /// Whose.
+    pub principal: String,
+    /// Under which key.
+    pub key: String,
+    /// SHA-256 of what was asked.
+    pub request_digest: [u8; 32],
+    /// What the answer is about.
+    pub subject: [u8; 16],
+    /// The record of the change.
+    pub seq: u64,
+    /// Until when it is kept.
+    pub expires_at: Timestamp,
+}
+
+/// Keeps requests, after dropping what is older than a day. A request of the same principal and key that is still kept
+/// is a `Conflict`.
+pub async fn insert(connection: &mut dyn Connection, requests: &[KeptRequest], now: Timestamp) -> Result<()> {
+    connection.execute("DELETE FROM idempotency WHERE expires_at <= ?".into(), vec![now.into()]).await?;
+    for request in requests {
+        let sql = "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, seq, expires_at) \
+                   VALUES (?, ?, ?, ?, ?, ?)";
+        let values = vec![
+            request.principal.as_str().into(),
+            request.key.as_str().into(),
+            (&request.request_digest).into(),
+            (&request.subject).into(),
+            request.seq.into(),
+            request.expires_at.into(),
+        ];
+        connection.execute(sql.into(), values).await?;
+    }
+    Ok(())
+}
+
+/// The request of this principal under this key, if it is still kept.
+pub async fn find(
+    connection: &mut dyn Connection,
+    principal: &str,
+    key: &str,
+    now: Timestamp,
+) -> Result<Option<KeptRequest>> {
+    let mut found = None;
+    let sql = "SELECT request_digest, subject, seq, expires_at FROM idempotency \
+               WHERE principal = ? AND idempotency_key = ? AND expires_at > ?";
+    connection
+        .query(sql.into(), vec![principal.into(), key.into(), now.into()], &mut |row| {
+            found = Some(KeptRequest {
+                principal: principal.to_owned(),
+                key: key.to_owned(),
+                request_digest: row.hash(0)?,
+                subject: row.blob(1)?.try_into().map_err(|_| crate::storage::corrupt("a subject is not an id"))?,
+                seq: row.unsigned(2)?,
+                expires_at: row.time(3)?,
+            });
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
