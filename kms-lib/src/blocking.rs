@@ -151,6 +151,11 @@ impl std::fmt::Debug for Session {
 macro_rules! mirror {
     ($($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)+) => {
         impl Session {
+            /// See [`crate::Session::with_idempotency_key`].
+            pub fn with_idempotency_key(&self, key: &str) -> Result<Self> {
+                let session = self.session.with_idempotency_key(key)?;
+                Ok(Self { engine: Arc::clone(&self.engine), session })
+            }
             /// Who acts.
             pub fn actor(&self) -> &Actor {
                 self.session.actor()

@@ -33,6 +33,11 @@ pub fn decide(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Decision {
     Decision::Allowed { grant: right.map(|right| right.grant), valid_until: ends.into_iter().flatten().min() }
 }
 
+/// Whether the credential that an actor is known by, if it is known by one, is still good.
+pub fn is_authenticated(view: &dyn View, attempt: &Attempt, now: Timestamp) -> bool {
+    authenticate(view, attempt, now).is_ok()
+}
+
 /// Whether the credential that an actor is known by, if it is known by one, is still good; and until when.
 fn authenticate(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, ErrorCode> {
     let Some(id) = attempt.actor.credential() else { return Ok(None) };

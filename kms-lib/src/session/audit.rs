@@ -192,7 +192,7 @@ impl Session {
     /// Records something the service did that is no operation of a caller.
     pub(crate) async fn record_event(&self, action: Action, operation: Operation, details: Details) -> Result<()> {
         let admission = self.admit_change()?;
-        let intent = Intent { action, attempt: self.attempt(operation, None), version: None, details };
+        let intent = Intent { action, attempt: self.attempt(operation, None), version: None, details, once: None };
         let decision = Decision::Allowed { grant: None, valid_until: None };
         let revision = self.shared.catalog.image().revision();
         match self.commit(&admission, &intent, decision, revision, None, None).await? {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Session;
 use super::refusal::refusal;
 use crate::keys::Command;
-use crate::ledger::{Admission, Debt, Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::ledger::{Admission, Debt, Details, Draft, Entry, Idempotency, Lane, Outcome, Verdict};
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::audit::{Action, Receipt};
 use crate::types::change::Change;
@@ -18,6 +18,8 @@ pub(super) struct Intent {
     pub attempt: Attempt,
     pub version: Option<u32>,
     pub details: Details,
+    /// Set if the request is to have its effect once.
+    pub once: Option<Idempotency>,
 }
 
 /// What became of it.
@@ -124,7 +126,7 @@ impl Session {
             rendered: None,
             uses: Vec::new(),
             tally: (1, 0),
-            idempotency: None,
+            idempotency: intent.once.clone().map(Box::new),
             remember: Vec::new(),
         };
         self.shared.ledger.submit(admission, revision, vec![entry], command, again).await
@@ -139,7 +141,7 @@ impl Session {
             return Ok(());
         }
         let admission = self.shared.ledger.admit(Lane::Use, 0)?;
-        let intent = Intent { action, attempt, version: None, details: Details::default() };
+        let intent = Intent { action, attempt, version: None, details: Details::default(), once: None };
         match self.commit(&admission, &intent, decision, revision, None, None).await? {
             // Allowed meanwhile: the image has caught up, and the reading may go on.
             Changed::Redo(_) | Changed::Done(..) => Ok(()),

@@ -72,6 +72,9 @@ impl Session {
         label: Option<&str>,
         expires_at: Option<Timestamp>,
     ) -> Result<NewToken> {
+        if self.has_idempotency_key() {
+            return Err(Error::invalid("a token is shown once: an idempotency key could not bring it back"));
+        }
         // The same rules as for every actor: reserved principals cannot be had from a token.
         let actor = Actor::new(principal, role)?;
         if label
@@ -106,6 +109,7 @@ impl Session {
             attempt: self.attempt(Operation::CreateCredential, None),
             version: None,
             details,
+            once: None,
         };
         self.change(intent, Command::CreateCredential(Box::new(new))).await?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(16 + SECRET));
@@ -123,13 +127,15 @@ impl Session {
     pub async fn withdraw_credential(&self, id: CredentialId) -> Result<()> {
         let mut details = Details::default();
         details.text("credentialId", &id.to_string());
+        let once = self.once(Action::CredentialWithdraw, &id.to_string(), None, &Details::default(), *id.as_bytes());
         let intent = Intent {
             action: Action::CredentialWithdraw,
             attempt: self.attempt(Operation::WithdrawCredential { id }, None),
             version: None,
             details,
+            once: once.clone(),
         };
-        self.change(intent, Command::WithdrawCredential(id)).await.map(drop)
+        self.do_once(once, self.change(intent, Command::WithdrawCredential(id))).await.map(drop)
     }
 
     /// The credentials that are not withdrawn, by id, from the one after `cursor` on: at most 1,000.

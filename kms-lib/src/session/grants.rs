@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::change::Intent;
+use super::idempotency::Once;
 use super::refusal::refusal;
 use crate::grants::check_new_grant;
 use crate::keys::{Command, NewGrant};
@@ -83,13 +84,19 @@ impl Session {
             .text("scope", &scope.to_string())
             .raw("allowedOps", format!("[{}]", names.join(",")))
             .raw("conditions", crate::audit::canonical::canonical(&conditions_value)?);
+        let once = self.once(Action::GrantCreate, "", None, &details, *new.id.as_bytes());
         let intent = Intent {
             action: if replaces { Action::GrantUpdate } else { Action::GrantCreate },
             attempt: self.attempt(Operation::PutGrant { principal, permissions, conditions }, key),
             version: None,
             details,
+            once: once.clone(),
         };
-        let (changes, _) = self.change(intent, Command::PutGrant(Box::new(new))).await?;
+        let (scope, to) = (new.scope, new.principal.clone());
+        let change = self.change(intent, Command::PutGrant(Box::new(new)));
+        let Once::Now((changes, _)) = self.do_once(once, change).await? else {
+            return self.grant_on(&to, scope).ok_or_else(|| refusal(ErrorCode::GrantNotFound));
+        };
         changes
             .iter()
             .find_map(|change| match change {
@@ -107,13 +114,26 @@ impl Session {
             Some(GrantScope::Key(key)) => Some(key),
             _ => None,
         };
+        let once = self.once(Action::GrantWithdraw, &id.to_string(), None, &Details::default(), *id.as_bytes());
         let intent = Intent {
             action: Action::GrantWithdraw,
             attempt: self.attempt(Operation::WithdrawGrant { id }, key),
             version: None,
             details,
+            once: once.clone(),
         };
-        self.change(intent, Command::WithdrawGrant(id)).await.map(drop)
+        self.do_once(once, self.change(intent, Command::WithdrawGrant(id))).await.map(drop)
+    }
+
+    /// The grant a principal has on a scope.
+    fn grant_on(&self, principal: &str, scope: GrantScope) -> Option<GrantDescription> {
+        let mut found = None;
+        self.shared.catalog.image().each_grant(principal, &mut |grant| {
+            if grant.scope == scope {
+                found = Some(description(grant));
+            }
+        });
+        found
     }
 
     /// The grants that are not withdrawn, of one principal or of all, by principal: at most 1,000 from the one after

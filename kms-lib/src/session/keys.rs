@@ -2,19 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::change::{Changed, Intent};
 use super::describe::KeyDescription;
+use super::idempotency::Once;
 use super::{KeyRef, Session};
 use crate::catalog::run_blocking;
 use crate::envelope::Binding;
 use crate::keys::{
     Command, KeyEdit, NewKey, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
 };
-use crate::ledger::Details;
+use crate::ledger::{Details, Idempotency};
 use crate::types::actor::Role;
 use crate::types::attempt::{Decision, Operation};
-use crate::types::audit::Action;
+use crate::types::audit::{Action, hex};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType, Material};
@@ -144,7 +146,6 @@ impl Session {
         check_period("rotation period", new.rotation_period_days, 1)?;
         check_period("grace period", new.grace_period_days, 0)?;
         let metadata = check_metadata(new.metadata.as_ref())?;
-        let admission = self.admit_change()?;
         let mut details = Details::default();
         details.text("name", &new.name).text("type", new.key_type.as_str()).text("purpose", new.purpose.as_str());
         for (name, days) in
@@ -154,12 +155,36 @@ impl Session {
                 details.number(name, days.into());
             }
         }
+        if let Some(metadata) = &metadata {
+            details.text("metadataSha256", &hex(&Sha256::digest(metadata)));
+        }
+        if let Some(form) = new.audit_context {
+            details.text("auditContext", form.as_str());
+        }
         let id = KeyId::random();
+        let once = self.once(Action::KeyCreate, "", None, &details, *id.as_bytes());
+        let made = self.do_once(once.clone(), self.create_checked(new, id, metadata, details, once)).await?;
+        match made {
+            Once::Now(id) => self.describe(id, true).await,
+            Once::Before(id) => self.describe(KeyId::from_bytes(id), true).await,
+        }
+    }
+
+    async fn create_checked(
+        &self,
+        new: CreateKey,
+        id: KeyId,
+        metadata: Option<String>,
+        details: Details,
+        once: Option<Idempotency>,
+    ) -> Result<KeyId> {
+        let admission = self.admit_change()?;
         let mut intent = Intent {
             action: Action::KeyCreate,
             attempt: self.attempt(Operation::CreateKey, None),
             version: Some(1),
             details,
+            once,
         };
         let (decision, revision) = self.decide(&intent.attempt);
         if let Decision::Denied(_) = decision {
@@ -195,7 +220,7 @@ impl Session {
         }));
         intent.details.text("keyId", &id.to_string());
         match self.commit(&admission, &intent, decision, revision, Some(command), None).await? {
-            Changed::Done(..) => self.describe(id, true).await,
+            Changed::Done(..) => Ok(id),
             Changed::Redo(_) => Err(Error::new(ErrorCode::Conflict, "the right to create keys changed meanwhile")),
         }
     }
@@ -204,11 +229,23 @@ impl Session {
     /// period if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first.
     pub async fn rotate_key(&self, key: impl Into<KeyRef>, expected_current: Option<u32>) -> Result<KeyDescription> {
         let id = self.locate(&key.into()).await?;
-        self.rotate_located(id, expected_current).await?;
+        let target = id.map(|id| id.to_string()).unwrap_or_default();
+        let subject = id.map_or([0; 16], |id| *id.as_bytes());
+        let once = self.once(Action::KeyRotate, &target, expected_current, &Details::default(), subject);
+        self.do_once(once.clone(), self.rotate_once(id, expected_current, once)).await?;
         self.describe_located(id).await
     }
 
     pub(crate) async fn rotate_located(&self, id: Option<KeyId>, expected_current: Option<u32>) -> Result<()> {
+        self.rotate_once(id, expected_current, None).await
+    }
+
+    async fn rotate_once(
+        &self,
+        id: Option<KeyId>,
+        expected_current: Option<u32>,
+        once: Option<Idempotency>,
+    ) -> Result<()> {
         let admission = self.admit_change()?;
         let mut material: Option<Zeroizing<Vec<u8>>> = None;
         let mut pem = None;
@@ -229,6 +266,7 @@ impl Session {
                 attempt: self.attempt(Operation::Rotate { new_version, expected_current }, id),
                 version: Some(new_version).filter(|_| key_type.is_some()),
                 details,
+                once: once.clone(),
             };
             let (decision, revision) = self.decide(&intent.attempt);
             let command = match (&decision, id, key_type) {
@@ -318,8 +356,14 @@ impl Session {
         };
         period("rotationPeriodDays", update.rotation_period_days);
         period("gracePeriodDays", update.grace_period_days);
-        if metadata.is_some() {
-            details.raw("metadata", "\"changed\"".into());
+        match &metadata {
+            Some(Some(metadata)) => {
+                details.text("metadataSha256", &hex(&Sha256::digest(metadata)));
+            }
+            Some(None) => {
+                details.raw("metadataSha256", "null".into());
+            }
+            None => {}
         }
         if let Some(form) = update.audit_context {
             details.text("auditContext", form.as_str());
@@ -366,6 +410,7 @@ impl Session {
             attempt: self.attempt(Operation::DestroyKey, Some(id)),
             version: None,
             details: Details::default(),
+            once: None,
         };
         self.change(intent, Command::DestroyKey(id)).await.map(drop)
     }
@@ -377,6 +422,7 @@ impl Session {
             attempt: self.attempt(Operation::RevokeVersion { version }, Some(id)),
             version: Some(version),
             details: Details::default(),
+            once: None,
         };
         self.change(intent, Command::RevokeVersion(id, version)).await.map(drop)
     }
@@ -402,10 +448,13 @@ impl Session {
         command: impl FnOnce(KeyId) -> Command,
     ) -> Result<KeyDescription> {
         let id = self.locate(&key).await?;
-        let intent = Intent { action, attempt: self.attempt(operation, id), version, details };
+        let target = id.map(|id| id.to_string()).unwrap_or_default();
+        let subject = id.map_or([0; 16], |id| *id.as_bytes());
+        let once = self.once(action, &target, version, &details, subject);
+        let intent = Intent { action, attempt: self.attempt(operation, id), version, details, once: once.clone() };
         // A key that is not there is refused before the command is looked at.
         let command = command(id.unwrap_or_else(KeyId::random));
-        self.change(intent, command).await?;
+        self.do_once(once, self.change(intent, command)).await?;
         self.describe_located(id).await
     }
 

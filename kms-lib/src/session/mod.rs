@@ -8,6 +8,7 @@ mod crypto;
 mod describe;
 mod engine;
 mod grants;
+mod idempotency;
 mod job;
 mod keys;
 mod refusal;
@@ -72,12 +73,13 @@ pub struct Shared {
 pub struct Session {
     shared: Arc<Shared>,
     actor: Actor,
+    idempotency_key: Option<Arc<str>>,
 }
 
 impl Session {
     /// A session of this actor.
     pub fn new(shared: Arc<Shared>, actor: Actor) -> Self {
-        Self { shared, actor }
+        Self { shared, actor, idempotency_key: None }
     }
     /// Who acts.
     pub fn actor(&self) -> &Actor {

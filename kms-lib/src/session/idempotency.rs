@@ -1,0 +1,99 @@
+//! Requests that have their effect once, however often they are sent.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Session;
+use super::refusal::refusal;
+use crate::ledger::{Details, Idempotency};
+use crate::policy;
+use crate::storage::tables::idempotency;
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::limits::TEXT_BYTES;
+
+/// What became of a request that is to have its effect once.
+pub(super) enum Once<T> {
+    /// It had it now.
+    Now(T),
+    /// It had it before; this is what the answer is about.
+    Before([u8; 16]),
+}
+
+impl Session {
+    /// The same session for one request with this idempotency key: sent again within 24 hours, by the same principal,
+    /// also through another process or after a restart, it changes nothing a second time and answers about the same key
+    /// or grant. Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
+    /// meaning for what changes nothing; [`Session::create_token`] refuses it, since a token cannot be shown again.
+    pub fn with_idempotency_key(&self, key: &str) -> Result<Self> {
+        if key.is_empty() || key.len() > TEXT_BYTES || key.chars().any(char::is_control) {
+            return Err(Error::invalid("an idempotency key has 1 to 256 printable bytes"));
+        }
+        Ok(Self { idempotency_key: Some(Arc::from(key)), ..self.clone() })
+    }
+
+    pub(super) fn has_idempotency_key(&self) -> bool {
+        self.idempotency_key.is_some()
+    }
+
+    /// What is kept of this request once it has had its effect; none without an idempotency key.
+    pub(super) fn once(
+        &self,
+        action: Action,
+        target: &str,
+        version: Option<u32>,
+        details: &Details,
+        subject: [u8; 16],
+    ) -> Option<Idempotency> {
+        let key = self.idempotency_key.as_deref()?;
+        let mut hash = Sha256::new();
+        for part in [action.as_str(), target, &version.map_or_else(String::new, |v| v.to_string()), &details.render()] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Some(Idempotency { key: key.to_owned(), request_digest: hash.finalize().into(), subject })
+    }
+
+    /// Makes a request have its effect, unless it had it before.
+    pub(super) async fn do_once<T>(
+        &self,
+        once: Option<Idempotency>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<Once<T>> {
+        let Some(once) = once else { return work.await.map(Once::Now) };
+        if let Some(subject) = self.find_request(&once).await? {
+            return Ok(Once::Before(subject));
+        }
+        match work.await {
+            Ok(done) => Ok(Once::Now(done)),
+            // Sent twice at the same time, perhaps: then the other one has had its effect by now.
+            Err(error) => self.find_request(&once).await?.map(Once::Before).ok_or(error),
+        }
+    }
+
+    async fn find_request(&self, once: &Idempotency) -> Result<Option<[u8; 16]>> {
+        let now = self.shared.clock.now();
+        let attempt = self.attempt(Operation::ReadKey, None);
+        if !policy::is_authenticated(&*self.shared.catalog.image(), &attempt, now) {
+            return Err(refusal(ErrorCode::NotAuthenticated));
+        }
+        let mut connection = self.shared.store.reader().await?;
+        let found = idempotency::find(connection.as_mut(), self.actor.principal(), &once.key, now).await?;
+        drop(connection);
+        match found {
+            None => Ok(None),
+            Some(kept) if kept.request_digest == once.request_digest => {
+                // The answer is about what another process may have made.
+                self.shared.catalog.ensure_fresh().await?;
+                Ok(Some(kept.subject))
+            }
+            Some(_) => Err(Error::new(
+                ErrorCode::IdempotencyConflict,
+                "the idempotency key was used for another request in the last 24 hours",
+            )),
+        }
+    }
+}

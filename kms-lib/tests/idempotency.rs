@@ -1,0 +1,102 @@
+//! Requests with an idempotency key have their effect once: sent again, at the same time, to another process, after a
+//! restart.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::Action;
+use kms_lib::{Actor, Clock, Conditions, Config, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Timestamp};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_its_effect_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let hours = Arc::new(AtomicU32::new(0));
+    let clock = Clock::new({
+        let hours = Arc::clone(&hours);
+        move || Timestamp::now().plus_seconds(3600 * hours.load(Ordering::SeqCst))
+    });
+    let config =
+        Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]).clock(clock);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    let once = alice.with_idempotency_key("request-1").unwrap();
+    let made = once.create_key(CreateKey::aes("k")).await.unwrap();
+    assert_eq!(once.create_key(CreateKey::aes("k")).await.unwrap().id, made.id);
+    // Without the key it is an attempt to take a name that is taken.
+    assert_eq!(alice.create_key(CreateKey::aes("k")).await.unwrap_err().code(), ErrorCode::NameTaken);
+    // Another content, or another operation, under the same key.
+    let error = once.create_key(CreateKey::aes("k").grace_period_days(1)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
+    let error = once.rotate_key("k", None).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
+    // Another caller's keys are his own.
+    let bob = kms.session(Actor::new("bob", Role::Admin).unwrap()).with_idempotency_key("request-1").unwrap();
+    bob.create_key(CreateKey::aes("bobs")).await.unwrap();
+
+    // Many times at the same time, through two services on the store.
+    let other = Kms::open(config.clone()).await.unwrap();
+    let calls: Vec<_> = (0..20)
+        .map(|i| {
+            let kms = if i % 2 == 0 { kms.clone() } else { other.clone() };
+            let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+            let session = session.with_idempotency_key("rotate-once").unwrap();
+            tokio::spawn(async move { session.rotate_key("k", None).await })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().current_version, 2);
+    }
+    // After a restart.
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let kms = Kms::open(config).await.unwrap();
+    let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    let again = alice.with_idempotency_key("rotate-once").unwrap();
+    assert_eq!(again.rotate_key("k", None).await.unwrap().current_version, 2);
+
+    let grant = alice.with_idempotency_key("grant").unwrap();
+    let put = |permissions: &'static [Permission]| {
+        let grant = grant.clone();
+        async move { grant.put_grant("app", Role::App, GrantScope::AllKeys, permissions, Conditions::default()).await }
+    };
+    let first = put(&[Permission::Read]).await.unwrap();
+    assert_eq!(put(&[Permission::Read]).await.unwrap().id, first.id);
+    assert_eq!(put(&[Permission::Encrypt]).await.unwrap_err().code(), ErrorCode::IdempotencyConflict);
+    let withdraw = alice.with_idempotency_key("withdraw").unwrap();
+    withdraw.withdraw_grant(first.id).await.unwrap();
+    withdraw.withdraw_grant(first.id).await.unwrap();
+    let disable = alice.with_idempotency_key("disable").unwrap();
+    disable.disable_key("k").await.unwrap();
+    alice.enable_key("k").await.unwrap();
+    disable.disable_key("k").await.unwrap();
+    assert_eq!(alice.get_key("k").await.unwrap().state, kms_lib::KeyState::Enabled);
+
+    // A day later it is a new request.
+    hours.store(25, Ordering::SeqCst);
+    assert_eq!(again.rotate_key("k", None).await.unwrap().current_version, 3);
+    let query = AuditQuery { action: Some(Action::KeyRotate), ..AuditQuery::default() };
+    assert_eq!(alice.list_audit(&query).await.unwrap().records.len(), 2);
+    assert!(alice.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_keys_are_refused_and_failures_are_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
+    let kms = Kms::open(config).await.unwrap();
+    let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    for bad in ["", "a\0b", "a\nb", &"x".repeat(10_000)] {
+        assert_eq!(alice.with_idempotency_key(bad).unwrap_err().code(), ErrorCode::InvalidArgument);
+    }
+    let once = alice.with_idempotency_key("later").unwrap();
+    assert_eq!(once.rotate_key("k", None).await.unwrap_err().code(), ErrorCode::KeyNotFound);
+    alice.create_key(CreateKey::aes("k")).await.unwrap();
+    assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 2);
+    let error = once.create_token("x", Role::App, None, None).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidArgument);
+    kms.close().await.unwrap();
+}
