@@ -1,0 +1,90 @@
+//! What the suites share: a service on a temporary file, with a clock that can be moved.
+
+#![allow(dead_code, clippy::unwrap_used, reason = "every suite uses a part")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use kms_lib::scheduler::SchedulerConfig;
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::AuditRow;
+use kms_lib::{Actor, Clock, Config, Context, CreateKey, Error, ErrorCode, Kms, Role, Session, Timestamp};
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+
+/// A store on a temporary file.
+pub struct Place {
+    pub folder: TempDir,
+    ahead: Arc<AtomicI64>,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), ahead: Arc::default() }
+    }
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("kms.db")
+    }
+    pub fn url(&self) -> String {
+        format!("sqlite:{}", self.file().display())
+    }
+    /// Its configuration: a root key, the movable clock, a scheduler that runs only when asked.
+    pub fn config(&self) -> Config {
+        let ahead = Arc::clone(&self.ahead);
+        let clock =
+            Clock::new(move || Timestamp::from_micros(Timestamp::now().micros() + ahead.load(Ordering::SeqCst)));
+        Config::new(self.url())
+            .root_key_bytes([7; 32])
+            .clock(clock)
+            .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() })
+    }
+    pub async fn open(&self) -> Kms {
+        Kms::open(self.config()).await.unwrap()
+    }
+    /// Moves the clock.
+    pub fn pass_days(&self, days: i64) {
+        self.ahead.fetch_add(days * 86_400_000_000, Ordering::SeqCst);
+    }
+    pub fn pass_seconds(&self, seconds: i64) {
+        self.ahead.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    }
+    /// Executes statements on the database behind the service's back.
+    pub async fn tamper(&self, sql: &str) {
+        let mut raw = SqliteConnection::connect(&self.url()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    }
+}
+
+pub fn actor(principal: &str, role: Role) -> Actor {
+    Actor::new(principal, role).unwrap()
+}
+
+pub fn admin(kms: &Kms) -> Session {
+    kms.session(actor("alice", Role::Admin))
+}
+
+/// The code of an error.
+#[track_caller]
+pub fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
+    result.unwrap_err().code()
+}
+
+/// The store works: a key is made and used, and the log is good.
+pub async fn check_usable(kms: &Kms) {
+    let session = admin(kms);
+    let name = format!("check-{}", kms_lib::KeyId::random().to_string().replace('-', "_"));
+    let key = session.create_key(CreateKey::aes(name)).await.unwrap();
+    let sealed = session.encrypt(key.id, b"still works", &Context::new()).await.unwrap();
+    let opened = session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
+    assert_eq!(opened.plaintext.as_slice(), b"still works");
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.ok, "{:?}", report.faults);
+}
+
+/// The newest record.
+pub async fn last_record(session: &Session) -> AuditRow {
+    let page = session.list_audit(&AuditQuery { limit: 1, ..AuditQuery::default() }).await.unwrap();
+    page.records.into_iter().next().unwrap()
+}
