@@ -1,1 +1,580 @@
+//! The policy table: every operation against every state, written out; then roles, grants and conditions.
 
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use super::decide;
+use crate::types::actor::{Actor, Role};
+use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::types::context::Context;
+use crate::types::credential::Credential;
+use crate::types::error::ErrorCode::{self, *};
+use crate::types::grant::{Conditions, Grant, GrantScope, Permission, StoredConditions};
+use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
+use crate::types::key::{
+    AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, VersionState,
+};
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+const KEY: KeyId = KeyId::from_bytes([1; 16]);
+const OTHER: KeyId = KeyId::from_bytes([2; 16]);
+const NOW: Timestamp = Timestamp::from_micros(1_000_000_000_000);
+const EARLIER: Timestamp = Timestamp::from_micros(999_999_000_000);
+const LATER: Timestamp = Timestamp::from_micros(1_000_001_000_000);
+
+/// A few rows.
+#[derive(Clone, Default)]
+struct Rows {
+    keys: Vec<Key>,
+    versions: Vec<KeyVersion>,
+    grants: Vec<Grant>,
+    credentials: Vec<Credential>,
+    damaged: bool,
+}
+
+impl View for Rows {
+    fn key(&self, id: KeyId) -> Option<&Key> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+    fn key_by_name(&self, name: &str) -> Option<KeyId> {
+        self.keys.iter().find(|key| key.name == name).map(|key| key.id)
+    }
+    fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
+        self.versions.iter().find(|v| v.key_id == key && v.version == version)
+    }
+    fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion)) {
+        self.versions.iter().filter(|v| v.key_id == key).for_each(visit);
+    }
+    fn grant(&self, id: GrantId) -> Option<&Grant> {
+        self.grants.iter().find(|grant| grant.id == id)
+    }
+    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant)) {
+        self.grants.iter().filter(|g| g.principal == principal && g.withdrawn_at.is_none()).for_each(visit);
+    }
+    fn credential(&self, id: CredentialId) -> Option<&Credential> {
+        self.credentials.iter().find(|credential| credential.id == id)
+    }
+    fn is_damaged(&self, _: KeyId) -> bool {
+        self.damaged
+    }
+}
+
+fn version(number: u32, state: VersionState) -> KeyVersion {
+    KeyVersion {
+        id: VersionId::from_bytes([u8::try_from(number).unwrap(); 16]),
+        key_id: KEY,
+        version: number,
+        state,
+        not_before: None,
+        not_after: None,
+        grace_period_days: None,
+        created_at: EARLIER,
+        origin: Origin::Generated,
+        root_generation: 1,
+        material_digest: None,
+        public_key_digest: None,
+        revision: 1,
+    }
+}
+
+/// A key whose version 1 is a former one and whose version 2 is the current one.
+fn rows(purpose: KeyPurpose, state: KeyState) -> Rows {
+    let key = Key {
+        id: KEY,
+        name: "k".into(),
+        key_type: KeyType::Rsa2048,
+        purpose,
+        state,
+        disabled_reason: (state == KeyState::Disabled).then_some(DisabledReason::Admin),
+        state_before_deletion: None,
+        rotation_period_days: None,
+        grace_period_days: None,
+        current_version: 2,
+        rotate_at: None,
+        delete_at: (state == KeyState::PendingDeletion).then_some(EARLIER),
+        audit_context: AuditContext::Clear,
+        metadata: None,
+        created_at: EARLIER,
+        revision: 1,
+    };
+    let (former, current) = match state {
+        KeyState::Revoked => (VersionState::Revoked, VersionState::Revoked),
+        KeyState::Destroyed => (VersionState::Destroyed, VersionState::Destroyed),
+        _ => (VersionState::Disabled, VersionState::Enabled),
+    };
+    Rows { keys: vec![key], versions: vec![version(1, former), version(2, current)], ..Rows::default() }
+}
+
+fn attempt(actor: Actor, operation: Operation) -> Attempt {
+    Attempt { actor, operation, key: Some(KEY), key_type: None, context: Some(Arc::new(Context::new())) }
+}
+
+fn admin() -> Actor {
+    Actor::new("alice", Role::Admin).unwrap()
+}
+
+fn app() -> Actor {
+    Actor::new("shop", Role::App).unwrap()
+}
+
+fn grant(scope: GrantScope, permissions: &[Permission], conditions: Conditions) -> Grant {
+    Grant {
+        id: GrantId::random(),
+        principal: "shop".into(),
+        role: Role::App,
+        scope,
+        permissions: permissions.to_vec(),
+        conditions: StoredConditions::Known(conditions),
+        created_at: EARLIER,
+        withdrawn_at: None,
+        revision: 1,
+    }
+}
+
+/// What a cell of the tables says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cell {
+    Yes,
+    No(ErrorCode),
+    Again,
+}
+use Cell::{Again, No, Yes};
+
+#[track_caller]
+fn expect(view: &Rows, attempt: &Attempt, expected: Cell, what: &str) {
+    let got = match decide(view, attempt, NOW) {
+        Decision::Allowed { .. } => Yes,
+        Decision::Denied(code) => No(code),
+        Decision::Superseded => Again,
+    };
+    assert_eq!(got, expected, "{what}: {:?}", attempt.operation);
+}
+
+fn put_grant() -> Operation {
+    Operation::PutGrant {
+        principal: "bob".into(),
+        permissions: vec![Permission::Read],
+        conditions: Conditions::default(),
+    }
+}
+
+#[test]
+fn every_operation_against_every_key_state() {
+    let rotate = Operation::Rotate { new_version: 3, expected_current: None };
+    let set_window = Operation::SetWindow { version: 1, not_after: None };
+    let encrypt = Operation::Encrypt { version: 2 };
+    let sign = Operation::Sign { version: 2 };
+    let (dis, rev, pen, des) = (No(KeyDisabled), No(KeyRevoked), No(KeyPendingDeletion), No(KeyDestroyed));
+    // In the last column but two the current version (2) is revoked; there, the former one (1) is asked for.
+    #[rustfmt::skip]
+    let table: [(Operation, [Cell; 8]); 26] = [
+        //                                       ENABLED DIS.admin DIS.revoked        REVOKED PENDING DESTROYED missing         damaged
+        (Operation::CreateKey,                  [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      Yes,            Yes]),
+        (Operation::ReadKey,                    [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      No(KeyNotFound), No(IntegrityFailure)]),
+        (encrypt,                               [Yes,    dis,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::Encrypt { version: 1 },     [Again,  dis,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::Decrypt { version: 1 },     [Yes,    dis,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::Decrypt { version: 2 },     [Yes,    dis,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (sign,                                  [Yes,    dis,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::Verify { version: Some(1) },[Yes,    dis,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::Verify { version: None },   [Yes,    dis,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (rotate,                                [Yes,    dis,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::EnableKey,                  [No(WrongState), Yes, No(WrongState), rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::DisableKey,                 [Yes,    No(WrongState), Yes,         rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::RevokeKey,                  [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::EnableVersion { version: 1 }, [No(VersionNotCurrent), No(VersionNotCurrent), No(VersionNotCurrent), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::EnableVersion { version: 2 }, [No(WrongState), No(WrongState), No(VersionRevoked), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::DisableVersion { version: 1 }, [No(WrongState), No(WrongState), No(WrongState), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::DisableVersion { version: 2 }, [Yes, Yes,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::RevokeVersion { version: 1 }, [Yes,  Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::RevokeVersion { version: 2 }, [Yes,  Yes,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (set_window,                            [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::UpdateKey,                  [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::ScheduleDeletion,           [Yes,    Yes,      Yes,               Yes,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::CancelDeletion,             [No(WrongState), No(WrongState), No(WrongState), No(WrongState), Yes, des, No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::DestroyKey,                 [No(AccessDenied); 8]),
+        (put_grant(),                           [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::ReadGrants,                 [Yes; 8]),
+    ];
+    for (operation, cells) in table {
+        let purpose = match operation {
+            Operation::Sign { .. } | Operation::Verify { .. } => KeyPurpose::Signing,
+            _ => KeyPurpose::Encryption,
+        };
+        let mut current_revoked = rows(purpose, KeyState::Disabled);
+        current_revoked.keys[0].disabled_reason = Some(DisabledReason::CurrentVersionRevoked);
+        current_revoked.versions[1].state = VersionState::Revoked;
+        let views = [
+            rows(purpose, KeyState::Enabled),
+            rows(purpose, KeyState::Disabled),
+            current_revoked,
+            rows(purpose, KeyState::Revoked),
+            rows(purpose, KeyState::PendingDeletion),
+            rows(purpose, KeyState::Destroyed),
+            Rows::default(),
+            Rows { damaged: true, ..rows(purpose, KeyState::Enabled) },
+        ];
+        let names = ["enabled", "disabled", "current revoked", "revoked", "pending", "destroyed", "missing", "damaged"];
+        for ((view, cell), name) in views.iter().zip(cells).zip(names) {
+            expect(view, &attempt(admin(), operation.clone()), cell, name);
+        }
+    }
+}
+
+#[test]
+fn every_version_state() {
+    let window = |state, not_after| KeyVersion { not_after, ..version(1, state) };
+    let decrypt = Operation::Decrypt { version: 1 };
+    let cells = [
+        (window(VersionState::Disabled, None), Yes),
+        (window(VersionState::Disabled, Some(LATER)), Yes),
+        (window(VersionState::Disabled, Some(NOW)), No(VersionDisabled)),
+        (window(VersionState::Disabled, Some(EARLIER)), No(VersionDisabled)),
+        (window(VersionState::Revoked, Some(LATER)), No(VersionRevoked)),
+        (window(VersionState::Destroyed, None), No(VersionDestroyed)),
+        (KeyVersion { not_before: Some(LATER), ..version(1, VersionState::Disabled) }, No(VersionDisabled)),
+        (KeyVersion { origin: Origin::Imported, ..version(1, VersionState::Disabled) }, Yes),
+    ];
+    for (former, cell) in cells {
+        let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+        let what = format!("{former:?}");
+        view.versions[0] = former;
+        expect(&view, &attempt(admin(), decrypt.clone()), cell, &what);
+    }
+    let cells = [
+        (version(2, VersionState::Enabled), Yes),
+        (KeyVersion { not_after: Some(EARLIER), ..version(2, VersionState::Enabled) }, Yes),
+        (version(2, VersionState::Disabled), No(VersionDisabled)),
+        (version(2, VersionState::Revoked), No(VersionRevoked)),
+        (version(2, VersionState::Destroyed), No(VersionDestroyed)),
+        (KeyVersion { origin: Origin::Imported, ..version(2, VersionState::Enabled) }, No(WrongState)),
+        (KeyVersion { not_before: Some(LATER), ..version(2, VersionState::Enabled) }, No(VersionDisabled)),
+    ];
+    for (current, cell) in cells {
+        let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+        let what = format!("{current:?}");
+        view.versions[1] = current;
+        expect(&view, &attempt(admin(), Operation::Encrypt { version: 2 }), cell, &what);
+    }
+    let view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    expect(&view, &attempt(admin(), Operation::Decrypt { version: 9 }), No(VersionNotFound), "missing");
+    expect(&view, &attempt(admin(), Operation::Encrypt { version: 3 }), No(VersionNotFound), "missing");
+    // The decision is void when the window ends.
+    let mut view = view;
+    view.versions[0].not_after = Some(LATER);
+    let decision = decide(&view, &attempt(admin(), decrypt), NOW);
+    assert_eq!(decision, Decision::Allowed { grant: None, valid_until: Some(LATER) });
+}
+
+#[test]
+fn purpose_type_and_expected_version() {
+    let signing = rows(KeyPurpose::Signing, KeyState::Enabled);
+    let encryption = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    for operation in [Operation::Encrypt { version: 2 }, Operation::Decrypt { version: 2 }] {
+        expect(&signing, &attempt(admin(), operation), No(WrongPurpose), "signing key");
+    }
+    for operation in [Operation::Sign { version: 2 }, Operation::Verify { version: None }] {
+        expect(&encryption, &attempt(admin(), operation), No(WrongPurpose), "encryption key");
+    }
+    let mut typed = attempt(admin(), Operation::Encrypt { version: 2 });
+    typed.key_type = Some(KeyType::Aes256Gcm);
+    expect(&encryption, &typed, No(WrongKeyType), "AES asked for");
+    let rotate = |new_version, expected_current| Operation::Rotate { new_version, expected_current };
+    expect(&encryption, &attempt(admin(), rotate(3, Some(2))), Yes, "expected");
+    expect(&encryption, &attempt(admin(), rotate(3, Some(1))), No(Conflict), "another came first");
+    expect(&encryption, &attempt(admin(), rotate(2, None)), Again, "prepared for an older state");
+    let mut due = rows(KeyPurpose::Encryption, KeyState::PendingDeletion);
+    let destroy = attempt(Actor::internal("scheduler"), Operation::DestroyKey);
+    expect(&due, &destroy, Yes, "due");
+    due.keys[0].delete_at = Some(LATER);
+    expect(&due, &destroy, No(WrongState), "not due");
+    expect(&encryption, &destroy, No(WrongState), "not scheduled");
+}
+
+/// Each permission lets through what it covers, and nothing else.
+#[test]
+fn every_permission_against_every_operation() {
+    use Permission as P;
+    let window = |not_after| Operation::SetWindow { version: 1, not_after };
+    #[rustfmt::skip]
+    let table: Vec<(Operation, KeyState, &[Permission])> = vec![
+        (Operation::ReadKey, KeyState::Enabled, &[P::Read]),
+        (Operation::Encrypt { version: 2 }, KeyState::Enabled, &[P::Encrypt]),
+        (Operation::Decrypt { version: 1 }, KeyState::Enabled, &[P::Decrypt]),
+        (Operation::Rotate { new_version: 3, expected_current: None }, KeyState::Enabled, &[P::Rotate]),
+        (Operation::EnableKey, KeyState::Disabled, &[P::Manage]),
+        (Operation::DisableKey, KeyState::Enabled, &[P::Revoke]),
+        (Operation::RevokeKey, KeyState::Enabled, &[P::Revoke]),
+        (Operation::DisableVersion { version: 2 }, KeyState::Enabled, &[P::Revoke]),
+        (Operation::RevokeVersion { version: 1 }, KeyState::Enabled, &[P::Revoke]),
+        (window(Some(LATER)), KeyState::Enabled, &[P::Revoke]),
+        (window(None), KeyState::Enabled, &[P::Manage]),
+        (Operation::UpdateKey, KeyState::Enabled, &[P::Manage]),
+        (Operation::CancelDeletion, KeyState::PendingDeletion, &[P::Manage]),
+        (Operation::ScheduleDeletion, KeyState::Enabled, &[P::Delete]),
+        (Operation::DestroyKey, KeyState::PendingDeletion, &[]),
+        (Operation::ReadGrants, KeyState::Enabled, &[]),
+        (Operation::ReadAudit, KeyState::Enabled, &[]),
+        (Operation::VerifyAudit, KeyState::Enabled, &[]),
+        (Operation::ReadMetrics, KeyState::Enabled, &[]),
+        (Operation::CreateCredential, KeyState::Enabled, &[]),
+        (Operation::ReadCredentials, KeyState::Enabled, &[]),
+    ];
+    for (operation, state, covering) in table {
+        for permission in Permission::ALL {
+            let mut view = rows(KeyPurpose::Encryption, state);
+            view.grants.push(grant(GrantScope::Key(KEY), &[*permission], Conditions::default()));
+            let cell = if covering.contains(permission) { Yes } else { No(AccessDenied) };
+            expect(&view, &attempt(app(), operation.clone()), cell, permission.as_str());
+        }
+    }
+    for (operation, permission) in
+        [(Operation::Sign { version: 2 }, P::Sign), (Operation::Verify { version: None }, P::Verify)]
+    {
+        let mut view = rows(KeyPurpose::Signing, KeyState::Enabled);
+        expect(&view, &attempt(app(), operation.clone()), No(AccessDenied), "no grant");
+        view.grants.push(grant(GrantScope::AllKeys, &[permission], Conditions::default()));
+        expect(&view, &attempt(app(), operation), Yes, permission.as_str());
+    }
+    // Extending a window is management, ending it revocation.
+    let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    view.versions[0].not_after = Some(NOW);
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Revoke], Conditions::default()));
+    expect(&view, &attempt(app(), window(Some(EARLIER))), Yes, "shorter");
+    expect(&view, &attempt(app(), window(Some(LATER))), No(AccessDenied), "longer");
+    // Creating keys needs the permission on all keys.
+    let create = Attempt { key: None, ..attempt(app(), Operation::CreateKey) };
+    expect(&view, &create, No(AccessDenied), "no grant");
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Create], Conditions::default()));
+    expect(&view, &create, No(AccessDenied), "on one key");
+    view.grants.push(grant(GrantScope::AllKeys, &[P::Create], Conditions::default()));
+    expect(&view, &create, Yes, "on all keys");
+}
+
+#[test]
+fn roles() {
+    let view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    let auditor = || Actor::new("eve", Role::Auditor).unwrap();
+    for operation in [
+        Operation::ReadKey,
+        Operation::ReadGrants,
+        Operation::ReadCredentials,
+        Operation::ReadAudit,
+        Operation::VerifyAudit,
+        Operation::ReadMetrics,
+    ] {
+        expect(&view, &attempt(auditor(), operation), Yes, "auditor");
+    }
+    for operation in [
+        Operation::CreateKey,
+        Operation::Encrypt { version: 2 },
+        Operation::Decrypt { version: 1 },
+        Operation::RevokeKey,
+        Operation::CreateCredential,
+        put_grant(),
+    ] {
+        expect(&view, &attempt(auditor(), operation), No(AccessDenied), "auditor");
+    }
+    // A grant does not raise an auditor, nor does a grant's role raise an app.
+    let mut view = view;
+    let mut raised = grant(GrantScope::AllKeys, &[Permission::Read], Conditions::default());
+    raised.role = Role::Admin;
+    view.grants.push(Grant { principal: "eve".into(), permissions: vec![Permission::Encrypt], ..raised.clone() });
+    view.grants.push(raised);
+    expect(&view, &attempt(auditor(), Operation::Encrypt { version: 2 }), No(AccessDenied), "auditor with a grant");
+    expect(&view, &attempt(app(), Operation::Encrypt { version: 2 }), No(AccessDenied), "app with a role");
+}
+
+#[test]
+fn who_may_not_read_learns_nothing() {
+    let view = rows(KeyPurpose::Encryption, KeyState::Revoked);
+    for key in [Some(KEY), Some(OTHER), None] {
+        for operation in [Operation::ReadKey, Operation::Encrypt { version: 2 }, Operation::RevokeKey] {
+            let attempt = Attempt { key, ..attempt(app(), operation) };
+            expect(&view, &attempt, No(AccessDenied), "whether it exists or not");
+        }
+    }
+    let mut view = view;
+    view.grants.push(grant(GrantScope::AllKeys, &[Permission::Read], Conditions::default()));
+    let missing = Attempt { key: None, ..attempt(app(), Operation::ReadKey) };
+    expect(&view, &missing, No(KeyNotFound), "may read all keys");
+}
+
+#[test]
+fn scopes_withdrawals_and_conditions() {
+    let encrypt = |context: Option<Context>, actor: Actor| Attempt {
+        context: context.map(Arc::new),
+        ..attempt(actor, Operation::Encrypt { version: 2 })
+    };
+    let with = |grants: Vec<Grant>| Rows { grants, ..rows(KeyPurpose::Encryption, KeyState::Enabled) };
+    let one = |scope, conditions| with(vec![grant(scope, &[Permission::Encrypt], conditions)]);
+    let none = Conditions::default();
+    let plain = encrypt(Some(Context::new()), app());
+    expect(&one(GrantScope::Key(KEY), none.clone()), &plain, Yes, "this key");
+    expect(&one(GrantScope::Key(OTHER), none.clone()), &plain, No(AccessDenied), "another key");
+    expect(&one(GrantScope::AllKeys, none.clone()), &plain, Yes, "all keys");
+    let mut withdrawn = one(GrantScope::AllKeys, none.clone());
+    withdrawn.grants[0].withdrawn_at = Some(EARLIER);
+    expect(&withdrawn, &plain, No(AccessDenied), "withdrawn");
+    let mut unknown = one(GrantScope::AllKeys, none.clone());
+    unknown.grants[0].conditions = StoredConditions::from_json("{\"moonPhase\":\"full\"}");
+    expect(&unknown, &plain, No(AccessDenied), "a condition that is not known");
+
+    let at = |ip: &str| app().with_source_ip(ip.parse().unwrap());
+    let tenant = |value: &str| Context::from([("tenant", value.to_owned())]);
+    let both = Context::from([("tenant", "acme"), ("table", "users")]);
+    let nets = |nets: &[&str]| Some(nets.iter().map(|net| net.parse().unwrap()).collect());
+    #[rustfmt::skip]
+    let cases: Vec<(Conditions, Attempt, Cell)> = vec![
+        (Conditions { not_before: Some(NOW), ..none.clone() }, plain.clone(), Yes),
+        (Conditions { not_before: Some(LATER), ..none.clone() }, plain.clone(), No(AccessDenied)),
+        (Conditions { not_after: Some(LATER), ..none.clone() }, plain.clone(), Yes),
+        (Conditions { not_after: Some(NOW), ..none.clone() }, plain.clone(), No(AccessDenied)),
+        (Conditions { source_ip: nets(&["10.0.0.0/8"]), ..none.clone() }, encrypt(None, at("10.1.2.3")), Yes),
+        (Conditions { source_ip: nets(&["10.0.0.0/8"]), ..none.clone() }, encrypt(None, at("::ffff:10.1.2.3")), Yes),
+        (Conditions { source_ip: nets(&["10.0.0.0/8"]), ..none.clone() }, encrypt(None, at("11.1.2.3")), No(AccessDenied)),
+        (Conditions { source_ip: nets(&["10.0.0.0/8", "fd00::/8"]), ..none.clone() }, encrypt(None, at("fd00::1")), Yes),
+        (Conditions { source_ip: nets(&["0.0.0.0/0"]), ..none.clone() }, plain.clone(), No(AccessDenied)),
+        (Conditions { encryption_context_equals: Some(tenant("acme")), ..none.clone() }, encrypt(Some(tenant("acme")), app()), Yes),
+        (Conditions { encryption_context_equals: Some(tenant("acme")), ..none.clone() }, encrypt(Some(both.clone()), app()), No(AccessDenied)),
+        (Conditions { encryption_context_equals: Some(tenant("acme")), ..none.clone() }, encrypt(None, app()), No(AccessDenied)),
+        (Conditions { encryption_context_equals: Some(Context::new()), ..none.clone() }, encrypt(None, app()), No(AccessDenied)),
+        (Conditions { encryption_context_subset: Some(tenant("acme")), ..none.clone() }, encrypt(Some(both.clone()), app()), Yes),
+        (Conditions { encryption_context_subset: Some(tenant("evil")), ..none.clone() }, encrypt(Some(both.clone()), app()), No(AccessDenied)),
+        (Conditions { encryption_context_subset: Some(Context::new()), ..none.clone() }, encrypt(None, app()), No(AccessDenied)),
+        // All must hold.
+        (Conditions { not_after: Some(LATER), encryption_context_subset: Some(tenant("evil")), ..none.clone() }, encrypt(Some(both), app()), No(AccessDenied)),
+    ];
+    for (conditions, attempt, cell) in cases {
+        expect(&one(GrantScope::Key(KEY), conditions.clone()), &attempt, cell, &format!("{conditions:?}"));
+    }
+    // Of several grants the one that holds longest counts, and the decision is void when it ends.
+    let ends = |end| grant(GrantScope::AllKeys, &[Permission::Encrypt], Conditions { not_after: end, ..none.clone() });
+    let later = LATER.plus_days(1);
+    let view = with(vec![ends(Some(LATER)), ends(Some(later))]);
+    let Decision::Allowed { grant, valid_until } = decide(&view, &plain, NOW) else { panic!("denied") };
+    assert_eq!((grant, valid_until), (Some(view.grants[1].id), Some(later)));
+    let view = with(vec![ends(Some(LATER)), ends(None)]);
+    assert!(matches!(decide(&view, &plain, NOW), Decision::Allowed { valid_until: None, .. }));
+}
+
+#[test]
+fn passing_on_gives_no_more_than_one_holds() {
+    use Permission as P;
+    let put = |permissions: &[P], conditions: Conditions| {
+        attempt(app(), Operation::PutGrant { principal: "bob".into(), permissions: permissions.to_vec(), conditions })
+    };
+    let none = Conditions::default();
+    let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Encrypt, P::Decrypt], none.clone()));
+    expect(&view, &put(&[P::Encrypt], none.clone()), No(AccessDenied), "without the permission grant");
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Grant], none.clone()));
+    expect(&view, &put(&[P::Encrypt], none.clone()), Yes, "what one holds");
+    expect(&view, &put(&[P::Encrypt, P::Decrypt, P::Grant], none.clone()), Yes, "all that one holds");
+    expect(&view, &put(&[P::Encrypt, P::Sign], none.clone()), No(AccessDenied), "more than one holds");
+    let on_all = Attempt { key: None, ..put(&[P::Encrypt], none.clone()) };
+    expect(&view, &on_all, No(AccessDenied), "on more keys");
+    let missing = Attempt { key: Some(OTHER), ..put(&[P::Encrypt], none.clone()) };
+    expect(&view, &missing, No(AccessDenied), "on another key");
+
+    // Conditions may be stronger, not weaker.
+    let nets = |net: &str| Some(vec![net.parse().unwrap()]);
+    let acme = Context::from([("tenant", "acme")]);
+    let users = Context::from([("tenant", "acme"), ("table", "users")]);
+    let held = Conditions {
+        not_before: Some(EARLIER),
+        not_after: Some(LATER),
+        source_ip: nets("10.0.0.0/8"),
+        encryption_context_equals: None,
+        encryption_context_subset: Some(acme.clone()),
+    };
+    let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Encrypt], held.clone()));
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Grant], none.clone()));
+    let stronger = [
+        held.clone(),
+        Conditions { not_before: Some(NOW), not_after: Some(NOW.plus_seconds(0)), ..held.clone() },
+        Conditions { source_ip: nets("10.1.0.0/16"), ..held.clone() },
+        Conditions { encryption_context_subset: Some(users.clone()), ..held.clone() },
+        Conditions { encryption_context_subset: None, encryption_context_equals: Some(users), ..held.clone() },
+    ];
+    for conditions in stronger {
+        expect(&view, &put(&[P::Encrypt], conditions), Yes, "no weaker");
+    }
+    let weaker = [
+        none.clone(),
+        Conditions { not_before: None, ..held.clone() },
+        Conditions { not_after: None, ..held.clone() },
+        Conditions { not_after: Some(LATER.plus_seconds(1)), ..held.clone() },
+        Conditions { source_ip: nets("0.0.0.0/0"), ..held.clone() },
+        Conditions { source_ip: nets("11.0.0.0/8"), ..held.clone() },
+        Conditions { encryption_context_subset: None, ..held.clone() },
+        Conditions { encryption_context_subset: Some(Context::new()), ..held.clone() },
+        Conditions { encryption_context_subset: None, encryption_context_equals: Some(Context::new()), ..held },
+    ];
+    for conditions in weaker {
+        expect(&view, &put(&[P::Encrypt], conditions), No(AccessDenied), "weaker");
+    }
+}
+
+#[test]
+fn withdrawing_and_replacing_need_the_right_over_the_present_grant() {
+    use Permission as P;
+    let none = Conditions::default();
+    let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Encrypt, P::Grant], none.clone()));
+    let mut bobs = grant(GrantScope::Key(KEY), &[P::Encrypt], none.clone());
+    bobs.principal = "bob".into();
+    let id = bobs.id;
+    view.grants.push(bobs);
+    let withdraw = |id| attempt(app(), Operation::WithdrawGrant { id });
+    expect(&view, &withdraw(id), Yes, "what one could have made");
+    let put = attempt(
+        app(),
+        Operation::PutGrant { principal: "bob".into(), permissions: vec![P::Encrypt], conditions: none },
+    );
+    expect(&view, &put, Yes, "replaces what one could have made");
+    view.grants[1].permissions = vec![P::Encrypt, P::Delete];
+    expect(&view, &withdraw(id), No(AccessDenied), "a grant of more than one holds");
+    expect(&view, &put, No(AccessDenied), "replaces a grant of more than one holds");
+    let unknown = attempt(admin(), Operation::WithdrawGrant { id: GrantId::random() });
+    expect(&view, &unknown, No(GrantNotFound), "unknown");
+    view.grants[1].withdrawn_at = Some(EARLIER);
+    expect(&view, &attempt(admin(), Operation::WithdrawGrant { id }), No(GrantNotFound), "withdrawn before");
+}
+
+#[test]
+fn credentials_are_looked_at_with_every_decision() {
+    let id = CredentialId::random();
+    let good = Credential {
+        id,
+        principal: "alice".into(),
+        role: Role::Admin,
+        secret_hash: [0; 32],
+        label: None,
+        created_at: EARLIER,
+        expires_at: Some(LATER),
+        withdrawn_at: None,
+        revision: 1,
+    };
+    let actor = admin().with_credential(id);
+    let cases = [
+        (Some(good.clone()), Yes),
+        (None, No(NotAuthenticated)),
+        (Some(Credential { expires_at: Some(NOW), ..good.clone() }), No(NotAuthenticated)),
+        (Some(Credential { withdrawn_at: Some(EARLIER), ..good.clone() }), No(NotAuthenticated)),
+        (Some(Credential { principal: "bob".into(), ..good.clone() }), No(NotAuthenticated)),
+        (Some(Credential { role: Role::App, ..good.clone() }), No(NotAuthenticated)),
+    ];
+    for (credential, cell) in cases {
+        let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+        view.credentials.extend(credential);
+        expect(&view, &attempt(actor.clone(), Operation::ReadKey), cell, "credential");
+    }
+    let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    view.credentials.push(good);
+    let decision = decide(&view, &attempt(actor, Operation::ReadKey), NOW);
+    assert_eq!(decision, Decision::Allowed { grant: None, valid_until: Some(LATER) });
+}
