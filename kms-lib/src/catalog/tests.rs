@@ -1,1 +1,284 @@
+//! Random histories: an overlay is the image it becomes, invariants hold after every command, and a refreshed image is
+//! a freshly loaded one.
 
+#![allow(clippy::unwrap_used)]
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::{Image, Overlay};
+use crate::keys::{Command, KeyEdit, NewGrant, NewKey, NewVersion, apply};
+use crate::policy;
+use crate::types::actor::{Actor, Role};
+use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::types::grant::{Conditions, GrantScope, Permission};
+use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::key::{AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, Material, VersionState};
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+fn new_version(number: u32) -> NewVersion {
+    let material = Material { wrapped: Some(vec![1, 2, 3]), public_key_pem: None };
+    NewVersion { id: VersionId::random(), version: number, material, root_generation: 1 }
+}
+
+/// A random command, with the operation that decides on it.
+fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Timestamp) -> (Operation, Command) {
+    let id = keys[random.random_range(0..keys.len())];
+    let current = image.key(id).map_or(0, |key| key.current_version);
+    let version = random.random_range(1..=current.max(1) + 1);
+    let window = random.random::<bool>().then(|| now.plus_days(random.random_range(0..5)));
+    match random.random_range(0..15) {
+        0 => {
+            let new = NewKey {
+                id,
+                name: format!("key-{}", random.random_range(0..keys.len() * 2)),
+                key_type: KeyType::Aes256Gcm,
+                purpose: KeyPurpose::Encryption,
+                rotation_period_days: random.random::<bool>().then_some(3),
+                grace_period_days: random.random::<bool>().then_some(2),
+                audit_context: AuditContext::Clear,
+                metadata: None,
+                first: new_version(1),
+                creator_grant: random.random::<bool>().then(|| (GrantId::random(), "creator".to_owned())),
+            };
+            (Operation::CreateKey, Command::CreateKey(Box::new(new)))
+        }
+        1..=4 => {
+            let operation = Operation::Rotate { new_version: current + 1, expected_current: None };
+            (operation, Command::Rotate(id, new_version(current + 1)))
+        }
+        5 => (Operation::EnableKey, Command::EnableKey(id)),
+        6 => (Operation::DisableKey, Command::DisableKey(id)),
+        7 if random.random_ratio(1, 8) => (Operation::RevokeKey, Command::RevokeKey(id)),
+        7 | 8 => (Operation::RevokeVersion { version }, Command::RevokeVersion(id, version)),
+        9 => (Operation::EnableVersion { version }, Command::EnableVersion(id, version)),
+        10 => (Operation::DisableVersion { version }, Command::DisableVersion(id, version)),
+        11 => (Operation::SetWindow { version, not_after: window }, Command::SetWindow(id, version, window)),
+        12 => match random.random_range(0..3) {
+            0 if random.random_ratio(1, 4) => (Operation::ScheduleDeletion, Command::ScheduleDeletion(id, 1)),
+            1 => (Operation::DestroyKey, Command::DestroyKey(id)),
+            _ => (Operation::CancelDeletion, Command::CancelDeletion(id)),
+        },
+        13 => {
+            let edit =
+                KeyEdit { rotation_period_days: Some(random.random::<bool>().then_some(4)), ..KeyEdit::default() };
+            (Operation::UpdateKey, Command::UpdateKey(id, edit))
+        }
+        _ => {
+            let principal = ["a", "b"][random.random_range(0..2)].to_owned();
+            let mut present = None;
+            image.each_grant(&principal, &mut |grant| present = Some(grant.id));
+            match present {
+                Some(grant) if random.random() => {
+                    (Operation::WithdrawGrant { id: grant }, Command::WithdrawGrant(grant))
+                }
+                _ => {
+                    let new = NewGrant {
+                        id: GrantId::random(),
+                        principal: principal.clone(),
+                        role: Role::App,
+                        scope: if random.random() { GrantScope::AllKeys } else { GrantScope::Key(id) },
+                        permissions: vec![Permission::Read],
+                        conditions: Conditions::default(),
+                    };
+                    let operation = Operation::PutGrant {
+                        principal,
+                        permissions: vec![Permission::Read],
+                        conditions: Conditions::default(),
+                    };
+                    (operation, Command::PutGrant(Box::new(new)))
+                }
+            }
+        }
+    }
+}
+
+fn check_invariants(image: &Image, before: &Image) {
+    for key in image.keys_by_name(None) {
+        let mut numbers = Vec::new();
+        let mut enabled = Vec::new();
+        image.each_version(key.id, &mut |version| {
+            numbers.push(version.version);
+            if version.state == VersionState::Enabled {
+                enabled.push(version.version);
+            }
+            // What is revoked stays revoked, or is destroyed; what is destroyed stays so and has no material.
+            match before.version(key.id, version.version).map(|version| version.state) {
+                Some(VersionState::Revoked) => {
+                    assert!(matches!(version.state, VersionState::Revoked | VersionState::Destroyed));
+                }
+                Some(VersionState::Destroyed) => assert_eq!(version.state, VersionState::Destroyed),
+                _ => {}
+            }
+            assert_eq!(version.material_digest.is_none(), version.state == VersionState::Destroyed);
+        });
+        assert_eq!(numbers, (1..=key.current_version).collect::<Vec<_>>());
+        assert!(enabled.is_empty() || enabled == [key.current_version], "{key:?}: {enabled:?}");
+        check_key(key, image, before.key(key.id));
+    }
+    for principal in ["a", "b", "creator"] {
+        let mut scopes = Vec::new();
+        image.each_grant(principal, &mut |grant| scopes.push(grant.scope));
+        let all = scopes.len();
+        scopes.sort_unstable();
+        scopes.dedup();
+        assert_eq!(scopes.len(), all, "two grants of one principal on one scope");
+    }
+}
+
+fn check_key(key: &Key, image: &Image, before: Option<&Key>) {
+    let current = image.version(key.id, key.current_version).unwrap().state;
+    match key.state {
+        KeyState::Enabled => {
+            assert_eq!(key.disabled_reason, None);
+            assert!(matches!(current, VersionState::Enabled | VersionState::Disabled));
+        }
+        KeyState::Disabled => {
+            assert!(key.disabled_reason.is_some());
+            if key.disabled_reason == Some(DisabledReason::CurrentVersionRevoked) {
+                assert_eq!(current, VersionState::Revoked);
+            }
+        }
+        KeyState::Revoked => assert_eq!(current, VersionState::Revoked),
+        KeyState::Destroyed => assert_eq!(current, VersionState::Destroyed),
+        KeyState::PendingDeletion => {}
+    }
+    let pending = key.state == KeyState::PendingDeletion;
+    assert_eq!(key.state_before_deletion.is_some(), pending);
+    assert!(key.delete_at.is_some() || !pending);
+    assert!(key.rotate_at.is_none() || matches!(key.state, KeyState::Enabled | KeyState::Disabled));
+    if let Some(before) = before {
+        assert!(key.current_version >= before.current_version && key.name == before.name);
+        match before.state {
+            KeyState::Destroyed => assert_eq!(key.state, KeyState::Destroyed),
+            KeyState::Revoked => assert!(matches!(key.state, KeyState::Revoked | KeyState::PendingDeletion)),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn random_histories_keep_the_lifecycle() {
+    for seed in 0..40 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let keys: Vec<KeyId> = (0..6).map(|i| KeyId::from_bytes([i; 16])).collect();
+        let mut image = Image::default();
+        let mut now = Timestamp::from_micros(1_000_000_000);
+        let mut made = 0;
+        for seq in 1..=500 {
+            now = now.plus_seconds(random.random_range(0..20_000));
+            let (operation, command) = random_command(&mut random, &image, &keys, now);
+            let key = match &command {
+                Command::CreateKey(new) if image.key(new.id).is_some() => continue,
+                Command::CreateKey(_) => None,
+                Command::PutGrant(new) => match new.scope {
+                    GrantScope::AllKeys => None,
+                    GrantScope::Key(id) => Some(id),
+                },
+                Command::WithdrawGrant(_) => None,
+                _ => Some(keyed(&command)),
+            };
+            let attempt =
+                Attempt { actor: Actor::internal("scheduler"), operation, key, key_type: None, context: None };
+            if !matches!(policy::decide(&image, &attempt, now), Decision::Allowed { .. }) {
+                continue;
+            }
+            let Ok(changes) = apply(&image, &command, now, seq, Some(1)) else {
+                assert!(matches!(command, Command::CreateKey(_)), "an allowed command failed: {command:?}");
+                continue;
+            };
+            let before = image.clone();
+            let mut overlay = Overlay::new(&before);
+            overlay.apply(&changes, seq);
+            for change in &changes {
+                image.apply(change);
+            }
+            image.advance(seq);
+            compare(&overlay, &image, &keys);
+            check_invariants(&image, &before);
+            made += 1;
+        }
+        assert!(made > 50, "seed {seed}: only {made} commands were allowed");
+    }
+}
+
+fn keyed(command: &Command) -> KeyId {
+    match command {
+        Command::Rotate(id, _)
+        | Command::EnableKey(id)
+        | Command::DisableKey(id)
+        | Command::RevokeKey(id)
+        | Command::EnableVersion(id, _)
+        | Command::DisableVersion(id, _)
+        | Command::RevokeVersion(id, _)
+        | Command::SetWindow(id, ..)
+        | Command::UpdateKey(id, _)
+        | Command::ScheduleDeletion(id, _)
+        | Command::CancelDeletion(id)
+        | Command::DestroyKey(id) => *id,
+        other => panic!("no key: {other:?}"),
+    }
+}
+
+fn compare(overlay: &Overlay<'_>, image: &Image, keys: &[KeyId]) {
+    assert_eq!(overlay.revision(), image.revision());
+    for id in keys {
+        assert_eq!(overlay.key(*id), image.key(*id));
+        let collect = |view: &dyn View| {
+            let mut versions = Vec::new();
+            view.each_version(*id, &mut |version| versions.push(version.clone()));
+            versions
+        };
+        assert_eq!(collect(overlay), collect(image));
+    }
+    for principal in ["a", "b", "creator"] {
+        let collect = |view: &dyn View| {
+            let mut grants = Vec::new();
+            view.each_grant(principal, &mut |grant| grants.push(grant.clone()));
+            grants.sort_by_key(|grant| grant.id);
+            grants
+        };
+        assert_eq!(collect(overlay), collect(image));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refreshed_image_is_a_freshly_loaded_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+    let config = crate::Config::new(url).root_key_bytes([7; 32]);
+    let open = || crate::kms::open::open(config.clone());
+    let (writing, reading) = (open().await.unwrap(), open().await.unwrap());
+    let session = crate::Session::new(writing.clone(), Actor::new("alice", Role::Admin).unwrap());
+    let mut random = StdRng::seed_from_u64(1);
+    for round in 0..60u32 {
+        let name = format!("key-{}", random.random_range(0..5));
+        let version = random.random_range(1..4);
+        // Whether it is allowed or not: the images must agree.
+        let _ = match random.random_range(0..7) {
+            0 => session.create_key(crate::CreateKey::aes(&name)).await.map(drop),
+            1 | 2 => session.rotate_key(&name, None).await.map(drop),
+            3 => session.revoke_version(&name, version).await.map(drop),
+            4 => session.disable_key(&name).await.map(drop),
+            5 => {
+                let scope = GrantScope::AllKeys;
+                let granted = [Permission::Read];
+                session.put_grant(&name, Role::App, scope, &granted, Conditions::default()).await.map(drop)
+            }
+            _ => match session.list_grants(None, 1, None).await.unwrap().first() {
+                Some(grant) => session.withdraw_grant(grant.id).await,
+                None => session.create_token(&name, Role::App, None, None).await.map(drop),
+            },
+        };
+        if round.is_multiple_of(3) {
+            reading.catalog.ensure_fresh().await.unwrap();
+            assert_eq!(*reading.catalog.image(), *writing.catalog.image());
+        }
+    }
+    reading.catalog.ensure_fresh().await.unwrap();
+    let fresh = open().await.unwrap();
+    assert_eq!(*fresh.catalog.image(), *writing.catalog.image());
+    assert_eq!(*reading.catalog.image(), *writing.catalog.image());
+    assert!(fresh.catalog.image().key_count() > 2);
+}

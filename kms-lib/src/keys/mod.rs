@@ -6,9 +6,6 @@ mod command;
 mod permits;
 mod validate;
 
-#[cfg(test)]
-mod tests;
-
 pub use apply::apply;
 pub use command::{Command, KeyEdit, NewCredential, NewGrant, NewKey, NewVersion};
 pub use permits::{Refusal, permits};

@@ -24,7 +24,7 @@ use crate::types::time::Timestamp;
 
 /// Opens everything that sessions share.
 #[tracing::instrument(level = "debug", name = "kms.open", skip_all)]
-pub(super) async fn open(config: Config) -> Result<Arc<Shared>> {
+pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
     if config.root_key.is_none() {
         return Err(no_key());
     }

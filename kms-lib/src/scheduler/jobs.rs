@@ -58,14 +58,17 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
         }
         for id in new {
             // Naming the version that was due makes sure that of several schedulers only one rotates.
-            let current = {
+            let expected = {
                 let image = session.shared().catalog.image();
-                let due =
-                    |key: &&crate::types::key::Key| key.rotate_at.is_some_and(|at| at <= session.shared().clock.now());
-                image.key(id).filter(due).map(|key| key.current_version)
+                let now = session.shared().clock.now();
+                match image.key(id) {
+                    Some(key) if key.rotate_at.is_some_and(|at| at <= now) => Some(key.current_version),
+                    // Its row cannot be trusted: trying is what records that.
+                    _ if image.is_damaged(id) => None,
+                    _ => continue,
+                }
             };
-            let Some(current) = current else { continue };
-            match session.rotate_located(Some(id), Some(current)).await {
+            match session.rotate_located(Some(id), expected).await {
                 Ok(()) => report.rotated.push(id),
                 Err(error) if error.code() == ErrorCode::Conflict => {
                     tracing::debug!(key = %id, "another process rotated the key first");
