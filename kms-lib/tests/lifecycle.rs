@@ -283,7 +283,7 @@ async fn raw_oaep_from_another_tool() {
     let session = admin(&kms);
     let key = session.create_key(CreateKey::rsa_encryption("r")).await.unwrap();
     let pem = session.public_key("r", 1).await.unwrap();
-    let public = rsa::RsaPublicKey::from_public_key_pem(&pem).unwrap();
+    let public = rsa::PublicKey::from_public_key_pem(&pem).unwrap();
     let padding = rsa::Oaep::<sha2::Sha256>::new();
     let sealed = public.encrypt(&mut rand::rng(), padding, b"from elsewhere").unwrap();
     assert_eq!(session.decrypt_oaep("r", 1, &sealed).await.unwrap().plaintext.as_slice(), b"from elsewhere");
