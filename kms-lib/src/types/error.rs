@@ -4,10 +4,26 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What went wrong, in a form programs may rely on. Codes are added, never renamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[non_exhaustive]
-pub enum ErrorCode {
+/// Declares the codes, each by its name alone: what programs see is what stands here.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// What went wrong, in a form programs may rely on. Codes are added, never renamed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+        #[non_exhaustive]
+        pub enum ErrorCode { $($(#[$doc])* $name,)+ }
+
+        impl ErrorCode {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+            /// The code's name, as it appears in records and in every interface.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+codes! {
     /// An argument is malformed, out of range or too large.
     InvalidArgument,
     /// The name of a key is empty, too long, has unprintable characters or the shape of a UUID.
@@ -103,58 +119,6 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The code's name, as it appears in records and in every interface.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidArgument => "InvalidArgument",
-            Self::InvalidName => "InvalidName",
-            Self::InvalidConfiguration => "InvalidConfiguration",
-            Self::AccessDenied => "AccessDenied",
-            Self::KeyNotFound => "KeyNotFound",
-            Self::VersionNotFound => "VersionNotFound",
-            Self::GrantNotFound => "GrantNotFound",
-            Self::CredentialNotFound => "CredentialNotFound",
-            Self::NotAuthenticated => "NotAuthenticated",
-            Self::NameTaken => "NameTaken",
-            Self::KeyDisabled => "KeyDisabled",
-            Self::KeyRevoked => "KeyRevoked",
-            Self::KeyPendingDeletion => "KeyPendingDeletion",
-            Self::KeyDestroyed => "KeyDestroyed",
-            Self::VersionDisabled => "VersionDisabled",
-            Self::VersionRevoked => "VersionRevoked",
-            Self::VersionDestroyed => "VersionDestroyed",
-            Self::VersionNotCurrent => "VersionNotCurrent",
-            Self::WrongPurpose => "WrongPurpose",
-            Self::WrongKeyType => "WrongKeyType",
-            Self::WrongState => "WrongState",
-            Self::InvalidCiphertext => "InvalidCiphertext",
-            Self::DecryptionFailed => "DecryptionFailed",
-            Self::PlaintextTooLong => "PlaintextTooLong",
-            Self::KeyExhausted => "KeyExhausted",
-            Self::Conflict => "Conflict",
-            Self::IdempotencyConflict => "IdempotencyConflict",
-            Self::Overloaded => "Overloaded",
-            Self::OutcomeUnknown => "OutcomeUnknown",
-            Self::StoreUnavailable => "StoreUnavailable",
-            Self::StoreFull => "StoreFull",
-            Self::StoreReadOnly => "StoreReadOnly",
-            Self::StoreCorrupt => "StoreCorrupt",
-            Self::SchemaTooNew => "SchemaTooNew",
-            Self::StoreInUse => "StoreInUse",
-            Self::WrongRootKey => "WrongRootKey",
-            Self::InvalidRootKey => "InvalidRootKey",
-            Self::RootKeyUnavailable => "RootKeyUnavailable",
-            Self::IntegrityFailure => "IntegrityFailure",
-            Self::ClockSkew => "ClockSkew",
-            Self::Closed => "Closed",
-            Self::UsedAfterFork => "UsedAfterFork",
-            Self::BlockingInAsync => "BlockingInAsync",
-            Self::InputOutput => "InputOutput",
-            Self::CryptoFailure => "CryptoFailure",
-            Self::Internal => "Internal",
-        }
-    }
-
     /// Whether the same call may succeed when it is simply made again.
     pub fn is_retryable(self) -> bool {
         matches!(
