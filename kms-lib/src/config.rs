@@ -33,6 +33,7 @@ const FILE_BYTES: u64 = 1024 * 1024;
 /// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
 /// | `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
 /// | the scheduler | `[scheduler]` | `KMS_SCHEDULER_ENABLED`, `KMS_SCHEDULER_CRON`, `KMS_SCHEDULER_REVOKE_EXPIRED` | on, `0 * * * *`, off |
+/// | the last signed head, outside of the store | `high_water` | `KMS_HIGH_WATER` | none |
 /// | unwrapped keys in memory | `cache.size`, `cache.ttl_seconds` | `KMS_CACHE_SIZE`, `KMS_CACHE_TTL_SECONDS` | 10,000, 3,600 |
 /// | days before a deletion | `deletion.wait_days`, `deletion.minimum_days` | `KMS_DELETION_WAIT_DAYS`, `KMS_DELETION_MINIMUM_DAYS` | 30, 7 |
 /// | operations under way, and MiB of their results | `limits.operations`, `limits.result_mib` | `KMS_LIMITS_OPERATIONS`, `KMS_LIMITS_RESULT_MIB` | 16,384, 256 |
@@ -50,6 +51,8 @@ pub struct Config {
     pub(crate) deletion_wait_min_days: u32,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
+    pub(crate) high_water: Option<PathBuf>,
+    pub(crate) acknowledge_restore: bool,
 }
 
 impl Config {
@@ -68,6 +71,8 @@ impl Config {
             deletion_wait_min_days: DELETION_WAIT_MIN_DAYS,
             limits: Limits { operations: 16_384, changes: 1_024, bytes: 256 * 1024 * 1024 },
             clock: Clock::default(),
+            high_water: None,
+            acknowledge_restore: false,
         }
     }
 
@@ -153,6 +158,19 @@ impl Config {
         self
     }
 
+    /// With a high-water file: the last signed head is kept in it, outside of the database, and opening a store that is
+    /// older fails with `RestoreDetected`. Put it where a restore of the database does not reach.
+    #[must_use]
+    pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
+        self.high_water = Some(path.into());
+        self
+    }
+    /// Accept, this once, that the store was put back to an older state: opening records what was lost.
+    #[must_use]
+    pub fn acknowledge_restore(mut self, acknowledge: bool) -> Self {
+        self.acknowledge_restore = acknowledge;
+        self
+    }
     /// With another clock than the system's, for tests and simulations.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -218,8 +236,18 @@ impl Config {
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             invalid(format!("the configuration is malformed at line {line}: {}", e.message()))
         })?;
-        let File { store_url, master_key, grace_days, crypto_provider, audit, scheduler, cache, deletion, limits } =
-            file;
+        let File {
+            store_url,
+            master_key,
+            grace_days,
+            crypto_provider,
+            high_water,
+            audit,
+            scheduler,
+            cache,
+            deletion,
+            limits,
+        } = file;
         if let Some(url) = store_url {
             self.store_url = url;
         }
@@ -230,6 +258,7 @@ impl Config {
         if let Some(name) = crypto_provider {
             self.crypto_provider = ProviderName::parse(&name)?;
         }
+        self.high_water = high_water.or_else(|| self.high_water.take());
         if let Some(ack) = audit.ack {
             self.audit_ack = parse_ack(&ack)?;
         }
@@ -266,6 +295,7 @@ impl Config {
                 "SCHEDULER_ENABLED" => self.scheduler.enabled = boolean(&name, &value)?,
                 "SCHEDULER_CRON" => self.scheduler.cron = value,
                 "SCHEDULER_REVOKE_EXPIRED" => self.scheduler.revoke_expired = boolean(&name, &value)?,
+                "HIGH_WATER" => self.high_water = Some(PathBuf::from(value)),
                 "CACHE_SIZE" => self.cache_size = number()?,
                 "CACHE_TTL_SECONDS" => self.cache_ttl = Duration::from_secs(number()?),
                 "DELETION_WAIT_DAYS" => self.deletion_wait_days = days()?,
@@ -299,6 +329,7 @@ struct File {
     master_key: Option<String>,
     grace_days: Option<u32>,
     crypto_provider: Option<String>,
+    high_water: Option<PathBuf>,
     #[serde(default)]
     audit: AuditSection,
     scheduler: Option<SchedulerConfig>,

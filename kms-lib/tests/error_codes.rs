@@ -18,7 +18,8 @@ const UNREACHED: [(ErrorCode, &str); 6] = [
 ];
 
 /// Where the others are asserted.
-const SUITES: [&str; 10] = [
+const SUITES: [&str; 11] = [
+    include_str!("backup.rs"),
     include_str!("bad_input.rs"),
     include_str!("concurrency.rs"),
     include_str!("credentials.rs"),

@@ -117,6 +117,8 @@ pub fn permits<'v>(
         | Operation::CreateKey
         | Operation::PutGrant { .. }
         | Operation::WithdrawGrant { .. }
+        | Operation::Backup
+        | Operation::AcknowledgeRestore
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials

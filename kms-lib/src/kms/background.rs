@@ -1,5 +1,6 @@
 //! What goes on while the service is open: the scheduler at its times, and every second a look at the store.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::config::Config;
 use crate::scheduler::{self, Schedule, SchedulerConfig};
 use crate::session::{Session, Shared};
 use crate::types::actor::Actor;
@@ -21,10 +23,11 @@ const WAKE: Duration = Duration::from_secs(30);
 /// Starts the tasks. They hold the service weakly: it may be dropped without being closed.
 pub(super) fn start(
     shared: &Arc<Shared>,
-    config: &SchedulerConfig,
+    config: &Config,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Vec<JoinHandle<()>>> {
-    let mut tasks = vec![tokio::spawn(look(Arc::downgrade(shared), stopped.clone()))];
+    let mut tasks = vec![tokio::spawn(look(Arc::downgrade(shared), config.high_water.clone(), stopped.clone()))];
+    let config = &config.scheduler;
     if config.enabled {
         let schedule = Schedule::parse(&config.cron)?;
         tasks.push(tokio::spawn(schedule_jobs(
@@ -44,7 +47,8 @@ async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
     timeout(time, stopped.wait_for(|stopped| *stopped)).await.is_err()
 }
 
-async fn look(shared: Weak<Shared>, mut stopped: watch::Receiver<bool>) {
+async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: watch::Receiver<bool>) {
+    let mut noted = 0;
     while pause(LOOK, &mut stopped).await {
         let Some(shared) = shared.upgrade() else { return };
         let before = shared.catalog.image().revision();
@@ -57,7 +61,22 @@ async fn look(shared: Weak<Shared>, mut stopped: watch::Receiver<bool>) {
             shared.materials.clear().await;
         }
         shared.materials.sweep().await;
+        if let Some(path) = &high_water
+            && let Err(error) = note_head(&shared, path, &mut noted).await
+        {
+            tracing::warn!(%error, "the high-water file is not up to date");
+        }
     }
+}
+
+/// Notes the head in the high-water file, if it has moved.
+async fn note_head(shared: &Shared, path: &Path, noted: &mut u64) -> Result<()> {
+    let head = super::open::head(shared).await?;
+    if head.seq > *noted {
+        super::high_water::write(path, &head.checkpoint)?;
+        *noted = head.seq;
+    }
+    Ok(())
 }
 
 async fn schedule_jobs(

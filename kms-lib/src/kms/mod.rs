@@ -1,17 +1,25 @@
 //! The service: opening it, closing it, and what it does in between.
 
 mod background;
+mod backup;
+mod high_water;
 pub(crate) mod open;
 
+pub use backup::{BackupReport, BroughtBack};
+
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::scheduler::{self, JobReport, SchedulerConfig};
+use crate::ledger::Details;
+use crate::scheduler::{self, JobReport};
 use crate::session::{Session, Shared};
 use crate::types::actor::Actor;
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The key management service on one store. Cheap to clone; all clones are the same service.
@@ -43,7 +51,7 @@ pub struct Kms {
 
 struct Inner {
     shared: Arc<Shared>,
-    scheduler: SchedulerConfig,
+    config: Config,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -56,13 +64,12 @@ impl Kms {
     /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`.
     pub async fn open(config: Config) -> Result<Self> {
         config.check()?;
-        let scheduler = config.scheduler.clone();
         // In a task of its own: dropping the caller's future must not leave a half-open store.
-        let opening = tokio::spawn(open::open(config));
+        let opening = tokio::spawn(open::open(config.clone()));
         let shared = opening.await.map_err(|_| Error::new(ErrorCode::Internal, "opening ended unexpectedly"))??;
         let (stop, stopped) = watch::channel(false);
-        let tasks = background::start(&shared, &scheduler, &stopped)?;
-        Ok(Self { inner: Arc::new(Inner { shared, scheduler, stop, tasks: Mutex::new(tasks) }) })
+        let tasks = background::start(&shared, &config, &stopped)?;
+        Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::new(tasks) }) })
     }
 
     /// What this actor may do. Mini KMS does not authenticate: whoever embeds it says who is acting.
@@ -80,7 +87,40 @@ impl Kms {
     /// Does the scheduler's jobs now, whether or not it is their time.
     pub async fn run_scheduler(&self) -> Result<JobReport> {
         let session = Session::new(Arc::clone(&self.inner.shared), Actor::internal("scheduler"));
-        scheduler::run(&session, &self.inner.scheduler).await
+        scheduler::run(&session, &self.inner.config.scheduler).await
+    }
+
+    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the copy,
+    /// and records it. The backup is worth nothing without the root key. For admins.
+    pub async fn backup(&self, actor: &Actor, to: &Path) -> Result<BackupReport> {
+        let session = self.session(actor.clone());
+        session.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
+        let report = backup::backup(&self.inner.shared, &self.inner.config, to).await?;
+        let mut details = Details::default();
+        details.number("size", report.verification.size);
+        session.record_event(Action::StoreBackup, Operation::Backup, details).await?;
+        Ok(report)
+    }
+
+    /// What restoring this backup would bring back that has been taken away since: revoked keys and versions, withdrawn
+    /// grants and credentials. To be looked at before a restore is accepted. For admins.
+    pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BroughtBack> {
+        self.session(actor.clone()).permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
+        let (_, backup) = backup::inspect(&self.inner.config, from).await?;
+        backup::compare(&backup, &self.inner.shared).await
+    }
+
+    /// Verifies a backup without restoring it. `config` gives the root key; `WrongRootKey` if it is another store's.
+    pub async fn verify_backup(config: &Config, backup: &Path) -> Result<BackupReport> {
+        Ok(backup::inspect(config, backup).await?.0)
+    }
+
+    /// Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. Opening it with
+    /// the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
+    pub async fn restore(config: &Config, backup: &Path) -> Result<BackupReport> {
+        let report = Self::verify_backup(config, backup).await?;
+        backup::place(backup, &config.store()?)?;
+        Ok(report)
     }
 
     /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Sessions
@@ -93,6 +133,11 @@ impl Kms {
             }
         }
         self.inner.shared.ledger.close().await;
+        if let Some(path) = &self.inner.config.high_water
+            && let Ok(head) = open::head(&self.inner.shared).await
+        {
+            high_water::write(path, &head.checkpoint)?;
+        }
         self.inner.shared.materials.clear().await;
         self.inner.shared.store.close().await
     }

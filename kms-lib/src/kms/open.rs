@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::high_water;
 use crate::audit::tree::Frontier;
 use crate::catalog::{Catalog, MaterialCache, run_blocking};
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::session::{Session, Shared};
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
 use crate::storage::tables::{audit, head, usage};
-use crate::storage::{Connection, Store, migrate};
+use crate::storage::{Connection, Store, check_schema, migrate};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::{Action, AuditRow, Head, Status};
@@ -56,6 +57,34 @@ async fn open_store(
     if head::read(connection.as_mut(), false).await?.is_none() {
         create(connection.as_mut(), source, &provider, config.clock.now()).await?;
     }
+    assemble(config, source, provider, store, connection).await
+}
+
+/// Opens what is in a store that is only to be read, such as a backup.
+pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
+    let source = config.root_key.clone().ok_or_else(no_key)?;
+    let provider = crate::crypto::provider(config.crypto_provider)?;
+    let mut connection = store.reader().await?;
+    check_schema(connection.as_mut()).await?;
+    // What is older, or was made by a clock that is ahead, can still be read; and nothing is released or written.
+    let config = Config { audit_ack: AuditAck::Durable, high_water: None, ..config.clone() };
+    assemble(config, &source, provider, &store, connection).await
+}
+
+/// The head as it is stored now.
+pub(super) async fn head(shared: &Shared) -> Result<Head> {
+    let mut connection = shared.store.reader().await?;
+    let head = head::read(connection.as_mut(), false).await?;
+    head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
+}
+
+async fn assemble(
+    config: Config,
+    source: &RootKeySource,
+    provider: Arc<dyn Provider>,
+    store: &Arc<dyn Store>,
+    mut connection: Box<dyn Connection>,
+) -> Result<Arc<Shared>> {
     let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
     connection.close().await?;
@@ -73,6 +102,21 @@ async fn open_store(
         return Err(Error::new(
             ErrorCode::ClockSkew,
             format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
+        ));
+    }
+
+    let lost = match &config.high_water {
+        Some(path) => high_water::compare(path, &head, &signer)?,
+        None => None,
+    };
+    if let Some(lost) = lost.as_ref().filter(|_| !config.acknowledge_restore) {
+        return Err(Error::new(
+            ErrorCode::RestoreDetected,
+            format!(
+                "the store has {} records, but had {}: it was put back to an older state. What was revoked or withdrawn \
+                 since is usable again; acknowledge the restore to go on",
+                lost.present, lost.noted
+            ),
         ));
     }
 
@@ -114,6 +158,15 @@ async fn open_store(
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
     });
+    if let Some(lost) = lost {
+        let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
+        let mut details = Details::default();
+        details.number("present", lost.present).number("noted", lost.noted);
+        session.record_event(Action::RestoreAcknowledge, Operation::AcknowledgeRestore, details).await?;
+    }
+    if let Some(path) = &config.high_water {
+        high_water::write(path, &self::head(&shared).await?.checkpoint)?;
+    }
     if config.audit_ack == AuditAck::Queued {
         let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
         session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;

@@ -56,6 +56,9 @@ impl Store for FaultyStore {
     fn claim(&self, exclusive: bool) -> Result<()> {
         self.inner.claim(exclusive)
     }
+    fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
+        self.inner.copy_to(to)
+    }
     fn close(&self) -> StoreFuture<'_, ()> {
         self.inner.close()
     }

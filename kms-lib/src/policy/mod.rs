@@ -136,6 +136,8 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         Operation::ScheduleDeletion => Permission::Delete,
         Operation::PutGrant { .. } | Operation::WithdrawGrant { .. } => Permission::Grant,
         Operation::DestroyKey
+        | Operation::Backup
+        | Operation::AcknowledgeRestore
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
@@ -150,6 +152,8 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
 fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, Refusal> {
     match &attempt.operation {
         Operation::CreateKey
+        | Operation::Backup
+        | Operation::AcknowledgeRestore
         | Operation::CreateCredential
         | Operation::ReadCredentials
         | Operation::ReadGrants

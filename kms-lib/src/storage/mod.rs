@@ -7,7 +7,7 @@ mod schema;
 pub mod sqlite;
 pub mod tables;
 
-pub use schema::migrate;
+pub use schema::{check_schema, migrate};
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -45,6 +45,8 @@ pub trait Store: Send + Sync {
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>>;
     /// Takes or checks the lock that says whether other processes may open the store too. Held until closed.
     fn claim(&self, exclusive: bool) -> Result<()>;
+    /// Copies the store, as it is at one moment, to a new file, while it goes on working.
+    fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
     /// Closes all connections and gives up the claim.
     fn close(&self) -> StoreFuture<'_, ()>;
 }

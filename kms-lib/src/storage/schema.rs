@@ -94,10 +94,7 @@ async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
         Some(version) => usize::try_from(version).map_err(|_| corrupt("the schema version is negative"))?,
     };
     if present > newest {
-        return Err(Error::new(
-            ErrorCode::SchemaTooNew,
-            format!("the store has schema {present}; this software knows {newest} at most: use a newer version of it"),
-        ));
+        return Err(too_new(i64::try_from(present).unwrap_or(i64::MAX)));
     }
     for statements in &MIGRATIONS[present..] {
         for statement in *statements {
@@ -109,4 +106,30 @@ async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
         connection.execute("UPDATE kms_schema SET version = ?".into(), vec![Value::from(newest as u64)]).await?;
     }
     Ok(())
+}
+
+/// Whether a store that is only read has the present schema: `SchemaTooNew`, or `StoreCorrupt` if it is no store.
+pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
+    let mut stored = None;
+    let asked = connection
+        .query("SELECT version FROM kms_schema".into(), vec![], &mut |row| {
+            stored = Some(row.int(0)?);
+            Ok(())
+        })
+        .await;
+    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    match (asked, stored) {
+        (Err(error), _) if error.code() != ErrorCode::Internal => Err(error),
+        (Ok(()), Some(version)) if version > newest => Err(too_new(version)),
+        (Ok(()), Some(version)) if version == newest => Ok(()),
+        (Ok(()), Some(_)) => Err(Error::invalid("the store has an older schema: open it once to bring it up to date")),
+        _ => Err(corrupt("the file is a database, but not a store of this service")),
+    }
+}
+
+fn too_new(version: i64) -> Error {
+    let newest = MIGRATIONS.len();
+    let text =
+        format!("the store has schema {version}; this software knows {newest} at most: use a newer version of it");
+    Error::new(ErrorCode::SchemaTooNew, text)
 }

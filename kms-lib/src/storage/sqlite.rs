@@ -54,6 +54,21 @@ impl SqliteStore {
         Ok(Self { path: path.to_owned(), options, readers, claim: Mutex::new(None) })
     }
 
+    /// Opens a file to read it; nothing is ever written to it.
+    pub async fn open_read_only(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(5))
+            .disable_statement_logging();
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(options.clone());
+        Ok(Self { path: path.to_owned(), options, readers, claim: Mutex::new(None) })
+    }
+
     async fn connect(&self) -> Result<SqliteConnection> {
         // Opening sets WAL and therefore locks; another process doing the same must not make it fail.
         let deadline = Instant::now() + WRITE_WAIT;
@@ -101,6 +116,18 @@ impl Store for SqliteStore {
         }
         *self.claim.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(file);
         Ok(())
+    }
+    fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            // An empty file of mode 0600, which SQLite fills.
+            create_private(to)?;
+            let name = to.to_str().ok_or_else(|| Error::invalid("the place of a backup is not UTF-8"))?;
+            let mut connection = self.connect().await?;
+            execute(&mut connection, "VACUUM INTO ?".into(), vec![name.into()]).await?;
+            connection.close().await.map_err(|e| store_error(&e))?;
+            let synced = File::open(to).and_then(|file| file.sync_all());
+            synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{}: {e}", to.display())))
+        })
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {

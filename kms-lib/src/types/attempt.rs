@@ -103,6 +103,10 @@ pub enum Operation {
     },
     /// Read credentials.
     ReadCredentials,
+    /// Make a backup, or compare one.
+    Backup,
+    /// Accept that the store was put back to an older state.
+    AcknowledgeRestore,
     /// Read grants.
     ReadGrants,
     /// Read the log.

@@ -12,6 +12,10 @@ named!(
     Action {
         /// The store was made.
         StoreCreate = "STORE_CREATE",
+        /// A backup was made.
+        StoreBackup = "STORE_BACKUP",
+        /// It was accepted that the store was put back to an older state; the details say what was lost.
+        RestoreAcknowledge = "RESTORE_ACKNOWLEDGE",
         /// The service opened the store with `audit.ack = "queued"`: a crash may lose the last records.
         QueuedAckOn = "QUEUED_ACK_ON",
         /// A key was created.

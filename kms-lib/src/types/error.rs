@@ -94,6 +94,8 @@ codes! {
     SchemaTooNew,
     /// Another process holds the store in a way that excludes this one.
     StoreInUse,
+    /// The store is older than it was: it was put back, and that has not been acknowledged.
+    RestoreDetected,
     /// The root key is not the one this store was made with.
     WrongRootKey,
     /// No root key was given, or it is malformed.

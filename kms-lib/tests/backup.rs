@@ -1,0 +1,159 @@
+//! Backups made under load, restored elsewhere, and what a restore brings back.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Place, actor, admin, check_usable, code};
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::Action;
+use kms_lib::{Conditions, Config, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
+
+fn at(place: &Place, name: &str) -> Config {
+    Config::new(format!("sqlite:{}", place.folder.path().join(name).display())).root_key_bytes([7; 32])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_is_whole() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    let sealed = session.encrypt("k", b"kept", &Context::new()).await.unwrap().ciphertext;
+    let load: Vec<_> = (0..8)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let to = place.folder.path().join("backup.db");
+    let alice = actor("alice", Role::Admin);
+    let report = kms.backup(&alice, &to).await.unwrap();
+    assert!(report.verification.ok && report.checkpoint.starts_with("mini-kms/log/"));
+    for task in load {
+        task.await.unwrap();
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(std::fs::metadata(&to).unwrap().mode() & 0o777, 0o600);
+    }
+    let bytes = std::fs::read(&to).unwrap();
+    let config = at(&place, "restored.db");
+    let restored = Kms::restore(&config, &to).await.unwrap();
+    assert_eq!(restored, report);
+    assert_eq!(std::fs::read(&to).unwrap(), bytes, "the backup was written to");
+    let copy = Kms::open(config.clone()).await.unwrap();
+    assert_eq!(admin(&copy).decrypt(&sealed, &Context::new()).await.unwrap().plaintext.as_slice(), b"kept");
+    check_usable(&copy).await;
+    copy.close().await.unwrap();
+
+    // Not over anything that is there, not by anybody, not elsewhere than a file can be.
+    assert_eq!(code(kms.backup(&alice, &to).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(Kms::restore(&config, &to).await), ErrorCode::InvalidArgument);
+    let app = actor("app", Role::App);
+    assert_eq!(code(kms.backup(&app, &place.folder.path().join("b")).await), ErrorCode::AccessDenied);
+    assert_eq!(code(kms.backup(&alice, &place.folder.path().join("no/b")).await), ErrorCode::StoreUnavailable);
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_backups_are_refused() {
+    let place = Place::new();
+    let kms = place.open().await;
+    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    let to = place.folder.path().join("backup.db");
+    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    kms.close().await.unwrap();
+    let other_key = Config::new(place.url()).root_key_bytes([8; 32]);
+    assert_eq!(code(Kms::verify_backup(&other_key, &to).await), ErrorCode::WrongRootKey);
+    let good = std::fs::read(&to).unwrap();
+    let bad = place.folder.path().join("bad.db");
+    for cut in [0, 1, 100, 4096, good.len() / 2, good.len() - 4096] {
+        std::fs::write(&bad, &good[..cut]).unwrap();
+        let error = code(Kms::restore(&at(&place, "never.db"), &bad).await);
+        assert!(matches!(error, ErrorCode::StoreCorrupt | ErrorCode::IntegrityFailure), "cut to {cut}: {error}");
+    }
+    std::fs::write(&bad, b"no database at all, only some text that is long enough").unwrap();
+    assert_eq!(code(Kms::verify_backup(&place.config(), &bad).await), ErrorCode::StoreCorrupt);
+    assert_eq!(code(Kms::verify_backup(&place.config(), place.folder.path()).await), ErrorCode::InvalidArgument);
+    // Altered: the log says so before anything is restored.
+    std::fs::write(&bad, &good).unwrap();
+    let url = format!("sqlite:{}", bad.display());
+    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    sqlx::query("UPDATE audit_logs SET actor = 'mallory' WHERE seq = 1").execute(&mut raw).await.unwrap();
+    sqlx::Connection::close(raw).await.unwrap();
+    assert_eq!(code(Kms::restore(&at(&place, "never.db"), &bad).await), ErrorCode::IntegrityFailure);
+    assert!(!place.folder.path().join("never.db").exists());
+}
+
+#[tokio::test]
+async fn what_a_restore_brings_back_is_told_and_noticed() {
+    let place = Place::new();
+    let water = place.folder.path().join("high-water");
+    let config = place.config().high_water(&water);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let session = admin(&kms);
+    for name in ["a", "b", "c"] {
+        session.create_key(CreateKey::aes(name)).await.unwrap();
+    }
+    session.rotate_key("c", None).await.unwrap();
+    let granted = [Permission::Encrypt];
+    let grant =
+        session.put_grant("shop", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
+    let token = session.create_token("shop", Role::App, None, None).await.unwrap();
+    let to = place.folder.path().join("backup.db");
+    let alice = actor("alice", Role::Admin);
+    kms.backup(&alice, &to).await.unwrap();
+    assert_eq!(kms.compare_backup(&alice, &to).await.unwrap().lost_records, 1);
+    session.revoke_key("a").await.unwrap();
+    session.schedule_deletion("b", None).await.unwrap();
+    session.revoke_version("c", 1).await.unwrap();
+    session.withdraw_grant(grant.id).await.unwrap();
+    session.withdraw_credential(token.credential.id).await.unwrap();
+    let back = kms.compare_backup(&alice, &to).await.unwrap();
+    assert_eq!(back.keys, ["a", "b"]);
+    assert_eq!(back.versions, [("a".to_owned(), 1), ("c".to_owned(), 1)]);
+    assert_eq!(back.grants, [("shop".to_owned(), "*".to_owned())]);
+    assert_eq!(back.credentials, ["shop"]);
+    assert_eq!(back.lost_records, 6);
+    kms.close().await.unwrap();
+
+    // The database is put back: a fresh process notices.
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", place.file().display()));
+    }
+    Kms::restore(&config, &to).await.unwrap();
+    let error = Kms::open(config.clone()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RestoreDetected);
+    assert!(error.message().contains("put back"), "{error}");
+    let kms = Kms::open(config.clone().acknowledge_restore(true)).await.unwrap();
+    let query = AuditQuery { action: Some(Action::RestoreAcknowledge), ..AuditQuery::default() };
+    let records = admin(&kms).list_audit(&query).await.unwrap().records;
+    assert!(records[0].details.as_ref().unwrap().contains("\"noted\":"), "{records:?}");
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    // Acknowledged once; from now on it is the present again.
+    let kms = Kms::open(config.clone()).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+
+    // A high-water file that is garbage, of another log, or cut.
+    let good = std::fs::read(&water).unwrap();
+    for bad in [&b""[..], b"garbage", &[0xff; 100], &good[..good.len() - 10], &[b'x'; 100_000]] {
+        std::fs::write(&water, bad).unwrap();
+        assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::IntegrityFailure);
+    }
+    let other = Place::new();
+    let kms = Kms::open(other.config().high_water(other.folder.path().join("high-water"))).await.unwrap();
+    kms.close().await.unwrap();
+    std::fs::copy(other.folder.path().join("high-water"), &water).unwrap();
+    assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::IntegrityFailure);
+    std::fs::write(&water, &good).unwrap();
+    Kms::open(config).await.unwrap().close().await.unwrap();
+}
