@@ -36,11 +36,11 @@ const SUITES: [&str; 11] = [
 fn every_code_is_asserted_somewhere() {
     for code in ErrorCode::ALL {
         let name = format!("ErrorCode::{code}");
-        let named = |text: &&str| {
+        let named = |text: &str| {
             text.match_indices(&name).any(|(at, _)| !text[at + name.len()..].starts_with(char::is_alphanumeric))
         };
         let quoted = format!("\"{code}\"");
-        let asserted = SUITES.iter().any(|text| named(&text) || text.contains(&quoted));
+        let asserted = SUITES.iter().any(|text| named(text) || text.contains(&quoted));
         let excused = UNREACHED.iter().any(|(unreached, _)| unreached == code);
         assert!(asserted || excused, "{code} is asserted by no test");
     }

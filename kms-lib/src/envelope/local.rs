@@ -88,10 +88,12 @@ impl LocalRootKey {
         derivation: &Derivation,
         generation: u32,
     ) -> Result<Self> {
-        let secret = match (source.form(), derivation) {
-            (Form::Key(key), Derivation::None) => key.clone(),
+        let derived;
+        let secret: &[u8] = match (source.form(), derivation) {
+            (Form::Key(key), Derivation::None) => key.as_slice(),
             (Form::Passphrase(passphrase), Derivation::Argon2id { salt, memory_kib, passes }) => {
-                derive(passphrase, salt, *memory_kib, *passes)?
+                derived = derive(passphrase, salt, *memory_kib, *passes)?;
+                derived.as_slice()
             }
             (Form::Key(_), _) => return Err(wrong("a passphrase, but 32 bytes were given")),
             (Form::Passphrase(_), _) => {
@@ -101,7 +103,7 @@ impl LocalRootKey {
             }
         };
         let mut wrapping = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, secret.as_slice())
+        Hkdf::<Sha256>::new(None, secret)
             .expand(b"kms-root-wrap/v1", wrapping.as_mut_slice())
             .map_err(|_| Error::new(ErrorCode::Internal, "the wrapping key could not be derived"))?;
         Ok(Self { generation, aead: provider.aes(&wrapping)?, provider })

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -31,8 +32,9 @@ pub struct RootKeySource(Form);
 
 #[derive(Clone)]
 pub(super) enum Form {
-    Key(Zeroizing<[u8; 32]>),
-    Passphrase(Zeroizing<String>),
+    // Behind a pointer: moving the bytes themselves would leave copies of them on the stack.
+    Key(Arc<Zeroizing<[u8; 32]>>),
+    Passphrase(Arc<Zeroizing<String>>),
 }
 
 impl RootKeySource {
@@ -46,7 +48,8 @@ impl RootKeySource {
 
     /// Reads 32 bytes.
     pub fn from_bytes(key: [u8; 32]) -> Self {
-        Self(Form::Key(Zeroizing::new(key)))
+        let key = Zeroizing::new(key);
+        Self(Form::Key(on_heap(key.as_slice()).unwrap_or_default()))
     }
 
     fn parse_content(text: &str) -> Result<Self> {
@@ -67,16 +70,14 @@ impl RootKeySource {
         if passphrase.chars().count() < PASSPHRASE_CHARS {
             return Err(invalid(&format!("is a passphrase of fewer than {PASSPHRASE_CHARS} characters")));
         }
-        Ok(Self(Form::Passphrase(Zeroizing::new(passphrase.to_owned()))))
+        Ok(Self(Form::Passphrase(Arc::new(Zeroizing::new(passphrase.to_owned())))))
     }
 
     fn from_decoded(bytes: Zeroizing<Vec<u8>>) -> Result<Self> {
-        let mut key = Zeroizing::new([0; 32]);
-        if bytes.len() != key.len() {
-            return Err(invalid(&format!("has {} bytes instead of 32", bytes.len())));
-        }
-        key.copy_from_slice(&bytes);
-        Ok(Self(Form::Key(key)))
+        let length = bytes.len();
+        on_heap(&bytes)
+            .map(|key| Self(Form::Key(key)))
+            .ok_or_else(|| invalid(&format!("has {length} bytes instead of 32")))
     }
 
     pub(super) fn form(&self) -> &Form {
@@ -93,6 +94,17 @@ impl fmt::Debug for RootKeySource {
     }
 }
 
+/// Copies 32 bytes from where they are to the heap, and nowhere else.
+fn on_heap(bytes: &[u8]) -> Option<Arc<Zeroizing<[u8; 32]>>> {
+    let mut key = Arc::new(Zeroizing::new([0; 32]));
+    let place = Arc::get_mut(&mut key)?;
+    if bytes.len() != place.len() {
+        return None;
+    }
+    place.copy_from_slice(bytes);
+    Some(key)
+}
+
 fn invalid(why: &str) -> Error {
     Error::new(ErrorCode::InvalidRootKey, format!("the root key {why}"))
 }
@@ -103,17 +115,19 @@ fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
         return None;
     }
     let value = |c: u8| (c as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    digits
-        .chunks_exact(2)
-        .map(|pair| Some(value(pair[0])? << 4 | value(pair[1])?))
-        .collect::<Option<Vec<u8>>>()
-        .map(Zeroizing::new)
+    // With room for all: growing would leave a copy of what was there.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
+    for pair in digits.chunks_exact(2) {
+        bytes.push(value(pair[0])? << 4 | value(pair[1])?);
+    }
+    Some(bytes)
 }
 
 fn read_file(path: &Path) -> Result<Zeroizing<String>> {
     let mut file = File::open(path).map_err(|e| invalid(&format!("file {} cannot be opened: {e}", path.display())))?;
     check_mode(&file, path)?;
-    let mut text = Zeroizing::new(String::new());
+    // With room for all: growing would leave a copy of what was there.
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize + 32));
     let read = Read::by_ref(&mut file).take(FILE_BYTES + 1).read_to_string(&mut text);
     match read {
         Ok(n) if n as u64 > FILE_BYTES => Err(invalid(&format!("file {} is too large", path.display()))),

@@ -1,0 +1,91 @@
+//! Key material is wiped: after closing, this process's memory holds neither the root key nor a key that was used.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Seek, SeekFrom};
+
+use kms_lib::{Actor, Config, Context, CreateKey, Kms, Role};
+use zeroize::Zeroizing;
+
+/// How often the pattern stands in this process's memory. It is given inverted, so that it is not its own finding.
+fn count(inverted: &[u8]) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let mut found = 0;
+    let mut chunk = Zeroizing::new(vec![0u8; 1 << 20]);
+    for line in
+        maps.lines().filter(|line| line.contains("rw") && !line.contains("[vvar") && !line.contains("[vsyscall"))
+    {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let (mut at, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        while at < end {
+            let length = usize::try_from(end - at).unwrap().min(chunk.len());
+            memory.seek(SeekFrom::Start(at)).unwrap();
+            let Ok(read) = memory.read(&mut chunk[..length]) else { break };
+            if read == 0 {
+                break;
+            }
+            let matches = |window: &[u8]| window.iter().zip(inverted).all(|(byte, inverted)| *byte == !*inverted);
+            // The buffer's own first bytes decide quickly for nearly every place.
+            found += chunk[..read]
+                .windows(inverted.len())
+                .filter(|window| window[0] == !inverted[0] && matches(window))
+                .count();
+            at += read as u64;
+            if at < end && read > inverted.len() {
+                at -= inverted.len() as u64 - 1;
+            }
+        }
+    }
+    // What was read holds copies of what it found.
+    drop(chunk);
+    found
+}
+
+#[test]
+fn nothing_is_left_after_closing() {
+    let folder = tempfile::tempdir().unwrap();
+    // A random root key, put into a file by another process: this one sees it only through the service.
+    let path = folder.path().join("root.key");
+    let script =
+        format!("umask 077; (printf 'base64:'; head -c 32 /dev/urandom | base64 | tr -d '\\n') > '{}'", path.display());
+    assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let mut used: Vec<Vec<u8>> = Vec::new();
+    runtime.block_on(async {
+        let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+        let config = Config::new(url).root_key(&format!("file:{}", path.display())).unwrap();
+        let kms = Kms::open(config).await.unwrap();
+        let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+        session.create_key(CreateKey::aes("a")).await.unwrap();
+        session.create_key(CreateKey::rsa_signing("s")).await.unwrap();
+        for _ in 0..20 {
+            let made = session.generate_data_key("a", 32, &Context::new()).await.unwrap();
+            let opened = session.decrypt(&made.ciphertext, &Context::new()).await.unwrap();
+            let plaintext = made.plaintext.unwrap();
+            assert_eq!(plaintext, opened.plaintext);
+            used.push(plaintext.iter().map(|byte| !byte).collect());
+            if used.len() == 1 {
+                // The scan finds what is there: two data keys are held right now.
+                assert!(count(&used[0]) >= 2, "the scan is blind");
+            }
+            session.rotate_key("a", None).await.unwrap();
+        }
+        let payload = kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
+        session.sign("s", b"payload", payload).await.unwrap();
+        kms.close().await.unwrap();
+    });
+    drop(runtime);
+    for secret in &used {
+        assert_eq!(count(secret), 0, "a data key is left in memory");
+    }
+    // Read by another process again, which hands it over inverted.
+    let script = format!("tail -c +8 '{}' | base64 -d | od -An -v -tu1", path.display());
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let root: Vec<u8> = text.split_whitespace().map(|byte| !byte.parse::<u8>().unwrap()).collect();
+    assert_eq!(root.len(), 32);
+    assert_eq!(count(&root), 0, "the root key is left in memory");
+}
