@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::scheduler::{self, Schedule, SchedulerConfig};
-use crate::session::{Session, Shared};
+use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
 use crate::types::error::Result;
 use crate::types::time::Clock;
@@ -61,6 +61,9 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
             shared.materials.clear().await;
         }
         shared.materials.sweep().await;
+        if let Err(error) = write_counted(&shared, shared.clock.now()).await {
+            tracing::warn!(%error, "denials could not be counted in the log");
+        }
         if let Some(path) = &high_water
             && let Err(error) = note_head(&shared, path, &mut noted).await
         {

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::ledger::Details;
 use crate::scheduler::{self, JobReport};
-use crate::session::{Session, Shared};
+use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
@@ -132,6 +132,7 @@ impl Kms {
                 tracing::warn!("a background task ended unexpectedly");
             }
         }
+        let _ = write_counted(&self.inner.shared, self.inner.shared.clock.now().plus_seconds(2)).await;
         self.inner.shared.ledger.close().await;
         if let Some(path) = &self.inner.config.high_water
             && let Ok(head) = open::head(&self.inner.shared).await

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{self, Binding, Derivation, Envelope, LocalRootKey, RootKey, RootKeySource, Seals};
 use crate::ledger::{AuditAck, Details, Draft, Ledger, Parts, Signer};
-use crate::session::{Session, Shared};
+use crate::session::{Denials, Session, Shared};
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
 use crate::storage::tables::{audit, head, usage};
@@ -155,6 +155,7 @@ async fn assemble(
         ledger,
         signer,
         clock: config.clock,
+        denials: Denials::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
     });

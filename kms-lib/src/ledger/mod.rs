@@ -95,8 +95,8 @@ impl Ledger {
     }
 
     /// Lets an operation in whose result has about this many bytes; `Overloaded` before any work is done.
-    pub fn admit(&self, lane: Lane, bytes: usize) -> Result<Arc<Admission>> {
-        self.queue.admit(lane, bytes)
+    pub fn admit(&self, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
+        self.queue.admit(lane, principal, bytes)
     }
 
     /// Hands a submission over and waits for its place in the log.

@@ -1,6 +1,6 @@
 //! The way into the ledger: bounded, with a lane for changes that cryptographic operations cannot fill.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,29 @@ struct Lanes {
     waiting_since: Option<Instant>,
 }
 
+/// A place that a principal holds.
+pub struct Share {
+    queue: Arc<Queue>,
+    lane: Lane,
+    holder: Arc<str>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = self.queue.shares(self.lane);
+        match shares.get_mut(&self.holder) {
+            Some(held) if *held > 1 => *held -= 1,
+            _ => drop(shares.remove(&self.holder)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Share")
+    }
+}
+
 /// A superseded submission that is being done again. Rotations wait, for moments, until it is back in the queue or
 /// given up: or one that follows the other would supersede it for ever.
 pub struct Debt(Arc<Queue>);
@@ -87,6 +110,9 @@ pub struct Queue {
     ready: Notify,
     /// How many results may be released and not yet written.
     releasable: usize,
+    /// Places that principals hold.
+    use_shares: Mutex<HashMap<Arc<str>, usize>>,
+    change_shares: Mutex<HashMap<Arc<str>, usize>>,
     operations: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     kibibytes: Arc<Semaphore>,
@@ -98,6 +124,8 @@ impl Queue {
         Self {
             lanes: Mutex::default(),
             ready: Notify::new(),
+            use_shares: Mutex::default(),
+            change_shares: Mutex::default(),
             releasable: limits.operations.div_ceil(4),
             operations: Arc::new(Semaphore::new(limits.operations)),
             changes: Arc::new(Semaphore::new(limits.changes)),
@@ -110,21 +138,46 @@ impl Queue {
     }
 
     /// Lets an operation in whose result has about this many bytes, or refuses it before any work is done.
-    pub fn admit(&self, lane: Lane, bytes: usize) -> Result<Arc<Admission>> {
+    ///
+    /// No principal may hold more places than are free: one alone gets half of them, two a third each, so that there is
+    /// always room for one who comes later.
+    pub fn admit(self: &Arc<Self>, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
         let refuse = |error: TryAcquireError| match error {
             TryAcquireError::Closed => closed(),
             TryAcquireError::NoPermits => {
                 Error::new(ErrorCode::Overloaded, "too many operations are under way; nothing was done")
             }
         };
-        let lane = if lane == Lane::Change { &self.changes } else { &self.operations };
-        let operations = Arc::clone(lane).try_acquire_owned().map_err(refuse)?;
+        let places = if lane == Lane::Change { &self.changes } else { &self.operations };
+        let operations = Arc::clone(places).try_acquire_owned().map_err(refuse)?;
+        let share = self.take_share(lane, principal, places.available_permits() + 1)?;
         let kibibytes = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
         let bytes = match kibibytes {
             0 => None,
             n => Some(Arc::clone(&self.kibibytes).try_acquire_many_owned(n).map_err(refuse)?),
         };
-        Ok(Arc::new(Admission { _operations: operations, _bytes: bytes }))
+        Ok(Arc::new(Admission { _operations: operations, _bytes: bytes, _share: share }))
+    }
+
+    fn take_share(self: &Arc<Self>, lane: Lane, principal: &str, free: usize) -> Result<Share> {
+        let mut shares = self.shares(lane);
+        let (holder, held) = match shares.get_key_value(principal) {
+            Some((holder, held)) => (Arc::clone(holder), *held),
+            None => (Arc::from(principal), 0),
+        };
+        if held >= free {
+            return Err(Error::new(
+                ErrorCode::Overloaded,
+                "this caller has as many operations under way as there is room for beside others; nothing was done",
+            ));
+        }
+        shares.insert(Arc::clone(&holder), held + 1);
+        Ok(Share { queue: Arc::clone(self), lane, holder })
+    }
+
+    fn shares(&self, lane: Lane) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        let shares = if lane == Lane::Change { &self.change_shares } else { &self.use_shares };
+        shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a submission in. If it may be released before its commit, and no change is pending, `released` is set.

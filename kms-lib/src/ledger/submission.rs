@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::details::Details;
-use super::queue::Debt;
+use super::queue::{Debt, Share};
 use crate::audit::record::Body;
 use crate::keys::Command;
 use crate::types::actor::Actor;
@@ -192,4 +192,5 @@ pub enum Outcome {
 pub struct Admission {
     pub(super) _operations: OwnedSemaphorePermit,
     pub(super) _bytes: Option<OwnedSemaphorePermit>,
+    pub(super) _share: Share,
 }

@@ -142,7 +142,7 @@ impl Session {
     }
 
     async fn record_verification(&self, report: &Report) -> Result<()> {
-        let admission = self.shared.ledger.admit(Lane::Use, 0)?;
+        let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
         let attempt = self.attempt(Operation::VerifyAudit, None);
         let (decision, revision) = self.decide(&attempt);
         let mut details = Details::default();

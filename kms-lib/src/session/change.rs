@@ -35,7 +35,7 @@ const REDO: usize = 3;
 impl Session {
     /// Lets a change in: the lane that cryptographic operations cannot fill.
     pub(super) fn admit_change(&self) -> Result<Arc<Admission>> {
-        self.shared.ledger.admit(Lane::Change, 0)
+        self.shared.ledger.admit(Lane::Change, self.actor.principal(), 0)
     }
 
     /// Makes a change that needs no preparation.
@@ -64,6 +64,11 @@ impl Session {
         command: Option<Command>,
         again: Option<Debt>,
     ) -> Result<Changed> {
+        if let Decision::Denied(code) = decision
+            && self.is_only_counted(intent, code).await?
+        {
+            return Err(refusal(code));
+        }
         let (verdict, command) = match &decision {
             Decision::Allowed { valid_until, .. } => (Verdict::Allowed { valid_until: *valid_until }, command),
             Decision::Denied(code) => (Verdict::Denied(*code), None),
@@ -82,6 +87,17 @@ impl Session {
             Outcome::Redo(debt) => Ok(Changed::Redo(debt)),
             Outcome::Failed(error) => Err(error),
         }
+    }
+
+    /// Whether a denial gets no record of its own, because there are too many. Only what is fresh may be denied so.
+    async fn is_only_counted(&self, intent: &Intent, code: ErrorCode) -> Result<bool> {
+        if self.shared.denials.is_flooding(&self.actor, code) {
+            self.shared.catalog.ensure_fresh().await?;
+            if !matches!(self.decide(&intent.attempt), (Decision::Denied(now), _) if now == code) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.shared.denials.is_recorded(&self.actor, intent.action, code, self.shared.clock.now()))
     }
 
     /// Records that a change was allowed, but cannot be made.
@@ -140,7 +156,7 @@ impl Session {
         if matches!(decision, Decision::Allowed { .. }) {
             return Ok(());
         }
-        let admission = self.shared.ledger.admit(Lane::Use, 0)?;
+        let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
         let intent = Intent { action, attempt, version: None, details: Details::default(), once: None };
         match self.commit(&admission, &intent, decision, revision, None, None).await? {
             // Allowed meanwhile: the image has caught up, and the reading may go on.

@@ -78,17 +78,22 @@ impl Session {
         fields(action = action.as_str(), principal = self.actor.principal(), items = items.len()))]
     pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Vec<Result<Done>>> {
         let bytes = items.iter().map(|item| item.job.bytes()).sum();
-        let admission = self.shared.ledger.admit(Lane::Use, bytes)?;
+        let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), bytes)?;
         let mut debt = None;
         for _ in 0..=REDO {
             let (mut revision, mut decided) = self.decide_items(items);
             // The ledger looks again at a single denial under the lock; items of a batch, and names that are not
             // found, are looked at again here.
-            let look_again =
-                |d: &Decided| matches!(d.ruling, Ruling::Denied(_)) && (items.len() > 1 || d.attempt.key.is_none());
+            let look_again = |d: &Decided| {
+                matches!(d.ruling, Ruling::Denied(_))
+                    && (items.len() > 1 || d.attempt.key.is_none() || self.is_flooding(d))
+            };
             if decided.iter().any(look_again) {
                 self.shared.catalog.ensure_fresh().await?;
                 (revision, decided) = self.decide_items(items);
+            }
+            if let Some(code) = self.uncounted_denial(action, &decided) {
+                return Ok(vec![Err(refusal(code))]);
             }
             let mut worked: Vec<Worked> = Vec::with_capacity(items.len());
             for (i, (item, decided)) in items.iter().zip(&decided).enumerate() {
@@ -127,6 +132,21 @@ impl Session {
             }
         }
         Err(Error::new(ErrorCode::Conflict, "the key was rotated again and again while this was done"))
+    }
+
+    /// The denial of a single operation that gets no record of its own, because there are too many.
+    fn uncounted_denial(&self, action: Action, decided: &[Decided]) -> Option<ErrorCode> {
+        let [Decided { ruling: Ruling::Denied(code), .. }] = decided else { return None };
+        let now = self.shared.clock.now();
+        (!self.shared.denials.is_recorded(&self.actor, action, *code, now)).then_some(*code)
+    }
+
+    /// Whether a denial may be one that is only counted: then it must be fresh before it is returned.
+    fn is_flooding(&self, decided: &Decided) -> bool {
+        match decided.ruling {
+            Ruling::Denied(code) => self.shared.denials.is_flooding(&self.actor, code),
+            _ => false,
+        }
     }
 
     fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Decided>) {

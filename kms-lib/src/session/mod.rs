@@ -5,6 +5,7 @@ mod batch;
 mod change;
 mod credentials;
 mod crypto;
+mod denials;
 mod describe;
 mod engine;
 mod grants;
@@ -22,6 +23,8 @@ pub use crypto::{
     DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted, ReencryptItem, Reencrypted, SignItem, Signature,
     Verification, VerifyItem,
 };
+pub use denials::Denials;
+pub(crate) use denials::write_counted;
 pub use describe::{KeyDescription, KeyPage, VersionDescription};
 pub use grants::GrantDescription;
 pub use keys::{CreateKey, KeyFilter, UpdateKey};
@@ -62,6 +65,8 @@ pub struct Shared {
     pub signer: Arc<Signer>,
     /// The present.
     pub clock: Clock,
+    /// Denials of the last minute.
+    pub denials: Denials,
     /// Days before a scheduled deletion unless the caller says otherwise.
     pub deletion_wait_days: u32,
     /// The least of them.
