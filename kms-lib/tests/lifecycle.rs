@@ -373,7 +373,7 @@ async fn lists_filters_and_pages() {
     let by_app = all(AuditQuery { actor: Some("app".into()), ..AuditQuery::default() }).await;
     assert!(by_app.iter().all(|row| row.actor == "app") && by_app.len() == 11, "{}", by_app.len());
     let of_mine = all(AuditQuery { key: Some(mine.id), ..AuditQuery::default() }).await;
-    assert!(of_mine.iter().all(|row| row.key_id == Some(mine.id)) && of_mine.len() == 5, "{of_mine:#?}");
+    assert!(of_mine.iter().all(|row| row.key_id == Some(mine.id)) && of_mine.len() == 6, "{of_mine:#?}");
     let middle = forward[20].timestamp;
     let since = all(AuditQuery { since: Some(middle), ..AuditQuery::default() }).await;
     assert!(since.iter().all(|row| row.timestamp >= middle) && since.len() >= forward.len() - 20);

@@ -127,11 +127,16 @@ impl Session {
         if let Verdict::Denied(code) | Verdict::Failed(code) = verdict {
             details.text("error", code.as_str());
         }
+        // A key that is being made has its id already, though nothing could be attempted on it yet.
+        let subject = match &command {
+            Some(Command::CreateKey(new)) => Some(new.id),
+            _ => intent.attempt.key,
+        };
         let draft = Draft {
             id: RecordId::random(),
             actor: self.actor.clone(),
             action: intent.action,
-            key_id: intent.attempt.key,
+            key_id: subject,
             key_version: intent.version,
             details,
         };

@@ -218,7 +218,6 @@ impl Session {
             first,
             creator_grant: creator,
         }));
-        intent.details.text("keyId", &id.to_string());
         match self.commit(&admission, &intent, decision, revision, Some(command), None).await? {
             Changed::Done(..) => Ok(id),
             Changed::Redo(_) => Err(Error::new(ErrorCode::Conflict, "the right to create keys changed meanwhile")),
