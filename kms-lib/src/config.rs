@@ -14,6 +14,10 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS};
 use crate::types::time::Clock;
 
+/// Most unwrapped keys in memory.
+const CACHE_SIZE: u64 = 10_000_000;
+/// Longest time one is kept: a year.
+const CACHE_TTL: Duration = Duration::from_secs(365 * 86_400);
 /// Largest configuration file, in bytes.
 const FILE_BYTES: u64 = 1024 * 1024;
 
@@ -195,8 +199,11 @@ impl Config {
         if self.deletion_wait_days < self.deletion_wait_min_days {
             return Err(invalid("deletion.wait_days is less than deletion.minimum_days"));
         }
-        if self.cache_size == 0 || self.cache_ttl.is_zero() {
-            return Err(invalid("cache.size and cache.ttl_seconds must be at least 1"));
+        if !(1..=CACHE_SIZE).contains(&self.cache_size) || self.cache_ttl.is_zero() || self.cache_ttl > CACHE_TTL {
+            return Err(invalid(format!(
+                "cache.size lies between 1 and {CACHE_SIZE}, cache.ttl_seconds between 1 and {}",
+                CACHE_TTL.as_secs()
+            )));
         }
         if !(1..=1_000_000).contains(&self.limits.operations) || self.limits.bytes < 1024 * 1024 {
             return Err(invalid("limits.operations lies between 1 and 1,000,000, limits.result_mib is at least 1"));
@@ -426,6 +433,9 @@ mod tests {
             "store_url = 'mysql://localhost'",
             "store_url = 'sqlite:x?mode=ro'",
             "[cache]\nsize = 0",
+            "[cache]\nsize = 99999999999",
+            "[cache]\nttl_seconds = 0",
+            "[cache]\nttl_seconds = 9223372036854775807",
             "[deletion]\nwait_days = 2",
             "= = =",
             "[limits]\nresult_mib = 99999999999999999",

@@ -262,3 +262,49 @@ async fn several_processes_write_one_log() {
     assert_eq!(rotations.collect::<Vec<_>>(), expected);
     kms.close().await.unwrap();
 }
+
+/// Closing while everybody works: what was under way is finished or refused, and nothing hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn closing_under_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let kms = Kms::open(config(&file)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    let tasks: Vec<_> = (0..32)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move {
+                let mut last = 0;
+                loop {
+                    match session.encrypt("k", b"x", &Context::new()).await {
+                        Ok(sealed) => last = sealed.receipt.seq,
+                        Err(error) => {
+                            assert_eq!(error.code(), ErrorCode::Closed);
+                            return last;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    kms.close().await.unwrap();
+    kms.close().await.unwrap();
+    let mut last = 0;
+    for task in tasks {
+        last = last.max(tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap());
+    }
+    for refused in [
+        session.get_key("k").await.unwrap_err(),
+        session.rotate_key("k", None).await.unwrap_err(),
+        session.verify_audit().await.unwrap_err(),
+        session.metrics().await.unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), ErrorCode::Closed);
+    }
+    let kms = Kms::open(config(&file)).await.unwrap();
+    let rows = whole_log(&admin(&kms)).await;
+    assert!(last > 0 && rows.len() as u64 >= last);
+    kms.close().await.unwrap();
+}

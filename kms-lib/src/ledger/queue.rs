@@ -290,6 +290,17 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// Closes the queue for good: what is in it is given up, and its callers are told so.
+    pub fn abandon(&self) {
+        self.close();
+        let mut guard = self.lanes();
+        let lanes = &mut *guard;
+        let given_up = [&mut lanes.released, &mut lanes.again, &mut lanes.changes, &mut lanes.uses].map(std::mem::take);
+        // Dropped outside of the lock: submissions give back what they hold.
+        drop(guard);
+        drop(given_up);
+    }
+
     /// How many submissions wait.
     pub fn len(&self) -> usize {
         let lanes = self.lanes();

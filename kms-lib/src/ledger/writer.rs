@@ -55,6 +55,8 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the queue is closed and empty.
     pub async fn run(mut self) {
+        // Should this task end before its time, nobody must wait for it for ever.
+        let _end = End(Arc::clone(&self.queue));
         let mut last = 0;
         while let Some(batch) = self.queue.take(last).await {
             last = batch.len();
@@ -342,6 +344,15 @@ impl Writer {
         if !changes.is_empty() {
             self.materials.sweep().await;
         }
+    }
+}
+
+/// Gives up what is left in the queue when the task ends.
+struct End(Arc<Queue>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 

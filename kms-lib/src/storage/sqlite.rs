@@ -318,7 +318,8 @@ fn is_busy(error: &sqlx::Error) -> bool {
 fn store_error(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(database) = error else {
         return match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
+            sqlx::Error::PoolClosed => Error::new(ErrorCode::Closed, "the service is closed"),
+            sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
                 Error::new(ErrorCode::StoreUnavailable, format!("the store cannot be used: {error}"))
             }
             _ => Error::new(ErrorCode::Internal, format!("the store answered unexpectedly: {error}")),
