@@ -3,36 +3,21 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_lib::session::AuditQuery;
+use common::{admin, whole_log};
+
 use kms_lib::types::audit::{Action, AuditRow, Status};
-use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, ErrorCode, Kms, Role, Session};
+use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, ErrorCode, Kms, Role};
 
 fn config(file: &Path) -> Config {
     Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32])
-}
-
-fn admin(kms: &Kms) -> Session {
-    kms.session(Actor::new("alice", Role::Admin).unwrap())
-}
-
-/// The whole log, oldest first.
-async fn whole_log(session: &Session) -> Vec<AuditRow> {
-    let mut query = AuditQuery { limit: 1_000, ascending: true, ..AuditQuery::default() };
-    let mut rows = Vec::new();
-    loop {
-        let page = session.list_audit(&query).await.unwrap();
-        rows.extend(page.records);
-        match page.next_cursor {
-            Some(cursor) => query.cursor = Some(cursor),
-            None => return rows,
-        }
-    }
 }
 
 /// Numbered without gaps, and no use of a version stands behind its revocation.

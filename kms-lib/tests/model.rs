@@ -8,8 +8,7 @@ mod common;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use common::{Place, actor, admin};
-use kms_lib::session::AuditQuery;
+use common::{Place, actor, admin, whole_log};
 use kms_lib::types::audit::AuditRow;
 use kms_lib::{
     AuditAck, Conditions, Context, CreateKey, GrantScope, KeyId, KeyState, Kms, Permission, Role, Session, VersionState,
@@ -180,19 +179,6 @@ async fn act(
                 return None;
             }
             root.put_grant(principal, Role::App, scope, &permissions, Conditions::default()).await.map(|_| None).ok()?
-        }
-    }
-}
-
-async fn whole_log(session: &Session) -> Vec<AuditRow> {
-    let mut query = AuditQuery { limit: 1_000, ascending: true, ..AuditQuery::default() };
-    let mut rows = Vec::new();
-    loop {
-        let page = session.list_audit(&query).await.unwrap();
-        rows.extend(page.records);
-        match page.next_cursor {
-            Some(cursor) => query.cursor = Some(cursor),
-            None => return rows,
         }
     }
 }

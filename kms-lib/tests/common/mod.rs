@@ -88,3 +88,17 @@ pub async fn last_record(session: &Session) -> AuditRow {
     let page = session.list_audit(&AuditQuery { limit: 1, ..AuditQuery::default() }).await.unwrap();
     page.records.into_iter().next().unwrap()
 }
+
+/// The whole log, oldest first.
+pub async fn whole_log(session: &Session) -> Vec<AuditRow> {
+    let mut query = AuditQuery { limit: 1_000, ascending: true, ..AuditQuery::default() };
+    let mut rows = Vec::new();
+    loop {
+        let page = session.list_audit(&query).await.unwrap();
+        rows.extend(page.records);
+        match page.next_cursor {
+            Some(cursor) => query.cursor = Some(cursor),
+            None => return rows,
+        }
+    }
+}
