@@ -282,3 +282,77 @@ async fn a_refreshed_image_is_a_freshly_loaded_one() {
     assert_eq!(*reading.catalog.image(), *writing.catalog.image());
     assert!(fresh.catalog.image().key_count() > 2);
 }
+
+/// A root key that counts how often it is asked to unwrap, and takes its time.
+struct Counting {
+    inner: crate::envelope::LocalRootKey,
+    unwraps: std::sync::atomic::AtomicU32,
+}
+
+impl crate::envelope::RootKey for Counting {
+    fn generation(&self) -> u32 {
+        self.inner.generation()
+    }
+    fn wrap<'a>(
+        &'a self,
+        binding: &'a crate::envelope::Binding,
+        plaintext: &'a [u8],
+    ) -> crate::envelope::RootKeyFuture<'a, Vec<u8>> {
+        self.inner.wrap(binding, plaintext)
+    }
+    fn unwrap<'a>(
+        &'a self,
+        binding: &'a crate::envelope::Binding,
+        wrapped: &'a [u8],
+    ) -> crate::envelope::RootKeyFuture<'a, zeroize::Zeroizing<Vec<u8>>> {
+        self.unwraps.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Box::pin(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            self.inner.unwrap(binding, wrapped).await
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_cache_unwraps_once_for_all_who_wait() {
+    use crate::envelope::{Derivation, Envelope, LocalRootKey, RootKeySource};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::time::Duration;
+
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+    let shared = crate::kms::open::open(crate::Config::new(url).root_key_bytes([7; 32])).await.unwrap();
+    let session = crate::Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+    let key = session.create_key(crate::CreateKey::aes("k")).await.unwrap();
+    let source = RootKeySource::from_bytes([7; 32]);
+    let inner = LocalRootKey::new(shared.provider.clone(), &source, &Derivation::None, 1).unwrap();
+    let root = Arc::new(Counting { inner, unwraps: 0.into() });
+    let cache = Arc::new(super::MaterialCache::new(
+        shared.store.clone(),
+        shared.provider.clone(),
+        Envelope::new(root.clone()),
+        10,
+        Duration::from_millis(400),
+    ));
+    let version = shared.catalog.image().version(key.id, 1).cloned().unwrap();
+    let calls: Vec<_> = (0..64)
+        .map(|_| {
+            let (cache, version) = (cache.clone(), version.clone());
+            tokio::spawn(async move { cache.get(&version, KeyType::Aes256Gcm).await.map(drop) })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(root.unwraps.load(SeqCst), 1);
+    // What has expired is really gone, not only hidden; and is unwrapped anew.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cache.sweep().await;
+    assert!(cache.is_empty());
+    cache.get(&version, KeyType::Aes256Gcm).await.unwrap();
+    assert_eq!(root.unwraps.load(SeqCst), 2);
+    cache.forget(key.id, 1).await;
+    cache.sweep().await;
+    assert!(cache.is_empty());
+}
