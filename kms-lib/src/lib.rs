@@ -1,24 +1,78 @@
-//! Mini KMS as a library: keys with a lifecycle, envelope encryption, grants and a tamper-evident audit log.
+//! Mini KMS as a library: keys with a lifecycle, envelope encryption, grants and a tamper-evident audit log, in one
+//! SQLite file.
 //!
-//! Under construction: the foundations are here, the service on top of them is not yet.
+//! Open a store, say who acts, and use keys by name:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), kms_lib::Error> {
+//! # let folder = tempfile::tempdir().map_err(|e| kms_lib::Error::invalid(e.to_string()))?;
+//! # let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+//! use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
+//! use kms_lib::{Actor, Config, Context, CreateKey, GrantScope, Kms, Permission, Role};
+//!
+//! // The root key wraps all others, and is not in the store.
+//! let kms = Kms::open(Config::new(url).root_key("passphrase:correct horse battery staple")?).await?;
+//!
+//! let admin = kms.session(Actor::new("alice", Role::Admin)?);
+//! let users = admin.create_key(CreateKey::aes("users").rotation_period_days(90)).await?;
+//! admin.create_key(CreateKey::rsa_signing("invoices")).await?;
+//! admin
+//!     .put_grant("shop", Role::App, GrantScope::Key(users.id), &[Permission::Encrypt], Default::default())
+//!     .await?;
+//!
+//! // An application does what its grants allow. What it encrypts is bound to where it belongs.
+//! let shop = kms.session(Actor::new("shop", Role::App)?);
+//! let row = Context::from([("table", "users"), ("row", "4711")]);
+//! let card = shop.encrypt("users", b"4111 1111 1111 1111", &row).await?;
+//! assert!(shop.decrypt(&card.ciphertext, &row).await.is_err());
+//! assert_eq!(admin.decrypt(&card.ciphertext, &row).await?.plaintext.as_slice(), b"4111 1111 1111 1111");
+//!
+//! // Rotation keeps what was encrypted readable; revocation does not.
+//! admin.rotate_key("users", None).await?;
+//! admin.revoke_version("users", 1).await?;
+//! assert!(admin.decrypt(&card.ciphertext, &row).await.is_err());
+//!
+//! let signed = admin.sign("invoices", b"total: 42.00 EUR", RsaPssSha256).await?;
+//! assert!(admin.verify("invoices", b"total: 42.00 EUR", &signed.signature, RsaPssSha256, None).await?.valid);
+//!
+//! // All of it is in the log, the refusals too, and the log proves itself.
+//! assert!(admin.verify_audit().await?.ok);
+//! kms.close().await
+//! # }
+//! ```
+//!
+//! | to | see |
+//! | --- | --- |
+//! | set it up | [`Config`], [`envelope::RootKeySource`] |
+//! | use keys, manage them, grant, read the log | [`Session`] |
+//! | encrypt files | [`Session::encrypt_reader`], [`crypto::stream`] |
+//! | do without an async runtime | [`blocking`] |
+//! | rotate by itself | [`scheduler`] |
+//! | back up | [`Kms::backup`] |
+//! | check a log elsewhere | [`audit`] |
+//! | react to errors | [`ErrorCode`] |
+//!
+//! Standards: AES-GCM (NIST SP 800-38D), RSA (RFC 8017), Ed25519 (RFC 8032), HKDF (RFC 5869), Argon2id (RFC 9106),
+//! canonical JSON (RFC 8785), Merkle trees (RFC 6962), signed notes and checkpoints (C2SP), key states (NIST SP 800-57).
 
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod blocking;
-pub mod catalog;
+mod catalog;
 pub mod config;
 pub mod crypto;
 pub mod envelope;
-pub mod grants;
-pub mod keys;
+mod grants;
+mod keys;
 pub mod kms;
-pub mod ledger;
+mod ledger;
 pub mod ops;
-pub mod policy;
+mod policy;
 pub mod scheduler;
 pub mod session;
-pub mod storage;
+mod storage;
 pub mod types;
 pub mod verification;
 

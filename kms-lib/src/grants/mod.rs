@@ -6,7 +6,7 @@ mod conditions;
 mod delegation;
 mod validate;
 
-pub use conditions::{Circumstances, holds, no_weaker};
+pub use conditions::{Circumstances, holds};
 pub use delegation::may_pass_on;
 pub use validate::check_new_grant;
 

@@ -13,7 +13,7 @@ mod tests;
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::{Debt, Lane, Limits};
 pub use signer::Signer;
-pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Rendered, Submission, Use, Verdict};
+pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,7 +119,7 @@ impl Ledger {
             command,
             again,
             released_at: None,
-            admission: Arc::clone(admission),
+            _admission: Arc::clone(admission),
             reply,
         };
         match self.queue.push(submission, releasable.then(|| self.clock.now())) {

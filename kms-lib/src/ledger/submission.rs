@@ -154,7 +154,7 @@ pub struct Submission {
     /// When its result was released before the commit (`audit.ack = "queued"`).
     pub released_at: Option<Timestamp>,
     /// The admission it holds until it is answered.
-    pub admission: Arc<Admission>,
+    pub _admission: Arc<Admission>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Outcome>,
 }

@@ -83,7 +83,7 @@ pub struct Session {
 
 impl Session {
     /// A session of this actor.
-    pub fn new(shared: Arc<Shared>, actor: Actor) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, actor: Actor) -> Self {
         Self { shared, actor, idempotency_key: None }
     }
     /// Who acts.

@@ -4,7 +4,6 @@ use super::insert_rows;
 use crate::storage::{Connection, Value};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
-use crate::types::key::VersionUsage;
 use crate::types::time::Timestamp;
 
 /// Counts up: hour, action, status, how many.
@@ -60,19 +59,6 @@ pub async fn count_version(
         if encryptions == 0 { i64::MAX.into() } else { limit.into() },
     ];
     Ok(connection.execute(sql.into(), values).await? == 1)
-}
-
-/// A version's counters.
-pub async fn version_usage(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<Option<VersionUsage>> {
-    let mut usage = None;
-    let sql = "SELECT encryptions, last_used_at FROM key_versions WHERE key_id = ? AND version = ?";
-    connection
-        .query(sql.into(), vec![key.as_bytes().into(), version.into()], &mut |row| {
-            usage = Some(VersionUsage { encryptions: row.unsigned(0)?, last_used_at: row.time_opt(1)? });
-            Ok(())
-        })
-        .await?;
-    Ok(usage)
 }
 
 /// Versions with at least this many encryptions: key, version, encryptions.
