@@ -6,14 +6,14 @@ use zeroize::Zeroizing;
 
 use crate::catalog::{ReadyKey, run_blocking};
 use crate::crypto::ciphertext::{self, Blob};
-use crate::crypto::provider::{Provider, SignatureAlgorithm};
+use crate::crypto::provider::{NONCE, Provider, SignatureAlgorithm, TAG};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::limits::RSA_PLAINTEXT_BYTES;
 
-/// From this size on work leaves the async threads.
-const INLINE_BYTES: usize = 64 * 1024;
+/// Above this size work leaves the async threads: above 64 KiB of plaintext, with what a ciphertext adds to it.
+const INLINE_BYTES: usize = 64 * 1024 + ciphertext::HEADER + NONCE + TAG;
 
 /// What to do with a ready key.
 #[derive(Clone, Copy, Debug)]
