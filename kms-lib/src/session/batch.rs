@@ -1,6 +1,6 @@
 //! The records of a call: one for a single operation, or one for each key that a batch touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -119,6 +119,7 @@ fn grouped(
     let mut errors: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut grants: Vec<String> = Vec::new();
     let mut contexts: Vec<&Arc<Context>> = Vec::new();
+    let mut seen: HashSet<&Arc<Context>> = HashSet::new();
     let mut attempts = Vec::new();
     let mut uses: BTreeMap<(KeyId, u32), u64> = BTreeMap::new();
     let mut valid_until: Option<Timestamp> = None;
@@ -127,7 +128,8 @@ fn grouped(
     let mut all_denied = true;
     for &i in members {
         if let Some(context) = items[i].job.context()
-            && !contexts.contains(&context)
+            && contexts.last() != Some(&context)
+            && seen.insert(context)
         {
             contexts.push(context);
         }
