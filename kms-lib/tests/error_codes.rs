@@ -5,13 +5,12 @@
 use kms_lib::ErrorCode;
 
 /// Reached by no test of this crate, and why.
-const UNREACHED: [(ErrorCode, &str); 6] = [
+const UNREACHED: [(ErrorCode, &str); 5] = [
     (
         ErrorCode::VersionDestroyed,
         "stands behind KeyDestroyed: versions are destroyed with their key; see the policy table",
     ),
     (ErrorCode::RootKeyUnavailable, "needs a root key that another service holds; local ones are always there"),
-    (ErrorCode::OutcomeUnknown, "needs a store that is lost while committing; the ledger's own tests lose one"),
     (ErrorCode::CryptoFailure, "needs a random generator or cipher that fails"),
     (ErrorCode::Internal, "is a fault in this software"),
     (ErrorCode::UsedAfterFork, "needs a fork, which safe Rust does not have; the unit test of blocking pretends one"),

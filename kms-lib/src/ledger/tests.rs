@@ -22,6 +22,8 @@ struct Faults {
     lose_commits: AtomicU32,
     /// Statements with this text among their values fail as if they contradicted a row.
     poison: Mutex<Option<String>>,
+    /// Rolling back fails too: the connection is gone altogether.
+    lose_rollbacks: AtomicBool,
     /// No connection is to be had.
     unreachable: AtomicBool,
 }
@@ -94,6 +96,9 @@ impl Connection for FaultyConnection {
         })
     }
     fn rollback(&mut self) -> StoreFuture<'_, ()> {
+        if self.faults.lose_rollbacks.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(Error::new(ErrorCode::StoreUnavailable, "connection lost")) });
+        }
         self.inner.rollback()
     }
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
@@ -194,6 +199,26 @@ async fn service_resumes_when_the_store_is_back() {
     faults.unreachable.store(false, Ordering::SeqCst);
     session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
     size(&session).await;
+}
+
+/// The store is lost in the midst of a commit that took place, and stays away longer than callers wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_cannot_be_found_out_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
+    let before = size(&session).await;
+    faults.lose_answer.store(true, Ordering::SeqCst);
+    faults.lose_rollbacks.store(true, Ordering::SeqCst);
+    faults.unreachable.store(true, Ordering::SeqCst);
+    let error = session.rotate_key("k", None).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::OutcomeUnknown);
+    assert!(!error.is_retryable());
+    faults.lose_rollbacks.store(false, Ordering::SeqCst);
+    faults.unreachable.store(false, Ordering::SeqCst);
+    // It did take place, and the service goes on from there.
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    assert_eq!(session.get_key("k").await.unwrap().current_version, 2);
+    assert_eq!(size(&session).await, before + 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
