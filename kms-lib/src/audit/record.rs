@@ -63,9 +63,13 @@ impl Body<'_> {
             out.push_str(",\"details\":");
             out.push_str(details);
         }
-        let _ = write!(out, ",\"id\":\"{}\"", self.id);
+        out.push_str(",\"id\":\"");
+        self.id.write_to(out);
+        out.push('"');
         if let Some(key) = self.key_id {
-            let _ = write!(out, ",\"keyId\":\"{key}\"");
+            out.push_str(",\"keyId\":\"");
+            key.write_to(out);
+            out.push('"');
         }
         if let Some(version) = self.key_version {
             let _ = write!(out, ",\"keyVersion\":{version}");

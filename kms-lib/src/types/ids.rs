@@ -30,6 +30,10 @@ macro_rules! id {
                     Error::new(ErrorCode::StoreCorrupt, concat!("a stored ", stringify!($name), " is not 16 bytes long"))
                 })
             }
+            /// Appends its text to `out`: what `Display` writes, without the formatter's detours.
+            pub fn write_to(&self, out: &mut String) {
+                out.push_str(self.0.hyphenated().encode_lower(&mut [0; 36]));
+            }
             /// Its 16 bytes.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
