@@ -205,6 +205,7 @@ async fn the_head() {
     for column in [
         "seq = seq - 1",
         "seq = seq + 1",
+        "revision = revision - 1",
         "frontier = zeroblob(length(frontier))",
         "frontier = x''",
         "checkpoint = ''",

@@ -22,12 +22,16 @@ pub struct Checkpoint {
     pub size: u64,
     /// The root of the tree over them.
     pub root: [u8; 32],
+    /// The sequence number of the last change, as an extension line: so that nobody who only writes the database can make
+    /// a process believe that nothing has changed.
+    pub revision: Option<u64>,
 }
 
 impl Checkpoint {
     /// The text that is signed.
     pub fn body(&self) -> String {
-        format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root))
+        let extension = self.revision.map_or_else(String::new, |revision| format!("revision {revision}\n"));
+        format!("{}\n{}\n{}\n{extension}", self.origin, self.size, STANDARD.encode(self.root))
     }
 }
 
@@ -97,8 +101,9 @@ fn parse_body(body: &str) -> Option<Checkpoint> {
         return None;
     }
     let root = STANDARD.decode(lines.next()?).ok()?.try_into().ok()?;
-    // What follows are extension lines, which this version does not use.
-    Some(Checkpoint { origin: origin.to_owned(), size, root })
+    // What follows are extension lines. Others than ours are passed over.
+    let revision = lines.find_map(|line| line.strip_prefix("revision ")).and_then(|text| text.parse().ok());
+    Some(Checkpoint { origin: origin.to_owned(), size, root, revision })
 }
 
 /// A public key in the form verifiers are given: name, id and key.
@@ -138,7 +143,7 @@ mod tests {
         let provider = provider(ProviderName::RustCrypto).unwrap();
         let key = provider.ed25519(&[7; 32]).unwrap();
         let name = origin(LogId::from_bytes([9; 16]));
-        let checkpoint = Checkpoint { origin: name.clone(), size: 42, root: [5; 32] };
+        let checkpoint = Checkpoint { origin: name.clone(), size: 42, root: [5; 32], revision: Some(7) };
         let note = sign(&checkpoint, &name, &key.public_key(), &|message| key.sign(message));
         let verify =
             |key: &[u8; 32], message: &[u8], signature: &[u8]| provider.ed25519_verify(key, message, signature);

@@ -36,7 +36,7 @@ impl Signer {
     /// Signs the head: its checkpoint becomes a note over its size and root.
     pub fn sign(&self, head: &mut Head) -> Result<()> {
         let root = Frontier::from_parts(head.seq, head.frontier.clone())?.root();
-        let body = Checkpoint { origin: self.origin.clone(), size: head.seq, root };
+        let body = Checkpoint { origin: self.origin.clone(), size: head.seq, root, revision: Some(head.revision) };
         head.checkpoint =
             checkpoint::sign(&body, &self.origin, &self.key.public_key(), &|message| self.key.sign(message));
         Ok(())
@@ -45,7 +45,11 @@ impl Signer {
     pub fn check(&self, head: &Head) -> Result<()> {
         let root = Frontier::from_parts(head.seq, head.frontier.clone())?.root();
         let signed = self.open(&head.checkpoint)?;
-        if signed.origin != self.origin || signed.size != head.seq || signed.root != root {
+        if signed.origin != self.origin
+            || signed.size != head.seq
+            || signed.root != root
+            || signed.revision != Some(head.revision)
+        {
             return Err(Error::new(ErrorCode::IntegrityFailure, "the head of the log is not the one that was signed"));
         }
         Ok(())
