@@ -263,6 +263,13 @@ async fn data_keys_and_reencryption() {
     assert!(results[0].is_ok());
     assert_eq!(results[1].as_ref().unwrap_err().code(), ErrorCode::DecryptionFailed);
     assert_eq!(results[2].as_ref().unwrap_err().code(), ErrorCode::InvalidCiphertext);
+    let nul = Context::from([("n", "a\0b")]);
+    let bad = ReencryptItem { context: nul.clone(), ..item.clone() };
+    let bad_destination = ReencryptItem { destination_context: Some(nul), ..item.clone() };
+    let results = session.reencrypt_batch(&[item.clone(), bad, bad_destination, item.clone()]).await.unwrap();
+    let codes: Vec<_> = results.iter().map(|result| result.as_ref().err().map(kms_lib::Error::code)).collect();
+    let invalid = Some(ErrorCode::InvalidArgument);
+    assert_eq!(codes, [None, invalid, invalid, None]);
     // Both rights are needed.
     let app = kms.session(actor("app", Role::App));
     let permissions = [Permission::Encrypt];

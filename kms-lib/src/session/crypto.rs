@@ -363,9 +363,14 @@ impl Session {
             .map(|item| (share(&item.context), share(item.destination_context.as_ref().unwrap_or(&item.context))))
             .collect();
         let mut pairs = Vec::with_capacity(items.len() * 2);
+        let mut checks = Vec::with_capacity(items.len());
         for (item, (source, destination)) in items.iter().zip(&contexts) {
-            source.check()?;
-            destination.check()?;
+            let check = source.check().and_then(|()| destination.check());
+            let is_good = check.is_ok();
+            checks.push(check);
+            if !is_good {
+                continue;
+            }
             let target = self.decrypt_target(item.ciphertext, None);
             let onto = match (&item.destination, &target) {
                 (Some(key), _) => Target::Current(key.clone()),
@@ -376,10 +381,14 @@ impl Session {
             pairs.push(Item { target, job: Job::Decrypt(item.ciphertext, source), key_type: None });
             pairs.push(Item { target: onto, job: Job::Encrypt(&[], destination), key_type: None });
         }
-        let mut results = self.operate(Action::Reencrypt, &pairs, true).await?.into_iter();
+        let done = if pairs.is_empty() { Vec::new() } else { self.operate(Action::Reencrypt, &pairs, true).await? };
+        let mut results = done.into_iter();
         let mut answers = Vec::with_capacity(items.len());
-        while let (Some(source), Some(destination)) = (results.next(), results.next()) {
-            answers.push(source.and_then(|source| {
+        for check in checks {
+            answers.push(check.and_then(|()| {
+                let missing = || Error::new(ErrorCode::Internal, "an operation without a result");
+                let (source, destination) = results.next().zip(results.next()).ok_or_else(missing)?;
+                let source = source?;
                 let encrypted = encrypted(destination?);
                 Ok(Reencrypted { encrypted, source_key: source.key, source_version: source.version })
             }));
