@@ -171,9 +171,8 @@ impl Verifier<'_> {
         let size = state.frontier.size();
         if size < head.seq {
             let mut connection = self.store.reader().await?;
-            let last = audit::last_seq(connection.as_mut()).await?;
-            let finding =
-                if last > size { Finding::Gap { found: last } } else { Finding::TailMissing { expected: head.seq } };
+            let next = audit::next_seq(connection.as_mut(), size).await?;
+            let finding = next.map_or(Finding::TailMissing { expected: head.seq }, |found| Finding::Gap { found });
             return Ok(Some(Fault { seq: size + 1, finding }));
         }
         let signed = self.open(&head.checkpoint, key);
@@ -182,6 +181,7 @@ impl Verifier<'_> {
         };
         if signed.size != head.seq
             || signed.root != state.frontier.root()
+            || signed.revision != Some(head.revision)
             || head.frontier != state.frontier.roots()
             || head.hash != state.hash
         {

@@ -131,6 +131,18 @@ pub async fn last_seq(connection: &mut dyn Connection) -> Result<u64> {
     Ok(last)
 }
 
+/// The smallest sequence number behind this one, if there is one.
+pub async fn next_seq(connection: &mut dyn Connection, seq: u64) -> Result<Option<u64>> {
+    let mut next = None;
+    connection
+        .query("SELECT MIN(seq) FROM audit_logs WHERE seq > ?".into(), vec![seq.into()], &mut |row| {
+            next = row.unsigned_opt(0)?;
+            Ok(())
+        })
+        .await?;
+    Ok(next)
+}
+
 fn read(row: &dyn Row) -> Result<AuditRow> {
     Ok(AuditRow {
         seq: row.unsigned(0)?,
