@@ -134,6 +134,11 @@ impl Ledger {
         }
     }
 
+    /// When results are released.
+    pub fn ack(&self) -> AuditAck {
+        self.ack
+    }
+
     /// How many submissions wait.
     pub fn queued(&self) -> usize {
         self.queue.len()

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Session;
 use super::engine::{Decided, Item, Ruling, Worked};
 use super::job::{Job, Product};
-use crate::ledger::{Details, Draft, Entry, Use, Verdict, context_json, is_recorded_whole};
+use crate::ledger::{AuditAck, Details, Draft, Entry, Use, Verdict, context_json, is_recorded_whole};
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::audit::{Action, hex};
 use crate::types::context::Context;
@@ -100,7 +100,10 @@ fn single(
         idempotency: None,
         remember: Vec::new(),
     };
-    entry.rendered = Some(entry.draft.render(entry.status()));
+    // Released results do not wait for their record: there the ledger writes it out.
+    if session.shared.ledger.ack() == AuditAck::Durable {
+        entry.rendered = Some(entry.draft.render(entry.status()));
+    }
     entry
 }
 
@@ -194,7 +197,10 @@ fn grouped(
     let uses = uses.into_iter().map(|((key, version), encryptions)| Use { key, version, encryptions }).collect();
     let mut entry =
         Entry { attempts, verdict, draft, rendered: None, uses, tally, idempotency: None, remember: Vec::new() };
-    entry.rendered = Some(entry.draft.render(entry.status()));
+    // Released results do not wait for their record: there the ledger writes it out.
+    if session.shared.ledger.ack() == AuditAck::Durable {
+        entry.rendered = Some(entry.draft.render(entry.status()));
+    }
     entry
 }
 
