@@ -26,9 +26,10 @@ use crate::crypto::provider::SignatureAlgorithm;
 use crate::ops::Metrics;
 use crate::scheduler::JobReport;
 use crate::session::{
-    self, AuditPage, AuditQuery, CreateKey, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
-    Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, ReencryptItem, Reencrypted,
-    SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey, Verification, VerifyItem,
+    self, AuditKey, AuditPage, AuditQuery, CreateKey, CredentialDescription, DataKey, DecryptItem, Decrypted,
+    EncryptItem, Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, ReencryptItem,
+    Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey, Verification,
+    VerifyItem,
 };
 use crate::types::actor::{Actor, Role};
 use crate::types::context::Context;
@@ -216,6 +217,8 @@ mirror! {
     list_audit(query: &AuditQuery) -> AuditPage;
     checkpoint() -> String;
     audit_public_key() -> String;
+    audit_public_keys() -> Vec<AuditKey>;
+    replace_signing_key() -> String;
     verify_audit() -> Report;
     verify_audit_incrementally() -> Report;
     verify_audit_with(options: &VerifyOptions) -> Report;

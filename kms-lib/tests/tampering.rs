@@ -85,7 +85,7 @@ async fn every_column_of_a_record() {
             expect_at(&original, &sql, seq, "hashMismatch").await;
         }
         let link = format!("UPDATE audit_logs SET prev_hash = zeroblob(32) WHERE seq = {seq}");
-        expect_at(&original, &link, seq, "brokenLink").await;
+        expect_at(&original, &link, seq, "hashMismatch").await;
         expect_at(&original, &format!("UPDATE audit_logs SET format = 1 WHERE seq = {seq}"), seq, "unknownFormat")
             .await;
         for unreadable in
@@ -111,10 +111,10 @@ async fn removal_insertion_swap_and_a_cut_tail() {
     // Removed, and the rest moved up.
     let close = "DELETE FROM audit_logs WHERE seq = 100; UPDATE audit_logs SET seq = -seq WHERE seq > 100;
                  UPDATE audit_logs SET seq = -seq - 1 WHERE seq < 0";
-    expect_at(&original, close, 100, "brokenLink").await;
+    expect_at(&original, close, 100, "hashMismatch").await;
     let swap = "UPDATE audit_logs SET seq = -1 WHERE seq = 50; UPDATE audit_logs SET seq = 50 WHERE seq = 51;
                 UPDATE audit_logs SET seq = 51 WHERE seq = -1";
-    expect_at(&original, swap, 50, "brokenLink").await;
+    expect_at(&original, swap, 50, "hashMismatch").await;
     let insert = format!(
         "INSERT INTO audit_logs SELECT {}, id, timestamp, actor, role, action, status, request_id, key_id, key_version,
          details, hash, hash, format FROM audit_logs WHERE seq = {size}",

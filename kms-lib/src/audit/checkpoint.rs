@@ -53,9 +53,23 @@ pub fn key_id(name: &str, public_key: &[u8; 32]) -> [u8; 4] {
 /// Signs a checkpoint: the whole note.
 pub fn sign(checkpoint: &Checkpoint, name: &str, public_key: &[u8; 32], sign: &dyn Fn(&[u8]) -> [u8; 64]) -> String {
     let body = checkpoint.body();
+    let line = signature_line(&body, name, public_key, sign);
+    format!("{body}\n{line}")
+}
+
+/// The line of a note that holds one signature over its body. A note may have several.
+pub fn signature_line(body: &str, name: &str, public_key: &[u8; 32], sign: &dyn Fn(&[u8]) -> [u8; 64]) -> String {
     let mut signature = key_id(name, public_key).to_vec();
     signature.extend_from_slice(&sign(body.as_bytes()));
-    format!("{body}\n\u{2014} {name} {}\n", STANDARD.encode(signature))
+    format!("\u{2014} {name} {}\n", STANDARD.encode(signature))
+}
+
+/// What a note says of itself, before anybody looked at its signatures: good for choosing the key to open it with.
+pub fn claimed(note: &str) -> Option<Checkpoint> {
+    if note.len() > NOTE_BYTES {
+        return None;
+    }
+    parse_body(&note[..=note.rfind("\n\n")?])
 }
 
 /// Checks an Ed25519 signature: public key, message, signature.
@@ -101,8 +115,15 @@ fn parse_body(body: &str) -> Option<Checkpoint> {
         return None;
     }
     let root = STANDARD.decode(lines.next()?).ok()?.try_into().ok()?;
-    // What follows are extension lines. Others than ours are passed over.
-    let revision = lines.find_map(|line| line.strip_prefix("revision ")).and_then(|text| text.parse().ok());
+    // What follows are extension lines. Others than ours are passed over; ours has one spelling, and comes once.
+    let mut revision = None;
+    for text in lines.filter_map(|line| line.strip_prefix("revision ")) {
+        let number: u64 = text.parse().ok()?;
+        if revision.is_some() || number.to_string() != text {
+            return None;
+        }
+        revision = Some(number);
+    }
     Some(Checkpoint { origin: origin.to_owned(), size, root, revision })
 }
 

@@ -8,8 +8,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::record::{Body, FORMAT, record_hash};
+use super::signing_keys::Link;
 use super::tree::Frontier;
-use crate::types::audit::{AuditRow, Status};
+use crate::types::audit::{Action, AuditRow, Status};
 use crate::types::ids::LogId;
 use crate::types::time::Timestamp;
 
@@ -83,6 +84,9 @@ pub enum Finding {
         /// Its id.
         id: String,
     },
+    /// The record names another signing key of the log than the one that is stored, or a stored one without a record;
+    /// or the state that both keys must have signed is missing.
+    SigningKey,
     /// A version's stored material is not the one it was made with.
     MaterialMismatch {
         /// The version's id.
@@ -132,6 +136,9 @@ impl fmt::Display for Fault {
             Finding::RowWithoutRecord { table, id } => {
                 write!(f, "row {id} of {table} was not made by any record; it says record {seq}")
             }
+            Finding::SigningKey => {
+                write!(f, "the log's signing key from record {seq} on is not the one that the records and states name")
+            }
             Finding::MaterialMismatch { id } => write!(f, "version {id} does not have the material of record {seq}"),
         }
     }
@@ -178,6 +185,8 @@ pub struct Digest {
     fault: Option<Fault>,
     /// Rows changed by the good records of the chunk.
     pub changed: Vec<ChangedRow>,
+    /// What the good records of the chunk say about the signing keys.
+    pub links: Vec<Link>,
 }
 
 impl Digest {
@@ -215,6 +224,7 @@ pub fn digest(log: LogId, rows: &[AuditRow]) -> Digest {
         digest.last = Some((row.seq, row.hash, row.timestamp));
         digest.leaves.push(row.hash);
         changed_rows(row, &mut digest.changed);
+        digest.links.extend(link(row));
     }
     let aligned = digest.first.is_some_and(|first| first.seq % CHUNK == 1);
     if aligned && digest.leaves.len() as u64 == CHUNK {
@@ -234,26 +244,27 @@ fn check(
     if row.seq == 0 {
         return Some(Finding::OutOfOrder { found: 0 });
     }
-    if let Some((seq, hash, timestamp)) = before {
+    if let Some((seq, ..)) = before {
         if row.seq > seq + 1 {
             return Some(Finding::Gap { found: row.seq });
         }
         if row.seq <= seq {
             return Some(Finding::OutOfOrder { found: row.seq });
         }
-        if row.prev_hash != hash {
-            return Some(Finding::BrokenLink);
-        }
-        if row.timestamp < timestamp {
-            return Some(Finding::TimeBackwards);
-        }
     }
     if row.format != FORMAT {
         return Some(Finding::UnknownFormat { format: row.format });
     }
+    // Its own fields first, then what is before it: so a finding does not depend on where a chunk begins.
     let body = Body::from(row).digest_with(buffer);
-    let hash = record_hash(log, row.seq, row.timestamp, &row.prev_hash, &body);
-    (hash != row.hash).then_some(Finding::HashMismatch)
+    if record_hash(log, row.seq, row.timestamp, &row.prev_hash, &body) != row.hash {
+        return Some(Finding::HashMismatch);
+    }
+    let (_, hash, timestamp) = before?;
+    if row.prev_hash != hash {
+        return Some(Finding::BrokenLink);
+    }
+    (row.timestamp < timestamp).then_some(Finding::TimeBackwards)
 }
 
 /// Collects the rows a successful change names in its details. The details are covered by the record's hash.
@@ -277,32 +288,63 @@ fn changed_rows(row: &AuditRow, changed: &mut Vec<ChangedRow>) {
     }
 }
 
-/// The state behind a chunk, and the roots that were wanted, by size.
-pub type Stitched = (Start, Vec<(u64, [u8; 32])>);
+/// What a record says about the log's signing key, if it is about that.
+fn link(row: &AuditRow) -> Option<Link> {
+    let names_key = row.action == Action::SigningKeyReplace.as_str() || row.action == Action::StoreCreate.as_str();
+    if !names_key || row.status != Status::Success.as_str() {
+        return None;
+    }
+    #[derive(Default, serde::Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Details {
+        verifier_key: String,
+        previous_key: Option<String>,
+    }
+    // One that cannot be read names no key, and is then not the one that should be there.
+    let details: Details = serde_json::from_str(row.details.as_deref().unwrap_or_default()).unwrap_or_default();
+    Some(Link { seq: row.seq, key: details.verifier_key, previous: details.previous_key })
+}
+
+/// A chunk in its place.
+pub struct Stitched {
+    /// The state behind its good records.
+    pub state: Start,
+    /// The roots that were wanted, by size: those before the fault, if there is one.
+    pub roots: Vec<(u64, [u8; 32])>,
+    /// The first fault.
+    pub fault: Option<Fault>,
+}
 
 /// Puts a digested chunk behind what comes before it. `roots_at` are sizes within the chunk whose root is wanted.
-/// The state afterwards, with those roots; or the first fault.
-pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Result<Stitched, Fault> {
-    let mut state = start;
+pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
+    match place(&start, digest) {
+        Some(fault) => Stitched { state: start, roots: Vec::new(), fault: Some(fault) },
+        None => push(start, digest, roots_at),
+    }
+}
+
+/// What is wrong with the first record of a chunk, seen from what comes before it.
+fn place(state: &Start, digest: &Digest) -> Option<Fault> {
     let expected = state.frontier.size() + 1;
-    let Some(first) = digest.first else { return Ok((state, Vec::new())) };
+    let first = digest.first?;
     if first.seq != expected {
         let found = first.seq;
         let finding = if found > expected { Finding::Gap { found } } else { Finding::OutOfOrder { found } };
-        return Err(Fault { seq: expected, finding });
+        return Some(Fault { seq: expected, finding });
     }
     // Its own fields first: a record that was altered is the fault, not the link to it.
     if let Some(fault) = &digest.fault
         && fault.seq == expected
     {
-        return Err(fault.clone());
+        return Some(fault.clone());
     }
     if first.prev != state.hash {
-        return Err(Fault { seq: expected, finding: Finding::BrokenLink });
+        return Some(Fault { seq: expected, finding: Finding::BrokenLink });
     }
-    if first.timestamp < state.timestamp {
-        return Err(Fault { seq: expected, finding: Finding::TimeBackwards });
-    }
+    (first.timestamp < state.timestamp).then_some(Fault { seq: expected, finding: Finding::TimeBackwards })
+}
+
+fn push(mut state: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
     let mut roots = Vec::new();
     match digest.subtree {
         Some(root) if roots_at.is_empty() && state.frontier.push_subtree(CHUNK_LEVEL, root).is_ok() => {}
@@ -319,10 +361,7 @@ pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Result<Stitche
         state.hash = hash;
         state.timestamp = timestamp;
     }
-    match &digest.fault {
-        Some(fault) => Err(fault.clone()),
-        None => Ok((state, roots)),
-    }
+    Stitched { state, roots, fault: digest.fault.clone() }
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Commands: what a caller wants changed, before it is known which rows that changes.
 
+use std::fmt;
+use std::sync::Arc;
+
+use crate::crypto::provider::Ed25519;
 use crate::types::actor::Role;
 use crate::types::grant::{Conditions, GrantScope, Permission};
 use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
@@ -91,6 +95,23 @@ pub struct NewCredential {
     pub expires_at: Option<Timestamp>,
 }
 
+/// A key that is to sign the log from now on.
+#[derive(Clone)]
+pub struct NewSigningKey {
+    /// The number behind that of the present one.
+    pub number: u32,
+    /// It, under the root key.
+    pub wrapped: Vec<u8>,
+    /// It, ready for use.
+    pub key: Arc<dyn Ed25519>,
+}
+
+impl fmt::Debug for NewSigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewSigningKey").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
 /// A change somebody wants made.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -128,4 +149,6 @@ pub enum Command {
     CreateCredential(Box<NewCredential>),
     /// Withdraw a credential.
     WithdrawCredential(CredentialId),
+    /// Replace the key that signs the log. No row of the catalog changes: the ledger does it.
+    ReplaceSigningKey(Box<NewSigningKey>),
 }

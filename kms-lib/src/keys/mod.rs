@@ -7,6 +7,6 @@ mod permits;
 mod validate;
 
 pub use apply::apply;
-pub use command::{Command, KeyEdit, NewCredential, NewGrant, NewKey, NewVersion};
+pub use command::{Command, KeyEdit, NewCredential, NewGrant, NewKey, NewSigningKey, NewVersion};
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

@@ -64,12 +64,7 @@ pub(super) async fn inspect(config: &Config, backup: &Path) -> Result<(BackupRep
     }
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
     let shared = open::open_for_reading(config, store).await?;
-    let verifier = Verifier {
-        store: &shared.store,
-        catalog: &shared.catalog,
-        signer: &shared.signer,
-        provider: shared.provider.as_ref(),
-    };
+    let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
     let verification = verifier.verify(&VerifyOptions::default()).await?;
     if !verification.ok {
         let what = verification.faults.first().map(ToString::to_string).unwrap_or_default();

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::audit::checkpoint;
 use crate::audit::tree::Frontier;
 use crate::ledger::Signer;
 use crate::types::audit::Head;
@@ -35,10 +36,17 @@ pub(super) fn compare(path: &Path, head: &Head, signer: &Signer) -> Result<Optio
         Ok(metadata) if metadata.len() > BYTES => return Err(bad("is too large to be one")),
         Ok(_) => fs::read_to_string(path).map_err(|e| bad(&format!("cannot be read: {e}")))?,
     };
-    let noted = signer.open(&note).map_err(|_| bad("is not a checkpoint signed by this log's key"))?;
-    if noted.origin != signer.origin() {
-        return Err(bad("is that of another log"));
-    }
+    let noted = match signer.open(&note) {
+        Ok(noted) => noted,
+        // The store may have been put back to a state from before its signing key was replaced: it does not know the key.
+        Err(_) => match checkpoint::claimed(&note) {
+            Some(claimed) if claimed.origin == signer.keys().public().origin() && claimed.size > head.seq => claimed,
+            Some(claimed) if claimed.origin != signer.keys().public().origin() => {
+                return Err(bad("is that of another log"));
+            }
+            _ => return Err(bad("is not a checkpoint signed by this log's key")),
+        },
+    };
     if noted.size == head.seq && noted.root != Frontier::from_parts(head.seq, head.frontier.clone())?.root() {
         return Err(bad("notes another log of the same size: the log was forked"));
     }

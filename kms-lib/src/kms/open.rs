@@ -8,9 +8,9 @@ use super::high_water;
 use crate::audit::tree::Frontier;
 use crate::catalog::{Catalog, MaterialCache, run_blocking};
 use crate::config::Config;
-use crate::crypto::provider::Provider;
+use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{self, Binding, Derivation, Envelope, LocalRootKey, RootKey, RootKeySource, Seals};
-use crate::ledger::{AuditAck, Details, Draft, Ledger, Parts, Signer};
+use crate::ledger::{AuditAck, Details, Draft, HeadKeys, Ledger, Parts, Signer};
 use crate::session::{Denials, Session, Shared};
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
@@ -90,11 +90,10 @@ async fn assemble(
     connection.close().await?;
 
     let envelope = Envelope::new(root);
-    let integrity = service_key(&envelope, &keys, "integrity", &Binding::IntegrityKey { log: head.log_id }).await?;
+    let integrity =
+        service_key(&envelope, &keys, secrets::INTEGRITY, &Binding::IntegrityKey { log: head.log_id }).await?;
     let seals = Seals::new(&integrity)?;
-    let number = keys.iter().filter(|key| key.kind == "signing").map(|key| key.number).max().unwrap_or(1);
-    let signing = service_key(&envelope, &keys, "signing", &Binding::SigningKey { log: head.log_id, number }).await?;
-    let signer = Arc::new(Signer::new(head.log_id, provider.ed25519(&signing)?, Arc::clone(&provider)));
+    let signer = Arc::new(Signer::load(head.log_id, &keys, envelope.clone(), Arc::clone(&provider)).await?);
     // A head that was altered, or that another key signed, is not built upon.
     signer.check(&head)?;
     let now = config.clock.now();
@@ -265,7 +264,7 @@ async fn create_locked(
     let mut secret = Zeroizing::new([0; 32]);
     provider.random(secret.as_mut_slice())?;
     let integrity = ServiceKeyRow {
-        kind: "integrity".into(),
+        kind: secrets::INTEGRITY.into(),
         number: 1,
         public_key: None,
         wrapped: root.wrap(&Binding::IntegrityKey { log }, secret.as_slice()).await?,
@@ -273,23 +272,23 @@ async fn create_locked(
     };
     secrets::insert_service_key(connection, &integrity).await?;
     provider.random(secret.as_mut_slice())?;
-    let key = provider.ed25519(&secret)?;
+    let key: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&secret)?);
     let signing = ServiceKeyRow {
-        kind: "signing".into(),
+        kind: secrets::SIGNING.into(),
         number: 1,
         public_key: Some(key.public_key()),
         wrapped: root.wrap(&Binding::SigningKey { log, number: 1 }, secret.as_slice()).await?,
         first_seq: 1,
     };
     secrets::insert_service_key(connection, &signing).await?;
-    let signer = Signer::new(log, key, Arc::clone(provider));
-    first_record(connection, log, now, &signer).await
+    let keys = HeadKeys::first(log, key, Arc::clone(provider))?;
+    first_record(connection, log, now, &keys).await
 }
 
 /// The log begins with the record of its making, which names the key that signs it.
-async fn first_record(connection: &mut dyn Connection, log: LogId, now: Timestamp, signer: &Signer) -> Result<()> {
+async fn first_record(connection: &mut dyn Connection, log: LogId, now: Timestamp, keys: &HeadKeys) -> Result<()> {
     let mut details = Details::default();
-    details.text("verifierKey", &signer.verifier_key());
+    details.text("verifierKey", &keys.verifier_key());
     let draft = Draft {
         id: RecordId::random(),
         actor: Actor::internal("system"),
@@ -328,7 +327,7 @@ async fn first_record(connection: &mut dyn Connection, log: LogId, now: Timestam
         frontier: tree.roots().to_vec(),
         checkpoint: String::new(),
     };
-    signer.sign(&mut head)?;
+    keys.sign(&mut head)?;
     audit::insert(connection, vec![record]).await?;
     usage::count_up(connection, vec![(now.hour(), draft.action.as_str(), Status::Success.as_str(), 1)]).await?;
     head::insert(connection, &head).await

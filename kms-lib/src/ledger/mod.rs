@@ -12,7 +12,7 @@ mod tests;
 
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::{Debt, Lane, Limits};
-pub use signer::Signer;
+pub use signer::{HeadKeys, Signer};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
 
 use std::collections::HashSet;
@@ -87,6 +87,7 @@ impl Ledger {
             known: parts.head,
             connection: None,
             exhausted: HashSet::new(),
+            keys_behind: false,
             stopped: None,
             contended: None,
         };

@@ -1,63 +1,218 @@
-//! Signing and checking the head of the log.
+//! Signing and checking the head of the log, and the succession of the keys that do it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use zeroize::Zeroizing;
 
 use crate::audit::checkpoint::{self, Checkpoint};
+use crate::audit::signing_keys::{SigningKey, SigningKeys};
 use crate::audit::tree::Frontier;
 use crate::crypto::provider::{Ed25519, Provider};
+use crate::envelope::{Binding, Envelope};
+use crate::keys::NewSigningKey;
+use crate::storage::tables::secrets::{SIGNING, ServiceKeyRow};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 
 /// Signs heads with the log's key (Ed25519, RFC 8032), and checks the signatures of others that have it.
+///
+/// The key can be replaced, here or by another process: [`Signer::keys`] is the state of a moment.
 pub struct Signer {
-    origin: String,
-    key: Box<dyn Ed25519>,
+    log: LogId,
+    envelope: Envelope,
+    provider: Arc<dyn Provider>,
+    keys: RwLock<Arc<HeadKeys>>,
+}
+
+/// The log's keys as of a moment, with the private part of the newest.
+pub struct HeadKeys {
+    public: SigningKeys,
+    newest: Arc<dyn Ed25519>,
+    /// Kept in the moment of a replacement, when both sign.
+    former: Option<Arc<dyn Ed25519>>,
     provider: Arc<dyn Provider>,
 }
 
 impl Signer {
-    /// The signer of a log.
-    pub fn new(log: LogId, key: Box<dyn Ed25519>, provider: Arc<dyn Provider>) -> Self {
-        Self { origin: checkpoint::origin(log), key, provider }
+    /// The signer of a log with these stored keys, of which the newest is unwrapped.
+    pub async fn load(
+        log: LogId,
+        rows: &[ServiceKeyRow],
+        envelope: Envelope,
+        provider: Arc<dyn Provider>,
+    ) -> Result<Self> {
+        let keys = unwrap_newest(log, rows, &envelope, &provider).await?;
+        Ok(Self { log, envelope, provider, keys: RwLock::new(Arc::new(keys)) })
     }
-    /// The public key in the form verifiers pin (C2SP signed note).
+
+    /// The keys as they are now.
+    pub fn keys(&self) -> Arc<HeadKeys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over keys that were committed.
+    pub fn install(&self, keys: Arc<HeadKeys>) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Takes over the keys that another process added. Answers whether there were any; `IntegrityFailure` if the stored
+    /// keys are not those known here with others behind them.
+    pub async fn catch_up(&self, rows: &[ServiceKeyRow]) -> Result<bool> {
+        let stored = public_keys(self.log, rows)?;
+        let known = self.keys();
+        if stored == known.public {
+            return Ok(false);
+        }
+        if !stored.all().starts_with(known.public.all()) {
+            // This process may itself have replaced the key since the rows were read.
+            if known.public.all().starts_with(stored.all()) {
+                return Ok(false);
+            }
+            return Err(Error::new(ErrorCode::IntegrityFailure, "the log's signing keys were altered in the store"));
+        }
+        let keys = unwrap_newest(self.log, rows, &self.envelope, &self.provider).await?;
+        self.install(Arc::new(keys));
+        Ok(true)
+    }
+
+    /// A new key to sign with, wrapped: the successor of the present ones.
+    pub async fn generate(&self, present: &HeadKeys) -> Result<NewSigningKey> {
+        let number = present.public.newest().number + 1;
+        let mut secret = Zeroizing::new([0; 32]);
+        self.provider.random(secret.as_mut_slice())?;
+        let binding = Binding::SigningKey { log: self.log, number };
+        let wrapped = self.envelope.wrap(&binding, secret.as_slice()).await?;
+        let key: Arc<dyn Ed25519> = Arc::from(self.provider.ed25519(&secret)?);
+        Ok(NewSigningKey { number, wrapped, key })
+    }
+
+    /// Whether the head carries the signature of the newest key.
+    pub fn check(&self, head: &Head) -> Result<()> {
+        self.keys().check(head)
+    }
+
+    /// What a note of this log says, if the key of its size signed it.
+    pub fn open(&self, note: &str) -> Result<Checkpoint> {
+        self.keys().open(note)
+    }
+}
+
+impl HeadKeys {
+    /// The keys of a new log.
+    pub fn first(log: LogId, key: Arc<dyn Ed25519>, provider: Arc<dyn Provider>) -> Result<Self> {
+        let first = SigningKey { number: 1, first_seq: 1, public_key: key.public_key() };
+        let public = SigningKeys::new(checkpoint::origin(log), vec![first])?;
+        Ok(Self { public, newest: key, former: None, provider })
+    }
+
+    /// These keys, with one that takes over from the record `seq` on.
+    pub fn succeeded_by(&self, new: &NewSigningKey, seq: u64) -> Result<Self> {
+        let key = SigningKey { number: new.number, first_seq: seq, public_key: new.key.public_key() };
+        Ok(Self {
+            public: self.public.with(key)?,
+            newest: Arc::clone(&new.key),
+            former: Some(Arc::clone(&self.newest)),
+            provider: Arc::clone(&self.provider),
+        })
+    }
+
+    /// These keys, once the replacement is committed: the former one is not kept.
+    pub fn settled(&self) -> Self {
+        Self {
+            public: self.public.clone(),
+            newest: Arc::clone(&self.newest),
+            former: None,
+            provider: Arc::clone(&self.provider),
+        }
+    }
+
+    /// The public keys and their ranges.
+    pub fn public(&self) -> &SigningKeys {
+        &self.public
+    }
+
+    /// The newest public key in the form verifiers pin (C2SP signed note).
     pub fn verifier_key(&self) -> String {
-        checkpoint::verifier_key(&self.origin, &self.key.public_key())
+        self.public.verifier_key(self.public.newest())
     }
-    /// The public key.
-    pub fn public_key(&self) -> [u8; 32] {
-        self.key.public_key()
-    }
-    /// The name of the log and of its key.
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
+
     /// Signs the head: its checkpoint becomes a note over its size and root.
     pub fn sign(&self, head: &mut Head) -> Result<()> {
-        let root = Frontier::from_parts(head.seq, head.frontier.clone())?.root();
-        let body = Checkpoint { origin: self.origin.clone(), size: head.seq, root, revision: Some(head.revision) };
-        head.checkpoint =
-            checkpoint::sign(&body, &self.origin, &self.key.public_key(), &|message| self.key.sign(message));
+        head.checkpoint = self.note(head.seq, &head.frontier, head.revision)?;
         Ok(())
     }
-    /// Whether the head carries our signature over its size and the root of its subtree roots.
+
+    /// A signed note over a state of the log.
+    pub fn note(&self, size: u64, frontier: &[[u8; 32]], revision: u64) -> Result<String> {
+        let newest = self.public.newest();
+        if size < newest.first_seq {
+            return Err(Error::new(ErrorCode::Internal, "a state from before the signing key's range"));
+        }
+        let origin = self.public.origin();
+        let root = Frontier::from_parts(size, frontier.to_vec())?.root();
+        let body = Checkpoint { origin: origin.to_owned(), size, root, revision: Some(revision) };
+        let mut note = checkpoint::sign(&body, origin, &newest.public_key, &|message| self.newest.sign(message));
+        if size == newest.first_seq
+            && let Some(former) = &self.former
+        {
+            let sign = |message: &[u8]| former.sign(message);
+            note.push_str(&checkpoint::signature_line(&body.body(), origin, &former.public_key(), &sign));
+        }
+        Ok(note)
+    }
+
+    /// Whether the head carries the newest key's signature over its size and the root of its subtree roots.
     pub fn check(&self, head: &Head) -> Result<()> {
         let root = Frontier::from_parts(head.seq, head.frontier.clone())?.root();
+        // Never under a former key: of those only the public part is stored, and that is not sealed.
+        if head.seq < self.public.newest().first_seq {
+            return Err(Error::new(ErrorCode::IntegrityFailure, "the head of the log is older than its signing key"));
+        }
         let signed = self.open(&head.checkpoint)?;
-        if signed.origin != self.origin
-            || signed.size != head.seq
-            || signed.root != root
-            || signed.revision != Some(head.revision)
-        {
+        if signed.size != head.seq || signed.root != root || signed.revision != Some(head.revision) {
             return Err(Error::new(ErrorCode::IntegrityFailure, "the head of the log is not the one that was signed"));
         }
         Ok(())
     }
-    /// What a note of this log says, if our key signed it.
+
+    /// What a note of this log says, if the key of its size signed it.
     pub fn open(&self, note: &str) -> Result<Checkpoint> {
-        checkpoint::open(note, &self.origin, &self.key.public_key(), &|key, message, signature| {
-            self.provider.ed25519_verify(key, message, signature)
-        })
+        self.public.open(note, &|key, message, signature| self.provider.ed25519_verify(key, message, signature))
     }
+}
+
+fn public_keys(log: LogId, rows: &[ServiceKeyRow]) -> Result<SigningKeys> {
+    let mut keys = Vec::new();
+    for row in rows.iter().filter(|row| row.kind == SIGNING) {
+        let public_key = row
+            .public_key
+            .ok_or_else(|| Error::new(ErrorCode::IntegrityFailure, "a signing key of the log has no public key"))?;
+        keys.push(SigningKey { number: row.number, first_seq: row.first_seq, public_key });
+    }
+    SigningKeys::new(checkpoint::origin(log), keys)
+}
+
+async fn unwrap_newest(
+    log: LogId,
+    rows: &[ServiceKeyRow],
+    envelope: &Envelope,
+    provider: &Arc<dyn Provider>,
+) -> Result<HeadKeys> {
+    let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the log's signing key {why}"));
+    let public = public_keys(log, rows)?;
+    let number = public.newest().number;
+    let row = rows.iter().find(|row| row.kind == SIGNING && row.number == number);
+    let row = row.ok_or_else(|| bad("is missing"))?;
+    let unwrapped = envelope.unwrap(&Binding::SigningKey { log, number }, &row.wrapped).await?;
+    let mut secret = Zeroizing::new([0; 32]);
+    if unwrapped.len() != secret.len() {
+        return Err(bad("has a wrong length"));
+    }
+    secret.copy_from_slice(&unwrapped);
+    let newest: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&secret)?);
+    if newest.public_key() != public.newest().public_key {
+        return Err(bad("does not belong to its public key"));
+    }
+    Ok(HeadKeys { public, newest, former: None, provider: Arc::clone(provider) })
 }

@@ -2,12 +2,15 @@
 //! Pure: nothing is written here.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
+use super::signer::HeadKeys;
 use super::submission::{Entry, Outcome, Submission, Verdict};
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, change_row};
 use crate::envelope::row;
+use crate::keys::{Command, NewSigningKey};
 use crate::policy;
 use crate::storage::tables::idempotency::KeptRequest;
 use crate::types::attempt::Decision;
@@ -31,8 +34,18 @@ pub(super) struct Plan {
     pub kept_requests: Vec<KeptRequest>,
     /// One for each submission.
     pub outcomes: Vec<Outcome>,
+    /// The key that takes over the signing, if one does.
+    pub signing_key: Option<Replacement>,
+    /// The keys then, once the head is signed by them.
+    pub keys: Option<Arc<HeadKeys>>,
     /// The head afterwards, not signed yet.
     pub head: Head,
+}
+
+/// A replacement of the signing key, with the state of the log that ends with its record: both keys sign it.
+pub(super) struct Replacement {
+    pub new: NewSigningKey,
+    pub state: Head,
 }
 
 /// What the walk needs to know beside the batch.
@@ -41,6 +54,8 @@ pub(super) struct Place<'a> {
     pub head: &'a Head,
     pub now: Timestamp,
     pub default_grace_days: Option<u32>,
+    /// The number of the key that signs the log.
+    pub signing_number: u32,
     /// Versions that have encrypted as much as they may.
     pub exhausted: &'a HashSet<(KeyId, u32)>,
 }
@@ -66,6 +81,8 @@ pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> 
             remember: Vec::new(),
             kept_requests: Vec::new(),
             outcomes: Vec::with_capacity(batch.len()),
+            signing_key: None,
+            keys: None,
             head: place.head.clone(),
         },
         place,
@@ -105,6 +122,11 @@ impl Walk<'_> {
             let decision = policy::decide(&self.overlay, attempt, now);
             return match decision {
                 Decision::Allowed { .. } => {
+                    if let Command::ReplaceSigningKey(new) = command
+                        && (new.number != self.place.signing_number + 1 || self.plan.signing_key.is_some())
+                    {
+                        return Fate::Refuse(ErrorCode::Conflict);
+                    }
                     let seq = self.plan.head.seq + 1;
                     let changes = crate::keys::apply(&self.overlay, command, now, seq, self.place.default_grace_days);
                     match changes {
@@ -198,6 +220,11 @@ impl Walk<'_> {
                     for used in &entry.uses {
                         *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
                     }
+                }
+                if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
+                    let frontier = self.frontier.roots().to_vec();
+                    let state = Head { frontier, ..self.plan.head.clone() };
+                    self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state });
                 }
                 if !changes.is_empty() {
                     self.plan.head.revision = self.plan.head.seq;

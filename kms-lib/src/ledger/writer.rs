@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::queue::Queue;
-use super::signer::Signer;
+use super::signer::{HeadKeys, Signer};
 use super::submission::{Outcome, Submission};
-use super::walk::{Place, Plan, walk};
+use super::walk::{Place, Plan, Replacement, walk};
 use crate::catalog::{Catalog, MaterialCache, change_row};
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
 use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, StoredCheckpoint};
@@ -48,6 +49,8 @@ pub(super) struct Writer {
     pub exhausted: HashSet<(KeyId, u32)>,
     /// Set once the log contradicts what this process has committed: nothing is written any more.
     pub stopped: Option<Error>,
+    /// Another process has replaced the key that signs the log: its successor must be read first.
+    pub keys_behind: bool,
     /// When another process last moved the head.
     pub contended: Option<Instant>,
 }
@@ -141,6 +144,32 @@ impl Writer {
 
     /// One attempt: a transaction from the lock on the head to the commit.
     async fn try_commit(&mut self, batch: &mut [Submission]) -> Result<Plan> {
+        match self.commit_once(batch).await {
+            Err(error) if std::mem::take(&mut self.keys_behind) => {
+                // Not under the lock: the root key that unwraps may be far away.
+                tracing::info!(%error, "reading the log's new signing key");
+                self.catch_up_keys().await?;
+                self.commit_once(batch).await
+            }
+            done => done,
+        }
+    }
+
+    async fn catch_up_keys(&mut self) -> Result<()> {
+        let mut connection = self.store.reader().await?;
+        let rows = secrets::service_keys(connection.as_mut()).await;
+        connection.close().await?;
+        let caught_up = self.signer.catch_up(&rows?).await;
+        match caught_up {
+            Err(error) if error.code() == ErrorCode::IntegrityFailure => {
+                Err(self.stop("the keys that sign the log were altered"))
+            }
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn commit_once(&mut self, batch: &mut [Submission]) -> Result<Plan> {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
@@ -171,6 +200,9 @@ impl Writer {
             self.connection = Some(connection);
         }
         self.known = plan.head.clone();
+        if let Some(keys) = plan.keys.take() {
+            self.signer.install(Arc::new(keys.settled()));
+        }
         if !plan.changes.is_empty() {
             self.catalog.apply(&plan.changes, plan.head.revision);
             // Before the change is answered, and with it releases are allowed again.
@@ -199,6 +231,7 @@ impl Writer {
                     head: &head,
                     now,
                     default_grace_days: self.default_grace_days,
+                    signing_number: self.signer.keys().public().newest().number,
                     exhausted: &self.exhausted,
                 },
             )?;
@@ -249,9 +282,17 @@ impl Writer {
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;
         }
-        self.signer.sign(&mut plan.head)?;
+        let mut keys = self.signer.keys();
+        if let Some(replacement) = &plan.signing_key {
+            let succeeded = keys.succeeded_by(&replacement.new, replacement.state.seq)?;
+            keys = Arc::new(succeeded);
+            replace_signing_key(connection, replacement, &keys).await?;
+            plan.keys = Some(Arc::clone(&keys));
+        }
+        keys.sign(&mut plan.head)?;
         let now = &plan.head;
-        if now.seq / CHECKPOINT_EVERY > before.seq / CHECKPOINT_EVERY {
+        let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == now.seq);
+        if !is_kept && now.seq / CHECKPOINT_EVERY > before.seq / CHECKPOINT_EVERY {
             let checkpoint = StoredCheckpoint {
                 size: now.seq,
                 frontier: now.frontier.clone(),
@@ -281,6 +322,13 @@ impl Writer {
         }
         if self.known.seq > 0 && audit::hash_of(connection, self.known.seq).await? != Some(self.known.hash) {
             return Err(self.stop("the log no longer holds the record that this process wrote or saw last"));
+        }
+        if head.revision >= self.known.revision
+            && self.signer.check(&head).is_err()
+            && secrets::newest_signing_key(connection).await? != Some(self.signer.keys().public().newest().number)
+        {
+            self.keys_behind = true;
+            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that signs the log"));
         }
         if head.revision < self.known.revision || self.signer.check(&head).is_err() {
             return Err(self.stop("the head of the log does not carry the log's signature"));
@@ -345,6 +393,30 @@ impl Writer {
             self.materials.sweep().await;
         }
     }
+}
+
+/// Stores the new key, and the state that both keys sign.
+async fn replace_signing_key(
+    connection: &mut dyn Connection,
+    replacement: &Replacement,
+    keys: &HeadKeys,
+) -> Result<()> {
+    let Replacement { new, state } = replacement;
+    let row = ServiceKeyRow {
+        kind: secrets::SIGNING.into(),
+        number: new.number,
+        public_key: Some(new.key.public_key()),
+        wrapped: new.wrapped.clone(),
+        first_seq: state.seq,
+    };
+    secrets::replace_signing_key(connection, &row).await?;
+    let checkpoint = StoredCheckpoint {
+        size: state.seq,
+        frontier: state.frontier.clone(),
+        hash: state.hash,
+        note: keys.note(state.seq, &state.frontier, state.revision)?,
+    };
+    audit::insert_checkpoint(connection, &checkpoint).await
 }
 
 /// Gives up what is left in the queue when the task ends.

@@ -138,6 +138,7 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         Operation::DestroyKey
         | Operation::Backup
         | Operation::AcknowledgeRestore
+        | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
@@ -154,6 +155,7 @@ fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
         Operation::CreateKey
         | Operation::Backup
         | Operation::AcknowledgeRestore
+        | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::ReadCredentials
         | Operation::ReadGrants

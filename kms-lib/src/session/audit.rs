@@ -1,13 +1,18 @@
 //! Reading and verifying the log.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::Session;
 use super::change::{Changed, Intent};
-use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::audit::checkpoint;
+use crate::audit::signing_keys::SigningKey;
+use crate::keys::Command;
+use crate::ledger::{Details, Draft, Entry, HeadKeys, Lane, Outcome, Verdict};
 use crate::storage::Connection;
 use crate::storage::tables::audit::{self, Selection};
-use crate::storage::tables::{head, usage};
+use crate::storage::tables::{head, secrets, usage};
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, AuditRow, Status};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -37,6 +42,19 @@ pub struct AuditQuery {
     pub since: Option<Timestamp>,
     /// Only before this time.
     pub until: Option<Timestamp>,
+}
+
+/// A public key of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditKey {
+    /// It, in the form verifiers pin (C2SP signed note: name, id and key).
+    pub verifier_key: String,
+    /// The record that names it: it signs the states of this size and larger,
+    pub first_seq: u64,
+    /// up to this size, which is that of the state its successor signs first. None for the present key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u64>,
 }
 
 /// A page of records.
@@ -107,7 +125,58 @@ impl Session {
     /// The public key of the log, in the form verifiers pin.
     pub async fn audit_public_key(&self) -> Result<String> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
-        Ok(self.shared.signer.verifier_key())
+        Ok(self.signing_keys().await?.verifier_key())
+    }
+
+    /// All public keys of the log, oldest first, each with the range of states it signed.
+    pub async fn audit_public_keys(&self) -> Result<Vec<AuditKey>> {
+        self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
+        let keys = self.signing_keys().await?;
+        let all = keys.public().all();
+        let ends = all.iter().skip(1).map(|next| Some(next.first_seq)).chain([None]);
+        let describe = |(key, last_seq): (&SigningKey, Option<u64>)| AuditKey {
+            verifier_key: keys.public().verifier_key(key),
+            first_seq: key.first_seq,
+            last_seq,
+        };
+        Ok(all.iter().zip(ends).map(describe).collect())
+    }
+
+    /// Replaces the key that signs the log; answers the new public key, for those who pin it. For admins.
+    ///
+    /// The state of the log that ends with the record of the replacement is signed by both keys, so that who pins the
+    /// former one is led to the new one; the private part of the former is erased. `Conflict` if somebody else replaced
+    /// the key at the same moment.
+    pub async fn replace_signing_key(&self) -> Result<String> {
+        if self.has_idempotency_key() {
+            return Err(Error::invalid("a replacement of the signing key takes no idempotency key"));
+        }
+        self.permit_reading(Action::SigningKeyReplace, Operation::ReplaceSigningKey, None).await?;
+        let former = self.signing_keys().await?;
+        let new = self.shared.signer.generate(&former).await?;
+        let verifier_key = checkpoint::verifier_key(former.public().origin(), &new.key.public_key());
+        let mut details = Details::default();
+        details
+            .number("number", u64::from(new.number))
+            .text("previousKey", &former.verifier_key())
+            .text("verifierKey", &verifier_key);
+        let intent = Intent {
+            action: Action::SigningKeyReplace,
+            attempt: self.attempt(Operation::ReplaceSigningKey, None),
+            version: None,
+            details,
+            once: None,
+        };
+        self.change(intent, Command::ReplaceSigningKey(Box::new(new))).await?;
+        Ok(verifier_key)
+    }
+
+    /// The log's keys, those that another process has added meanwhile included.
+    async fn signing_keys(&self) -> Result<Arc<HeadKeys>> {
+        let mut connection = self.shared.store.reader().await?;
+        let rows = secrets::service_keys(connection.as_mut()).await?;
+        self.shared.signer.catch_up(&rows).await?;
+        Ok(self.shared.signer.keys())
     }
 
     /// Verifies the whole log. The verification is itself recorded, and what it found kept for the metrics.
@@ -127,12 +196,7 @@ impl Session {
     pub async fn verify_audit_with(&self, options: &VerifyOptions) -> Result<Report> {
         self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
         let shared = self.shared();
-        let verifier = Verifier {
-            store: &shared.store,
-            catalog: &shared.catalog,
-            signer: &shared.signer,
-            provider: shared.provider.as_ref(),
-        };
+        let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
         let report = verifier.verify(options).await?;
         // A log that is broken may refuse the record of its verification; the report matters more.
         if let Err(error) = self.record_verification(&report).await {

@@ -16,7 +16,7 @@ mod refusal;
 mod stream;
 
 pub(crate) use audit::LAST_VERIFICATION;
-pub use audit::{AuditPage, AuditQuery};
+pub use audit::{AuditKey, AuditPage, AuditQuery};
 pub(crate) use credentials::authenticate;
 pub use credentials::{CredentialDescription, NewToken};
 pub use crypto::{

@@ -107,6 +107,8 @@ pub enum Operation {
     Backup,
     /// Accept that the store was put back to an older state.
     AcknowledgeRestore,
+    /// Replace the key that signs the log.
+    ReplaceSigningKey,
     /// Read grants.
     ReadGrants,
     /// Read the log.

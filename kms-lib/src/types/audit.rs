@@ -16,6 +16,9 @@ named!(
         StoreBackup = "STORE_BACKUP",
         /// It was accepted that the store was put back to an older state; the details say what was lost.
         RestoreAcknowledge = "RESTORE_ACKNOWLEDGE",
+        /// The key that signs the log was replaced; the details name both. The state that ends with this record is signed by
+        /// both.
+        SigningKeyReplace = "SIGNING_KEY_REPLACE",
         /// The service opened the store with `audit.ack = "queued"`: a crash may lose the last records.
         QueuedAckOn = "QUEUED_ACK_ON",
         /// A key was created.

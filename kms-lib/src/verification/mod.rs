@@ -10,13 +10,14 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::audit::checkpoint;
+use crate::audit::signing_keys::{Link, SigningKeys};
 use crate::audit::tree::Frontier;
 use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, digest, stitch};
 use crate::catalog::{Catalog, run_blocking};
-use crate::crypto::provider::Provider;
-use crate::ledger::Signer;
-use crate::storage::Store;
+use crate::ledger::{HeadKeys, Signer};
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
+use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -25,7 +26,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 pub struct VerifyOptions {
     /// Go on from the last kept state whose signature is good, up to this many records; from the beginning without.
     pub trusted_size: Option<u64>,
-    /// The log's public key as its verifier keeps it (`name+id+key`). Without, the one under the root key.
+    /// A public key of the log as its verifier keeps it (`name+id+key`). Without, the one under the root key. Any of the
+    /// log's keys will do: those before and after it are followed from it.
     pub pinned_key: Option<String>,
 }
 
@@ -55,27 +57,25 @@ pub struct Verifier<'a> {
     pub store: &'a Arc<dyn Store>,
     /// Knows the seals.
     pub catalog: &'a Catalog,
-    /// Knows the log's key.
+    /// Knows the log's keys.
     pub signer: &'a Signer,
-    /// Checks signatures.
-    pub provider: &'a dyn Provider,
 }
 
 impl Verifier<'_> {
     /// Verifies. An error means that it could not be done; what is wrong with the log is in the report.
     pub async fn verify(&self, options: &VerifyOptions) -> Result<Report> {
-        let key = self.key(options)?;
-        let (head, kept) = {
-            let mut connection = self.store.reader().await?;
-            let head = head::read(connection.as_mut(), false).await?;
-            let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
-            (head, audit::checkpoints(connection.as_mut(), 0).await?)
+        let pinned = self.pinned(options)?;
+        let (head, kept, keys) = self.read_states().await?;
+        let Some(keys) = keys.filter(|keys| pinned.is_none_or(|pinned| keys.public().find(&pinned).is_some())) else {
+            let fault = Fault { seq: 1, finding: Finding::SigningKey };
+            return Ok(Report { ok: false, size: head.seq, from: 0, broken_at: Some(1), faults: vec![fault] });
         };
-        let (from, start) = self.starting_point(options.trusted_size, &kept, &key);
+        let trusted = options.trusted_size;
+        let (from, start) = starting_point(&keys, trusted, pinned, &kept);
         let mut report = Report { ok: true, size: head.seq, from, broken_at: None, faults: Vec::new() };
         let mut changed = Vec::new();
         let kept: Vec<StoredCheckpoint> = kept.into_iter().filter(|kept| kept.size > from).collect();
-        match self.verify_records(&head, start, &kept, &key, &mut changed).await? {
+        match self.verify_records(&head, start, &kept, &keys, &mut changed).await? {
             Some(fault) => report.faults.push(fault),
             None => {
                 let faults = tables::compare(self.store, self.catalog, &changed, from, head.seq).await?;
@@ -87,37 +87,31 @@ impl Verifier<'_> {
         Ok(report)
     }
 
-    fn key(&self, options: &VerifyOptions) -> Result<[u8; 32]> {
-        let Some(pinned) = &options.pinned_key else { return Ok(self.signer.public_key()) };
+    fn pinned(&self, options: &VerifyOptions) -> Result<Option<[u8; 32]>> {
+        let Some(pinned) = &options.pinned_key else { return Ok(None) };
         let (name, key) = checkpoint::parse_verifier_key(pinned)?;
-        if name == self.signer.origin() {
-            Ok(key)
+        let keys = self.signer.keys();
+        let origin = keys.public().origin();
+        if name == origin {
+            Ok(Some(key))
         } else {
-            Err(Error::invalid(format!("the pinned key is that of the log {name}, not of {}", self.signer.origin())))
+            Err(Error::invalid(format!("the pinned key is that of the log {name}, not of {origin}")))
         }
     }
 
-    /// The newest kept state that is signed and no larger than what is trusted; else the beginning.
-    fn starting_point(&self, trusted: Option<u64>, kept: &[StoredCheckpoint], key: &[u8; 32]) -> (u64, Start) {
-        let genesis = (0, Start::genesis());
-        let Some(trusted) = trusted else { return genesis };
-        for checkpoint in kept.iter().rev().filter(|checkpoint| checkpoint.size <= trusted) {
-            let frontier = Frontier::from_parts(checkpoint.size, checkpoint.frontier.clone());
-            if let (Ok(frontier), Ok(signed)) = (frontier, self.open(&checkpoint.note, key))
-                && signed.size == checkpoint.size
-                && signed.root == frontier.root()
-            {
-                let timestamp = crate::Timestamp::from_micros(0);
-                return (checkpoint.size, Start { hash: checkpoint.hash, timestamp, frontier });
-            }
-        }
-        genesis
-    }
-
-    fn open(&self, note: &str, key: &[u8; 32]) -> Result<checkpoint::Checkpoint> {
-        checkpoint::open(note, self.signer.origin(), key, &|key, message, signature| {
-            self.provider.ed25519_verify(key, message, signature)
-        })
+    /// The head, the kept states, and the keys that sign them: of one moment. No keys if the stored ones were altered.
+    async fn read_states(&self) -> Result<(Head, Vec<StoredCheckpoint>, Option<Arc<HeadKeys>>)> {
+        let mut connection = self.store.reader().await?;
+        connection.begin_read().await?;
+        let read = read_states(connection.as_mut()).await;
+        connection.rollback().await?;
+        let (head, kept, rows) = read?;
+        let keys = match self.signer.catch_up(&rows).await {
+            Ok(_) => Some(self.signer.keys()),
+            Err(error) if error.code() == ErrorCode::IntegrityFailure => None,
+            Err(error) => return Err(error),
+        };
+        Ok((head, kept, keys))
     }
 
     async fn verify_records(
@@ -125,12 +119,13 @@ impl Verifier<'_> {
         head: &Head,
         start: Start,
         kept: &[StoredCheckpoint],
-        key: &[u8; 32],
+        keys: &HeadKeys,
         changed: &mut Vec<ChangedRow>,
     ) -> Result<Option<Fault>> {
         let mut state = start;
         // Up to here the records agree with a signed state.
-        let mut confirmed = state.frontier.size();
+        let confirmed_from = state.frontier.size();
+        let mut confirmed = confirmed_from;
         let width = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
         let mut next = state.frontier.size() + 1;
         let mut running: VecDeque<JoinHandle<Result<Digest>>> = VecDeque::new();
@@ -149,18 +144,20 @@ impl Verifier<'_> {
                 .map(|kept| kept.size)
                 .filter(|size| (state.frontier.size() + 1..=expected).contains(size))
                 .collect();
-            let (after, roots) = match stitch(state, &digest, &within) {
-                Ok(stitched) => stitched,
-                Err(fault) => return Ok(Some(fault)),
-            };
-            state = after;
-            for (size, root) in roots {
-                if let Some(finding) =
-                    kept.iter().find(|kept| kept.size == size).and_then(|kept| self.hold(kept, root, key))
-                {
+            let before = state.frontier.size();
+            let stitched = stitch(state, &digest, &within);
+            state = stitched.state;
+            // The kept states first: what does not agree with one lies before the fault of a record behind it.
+            for (size, root) in stitched.roots {
+                let kept = kept.iter().find(|kept| kept.size == size);
+                if let Some(finding) = kept.and_then(|kept| hold(keys, kept, root)) {
                     return Ok(Some(Fault { seq: confirmed + 1, finding }));
                 }
                 confirmed = size;
+            }
+            let fault = hold_links(keys.public(), &digest.links, before, state.frontier.size());
+            if let Some(fault) = fault.or(stitched.fault) {
+                return Ok(Some(fault));
             }
             changed.extend(digest.changed);
             if state.frontier.size() < expected {
@@ -175,8 +172,10 @@ impl Verifier<'_> {
             let finding = next.map_or(Finding::TailMissing { expected: head.seq }, |found| Finding::Gap { found });
             return Ok(Some(Fault { seq: size + 1, finding }));
         }
-        let signed = self.open(&head.checkpoint, key);
-        let Ok(signed) = signed else {
+        if let Some(fault) = missing_state(keys.public(), kept, confirmed_from, head.seq) {
+            return Ok(Some(fault));
+        }
+        let Ok(signed) = keys.open(&head.checkpoint) else {
             return Ok(Some(Fault { seq: confirmed + 1, finding: Finding::BadSignature { size: head.seq } }));
         };
         if signed.size != head.seq
@@ -190,17 +189,6 @@ impl Verifier<'_> {
         self.beyond(head).await
     }
 
-    /// Whether a kept state is signed and has this root.
-    fn hold(&self, kept: &StoredCheckpoint, root: [u8; 32], key: &[u8; 32]) -> Option<Finding> {
-        match self.open(&kept.note, key) {
-            Err(_) => Some(Finding::BadSignature { size: kept.size }),
-            Ok(signed) if signed.size != kept.size || signed.root != root => {
-                Some(Finding::RootMismatch { size: kept.size })
-            }
-            Ok(_) => None,
-        }
-    }
-
     /// Records behind the head, unless the head has moved on meanwhile.
     async fn beyond(&self, head: &Head) -> Result<Option<Fault>> {
         let mut connection = self.store.reader().await?;
@@ -211,6 +199,66 @@ impl Verifier<'_> {
         let counted = now?.map_or(head.seq, |now| now.seq);
         Ok((last? > counted).then_some(Fault { seq: counted + 1, finding: Finding::BeyondHead }))
     }
+}
+
+async fn read_states(connection: &mut dyn Connection) -> Result<(Head, Vec<StoredCheckpoint>, Vec<ServiceKeyRow>)> {
+    let head = head::read(connection, false).await?;
+    let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+    Ok((head, audit::checkpoints(connection, 0).await?, secrets::service_keys(connection).await?))
+}
+
+/// The newest kept state that is signed and no larger than what is trusted; else the beginning.
+fn starting_point(
+    keys: &HeadKeys,
+    trusted: Option<u64>,
+    pinned: Option<[u8; 32]>,
+    kept: &[StoredCheckpoint],
+) -> (u64, Start) {
+    let genesis = (0, Start::genesis());
+    let Some(trusted) = trusted else { return genesis };
+    // Who pins a key must be led from it: not from a state that a later key signed.
+    let pinned = pinned.and_then(|pinned| keys.public().find(&pinned)).map_or(u32::MAX, |key| key.number);
+    for checkpoint in kept.iter().rev().filter(|checkpoint| checkpoint.size <= trusted) {
+        let frontier = Frontier::from_parts(checkpoint.size, checkpoint.frontier.clone());
+        if let (Ok(frontier), Ok(signed)) = (frontier, keys.open(&checkpoint.note))
+            && signed.size == checkpoint.size
+            && signed.root == frontier.root()
+            && keys.public().at(checkpoint.size).number <= pinned
+        {
+            let timestamp = crate::Timestamp::from_micros(0);
+            return (checkpoint.size, Start { hash: checkpoint.hash, timestamp, frontier });
+        }
+    }
+    genesis
+}
+
+/// Whether a kept state is signed and has this root.
+fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, root: [u8; 32]) -> Option<Finding> {
+    match keys.open(&kept.note) {
+        Err(_) => Some(Finding::BadSignature { size: kept.size }),
+        Ok(signed) if signed.size != kept.size || signed.root != root => {
+            Some(Finding::RootMismatch { size: kept.size })
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Whether the records behind `after`, up to `to`, name the signing keys that are stored, and no others.
+fn hold_links(keys: &SigningKeys, found: &[Link], after: u64, to: u64) -> Option<Fault> {
+    let expected = keys.links(after, to);
+    let differs = (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))?;
+    let seqs = [expected.get(differs), found.get(differs)];
+    let seq = seqs.into_iter().flatten().map(|link| link.seq).min().unwrap_or(after + 1);
+    Some(Fault { seq, finding: Finding::SigningKey })
+}
+
+/// Whether each replacement of the signing key has its state that both keys signed.
+fn missing_state(keys: &SigningKeys, kept: &[StoredCheckpoint], after: u64, to: u64) -> Option<Fault> {
+    let missing = keys
+        .links(after, to)
+        .into_iter()
+        .find(|link| link.previous.is_some() && !kept.iter().any(|kept| kept.size == link.seq))?;
+    Some(Fault { seq: missing.seq, finding: Finding::SigningKey })
 }
 
 async fn read_and_digest(

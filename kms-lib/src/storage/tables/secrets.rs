@@ -57,6 +57,11 @@ pub async fn insert_root_key(connection: &mut dyn Connection, root: &RootKeyRow)
     connection.execute(sql.into(), values).await.map(drop)
 }
 
+/// Kind of the key that seals rows.
+pub const INTEGRITY: &str = "integrity";
+/// Kind of the keys that sign the log.
+pub const SIGNING: &str = "signing";
+
 /// A key of the service itself, wrapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceKeyRow {
@@ -66,7 +71,7 @@ pub struct ServiceKeyRow {
     pub number: u32,
     /// Of a signing key.
     pub public_key: Option<[u8; 32]>,
-    /// The key under the root key.
+    /// The key under the root key. Empty once it was replaced: what is not needed any more cannot be stolen.
     pub wrapped: Vec<u8>,
     /// The first sequence number it is valid for.
     pub first_seq: u64,
@@ -102,4 +107,25 @@ pub async fn insert_service_key(connection: &mut dyn Connection, key: &ServiceKe
         key.first_seq.into(),
     ];
     connection.execute(sql.into(), values).await.map(drop)
+}
+
+/// Keeps a new signing key, and erases the private part of those before it.
+pub async fn replace_signing_key(connection: &mut dyn Connection, key: &ServiceKeyRow) -> Result<()> {
+    let erase = "UPDATE service_keys SET wrapped = ? WHERE kind = ? AND number < ?";
+    let values: Vec<Value> = vec![Vec::<u8>::new().into(), key.kind.as_str().into(), key.number.into()];
+    connection.execute(erase.into(), values).await?;
+    insert_service_key(connection, key).await
+}
+
+/// The number of the newest signing key.
+pub async fn newest_signing_key(connection: &mut dyn Connection) -> Result<Option<u32>> {
+    let sql = "SELECT number FROM service_keys WHERE kind = ? ORDER BY number DESC LIMIT 1";
+    let mut newest = None;
+    connection
+        .query(sql.into(), vec![SIGNING.into()], &mut |row| {
+            newest = Some(row.unsigned(0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(newest)
 }
