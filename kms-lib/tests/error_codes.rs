@@ -17,17 +17,19 @@ const UNREACHED: [(ErrorCode, &str); 5] = [
 ];
 
 /// Where the others are asserted.
-const SUITES: [&str; 11] = [
+const SUITES: [&str; 13] = [
     include_str!("backup.rs"),
     include_str!("bad_input.rs"),
     include_str!("concurrency.rs"),
     include_str!("credentials.rs"),
+    include_str!("disk.rs"),
     include_str!("idempotency.rs"),
     include_str!("lifecycle.rs"),
     include_str!("streams.rs"),
     include_str!("tampering.rs"),
     include_str!("../src/blocking.rs"),
-    include_str!("../src/config.rs"),
+    include_str!("../src/config/mod.rs"),
+    include_str!("../src/config/sources.rs"),
     include_str!("../src/ledger/tests.rs"),
 ];
 

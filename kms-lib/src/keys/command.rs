@@ -152,3 +152,30 @@ pub enum Command {
     /// Replace the key that signs the log. No row of the catalog changes: the ledger does it.
     ReplaceSigningKey(Box<NewSigningKey>),
 }
+
+impl Command {
+    /// Whether it only takes rights or keys away, so that it must be possible even when little else is.
+    pub fn takes_away(&self) -> bool {
+        match self {
+            Self::DisableKey(_)
+            | Self::RevokeKey(_)
+            | Self::DisableVersion(..)
+            | Self::RevokeVersion(..)
+            | Self::SetWindow(_, _, Some(_))
+            | Self::ScheduleDeletion(..)
+            | Self::DestroyKey(_)
+            | Self::WithdrawGrant(_)
+            | Self::WithdrawCredential(_) => true,
+            Self::CreateKey(_)
+            | Self::Rotate(..)
+            | Self::EnableKey(_)
+            | Self::EnableVersion(..)
+            | Self::SetWindow(_, _, None)
+            | Self::UpdateKey(..)
+            | Self::CancelDeletion(_)
+            | Self::PutGrant(_)
+            | Self::CreateCredential(_)
+            | Self::ReplaceSigningKey(_) => false,
+        }
+    }
+}

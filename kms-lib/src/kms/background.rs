@@ -51,6 +51,7 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
     let mut noted = 0;
     while pause(LOOK, &mut stopped).await {
         let Some(shared) = shared.upgrade() else { return };
+        shared.space.look().await;
         let before = shared.catalog.image().revision();
         if let Err(error) = shared.catalog.ensure_fresh().await {
             tracing::warn!(%error, "the store cannot be read");

@@ -3,6 +3,7 @@
 mod background;
 mod backup;
 mod high_water;
+mod memory;
 pub(crate) mod open;
 
 pub use backup::{BackupReport, BroughtBack};
@@ -64,6 +65,9 @@ impl Kms {
     /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`.
     pub async fn open(config: Config) -> Result<Self> {
         config.check()?;
+        if config.lock_memory {
+            memory::lock();
+        }
         // In a task of its own: dropping the caller's future must not leave a half-open store.
         let opening = tokio::spawn(open::open(config.clone()));
         let shared = opening.await.map_err(|_| Error::new(ErrorCode::Internal, "opening ended unexpectedly"))??;

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, MaterialCache, run_blocking};
 use crate::config::Config;
 use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{self, Binding, Derivation, Envelope, LocalRootKey, RootKey, RootKeySource, Seals};
-use crate::ledger::{AuditAck, Details, Draft, HeadKeys, Ledger, Parts, Signer};
+use crate::ledger::{AuditAck, Details, Draft, HeadKeys, Ledger, Parts, Signer, Space};
 use crate::session::{Denials, Session, Shared};
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
@@ -134,8 +134,10 @@ async fn assemble(
         config.cache_size,
         config.cache_ttl,
     ));
+    let space = Arc::new(Space::new(Arc::clone(store), config.space));
     let ledger = Ledger::start(Parts {
         store: Arc::clone(store),
+        space: Arc::clone(&space),
         catalog: Arc::clone(&catalog),
         materials: Arc::clone(&materials),
         signer: Arc::clone(&signer),
@@ -152,6 +154,7 @@ async fn assemble(
         catalog,
         materials,
         ledger,
+        space,
         signer,
         clock: config.clock,
         denials: Denials::default(),

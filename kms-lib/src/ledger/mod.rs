@@ -3,6 +3,7 @@
 mod details;
 mod queue;
 mod signer;
+mod space;
 mod submission;
 mod walk;
 mod writer;
@@ -13,6 +14,7 @@ mod tests;
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::{Debt, Lane, Limits};
 pub use signer::{HeadKeys, Signer};
+pub use space::{Space, SpaceLimits, StorageMetrics};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
 
 use std::collections::HashSet;
@@ -55,6 +57,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What it decides against and keeps up to date.
     pub catalog: Arc<Catalog>,
+    /// Knows how much room the store has.
+    pub space: Arc<Space>,
     /// What it drops material from.
     pub materials: Arc<MaterialCache>,
     /// Signs the head.
@@ -78,6 +82,7 @@ impl Ledger {
         queue.set_revision(parts.head.revision);
         let writer = Writer {
             store: parts.store,
+            space: parts.space,
             catalog: parts.catalog,
             materials: parts.materials,
             queue: Arc::clone(&queue),

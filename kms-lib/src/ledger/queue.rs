@@ -272,6 +272,13 @@ impl Queue {
         self.lanes().held = held;
     }
 
+    /// Takes everything that was not released: while released results cannot be written, it cannot be either.
+    pub fn take_unreleased(&self) -> Vec<Submission> {
+        let mut lanes = self.lanes();
+        let Lanes { again, changes, uses, .. } = &mut *lanes;
+        [again, changes, uses].into_iter().flat_map(std::mem::take).collect()
+    }
+
     /// Whether releases are held back.
     pub fn holds_releases(&self) -> bool {
         self.lanes().held

@@ -61,6 +61,12 @@ impl Store for FaultyStore {
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         self.inner.copy_to(to)
     }
+    fn keep_reserve(&self, bytes: u64) -> Result<()> {
+        self.inner.keep_reserve(bytes)
+    }
+    fn release_reserve(&self) -> bool {
+        self.inner.release_reserve()
+    }
     fn close(&self) -> StoreFuture<'_, ()> {
         self.inner.close()
     }

@@ -10,9 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::queue::Queue;
 use super::signer::{HeadKeys, Signer};
+use super::space::Space;
 use super::submission::{Outcome, Submission};
 use super::walk::{Place, Plan, Replacement, walk};
 use crate::catalog::{Catalog, MaterialCache, change_row};
+use crate::keys::Command;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
 use crate::storage::{Connection, Store};
@@ -37,6 +39,7 @@ const YIELD: Duration = Duration::from_micros(1_500);
 
 pub(super) struct Writer {
     pub store: Arc<dyn Store>,
+    pub space: Arc<Space>,
     pub catalog: Arc<Catalog>,
     pub materials: Arc<MaterialCache>,
     pub queue: Arc<Queue>,
@@ -87,6 +90,8 @@ impl Writer {
         loop {
             match self.try_commit(&mut released).await {
                 Ok(plan) => return self.answer(released, plan.outcomes),
+                // What was promised is written before anything else, from the reserve if need be.
+                Err(error) if error.code() == ErrorCode::StoreFull && self.space.ran_out() => {}
                 Err(error) => {
                     tracing::error!(%error, "results that were released cannot be written to the log yet");
                     // What was not released fails now; nothing new is released while the queue is closed to it.
@@ -98,6 +103,8 @@ impl Writer {
                         return self.fail(released, &error);
                     }
                     self.queue.hold_releases(true);
+                    // Who comes meanwhile must not wait for as long as this takes.
+                    self.fail(self.queue.take_unreleased(), &error);
                     sleep(RETRY).await;
                 }
             }
@@ -108,8 +115,17 @@ impl Writer {
     async fn commit(&mut self, batch: Vec<Submission>) {
         let mut waiting = vec![batch];
         while let Some(mut batch) = waiting.pop() {
+            if self.space.is_full() {
+                let (urgent, others) = batch.into_iter().partition(takes_away);
+                self.fail(others, &Space::error());
+                batch = urgent;
+                if batch.is_empty() {
+                    continue;
+                }
+            }
             match self.try_commit(&mut batch).await {
                 Ok(plan) => self.answer(batch, plan.outcomes),
+                Err(error) if error.code() == ErrorCode::StoreFull && self.has_room_left(&batch) => waiting.push(batch),
                 Err(error) if batch.len() > 1 && may_be_one_culprit(error.code()) => {
                     let second = batch.split_off(batch.len() / 2);
                     waiting.push(second);
@@ -120,8 +136,17 @@ impl Writer {
         }
     }
 
+    /// Whether it is worth trying again to write something of this batch, although the store is full: the room of the
+    /// reserve is for what takes rights or keys away.
+    fn has_room_left(&self, batch: &[Submission]) -> bool {
+        let released = self.space.ran_out();
+        let urgent = batch.iter().filter(|submission| takes_away(submission)).count();
+        released || (0 < urgent && urgent < batch.len() && self.space.is_full())
+    }
+
     fn answer(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
-        self.queue.hold_releases(false);
+        // On a disk that is getting full, what is promised might find no room.
+        self.queue.hold_releases(self.space.is_low());
         let mut changes = 0;
         for (submission, outcome) in batch.into_iter().zip(outcomes) {
             changes += usize::from(submission.command.is_some());
@@ -426,6 +451,11 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.abandon();
     }
+}
+
+/// Whether this is a change that takes rights or keys away: it is still written when the store is full.
+fn takes_away(submission: &Submission) -> bool {
+    submission.command.as_ref().is_some_and(Command::takes_away)
 }
 
 /// Whether the failure may be due to one submission: then the others must not fail with it.

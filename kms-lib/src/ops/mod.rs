@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use crate::ledger::StorageMetrics;
 use crate::session::{LAST_VERIFICATION, Session};
 use crate::storage::tables::usage::{self, Due};
 use crate::types::attempt::Operation;
@@ -31,6 +32,8 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     /// How much the service is used.
     pub usage: UsageMetrics,
+    /// How much room the store has.
+    pub storage: StorageMetrics,
 }
 
 /// Keys by state, and what about them needs attention.
@@ -205,6 +208,7 @@ impl Session {
                 decryptions_last24h: count(&day, Action::Decrypt),
                 rotations_last30d: count(&month, Action::KeyRotate),
             },
+            storage: self.shared().space.metrics(),
         })
     }
 }

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, Image, MaterialCache};
 use crate::crypto::provider::Provider;
 use crate::envelope::Envelope;
-use crate::ledger::{Ledger, Signer};
+use crate::ledger::{Ledger, Signer, Space};
 use crate::policy;
 use crate::storage::Store;
 use crate::types::actor::Actor;
@@ -61,6 +61,8 @@ pub struct Shared {
     pub materials: Arc<MaterialCache>,
     /// The way to write.
     pub ledger: Ledger,
+    /// Knows how much room the store has.
+    pub space: Arc<Space>,
     /// Signs the log, and knows its key.
     pub signer: Arc<Signer>,
     /// The present.

@@ -47,6 +47,14 @@ pub trait Store: Send + Sync {
     fn claim(&self, exclusive: bool) -> Result<()>;
     /// Copies the store, as it is at one moment, to a new file, while it goes on working.
     fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
+    /// Free bytes where the store is; none if that cannot be known from here.
+    fn free_space(&self) -> Option<u64> {
+        None
+    }
+    /// Sets so many bytes aside, unless they are already.
+    fn keep_reserve(&self, bytes: u64) -> Result<()>;
+    /// Gives up what was set aside; answers whether there was anything.
+    fn release_reserve(&self) -> bool;
     /// Closes all connections and gives up the claim.
     fn close(&self) -> StoreFuture<'_, ()>;
 }

@@ -30,6 +30,8 @@ pub struct SqliteStore {
     options: SqliteConnectOptions,
     readers: SqlitePool,
     claim: Mutex<Option<File>>,
+    /// The file that was opened first. None for a store that is only read.
+    file: Option<FileId>,
 }
 
 impl SqliteStore {
@@ -51,7 +53,8 @@ impl SqliteStore {
             .min_connections(0)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(reading);
-        Ok(Self { path: path.to_owned(), options, readers, claim: Mutex::new(None) })
+        let file = Some(FileId::of(path).map_err(|e| gone(path, &e.to_string()))?);
+        Ok(Self { path: path.to_owned(), options, readers, claim: Mutex::new(None), file })
     }
 
     /// Opens a file to read it; nothing is ever written to it.
@@ -66,7 +69,14 @@ impl SqliteStore {
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options.clone());
-        Ok(Self { path: path.to_owned(), options, readers, claim: Mutex::new(None) })
+        Ok(Self { path: path.to_owned(), options, readers, claim: Mutex::new(None), file: None })
+    }
+
+    /// A file beside that of the database.
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(ending);
+        path.into()
     }
 
     async fn connect(&self) -> Result<SqliteConnection> {
@@ -88,17 +98,30 @@ impl Store for SqliteStore {
         &SQLITE
     }
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        Box::pin(async { Ok(Box::new(Writer(self.connect().await?)) as Box<dyn Connection>) })
+        Box::pin(async {
+            // Another file of this name is not written, whatever is in it.
+            let file = match self.file {
+                Some(file) => file,
+                None => FileId::of(&self.path).map_err(|e| gone(&self.path, &e.to_string()))?,
+            };
+            file.check(&self.path)?;
+            let connection = self.connect().await?;
+            let files = Files { path: self.path.clone(), file, log_path: self.beside("-wal"), log: None };
+            files.check()?;
+            Ok(Box::new(Writer { connection, files }) as Box<dyn Connection>)
+        })
     }
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         Box::pin(async {
+            if let Some(file) = &self.file {
+                file.check(&self.path)?;
+            }
             let connection = self.readers.acquire().await.map_err(|e| store_error(&e))?;
             Ok(Box::new(Reader { connection, in_transaction: false }) as Box<dyn Connection>)
         })
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
-        let mut path = self.path.clone().into_os_string();
-        path.push("-claim");
+        let path = self.beside("-claim");
         let failed = |e: std::io::Error| Error::new(ErrorCode::StoreUnavailable, format!("the store's lock file: {e}"));
         let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
         let taken = if exclusive { file.try_lock() } else { file.try_lock_shared() };
@@ -128,6 +151,26 @@ impl Store for SqliteStore {
             let synced = File::open(to).and_then(|file| file.sync_all());
             synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{}: {e}", to.display())))
         })
+    }
+    fn free_space(&self) -> Option<u64> {
+        free_space(self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    }
+    fn keep_reserve(&self, bytes: u64) -> Result<()> {
+        let path = self.beside("-reserve");
+        let failed = |e: std::io::Error| Error::new(ErrorCode::StoreFull, format!("{}: {e}", path.display()));
+        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
+            return Ok(());
+        }
+        create_private(&path)?;
+        let filled = fill(&path, bytes);
+        if filled.is_err() {
+            // Half a reserve is room that something else could use.
+            let _ = std::fs::remove_file(&path);
+        }
+        filled.map_err(failed)
+    }
+    fn release_reserve(&self) -> bool {
+        std::fs::remove_file(self.beside("-reserve")).is_ok()
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
@@ -160,7 +203,86 @@ fn create_private(path: &Path) -> Result<()> {
     }
 }
 
-struct Writer(SqliteConnection);
+#[cfg(unix)]
+fn free_space(folder: &Path) -> Option<u64> {
+    // What is left for users other than root: that is what the service can have.
+    rustix::fs::statvfs(folder).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_space(_: &Path) -> Option<u64> {
+    None
+}
+
+/// Writes bytes that no file system stores as nothing.
+fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut file = File::options().write(true).truncate(true).open(path)?;
+    let mut block = [0; 64 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        rand::RngExt::fill(&mut rand::rng(), &mut block[..]);
+        let part = left.min(block.len() as u64);
+        file.write_all(&block[..usize::try_from(part).unwrap_or(block.len())])?;
+        left -= part;
+    }
+    file.sync_all()
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    #[cfg(unix)]
+    fn of(path: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).map(|metadata| Self(metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    fn of(path: &Path) -> std::io::Result<Self> {
+        // An open file cannot be removed there.
+        std::fs::metadata(path).map(|_| Self(0, 0))
+    }
+    fn check(&self, path: &Path) -> Result<()> {
+        match Self::of(path) {
+            Ok(file) if file == *self => Ok(()),
+            Ok(_) => Err(gone(path, "another file has its name")),
+            Err(e) => Err(gone(path, &e.to_string())),
+        }
+    }
+}
+
+fn gone(path: &Path, why: &str) -> Error {
+    Error::new(ErrorCode::StoreUnavailable, format!("the store's file {} is gone: {why}", path.display()))
+}
+
+/// The files that a connection writes: SQLite goes on with them when their names are gone.
+struct Files {
+    path: PathBuf,
+    file: FileId,
+    log_path: PathBuf,
+    /// The write-ahead log; known once something was begun.
+    log: Option<FileId>,
+}
+
+impl Files {
+    fn check(&self) -> Result<()> {
+        self.file.check(&self.path)?;
+        self.log.map_or(Ok(()), |log| log.check(&self.log_path))
+    }
+    fn note_log(&mut self) -> Result<()> {
+        if self.log.is_none() {
+            self.log = Some(FileId::of(&self.log_path).map_err(|e| gone(&self.log_path, &e.to_string()))?);
+        }
+        Ok(())
+    }
+}
+
+struct Writer {
+    connection: SqliteConnection,
+    files: Files,
+}
 
 impl Connection for Writer {
     fn dialect(&self) -> &'static Dialect {
@@ -168,10 +290,11 @@ impl Connection for Writer {
     }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
+            self.files.check()?;
             let deadline = Instant::now() + WRITE_WAIT;
             loop {
-                match sqlx::query("BEGIN IMMEDIATE").execute(&mut self.0).await {
-                    Ok(_) => return Ok(()),
+                match sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await {
+                    Ok(_) => return self.files.note_log(),
                     Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(WRITE_POLL).await,
                     Err(error) => return Err(store_error(&error)),
                 }
@@ -179,22 +302,29 @@ impl Connection for Writer {
         })
     }
     fn begin_read(&mut self) -> StoreFuture<'_, ()> {
-        Box::pin(async { execute(&mut self.0, "BEGIN".into(), vec![]).await.map(drop) })
+        Box::pin(async { execute(&mut self.connection, "BEGIN".into(), vec![]).await.map(drop) })
     }
     fn commit(&mut self) -> StoreFuture<'_, ()> {
-        Box::pin(async { execute(&mut self.0, "COMMIT".into(), vec![]).await.map(drop) })
+        Box::pin(async {
+            execute(&mut self.connection, "COMMIT".into(), vec![]).await?;
+            // Committed to a file without a name, it would be gone with this process.
+            self.files.check()
+        })
     }
     fn rollback(&mut self) -> StoreFuture<'_, ()> {
-        Box::pin(rollback(&mut self.0))
+        Box::pin(async {
+            rollback(&mut self.connection).await?;
+            self.files.check()
+        })
     }
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
-        Box::pin(execute(&mut self.0, sql, values))
+        Box::pin(execute(&mut self.connection, sql, values))
     }
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
-        Box::pin(query(&mut self.0, sql, values, each))
+        Box::pin(query(&mut self.connection, sql, values, each))
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
-        Box::pin(async { self.0.close().await.map_err(|e| store_error(&e)) })
+        Box::pin(async { self.connection.close().await.map_err(|e| store_error(&e)) })
     }
 }
 

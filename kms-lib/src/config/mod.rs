@@ -1,14 +1,14 @@
 //! Configuration: by builder, from a TOML file, from the environment.
 
+mod sources;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::crypto::ProviderName;
 use crate::envelope::RootKeySource;
-use crate::ledger::{AuditAck, Limits};
+use crate::ledger::{AuditAck, Limits, SpaceLimits};
 use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS};
@@ -18,8 +18,10 @@ use crate::types::time::Clock;
 const CACHE_SIZE: u64 = 10_000_000;
 /// Longest time one is kept: a year.
 const CACHE_TTL: Duration = Duration::from_secs(365 * 86_400);
-/// Largest configuration file, in bytes.
-const FILE_BYTES: u64 = 1024 * 1024;
+/// A mebibyte.
+const MIB: u64 = 1024 * 1024;
+/// Largest reserve.
+const RESERVE: u64 = 1024 * MIB;
 
 /// How the service is set up.
 ///
@@ -40,6 +42,8 @@ const FILE_BYTES: u64 = 1024 * 1024;
 /// | the last signed head, outside of the store | `high_water` | `KMS_HIGH_WATER` | none |
 /// | unwrapped keys in memory | `cache.size`, `cache.ttl_seconds` | `KMS_CACHE_SIZE`, `KMS_CACHE_TTL_SECONDS` | 10,000, 3,600 |
 /// | days before a deletion | `deletion.wait_days`, `deletion.minimum_days` | `KMS_DELETION_WAIT_DAYS`, `KMS_DELETION_MINIMUM_DAYS` | 30, 7 |
+/// | MiB of free disk below which there is an alarm, and MiB set aside for revocations (0: none) | `disk.alarm_mib`, `disk.reserve_mib` | `KMS_DISK_ALARM_MIB`, `KMS_DISK_RESERVE_MIB` | 256, 4 |
+/// | keep the memory of the process out of swap, if that is allowed | `lock_memory` | `KMS_LOCK_MEMORY` | off |
 /// | operations under way, and MiB of their results | `limits.operations`, `limits.result_mib` | `KMS_LIMITS_OPERATIONS`, `KMS_LIMITS_RESULT_MIB` | 16,384, 256 |
 #[derive(Clone)]
 pub struct Config {
@@ -57,6 +61,8 @@ pub struct Config {
     pub(crate) clock: Clock,
     pub(crate) high_water: Option<PathBuf>,
     pub(crate) acknowledge_restore: bool,
+    pub(crate) space: SpaceLimits,
+    pub(crate) lock_memory: bool,
 }
 
 impl Config {
@@ -77,6 +83,8 @@ impl Config {
             clock: Clock::default(),
             high_water: None,
             acknowledge_restore: false,
+            space: SpaceLimits::default(),
+            lock_memory: false,
         }
     }
 
@@ -175,6 +183,21 @@ impl Config {
         self.acknowledge_restore = acknowledge;
         self
     }
+    /// An alarm (a warning in the logs, `low` in the metrics) when less than so many bytes are free where a SQLite store
+    /// is; and so many bytes set aside in a file beside it, given up when the disk is full, so that keys can still be
+    /// revoked and grants withdrawn. 0 for none.
+    #[must_use]
+    pub fn disk_space(mut self, alarm_bytes: u64, reserve_bytes: u64) -> Self {
+        self.space = SpaceLimits { alarm: alarm_bytes, reserve: reserve_bytes };
+        self
+    }
+    /// Keep the whole process's memory out of swap (`mlockall`), if that is allowed: a warning in the logs if not. It
+    /// needs an unlimited `RLIMIT_MEMLOCK` (systemd: `LimitMEMLOCK=infinity`) or root, on Linux.
+    #[must_use]
+    pub fn lock_memory(mut self, lock: bool) -> Self {
+        self.lock_memory = lock;
+        self
+    }
     /// With another clock than the system's, for tests and simulations.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -208,6 +231,9 @@ impl Config {
         if !(1..=1_000_000).contains(&self.limits.operations) || self.limits.bytes < 1024 * 1024 {
             return Err(invalid("limits.operations lies between 1 and 1,000,000, limits.result_mib is at least 1"));
         }
+        if self.space.reserve > RESERVE {
+            return Err(invalid(format!("disk.reserve_mib is more than {}", RESERVE / MIB)));
+        }
         self.store().map(drop)
     }
 
@@ -227,93 +253,6 @@ impl Config {
         }
         Ok(PathBuf::from(path))
     }
-
-    fn apply_file(&mut self, path: &Path) -> Result<()> {
-        let unreadable = |e: std::io::Error| invalid(format!("{} cannot be read: {e}", path.display()));
-        let size = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size > FILE_BYTES {
-            return Err(invalid(format!("{} is too large", path.display())));
-        }
-        self.apply_toml(&std::fs::read_to_string(path).map_err(unreadable)?)
-    }
-
-    fn apply_toml(&mut self, text: &str) -> Result<()> {
-        // The parser's own message quotes the line, and the line may hold the root key.
-        let file: File = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            invalid(format!("the configuration is malformed at line {line}: {}", e.message()))
-        })?;
-        let File {
-            store_url,
-            master_key,
-            grace_days,
-            crypto_provider,
-            high_water,
-            audit,
-            scheduler,
-            cache,
-            deletion,
-            limits,
-        } = file;
-        if let Some(url) = store_url {
-            self.store_url = url;
-        }
-        if let Some(key) = master_key {
-            self.root_key = Some(RootKeySource::parse(&key)?);
-        }
-        self.grace_days = grace_days.or(self.grace_days);
-        if let Some(name) = crypto_provider {
-            self.crypto_provider = ProviderName::parse(&name)?;
-        }
-        self.high_water = high_water.or_else(|| self.high_water.take());
-        if let Some(ack) = audit.ack {
-            self.audit_ack = parse_ack(&ack)?;
-        }
-        if let Some(scheduler) = scheduler {
-            self.scheduler = scheduler;
-        }
-        self.cache_size = cache.size.unwrap_or(self.cache_size);
-        self.cache_ttl = cache.ttl_seconds.map_or(self.cache_ttl, Duration::from_secs);
-        self.deletion_wait_days = deletion.wait_days.unwrap_or(self.deletion_wait_days);
-        self.deletion_wait_min_days = deletion.minimum_days.unwrap_or(self.deletion_wait_min_days);
-        self.limits.operations = limits.operations.unwrap_or(self.limits.operations);
-        if let Some(mib) = limits.result_mib {
-            self.limits.bytes = mebibytes(mib)?;
-        }
-        Ok(())
-    }
-
-    /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
-    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others.
-    pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
-        for (name, value) in variables {
-            let Some(setting) = name.strip_prefix("KMS_") else { continue };
-            if setting.starts_with("TEST_") || setting.starts_with("HTTP_") {
-                continue;
-            }
-            let number = || value.parse::<u64>().map_err(|_| invalid(format!("{name} is not a number")));
-            let days = || value.parse::<u32>().map_err(|_| invalid(format!("{name} is not a number of days")));
-            match setting {
-                "STORE_URL" => self.store_url = value,
-                "MASTER_KEY" => self.root_key = Some(RootKeySource::parse(&value)?),
-                "GRACE_DAYS" => self.grace_days = Some(days()?),
-                "AUDIT_ACK" => self.audit_ack = parse_ack(&value)?,
-                "CRYPTO_PROVIDER" => self.crypto_provider = ProviderName::parse(&value)?,
-                "SCHEDULER_ENABLED" => self.scheduler.enabled = boolean(&name, &value)?,
-                "SCHEDULER_CRON" => self.scheduler.cron = value,
-                "SCHEDULER_REVOKE_EXPIRED" => self.scheduler.revoke_expired = boolean(&name, &value)?,
-                "HIGH_WATER" => self.high_water = Some(PathBuf::from(value)),
-                "CACHE_SIZE" => self.cache_size = number()?,
-                "CACHE_TTL_SECONDS" => self.cache_ttl = Duration::from_secs(number()?),
-                "DELETION_WAIT_DAYS" => self.deletion_wait_days = days()?,
-                "DELETION_MINIMUM_DAYS" => self.deletion_wait_min_days = days()?,
-                "LIMITS_OPERATIONS" => self.limits.operations = usize::try_from(number()?).unwrap_or(usize::MAX),
-                "LIMITS_RESULT_MIB" => self.limits.bytes = mebibytes(number()?)?,
-                _ => return Err(invalid(format!("{name} is not a setting"))),
-            }
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Debug for Config {
@@ -329,151 +268,9 @@ impl fmt::Debug for Config {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    store_url: Option<String>,
-    master_key: Option<String>,
-    grace_days: Option<u32>,
-    crypto_provider: Option<String>,
-    high_water: Option<PathBuf>,
-    #[serde(default)]
-    audit: AuditSection,
-    scheduler: Option<SchedulerConfig>,
-    #[serde(default)]
-    cache: CacheSection,
-    #[serde(default)]
-    deletion: DeletionSection,
-    #[serde(default)]
-    limits: LimitsSection,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuditSection {
-    ack: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CacheSection {
-    size: Option<u64>,
-    ttl_seconds: Option<u64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeletionSection {
-    wait_days: Option<u32>,
-    minimum_days: Option<u32>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LimitsSection {
-    operations: Option<usize>,
-    result_mib: Option<u64>,
-}
-
-fn parse_ack(text: &str) -> Result<AuditAck> {
-    match text {
-        "durable" => Ok(AuditAck::Durable),
-        "queued" => Ok(AuditAck::Queued),
-        _ => Err(invalid("audit.ack is durable or queued")),
-    }
-}
-
-fn boolean(name: &str, text: &str) -> Result<bool> {
-    match text {
-        "true" | "1" | "on" | "yes" => Ok(true),
-        "false" | "0" | "off" | "no" => Ok(false),
-        _ => Err(invalid(format!("{name} is true or false"))),
-    }
-}
-
-fn mebibytes(count: u64) -> Result<usize> {
-    let bytes = count.checked_mul(1024 * 1024).and_then(|bytes| usize::try_from(bytes).ok());
-    bytes.ok_or_else(|| invalid("limits.result_mib is too large"))
-}
-
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidConfiguration, message)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const KEY: &str = "hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-
-    #[test]
-    fn a_file_sets_everything_and_unknown_settings_are_refused() {
-        let config = Config::from_toml(&format!(
-            "store_url = 'sqlite://x.db'\nmaster_key = '{KEY}'\ngrace_days = 3\ncrypto_provider = 'rust-crypto'\n\
-             [audit]\nack = 'queued'\n[scheduler]\ncron = '5 4 * * *'\nrevoke_expired = true\n\
-             [cache]\nsize = 5\nttl_seconds = 6\n[deletion]\nwait_days = 9\nminimum_days = 1\n\
-             [limits]\noperations = 7\nresult_mib = 8\n"
-        ))
-        .unwrap();
-        assert_eq!(config.store().unwrap(), Path::new("x.db"));
-        assert_eq!((config.grace_days, config.audit_ack), (Some(3), AuditAck::Queued));
-        assert_eq!((config.cache_size, config.cache_ttl), (5, Duration::from_secs(6)));
-        assert_eq!((config.limits.operations, config.limits.bytes), (7, 8 << 20));
-        assert!(config.scheduler.revoke_expired && config.scheduler.destroy);
-        for bad in [
-            "store = 'x'",
-            "grace_days = -1",
-            "grace_days = 99999",
-            "[scheduler]\ncorn = 'x'",
-            "[scheduler]\ncron = '* *'",
-            "[audit]\nack = 'maybe'",
-            "crypto_provider = 'openssl'",
-            "store_url = 'sqlite::memory:'",
-            "store_url = 'mysql://localhost'",
-            "store_url = 'sqlite:x?mode=ro'",
-            "[cache]\nsize = 0",
-            "[cache]\nsize = 99999999999",
-            "[cache]\nttl_seconds = 0",
-            "[cache]\nttl_seconds = 9223372036854775807",
-            "[deletion]\nwait_days = 2",
-            "= = =",
-            "[limits]\nresult_mib = 99999999999999999",
-        ] {
-            assert_eq!(Config::from_toml(bad).unwrap_err().code(), ErrorCode::InvalidConfiguration, "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_error_never_quotes_the_root_key() {
-        let error = Config::from_toml("master_key = 'very secret words' oops").unwrap_err();
-        assert!(!error.to_string().contains("secret"), "{error}");
-        assert!(error.to_string().contains("line 1"), "{error}");
-        let config = Config::new("sqlite:x").root_key("very secret words").unwrap();
-        assert!(!format!("{config:?}").contains("secret"));
-    }
-
-    #[test]
-    fn the_environment_sets_and_refuses() {
-        let apply = |name: &str, value: &str| {
-            let mut config = Config::new("sqlite:x");
-            config.apply_variables([(name.to_owned(), value.to_owned())]).map(|()| config)
-        };
-        assert_eq!(apply("KMS_GRACE_DAYS", "12").unwrap().grace_days, Some(12));
-        assert_eq!(apply("KMS_STORE_URL", "sqlite:y").unwrap().store_url, "sqlite:y");
-        assert!(apply("KMS_MASTER_KEY", KEY).unwrap().root_key.is_some());
-        assert!(!apply("KMS_SCHEDULER_ENABLED", "off").unwrap().scheduler.enabled);
-        apply("KMS_TEST_MODE", "fast").unwrap();
-        apply("PATH", "x").unwrap();
-        for (name, value) in [
-            ("KMS_GRACE_DAY", "1"),
-            ("KMS_GRACE_DAYS", "-1"),
-            ("KMS_GRACE_DAYS", "\u{fffd}"),
-            ("KMS_SCHEDULER_ENABLED", "perhaps"),
-            ("KMS_CACHE_SIZE", "many"),
-        ] {
-            assert_eq!(apply(name, value).unwrap_err().code(), ErrorCode::InvalidConfiguration, "{name}={value}");
-        }
-        assert_eq!(apply("KMS_MASTER_KEY", "short").unwrap_err().code(), ErrorCode::InvalidRootKey);
-    }
-}
+mod tests;

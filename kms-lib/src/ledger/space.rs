@@ -1,0 +1,123 @@
+//! Disk space: an alarm before it runs out, and a reserve so that what has to be taken away still can be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+use crate::catalog::run_blocking;
+use crate::storage::Store;
+use crate::types::error::{Error, ErrorCode};
+
+/// What is watched, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceLimits {
+    /// Below this much free space there is an alarm. None at 0.
+    pub alarm: u64,
+    /// So much is set aside for revocations and the like. Nothing at 0.
+    pub reserve: u64,
+}
+
+impl Default for SpaceLimits {
+    fn default() -> Self {
+        Self { alarm: 256 * 1024 * 1024, reserve: 4 * 1024 * 1024 }
+    }
+}
+
+/// How much room the store has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageMetrics {
+    /// Free bytes where the store is. None if that is not known: a database server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// Whether there is less than the alarm level.
+    pub low: bool,
+    /// Whether the store is full: only what takes rights or keys away is written.
+    pub full: bool,
+    /// Whether the reserve is there.
+    pub reserved: bool,
+}
+
+/// Watches the room that a store has.
+pub struct Space {
+    store: Arc<dyn Store>,
+    limits: SpaceLimits,
+    low: AtomicBool,
+    full: AtomicBool,
+    reserved: AtomicBool,
+}
+
+impl Space {
+    /// Watches this store.
+    pub fn new(store: Arc<dyn Store>, limits: SpaceLimits) -> Self {
+        let flag = AtomicBool::default;
+        Self { store, limits, low: flag(), full: flag(), reserved: flag() }
+    }
+
+    /// Looks; sounds the alarm or ends it, and sets the reserve aside when there is room for it. Called every second.
+    pub async fn look(&self) {
+        let Some(free) = self.store.free_space() else { return };
+        let low = free < self.limits.alarm;
+        if low != self.low.swap(low, Ordering::SeqCst) {
+            if low {
+                tracing::warn!(free, alarm = self.limits.alarm, "the store's disk is getting full");
+            } else {
+                tracing::info!(free, "the store's disk has room again");
+            }
+        }
+        if self.limits.reserve == 0 || self.reserved.load(Ordering::SeqCst) || free < 2 * self.limits.reserve {
+            return;
+        }
+        let (store, bytes) = (Arc::clone(&self.store), self.limits.reserve);
+        let kept = run_blocking(move || store.keep_reserve(bytes)).await;
+        if let Err(error) = &kept {
+            tracing::warn!(%error, "no room could be set aside for revocations");
+        }
+        self.reserved.store(kept.is_ok(), Ordering::SeqCst);
+    }
+
+    /// Whether there was less than the alarm level at the last look.
+    pub fn is_low(&self) -> bool {
+        self.low.load(Ordering::SeqCst)
+    }
+
+    /// Whether the store is known to be full. It is not any more once there is as much room as the reserve and half.
+    pub fn is_full(&self) -> bool {
+        if !self.full.load(Ordering::SeqCst) {
+            return false;
+        }
+        let has_room = self.store.free_space().is_none_or(|free| free > self.limits.reserve + self.limits.reserve / 2);
+        if has_room {
+            self.full.store(false, Ordering::SeqCst);
+        }
+        !has_room
+    }
+
+    /// The store could not be written because it is full. Gives up the reserve; answers whether that made room.
+    pub fn ran_out(&self) -> bool {
+        self.full.store(true, Ordering::SeqCst);
+        self.reserved.store(false, Ordering::SeqCst);
+        let released = self.store.release_reserve();
+        if released {
+            tracing::error!("the store is full: the reserve is given up, only revocations and the like are written");
+        }
+        released
+    }
+
+    /// The error for what is not written meanwhile.
+    pub fn error() -> Error {
+        Error::new(ErrorCode::StoreFull, "the store is full: only what takes rights or keys away is written")
+    }
+
+    /// The state, for the metrics.
+    pub fn metrics(&self) -> StorageMetrics {
+        let free_bytes = self.store.free_space();
+        StorageMetrics {
+            free_bytes,
+            low: free_bytes.is_some_and(|free| free < self.limits.alarm),
+            full: self.is_full(),
+            reserved: self.reserved.load(Ordering::SeqCst),
+        }
+    }
+}
