@@ -1,0 +1,1 @@
+//! Mini KMS as a service. Routes translate between HTTP and [`kms_lib`], which decides.

@@ -1,0 +1,3 @@
+//! The `kms-http` program.
+
+fn main() {}
