@@ -2,21 +2,23 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kms_lib::{Actor, Clock, Config, Context, CreateKey, ErrorCode, Kms, Role, Timestamp};
+use common::Place;
+use kms_lib::{Actor, Clock, Context, CreateKey, ErrorCode, Kms, Role, Timestamp};
 
 #[tokio::test]
 async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("kms.db");
+    let place = Place::new();
     let days = Arc::new(AtomicU32::new(0));
     let clock = Clock::new({
         let days = Arc::clone(&days);
         move || Timestamp::now().plus_days(days.load(Ordering::SeqCst))
     });
-    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]).clock(clock);
+    let config = place.config().clock(clock.apart());
     let kms = Kms::open(config.clone()).await.unwrap();
     let admin = kms.session(Actor::new("root", Role::Admin).unwrap());
     admin.create_key(CreateKey::aes("k")).await.unwrap();
@@ -58,7 +60,7 @@ async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
     kms.close().await.unwrap();
     other.close().await.unwrap();
     let secret = &made.token.as_bytes()[26..];
-    for entry in std::fs::read_dir(folder.path()).unwrap() {
+    for entry in std::fs::read_dir(place.folder.path()).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(secret.len()).any(|window| window == secret));
     }
@@ -67,9 +69,8 @@ async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
 
 #[tokio::test]
 async fn what_is_no_token_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("kms.db");
-    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
+    let place = Place::new();
+    let config = place.config();
     let kms = Kms::open(config.clone()).await.unwrap();
     let admin = kms.session(Actor::new("root", Role::Admin).unwrap());
     let made = admin.create_token("app", Role::App, None, None).await.unwrap();
@@ -102,10 +103,7 @@ async fn what_is_no_token_is_refused() {
     kms.close().await.unwrap();
 
     // A credential raised to admin in the database is not accepted.
-    let url = format!("sqlite:{}", file.display());
-    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
-    sqlx::query("UPDATE credentials SET role = 'admin'").execute(&mut raw).await.unwrap();
-    sqlx::Connection::close(raw).await.unwrap();
+    place.tamper("UPDATE credentials SET role = 'admin'").await;
     let kms = Kms::open(config).await.unwrap();
     assert_eq!(kms.authenticate(token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
     let report = kms.session(Actor::new("root", Role::Admin).unwrap()).verify_audit().await.unwrap();

@@ -3,23 +3,25 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use common::Place;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::Action;
-use kms_lib::{Actor, Clock, Conditions, Config, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Timestamp};
+use kms_lib::{Actor, Clock, Conditions, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Timestamp};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_has_its_effect_once() {
-    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new();
     let hours = Arc::new(AtomicU32::new(0));
     let clock = Clock::new({
         let hours = Arc::clone(&hours);
         move || Timestamp::now().plus_seconds(3600 * hours.load(Ordering::SeqCst))
     });
-    let config =
-        Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]).clock(clock);
+    let config = place.config().clock(clock.apart());
     let kms = Kms::open(config.clone()).await.unwrap();
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
     let once = alice.with_idempotency_key("request-1").unwrap();
@@ -85,8 +87,8 @@ async fn a_request_has_its_effect_once() {
 
 #[tokio::test]
 async fn bad_keys_are_refused_and_failures_are_not_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
+    let place = Place::new();
+    let config = place.config();
     let kms = Kms::open(config).await.unwrap();
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
     for bad in ["", "a\0b", "a\nb", &"x".repeat(10_000)] {

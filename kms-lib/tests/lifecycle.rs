@@ -149,14 +149,12 @@ async fn deletion_and_destruction() {
     assert_eq!(code(session.create_key(CreateKey::aes("gone")).await), ErrorCode::NameTaken);
     check_usable(&kms).await;
     kms.close().await.unwrap();
-    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&place.url()).await.unwrap();
-    let erased: i64 = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM key_versions v JOIN \"keys\" k ON k.id = v.key_id
-         WHERE k.name = 'gone' AND v.wrapped_material IS NULL",
-    )
-    .fetch_one(&mut raw)
-    .await
-    .unwrap();
+    let erased = place
+        .number(
+            "SELECT COUNT(*) FROM key_versions v JOIN \"keys\" k ON k.id = v.key_id
+             WHERE k.name = 'gone' AND v.wrapped_material IS NULL",
+        )
+        .await;
     assert_eq!(erased, 1);
 }
 
@@ -548,7 +546,7 @@ async fn the_scheduler_runs_at_its_time() {
 
 #[tokio::test]
 async fn queued_results_reach_the_log() {
-    let place = Place::new();
+    let place = Place::in_a_file();
     let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
     let session = admin(&kms);
     session.create_key(CreateKey::aes("k")).await.unwrap();

@@ -10,6 +10,7 @@ use crate::crypto::ProviderName;
 use crate::envelope::RootKeySource;
 use crate::ledger::{AuditAck, Limits, SpaceLimits};
 use crate::scheduler::{Schedule, SchedulerConfig};
+use crate::storage::{Location, redact};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS};
 use crate::types::time::Clock;
@@ -33,7 +34,7 @@ const RESERVE: u64 = 1024 * MIB;
 ///
 /// | setting | file | environment | default |
 /// | --- | --- | --- | --- |
-/// | where everything is kept | `store_url` | `KMS_STORE_URL` | `sqlite:kms.db` |
+/// | where everything is kept: `sqlite:PATH`, `mysql://USER:PASSWORD@HOST/DATABASE`, `postgres://...` | `store_url` | `KMS_STORE_URL` | `sqlite:kms.db` |
 /// | root key ([`RootKeySource`]) | `master_key` | `KMS_MASTER_KEY` | none: must be given |
 /// | days former versions stay usable | `grace_days` | `KMS_GRACE_DAYS` | for ever |
 /// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
@@ -237,28 +238,24 @@ impl Config {
         self.store().map(drop)
     }
 
-    /// The file of the store.
-    pub(crate) fn store(&self) -> Result<PathBuf> {
-        let url = &self.store_url;
-        let Some(path) = url.strip_prefix("sqlite:") else {
-            let scheme = url.split(':').next().unwrap_or_default();
-            return Err(invalid(match scheme {
-                "mysql" | "mariadb" | "postgres" | "postgresql" => format!("store_url: {scheme} is not supported yet"),
-                _ => "store_url: sqlite:PATH is expected".into(),
-            }));
-        };
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() || path.starts_with(":memory:") || path.contains(['?', '\0']) {
-            return Err(invalid("store_url: sqlite:PATH names a file, without parameters"));
+    /// Where the store is.
+    pub(crate) fn store(&self) -> Result<Location> {
+        let location = Location::parse(&self.store_url)?;
+        if self.audit_ack == AuditAck::Queued && !matches!(location, Location::Sqlite(_)) {
+            return Err(invalid("audit.ack = \"queued\" needs the store alone: a SQLite file"));
         }
-        Ok(PathBuf::from(path))
+        Ok(location)
+    }
+    /// The URL of the store, without the password in it.
+    pub fn shown_store_url(&self) -> String {
+        redact(&self.store_url)
     }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("store_url", &self.store_url)
+            .field("store_url", &self.shown_store_url())
             .field("root_key", &self.root_key)
             .field("grace_days", &self.grace_days)
             .field("audit_ack", &self.audit_ack)

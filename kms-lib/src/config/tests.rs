@@ -12,7 +12,7 @@ fn a_file_sets_everything_and_unknown_settings_are_refused() {
          [limits]\noperations = 7\nresult_mib = 8\n"
     ))
     .unwrap();
-    assert_eq!(config.store().unwrap(), Path::new("x.db"));
+    assert_eq!(config.store().unwrap().file().unwrap(), Path::new("x.db"));
     assert_eq!((config.grace_days, config.audit_ack), (Some(3), AuditAck::Queued));
     assert_eq!((config.cache_size, config.cache_ttl), (5, Duration::from_secs(6)));
     assert_eq!((config.limits.operations, config.limits.bytes), (7, 8 << 20));

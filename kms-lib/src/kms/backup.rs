@@ -46,6 +46,7 @@ pub(super) async fn backup(shared: &Arc<Shared>, config: &Config, to: &Path) -> 
     if to.exists() {
         return Err(Error::invalid(format!("{} is there already; a backup needs a new place", to.display())));
     }
+    config.store()?.file()?;
     shared.store.copy_to(to).await?;
     match inspect(config, to).await {
         Ok((report, _)) => Ok(report),

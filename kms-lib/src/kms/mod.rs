@@ -123,7 +123,7 @@ impl Kms {
     /// the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
     pub async fn restore(config: &Config, backup: &Path) -> Result<BackupReport> {
         let report = Self::verify_backup(config, backup).await?;
-        backup::place(backup, &config.store()?)?;
+        backup::place(backup, config.store()?.file()?)?;
         Ok(report)
     }
 

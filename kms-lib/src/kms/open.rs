@@ -12,7 +12,6 @@ use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{self, Binding, Derivation, Envelope, LocalRootKey, RootKey, RootKeySource, Seals};
 use crate::ledger::{AuditAck, Details, Draft, HeadKeys, Ledger, Parts, Signer, Space};
 use crate::session::{Denials, Session, Shared};
-use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
 use crate::storage::tables::{audit, head, usage};
 use crate::storage::{Connection, Store, check_schema, migrate};
@@ -23,13 +22,18 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{LogId, RecordId};
 use crate::types::time::Timestamp;
 
+/// How often making a store is tried when others are making it too.
+const CREATE_TRIES: u32 = 50;
+/// The pause in between.
+const CREATE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Opens everything that sessions share.
 #[tracing::instrument(level = "debug", name = "kms.open", skip_all)]
 pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
     if config.root_key.is_none() {
         return Err(no_key());
     }
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store()?).await?);
+    let store = config.store()?.open().await?;
     open_on(config, store).await
 }
 
@@ -52,12 +56,38 @@ async fn open_store(
     store: &Arc<dyn Store>,
 ) -> Result<Arc<Shared>> {
     let mut connection = store.writer().await?;
-    migrate(connection.as_mut()).await?;
-    store.claim(config.audit_ack == AuditAck::Queued)?;
-    if head::read(connection.as_mut(), false).await?.is_none() {
-        create(connection.as_mut(), source, &provider, config.clock.now()).await?;
-    }
+    connection.lock_setup().await?;
+    let made = set_up(&config, source, &provider, store, connection.as_mut()).await;
+    let unlocked = connection.unlock_setup().await;
+    made?;
+    unlocked?;
     assemble(config, source, provider, store, connection).await
+}
+
+/// Brings the store up to date, and makes what a new one needs, under the lock for that.
+async fn set_up(
+    config: &Config,
+    source: &RootKeySource,
+    provider: &Arc<dyn Provider>,
+    store: &Arc<dyn Store>,
+    connection: &mut dyn Connection,
+) -> Result<()> {
+    migrate(connection).await?;
+    store.claim(config.audit_ack == AuditAck::Queued)?;
+    let mut tries = 0;
+    while head::read(connection).await?.is_none() {
+        match create(connection, source, provider, config.clock.now()).await {
+            // On a Galera cluster the lock is only of one database node: another may have been first.
+            Err(error)
+                if matches!(error.code(), ErrorCode::StoreContended | ErrorCode::Conflict) && tries < CREATE_TRIES =>
+            {
+                tries += 1;
+                tokio::time::sleep(CREATE_PAUSE).await;
+            }
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Opens what is in a store that is only to be read, such as a backup.
@@ -74,7 +104,7 @@ pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> 
 /// The head as it is stored now.
 pub(super) async fn head(shared: &Shared) -> Result<Head> {
     let mut connection = shared.store.reader().await?;
-    let head = head::read(connection.as_mut(), false).await?;
+    let head = head::read(connection.as_mut()).await?;
     head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
 }
 
@@ -201,7 +231,7 @@ async fn unlock(
     let derivation = Derivation::from_stored(&row.derivation, row.salt.as_deref())?;
     let root = derive(source, derivation, row.generation, provider).await?;
     envelope::check(root.as_ref(), &row.check_value).await?;
-    let head = head::read(connection, false).await?.ok_or_else(|| missing("the head of the log"))?;
+    let head = head::read(connection).await?.ok_or_else(|| missing("the head of the log"))?;
     Ok((root, head))
 }
 
@@ -232,7 +262,7 @@ async fn create(
     let derivation = Derivation::for_new(source, salt);
     let root = derive(source, derivation.clone(), 1, provider).await?;
     connection.begin_write().await?;
-    let made = match head::read(connection, true).await {
+    let made = match head::read(connection).await {
         Ok(None) => create_locked(connection, &root, &derivation, provider, now).await,
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),

@@ -81,6 +81,12 @@ impl Connection for FaultyConnection {
     fn dialect(&self) -> &'static Dialect {
         self.inner.dialect()
     }
+    fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.lock_setup()
+    }
+    fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
+        self.inner.unlock_setup()
+    }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
         self.inner.begin_write()
     }

@@ -53,6 +53,8 @@ pub(super) struct Place<'a> {
     pub image: &'a Image,
     pub head: &'a Head,
     pub now: Timestamp,
+    /// The earlier of this machine's and the database's time: what cannot be undone waits for both.
+    pub surely: Timestamp,
     pub default_grace_days: Option<u32>,
     /// The number of the key that signs the log.
     pub signing_number: u32,
@@ -119,7 +121,8 @@ impl Walk<'_> {
             let Some(attempt) = submission.entries.first().and_then(|entry| entry.attempts.first()) else {
                 return Fate::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
             };
-            let decision = policy::decide(&self.overlay, attempt, now);
+            let destroys = matches!(command, Command::DestroyKey(_));
+            let decision = policy::decide(&self.overlay, attempt, if destroys { self.place.surely } else { now });
             return match decision {
                 Decision::Allowed { .. } => {
                     if let Command::ReplaceSigningKey(new) = command

@@ -34,8 +34,12 @@ const CHECKPOINT_EVERY: u64 = 8_192;
 const SETTLE: Duration = Duration::from_secs(10);
 /// How often a batch of released results is tried again when the store cannot be written.
 const RETRY: Duration = Duration::from_millis(100);
-/// After a commit on a store that others write too, the time they have to get the lock.
+/// After a commit on a store that others write too, the time they have to get the lock, where it has no queue.
 const YIELD: Duration = Duration::from_micros(1_500);
+/// How long a batch is tried again when other nodes come first.
+const CONTENTION: Duration = Duration::from_secs(10);
+/// The longest pause before such a try; they begin with a fraction of it.
+const CONTENTION_PAUSE: Duration = Duration::from_millis(64);
 
 pub(super) struct Writer {
     pub store: Arc<dyn Store>,
@@ -73,7 +77,7 @@ impl Writer {
             } else {
                 self.commit_released(released, &mut rest).await;
             }
-            if self.contended.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+            if self.store.makes_way() && self.contended.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
                 sleep(YIELD).await;
             }
         }
@@ -167,16 +171,25 @@ impl Writer {
         self.queue.hold_releases(held);
     }
 
-    /// One attempt: a transaction from the lock on the head to the commit.
+    /// A transaction from the lock on the head to the commit; tried again when other nodes came first.
     async fn try_commit(&mut self, batch: &mut [Submission]) -> Result<Plan> {
-        match self.commit_once(batch).await {
-            Err(error) if std::mem::take(&mut self.keys_behind) => {
-                // Not under the lock: the root key that unwraps may be far away.
-                tracing::info!(%error, "reading the log's new signing key");
-                self.catch_up_keys().await?;
-                self.commit_once(batch).await
+        let begun = Instant::now();
+        let mut pause = CONTENTION_PAUSE / 64;
+        loop {
+            match self.commit_once(batch).await {
+                Err(error) if std::mem::take(&mut self.keys_behind) => {
+                    // Not under the lock: the root key that unwraps may be far away.
+                    tracing::info!(%error, "reading the log's new signing key");
+                    self.catch_up_keys().await?;
+                }
+                Err(error) if error.code() == ErrorCode::StoreContended && begun.elapsed() < CONTENTION => {
+                    tracing::debug!(%error, "another node came first");
+                    // Those who were turned down together must not come back together.
+                    sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                    pause = CONTENTION_PAUSE.min(pause * 2);
+                }
+                done => return done,
             }
-            done => done,
         }
     }
 
@@ -198,10 +211,7 @@ impl Writer {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.store.writer().await?,
-        };
+        let mut connection = self.begin().await?;
         let written = self.write(connection.as_mut(), batch).await;
         let mut plan = match written {
             Ok(plan) => plan,
@@ -215,6 +225,13 @@ impl Writer {
         };
         // The commit point. Everything before can be undone, everything after has happened.
         if let Err(error) = connection.commit().await {
+            if error.code() == ErrorCode::StoreContended {
+                // The engine's own word that it did not.
+                if connection.rollback().await.is_ok() {
+                    self.connection = Some(connection);
+                }
+                return Err(error);
+            }
             tracing::warn!(%error, "a commit failed; finding out whether it took place");
             let rolled_back = connection.rollback().await.is_ok();
             drop(connection);
@@ -238,10 +255,30 @@ impl Writer {
         Ok(plan)
     }
 
-    async fn write(&mut self, connection: &mut dyn Connection, batch: &mut [Submission]) -> Result<Plan> {
+    /// A connection on which a transaction has begun. One that was kept may have been lost meanwhile: then nothing was
+    /// done on it, and a new one is as good.
+    async fn begin(&mut self) -> Result<Box<dyn Connection>> {
+        if let Some(mut kept) = self.connection.take() {
+            match kept.begin_write().await {
+                Ok(()) => return Ok(kept),
+                Err(error) => tracing::debug!(%error, "connecting to the store anew"),
+            }
+        }
+        let mut connection = self.store.writer().await?;
         connection.begin_write().await?;
-        let head = self.locked_head(connection).await?;
+        Ok(connection)
+    }
+
+    async fn write(&mut self, connection: &mut dyn Connection, batch: &mut [Submission]) -> Result<Plan> {
+        let (head, database_now) = self.locked_head(connection).await?;
         let now = self.clock.now();
+        if let Some(theirs) = database_now.filter(|theirs| theirs.distance(now) > CLOCK_SKEW && !self.clock.is_apart())
+        {
+            return Err(Error::new(
+                ErrorCode::ClockSkew,
+                format!("this machine's clock says {now}, but the database's {theirs}"),
+            ));
+        }
         if head.timestamp > now && head.timestamp.distance(now) > CLOCK_SKEW {
             return Err(Error::new(
                 ErrorCode::ClockSkew,
@@ -255,6 +292,7 @@ impl Writer {
                     image: &self.catalog.image(),
                     head: &head,
                     now,
+                    surely: database_now.filter(|_| !self.clock.is_apart()).map_or(now, |theirs| theirs.min(now)),
                     default_grace_days: self.default_grace_days,
                     signing_number: self.signer.keys().public().newest().number,
                     exhausted: &self.exhausted,
@@ -268,8 +306,8 @@ impl Writer {
                 self.exhausted.insert(exhausted);
                 connection.rollback().await?;
                 connection.begin_write().await?;
-                if self.locked_head(connection).await? != head {
-                    return Err(Error::new(ErrorCode::Conflict, "another process wrote first"));
+                if self.locked_head(connection).await?.0 != head {
+                    return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
                 }
                 continue;
             }
@@ -330,10 +368,9 @@ impl Writer {
     }
 
     /// Reads the head under its lock, holds it against what this process knows, and brings the catalog up to it.
-    async fn locked_head(&mut self, connection: &mut dyn Connection) -> Result<Head> {
-        let head = head::read(connection, true).await?;
-        let head = match head {
-            Some(head) => head,
+    async fn locked_head(&mut self, connection: &mut dyn Connection) -> Result<(Head, Option<Timestamp>)> {
+        let (head, database_now) = match head::lock(connection).await? {
+            Some(locked) => locked,
             None => return Err(self.stop("the head of the log is gone")),
         };
         if head.log_id != self.known.log_id || head.seq < self.known.seq {
@@ -343,7 +380,7 @@ impl Writer {
             if head != self.known {
                 return Err(self.stop("the head of the log was changed without a record"));
             }
-            return Ok(head);
+            return Ok((head, database_now));
         }
         if self.known.seq > 0 && audit::hash_of(connection, self.known.seq).await? != Some(self.known.hash) {
             return Err(self.stop("the log no longer holds the record that this process wrote or saw last"));
@@ -364,7 +401,7 @@ impl Writer {
             self.materials.clear().await;
         }
         self.known = head.clone();
-        Ok(head)
+        Ok((head, database_now))
     }
 
     fn stop(&mut self, why: &str) -> Error {
@@ -399,7 +436,12 @@ impl Writer {
     async fn look_for(&mut self, plan: &Plan) -> Result<bool> {
         let mut connection = self.store.writer().await?;
         connection.begin_write().await?;
-        let found = audit::hash_of(connection.as_mut(), plan.head.seq).await;
+        // What was cut off may still be under way on the server: under the lock it is over.
+        let locked = head::lock(connection.as_mut()).await;
+        let found = match locked {
+            Ok(_) => audit::hash_of(connection.as_mut(), plan.head.seq).await,
+            Err(error) => Err(error),
+        };
         connection.rollback().await?;
         self.connection = Some(connection);
         Ok(found? == Some(plan.head.hash))

@@ -117,7 +117,7 @@ impl Session {
     pub async fn checkpoint(&self) -> Result<String> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let mut connection = self.shared.store.reader().await?;
-        let head = head::read(connection.as_mut(), false).await?;
+        let head = head::read(connection.as_mut()).await?;
         head.map(|head| head.checkpoint)
             .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
     }

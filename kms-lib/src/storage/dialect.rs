@@ -7,6 +7,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// Type of 64-bit integers.
     pub integer: &'static str,
+    /// That type where a value is converted to it.
+    pub cast_integer: &'static str,
     /// Type of byte strings of any length.
     pub blob: &'static str,
     /// Type of byte strings of at most 64 bytes that are keys or indexed.
@@ -19,6 +21,13 @@ pub struct Dialect {
     pub count_up: &'static str,
     /// Ends a `SELECT` so that the row is locked for this transaction; empty where the transaction locks by itself.
     pub lock_row: &'static str,
+    /// The database's own clock, in microseconds since 1970; `NULL` where it is this machine's.
+    pub now: &'static str,
+    /// Whether a transaction that changes the schema can be rolled back. If not, it may have been left half done, and
+    /// every statement of it must bear being repeated.
+    pub schema_rolls_back: bool,
+    /// How many of the tables named in the statement's text (`{tables}`, a list of quoted names) are in the database.
+    pub count_tables: &'static str,
 }
 
 impl Dialect {
@@ -33,13 +42,56 @@ impl Dialect {
 }
 
 /// SQLite 3.35 and later.
+#[cfg(feature = "sqlite")]
 pub static SQLITE: Dialect = Dialect {
     name: "sqlite",
     integer: "INTEGER",
+    cast_integer: "INTEGER",
     blob: "BLOB",
     short_blob: "BLOB",
     text: "TEXT",
     short_text: "TEXT",
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
     lock_row: "",
+    now: "NULL",
+    schema_rolls_back: true,
+    count_tables: "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ({tables})",
+};
+
+/// PostgreSQL 13 and later.
+#[cfg(feature = "postgres")]
+pub static POSTGRES: Dialect = Dialect {
+    name: "postgres",
+    integer: "BIGINT",
+    cast_integer: "BIGINT",
+    blob: "BYTEA",
+    short_blob: "BYTEA",
+    text: "TEXT",
+    // The database's collation would compare by a language's rules, which also change with the system's libraries.
+    short_text: "TEXT COLLATE \"C\"",
+    count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
+    lock_row: " FOR UPDATE",
+    now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    schema_rolls_back: true,
+    count_tables: "SELECT COUNT(*) FROM information_schema.tables \
+                   WHERE table_schema = current_schema() AND table_name IN ({tables})",
+};
+
+/// MySQL 8 and MariaDB 10.6, and later.
+#[cfg(feature = "mysql")]
+pub static MYSQL: Dialect = Dialect {
+    name: "mysql",
+    integer: "BIGINT",
+    cast_integer: "SIGNED",
+    blob: "LONGBLOB",
+    short_blob: "VARBINARY(64)",
+    text: "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    // As bytes: collations ignore blanks at the end, or differ between MySQL and MariaDB.
+    short_text: "VARBINARY(512)",
+    count_up: "ON DUPLICATE KEY UPDATE count = usage_hourly.count + VALUES(count)",
+    lock_row: " FOR UPDATE",
+    now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+    schema_rolls_back: false,
+    count_tables: "SELECT COUNT(*) FROM information_schema.tables \
+                   WHERE table_schema = DATABASE() AND table_name IN ({tables})",
 };

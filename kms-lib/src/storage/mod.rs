@@ -1,12 +1,21 @@
 //! Where everything is kept. A [`Store`] hands out connections; what is read and written through them is SQL that all
 //! engines share, in [`tables`]. An engine adds a dialect and its connections, not a second copy of the statements.
 
+mod access;
 pub mod dialect;
+mod location;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod schema;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod tables;
 
+pub use location::{Location, redact};
 pub use schema::{check_schema, migrate};
 
 use std::borrow::Cow;
@@ -47,14 +56,22 @@ pub trait Store: Send + Sync {
     fn claim(&self, exclusive: bool) -> Result<()>;
     /// Copies the store, as it is at one moment, to a new file, while it goes on working.
     fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
+    /// Whether a process that has just committed must pause to let another one in: the engine's locks have no queue.
+    fn makes_way(&self) -> bool {
+        false
+    }
     /// Free bytes where the store is; none if that cannot be known from here.
     fn free_space(&self) -> Option<u64> {
         None
     }
     /// Sets so many bytes aside, unless they are already.
-    fn keep_reserve(&self, bytes: u64) -> Result<()>;
+    fn keep_reserve(&self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
     /// Gives up what was set aside; answers whether there was anything.
-    fn release_reserve(&self) -> bool;
+    fn release_reserve(&self) -> bool {
+        false
+    }
     /// Closes all connections and gives up the claim.
     fn close(&self) -> StoreFuture<'_, ()>;
 }
@@ -63,11 +80,16 @@ pub trait Store: Send + Sync {
 pub trait Connection: Send + Sync {
     /// How its engine speaks SQL.
     fn dialect(&self) -> &'static Dialect;
+    /// Waits for the lock under which stores are made and brought up to date, and takes it: no two processes do that
+    /// at once. Held until [`Connection::unlock_setup`], or the connection ends.
+    fn lock_setup(&mut self) -> StoreFuture<'_, ()>;
+    /// Gives the lock back.
+    fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;
     /// Begins a transaction that will write; waits, for seconds at most, for other writers.
     fn begin_write(&mut self) -> StoreFuture<'_, ()>;
     /// Begins a transaction that sees one state of the store.
     fn begin_read(&mut self) -> StoreFuture<'_, ()>;
-    /// Commits. After an error it is open whether it did.
+    /// Commits. After an error it is open whether it did, but for `StoreContended`: then it did not.
     fn commit(&mut self) -> StoreFuture<'_, ()>;
     /// Rolls back; no error if there is nothing to roll back.
     fn rollback(&mut self) -> StoreFuture<'_, ()>;

@@ -63,11 +63,33 @@ const MIGRATIONS: &[&[&str]] = &[&[
     "CREATE TABLE meta (name {short_text} NOT NULL PRIMARY KEY, value {text} NOT NULL)",
 ]];
 
+/// The tables above, to recognise somebody else's.
+const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'audit_logs', 'audit_head', \
+                      'audit_checkpoints', 'usage_hourly', 'root_keys', 'service_keys', 'idempotency', 'meta'";
+
 /// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
-/// holds other tables than ours is refused rather than mixed with them.
+/// holds tables of these names that are not ours is refused rather than mixed with them. To be called under the lock for
+/// setting up.
 pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
+    let newest = MIGRATIONS.len();
+    // In this order: what another node is making at this moment begins with the version's table.
+    let has_tables = count_tables(connection, TABLES).await? > 0;
+    let is_ours = count_tables(connection, "'kms_schema'").await? > 0;
+    if has_tables && !is_ours {
+        return Err(corrupt(
+            "the database holds tables that are not of this service (of Mini KMS on Node, perhaps, whose data can be \
+             imported): an empty one is needed",
+        ));
+    }
+    let present = if is_ours { stored_version(connection).await? } else { 0 };
+    if present > newest {
+        return Err(too_new(i64::try_from(present).unwrap_or(i64::MAX)));
+    }
+    if present == newest {
+        return Ok(());
+    }
     connection.begin_write().await?;
-    match upgrade(connection).await {
+    match upgrade(connection, present).await {
         Ok(()) => connection.commit().await,
         Err(error) => {
             connection.rollback().await?;
@@ -76,36 +98,54 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
 }
 
-async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
-    connection.execute("CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL)".into(), vec![]).await?;
-    let mut stored = None;
+async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i64> {
+    let mut count = 0;
+    let sql = connection.dialect().count_tables.replace("{tables}", tables);
     connection
-        .query("SELECT version FROM kms_schema".into(), vec![], &mut |row| {
-            stored = Some(row.int(0)?);
+        .query(sql.into(), vec![], &mut |row| {
+            count = row.int(0)?;
             Ok(())
         })
         .await?;
+    Ok(count)
+}
+
+/// The version that the store says it has; 0 if it was never finished.
+async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
+    let mut stored = 0;
+    connection
+        .query("SELECT version FROM kms_schema ORDER BY version".into(), vec![], &mut |row| {
+            stored = row.unsigned(0)?;
+            Ok(())
+        })
+        .await?;
+    Ok(stored)
+}
+
+async fn upgrade(connection: &mut dyn Connection, present: usize) -> Result<()> {
     let newest = MIGRATIONS.len();
-    let present = match stored {
-        None => {
-            connection.execute("INSERT INTO kms_schema (version) VALUES (0)".into(), vec![]).await?;
-            0
-        }
-        Some(version) => usize::try_from(version).map_err(|_| corrupt("the schema version is negative"))?,
-    };
-    if present > newest {
-        return Err(too_new(i64::try_from(present).unwrap_or(i64::MAX)));
-    }
+    connection
+        .execute("CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL PRIMARY KEY)".into(), vec![])
+        .await?;
     for statements in &MIGRATIONS[present..] {
         for statement in *statements {
             let text = connection.dialect().ddl(statement);
-            connection.execute(text.into(), vec![]).await?;
+            make(connection, text.into(), vec![]).await?;
         }
     }
-    if present < newest {
-        connection.execute("UPDATE kms_schema SET version = ?".into(), vec![Value::from(newest as u64)]).await?;
-    }
+    let version = vec![Value::from(newest as u64)];
+    make(connection, "INSERT INTO kms_schema (version) VALUES (?)".into(), version).await?;
+    connection.execute("DELETE FROM kms_schema WHERE version < ?".into(), vec![Value::from(newest as u64)]).await?;
     Ok(())
+}
+
+/// Executes a statement that makes something. Where such statements cannot be rolled back, another node or an earlier
+/// try may have made it already.
+async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Value>) -> Result<()> {
+    match connection.execute(sql, values).await {
+        Err(error) if error.code() == ErrorCode::Conflict && !connection.dialect().schema_rolls_back => Ok(()),
+        done => done.map(drop),
+    }
 }
 
 /// Whether a store that is only read has the present schema: `SchemaTooNew`, or `StoreCorrupt` if it is no store.

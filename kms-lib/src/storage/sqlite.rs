@@ -11,8 +11,9 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection as _, Row as _, Sqlite};
+use sqlx::{ConnectOptions, Connection as _, Sqlite};
 
+use super::access::access;
 use super::dialect::{Dialect, SQLITE};
 use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -151,6 +152,9 @@ impl Store for SqliteStore {
             let synced = File::open(to).and_then(|file| file.sync_all());
             synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{}: {e}", to.display())))
         })
+    }
+    fn makes_way(&self) -> bool {
+        true
     }
     fn free_space(&self) -> Option<u64> {
         free_space(self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
@@ -301,6 +305,13 @@ impl Connection for Writer {
             }
         })
     }
+    fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
+        // Transactions that write exclude each other here, and statements that change the schema are part of them.
+        Box::pin(async { Ok(()) })
+    }
+    fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
     fn begin_read(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async { execute(&mut self.connection, "BEGIN".into(), vec![]).await.map(drop) })
     }
@@ -338,7 +349,13 @@ impl Connection for Reader {
         &SQLITE
     }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
-        Box::pin(async { Err(Error::new(ErrorCode::Internal, "a reading connection cannot write")) })
+        Box::pin(async { Err(reads_only()) })
+    }
+    fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Err(reads_only()) })
+    }
+    fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Err(reads_only()) })
     }
     fn begin_read(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
@@ -376,6 +393,10 @@ impl Drop for Reader {
     }
 }
 
+fn reads_only() -> Error {
+    Error::new(ErrorCode::Internal, "a reading connection cannot write")
+}
+
 async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
     match sqlx::query("ROLLBACK").execute(connection).await {
         Ok(_) => Ok(()),
@@ -385,56 +406,12 @@ async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
     }
 }
 
-fn arguments(values: Vec<Value>) -> Result<SqliteArguments> {
-    let mut arguments = SqliteArguments::default();
-    for value in values {
-        match value {
-            Value::Null => arguments.add(None::<i64>),
-            Value::Int(n) => arguments.add(n),
-            Value::Text(text) => arguments.add(text),
-            Value::Blob(bytes) => arguments.add(bytes),
-        }
-        .map_err(|e| Error::new(ErrorCode::Internal, format!("a value could not be bound: {e}")))?;
-    }
-    Ok(arguments)
-}
-
-fn statement(sql: Sql, values: Vec<Value>) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>> {
-    let arguments = arguments(values)?;
-    Ok(match sql {
-        Sql::Borrowed(text) => sqlx::query_with(text, arguments),
-        // Put together from fixed parts only; see `Sql`.
-        Sql::Owned(text) => sqlx::query_with(AssertSqlSafe(text), arguments),
-    })
-}
-
-async fn execute(connection: &mut SqliteConnection, sql: Sql, values: Vec<Value>) -> Result<u64> {
-    let done = statement(sql, values)?.execute(connection).await.map_err(|e| store_error(&e))?;
-    Ok(done.rows_affected())
-}
-
-async fn query(connection: &mut SqliteConnection, sql: Sql, values: Vec<Value>, each: &mut EachRow<'_>) -> Result<()> {
-    use futures_util::TryStreamExt;
-    let mut rows = statement(sql, values)?.fetch(connection);
-    while let Some(row) = rows.try_next().await.map_err(|e| store_error(&e))? {
-        each(&SqlRow(row))?;
-    }
-    Ok(())
-}
-
-struct SqlRow(SqliteRow);
-
-impl Row for SqlRow {
-    fn int_opt(&self, column: usize) -> Result<Option<i64>> {
-        self.0.try_get(column).map_err(|e| corrupt(e.to_string()))
-    }
-    fn text_opt(&self, column: usize) -> Result<Option<&str>> {
-        self.0.try_get(column).map_err(|e| corrupt(e.to_string()))
-    }
-    fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>> {
-        self.0.try_get(column).map_err(|e| corrupt(e.to_string()))
-    }
-}
+access!(
+    Sqlite, SqliteConnection, SqliteArguments, SqliteRow,
+    spell: std::convert::identity,
+    null: None::<i64>,
+    text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(|e| corrupt(e.to_string()))
+);
 
 /// The primary result code (https://www.sqlite.org/rescode.html): the extended one without its upper bytes.
 fn result_code(error: &dyn DatabaseError) -> u32 {

@@ -84,6 +84,8 @@ codes! {
     OutcomeUnknown,
     /// The store cannot be reached or written.
     StoreUnavailable,
+    /// Other nodes wrote, or held the store's lock, for as long as this one was willing to wait; nothing was done.
+    StoreContended,
     /// The store is full.
     StoreFull,
     /// The store may not be written: read-only file or missing rights.
@@ -128,6 +130,7 @@ impl ErrorCode {
             Self::Conflict
                 | Self::Overloaded
                 | Self::StoreUnavailable
+                | Self::StoreContended
                 | Self::StoreFull
                 | Self::RootKeyUnavailable
                 | Self::ClockSkew

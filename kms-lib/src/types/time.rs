@@ -115,16 +115,28 @@ impl<'de> Deserialize<'de> for Timestamp {
 
 /// Where the present comes from: the system's clock, or in tests and simulations another one.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub struct Clock {
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    apart: bool,
+}
 
 impl Clock {
     /// A clock that says what `now` says.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        Self { now: Arc::new(now), apart: false }
+    }
+    /// The same clock, not held against that of a database server: for simulations of other times than the present.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        Self { apart: true, ..self }
+    }
+    /// Whether it is not held against other clocks.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart
     }
     /// The present.
     pub fn now(&self) -> Timestamp {
-        (self.0)()
+        (self.now)()
     }
 }
 

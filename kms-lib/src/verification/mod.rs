@@ -194,7 +194,7 @@ impl Verifier<'_> {
         let mut connection = self.store.reader().await?;
         connection.begin_read().await?;
         let last = audit::last_seq(connection.as_mut()).await;
-        let now = head::read(connection.as_mut(), false).await;
+        let now = head::read(connection.as_mut()).await;
         connection.rollback().await?;
         let counted = now?.map_or(head.seq, |now| now.seq);
         Ok((last? > counted).then_some(Fault { seq: counted + 1, finding: Finding::BeyondHead }))
@@ -202,7 +202,7 @@ impl Verifier<'_> {
 }
 
 async fn read_states(connection: &mut dyn Connection) -> Result<(Head, Vec<StoredCheckpoint>, Vec<ServiceKeyRow>)> {
-    let head = head::read(connection, false).await?;
+    let head = head::read(connection).await?;
     let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
     Ok((head, audit::checkpoints(connection, 0).await?, secrets::service_keys(connection).await?))
 }

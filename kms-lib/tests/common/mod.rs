@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "every suite uses a part")]
 
+pub mod engine;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,24 +12,36 @@ use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::AuditRow;
 use kms_lib::{Actor, Clock, Config, Context, CreateKey, Error, ErrorCode, Kms, Role, Session, Timestamp};
-use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
-/// A store on a temporary file.
+/// A store of its own: a file, or a new database on a server, as `KMS_TEST_ENGINE` says.
 pub struct Place {
     pub folder: TempDir,
     ahead: Arc<AtomicI64>,
+    url: String,
 }
 
 impl Place {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), ahead: Arc::default() }
+        let folder = tempfile::tempdir().unwrap();
+        let url = engine::new_store(&folder.path().join("kms.db"));
+        Self { folder, ahead: Arc::default(), url }
+    }
+    /// A store in a file, whatever the engine is: for what only files can do.
+    pub fn in_a_file() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+        Self { folder, ahead: Arc::default(), url }
     }
     pub fn file(&self) -> PathBuf {
+        assert!(self.is_a_file(), "this suite is not for servers");
         self.folder.path().join("kms.db")
     }
+    pub fn is_a_file(&self) -> bool {
+        self.url.starts_with("sqlite:")
+    }
     pub fn url(&self) -> String {
-        format!("sqlite:{}", self.file().display())
+        self.url.clone()
     }
     /// Its configuration: a root key, the movable clock, a scheduler that runs only when asked.
     pub fn config(&self) -> Config {
@@ -36,7 +50,7 @@ impl Place {
             Clock::new(move || Timestamp::from_micros(Timestamp::now().micros() + ahead.load(Ordering::SeqCst)));
         Config::new(self.url())
             .root_key_bytes([7; 32])
-            .clock(clock)
+            .clock(clock.apart())
             .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() })
     }
     pub async fn open(&self) -> Kms {
@@ -51,9 +65,11 @@ impl Place {
     }
     /// Executes statements on the database behind the service's back.
     pub async fn tamper(&self, sql: &str) {
-        let mut raw = SqliteConnection::connect(&self.url()).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut raw).await.unwrap();
-        raw.close().await.unwrap();
+        engine::execute(&self.url, sql).await;
+    }
+    /// The only number that a query answers with.
+    pub async fn number(&self, sql: &str) -> i64 {
+        engine::number(&self.url, sql).await
     }
 }
 

@@ -1,32 +1,50 @@
 //! `audit_head`: one row, the end of the log. Whoever writes locks it first.
 
-use crate::storage::{Connection, Value, corrupt};
+use crate::storage::{Connection, Row, Value, corrupt};
 use crate::types::audit::Head;
 use crate::types::error::Result;
 use crate::types::ids::LogId;
+use crate::types::time::Timestamp;
 
-/// Reads the head; none in a store that was just made. With `lock`, no other transaction writes until this one ends.
-pub async fn read(connection: &mut dyn Connection, lock: bool) -> Result<Option<Head>> {
-    let lock = if lock { connection.dialect().lock_row } else { "" };
-    let sql = format!(
-        "SELECT log_id, seq, hash, timestamp, revision, frontier, checkpoint FROM audit_head WHERE id = 1{lock}"
-    );
+const HEAD: &str = "log_id, seq, hash, timestamp, revision, frontier, checkpoint";
+
+/// Reads the head; none in a store that was just made.
+pub async fn read(connection: &mut dyn Connection) -> Result<Option<Head>> {
     let mut head = None;
     connection
-        .query(sql.into(), vec![], &mut |row| {
-            head = Some(Head {
-                log_id: LogId::from_slice(row.blob(0)?)?,
-                seq: row.unsigned(1)?,
-                hash: row.hash(2)?,
-                timestamp: row.time(3)?,
-                revision: row.unsigned(4)?,
-                frontier: roots(row.blob(5)?)?,
-                checkpoint: row.text(6)?.to_owned(),
-            });
+        .query(format!("SELECT {HEAD} FROM audit_head WHERE id = 1").into(), vec![], &mut |row| {
+            head = Some(from_row(row)?);
             Ok(())
         })
         .await?;
     Ok(head)
+}
+
+/// Locks the head, and reads it: no other transaction writes until this one ends. With it, what the database's own clock
+/// says, if it has one.
+pub async fn lock(connection: &mut dyn Connection) -> Result<Option<(Head, Option<Timestamp>)>> {
+    let dialect = connection.dialect();
+    let sql = format!("SELECT {HEAD}, {} FROM audit_head WHERE id = 1{}", dialect.now, dialect.lock_row);
+    let mut head = None;
+    connection
+        .query(sql.into(), vec![], &mut |row| {
+            head = Some((from_row(row)?, row.time_opt(7)?));
+            Ok(())
+        })
+        .await?;
+    Ok(head)
+}
+
+fn from_row(row: &dyn Row) -> Result<Head> {
+    Ok(Head {
+        log_id: LogId::from_slice(row.blob(0)?)?,
+        seq: row.unsigned(1)?,
+        hash: row.hash(2)?,
+        timestamp: row.time(3)?,
+        revision: row.unsigned(4)?,
+        frontier: roots(row.blob(5)?)?,
+        checkpoint: row.text(6)?.to_owned(),
+    })
 }
 
 /// The revision of the store: one small read that every caller who waits for a fresh answer shares.

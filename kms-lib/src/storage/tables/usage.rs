@@ -29,7 +29,11 @@ pub async fn count_up(
 /// Sums since an hour: action, status, how many.
 pub async fn sums(connection: &mut dyn Connection, since_hour: i64) -> Result<Vec<(String, String, u64)>> {
     let mut sums = Vec::new();
-    let sql = "SELECT action, status, SUM(count) FROM usage_hourly WHERE hour >= ? GROUP BY action, status";
+    // A sum has a type of its own otherwise.
+    let integer = connection.dialect().cast_integer;
+    let sql = format!(
+        "SELECT action, status, CAST(SUM(count) AS {integer}) FROM usage_hourly WHERE hour >= ? GROUP BY action, status"
+    );
     connection
         .query(sql.into(), vec![since_hour.into()], &mut |row| {
             sums.push((row.text(0)?.to_owned(), row.text(1)?.to_owned(), row.unsigned(2)?));

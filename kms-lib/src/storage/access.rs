@@ -1,0 +1,68 @@
+//! Statements through sqlx. Its types differ by engine where its functions do not: what would stand in every engine's
+//! file stands here once.
+
+/// Defines, for one engine: `execute`, `query`, and `Row` for what the engine answers with.
+///
+/// `spell` turns a statement into the engine's own spelling; `null` is a value of no type; `text` reads a column of text.
+macro_rules! access {
+    ($database:ty, $connection:ty, $arguments:ty, $row:ty, spell: $spell:expr, null: $null:expr, text: $text:expr) => {
+        fn arguments(values: Vec<Value>) -> Result<$arguments> {
+            use sqlx::Arguments as _;
+            let mut arguments = <$arguments>::default();
+            for value in values {
+                match value {
+                    Value::Null => arguments.add($null),
+                    Value::Int(n) => arguments.add(n),
+                    Value::Text(text) => arguments.add(text),
+                    Value::Blob(bytes) => arguments.add(bytes),
+                }
+                .map_err(|e| Error::new(ErrorCode::Internal, format!("a value could not be bound: {e}")))?;
+            }
+            Ok(arguments)
+        }
+
+        fn statement(sql: Sql, values: Vec<Value>) -> Result<sqlx::query::Query<'static, $database, $arguments>> {
+            let arguments = arguments(values)?;
+            Ok(match $spell(sql) {
+                Sql::Borrowed(text) => sqlx::query_with(text, arguments),
+                // Put together from fixed parts only; see `Sql`.
+                Sql::Owned(text) => sqlx::query_with(sqlx::AssertSqlSafe(text), arguments),
+            })
+        }
+
+        async fn execute(connection: &mut $connection, sql: Sql, values: Vec<Value>) -> Result<u64> {
+            let done = statement(sql, values)?.execute(connection).await.map_err(|e| store_error(&e))?;
+            Ok(done.rows_affected())
+        }
+
+        async fn query(
+            connection: &mut $connection,
+            sql: Sql,
+            values: Vec<Value>,
+            each: &mut EachRow<'_>,
+        ) -> Result<()> {
+            use futures_util::TryStreamExt;
+            let mut rows = statement(sql, values)?.fetch(connection);
+            while let Some(row) = rows.try_next().await.map_err(|e| store_error(&e))? {
+                each(&SqlRow(row))?;
+            }
+            Ok(())
+        }
+
+        struct SqlRow($row);
+
+        impl Row for SqlRow {
+            fn int_opt(&self, column: usize) -> Result<Option<i64>> {
+                sqlx::Row::try_get(&self.0, column).map_err(|e| corrupt(e.to_string()))
+            }
+            fn text_opt(&self, column: usize) -> Result<Option<&str>> {
+                $text(&self.0, column)
+            }
+            fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>> {
+                sqlx::Row::try_get(&self.0, column).map_err(|e| corrupt(e.to_string()))
+            }
+        }
+    };
+}
+
+pub(super) use access;

@@ -1,0 +1,192 @@
+//! MySQL 8, MariaDB 10.6, and later; Galera clusters of them.
+
+use std::sync::Arc;
+
+use sqlx::mysql::{
+    MySql, MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode,
+};
+
+use super::access::access;
+use super::dialect::{Dialect, MYSQL};
+use super::location::Url;
+use super::server::{Engine, ServerStore, misconfigured, other_error, share};
+use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// The smallest packet limit that all our statements keep to.
+const PACKET: i64 = 1024 * 1024;
+/// On every connection. Nobody waits long for the head's lock; `wait_timeout` is for a node that vanished while it held
+/// the lock, and shorter than what this service lets a connection rest.
+const SETTINGS: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30, \
+    SESSION TRANSACTION_ISOLATION = 'READ-COMMITTED'";
+/// MariaDB calls one of them by another name, and can bound idle transactions by themselves.
+const SETTINGS_MARIADB: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30, \
+    SESSION TX_ISOLATION = 'READ-COMMITTED', SESSION idle_transaction_timeout = 5";
+/// On a Galera node reads wait until what was committed elsewhere has arrived: what one node answered, another one knows.
+const SETTINGS_GALERA: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30, \
+    SESSION TX_ISOLATION = 'READ-COMMITTED', SESSION idle_transaction_timeout = 5, SESSION wsrep_sync_wait = 1";
+
+/// What a server is.
+struct Server {
+    is_mariadb: bool,
+    is_galera: bool,
+}
+
+/// Opens a database.
+pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
+    // Its text may hold the password.
+    let mut options: MySqlConnectOptions =
+        url.secret().parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
+    if !url.has_ssl_mode() {
+        let is_socket = options.get_socket().is_some();
+        options = options.ssl_mode(if is_socket { MySqlSslMode::Disabled } else { MySqlSslMode::VerifyIdentity });
+    }
+    let options = options.charset("utf8mb4").statement_cache_capacity(256);
+    let probe = ServerStore::<MySql>::new(options.clone(), "DO 0", false);
+    let server = check(&mut probe.connect().await?).await?;
+    let settings = match server {
+        Server { is_galera: true, .. } => SETTINGS_GALERA,
+        Server { is_mariadb: true, .. } => SETTINGS_MARIADB,
+        _ => SETTINGS,
+    };
+    Ok(share(ServerStore::<MySql>::new(options, settings, server.is_galera)))
+}
+
+async fn check(connection: &mut dyn Connection) -> Result<Server> {
+    let mut version = String::new();
+    let mut limits = (0, 0);
+    let sql =
+        "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED), CAST(@@innodb_flush_log_at_trx_commit AS SIGNED)";
+    connection
+        .query(sql.into(), vec![], &mut |row| {
+            version = row.text(0)?.to_owned();
+            limits = (row.int(1)?, row.int(2)?);
+            Ok(())
+        })
+        .await?;
+    let is_mariadb = version.contains("MariaDB");
+    let oldest = if is_mariadb { (10, 6) } else { (8, 0) };
+    if numbers(&version).is_none_or(|found| found < oldest) {
+        return Err(misconfigured(format!("MySQL 8.0 or MariaDB 10.6 or later is needed; the server is {version}")));
+    }
+    let (packet, flush) = limits;
+    if packet < PACKET {
+        return Err(misconfigured(format!("max_allowed_packet is {packet}; it must be {PACKET} or more")));
+    }
+    let mut is_galera = false;
+    connection
+        .query("SHOW VARIABLES LIKE 'wsrep_on'".into(), vec![], &mut |row| {
+            is_galera = row.text(1)? == "ON";
+            Ok(())
+        })
+        .await?;
+    if flush != 1 && !is_galera {
+        tracing::warn!(
+            "innodb_flush_log_at_trx_commit is not 1 on the database server: what is acknowledged can be lost when it crashes"
+        );
+    }
+    Ok(Server { is_mariadb, is_galera })
+}
+
+/// The first two numbers of a version. Some MariaDB servers say `5.5.5-` first, for old clients.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
+    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+impl Engine for MySql {
+    const DIALECT: &'static Dialect = &MYSQL;
+    const BEGIN_WRITE: &'static str = "START TRANSACTION";
+    const BEGIN_READ: &'static str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+        START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+    // Such names belong to the whole server, and are at most 64 characters long.
+    const LOCK_SETUP: &'static str = "SELECT GET_LOCK(CONCAT('mini-kms ', MD5(DATABASE())), 5)";
+    const UNLOCK_SETUP: &'static str = "SELECT RELEASE_LOCK(CONCAT('mini-kms ', MD5(DATABASE())))";
+
+    fn run<'a>(connection: &'a mut MySqlConnection, sql: &'static str) -> StoreFuture<'a, ()> {
+        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop).map_err(|e| store_error(&e)) })
+    }
+    fn execute(connection: &mut MySqlConnection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        Box::pin(execute(connection, sql, values))
+    }
+    fn query<'a>(
+        connection: &'a mut MySqlConnection,
+        sql: Sql,
+        values: Vec<Value>,
+        each: &'a mut EachRow<'_>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(query(connection, sql, values, each))
+    }
+    fn error(error: &sqlx::Error) -> Error {
+        store_error(error)
+    }
+}
+
+/// Text of any column: some are kept as bytes, see the dialect.
+fn text(row: &MySqlRow, column: usize) -> Result<Option<&str>> {
+    let bytes: Option<&[u8]> = sqlx::Row::try_get_unchecked(row, column).map_err(|e| corrupt(e.to_string()))?;
+    bytes
+        .map(|bytes| std::str::from_utf8(bytes).map_err(|_| corrupt(format!("column {column} is not UTF-8"))))
+        .transpose()
+}
+
+access!(MySql, MySqlConnection, MySqlArguments, MySqlRow, spell: std::convert::identity, null: None::<i64>, text: text);
+
+/// By error number (MySQL Server Error Message Reference; MariaDB Error Code Reference).
+fn store_error(error: &sqlx::Error) -> Error {
+    let sqlx::Error::Database(database) = error else { return other_error(error) };
+    let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
+    let code = match number {
+        // Lock wait timeout, which rolls back only the statement; deadlock, also Galera's answer to whoever comes second;
+        // record has changed since last read.
+        1205 | 1213 | 1020 => ErrorCode::StoreContended,
+        // A row, a table or an index that is there already.
+        1062 | 1022 | 1050 | 1061 => ErrorCode::Conflict,
+        1021 | 1026 | 1114 => ErrorCode::StoreFull,
+        // Missing rights; a server that only reads.
+        1142 | 1143 | 1227 | 1290 | 1792 | 1836 => ErrorCode::StoreReadOnly,
+        // Wrong user, password or database.
+        1044 | 1045 | 1049 | 1698 | 1153 => ErrorCode::InvalidConfiguration,
+        // Too many connections; shutting down; killed; a Galera node that is not ready; time limits; lost connections.
+        1040
+        | 1053
+        | 1077
+        | 1080
+        | 1152
+        | 1158..=1161
+        | 1184
+        | 1203
+        | 1226
+        | 1317
+        | 1047
+        | 1927
+        | 1969
+        | 2006
+        | 2013
+        | 3024
+        | 3169
+        | 4031 => ErrorCode::StoreUnavailable,
+        // No such table or column; damaged ones.
+        1146 | 1054 | 1034 | 1194 | 1195 | 1712 | 1815 => ErrorCode::StoreCorrupt,
+        _ => ErrorCode::Internal,
+    };
+    Error::new(code, format!("the database server: {} ({number})", database.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(numbers("8.0.36"), Some((8, 0)));
+        assert_eq!(numbers("10.11.19-MariaDB-0+deb12u1"), Some((10, 11)));
+        assert_eq!(numbers("5.5.5-10.6.1-MariaDB"), Some((10, 6)));
+        assert_eq!(numbers("5.7.44-log"), Some((5, 7)));
+        assert_eq!(numbers("what"), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! PostgreSQL 13 and later.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{
+    PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgRow, PgSslMode, PgTypeInfo, Postgres,
+};
+
+use super::access::access;
+use super::dialect::{Dialect, POSTGRES};
+use super::location::Url;
+use super::server::{Engine, ServerStore, misconfigured, other_error, share};
+use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// The oldest version, as `server_version_num` counts.
+const OLDEST: i64 = 130_000;
+/// On every connection. Nobody holds the head's lock for longer than seconds, not even a node that vanished; what the
+/// server's configuration says of durability is no excuse, but more than this is not asked for.
+const SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '15s'; \
+    SET idle_in_transaction_session_timeout = '5s'; SET default_transaction_isolation = 'read committed'; \
+    SET standard_conforming_strings = on; \
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// Opens a database.
+pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
+    // Its text may hold the password.
+    let mut options: PgConnectOptions =
+        url.secret().parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
+    if !url.has_ssl_mode() {
+        let is_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
+        options = options.ssl_mode(if is_socket { PgSslMode::Disable } else { PgSslMode::VerifyFull });
+    }
+    let options = options.application_name("mini-kms").statement_cache_capacity(256);
+    let store = ServerStore::<Postgres>::new(options, SETTINGS, false);
+    check(&mut store.connect().await?).await?;
+    Ok(share(store))
+}
+
+async fn check(connection: &mut dyn Connection) -> Result<()> {
+    let mut found = (0, String::new(), String::new());
+    let sql = "SELECT CAST(current_setting('server_version_num') AS BIGINT), current_setting('server_encoding'), \
+               current_setting('fsync')";
+    connection
+        .query(sql.into(), vec![], &mut |row| {
+            found = (row.int(0)?, row.text(1)?.to_owned(), row.text(2)?.to_owned());
+            Ok(())
+        })
+        .await?;
+    let (version, encoding, fsync) = found;
+    if version < OLDEST {
+        return Err(misconfigured(format!("PostgreSQL 13 or later is needed; the server is {}", version / 10_000)));
+    }
+    if encoding != "UTF8" {
+        return Err(misconfigured(format!("the database's encoding is {encoding}; it must be UTF8")));
+    }
+    if fsync == "off" {
+        tracing::warn!("fsync is off on the database server: what is acknowledged can be lost when it crashes");
+    }
+    Ok(())
+}
+
+impl Engine for Postgres {
+    const DIALECT: &'static Dialect = &POSTGRES;
+    const BEGIN_WRITE: &'static str = "BEGIN";
+    const BEGIN_READ: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    // "mini-kms", as a number. The lock belongs to the database, and ends with the session.
+    const LOCK_SETUP: &'static str = "SELECT CAST(1 AS BIGINT) FROM pg_advisory_lock(7883954206563397491)";
+    const UNLOCK_SETUP: &'static str = "SELECT pg_advisory_unlock(7883954206563397491)";
+
+    fn run<'a>(connection: &'a mut PgConnection, sql: &'static str) -> StoreFuture<'a, ()> {
+        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop).map_err(|e| store_error(&e)) })
+    }
+    fn execute(connection: &mut PgConnection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        Box::pin(execute(connection, sql, values))
+    }
+    fn query<'a>(
+        connection: &'a mut PgConnection,
+        sql: Sql,
+        values: Vec<Value>,
+        each: &'a mut EachRow<'_>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(query(connection, sql, values, each))
+    }
+    fn error(error: &sqlx::Error) -> Error {
+        store_error(error)
+    }
+}
+
+/// Absent, of whatever type the statement expects there.
+struct Untyped;
+
+impl sqlx::Type<Postgres> for Untyped {
+    fn type_info() -> PgTypeInfo {
+        // `unknown`: the server finds out.
+        PgTypeInfo::with_oid(Oid(705))
+    }
+}
+
+impl sqlx::Encode<'_, Postgres> for Untyped {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> std::result::Result<IsNull, BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+/// `?` as `$1`, `$2`, ... There are no question marks in our statements but for values.
+fn numbered(sql: Sql) -> Sql {
+    if !sql.contains('?') {
+        return sql;
+    }
+    let mut text = String::with_capacity(sql.len() * 2);
+    for (number, part) in sql.split('?').enumerate() {
+        if number > 0 {
+            // Writing to a string does not fail.
+            let _ = write!(text, "${number}");
+        }
+        text.push_str(part);
+    }
+    text.into()
+}
+
+access!(
+    Postgres, PgConnection, PgArguments, PgRow,
+    spell: numbered,
+    null: Untyped,
+    text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(|e| corrupt(e.to_string()))
+);
+
+/// By SQLSTATE (PostgreSQL documentation, appendix A).
+fn store_error(error: &sqlx::Error) -> Error {
+    let sqlx::Error::Database(database) = error else { return other_error(error) };
+    let state = database.code().unwrap_or_default();
+    let code = match &*state {
+        // Deadlock, serialization failure, lock not available.
+        "40P01" | "40001" | "55P03" => ErrorCode::StoreContended,
+        "23505" => ErrorCode::Conflict,
+        "53100" => ErrorCode::StoreFull,
+        "42501" => ErrorCode::StoreReadOnly,
+        // No such database, wrong password, no such role.
+        "3D000" | "28P01" | "28000" => ErrorCode::InvalidConfiguration,
+        // A character that the database's encoding does not have.
+        "22P05" | "22021" => ErrorCode::InvalidArgument,
+        // The server is a standby: after a failover it may be the primary again.
+        "25006" => ErrorCode::StoreUnavailable,
+        // No such table or column, or one that is there already.
+        "42P01" | "42703" | "42P07" => ErrorCode::StoreCorrupt,
+        // Cancelled by a time limit; ended while idle in a transaction.
+        "57014" | "25P03" | "25P02" => ErrorCode::StoreUnavailable,
+        _ => match state.get(..2).unwrap_or_default() {
+            // Connection exceptions, insufficient resources, operator intervention, system errors.
+            "08" | "53" | "57" | "58" => ErrorCode::StoreUnavailable,
+            "XX" => ErrorCode::StoreCorrupt,
+            _ => ErrorCode::Internal,
+        },
+    };
+    Error::new(code, format!("the database server: {} ({state})", database.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_numbered() {
+        assert_eq!(numbered("SELECT 1".into()), "SELECT 1");
+        assert_eq!(numbered("VALUES (?, ?), (?)".into()), "VALUES ($1, $2), ($3)");
+    }
+}

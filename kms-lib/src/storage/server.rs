@@ -1,0 +1,321 @@
+//! What is alike for database servers: connections that are bounded in time, and that are given up as soon as it is not
+//! known what state they are in.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::ops::DerefMut;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::{ConnectOptions, Database, Pool};
+use tokio::time::timeout;
+
+use super::dialect::Dialect;
+use super::{Connection, EachRow, Sql, Store, StoreFuture, Value};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// How long connecting may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How long a statement may take. Longer than the server's own bounds, which give clearer errors.
+const STATEMENT_WAIT: Duration = Duration::from_secs(20);
+/// How long the lock for making a store and bringing it up to date is waited for.
+const SETUP_WAIT: Duration = Duration::from_secs(120);
+/// Connections that read.
+const READERS: u32 = 4;
+/// A connection that reads is renewed after this time, so that a change of addresses or rights is noticed.
+const READER_LIFETIME: Duration = Duration::from_secs(600);
+
+/// An engine behind a server.
+pub(super) trait Engine: Database<Connection: Sync> {
+    /// How it speaks SQL.
+    const DIALECT: &'static Dialect;
+    /// Begins a transaction that writes.
+    const BEGIN_WRITE: &'static str;
+    /// Begins a transaction that sees one state.
+    const BEGIN_READ: &'static str;
+    /// Takes the lock for setting up, and answers one row whose only value is 1 if it has it.
+    const LOCK_SETUP: &'static str;
+    /// Gives it back.
+    const UNLOCK_SETUP: &'static str;
+
+    /// Executes statements that have no values.
+    fn run<'a>(connection: &'a mut Self::Connection, sql: &'static str) -> StoreFuture<'a, ()>;
+    /// Executes a statement.
+    fn execute(connection: &mut Self::Connection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
+    /// Calls `each` with every row of the answer.
+    fn query<'a>(
+        connection: &'a mut Self::Connection,
+        sql: Sql,
+        values: Vec<Value>,
+        each: &'a mut EachRow<'_>,
+    ) -> StoreFuture<'a, ()>;
+    /// The error as one of ours.
+    fn error(error: &sqlx::Error) -> Error;
+}
+
+type Options<E> = <<E as Database>::Connection as sqlx::Connection>::Options;
+
+/// A database on a server.
+pub(super) struct ServerStore<E: Engine> {
+    options: Options<E>,
+    /// Makes the settings of a new connection.
+    settings: &'static str,
+    readers: Pool<E>,
+    makes_way: bool,
+}
+
+impl<E: Engine> ServerStore<E> {
+    /// A store that connects with these options, and then executes `settings` on every connection.
+    pub(super) fn new(options: Options<E>, settings: &'static str, makes_way: bool) -> Self {
+        let options = options.disable_statement_logging();
+        let readers = PoolOptions::<E>::new()
+            .max_connections(READERS)
+            .min_connections(0)
+            .acquire_timeout(CONNECT_WAIT)
+            .max_lifetime(READER_LIFETIME)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    E::run(connection, settings).await.map_err(|e| sqlx::Error::Configuration(Box::new(e)))
+                })
+            })
+            .connect_lazy_with(options.clone());
+        Self { options, settings, readers, makes_way }
+    }
+
+    /// A new connection, with its settings made.
+    pub(super) async fn connect(&self) -> Result<Held<E, Owned<E>>> {
+        let connecting = timeout(CONNECT_WAIT, self.options.connect()).await;
+        let connection = match connecting {
+            Ok(connected) => connected.map_err(|e| E::error(&e))?,
+            Err(_) => return Err(unavailable("the database server does not answer")),
+        };
+        let mut held = Held::new(Owned(Box::new(connection)));
+        held.run(self.settings).await?;
+        Ok(held)
+    }
+}
+
+impl<E: Engine> Store for ServerStore<E> {
+    fn dialect(&self) -> &'static Dialect {
+        E::DIALECT
+    }
+    fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(async { Ok(Box::new(self.connect().await?) as Box<dyn Connection>) })
+    }
+    fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(async {
+            let connection = self.readers.acquire().await.map_err(|e| match e {
+                sqlx::Error::PoolTimedOut => unavailable("the database server does not answer"),
+                sqlx::Error::Configuration(inner) => match inner.downcast::<Error>() {
+                    Ok(error) => *error,
+                    Err(inner) => E::error(&sqlx::Error::Configuration(inner)),
+                },
+                e => E::error(&e),
+            })?;
+            Ok(Box::new(Held::<E, _>::new(connection)) as Box<dyn Connection>)
+        })
+    }
+    fn claim(&self, exclusive: bool) -> Result<()> {
+        if exclusive {
+            return Err(Error::new(
+                ErrorCode::InvalidConfiguration,
+                "audit.ack = \"queued\" needs the store alone: a SQLite file, not a database server",
+            ));
+        }
+        Ok(())
+    }
+    fn copy_to<'a>(&'a self, _: &'a Path) -> StoreFuture<'a, ()> {
+        Box::pin(async { Err(Error::invalid("a database server is backed up with its own tools")) })
+    }
+    fn makes_way(&self) -> bool {
+        self.makes_way
+    }
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.readers.close().await;
+            Ok(())
+        })
+    }
+}
+
+/// What a connection is held by: itself, or its place in the pool.
+pub(super) trait Holder<E: Engine>: DerefMut<Target = E::Connection> + Send + Sync + 'static {
+    /// Makes sure that nobody uses it again.
+    fn give_up(&mut self);
+}
+
+/// A connection of its own.
+pub(super) struct Owned<E: Engine>(Box<E::Connection>);
+
+impl<E: Engine> std::ops::Deref for Owned<E> {
+    type Target = E::Connection;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+impl<E: Engine> DerefMut for Owned<E> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+impl<E: Engine> Holder<E> for Owned<E> {
+    fn give_up(&mut self) {}
+}
+impl<E: Engine> Holder<E> for PoolConnection<E> {
+    fn give_up(&mut self) {
+        self.close_on_drop();
+    }
+}
+
+/// A connection, and whether it may still be used.
+pub(super) struct Held<E: Engine, H: Holder<E>> {
+    holder: H,
+    /// Set while something is under way: whoever gives up waiting leaves a connection of unknown state behind.
+    busy: bool,
+    in_transaction: bool,
+    engine: PhantomData<fn() -> E>,
+}
+
+impl<E: Engine, H: Holder<E>> Held<E, H> {
+    fn new(holder: H) -> Self {
+        Self { holder, busy: false, in_transaction: false, engine: PhantomData }
+    }
+
+    /// Does something on the connection, for a bounded time.
+    async fn bounded<'a, T, F>(&'a mut self, work: impl FnOnce(&'a mut E::Connection) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + 'a,
+        E: 'a,
+    {
+        if self.busy {
+            return Err(unavailable("the connection to the database server was lost"));
+        }
+        self.busy = true;
+        let busy = &mut self.busy;
+        let done = timeout(STATEMENT_WAIT, work(&mut self.holder)).await;
+        match done {
+            // An error of the connection itself leaves it as it is: unusable.
+            Ok(Err(error)) if error.code() == ErrorCode::StoreUnavailable => Err(error),
+            Ok(done) => {
+                *busy = false;
+                done
+            }
+            Err(_) => Err(unavailable("the database server does not answer")),
+        }
+    }
+
+    pub(super) async fn run(&mut self, sql: &'static str) -> Result<()> {
+        self.bounded(|connection| E::run(connection, sql)).await
+    }
+}
+
+impl<E: Engine, H: Holder<E>> Connection for Held<E, H> {
+    fn dialect(&self) -> &'static Dialect {
+        E::DIALECT
+    }
+    fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            let deadline = tokio::time::Instant::now() + SETUP_WAIT;
+            loop {
+                let mut taken = false;
+                let asked = self
+                    .query(E::LOCK_SETUP.into(), vec![], &mut |row| {
+                        taken = row.int_opt(0)? == Some(1);
+                        Ok(())
+                    })
+                    .await;
+                match asked {
+                    Ok(()) if taken => return Ok(()),
+                    Ok(()) => {}
+                    Err(error) if error.code() == ErrorCode::StoreContended => {}
+                    Err(error) => return Err(error),
+                }
+                if tokio::time::Instant::now() > deadline {
+                    return Err(unavailable("another node has been bringing the store up to date for too long"));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    }
+    fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { self.query(E::UNLOCK_SETUP.into(), vec![], &mut |_| Ok(())).await })
+    }
+    fn begin_write(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.in_transaction = true;
+            self.run(E::BEGIN_WRITE).await
+        })
+    }
+    fn begin_read(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.in_transaction = true;
+            self.run(E::BEGIN_READ).await
+        })
+    }
+    fn commit(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.run("COMMIT").await?;
+            self.in_transaction = false;
+            Ok(())
+        })
+    }
+    fn rollback(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.run("ROLLBACK").await?;
+            self.in_transaction = false;
+            Ok(())
+        })
+    }
+    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        Box::pin(self.bounded(|connection| E::execute(connection, sql, values)))
+    }
+    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        Box::pin(self.bounded(|connection| E::query(connection, sql, values, each)))
+    }
+    fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
+        // Dropping it does that: the server rolls back what was begun, and a pooled one goes back.
+        Box::pin(async move {
+            drop(self);
+            Ok(())
+        })
+    }
+}
+
+impl<E: Engine, H: Holder<E>> Drop for Held<E, H> {
+    fn drop(&mut self) {
+        if self.busy || self.in_transaction {
+            self.holder.give_up();
+        }
+    }
+}
+
+/// Shares a store.
+pub(super) fn share<E: Engine>(store: ServerStore<E>) -> Arc<dyn Store> {
+    Arc::new(store)
+}
+
+pub(super) fn unavailable(what: &str) -> Error {
+    Error::new(ErrorCode::StoreUnavailable, what)
+}
+
+pub(super) fn misconfigured(what: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidConfiguration, what)
+}
+
+/// Errors that are not the database's answer to a statement.
+pub(super) fn other_error(error: &sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::PoolClosed => Error::new(ErrorCode::Closed, "the service is closed"),
+        sqlx::Error::Tls(e) => misconfigured(format!(
+            "no TLS with the database server: {e}. Its certificate is checked unless the URL says otherwise: ssl-ca=FILE names \
+             the authority that signed it, ssl-mode=disable does without TLS"
+        )),
+        sqlx::Error::Configuration(e) => misconfigured(format!("the database cannot be used as configured: {e}")),
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => {
+            Error::new(ErrorCode::StoreUnavailable, format!("the database server cannot be used: {error}"))
+        }
+        _ => Error::new(ErrorCode::Internal, format!("the database server answered unexpectedly: {error}")),
+    }
+}

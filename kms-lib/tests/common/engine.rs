@@ -1,0 +1,84 @@
+//! The engine that the suites run on: `KMS_TEST_ENGINE` is `sqlite` (also without it), `mysql` or `postgres`. Servers are
+//! those of `KMS_TEST_MYSQL_URL` and `KMS_TEST_POSTGRES_URL` (with the right to create databases), else private ones.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use kms_test_support::{MariaDb, Postgres, Server};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection, SqliteConnection};
+
+/// The name of the engine.
+pub fn name() -> String {
+    std::env::var("KMS_TEST_ENGINE").unwrap_or_else(|_| "sqlite".into())
+}
+
+/// The URL of a new, empty store.
+pub fn new_store(file: &Path) -> String {
+    match name().as_str() {
+        "sqlite" => format!("sqlite:{}", file.display()),
+        "mysql" => server_store("KMS_TEST_MYSQL_URL", || MariaDb::try_new(&[]).map(|server| Box::new(server) as _)),
+        "postgres" => {
+            server_store("KMS_TEST_POSTGRES_URL", || Postgres::try_new(&[]).map(|server| Box::new(server) as _))
+        }
+        other => panic!("KMS_TEST_ENGINE={other}"),
+    }
+}
+
+fn server_store(variable: &str, start: impl FnOnce() -> Option<Box<dyn Server>>) -> String {
+    static PRIVATE: OnceLock<Mutex<Box<dyn Server>>> = OnceLock::new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let Ok(url) = std::env::var(variable) else {
+        let server = PRIVATE.get_or_init(|| Mutex::new(start().expect("the server's packages are not installed")));
+        return server.lock().unwrap().create_database();
+    };
+    let name = format!("kms_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let created = format!("CREATE DATABASE {name}");
+    // Not on the runtime of the test, which may have only this thread.
+    std::thread::scope(|scope| {
+        let creating = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(execute(&url, &created));
+        });
+        creating.join().unwrap();
+    });
+    let (place, query) = url.split_once('?').unwrap_or((&url, ""));
+    let (server, _) = place.rsplit_once('/').unwrap();
+    format!("{server}/{name}?{query}")
+}
+
+/// Executes statements, in a spelling that all engines take.
+pub async fn execute(url: &str, sql: &str) {
+    let sql = || AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite:") {
+        let mut raw = SqliteConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(sql()).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    } else if url.starts_with("postgres:") {
+        let mut raw = PgConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(sql()).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    } else {
+        let mut raw = mysql(url).await;
+        sqlx::raw_sql(sql()).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    }
+}
+
+/// The only number that a query answers with.
+pub async fn number(url: &str, sql: &str) -> i64 {
+    let sql = || AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite:") {
+        sqlx::query_scalar(sql()).fetch_one(&mut SqliteConnection::connect(url).await.unwrap()).await.unwrap()
+    } else if url.starts_with("postgres:") {
+        sqlx::query_scalar(sql()).fetch_one(&mut PgConnection::connect(url).await.unwrap()).await.unwrap()
+    } else {
+        sqlx::query_scalar(sql()).fetch_one(&mut mysql(url).await).await.unwrap()
+    }
+}
+
+async fn mysql(url: &str) -> MySqlConnection {
+    let mut raw = MySqlConnection::connect(url).await.unwrap();
+    sqlx::raw_sql("SET SESSION sql_mode = 'ANSI_QUOTES'").execute(&mut raw).await.unwrap();
+    raw
+}

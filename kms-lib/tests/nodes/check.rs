@@ -1,0 +1,69 @@
+//! What must hold of a log that several nodes wrote.
+
+use std::collections::HashSet;
+
+use kms_lib::types::audit::{Action, AuditRow, Status, hex};
+use kms_lib::{Kms, Session};
+
+use crate::common::{admin, whole_log};
+use crate::node::Acknowledged;
+
+/// The log verifies, is one, and holds what was acknowledged.
+pub async fn check(kms: &Kms, acknowledged: &[Acknowledged]) -> Vec<AuditRow> {
+    let session = admin(kms);
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.ok, "{:?}", report.faults);
+    let rows = whole_log(&session).await;
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!(row.seq, i as u64 + 1, "the log has a gap");
+    }
+    let mut seen = HashSet::new();
+    for node in acknowledged {
+        for (seq, hash) in &node.receipts {
+            assert!(seen.insert(*seq), "record {seq} was acknowledged twice");
+            let row = &rows[usize::try_from(*seq).unwrap() - 1];
+            assert_eq!(&hex(&row.hash), hash, "{}: an acknowledged operation is not in the log", node.name);
+            assert_eq!(row.status, Status::Success.as_str());
+        }
+    }
+    check_revocations(&rows);
+    check_rotations(&session, &rows).await;
+    check_deletions(&rows);
+    rows
+}
+
+fn successes(rows: &[AuditRow]) -> impl Iterator<Item = &AuditRow> {
+    rows.iter().filter(|row| row.status == Status::Success.as_str())
+}
+
+/// From the log alone: no use of a version stands behind its revocation.
+fn check_revocations(rows: &[AuditRow]) {
+    let mut revoked = HashSet::new();
+    for row in successes(rows) {
+        let used = (row.key_id, row.key_version);
+        if row.action == Action::KeyRevoke.as_str() {
+            revoked.insert(used);
+        } else if row.action == Action::Encrypt.as_str() || row.action == Action::Decrypt.as_str() {
+            assert!(!revoked.contains(&used), "record {} uses a revoked version", row.seq);
+        }
+    }
+}
+
+/// Versions of the shared key are numbered without a gap, each made once.
+async fn check_rotations(session: &Session, rows: &[AuditRow]) {
+    let key = session.get_key("shared").await.unwrap();
+    let made: Vec<u32> = successes(rows)
+        .filter(|row| row.action == Action::KeyRotate.as_str() && row.key_id == Some(key.id))
+        .map(|row| row.key_version.unwrap())
+        .collect();
+    let expected: Vec<u32> = (2..=key.current_version).collect();
+    assert_eq!(made, expected);
+}
+
+/// What was due was destroyed once, whichever scheduler did it.
+fn check_deletions(rows: &[AuditRow]) {
+    let mut destroyed = HashSet::new();
+    for row in successes(rows).filter(|row| row.action == Action::KeyDestroy.as_str()) {
+        assert!(destroyed.insert(row.key_id), "a key was destroyed twice");
+    }
+}

@@ -1,0 +1,308 @@
+//! Several nodes on one database, on each engine that has a server: the log stays one and holds what was acknowledged,
+//! revocations hold on every node, whatever is killed or cut.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod check;
+mod node;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use check::check;
+use common::{admin, check_usable};
+use kms_lib::{Actor, Context, CreateKey, ErrorCode, Kms, Role};
+use kms_test_support::{Galera, MariaDb, Mode, Postgres, Proxy, Server};
+use node::{Acknowledged, Node, config};
+
+fn is_full() -> bool {
+    std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full")
+}
+
+/// A private server of this engine; `None`, and said so, if it is not installed.
+fn server(engine: &str) -> Option<Box<dyn Server>> {
+    let server: Option<Box<dyn Server>> = match engine {
+        "mysql" => MariaDb::try_new(&[]).map(|server| Box::new(server) as _),
+        _ => Postgres::try_new(&[]).map(|server| Box::new(server) as _),
+    };
+    if server.is_none() {
+        eprintln!("SKIPPED: {engine} is not installed, so several nodes on it are not tested");
+    }
+    server
+}
+
+/// Makes a test for each engine out of a function that takes its server.
+macro_rules! on_servers {
+    ($($name:ident),+ $(,)?) => {
+        mod mysql { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { if let Some(server) = super::server("mysql") { super::$name(server).await; } })+ }
+        mod postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { if let Some(server) = super::server("postgres") { super::$name(server).await; } })+ }
+    };
+}
+
+on_servers!(
+    three_nodes_write_one_log,
+    nodes_start_at_once_on_an_empty_database,
+    a_revocation_holds_on_every_node,
+    a_due_key_is_rotated_once,
+    the_database_is_killed_and_restarted,
+    connections_are_cut_while_committing,
+    a_frozen_node_does_not_hold_the_others,
+);
+
+/// Not a test of its own: what a node's process does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_process() {
+    node::process().await;
+}
+
+async fn wait_for_progress(nodes: &[Node], operations: usize) {
+    let begun = Instant::now();
+    let before: Vec<usize> = nodes.iter().map(Node::progress).collect();
+    while nodes.iter().zip(&before).any(|(node, before)| node.progress() < before + operations) {
+        assert!(begun.elapsed() < Duration::from_secs(90), "a node does not get on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn three_nodes_write_one_log(server: Box<dyn Server>) {
+    let url = server.create_database();
+    let kms = Kms::open(config(&url)).await.unwrap();
+    admin(&kms).create_key(CreateKey::aes("shared")).await.unwrap();
+    let mut nodes: Vec<Node> = (0..3).map(|i| Node::start(&format!("node-{i}"), &url)).collect();
+    let mut acknowledged = Vec::new();
+    for kill in 0..if is_full() { 30 } else { 3 } {
+        // Every node gets on, also while one that was killed starts again.
+        wait_for_progress(&nodes, 50).await;
+        tokio::time::sleep(Duration::from_millis(u64::from(rand::random::<u8>()))).await;
+        let mut killed = std::mem::replace(&mut nodes[kill % 3], Node::start(&format!("node-{}", kill % 3), &url));
+        killed.kill();
+        acknowledged.push(killed.acknowledged());
+    }
+    wait_for_progress(&nodes, 50).await;
+    acknowledged.extend(nodes.into_iter().map(Node::finish));
+    check(&kms, &acknowledged).await;
+    kms.close().await.unwrap();
+}
+
+async fn nodes_start_at_once_on_an_empty_database(server: Box<dyn Server>) {
+    for _ in 0..3 {
+        let url = server.create_database();
+        let opening: Vec<_> = (0..6).map(|_| tokio::spawn(Kms::open(config(&url)))).collect();
+        let mut nodes = Vec::new();
+        for opened in opening {
+            nodes.push(opened.await.unwrap().unwrap());
+        }
+        admin(&nodes[0]).create_key(CreateKey::aes("shared")).await.unwrap();
+        // Made on one, usable on the others at once.
+        for node in &nodes {
+            admin(node).encrypt("shared", b"x", &Context::new()).await.unwrap();
+        }
+        check(&nodes[5], &[]).await;
+        for node in nodes {
+            node.close().await.unwrap();
+        }
+    }
+}
+
+/// Measured from outside: who has seen `revoke` return on one node gets no success from another one afterwards.
+async fn a_revocation_holds_on_every_node(server: Box<dyn Server>) {
+    let url = server.create_database();
+    let (one, two) = (Kms::open(config(&url)).await.unwrap(), Kms::open(config(&url)).await.unwrap());
+    revocations(&one, &two, if is_full() { 1_000 } else { 40 }).await;
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+}
+
+async fn revocations(one: &Kms, two: &Kms, trials: u32) {
+    let (here, there) = (admin(one), two.session(Actor::new("bob", Role::Admin).unwrap()));
+    here.create_key(CreateKey::aes("shared")).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let noise: Vec<_> = [here.clone(), there.clone()]
+        .into_iter()
+        .map(|session| {
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let _ = session.encrypt("shared", b"noise", &Context::new()).await;
+                }
+            })
+        })
+        .collect();
+    for trial in 0..trials {
+        let sealed = there.encrypt("shared", b"x", &Context::new()).await.unwrap();
+        here.revoke_version("shared", sealed.version).await.unwrap();
+        let error = there.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::VersionRevoked, "trial {trial}");
+        let error = there.encrypt("shared", b"x", &Context::new()).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::VersionRevoked, "trial {trial}");
+        there.rotate_key("shared", None).await.unwrap();
+        here.encrypt("shared", b"x", &Context::new()).await.unwrap();
+    }
+    stop.store(true, Ordering::SeqCst);
+    for task in noise {
+        task.await.unwrap();
+    }
+    check(two, &[]).await;
+}
+
+async fn a_due_key_is_rotated_once(server: Box<dyn Server>) {
+    let url = server.create_database();
+    let ahead = kms_lib::Clock::new(|| kms_lib::Timestamp::now().plus_days(40)).apart();
+    let setup = Kms::open(config(&url)).await.unwrap();
+    for i in 0..10 {
+        admin(&setup).create_key(CreateKey::aes(format!("due-{i}")).rotation_period_days(30)).await.unwrap();
+    }
+    admin(&setup).create_key(CreateKey::aes("shared")).await.unwrap();
+    setup.close().await.unwrap();
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(Kms::open(config(&url).clock(ahead.clone())).await.unwrap());
+    }
+    let running: Vec<_> =
+        nodes.iter().cloned().map(|node| tokio::spawn(async move { node.run_scheduler().await.unwrap() })).collect();
+    let mut rotated = 0;
+    for report in running {
+        let report = report.await.unwrap();
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        rotated += report.rotated.len();
+    }
+    assert_eq!(rotated, 10);
+    for i in 0..10 {
+        assert_eq!(admin(&nodes[0]).get_key(format!("due-{i}").as_str()).await.unwrap().current_version, 2);
+    }
+    check(&nodes[1], &[]).await;
+}
+
+/// While it is gone requests fail with a code that says so; then the nodes go on by themselves.
+async fn the_database_is_killed_and_restarted(mut server: Box<dyn Server>) {
+    let url = server.create_database();
+    let kms = Kms::open(config(&url)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("shared")).await.unwrap();
+    let nodes: Vec<Node> = (0..2).map(|i| Node::start(&format!("node-{i}"), &url)).collect();
+    for _ in 0..if is_full() { 10 } else { 2 } {
+        wait_for_progress(&nodes, 50).await;
+        server.kill();
+        let error = session.encrypt("shared", b"x", &Context::new()).await.unwrap_err();
+        assert!(matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown), "{error}");
+        let error = session.get_key("no such key").await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::StoreUnavailable, "{error}");
+        server.start();
+    }
+    wait_for_progress(&nodes, 50).await;
+    let acknowledged: Vec<Acknowledged> = nodes.into_iter().map(Node::finish).collect();
+    assert!(acknowledged.iter().all(|node| node.errors > 0));
+    check(&kms, &acknowledged).await;
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+async fn connections_are_cut_while_committing(server: Box<dyn Server>) {
+    let url = server.create_database();
+    let proxy = Proxy::new(server.port());
+    let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
+    let direct = Kms::open(config(&url)).await.unwrap();
+    admin(&direct).create_key(CreateKey::aes("shared")).await.unwrap();
+    let kms = Kms::open(config(&through)).await.unwrap();
+    let session = admin(&kms);
+    let mut receipts = std::collections::HashMap::new();
+    let mut expected = 0;
+    for round in 0..if is_full() { 200 } else { 12 } {
+        // Committed, and the answer lost: it is found in the log. Not committed: the caller is told so.
+        let (mode, committed) =
+            if round % 2 == 0 { (Mode::CutAfterCommit, true) } else { (Mode::CutBeforeCommit, false) };
+        proxy.set(mode);
+        match session.encrypt("shared", b"x", &Context::new()).await {
+            Ok(sealed) => {
+                assert!(committed);
+                receipts.insert(sealed.receipt.seq, kms_lib::types::audit::hex(&sealed.receipt.hash));
+            }
+            Err(error) => {
+                assert!(!committed && error.code() == ErrorCode::StoreUnavailable, "round {round}: {error}");
+                assert!(error.is_retryable());
+            }
+        }
+        expected += usize::from(committed);
+        session.encrypt("shared", b"x", &Context::new()).await.unwrap();
+        expected += 1;
+    }
+    let rows = check(&direct, &[Acknowledged { name: "proxied".into(), receipts, errors: 0 }]).await;
+    assert_eq!(rows.iter().filter(|row| row.action == "ENCRYPT").count(), expected);
+    kms.close().await.unwrap();
+    direct.close().await.unwrap();
+}
+
+/// A node that vanishes while it holds the head's lock: the server takes it away, and the others go on.
+async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
+    let url = server.create_database();
+    let proxy = Proxy::new(server.port());
+    let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
+    let kms = Kms::open(config(&url)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("shared")).await.unwrap();
+    let frozen = Kms::open(config(&through)).await.unwrap();
+    for _ in 0..if is_full() { 5 } else { 1 } {
+        let busy = admin(&frozen);
+        let working: Vec<_> = (0..8)
+            .map(|_| {
+                let busy = busy.clone();
+                tokio::spawn(async move { while busy.encrypt("shared", b"x", &Context::new()).await.is_ok() {} })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        proxy.set(Mode::Freeze);
+        // Some seconds, and then it works; retrying may be needed, as the error says.
+        let begun = Instant::now();
+        loop {
+            match session.encrypt("shared", b"x", &Context::new()).await {
+                Ok(_) => break,
+                Err(error) => assert!(error.is_retryable() && begun.elapsed() < Duration::from_secs(40), "{error}"),
+            }
+        }
+        proxy.set(Mode::Pass);
+        for task in working {
+            task.await.unwrap();
+        }
+    }
+    check_usable(&kms).await;
+    check_usable(&frozen).await;
+    check(&kms, &[]).await;
+}
+
+/// Three nodes of the service, each on its own node of the database cluster, one of which is killed and rejoins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn galera() {
+    let Some(mut cluster) = Galera::try_new(3) else {
+        eprintln!("SKIPPED: galera-4 is not installed, so a Galera cluster is not tested");
+        return;
+    };
+    let urls = cluster.create_database();
+    let opening: Vec<_> = urls.iter().map(|url| tokio::spawn(Kms::open(config(url)))).collect();
+    let mut services = Vec::new();
+    for opened in opening {
+        services.push(opened.await.unwrap().unwrap());
+    }
+    revocations(&services[0], &services[1], if is_full() { 300 } else { 15 }).await;
+    let nodes: Vec<Node> = urls.iter().enumerate().map(|(i, url)| Node::start(&format!("node-{i}"), url)).collect();
+    for _ in 0..if is_full() { 3 } else { 1 } {
+        wait_for_progress(&nodes, 20).await;
+        cluster.kill(2);
+        // The others go on once the cluster has noticed.
+        wait_for_progress(&nodes[..2], 50).await;
+        cluster.rejoin(2);
+    }
+    wait_for_progress(&nodes, 20).await;
+    let acknowledged: Vec<Acknowledged> = nodes.into_iter().map(Node::finish).collect();
+    check(&services[2], &acknowledged).await;
+    check(&services[0], &acknowledged).await;
+    for service in services {
+        check_usable(&service).await;
+        service.close().await.unwrap();
+    }
+}

@@ -1,0 +1,33 @@
+//! Private database servers for tests: in temporary folders, on free ports of the loopback interface, under their own
+//! user where the tests run as root. They can be killed and started again, and are gone when dropped.
+
+mod galera;
+mod mariadb;
+mod postgres;
+mod process;
+mod proxy;
+
+pub use galera::Galera;
+pub use mariadb::MariaDb;
+pub use postgres::Postgres;
+pub use process::free_port;
+pub use proxy::{Mode, Proxy};
+
+/// A database server that a test may treat badly.
+pub trait Server: Send + Sync {
+    /// The URL of a new, empty database on it.
+    fn create_database(&self) -> String;
+    /// Its port.
+    fn port(&self) -> u16;
+    /// Kills it at once, as a crash of the machine would (but for what the operating system keeps).
+    fn kill(&mut self);
+    /// Starts it again, and waits until it answers.
+    fn start(&mut self);
+}
+
+/// The name of a database that nobody has.
+fn database_name() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("kms_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

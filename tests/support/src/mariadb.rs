@@ -1,0 +1,134 @@
+//! A private MariaDB server.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::process::{Running, command, find, folder, free_port, run, succeeds};
+use crate::{Server, database_name};
+
+const USER: &str = "mysql";
+const FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/bin", "/usr/local/bin"];
+
+/// A MariaDB server of the distribution's.
+pub struct MariaDb {
+    folder: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+    running: Option<Running>,
+}
+
+impl MariaDb {
+    /// Starts one, if MariaDB is installed. `arguments` are more for the server.
+    pub fn try_new(arguments: &[&str]) -> Option<Self> {
+        let mut server = Self::prepare(arguments)?;
+        server.start();
+        Some(server)
+    }
+
+    /// Makes its data, and does not start it.
+    pub(crate) fn prepare(arguments: &[&str]) -> Option<Self> {
+        let install = find("mariadb-install-db", &FOLDERS)?;
+        program()?;
+        let folder = folder(USER);
+        let mut make = command(&install, USER);
+        make.arg("--no-defaults").arg(format!("--datadir={}", folder.path().join("data").display()));
+        make.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+        run(make);
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Some(Self { folder, port: free_port(), arguments, running: None })
+    }
+
+    /// The folder with all that is of this server.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// More arguments for the next start.
+    pub(crate) fn set_arguments(&mut self, arguments: Vec<String>) {
+        self.arguments = arguments;
+    }
+
+    /// Executes statements as its administrator; answers what they print, without the names of columns.
+    pub fn sql(&self, statements: &str) -> String {
+        let output = self.client(statements).output().expect("the mariadb client");
+        assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub(crate) fn client(&self, statements: &str) -> Command {
+        let mut client = Command::new(find("mariadb", &FOLDERS).expect("the mariadb client"));
+        client.args(["--no-defaults", "-uroot", "-NB", "--connect-timeout=5"]);
+        client.arg(format!("--socket={}", self.socket().display()));
+        client.args(["-e", statements]);
+        client
+    }
+
+    /// Starts its process and does not wait for it.
+    pub(crate) fn launch(&mut self) {
+        let mut server = command(&program().expect("mariadbd"), USER);
+        let folder = self.folder.path();
+        server.arg("--no-defaults");
+        server.arg(format!("--datadir={}", folder.join("data").display()));
+        server.arg(format!("--tmpdir={}", folder.display()));
+        server.arg(format!("--socket={}", self.socket().display()));
+        server.arg(format!("--pid-file={}", folder.join("pid").display()));
+        server.arg(format!("--port={}", self.port));
+        server.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-buffer-pool-size=64M"]);
+        server.args(["--max-connections=300", "--innodb-flush-log-at-trx-commit=1"]);
+        server.args(&self.arguments);
+        self.running = Some(Running::start(server, &self.log()));
+    }
+
+    /// Waits until this statement prints this.
+    pub(crate) fn wait_for(&mut self, statement: &str, expected: &str) {
+        let mut running = self.running.take().expect("a server that was started");
+        running.wait(&self.log(), || {
+            let output = self.client(statement).output();
+            output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().contains(expected))
+        });
+        self.running = Some(running);
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        succeeds(self.client("SELECT 1"))
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    find("mariadbd", &FOLDERS)
+}
+
+impl Server for MariaDb {
+    fn create_database(&self) -> String {
+        let name = database_name();
+        // In a character set that cannot hold our text: the tables must not depend on it.
+        self.sql(&format!(
+            "CREATE DATABASE {name} CHARACTER SET latin1; \
+             CREATE USER IF NOT EXISTS kms@'127.0.0.1' IDENTIFIED BY 'kms-test'; \
+             GRANT ALL ON {name}.* TO kms@'127.0.0.1'"
+        ));
+        format!("mysql://kms:kms-test@127.0.0.1:{}/{name}?ssl-mode=disabled", self.port)
+    }
+    fn port(&self) -> u16 {
+        self.port
+    }
+    fn kill(&mut self) {
+        self.running = None;
+    }
+    fn start(&mut self) {
+        self.launch();
+        let mut running = self.running.take().expect("a server that was started");
+        running.wait(&self.log(), || self.is_up());
+        self.running = Some(running);
+    }
+}

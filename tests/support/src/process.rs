@@ -1,0 +1,128 @@
+//! Starting, watching and ending a server's process.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a server may take until it answers.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A folder of this user's own.
+pub(crate) fn folder(user: &str) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("kms-server-").tempdir().expect("a temporary folder");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).expect("its mode");
+    if let Some((uid, gid)) = account(user) {
+        chown(folder.path(), Some(uid), Some(gid)).expect("its owner");
+    }
+    folder
+}
+
+/// The ids of the user that a server is to run as: only root needs another, since servers refuse to run as root.
+fn account(user: &str) -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let line = accounts.lines().find(|line| line.split(':').next() == Some(user))?;
+    let mut fields = line.split(':').skip(2).map(|field| field.parse().ok());
+    Some((fields.next()??, fields.next()??))
+}
+
+/// A command that runs as this user, and that ends with the process that started it.
+pub(crate) fn command(program: &Path, user: &str) -> Command {
+    let mut command = match account(user) {
+        // Told by number: a name would be looked up by a service that need not be there.
+        Some((uid, gid)) => {
+            let mut command = Command::new("setpriv");
+            command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
+            command.args(["--clear-groups", "--pdeathsig=KILL", "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.stdin(Stdio::null()).current_dir("/");
+    command
+}
+
+/// The first of these that is there.
+pub(crate) fn find(name: &str, folders: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).collect::<Vec<_>>();
+    folders.iter().map(PathBuf::from).chain(on_path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Runs a command to its end; what it printed is shown if it fails.
+pub(crate) fn run(mut command: Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&text));
+}
+
+/// Whether a command succeeds.
+pub(crate) fn succeeds(mut command: Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Spawns from a thread that lives as long as this process: the kernel ends such a child with the thread it came from.
+fn spawn(command: Command) -> Child {
+    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (orders, inbox) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                let _ = reply.send(command.spawn());
+            }
+        });
+        Mutex::new(orders)
+    });
+    let (reply, answer) = mpsc::channel();
+    let name = format!("{command:?}");
+    spawner.lock().expect("the spawning thread").send((command, reply)).expect("the spawning thread");
+    answer.recv().expect("the spawning thread").unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// A running server.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts it; what it prints goes to a file.
+    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).expect("a log file");
+        command.stdout(log.try_clone().expect("a log file")).stderr(log);
+        Self(spawn(command))
+    }
+
+    /// Waits until `is_ready`.
+    pub(crate) fn wait(&mut self, log: &Path, is_ready: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_ready() {
+            let ended = self.0.try_wait().expect("the server's state");
+            assert!(
+                ended.is_none() && begun.elapsed() < PATIENCE,
+                "the server does not answer ({ended:?}); it says:\n{}",
+                std::fs::read_to_string(log).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

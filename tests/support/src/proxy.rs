@@ -1,0 +1,111 @@
+//! A proxy between a client and a server that can drop connections at a bad moment.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread;
+
+/// What happens to the answers of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// They pass.
+    Pass = 0,
+    /// A request with the word `COMMIT` in it is passed on, and the connection is cut before the answer.
+    CutAfterCommit = 1,
+    /// Such a request is not passed on: the connection is cut before.
+    CutBeforeCommit = 2,
+    /// Nothing passes any more, and nothing is closed: as if the other side had vanished.
+    Freeze = 3,
+}
+
+/// The proxy.
+pub struct Proxy {
+    port: u16,
+    mode: Arc<AtomicU8>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    /// In front of the server at this port.
+    pub fn new(server: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let (mode, closed) = (Arc::<AtomicU8>::default(), Arc::<AtomicBool>::default());
+        let (shared, ended) = (Arc::clone(&mode), Arc::clone(&closed));
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(client) = client else { continue };
+                let Ok(upstream) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) else { continue };
+                join(client, upstream, &shared);
+            }
+        });
+        Self { port, mode, closed }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Says what happens from now on. The two that cut do so once, and then let everything pass.
+    pub fn set(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+        // Wakes the thread that listens.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+fn join(client: TcpStream, server: TcpStream, mode: &Arc<AtomicU8>) {
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let pairs = [(&client, &server, true), (&server, &client, false)];
+    for (from, to, is_request) in pairs {
+        let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
+        let mode = Arc::clone(mode);
+        thread::spawn(move || forward(from, to, &mode, is_request));
+    }
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, is_request: bool) {
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let length = match from.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(length) => length,
+        };
+        if mode.load(Ordering::SeqCst) == Mode::Freeze as u8 {
+            // Kept open, and silent.
+            thread::sleep(std::time::Duration::from_secs(60));
+            break;
+        }
+        let commits = is_request && buffer[..length].windows(6).any(|window| window == b"COMMIT");
+        let taken =
+            |cut: Mode| commits && mode.compare_exchange(cut as u8, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if taken(Mode::CutBeforeCommit) {
+            break;
+        }
+        let cuts = taken(Mode::CutAfterCommit);
+        if cuts {
+            // The answer must not get through: the client's side goes first.
+            let _ = from.shutdown(Shutdown::Both);
+        }
+        if to.write_all(&buffer[..length]).is_err() || cuts {
+            // Time for the server to have it done.
+            thread::sleep(std::time::Duration::from_millis(if cuts { 50 } else { 0 }));
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
