@@ -46,8 +46,7 @@ impl Galera {
             "--wsrep-sst-method=rsync".to_owned(),
             format!(
                 "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:{group};\
-                 ist.recv_addr=127.0.0.1:{incremental};gcache.size=64M;evs.suspect_timeout=PT2S;\
-                 evs.inactive_timeout=PT4S;pc.recovery=false"
+                 ist.recv_addr=127.0.0.1:{incremental};gcache.size=64M;pc.recovery=false"
             ),
             "--binlog-format=ROW".to_owned(),
             "--innodb-autoinc-lock-mode=2".to_owned(),
