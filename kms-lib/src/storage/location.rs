@@ -26,9 +26,18 @@ pub enum Location {
 pub struct Url {
     text: String,
     has_mode: bool,
+    /// Certificates and keys that it names.
+    files: Vec<String>,
 }
 
 impl Url {
+    /// Whether the files it names can be read: of a connection that fails for this reason nobody could tell.
+    fn check_files(&self) -> Result<()> {
+        for file in self.files.iter().filter(|file| !file.contains('%')) {
+            std::fs::File::open(file).map_err(|e| invalid(format!("store_url: {file} cannot be read: {e}")))?;
+        }
+        Ok(())
+    }
     /// The whole URL, with the password.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) fn secret(&self) -> &str {
@@ -80,9 +89,15 @@ impl Location {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(path) => Ok(Arc::new(super::sqlite::SqliteStore::open(path).await?)),
             #[cfg(feature = "mysql")]
-            Self::Mysql(url) => super::mysql::open(url).await,
+            Self::Mysql(url) => {
+                url.check_files()?;
+                super::mysql::open(url).await
+            }
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => super::postgres::open(url).await,
+            Self::Postgres(url) => {
+                url.check_files()?;
+                super::postgres::open(url).await
+            }
             #[allow(unreachable_patterns, reason = "which engines are left depends on the features")]
             _ => Err(invalid("store_url: this build does not have that engine (a feature of the crate)")),
         }
@@ -118,9 +133,9 @@ fn server(url: &str, scheme: &str) -> Result<Url> {
             "store_url: no database is named, or a character is not written as it must be in a URL (%2F for a slash)",
         ));
     }
-    let mut has_mode = false;
+    let (mut has_mode, mut files) = (false, Vec::new());
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let name = parameter.split('=').next().unwrap_or_default();
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let name = match name {
             "sslmode" => "ssl-mode",
             "sslrootcert" | "sslca" => "ssl-ca",
@@ -130,8 +145,11 @@ fn server(url: &str, scheme: &str) -> Result<Url> {
             return Err(invalid(format!("store_url: {name} is not a parameter; there are {}", PARAMETERS.join(", "))));
         }
         has_mode |= name == "ssl-mode";
+        if matches!(name, "ssl-ca" | "ssl-cert" | "ssl-key") {
+            files.push(value.to_owned());
+        }
     }
-    Ok(Url { text: format!("{scheme}://{rest}"), has_mode })
+    Ok(Url { text: format!("{scheme}://{rest}"), has_mode, files })
 }
 
 fn invalid(message: impl Into<String>) -> Error {

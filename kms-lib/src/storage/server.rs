@@ -308,14 +308,20 @@ pub(super) fn misconfigured(what: impl Into<String>) -> Error {
 pub(super) fn other_error(error: &sqlx::Error) -> Error {
     match error {
         sqlx::Error::PoolClosed => Error::new(ErrorCode::Closed, "the service is closed"),
-        sqlx::Error::Tls(e) => misconfigured(format!(
-            "no TLS with the database server: {e}. Its certificate is checked unless the URL says otherwise: ssl-ca=FILE names \
-             the authority that signed it, ssl-mode=disable does without TLS"
-        )),
+        sqlx::Error::Tls(e) => no_tls(e.as_ref()),
+        // What rustls says of a certificate comes as this.
+        sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => no_tls(e),
         sqlx::Error::Configuration(e) => misconfigured(format!("the database cannot be used as configured: {e}")),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => {
             Error::new(ErrorCode::StoreUnavailable, format!("the database server cannot be used: {error}"))
         }
         _ => Error::new(ErrorCode::Internal, format!("the database server answered unexpectedly: {error}")),
     }
+}
+
+fn no_tls(why: &dyn std::error::Error) -> Error {
+    misconfigured(format!(
+        "no TLS with the database server: {why}. Its certificate is checked unless the URL says otherwise: ssl-ca=FILE names \
+         the authority that signed it, ssl-mode=disable does without TLS"
+    ))
 }

@@ -1,12 +1,14 @@
 //! Private database servers for tests: in temporary folders, on free ports of the loopback interface, under their own
 //! user where the tests run as root. They can be killed and started again, and are gone when dropped.
 
+mod certificates;
 mod galera;
 mod mariadb;
 mod postgres;
 mod process;
 mod proxy;
 
+pub use certificates::Certificates;
 pub use galera::Galera;
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::process::{Running, command, find, folder, free_port, run, succeeds};
+use crate::process::{Running, command, find, folder, free_port, give, run, succeeds};
 use crate::{Server, database_name};
 
 const USER: &str = "postgres";
@@ -30,7 +30,7 @@ impl Postgres {
         let password = folder.path().join("password");
         std::fs::write(&password, "kms-test\n").expect("the password file");
         make.arg(&password);
-        use_folder(folder.path(), &password);
+        give(&password, folder.path());
         run(make);
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut server = Self { folder, binaries, port: free_port(), arguments, running: None };
@@ -61,13 +61,6 @@ impl Postgres {
         client.env("PGPASSWORD", "kms-test").env("PGCONNECT_TIMEOUT", "5");
         client
     }
-}
-
-/// The file must be readable by the server's user, who owns the folder.
-fn use_folder(folder: &Path, file: &Path) {
-    use std::os::unix::fs::{MetadataExt, chown};
-    let owner = std::fs::metadata(folder).expect("the folder");
-    chown(file, Some(owner.uid()), Some(owner.gid())).expect("the password file's owner");
 }
 
 /// Debian keeps them beside the path, a folder for every version: the newest is taken.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
@@ -27,6 +27,13 @@ pub(crate) fn folder(user: &str) -> TempDir {
         chown(folder.path(), Some(uid), Some(gid)).expect("its owner");
     }
     folder
+}
+
+/// Gives a file to the owner of a folder, and to nobody else.
+pub(crate) fn give(file: &Path, folder: &Path) {
+    let owner = std::fs::metadata(folder).expect("the folder");
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).expect("the file's mode");
+    chown(file, Some(owner.uid()), Some(owner.gid())).expect("the file's owner");
 }
 
 /// The ids of the user that a server is to run as: only root needs another, since servers refuse to run as root.

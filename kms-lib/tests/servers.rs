@@ -1,0 +1,227 @@
+//! What can be wrong with a database server and with what is said of it: a clear error, and never a damaged log.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use common::{admin, check_usable, code};
+use kms_lib::scheduler::SchedulerConfig;
+use kms_lib::session::EncryptItem;
+use kms_lib::{Actor, AuditAck, Clock, Config, Context, CreateKey, ErrorCode, Kms, Role, Timestamp};
+use kms_test_support::{Certificates, MariaDb, Postgres, Server};
+
+fn config(url: &str) -> Config {
+    let scheduler = SchedulerConfig { enabled: false, ..SchedulerConfig::default() };
+    Config::new(url).root_key_bytes([7; 32]).scheduler(scheduler)
+}
+
+/// An error that names its cause, and never the password.
+async fn refused(url: &str) -> ErrorCode {
+    let error = Kms::open(config(url)).await.unwrap_err();
+    let text = format!("{error} {error:?} {:?}", config(url));
+    assert!(!text.contains("kms-test") && !text.contains("wrong-one"), "{text}");
+    eprintln!("{error}");
+    error.code()
+}
+
+fn mariadb(arguments: &[&str]) -> Option<MariaDb> {
+    let server = MariaDb::try_new(arguments);
+    if server.is_none() {
+        eprintln!("SKIPPED: MariaDB is not installed");
+    }
+    server
+}
+
+fn postgres(arguments: &[&str]) -> Option<Postgres> {
+    let server = Postgres::try_new(arguments);
+    if server.is_none() {
+        eprintln!("SKIPPED: PostgreSQL is not installed");
+    }
+    server
+}
+
+/// What is alike on both.
+async fn bad_access(url: &str) {
+    assert_eq!(refused(&url.replace("kms-test", "wrong-one")).await, ErrorCode::InvalidConfiguration);
+    assert_eq!(refused(&url.replace("/kms_", "/no_such_")).await, ErrorCode::InvalidConfiguration);
+    let (plain, _) = url.split_once('?').unwrap();
+    // The server has no TLS: that is not silently done without.
+    assert_eq!(refused(plain).await, ErrorCode::InvalidConfiguration);
+    assert_eq!(refused(&plain.replace("127.0.0.1", "127.0.0.2")).await, ErrorCode::StoreUnavailable);
+    let queued = config(url).audit_ack(AuditAck::Queued);
+    assert_eq!(code(Kms::open(queued).await), ErrorCode::InvalidConfiguration);
+
+    let kms = Kms::open(config(url)).await.unwrap();
+    check_usable(&kms).await;
+    let wrong_key = config(url).root_key_bytes([8; 32]);
+    assert_eq!(code(Kms::open(wrong_key).await), ErrorCode::WrongRootKey);
+    let folder = tempfile::tempdir().unwrap();
+    let backup = kms.backup(&Actor::new("root", Role::Admin).unwrap(), &folder.path().join("x")).await;
+    assert_eq!(code(backup), ErrorCode::InvalidArgument);
+    clocks(url, &kms).await;
+    kms.close().await.unwrap();
+}
+
+/// A node whose clock is wrong commits nothing; the others are not disturbed.
+async fn clocks(url: &str, kms: &Kms) {
+    let in_2099 = Clock::new(|| Timestamp::now().plus_days(365 * 73));
+    let wrong = Kms::open(config(url).clock(in_2099)).await.unwrap();
+    let session = wrong.session(Actor::new("from 2099", Role::Admin).unwrap());
+    assert_eq!(code(session.create_key(CreateKey::aes("future")).await), ErrorCode::ClockSkew);
+    check_usable(kms).await;
+    wrong.close().await.unwrap();
+    let yesterday = Clock::new(|| Timestamp::from_micros(Timestamp::now().micros() - 86_400_000_000));
+    assert_eq!(code(Kms::open(config(url).clock(yesterday)).await), ErrorCode::ClockSkew);
+    // It jumps while the node runs.
+    let offset = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(0));
+    let jumping = Clock::new({
+        let offset = std::sync::Arc::clone(&offset);
+        move || {
+            let seconds = offset.load(std::sync::atomic::Ordering::SeqCst);
+            Timestamp::from_micros(Timestamp::now().micros() + seconds * 1_000_000)
+        }
+    });
+    let node = Kms::open(config(url).clock(jumping)).await.unwrap();
+    for seconds in [-3_600, 0, 3_600, 0, 20, 0, -5] {
+        offset.store(seconds, std::sync::atomic::Ordering::SeqCst);
+        let made = admin(&node).encrypt("clocked", b"x", &Context::new()).await;
+        match made {
+            Err(error) if error.code() == ErrorCode::KeyNotFound => {
+                assert!(i64::abs(seconds) < 30);
+                admin(&node).create_key(CreateKey::aes("clocked")).await.unwrap();
+            }
+            Err(error) => assert!(error.code() == ErrorCode::ClockSkew && i64::abs(seconds) > 30, "{seconds}: {error}"),
+            Ok(_) => assert!(i64::abs(seconds) < 30, "{seconds}"),
+        }
+    }
+    node.close().await.unwrap();
+    check_usable(kms).await;
+}
+
+/// Tables of the same names that are somebody else's are not touched.
+async fn foreign_tables(url: &str) {
+    common::engine::execute(url, "CREATE TABLE grants (id INT)").await;
+    assert_eq!(refused(url).await, ErrorCode::StoreCorrupt);
+    assert_eq!(common::engine::number(url, "SELECT COUNT(*) FROM grants").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_bad_input() {
+    let Some(server) = mariadb(&[]) else { return };
+    bad_access(&server.create_database()).await;
+    foreign_tables(&server.create_database()).await;
+
+    // Rights: none to create tables, and then only those that the work needs.
+    let url = server.create_database();
+    let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    server.sql("CREATE USER worker@'127.0.0.1' IDENTIFIED BY 'kms-test'");
+    server.sql(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {database}.* TO worker@'127.0.0.1'"));
+    let as_worker = url.replace("//kms:", "//worker:");
+    assert_eq!(refused(&as_worker).await, ErrorCode::StoreReadOnly);
+    Kms::open(config(&url)).await.unwrap().close().await.unwrap();
+    let kms = Kms::open(config(&as_worker)).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    server.sql(&format!("REVOKE INSERT, UPDATE, DELETE ON {database}.* FROM worker@'127.0.0.1'"));
+    let kms = Kms::open(config(&as_worker)).await.unwrap();
+    assert_eq!(code(admin(&kms).create_key(CreateKey::aes("k")).await), ErrorCode::StoreReadOnly);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_bad_input() {
+    let Some(server) = postgres(&[]) else { return };
+    bad_access(&server.create_database()).await;
+    foreign_tables(&server.create_database()).await;
+
+    let url = server.create_database();
+    let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    server.sql(database, "CREATE ROLE worker LOGIN PASSWORD 'kms-test'; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let as_worker = url.replace("//postgres:", "//worker:");
+    assert_eq!(refused(&as_worker).await, ErrorCode::StoreReadOnly);
+    Kms::open(config(&url)).await.unwrap().close().await.unwrap();
+    assert_eq!(refused(&as_worker).await, ErrorCode::StoreReadOnly);
+    server.sql(database, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker");
+    let kms = Kms::open(config(&as_worker)).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+
+    server.sql("postgres", "CREATE DATABASE kms_latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let latin = url.replace(database, "kms_latin");
+    assert_eq!(refused(&latin).await, ErrorCode::InvalidConfiguration);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_with_a_small_packet_limit() {
+    let Some(server) = mariadb(&["--max-allowed-packet=1M"]) else { return };
+    let kms = Kms::open(config(&server.create_database())).await.unwrap();
+    let session = admin(&kms);
+    // As much as fits into one batch: many keys, each record with a large context.
+    let mut names = Vec::new();
+    for i in 0..100 {
+        names.push(format!("key-{i}"));
+        let metadata = serde_json::json!({ "filler": "x".repeat(16_000) });
+        session.create_key(CreateKey::aes(names[i].as_str()).metadata(metadata)).await.unwrap();
+    }
+    let context = Context::from([("filler", "x".repeat(1_900))]);
+    let items: Vec<EncryptItem<'_>> = (0..1_000)
+        .map(|i| EncryptItem { key: names[i % 100].as_str().into(), plaintext: b"x", context: context.clone() })
+        .collect();
+    for result in session.encrypt_batch(&items).await.unwrap() {
+        result.unwrap();
+    }
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    drop(server);
+    let Some(server) = mariadb(&["--max-allowed-packet=256K"]) else { return };
+    assert_eq!(refused(&server.create_database()).await, ErrorCode::InvalidConfiguration);
+}
+
+/// The certificate is checked: by the authority that is named, by its name, and by default.
+async fn tls(url: &str, good: &Certificates, other: &Certificates) {
+    let (plain, _) = url.split_once('?').unwrap();
+    let with =
+        |certificates: &Certificates| format!("{plain}?ssl-ca={}", certificates.folder().join("ca.pem").display());
+    let kms = Kms::open(config(&with(good))).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    assert_eq!(refused(plain).await, ErrorCode::InvalidConfiguration);
+    assert_eq!(refused(&with(other)).await, ErrorCode::InvalidConfiguration);
+    assert_eq!(refused(&format!("{plain}?ssl-ca=/no/such/file.pem")).await, ErrorCode::InvalidConfiguration);
+    // Another name than the certificate has.
+    let renamed = with(good).replace("127.0.0.1", "ip6-localhost");
+    let by_another_name = Kms::open(config(&renamed)).await.unwrap_err();
+    assert!(
+        matches!(by_another_name.code(), ErrorCode::InvalidConfiguration | ErrorCode::StoreUnavailable),
+        "{by_another_name}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_tls() {
+    let good = Certificates::new("mysql");
+    let path = |name: &str| good.folder().join(name).display().to_string();
+    let arguments = [
+        format!("--ssl-ca={}", path("ca.pem")),
+        format!("--ssl-cert={}", path("server.pem")),
+        format!("--ssl-key={}", path("server.key")),
+        "--require-secure-transport=ON".into(),
+    ];
+    let Some(server) = mariadb(&arguments.each_ref().map(String::as_str)) else { return };
+    let url = server.create_database();
+    tls(&url, &good, &Certificates::new("mysql")).await;
+    assert!(Kms::open(config(&url)).await.is_err(), "without TLS, on a server that requires it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_tls() {
+    let good = Certificates::new("postgres");
+    let path = |name: &str| good.folder().join(name).display().to_string();
+    let arguments = [
+        "-cssl=on".into(),
+        format!("-cssl_cert_file={}", path("server.pem")),
+        format!("-cssl_key_file={}", path("server.key")),
+    ];
+    let Some(server) = postgres(&arguments.each_ref().map(String::as_str)) else { return };
+    tls(&server.create_database(), &good, &Certificates::new("postgres")).await;
+}
