@@ -95,7 +95,13 @@ fn checkpoints_and_verifier_keys() {
     let provider = kms_lib::crypto::provider(ProviderName::default()).unwrap();
     let provider: &dyn Provider = provider.as_ref();
     let key = provider.ed25519(&[3; 32]).unwrap();
-    let signed = checkpoint::Checkpoint { origin: "log".into(), size: 12, root: [4; 32], revision: Some(3) };
+    let signed = checkpoint::Checkpoint {
+        origin: "log".into(),
+        size: 12,
+        root: [4; 32],
+        revision: Some(3),
+        rows: Some([9; 32]),
+    };
     let note = checkpoint::sign(&signed, "log", &key.public_key(), &|message| key.sign(message));
     feed(3, &[note.as_bytes(), b"a\n1\n\n\xe2\x80\x94 log AAAA\n", b"\n\n"], |bytes| {
         let verify =

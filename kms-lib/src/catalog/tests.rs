@@ -160,6 +160,7 @@ fn check_key(key: &Key, image: &Image, before: Option<&Key>) {
 
 #[test]
 fn random_histories_keep_the_lifecycle() {
+    let seals = crate::envelope::Seals::new(&[7; 32]).unwrap();
     for seed in 0..40 {
         let mut random = StdRng::seed_from_u64(seed);
         let keys: Vec<KeyId> = (0..6).map(|i| KeyId::from_bytes([i; 16])).collect();
@@ -190,12 +191,13 @@ fn random_histories_keep_the_lifecycle() {
             };
             let before = image.clone();
             let mut overlay = Overlay::new(&before);
-            overlay.apply(&changes, seq);
+            overlay.apply(&changes, seq, &seals).unwrap();
             for change in &changes {
-                image.apply(change);
+                image.apply(change, &seals);
             }
             image.advance(seq);
             compare(&overlay, &image, &keys);
+            assert_eq!(overlay.rows(), image.rows());
             check_invariants(&image, &before);
             made += 1;
         }

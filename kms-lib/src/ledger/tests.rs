@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::kms::open::open_on;
 use crate::session::{Session, Shared};
+use crate::types::view::View;
 use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, EachRow, Sql, Store, StoreFuture, Value};
@@ -26,6 +27,10 @@ struct Faults {
     lose_rollbacks: AtomicBool,
     /// No connection is to be had.
     unreachable: AtomicBool,
+    /// Who wants a reading connection waits for this first.
+    gate: tokio::sync::Mutex<()>,
+    /// So many reading connections are not to be had.
+    lose_readers: AtomicU32,
 }
 
 struct FaultyStore {
@@ -53,7 +58,14 @@ impl Store for FaultyStore {
         self.wrap(self.inner.writer())
     }
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        self.wrap(self.inner.reader())
+        Box::pin(async {
+            drop(self.faults.gate.lock().await);
+            let lose = |n: u32| n.checked_sub(1);
+            if self.faults.lose_readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
+                return Err(Error::new(ErrorCode::StoreUnavailable, "unplugged"));
+            }
+            self.wrap(self.inner.reader()).await
+        })
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
         self.inner.claim(exclusive)
@@ -260,4 +272,36 @@ async fn a_version_encrypts_no_more_than_its_limit() {
     session.rotate_key("k", None).await.unwrap();
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     size(&session).await;
+}
+
+/// Who waits for another's look at the store must not be content with one that failed or was given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_failed_has_seen_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, _session, faults) = open(&file).await;
+    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
+    let elsewhere = crate::kms::open::open(config).await.unwrap();
+    let session = Session::new(elsewhere, Actor::new("alice", Role::Admin).unwrap());
+    for given_up in [false, true] {
+        let closed = faults.gate.lock().await;
+        let mut looks = Vec::new();
+        for _ in 0..3 {
+            let shared = Arc::clone(&shared);
+            looks.push(tokio::spawn(async move { shared.catalog.ensure_fresh().await }));
+            // In this order, one behind the other.
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+        session.rotate_key("k", None).await.unwrap();
+        faults.lose_readers.store(if given_up { 1 } else { 2 }, Ordering::SeqCst);
+        drop(closed);
+        let last = looks.pop().unwrap();
+        if given_up {
+            looks[1].abort();
+        }
+        last.await.unwrap().unwrap();
+        let present = session.get_key("k").await.unwrap();
+        let known = shared.catalog.image().key(present.id).map(|key| key.current_version);
+        assert_eq!(known, Some(present.current_version), "given up: {given_up}");
+    }
 }

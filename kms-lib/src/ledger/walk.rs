@@ -8,8 +8,8 @@ use super::signer::HeadKeys;
 use super::submission::{Entry, Outcome, Submission, Verdict};
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
-use crate::catalog::{Image, Overlay, change_row};
-use crate::envelope::row;
+use crate::catalog::{Image, Overlay, Trust, change_row};
+use crate::envelope::{Seals, row};
 use crate::keys::{Command, NewSigningKey};
 use crate::policy;
 use crate::storage::tables::idempotency::KeptRequest;
@@ -40,12 +40,15 @@ pub(super) struct Plan {
     pub keys: Option<Arc<HeadKeys>>,
     /// The head afterwards, not signed yet.
     pub head: Head,
+    /// What stands in it for all rows then; none while some are known to be altered.
+    pub standing: Option<[u8; 32]>,
 }
 
 /// A replacement of the signing key, with the state of the log that ends with its record: both keys sign it.
 pub(super) struct Replacement {
     pub new: NewSigningKey,
     pub state: Head,
+    pub rows: Option<[u8; 32]>,
 }
 
 /// What the walk needs to know beside the batch.
@@ -54,6 +57,8 @@ pub(super) struct Place<'a> {
     pub head: &'a Head,
     pub now: Timestamp,
     pub default_grace_days: Option<u32>,
+    /// Folds rows.
+    pub seals: &'a Seals,
     /// The number of the key that signs the log.
     pub signing_number: u32,
     /// Versions that have encrypted as much as they may.
@@ -84,6 +89,7 @@ pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> 
             signing_key: None,
             keys: None,
             head: place.head.clone(),
+            standing: None,
         },
         place,
     };
@@ -93,6 +99,7 @@ pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> 
         walk.plan.outcomes.push(outcome);
     }
     walk.plan.head.frontier = walk.frontier.roots().to_vec();
+    walk.plan.standing = walk.rows();
     Ok(walk.plan)
 }
 
@@ -224,16 +231,22 @@ impl Walk<'_> {
                 if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
                     let frontier = self.frontier.roots().to_vec();
                     let state = Head { frontier, ..self.plan.head.clone() };
-                    self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state });
+                    self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
                 }
                 if !changes.is_empty() {
                     self.plan.head.revision = self.plan.head.seq;
-                    self.overlay.apply(&changes, self.plan.head.seq);
+                    self.overlay.apply(&changes, self.plan.head.seq, self.place.seals)?;
                     self.plan.changes.extend(changes.iter().cloned());
                 }
                 Ok(Outcome::Committed { receipts, changes })
             }
         }
+    }
+
+    /// What stands for all rows as they are at this place.
+    fn rows(&self) -> Option<[u8; 32]> {
+        let whole = self.place.image.trust() == Trust::Whole;
+        whole.then(|| self.place.seals.commitment(self.plan.head.revision, self.overlay.rows()))
     }
 
     /// Gives a record its place.

@@ -13,7 +13,7 @@ use super::signer::{HeadKeys, Signer};
 use super::space::Space;
 use super::submission::{Outcome, Submission};
 use super::walk::{Place, Plan, Replacement, walk};
-use crate::catalog::{Catalog, MaterialCache, change_row};
+use crate::catalog::{Catalog, MaterialCache, Trust, change_row};
 use crate::keys::Command;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
@@ -254,6 +254,7 @@ impl Writer {
                 &Place {
                     image: &self.catalog.image(),
                     head: &head,
+                    seals: self.catalog.seals(),
                     now,
                     default_grace_days: self.default_grace_days,
                     signing_number: self.signer.keys().public().newest().number,
@@ -314,7 +315,7 @@ impl Writer {
             replace_signing_key(connection, replacement, &keys).await?;
             plan.keys = Some(Arc::clone(&keys));
         }
-        keys.sign(&mut plan.head)?;
+        keys.sign(&mut plan.head, plan.standing)?;
         let now = &plan.head;
         let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == now.seq);
         if !is_kept && now.seq / CHECKPOINT_EVERY > before.seq / CHECKPOINT_EVERY {
@@ -362,6 +363,9 @@ impl Writer {
         if head.revision > self.catalog.image().revision() {
             self.catalog.refresh(connection).await?;
             self.materials.clear().await;
+        }
+        if self.catalog.image().trust() == Trust::Doubtful {
+            return Err(self.stop("rows of the store were altered or put back to an older state"));
         }
         self.known = head.clone();
         Ok(head)
@@ -426,7 +430,7 @@ async fn replace_signing_key(
     replacement: &Replacement,
     keys: &HeadKeys,
 ) -> Result<()> {
-    let Replacement { new, state } = replacement;
+    let Replacement { new, state, rows } = replacement;
     let row = ServiceKeyRow {
         kind: secrets::SIGNING.into(),
         number: new.number,
@@ -439,7 +443,7 @@ async fn replace_signing_key(
         size: state.seq,
         frontier: state.frontier.clone(),
         hash: state.hash,
-        note: keys.note(state.seq, &state.frontier, state.revision)?,
+        note: keys.note(state.seq, &state.frontier, state.revision, *rows)?,
     };
     audit::insert_checkpoint(connection, &checkpoint).await
 }
