@@ -275,6 +275,22 @@ async fn data_keys_and_reencryption() {
     let permissions = [Permission::Encrypt];
     session.put_grant("app", Role::App, GrantScope::AllKeys, &permissions, Conditions::default()).await.unwrap();
     assert_eq!(code(app.reencrypt(item.clone()).await), ErrorCode::AccessDenied);
+    // Also within one key: nothing was done, and the one record says so.
+    let permissions = [Permission::Decrypt];
+    session.put_grant("app", Role::App, GrantScope::AllKeys, &permissions, Conditions::default()).await.unwrap();
+    let within = ReencryptItem { destination: None, ..item.clone() };
+    assert_eq!(code(app.reencrypt(within).await), ErrorCode::AccessDenied);
+    let record = last_record(&session).await;
+    assert_eq!((record.action.as_str(), record.status.as_str()), ("REENCRYPT", "FAILURE"));
+    let details: serde_json::Value = serde_json::from_str(record.details.as_deref().unwrap()).unwrap();
+    assert_eq!((&details["errors"]["AccessDenied"], &details["versions"]), (&2.into(), &serde_json::Value::Null));
+    // Nor was anything done where the plaintext does not fit the destination.
+    let long = session.encrypt("old", &[1; 300], &context).await.unwrap();
+    let too_long = ReencryptItem { ciphertext: &long.ciphertext, ..item.clone() };
+    assert_eq!(code(session.reencrypt(too_long).await), ErrorCode::PlaintextTooLong);
+    let query = AuditQuery { limit: 2, ..AuditQuery::default() };
+    let records = session.list_audit(&query).await.unwrap().records;
+    assert!(records.iter().all(|record| (record.action.as_str(), record.status.as_str()) == ("REENCRYPT", "FAILURE")));
     let permissions = [Permission::Encrypt, Permission::Decrypt];
     session.put_grant("app", Role::App, GrantScope::AllKeys, &permissions, Conditions::default()).await.unwrap();
     app.reencrypt(item).await.unwrap();

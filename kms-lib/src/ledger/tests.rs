@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use crate::kms::open::open_on;
 use crate::session::{Session, Shared};
-use crate::types::view::View;
 use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, EachRow, Sql, Store, StoreFuture, Value};
+use crate::types::view::View;
 use crate::{Actor, Config, Context, CreateKey, Error, ErrorCode, Result, Role};
 
 /// What goes wrong.
