@@ -63,6 +63,8 @@ pub enum Finding {
         /// The size of the signed state. What is wrong lies between the reported number and this one.
         size: u64,
     },
+    /// The head says another time than its last record: the time that later records may not fall behind.
+    HeadTime,
     /// A row is not as the record of its last change left it.
     RowMismatch {
         /// Its table.
@@ -141,6 +143,7 @@ impl fmt::Display for Fault {
                 "the records from {seq} to {size} are consistent with each other, but not with the signed state: \
                  they were rewritten"
             ),
+            Finding::HeadTime => write!(f, "the head of the log does not have the time of record {seq}, its last"),
             Finding::RowMismatch { table, id } => {
                 write!(f, "row {id} of {table} is not as record {seq} left it")
             }

@@ -305,3 +305,55 @@ async fn a_look_that_failed_has_seen_nothing() {
         assert_eq!(known, Some(present.current_version), "given up: {given_up}");
     }
 }
+
+/// Results that were released are in the log as what they were, also when the version's limit is reached by them.
+#[tokio::test(flavor = "multi_thread")]
+async fn released_encryptions_at_the_limit_are_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _) = open(&file).await;
+    shared.ledger.close().await;
+    shared.store.close().await.unwrap();
+    drop((session, shared));
+    let url = format!("sqlite:{}", file.display());
+    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let limit = i64::try_from(crate::types::limits::ENCRYPTIONS_MAX).unwrap();
+    sqlx::query("UPDATE key_versions SET encryptions = ?").bind(limit - 5).execute(&mut raw).await.unwrap();
+    sqlx::Connection::close(raw).await.unwrap();
+    let config = Config::new(&url).root_key_bytes([7; 32]).audit_ack(crate::AuditAck::Queued);
+    let shared = crate::kms::open::open(config.clone()).await.unwrap();
+    let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+    let mut succeeded = 0u64;
+    let error = loop {
+        match session.encrypt("k", b"x", &Context::new()).await {
+            Ok(_) => succeeded += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), ErrorCode::KeyExhausted);
+    shared.ledger.close().await;
+    shared.store.close().await.unwrap();
+    drop((session, shared));
+    let shared = crate::kms::open::open(config).await.unwrap();
+    let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+    let query = crate::session::AuditQuery {
+        action: Some(crate::types::audit::Action::Encrypt),
+        status: Some(crate::types::audit::Status::Success),
+        limit: 1_000,
+        ascending: true,
+        ..Default::default()
+    };
+    let mut recorded = 0;
+    let mut cursor = None;
+    loop {
+        let page = session.list_audit(&crate::session::AuditQuery { cursor, ..query.clone() }).await.unwrap();
+        recorded += page.records.len() as u64;
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!(succeeded >= 5, "{succeeded}");
+    assert_eq!(recorded, succeeded);
+    size(&session).await;
+}

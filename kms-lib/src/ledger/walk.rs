@@ -114,12 +114,8 @@ impl Walk<'_> {
     fn fate(&mut self, submission: &mut Submission) -> Fate {
         let now = self.time(submission);
         let revision = self.overlay.revision();
-        if submission
-            .entries
-            .iter()
-            .flat_map(|entry| &entry.uses)
-            .any(|used| used.encryptions > 0 && self.place.exhausted.contains(&(used.key, used.version)))
-        {
+        // What was released has happened: the few that were when the limit was reached count beyond it.
+        if submission.released_at.is_none() && submission.encrypts_with(self.place.exhausted) {
             return single(submission, Fate::Refuse(ErrorCode::KeyExhausted));
         }
         if let Some(command) = &submission.command {

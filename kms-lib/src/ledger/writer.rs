@@ -267,6 +267,7 @@ impl Writer {
             if let Some(exhausted) = self.write_entities(connection, &plan, now).await? {
                 // Its encryptions are refused, and the batch is walked again without them.
                 self.exhausted.insert(exhausted);
+                self.queue.exhaust(exhausted.0, exhausted.1);
                 connection.rollback().await?;
                 connection.begin_write().await?;
                 if self.locked_head(connection).await? != head {
@@ -287,7 +288,10 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Option<(KeyId, u32)>> {
         for (&(key, version), &encryptions) in &plan.uses {
-            if !usage::count_version(connection, key, version, encryptions, now, ENCRYPTIONS_MAX).await? {
+            // Those of a version known to be exhausted were released before that was known.
+            let known = self.exhausted.contains(&(key, version));
+            let limit = if known { i64::MAX.unsigned_abs() } else { ENCRYPTIONS_MAX };
+            if !usage::count_version(connection, key, version, encryptions, now, limit).await? {
                 return Ok(Some((key, version)));
             }
         }
@@ -362,7 +366,7 @@ impl Writer {
         self.contended = Some(Instant::now());
         if head.revision > self.catalog.image().revision() {
             self.catalog.refresh(connection).await?;
-            self.materials.clear().await;
+            self.materials.drop_unusable(&self.catalog).await;
         }
         if self.catalog.image().trust() == Trust::Doubtful {
             return Err(self.stop("rows of the store were altered or put back to an older state"));

@@ -99,11 +99,12 @@ impl Session {
                 matches!(d.ruling, Ruling::Denied(_))
                     && (items.len() > 1 || d.attempt.key.is_none() || self.is_flooding(d))
             };
-            if decided.iter().any(look_again) {
+            let fresh = decided.iter().any(look_again);
+            if fresh {
                 self.shared.catalog.ensure_fresh().await?;
                 (revision, decided) = self.decide_items(items);
             }
-            if let Some(code) = self.uncounted_denial(action, &decided) {
+            if let Some(code) = self.uncounted_denial(action, &decided, fresh) {
                 return Ok(vec![Err(refusal(code))]);
             }
             let worked = self.work_all(items, &decided, chained).await;
@@ -136,10 +137,10 @@ impl Session {
     }
 
     /// The denial of a single operation that gets no record of its own, because there are too many.
-    fn uncounted_denial(&self, action: Action, decided: &[Decided]) -> Option<ErrorCode> {
+    fn uncounted_denial(&self, action: Action, decided: &[Decided], fresh: bool) -> Option<ErrorCode> {
         let [Decided { ruling: Ruling::Denied(code), .. }] = decided else { return None };
         let now = self.shared.clock.now();
-        (!self.shared.denials.is_recorded(&self.actor, action, *code, now)).then_some(*code)
+        (!self.shared.denials.is_recorded(&self.actor, action, *code, now, fresh)).then_some(*code)
     }
 
     /// Whether a denial may be one that is only counted: then it must be fresh before it is returned.

@@ -198,6 +198,10 @@ impl Verifier<'_> {
         {
             return Ok(Some(Fault { seq: confirmed + 1, finding: Finding::RootMismatch { size: signed.size } }));
         }
+        // Nothing is known of the time of a record that was verified earlier.
+        if size > confirmed_from && state.timestamp != head.timestamp {
+            return Ok(Some(Fault { seq: size, finding: Finding::HeadTime }));
+        }
         self.beyond(head).await
     }
 
