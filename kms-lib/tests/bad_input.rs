@@ -222,6 +222,8 @@ async fn contexts_and_sizes() {
 #[tokio::test]
 async fn root_keys() {
     let place = Place::new();
+    common::output::secret(b"correct horse battery sta");
+    common::output::secret(&[8; 32]);
     let open = |config: Config| async { Kms::open(config).await.map(|_| ()) };
     assert_eq!(code(open(Config::new(place.url())).await), ErrorCode::InvalidRootKey);
     for text in ["", "short", "base64:AAAA", "hex:zz", "file:/nowhere/at/all", "passphrase:short"] {

@@ -552,14 +552,18 @@ async fn the_scheduler_runs_at_its_time() {
     place.pass_seconds(59 - now);
     let kms = Kms::open(place.config().scheduler(scheduler)).await.unwrap();
     let session = admin(&kms);
-    for _ in 0..100 {
+    for round in 0.. {
         if session.get_key("k").await.unwrap().current_version == 2 {
-            kms.close().await.unwrap();
-            return;
+            break;
         }
+        // A busy machine may have missed the minute; then it looks at its clock when half a minute is over.
+        if round == 30 {
+            place.pass_seconds(60);
+        }
+        assert!(round < 1_200, "the scheduler did not wake up");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    panic!("the scheduler did not wake up");
+    kms.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ async fn taken() -> Taken {
     let grant =
         session.put_grant("app", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
     let token = session.create_token("app", Role::App, None, None).await.unwrap();
+    common::output::secret(token.token.as_bytes());
+    tracing::trace!(target: "kms_lib::tests", ?token);
     kms.close().await.unwrap();
     let old = place.folder.path().join("old.db");
     std::fs::copy(place.file(), &old).unwrap();

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "every suite uses a part")]
 
+pub mod output;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,6 +15,11 @@ use kms_lib::{Actor, Clock, Config, Context, CreateKey, Error, ErrorCode, Kms, R
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
+/// The root key of most suites.
+pub const ROOT_KEY: [u8; 32] = [7; 32];
+/// What most suites encrypt in between. Nobody prints it.
+const PLAINTEXT: &[u8] = b"a plaintext that nobody prints";
+
 /// A store on a temporary file.
 pub struct Place {
     pub folder: TempDir,
@@ -21,6 +28,8 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
+        output::trace();
+        output::secret(&ROOT_KEY);
         Self { folder: tempfile::tempdir().unwrap(), ahead: Arc::default() }
     }
     pub fn file(&self) -> PathBuf {
@@ -35,7 +44,7 @@ impl Place {
         let clock =
             Clock::new(move || Timestamp::from_micros(Timestamp::now().micros() + ahead.load(Ordering::SeqCst)));
         Config::new(self.url())
-            .root_key_bytes([7; 32])
+            .root_key_bytes(ROOT_KEY)
             .clock(clock)
             .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() })
     }
@@ -62,23 +71,31 @@ pub fn actor(principal: &str, role: Role) -> Actor {
 }
 
 pub fn admin(kms: &Kms) -> Session {
+    output::trace();
     kms.session(actor("alice", Role::Admin))
 }
 
 /// The code of an error.
 #[track_caller]
 pub fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
-    result.unwrap_err().code()
+    let error = result.unwrap_err();
+    // As applications would write it to their logs.
+    tracing::trace!(target: "kms_lib::tests", %error, ?error, message = error.message());
+    error.code()
 }
 
 /// The store works: a key is made and used, and the log is good.
 pub async fn check_usable(kms: &Kms) {
+    output::secret(PLAINTEXT);
     let session = admin(kms);
     let name = format!("check-{}", kms_lib::KeyId::random().to_string().replace('-', "_"));
     let key = session.create_key(CreateKey::aes(name)).await.unwrap();
-    let sealed = session.encrypt(key.id, b"still works", &Context::new()).await.unwrap();
+    let sealed = session.encrypt(key.id, PLAINTEXT, &Context::new()).await.unwrap();
     let opened = session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
-    assert_eq!(opened.plaintext.as_slice(), b"still works");
+    assert_eq!(opened.plaintext.as_slice(), PLAINTEXT);
+    let data_key = session.generate_data_key(key.id, 32, &Context::new()).await.unwrap();
+    output::secret(data_key.plaintext.as_deref().unwrap());
+    tracing::trace!(target: "kms_lib::tests", ?session, ?key, ?sealed, ?opened, ?data_key, ?kms);
     let report = session.verify_audit().await.unwrap();
     assert!(report.ok, "{:?}", report.faults);
 }
