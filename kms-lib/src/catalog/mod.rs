@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::audit::checkpoint;
-use crate::envelope::{Seals, row};
+use crate::envelope::{RowSet, Seals, row};
 use crate::storage::tables::head;
 use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
@@ -104,7 +104,10 @@ impl Catalog {
             let delta = refresh::read(connection, &self.seals, known).await?;
             let mut image = self.image_mut();
             delta.apply(&mut image, head.revision, &self.seals);
-            if image.revision() == head.revision && image.trust() == Trust::Whole && !self.stands_for(&head, &image) {
+            if image.revision() == head.revision
+                && image.trust() == Trust::Whole
+                && !self.stands_for(&head, image.rows())
+            {
                 tracing::error!("rows of the store are not those that the head of the log stands for");
                 image.set_trust(Trust::Doubtful);
             }
@@ -114,9 +117,9 @@ impl Catalog {
 
     /// Whether the head was written over just these rows. What it says of them needs no signature: it is keyed, and bound
     /// to the revision.
-    fn stands_for(&self, head: &Head, image: &Image) -> bool {
+    pub fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
         let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
-        said == Some(self.seals.commitment(head.revision, image.rows()))
+        said == Some(self.seals.commitment(head.revision, rows))
     }
 
     /// Says that a verification found the rows to be good.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::signer::HeadKeys;
-use super::submission::{Entry, Outcome, Submission, Verdict};
+use super::submission::{Entry, Idempotency, Outcome, Submission, Verdict};
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, Trust, change_row};
@@ -211,13 +211,17 @@ impl Walk<'_> {
                     receipts.push(self.record(entry, entry.status(), time));
                     self.plan.remember.extend(entry.remember.iter().cloned());
                     if let (Some(kept), Verdict::Allowed { .. }) = (&entry.idempotency, entry.verdict) {
+                        let (seq, principal, expires_at) =
+                            (self.plan.head.seq, entry.draft.actor.principal(), time.plus_days(1));
+                        let Idempotency { key, request_digest, subject } = kept.as_ref();
+                        let row = row::request(principal, key, request_digest, subject, seq, expires_at);
                         self.plan.kept_requests.push(KeptRequest {
-                            principal: entry.draft.actor.principal().to_owned(),
-                            key: kept.key.clone(),
-                            request_digest: kept.request_digest,
-                            subject: kept.subject,
-                            seq: self.plan.head.seq,
-                            expires_at: time.plus_days(1),
+                            principal: principal.to_owned(),
+                            key: key.clone(),
+                            request_seal: self.place.seals.seal(&row),
+                            subject: *subject,
+                            seq,
+                            expires_at,
                         });
                     }
                     for used in &entry.uses {

@@ -91,7 +91,13 @@ impl Verifier<'_> {
             Some(fault) => report.faults.push(fault),
             None => {
                 let faults = tables::compare(self.store, self.catalog, &changed, from, head.seq).await?;
-                report.faults.extend(faults);
+                match faults {
+                    Some(faults) => report.faults.extend(faults),
+                    None => {
+                        let all = VerifyOptions { trusted_size: None, ..options.clone() };
+                        return Box::pin(self.examine(&all)).await;
+                    }
+                }
             }
         }
         report.ok = report.faults.is_empty();
