@@ -322,12 +322,23 @@ fn link(row: &AuditRow) -> Option<Link> {
     Some(Link { seq: row.seq, key: details.verifier_key, previous: details.previous_key })
 }
 
+/// The log up to some record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How many records.
+    pub size: u64,
+    /// The root of the tree over them.
+    pub root: [u8; 32],
+    /// The hash of the last.
+    pub hash: [u8; 32],
+}
+
 /// A chunk in its place.
 pub struct Stitched {
     /// The state behind its good records.
     pub state: Start,
-    /// The roots that were wanted, by size: those before the fault, if there is one.
-    pub roots: Vec<(u64, [u8; 32])>,
+    /// The states that were wanted: those before the fault, if there is one.
+    pub states: Vec<State>,
     /// The first fault.
     pub fault: Option<Fault>,
 }
@@ -335,7 +346,7 @@ pub struct Stitched {
 /// Puts a digested chunk behind what comes before it. `roots_at` are sizes within the chunk whose root is wanted.
 pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
     match place(&start, digest) {
-        Some(fault) => Stitched { state: start, roots: Vec::new(), fault: Some(fault) },
+        Some(fault) => Stitched { state: start, states: Vec::new(), fault: Some(fault) },
         None => push(start, digest, roots_at),
     }
 }
@@ -362,14 +373,14 @@ fn place(state: &Start, digest: &Digest) -> Option<Fault> {
 }
 
 fn push(mut state: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
-    let mut roots = Vec::new();
+    let mut states = Vec::new();
     match digest.subtree {
         Some(root) if roots_at.is_empty() && state.frontier.push_subtree(CHUNK_LEVEL, root).is_ok() => {}
         _ => {
             for leaf in &digest.leaves {
                 state.frontier.push(*leaf);
                 if roots_at.contains(&state.frontier.size()) {
-                    roots.push((state.frontier.size(), state.frontier.root()));
+                    states.push(State { size: state.frontier.size(), root: state.frontier.root(), hash: *leaf });
                 }
             }
         }
@@ -378,7 +389,7 @@ fn push(mut state: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
         state.hash = hash;
         state.timestamp = timestamp;
     }
-    Stitched { state, roots, fault: digest.fault.clone() }
+    Stitched { state, states, fault: digest.fault.clone() }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::{Link, SigningKeys};
 use crate::audit::tree::Frontier;
-use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, digest, stitch};
+use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
 use crate::catalog::{Catalog, run_blocking};
 use crate::ledger::{HeadKeys, Signer};
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
@@ -166,12 +166,12 @@ impl Verifier<'_> {
             let stitched = stitch(state, &digest, &within);
             state = stitched.state;
             // The kept states first: what does not agree with one lies before the fault of a record behind it.
-            for (size, root) in stitched.roots {
-                let kept = kept.iter().find(|kept| kept.size == size);
-                if let Some(finding) = kept.and_then(|kept| hold(keys, kept, root)) {
+            for found in stitched.states {
+                let kept = kept.iter().find(|kept| kept.size == found.size);
+                if let Some(finding) = kept.and_then(|kept| hold(keys, kept, &found)) {
                     return Ok(Some(Fault { seq: confirmed + 1, finding }));
                 }
-                confirmed = size;
+                confirmed = found.size;
             }
             let fault = hold_links(keys.public(), &digest.links, before, state.frontier.size());
             if let Some(fault) = fault.or(stitched.fault) {
@@ -254,15 +254,15 @@ fn starting_point(
     genesis
 }
 
-/// Whether a kept state is signed and has this root.
-fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, root: [u8; 32]) -> Option<Finding> {
-    match keys.open(&kept.note) {
-        Err(_) => Some(Finding::BadSignature { size: kept.size }),
-        Ok(signed) if signed.size != kept.size || signed.root != root => {
-            Some(Finding::RootMismatch { size: kept.size })
-        }
-        Ok(_) => None,
-    }
+/// Whether a kept state is signed and the one found; also as a place to go on from.
+fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, found: &State) -> Option<Finding> {
+    let Ok(signed) = keys.open(&kept.note) else { return Some(Finding::BadSignature { size: kept.size }) };
+    let frontier = Frontier::from_parts(kept.size, kept.frontier.clone());
+    let is_found = signed.size == kept.size
+        && signed.root == found.root
+        && kept.hash == found.hash
+        && frontier.is_ok_and(|frontier| frontier.root() == found.root);
+    (!is_found).then_some(Finding::RootMismatch { size: kept.size })
 }
 
 /// Whether the records behind `after`, up to `to`, name the signing keys that are stored, and no others.

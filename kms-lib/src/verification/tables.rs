@@ -35,14 +35,15 @@ pub(super) async fn compare(
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
     }
-    let Tables { present, mut faults, whole } = read(store, catalog).await?;
+    let Tables { present, mut faults, whole, size: now } = read(store, catalog).await?;
     // Without the records before, a row put back to an older state looks as it should: then only the whole tells.
     if from > 0 && !whole {
         return Ok(None);
     }
     for row in &present {
-        // Rows that changed after the head that is verified belong to the next verification, if they are sealed.
-        if row.sealed && row.revision > size {
+        // Rows that changed after the head that is verified belong to the next verification, if they are sealed, and if the
+        // log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
+        if row.sealed && row.revision > size && row.revision <= now {
             recorded.remove(&(row.table, row.id.as_str()));
             continue;
         }
@@ -75,6 +76,8 @@ struct Tables {
     faults: Vec<Fault>,
     /// Whether they are, as a whole, what the head of that moment stands for.
     whole: bool,
+    /// The records of that moment.
+    size: u64,
 }
 
 async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
@@ -131,8 +134,8 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
             faults.push(Fault { seq: *revision, finding: Finding::MaterialMismatch { id } });
         }
     }
-    let whole = head.is_some_and(|head| catalog.stands_for(&head, &rows));
-    Ok(Tables { present, faults, whole })
+    let whole = head.as_ref().is_some_and(|head| catalog.stands_for(head, &rows));
+    Ok(Tables { present, faults, whole, size: head.map_or(0, |head| head.seq) })
 }
 
 fn collect<T>(

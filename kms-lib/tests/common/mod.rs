@@ -60,9 +60,14 @@ impl Place {
     }
     /// Executes statements on the database behind the service's back.
     pub async fn tamper(&self, sql: &str) {
+        assert!(self.try_tamper(sql).await, "the database refuses {sql}");
+    }
+    /// The same; answers whether the database does it.
+    pub async fn try_tamper(&self, sql: &str) -> bool {
         let mut raw = SqliteConnection::connect(&self.url()).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut raw).await.unwrap();
+        let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut raw).await;
         raw.close().await.unwrap();
+        done.is_ok()
     }
 }
 
