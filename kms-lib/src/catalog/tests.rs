@@ -285,6 +285,28 @@ async fn a_refreshed_image_is_a_freshly_loaded_one() {
     assert!(fresh.catalog.image().key_count() > 2);
 }
 
+/// Material of what another process revoked goes, also when the image knew of that before the background looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_material_is_dropped_whoever_revoked_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+    let config = crate::Config::new(url).root_key_bytes([7; 32]);
+    let open = || crate::kms::open::open(config.clone());
+    let (one, two) = (open().await.unwrap(), open().await.unwrap());
+    let alice = Actor::new("alice", Role::Admin).unwrap();
+    let (here, there) = (crate::Session::new(one.clone(), alice.clone()), crate::Session::new(two, alice));
+    for name in ["gone", "kept"] {
+        here.create_key(crate::CreateKey::aes(name)).await.unwrap();
+        here.encrypt(name, b"x", &crate::Context::new()).await.unwrap();
+    }
+    one.materials.sweep().await;
+    assert_eq!(one.materials.len(), 2);
+    there.revoke_key("gone").await.unwrap();
+    one.catalog.ensure_fresh().await.unwrap();
+    one.materials.drop_unusable(&one.catalog).await;
+    assert_eq!(one.materials.len(), 1);
+}
+
 /// A root key that counts how often it is asked to unwrap, and takes its time.
 struct Counting {
     inner: crate::envelope::LocalRootKey,
