@@ -107,6 +107,7 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     let grant =
         session.put_grant("shop", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
     let token = session.create_token("shop", Role::App, None, None).await.unwrap();
+    common::output::secret(token.token.as_bytes());
     let to = place.folder.path().join("backup.db");
     let alice = actor("alice", Role::Admin);
     kms.backup(&alice, &to).await.unwrap();

@@ -60,6 +60,10 @@ async fn names_types_and_periods() {
         serde_json::json!({"a": "x".repeat(17_000)}),
         serde_json::json!({"a": 1u64 << 60}),
         serde_json::json!({"a\0": 1}),
+        // However it is written: nothing is rounded in silence.
+        serde_json::json!({"a": [1e17]}),
+        serde_json::from_str(r#"{"a":{"b":123456789012345678901234567890}}"#).unwrap(),
+        serde_json::from_str(r#"{"a":-9007199254740992}"#).unwrap(),
     ] {
         let new = CreateKey::aes("m").metadata(metadata);
         assert_eq!(code(session.create_key(new).await), ErrorCode::InvalidArgument);
@@ -218,6 +222,8 @@ async fn contexts_and_sizes() {
 #[tokio::test]
 async fn root_keys() {
     let place = Place::new();
+    common::output::secret(b"correct horse battery sta");
+    common::output::secret(&[8; 32]);
     let open = |config: Config| async { Kms::open(config).await.map(|_| ()) };
     assert_eq!(code(open(Config::new(place.url())).await), ErrorCode::InvalidRootKey);
     for text in ["", "short", "base64:AAAA", "hex:zz", "file:/nowhere/at/all", "passphrase:short"] {

@@ -102,3 +102,29 @@ async fn bad_keys_are_refused_and_failures_are_not_kept() {
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
     kms.close().await.unwrap();
 }
+
+/// A row in the database does not make a request pass for one that had its effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_came_is_not_taken_for_done() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    for name in ["a", "b"] {
+        alice.create_key(CreateKey::aes(name)).await.unwrap();
+    }
+    alice.with_idempotency_key("first").unwrap().revoke_key("a").await.unwrap();
+    // The kept request under the key of one that is to come; and with another answer.
+    place
+        .tamper(
+            "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, seq, expires_at) \
+             SELECT principal, 'second', request_digest, subject, seq, expires_at FROM idempotency",
+        )
+        .await;
+    place.tamper("UPDATE idempotency SET seq = 1 WHERE idempotency_key = 'first'").await;
+    for key in ["first", "second"] {
+        let error = alice.with_idempotency_key(key).unwrap().revoke_key("a").await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::IdempotencyConflict, "{key}");
+    }
+    alice.with_idempotency_key("third").unwrap().revoke_key("b").await.unwrap();
+    kms.close().await.unwrap();
+}

@@ -1,21 +1,33 @@
-//! Every parser of outside bytes, fed with what it knows, altered at random: no panic, no hang, and what it accepts it
-//! reads the same way twice. `KMS_TEST_MODE=full` (tests/run --full) makes it a long run.
+//! Every parser of outside bytes, over the kept corpus of its fuzz target and random alterations of it: no panic, no hang,
+//! what must hold of everything accepted holds, and it is read the same way twice. `KMS_TEST_MODE=full` (tests/run --full)
+//! makes it a long run; `fuzz/run` is led by coverage and runs as long as one likes.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use kms_lib::audit::checkpoint;
-use kms_lib::crypto::ciphertext::Blob;
-use kms_lib::crypto::provider::{Provider, ProviderName};
-use kms_lib::crypto::stream::Header;
-use kms_lib::envelope::{Derivation, RootKeySource};
-use kms_lib::scheduler::Schedule;
-use kms_lib::session::KeyRef;
-use kms_lib::{Conditions, Config, Context, CreateKey, GrantScope, Timestamp};
+#[path = "../fuzz/targets.rs"]
+mod targets;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use targets::{TARGETS, Target};
 
 fn rounds() -> usize {
     if std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full") { 400_000 } else { 4_000 }
+}
+
+fn corpus_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join("corpus").join(name)
+}
+
+/// What is kept for a target, in the order of its names, so that a seed means the same everywhere.
+fn kept(name: &str) -> Vec<Vec<u8>> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(corpus_of(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
 /// Alters bytes: flips, cuts, doubles, inserts, splices with another of the corpus.
@@ -47,129 +59,33 @@ fn alter(random: &mut StdRng, corpus: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// Feeds a parser; `parse` says what it made of the bytes, in a form that can be compared.
-fn feed(seed: u64, corpus: &[&[u8]], parse: impl Fn(&[u8]) -> Option<String>) {
-    let corpus: Vec<Vec<u8>> = corpus.iter().map(|bytes| bytes.to_vec()).collect();
-    let good = corpus.iter().filter(|bytes| parse(bytes).is_some()).count();
-    assert!(good > 0, "the parser accepts nothing of its corpus");
+fn feed(seed: u64, name: &str, target: Target) {
+    let corpus = kept(name);
+    let good = corpus.iter().filter(|bytes| target(bytes).is_some()).count();
+    assert!(good > 0, "{name} accepts nothing of its corpus");
+    assert!(good < corpus.len(), "{name} refuses nothing of its corpus");
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..rounds() {
         let bytes = alter(&mut random, &corpus);
-        assert_eq!(parse(&bytes), parse(&bytes));
+        assert_eq!(target(&bytes), target(&bytes), "{name}: {bytes:?}");
     }
 }
 
-fn text(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok()
+#[test]
+fn every_parser_survives_what_is_altered() {
+    for (seed, (name, target)) in TARGETS.into_iter().enumerate() {
+        feed(seed as u64, name, target);
+    }
 }
 
+/// Targets, corpora and the fuzzer's programs are the same.
 #[test]
-fn ciphertexts() {
-    let mut aes = vec![1, 1];
-    aes.extend_from_slice(&[7; 16]);
-    aes.extend_from_slice(&[0, 0, 0, 3]);
-    aes.extend_from_slice(&[9; 60]);
-    let mut rsa = aes[..22].to_vec();
-    rsa[1] = 2;
-    rsa.extend_from_slice(&[5; 256]);
-    feed(1, &[&aes, &rsa, b""], |bytes| {
-        let blob = Blob::parse(bytes).ok()?;
-        assert!(blob.version > 0 && bytes.ends_with(blob.body));
-        Some(format!("{} {} {}", blob.key, blob.version, blob.body.len()))
-    });
-}
-
-#[test]
-fn stream_headers() {
-    let mut header = vec![2, 0, 0, 0, 100];
-    header.extend_from_slice(&[1; 116]);
-    feed(2, &[&header, b"\x02", b"\x02\xff\xff\xff\xff"], |bytes| {
-        let (header, length) = Header::parse(bytes).ok()??;
-        assert_eq!(header.to_bytes(), bytes[..length]);
-        Some(format!("{header:?}"))
-    });
-}
-
-#[test]
-fn checkpoints_and_verifier_keys() {
-    let provider = kms_lib::crypto::provider(ProviderName::default()).unwrap();
-    let provider: &dyn Provider = provider.as_ref();
-    let key = provider.ed25519(&[3; 32]).unwrap();
-    let signed = checkpoint::Checkpoint { origin: "log".into(), size: 12, root: [4; 32], revision: Some(3) };
-    let note = checkpoint::sign(&signed, "log", &key.public_key(), &|message| key.sign(message));
-    feed(3, &[note.as_bytes(), b"a\n1\n\n\xe2\x80\x94 log AAAA\n", b"\n\n"], |bytes| {
-        let verify =
-            |key: &[u8; 32], message: &[u8], signature: &[u8]| provider.ed25519_verify(key, message, signature);
-        let opened = checkpoint::open(text(bytes)?, "log", &key.public_key(), &verify).ok()?;
-        // Nothing but what was signed is ever accepted.
-        assert_eq!(opened, signed);
-        Some(opened.body())
-    });
-    let verifier = checkpoint::verifier_key("log", &key.public_key());
-    feed(4, &[verifier.as_bytes(), b"a+b+c"], |bytes| {
-        let (name, public_key) = checkpoint::parse_verifier_key(text(bytes)?).ok()?;
-        assert_eq!(checkpoint::verifier_key(&name, &public_key), text(bytes)?);
-        Some(name)
-    });
-}
-
-#[test]
-fn configurations() {
-    let full =
-        b"store_url = 'sqlite:x'\nmaster_key = 'hex:0001'\ngrace_days = 3\n[audit]\nack = 'queued'\n[scheduler]\n\
-                 enabled = true\ncron = '5 4 * * *'\n[cache]\nsize = 5\nttl_seconds = 6\n[deletion]\nwait_days = 9\n\
-                 [limits]\noperations = 7\nresult_mib = 8\n";
-    feed(5, &[full, b"grace_days = 3", b"store_url = \"sqlite:a\"", b"[scheduler]\nverify = false", b""], |bytes| {
-        Config::from_toml(text(bytes)?).ok().map(|config| format!("{config:?}"))
-    });
-    feed(6, &[b"hex:0001", b"base64:AAAA", b"passphrase:correct horse", b"correct horse battery"], |bytes| {
-        let text = text(bytes).filter(|text| !text.starts_with("file:"))?;
-        RootKeySource::parse(text).ok().map(|source| format!("{source:?}"))
-    });
-    feed(7, &[b"none", b"argon2id:m=65536,t=3,p=1"], |bytes| {
-        Derivation::from_stored(text(bytes)?, Some(&[0; 16])).ok().map(|derivation| format!("{derivation:?}"))
-    });
-}
-
-#[test]
-fn requests() {
-    let conditions = br#"{"notBefore":"2026-01-01T00:00:00Z","sourceIp":["10.0.0.0/8","fd00::/8"],"encryptionContextSubset":{"a":"b"}}"#;
-    feed(8, &[conditions, b"{}"], |bytes| {
-        let conditions: Conditions = serde_json::from_slice(bytes).ok()?;
-        let again = serde_json::to_string(&conditions).unwrap();
-        assert_eq!(serde_json::from_str::<Conditions>(&again).unwrap(), conditions);
-        Some(again)
-    });
-    feed(9, &[br#"{"tenant":"acme","table":"users"}"#, b"{}"], |bytes| {
-        let context: Context = serde_json::from_slice(bytes).ok()?;
-        Some(format!("{context:?} {:?}", context.check()))
-    });
-    let key =
-        br#"{"name":"k","type":"AES256_GCM","purpose":"ENCRYPTION","rotationPeriodDays":9,"metadata":{"a":[1,2.5]}}"#;
-    feed(10, &[key], |bytes| serde_json::from_slice::<CreateKey>(bytes).ok().map(|new| format!("{new:?}")));
-    feed(11, &[b"0 * * * *", b"*/5 1-3,7 1 JAN MON-FRI", b"@daily", b"59 23 31 12 7"], |bytes| {
-        let schedule = Schedule::parse(text(bytes)?).ok()?;
-        let now = Timestamp::from_micros(1_800_000_000_000_000);
-        let next = schedule.next_after(now)?;
-        assert!(next > now);
-        Some(next.to_string())
-    });
-    feed(12, &[b"2026-11-23T18:26:46Z", b"2026-11-23T18:26:46.123456+02:00"], |bytes| {
-        let time: Timestamp = text(bytes)?.parse().ok()?;
-        assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
-        Some(time.to_string())
-    });
-    feed(13, &[b"*", b"01234567-89ab-4def-8123-456789abcdef"], |bytes| {
-        let scope = GrantScope::parse(text(bytes)?).ok()?;
-        assert_eq!(GrantScope::parse(&scope.to_string()).unwrap(), scope);
-        Some(format!("{scope} {:?}", KeyRef::from(text(bytes)?)))
-    });
-    feed(14, &[br#"{"a":[1,-2.5e10,"\u00e9\n",null,true,{}]}"#, b"[]"], |bytes| {
-        let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-        let canonical = kms_lib::audit::canonical::canonical(&value).ok()?;
-        // Canonical text is its own canonical form.
-        let again: serde_json::Value = serde_json::from_str(&canonical).unwrap();
-        assert_eq!(kms_lib::audit::canonical::canonical(&again).unwrap(), canonical);
-        Some(canonical)
-    });
+fn every_target_has_its_corpus_and_its_program() {
+    let names = |folder: PathBuf| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(names(corpus_of("")), targets);
+    assert_eq!(names(corpus_of("").parent().unwrap().join("fuzz_targets")), targets);
 }

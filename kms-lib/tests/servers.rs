@@ -100,7 +100,7 @@ async fn clocks(url: &str, kms: &Kms) {
 
 /// Tables of the same names that are somebody else's are not touched.
 async fn foreign_tables(url: &str) {
-    common::engine::execute(url, "CREATE TABLE grants (id INT)").await;
+    assert!(common::engine::execute(url, "CREATE TABLE grants (id INT)").await);
     assert_eq!(refused(url).await, ErrorCode::StoreCorrupt);
     assert_eq!(common::engine::number(url, "SELECT COUNT(*) FROM grants").await, 0);
 }

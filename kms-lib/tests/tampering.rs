@@ -7,6 +7,7 @@ mod common;
 use common::{Place, actor, admin, code};
 use kms_lib::audit::record::{Body, record_hash};
 use kms_lib::audit::tree::Frontier;
+use kms_lib::audit::verify::Finding;
 use kms_lib::types::audit::AuditRow;
 use kms_lib::types::ids::{LogId, RecordId};
 use kms_lib::verification::{Report, VerifyOptions};
@@ -223,6 +224,12 @@ async fn the_head() {
     let place = copy(&original);
     place.tamper("UPDATE audit_head SET hash = zeroblob(32)").await;
     assert!(!verify(&place).await.unwrap().ok);
+    for time in ["timestamp - 1", "timestamp + 1"] {
+        let place = copy(&original);
+        place.tamper(&format!("UPDATE audit_head SET timestamp = {time}")).await;
+        let report = verify(&place).await.unwrap();
+        assert!(report.broken_at == Some(report.size) && report.faults[0].finding == Finding::HeadTime, "{report:?}");
+    }
     let place = copy(&original);
     place.tamper("DELETE FROM audit_head").await;
     assert!(verify(&place).await.is_err());

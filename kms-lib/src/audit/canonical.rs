@@ -7,7 +7,8 @@ use crate::types::error::{Error, Result};
 /// The largest integer that every JSON implementation reads exactly (RFC 8785, 6).
 const EXACT: u64 = (1 << 53) - 1;
 
-/// The canonical text of a value. Integers beyond 2^53 - 1 are refused: they would not survive a round trip.
+/// The canonical text of a value. Integers beyond 2^53 - 1 are refused unless they are written just as a double of that
+/// value is: they would not survive a round trip. So a canonical text is its own canonical form.
 ///
 /// ```
 /// let value = serde_json::json!({"b": 1.50, "a": ["\u{20ac}", true]});
@@ -57,21 +58,26 @@ fn write_value(out: &mut String, value: &Value) -> Result<()> {
 
 fn write_number(out: &mut String, number: &Number) -> Result<()> {
     let inexact = || Error::invalid("a JSON number is beyond 2^53 - 1 and would not be read exactly; send it as text");
-    if let Some(n) = number.as_u64() {
-        if n > EXACT {
-            return Err(inexact());
-        }
-        out.push_str(&n.to_string());
-    } else if let Some(n) = number.as_i64() {
-        if n.unsigned_abs() > EXACT {
-            return Err(inexact());
-        }
-        out.push_str(&n.to_string());
-    } else {
-        let n = number.as_f64().filter(|n| n.is_finite()).ok_or_else(inexact)?;
-        out.push_str(ryu_js::Buffer::new().format_finite(n));
+    let n = number.as_f64().filter(|n| n.is_finite()).ok_or_else(inexact)?;
+    let mut buffer = ryu_js::Buffer::new();
+    let text = buffer.format_finite(n);
+    let is_integer = number.is_u64() || number.is_i64();
+    if is_integer && !is_exact(number) && text != number.to_string() {
+        return Err(inexact());
     }
+    out.push_str(text);
     Ok(())
+}
+
+/// Whether a number is an integer that every JSON implementation reads exactly, or a fraction.
+pub fn is_exact(number: &Number) -> bool {
+    match (number.as_u64(), number.as_i64(), number.as_f64()) {
+        (Some(n), ..) => n <= EXACT,
+        (_, Some(n), _) => n.unsigned_abs() <= EXACT,
+        // Every double beyond is an integer, however it was written.
+        (.., Some(n)) => n.abs() <= EXACT as f64,
+        _ => false,
+    }
 }
 
 /// Writes a text in quotes, with the escapes that RFC 8785 (3.2.2.2) prescribes and no others.
@@ -134,7 +140,13 @@ mod tests {
         ] {
             assert_eq!(canonical(&Value::from(f64::from_bits(bits))).unwrap(), text);
         }
-        assert!(canonical(&Value::from(1u64 << 53)).is_err());
+        assert!(canonical(&Value::from((1u64 << 53) + 1)).is_err());
+        assert!(canonical(&Value::from(1u64 << 60)).is_err());
+        assert!(canonical(&Value::from(i64::MIN)).is_err());
+        for json in ["1e17", "9007199254740992", "-1e20", "1e300", "123456789012345678901234567890"] {
+            let text = canonical(&serde_json::from_str(json).unwrap()).unwrap();
+            assert_eq!(canonical(&serde_json::from_str(&text).unwrap()).unwrap(), text);
+        }
         assert_eq!(canonical(&Value::from(EXACT)).unwrap(), "9007199254740991");
     }
 }

@@ -25,12 +25,18 @@ pub struct Checkpoint {
     /// The sequence number of the last change, as an extension line: so that nobody who only writes the database can make
     /// a process believe that nothing has changed.
     pub revision: Option<u64>,
+    /// What stands for all rows at that revision, as an extension line: so that nobody who only writes the database can
+    /// put a row back to an older state. Only who has the root key can check it. Absent while rows are known to be altered.
+    pub rows: Option<[u8; 32]>,
 }
 
 impl Checkpoint {
     /// The text that is signed.
     pub fn body(&self) -> String {
-        let extension = self.revision.map_or_else(String::new, |revision| format!("revision {revision}\n"));
+        let mut extension = self.revision.map_or_else(String::new, |revision| format!("revision {revision}\n"));
+        if let Some(rows) = self.rows {
+            extension.push_str(&format!("rows {}\n", STANDARD.encode(rows)));
+        }
         format!("{}\n{}\n{}\n{extension}", self.origin, self.size, STANDARD.encode(self.root))
     }
 }
@@ -116,15 +122,23 @@ fn parse_body(body: &str) -> Option<Checkpoint> {
     }
     let root = STANDARD.decode(lines.next()?).ok()?.try_into().ok()?;
     // What follows are extension lines. Others than ours are passed over; ours has one spelling, and comes once.
-    let mut revision = None;
-    for text in lines.filter_map(|line| line.strip_prefix("revision ")) {
-        let number: u64 = text.parse().ok()?;
-        if revision.is_some() || number.to_string() != text {
-            return None;
+    let (mut revision, mut rows) = (None, None);
+    for line in lines {
+        if let Some(text) = line.strip_prefix("revision ") {
+            let number: u64 = text.parse().ok()?;
+            if revision.is_some() || number.to_string() != text {
+                return None;
+            }
+            revision = Some(number);
+        } else if let Some(text) = line.strip_prefix("rows ") {
+            let value: [u8; 32] = STANDARD.decode(text).ok()?.try_into().ok()?;
+            if rows.is_some() {
+                return None;
+            }
+            rows = Some(value);
         }
-        revision = Some(number);
     }
-    Some(Checkpoint { origin: origin.to_owned(), size, root, revision })
+    Some(Checkpoint { origin: origin.to_owned(), size, root, revision, rows })
 }
 
 /// A public key in the form verifiers are given: name, id and key.
@@ -164,7 +178,8 @@ mod tests {
         let provider = provider(ProviderName::RustCrypto).unwrap();
         let key = provider.ed25519(&[7; 32]).unwrap();
         let name = origin(LogId::from_bytes([9; 16]));
-        let checkpoint = Checkpoint { origin: name.clone(), size: 42, root: [5; 32], revision: Some(7) };
+        let checkpoint =
+            Checkpoint { origin: name.clone(), size: 42, root: [5; 32], revision: Some(7), rows: Some([6; 32]) };
         let note = sign(&checkpoint, &name, &key.public_key(), &|message| key.sign(message));
         let verify =
             |key: &[u8; 32], message: &[u8], signature: &[u8]| provider.ed25519_verify(key, message, signature);

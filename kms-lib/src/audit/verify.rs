@@ -11,7 +11,7 @@ use super::record::{Body, FORMAT, record_hash};
 use super::signing_keys::Link;
 use super::tree::Frontier;
 use crate::types::audit::{Action, AuditRow, Status};
-use crate::types::ids::LogId;
+use crate::types::ids::{KeyId, LogId};
 use crate::types::time::Timestamp;
 
 /// Records of a full chunk; chunks begin at multiples of it.
@@ -63,6 +63,8 @@ pub enum Finding {
         /// The size of the signed state. What is wrong lies between the reported number and this one.
         size: u64,
     },
+    /// The head says another time than its last record: the time that later records may not fall behind.
+    HeadTime,
     /// A row is not as the record of its last change left it.
     RowMismatch {
         /// Its table.
@@ -92,6 +94,20 @@ pub enum Finding {
         /// The version's id.
         id: String,
     },
+}
+
+impl Finding {
+    /// The row that is wrong, by table and id; none if the fault is one of the log.
+    pub fn row(&self) -> Option<(String, [u8; 16])> {
+        let (table, id) = match self {
+            Self::RowMismatch { table, id } | Self::RowMissing { table, id } | Self::RowWithoutRecord { table, id } => {
+                (table.as_str(), id)
+            }
+            Self::MaterialMismatch { id } => ("key_versions", id),
+            _ => return None,
+        };
+        Some((table.to_owned(), *id.parse::<KeyId>().ok()?.as_bytes()))
+    }
 }
 
 /// What is wrong, and where.
@@ -127,6 +143,7 @@ impl fmt::Display for Fault {
                 "the records from {seq} to {size} are consistent with each other, but not with the signed state: \
                  they were rewritten"
             ),
+            Finding::HeadTime => write!(f, "the head of the log does not have the time of record {seq}, its last"),
             Finding::RowMismatch { table, id } => {
                 write!(f, "row {id} of {table} is not as record {seq} left it")
             }
@@ -305,12 +322,23 @@ fn link(row: &AuditRow) -> Option<Link> {
     Some(Link { seq: row.seq, key: details.verifier_key, previous: details.previous_key })
 }
 
+/// The log up to some record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How many records.
+    pub size: u64,
+    /// The root of the tree over them.
+    pub root: [u8; 32],
+    /// The hash of the last.
+    pub hash: [u8; 32],
+}
+
 /// A chunk in its place.
 pub struct Stitched {
     /// The state behind its good records.
     pub state: Start,
-    /// The roots that were wanted, by size: those before the fault, if there is one.
-    pub roots: Vec<(u64, [u8; 32])>,
+    /// The states that were wanted: those before the fault, if there is one.
+    pub states: Vec<State>,
     /// The first fault.
     pub fault: Option<Fault>,
 }
@@ -318,7 +346,7 @@ pub struct Stitched {
 /// Puts a digested chunk behind what comes before it. `roots_at` are sizes within the chunk whose root is wanted.
 pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
     match place(&start, digest) {
-        Some(fault) => Stitched { state: start, roots: Vec::new(), fault: Some(fault) },
+        Some(fault) => Stitched { state: start, states: Vec::new(), fault: Some(fault) },
         None => push(start, digest, roots_at),
     }
 }
@@ -345,14 +373,14 @@ fn place(state: &Start, digest: &Digest) -> Option<Fault> {
 }
 
 fn push(mut state: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
-    let mut roots = Vec::new();
+    let mut states = Vec::new();
     match digest.subtree {
         Some(root) if roots_at.is_empty() && state.frontier.push_subtree(CHUNK_LEVEL, root).is_ok() => {}
         _ => {
             for leaf in &digest.leaves {
                 state.frontier.push(*leaf);
                 if roots_at.contains(&state.frontier.size()) {
-                    roots.push((state.frontier.size(), state.frontier.root()));
+                    states.push(State { size: state.frontier.size(), root: state.frontier.root(), hash: *leaf });
                 }
             }
         }
@@ -361,7 +389,7 @@ fn push(mut state: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
         state.hash = hash;
         state.timestamp = timestamp;
     }
-    Stitched { state, roots, fault: digest.fault.clone() }
+    Stitched { state, states, fault: digest.fault.clone() }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
+use crate::envelope::{RowSet, Seals, row};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::grant::Grant;
@@ -27,6 +28,20 @@ pub struct Image {
     by_principal: HashMap<String, BTreeSet<GrantId>>,
     credentials: HashMap<CredentialId, Credential>,
     damaged: HashSet<KeyId>,
+    rows: RowSet,
+    trust: Trust,
+}
+
+/// Whether the rows in the image are those that the log's head stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// They are.
+    #[default]
+    Whole,
+    /// They are not, and nobody has found out yet which.
+    Doubtful,
+    /// Those that are not have been taken out.
+    Sifted,
 }
 
 impl Image {
@@ -68,20 +83,55 @@ impl Image {
         self.damaged.iter().copied()
     }
 
+    /// All rows, folded.
+    pub(crate) fn rows(&self) -> &RowSet {
+        &self.rows
+    }
+    /// What its rows are worth.
+    pub(crate) fn trust(&self) -> Trust {
+        self.trust
+    }
+    pub(super) fn set_trust(&mut self, trust: Trust) {
+        self.trust = trust;
+    }
+    /// Takes a row out that is not to be used, or marks its key.
+    pub(super) fn refuse(&mut self, table: &str, id: [u8; 16]) {
+        match table {
+            "keys" => self.mark_damaged(KeyId::from_bytes(id)),
+            "key_versions" => {
+                let of_key = self.versions().find(|version| *version.id.as_bytes() == id).map(|version| version.key_id);
+                of_key.into_iter().for_each(|key| self.mark_damaged(key));
+            }
+            "grants" => {
+                let id = GrantId::from_bytes(id);
+                self.grants.remove(&id);
+                self.by_principal.values_mut().for_each(|ids| ids.retain(|of_principal| *of_principal != id));
+            }
+            _ => drop(self.credentials.remove(&CredentialId::from_bytes(id))),
+        }
+    }
+    /// Takes everything out or marks it: nothing of it is to be used.
+    pub(super) fn refuse_all(&mut self) {
+        self.damaged.extend(self.keys.keys());
+        self.grants.clear();
+        self.by_principal.clear();
+        self.credentials.clear();
+    }
+
     pub(super) fn advance(&mut self, revision: u64) {
         self.revision = self.revision.max(revision);
     }
 
     /// Puts a row in, unless a newer one is there.
-    pub(super) fn apply(&mut self, change: &Change) {
+    pub(super) fn apply(&mut self, change: &Change, seals: &Seals) {
         match change {
-            Change::InsertKey(key) | Change::UpdateKey(key) => self.put_key(key.clone()),
+            Change::InsertKey(key) | Change::UpdateKey(key) => self.put_key(key.clone(), seals),
             Change::InsertVersion(version, _) | Change::UpdateVersion(version) | Change::EraseVersion(version) => {
-                self.put_version(version.clone());
+                self.put_version(version.clone(), seals);
             }
-            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => self.put_grant(grant.clone()),
+            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => self.put_grant(grant.clone(), seals),
             Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
-                self.put_credential(credential.clone());
+                self.put_credential(credential.clone(), seals);
             }
         }
     }
@@ -90,27 +140,43 @@ impl Image {
         self.keys.entry(id).or_insert_with(|| Entry { key: None, versions: BTreeMap::new() })
     }
 
-    pub(super) fn put_key(&mut self, key: Key) {
-        let (id, name) = (key.id, key.name.clone());
+    pub(super) fn put_key(&mut self, key: Key, seals: &Seals) {
+        let (id, name, new) = (key.id, key.name.clone(), row::key(&key));
         let entry = self.entry(id);
         if entry.key.as_ref().is_none_or(|present| present.revision < key.revision) {
-            entry.key = Some(key);
+            let old = entry.key.replace(key);
             self.names.insert(name, id);
+            self.replace(old.as_ref().map(row::key), &new, seals);
         }
     }
 
-    pub(super) fn put_version(&mut self, version: KeyVersion) {
+    pub(super) fn put_version(&mut self, version: KeyVersion, seals: &Seals) {
         let entry = self.entry(version.key_id);
         let newer = entry.versions.get(&version.version).is_none_or(|present| present.revision < version.revision);
         if newer {
-            entry.versions.insert(version.version, version);
+            let new = row::version(&version);
+            let old = entry.versions.insert(version.version, version);
+            self.replace(old.as_ref().map(row::version), &new, seals);
         }
     }
 
-    pub(super) fn put_grant(&mut self, grant: Grant) {
-        if self.grants.get(&grant.id).is_some_and(|present| present.revision >= grant.revision) {
+    /// Renews the fold of all rows.
+    fn replace(&mut self, old: Option<Vec<u8>>, new: &[u8], seals: &Seals) {
+        if let Some(old) = old {
+            self.rows.toggle(seals, &old);
+        }
+        self.rows.toggle(seals, new);
+    }
+
+    pub(super) fn put_grant(&mut self, grant: Grant, seals: &Seals) {
+        let present = self.grants.get(&grant.id);
+        if present.is_some_and(|present| present.revision >= grant.revision) {
             return;
         }
+        let old = present.and_then(|present| row::grant(present).ok());
+        // One that cannot be written as a row was neither read from one nor committed.
+        let Ok(new) = row::grant(&grant) else { return };
+        self.replace(old, &new, seals);
         let of_principal = self.by_principal.entry(grant.principal.clone()).or_default();
         if grant.withdrawn_at.is_none() {
             of_principal.insert(grant.id);
@@ -120,9 +186,11 @@ impl Image {
         self.grants.insert(grant.id, grant);
     }
 
-    pub(super) fn put_credential(&mut self, credential: Credential) {
+    pub(super) fn put_credential(&mut self, credential: Credential, seals: &Seals) {
         if self.credentials.get(&credential.id).is_none_or(|present| present.revision < credential.revision) {
-            self.credentials.insert(credential.id, credential);
+            let new = row::credential(&credential);
+            let old = self.credentials.insert(credential.id, credential);
+            self.replace(old.as_ref().map(row::credential), &new, seals);
         }
     }
 

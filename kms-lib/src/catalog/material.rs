@@ -6,13 +6,15 @@ use std::time::Duration;
 use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
+use super::Catalog;
 use crate::crypto::provider::{Aead, Provider, RsaPrivate, RsaPublic};
 use crate::envelope::{Binding, Envelope};
 use crate::storage::Store;
 use crate::storage::tables::entities;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::{KeyType, KeyVersion};
+use crate::types::key::{KeyType, KeyVersion, VersionState};
+use crate::types::view::View;
 
 /// A key ready for use.
 pub enum ReadyKey {
@@ -91,6 +93,22 @@ impl MaterialCache {
     /// Drops a version that may no longer be used.
     pub async fn forget(&self, key: KeyId, version: u32) {
         self.ready.invalidate(&(key, version)).await;
+    }
+    /// Drops what may not be used any more as of this image: versions that are revoked, destroyed or not there, whoever
+    /// brought that about, and whether or not they were being loaded at that moment.
+    pub async fn drop_unusable(&self, catalog: &Catalog) {
+        let unusable: Vec<(KeyId, u32)> = {
+            let image = catalog.image();
+            let is_over = |&(key, version): &(KeyId, u32)| {
+                let state = image.version(key, version).map_or(VersionState::Destroyed, |version| version.state);
+                matches!(state, VersionState::Revoked | VersionState::Destroyed)
+            };
+            self.ready.iter().map(|(id, _)| *id).filter(is_over).collect()
+        };
+        for id in unusable {
+            self.ready.invalidate(&id).await;
+        }
+        self.sweep().await;
     }
     /// Drops everything, and really: the cache expires lazily, and key material must not linger.
     pub async fn clear(&self) {

@@ -12,18 +12,20 @@ mod refresh;
 #[cfg(test)]
 mod tests;
 
-pub use image::Image;
+pub use image::{Image, Trust};
 pub use material::{MaterialCache, ReadyKey, run_blocking};
 pub use overlay::Overlay;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::envelope::{Seals, row};
+use crate::audit::checkpoint;
+use crate::envelope::{RowSet, Seals, row};
 use crate::storage::tables::head;
 use crate::storage::{Connection, Store};
+use crate::types::audit::Head;
 use crate::types::change::Change;
-use crate::types::error::Result;
+use crate::types::error::{Error, ErrorCode, Result};
 
 /// The image, and how it is kept up to date.
 pub struct Catalog {
@@ -34,6 +36,8 @@ pub struct Catalog {
     refreshing: tokio::sync::Mutex<()>,
     /// How many looks at the store have begun.
     looks: AtomicU64,
+    /// Which of them was the last that came to its end.
+    seen: AtomicU64,
 }
 
 impl Catalog {
@@ -45,6 +49,7 @@ impl Catalog {
             image: RwLock::new(Image::default()),
             refreshing: tokio::sync::Mutex::new(()),
             looks: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
         }
     }
     /// The image. Not to be held across an await.
@@ -63,11 +68,17 @@ impl Catalog {
     pub async fn ensure_fresh(&self) -> Result<()> {
         let begun = self.looks.load(Ordering::Acquire);
         let _alone = self.refreshing.lock().await;
-        // A look that began after this call did, and is over now that the lock is free, has seen enough.
-        if self.looks.load(Ordering::Acquire) > begun {
-            return Ok(());
+        // A look that began after this call did, and came to its end, has seen enough. One that failed, or whose caller
+        // went away in the midst of it, has seen nothing.
+        if self.seen.load(Ordering::Acquire) <= begun {
+            let this = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
+            self.look().await?;
+            self.seen.store(this, Ordering::Release);
         }
-        self.looks.fetch_add(1, Ordering::AcqRel);
+        if self.image().trust() == Trust::Doubtful { Err(altered()) } else { Ok(()) }
+    }
+
+    async fn look(&self) -> Result<()> {
         let mut connection = self.store.reader().await?;
         if head::revision(connection.as_mut()).await? <= self.image().revision() {
             return Ok(());
@@ -78,7 +89,8 @@ impl Catalog {
         loaded
     }
 
-    /// Brings the image up to the store's revision, on a connection that already sees one state of the store.
+    /// Brings the image up to the store's revision, on a connection that already sees one state of the store. The image is
+    /// doubtful then if its rows are not those that the head stands for.
     pub async fn refresh(&self, connection: &mut dyn Connection) -> Result<()> {
         let _alone = self.refreshing.lock().await;
         self.load(connection).await
@@ -86,22 +98,60 @@ impl Catalog {
 
     async fn load(&self, connection: &mut dyn Connection) -> Result<()> {
         let known = self.image().revision();
-        let revision = head::revision(connection).await?;
-        if revision > known || known == 0 {
+        let head = head::read(connection).await?;
+        let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+        if head.revision > known || known == 0 {
             let delta = refresh::read(connection, &self.seals, known).await?;
-            delta.apply(&mut self.image_mut(), revision);
+            let mut image = self.image_mut();
+            delta.apply(&mut image, head.revision, &self.seals);
+            if image.revision() == head.revision
+                && image.trust() == Trust::Whole
+                && !self.stands_for(&head, image.rows())
+            {
+                tracing::error!("rows of the store are not those that the head of the log stands for");
+                image.set_trust(Trust::Doubtful);
+            }
         }
         Ok(())
+    }
+
+    /// Whether the head was written over just these rows. What it says of them needs no signature: it is keyed, and bound
+    /// to the revision.
+    pub fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
+        let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
+        said == Some(self.seals.commitment(head.revision, rows))
+    }
+
+    /// Says that a verification found the rows to be good.
+    pub fn trust(&self) {
+        self.image_mut().set_trust(Trust::Whole);
+    }
+    /// Takes out what a verification found to be altered: table and id of each row; everything if it could not tell.
+    pub fn sift(&self, altered: Option<&[(&str, [u8; 16])]>) {
+        let mut image = self.image_mut();
+        match altered {
+            Some(rows) => rows.iter().for_each(|(table, id)| image.refuse(table, *id)),
+            None => image.refuse_all(),
+        }
+        image.set_trust(Trust::Sifted);
     }
 
     /// Applies changes that this process has committed.
     pub fn apply(&self, changes: &[Change], revision: u64) {
         let mut image = self.image_mut();
         for change in changes {
-            image.apply(change);
+            image.apply(change, &self.seals);
         }
         image.advance(revision);
     }
+}
+
+/// What is said while nobody knows which rows are to be trusted.
+fn altered() -> Error {
+    Error::new(
+        ErrorCode::IntegrityFailure,
+        "rows of the store were altered or put back to an older state; close the service and open it again to find out which",
+    )
 }
 
 /// A change's row in its unambiguous form.

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use super::image::Image;
+use crate::envelope::{RowSet, Seals, row};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
+use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::ids::{CredentialId, GrantId, KeyId};
 use crate::types::key::{Key, KeyVersion};
@@ -19,6 +21,7 @@ pub struct Overlay<'a> {
     versions: HashMap<(KeyId, u32), KeyVersion>,
     grants: HashMap<GrantId, Grant>,
     credentials: HashMap<CredentialId, Credential>,
+    rows: RowSet,
 }
 
 impl<'a> Overlay<'a> {
@@ -32,15 +35,24 @@ impl<'a> Overlay<'a> {
             versions: HashMap::new(),
             grants: HashMap::new(),
             credentials: HashMap::new(),
+            rows: *base.rows(),
         }
     }
     /// The sequence number of the last change.
     pub fn revision(&self) -> u64 {
         self.revision
     }
+    /// All rows as they are with the changes, folded.
+    pub fn rows(&self) -> &RowSet {
+        &self.rows
+    }
     /// Adds the changes of the record with this sequence number.
-    pub fn apply(&mut self, changes: &[Change], revision: u64) {
+    pub fn apply(&mut self, changes: &[Change], revision: u64, seals: &Seals) -> Result<()> {
         for change in changes {
+            if let Some(replaced) = self.replaced(change)? {
+                self.rows.toggle(seals, &replaced);
+            }
+            self.rows.toggle(seals, &super::change_row(change)?);
             match change {
                 Change::InsertKey(key) | Change::UpdateKey(key) => {
                     self.names.insert(key.name.clone(), key.id);
@@ -58,6 +70,23 @@ impl<'a> Overlay<'a> {
             }
         }
         self.revision = revision;
+        Ok(())
+    }
+
+    /// The row that a change takes the place of.
+    fn replaced(&self, change: &Change) -> Result<Option<Vec<u8>>> {
+        Ok(match change {
+            Change::InsertKey(key) | Change::UpdateKey(key) => self.key(key.id).map(row::key),
+            Change::InsertVersion(version, _) | Change::UpdateVersion(version) | Change::EraseVersion(version) => {
+                self.version(version.key_id, version.version).map(row::version)
+            }
+            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => {
+                self.grant(grant.id).map(row::grant).transpose()?
+            }
+            Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
+                self.credential(credential.id).map(row::credential)
+            }
+        })
     }
 }
 

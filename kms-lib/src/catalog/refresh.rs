@@ -75,11 +75,11 @@ fn checked<T>(
 
 impl Delta {
     /// Puts the rows into the image, which then is of `revision`.
-    pub(super) fn apply(self, image: &mut Image, revision: u64) {
-        self.keys.into_iter().for_each(|key| image.put_key(key));
-        self.versions.into_iter().for_each(|version| image.put_version(version));
-        self.grants.into_iter().for_each(|grant| image.put_grant(grant));
-        self.credentials.into_iter().for_each(|credential| image.put_credential(credential));
+    pub(super) fn apply(self, image: &mut Image, revision: u64, seals: &Seals) {
+        self.keys.into_iter().for_each(|key| image.put_key(key, seals));
+        self.versions.into_iter().for_each(|version| image.put_version(version, seals));
+        self.grants.into_iter().for_each(|grant| image.put_grant(grant, seals));
+        self.credentials.into_iter().for_each(|credential| image.put_credential(credential, seals));
         self.damaged.into_iter().for_each(|id| image.mark_damaged(id));
         image.advance(revision);
     }

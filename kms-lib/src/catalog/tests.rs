@@ -160,6 +160,7 @@ fn check_key(key: &Key, image: &Image, before: Option<&Key>) {
 
 #[test]
 fn random_histories_keep_the_lifecycle() {
+    let seals = crate::envelope::Seals::new(&[7; 32]).unwrap();
     for seed in 0..40 {
         let mut random = StdRng::seed_from_u64(seed);
         let keys: Vec<KeyId> = (0..6).map(|i| KeyId::from_bytes([i; 16])).collect();
@@ -190,12 +191,13 @@ fn random_histories_keep_the_lifecycle() {
             };
             let before = image.clone();
             let mut overlay = Overlay::new(&before);
-            overlay.apply(&changes, seq);
+            overlay.apply(&changes, seq, &seals).unwrap();
             for change in &changes {
-                image.apply(change);
+                image.apply(change, &seals);
             }
             image.advance(seq);
             compare(&overlay, &image, &keys);
+            assert_eq!(overlay.rows(), image.rows());
             check_invariants(&image, &before);
             made += 1;
         }
@@ -281,6 +283,28 @@ async fn a_refreshed_image_is_a_freshly_loaded_one() {
     assert_eq!(*fresh.catalog.image(), *writing.catalog.image());
     assert_eq!(*reading.catalog.image(), *writing.catalog.image());
     assert!(fresh.catalog.image().key_count() > 2);
+}
+
+/// Material of what another process revoked goes, also when the image knew of that before the background looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_material_is_dropped_whoever_revoked_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+    let config = crate::Config::new(url).root_key_bytes([7; 32]);
+    let open = || crate::kms::open::open(config.clone());
+    let (one, two) = (open().await.unwrap(), open().await.unwrap());
+    let alice = Actor::new("alice", Role::Admin).unwrap();
+    let (here, there) = (crate::Session::new(one.clone(), alice.clone()), crate::Session::new(two, alice));
+    for name in ["gone", "kept"] {
+        here.create_key(crate::CreateKey::aes(name)).await.unwrap();
+        here.encrypt(name, b"x", &crate::Context::new()).await.unwrap();
+    }
+    one.materials.sweep().await;
+    assert_eq!(one.materials.len(), 2);
+    there.revoke_key("gone").await.unwrap();
+    one.catalog.ensure_fresh().await.unwrap();
+    one.materials.drop_unusable(&one.catalog).await;
+    assert_eq!(one.materials.len(), 1);
 }
 
 /// A root key that counts how often it is asked to unwrap, and takes its time.

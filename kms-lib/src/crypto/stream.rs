@@ -315,4 +315,44 @@ mod tests {
         let other = Header { data_key: vec![8; 100], ..header };
         assert!(open(&other, &sealed, 100).is_err());
     }
+
+    /// Chunks far into a stream, and the last that there can be: without sealing all those before.
+    #[test]
+    fn a_chunk_is_bound_to_its_number_however_large() {
+        let provider = provider(ProviderName::default()).unwrap();
+        let header = Header::new(provider.as_ref(), vec![9; 100]).unwrap();
+        let encryptor = |number| {
+            let mut encryptor = Encryptor::new(provider.as_ref(), &header, &[1; 32]).unwrap();
+            encryptor.counter = Counter(number);
+            encryptor
+        };
+        let opens = |number, sealed: &[u8]| {
+            let mut decryptor = Decryptor::new(provider.as_ref(), &header, &[1; 32]).unwrap();
+            decryptor.counter = Counter(number);
+            let mut out = Vec::new();
+            let opened = decryptor.update(sealed, &mut out).and_then(|()| decryptor.finish(&mut out));
+            // Nothing of a bad chunk is released.
+            assert!(opened.is_ok() || out.len() % CHUNK == 0);
+            opened.map(|()| out)
+        };
+        let plaintext = text(2 * CHUNK + 5);
+        for number in [255, 65_535, (1 << 20) - 2, 1 << 20, (1 << 24) - 1, u32::MAX - 3] {
+            let mut sealed = Vec::new();
+            let mut encryptor = encryptor(number);
+            encryptor.update(&plaintext, &mut sealed).unwrap();
+            encryptor.finish(&mut sealed).unwrap();
+            assert_eq!(opens(number, &sealed).unwrap(), plaintext);
+            for other in [0, number - 1, number.wrapping_add(1), number ^ (1 << 16)] {
+                assert_eq!(opens(other, &sealed).unwrap_err().code(), ErrorCode::DecryptionFailed);
+            }
+        }
+        // The number is never used twice: a stream that would need more ends before.
+        let mut sealed = Vec::new();
+        let mut last = encryptor(u32::MAX - 1);
+        last.update(&plaintext, &mut sealed).unwrap_err();
+        assert_eq!(sealed.len(), CHUNK + TAG);
+        let error = encryptor(u32::MAX).finish(&mut sealed).unwrap_err();
+        assert_eq!((error.code(), sealed.len()), (ErrorCode::PlaintextTooLong, CHUNK + TAG));
+        assert_eq!(opens(u32::MAX, &sealed).unwrap_err().code(), ErrorCode::PlaintextTooLong);
+    }
 }

@@ -14,7 +14,7 @@ mod tests;
 
 pub use binding::Binding;
 pub use local::{Derivation, LocalRootKey};
-pub use seal::Seals;
+pub use seal::{RowSet, Seals};
 pub use source::RootKeySource;
 
 use std::collections::BTreeMap;

@@ -142,6 +142,28 @@ pub fn credential(credential: &Credential) -> Vec<u8> {
     fields.finish()
 }
 
+/// A request that had its effect, with the digest of what was asked: who writes the database must not make a request that
+/// never came pass for one that did.
+pub fn request(
+    principal: &str,
+    key: &str,
+    request_digest: &[u8; 32],
+    subject: &[u8; 16],
+    seq: u64,
+    expires_at: Timestamp,
+) -> Vec<u8> {
+    let mut fields = row("idempotency");
+    fields.text(principal).text(key).bytes(request_digest).bytes(subject).number(seq).time(Some(expires_at));
+    fields.finish()
+}
+
+/// Up to which size the log was verified: nobody else may say so.
+pub fn verified(size: u64) -> Vec<u8> {
+    let mut fields = row("verified");
+    fields.number(size);
+    fields.finish()
+}
+
 /// The SHA-256 of a row, as the record of its change carries it.
 pub fn digest(row: &[u8]) -> [u8; 32] {
     Sha256::digest(row).into()

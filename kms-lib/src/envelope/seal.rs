@@ -14,6 +14,31 @@ type HmacSha256 = Hmac<Sha256>;
 pub struct Seals {
     rows: HmacSha256,
     contexts: HmacSha256,
+    sets: HmacSha256,
+}
+
+/// The set of all rows as they are now, folded into one value that is renewed row by row: the exclusive or of an HMAC of
+/// each. It stays in memory, since who knew it could look for other rows that fold into the same; [`Seals::commitment`]
+/// is what others may see.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowSet([u8; 32]);
+
+impl RowSet {
+    /// Puts a row in that was not there, or takes one out that was.
+    pub fn toggle(&mut self, seals: &Seals, row: &[u8]) {
+        let mut mac = seals.sets.clone();
+        mac.update(&[0]);
+        mac.update(row);
+        for (byte, other) in self.0.iter_mut().zip(mac.finalize().into_bytes()) {
+            *byte ^= other;
+        }
+    }
+}
+
+impl std::fmt::Debug for RowSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RowSet")
+    }
 }
 
 impl Seals {
@@ -22,6 +47,7 @@ impl Seals {
         Ok(Self {
             rows: keyed(integrity_key, b"kms-seal-rows/v1")?,
             contexts: keyed(integrity_key, b"kms-contexts/v1")?,
+            sets: keyed(integrity_key, b"kms-rows/v1")?,
         })
     }
     /// The seal of a row in the form of [`super::row`].
@@ -35,6 +61,15 @@ impl Seals {
         let mut mac = self.rows.clone();
         mac.update(row);
         mac.verify_slice(seal).is_ok()
+    }
+    /// What stands in the head for these rows being all there are at this revision: a single seal is still good when an
+    /// older state of its row is put back, this one is not.
+    pub fn commitment(&self, revision: u64, rows: &RowSet) -> [u8; 32] {
+        let mut mac = self.sets.clone();
+        mac.update(&[1]);
+        mac.update(&revision.to_be_bytes());
+        mac.update(&rows.0);
+        mac.finalize().into_bytes().into()
     }
     /// The HMAC that stands for an encryption context in the records of keys that do not show it.
     pub fn context_mac(&self, canonical_context: &[u8]) -> [u8; 32] {

@@ -61,6 +61,11 @@ pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
     if !value.is_object() {
         return Err(Error::invalid("metadata must be a JSON object"));
     }
+    if !is_exact_throughout(value) {
+        return Err(Error::invalid(
+            "a number in the metadata is beyond 2^53 - 1 and would be rounded; send it as text",
+        ));
+    }
     let text = crate::audit::canonical::canonical(value)?;
     if text.len() > METADATA_BYTES {
         return Err(Error::invalid(format!("metadata has at most {METADATA_BYTES} bytes")));
@@ -69,6 +74,16 @@ pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
         return Err(Error::invalid("metadata contains U+0000"));
     }
     Ok(Some(text))
+}
+
+/// Whether no number of the value is so large that it was, or would be, rounded to another one.
+fn is_exact_throughout(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => crate::audit::canonical::is_exact(number),
+        Value::Array(items) => items.iter().all(is_exact_throughout),
+        Value::Object(members) => members.values().all(is_exact_throughout),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
 }
 
 fn contains_nul(value: &Value) -> bool {

@@ -52,16 +52,13 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
     while pause(LOOK, &mut stopped).await {
         let Some(shared) = shared.upgrade() else { return };
         shared.space.look().await;
-        let before = shared.catalog.image().revision();
-        if let Err(error) = shared.catalog.ensure_fresh().await {
+        let fresh = shared.catalog.ensure_fresh().await;
+        // Whatever another process has revoked must not stay in memory.
+        shared.materials.drop_unusable(&shared.catalog).await;
+        if let Err(error) = fresh {
             tracing::warn!(%error, "the store cannot be read");
             continue;
         }
-        // Another process changed something: whatever it revoked must not stay in memory.
-        if shared.catalog.image().revision() != before {
-            shared.materials.clear().await;
-        }
-        shared.materials.sweep().await;
         if let Err(error) = write_counted(&shared, shared.clock.now()).await {
             tracing::warn!(%error, "denials could not be counted in the log");
         }

@@ -138,13 +138,17 @@ impl Kms {
         }
         let _ = write_counted(&self.inner.shared, self.inner.shared.clock.now().plus_seconds(2)).await;
         self.inner.shared.ledger.close().await;
-        if let Some(path) = &self.inner.config.high_water
-            && let Ok(head) = open::head(&self.inner.shared).await
-        {
-            high_water::write(path, &head.checkpoint)?;
-        }
+        let noted = self.note_head().await;
+        // Whatever failed before: no key stays in memory, no file open.
         self.inner.shared.materials.clear().await;
-        self.inner.shared.store.close().await
+        self.inner.shared.store.close().await.and(noted)
+    }
+
+    async fn note_head(&self) -> Result<()> {
+        match (&self.inner.config.high_water, open::head(&self.inner.shared).await) {
+            (Some(path), Ok(head)) => high_water::write(path, &head.checkpoint),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use zeroize::Zeroizing;
 
 use super::high_water;
 use crate::audit::tree::Frontier;
-use crate::catalog::{Catalog, MaterialCache, run_blocking};
+use crate::catalog::{Catalog, MaterialCache, Trust, run_blocking};
 use crate::config::Config;
 use crate::crypto::provider::{Ed25519, Provider};
-use crate::envelope::{self, Binding, Derivation, Envelope, LocalRootKey, RootKey, RootKeySource, Seals};
+use crate::envelope::{self, Binding, Derivation, Envelope, LocalRootKey, RootKey, RootKeySource, RowSet, Seals};
 use crate::ledger::{AuditAck, Details, Draft, HeadKeys, Ledger, Parts, Signer, Space};
 use crate::session::{Denials, Session, Shared};
 use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
@@ -21,6 +21,7 @@ use crate::types::audit::{Action, AuditRow, Head, Status};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{LogId, RecordId};
 use crate::types::time::Timestamp;
+use crate::verification::Verifier;
 
 /// How often making a store is tried when others are making it too.
 const CREATE_TRIES: u32 = 50;
@@ -157,6 +158,9 @@ async fn assemble(
         reader.rollback().await?;
         loaded?;
     }
+    if catalog.image().trust() == Trust::Doubtful {
+        sift(store, &catalog, &signer).await?;
+    }
     let materials = Arc::new(MaterialCache::new(
         Arc::clone(store),
         Arc::clone(&provider),
@@ -205,6 +209,24 @@ async fn assemble(
         session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;
     }
     Ok(shared)
+}
+
+/// Finds out, by the log, which rows were altered, and takes them out of the catalog. Nothing is used if the log was
+/// altered too.
+async fn sift(store: &Arc<dyn Store>, catalog: &Catalog, signer: &Signer) -> Result<()> {
+    match (Verifier { store, catalog, signer }).altered_rows().await? {
+        Some(rows) if rows.is_empty() => catalog.trust(),
+        rows => {
+            tracing::error!(
+                ?rows,
+                "rows of the store were altered, and are not used; verify the log, and restore a backup"
+            );
+            let named: Option<Vec<(&str, [u8; 16])>> =
+                rows.as_ref().map(|rows| rows.iter().map(|(table, id)| (table.as_str(), *id)).collect());
+            catalog.sift(named.as_deref());
+        }
+    }
+    Ok(())
 }
 
 fn no_key() -> Error {
@@ -304,6 +326,7 @@ async fn create_locked(
         first_seq: 1,
     };
     secrets::insert_service_key(connection, &integrity).await?;
+    let no_rows = Seals::new(&secret)?.commitment(0, &RowSet::default());
     provider.random(secret.as_mut_slice())?;
     let key: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&secret)?);
     let signing = ServiceKeyRow {
@@ -315,11 +338,17 @@ async fn create_locked(
     };
     secrets::insert_service_key(connection, &signing).await?;
     let keys = HeadKeys::first(log, key, Arc::clone(provider))?;
-    first_record(connection, log, now, &keys).await
+    first_record(connection, log, now, &keys, no_rows).await
 }
 
 /// The log begins with the record of its making, which names the key that signs it.
-async fn first_record(connection: &mut dyn Connection, log: LogId, now: Timestamp, keys: &HeadKeys) -> Result<()> {
+async fn first_record(
+    connection: &mut dyn Connection,
+    log: LogId,
+    now: Timestamp,
+    keys: &HeadKeys,
+    no_rows: [u8; 32],
+) -> Result<()> {
     let mut details = Details::default();
     details.text("verifierKey", &keys.verifier_key());
     let draft = Draft {
@@ -360,7 +389,7 @@ async fn first_record(connection: &mut dyn Connection, log: LogId, now: Timestam
         frontier: tree.roots().to_vec(),
         checkpoint: String::new(),
     };
-    keys.sign(&mut head)?;
+    keys.sign(&mut head, Some(no_rows))?;
     audit::insert(connection, vec![record]).await?;
     usage::count_up(connection, vec![(now.hour(), draft.action.as_str(), Status::Success.as_str(), 1)]).await?;
     head::insert(connection, &head).await

@@ -1,6 +1,6 @@
 //! The way into the ledger: bounded, with a lane for changes that cryptographic operations cannot fill.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::submission::{Admission, Submission};
 use crate::keys::Command;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
 
 /// Most submissions of one batch.
 const BATCH: usize = 1_024;
@@ -56,6 +57,8 @@ struct Lanes {
     revision: u64,
     /// Set while released results cannot be written: nothing more is released then.
     held: bool,
+    /// Versions that have encrypted as much as they may: with these, nothing is released before it is counted.
+    exhausted: HashSet<(KeyId, u32)>,
     /// Submissions that were superseded and are being done again.
     owed: usize,
     /// Since when rotations wait for them.
@@ -193,6 +196,7 @@ impl Queue {
             && submission.decided_at == lanes.revision
             && lanes.changing == 0
             && !lanes.held
+            && !submission.encrypts_with(&lanes.exhausted)
             && lanes.released.len() < self.releasable;
         if released {
             submission.released_at = release;
@@ -265,6 +269,11 @@ impl Queue {
     /// Says which revision the last committed change has.
     pub fn set_revision(&self, revision: u64) {
         self.lanes().revision = revision;
+    }
+
+    /// Notes that a version has encrypted as much as it may.
+    pub fn exhaust(&self, key: KeyId, version: u32) {
+        self.lanes().exhausted.insert((key, version));
     }
 
     /// Says whether results may be released before their commit.

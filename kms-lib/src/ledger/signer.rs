@@ -137,21 +137,21 @@ impl HeadKeys {
         self.public.verifier_key(self.public.newest())
     }
 
-    /// Signs the head: its checkpoint becomes a note over its size and root.
-    pub fn sign(&self, head: &mut Head) -> Result<()> {
-        head.checkpoint = self.note(head.seq, &head.frontier, head.revision)?;
+    /// Signs the head: its checkpoint becomes a note over its size and root, and what stands for the rows.
+    pub fn sign(&self, head: &mut Head, rows: Option<[u8; 32]>) -> Result<()> {
+        head.checkpoint = self.note(head.seq, &head.frontier, head.revision, rows)?;
         Ok(())
     }
 
     /// A signed note over a state of the log.
-    pub fn note(&self, size: u64, frontier: &[[u8; 32]], revision: u64) -> Result<String> {
+    pub fn note(&self, size: u64, frontier: &[[u8; 32]], revision: u64, rows: Option<[u8; 32]>) -> Result<String> {
         let newest = self.public.newest();
         if size < newest.first_seq {
             return Err(Error::new(ErrorCode::Internal, "a state from before the signing key's range"));
         }
         let origin = self.public.origin();
         let root = Frontier::from_parts(size, frontier.to_vec())?.root();
-        let body = Checkpoint { origin: origin.to_owned(), size, root, revision: Some(revision) };
+        let body = Checkpoint { origin: origin.to_owned(), size, root, revision: Some(revision), rows };
         let mut note = checkpoint::sign(&body, origin, &newest.public_key, &|message| self.newest.sign(message));
         if size == newest.first_seq
             && let Some(former) = &self.former

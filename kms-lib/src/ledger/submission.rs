@@ -1,5 +1,6 @@
 //! What sessions hand to the ledger, and what they get back.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -160,6 +161,11 @@ pub struct Submission {
 }
 
 impl Submission {
+    /// Whether it encrypts with one of these versions.
+    pub(super) fn encrypts_with(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
+        let uses = self.entries.iter().flat_map(|entry| &entry.uses);
+        !versions.is_empty() && uses.into_iter().any(|u| u.encryptions > 0 && versions.contains(&(u.key, u.version)))
+    }
     /// Whether no window that its decisions relied on has ended.
     pub(super) fn holds_at(&self, now: Timestamp) -> bool {
         self.entries.iter().all(|entry| match entry.verdict {

@@ -11,6 +11,7 @@ use crate::session::{Session, Shared};
 use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, EachRow, Sql, Store, StoreFuture, Value};
+use crate::types::view::View;
 use crate::{Actor, Config, Context, CreateKey, Error, ErrorCode, Result, Role};
 
 /// What goes wrong.
@@ -26,6 +27,10 @@ struct Faults {
     lose_rollbacks: AtomicBool,
     /// No connection is to be had.
     unreachable: AtomicBool,
+    /// Who wants a reading connection waits for this first.
+    gate: tokio::sync::Mutex<()>,
+    /// So many reading connections are not to be had.
+    lose_readers: AtomicU32,
 }
 
 struct FaultyStore {
@@ -53,7 +58,14 @@ impl Store for FaultyStore {
         self.wrap(self.inner.writer())
     }
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        self.wrap(self.inner.reader())
+        Box::pin(async {
+            drop(self.faults.gate.lock().await);
+            let lose = |n: u32| n.checked_sub(1);
+            if self.faults.lose_readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
+                return Err(Error::new(ErrorCode::StoreUnavailable, "unplugged"));
+            }
+            self.wrap(self.inner.reader()).await
+        })
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
         self.inner.claim(exclusive)
@@ -265,5 +277,89 @@ async fn a_version_encrypts_no_more_than_its_limit() {
     assert_eq!(metrics.keys.near_encryption_limit.len(), 1);
     session.rotate_key("k", None).await.unwrap();
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    size(&session).await;
+}
+
+/// Who waits for another's look at the store must not be content with one that failed or was given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_failed_has_seen_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, _session, faults) = open(&file).await;
+    let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
+    let elsewhere = crate::kms::open::open(config).await.unwrap();
+    let session = Session::new(elsewhere, Actor::new("alice", Role::Admin).unwrap());
+    for given_up in [false, true] {
+        let closed = faults.gate.lock().await;
+        let mut looks = Vec::new();
+        for _ in 0..3 {
+            let shared = Arc::clone(&shared);
+            looks.push(tokio::spawn(async move { shared.catalog.ensure_fresh().await }));
+            // In this order, one behind the other.
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+        session.rotate_key("k", None).await.unwrap();
+        faults.lose_readers.store(if given_up { 1 } else { 2 }, Ordering::SeqCst);
+        drop(closed);
+        let last = looks.pop().unwrap();
+        if given_up {
+            looks[1].abort();
+        }
+        last.await.unwrap().unwrap();
+        let present = session.get_key("k").await.unwrap();
+        let known = shared.catalog.image().key(present.id).map(|key| key.current_version);
+        assert_eq!(known, Some(present.current_version), "given up: {given_up}");
+    }
+}
+
+/// Results that were released are in the log as what they were, also when the version's limit is reached by them.
+#[tokio::test(flavor = "multi_thread")]
+async fn released_encryptions_at_the_limit_are_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _) = open(&file).await;
+    shared.ledger.close().await;
+    shared.store.close().await.unwrap();
+    drop((session, shared));
+    let url = format!("sqlite:{}", file.display());
+    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    let limit = i64::try_from(crate::types::limits::ENCRYPTIONS_MAX).unwrap();
+    sqlx::query("UPDATE key_versions SET encryptions = ?").bind(limit - 5).execute(&mut raw).await.unwrap();
+    sqlx::Connection::close(raw).await.unwrap();
+    let config = Config::new(&url).root_key_bytes([7; 32]).audit_ack(crate::AuditAck::Queued);
+    let shared = crate::kms::open::open(config.clone()).await.unwrap();
+    let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+    let mut succeeded = 0u64;
+    let error = loop {
+        match session.encrypt("k", b"x", &Context::new()).await {
+            Ok(_) => succeeded += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), ErrorCode::KeyExhausted);
+    shared.ledger.close().await;
+    shared.store.close().await.unwrap();
+    drop((session, shared));
+    let shared = crate::kms::open::open(config).await.unwrap();
+    let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+    let query = crate::session::AuditQuery {
+        action: Some(crate::types::audit::Action::Encrypt),
+        status: Some(crate::types::audit::Status::Success),
+        limit: 1_000,
+        ascending: true,
+        ..Default::default()
+    };
+    let mut recorded = 0;
+    let mut cursor = None;
+    loop {
+        let page = session.list_audit(&crate::session::AuditQuery { cursor, ..query.clone() }).await.unwrap();
+        recorded += page.records.len() as u64;
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!(succeeded >= 5, "{succeeded}");
+    assert_eq!(recorded, succeeded);
     size(&session).await;
 }

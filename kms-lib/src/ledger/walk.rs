@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::signer::HeadKeys;
-use super::submission::{Entry, Outcome, Submission, Verdict};
+use super::submission::{Entry, Idempotency, Outcome, Submission, Verdict};
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
-use crate::catalog::{Image, Overlay, change_row};
-use crate::envelope::row;
+use crate::catalog::{Image, Overlay, Trust, change_row};
+use crate::envelope::{Seals, row};
 use crate::keys::{Command, NewSigningKey};
 use crate::policy;
 use crate::storage::tables::idempotency::KeptRequest;
@@ -40,12 +40,15 @@ pub(super) struct Plan {
     pub keys: Option<Arc<HeadKeys>>,
     /// The head afterwards, not signed yet.
     pub head: Head,
+    /// What stands in it for all rows then; none while some are known to be altered.
+    pub standing: Option<[u8; 32]>,
 }
 
 /// A replacement of the signing key, with the state of the log that ends with its record: both keys sign it.
 pub(super) struct Replacement {
     pub new: NewSigningKey,
     pub state: Head,
+    pub rows: Option<[u8; 32]>,
 }
 
 /// What the walk needs to know beside the batch.
@@ -56,6 +59,8 @@ pub(super) struct Place<'a> {
     /// The earlier of this machine's and the database's time: what cannot be undone waits for both.
     pub surely: Timestamp,
     pub default_grace_days: Option<u32>,
+    /// Folds rows.
+    pub seals: &'a Seals,
     /// The number of the key that signs the log.
     pub signing_number: u32,
     /// Versions that have encrypted as much as they may.
@@ -86,6 +91,7 @@ pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> 
             signing_key: None,
             keys: None,
             head: place.head.clone(),
+            standing: None,
         },
         place,
     };
@@ -95,6 +101,7 @@ pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> 
         walk.plan.outcomes.push(outcome);
     }
     walk.plan.head.frontier = walk.frontier.roots().to_vec();
+    walk.plan.standing = walk.rows();
     Ok(walk.plan)
 }
 
@@ -109,12 +116,8 @@ impl Walk<'_> {
     fn fate(&mut self, submission: &mut Submission) -> Fate {
         let now = self.time(submission);
         let revision = self.overlay.revision();
-        if submission
-            .entries
-            .iter()
-            .flat_map(|entry| &entry.uses)
-            .any(|used| used.encryptions > 0 && self.place.exhausted.contains(&(used.key, used.version)))
-        {
+        // What was released has happened: the few that were when the limit was reached count beyond it.
+        if submission.released_at.is_none() && submission.encrypts_with(self.place.exhausted) {
             return single(submission, Fate::Refuse(ErrorCode::KeyExhausted));
         }
         if let Some(command) = &submission.command {
@@ -211,13 +214,17 @@ impl Walk<'_> {
                     receipts.push(self.record(entry, entry.status(), time));
                     self.plan.remember.extend(entry.remember.iter().cloned());
                     if let (Some(kept), Verdict::Allowed { .. }) = (&entry.idempotency, entry.verdict) {
+                        let (seq, principal, expires_at) =
+                            (self.plan.head.seq, entry.draft.actor.principal(), time.plus_days(1));
+                        let Idempotency { key, request_digest, subject } = kept.as_ref();
+                        let row = row::request(principal, key, request_digest, subject, seq, expires_at);
                         self.plan.kept_requests.push(KeptRequest {
-                            principal: entry.draft.actor.principal().to_owned(),
-                            key: kept.key.clone(),
-                            request_digest: kept.request_digest,
-                            subject: kept.subject,
-                            seq: self.plan.head.seq,
-                            expires_at: time.plus_days(1),
+                            principal: principal.to_owned(),
+                            key: key.clone(),
+                            request_seal: self.place.seals.seal(&row),
+                            subject: *subject,
+                            seq,
+                            expires_at,
                         });
                     }
                     for used in &entry.uses {
@@ -227,16 +234,22 @@ impl Walk<'_> {
                 if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
                     let frontier = self.frontier.roots().to_vec();
                     let state = Head { frontier, ..self.plan.head.clone() };
-                    self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state });
+                    self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
                 }
                 if !changes.is_empty() {
                     self.plan.head.revision = self.plan.head.seq;
-                    self.overlay.apply(&changes, self.plan.head.seq);
+                    self.overlay.apply(&changes, self.plan.head.seq, self.place.seals)?;
                     self.plan.changes.extend(changes.iter().cloned());
                 }
                 Ok(Outcome::Committed { receipts, changes })
             }
         }
+    }
+
+    /// What stands for all rows as they are at this place.
+    fn rows(&self) -> Option<[u8; 32]> {
+        let whole = self.place.image.trust() == Trust::Whole;
+        whole.then(|| self.place.seals.commitment(self.plan.head.revision, self.overlay.rows()))
     }
 
     /// Gives a record its place.

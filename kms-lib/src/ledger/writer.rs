@@ -13,7 +13,7 @@ use super::signer::{HeadKeys, Signer};
 use super::space::Space;
 use super::submission::{Outcome, Submission};
 use super::walk::{Place, Plan, Replacement, walk};
-use crate::catalog::{Catalog, MaterialCache, change_row};
+use crate::catalog::{Catalog, MaterialCache, Trust, change_row};
 use crate::keys::Command;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
@@ -291,6 +291,7 @@ impl Writer {
                 &Place {
                     image: &self.catalog.image(),
                     head: &head,
+                    seals: self.catalog.seals(),
                     now,
                     surely: database_now.filter(|_| !self.clock.is_apart()).map_or(now, |theirs| theirs.min(now)),
                     default_grace_days: self.default_grace_days,
@@ -304,6 +305,7 @@ impl Writer {
             if let Some(exhausted) = self.write_entities(connection, &plan, now).await? {
                 // Its encryptions are refused, and the batch is walked again without them.
                 self.exhausted.insert(exhausted);
+                self.queue.exhaust(exhausted.0, exhausted.1);
                 connection.rollback().await?;
                 connection.begin_write().await?;
                 if self.locked_head(connection).await?.0 != head {
@@ -324,7 +326,10 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Option<(KeyId, u32)>> {
         for (&(key, version), &encryptions) in &plan.uses {
-            if !usage::count_version(connection, key, version, encryptions, now, ENCRYPTIONS_MAX).await? {
+            // Those of a version known to be exhausted were released before that was known.
+            let known = self.exhausted.contains(&(key, version));
+            let limit = if known { i64::MAX.unsigned_abs() } else { ENCRYPTIONS_MAX };
+            if !usage::count_version(connection, key, version, encryptions, now, limit).await? {
                 return Ok(Some((key, version)));
             }
         }
@@ -352,7 +357,7 @@ impl Writer {
             replace_signing_key(connection, replacement, &keys).await?;
             plan.keys = Some(Arc::clone(&keys));
         }
-        keys.sign(&mut plan.head)?;
+        keys.sign(&mut plan.head, plan.standing)?;
         let now = &plan.head;
         let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == now.seq);
         if !is_kept && now.seq / CHECKPOINT_EVERY > before.seq / CHECKPOINT_EVERY {
@@ -398,7 +403,10 @@ impl Writer {
         self.contended = Some(Instant::now());
         if head.revision > self.catalog.image().revision() {
             self.catalog.refresh(connection).await?;
-            self.materials.clear().await;
+            self.materials.drop_unusable(&self.catalog).await;
+        }
+        if self.catalog.image().trust() == Trust::Doubtful {
+            return Err(self.stop("rows of the store were altered or put back to an older state"));
         }
         self.known = head.clone();
         Ok((head, database_now))
@@ -468,7 +476,7 @@ async fn replace_signing_key(
     replacement: &Replacement,
     keys: &HeadKeys,
 ) -> Result<()> {
-    let Replacement { new, state } = replacement;
+    let Replacement { new, state, rows } = replacement;
     let row = ServiceKeyRow {
         kind: secrets::SIGNING.into(),
         number: new.number,
@@ -481,7 +489,7 @@ async fn replace_signing_key(
         size: state.seq,
         frontier: state.frontier.clone(),
         hash: state.hash,
-        note: keys.note(state.seq, &state.frontier, state.revision)?,
+        note: keys.note(state.seq, &state.frontier, state.revision, *rows)?,
     };
     audit::insert_checkpoint(connection, &checkpoint).await
 }

@@ -8,13 +8,14 @@ use super::Session;
 use super::change::{Changed, Intent};
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::SigningKey;
+use crate::envelope::row;
 use crate::keys::Command;
 use crate::ledger::{Details, Draft, Entry, HeadKeys, Lane, Outcome, Verdict};
 use crate::storage::Connection;
 use crate::storage::tables::audit::{self, Selection};
 use crate::storage::tables::{head, secrets, usage};
 use crate::types::attempt::{Decision, Operation};
-use crate::types::audit::{Action, AuditRow, Status};
+use crate::types::audit::{Action, AuditRow, Status, hex};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{KeyId, RecordId};
 use crate::types::limits::PAGE_LIMIT;
@@ -187,8 +188,13 @@ impl Session {
     /// Verifies what came since the last verification that found no fault.
     pub async fn verify_audit_incrementally(&self) -> Result<Report> {
         let mut connection = self.shared.store.reader().await?;
-        let trusted = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?.and_then(|size| size.parse().ok());
+        let kept = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
         drop(connection);
+        // What this service did not write itself counts as nothing: then everything is verified.
+        let trusted = kept.and_then(|kept| {
+            let (size, _) = kept.split_once(' ')?;
+            size.parse().ok().filter(|size| self.verified_size(*size) == kept)
+        });
         self.verify_audit_with(&VerifyOptions { trusted_size: trusted, pinned_key: None }).await
     }
 
@@ -203,6 +209,11 @@ impl Session {
             tracing::warn!(%error, "a verification could not be recorded");
         }
         Ok(report)
+    }
+
+    /// A verified size as it is kept: with a seal.
+    fn verified_size(&self, size: u64) -> String {
+        format!("{size} {}", hex(&self.shared.catalog.seals().seal(&row::verified(size))))
     }
 
     async fn record_verification(&self, report: &Report) -> Result<()> {
@@ -224,7 +235,7 @@ impl Session {
         });
         let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
         if report.ok {
-            remember.push((VERIFIED_SIZE, report.size.to_string()));
+            remember.push((VERIFIED_SIZE, self.verified_size(report.size)));
         }
         let entry = Entry {
             verdict: if report.ok {

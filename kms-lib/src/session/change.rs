@@ -91,13 +91,14 @@ impl Session {
 
     /// Whether a denial gets no record of its own, because there are too many. Only what is fresh may be denied so.
     async fn is_only_counted(&self, intent: &Intent, code: ErrorCode) -> Result<bool> {
-        if self.shared.denials.is_flooding(&self.actor, code) {
+        let fresh = self.shared.denials.is_flooding(&self.actor, code);
+        if fresh {
             self.shared.catalog.ensure_fresh().await?;
             if !matches!(self.decide(&intent.attempt), (Decision::Denied(now), _) if now == code) {
                 return Ok(false);
             }
         }
-        Ok(!self.shared.denials.is_recorded(&self.actor, intent.action, code, self.shared.clock.now()))
+        Ok(!self.shared.denials.is_recorded(&self.actor, intent.action, code, self.shared.clock.now(), fresh))
     }
 
     /// Records that a change was allowed, but cannot be made.

@@ -30,13 +30,30 @@ struct Window {
     action: Action,
 }
 
+/// Denials that one record stands for.
+struct Counted {
+    actor: Actor,
+    action: Action,
+    code: ErrorCode,
+    count: u64,
+    counted_before: Timestamp,
+}
+
 /// Denials of the last minute, by principal and code.
 #[derive(Default)]
 pub struct Denials(Mutex<HashMap<(String, ErrorCode), Window>>);
 
 impl Denials {
-    /// Whether a denial gets a record of its own. If not, it is counted.
-    pub(super) fn is_recorded(&self, actor: &Actor, action: Action, code: ErrorCode, now: Timestamp) -> bool {
+    /// Whether a denial gets a record of its own. If not, it is counted. One that was not decided on a `fresh` image always
+    /// gets one: on its way into the log it is decided again.
+    pub(super) fn is_recorded(
+        &self,
+        actor: &Actor,
+        action: Action,
+        code: ErrorCode,
+        now: Timestamp,
+        fresh: bool,
+    ) -> bool {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= FOLLOWED {
             windows.retain(|_, window| window.uncounted > 0 || micros(now, window.begun) < MINUTE);
@@ -53,7 +70,7 @@ impl Denials {
             (window.begun, window.count) = (now, 0);
         }
         window.count = window.count.saturating_add(1);
-        if window.count <= EACH {
+        if window.count <= EACH || !fresh {
             return true;
         }
         window.uncounted += 1;
@@ -67,17 +84,29 @@ impl Denials {
         windows.get(&(actor.principal().to_owned(), code)).is_some_and(|window| window.count >= EACH)
     }
 
-    /// What a counted record is due for.
-    fn take_due(&self, now: Timestamp) -> Vec<(Actor, Action, ErrorCode, u64)> {
+    /// One counted record that is due, if there is one.
+    fn take_due(&self, now: Timestamp) -> Option<Counted> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut due = Vec::new();
-        for ((_, code), window) in windows.iter_mut() {
-            if window.uncounted > 0 && micros(now, window.counted_at) >= SECOND {
-                due.push((window.actor.clone(), window.action, *code, std::mem::take(&mut window.uncounted)));
-                window.counted_at = now;
-            }
+        let is_due = |window: &Window| window.uncounted > 0 && micros(now, window.counted_at) >= SECOND;
+        let ((_, code), window) = windows.iter_mut().find(|(_, window)| is_due(window))?;
+        let counted = Counted {
+            actor: window.actor.clone(),
+            action: window.action,
+            code: *code,
+            count: std::mem::take(&mut window.uncounted),
+            counted_before: window.counted_at,
+        };
+        window.counted_at = now;
+        Some(counted)
+    }
+
+    /// Takes back what could not be written, so that the next record counts it too.
+    fn put_back(&self, counted: &Counted) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = windows.get_mut(&(counted.actor.principal().to_owned(), counted.code)) {
+            window.uncounted += counted.count;
+            window.counted_at = counted.counted_before;
         }
-        due
     }
 }
 
@@ -88,25 +117,73 @@ fn micros(now: Timestamp, then: Timestamp) -> u64 {
 
 /// Writes the counted records that are due. Called every second, and when the service closes.
 pub(crate) async fn write_counted(shared: &Shared, now: Timestamp) -> Result<()> {
-    for (actor, action, code, count) in shared.denials.take_due(now) {
-        let admission = shared.ledger.admit(Lane::Change, actor.principal(), 0)?;
-        let mut details = Details::default();
-        details.number("count", count).text("error", code.as_str());
-        let draft = Draft { id: RecordId::random(), actor, action, key_id: None, key_version: None, details };
-        let entry = Entry {
-            attempts: Vec::new(),
-            verdict: Verdict::Failed(code),
-            draft,
-            rendered: None,
-            uses: Vec::new(),
-            tally: (0, count),
-            idempotency: None,
-            remember: Vec::new(),
-        };
-        let revision = shared.catalog.image().revision();
-        if let Outcome::Failed(error) = shared.ledger.submit(&admission, revision, vec![entry], None, None).await {
+    while let Some(counted) = shared.denials.take_due(now) {
+        if let Err(error) = write(shared, &counted).await {
+            shared.denials.put_back(&counted);
             return Err(error);
         }
     }
     Ok(())
+}
+
+async fn write(shared: &Shared, counted: &Counted) -> Result<()> {
+    let Counted { actor, action, code, count, .. } = counted;
+    let admission = shared.ledger.admit(Lane::Change, actor.principal(), 0)?;
+    let mut details = Details::default();
+    details.number("count", *count).text("error", code.as_str());
+    let draft = Draft {
+        id: RecordId::random(),
+        actor: actor.clone(),
+        action: *action,
+        key_id: None,
+        key_version: None,
+        details,
+    };
+    let entry = Entry {
+        attempts: Vec::new(),
+        verdict: Verdict::Failed(*code),
+        draft,
+        rendered: None,
+        uses: Vec::new(),
+        tally: (0, *count),
+        idempotency: None,
+        remember: Vec::new(),
+    };
+    let revision = shared.catalog.image().revision();
+    match shared.ledger.submit(&admission, revision, vec![entry], None, None).await {
+        Outcome::Failed(error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_written_is_counted_again() {
+        let denials = Denials::default();
+        let now = Timestamp::from_micros(1_000_000_000);
+        for _ in 0..70 {
+            denials.is_recorded(&Actor::internal("a"), Action::Encrypt, ErrorCode::AccessDenied, now, true);
+        }
+        let later = now.plus_seconds(2);
+        let counted = denials.take_due(later).unwrap();
+        assert_eq!(counted.count, 10);
+        assert!(denials.take_due(later).is_none());
+        denials.put_back(&counted);
+        assert_eq!(denials.take_due(later).unwrap().count, 10);
+    }
+
+    #[test]
+    fn only_a_fresh_denial_is_merely_counted() {
+        let denials = Denials::default();
+        let now = Timestamp::from_micros(1_000_000_000);
+        let denied =
+            |fresh| denials.is_recorded(&Actor::internal("a"), Action::Encrypt, ErrorCode::AccessDenied, now, fresh);
+        assert!((0..60).all(|_| denied(false)));
+        assert!(denied(false) && !denied(true));
+        assert_eq!(denials.take_due(now.plus_seconds(2)).unwrap().count, 1);
+    }
 }

@@ -58,6 +58,17 @@ pub(super) struct Decided {
     pub ruling: Ruling,
 }
 
+impl Decided {
+    /// Why it is not even tried.
+    fn error(&self) -> Option<Error> {
+        match &self.ruling {
+            Ruling::Denied(code) => Some(refusal(*code)),
+            Ruling::Bad(error) => Some(error.clone()),
+            Ruling::Work { .. } => None,
+        }
+    }
+}
+
 pub(super) enum Ruling {
     /// Do it with one of these versions: the first that fits.
     Work { key_type: KeyType, versions: Vec<KeyVersion>, grant: Option<GrantId>, valid_until: Option<Timestamp> },
@@ -88,24 +99,15 @@ impl Session {
                 matches!(d.ruling, Ruling::Denied(_))
                     && (items.len() > 1 || d.attempt.key.is_none() || self.is_flooding(d))
             };
-            if decided.iter().any(look_again) {
+            let fresh = decided.iter().any(look_again);
+            if fresh {
                 self.shared.catalog.ensure_fresh().await?;
                 (revision, decided) = self.decide_items(items);
             }
-            if let Some(code) = self.uncounted_denial(action, &decided) {
+            if let Some(code) = self.uncounted_denial(action, &decided, fresh) {
                 return Ok(vec![Err(refusal(code))]);
             }
-            let mut worked: Vec<Worked> = Vec::with_capacity(items.len());
-            for (i, (item, decided)) in items.iter().zip(&decided).enumerate() {
-                let done = match (worked.last(), item.job) {
-                    (Some(Err(error)), _) if chained && i % 2 == 1 => Err(error.clone()),
-                    (Some(Ok((Product::Bytes(plaintext), _))), Job::Encrypt(_, context)) if chained && i % 2 == 1 => {
-                        self.work(Job::Encrypt(plaintext, context), decided).await
-                    }
-                    _ => self.work(item.job, decided).await,
-                };
-                worked.push(done);
-            }
+            let worked = self.work_all(items, &decided, chained).await;
             // What the store or the root key service could not do has not happened, and is not recorded.
             if let Some(error) = worked.iter().find_map(|w| w.as_ref().err().filter(|e| is_outage(e.code()))) {
                 return Err(error.clone());
@@ -135,10 +137,10 @@ impl Session {
     }
 
     /// The denial of a single operation that gets no record of its own, because there are too many.
-    fn uncounted_denial(&self, action: Action, decided: &[Decided]) -> Option<ErrorCode> {
+    fn uncounted_denial(&self, action: Action, decided: &[Decided], fresh: bool) -> Option<ErrorCode> {
         let [Decided { ruling: Ruling::Denied(code), .. }] = decided else { return None };
         let now = self.shared.clock.now();
-        (!self.shared.denials.is_recorded(&self.actor, action, *code, now)).then_some(*code)
+        (!self.shared.denials.is_recorded(&self.actor, action, *code, now, fresh)).then_some(*code)
     }
 
     /// Whether a denial may be one that is only counted: then it must be fresh before it is returned.
@@ -248,23 +250,58 @@ impl Session {
         versions
     }
 
-    async fn work(&self, job: Job<'_>, decided: &Decided) -> Worked {
-        match &decided.ruling {
-            Ruling::Denied(code) => Err(refusal(*code)),
-            Ruling::Bad(error) => Err(error.clone()),
-            Ruling::Work { key_type, versions, .. } => {
-                let mut last = None;
-                for version in versions {
-                    let ready = self.shared.materials.get(version, *key_type).await?;
-                    let product = job.run(&self.shared.provider, &ready, version.key_id, version.version).await?;
-                    if !matches!(product, Product::Valid(false)) {
-                        return Ok((product, version.version));
-                    }
-                    last.get_or_insert((product, version.version));
+    async fn work_all(&self, items: &[Item<'_>], decided: &[Decided], chained: bool) -> Vec<Worked> {
+        let mut worked = Vec::with_capacity(items.len());
+        if chained {
+            for (items, decided) in items.chunks_exact(2).zip(decided.chunks_exact(2)) {
+                // Both fail together: what was decrypted and could not be encrypted anew has not left.
+                match self.work_pair(items, decided).await {
+                    Ok((source, onto)) => worked.extend([Ok(source), Ok(onto)]),
+                    Err(error) => worked.extend([Err(error.clone()), Err(error)]),
                 }
-                last.ok_or_else(|| refusal(ErrorCode::VersionNotFound))
+            }
+        } else {
+            for (item, decided) in items.iter().zip(decided) {
+                worked.push(self.work(item.job, decided).await);
             }
         }
+        worked
+    }
+
+    /// Decrypts the first item, and encrypts that as the second.
+    async fn work_pair(&self, items: &[Item<'_>], decided: &[Decided]) -> Result<((Product, u32), (Product, u32))> {
+        // Nothing is decrypted that may not be encrypted anew.
+        if let Some(error) = decided.iter().find_map(Decided::error) {
+            return Err(error);
+        }
+        let ([source, onto], [of_source, of_onto]) = (items, decided) else {
+            return Err(Error::new(ErrorCode::Internal, "a pair of operations that is none"));
+        };
+        let opened = self.work(source.job, of_source).await?;
+        let sealed = match (&opened.0, onto.job) {
+            (Product::Bytes(plaintext), Job::Encrypt(_, context)) => {
+                self.work(Job::Encrypt(plaintext, context), of_onto).await?
+            }
+            _ => return Err(Error::new(ErrorCode::Internal, "a pair of operations that do not fit")),
+        };
+        Ok((opened, sealed))
+    }
+
+    async fn work(&self, job: Job<'_>, decided: &Decided) -> Worked {
+        let Ruling::Work { key_type, versions, .. } = &decided.ruling else {
+            let unreached = || Error::new(ErrorCode::Internal, "neither work nor an error");
+            return Err(decided.error().unwrap_or_else(unreached));
+        };
+        let mut last = None;
+        for version in versions {
+            let ready = self.shared.materials.get(version, *key_type).await?;
+            let product = job.run(&self.shared.provider, &ready, version.key_id, version.version).await?;
+            if !matches!(product, Product::Valid(false)) {
+                return Ok((product, version.version));
+            }
+            last.get_or_insert((product, version.version));
+        }
+        last.ok_or_else(|| refusal(ErrorCode::VersionNotFound))
     }
 
     /// The item for decrypting a blob; `key` is what the caller says it was encrypted with, if anything.

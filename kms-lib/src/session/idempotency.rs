@@ -7,9 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::Session;
 use super::refusal::refusal;
+use crate::envelope::row;
 use crate::ledger::{Details, Idempotency};
 use crate::policy;
-use crate::storage::tables::idempotency;
+use crate::storage::tables::idempotency::{self, KeptRequest};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -85,15 +86,22 @@ impl Session {
         drop(connection);
         match found {
             None => Ok(None),
-            Some(kept) if kept.request_digest == once.request_digest => {
+            Some(kept) if self.is_same_request(once, &kept) => {
                 // The answer is about what another process may have made.
                 self.shared.catalog.ensure_fresh().await?;
                 Ok(Some(kept.subject))
             }
+            // Another request, or one that this service never kept: both have no effect now.
             Some(_) => Err(Error::new(
                 ErrorCode::IdempotencyConflict,
                 "the idempotency key was used for another request in the last 24 hours",
             )),
         }
+    }
+
+    fn is_same_request(&self, once: &Idempotency, kept: &KeptRequest) -> bool {
+        let row =
+            row::request(&kept.principal, &kept.key, &once.request_digest, &kept.subject, kept.seq, kept.expires_at);
+        self.shared.catalog.seals().is_sealed(&row, &kept.request_seal)
     }
 }

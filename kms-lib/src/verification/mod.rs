@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::{Link, SigningKeys};
 use crate::audit::tree::Frontier;
-use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, digest, stitch};
+use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
 use crate::catalog::{Catalog, run_blocking};
 use crate::ledger::{HeadKeys, Signer};
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
@@ -64,6 +64,18 @@ pub struct Verifier<'a> {
 impl Verifier<'_> {
     /// Verifies. An error means that it could not be done; what is wrong with the log is in the report.
     pub async fn verify(&self, options: &VerifyOptions) -> Result<Report> {
+        let mut report = self.examine(options).await?;
+        report.faults.truncate(FAULTS);
+        Ok(report)
+    }
+
+    /// The rows that are not as the log says, by table and id. None if the log itself is altered: then nobody can tell.
+    pub async fn altered_rows(&self) -> Result<Option<Vec<(String, [u8; 16])>>> {
+        let report = self.examine(&VerifyOptions::default()).await?;
+        Ok(report.faults.iter().map(|fault| fault.finding.row()).collect())
+    }
+
+    async fn examine(&self, options: &VerifyOptions) -> Result<Report> {
         let pinned = self.pinned(options)?;
         let (head, kept, keys) = self.read_states().await?;
         let Some(keys) = keys.filter(|keys| pinned.is_none_or(|pinned| keys.public().find(&pinned).is_some())) else {
@@ -79,7 +91,13 @@ impl Verifier<'_> {
             Some(fault) => report.faults.push(fault),
             None => {
                 let faults = tables::compare(self.store, self.catalog, &changed, from, head.seq).await?;
-                report.faults.extend(faults.into_iter().take(FAULTS));
+                match faults {
+                    Some(faults) => report.faults.extend(faults),
+                    None => {
+                        let all = VerifyOptions { trusted_size: None, ..options.clone() };
+                        return Box::pin(self.examine(&all)).await;
+                    }
+                }
             }
         }
         report.ok = report.faults.is_empty();
@@ -148,12 +166,12 @@ impl Verifier<'_> {
             let stitched = stitch(state, &digest, &within);
             state = stitched.state;
             // The kept states first: what does not agree with one lies before the fault of a record behind it.
-            for (size, root) in stitched.roots {
-                let kept = kept.iter().find(|kept| kept.size == size);
-                if let Some(finding) = kept.and_then(|kept| hold(keys, kept, root)) {
+            for found in stitched.states {
+                let kept = kept.iter().find(|kept| kept.size == found.size);
+                if let Some(finding) = kept.and_then(|kept| hold(keys, kept, &found)) {
                     return Ok(Some(Fault { seq: confirmed + 1, finding }));
                 }
-                confirmed = size;
+                confirmed = found.size;
             }
             let fault = hold_links(keys.public(), &digest.links, before, state.frontier.size());
             if let Some(fault) = fault.or(stitched.fault) {
@@ -185,6 +203,10 @@ impl Verifier<'_> {
             || head.hash != state.hash
         {
             return Ok(Some(Fault { seq: confirmed + 1, finding: Finding::RootMismatch { size: signed.size } }));
+        }
+        // Nothing is known of the time of a record that was verified earlier.
+        if size > confirmed_from && state.timestamp != head.timestamp {
+            return Ok(Some(Fault { seq: size, finding: Finding::HeadTime }));
         }
         self.beyond(head).await
     }
@@ -232,15 +254,15 @@ fn starting_point(
     genesis
 }
 
-/// Whether a kept state is signed and has this root.
-fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, root: [u8; 32]) -> Option<Finding> {
-    match keys.open(&kept.note) {
-        Err(_) => Some(Finding::BadSignature { size: kept.size }),
-        Ok(signed) if signed.size != kept.size || signed.root != root => {
-            Some(Finding::RootMismatch { size: kept.size })
-        }
-        Ok(_) => None,
-    }
+/// Whether a kept state is signed and the one found; also as a place to go on from.
+fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, found: &State) -> Option<Finding> {
+    let Ok(signed) = keys.open(&kept.note) else { return Some(Finding::BadSignature { size: kept.size }) };
+    let frontier = Frontier::from_parts(kept.size, kept.frontier.clone());
+    let is_found = signed.size == kept.size
+        && signed.root == found.root
+        && kept.hash == found.hash
+        && frontier.is_ok_and(|frontier| frontier.root() == found.root);
+    (!is_found).then_some(Finding::RootMismatch { size: kept.size })
 }
 
 /// Whether the records behind `after`, up to `to`, name the signing keys that are stored, and no others.

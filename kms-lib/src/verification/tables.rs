@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use crate::audit::verify::{ChangedRow, Fault, Finding};
 use crate::catalog::Catalog;
-use crate::envelope::row;
+use crate::envelope::{RowSet, row};
 use crate::storage::Store;
 use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::head;
 use crate::types::audit::hex;
 use crate::types::error::Result;
+use crate::types::grant::Grant;
 
 /// What a row of a table says of itself.
 struct Present {
@@ -20,22 +22,28 @@ struct Present {
     sealed: bool,
 }
 
-/// Compares the tables with what the records from `from` to `size` say they changed.
+/// Compares the tables with what the records from `from` to `size` say they changed. None if these records are not enough
+/// to find out what is wrong.
 pub(super) async fn compare(
     store: &Arc<dyn Store>,
     catalog: &Catalog,
     changed: &[ChangedRow],
     from: u64,
     size: u64,
-) -> Result<Vec<Fault>> {
+) -> Result<Option<Vec<Fault>>> {
     let mut recorded: HashMap<(&str, &str), &ChangedRow> = HashMap::new();
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
     }
-    let (present, mut faults) = read(store, catalog).await?;
+    let Tables { present, mut faults, whole, size: now } = read(store, catalog).await?;
+    // Without the records before, a row put back to an older state looks as it should: then only the whole tells.
+    if from > 0 && !whole {
+        return Ok(None);
+    }
     for row in &present {
-        // Rows that changed after the head that is verified belong to the next verification, if they are sealed.
-        if row.sealed && row.revision > size {
+        // Rows that changed after the head that is verified belong to the next verification, if they are sealed, and if the
+        // log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
+        if row.sealed && row.revision > size && row.revision <= now {
             recorded.remove(&(row.table, row.id.as_str()));
             continue;
         }
@@ -58,10 +66,21 @@ pub(super) async fn compare(
         finding: Finding::RowMissing { table: change.table.clone(), id: change.id.clone() },
     }));
     faults.sort_by_key(|fault| fault.seq);
-    Ok(faults)
+    Ok(Some(faults))
 }
 
-async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<(Vec<Present>, Vec<Fault>)> {
+/// The tables as they are at one moment.
+struct Tables {
+    present: Vec<Present>,
+    /// What is wrong with stored material.
+    faults: Vec<Fault>,
+    /// Whether they are, as a whole, what the head of that moment stands for.
+    whole: bool,
+    /// The records of that moment.
+    size: u64,
+}
+
+async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     let mut connection = store.reader().await?;
     connection.begin_read().await?;
     let read = async {
@@ -70,14 +89,17 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<(Vec<Present>
         let grants = entities::grants_since(connection.as_mut(), None).await?;
         let credentials = entities::credentials_since(connection.as_mut(), None).await?;
         let materials = entities::materials(connection.as_mut()).await?;
-        Ok::<_, crate::Error>((keys, versions, grants, credentials, materials))
+        let head = head::read(connection.as_mut()).await?;
+        Ok::<_, crate::Error>((keys, versions, grants, credentials, materials, head))
     }
     .await;
     connection.rollback().await?;
-    let (keys, versions, grants, credentials, materials) = read?;
+    let (keys, versions, grants, credentials, materials, head) = read?;
     let mut present = Vec::new();
+    let mut rows = RowSet::default();
     let mut faults = Vec::new();
-    collect("keys", keys, |key| (key.id.to_string(), Ok(row::key(key)), key.revision), catalog, &mut present);
+    let set = &mut rows;
+    collect("keys", keys, |key| (key.id.to_string(), Ok(row::key(key)), key.revision), catalog, &mut present, set);
     let mut digests = HashMap::new();
     let versions = versions.into_iter().inspect(|sealed| {
         if let Ok(version) = &sealed.row {
@@ -92,14 +114,17 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<(Vec<Present>
         |version| (version.id.to_string(), Ok(row::version(version)), version.revision),
         catalog,
         &mut present,
+        set,
     );
-    collect("grants", grants, |grant| (grant.id.to_string(), row::grant(grant), grant.revision), catalog, &mut present);
+    let describe = |grant: &Grant| (grant.id.to_string(), row::grant(grant), grant.revision);
+    collect("grants", grants, describe, catalog, &mut present, set);
     collect(
         "credentials",
         credentials,
         |credential| (credential.id.to_string(), Ok(row::credential(credential)), credential.revision),
         catalog,
         &mut present,
+        set,
     );
     for (id, material, public_key) in materials {
         if let Some((expected, expected_public, revision)) = digests.get(&id)
@@ -109,7 +134,8 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<(Vec<Present>
             faults.push(Fault { seq: *revision, finding: Finding::MaterialMismatch { id } });
         }
     }
-    Ok((present, faults))
+    let whole = head.as_ref().is_some_and(|head| catalog.stands_for(head, &rows));
+    Ok(Tables { present, faults, whole, size: head.map_or(0, |head| head.seq) })
 }
 
 fn collect<T>(
@@ -118,17 +144,17 @@ fn collect<T>(
     describe: impl Fn(&T) -> (String, Result<Vec<u8>>, u64),
     catalog: &Catalog,
     present: &mut Vec<Present>,
+    set: &mut RowSet,
 ) {
     for sealed in rows {
         // A row that cannot be read counts as missing: the record of its last change names it.
         if let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) {
-            present.push(Present {
-                table,
-                id,
-                digest: hex(&row::digest(&bytes)),
-                revision,
-                sealed: catalog.seals().is_sealed(&bytes, &sealed.seal),
-            });
+            let digest = hex(&row::digest(&bytes));
+            let is_sealed = catalog.seals().is_sealed(&bytes, &sealed.seal);
+            if is_sealed {
+                set.toggle(catalog.seals(), &bytes);
+            }
+            present.push(Present { table, id, digest, revision, sealed: is_sealed });
         }
     }
 }

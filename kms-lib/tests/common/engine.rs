@@ -38,7 +38,7 @@ fn server_store(variable: &str, start: impl FnOnce() -> Option<Box<dyn Server>>)
     std::thread::scope(|scope| {
         let creating = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(execute(&url, &created));
+            assert!(runtime.block_on(execute(&url, &created)));
         });
         creating.join().unwrap();
     });
@@ -47,21 +47,18 @@ fn server_store(variable: &str, start: impl FnOnce() -> Option<Box<dyn Server>>)
     format!("{server}/{name}?{query}")
 }
 
-/// Executes statements, in a spelling that all engines take.
-pub async fn execute(url: &str, sql: &str) {
-    let sql = || AssertSqlSafe(sql.to_owned());
+/// Executes statements, in a spelling that all engines take; answers whether the database does it.
+pub async fn execute(url: &str, sql: &str) -> bool {
+    let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
     if url.starts_with("sqlite:") {
         let mut raw = SqliteConnection::connect(url).await.unwrap();
-        sqlx::raw_sql(sql()).execute(&mut raw).await.unwrap();
+        let done = sql.execute(&mut raw).await.is_ok();
         raw.close().await.unwrap();
+        done
     } else if url.starts_with("postgres:") {
-        let mut raw = PgConnection::connect(url).await.unwrap();
-        sqlx::raw_sql(sql()).execute(&mut raw).await.unwrap();
-        raw.close().await.unwrap();
+        sql.execute(&mut PgConnection::connect(url).await.unwrap()).await.is_ok()
     } else {
-        let mut raw = mysql(url).await;
-        sqlx::raw_sql(sql()).execute(&mut raw).await.unwrap();
-        raw.close().await.unwrap();
+        sql.execute(&mut mysql(url).await).await.is_ok()
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "every suite uses a part")]
 
 pub mod engine;
+pub mod output;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,11 @@ use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::AuditRow;
 use kms_lib::{Actor, Clock, Config, Context, CreateKey, Error, ErrorCode, Kms, Role, Session, Timestamp};
 use tempfile::TempDir;
+
+/// The root key of most suites.
+pub const ROOT_KEY: [u8; 32] = [7; 32];
+/// What most suites encrypt in between. Nobody prints it.
+const PLAINTEXT: &[u8] = b"a plaintext that nobody prints";
 
 /// A store of its own: a file, or a new database on a server, as `KMS_TEST_ENGINE` says.
 pub struct Place {
@@ -25,12 +31,17 @@ impl Place {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = engine::new_store(&folder.path().join("kms.db"));
-        Self { folder, ahead: Arc::default(), url }
+        Self::at(folder, url)
     }
     /// A store in a file, whatever the engine is: for what only files can do.
     pub fn in_a_file() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+        Self::at(folder, url)
+    }
+    fn at(folder: TempDir, url: String) -> Self {
+        output::trace();
+        output::secret(&ROOT_KEY);
         Self { folder, ahead: Arc::default(), url }
     }
     pub fn file(&self) -> PathBuf {
@@ -49,7 +60,7 @@ impl Place {
         let clock =
             Clock::new(move || Timestamp::from_micros(Timestamp::now().micros() + ahead.load(Ordering::SeqCst)));
         Config::new(self.url())
-            .root_key_bytes([7; 32])
+            .root_key_bytes(ROOT_KEY)
             .clock(clock.apart())
             .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() })
     }
@@ -65,7 +76,11 @@ impl Place {
     }
     /// Executes statements on the database behind the service's back.
     pub async fn tamper(&self, sql: &str) {
-        engine::execute(&self.url, sql).await;
+        assert!(self.try_tamper(sql).await, "the database refuses {sql}");
+    }
+    /// The same; answers whether the database does it.
+    pub async fn try_tamper(&self, sql: &str) -> bool {
+        engine::execute(&self.url, sql).await
     }
     /// The only number that a query answers with.
     pub async fn number(&self, sql: &str) -> i64 {
@@ -78,23 +93,31 @@ pub fn actor(principal: &str, role: Role) -> Actor {
 }
 
 pub fn admin(kms: &Kms) -> Session {
+    output::trace();
     kms.session(actor("alice", Role::Admin))
 }
 
 /// The code of an error.
 #[track_caller]
 pub fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
-    result.unwrap_err().code()
+    let error = result.unwrap_err();
+    // As applications would write it to their logs.
+    tracing::trace!(target: "kms_lib::tests", %error, ?error, message = error.message());
+    error.code()
 }
 
 /// The store works: a key is made and used, and the log is good.
 pub async fn check_usable(kms: &Kms) {
+    output::secret(PLAINTEXT);
     let session = admin(kms);
     let name = format!("check-{}", kms_lib::KeyId::random().to_string().replace('-', "_"));
     let key = session.create_key(CreateKey::aes(name)).await.unwrap();
-    let sealed = session.encrypt(key.id, b"still works", &Context::new()).await.unwrap();
+    let sealed = session.encrypt(key.id, PLAINTEXT, &Context::new()).await.unwrap();
     let opened = session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
-    assert_eq!(opened.plaintext.as_slice(), b"still works");
+    assert_eq!(opened.plaintext.as_slice(), PLAINTEXT);
+    let data_key = session.generate_data_key(key.id, 32, &Context::new()).await.unwrap();
+    output::secret(data_key.plaintext.as_deref().unwrap());
+    tracing::trace!(target: "kms_lib::tests", ?session, ?key, ?sealed, ?opened, ?data_key, ?kms);
     let report = session.verify_audit().await.unwrap();
     assert!(report.ok, "{:?}", report.faults);
 }

@@ -54,11 +54,12 @@ fn a_good_log_is_good_in_chunks_of_any_size() {
     }
     // Roots in the midst of a chunk are those of the tree at that size.
     let stitched = stitch(Start::genesis(), &digest(LOG, &rows[..4_096]), &[1, 1_000, 4_096]);
-    assert_eq!(stitched.roots.len(), 3);
-    for (size, root) in stitched.roots {
+    assert_eq!(stitched.states.len(), 3);
+    for state in stitched.states {
         let mut tree = Frontier::new();
-        rows[..usize::try_from(size).unwrap()].iter().for_each(|row| tree.push(row.hash));
-        assert_eq!(root, tree.root());
+        let rows = &rows[..usize::try_from(state.size).unwrap()];
+        rows.iter().for_each(|row| tree.push(row.hash));
+        assert_eq!((state.root, state.hash), (tree.root(), rows[rows.len() - 1].hash));
     }
 }
 

@@ -11,8 +11,8 @@ pub struct KeptRequest {
     pub principal: String,
     /// Under which key.
     pub key: String,
-    /// SHA-256 of what was asked.
-    pub request_digest: [u8; 32],
+    /// The seal over this row and the digest of what was asked.
+    pub request_seal: [u8; 32],
     /// What the answer is about.
     pub subject: [u8; 16],
     /// The record of the change.
@@ -31,7 +31,7 @@ pub async fn insert(connection: &mut dyn Connection, requests: &[KeptRequest], n
         let values = vec![
             request.principal.as_str().into(),
             request.key.as_str().into(),
-            (&request.request_digest).into(),
+            (&request.request_seal).into(),
             (&request.subject).into(),
             request.seq.into(),
             request.expires_at.into(),
@@ -56,7 +56,7 @@ pub async fn find(
             found = Some(KeptRequest {
                 principal: principal.to_owned(),
                 key: key.to_owned(),
-                request_digest: row.hash(0)?,
+                request_seal: row.hash(0)?,
                 subject: row.blob(1)?.try_into().map_err(|_| crate::storage::corrupt("a subject is not an id"))?,
                 seq: row.unsigned(2)?,
                 expires_at: row.time(3)?,

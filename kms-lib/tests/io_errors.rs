@@ -1,0 +1,111 @@
+//! I/O errors other than a full disk: writes beyond a limit on the size of files fail (`EFBIG`), in the midst of the
+//! write-ahead log. Requests fail closed with a clear code, service resumes when the limit is lifted, and nothing that was
+//! acknowledged is lost.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{ROOT_KEY, actor, admin, check_usable, whole_log};
+use kms_lib::types::audit::hex;
+use kms_lib::{Config, Context, CreateKey, ErrorCode, Kms, Role};
+
+const CHILD: &str = "KMS_TEST_LIMITED_FILE";
+
+fn config(file: &Path) -> Config {
+    // No reserve: the limit would hit its file first.
+    Config::new(format!("sqlite:{}", file.display())).root_key_bytes(ROOT_KEY).disk_space(0, 0)
+}
+
+/// Not a test of its own: works under the limit, says what was acknowledged and what failed, and goes on until all is well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_process() {
+    let Some(file) = std::env::var_os(CHILD) else { return };
+    let kms = Kms::open(config(Path::new(&file))).await.unwrap();
+    let session = kms.session(actor("child", Role::Admin));
+    let context = Context::from([("filler", "x".repeat(1_900))]);
+    let mut failed = 0;
+    let mut after = 0;
+    while after < 20 {
+        match session.encrypt("k", b"x", &context).await {
+            Ok(sealed) => {
+                println!("acknowledged {} {}", sealed.receipt.seq, hex(&sealed.receipt.hash));
+                after += u32::from(failed > 0);
+            }
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}");
+                println!("failed {}", error.code());
+                // Nor is anything else acknowledged now.
+                let change = session.rotate_key("k", None).await;
+                println!("change {}", change.map_or_else(|error| error.code().to_string(), |_| "made".into()));
+                failed += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+    println!("resumed");
+    kms.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn writes_that_fail_in_the_midst_of_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let kms = Kms::open(config(&file)).await.unwrap();
+    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    kms.close().await.unwrap();
+    // 2 MiB (in blocks of 1,024 bytes), less than the write-ahead log grows to. The signal that would end the process is ignored, so that the write
+    // fails instead.
+    let script = "trap '' XFSZ; ulimit -S -f 2048 || exit 77; exec \"$0\" \"$@\"";
+    let mut child = Command::new("bash")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
+        .env(CHILD, &file)
+        .env_remove("KMS_TEST_OUTPUT")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut acknowledged = Vec::new();
+    let mut failures = 0;
+    let mut resumed = false;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            [.., "acknowledged", seq, hash] => acknowledged.push((seq.parse::<u64>().unwrap(), hash.to_owned())),
+            ["failed", code] => {
+                assert_eq!(code, ErrorCode::StoreUnavailable.as_str());
+                failures += 1;
+                if failures == 3 {
+                    let lifted =
+                        Command::new("prlimit").args(["--pid", &child.id().to_string(), "--fsize=unlimited:"]).status();
+                    if !lifted.is_ok_and(|status| status.success()) {
+                        eprintln!("SKIPPED: the limit cannot be lifted here (prlimit), so that resuming is not tested");
+                        child.kill().unwrap();
+                    }
+                }
+            }
+            // Refused like everything else, unless the limit was lifted between the two.
+            ["change", code] => assert!(code == "StoreUnavailable" || failures >= 3, "{code}"),
+            ["resumed"] => resumed = true,
+            _ => {}
+        }
+    }
+    let ended = child.wait().unwrap();
+    assert!(failures > 0, "the limit was never reached");
+    assert_eq!(resumed, ended.success());
+
+    let kms = Kms::open(config(&file)).await.unwrap();
+    let rows = whole_log(&admin(&kms)).await;
+    assert!(acknowledged.len() > 40);
+    for (seq, hash) in acknowledged {
+        assert_eq!(hex(&rows[usize::try_from(seq - 1).unwrap()].hash), hash);
+    }
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}

@@ -1,0 +1,297 @@
+//! The sync comes before the answer: a trace of the system calls of a process under load. `kill -9` cannot show that,
+//! since the kernel keeps what a dead process has written.
+//!
+//! Every operation carries a mark as its request id, which stands in its record and so in a page of the write-ahead log.
+//! When the process says that it was answered, the transaction of that page must be whole in the file, and a sync of the
+//! file that began later must have returned.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod common;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::admin;
+use kms_lib::types::ids::KeyId;
+use kms_lib::{Actor, AuditAck, Conditions, Config, Context, CreateKey, GrantScope, Kms, Permission, Role, Session};
+
+const CHILD: &str = "KMS_TEST_SYNC_FILE";
+const QUEUED: &str = "KMS_TEST_SYNC_QUEUED";
+const TASKS: usize = 8;
+const ROUNDS: usize = 4;
+/// Bytes of a mark.
+const MARK: usize = "mark-00-00-00.".len();
+/// Operations of one round.
+const OPERATIONS: usize = 9;
+
+fn config(file: &Path, ack: AuditAck) -> Config {
+    Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]).audit_ack(ack)
+}
+
+/// A session whose next record carries this mark.
+fn marked(kms: &Kms, role: Role, mark: &str) -> Session {
+    kms.session(Actor::new("child", role).unwrap().with_request_id(mark).unwrap())
+}
+
+/// Says that the operation of this mark was answered. Cryptographic ones are told apart: `queued` is for them alone.
+fn say(kind: &str, mark: &str) {
+    println!("answered {kind} {mark}");
+}
+
+/// One operation of every kind that leaves a record.
+async fn round(kms: &Kms, task: usize, round: usize) {
+    let none = Context::new();
+    let mark = |operation: usize| format!("mark-{task:02}-{round:02}-{operation:02}.");
+    let session = |operation: usize| marked(kms, Role::Admin, &mark(operation));
+    let sealed = session(0).encrypt("k", b"x", &none).await.unwrap();
+    say("use", &mark(0));
+    session(1).decrypt(&sealed.ciphertext, &none).await.unwrap();
+    say("use", &mark(1));
+    session(2).generate_data_key("k", 32, &none).await.unwrap();
+    say("use", &mark(2));
+    let key = session(3).create_key(CreateKey::aes(format!("k-{task}-{round}"))).await.unwrap();
+    say("change", &mark(3));
+    session(4).rotate_key(key.id, None).await.unwrap();
+    say("change", &mark(4));
+    let scope = GrantScope::Key(key.id);
+    session(5).put_grant("app", Role::App, scope, &[Permission::Read], Conditions::default()).await.unwrap();
+    say("change", &mark(5));
+    session(6).create_token("app", Role::App, None, None).await.unwrap();
+    say("change", &mark(6));
+    session(7).revoke_key(key.id).await.unwrap();
+    say("change", &mark(7));
+    // A refusal is answered when it is in the log, too.
+    marked(kms, Role::Auditor, &mark(8)).get_key(KeyId::random()).await.unwrap_err();
+    marked(kms, Role::Auditor, &mark(8)).rotate_key("k", None).await.unwrap_err();
+    say("change", &mark(8));
+}
+
+/// Not a test of its own: what is traced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_process() {
+    let Some(file) = std::env::var_os(CHILD) else { return };
+    let ack = if std::env::var_os(QUEUED).is_some() { AuditAck::Queued } else { AuditAck::Durable };
+    let kms = Kms::open(config(Path::new(&file), ack)).await.unwrap();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let kms = kms.clone();
+            tokio::spawn(async move {
+                for number in 0..ROUNDS {
+                    round(&kms, task, number).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    kms.close().await.unwrap();
+}
+
+/// Traces a child at work. None where nothing can be traced, which is said.
+fn trace(ack: AuditAck) -> Option<String> {
+    let possible = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIPPED: strace is missing or may not trace here, so that the sync comes before the answer is not shown"
+        );
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, trace) = (folder.path().join("kms.db"), folder.path().join("trace"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let kms = Kms::open(config(&file, AuditAck::Durable)).await.unwrap();
+        admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+        kms.close().await.unwrap();
+    });
+    let mut command = Command::new("strace");
+    command
+        // All bytes of a page, in hexadecimal digits; descriptors with their paths.
+        .args(["-f", "-y", "-xx", "-s", "5000", "-e", "trace=write,pwrite64,pwritev,fsync,fdatasync", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])
+        .env(CHILD, &file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    if ack == AuditAck::Queued {
+        command.env(QUEUED, "1");
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "the traced process failed");
+    let said = String::from_utf8(output.stdout).unwrap().lines().filter(|line| line.contains("answered ")).count();
+    assert_eq!(said, TASKS * ROUNDS * OPERATIONS);
+    Some(std::fs::read_to_string(&trace).unwrap())
+}
+
+/// A system call as far as it matters here.
+#[derive(Debug, PartialEq)]
+enum Event {
+    /// Of the write-ahead log: the header of a frame has been written; whether it ends a transaction.
+    Frame { ends: bool },
+    /// A page has been written after its header.
+    Page(Vec<u8>),
+    /// A sync of it begins, by this thread.
+    SyncBegins(u32),
+    /// The sync of this thread has returned without an error.
+    SyncDone(u32),
+    /// The process begins to say that this was answered.
+    Answered { kind: String, mark: String },
+}
+
+/// The bytes of a text in which strace writes all of them as `\xNN`, and of one in plain characters.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() / 4);
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [b'\\', b'x', high, low, ..] => {
+                std::str::from_utf8(&[*high, *low]).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            }
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &rest[4..] } else { tail };
+    }
+    bytes
+}
+
+/// What a line of the trace says: nothing for calls on other files.
+fn event(line: &str, names: &mut HashMap<u32, bool>) -> Vec<Event> {
+    let Some((thread, call)) = line.trim_start().split_once(' ') else { return Vec::new() };
+    let Ok(thread) = thread.parse::<u32>() else { return Vec::new() };
+    let call = call.trim_start();
+    if let Some(resumed) = call.strip_prefix("<... ") {
+        let is_sync = resumed.starts_with("fsync") || resumed.starts_with("fdatasync");
+        let of_log = is_sync && names.remove(&thread).unwrap_or(false);
+        return if of_log && resumed.trim_end().ends_with("= 0") { vec![Event::SyncDone(thread)] } else { Vec::new() };
+    }
+    let Some((name, arguments)) = call.split_once('(') else { return Vec::new() };
+    let path = arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(path, _)| unescape(path));
+    let of_log = path.is_some_and(|path| path.ends_with(b"-wal"));
+    let bytes = || arguments.split('"').nth(1).map(unescape).unwrap_or_default();
+    match name {
+        "fsync" | "fdatasync" if of_log => {
+            let mut events = vec![Event::SyncBegins(thread)];
+            if arguments.ends_with("<unfinished ...>") {
+                names.insert(thread, true);
+            } else if arguments.trim_end().ends_with("= 0") {
+                events.push(Event::SyncDone(thread));
+            }
+            events
+        }
+        "pwrite64" if of_log => {
+            let bytes = bytes();
+            match bytes.len() {
+                // Number of the page, size of the database after the commit (0 within a transaction), salts, sums.
+                24 => vec![Event::Frame { ends: bytes[4..8] != [0; 4] }],
+                // The header of the file.
+                32 => Vec::new(),
+                _ => vec![Event::Page(bytes)],
+            }
+        }
+        "pwritev" if of_log => panic!("SQLite writes in a way that this test does not understand: {line:.200}"),
+        "write" if arguments.starts_with("1<") || arguments.starts_with("1,") => {
+            let text = String::from_utf8(bytes()).unwrap_or_default();
+            let answered =
+                text.lines().filter_map(|line| line.split_once("answered ").and_then(|(_, said)| said.split_once(' ')));
+            answered.map(|(kind, mark)| Event::Answered { kind: kind.into(), mark: mark.into() }).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What the trace shows: how many answers, and those that came before their sync, by kind.
+#[derive(Debug, Default, PartialEq)]
+struct Finding {
+    answers: usize,
+    too_early: Vec<(String, String)>,
+}
+
+fn check(trace: &str) -> Finding {
+    let mut names = HashMap::new();
+    let mut finding = Finding::default();
+    // The marks of the transaction that is being written; of each mark, the number of its transaction.
+    let mut open: BTreeSet<String> = BTreeSet::new();
+    let mut ends = false;
+    let mut transactions = 0usize;
+    let mut written: HashMap<String, usize> = HashMap::new();
+    let mut syncing: HashMap<u32, usize> = HashMap::new();
+    let mut synced = 0usize;
+    for event in trace.lines().flat_map(|line| event(line, &mut names)) {
+        match event {
+            Event::Frame { ends: last } => ends = last,
+            Event::Page(bytes) => {
+                open.extend(marks(&bytes));
+                if std::mem::take(&mut ends) {
+                    transactions += 1;
+                    for mark in std::mem::take(&mut open) {
+                        // Later transactions write the page with the earlier record again.
+                        written.entry(mark).or_insert(transactions);
+                    }
+                }
+            }
+            Event::SyncBegins(thread) => drop(syncing.insert(thread, transactions)),
+            Event::SyncDone(thread) => synced = synced.max(syncing.remove(&thread).unwrap_or(0)),
+            Event::Answered { kind, mark } => {
+                finding.answers += 1;
+                if written.get(&mark).is_none_or(|transaction| *transaction > synced) {
+                    finding.too_early.push((kind, mark));
+                }
+            }
+        }
+    }
+    finding
+}
+
+/// The marks in a page.
+fn marks(page: &[u8]) -> impl Iterator<Item = String> {
+    let starts = page.windows(5).enumerate().filter(|(_, window)| *window == b"mark-").map(|(at, _)| at);
+    starts
+        .filter_map(|at| page.get(at..at + MARK))
+        .filter_map(|mark| String::from_utf8(mark.to_vec()).ok())
+        .filter(|mark| mark.ends_with('.'))
+}
+
+#[test]
+fn every_answer_comes_after_the_sync_of_its_record() {
+    let Some(trace) = trace(AuditAck::Durable) else { return };
+    let all = TASKS * ROUNDS * OPERATIONS;
+    assert_eq!(check(&trace), Finding { answers: all, too_early: Vec::new() });
+
+    // The test sees what it is to see. Without the syncs, and with failed ones, every answer is too early.
+    let is_sync = |line: &str| line.contains("sync(") || line.contains("sync resumed");
+    let without: Vec<&str> = trace.lines().filter(|line| !is_sync(line)).collect();
+    assert_eq!(check(&without.join("\n")).too_early.len(), all);
+    let fail = |line: &str| line.replace("= 0", "= -1 EIO (Input/output error)");
+    let failed: Vec<String> = trace.lines().map(|line| if is_sync(line) { fail(line) } else { line.into() }).collect();
+    assert_eq!(check(&failed.join("\n")).too_early.len(), all);
+    // With every sync done only after the answer that follows it, some are.
+    let (mut late, mut held) = (Vec::new(), Vec::new());
+    for line in trace.lines() {
+        if is_sync(line) {
+            held.push(line);
+            continue;
+        }
+        late.push(line);
+        if line.contains("write(1") {
+            late.append(&mut held);
+        }
+    }
+    assert!(!check(&late.join("\n")).too_early.is_empty());
+}
+
+/// The same with results that are released early: the trace must show that they are, and that changes are not.
+#[test]
+fn released_results_are_early_and_changes_are_not() {
+    let Some(trace) = trace(AuditAck::Queued) else { return };
+    let finding = check(&trace);
+    assert_eq!(finding.answers, TASKS * ROUNDS * OPERATIONS);
+    assert!(finding.too_early.iter().any(|(kind, _)| kind == "use"), "no result was released early: {finding:?}");
+    let changes: Vec<_> = finding.too_early.iter().filter(|(kind, _)| kind == "change").collect();
+    assert!(changes.is_empty(), "{changes:?}");
+}
