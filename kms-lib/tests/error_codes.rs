@@ -17,7 +17,7 @@ const UNREACHED: [(ErrorCode, &str); 5] = [
 ];
 
 /// Where the others are asserted.
-const SUITES: [&str; 13] = [
+const SUITES: [&str; 14] = [
     include_str!("backup.rs"),
     include_str!("bad_input.rs"),
     include_str!("concurrency.rs"),
@@ -25,6 +25,7 @@ const SUITES: [&str; 13] = [
     include_str!("disk.rs"),
     include_str!("idempotency.rs"),
     include_str!("lifecycle.rs"),
+    include_str!("servers.rs"),
     include_str!("streams.rs"),
     include_str!("tampering.rs"),
     include_str!("../src/blocking.rs"),
@@ -57,6 +58,14 @@ fn codes_are_their_names() {
         ErrorCode::ALL.iter().filter(|code| code.is_retryable()).map(|code| code.as_str()).collect();
     assert_eq!(
         retryable,
-        ["Conflict", "Overloaded", "StoreUnavailable", "StoreFull", "RootKeyUnavailable", "ClockSkew"]
+        [
+            "Conflict",
+            "Overloaded",
+            "StoreUnavailable",
+            "StoreContended",
+            "StoreFull",
+            "RootKeyUnavailable",
+            "ClockSkew"
+        ]
     );
 }

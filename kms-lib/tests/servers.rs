@@ -58,8 +58,22 @@ async fn bad_access(url: &str) {
     let folder = tempfile::tempdir().unwrap();
     let backup = kms.backup(&Actor::new("root", Role::Admin).unwrap(), &folder.path().join("x")).await;
     assert_eq!(code(backup), ErrorCode::InvalidArgument);
+    held_lock(url, &kms).await;
     clocks(url, &kms).await;
     kms.close().await.unwrap();
+}
+
+/// Somebody keeps the head's lock: callers are told so after seconds, and nothing was done.
+async fn held_lock(url: &str, kms: &Kms) {
+    let (locked, release) = (tokio::sync::oneshot::channel(), tokio::sync::oneshot::channel());
+    let url = url.to_owned();
+    let holder = tokio::spawn(async move { common::engine::hold_head(&url, locked.0, release.1).await });
+    locked.1.await.unwrap();
+    let error = admin(kms).create_key(CreateKey::aes("held")).await.unwrap_err();
+    assert!(error.code() == ErrorCode::StoreContended && error.is_retryable(), "{error}");
+    release.0.send(()).unwrap();
+    holder.await.unwrap();
+    admin(kms).create_key(CreateKey::aes("held")).await.unwrap();
 }
 
 /// A node whose clock is wrong commits nothing; the others are not disturbed.

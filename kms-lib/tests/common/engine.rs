@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock};
 
 use kms_test_support::{MariaDb, Postgres, Server};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection, SqliteConnection};
+use tokio::sync::oneshot;
 
 /// The name of the engine.
 pub fn name() -> String {
@@ -78,4 +79,20 @@ async fn mysql(url: &str) -> MySqlConnection {
     let mut raw = MySqlConnection::connect(url).await.unwrap();
     sqlx::raw_sql("SET SESSION sql_mode = 'ANSI_QUOTES'").execute(&mut raw).await.unwrap();
     raw
+}
+
+/// Locks the head as a node does, says so, and keeps it until told to let go.
+pub async fn hold_head(url: &str, locked: oneshot::Sender<()>, release: oneshot::Receiver<()>) {
+    const LOCK: &str = "BEGIN; SELECT seq FROM audit_head WHERE id = 1 FOR UPDATE";
+    if url.starts_with("postgres:") {
+        let mut raw = PgConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(LOCK).execute(&mut raw).await.unwrap();
+        locked.send(()).unwrap();
+        release.await.unwrap();
+    } else {
+        let mut raw = mysql(url).await;
+        sqlx::raw_sql(LOCK).execute(&mut raw).await.unwrap();
+        locked.send(()).unwrap();
+        release.await.unwrap();
+    }
 }
