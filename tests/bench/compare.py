@@ -50,10 +50,16 @@ def start(folder, options):
     def attempt(kind, binary, why):
         if binary is None or not Path(binary).exists():
             return tools.skip(kind.name, why)
+        server = kind(folder, binary)
         try:
-            running.append(kind(folder, binary))
+            server.start()
         except servers.Failed as error:
-            tools.skip(kind.name, error)
+            server.stop()
+            return tools.skip(kind.name, error)
+        except BaseException:
+            server.stop()
+            raise
+        return running.append(server)
 
     if build and not tools.built("-p", "kms-http", "--example", "bare"):
         tools.skip("bare", "it does not build")
@@ -124,7 +130,7 @@ def main():
               f" of {options.seconds} s\n")
         print(table(seen, work, running))
         if options.json:
-            rows = [{"work": name, "server": server, "rounds": all} for (name, server), all in seen.items()]
+            rows = [{"work": name, "server": server, "rounds": rounds} for (name, server), rounds in seen.items()]
             options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     finally:
         for server in running:

@@ -25,11 +25,17 @@ class Server:
     name = ""
     port = 0
 
-    def __init__(self, folder):
+    def __init__(self, folder, binary):
         self.folder = folder / self.name
         self.folder.mkdir(parents=True)
+        self.binary = str(binary)
         self.headers = {}
         self.process = None
+        self.ciphertext = None
+
+    def start(self):
+        """Starts it and makes the keys."""
+        raise NotImplementedError
 
     @property
     def url(self):
@@ -44,10 +50,12 @@ class Server:
         headers = {"Content-Type": "application/json", **self.headers}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise Failed(f"{self.name}: {method} {path}: {error.code} {error.read()[:300]}") from error
+        except OSError as error:
+            raise Failed(f"{self.name}: {method} {path}: {error}") from error
         return json.loads(text) if text else None
 
     def wait(self, path):
@@ -87,9 +95,8 @@ class Bare(Server):
 
     name, port = "bare", 18300
 
-    def __init__(self, folder, binary):
-        super().__init__(folder)
-        self.spawn([str(binary), f"127.0.0.1:{self.port}"])
+    def start(self):
+        self.spawn([self.binary, f"127.0.0.1:{self.port}"])
         self.wait("/")
 
     def work(self, kind):
@@ -105,8 +112,7 @@ class Bao(Server):
 
     name, port = "openbao", 18200
 
-    def __init__(self, folder, binary):
-        super().__init__(folder)
+    def start(self):
         data = self.folder / "raft"
         data.mkdir()
         config = self.folder / "server.hcl"
@@ -125,7 +131,7 @@ audit "file" "file" {{
 api_addr = "{self.url}"
 cluster_addr = "http://127.0.0.1:{self.port + 1}"
 """, encoding="utf-8")
-        self.spawn([str(binary), "server", f"-config={config}"])
+        self.spawn([self.binary, "server", f"-config={config}"])
         self.wait("/v1/sys/health")
         self.prepare()
 
@@ -161,8 +167,7 @@ class Kms(Server):
 
     name, port = "kms-http", 18400
 
-    def __init__(self, folder, binary):
-        super().__init__(folder)
+    def start(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KMS_")}
         environment |= {
             "HOME": str(self.folder),
@@ -170,11 +175,11 @@ class Kms(Server):
             "XDG_DATA_HOME": str(self.folder / "data"),
             "KMS_HTTP_LISTEN": f"127.0.0.1:{self.port}",
         }
-        made = subprocess.run([str(binary), "init", "--json"], env=environment, capture_output=True, text=True, check=False)
+        made = subprocess.run([self.binary, "init", "--json"], env=environment, capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise Failed(f"kms-http init: {made.stderr}")
         self.headers = {"Authorization": f"Bearer {json.loads(made.stdout)['token']}"}
-        self.spawn([str(binary), "serve"], environment)
+        self.spawn([self.binary, "serve"], environment)
         self.wait("/v1/healthz")
         self.prepare()
 
