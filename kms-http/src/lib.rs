@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line; exit codes |
 //! | [`settings`] | file, environment, flags |
 //! | [`server`] | listening, connections, shutting down |
+//! | [`tls`] | certificates and handshakes |
 //! | [`front`] | what happens to every request: id, headers, limits, turns |
 //! | [`auth`] | who is calling |
 //! | [`api`] | the routes |
@@ -21,3 +22,4 @@ pub mod metrics;
 pub mod openapi;
 pub mod server;
 pub mod settings;
+pub mod tls;

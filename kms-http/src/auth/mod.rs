@@ -1,9 +1,15 @@
 //! Who is calling: the methods that are switched on, tried by what the caller shows. What is shown and is not good is
 //! refused; no weaker method is tried in its place.
 
+pub mod error;
 mod forwarded;
+pub mod identity;
+pub mod mtls;
+pub mod oidc;
 mod token;
 mod trusted_headers;
+
+pub use error::AuthError;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
