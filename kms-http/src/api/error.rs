@@ -78,6 +78,10 @@ impl ApiError {
         let message = "this caller sends more requests a second than it may; nothing was done";
         Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimited", message) }
     }
+    /// Something that is needed cannot be reached.
+    pub fn unavailable(code: &'static str, message: Cow<'static, str>) -> Self {
+        Self { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    }
     /// It took too long; a change may yet be made.
     pub fn timed_out() -> Self {
         let message = "the request took too long; what it was to change may have been changed, or be yet";
