@@ -99,7 +99,7 @@ async fn slow_and_silent_callers_hinder_nobody() {
     // A new connection each time.
     let mut served = 0;
     for _ in 0..200 {
-        let fresh = Client { http: reqwest::Client::new(), ..server.client() };
+        let fresh = server.client();
         let request = fresh.request(Method::POST, "/v1/crypto/encrypt").json(&json!({"keyId": "users", "plaintext": "x"}));
         if request.send().await.is_ok_and(|answer| answer.status() == 200) {
             served += 1;

@@ -89,7 +89,7 @@ async fn items_fail_alone() {
 
     let signed = json!({"items": [{"keyId": "invoices", "payload": "a"}, {"keyId": "invoices", "payload": "a", "version": 7}]});
     let signed = admin.post("/v1/crypto/sign", signed).await.expect(200);
-    assert_eq!(signed["results"][1]["code"], "VersionNotFound");
+    assert_eq!(signed["results"][1]["code"], "VersionNotCurrent");
     let signature = &signed["results"][0]["signature"];
     let checks = json!({"items": [
         {"keyId": "invoices", "payload": "a", "signature": signature}, {"keyId": "invoices", "payload": "b", "signature": signature},

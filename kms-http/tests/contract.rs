@@ -122,7 +122,7 @@ async fn cryptography_works() {
     assert_eq!(check("42.00", "RSASSA_PSS_SHA_256").await.expect(200)["valid"], false);
     check("42.00", "NONE").await.refused(400, "InvalidArgument");
     let older = json!({"keyId": "invoices", "payload": "x", "version": 2});
-    admin.post("/v1/crypto/sign", older).await.refused(404, "VersionNotFound");
+    admin.post("/v1/crypto/sign", older).await.refused(409, "VersionNotCurrent");
     admin.post("/v1/crypto/sign", json!({"keyId": "users", "payload": "x"})).await.expect(400);
 }
 
