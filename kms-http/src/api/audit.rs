@@ -108,7 +108,6 @@ struct Verify {
     incremental: bool,
     /// A public key of the log, as its verifier keeps it. Without, the one under the root key.
     #[serde(default)]
-    #[schema(nullable = false)]
     pinned_key: Option<String>,
 }
 
@@ -157,6 +156,9 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
+    if query.cursor.is_some_and(|cursor| i64::try_from(cursor).is_err()) {
+        return Err(ApiError::invalid("cursor: not one that this service gave"));
+    }
     let is_plain = !call.has_query();
     let wanted = AuditQuery {
         limit: match query.limit {

@@ -127,17 +127,16 @@ impl From<Error> for ApiError {
 pub fn status_of(code: ErrorCode) -> StatusCode {
     use ErrorCode as E;
     match code {
-        E::InvalidArgument
-        | E::InvalidName
-        | E::WrongPurpose
-        | E::WrongKeyType
-        | E::InvalidCiphertext
-        | E::DecryptionFailed
-        | E::PlaintextTooLong => StatusCode::BAD_REQUEST,
+        E::InvalidArgument | E::InvalidName | E::InvalidCiphertext | E::DecryptionFailed | E::PlaintextTooLong => {
+            StatusCode::BAD_REQUEST
+        }
         E::NotAuthenticated => StatusCode::UNAUTHORIZED,
         E::AccessDenied => StatusCode::FORBIDDEN,
         E::KeyNotFound | E::VersionNotFound | E::GrantNotFound | E::CredentialNotFound => StatusCode::NOT_FOUND,
+        // The input is good; it does not go with what the key is.
         E::NameTaken
+        | E::WrongPurpose
+        | E::WrongKeyType
         | E::KeyDisabled
         | E::KeyRevoked
         | E::KeyPendingDeletion

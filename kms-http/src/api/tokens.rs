@@ -24,10 +24,10 @@ struct Create {
     principal: String,
     role: models::Role,
     /// What it is for.
-    #[schema(nullable = false, min_length = 1, max_length = 256)]
+    #[schema(min_length = 1, max_length = 256)]
     label: Option<String>,
     /// From when on it is not accepted.
-    #[schema(value_type = Option<String>, nullable = false, format = "date-time")]
+    #[schema(value_type = Option<String>, format = "date-time")]
     expires_at: Option<Timestamp>,
 }
 

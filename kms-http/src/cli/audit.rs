@@ -82,7 +82,11 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
             Audit::PublicKey { all } => public_key(&session, all, as_json).await,
             Audit::RotateKey => {
                 let key = session.replace_signing_key().await?;
-                if as_json { output::json(&json!({"verifierKey": key}))? } else { output::line(&key) }
+                if as_json {
+                    output::json(&json!({"verifierKey": key}))?
+                } else {
+                    output::line(&key)
+                }
                 Ok(ExitCode::SUCCESS)
             }
             Audit::AcknowledgeRestore => Ok(ExitCode::SUCCESS),
@@ -92,9 +96,7 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
 
 fn acknowledge(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let config = for_one_command(settings)?.acknowledge_restore(true);
-    run_async(async {
-        Ok(Kms::open(config).await?.close().await?)
-    })?;
+    run_async(async { Ok(Kms::open(config).await?.close().await?) })?;
     if as_json {
         output::json(&json!({"acknowledged": true}))?;
     } else {

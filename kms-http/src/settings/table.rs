@@ -178,7 +178,8 @@ fn boolean(text: &str) -> std::result::Result<bool, String> {
 }
 /// One of the words that an enumeration has in a file.
 fn word<T: DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
-    T::deserialize(text.into_deserializer()).map_err(|e: serde::de::value::Error| format!("does not take {text:?}: {e}"))
+    T::deserialize(text.into_deserializer())
+        .map_err(|e: serde::de::value::Error| format!("does not take {text:?}: {e}"))
 }
 fn some_word<T: DeserializeOwned>(text: &str) -> std::result::Result<Option<T>, String> {
     if matches!(text, "" | "none") { Ok(None) } else { word(text).map(Some) }
@@ -282,9 +283,10 @@ mod tests {
     #[test]
     fn a_section_and_the_environment_name_the_same_settings() {
         let mut http = Http::default();
-        let file: toml::Table = "listen = '0.0.0.0:1'\ncors_origins = ['https://a', 'https://b']\n[tls]\nkey_file = 'k'\n"
-            .parse()
-            .expect("TOML");
+        let file: toml::Table =
+            "listen = '0.0.0.0:1'\ncors_origins = ['https://a', 'https://b']\n[tls]\nkey_file = 'k'\n"
+                .parse()
+                .expect("TOML");
         apply_section(&mut http, "", &file).expect("a section");
         apply_variables(&mut http, [("KMS_HTTP_TLS_KEY_FILE".into(), "other".into())].into_iter()).expect("a variable");
         assert_eq!(http.tls.key_file, Some(PathBuf::from("other")));
