@@ -1,3 +1,7 @@
 //! The `kms-http` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kms_http::cli::run()
+}

@@ -1,6 +1,7 @@
 //! Unwrapped material, as the provider's ready keys: loading an RSA key costs most of a signature.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -35,6 +36,8 @@ pub struct MaterialCache {
     provider: Arc<dyn Provider>,
     envelope: Envelope,
     ready: Cache<(KeyId, u32), Arc<ReadyKey>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 impl MaterialCache {
@@ -47,15 +50,17 @@ impl MaterialCache {
         time_to_live: Duration,
     ) -> Self {
         let ready = Cache::builder().max_capacity(size).time_to_live(time_to_live).build();
-        Self { store, provider, envelope, ready }
+        Self { store, provider, envelope, ready, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     /// The ready key of a version. Callers who ask for the same one while it is loaded wait for that one loading.
     pub async fn get(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
         let id = (version.key_id, version.version);
         if let Some(ready) = self.ready.get(&id).await {
+            self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(ready);
         }
+        self.misses.fetch_add(1, Ordering::Relaxed);
         let loading = self.load(version, key_type);
         self.ready.try_get_with(id, loading).await.map_err(|error: Arc<Error>| Error::clone(&error))
     }
@@ -118,6 +123,10 @@ impl MaterialCache {
     /// Really drops what has expired or was forgotten.
     pub async fn sweep(&self) {
         self.ready.run_pending_tasks().await;
+    }
+    /// How often a key was there, and how often it was not.
+    pub fn uses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
     /// How many keys are held.
     pub fn len(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Configuration: by builder, from a TOML file, from the environment.
 
+mod describe;
 mod sources;
 
 use std::fmt;
@@ -91,17 +92,22 @@ impl Config {
 
     /// The configuration of a file, if one is named, and of the environment, which goes ahead.
     pub fn load(file: Option<&Path>) -> Result<Self> {
-        let mut config = Self::new("sqlite:kms.db");
+        let config = Self::new("sqlite:kms.db").overlaid(file)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// These settings as defaults: what the file, if one is named, and the environment say goes ahead. Not checked yet.
+    pub fn overlaid(mut self, file: Option<&Path>) -> Result<Self> {
         if let Some(path) = file {
-            config.apply_file(path)?;
+            self.apply_file(path)?;
         }
-        config.apply_variables(std::env::vars_os().filter_map(|(name, value)| {
+        self.apply_variables(std::env::vars_os().filter_map(|(name, value)| {
             // What is not text is none of ours, unless it is, and then it is refused.
             let name = name.into_string().ok()?;
             name.starts_with("KMS_").then(|| (name, value.into_string().unwrap_or_else(|_| "\u{fffd}".into())))
         }))?;
-        config.check()?;
-        Ok(config)
+        Ok(self)
     }
 
     /// The configuration of the environment alone.
@@ -117,6 +123,12 @@ impl Config {
         Ok(config)
     }
 
+    /// With this store.
+    #[must_use]
+    pub fn store_url(mut self, url: impl Into<String>) -> Self {
+        self.store_url = url.into();
+        self
+    }
     /// With this root key, in one of the forms of [`RootKeySource`].
     pub fn root_key(mut self, text: &str) -> Result<Self> {
         self.root_key = Some(RootKeySource::parse(text)?);
@@ -176,6 +188,12 @@ impl Config {
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());
+        self
+    }
+    /// Without one.
+    #[must_use]
+    pub fn no_high_water(mut self) -> Self {
+        self.high_water = None;
         self
     }
     /// Accept, this once, that the store was put back to an older state: opening records what was lost.

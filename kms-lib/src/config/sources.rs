@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{Config, MIB, invalid};
 use crate::crypto::ProviderName;
@@ -44,6 +45,7 @@ impl Config {
             limits,
             disk,
             lock_memory,
+            _http: _,
         } = file;
         if let Some(url) = store_url {
             self.store_url = url;
@@ -136,6 +138,9 @@ struct File {
     #[serde(default)]
     disk: DiskSection,
     lock_memory: Option<bool>,
+    /// The settings of `kms-http`, which reads them itself.
+    #[serde(rename = "http")]
+    _http: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::ledger::Details;
+use crate::ops::{self, Telemetry};
 use crate::scheduler::{self, JobReport};
 use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
@@ -86,6 +87,20 @@ impl Kms {
     /// nobody fills the log from outside.
     pub async fn authenticate(&self, token: &str) -> Result<Actor> {
         crate::session::authenticate(&self.inner.shared, token).await
+    }
+
+    /// Whether operations can be expected to succeed, and why not. It asks the store for its lock and the root key for an
+    /// answer: a look every few seconds is meant.
+    pub async fn ready(&self) -> Result<()> {
+        // In a task of its own: a transaction that was begun must be ended, whoever goes away.
+        let shared = Arc::clone(&self.inner.shared);
+        let looking = tokio::spawn(async move { ops::ready(&shared).await });
+        looking.await.map_err(|_| Error::new(ErrorCode::Internal, "a look at the store ended unexpectedly"))?
+    }
+
+    /// Counters since opening, and how things stand, for a scraper. It names no key and no caller, and is not recorded.
+    pub async fn telemetry(&self) -> Result<Telemetry> {
+        ops::telemetry(&self.inner.shared).await
     }
 
     /// Does the scheduler's jobs now, whether or not it is their time.

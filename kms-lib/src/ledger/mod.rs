@@ -1,5 +1,6 @@
 //! The one way to write: a queue, and a task that commits what is in it in groups, each operation with its record.
 
+mod counters;
 mod details;
 mod queue;
 mod signer;
@@ -11,6 +12,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use counters::{BATCH_BOUNDS, Counters};
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::{Debt, Lane, Limits};
 pub use signer::{HeadKeys, Signer};
@@ -143,6 +145,16 @@ impl Ledger {
     /// When results are released.
     pub fn ack(&self) -> AuditAck {
         self.ack
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.queue.counters
+    }
+
+    /// Whether it takes and writes submissions.
+    pub fn is_running(&self) -> bool {
+        !self.queue.is_closed() && !self.queue.counters.is_stopped()
     }
 
     /// How many submissions wait.

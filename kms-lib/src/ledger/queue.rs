@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
+use super::counters::Counters;
 use super::submission::{Admission, Submission};
 use crate::keys::Command;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -109,6 +110,8 @@ impl std::fmt::Debug for Debt {
 
 /// The queue.
 pub struct Queue {
+    /// For those who watch.
+    pub counters: Counters,
     lanes: Mutex<Lanes>,
     ready: Notify,
     /// How many results may be released and not yet written.
@@ -125,6 +128,7 @@ impl Queue {
     /// An empty queue.
     pub fn new(limits: Limits) -> Self {
         Self {
+            counters: Counters::default(),
             lanes: Mutex::default(),
             ready: Notify::new(),
             use_shares: Mutex::default(),
@@ -227,6 +231,7 @@ impl Queue {
                 let mut lanes = self.lanes();
                 let batch = lanes.take();
                 if !batch.is_empty() {
+                    self.counters.batch(batch.len());
                     return Some(batch);
                 }
                 if lanes.closed {

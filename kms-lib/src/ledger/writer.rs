@@ -415,6 +415,7 @@ impl Writer {
     fn stop(&mut self, why: &str) -> Error {
         let error = Error::new(ErrorCode::IntegrityFailure, format!("{why}: nothing more is written"));
         tracing::error!(%error, "the ledger stops");
+        self.queue.counters.stop();
         self.stopped = Some(error.clone());
         error
     }

@@ -1,11 +1,13 @@
 //! Operational metrics: what people who run the service want to see, in constant time however long the log is.
 
+mod telemetry;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
-pub use crate::ledger::StorageMetrics;
+pub use crate::ledger::{BATCH_BOUNDS, StorageMetrics};
 use crate::session::{LAST_VERIFICATION, Session};
 use crate::storage::tables::usage::{self, Due};
 use crate::types::attempt::Operation;
@@ -16,6 +18,9 @@ use crate::types::key::KeyState;
 use crate::types::limits::{ENCRYPTIONS_MAX, ENCRYPTIONS_WARN};
 use crate::types::time::Timestamp;
 use crate::types::view::View;
+
+pub use telemetry::{CacheUse, Telemetry};
+pub(crate) use telemetry::{ready, telemetry};
 
 /// Most entries of a list of alerts.
 const ALERTS: usize = 100;

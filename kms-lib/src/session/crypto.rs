@@ -136,6 +136,8 @@ pub struct SignItem<'a> {
     pub payload: &'a [u8],
     /// How.
     pub algorithm: SignatureAlgorithm,
+    /// With which version, which must be the current one (`VersionNotCurrent`); with the current one without.
+    pub version: Option<u32>,
 }
 
 /// One signature of a batch to verify.
@@ -333,7 +335,10 @@ impl Session {
             .iter()
             .map(|item| {
                 check_payload(item.payload).map(|()| Item {
-                    target: Target::Current(item.key.clone()),
+                    target: match item.version {
+                        Some(version) => Target::Version(item.key.clone(), version),
+                        None => Target::Current(item.key.clone()),
+                    },
                     job: Job::Sign(item.payload, item.algorithm),
                     key_type: Some(KeyType::Rsa2048),
                 })

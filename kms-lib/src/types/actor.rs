@@ -88,6 +88,14 @@ impl Actor {
         }
         Ok(Self { principal: principal.into(), role, source_ip: None, request_id: None, credential: None })
     }
+    /// A caller who did not say who it is: `anonymous`. It can hold no grants, so that only its role gives it rights. For
+    /// services that trust what their network says of a caller, and for nothing else.
+    pub fn anonymous(role: Role) -> Result<Self> {
+        if role == Role::System {
+            return Err(Error::invalid("the role system is not available to callers"));
+        }
+        Ok(Self { principal: "anonymous".into(), role, source_ip: None, request_id: None, credential: None })
+    }
     /// The service acting for itself under one of its reserved names.
     pub(crate) fn internal(principal: &'static str) -> Self {
         Self { principal: principal.into(), role: Role::System, source_ip: None, request_id: None, credential: None }

@@ -1,0 +1,198 @@
+//! The log.
+
+use axum::http::Method;
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::{Action, AuditRow, Status, hex};
+use kms_lib::types::ids::RecordId;
+use kms_lib::verification::VerifyOptions;
+use kms_lib::{KeyId, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::call::Call;
+use super::keys::PAGE;
+use super::reply::{self, Reply};
+use super::{ApiError, Doc, Route, models};
+
+/// A record of the log.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AuditRecord)]
+pub struct Record<'a> {
+    #[schema(value_type = String, format = "uuid")]
+    id: RecordId,
+    /// Its place in the log, counted from 1 without gaps.
+    seq: u64,
+    #[schema(value_type = String, format = "date-time")]
+    timestamp: Timestamp,
+    /// Who.
+    actor: &'a str,
+    /// In which role.
+    role: &'a str,
+    /// What.
+    action: &'a str,
+    /// How it ended: `SUCCESS` or `FAILURE`.
+    status: &'a str,
+    /// The caller's id for the request; null for what the service did by itself.
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, nullable = false)]
+    details: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false, format = "uuid")]
+    key_id: Option<KeyId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    key_version: Option<u32>,
+    /// Hash of the record before, in hexadecimal.
+    prev_hash: String,
+    /// Hash of this record, in hexadecimal.
+    hash: String,
+    /// Format of the record: 2, or 0 and 1 of imported ones.
+    format: u8,
+}
+
+impl<'a> From<&'a AuditRow> for Record<'a> {
+    fn from(row: &'a AuditRow) -> Self {
+        Self {
+            id: row.id,
+            seq: row.seq,
+            timestamp: row.timestamp,
+            actor: &row.actor,
+            role: &row.role,
+            action: &row.action,
+            status: &row.status,
+            request_id: row.request_id.as_deref(),
+            // What is no JSON any more was altered; verification says so.
+            details: row.details.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            key_id: row.key_id,
+            key_version: row.key_version,
+            prev_hash: hex(&row.prev_hash),
+            hash: hex(&row.hash),
+            format: row.format,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Order {
+    Asc,
+    Desc,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<usize>,
+    cursor: Option<u64>,
+    order: Option<Order>,
+    action: Option<Action>,
+    actor: Option<String>,
+    key_id: Option<KeyId>,
+    status: Option<Status>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// How to verify.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = VerifyAudit)]
+struct Verify {
+    /// Only what came since the last verification that found no fault.
+    #[serde(default)]
+    #[schema(required = false)]
+    incremental: bool,
+    /// A public key of the log, as its verifier keeps it. Without, the one under the root key.
+    #[serde(default)]
+    pinned_key: Option<String>,
+}
+
+/// The routes.
+pub(super) fn routes() -> Vec<Route> {
+    let doc = |summary| Doc::new("Audit", summary);
+    let actions: Vec<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();
+    let time = || json!({"type": "string", "format": "date-time"});
+    vec![
+        Route::new(
+            Method::GET,
+            "/v1/audit",
+            "listAudit",
+            doc("The log: without parameters its newest 1,000 records, oldest of them first; else pages, newest first")
+                .lists::<Record<'static>>()
+                .query(
+                    "cursor",
+                    "The record behind which to go on: `x-next-cursor` of the page before.",
+                    json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
+                )
+                .query("order", "`asc`: oldest first.", json!({"type": "string", "enum": ["asc", "desc"]}))
+                .query("action", "Only this action.", json!({"type": "string", "enum": actions}))
+                .query("actor", "Only by this principal.", json!({"type": "string"}))
+                .query("keyId", "Only about this key.", json!({"type": "string", "format": "uuid"}))
+                .query("status", "Only with this outcome.", json!({"type": "string", "enum": ["SUCCESS", "FAILURE"]}))
+                .query("since", "Only from this time on.", time())
+                .query("until", "Only before this time.", time()),
+            list,
+        ),
+        Route::new(
+            Method::POST,
+            "/v1/audit/verify",
+            "verifyAudit",
+            doc("Verify the log").may_take::<Verify>().gives::<models::Verification>().patient(),
+            verify,
+        ),
+        Route::new(
+            Method::GET,
+            "/v1/audit/checkpoint",
+            "getCheckpoint",
+            doc("The signed head of the log (C2SP checkpoint)").sends("text/plain; charset=utf-8"),
+            |call: Call| async move { reply::text("text/plain; charset=utf-8", call.session.checkpoint().await?) },
+        ),
+    ]
+}
+
+async fn list(call: Call) -> Reply {
+    let query: ListQuery = call.query()?;
+    if query.cursor.is_some_and(|cursor| i64::try_from(cursor).is_err()) {
+        return Err(ApiError::invalid("cursor: not one that this service gave"));
+    }
+    let is_plain = !call.has_query();
+    let wanted = AuditQuery {
+        limit: match query.limit {
+            Some(0) => return Err(ApiError::invalid(format!("limit: a page has 1 to {PAGE} entries"))),
+            limit => limit.unwrap_or(PAGE),
+        },
+        cursor: query.cursor,
+        ascending: query.order == Some(Order::Asc),
+        action: query.action,
+        actor: query.actor,
+        key: query.key_id,
+        status: query.status,
+        since: query.since,
+        until: query.until,
+    };
+    let page = call.session.list_audit(&wanted).await?;
+    let next = page.next_cursor.map(|cursor| cursor.to_string());
+    let mut records: Vec<Record<'_>> = page.records.iter().map(Record::from).collect();
+    if is_plain {
+        records.reverse();
+    }
+    reply::page(&records, next.as_deref())
+}
+
+async fn verify(call: Call) -> Reply {
+    let sent: Verify = call.json_or_default()?;
+    if sent.incremental && sent.pinned_key.is_some() {
+        return Err(ApiError::invalid("pinnedKey: a log is verified against a pinned key from its beginning"));
+    }
+    let report = if sent.incremental {
+        call.session.verify_audit_incrementally().await?
+    } else {
+        let options = VerifyOptions { trusted_size: None, pinned_key: sent.pinned_key };
+        call.session.verify_audit_with(&options).await?
+    };
+    reply::ok(&report)
+}

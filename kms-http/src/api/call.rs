@@ -1,0 +1,103 @@
+//! A request on its way to its handler: who calls, and what was sent.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use kms_lib::{Actor, Session};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ApiError, App, strict};
+
+/// A request whose caller is known.
+pub struct Call {
+    /// The service.
+    pub app: Arc<App>,
+    /// What the caller may do.
+    pub session: Session,
+    parts: Parts,
+    body: Bytes,
+}
+
+impl Call {
+    /// A call by this actor.
+    pub fn new(app: Arc<App>, actor: Actor, parts: Parts, body: Bytes) -> Self {
+        let session = app.kms.session(actor);
+        Self { app, session, parts, body }
+    }
+
+    /// The session for something that changes: with the idempotency key, if the request has one.
+    pub fn changing(&self) -> Result<Session, ApiError> {
+        let mut keys = self.parts.headers.get_all("idempotency-key").iter();
+        let Some(key) = keys.next() else { return Ok(self.session.clone()) };
+        if keys.next().is_some() {
+            return Err(ApiError::invalid("idempotency-key: there is more than one"));
+        }
+        let key = key.to_str().map_err(|_| ApiError::invalid("idempotency-key: only printable ASCII is taken"))?;
+        Ok(self.session.with_idempotency_key(key)?)
+    }
+
+    /// The body as JSON.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
+        self.check_content_type()?;
+        strict::parse(&self.body)
+    }
+
+    /// The body as JSON, where nothing has to be sent.
+    pub fn json_or_default<'a, T: Deserialize<'a> + Default>(&'a self) -> Result<T, ApiError> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
+    /// Only JSON, and said so: a page of another origin cannot send that without being asked beforehand.
+    fn check_content_type(&self) -> Result<(), ApiError> {
+        let value = self.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/json") {
+            Ok(())
+        } else {
+            Err(ApiError::invalid("content-type: application/json is expected"))
+        }
+    }
+
+    /// Whether the body can hold many items: a look that spares most bodies a second reading.
+    pub fn mentions_items(&self) -> bool {
+        self.body.windows(7).any(|window| window == b"\"items\"")
+    }
+
+    /// The query.
+    pub fn query<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let query = self.parts.uri.query().unwrap_or_default();
+        serde_urlencoded::from_str(query).map_err(|e| ApiError::invalid(format!("the query: {e}")))
+    }
+
+    /// Whether there is a query.
+    pub fn has_query(&self) -> bool {
+        self.parts.uri.query().is_some_and(|query| !query.is_empty())
+    }
+
+    /// What stands in the path in the place of this name.
+    pub async fn path(&mut self, name: &str) -> Result<String, ApiError> {
+        let params = RawPathParams::from_request_parts(&mut self.parts, &()).await;
+        let params = params.map_err(|_| ApiError::invalid("the path is not UTF-8"))?;
+        let found = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+        found.ok_or_else(ApiError::no_route)
+    }
+
+    /// A version in the path.
+    pub async fn version(&mut self) -> Result<u32, ApiError> {
+        let text = self.path("version").await?;
+        text.parse().map_err(|_| ApiError::invalid(format!("version: {text:?} is not the number of a version")))
+    }
+}
+
+/// The body of a request that says nothing.
+#[derive(Default, Deserialize, Serialize, utoipa::ToSchema)]
+pub struct Nothing {}
+
+/// The body of an added request that says nothing.
+#[derive(Default, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StrictlyNothing {}

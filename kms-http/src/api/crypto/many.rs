@@ -1,0 +1,163 @@
+//! One item, or up to 1,000 in `items`: each is answered, or fails, alone.
+
+use std::marker::PhantomData;
+
+use kms_lib::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::codec::Encoding;
+use crate::api::{ApiError, Call, strict};
+
+/// Most items of a batch.
+const ITEMS: usize = kms_lib::types::limits::BATCH_ITEMS;
+
+/// What was sent.
+pub(super) enum Sent<'a, T> {
+    /// One.
+    One(T),
+    /// Many, those that cannot be understood among them, and how what does not say otherwise is encoded.
+    Many(Vec<Result<T, ApiError>>, PhantomData<&'a ()>),
+}
+
+/// An item that may leave its encoding to the batch.
+pub(super) trait BatchItem {
+    /// Takes the batch's encoding, unless it has its own.
+    fn default_encoding(&mut self, _: Encoding) {}
+}
+
+#[derive(Deserialize)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+    encoding: Option<Encoding>,
+}
+
+#[derive(Deserialize)]
+struct Probe {
+    items: Option<serde::de::IgnoredAny>,
+}
+
+impl Call {
+    /// The body: one item or many.
+    pub(super) fn one_or_many<'a, T: Deserialize<'a> + BatchItem>(&'a self) -> Result<Sent<'a, T>, ApiError> {
+        if !self.mentions_items() || self.json::<Probe>()?.items.is_none() {
+            return self.json().map(Sent::One);
+        }
+        let batch: Batch<'a> = self.json()?;
+        if batch.items.is_empty() || batch.items.len() > ITEMS {
+            return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
+        }
+        let read = |raw: &'a RawValue| {
+            strict::expect_object(raw.get())?;
+            let mut item: T = serde_json::from_str(raw.get()).map_err(|e| ApiError::invalid(e.to_string()))?;
+            if let Some(encoding) = batch.encoding {
+                item.default_encoding(encoding);
+            }
+            Ok(item)
+        };
+        Ok(Sent::Many(batch.items.iter().map(|raw| read(raw)).collect(), PhantomData))
+    }
+}
+
+/// The answer to an item.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Answered<T> {
+    /// It.
+    Good(T),
+    /// Why there is none.
+    Bad {
+        /// For a person.
+        error: String,
+        /// For programs.
+        code: &'static str,
+    },
+}
+
+impl<T> Answered<T> {
+    /// An item that failed.
+    pub fn failed(error: ApiError) -> Self {
+        Self::Bad { error: error.message.into_owned(), code: error.code }
+    }
+}
+
+/// The answer to many.
+#[derive(Serialize)]
+pub(super) struct Answers<T> {
+    /// In the order of the items.
+    pub results: Vec<Answered<T>>,
+}
+
+/// Puts what the library answered to the items that were understood in its place among those that were not.
+pub(super) fn merge<R, T>(
+    understood: Vec<Result<(), ApiError>>,
+    done: Vec<Result<R, Error>>,
+    mut finish: impl FnMut(usize, R) -> Result<T, ApiError>,
+) -> Answers<T> {
+    let mut done = done.into_iter();
+    let results = understood.into_iter().enumerate().map(|(n, item)| {
+        let answer = item.and_then(|()| match done.next() {
+            Some(Ok(result)) => finish(n, result),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(ApiError::from(Error::new(kms_lib::ErrorCode::Internal, "an item without a result"))),
+        });
+        answer.map_or_else(Answered::failed, Answered::Good)
+    });
+    Answers { results: results.collect() }
+}
+
+/// Describes a body that is one `T`, or many in `items` or `results`.
+pub(super) struct OneOrMany<T>(PhantomData<T>);
+
+/// Whether a model is sent or answered.
+pub(super) trait Side {
+    /// The name of the array.
+    const ARRAY: &'static str;
+}
+
+impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
+    fn schema() -> RefOr<Schema> {
+        let one: RefOr<Schema> = Ref::from_schema_name(T::name()).into();
+        let is_answer = T::ARRAY == "results";
+        let item = if is_answer {
+            let failed = ObjectBuilder::new()
+                .property("error", string())
+                .property("code", string())
+                .required("error")
+                .required("code");
+            RefOr::T(OneOfBuilder::new().item(one.clone()).item(failed).build().into())
+        } else {
+            // An item of any other form fails alone.
+            let anything = Schema::default();
+            RefOr::T(AnyOfBuilder::new().item(one.clone()).item(anything).build().into())
+        };
+        let mut array = ArrayBuilder::new().items(item);
+        if !is_answer {
+            array = array.min_items(Some(1)).max_items(Some(ITEMS));
+        }
+        let mut many = ObjectBuilder::new().property(T::ARRAY, array).required(T::ARRAY);
+        if !is_answer {
+            many = many.property("encoding", Encoding::schema());
+        }
+        RefOr::T(OneOfBuilder::new().item(one).item(many).build().into())
+    }
+}
+
+impl<T: ToSchema + Side> ToSchema for OneOrMany<T> {
+    fn name() -> std::borrow::Cow<'static, str> {
+        let what = if T::ARRAY == "results" { "Answers" } else { "Request" };
+        format!("{}{what}", T::name()).into()
+    }
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
+}
+
+fn string() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(utoipa::openapi::schema::Type::String)
+}

@@ -1,0 +1,166 @@
+//! What `/openapi.json` says of a route.
+
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::route::Pace;
+
+/// A named schema, with those it refers to.
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// It.
+    pub schema: RefOr<Schema>,
+    /// Those it refers to.
+    pub others: Vec<(String, RefOr<Schema>)>,
+}
+
+impl Model {
+    /// The schema of a type.
+    pub fn of<T: ToSchema>() -> Self {
+        let mut others = Vec::new();
+        T::schemas(&mut others);
+        Self { name: T::name().into_owned(), schema: <T as PartialSchema>::schema(), others }
+    }
+}
+
+/// What the body of an answer is.
+pub enum Answer {
+    /// JSON of a model.
+    Json(Model),
+    /// A JSON array of a model.
+    List(Model),
+    /// Something else: content type and description.
+    Other(&'static str),
+    /// Nothing.
+    Empty,
+}
+
+/// A parameter in the query.
+pub struct QueryParam {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means.
+    pub about: &'static str,
+    /// Its schema.
+    pub schema: serde_json::Value,
+}
+
+/// What `/openapi.json` says of a route.
+pub struct Doc {
+    /// The group it is in.
+    pub tag: &'static str,
+    /// In a line.
+    pub summary: &'static str,
+    /// The body of the request, and whether it may be left out.
+    pub body: Option<(Model, bool)>,
+    /// The status of success.
+    pub status: u16,
+    /// The body of success.
+    pub answer: Answer,
+    /// Parameters in the query.
+    pub query: Vec<QueryParam>,
+    /// Statuses of errors beside those that every route has.
+    pub errors: Vec<u16>,
+    /// Whether it takes an idempotency key.
+    pub idempotent: bool,
+    /// Whether it is a list in pages.
+    pub paged: bool,
+    /// Whether everybody may call it.
+    pub is_open: bool,
+    /// How long it may take.
+    pub pace: Pace,
+}
+
+impl Doc {
+    /// A route in this group that answers nothing.
+    pub fn new(tag: &'static str, summary: &'static str) -> Self {
+        Self {
+            tag,
+            summary,
+            body: None,
+            status: 200,
+            answer: Answer::Empty,
+            query: Vec::new(),
+            errors: Vec::new(),
+            idempotent: false,
+            paged: false,
+            is_open: false,
+            pace: Pace::Normal,
+        }
+    }
+    /// Takes this body.
+    #[must_use]
+    pub fn takes<T: ToSchema>(mut self) -> Self {
+        self.body = Some((Model::of::<T>(), false));
+        self
+    }
+    /// Takes this body, or none.
+    #[must_use]
+    pub fn may_take<T: ToSchema>(mut self) -> Self {
+        self.body = Some((Model::of::<T>(), true));
+        self
+    }
+    /// Answers this.
+    #[must_use]
+    pub fn gives<T: ToSchema>(mut self) -> Self {
+        self.answer = Answer::Json(Model::of::<T>());
+        self
+    }
+    /// Answers this with 201.
+    #[must_use]
+    pub fn creates<T: ToSchema>(mut self) -> Self {
+        self.status = 201;
+        self.gives::<T>()
+    }
+    /// Answers an array of this, in pages.
+    #[must_use]
+    pub fn lists<T: ToSchema>(mut self) -> Self {
+        self.answer = Answer::List(Model::of::<T>());
+        self.paged = true;
+        let limit = serde_json::json!({"type": "integer", "minimum": 1, "maximum": 1000});
+        self.query("limit", "Most entries of the page.", limit)
+    }
+    /// Answers something else than JSON.
+    #[must_use]
+    pub fn sends(mut self, content_type: &'static str) -> Self {
+        self.answer = Answer::Other(content_type);
+        self
+    }
+    /// Answers nothing, with 204.
+    #[must_use]
+    pub fn empty(mut self) -> Self {
+        self.status = 204;
+        self
+    }
+    /// Takes this parameter.
+    #[must_use]
+    pub fn query(mut self, name: &'static str, about: &'static str, schema: serde_json::Value) -> Self {
+        self.query.push(QueryParam { name, about, schema });
+        self
+    }
+    /// May answer these errors too.
+    #[must_use]
+    pub fn errors(mut self, errors: &[u16]) -> Self {
+        self.errors.extend(errors);
+        self
+    }
+    /// Takes an idempotency key.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self.errors(&[409])
+    }
+    /// May take long.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.pace = Pace::Patient;
+        self
+    }
+    /// For everybody.
+    #[must_use]
+    pub fn open(mut self) -> Self {
+        self.is_open = true;
+        self
+    }
+}

@@ -1,0 +1,191 @@
+//! Answers that are errors.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::response::Response;
+use kms_lib::{Error, ErrorCode};
+use serde::Serialize;
+
+/// An error as callers see it.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    /// The status.
+    pub status: StatusCode,
+    /// What programs rely on: one of [`ErrorCode`], or one of the few that only a server has.
+    pub code: &'static str,
+    /// For a person.
+    pub message: Cow<'static, str>,
+    /// In how many seconds it may be worth trying again.
+    pub retry_after: Option<u32>,
+}
+
+/// The body of every answer that is an error.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorBody<'a> {
+    error: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+impl ApiError {
+    /// An error.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), retry_after: None }
+    }
+    /// Malformed input.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidArgument.as_str(), message)
+    }
+    /// Nobody we know. Always the same words: they tell nothing about what was wrong.
+    pub fn not_authenticated() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            ErrorCode::NotAuthenticated.as_str(),
+            "show a valid credential; this service does not know the caller",
+        )
+    }
+    /// No such route.
+    pub fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", "there is no such route; /openapi.json lists them")
+    }
+    /// No such method on this route.
+    pub fn no_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "the route does not take this method")
+    }
+    /// A body over the limit.
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", format!("a body has at most {limit} bytes"))
+    }
+    /// A body that took too long.
+    pub fn slow_body() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the body took too long to arrive")
+    }
+    /// A body that ended too early.
+    pub fn broken_body() -> Self {
+        Self::invalid("the body ended before its announced length, or its framing is wrong")
+    }
+    /// Too much under way.
+    pub fn overloaded(message: &'static str) -> Self {
+        let code = ErrorCode::Overloaded.as_str();
+        Self { retry_after: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
+    }
+    /// More than a principal's rate.
+    pub fn rate_limited(seconds: u32) -> Self {
+        let message = "this caller sends more requests a second than it may; nothing was done";
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimited", message) }
+    }
+    /// Something that is needed cannot be reached.
+    pub fn unavailable(code: &'static str, message: Cow<'static, str>) -> Self {
+        Self { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    }
+    /// It took too long; a change may yet be made.
+    pub fn timed_out() -> Self {
+        let message = "the request took too long; what it was to change may have been changed, or be yet";
+        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Timeout", message) }
+    }
+
+    /// The answer, which names the request.
+    pub fn respond(&self, request_id: &str) -> Response {
+        let body = ErrorBody { error: &self.message, code: self.code, request_id };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let code = error.code();
+        let status = status_of(code);
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(code = code.as_str(), error = error.message(), "a request failed by a fault");
+        }
+        let is_unavailable = status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS;
+        Self {
+            status,
+            code: code.as_str(),
+            message: error.message().to_owned().into(),
+            retry_after: (is_unavailable && error.is_retryable()).then_some(1),
+        }
+    }
+}
+
+/// The status that goes with a code.
+pub fn status_of(code: ErrorCode) -> StatusCode {
+    use ErrorCode as E;
+    match code {
+        E::InvalidArgument | E::InvalidName | E::InvalidCiphertext | E::DecryptionFailed | E::PlaintextTooLong => {
+            StatusCode::BAD_REQUEST
+        }
+        E::NotAuthenticated => StatusCode::UNAUTHORIZED,
+        E::AccessDenied => StatusCode::FORBIDDEN,
+        E::KeyNotFound | E::VersionNotFound | E::GrantNotFound | E::CredentialNotFound => StatusCode::NOT_FOUND,
+        // The input is good; it does not go with what the key is.
+        E::NameTaken
+        | E::WrongPurpose
+        | E::WrongKeyType
+        | E::KeyDisabled
+        | E::KeyRevoked
+        | E::KeyPendingDeletion
+        | E::KeyDestroyed
+        | E::VersionDisabled
+        | E::VersionRevoked
+        | E::VersionDestroyed
+        | E::VersionNotCurrent
+        | E::WrongState
+        | E::KeyExhausted
+        | E::Conflict
+        | E::IdempotencyConflict => StatusCode::CONFLICT,
+        E::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        E::OutcomeUnknown
+        | E::StoreUnavailable
+        | E::StoreFull
+        | E::StoreReadOnly
+        | E::StoreCorrupt
+        | E::StoreInUse
+        | E::SchemaTooNew
+        | E::RestoreDetected
+        | E::WrongRootKey
+        | E::InvalidRootKey
+        | E::RootKeyUnavailable
+        | E::ClockSkew
+        | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_faults_of_our_own_are_500() {
+        let faults: Vec<_> = ErrorCode::ALL.iter().filter(|code| status_of(**code).as_u16() == 500).collect();
+        use ErrorCode as E;
+        assert_eq!(
+            faults,
+            [
+                &E::InvalidConfiguration,
+                &E::IntegrityFailure,
+                &E::UsedAfterFork,
+                &E::BlockingInAsync,
+                &E::InputOutput,
+                &E::CryptoFailure,
+                &E::Internal
+            ]
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! Grants.
+
+use axum::http::Method;
+use kms_lib::{Conditions, GrantId, GrantScope, KeyId, Permission};
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::call::Call;
+use super::keys::PAGE;
+use super::reply::{self, Reply};
+use super::{ApiError, Doc, Route, models, strict};
+
+/// A grant to be made, or to replace the one that the principal has on the same keys.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PutGrant)]
+struct Put {
+    /// To whom; compared in lower case.
+    #[schema(min_length = 1, max_length = 256)]
+    principal: String,
+    role: models::Role,
+    /// A key, by id or name, or `*` for all.
+    key_id: String,
+    #[schema(value_type = Vec<models::Permission>, min_items = 1)]
+    allowed_ops: Vec<Permission>,
+    #[serde(default, deserialize_with = "strict::object")]
+    #[schema(value_type = Option<models::Conditions>)]
+    conditions: Option<Conditions>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<usize>,
+    cursor: Option<GrantId>,
+    principal: Option<String>,
+}
+
+/// The routes.
+pub(super) fn routes() -> Vec<Route> {
+    let doc = |summary| Doc::new("Grants", summary);
+    vec![
+        Route::new(
+            Method::POST,
+            "/v1/grants",
+            "putGrant",
+            doc("Make a grant, or replace one").takes::<Put>().creates::<models::Grant>().errors(&[404]).idempotent(),
+            put,
+        ),
+        Route::new(
+            Method::GET,
+            "/v1/grants",
+            "listGrants",
+            doc("Grants, by principal")
+                .lists::<models::Grant>()
+                .query(
+                    "cursor",
+                    "The grant after which to go on: `x-next-cursor` of the page before.",
+                    json!({"type": "string", "format": "uuid"}),
+                )
+                .query(
+                    "principal",
+                    "Only of this principal.",
+                    json!({"type": "string", "minLength": 1, "maxLength": 256}),
+                )
+                .errors(&[404]),
+            list,
+        ),
+        Route::new(
+            Method::DELETE,
+            "/v1/grants/{id}",
+            "withdrawGrant",
+            doc("Withdraw a grant").empty().errors(&[404]).idempotent(),
+            withdraw,
+        ),
+    ]
+}
+
+async fn put(call: Call) -> Reply {
+    let sent: Put = call.json()?;
+    let scope = match GrantScope::parse(&sent.key_id) {
+        Ok(scope) => scope,
+        Err(_) => GrantScope::Key(id_of(&call, &sent.key_id).await?),
+    };
+    let conditions = sent.conditions.unwrap_or_default();
+    let session = call.changing()?;
+    reply::created(&session.put_grant(&sent.principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
+}
+
+/// The id of the key of this name, for who may read it.
+async fn id_of(call: &Call, name: &str) -> Result<KeyId, ApiError> {
+    Ok(call.session.get_key(name).await?.id)
+}
+
+async fn list(call: Call) -> Reply {
+    let query: ListQuery = call.query()?;
+    let limit = query.limit.unwrap_or(PAGE);
+    let grants = call.session.list_grants(query.principal.as_deref(), limit, query.cursor).await?;
+    let next = grants.last().filter(|_| grants.len() == limit).map(|grant| grant.id.to_string());
+    reply::page(&grants, next.as_deref())
+}
+
+async fn withdraw(mut call: Call) -> Reply {
+    let id: GrantId = call.path("id").await?.parse()?;
+    call.changing()?.withdraw_grant(id).await?;
+    reply::no_content()
+}

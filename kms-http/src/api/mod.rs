@@ -1,0 +1,119 @@
+//! The routes: they translate, [`kms_lib`] decides.
+
+pub mod audit;
+mod call;
+mod crypto;
+mod doc;
+mod error;
+mod grants;
+mod keys;
+mod models;
+pub mod ops;
+mod reply;
+mod route;
+mod strict;
+mod tokens;
+
+pub use call::Call;
+pub use doc::{Answer, Doc, Model};
+pub use error::{ApiError, status_of};
+pub use models::ErrorModel;
+pub use reply::Reply;
+pub use route::Route;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use kms_lib::{Kms, Result};
+
+use crate::auth::Authenticator;
+use crate::front::RequestContext;
+use crate::front::body::BodyMemory;
+use crate::front::gate::Gate;
+use crate::front::headers::Cors;
+use crate::front::rate::Rate;
+use crate::metrics::Metrics;
+use crate::settings::Http;
+
+/// What all requests share.
+pub struct App {
+    /// The service.
+    pub kms: Kms,
+    /// The settings.
+    pub http: Http,
+    /// Recognises callers.
+    pub auth: Authenticator,
+    /// Lets requests in by turns.
+    pub gate: Arc<Gate>,
+    /// The rate of each principal, if it is limited.
+    pub rate: Option<Rate>,
+    /// Memory for bodies.
+    pub bodies: Arc<BodyMemory>,
+    /// Browsers of which origins may call.
+    pub cors: Option<Cors>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Connections that are open.
+    pub connections: AtomicUsize,
+    /// Whether the service can be sent work, as of a moment ago.
+    pub readiness: ops::Readiness,
+    /// The contract.
+    pub openapi: String,
+}
+
+impl App {
+    /// The service with these settings.
+    pub fn new(kms: Kms, http: Http) -> Result<Self> {
+        Ok(Self {
+            kms,
+            auth: Authenticator::new(&http)?,
+            gate: Arc::new(Gate::new(http.concurrency, http.queue)),
+            rate: Rate::new(http.rate, http.rate_burst),
+            bodies: Arc::new(BodyMemory::new(http.body_memory, http.body_limit, http.body_timeout)),
+            cors: Cors::new(&http.cors_origins),
+            metrics: Metrics::default(),
+            connections: AtomicUsize::new(0),
+            readiness: ops::Readiness::default(),
+            openapi: crate::openapi::document(&routes(&http)),
+            http,
+        })
+    }
+
+    /// Open connections.
+    pub fn open_connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// Every route there is.
+pub fn routes(http: &Http) -> Vec<Route> {
+    let mut routes = Vec::new();
+    routes.extend(keys::routes());
+    routes.extend(crypto::routes());
+    routes.extend(grants::routes());
+    routes.extend(tokens::routes());
+    routes.extend(audit::routes());
+    routes.extend(ops::routes(http));
+    routes
+}
+
+/// The router over all routes.
+pub fn router(app: &Arc<App>) -> Router {
+    let mut router = Router::new();
+    for route in routes(&app.http) {
+        let meter = app.metrics.meter(route.operation);
+        router = router.route(route.path, (route.mount)(meter));
+    }
+    router
+        .fallback(|request: Request| async move { refuse(&request, &ApiError::no_route()) })
+        .method_not_allowed_fallback(|request: Request| async move { refuse(&request, &ApiError::no_method()) })
+        .with_state(Arc::clone(app))
+}
+
+fn refuse(request: &Request, error: &ApiError) -> Response {
+    let id = request.extensions().get::<RequestContext>().map(|context| Arc::clone(&context.id));
+    error.respond(id.as_deref().unwrap_or_default())
+}

@@ -1,0 +1,72 @@
+//! Answers.
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::ApiError;
+
+/// What a handler answers.
+pub type Reply = Result<Response, ApiError>;
+
+/// 200 with JSON.
+pub fn ok(body: &impl Serialize) -> Reply {
+    json(StatusCode::OK, body)
+}
+
+/// 201 with JSON.
+pub fn created(body: &impl Serialize) -> Reply {
+    json(StatusCode::CREATED, body)
+}
+
+/// 204.
+pub fn no_content() -> Reply {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+/// 200 with text.
+pub fn text(content_type: &'static str, text: String) -> Reply {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+/// 200 with JSON that holds a secret: its memory is wiped when it has been sent.
+pub fn secret(body: &impl Serialize, about: usize) -> Reply {
+    // With room for all: growing would leave a copy of what was there.
+    let mut text = Zeroizing::new(Vec::with_capacity(about));
+    serde_json::to_writer(&mut *text, body).map_err(|_| unwritable())?;
+    Ok(respond(StatusCode::OK, Body::from(Bytes::from_owner(text))))
+}
+
+/// A page of a list: the header names the next one.
+pub fn page(body: &impl Serialize, next: Option<&str>) -> Reply {
+    let mut response = ok(body)?;
+    if let Some(next) = next {
+        let cursor = HeaderValue::from_str(next).map_err(|_| unwritable())?;
+        response.headers_mut().insert("x-next-cursor", cursor);
+    }
+    Ok(response)
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+    let text = serde_json::to_vec(body).map_err(|_| unwritable())?;
+    Ok(respond(status, Body::from(text)))
+}
+
+fn respond(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn unwritable() -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "the answer could not be written")
+}

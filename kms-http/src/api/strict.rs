@@ -1,0 +1,219 @@
+//! JSON, strictly: UTF-8, no key twice in an object, not too deep, and an error says what is wrong and where.
+//!
+//! What two parsers would read differently is not read at all: of two `keyId` in one object, one would have been checked
+//! by a proxy, and the other used here.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::ApiError;
+
+/// Deepest nesting of objects and arrays.
+const DEPTH: usize = 32;
+/// Objects with more keys than this look them up in a set.
+const FEW: usize = 16;
+
+/// Reads a body.
+pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Err(ApiError::invalid("the body is empty: JSON is expected"));
+    }
+    let text = std::str::from_utf8(body)
+        .map_err(|e| ApiError::invalid(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
+    let mut checking = serde_json::Deserializer::from_str(text);
+    let checked = Check { depth: 0 }.deserialize(&mut checking).and_then(|()| checking.end());
+    checked.map_err(|e| ApiError::invalid(format!("the body is not JSON that is accepted: {e}")))?;
+    expect_object(text)?;
+    serde_json::from_str(text).map_err(|e| explain::<T>(text, &e))
+}
+
+/// Refuses an array in the place of an object: what derives its reading takes the fields of one in their order.
+pub fn expect_object(text: &str) -> Result<(), ApiError> {
+    if text.trim_start().starts_with('{') { Ok(()) } else { Err(ApiError::invalid("an object is expected")) }
+}
+
+/// The same for an object within another one.
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    struct Object<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = Option<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_unit<E>(self) -> Result<Option<T>, E> {
+            Ok(None)
+        }
+        fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Option<T>, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(entries)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(Object(PhantomData))
+}
+
+/// A whole number, which JSON may write as `3`, `3.0` or `3e0`; or null.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = Option::<serde_json::Number>::deserialize(deserializer)?;
+    let Some(number) = number else { return Ok(None) };
+    let whole = match number.as_u64() {
+        Some(whole) => u32::try_from(whole).ok(),
+        None => {
+            number.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(n)).map(|n| n as u32)
+        }
+    };
+    whole
+        .map(Some)
+        .ok_or_else(|| D::Error::custom(format_args!("{number} is not a whole number of a size that is taken")))
+}
+
+/// The same, telling null from nothing.
+pub fn given_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+    whole(deserializer).map(Some)
+}
+
+/// Reads again, to say where the error is. Only the type knows what was expected, and only this way the path.
+fn explain<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Error) -> ApiError {
+    let mut again = serde_json::Deserializer::from_str(text);
+    match serde_path_to_error::deserialize::<_, T>(&mut again) {
+        Err(found) => {
+            let path = found.path().to_string();
+            let inner = found.into_inner();
+            if path == "." {
+                ApiError::invalid(inner.to_string())
+            } else {
+                ApiError::invalid(format!("{path}: {inner}"))
+            }
+        }
+        Ok(_) => ApiError::invalid(error.to_string()),
+    }
+}
+
+/// Walks through a value and keeps nothing.
+#[derive(Clone, Copy)]
+struct Check {
+    depth: usize,
+}
+
+impl Check {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
+        if self.depth == DEPTH {
+            return Err(E::custom(format_args!("nested more than {DEPTH} deep")));
+        }
+        Ok(Self { depth: self.depth + 1 })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Check {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Check {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let inner = self.deeper()?;
+        while items.next_element_seed(inner)?.is_some() {}
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let inner = self.deeper()?;
+        let mut seen = Seen::default();
+        while let Some(key) = entries.next_key::<Key<'de>>()? {
+            if !seen.insert(key.0.clone()) {
+                return Err(A::Error::custom(format_args!("the key {:?} stands twice in an object", key.0)));
+            }
+            entries.next_value_seed(inner)?;
+        }
+        Ok(())
+    }
+}
+
+/// A key, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Default)]
+struct Seen<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Seen<'a> {
+    fn insert(&mut self, key: Cow<'a, str>) -> bool {
+        if !self.many.is_empty() {
+            return self.many.insert(key);
+        }
+        if self.few.contains(&key) {
+            return false;
+        }
+        self.few.push(key);
+        if self.few.len() > FEW {
+            self.many.extend(self.few.drain(..));
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Sample {
+        #[allow(dead_code, reason = "only its reading is tested")]
+        key_id: String,
+        #[allow(dead_code, reason = "only its reading is tested")]
+        version: Option<u32>,
+    }
+
+    fn refusal(body: &[u8]) -> String {
+        parse::<Sample>(body).expect_err("refused").message.into_owned()
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        assert!(refusal(b"").contains("empty"));
+        assert!(refusal(b"{\"keyId\":\"\xff\"}").contains("byte 10"));
+        assert!(refusal(br#"{"keyId":"a","keyId":"b"}"#).contains("twice"));
+        assert!(refusal(br#"{"keyId":"a","x":{"y":1,"y":2}}"#).contains("\"y\""));
+        assert!(refusal(br#"{"keyId":"a","x":{"y":1,"\u0079":2}}"#).contains("twice"), "escapes do not hide it");
+        assert!(refusal(br#"{"keyId":"a"} {}"#).contains("trailing"));
+        assert!(refusal(br#"{"keyId":"a","version":"1"}"#).starts_with("version: "));
+        assert!(refusal(br#"{"version":1}"#).contains("keyId"));
+        assert!(refusal(b"[1").contains("line 1"));
+        let deep = format!("{{\"keyId\":\"a\",\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(refusal(deep.as_bytes()).contains("deep"), "{}", refusal(deep.as_bytes()));
+        let many: Vec<String> = (0..100).map(|n| format!("\"k{n}\":{n}")).collect();
+        assert!(parse::<Sample>(format!("{{\"keyId\":\"a\",{}}}", many.join(",")).as_bytes()).is_ok());
+        assert!(refusal(format!("{{\"keyId\":\"a\",{},\"k7\":1}}", many.join(",")).as_bytes()).contains("\"k7\""));
+    }
+}

@@ -1,0 +1,114 @@
+//! Tokens: for who cannot reach the machine the store is on.
+
+use axum::http::{Method, StatusCode};
+use kms_lib::Timestamp;
+use kms_lib::session::CredentialDescription;
+use kms_lib::types::ids::CredentialId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::call::Call;
+use super::keys::PAGE;
+use super::reply::{self, Reply};
+use super::{ApiError, Doc, Route, models};
+use crate::settings::AuthMethod;
+
+/// A token to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = CreateToken)]
+struct Create {
+    /// Who shows it is this principal. A configured prefix is put ahead of it.
+    #[schema(min_length = 1, max_length = 256)]
+    principal: String,
+    role: models::Role,
+    /// What it is for.
+    #[schema(min_length = 1, max_length = 256)]
+    label: Option<String>,
+    /// From when on it is not accepted.
+    #[schema(value_type = Option<String>, format = "date-time")]
+    expires_at: Option<Timestamp>,
+}
+
+/// A new token, shown this once.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NewToken)]
+struct Created<'a> {
+    /// What its owner shows: keep it like a password.
+    token: &'a str,
+    #[schema(value_type = models::Credential)]
+    credential: &'a CredentialDescription,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<usize>,
+    cursor: Option<CredentialId>,
+}
+
+/// The routes.
+pub(super) fn routes() -> Vec<Route> {
+    let doc = |summary| Doc::new("Tokens", summary);
+    vec![
+        Route::new(
+            Method::POST,
+            "/v1/tokens",
+            "createToken",
+            doc("Make a token").takes::<Create>().creates::<Created<'static>>().errors(&[409]),
+            create,
+        ),
+        Route::new(
+            Method::GET,
+            "/v1/tokens",
+            "listTokens",
+            doc("Tokens that are not withdrawn").lists::<models::Credential>().query(
+                "cursor",
+                "The one after which to go on: `x-next-cursor` of the page before.",
+                json!({"type": "string", "format": "uuid"}),
+            ),
+            list,
+        ),
+        Route::new(
+            Method::DELETE,
+            "/v1/tokens/{id}",
+            "withdrawToken",
+            doc("Withdraw a token").empty().errors(&[404]).idempotent(),
+            withdraw,
+        ),
+    ]
+}
+
+async fn create(call: Call) -> Reply {
+    let sent: Create = call.json()?;
+    if !call.app.http.has(AuthMethod::Token) {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "WrongState",
+            "tokens are not accepted here: http.auth has no token",
+        ));
+    }
+    let principal = format!("{}{}", call.app.http.token_prefix, sent.principal);
+    let session = call.changing()?;
+    let made = session.create_token(&principal, sent.role.into(), sent.label.as_deref(), sent.expires_at).await?;
+    let answer = Created { token: &made.token, credential: &made.credential };
+    let mut response = reply::secret(&answer, 4 * 1024)?;
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+async fn list(call: Call) -> Reply {
+    let query: ListQuery = call.query()?;
+    let limit = query.limit.unwrap_or(PAGE);
+    let tokens = call.session.list_credentials(limit, query.cursor).await?;
+    let next = tokens.last().filter(|_| tokens.len() == limit).map(|token| token.id.to_string());
+    reply::page(&tokens, next.as_deref())
+}
+
+async fn withdraw(mut call: Call) -> Reply {
+    let id: CredentialId = call.path("id").await?.parse()?;
+    call.changing()?.withdraw_credential(id).await?;
+    reply::no_content()
+}

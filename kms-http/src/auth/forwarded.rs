@@ -1,0 +1,70 @@
+//! From where a request comes: the connection's address, or what a proxy that is believed says of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+use crate::front::Peer;
+
+/// Most addresses of a chain that are looked at.
+const HOPS: usize = 32;
+
+/// The address that grant conditions are held against. Going back from the connection's, addresses of believed proxies
+/// are passed over; the first other one counts. None, which such conditions deny, if that one is no address.
+pub fn source(headers: &HeaderMap, peer: &Peer, proxies: &[IpNet], trust_unix_socket: bool) -> Option<IpAddr> {
+    let is_proxy = |address: &IpAddr| proxies.iter().any(|network| network.contains(&address.to_canonical()));
+    match peer.address {
+        Some(address) if !is_proxy(&address) => return Some(address.to_canonical()),
+        None if !trust_unix_socket => return None,
+        _ => {}
+    }
+    let mut hops = Vec::new();
+    for value in headers.get_all("x-forwarded-for") {
+        hops.extend(value.to_str().ok()?.split(',').map(str::trim));
+    }
+    let mut last = peer.address;
+    for hop in hops.into_iter().rev().take(HOPS) {
+        let address = parse(hop)?;
+        if !is_proxy(&address) {
+            return Some(address);
+        }
+        last = Some(address);
+    }
+    // Nothing but proxies: the request is the outermost one's own.
+    last.map(|address| address.to_canonical())
+}
+
+/// An address, with or without a port.
+fn parse(hop: &str) -> Option<IpAddr> {
+    let address = hop.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip())).ok();
+    address.or_else(|| hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok()).map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(peer: &str, forwarded: &[&'static str], proxies: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", value.parse().expect("a header"));
+        }
+        let peer = Peer { address: peer.parse().ok(), certificate: None };
+        let proxies: Vec<IpNet> = proxies.split_whitespace().map(|net| net.parse().expect("a network")).collect();
+        source(&headers, &peer, &proxies, false).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn only_believed_proxies_are_believed() {
+        assert_eq!(from("192.0.2.1", &["10.9.9.9"], "").as_deref(), Some("192.0.2.1"));
+        assert_eq!(from("192.0.2.1", &["10.9.9.9"], "192.0.2.0/24").as_deref(), Some("10.9.9.9"));
+        // What the caller itself put in front of the proxy's entry does not count.
+        assert_eq!(from("192.0.2.1", &["1.1.1.1, 10.9.9.9"], "192.0.2.0/24").as_deref(), Some("10.9.9.9"));
+        assert_eq!(from("192.0.2.1", &["1.1.1.1", "10.9.9.9, 192.0.2.7"], "192.0.2.0/24").as_deref(), Some("10.9.9.9"));
+        assert_eq!(from("::ffff:192.0.2.1", &["[2001:db8::1]:99"], "192.0.2.0/24").as_deref(), Some("2001:db8::1"));
+        assert_eq!(from("192.0.2.1", &["unknown"], "192.0.2.0/24"), None);
+        assert_eq!(from("192.0.2.1", &[], "192.0.2.0/24").as_deref(), Some("192.0.2.1"));
+        assert_eq!(from("unix", &["10.9.9.9"], "0.0.0.0/0"), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! From what a credential says to a principal and a role.
+
+use kms_lib::types::actor::{RESERVED_PRINCIPALS, normalize_principal};
+use kms_lib::{Error, ErrorCode, Result, Role};
+
+use super::error::AuthError;
+
+/// The principal that `name`, as a credential says it, stands for: with the prefix of its kind of credential, in lower
+/// case. The names the service keeps for itself are refused, and so are letters that only become ASCII by
+/// lower-casing (the Kelvin sign, for one): nobody shall choose a name that turns into another's.
+pub fn principal(prefix: &str, name: &str) -> std::result::Result<String, AuthError> {
+    if name.is_empty() {
+        return Err(AuthError::rejected("the principal is empty"));
+    }
+    if name.chars().any(|c| !c.is_ascii() && c.to_lowercase().any(|lower| lower.is_ascii())) {
+        return Err(AuthError::rejected("the principal has letters that pass for others"));
+    }
+    let principal = normalize_principal(&format!("{prefix}{name}")).map_err(|_| {
+        AuthError::rejected("the principal is too long, or has blanks at its ends or unprintable parts")
+    })?;
+    if RESERVED_PRINCIPALS.contains(&principal.as_str()) {
+        return Err(AuthError::rejected("the principal is reserved"));
+    }
+    Ok(principal)
+}
+
+/// Which values of a claim, or of a part of a certificate, give more than the role `app`. Compared exactly.
+#[derive(Clone, Debug, Default)]
+pub struct RoleMapping {
+    admin: Vec<String>,
+    auditor: Vec<String>,
+}
+
+impl RoleMapping {
+    /// A mapping. `source` is what the configuration names as the place of the values: one without the other is a
+    /// mistake that must not be found out by who gets which rights.
+    pub fn new(section: &str, source: Option<&str>, admin: &[String], auditor: &[String]) -> Result<Self> {
+        let values = admin.len() + auditor.len();
+        let invalid = |what: &str| Err(Error::new(ErrorCode::InvalidConfiguration, format!("{section}: {what}")));
+        if source.is_none() && values > 0 {
+            return invalid("admin_values and auditor_values need to be told where the values stand");
+        }
+        if source.is_some() && values == 0 {
+            return invalid("a place for roles is named, but no admin_values or auditor_values");
+        }
+        if admin.iter().chain(auditor).any(|value| value.trim().is_empty()) {
+            return invalid("an empty value cannot stand for a role");
+        }
+        Ok(Self { admin: admin.to_vec(), auditor: auditor.to_vec() })
+    }
+
+    /// The highest role that one of the values gives; `app` without any.
+    pub fn role<'a>(&self, values: impl IntoIterator<Item = &'a str>) -> Role {
+        let mut role = Role::App;
+        for value in values {
+            if self.admin.iter().any(|known| known == value) {
+                return Role::Admin;
+            }
+            if self.auditor.iter().any(|known| known == value) {
+                role = Role::Auditor;
+            }
+        }
+        role
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn strings(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+
+    #[test]
+    fn principals_are_lower_case_and_prefixed() {
+        assert_eq!(principal("", "Alice@Example.com").unwrap(), "alice@example.com");
+        assert_eq!(principal("OIDC:", "System").unwrap(), "oidc:system");
+        assert_eq!(principal("", "Jürgen").unwrap(), "jürgen");
+    }
+
+    #[test]
+    fn reserved_and_deceptive_names_are_refused() {
+        for (prefix, name) in
+            [("", "system"), ("", "Scheduler"), ("", "ANONYMOUS"), ("sys", "tem"), ("", "\u{212a}ms-admin"), ("", "İ")]
+        {
+            assert!(matches!(principal(prefix, name), Err(AuthError::Rejected(_))), "{prefix}{name}");
+        }
+        for name in ["", " ", " a", "a ", "a\0b", "a\nb", &"a".repeat(257)] {
+            assert!(matches!(principal("", name), Err(AuthError::Rejected(_))), "{name:?}");
+        }
+        assert!(principal("oidc:", "").is_err());
+    }
+
+    #[test]
+    fn the_highest_role_counts_and_none_gives_app() {
+        let mapping = RoleMapping::new("t", Some("groups"), &strings(&["kms-admins"]), &strings(&["audit"])).unwrap();
+        assert_eq!(mapping.role(["x", "audit", "kms-admins"]), Role::Admin);
+        assert_eq!(mapping.role(["audit"]), Role::Auditor);
+        for value in ["KMS-Admins", "kms-admins ", "admin", "system", ""] {
+            assert_eq!(mapping.role([value]), Role::App, "{value:?}");
+        }
+        assert_eq!(RoleMapping::default().role(["admin", ""]), Role::App);
+    }
+
+    #[test]
+    fn half_a_mapping_is_a_mistake() {
+        assert!(RoleMapping::new("t", Some("groups"), &[], &[]).is_err());
+        assert!(RoleMapping::new("t", None, &strings(&["a"]), &[]).is_err());
+        assert!(RoleMapping::new("t", Some("groups"), &strings(&[""]), &[]).is_err());
+        assert!(RoleMapping::new("t", None, &[], &[]).is_ok());
+    }
+}

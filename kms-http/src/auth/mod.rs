@@ -1,0 +1,113 @@
+//! Who is calling: the methods that are switched on, tried by what the caller shows. What is shown and is not good is
+//! refused; no weaker method is tried in its place.
+
+pub mod error;
+mod forwarded;
+pub mod identity;
+pub mod mtls;
+pub mod oidc;
+mod token;
+mod trusted_headers;
+
+pub use error::AuthError;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use ipnet::IpNet;
+use kms_lib::{Actor, Kms, Result, Role};
+
+use self::mtls::MtlsMapper;
+use self::oidc::OidcVerifier;
+use crate::api::ApiError;
+use crate::front::Peer;
+use crate::settings::{AuthMethod, Http};
+
+/// Recognises callers.
+pub struct Authenticator {
+    token: Option<token::Tokens>,
+    oidc: Option<OidcVerifier>,
+    mtls: Option<MtlsMapper>,
+    trusted_headers: Option<trusted_headers::TrustedHeaders>,
+    proxies: Vec<IpNet>,
+    trust_unix_socket: bool,
+}
+
+impl Authenticator {
+    /// The methods that the settings name.
+    pub fn new(http: &Http) -> Result<Self> {
+        Ok(Self {
+            token: http.has(AuthMethod::Token).then(|| token::Tokens::new(&http.token_prefix)),
+            oidc: http.has(AuthMethod::Oidc).then(|| OidcVerifier::new(http.oidc.clone())).transpose()?,
+            mtls: http.has(AuthMethod::Mtls).then(|| MtlsMapper::new(&http.mtls)).transpose()?,
+            trusted_headers: http
+                .has(AuthMethod::TrustedHeaders)
+                .then(|| trusted_headers::TrustedHeaders::new(&http.trusted_headers_prefix)),
+            proxies: http.trusted_proxies.clone(),
+            trust_unix_socket: http.trust_unix_socket_proxy,
+        })
+    }
+
+    /// Who sends this request, and from where.
+    pub async fn identify(&self, kms: &Kms, headers: &HeaderMap, peer: &Peer) -> std::result::Result<Actor, ApiError> {
+        let actor = match bearer(headers)? {
+            Some(secret) => self.by_bearer(kms, secret).await?,
+            None => self.without_bearer(headers, peer)?,
+        };
+        Ok(match forwarded::source(headers, peer, &self.proxies, self.trust_unix_socket) {
+            Some(address) => actor.with_source_ip(address),
+            None => actor,
+        })
+    }
+
+    /// Gets ready what callers would have to wait for.
+    pub async fn prepare(&self) {
+        if let Some(oidc) = &self.oidc {
+            oidc.prefetch().await;
+        }
+    }
+
+    async fn by_bearer(&self, kms: &Kms, secret: &str) -> std::result::Result<Actor, ApiError> {
+        match (&self.token, &self.oidc) {
+            (Some(tokens), None) => tokens.identify(kms, secret).await,
+            // A JWT has points between its parts, and a token has none.
+            (Some(tokens), Some(_)) if !secret.contains('.') => tokens.identify(kms, secret).await,
+            (_, Some(oidc)) => known(oidc.authenticate(secret).await),
+            (None, None) => Err(ApiError::not_authenticated()),
+        }
+    }
+
+    fn without_bearer(&self, headers: &HeaderMap, peer: &Peer) -> std::result::Result<Actor, ApiError> {
+        if let (Some(mapper), Some(certificate)) = (&self.mtls, &peer.certificate) {
+            return known(mapper.authenticate(certificate));
+        }
+        match &self.trusted_headers {
+            Some(trusted) => trusted.identify(headers),
+            None => Err(ApiError::not_authenticated()),
+        }
+    }
+}
+
+/// Whom a JWT or a certificate stands for.
+fn known(found: std::result::Result<(String, Role), AuthError>) -> std::result::Result<Actor, ApiError> {
+    match found {
+        Ok((principal, role)) => Actor::new(principal, role).map_err(|_| ApiError::not_authenticated()),
+        Err(AuthError::Unavailable(reason)) => Err(ApiError::unavailable("IssuerUnavailable", reason)),
+        Err(rejected @ AuthError::Rejected(_)) => {
+            // The caller is told nothing; who runs the service may want to know.
+            tracing::debug!(reason = %rejected, "a caller was not recognised");
+            Err(ApiError::not_authenticated())
+        }
+    }
+}
+
+/// What stands behind `Authorization: Bearer`. Another scheme, or several headers, are refused.
+fn bearer(headers: &HeaderMap) -> std::result::Result<Option<&str>, ApiError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(ApiError::not_authenticated());
+    }
+    let (scheme, secret) =
+        value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(ApiError::not_authenticated)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(secret.trim())) } else { Err(ApiError::not_authenticated()) }
+}

@@ -1,0 +1,178 @@
+//! Callers who show a certificate in the TLS handshake (RFC 8446, 4.4.2).
+//!
+//! That the certificate is of an authority that is trusted for clients, and that the caller has its key, is checked by
+//! [`crate::tls`] before anything gets here. What remains is to read a principal and a role out of it (RFC 5280).
+
+use std::time::SystemTime;
+
+use kms_lib::Role;
+use serde::Deserialize;
+use x509_cert::Certificate;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Reader, SliceReader};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
+
+use super::error::AuthError;
+use super::identity::{RoleMapping, principal};
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
+const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
+
+/// A part of a certificate that names its holder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrincipalField {
+    /// The subject's common name.
+    #[default]
+    CommonName,
+    /// The alternative name of type URI, such as a SPIFFE ID.
+    Uri,
+    /// The alternative name of type DNS.
+    Dns,
+    /// The alternative name of type e-mail address.
+    Email,
+}
+
+/// A part of a certificate that gives its holder a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleField {
+    /// The subject's organizations.
+    Organization,
+    /// The subject's organizational units.
+    OrganizationalUnit,
+    /// The subject's common name.
+    CommonName,
+    /// The alternative names of type URI.
+    Uri,
+    /// The alternative names of type DNS.
+    Dns,
+    /// The alternative names of type e-mail address.
+    Email,
+}
+
+/// How certificates are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MtlsSettings {
+    /// What names the principal. A certificate must have it exactly once.
+    pub principal_field: PrincipalField,
+    /// What is put before the principal, such as `cert:`.
+    pub principal_prefix: String,
+    /// What gives the role.
+    pub role_field: Option<RoleField>,
+    /// Its values that make an admin.
+    pub admin_values: Vec<String>,
+    /// Its values that make an auditor.
+    pub auditor_values: Vec<String>,
+}
+
+/// Reads principals and roles out of certificates.
+#[derive(Clone, Debug)]
+pub struct MtlsMapper {
+    principal_field: PrincipalField,
+    principal_prefix: String,
+    role_field: Option<RoleField>,
+    roles: RoleMapping,
+}
+
+impl MtlsMapper {
+    /// A mapper as configured.
+    pub fn new(settings: &MtlsSettings) -> kms_lib::Result<Self> {
+        let source = settings.role_field.map(|_| "role_field");
+        Ok(Self {
+            principal_field: settings.principal_field,
+            principal_prefix: settings.principal_prefix.clone(),
+            role_field: settings.role_field,
+            roles: RoleMapping::new("mtls", source, &settings.admin_values, &settings.auditor_values)?,
+        })
+    }
+
+    /// Who shows this certificate (DER), and in which role.
+    ///
+    /// To be asked for every request, not once for a connection: a connection must not outlive its certificate.
+    pub fn authenticate(&self, certificate: &[u8]) -> Result<(String, Role), AuthError> {
+        self.authenticate_at(certificate, SystemTime::now())
+    }
+
+    fn authenticate_at(&self, certificate: &[u8], now: SystemTime) -> Result<(String, Role), AuthError> {
+        let certificate = Certificate::from_der(certificate)
+            .map_err(|_| AuthError::rejected("the certificate is not as RFC 5280 says"))?;
+        let validity = certificate.tbs_certificate().validity();
+        if now < validity.not_before.to_system_time() {
+            return Err(AuthError::rejected("the certificate is not valid yet"));
+        }
+        if now > validity.not_after.to_system_time() {
+            return Err(AuthError::rejected("the certificate has expired"));
+        }
+        let names = names(&certificate, self.principal_field.into())?;
+        let [name] = names.as_slice() else {
+            return Err(AuthError::rejected("the certificate does not have exactly one name of the configured kind"));
+        };
+        Ok((principal(&self.principal_prefix, name)?, self.role(&certificate)?))
+    }
+
+    fn role(&self, certificate: &Certificate) -> Result<Role, AuthError> {
+        let Some(field) = self.role_field else { return Ok(Role::App) };
+        Ok(self.roles.role(names(certificate, field)?.iter().map(String::as_str)))
+    }
+}
+
+impl From<PrincipalField> for RoleField {
+    fn from(field: PrincipalField) -> Self {
+        match field {
+            PrincipalField::CommonName => Self::CommonName,
+            PrincipalField::Uri => Self::Uri,
+            PrincipalField::Dns => Self::Dns,
+            PrincipalField::Email => Self::Email,
+        }
+    }
+}
+
+/// When a certificate (DER) ends.
+pub(crate) fn expiry(certificate: &[u8]) -> Option<SystemTime> {
+    // Servers' certificates may be stranger than RFC 5280 allows; only what is asked for is read.
+    let mut reader = SliceReader::new(certificate).ok()?;
+    let certificate = Certificate::decode(&mut reader).ok()?;
+    reader.is_finished().then(|| certificate.tbs_certificate().validity().not_after.to_system_time())
+}
+
+/// All names of a kind, in their order.
+fn names(certificate: &Certificate, field: RoleField) -> Result<Vec<String>, AuthError> {
+    match field {
+        RoleField::CommonName => subject_names(certificate, COMMON_NAME),
+        RoleField::Organization => subject_names(certificate, ORGANIZATION),
+        RoleField::OrganizationalUnit => subject_names(certificate, ORGANIZATIONAL_UNIT),
+        RoleField::Uri | RoleField::Dns | RoleField::Email => alternative_names(certificate, field),
+    }
+}
+
+fn subject_names(certificate: &Certificate, kind: ObjectIdentifier) -> Result<Vec<String>, AuthError> {
+    let attributes = certificate.tbs_certificate().subject().iter();
+    attributes
+        .filter(|attribute| attribute.oid == kind)
+        .map(|attribute| attribute.value.decode_as::<DirectoryString>().map(|text| text.value().into_owned()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| AuthError::rejected("the certificate's subject is in a form that is not read here"))
+}
+
+fn alternative_names(certificate: &Certificate, field: RoleField) -> Result<Vec<String>, AuthError> {
+    let extension = certificate
+        .tbs_certificate()
+        .get_extension::<SubjectAltName>()
+        .map_err(|_| AuthError::rejected("the certificate's alternative names are in a form that is not read here"))?;
+    let Some((_, names)) = extension else { return Ok(Vec::new()) };
+    let text = |name: GeneralName| match (field, name) {
+        (RoleField::Uri, GeneralName::UniformResourceIdentifier(text))
+        | (RoleField::Dns, GeneralName::DnsName(text))
+        | (RoleField::Email, GeneralName::Rfc822Name(text)) => Some(text.as_str().to_owned()),
+        _ => None,
+    };
+    Ok(names.0.into_iter().filter_map(text).collect())
+}
+
+#[cfg(test)]
+#[path = "mtls_tests.rs"]
+mod tests;

@@ -1,0 +1,243 @@
+//! Callers who show a JSON Web Token (RFC 7519) of an OpenID Connect issuer.
+//!
+//! A token is believed if its signature verifies under one of the issuer's published keys, by an algorithm that fits the
+//! key's type, and if it is from this issuer, meant for this service, and within its time. See RFC 8725 for what goes
+//! wrong elsewhere. Nothing in a token says where its key is to be found (`jku`, `jwk`, `x5u` and `x5c` are not looked at).
+
+mod fetch;
+mod keys;
+mod settings;
+mod source;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use kms_lib::{Error, ErrorCode, Role};
+use serde_json::{Map, Value};
+
+use self::fetch::{Fetcher, parse_url};
+use self::source::{Ages, KeySource};
+use super::error::AuthError;
+use super::identity::{RoleMapping, principal};
+
+pub use self::settings::OidcSettings;
+
+/// Longer than any token that fits into a header.
+const LONGEST_TOKEN: usize = 16 * 1024;
+const LONGEST_KEY_ID: usize = 256;
+/// The most that clocks may be assumed to differ by.
+const MOST_LEEWAY: u64 = 300;
+
+type Claims = Map<String, Value>;
+
+/// Verifies the tokens of one issuer. Cheap to clone.
+#[derive(Clone)]
+pub struct OidcVerifier {
+    settings: Arc<OidcSettings>,
+    roles: Arc<RoleMapping>,
+    source: Arc<KeySource>,
+}
+
+impl OidcVerifier {
+    /// A verifier. Nothing is fetched yet; see [`OidcVerifier::prefetch`].
+    pub fn new(settings: OidcSettings) -> kms_lib::Result<Self> {
+        check(&settings).map_err(|problem| invalid(&problem))?;
+        let roles =
+            RoleMapping::new("oidc", settings.role_claim.as_deref(), &settings.admin_values, &settings.auditor_values)?;
+        let jwks_uri = settings.jwks_uri.as_deref().map(parse_url).transpose().map_err(|problem| invalid(&problem))?;
+        let fetcher = Fetcher::new(settings.ca_file.as_deref(), Duration::from_secs(settings.timeout_seconds))?;
+        let ages = Ages {
+            refresh: Duration::from_secs(settings.refresh_seconds),
+            stale: Duration::from_secs(settings.stale_seconds),
+            retry: Duration::from_secs(settings.retry_seconds),
+        };
+        let source = KeySource::new(settings.issuer.clone(), jwks_uri, fetcher, ages);
+        Ok(Self { settings: Arc::new(settings), roles: Arc::new(roles), source })
+    }
+
+    /// Fetches the issuer's keys, so that the first caller need not wait. That the issuer cannot be reached is logged: it
+    /// may start later than this service.
+    pub async fn prefetch(&self) {
+        self.source.prefetch().await;
+    }
+
+    /// The issuer whose tokens this verifies.
+    pub fn issuer(&self) -> &str {
+        &self.settings.issuer
+    }
+
+    /// Who shows this token, and in which role.
+    pub async fn authenticate(&self, token: &str) -> Result<(String, Role), AuthError> {
+        let header = acceptable_header(token)?;
+        let key = self.source.find(header.kid.as_deref(), header.alg).await?;
+        let claims = self.verified_claims(token, &key, header.alg)?;
+        let principal = principal(&self.settings.principal_prefix, self.name(&claims)?)?;
+        Ok((principal, self.role(&claims)))
+    }
+
+    fn verified_claims(&self, token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, AuthError> {
+        let mut validation = Validation::new(algorithm);
+        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+        validation.set_issuer(&[&self.settings.issuer]);
+        validation.set_audience(&self.settings.audiences);
+        validation.validate_nbf = true;
+        validation.leeway = self.settings.leeway_seconds;
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|e| refusal(e.kind()))?.claims;
+        // The library takes a list of issuers, too; RFC 7519, 4.1.1 knows none.
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.settings.issuer) {
+            return Err(AuthError::rejected("the token is of another issuer"));
+        }
+        Ok(claims)
+    }
+
+    /// What the token calls its holder.
+    fn name<'a>(&self, claims: &'a Claims) -> Result<&'a str, AuthError> {
+        let claim = self.settings.principal_claim.as_str();
+        // Where anybody may enter any address, an address that nobody verified says nothing (OpenID Connect Core, 5.7).
+        if claim == "email" && claims.get("email_verified") != Some(&Value::Bool(true)) {
+            return Err(AuthError::rejected("the token's email is not verified"));
+        }
+        lookup(claims, claim)
+            .and_then(Value::as_str)
+            .ok_or_else(|| AuthError::rejected("the token has no text in the claim that names the principal"))
+    }
+
+    fn role(&self, claims: &Claims) -> Role {
+        let Some(claim) = self.settings.role_claim.as_deref() else { return Role::App };
+        match lookup(claims, claim) {
+            Some(Value::String(text)) if claim == "scope" => self.roles.role(text.split(' ')),
+            Some(Value::String(text)) => self.roles.role([text.as_str()]),
+            Some(Value::Array(values)) => self.roles.role(values.iter().filter_map(Value::as_str)),
+            _ => Role::App,
+        }
+    }
+}
+
+/// What of the configuration can be seen to be wrong without asking the issuer.
+fn check(settings: &OidcSettings) -> Result<(), String> {
+    source::discovery_url(&settings.issuer)?;
+    if settings.audiences.is_empty() || settings.audiences.iter().any(String::is_empty) {
+        return Err("audiences must name what tokens for this service are meant for".to_owned());
+    }
+    if settings.principal_claim.is_empty() {
+        return Err("principal_claim must not be empty".to_owned());
+    }
+    if settings.leeway_seconds > MOST_LEEWAY {
+        return Err(format!("leeway_seconds is at most {MOST_LEEWAY}"));
+    }
+    if settings.stale_seconds < settings.refresh_seconds {
+        return Err("stale_seconds must not be less than refresh_seconds".to_owned());
+    }
+    if settings.timeout_seconds == 0 {
+        return Err("timeout_seconds must be 1 at least".to_owned());
+    }
+    Ok(())
+}
+
+fn invalid(problem: &str) -> Error {
+    Error::new(ErrorCode::InvalidConfiguration, format!("oidc: {problem}"))
+}
+
+/// The token's header, if it is one of a token that could be accepted. Looked at before any key is searched for.
+fn acceptable_header(token: &str) -> Result<Header, AuthError> {
+    if token.len() > LONGEST_TOKEN {
+        return Err(AuthError::rejected("the token is too long"));
+    }
+    let header = jsonwebtoken::decode_header(token)
+        .map_err(|_| AuthError::rejected("the token is malformed, or its algorithm is not known"))?;
+    if !keys::is_asymmetric(header.alg) {
+        return Err(AuthError::rejected("tokens must be signed with a private key"));
+    }
+    // A logout token or a proof of possession is signed with the same keys (RFC 8725, 3.11).
+    let kind = header.typ.as_deref().unwrap_or("JWT");
+    let kind = kind.strip_prefix("application/").unwrap_or(kind);
+    if !kind.eq_ignore_ascii_case("JWT") && !kind.eq_ignore_ascii_case("at+jwt") {
+        return Err(AuthError::rejected("the token is of another kind"));
+    }
+    if header.crit.is_some() {
+        return Err(AuthError::rejected("the token has critical extensions, and none is known here"));
+    }
+    if header.kid.as_ref().is_some_and(|id| id.len() > LONGEST_KEY_ID) {
+        return Err(AuthError::rejected("the name of the token's key is too long"));
+    }
+    Ok(header)
+}
+
+/// The claim of this name, or at this JSON pointer.
+fn lookup<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
+    let Some(pointer) = path.strip_prefix('/') else { return claims.get(path) };
+    let (first, rest) = match pointer.split_once('/') {
+        Some((first, _)) => (first, &pointer[first.len()..]),
+        None => (pointer, ""),
+    };
+    claims.get(&first.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
+}
+
+/// What is wrong with a token, for its holder.
+fn refusal(problem: &ErrorKind) -> AuthError {
+    AuthError::rejected(match problem {
+        ErrorKind::ExpiredSignature => "the token has expired",
+        ErrorKind::ImmatureSignature => "the token is not valid yet",
+        ErrorKind::InvalidIssuer => "the token is of another issuer",
+        ErrorKind::InvalidAudience => "the token is meant for another service",
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => {
+            "the token lacks exp, iss or aud, or has them in another form than RFC 7519 says"
+        }
+        ErrorKind::InvalidAlgorithm => "the token's algorithm is not that of the key it names",
+        ErrorKind::InvalidSignature => "the token's signature does not verify",
+        _ => "the token is malformed",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_found_by_name_and_by_pointer() {
+        let Value::Object(claims) =
+            json!({"sub": "s", "https://x/roles": ["r"], "realm_access": {"roles": ["a"]}, "a/b": {"c~d": "e"}})
+        else {
+            unreachable!()
+        };
+        assert_eq!(lookup(&claims, "sub"), Some(&json!("s")));
+        assert_eq!(lookup(&claims, "/sub"), Some(&json!("s")));
+        assert_eq!(lookup(&claims, "https://x/roles"), Some(&json!(["r"])));
+        assert_eq!(lookup(&claims, "/realm_access/roles"), Some(&json!(["a"])));
+        assert_eq!(lookup(&claims, "/realm_access/roles/0"), Some(&json!("a")));
+        assert_eq!(lookup(&claims, "/a~1b/c~0d"), Some(&json!("e")));
+        for missing in ["", "/", "realm_access/roles", "/realm_access/nothing", "/sub/x", "//"] {
+            assert_eq!(lookup(&claims, missing), None, "{missing:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_the_configuration_are_named() {
+        let good = || OidcSettings::new("https://id.example.com", "kms");
+        assert!(OidcVerifier::new(good()).is_ok());
+        for broken in [
+            OidcSettings::new("http://id.example.com", "kms"),
+            OidcSettings::new("https://id.example.com?tenant=1", "kms"),
+            OidcSettings::new("", "kms"),
+            OidcSettings::new("https://id.example.com", ""),
+            OidcSettings { audiences: vec![], ..good() },
+            OidcSettings { principal_claim: String::new(), ..good() },
+            OidcSettings { leeway_seconds: 301, ..good() },
+            OidcSettings { stale_seconds: 1, ..good() },
+            OidcSettings { timeout_seconds: 0, ..good() },
+            OidcSettings { jwks_uri: Some("http://id.example.com/keys".into()), ..good() },
+            OidcSettings { ca_file: Some("/nonexistent/ca.pem".into()), ..good() },
+            OidcSettings { role_claim: Some("roles".into()), ..good() },
+            OidcSettings { admin_values: vec!["admin".into()], ..good() },
+        ] {
+            let error = OidcVerifier::new(broken.clone()).err().map(|e| e.code());
+            assert_eq!(error, Some(ErrorCode::InvalidConfiguration), "{broken:?}");
+        }
+    }
+}

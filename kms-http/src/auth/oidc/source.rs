@@ -1,0 +1,211 @@
+//! Where an issuer's keys come from, and how long they are good for.
+//!
+//! Keys are fetched when they are needed. Young ones are used as they are; of middle age they are used while fresh ones
+//! are on their way; old ones only when the issuer cannot be reached, and for a bounded time. A token that names an unknown
+//! key makes one fetch, since the issuer may have rolled its keys, but never more than one in `retry`: whoever sends
+//! made-up names cannot make this service flood the issuer.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::http::Uri;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use super::fetch::{Fetcher, is_https, parse_url};
+use super::keys::{KeySet, Lookup};
+use crate::auth::AuthError;
+
+/// How long keys are good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ages {
+    /// Until this age they are used without further ado.
+    pub(super) refresh: Duration,
+    /// Until this age they are used if the issuer cannot be reached.
+    pub(super) stale: Duration,
+    /// Between two attempts to fetch.
+    pub(super) retry: Duration,
+}
+
+/// The keys of one issuer.
+pub(super) struct KeySource {
+    issuer: String,
+    /// Where the key set is; found by discovery if it is not configured.
+    jwks_uri: Option<Uri>,
+    fetcher: Fetcher,
+    ages: Ages,
+    state: RwLock<State>,
+    /// Held while fetching.
+    fetching: Arc<Mutex<()>>,
+}
+
+/// What is known at a moment.
+#[derive(Clone, Default)]
+struct State {
+    keys: Option<(Arc<KeySet>, Instant)>,
+    attempted: Option<Instant>,
+    /// Whether the last attempt failed.
+    failed: bool,
+}
+
+impl KeySource {
+    pub(super) fn new(issuer: String, jwks_uri: Option<Uri>, fetcher: Fetcher, ages: Ages) -> Arc<Self> {
+        Arc::new(Self { issuer, jwks_uri, fetcher, ages, state: RwLock::default(), fetching: Arc::default() })
+    }
+
+    /// The key that a token names.
+    pub(super) async fn find(
+        self: &Arc<Self>,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Arc<DecodingKey>, AuthError> {
+        let state = self.fresh_enough().await;
+        let keys = self.usable(&state)?;
+        match keys.find(id, algorithm) {
+            Lookup::Found(key) => return Ok(key),
+            Lookup::Unfit(reason) => return Err(AuthError::rejected(reason)),
+            Lookup::Unknown => {}
+        }
+        let state = self.refreshed().await;
+        match self.usable(&state)?.find(id, algorithm) {
+            Lookup::Found(key) => Ok(key),
+            Lookup::Unfit(reason) => Err(AuthError::rejected(reason)),
+            // The issuer may have rolled its keys, and could not be asked.
+            Lookup::Unknown if state.failed => Err(unreachable()),
+            Lookup::Unknown => Err(AuthError::rejected("the issuer has no such key")),
+        }
+    }
+
+    /// Fetches the keys before the first token comes.
+    pub(super) async fn prefetch(self: &Arc<Self>) {
+        self.refreshed().await;
+    }
+
+    fn snapshot(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is known, after having asked the issuer if that is due.
+    async fn fresh_enough(self: &Arc<Self>) -> State {
+        let state = self.snapshot();
+        let Some(age) = state.keys.as_ref().map(|(_, fetched)| fetched.elapsed()) else {
+            return self.refreshed().await;
+        };
+        if age < self.ages.refresh {
+            return state;
+        }
+        if age < self.ages.refresh.saturating_mul(2).min(self.ages.stale) {
+            self.refresh_aside();
+            return state;
+        }
+        self.refreshed().await
+    }
+
+    /// The keys, unless they are too old to be trusted without the issuer.
+    fn usable(&self, state: &State) -> Result<Arc<KeySet>, AuthError> {
+        match &state.keys {
+            Some((keys, fetched)) if !state.failed || fetched.elapsed() <= self.ages.stale => Ok(keys.clone()),
+            _ => Err(unreachable()),
+        }
+    }
+
+    /// What is known after an attempt to fetch, or after finding that one was made a moment ago.
+    ///
+    /// The attempt is a task of its own: a caller who hangs up must not be able to stop it, or hanging up often enough would
+    /// keep new keys from being learned.
+    async fn refreshed(self: &Arc<Self>) -> State {
+        if self.is_due() {
+            let source = self.clone();
+            let attempt = tokio::spawn(async move {
+                let _fetching = source.fetching.lock().await;
+                // Whoever waited finds the work done.
+                if source.is_due() {
+                    source.fetch_and_keep().await;
+                }
+            });
+            if attempt.await.is_err() {
+                tracing::error!(issuer = self.issuer, "fetching the issuer's keys came to a bad end");
+            }
+        } else {
+            // An attempt that is under way is waited for.
+            drop(self.fetching.lock().await);
+        }
+        self.snapshot()
+    }
+
+    /// Starts an attempt to fetch if one is due, and does not wait for it.
+    fn refresh_aside(self: &Arc<Self>) {
+        if !self.is_due() {
+            return;
+        }
+        if let Ok(fetching) = self.fetching.clone().try_lock_owned() {
+            let source = self.clone();
+            tokio::spawn(async move {
+                let _fetching = fetching;
+                source.fetch_and_keep().await;
+            });
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.attempted.is_none_or(|attempted| attempted.elapsed() >= self.ages.retry)
+    }
+
+    async fn fetch_and_keep(&self) {
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.attempted = Some(Instant::now());
+            // Until the contrary is known.
+            state.failed = true;
+        }
+        let outcome = self.fetch().await;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.failed = outcome.is_err();
+        match outcome {
+            Ok(keys) => state.keys = Some((Arc::new(keys), Instant::now())),
+            Err(problem) => tracing::warn!(issuer = self.issuer, problem, "cannot fetch the issuer's keys"),
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, String> {
+        let location = match &self.jwks_uri {
+            Some(location) => location.clone(),
+            None => self.discover().await?,
+        };
+        KeySet::parse(&self.fetcher.get(&location).await?)
+    }
+
+    /// Where the issuer says its key set is (OpenID Connect Discovery 1.0, 4).
+    async fn discover(&self) -> Result<Uri, String> {
+        #[derive(Deserialize)]
+        struct Document {
+            issuer: String,
+            jwks_uri: String,
+        }
+        let url = discovery_url(&self.issuer)?;
+        let document: Document = serde_json::from_slice(&self.fetcher.get(&url).await?)
+            .map_err(|e| format!("{url}: not a discovery document: {e}"))?;
+        if document.issuer != self.issuer {
+            return Err(format!("{url}: the document is another issuer's"));
+        }
+        let location = parse_url(&document.jwks_uri)?;
+        if is_https(&url) && !is_https(&location) {
+            return Err(format!("{url}: the key set of an https issuer must be at an https URL"));
+        }
+        Ok(location)
+    }
+}
+
+/// The place of an issuer's discovery document (OpenID Connect Discovery 1.0, 4.1).
+pub(super) fn discovery_url(issuer: &str) -> Result<Uri, String> {
+    if issuer.contains(['?', '#']) {
+        return Err(format!("{issuer:?} has a query or a fragment"));
+    }
+    parse_url(&format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')))
+}
+
+fn unreachable() -> AuthError {
+    AuthError::unavailable("the issuer's keys cannot be fetched")
+}

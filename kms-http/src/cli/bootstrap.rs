@@ -1,0 +1,134 @@
+//! The first steps: folders, a root key, a token.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use base64::Engine;
+use clap::Args;
+use kms_lib::session::NewToken;
+use kms_lib::{Actor, Kms, Role};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::exit::Failure;
+use super::output;
+use crate::settings::{Settings, is_same_folder};
+
+/// Bytes of a root key.
+const ROOT_KEY: usize = 32;
+/// Who acts on the command line.
+pub const OPERATOR: &str = "operator";
+
+/// `kms-http init`.
+#[derive(Args)]
+pub struct Init {
+    /// Whom the token is for
+    #[arg(long, default_value = "admin")]
+    principal: String,
+}
+
+/// Makes what is missing, and a token.
+pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    let made_key = make_root_key_if_missing(&settings)?;
+    let http = settings.http.clone();
+    let key_file = settings.default_key_file.clone();
+    let settings = settings.with_default_key()?;
+    make_folders(&settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let principal = format!("{}{}", http.token_prefix, command.principal);
+    let made = runtime.block_on(async {
+        let kms = Kms::open(settings.kms.clone()).await?;
+        let made = first_token(&kms, &principal).await;
+        kms.close().await?;
+        made
+    })?;
+    if as_json {
+        output::json(&json!({
+            "rootKeyFile": key_file.filter(|_| made_key),
+            "token": made.token.as_str(),
+            "credential": made.credential,
+        }))?;
+    } else {
+        if let Some(path) = key_file.filter(|_| made_key) {
+            output::line(&format!("root key    {}", path.display()));
+            output::line("            Keep a copy of it elsewhere: without it, what is stored is lost.");
+        }
+        show(&made);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows a token, this once.
+pub fn show(made: &NewToken) {
+    let credential = &made.credential;
+    output::line(&format!("token       {}", made.token.as_str()));
+    output::line(&format!("            for {} ({}). It is shown this once.", credential.principal, credential.role));
+}
+
+/// A token for an admin.
+pub async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<NewToken> {
+    let operator = kms.session(Actor::new(OPERATOR, Role::Admin)?);
+    operator.create_token(principal, Role::Admin, Some("first token"), None).await
+}
+
+/// Makes the default root key file if no root key is configured and there is none. Answers whether it did. Never beside
+/// the store, and never for a store that is there already: that one has another root key.
+pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
+    let Some(path) = &settings.default_key_file else { return Ok(false) };
+    if path.exists() {
+        return Ok(false);
+    }
+    if let Some(store) = settings.kms.store_file() {
+        if store.exists() {
+            return Err(Failure::new(
+                3,
+                format!(
+                    "the store {} is there, but its root key {} is not: put it back, or name it with KMS_MASTER_KEY",
+                    store.display(),
+                    path.display()
+                ),
+            ));
+        }
+        if is_same_folder(path, &store) {
+            return Err(Failure::new(
+                2,
+                format!("the root key {} would lie beside the store; keep them apart", path.display()),
+            ));
+        }
+    }
+    make_parent(path)?;
+    write_root_key(path)?;
+    Ok(true)
+}
+
+/// Writes a new root key to a file that only its owner may read.
+fn write_root_key(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut key = Zeroizing::new([0; ROOT_KEY]);
+    let provider = kms_lib::crypto::provider(kms_lib::crypto::ProviderName::default())?;
+    provider.random(key.as_mut_slice())?;
+    let mut text = Zeroizing::new(String::with_capacity(64));
+    text.push_str("base64:");
+    base64::engine::general_purpose::STANDARD.encode_string(key.as_slice(), &mut text);
+    text.push('\n');
+    let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+/// The folders of the store and of the high-water file.
+pub fn make_folders(settings: &Settings) -> Result<(), Failure> {
+    for path in [settings.kms.store_file(), settings.kms.high_water_file()].into_iter().flatten() {
+        make_parent(&path)?;
+    }
+    Ok(())
+}
+
+fn make_parent(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    made.map_err(|e| Failure::new(3, format!("the folder {} cannot be made: {e}", parent.display())))
+}

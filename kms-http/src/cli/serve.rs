@@ -1,0 +1,121 @@
+//! `kms-http serve`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use kms_lib::Kms;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::bootstrap::{first_token, make_folders, make_root_key_if_missing, show};
+use super::exit::Failure;
+use super::output;
+use crate::api::App;
+use crate::server::{self, Listeners};
+use crate::settings::{AuthMethod, Flags, Http, LogFormat, Settings};
+
+/// Serve.
+#[derive(Args, Default)]
+pub struct Serve {
+    /// Where to listen, such as 127.0.0.1:8080, or none
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// A unix socket to listen on
+    #[arg(long, value_name = "PATH")]
+    unix_socket: Option<String>,
+}
+
+impl Serve {
+    /// The flags of this command, as settings.
+    pub fn add_to(self, flags: &mut Flags) {
+        for (name, value) in [("listen", self.listen), ("unix_socket", self.unix_socket)] {
+            flags.http.extend(value.map(|value| (name.to_owned(), value)));
+        }
+    }
+}
+
+/// Serves until a signal says to stop.
+pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
+    start_log(&settings.http)?;
+    server::harden();
+    let is_first = make_root_key_if_missing(&settings)?;
+    let settings = settings.with_default_key()?;
+    make_folders(&settings)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.http.threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build()?;
+    runtime.block_on(serve(settings, is_first))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(http: &Http) -> Result<(), Failure> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&http.log).map_err(|e| Failure::new(2, format!("http.log: {e}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match http.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+async fn serve(settings: Settings, is_first: bool) -> Result<(), Failure> {
+    // Before anything else: a signal must not end the process half-way.
+    let stop = stop_on_signals()?;
+    let listeners = Listeners::bind(&settings.http).await?;
+    warn_of_open_doors(&settings.http);
+    let kms = Kms::open(settings.kms).await?;
+    if is_first && settings.http.has(AuthMethod::Token) {
+        show(&first_token(&kms, &format!("{}admin", settings.http.token_prefix)).await?);
+    }
+    let address = listeners.address();
+    let socket = settings.http.unix_socket.clone();
+    let app = Arc::new(App::new(kms.clone(), settings.http)?);
+    if let Some(address) = address {
+        let scheme = if listeners.is_secure() { "https" } else { "http" };
+        output::line(&format!("listening   {scheme}://{address}"));
+    }
+    if let Some(socket) = socket {
+        output::line(&format!("listening   unix:{}", socket.display()));
+    }
+    let preparing = Arc::clone(&app);
+    tokio::spawn(async move { preparing.auth.prepare().await });
+    tracing::info!(address = address.map(tracing::field::display), "serving");
+    server::serve(app, listeners, stop).await;
+    tracing::info!("closing");
+    kms.close().await?;
+    Ok(())
+}
+
+fn warn_of_open_doors(http: &Http) {
+    let Some(address) = http.listen.filter(|address| !address.ip().is_loopback()) else { return };
+    if http.has(AuthMethod::TrustedHeaders) {
+        tracing::warn!(%address, "TRUSTED HEADERS ARE ON: whoever can connect is whoever it says it is");
+    }
+    if http.tls.certificate_file.is_none() {
+        tracing::warn!(%address, "others can connect, and there is no TLS: tokens and plaintexts can be read on the way");
+    }
+}
+
+/// Says when to stop: on SIGTERM and SIGINT.
+fn stop_on_signals() -> Result<watch::Receiver<bool>, Failure> {
+    let (say, stop) = watch::channel(false);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = say.send(true);
+        // A second signal does not wait for what is running.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(stop)
+}

@@ -1,0 +1,187 @@
+//! How many requests are worked on at a time, and who comes next: principals take turns, so that one caller's flood is
+//! that caller's own wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// The gate. Whoever is let in holds a [`Pass`].
+pub struct Gate {
+    most_active: usize,
+    most_waiting: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    active: usize,
+    waiting: usize,
+    lines: HashMap<Arc<str>, VecDeque<oneshot::Sender<Pass>>>,
+    /// Principals with somebody waiting, in the order of their turns.
+    turns: VecDeque<Arc<str>>,
+}
+
+/// A place among the requests that are worked on; given up when dropped.
+pub struct Pass(Option<Arc<Gate>>);
+
+/// There is no room, not even to wait.
+#[derive(Debug)]
+pub struct Full;
+
+impl Gate {
+    /// A gate for so many at a time, and so many that wait.
+    pub fn new(most_active: usize, most_waiting: usize) -> Self {
+        Self { most_active, most_waiting, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place.
+    pub async fn enter(self: &Arc<Self>, principal: &str) -> Result<Pass, Full> {
+        let turn = {
+            let mut state = self.state();
+            if state.active < self.most_active && state.waiting == 0 {
+                state.active += 1;
+                return Ok(Pass(Some(Arc::clone(self))));
+            }
+            if state.waiting >= self.most_waiting && !state.make_room_for(principal) {
+                return Err(Full);
+            }
+            state.line_up(principal)
+        };
+        // Nobody answers who was sent away to make room for another principal.
+        turn.await.map_err(|_| Full)
+    }
+
+    /// Lets the next one in, in place of one who leaves.
+    fn leave(self: Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.state();
+                match state.next() {
+                    Some(next) => next,
+                    None => {
+                        state.active -= 1;
+                        return;
+                    }
+                }
+            };
+            match next.send(Pass(Some(Arc::clone(&self)))) {
+                Ok(()) => return,
+                // It has gone away meanwhile. Its pass must not let the next one in a second time.
+                Err(mut pass) => pass.0 = None,
+            }
+        }
+    }
+
+    /// Requests being worked on, and waiting.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.active, state.waiting)
+    }
+}
+
+impl State {
+    fn line_up(&mut self, principal: &str) -> oneshot::Receiver<Pass> {
+        let (call, turn) = oneshot::channel();
+        let principal: Arc<str> = match self.lines.get_key_value(principal) {
+            Some((known, _)) => Arc::clone(known),
+            None => Arc::from(principal),
+        };
+        let line = self.lines.entry(Arc::clone(&principal)).or_default();
+        if line.is_empty() {
+            self.turns.push_back(principal);
+        }
+        line.push_back(call);
+        self.waiting += 1;
+        turn
+    }
+
+    /// Sends the last one of the longest line away, if that is not the line this principal would lengthen.
+    fn make_room_for(&mut self, principal: &str) -> bool {
+        let own = self.lines.get(principal).map_or(0, VecDeque::len);
+        let longest = self.lines.iter_mut().max_by_key(|(_, line)| line.len());
+        let Some((_, line)) = longest.filter(|(_, line)| line.len() > own + 1) else { return false };
+        line.pop_back();
+        self.waiting -= 1;
+        true
+    }
+
+    fn next(&mut self) -> Option<oneshot::Sender<Pass>> {
+        let principal = self.turns.pop_front()?;
+        let line = self.lines.get_mut(&principal)?;
+        let next = line.pop_front()?;
+        self.waiting -= 1;
+        if line.is_empty() {
+            self.lines.remove(&principal);
+        } else {
+            self.turns.push_back(principal);
+        }
+        Some(next)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(gate) = self.0.take() {
+            gate.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    fn waiting(gate: &Arc<Gate>, principal: &'static str) -> BoxFuture<'static, Result<Pass, Full>> {
+        let gate = Arc::clone(gate);
+        let mut entering = async move { gate.enter(principal).await }.boxed();
+        assert!((&mut entering).now_or_never().is_none(), "{principal} has to wait");
+        entering
+    }
+
+    #[test]
+    fn principals_take_turns() {
+        let gate = Arc::new(Gate::new(1, 10));
+        let first = gate.enter("flood").now_or_never().expect("at once").expect("let in");
+        let mut flood: Vec<_> = (0..3).map(|_| waiting(&gate, "flood")).collect();
+        let mut other = waiting(&gate, "other");
+        drop(first);
+        let second = (&mut flood[0]).now_or_never().expect("its turn").expect("let in");
+        assert!((&mut other).now_or_never().is_none());
+        drop(second);
+        let third = (&mut other).now_or_never().expect("its turn").expect("let in");
+        assert!((&mut flood[1]).now_or_never().is_none());
+        drop(third);
+        assert!((&mut flood[1]).now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_full_line_makes_room_for_who_has_less() {
+        let gate = Arc::new(Gate::new(1, 3));
+        let _first = gate.enter("flood").now_or_never().expect("at once").expect("let in");
+        let mut flood: Vec<_> = (0..3).map(|_| waiting(&gate, "flood")).collect();
+        assert!(gate.enter("flood").now_or_never().expect("at once").is_err(), "the queue is full");
+        let _other = waiting(&gate, "other");
+        assert!((&mut flood[2]).now_or_never().expect("sent away").is_err());
+        assert_eq!(gate.load(), (1, 3));
+    }
+
+    #[test]
+    fn who_goes_away_leaves_no_hole() {
+        let gate = Arc::new(Gate::new(1, 10));
+        let first = gate.enter("a").now_or_never().expect("at once").expect("let in");
+        drop(waiting(&gate, "b"));
+        let mut third = waiting(&gate, "c");
+        drop(first);
+        let pass = (&mut third).now_or_never().expect("its turn").expect("let in");
+        assert_eq!(gate.load(), (1, 0));
+        drop(pass);
+        assert_eq!(gate.load(), (0, 0));
+    }
+}

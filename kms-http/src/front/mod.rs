@@ -1,0 +1,76 @@
+//! What happens to every request before and after its route: an id, headers, limits.
+
+pub mod body;
+pub mod gate;
+pub mod headers;
+pub mod rate;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::{HeaderMap, HeaderValue};
+use kms_lib::types::ids::RecordId;
+
+/// Longest request id that is taken over from a caller.
+const REQUEST_ID: usize = 128;
+/// The header it comes and goes in.
+pub const X_REQUEST_ID: &str = "x-request-id";
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Its address; none on a unix socket.
+    pub address: Option<IpAddr>,
+    /// The certificate it showed (DER), verified against the configured authorities.
+    pub certificate: Option<Arc<[u8]>>,
+}
+
+/// What is known of a request from the start.
+#[derive(Clone)]
+pub struct RequestContext {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Who sent it.
+    pub peer: Arc<Peer>,
+    /// When its head was there.
+    pub started: Instant,
+}
+
+impl RequestContext {
+    /// The context of a request: with the caller's id if it sent a sane one, else with a new one.
+    pub fn new(headers: &HeaderMap, peer: Arc<Peer>) -> Self {
+        let id = headers.get(X_REQUEST_ID).and_then(sane_id).map_or_else(new_id, Arc::from);
+        Self { id, peer, started: Instant::now() }
+    }
+}
+
+fn new_id() -> Arc<str> {
+    let mut id = String::with_capacity(36);
+    RecordId::random().write_to(&mut id);
+    id.into()
+}
+
+/// An id that may go into records, logs and headers as it is.
+fn sane_id(value: &HeaderValue) -> Option<&str> {
+    let id = value.to_str().ok()?;
+    let is_sane = |c: char| c.is_ascii_alphanumeric() || "-_.:/+=@".contains(c);
+    (!id.is_empty() && id.len() <= REQUEST_ID && id.chars().all(is_sane)).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn insane_request_ids_are_replaced() {
+        for (sent, kept) in [("abc-1", true), ("a b", false), ("", false), ("x\ty", false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_REQUEST_ID, HeaderValue::from_str(sent).expect("a header"));
+            assert_eq!(&*RequestContext::new(&headers, Arc::default()).id == sent, kept, "{sent:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, HeaderValue::from_str(&"x".repeat(129)).expect("a header"));
+        assert_eq!(RequestContext::new(&headers, Arc::default()).id.len(), 36);
+    }
+}

@@ -1,0 +1,133 @@
+//! What Prometheus scrapes.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+mod scrape;
+
+pub use scrape::gauges;
+
+/// Upper bounds of latency classes, in seconds: from an answer out of memory to one that nearly timed out.
+const LATENCIES: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// A call, by what it was and how it ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Call {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Call, Counter>,
+    latencies: Family<Call, Histogram, fn() -> Histogram>,
+    connections: Connections,
+}
+
+/// What is counted of connections.
+#[derive(Clone, Default)]
+pub struct Connections {
+    /// Accepted.
+    pub accepted: Counter,
+    /// Turned away or closed because there were too many.
+    pub evicted: Counter,
+}
+
+/// What one operation counts with.
+#[derive(Clone)]
+pub struct Meter {
+    operation: &'static str,
+    good: (Counter, Histogram),
+    bad: Histogram,
+    requests: Family<Call, Counter>,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(LATENCIES)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("kms");
+        let requests = Family::<Call, Counter>::default();
+        let latencies = Family::<Call, Histogram, fn() -> Histogram>::new_with_constructor(histogram);
+        let connections = Connections::default();
+        registry.register(
+            "requests",
+            "Requests by operation and outcome: ok, or the code of the error",
+            requests.clone(),
+        );
+        registry.register_with_unit(
+            "request_duration",
+            "Time from the head of a request to its answer, by operation and outcome: ok or error",
+            Unit::Seconds,
+            latencies.clone(),
+        );
+        registry.register("connections_accepted", "Connections accepted", connections.accepted.clone());
+        registry.register(
+            "connections_evicted",
+            "Connections closed because there were too many",
+            connections.evicted.clone(),
+        );
+        Self { registry: Mutex::new(registry), requests, latencies, connections }
+    }
+}
+
+impl Metrics {
+    /// What an operation counts with.
+    pub fn meter(&self, operation: &'static str) -> Meter {
+        let counter = self.requests.get_or_create_owned(&Call { operation, outcome: "ok" });
+        let latency = |outcome| self.latencies.get_or_create_owned(&Call { operation, outcome });
+        Meter { operation, good: (counter, latency("ok")), bad: latency("error"), requests: self.requests.clone() }
+    }
+
+    /// What is counted of connections.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
+    /// All of it in the text format.
+    pub fn encode(&self, out: &mut String) -> std::fmt::Result {
+        encode(out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Meter {
+    /// Counts an answer: with the code of the error, if it is one.
+    pub fn observe(&self, code: Option<&'static str>, elapsed: Duration) {
+        match code {
+            None => {
+                self.good.0.inc();
+                self.good.1.observe(elapsed.as_secs_f64());
+            }
+            Some(outcome) => {
+                self.requests.get_or_create(&Call { operation: self.operation, outcome }).inc();
+                self.bad.observe(elapsed.as_secs_f64());
+            }
+        }
+    }
+    /// The operation.
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+}
+
+/// A counter whose value is kept elsewhere.
+fn counter(value: u64) -> Counter {
+    let counter: Counter<u64, AtomicU64> = Counter::default();
+    counter.inc_by(value);
+    counter
+}
+
+/// A meter that several share.
+pub type SharedMetrics = Arc<Metrics>;

@@ -1,0 +1,67 @@
+//! What is not counted here, but read from the library when somebody scrapes.
+
+use kms_lib::ops::{BATCH_BOUNDS, Telemetry};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::counter;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+/// How the library and the server stand, in the text format.
+pub fn gauges(telemetry: &Telemetry, load: (usize, usize), connections: usize, out: &mut String) -> std::fmt::Result {
+    let mut registry = Registry::with_prefix("kms");
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    };
+    gauge("requests_active", "Requests being worked on", load.0 as u64);
+    gauge("requests_waiting", "Requests waiting for their turn", load.1 as u64);
+    gauge("connections_open", "Open connections", connections as u64);
+    gauge("ledger_queue_length", "Submissions that wait for the ledger", telemetry.queued);
+    gauge("cache_keys", "Unwrapped keys in memory, about", telemetry.cache.keys);
+    gauge("key_versions", "Versions of all keys", telemetry.versions);
+    gauge("rotation_alerts", "Keys whose rotation is due, at most 100", telemetry.rotations_due);
+    gauge("audit_records", "Records in the log", telemetry.records);
+    gauge("store_low", "1 when less room is left than the alarm says", telemetry.storage.low.into());
+    gauge("store_full", "1 when the store is full", telemetry.storage.full.into());
+    if let Some(free) = telemetry.storage.free_bytes {
+        gauge("store_free_bytes", "Free bytes where the store is", free);
+    }
+    registry.register("cache_hits", "Uses of a key that was unwrapped already", counter(telemetry.cache.hits));
+    registry.register("cache_misses", "Uses of a key that had to be unwrapped", counter(telemetry.cache.misses));
+    let states = Family::<State, Gauge>::default();
+    for (state, count) in &telemetry.keys_by_state {
+        let gauge = states.get_or_create_owned(&State { state: state.as_str() });
+        gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+    }
+    registry.register("keys", "Keys by state", states);
+    let batches = Batches { counts: telemetry.batches, sum: telemetry.submissions };
+    registry.register("ledger_batch_size", "Submissions in one commit of the ledger", batches);
+    encode(out, &registry)
+}
+
+/// A histogram that was counted elsewhere.
+#[derive(Debug)]
+struct Batches {
+    counts: [u64; BATCH_BOUNDS.len() + 1],
+    sum: u64,
+}
+
+impl prometheus_client::encoding::EncodeMetric for Batches {
+    fn encode(&self, mut encoder: prometheus_client::encoding::MetricEncoder<'_>) -> std::fmt::Result {
+        let bounds = BATCH_BOUNDS.iter().map(|bound| *bound as f64).chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(self.counts).collect();
+        encoder.encode_histogram::<Vec<(String, String)>>(self.sum as f64, self.counts.iter().sum(), &buckets, None)
+    }
+    fn metric_type(&self) -> prometheus_client::metrics::MetricType {
+        prometheus_client::metrics::MetricType::Histogram
+    }
+}

@@ -1,0 +1,94 @@
+//! A request on its connection: given an id, sent through the router, and its answer given the headers all have.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, StatusCode};
+use axum::response::Response;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use tower_service::Service;
+
+use super::connections::Activity;
+use crate::api::{ApiError, App};
+use crate::front::headers::secure;
+use crate::front::{Peer, RequestContext, X_REQUEST_ID};
+
+/// Handles the requests of a connection.
+pub struct Handler {
+    app: Arc<App>,
+    router: Router,
+    peer: Arc<Peer>,
+    activity: Arc<Activity>,
+}
+
+/// Ends a request when it is answered or given up.
+struct Active(Arc<Activity>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Handler {
+    /// For one connection.
+    pub fn new(app: Arc<App>, router: Router, peer: Arc<Peer>, activity: Arc<Activity>) -> Self {
+        Self { app, router, peer, activity }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Handler {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.activity.begin();
+        let active = Active(Arc::clone(&self.activity));
+        let context = RequestContext::new(request.headers(), Arc::clone(&self.peer));
+        let (app, router) = (Arc::clone(&self.app), self.router.clone());
+        Box::pin(async move {
+            let _active = active;
+            Ok(answer(&app, router, context, request.map(Body::new)).await)
+        })
+    }
+}
+
+async fn answer(app: &App, mut router: Router, context: RequestContext, mut request: Request<Body>) -> Response {
+    let origin = app.cors.as_ref().map(|cors| (cors, request.headers().clone()));
+    let id = Arc::clone(&context.id);
+    let preflight = app.cors.as_ref().and_then(|cors| cors.preflight(request.method(), request.headers()));
+    let is_preflight = preflight.is_some();
+    let mut response = match preflight {
+        Some(response) => response,
+        None => {
+            request.extensions_mut().insert(context);
+            match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+                Ok(answered) => answered.unwrap_or_else(|never| match never {}),
+                Err(_) => fault(&id),
+            }
+        }
+    };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    secure(headers);
+    if let Some((cors, request)) = origin.filter(|_| !is_preflight) {
+        cors.allow(&request, headers);
+    }
+    response
+}
+
+/// A fault of this software must not take the connection with it.
+fn fault(id: &str) -> Response {
+    tracing::error!(request_id = id, "a request ended in a panic");
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "a fault of this software; please report it")
+        .respond(id)
+}

@@ -1,0 +1,68 @@
+//! Where things are when nothing is configured: data, configuration and state each in their own folder (XDG Base
+//! Directory Specification), so that the root key is never beside what it wraps.
+
+use std::env;
+use std::path::PathBuf;
+
+use kms_lib::{Config, Result};
+
+use super::invalid;
+
+/// The folder of this service within each of the user's.
+const FOLDER: &str = "mini-kms";
+/// Longest part of a file's name that is made from a store's.
+const NAME: usize = 200;
+
+/// The user's folders.
+#[derive(Clone, Debug)]
+pub struct Places {
+    data: PathBuf,
+    config: PathBuf,
+    state: PathBuf,
+}
+
+impl Places {
+    /// The folders that the environment names, and their defaults below the home folder.
+    pub fn of_user() -> Result<Self> {
+        let home = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let folder = |variable: &str, below_home: &str| {
+            // A relative path is to be ignored, says the specification.
+            let named = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+            let path = named.or_else(|| home.as_ref().map(|home| home.join(below_home)));
+            path.map(|path| path.join(FOLDER)).ok_or_else(|| {
+                invalid(format!(
+                    "neither {variable} nor HOME is set: say where things are with --config or KMS_STORE_URL"
+                ))
+            })
+        };
+        Ok(Self {
+            data: folder("XDG_DATA_HOME", ".local/share")?,
+            config: folder("XDG_CONFIG_HOME", ".config")?,
+            state: folder("XDG_STATE_HOME", ".local/state")?,
+        })
+    }
+
+    /// The store.
+    pub fn store_url(&self) -> String {
+        format!("sqlite:{}", self.data.join("kms.db").display())
+    }
+    /// The configuration file.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        Some(self.config.join("kms-http.toml"))
+    }
+    /// The root key.
+    pub fn root_key_file(&self) -> PathBuf {
+        self.config.join("root.key")
+    }
+    /// The last signed head: in a third folder, which a restore of the data does not reach. Every store has its own.
+    pub fn high_water(&self, store: &Config) -> PathBuf {
+        let store = match store.store_file() {
+            Some(file) => std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned(),
+            None => store.describe().into_iter().find(|(name, _)| *name == "store_url").unwrap_or_default().1,
+        };
+        let name: String = store.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        // The end of a path tells more than its beginning.
+        let name = &name[name.len().saturating_sub(NAME)..];
+        self.state.join(format!("high-water{name}"))
+    }
+}

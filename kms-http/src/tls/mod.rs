@@ -1,0 +1,100 @@
+//! TLS 1.2 and 1.3 (RFC 5246, RFC 8446) with rustls on aws-lc, and mutual TLS.
+//!
+//! [`TlsServer::open`] reads the files, [`TlsServer::accept`] makes a handshake out of a connection, and
+//! [`TlsServer::watch`] reads the files again when they change or on SIGHUP. Connections that stand keep what they began
+//! with; new ones get what was read last. Files that cannot be read, or a key that is not the certificate's, leave the
+//! former configuration in place: a certificate that is about to expire is better than none.
+
+mod config;
+pub(crate) mod pem;
+mod reload;
+
+use std::io;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use kms_lib::Result;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use self::reload::Fingerprint;
+use crate::auth::mtls::expiry;
+
+pub use self::config::{ClientCertificates, TlsSettings};
+
+/// What is spoken, by servers and clients.
+pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+/// The cryptography, named here and nowhere guessed.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+/// A connection after its handshake.
+pub struct TlsConnection<S> {
+    /// What to read from and write to.
+    pub stream: TlsStream<S>,
+    /// The caller's certificate, if it showed one: of a trusted authority, and the caller has its key.
+    pub peer: Option<CertificateDer<'static>>,
+}
+
+/// The TLS side of a listening socket. Shared by all its connections.
+pub struct TlsServer {
+    settings: TlsSettings,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    server: Arc<ServerConfig>,
+    expires: Option<SystemTime>,
+    /// The state of the files when they were last read, well or not.
+    seen: Fingerprint,
+}
+
+impl TlsServer {
+    /// Reads certificates and key. Fails with `InvalidConfiguration`.
+    pub fn open(settings: TlsSettings) -> Result<Arc<Self>> {
+        let seen = Fingerprint::of(&settings);
+        let loaded = config::load(&settings)?;
+        let expires = expiry(&loaded.certificate);
+        warn_of_expiry(expires);
+        Ok(Arc::new(Self { settings, current: RwLock::new(Current { server: loaded.server, expires, seen }) }))
+    }
+
+    /// Makes the handshake. Fails when it takes too long, and with a caller that has no acceptable certificate.
+    pub async fn accept<S>(&self, stream: S) -> io::Result<TlsConnection<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let server = self.current.read().unwrap_or_else(PoisonError::into_inner).server.clone();
+        let handshake = TlsAcceptor::from(server).accept(stream);
+        let stream = tokio::time::timeout(self.settings.handshake_timeout(), handshake)
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))??;
+        let chain = stream.get_ref().1.peer_certificates();
+        let peer = chain.and_then(|chain| chain.first()).map(|certificate| certificate.clone().into_owned());
+        Ok(TlsConnection { stream, peer })
+    }
+
+    /// When the server's certificate ends, for the metrics.
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).expires
+    }
+
+    /// Whether callers are asked for certificates.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.settings.client_certificates != ClientCertificates::Off
+    }
+}
+
+fn warn_of_expiry(expires: Option<SystemTime>) {
+    if expires.is_some_and(|expires| expires <= SystemTime::now()) {
+        tracing::warn!("the TLS certificate has expired");
+    }
+}

@@ -1,0 +1,60 @@
+//! Certificates and keys out of PEM files (RFC 7468).
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use kms_lib::{Error, ErrorCode, Result};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+/// Longer than any chain or bundle of authorities.
+const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+
+/// A chain of certificates, the server's own first.
+pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    certificates(path)
+}
+
+/// A private key: PKCS#8, PKCS#1 or SEC 1.
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
+    let text = zeroize::Zeroizing::new(read(path)?);
+    PrivateKeyDer::from_pem_slice(&text).map_err(|e| invalid(path, &format!("no private key in it: {e}")))
+}
+
+/// Certificate authorities to trust.
+pub(crate) fn authorities(path: &Path) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|e| invalid(path, &format!("a certificate in it is of no use: {e}")))?;
+    }
+    Ok(roots)
+}
+
+/// Lists of revoked certificates.
+pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>> {
+    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&read(path)?)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| invalid(path, &format!("not PEM: {e}")))?;
+    if lists.is_empty() { Err(invalid(path, "no revocation list in it")) } else { Ok(lists) }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| invalid(path, &format!("not PEM: {e}")))?;
+    if certificates.is_empty() { Err(invalid(path, "no certificate in it")) } else { Ok(certificates) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let unreadable = |e: std::io::Error| invalid(path, &format!("cannot be read: {e}"));
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let mut content = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut content).map_err(unreadable)?;
+    if content.len() as u64 > LARGEST_FILE { Err(invalid(path, "too large")) } else { Ok(content) }
+}
+
+fn invalid(path: &Path, problem: &str) -> Error {
+    Error::new(ErrorCode::InvalidConfiguration, format!("{}: {problem}", path.display()))
+}

@@ -1,0 +1,280 @@
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::serve::Listener;
+use kms_http::auth::AuthError;
+use kms_http::auth::oidc::{OidcSettings, OidcVerifier};
+use kms_http::tls::{TlsServer, TlsSettings};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
+
+use crate::issuer::{Fault, Issuer, SigningKey};
+use crate::{alice, claims, refused, settings, verifier};
+
+/// Keys are asked for with every token.
+fn eager(issuer: &Issuer) -> OidcSettings {
+    OidcSettings { refresh_seconds: 0, stale_seconds: 3600, retry_seconds: 0, ..settings(issuer) }
+}
+
+/// Keys are asked for once, and never again within a test.
+fn lazy(issuer: &Issuer) -> OidcSettings {
+    OidcSettings { refresh_seconds: 3600, stale_seconds: 3600, retry_seconds: 3600, ..settings(issuer) }
+}
+
+#[track_caller]
+fn unavailable(outcome: Result<(String, kms_lib::Role), AuthError>) {
+    let error = outcome.expect_err("authenticated");
+    assert!(error.is_retryable(), "{error}");
+    assert!(matches!(error, AuthError::Unavailable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_rolled_key_is_learned_and_a_withdrawn_one_forgotten() {
+    let (old, new) = (SigningKey::es256("old"), SigningKey::rs256("new"));
+    let issuer = Issuer::start(&[&old]).await;
+    let settings = OidcSettings { retry_seconds: 0, ..lazy(&issuer) };
+    let verifier = OidcVerifier::new(settings).unwrap();
+    assert_eq!(verifier.authenticate(&old.token(&claims(&issuer))).await, alice());
+
+    issuer.publish(&[&old, &new]);
+    assert_eq!(verifier.authenticate(&new.token(&claims(&issuer))).await, alice());
+    assert_eq!(verifier.authenticate(&old.token(&claims(&issuer))).await, alice());
+    assert_eq!(issuer.key_requests(), 2);
+
+    let eager = OidcVerifier::new(eager(&issuer)).unwrap();
+    assert_eq!(eager.authenticate(&old.token(&claims(&issuer))).await, alice());
+    issuer.publish(&[&new]);
+    assert_eq!(refused(eager.authenticate(&old.token(&claims(&issuer))).await), "the issuer has no such key");
+    assert_eq!(eager.authenticate(&new.token(&claims(&issuer))).await, alice());
+}
+
+#[tokio::test]
+async fn made_up_keys_do_not_flood_the_issuer() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let verifier = OidcVerifier::new(lazy(&issuer)).unwrap();
+    let good = key.token(&claims(&issuer));
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..64 {
+        let header = json!({"alg": "ES256", "kid": format!("made up {number}")});
+        let (verifier, token) = (verifier.clone(), key.token_with(&header, &claims(&issuer)));
+        callers.spawn(async move { verifier.authenticate(&token).await });
+    }
+    while let Some(outcome) = callers.join_next().await {
+        assert_eq!(refused(outcome.unwrap()), "the issuer has no such key");
+    }
+    assert_eq!(verifier.authenticate(&good).await, alice());
+    assert_eq!(issuer.key_requests(), 1);
+}
+
+#[tokio::test]
+async fn many_callers_make_one_request() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let verifier = verifier(&issuer);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let (verifier, token) = (verifier.clone(), key.token(&claims(&issuer)));
+        callers.spawn(async move { verifier.authenticate(&token).await });
+    }
+    while let Some(outcome) = callers.join_next().await {
+        assert_eq!(outcome.unwrap(), alice());
+    }
+    assert_eq!(issuer.key_requests(), 1);
+}
+
+#[tokio::test]
+async fn who_hangs_up_does_not_stop_others_from_learning_the_keys() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let gate = Arc::new(Semaphore::new(0));
+    *issuer.shared.gate.lock().unwrap() = Some(gate.clone());
+    let verifier = OidcVerifier::new(lazy(&issuer)).unwrap();
+    let token = key.token(&claims(&issuer));
+
+    let caller = tokio::spawn({
+        let (verifier, token) = (verifier.clone(), token.clone());
+        async move { verifier.authenticate(&token).await }
+    });
+    issuer.shared.arrived.acquire().await.unwrap().forget();
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    gate.add_permits(1);
+
+    // No further attempt is due for an hour: the one that was begun must have come to its end.
+    assert_eq!(verifier.authenticate(&token).await, alice());
+    assert_eq!(issuer.key_requests(), 1);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_is_no_reason_to_refuse_or_to_believe() {
+    let (key, other) = (SigningKey::es256("a"), SigningKey::es256("b"));
+    let mut issuer = Issuer::start(&[&key]).await;
+    let token = key.token(&claims(&issuer));
+    let patient = OidcVerifier::new(eager(&issuer)).unwrap();
+    let strict = OidcVerifier::new(OidcSettings { stale_seconds: 0, ..eager(&issuer) }).unwrap();
+    let fresh = OidcVerifier::new(eager(&issuer)).unwrap();
+    assert_eq!(patient.authenticate(&token).await, alice());
+    assert_eq!(strict.authenticate(&token).await, alice());
+
+    issuer.stop().await;
+    assert_eq!(patient.authenticate(&token).await, alice());
+    unavailable(patient.authenticate(&other.token(&claims(&issuer))).await);
+    unavailable(strict.authenticate(&token).await);
+    unavailable(fresh.authenticate(&token).await);
+    // What can be seen to be bad without the issuer stays bad.
+    refused(patient.authenticate("a.b.c").await);
+
+    issuer.start_again().await;
+    assert_eq!(strict.authenticate(&token).await, alice());
+    assert_eq!(fresh.authenticate(&token).await, alice());
+    refused(patient.authenticate(&other.token(&claims(&issuer))).await);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_is_not_asked_again_at_once() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    *issuer.shared.key_fault.lock().unwrap() = Some(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR));
+    let verifier = OidcVerifier::new(lazy(&issuer)).unwrap();
+    for _ in 0..20 {
+        unavailable(verifier.authenticate(&key.token(&claims(&issuer))).await);
+    }
+    assert_eq!(issuer.key_requests(), 1);
+}
+
+#[tokio::test]
+async fn documents_that_are_none_teach_nothing() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let verifier = OidcVerifier::new(eager(&issuer)).unwrap();
+    let token = key.token(&claims(&issuer));
+    let mut huge = json!({"keys": [key.jwk()]});
+    huge["padding"] = json!("x".repeat(4 * 1024 * 1024));
+    let many: Vec<_> = (0..1000).map(|_| key.jwk()).collect();
+    let elsewhere = format!("{}/keys", issuer.url);
+    let faults = [
+        Fault::Status(StatusCode::NOT_FOUND),
+        Fault::Status(StatusCode::NO_CONTENT),
+        Fault::Redirect(elsewhere),
+        Fault::Redirect("file:///etc/passwd".to_owned()),
+        Fault::Body(huge.to_string().into_bytes()),
+        Fault::Body(json!({ "keys": many }).to_string().into_bytes()),
+        Fault::Body(b"<html>".to_vec()),
+        Fault::Body(Vec::new()),
+        Fault::Body(vec![0xff; 100]),
+        Fault::Body(b"[".repeat(100_000)),
+        Fault::Body(br#"{"keys":[]}"#.to_vec()),
+        Fault::Endless,
+    ];
+    for fault in faults {
+        *issuer.shared.key_fault.lock().unwrap() = Some(fault.clone());
+        unavailable(OidcVerifier::new(eager(&issuer)).unwrap().authenticate(&token).await);
+        *issuer.shared.key_fault.lock().unwrap() = None;
+        *issuer.shared.discovery_fault.lock().unwrap() = Some(fault);
+        unavailable(OidcVerifier::new(eager(&issuer)).unwrap().authenticate(&token).await);
+        *issuer.shared.discovery_fault.lock().unwrap() = None;
+    }
+    assert_eq!(verifier.authenticate(&token).await, alice());
+    // What was learned before stays good.
+    *issuer.shared.key_fault.lock().unwrap() = Some(Fault::Endless);
+    assert_eq!(verifier.authenticate(&token).await, alice());
+}
+
+#[tokio::test]
+async fn an_issuer_that_never_answers_is_given_up() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    *issuer.shared.key_fault.lock().unwrap() = Some(Fault::Silence);
+    let verifier = OidcVerifier::new(OidcSettings { timeout_seconds: 1, ..eager(&issuer) }).unwrap();
+    unavailable(verifier.authenticate(&key.token(&claims(&issuer))).await);
+}
+
+#[tokio::test]
+async fn discovery_must_be_the_issuers_own() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let keys = format!("{}/keys", issuer.url);
+    let token = key.token(&claims(&issuer));
+    for document in [
+        json!({"issuer": "https://other.example.com", "jwks_uri": keys}),
+        json!({"issuer": format!("{}/", issuer.url), "jwks_uri": keys}),
+        json!({"jwks_uri": keys}),
+        json!({"issuer": issuer.url}),
+        json!({"issuer": issuer.url, "jwks_uri": "http://192.0.2.1/keys"}),
+        json!({"issuer": issuer.url, "jwks_uri": "file:///etc/passwd"}),
+        json!({"issuer": issuer.url, "jwks_uri": "/keys"}),
+    ] {
+        *issuer.shared.discovery.lock().unwrap() = document;
+        unavailable(OidcVerifier::new(eager(&issuer)).unwrap().authenticate(&token).await);
+    }
+    // Without discovery.
+    let direct = OidcVerifier::new(OidcSettings { jwks_uri: Some(keys), ..eager(&issuer) }).unwrap();
+    assert_eq!(direct.authenticate(&token).await, alice());
+}
+
+#[tokio::test]
+async fn keys_are_there_before_the_first_token_if_asked_for() {
+    let key = SigningKey::es256("a");
+    let mut issuer = Issuer::start(&[&key]).await;
+    let verifier = OidcVerifier::new(lazy(&issuer)).unwrap();
+    verifier.prefetch().await;
+    issuer.stop().await;
+    assert_eq!(verifier.authenticate(&key.token(&claims(&issuer))).await, alice());
+}
+
+/// A listener that makes TLS handshakes, for an issuer behind https.
+struct TlsListener {
+    listener: TcpListener,
+    tls: Arc<TlsServer>,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            if let Ok(connection) = self.tls.accept(stream).await {
+                return (connection.stream, address);
+            }
+        }
+    }
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn an_https_issuer_must_have_a_certificate_that_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let generated = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(path("server.pem"), generated.cert.pem()).unwrap();
+    std::fs::write(path("server.key"), generated.signing_key.serialize_pem()).unwrap();
+    let stranger = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(path("stranger.pem"), stranger.cert.pem()).unwrap();
+
+    let key = SigningKey::es256("a");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let issuer = Issuer::prepare(format!("https://localhost:{}", address.port()), address, &[&key]);
+    let tls = TlsServer::open(TlsSettings::new(path("server.pem"), path("server.key"))).unwrap();
+    let routes = issuer.routes();
+    tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, routes).await.unwrap() });
+
+    let trusting = |ca: &str| OidcVerifier::new(OidcSettings { ca_file: Some(path(ca)), ..eager(&issuer) }).unwrap();
+    let token = key.token(&claims(&issuer));
+    assert_eq!(trusting("server.pem").authenticate(&token).await, alice());
+    unavailable(trusting("stranger.pem").authenticate(&token).await);
+    // The system's authorities do not know it either.
+    unavailable(verifier(&issuer).authenticate(&token).await);
+    // From https there is no way to plain http.
+    let plain = Issuer::start(&[&key]).await;
+    *issuer.shared.discovery.lock().unwrap() = json!({"issuer": issuer.url, "jwks_uri": format!("{}/keys", plain.url)});
+    unavailable(trusting("server.pem").authenticate(&token).await);
+    assert_eq!(plain.key_requests(), 0);
+}

@@ -1,0 +1,267 @@
+//! An OpenID Connect issuer on loopback, with real keys, whose faults can be chosen.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+    Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+enum Pair {
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    Ec(EcdsaKeyPair, &'static str),
+    Ed(Ed25519KeyPair),
+}
+
+/// A key of the issuer's, or of somebody who would like to be.
+pub struct SigningKey {
+    pub id: String,
+    pub algorithm: &'static str,
+    pair: Pair,
+}
+
+impl SigningKey {
+    pub fn rs256(id: &str) -> Self {
+        Self::rsa(id, "RS256", KeySize::Rsa2048, &RSA_PKCS1_SHA256)
+    }
+    pub fn ps256(id: &str) -> Self {
+        Self::rsa(id, "PS256", KeySize::Rsa2048, &RSA_PSS_SHA256)
+    }
+    fn rsa(id: &str, algorithm: &'static str, size: KeySize, encoding: &'static dyn RsaEncoding) -> Self {
+        let pair = Pair::Rsa(RsaKeyPair::generate(size).unwrap(), encoding);
+        Self { id: id.to_owned(), algorithm, pair }
+    }
+    pub fn es256(id: &str) -> Self {
+        Self::ec(id, "ES256", "P-256", &ECDSA_P256_SHA256_FIXED_SIGNING)
+    }
+    pub fn es384(id: &str) -> Self {
+        Self::ec(id, "ES384", "P-384", &ECDSA_P384_SHA384_FIXED_SIGNING)
+    }
+    fn ec(id: &str, algorithm: &'static str, curve: &'static str, kind: &'static EcdsaSigningAlgorithm) -> Self {
+        let pair = Pair::Ec(EcdsaKeyPair::generate(kind).unwrap(), curve);
+        Self { id: id.to_owned(), algorithm, pair }
+    }
+    pub fn eddsa(id: &str) -> Self {
+        Self { id: id.to_owned(), algorithm: "EdDSA", pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()) }
+    }
+
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Rsa(pair, encoding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*encoding, &random, message, &mut signature).unwrap();
+                signature
+            }
+            Pair::Ec(pair, _) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+        }
+    }
+
+    /// The public part as RFC 7517 and RFC 8037 write it, without `alg` and `use`.
+    pub fn bare_jwk(&self) -> Value {
+        let mut jwk = match &self.pair {
+            Pair::Rsa(pair, _) => {
+                let public = pair.public_key();
+                let modulus = base64url(public.modulus().big_endian_without_leading_zero());
+                json!({"kty": "RSA", "n": modulus, "e": base64url(public.exponent().big_endian_without_leading_zero())})
+            }
+            Pair::Ec(pair, curve) => {
+                let point = &pair.public_key().as_ref()[1..];
+                let (x, y) = point.split_at(point.len() / 2);
+                json!({"kty": "EC", "crv": curve, "x": base64url(x), "y": base64url(y)})
+            }
+            Pair::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref())}),
+        };
+        jwk["kid"] = json!(self.id);
+        jwk
+    }
+    pub fn jwk(&self) -> Value {
+        let mut jwk = self.bare_jwk();
+        jwk["alg"] = json!(self.algorithm);
+        jwk["use"] = json!("sig");
+        jwk
+    }
+
+    /// What an attacker may use as the secret of an HMAC: all forms in which the public key is known.
+    pub fn public_forms(&self) -> Vec<Vec<u8>> {
+        let Pair::Rsa(pair, _) = &self.pair else { panic!("an RSA key is meant") };
+        let der = pair.public_key().as_der().unwrap().as_ref().to_vec();
+        let text = base64::engine::general_purpose::STANDARD.encode(&der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"));
+        let modulus = pair.public_key().modulus().big_endian_without_leading_zero().to_vec();
+        vec![
+            der,
+            pem.clone().into_bytes(),
+            pem.trim_end().as_bytes().to_vec(),
+            modulus,
+            self.jwk().to_string().into_bytes(),
+        ]
+    }
+
+    pub fn token(&self, claims: &Value) -> String {
+        self.token_with(&json!({"alg": self.algorithm, "kid": self.id, "typ": "JWT"}), claims)
+    }
+    pub fn token_with(&self, header: &Value, claims: &Value) -> String {
+        let message = format!("{}.{}", base64url(header.to_string()), base64url(claims.to_string()));
+        let signature = base64url(self.sign(message.as_bytes()));
+        format!("{message}.{signature}")
+    }
+}
+
+/// What the issuer answers with instead of its documents.
+#[derive(Clone)]
+pub enum Fault {
+    Status(StatusCode),
+    Redirect(String),
+    Body(Vec<u8>),
+    /// Chunks without end and without an announced length.
+    Endless,
+    /// Nothing, ever.
+    Silence,
+}
+
+pub struct Shared {
+    pub keys: Mutex<Value>,
+    pub discovery: Mutex<Value>,
+    pub key_fault: Mutex<Option<Fault>>,
+    pub discovery_fault: Mutex<Option<Fault>>,
+    pub key_requests: AtomicUsize,
+    /// Requests for the key set that have come in.
+    pub arrived: Semaphore,
+    /// With this, the key set is answered when the test says so.
+    pub gate: Mutex<Option<Arc<Semaphore>>>,
+}
+
+pub struct Issuer {
+    pub url: String,
+    pub address: SocketAddr,
+    pub shared: Arc<Shared>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Issuer {
+    pub async fn start(keys: &[&SigningKey]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut issuer = Self::prepare(url, listener.local_addr().unwrap(), keys);
+        issuer.serve(listener);
+        issuer
+    }
+
+    /// An issuer that the caller serves.
+    pub fn prepare(url: String, address: SocketAddr, keys: &[&SigningKey]) -> Self {
+        let discovery = json!({"issuer": url, "jwks_uri": format!("{url}/keys"), "scopes_supported": ["openid"]});
+        let shared = Shared {
+            keys: Mutex::default(),
+            discovery: Mutex::new(discovery),
+            key_fault: Mutex::default(),
+            discovery_fault: Mutex::default(),
+            key_requests: AtomicUsize::new(0),
+            arrived: Semaphore::new(0),
+            gate: Mutex::default(),
+        };
+        let issuer = Self { url, address, shared: Arc::new(shared), running: None };
+        issuer.publish(keys);
+        issuer
+    }
+
+    pub fn publish(&self, keys: &[&SigningKey]) {
+        self.publish_raw(json!({"keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()}));
+    }
+    pub fn publish_raw(&self, keys: Value) {
+        *self.shared.keys.lock().unwrap() = keys;
+    }
+    pub fn key_requests(&self) -> usize {
+        self.shared.key_requests.load(Ordering::SeqCst)
+    }
+
+    pub fn routes(&self) -> Router {
+        Router::new()
+            .route("/.well-known/openid-configuration", get(discovery))
+            .route("/keys", get(keys))
+            .with_state(self.shared.clone())
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let routes = self.routes();
+        self.running = Some(tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }));
+    }
+
+    /// Nobody listens any more.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+            let _ = running.await;
+        }
+    }
+    pub async fn start_again(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serve(listener);
+    }
+}
+
+async fn discovery(State(shared): State<Arc<Shared>>) -> Response {
+    let fault = shared.discovery_fault.lock().unwrap().clone();
+    let document = shared.discovery.lock().unwrap().to_string();
+    answer(fault, document).await
+}
+
+async fn keys(State(shared): State<Arc<Shared>>) -> Response {
+    shared.key_requests.fetch_add(1, Ordering::SeqCst);
+    shared.arrived.add_permits(1);
+    let gate = shared.gate.lock().unwrap().clone();
+    if let Some(gate) = gate {
+        gate.acquire().await.unwrap().forget();
+    }
+    let fault = shared.key_fault.lock().unwrap().clone();
+    let document = shared.keys.lock().unwrap().to_string();
+    answer(fault, document).await
+}
+
+async fn answer(fault: Option<Fault>, document: String) -> Response {
+    match fault {
+        None => ([(header::CONTENT_TYPE, "application/json")], document).into_response(),
+        Some(Fault::Status(status)) => status.into_response(),
+        Some(Fault::Redirect(to)) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
+        Some(Fault::Body(body)) => body.into_response(),
+        Some(Fault::Endless) => axum::body::Body::new(Endless).into_response(),
+        Some(Fault::Silence) => std::future::pending().await,
+    }
+}
+
+struct Endless;
+
+impl axum::body::HttpBody for Endless {
+    type Data = axum::body::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        let chunk = axum::body::Bytes::from_static(&[b' '; 8192]);
+        std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(chunk))))
+    }
+}

@@ -1,0 +1,46 @@
+//! Tokens of a real issuer, good and bad, and an issuer that is not always there.
+
+#![allow(clippy::unwrap_used)]
+
+mod availability;
+mod issuer;
+mod tokens;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kms_http::auth::AuthError;
+use kms_http::auth::oidc::{OidcSettings, OidcVerifier};
+use kms_lib::Role;
+use serde_json::{Value, json};
+
+use issuer::Issuer;
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Claims of a token that is good for an hour.
+fn claims(issuer: &Issuer) -> Value {
+    json!({"iss": issuer.url, "aud": "kms", "sub": "Alice", "iat": now(), "nbf": now(), "exp": now() + 3600})
+}
+
+fn settings(issuer: &Issuer) -> OidcSettings {
+    OidcSettings::new(&issuer.url, "kms")
+}
+
+fn verifier(issuer: &Issuer) -> OidcVerifier {
+    OidcVerifier::new(settings(issuer)).unwrap()
+}
+
+fn alice() -> Result<(String, Role), AuthError> {
+    Ok(("alice".to_owned(), Role::App))
+}
+
+/// The reason for which a token is refused for good.
+#[track_caller]
+fn refused(outcome: Result<(String, Role), AuthError>) -> String {
+    match outcome {
+        Err(AuthError::Rejected(reason)) => reason.into_owned(),
+        other => panic!("not refused: {other:?}"),
+    }
+}

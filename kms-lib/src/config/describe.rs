@@ -1,0 +1,64 @@
+//! What is in force, for people: every setting with its value, secrets hidden.
+
+use std::path::PathBuf;
+
+use super::{Config, MIB};
+use crate::ledger::AuditAck;
+
+impl Config {
+    /// Every setting by its name in a file, with its value. The root key is hidden, and so is the password in the URL of
+    /// the store.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let ack = match self.audit_ack {
+            AuditAck::Durable => "durable",
+            AuditAck::Queued => "queued",
+        };
+        let none = || "none".to_owned();
+        vec![
+            ("store_url", self.shown_store_url()),
+            ("master_key", self.root_key.as_ref().map_or_else(none, |key| format!("{key:?}"))),
+            ("grace_days", self.grace_days.map_or_else(|| "for ever".into(), |days| days.to_string())),
+            ("crypto_provider", self.crypto_provider.as_str().into()),
+            ("high_water", self.high_water.as_ref().map_or_else(none, |path| path.display().to_string())),
+            ("lock_memory", self.lock_memory.to_string()),
+            ("audit.ack", ack.into()),
+            ("scheduler.enabled", self.scheduler.enabled.to_string()),
+            ("scheduler.cron", self.scheduler.cron.clone()),
+            ("scheduler.revoke_expired", self.scheduler.revoke_expired.to_string()),
+            ("cache.size", self.cache_size.to_string()),
+            ("cache.ttl_seconds", self.cache_ttl.as_secs().to_string()),
+            ("deletion.wait_days", self.deletion_wait_days.to_string()),
+            ("deletion.minimum_days", self.deletion_wait_min_days.to_string()),
+            ("limits.operations", self.limits.operations.to_string()),
+            ("limits.result_mib", (self.limits.bytes as u64 / MIB).to_string()),
+            ("disk.alarm_mib", (self.space.alarm / MIB).to_string()),
+            ("disk.reserve_mib", (self.space.reserve / MIB).to_string()),
+        ]
+    }
+
+    /// Whether a root key was given.
+    pub fn has_root_key(&self) -> bool {
+        self.root_key.is_some()
+    }
+    /// The file of the store, if it is one.
+    pub fn store_file(&self) -> Option<PathBuf> {
+        self.store().ok()?.file().ok().cloned()
+    }
+    /// Where the last signed head is noted.
+    pub fn high_water_file(&self) -> Option<PathBuf> {
+        self.high_water.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_key_is_hidden() {
+        let config = Config::new("sqlite:kms.db").root_key_bytes([0xab; 32]);
+        let text = format!("{:?}", config.describe());
+        assert!(text.contains("32 bytes, hidden"), "{text}");
+        assert!(!text.contains("171") && !text.contains("abab"), "{text}");
+    }
+}

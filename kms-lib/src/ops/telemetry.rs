@@ -1,0 +1,108 @@
+//! What the process knows of itself: for a scraper, and for the one who asks whether it can be sent work.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ALERTS;
+use crate::envelope::Binding;
+use crate::ledger::{BATCH_BOUNDS, StorageMetrics};
+use crate::session::Shared;
+use crate::storage::tables::head;
+use crate::storage::tables::usage::{self, Due};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::key::KeyState;
+
+/// A clock further from the log's last record than this makes a process not ready.
+const CLOCK_SKEW_SECONDS: u32 = 30;
+
+/// Counters since the store was opened, and how things stand. Nothing in it names a key or a caller.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Telemetry {
+    /// Submissions that wait for the ledger.
+    pub queued: u64,
+    /// Batches that the ledger took, by their number of submissions: up to each of [`BATCH_BOUNDS`], and above.
+    pub batches: [u64; BATCH_BOUNDS.len() + 1],
+    /// Submissions in all of them.
+    pub submissions: u64,
+    /// How the cache of unwrapped keys is doing.
+    pub cache: CacheUse,
+    /// Keys by state.
+    pub keys_by_state: BTreeMap<KeyState, u64>,
+    /// Versions of all keys.
+    pub versions: u64,
+    /// Keys whose rotation is due; at most 100.
+    pub rotations_due: u64,
+    /// Records in the log.
+    pub records: u64,
+    /// How much room the store has.
+    pub storage: StorageMetrics,
+}
+
+/// How the cache of unwrapped keys is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CacheUse {
+    /// How often a key was there.
+    pub hits: u64,
+    /// How often it was not.
+    pub misses: u64,
+    /// Keys in it, about.
+    pub keys: u64,
+}
+
+/// Gathers it.
+pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
+    let mut connection = shared.store.reader().await?;
+    let due = usage::due(connection.as_mut(), Due::Rotation, shared.clock.now(), ALERTS).await?;
+    let records = crate::storage::tables::audit::last_seq(connection.as_mut()).await?;
+    drop(connection);
+    let (batches, submissions) = shared.ledger.counters().batches();
+    let (hits, misses) = shared.materials.uses();
+    let image = shared.catalog.image();
+    let mut keys_by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
+    for key in image.keys_by_name(None) {
+        *keys_by_state.entry(key.state).or_default() += 1;
+    }
+    Ok(Telemetry {
+        queued: shared.ledger.queued() as u64,
+        batches,
+        submissions,
+        cache: CacheUse { hits, misses, keys: shared.materials.len() },
+        keys_by_state,
+        versions: image.version_count() as u64,
+        rotations_due: due.len() as u64,
+        records,
+        storage: shared.space.metrics(),
+    })
+}
+
+/// Whether operations can be expected to succeed: the ledger runs, the store can be written, the clock agrees with the
+/// log, and the root key answers. Asks all of them, so not to be called at will.
+pub(crate) async fn ready(shared: &Shared) -> Result<()> {
+    if !shared.ledger.is_running() {
+        return Err(Error::new(ErrorCode::Closed, "the ledger does not run"));
+    }
+    if shared.space.is_full() {
+        return Err(Error::new(ErrorCode::StoreFull, "the disk of the store is full"));
+    }
+    let mut connection = shared.store.writer().await?;
+    connection.begin_write().await?;
+    let locked = head::lock(connection.as_mut()).await;
+    connection.rollback().await?;
+    connection.close().await?;
+    let locked = locked?.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+    let (head, database_now) = locked;
+    let now = shared.clock.now();
+    if head.timestamp > now.plus_seconds(CLOCK_SKEW_SECONDS) {
+        return Err(Error::new(ErrorCode::ClockSkew, "this machine's clock is behind the log's last record"));
+    }
+    let skew = Duration::from_secs(CLOCK_SKEW_SECONDS.into());
+    if database_now.is_some_and(|theirs| theirs.distance(now) > skew && !shared.clock.is_apart()) {
+        return Err(Error::new(ErrorCode::ClockSkew, "this machine's clock is too far from the database's"));
+    }
+    let binding = Binding::IntegrityKey { log: head.log_id };
+    let wrapped = shared.envelope.wrap(&binding, &[0; 32]).await?;
+    shared.envelope.unwrap(&binding, &wrapped).await.map(drop)
+}

@@ -1,0 +1,198 @@
+"""The servers that are compared. Each starts in a folder of its own, and knows how to ask for each kind of work."""
+
+import base64
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+PLAINTEXT = "k" * 256
+BATCH = 100
+ENCRYPT, DECRYPT, SIGN, MANY = "encrypt", "decrypt", "sign", "encrypt-many"
+
+
+class Failed(Exception):
+    """A server that does not start or does not answer as it must."""
+
+
+def b64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+class Server:
+    name = ""
+    port = 0
+
+    def __init__(self, folder, binary):
+        self.folder = folder / self.name
+        self.folder.mkdir(parents=True)
+        self.binary = str(binary)
+        self.headers = {}
+        self.process = None
+        self.ciphertext = None
+
+    def start(self):
+        """Starts it and makes the keys."""
+        raise NotImplementedError
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def spawn(self, command, environment=None):
+        log = open(self.folder / "server.log", "w", encoding="utf-8")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", **self.headers}
+        request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise Failed(f"{self.name}: {method} {path}: {error.code} {error.read()[:300]}") from error
+        except OSError as error:
+            raise Failed(f"{self.name}: {method} {path}: {error}") from error
+        return json.loads(text) if text else None
+
+    def wait(self, path):
+        for _ in range(200):
+            if self.process.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(self.url + path, timeout=1).close()
+                return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise Failed(f"{self.name} does not start; see {self.folder / 'server.log'}")
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def work(self, kind):
+        """Path and body of a request of this kind, or None if the server has none."""
+        raise NotImplementedError
+
+    def check(self, kind):
+        """Sends one such request, so that no number is of answers that are errors."""
+        path, body = self.work(kind)
+        return self.call("POST", path, body)
+
+
+class Bare(Server):
+    """Axum and the cryptography alone: the limit."""
+
+    name, port = "bare", 18300
+
+    def start(self):
+        self.spawn([self.binary, f"127.0.0.1:{self.port}"])
+        self.wait("/")
+
+    def work(self, kind):
+        return {
+            ENCRYPT: ("/encrypt", {"plaintext": PLAINTEXT}),
+            MANY: ("/encrypt-many", {"items": [{"plaintext": PLAINTEXT}] * BATCH}),
+            SIGN: ("/sign", {"payload": PLAINTEXT}),
+        }.get(kind)
+
+
+class Bao(Server):
+    """OpenBao's transit engine on raft storage, with a file audit device (which it does not sync)."""
+
+    name, port = "openbao", 18200
+
+    def start(self):
+        data = self.folder / "raft"
+        data.mkdir()
+        config = self.folder / "server.hcl"
+        config.write_text(f"""
+storage "raft" {{
+  path = "{data}"
+  node_id = "bench"
+}}
+listener "tcp" {{
+  address = "127.0.0.1:{self.port}"
+  tls_disable = true
+}}
+audit "file" "file" {{
+  options = {{ file_path = "{self.folder / 'audit.log'}" }}
+}}
+api_addr = "{self.url}"
+cluster_addr = "http://127.0.0.1:{self.port + 1}"
+""", encoding="utf-8")
+        self.spawn([self.binary, "server", f"-config={config}"])
+        self.wait("/v1/sys/health")
+        self.prepare()
+
+    def prepare(self):
+        keys = self.call("PUT", "/v1/sys/init", {"secret_shares": 1, "secret_threshold": 1})
+        self.call("PUT", "/v1/sys/unseal", {"key": keys["keys"][0]})
+        self.headers = {"X-Vault-Token": keys["root_token"]}
+        for _ in range(100):
+            try:
+                self.call("POST", "/v1/sys/mounts/transit", {"type": "transit"})
+                break
+            except Failed:
+                time.sleep(0.2)
+        self.call("POST", "/v1/transit/keys/aes", {"type": "aes256-gcm96"})
+        self.call("POST", "/v1/transit/keys/rsa", {"type": "rsa-2048"})
+        sealed = self.call("POST", "/v1/transit/encrypt/aes", {"plaintext": b64(PLAINTEXT)})
+        self.ciphertext = sealed["data"]["ciphertext"]
+        if not (self.folder / "audit.log").stat().st_size:
+            raise Failed("openbao writes no audit log")
+
+    def work(self, kind):
+        plaintext = b64(PLAINTEXT)
+        return {
+            ENCRYPT: ("/v1/transit/encrypt/aes", {"plaintext": plaintext}),
+            DECRYPT: ("/v1/transit/decrypt/aes", {"ciphertext": self.ciphertext}),
+            SIGN: ("/v1/transit/sign/rsa/sha2-256", {"input": plaintext, "signature_algorithm": "pkcs1v15"}),
+            MANY: ("/v1/transit/encrypt/aes", {"batch_input": [{"plaintext": plaintext}] * BATCH}),
+        }[kind]
+
+
+class Kms(Server):
+    """Ours: SQLite, every record durable before its answer."""
+
+    name, port = "kms-http", 18400
+
+    def start(self):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("KMS_")}
+        environment |= {
+            "HOME": str(self.folder),
+            "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "XDG_DATA_HOME": str(self.folder / "data"),
+            "KMS_HTTP_LISTEN": f"127.0.0.1:{self.port}",
+        }
+        made = subprocess.run([self.binary, "init", "--json"], env=environment, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise Failed(f"kms-http init: {made.stderr}")
+        self.headers = {"Authorization": f"Bearer {json.loads(made.stdout)['token']}"}
+        self.spawn([self.binary, "serve"], environment)
+        self.wait("/v1/healthz")
+        self.prepare()
+
+    def prepare(self):
+        self.call("POST", "/v1/keys", {"name": "aes", "type": "AES256_GCM", "purpose": "ENCRYPTION"})
+        self.call("POST", "/v1/keys", {"name": "rsa", "type": "RSA_2048", "purpose": "SIGNING"})
+        sealed = self.call("POST", "/v1/crypto/encrypt", {"keyId": "aes", "plaintext": PLAINTEXT})
+        self.ciphertext = sealed["ciphertext"]
+
+    def work(self, kind):
+        return {
+            ENCRYPT: ("/v1/crypto/encrypt", {"keyId": "aes", "plaintext": PLAINTEXT}),
+            DECRYPT: ("/v1/crypto/decrypt", {"keyId": "aes", "ciphertext": self.ciphertext}),
+            SIGN: ("/v1/crypto/sign", {"keyId": "rsa", "payload": PLAINTEXT}),
+            MANY: ("/v1/crypto/encrypt", {"items": [{"keyId": "aes", "plaintext": PLAINTEXT}] * BATCH}),
+        }[kind]
