@@ -91,8 +91,10 @@ impl Catalog {
 
     /// Brings the image up to the store's revision, on a connection that already sees one state of the store. The image is
     /// doubtful then if its rows are not those that the head stands for.
+    ///
+    /// Does not wait for others who do the same: the ledger holds the head's lock meanwhile. Newer rows are never replaced
+    /// by older ones.
     pub async fn refresh(&self, connection: &mut dyn Connection) -> Result<()> {
-        let _alone = self.refreshing.lock().await;
         self.load(connection).await
     }
 

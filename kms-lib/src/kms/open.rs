@@ -14,7 +14,7 @@ use crate::ledger::{AuditAck, Details, Draft, HeadKeys, Ledger, Parts, Signer, S
 use crate::session::{Denials, Session, Shared};
 use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
 use crate::storage::tables::{audit, head, usage};
-use crate::storage::{Connection, Store, check_schema, migrate};
+use crate::storage::{Connection, Store, check_schema, is_current, migrate};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::{Action, AuditRow, Head, Status};
@@ -23,6 +23,8 @@ use crate::types::ids::{LogId, RecordId};
 use crate::types::time::Timestamp;
 use crate::verification::Verifier;
 
+/// A clock further away from the database's makes no store.
+const CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(30);
 /// How often making a store is tried when others are making it too.
 const CREATE_TRIES: u32 = 50;
 /// The pause in between.
@@ -57,12 +59,21 @@ async fn open_store(
     store: &Arc<dyn Store>,
 ) -> Result<Arc<Shared>> {
     let mut connection = store.writer().await?;
+    if is_set_up(connection.as_mut()).await? {
+        store.claim(config.audit_ack == AuditAck::Queued)?;
+        return assemble(config, source, provider, store, connection).await;
+    }
     connection.lock_setup().await?;
     let made = set_up(&config, source, &provider, store, connection.as_mut()).await;
     let unlocked = connection.unlock_setup().await;
     made?;
     unlocked?;
     assemble(config, source, provider, store, connection).await
+}
+
+/// Whether nothing has to be made: then nobody is waited for.
+async fn is_set_up(connection: &mut dyn Connection) -> Result<bool> {
+    Ok(is_current(connection).await? && head::read(connection).await?.is_some())
 }
 
 /// Brings the store up to date, and makes what a new one needs, under the lock for that.
@@ -75,7 +86,15 @@ async fn set_up(
 ) -> Result<()> {
     migrate(connection).await?;
     store.claim(config.audit_ack == AuditAck::Queued)?;
-    let mut tries = 0;
+    let (mut tries, now) = (0, config.clock.now());
+    // The first record's time is one that all nodes must agree with.
+    if let Some(theirs) = head::database_now(connection).await?
+        && theirs.distance(now) > CLOCK_SKEW
+        && !config.clock.is_apart()
+    {
+        let text = format!("this machine's clock says {now}, but the database's {theirs}");
+        return Err(Error::new(ErrorCode::ClockSkew, text));
+    }
     while head::read(connection).await?.is_none() {
         match create(connection, source, provider, config.clock.now()).await {
             // On a Galera cluster the lock is only of one database node: another may have been first.

@@ -194,6 +194,8 @@ impl Walk<'_> {
                 entry.draft.details.text("error", code.as_str());
                 entry.draft.details.number("revision", self.overlay.revision());
                 entry.draft.details.remove("grant");
+                // From a walk that was given up, which would have changed them.
+                entry.draft.details.remove("rows");
                 entry.rendered = None;
                 let receipt = self.record(entry, Status::Failure, time);
                 Ok(Outcome::Refused(code, receipt))

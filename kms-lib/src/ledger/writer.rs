@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::queue::Queue;
 use super::signer::{HeadKeys, Signer};
@@ -233,7 +233,7 @@ impl Writer {
                 return Err(error);
             }
             tracing::warn!(%error, "a commit failed; finding out whether it took place");
-            let rolled_back = connection.rollback().await.is_ok();
+            let rolled_back = connection.rollback().await.is_ok() && connection.dialect().rollback_is_proof;
             drop(connection);
             if !self.settle(&plan, rolled_back).await? {
                 return Err(error);
@@ -424,7 +424,10 @@ impl Writer {
     async fn settle(&mut self, plan: &Plan, rolled_back: bool) -> Result<bool> {
         let deadline = Instant::now() + SETTLE;
         loop {
-            match self.look_for(plan).await {
+            let looked = timeout(SETTLE, self.look_for(plan)).await;
+            let looked =
+                looked.unwrap_or_else(|_| Err(Error::new(ErrorCode::StoreUnavailable, "the store does not answer")));
+            match looked {
                 Ok(found) => return Ok(found),
                 Err(error) if Instant::now() < deadline => {
                     tracing::warn!(%error, "it is still unclear whether a commit took place");

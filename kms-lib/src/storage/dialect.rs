@@ -26,6 +26,8 @@ pub struct Dialect {
     /// Whether a transaction that changes the schema can be rolled back. If not, it may have been left half done, and
     /// every statement of it must bear being repeated.
     pub schema_rolls_back: bool,
+    /// Whether a rollback that succeeds after a commit that failed proves that nothing was committed.
+    pub rollback_is_proof: bool,
     /// How many of the tables named in the statement's text (`{tables}`, a list of quoted names) are in the database.
     pub count_tables: &'static str,
 }
@@ -55,6 +57,7 @@ pub static SQLITE: Dialect = Dialect {
     lock_row: "",
     now: "NULL",
     schema_rolls_back: true,
+    rollback_is_proof: true,
     count_tables: "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ({tables})",
 };
 
@@ -73,8 +76,10 @@ pub static POSTGRES: Dialect = Dialect {
     lock_row: " FOR UPDATE",
     now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
     schema_rolls_back: true,
-    count_tables: "SELECT COUNT(*) FROM information_schema.tables \
-                   WHERE table_schema = current_schema() AND table_name IN ({tables})",
+    rollback_is_proof: false,
+    // In every schema where the statements find them; the information schema hides what one has no rights to.
+    count_tables: "SELECT COUNT(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE c.relkind IN ('r', 'p') AND c.relname IN ({tables}) AND n.nspname = ANY (current_schemas(false))",
 };
 
 /// MySQL 8 and MariaDB 10.6, and later.
@@ -92,6 +97,7 @@ pub static MYSQL: Dialect = Dialect {
     lock_row: " FOR UPDATE",
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     schema_rolls_back: false,
+    rollback_is_proof: false,
     count_tables: "SELECT COUNT(*) FROM information_schema.tables \
                    WHERE table_schema = DATABASE() AND table_name IN ({tables})",
 };

@@ -128,7 +128,7 @@ fn server(url: &str, scheme: &str) -> Result<Url> {
     let rest = rest.ok_or_else(|| invalid(format!("store_url: {scheme}://USER:PASSWORD@HOST/DATABASE is expected")))?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let database = place.split_once('/').map_or("", |(_, database)| database);
-    if database.is_empty() || database.contains('/') || url.contains(['#', '\0']) {
+    if database.is_empty() || database.contains(['/', '@']) || query.contains('@') || url.contains(['#', '\0']) {
         return Err(invalid(
             "store_url: no database is named, or a character is not written as it must be in a URL (%2F for a slash)",
         ));
@@ -142,7 +142,8 @@ fn server(url: &str, scheme: &str) -> Result<Url> {
             other => other,
         };
         if !PARAMETERS.contains(&name) {
-            return Err(invalid(format!("store_url: {name} is not a parameter; there are {}", PARAMETERS.join(", "))));
+            // What it is may be a part of the password.
+            return Err(invalid(format!("store_url: an unknown parameter; there are {}", PARAMETERS.join(", "))));
         }
         has_mode |= name == "ssl-mode";
         if matches!(name, "ssl-ca" | "ssl-cert" | "ssl-key") {
@@ -187,6 +188,8 @@ mod tests {
             "mysql://db",
             "mysql://db/",
             "mysql://db/a/b",
+            "mysql://kms:12/34?56@db/kms",
+            "postgres://kms:12/34@db",
             "mysql://db/kms?charset=latin1",
             "postgres://db/kms?options=-csynchronous_commit%3Doff",
             "oracle://db/kms",

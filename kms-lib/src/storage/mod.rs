@@ -16,7 +16,7 @@ pub mod sqlite;
 pub mod tables;
 
 pub use location::{Location, redact};
-pub use schema::{check_schema, migrate};
+pub use schema::{check_schema, is_current, migrate};
 
 use std::borrow::Cow;
 use std::future::Future;

@@ -16,18 +16,16 @@ use crate::types::error::{Error, ErrorCode, Result};
 /// The smallest packet limit that all our statements keep to.
 const PACKET: i64 = 1024 * 1024;
 /// On every connection. Nobody waits long for the head's lock; `wait_timeout` is for a node that vanished while it held
-/// the lock, and shorter than what this service lets a connection rest.
+/// the lock, and longer than what this service lets a connection rest that it uses again unasked. What the server's
+/// defaults say of transactions and engines is not relied upon.
 const SETTINGS: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
-    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30, \
-    SESSION TRANSACTION_ISOLATION = 'READ-COMMITTED'";
-/// MariaDB calls one of them by another name, and can bound idle transactions by themselves.
-const SETTINGS_MARIADB: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
-    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30, \
-    SESSION TX_ISOLATION = 'READ-COMMITTED', SESSION idle_transaction_timeout = 5";
+    SESSION default_storage_engine = InnoDB, SESSION autocommit = 1, SESSION completion_type = 0, \
+    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30; \
+    SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+/// MariaDB can bound idle transactions by themselves.
+const SETTINGS_MARIADB: &str = "; SET SESSION idle_transaction_timeout = 5";
 /// On a Galera node reads wait until what was committed elsewhere has arrived: what one node answered, another one knows.
-const SETTINGS_GALERA: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
-    SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30, \
-    SESSION TX_ISOLATION = 'READ-COMMITTED', SESSION idle_transaction_timeout = 5, SESSION wsrep_sync_wait = 1";
+const SETTINGS_GALERA: &str = "; SET SESSION wsrep_sync_wait = 1";
 
 /// What a server is.
 struct Server {
@@ -42,28 +40,32 @@ pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
         url.secret().parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
     if !url.has_ssl_mode() {
         let is_socket = options.get_socket().is_some();
-        options = options.ssl_mode(if is_socket { MySqlSslMode::Disabled } else { MySqlSslMode::VerifyIdentity });
+        options = options.ssl_mode(if is_socket { MySqlSslMode::Preferred } else { MySqlSslMode::VerifyIdentity });
     }
     let options = options.charset("utf8mb4").statement_cache_capacity(256);
-    let probe = ServerStore::<MySql>::new(options.clone(), "DO 0", false);
+    let probe = ServerStore::<MySql>::new(options.clone(), "DO 0".into(), false);
     let server = check(&mut probe.connect().await?).await?;
-    let settings = match server {
-        Server { is_galera: true, .. } => SETTINGS_GALERA,
-        Server { is_mariadb: true, .. } => SETTINGS_MARIADB,
-        _ => SETTINGS,
-    };
+    let mut settings = SETTINGS.to_owned();
+    if server.is_mariadb {
+        settings.push_str(SETTINGS_MARIADB);
+    }
+    if server.is_galera {
+        settings.push_str(SETTINGS_GALERA);
+    }
     Ok(share(ServerStore::<MySql>::new(options, settings, server.is_galera)))
 }
 
 async fn check(connection: &mut dyn Connection) -> Result<Server> {
     let mut version = String::new();
-    let mut limits = (0, 0);
-    let sql =
-        "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED), CAST(@@innodb_flush_log_at_trx_commit AS SIGNED)";
+    let mut limits = (0, false);
+    // Commits are on the disk when they are answered: the engine's log, and the binary log if there is one, since recovery
+    // goes by that.
+    let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED), \
+               CAST(@@innodb_flush_log_at_trx_commit IN (1, 3) AND (NOT @@log_bin OR @@sync_binlog = 1) AS SIGNED)";
     connection
         .query(sql.into(), vec![], &mut |row| {
             version = row.text(0)?.to_owned();
-            limits = (row.int(1)?, row.int(2)?);
+            limits = (row.int(1)?, row.int(2)? == 1);
             Ok(())
         })
         .await?;
@@ -72,7 +74,7 @@ async fn check(connection: &mut dyn Connection) -> Result<Server> {
     if numbers(&version).is_none_or(|found| found < oldest) {
         return Err(misconfigured(format!("MySQL 8.0 or MariaDB 10.6 or later is needed; the server is {version}")));
     }
-    let (packet, flush) = limits;
+    let (packet, is_durable) = limits;
     if packet < PACKET {
         return Err(misconfigured(format!("max_allowed_packet is {packet}; it must be {PACKET} or more")));
     }
@@ -83,9 +85,10 @@ async fn check(connection: &mut dyn Connection) -> Result<Server> {
             Ok(())
         })
         .await?;
-    if flush != 1 && !is_galera {
+    if !is_durable {
         tracing::warn!(
-            "innodb_flush_log_at_trx_commit is not 1 on the database server: what is acknowledged can be lost when it crashes"
+            "the database server does not sync every commit (innodb_flush_log_at_trx_commit, sync_binlog): what is \
+             acknowledged can be lost when it crashes"
         );
     }
     Ok(Server { is_mariadb, is_galera })
@@ -107,8 +110,11 @@ impl Engine for MySql {
     const LOCK_SETUP: &'static str = "SELECT GET_LOCK(CONCAT('mini-kms ', MD5(DATABASE())), 5)";
     const UNLOCK_SETUP: &'static str = "SELECT RELEASE_LOCK(CONCAT('mini-kms ', MD5(DATABASE())))";
 
-    fn run<'a>(connection: &'a mut MySqlConnection, sql: &'static str) -> StoreFuture<'a, ()> {
-        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop).map_err(|e| store_error(&e)) })
+    fn run(connection: &mut MySqlConnection, sql: Sql) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+            sql.execute(connection).await.map(drop).map_err(|e| store_error(&e))
+        })
     }
     fn execute(connection: &mut MySqlConnection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
         Box::pin(execute(connection, sql, values))
@@ -142,15 +148,18 @@ fn store_error(error: &sqlx::Error) -> Error {
     let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
     let code = match number {
         // Lock wait timeout, which rolls back only the statement; deadlock, also Galera's answer to whoever comes second;
-        // record has changed since last read.
-        1205 | 1213 | 1020 => ErrorCode::StoreContended,
+        // record has changed since last read; a prepared statement that must be prepared again.
+        1205 | 1213 | 1020 | 1615 => ErrorCode::StoreContended,
         // A row, a table or an index that is there already.
-        1062 | 1022 | 1050 | 1061 => ErrorCode::Conflict,
+        1062 | 1022 | 1050 | 1060 | 1061 => ErrorCode::Conflict,
         1021 | 1026 | 1114 => ErrorCode::StoreFull,
-        // Missing rights; a server that only reads.
-        1142 | 1143 | 1227 | 1290 | 1792 | 1836 => ErrorCode::StoreReadOnly,
-        // Wrong user, password or database.
-        1044 | 1045 | 1049 | 1698 | 1153 => ErrorCode::InvalidConfiguration,
+        1142 | 1143 | 1227 => ErrorCode::StoreReadOnly,
+        // A server that only reads: after a failover, another connection may lead to one that writes.
+        1290 | 1792 | 1836 => ErrorCode::StoreUnavailable,
+        // Wrong user, password or database; not from this host; expired passwords; TLS required; packets.
+        1044 | 1045 | 1049 | 1698 | 1129 | 1130 | 1820 | 1862 | 3118 | 3159 | 4151 | 1153 => {
+            ErrorCode::InvalidConfiguration
+        }
         // Too many connections; shutting down; killed; a Galera node that is not ready; time limits; lost connections.
         1040
         | 1053

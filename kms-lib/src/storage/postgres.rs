@@ -24,6 +24,7 @@ const OLDEST: i64 = 130_000;
 const SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '15s'; \
     SET idle_in_transaction_session_timeout = '5s'; SET default_transaction_isolation = 'read committed'; \
     SET standard_conforming_strings = on; \
+    SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
 /// Opens a database.
@@ -36,7 +37,7 @@ pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
         options = options.ssl_mode(if is_socket { PgSslMode::Disable } else { PgSslMode::VerifyFull });
     }
     let options = options.application_name("mini-kms").statement_cache_capacity(256);
-    let store = ServerStore::<Postgres>::new(options, SETTINGS, false);
+    let store = ServerStore::<Postgres>::new(options, SETTINGS.into(), false);
     check(&mut store.connect().await?).await?;
     Ok(share(store))
 }
@@ -72,8 +73,11 @@ impl Engine for Postgres {
     const LOCK_SETUP: &'static str = "SELECT CAST(1 AS BIGINT) FROM pg_advisory_lock(7883954206563397491)";
     const UNLOCK_SETUP: &'static str = "SELECT pg_advisory_unlock(7883954206563397491)";
 
-    fn run<'a>(connection: &'a mut PgConnection, sql: &'static str) -> StoreFuture<'a, ()> {
-        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop).map_err(|e| store_error(&e)) })
+    fn run(connection: &mut PgConnection, sql: Sql) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+            sql.execute(connection).await.map(drop).map_err(|e| store_error(&e))
+        })
     }
     fn execute(connection: &mut PgConnection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
         Box::pin(execute(connection, sql, values))
@@ -140,8 +144,8 @@ fn store_error(error: &sqlx::Error) -> Error {
         "23505" => ErrorCode::Conflict,
         "53100" => ErrorCode::StoreFull,
         "42501" => ErrorCode::StoreReadOnly,
-        // No such database, wrong password, no such role.
-        "3D000" | "28P01" | "28000" => ErrorCode::InvalidConfiguration,
+        // No such database, wrong password, no such role, no schema to make tables in.
+        "3D000" | "28P01" | "28000" | "3F000" => ErrorCode::InvalidConfiguration,
         // A character that the database's encoding does not have.
         "22P05" | "22021" => ErrorCode::InvalidArgument,
         // The server is a standby: after a failover it may be the primary again.

@@ -98,6 +98,11 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
 }
 
+/// Whether the store has the present schema.
+pub async fn is_current(connection: &mut dyn Connection) -> Result<bool> {
+    Ok(count_tables(connection, "'kms_schema'").await? > 0 && stored_version(connection).await? == MIGRATIONS.len())
+}
+
 async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i64> {
     let mut count = 0;
     let sql = connection.dialect().count_tables.replace("{tables}", tables);

@@ -2,14 +2,12 @@
 //! known what state they are in.
 
 use std::future::Future;
-use std::marker::PhantomData;
-use std::ops::DerefMut;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use sqlx::pool::{PoolConnection, PoolOptions};
-use sqlx::{ConnectOptions, Database, Pool};
+use sqlx::{ConnectOptions, Database};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::dialect::Dialect;
@@ -23,7 +21,11 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(20);
 /// How long the lock for making a store and bringing it up to date is waited for.
 const SETUP_WAIT: Duration = Duration::from_secs(120);
 /// Connections that read.
-const READERS: u32 = 4;
+const READERS: usize = 8;
+/// How long closing waits for those that are reading.
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+/// A connection that has rested for longer may have been lost meanwhile, and is not used again.
+const REST: Duration = Duration::from_secs(10);
 /// A connection that reads is renewed after this time, so that a change of addresses or rights is noticed.
 const READER_LIFETIME: Duration = Duration::from_secs(600);
 
@@ -41,7 +43,7 @@ pub(super) trait Engine: Database<Connection: Sync> {
     const UNLOCK_SETUP: &'static str;
 
     /// Executes statements that have no values.
-    fn run<'a>(connection: &'a mut Self::Connection, sql: &'static str) -> StoreFuture<'a, ()>;
+    fn run(connection: &mut Self::Connection, sql: Sql) -> StoreFuture<'_, ()>;
     /// Executes a statement.
     fn execute(connection: &mut Self::Connection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
     /// Calls `each` with every row of the answer.
@@ -61,39 +63,76 @@ type Options<E> = <<E as Database>::Connection as sqlx::Connection>::Options;
 pub(super) struct ServerStore<E: Engine> {
     options: Options<E>,
     /// Makes the settings of a new connection.
-    settings: &'static str,
-    readers: Pool<E>,
+    settings: String,
+    readers: Arc<Readers<E>>,
     makes_way: bool,
 }
 
 impl<E: Engine> ServerStore<E> {
     /// A store that connects with these options, and then executes `settings` on every connection.
-    pub(super) fn new(options: Options<E>, settings: &'static str, makes_way: bool) -> Self {
+    pub(super) fn new(options: Options<E>, settings: String, makes_way: bool) -> Self {
         let options = options.disable_statement_logging();
-        let readers = PoolOptions::<E>::new()
-            .max_connections(READERS)
-            .min_connections(0)
-            .acquire_timeout(CONNECT_WAIT)
-            .max_lifetime(READER_LIFETIME)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    E::run(connection, settings).await.map_err(|e| sqlx::Error::Configuration(Box::new(e)))
-                })
-            })
-            .connect_lazy_with(options.clone());
-        Self { options, settings, readers, makes_way }
+        Self { options, settings, readers: Arc::new(Readers::new()), makes_way }
     }
 
     /// A new connection, with its settings made.
-    pub(super) async fn connect(&self) -> Result<Held<E, Owned<E>>> {
+    pub(super) async fn connect(&self) -> Result<Held<E>> {
         let connecting = timeout(CONNECT_WAIT, self.options.connect()).await;
         let connection = match connecting {
             Ok(connected) => connected.map_err(|e| E::error(&e))?,
             Err(_) => return Err(unavailable("the database server does not answer")),
         };
-        let mut held = Held::new(Owned(Box::new(connection)));
-        held.run(self.settings).await?;
+        let mut held = Held::new(Box::new(connection), Instant::now());
+        held.run(self.settings.clone().into()).await?;
         Ok(held)
+    }
+
+    async fn reader(&self) -> Result<Held<E>> {
+        let waiting = timeout(CONNECT_WAIT, Arc::clone(&self.readers.places).acquire_owned()).await;
+        let place = match waiting {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return Err(Error::new(ErrorCode::Closed, "the service is closed")),
+            Err(_) => return Err(unavailable("all connections to the database server are in use")),
+        };
+        let mut held = match self.readers.take() {
+            Some(rested) => Held::new(rested.connection, rested.born),
+            None => self.connect().await?,
+        };
+        held.home = Some((Arc::clone(&self.readers), place));
+        Ok(held)
+    }
+}
+
+/// Connections that read, while nobody uses them. They are not asked whether they still work: who uses one finds out, and
+/// then all others go too.
+struct Readers<E: Engine> {
+    rested: Mutex<Vec<Rested<E>>>,
+    places: Arc<Semaphore>,
+}
+
+struct Rested<E: Engine> {
+    connection: Box<E::Connection>,
+    born: Instant,
+    since: Instant,
+}
+
+impl<E: Engine> Readers<E> {
+    fn new() -> Self {
+        Self { rested: Mutex::default(), places: Arc::new(Semaphore::new(READERS)) }
+    }
+    fn take(&self) -> Option<Rested<E>> {
+        let mut rested = self.rested.lock().unwrap_or_else(PoisonError::into_inner);
+        rested.retain(|one| one.since.elapsed() < REST && one.born.elapsed() < READER_LIFETIME);
+        rested.pop()
+    }
+    fn put(&self, connection: Box<E::Connection>, born: Instant) {
+        if !self.places.is_closed() {
+            let mut rested = self.rested.lock().unwrap_or_else(PoisonError::into_inner);
+            rested.push(Rested { connection, born, since: Instant::now() });
+        }
+    }
+    fn clear(&self) {
+        self.rested.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -105,17 +144,7 @@ impl<E: Engine> Store for ServerStore<E> {
         Box::pin(async { Ok(Box::new(self.connect().await?) as Box<dyn Connection>) })
     }
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        Box::pin(async {
-            let connection = self.readers.acquire().await.map_err(|e| match e {
-                sqlx::Error::PoolTimedOut => unavailable("the database server does not answer"),
-                sqlx::Error::Configuration(inner) => match inner.downcast::<Error>() {
-                    Ok(error) => *error,
-                    Err(inner) => E::error(&sqlx::Error::Configuration(inner)),
-                },
-                e => E::error(&e),
-            })?;
-            Ok(Box::new(Held::<E, _>::new(connection)) as Box<dyn Connection>)
-        })
+        Box::pin(async { Ok(Box::new(self.reader().await?) as Box<dyn Connection>) })
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
         if exclusive {
@@ -134,53 +163,31 @@ impl<E: Engine> Store for ServerStore<E> {
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.readers.close().await;
+            // Whoever still reads after that finds its place gone.
+            let all = u32::try_from(READERS).unwrap_or(u32::MAX);
+            let _ = timeout(CLOSE_WAIT, self.readers.places.acquire_many(all)).await;
+            self.readers.places.close();
+            self.readers.clear();
             Ok(())
         })
     }
 }
 
-/// What a connection is held by: itself, or its place in the pool.
-pub(super) trait Holder<E: Engine>: DerefMut<Target = E::Connection> + Send + Sync + 'static {
-    /// Makes sure that nobody uses it again.
-    fn give_up(&mut self);
-}
-
-/// A connection of its own.
-pub(super) struct Owned<E: Engine>(Box<E::Connection>);
-
-impl<E: Engine> std::ops::Deref for Owned<E> {
-    type Target = E::Connection;
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-impl<E: Engine> DerefMut for Owned<E> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-impl<E: Engine> Holder<E> for Owned<E> {
-    fn give_up(&mut self) {}
-}
-impl<E: Engine> Holder<E> for PoolConnection<E> {
-    fn give_up(&mut self) {
-        self.close_on_drop();
-    }
-}
-
 /// A connection, and whether it may still be used.
-pub(super) struct Held<E: Engine, H: Holder<E>> {
-    holder: H,
+pub(super) struct Held<E: Engine> {
+    /// Always there but in the midst of dropping.
+    connection: Option<Box<E::Connection>>,
+    born: Instant,
     /// Set while something is under way: whoever gives up waiting leaves a connection of unknown state behind.
     busy: bool,
     in_transaction: bool,
-    engine: PhantomData<fn() -> E>,
+    /// Where it goes when it is not used any more, and its place there.
+    home: Option<(Arc<Readers<E>>, OwnedSemaphorePermit)>,
 }
 
-impl<E: Engine, H: Holder<E>> Held<E, H> {
-    fn new(holder: H) -> Self {
-        Self { holder, busy: false, in_transaction: false, engine: PhantomData }
+impl<E: Engine> Held<E> {
+    fn new(connection: Box<E::Connection>, born: Instant) -> Self {
+        Self { connection: Some(connection), born, busy: false, in_transaction: false, home: None }
     }
 
     /// Does something on the connection, for a bounded time.
@@ -189,12 +196,12 @@ impl<E: Engine, H: Holder<E>> Held<E, H> {
         F: Future<Output = Result<T>> + 'a,
         E: 'a,
     {
-        if self.busy {
+        let Some(connection) = self.connection.as_mut().filter(|_| !self.busy) else {
             return Err(unavailable("the connection to the database server was lost"));
-        }
+        };
         self.busy = true;
         let busy = &mut self.busy;
-        let done = timeout(STATEMENT_WAIT, work(&mut self.holder)).await;
+        let done = timeout(STATEMENT_WAIT, work(connection)).await;
         match done {
             // An error of the connection itself leaves it as it is: unusable.
             Ok(Err(error)) if error.code() == ErrorCode::StoreUnavailable => Err(error),
@@ -206,12 +213,12 @@ impl<E: Engine, H: Holder<E>> Held<E, H> {
         }
     }
 
-    pub(super) async fn run(&mut self, sql: &'static str) -> Result<()> {
+    async fn run(&mut self, sql: Sql) -> Result<()> {
         self.bounded(|connection| E::run(connection, sql)).await
     }
 }
 
-impl<E: Engine, H: Holder<E>> Connection for Held<E, H> {
+impl<E: Engine> Connection for Held<E> {
     fn dialect(&self) -> &'static Dialect {
         E::DIALECT
     }
@@ -245,25 +252,25 @@ impl<E: Engine, H: Holder<E>> Connection for Held<E, H> {
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.in_transaction = true;
-            self.run(E::BEGIN_WRITE).await
+            self.run(E::BEGIN_WRITE.into()).await
         })
     }
     fn begin_read(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.in_transaction = true;
-            self.run(E::BEGIN_READ).await
+            self.run(E::BEGIN_READ.into()).await
         })
     }
     fn commit(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.run("COMMIT").await?;
+            self.run("COMMIT".into()).await?;
             self.in_transaction = false;
             Ok(())
         })
     }
     fn rollback(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.run("ROLLBACK").await?;
+            self.run("ROLLBACK".into()).await?;
             self.in_transaction = false;
             Ok(())
         })
@@ -283,10 +290,13 @@ impl<E: Engine, H: Holder<E>> Connection for Held<E, H> {
     }
 }
 
-impl<E: Engine, H: Holder<E>> Drop for Held<E, H> {
+impl<E: Engine> Drop for Held<E> {
     fn drop(&mut self) {
-        if self.busy || self.in_transaction {
-            self.holder.give_up();
+        let (Some(connection), Some((readers, _place))) = (self.connection.take(), self.home.take()) else { return };
+        if self.busy {
+            readers.clear();
+        } else if !self.in_transaction {
+            readers.put(connection, self.born);
         }
     }
 }

@@ -27,9 +27,33 @@ pub async fn check(kms: &Kms, acknowledged: &[Acknowledged]) -> Vec<AuditRow> {
         }
     }
     check_revocations(&rows);
+    check_grants(&rows);
     check_rotations(&session, &rows).await;
     check_deletions(&rows);
     rows
+}
+
+/// That the nodes did all they are there for: else what is checked above means little.
+pub fn check_variety(rows: &[AuditRow]) {
+    for action in [Action::KeyRotate, Action::KeyRevoke, Action::KeyDestroy, Action::GrantCreate, Action::GrantWithdraw]
+    {
+        assert!(successes(rows).any(|row| row.action == action.as_str()), "nobody did {action:?}");
+    }
+    assert!(successes(rows).any(|row| row.actor == "app"), "nobody used a grant");
+}
+
+/// From the log alone: nothing that a grant allowed stands behind its withdrawal.
+fn check_grants(rows: &[AuditRow]) {
+    let mut withdrawn = HashSet::new();
+    for row in successes(rows) {
+        let details: serde_json::Value = serde_json::from_str(row.details.as_deref().unwrap_or("{}")).unwrap();
+        if let Some(grant) = details["grant"].as_str() {
+            assert!(!withdrawn.contains(grant), "record {} uses a withdrawn grant", row.seq);
+        }
+        if row.action == Action::GrantWithdraw.as_str() {
+            withdrawn.insert(details["grantId"].as_str().unwrap().to_owned());
+        }
+    }
 }
 
 fn successes(rows: &[AuditRow]) -> impl Iterator<Item = &AuditRow> {

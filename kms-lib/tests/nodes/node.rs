@@ -138,12 +138,13 @@ pub async fn process() {
     let name = std::env::var(NAME).unwrap();
     let kms = Kms::open(config(&url)).await.unwrap();
     let session = kms.session(Actor::new(&name, Role::Admin).unwrap());
+    let app = kms.session(Actor::new("app", Role::App).unwrap());
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     for _ in 0..TASKS {
         tasks.push(tokio::spawn(encrypt_and_decrypt(session.clone(), Arc::clone(&stop))));
     }
-    tasks.push(tokio::spawn(change(session.clone(), name, Arc::clone(&stop))));
+    tasks.push(tokio::spawn(change(session.clone(), app, name, Arc::clone(&stop))));
     let scheduler = kms.clone();
     let ended = Arc::clone(&stop);
     tasks.push(tokio::spawn(async move {
@@ -211,7 +212,7 @@ async fn encrypt_and_decrypt(session: Session, stop: Arc<AtomicBool>) {
 }
 
 /// Rotations, revocations, grants, deletions.
-async fn change(session: Session, name: String, stop: Arc<AtomicBool>) {
+async fn change(session: Session, app: Session, name: String, stop: Arc<AtomicBool>) {
     let mut round = 0u32;
     while !stop.load(Ordering::SeqCst) {
         round += 1;
@@ -226,7 +227,7 @@ async fn change(session: Session, name: String, stop: Arc<AtomicBool>) {
             let grant = [Permission::Encrypt, Permission::Decrypt];
             let scope = GrantScope::Key(own.id);
             let grant = session.put_grant("app", Role::App, scope, &grant, Conditions::default()).await?;
-            acknowledge(&session.encrypt(own.id, b"x", &Context::new()).await?.receipt);
+            acknowledge(&app.encrypt(own.id, b"x", &Context::new()).await?.receipt);
             session.withdraw_grant(grant.id).await?;
             // Due at once: the schedulers destroy it.
             session.schedule_deletion(own.id, Some(0)).await.map(drop)

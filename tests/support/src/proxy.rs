@@ -77,6 +77,12 @@ fn join(client: TcpStream, server: TcpStream, mode: &Arc<AtomicU8>) {
     }
 }
 
+/// Whether there is such a word in it, and not only as a part of another (`READ COMMITTED`).
+fn commits(request: &[u8]) -> bool {
+    let begins = |at: &usize| request[*at..].starts_with(b"COMMIT");
+    (0..request.len()).filter(begins).any(|at| !request.get(at + 6).is_some_and(u8::is_ascii_alphabetic))
+}
+
 fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, is_request: bool) {
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -89,7 +95,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, is_request: 
             thread::sleep(std::time::Duration::from_secs(60));
             break;
         }
-        let commits = is_request && buffer[..length].windows(6).any(|window| window == b"COMMIT");
+        let commits = is_request && commits(&buffer[..length]);
         let taken =
             |cut: Mode| commits && mode.compare_exchange(cut as u8, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if taken(Mode::CutBeforeCommit) {

@@ -35,6 +35,19 @@ pub async fn lock(connection: &mut dyn Connection) -> Result<Option<(Head, Optio
     Ok(head)
 }
 
+/// What the database's own clock says, if it has one.
+pub async fn database_now(connection: &mut dyn Connection) -> Result<Option<Timestamp>> {
+    let sql = format!("SELECT {}", connection.dialect().now);
+    let mut now = None;
+    connection
+        .query(sql.into(), vec![], &mut |row| {
+            now = row.time_opt(0)?;
+            Ok(())
+        })
+        .await?;
+    Ok(now)
+}
+
 fn from_row(row: &dyn Row) -> Result<Head> {
     Ok(Head {
         log_id: LogId::from_slice(row.blob(0)?)?,
