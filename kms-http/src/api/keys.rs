@@ -322,8 +322,12 @@ async fn of_version(mut call: Call, what: OfVersion) -> Reply {
     let key = call.path("key").await?;
     let version = call.version().await?;
     match what {
-        OfVersion::Enable => drop(call.json_or_default::<StrictlyNothing>()?),
-        OfVersion::Disable | OfVersion::Revoke => drop(call.json_or_default::<Nothing>()?),
+        OfVersion::Enable => {
+            call.json_or_default::<StrictlyNothing>()?;
+        }
+        OfVersion::Disable | OfVersion::Revoke => {
+            call.json_or_default::<Nothing>()?;
+        }
     }
     let session: Session = call.changing()?;
     let described = match what {

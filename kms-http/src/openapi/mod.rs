@@ -66,6 +66,8 @@ fn narrow(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(narrow),
         Value::Object(fields) => {
+            // First what is within: what is added below is narrow enough.
+            fields.values_mut().for_each(narrow);
             if fields.get("format").is_some_and(|format| format == "date-time") {
                 fields.insert("pattern".into(), "^(19[7-9][0-9]|[2-9][0-9]{3})-".into());
             }
@@ -83,7 +85,6 @@ fn narrow(schema: &mut Value) {
                 fields.insert("if".into(), when);
                 fields.insert("then".into(), json!({"properties": then}));
             }
-            fields.values_mut().for_each(narrow);
         }
         _ => {}
     }
