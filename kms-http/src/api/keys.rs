@@ -55,8 +55,14 @@ struct Update {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     metadata: Option<Option<Map<String, Value>>>,
-    #[schema(value_type = Option<models::AuditContext>)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = models::AuditContext, required = false)]
     audit_context: Option<AuditContext>,
+}
+
+/// Takes no null: there is nothing that it would remove.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Tells null from nothing.
@@ -220,7 +226,7 @@ pub(super) fn routes() -> Vec<Route> {
             Method::GET,
             "/v1/keys/{key}/versions/{version}/public-key",
             "getPublicKey",
-            doc("The public half of a version").sends("application/x-pem-file").errors(&[404]),
+            doc("The public half of a version").sends("application/x-pem-file").errors(&[404, 409]),
             public_key,
         ),
     ]
