@@ -1,15 +1,15 @@
 //! Keys and their versions.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use kms_lib::types::key::AuditContext;
-use kms_lib::{CreateKey, KeyFilter, KeyPurpose, KeyState, KeyType, Session, Timestamp, UpdateKey};
+use kms_lib::{CreateKey, ErrorCode, KeyFilter, KeyPurpose, KeyState, KeyType, Session, Timestamp, UpdateKey};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::call::{Call, Nothing, StrictlyNothing};
 use super::reply::{self, Reply};
-use super::{Doc, Route, models, strict};
+use super::{ApiError, Doc, Route, models, strict};
 
 /// Entries of a page unless the caller says otherwise, and the most.
 pub(super) const PAGE: usize = 1_000;
@@ -248,7 +248,11 @@ async fn create(call: Call) -> Reply {
         metadata: Some(Value::Object(metadata)),
         audit_context: sent.audit_context,
     };
-    reply::created(&call.changing()?.create_key(new).await?)
+    reply::created(&call.changing()?.create_key(new).await.map_err(|error| match error.code() {
+        // There is no key yet that the request does not go with: it contradicts itself.
+        ErrorCode::WrongPurpose => ApiError { status: StatusCode::BAD_REQUEST, ..error.into() },
+        _ => error.into(),
+    })?)
 }
 
 async fn list(call: Call) -> Reply {

@@ -79,6 +79,10 @@ fn add(schemas: &mut BTreeMap<String, Value>, model: &Model) -> Value {
             property["pattern"] = pattern.into();
         }
     }
+    if let Some(create) = schemas.get_mut("CreateKey") {
+        create["if"] = json!({"properties": {"type": {"const": "AES256_GCM"}}});
+        create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
+    }
     if let Some(ciphertext) = schemas.get_mut("Reencrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
         ciphertext["pattern"] = BLOB.into();
     }
