@@ -146,7 +146,8 @@ impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
         if !is_answer {
             many = many.property("encoding", Encoding::schema());
         }
-        RefOr::T(OneOfBuilder::new().item(one).item(many).build().into())
+        // A body that has `items` is many, whatever else stands in it.
+        RefOr::T(AnyOfBuilder::new().item(one).item(many).build().into())
     }
 }
 
