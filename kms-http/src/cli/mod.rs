@@ -1,9 +1,15 @@
 //! The command line.
 
+mod audit;
+mod backup;
 mod bootstrap;
 mod exit;
+mod key;
 mod output;
 mod serve;
+mod status;
+mod store;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +57,31 @@ enum Command {
     Serve(serve::Serve),
     /// Make a root key file and a first admin token, which is shown once
     Init(bootstrap::Init),
+    /// Tokens: who shows one is known by it
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Keys
+    #[command(subcommand)]
+    Key(key::Key),
+    /// The log
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Copy the store, while others work on it, and verify the copy
+    Backup(backup::Backup),
+    /// Verify a backup, and put it where the store belongs, where there must be nothing yet
+    Restore(backup::Restore),
+    /// Say how the store stands; exit code 3 if it cannot be used
+    Status,
+    /// The configuration
+    #[command(subcommand)]
+    Config(Config),
+}
+
+/// What to do with the configuration.
+#[derive(Subcommand)]
+enum Config {
+    /// Print what is in force, secrets hidden; exit code 2 if it is wrong
+    Check,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -82,5 +113,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             serve::run(Settings::load(&flags, &places)?)
         }
         Command::Init(command) => bootstrap::init(command, Settings::load(&flags, &places)?, json),
+        Command::Token(command) => token::run(command, Settings::load(&flags, &places)?, json),
+        Command::Key(command) => key::run(command, Settings::load(&flags, &places)?, json),
+        Command::Audit(command) => audit::run(command, Settings::load(&flags, &places)?, json),
+        Command::Backup(command) => backup::backup(command, Settings::load(&flags, &places)?, json),
+        Command::Restore(command) => backup::restore(command, Settings::load(&flags, &places)?, json),
+        Command::Status => status::status(Settings::load(&flags, &places)?, json),
+        Command::Config(Config::Check) => status::check(&Settings::load(&flags, &places)?, json),
     }
 }

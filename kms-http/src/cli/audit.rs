@@ -1,0 +1,221 @@
+//! `kms-http audit`.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::AuditRow;
+use kms_lib::verification::VerifyOptions;
+use kms_lib::{Kms, Session, Timestamp};
+use serde_json::json;
+
+use super::exit::Failure;
+use super::output;
+use super::store::{bar, for_one_command, run as run_async, spinner, with_store};
+use crate::api::audit::Record;
+use crate::settings::Settings;
+
+/// What to do with the log.
+#[derive(Subcommand)]
+pub enum Audit {
+    /// Verify the log; exit code 4 if there is a fault
+    Verify {
+        /// Only what came since the last verification that found no fault
+        #[arg(long, conflicts_with = "pinned_key")]
+        incremental: bool,
+        /// A public key of the log, as its verifier keeps it
+        #[arg(long)]
+        pinned_key: Option<String>,
+    },
+    /// Show the newest records
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        lines: u16,
+        /// And those that come
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Write the records as JSON lines, oldest first
+    Export {
+        /// To this file, which must not be there [default: standard output]
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+        /// Only from this time on
+        #[arg(long)]
+        since: Option<Timestamp>,
+        /// Only before this time
+        #[arg(long)]
+        until: Option<Timestamp>,
+    },
+    /// Show the public key of the log, for those who pin it
+    PublicKey {
+        /// All of them, each with the range it signed
+        #[arg(long)]
+        all: bool,
+    },
+    /// Replace the key that signs the log
+    RotateKey,
+    /// Accept that the store was put back to an older state; the log records what was lost
+    AcknowledgeRestore,
+}
+
+/// Records of a page.
+const PAGE: usize = 1_000;
+/// How often following looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Does it.
+pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    if let Audit::AcknowledgeRestore = command {
+        return acknowledge(settings, as_json);
+    }
+    with_store(settings, |_, session| async move {
+        match command {
+            Audit::Verify { incremental, pinned_key } => verify(&session, incremental, pinned_key, as_json).await,
+            Audit::Tail { lines, follow } => tail(&session, lines.into(), follow, as_json).await,
+            Audit::Export { output, since, until } => export(&session, output, since, until).await,
+            Audit::PublicKey { all } => public_key(&session, all, as_json).await,
+            Audit::RotateKey => {
+                let key = session.replace_signing_key().await?;
+                if as_json { output::json(&json!({"verifierKey": key}))? } else { output::line(&key) }
+                Ok(ExitCode::SUCCESS)
+            }
+            Audit::AcknowledgeRestore => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+fn acknowledge(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    let config = for_one_command(settings)?.acknowledge_restore(true);
+    run_async(async {
+        Ok(Kms::open(config).await?.close().await?)
+    })?;
+    if as_json {
+        output::json(&json!({"acknowledged": true}))?;
+    } else {
+        output::line("acknowledged; the log says what was lost");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn verify(
+    session: &Session,
+    incremental: bool,
+    pinned_key: Option<String>,
+    as_json: bool,
+) -> Result<ExitCode, Failure> {
+    let spinner = spinner("verifying the log");
+    let report = if incremental {
+        session.verify_audit_incrementally().await
+    } else {
+        session.verify_audit_with(&VerifyOptions { trusted_size: None, pinned_key }).await
+    };
+    spinner.finish_and_clear();
+    let report = report?;
+    if as_json {
+        output::json(&report)?;
+    } else if report.ok {
+        output::line(&format!("good        records {} to {}", report.from + 1, report.size));
+    } else {
+        for fault in &report.faults {
+            output::line(&format!("fault       {fault}"));
+        }
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAULT) })
+}
+
+async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let newest = session.list_audit(&AuditQuery { limit: lines, ..AuditQuery::default() }).await?;
+    let mut last = newest.records.first().map_or(0, |record| record.seq);
+    for record in newest.records.iter().rev() {
+        show(record, as_json)?;
+    }
+    while follow {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = tokio::signal::ctrl_c() => break,
+        }
+        let query = AuditQuery { limit: PAGE, cursor: Some(last), ascending: true, ..AuditQuery::default() };
+        for record in &session.list_audit(&query).await?.records {
+            show(record, as_json)?;
+            last = record.seq;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(row: &AuditRow, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        output::line(&line(row)?);
+        return Ok(());
+    }
+    let key = row.key_id.map(|id| id.to_string()).unwrap_or_default();
+    let version = row.key_version.map(|version| format!(" v{version}")).unwrap_or_default();
+    output::line(&format!(
+        "{} {} {:<7} {} ({}) {} {key}{version}",
+        row.seq, row.timestamp, row.status, row.actor, row.role, row.action
+    ));
+    Ok(())
+}
+
+fn line(row: &AuditRow) -> Result<String, Failure> {
+    serde_json::to_string(&Record::from(row)).map_err(|e| Failure::new(1, e.to_string()))
+}
+
+async fn export(
+    session: &Session,
+    to: Option<PathBuf>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<ExitCode, Failure> {
+    let mut out: Box<dyn Write> = match &to {
+        Some(path) => {
+            let file = File::options().write(true).create_new(true).open(path);
+            let file = file.map_err(|e| Failure::new(1, format!("{} cannot be written: {e}", path.display())))?;
+            Box::new(BufWriter::new(file))
+        }
+        None => Box::new(BufWriter::new(std::io::stdout())),
+    };
+    let newest = session.list_audit(&AuditQuery { limit: 1, since, until, ..AuditQuery::default() }).await?;
+    // What is recorded while this runs is not waited for.
+    let end = newest.records.first().map_or(0, |record| record.seq);
+    let bar = bar("exporting", end);
+    let mut query = AuditQuery { limit: PAGE, ascending: true, since, until, ..AuditQuery::default() };
+    loop {
+        let page = session.list_audit(&query).await?;
+        for record in page.records.iter().take_while(|record| record.seq <= end) {
+            writeln!(out, "{}", line(record)?)?;
+        }
+        query.cursor = page.records.last().map(|record| record.seq);
+        bar.set_position(query.cursor.unwrap_or(end).min(end));
+        if page.next_cursor.is_none() || query.cursor >= Some(end) {
+            break;
+        }
+    }
+    out.flush()?;
+    bar.finish_and_clear();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn public_key(session: &Session, all: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    if all {
+        let keys = session.audit_public_keys().await?;
+        if as_json {
+            output::json(&keys)?;
+        } else {
+            for key in &keys {
+                let end = key.last_seq.map_or_else(|| "now".into(), |last| last.to_string());
+                output::line(&format!("{} to {end}: {}", key.first_seq, key.verifier_key));
+            }
+        }
+    } else {
+        let key = session.audit_public_key().await?;
+        if as_json { output::json(&json!({"verifierKey": key}))? } else { output::line(&key) }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,92 @@
+//! `kms-http backup` and `kms-http restore`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use kms_lib::Kms;
+use kms_lib::kms::{BackupReport, BroughtBack};
+
+use super::bootstrap::make_folders;
+use super::exit::Failure;
+use super::output;
+use super::store::{for_one_command, run as run_async, spinner, with_store};
+use crate::settings::Settings;
+
+/// Make a backup.
+#[derive(Args)]
+pub struct Backup {
+    /// The new file
+    to: PathBuf,
+}
+
+/// Restore a backup.
+#[derive(Args)]
+pub struct Restore {
+    /// The backup
+    from: PathBuf,
+    /// Only say what a restore would bring back that has been taken away since
+    #[arg(long)]
+    compare: bool,
+}
+
+/// Copies the store while others work on it, and verifies the copy.
+pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    let report = with_store(settings, |kms, session| async move {
+        let spinner = spinner("copying and verifying");
+        let report = kms.backup(session.actor(), &command.to).await;
+        spinner.finish_and_clear();
+        Ok(report?)
+    })?;
+    show(&report, as_json)
+}
+
+/// Verifies a backup, and puts it where the store belongs; or compares it with the store that is there.
+pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    if command.compare {
+        let back = with_store(settings, |kms, session| async move {
+            Ok(kms.compare_backup(session.actor(), &command.from).await?)
+        })?;
+        return show_brought_back(&back, as_json);
+    }
+    let settings = settings.with_default_key()?;
+    make_folders(&settings)?;
+    let config = for_one_command(settings)?;
+    let report = run_async(async {
+        let spinner = spinner("verifying and copying");
+        let report = Kms::restore(&config, &command.from).await;
+        spinner.finish_and_clear();
+        Ok(report?)
+    })?;
+    show(&report, as_json)
+}
+
+fn show(report: &BackupReport, as_json: bool) -> Result<ExitCode, Failure> {
+    if as_json {
+        output::json(report)?;
+    } else {
+        output::line(&format!("good        {} records", report.verification.size));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_brought_back(back: &BroughtBack, as_json: bool) -> Result<ExitCode, Failure> {
+    if as_json {
+        output::json(back)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(&format!("records that would be lost: {}", back.lost_records));
+    for key in &back.keys {
+        output::line(&format!("key         {key}"));
+    }
+    for (key, version) in &back.versions {
+        output::line(&format!("version     {key} v{version}"));
+    }
+    for (principal, scope) in &back.grants {
+        output::line(&format!("grant       {principal} on {scope}"));
+    }
+    for principal in &back.credentials {
+        output::line(&format!("token       {principal}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

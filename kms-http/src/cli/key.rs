@@ -1,0 +1,114 @@
+//! `kms-http key`.
+
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+use kms_lib::session::KeyDescription;
+use kms_lib::{CreateKey, KeyFilter, KeyPurpose, KeyType, Session};
+
+use super::exit::Failure;
+use super::output;
+use super::store::with_store;
+use crate::settings::Settings;
+
+/// What to do with keys.
+#[derive(Subcommand)]
+pub enum Key {
+    /// List the keys
+    List,
+    /// Create a key
+    Create {
+        /// Its name, unique for ever
+        name: String,
+        /// Its kind and use
+        #[arg(long, value_enum, default_value = "aes")]
+        kind: Kind,
+        /// Days between rotations by the scheduler
+        #[arg(long)]
+        rotation_days: Option<u32>,
+        /// Days a former version stays usable
+        #[arg(long)]
+        grace_days: Option<u32>,
+    },
+    /// Make a new current version
+    Rotate {
+        /// The key, by id or name
+        key: String,
+        /// The version that must be current
+        #[arg(long)]
+        expected: Option<u32>,
+    },
+}
+
+/// Kind and use of a key.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Kind {
+    /// AES-256-GCM, for encryption
+    Aes,
+    /// RSA-2048, for encryption
+    RsaEncryption,
+    /// RSA-2048, for signatures
+    RsaSigning,
+}
+
+/// Entries of a page.
+const PAGE: usize = 1_000;
+
+/// Does it.
+pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    with_store(settings, |_, session| async move {
+        let keys = match command {
+            Key::List => {
+                let keys = all(&session).await?;
+                if as_json {
+                    output::json(&keys)?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                keys
+            }
+            Key::Create { name, kind, rotation_days, grace_days } => {
+                let (key_type, purpose) = match kind {
+                    Kind::Aes => (KeyType::Aes256Gcm, KeyPurpose::Encryption),
+                    Kind::RsaEncryption => (KeyType::Rsa2048, KeyPurpose::Encryption),
+                    Kind::RsaSigning => (KeyType::Rsa2048, KeyPurpose::Signing),
+                };
+                let new = CreateKey {
+                    rotation_period_days: rotation_days,
+                    grace_period_days: grace_days,
+                    ..CreateKey::new(name, key_type, purpose)
+                };
+                vec![session.create_key(new).await?]
+            }
+            Key::Rotate { key, expected } => vec![session.rotate_key(key, expected).await?],
+        };
+        for key in &keys {
+            if as_json {
+                output::json(key)?;
+            } else {
+                output::line(&format!(
+                    "{}  {:<16} {:<10} {:<10} v{:<4} {}",
+                    key.id,
+                    key.state.as_str(),
+                    key.key_type.as_str(),
+                    key.purpose.as_str(),
+                    key.current_version,
+                    key.name
+                ));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn all(session: &Session) -> Result<Vec<KeyDescription>, Failure> {
+    let mut keys = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = session.list_keys(&KeyFilter::default(), PAGE, cursor.as_deref()).await?;
+        keys.extend(page.keys);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(keys);
+        }
+    }
+}

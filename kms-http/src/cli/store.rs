@@ -1,0 +1,59 @@
+//! The store, opened for one command.
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use kms_lib::scheduler::SchedulerConfig;
+use kms_lib::{Actor, Config, Kms, Role, Session};
+
+use super::bootstrap::OPERATOR;
+use super::exit::Failure;
+use crate::settings::Settings;
+
+/// Does something with the store, as the operator, who is an admin: whoever has the root key and the store is one.
+pub fn with_store<T, Fut>(settings: Settings, work: impl FnOnce(Kms, Session) -> Fut) -> Result<T, Failure>
+where
+    Fut: Future<Output = Result<T, Failure>>,
+{
+    let config = for_one_command(settings)?;
+    run(async {
+        let kms = Kms::open(config).await?;
+        let session = kms.session(Actor::new(OPERATOR, Role::Admin)?);
+        let done = work(kms.clone(), session).await;
+        kms.close().await?;
+        done
+    })
+}
+
+/// The configuration for a command that ends soon: it does not do the scheduler's jobs.
+pub fn for_one_command(settings: Settings) -> Result<Config, Failure> {
+    let settings = settings.with_default_key()?;
+    let scheduler = SchedulerConfig { enabled: false, ..SchedulerConfig::default() };
+    Ok(settings.kms.scheduler(scheduler))
+}
+
+/// Runs to its end.
+pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// Shows on a terminal that something is going on, and for how long.
+pub fn spinner(what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+/// Shows on a terminal how far something is.
+pub fn bar(what: &'static str, length: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+}

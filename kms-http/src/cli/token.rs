@@ -1,0 +1,115 @@
+//! `kms-http token`.
+
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+use kms_lib::types::ids::CredentialId;
+use kms_lib::{Role, Timestamp};
+use serde_json::json;
+
+use super::bootstrap::show;
+use super::exit::Failure;
+use super::output;
+use super::store::with_store;
+use crate::settings::Settings;
+
+/// What to do with tokens.
+#[derive(Subcommand)]
+pub enum Token {
+    /// Make a token; it is shown this once
+    Create {
+        /// Who shows it is this principal
+        principal: String,
+        /// In this role
+        #[arg(long, value_enum, default_value = "app")]
+        role: RoleName,
+        /// What it is for
+        #[arg(long)]
+        label: Option<String>,
+        /// From when on it is not accepted, such as 2027-01-01T00:00:00Z
+        #[arg(long, value_name = "TIME", conflicts_with = "days")]
+        expires_at: Option<Timestamp>,
+        /// In how many days it expires
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: Option<u32>,
+    },
+    /// List the tokens that are not withdrawn
+    List,
+    /// Withdraw a token: nothing succeeds with it any more
+    Revoke {
+        /// Its id
+        id: CredentialId,
+    },
+}
+
+/// A role.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum RoleName {
+    /// May do everything
+    Admin,
+    /// May read keys, grants, metrics and the log, and verify it
+    Auditor,
+    /// May do what its grants allow
+    App,
+}
+
+impl From<RoleName> for Role {
+    fn from(role: RoleName) -> Self {
+        match role {
+            RoleName::Admin => Self::Admin,
+            RoleName::Auditor => Self::Auditor,
+            RoleName::App => Self::App,
+        }
+    }
+}
+
+/// Entries of a page.
+const PAGE: usize = 1_000;
+
+/// Does it.
+pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    let prefix = settings.http.token_prefix.clone();
+    with_store(settings, |_, session| async move {
+        match command {
+            Token::Create { principal, role, label, expires_at, days } => {
+                let expires_at = expires_at.or_else(|| days.map(|days| Timestamp::now().plus_days(days)));
+                let principal = format!("{prefix}{principal}");
+                let made = session.create_token(&principal, role.into(), label.as_deref(), expires_at).await?;
+                if as_json {
+                    output::json(&json!({"token": made.token.as_str(), "credential": made.credential}))?;
+                } else {
+                    show(&made);
+                }
+            }
+            Token::List => {
+                let mut all = Vec::new();
+                loop {
+                    let page = session.list_credentials(PAGE, all.last().map(|c: &kms_lib::session::CredentialDescription| c.id)).await?;
+                    let is_last = page.len() < PAGE;
+                    all.extend(page);
+                    if is_last {
+                        break;
+                    }
+                }
+                if as_json {
+                    output::json(&all)?;
+                } else {
+                    for token in &all {
+                        let until = token.expires_at.map_or_else(|| "does not expire".into(), |end| format!("until {end}"));
+                        let label = token.label.as_deref().unwrap_or_default();
+                        output::line(&format!("{}  {:<8} {}  {until}  {label}", token.id, token.role, token.principal));
+                    }
+                }
+            }
+            Token::Revoke { id } => {
+                session.withdraw_credential(id).await?;
+                if as_json {
+                    output::json(&json!({"withdrawn": id}))?;
+                } else {
+                    output::line(&format!("withdrawn   {id}"));
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}

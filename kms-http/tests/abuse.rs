@@ -1,0 +1,198 @@
+//! Bad input, bad manners, and power failures.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
+mod common;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use common::{Client, Server};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn malformed_bodies_are_told_what_and_where() {
+    let server = Server::start(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let deep = format!("{{\"keyId\":\"users\",\"plaintext\":\"x\",\"more\":{}{}}}", "[".repeat(50_000), "]".repeat(50_000));
+    let cases: &[(&[u8], &str)] = &[
+        (b"", "empty"),
+        (b"{", "line 1"),
+        (b"[]", "expected"),
+        (b"null", "expected"),
+        (b"{\"keyId\":\"users\",\"plaintext\":\"\xff\"}", "UTF-8"),
+        (br#"{"keyId":"users","keyId":"other","plaintext":"x"}"#, "twice"),
+        (br#"{"keyId":"users","plaintext":"x","aad":{"a":"1","a":"2"}}"#, "twice"),
+        (br#"{"keyId":"users","plaintext":"x","aad":{"a":1}}"#, "aad.a"),
+        (br#"{"keyId":"users"}"#, "plaintext"),
+        (br#"{"keyId":"users","plaintext":1}"#, "plaintext"),
+        (br#"{"keyId":"users","plaintext":"\ud800"}"#, "line 1"),
+        (br#"{"keyId":"users","plaintext":"x"} x"#, "trailing"),
+        (deep.as_bytes(), "deep"),
+    ];
+    for (body, what) in cases {
+        let message = admin.post_raw("/v1/crypto/encrypt", body.to_vec()).await.refused(400, "InvalidArgument");
+        assert!(message.contains(what), "{what:?} in {message:?}");
+    }
+    let plain = admin.request(Method::POST, "/v1/crypto/encrypt").header("content-type", "text/plain").body("{}");
+    assert!(Client::send(plain).await.refused(400, "InvalidArgument").contains("content-type"));
+    let large = json!({"keyId": "users", "plaintext": "x".repeat(1024 * 1024)});
+    admin.post("/v1/crypto/encrypt", large.clone()).await.refused(413, "PayloadTooLarge");
+    // Who is not known is not even read.
+    server.client_with(None).post("/v1/crypto/encrypt", large).await.refused(401, "NotAuthenticated");
+    let fits = json!({"keyId": "users", "plaintext": "x".repeat(1024 * 1024 - 100)});
+    admin.post("/v1/crypto/encrypt", fits).await.expect(200);
+    for path in ["/v1/keys/%ff", "/v1/keys/%00", "/v1/keys/..%2f..%2fetc", "/v1/keys/%F0%9F%94%91"] {
+        let answer = admin.get(path).await;
+        assert!(answer.status.is_client_error(), "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn limits_answer_429() {
+    let server = Server::start(&[("KMS_HTTP_RATE_PER_SECOND", "1"), ("KMS_HTTP_RATE_BURST", "5")]);
+    let admin = server.client();
+    let mut refused = None;
+    for _ in 0..50 {
+        let answer = admin.get("/v1/keys").await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("more than its rate");
+    refused.refused(429, "RateLimited");
+    assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
+    server.client_with(None).get("/v1/healthz").await.expect(200);
+}
+
+#[tokio::test]
+async fn slow_and_silent_callers_hinder_nobody() {
+    let server = Server::start(&[
+        ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "2"),
+        ("KMS_HTTP_BODY_TIMEOUT_SECONDS", "2"),
+        ("KMS_HTTP_CONNECTIONS", "300"),
+    ]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    // More than there is room for: nothing, half a head, half a body.
+    let mut held = Vec::new();
+    for n in 0..600 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let text = match n % 3 {
+            0 => String::new(),
+            1 => "GET /v1/keys HTTP/1.1\r\nhost: x\r\n".to_owned(),
+            _ => format!(
+                "POST /v1/crypto/encrypt HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: \
+                 application/json\r\ncontent-length: 100\r\n\r\n{{",
+                server.admin
+            ),
+        };
+        let _ = stream.write_all(text.as_bytes()).await;
+        held.push(stream);
+    }
+    // A new connection each time.
+    let mut served = 0;
+    for _ in 0..200 {
+        let fresh = Client { http: reqwest::Client::new(), ..server.client() };
+        let request = fresh.request(Method::POST, "/v1/crypto/encrypt").json(&json!({"keyId": "users", "plaintext": "x"}));
+        if request.send().await.is_ok_and(|answer| answer.status() == 200) {
+            served += 1;
+            if served == 20 {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(served, 20, "others are served");
+    // Half a body is answered, all the others are closed.
+    for mut stream in held {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_is_in_the_log_after_a_power_failure() {
+    let mut server = Server::start(&[]);
+    let admin = server.client();
+    let key = admin.aes_key("users").await;
+    let callers: Vec<_> = (0..16)
+        .map(|caller| {
+            let admin = admin.clone();
+            tokio::spawn(async move {
+                let mut answered = Vec::new();
+                for n in 0.. {
+                    let id = format!("r-{caller}-{n}");
+                    let request = admin.request(Method::POST, "/v1/crypto/encrypt").header("x-request-id", &id);
+                    match request.json(&json!({"keyId": "users", "plaintext": "x"})).send().await {
+                        Ok(answer) if answer.status() == 200 => answered.push(id),
+                        _ => break,
+                    }
+                }
+                answered
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.kill();
+    let mut answered = HashSet::new();
+    for caller in callers {
+        answered.extend(caller.await.unwrap());
+    }
+    assert!(answered.len() > 16, "there was load: {}", answered.len());
+    server.restart();
+    let admin = server.client();
+    assert_eq!(admin.post("/v1/audit/verify", json!({})).await.expect(200)["ok"], true);
+    let id = key["id"].as_str().unwrap();
+    let mut cursor = String::new();
+    loop {
+        let page = admin.get(&format!("/v1/audit?limit=1000&action=ENCRYPT&status=SUCCESS&keyId={id}{cursor}")).await;
+        for record in page.expect(200).as_array().unwrap() {
+            answered.remove(record["requestId"].as_str().unwrap());
+        }
+        match page.headers.get("x-next-cursor") {
+            Some(next) => cursor = format!("&cursor={}", next.to_str().unwrap()),
+            None => break,
+        }
+    }
+    assert_eq!(answered, HashSet::new(), "answered with 200 and not in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_lets_running_requests_finish() {
+    let mut server = Server::start(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let admin = admin.clone();
+            tokio::spawn(async move {
+                loop {
+                    let request = admin.request(Method::POST, "/v1/crypto/encrypt");
+                    let sent = request.json(&json!({"keyId": "users", "plaintext": "x"})).send().await;
+                    match sent {
+                        Ok(answer) => assert_eq!(answer.status(), 200),
+                        // No new requests are taken; one that was taken must have been answered whole.
+                        Err(error) => return error.is_connect() || error.is_request(),
+                    }
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(server.stop().success());
+    for caller in callers {
+        assert!(caller.await.unwrap());
+    }
+    server.restart();
+    let verified: Value = server.client().post("/v1/audit/verify", json!({})).await.expect(200);
+    assert_eq!(verified["ok"], true);
+}

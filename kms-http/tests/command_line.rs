@@ -1,0 +1,153 @@
+//! The command line, on the program itself.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
+mod common;
+
+use std::os::unix::fs::MetadataExt;
+use std::process::Output;
+
+use common::{Server, program};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+#[track_caller]
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[track_caller]
+fn parsed(output: &Output) -> Value {
+    serde_json::from_str(&out(output)).unwrap()
+}
+
+#[tokio::test]
+async fn the_life_of_a_store() {
+    let mut server = Server::start(&[]);
+    let key_file = server.home.path().join(".config/mini-kms/root.key");
+    assert_eq!(key_file.metadata().unwrap().mode() & 0o777, 0o600);
+    // While the service runs.
+    parsed(&server.command(&["--json", "key", "create", "users", "--rotation-days", "90"]));
+    assert_eq!(parsed(&server.command(&["--json", "key", "rotate", "users"]))["currentVersion"], 2);
+    let listed = parsed(&server.command(&["--json", "key", "list"]));
+    assert_eq!(listed[0]["name"], "users");
+    let made = parsed(&server.command(&["--json", "token", "create", "auditor", "--role", "auditor", "--days", "30"]));
+    let auditor = server.client_with(made["token"].as_str());
+    auditor.get("/v1/keys/users").await.expect(200);
+    assert!(out(&server.command(&["token", "list"])).contains("auditor"));
+    let id = made["credential"]["id"].as_str().unwrap();
+    parsed(&server.command(&["--json", "token", "revoke", id]));
+    auditor.get("/v1/keys/users").await.refused(401, "NotAuthenticated");
+    assert_eq!(server.command(&["token", "revoke", id]).status.code(), Some(1));
+
+    let status = parsed(&server.command(&["--json", "status"]));
+    assert_eq!(status["ready"], true);
+    assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
+    let exported = out(&server.command(&["audit", "export"]));
+    let records: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(records.iter().zip(1..).all(|(record, seq)| record["seq"] == seq));
+    let tail = out(&server.command(&["--json", "audit", "tail", "-n", "1"]));
+    assert_eq!(serde_json::from_str::<Value>(&tail).unwrap(), *records.last().unwrap());
+    let first_key = out(&server.command(&["audit", "public-key"]));
+    let second_key = out(&server.command(&["audit", "rotate-key"]));
+    assert_ne!(first_key, second_key);
+    parsed(&server.command(&["--json", "audit", "verify", "--pinned-key", first_key.trim()]));
+
+    // A backup, a revocation, and the backup put in the store's place.
+    let backup = server.home.path().join("backup.db");
+    let backup = backup.to_str().unwrap();
+    parsed(&server.command(&["--json", "backup", backup]));
+    server.client().post("/v1/keys/users/versions/1/revoke", json!({})).await.expect(200);
+    let back = parsed(&server.command(&["--json", "restore", "--compare", backup]));
+    assert_eq!(back["versions"], json!([["users", 1]]));
+    let occupied = server.command(&["restore", backup]);
+    assert_eq!(occupied.status.code(), Some(2), "{occupied:?}");
+    assert!(server.stop().success());
+    for suffix in ["", "-wal", "-shm", ".reserve"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", server.store().display()));
+    }
+    parsed(&server.command(&["--json", "restore", backup]));
+    let noticed = server.command(&["status"]);
+    assert_eq!(noticed.status.code(), Some(3), "{noticed:?}");
+    assert!(String::from_utf8_lossy(&noticed.stderr).contains("RestoreDetected"));
+    parsed(&server.command(&["--json", "audit", "acknowledge-restore"]));
+    server.restart();
+    server.client().get("/v1/keys/users").await.expect(200);
+}
+
+#[test]
+fn a_fault_in_the_log_has_its_own_exit_code() {
+    let mut server = Server::start(&[]);
+    out(&server.command(&["key", "create", "users"]));
+    assert!(server.stop().success());
+    let altered = std::process::Command::new("python3")
+        .args(["-c", "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute(\"update audit_logs set actor='mallory' where seq=2\"); c.commit()"])
+        .arg(server.store())
+        .status()
+        .unwrap();
+    assert!(altered.success());
+    let verified = server.command(&["--json", "audit", "verify"]);
+    assert_eq!(verified.status.code(), Some(4), "{verified:?}");
+    let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!((&report["ok"], &report["brokenAt"]), (&json!(false), &json!(2)));
+}
+
+#[test]
+fn init_makes_a_key_and_a_token() {
+    let home = TempDir::new().unwrap();
+    let made = parsed(&program(&home).args(["--json", "init", "--principal", "root@example"]).output().unwrap());
+    assert!(made["token"].as_str().unwrap().starts_with("kms_"));
+    assert_eq!(made["credential"]["role"], "admin");
+    assert_eq!(std::fs::metadata(made["rootKeyFile"].as_str().unwrap()).unwrap().mode() & 0o777, 0o600);
+    // Another token, but not another key.
+    let again = parsed(&program(&home).args(["--json", "init"]).output().unwrap());
+    assert_eq!(again["rootKeyFile"], Value::Null);
+    std::fs::remove_file(home.path().join(".config/mini-kms/root.key")).unwrap();
+    let lost = program(&home).arg("init").output().unwrap();
+    assert_eq!(lost.status.code(), Some(3), "a new root key is not made for a store that has one: {lost:?}");
+}
+
+#[test]
+fn configuration_by_file_environment_and_flags() {
+    let home = TempDir::new().unwrap();
+    let file = home.path().join("kms.toml");
+    std::fs::write(
+        &file,
+        "master_key = 'passphrase:correct horse battery staple'\nstore_url = 'sqlite:file.db'\ngrace_days = 1\n\
+         [http]\nlisten = '127.0.0.1:1'\nconnections = 10\nqueue = 7\n[http.token]\nprefix = 'a:'\n",
+    )
+    .unwrap();
+    let check = |variables: &[(&str, &str)], flags: &[&str]| {
+        let mut command = program(&home);
+        command.arg("--config").arg(&file).args(flags).envs(variables.iter().copied());
+        command.args(["--json", "config", "check"]).output().unwrap()
+    };
+    let shown = parsed(&check(&[("KMS_HTTP_CONNECTIONS", "20"), ("KMS_GRACE_DAYS", "2")], &["--set", "connections=30"]));
+    for (name, value) in [
+        ("http.listen", "127.0.0.1:1"),
+        ("http.queue", "7"),
+        ("http.token.prefix", "a:"),
+        ("http.connections", "30"),
+        ("grace_days", "2"),
+        ("store_url", "sqlite:file.db"),
+        ("master_key", "RootKeySource(passphrase, hidden)"),
+    ] {
+        assert_eq!(shown[name], value, "{name}");
+    }
+    for (variables, flags, what) in [
+        (&[("DB_HOST", "db")][..], &[][..], "KMS_STORE_URL"),
+        (&[("PORT", "80")], &[], "KMS_HTTP_LISTEN"),
+        (&[("KMS_HTTP_LISTEM", "x")], &[], "KMS_HTTP_LISTEM"),
+        (&[("KMS_STOR_URL", "x")], &[], "KMS_STOR_URL"),
+        (&[("KMS_HTTP_AUTH", "")], &[], "nobody could be let in"),
+        (&[("KMS_HTTP_AUTH", "password")], &[], "password"),
+        (&[("KMS_HTTP_CORS_ORIGINS", "example.com")], &[], "origin"),
+        (&[], &["--set", "colour=red"], "http.colour"),
+    ] {
+        let refused = check(variables, flags);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(message.contains(what) && !message.contains("battery"), "{message}");
+    }
+}
