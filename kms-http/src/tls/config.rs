@@ -84,7 +84,7 @@ pub(super) struct Loaded {
 }
 
 /// Reads all files. An error leaves nothing changed.
-pub(super) fn load(settings: &TlsSettings, protocols: &[&str]) -> Result<Loaded> {
+pub(super) fn load(settings: &TlsSettings) -> Result<Loaded> {
     check(settings)?;
     let chain = pem::chain(&settings.certificate_file)?;
     let key = pem::private_key(&settings.key_file)?;
@@ -103,7 +103,7 @@ pub(super) fn load(settings: &TlsSettings, protocols: &[&str]) -> Result<Loaded>
         let files = format!("{} and {}", settings.certificate_file.display(), settings.key_file.display());
         invalid(format!("{files} do not go together: {e}"))
     })?;
-    server.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if asks_for_certificates {
         // A resumed session would let a caller in on a certificate that nobody looks at again.
         server.session_storage = Arc::new(NoServerSessionStorage {});

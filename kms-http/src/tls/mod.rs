@@ -47,7 +47,6 @@ pub struct TlsConnection<S> {
 /// The TLS side of a listening socket. Shared by all its connections.
 pub struct TlsServer {
     settings: TlsSettings,
-    protocols: &'static [&'static str],
     current: RwLock<Current>,
 }
 
@@ -59,15 +58,13 @@ struct Current {
 }
 
 impl TlsServer {
-    /// Reads certificates and key. `protocols` are what is spoken on the connections (ALPN, RFC 7301), the best first, such
-    /// as `http/1.1`. Fails with `InvalidConfiguration`.
-    pub fn open(settings: TlsSettings, protocols: &'static [&'static str]) -> Result<Arc<Self>> {
+    /// Reads certificates and key. Fails with `InvalidConfiguration`.
+    pub fn open(settings: TlsSettings) -> Result<Arc<Self>> {
         let seen = Fingerprint::of(&settings);
-        let loaded = config::load(&settings, protocols)?;
+        let loaded = config::load(&settings)?;
         let expires = expiry(&loaded.certificate);
         warn_of_expiry(expires);
-        let current = RwLock::new(Current { server: loaded.server, expires, seen });
-        Ok(Arc::new(Self { settings, protocols, current }))
+        Ok(Arc::new(Self { settings, current: RwLock::new(Current { server: loaded.server, expires, seen }) }))
     }
 
     /// Makes the handshake. Fails when it takes too long, and with a caller that has no acceptable certificate.

@@ -53,7 +53,7 @@ impl TlsServer {
     pub fn reload(&self) -> Result<()> {
         // Looked at before they are read: what changes meanwhile is then seen the next time.
         let seen = Fingerprint::of(&self.settings);
-        let loaded = config::load(&self.settings, self.protocols);
+        let loaded = config::load(&self.settings);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.seen = seen;
         let loaded = loaded?;

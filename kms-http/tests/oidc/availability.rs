@@ -13,8 +13,6 @@ use tokio_rustls::server::TlsStream;
 use crate::issuer::{Fault, Issuer, SigningKey};
 use crate::{alice, claims, refused, settings, verifier};
 
-const HTTP: &[&str] = &["http/1.1"];
-
 /// Keys are asked for with every token.
 fn eager(issuer: &Issuer) -> OidcSettings {
     OidcSettings { refresh_seconds: 0, stale_seconds: 3600, retry_seconds: 0, ..settings(issuer) }
@@ -264,7 +262,7 @@ async fn an_https_issuer_must_have_a_certificate_that_is_trusted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let issuer = Issuer::prepare(format!("https://localhost:{}", address.port()), address, &[&key]);
-    let tls = TlsServer::open(TlsSettings::new(path("server.pem"), path("server.key")), HTTP).unwrap();
+    let tls = TlsServer::open(TlsSettings::new(path("server.pem"), path("server.key"))).unwrap();
     let routes = issuer.routes();
     tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, routes).await.unwrap() });
 

@@ -19,8 +19,6 @@ use tokio_rustls::TlsConnector;
 
 use authority::{Authority, Files, Issued};
 
-/// What is spoken on the connections, the best first.
-const HTTP: &[&str] = &["h2", "http/1.1"];
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// A server's files and settings, without certificates of callers.

@@ -5,13 +5,13 @@ use kms_http::tls::{ClientCertificates, TlsServer, TlsSettings};
 use kms_lib::Role;
 
 use crate::authority::{Authority, Files};
-use crate::{BOTH, HTTP, client, meet, plain};
+use crate::{BOTH, client, meet, plain};
 
 /// A server that takes certificates of `callers`.
 fn mutual(servers: &Authority, callers: &Authority, how: ClientCertificates) -> (Files, Arc<TlsServer>) {
     let (files, settings) = plain(servers);
     let client_ca_file = Some(files.write("clients.pem", callers.pem()));
-    let server = TlsServer::open(TlsSettings { client_certificates: how, client_ca_file, ..settings }, HTTP).unwrap();
+    let server = TlsServer::open(TlsSettings { client_certificates: how, client_ca_file, ..settings }).unwrap();
     (files, server)
 }
 
@@ -100,7 +100,7 @@ async fn a_revoked_certificate_makes_no_connection() {
         client_crl_file: Some(files.write("revoked.pem", callers.revoke(2))),
         ..settings
     };
-    let server = TlsServer::open(settings, HTTP).unwrap();
+    let server = TlsServer::open(settings).unwrap();
     assert!(meet(&server, client(&servers, BOTH, Some(&alice))).await.client.is_ok());
     assert!(meet(&server, client(&servers, BOTH, Some(&mallory))).await.server.is_err());
     // Whoever is revoked later is out with the next list.

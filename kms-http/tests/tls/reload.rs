@@ -5,7 +5,7 @@ use kms_lib::ErrorCode;
 use rustls::pki_types::CertificateDer;
 
 use crate::authority::{Authority, Files, Issued};
-use crate::{BOTH, HTTP, client, meet, plain};
+use crate::{BOTH, client, meet, plain};
 
 async fn shown(server: &std::sync::Arc<TlsServer>, authority: &Authority) -> CertificateDer<'static> {
     meet(server, client(authority, BOTH, None)).await.client.unwrap()
@@ -15,7 +15,7 @@ async fn shown(server: &std::sync::Arc<TlsServer>, authority: &Authority) -> Cer
 async fn changed_files_are_taken_and_unchanged_ones_left() {
     let authority = Authority::new("ca");
     let (files, settings) = plain(&authority);
-    let server = TlsServer::open(settings, HTTP).unwrap();
+    let server = TlsServer::open(settings).unwrap();
     let first = shown(&server, &authority).await;
     assert!(!server.reload_if_changed().unwrap());
     assert!(server.certificate_expires().is_some());
@@ -33,7 +33,7 @@ async fn changed_files_are_taken_and_unchanged_ones_left() {
 async fn bad_files_leave_the_former_in_use() {
     let authority = Authority::new("ca");
     let (files, settings) = plain(&authority);
-    let server = TlsServer::open(settings, HTTP).unwrap();
+    let server = TlsServer::open(settings).unwrap();
     let first = shown(&server, &authority).await;
     let second = authority.server(2);
 
@@ -69,7 +69,7 @@ async fn a_folder_that_is_exchanged_behind_a_link_is_noticed() {
     put("b", &second);
     symlink("a", files.path("current")).unwrap();
     let folder = files.folder().join("current");
-    let server = TlsServer::open(TlsSettings::new(folder.join("tls.crt"), folder.join("tls.key")), HTTP).unwrap();
+    let server = TlsServer::open(TlsSettings::new(folder.join("tls.crt"), folder.join("tls.key"))).unwrap();
     assert_eq!(&shown(&server, &authority).await, first.certificate.der());
     symlink("b", files.path("next")).unwrap();
     std::fs::rename(files.path("next"), files.path("current")).unwrap();
@@ -82,7 +82,7 @@ async fn the_watch_takes_new_files_and_obeys_sighup() {
     let authority = Authority::new("ca");
     for reload_seconds in [1, 0] {
         let (files, settings) = plain(&authority);
-        let server = TlsServer::open(TlsSettings { reload_seconds, ..settings }, HTTP).unwrap();
+        let server = TlsServer::open(TlsSettings { reload_seconds, ..settings }).unwrap();
         let watch = tokio::spawn(server.clone().watch());
         let second = authority.server(2);
         files.install(&second);
@@ -110,7 +110,7 @@ async fn the_authorities_of_callers_are_read_again_too() {
         client_ca_file: Some(files.write("clients.pem", old.pem())),
         ..settings
     };
-    let server = TlsServer::open(settings, HTTP).unwrap();
+    let server = TlsServer::open(settings).unwrap();
     let (before, after) = (old.client("alice"), new.client("alice"));
     assert!(meet(&server, client(&servers, BOTH, Some(&before))).await.client.is_ok());
     assert!(meet(&server, client(&servers, BOTH, Some(&after))).await.server.is_err());
@@ -158,10 +158,10 @@ fn mistakes_are_named_with_their_file() {
         ("server.key", TlsSettings { certificate_file: good.key_file.clone(), ..good.clone() }),
     ];
     for (named, settings) in cases {
-        let error = TlsServer::open(settings, HTTP).err().unwrap();
+        let error = TlsServer::open(settings).err().unwrap();
         assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{error}");
         assert!(error.message().contains(named), "{named} is not in: {error}");
         assert!(!error.message().contains("BEGIN"), "{error}");
     }
-    assert!(TlsServer::open(good, HTTP).is_ok());
+    assert!(TlsServer::open(good).is_ok());
 }

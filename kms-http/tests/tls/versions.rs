@@ -6,13 +6,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::authority::{Authority, Files};
-use crate::{BOTH, HTTP, client, meet, plain};
+use crate::{BOTH, client, meet, plain};
 
 #[tokio::test]
 async fn tls_1_2_and_1_3_are_spoken() {
     let authority = Authority::new("ca");
     let (_files, settings) = plain(&authority);
-    let server = TlsServer::open(settings, HTTP).unwrap();
+    let server = TlsServer::open(settings).unwrap();
     for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
         let met = meet(&server, client(&authority, versions, None)).await;
         assert!(met.client.is_ok(), "{:?}", met.client);
@@ -24,10 +24,10 @@ async fn tls_1_2_and_1_3_are_spoken() {
 }
 
 #[tokio::test]
-async fn the_best_protocol_that_both_speak_is_chosen() {
+async fn http_2_is_offered_before_http_1_1() {
     let authority = Authority::new("ca");
     let (_files, settings) = plain(&authority);
-    let server = TlsServer::open(settings, HTTP).unwrap();
+    let server = TlsServer::open(settings).unwrap();
     for (offered, chosen) in [(vec!["http/1.1", "h2"], "h2"), (vec!["http/1.1"], "http/1.1")] {
         let mut config = client(&authority, BOTH, None);
         config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -80,7 +80,7 @@ async fn answer(server: &TlsServer, bytes: &[u8]) -> (Vec<u8>, bool) {
 async fn older_versions_are_refused_with_an_alert() {
     let authority = Authority::new("ca");
     let (_files, settings) = plain(&authority);
-    let server = TlsServer::open(settings, HTTP).unwrap();
+    let server = TlsServer::open(settings).unwrap();
     for version in [[3, 0], [3, 1], [3, 2]] {
         let (answer, connected) = answer(&server, &client_hello(version)).await;
         // An alert (21), fatal (2), protocol_version (70).
@@ -96,7 +96,7 @@ async fn older_versions_are_refused_with_an_alert() {
 async fn what_is_no_handshake_ends() {
     let authority = Authority::new("ca");
     let (_files, settings) = plain(&authority);
-    let server = TlsServer::open(TlsSettings { handshake_timeout_seconds: 1, ..settings }, HTTP).unwrap();
+    let server = TlsServer::open(TlsSettings { handshake_timeout_seconds: 1, ..settings }).unwrap();
     for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 512], &[0xff; 20_000]] {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
         near.write_all(noise).await.unwrap();
@@ -130,6 +130,6 @@ async fn keys_of_all_forms_are_read() {
     let sec1: aws_lc_rs::encoding::EcPrivateKeyRfc5915Der = pair.private_key().as_der().unwrap();
     let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sec1.as_ref());
     files.write("server.key", format!("-----BEGIN EC PRIVATE KEY-----\n{text}\n-----END EC PRIVATE KEY-----\n"));
-    let server = TlsServer::open(TlsSettings::new(files.path("server.pem"), files.path("server.key")), HTTP).unwrap();
+    let server = TlsServer::open(TlsSettings::new(files.path("server.pem"), files.path("server.key"))).unwrap();
     assert!(meet(&server, client(&authority, BOTH, None)).await.client.is_ok());
 }
