@@ -18,11 +18,13 @@ async fn malformed_bodies_are_told_what_and_where() {
     let server = Server::start(&[]);
     let admin = server.client();
     admin.aes_key("users").await;
-    let deep = format!("{{\"keyId\":\"users\",\"plaintext\":\"x\",\"more\":{}{}}}", "[".repeat(50_000), "]".repeat(50_000));
+    let deep =
+        format!("{{\"keyId\":\"users\",\"plaintext\":\"x\",\"more\":{}{}}}", "[".repeat(50_000), "]".repeat(50_000));
     let cases: &[(&[u8], &str)] = &[
         (b"", "empty"),
         (b"{", "line 1"),
-        (b"[]", "expected"),
+        (b"[]", "object"),
+        (br#"["users","x"]"#, "object"),
         (b"null", "expected"),
         (b"{\"keyId\":\"users\",\"plaintext\":\"\xff\"}", "UTF-8"),
         (br#"{"keyId":"users","keyId":"other","plaintext":"x"}"#, "twice"),
@@ -99,8 +101,9 @@ async fn slow_and_silent_callers_hinder_nobody() {
     // A new connection each time.
     let mut served = 0;
     for _ in 0..200 {
-        let fresh = Client { http: reqwest::Client::new(), ..server.client() };
-        let request = fresh.request(Method::POST, "/v1/crypto/encrypt").json(&json!({"keyId": "users", "plaintext": "x"}));
+        let fresh = server.client();
+        let request =
+            fresh.request(Method::POST, "/v1/crypto/encrypt").json(&json!({"keyId": "users", "plaintext": "x"}));
         if request.send().await.is_ok_and(|answer| answer.status() == 200) {
             served += 1;
             if served == 20 {

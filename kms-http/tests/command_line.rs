@@ -123,7 +123,8 @@ fn configuration_by_file_environment_and_flags() {
         command.arg("--config").arg(&file).args(flags).envs(variables.iter().copied());
         command.args(["--json", "config", "check"]).output().unwrap()
     };
-    let shown = parsed(&check(&[("KMS_HTTP_CONNECTIONS", "20"), ("KMS_GRACE_DAYS", "2")], &["--set", "connections=30"]));
+    let shown =
+        parsed(&check(&[("KMS_HTTP_CONNECTIONS", "20"), ("KMS_GRACE_DAYS", "2")], &["--set", "connections=30"]));
     for (name, value) in [
         ("http.listen", "127.0.0.1:1"),
         ("http.queue", "7"),

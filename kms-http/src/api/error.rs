@@ -78,6 +78,10 @@ impl ApiError {
         let message = "this caller sends more requests a second than it may; nothing was done";
         Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimited", message) }
     }
+    /// Something that is needed cannot be reached.
+    pub fn unavailable(code: &'static str, message: Cow<'static, str>) -> Self {
+        Self { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    }
     /// It took too long; a change may yet be made.
     pub fn timed_out() -> Self {
         let message = "the request took too long; what it was to change may have been changed, or be yet";
@@ -123,17 +127,16 @@ impl From<Error> for ApiError {
 pub fn status_of(code: ErrorCode) -> StatusCode {
     use ErrorCode as E;
     match code {
-        E::InvalidArgument
-        | E::InvalidName
-        | E::WrongPurpose
-        | E::WrongKeyType
-        | E::InvalidCiphertext
-        | E::DecryptionFailed
-        | E::PlaintextTooLong => StatusCode::BAD_REQUEST,
+        E::InvalidArgument | E::InvalidName | E::InvalidCiphertext | E::DecryptionFailed | E::PlaintextTooLong => {
+            StatusCode::BAD_REQUEST
+        }
         E::NotAuthenticated => StatusCode::UNAUTHORIZED,
         E::AccessDenied => StatusCode::FORBIDDEN,
         E::KeyNotFound | E::VersionNotFound | E::GrantNotFound | E::CredentialNotFound => StatusCode::NOT_FOUND,
+        // The input is good; it does not go with what the key is.
         E::NameTaken
+        | E::WrongPurpose
+        | E::WrongKeyType
         | E::KeyDisabled
         | E::KeyRevoked
         | E::KeyPendingDeletion

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::call::Call;
 use super::keys::PAGE;
 use super::reply::{self, Reply};
-use super::{ApiError, Doc, Route, models};
+use super::{ApiError, Doc, Route, models, strict};
 
 /// A grant to be made, or to replace the one that the principal has on the same keys.
 #[derive(Deserialize, ToSchema)]
@@ -24,6 +24,7 @@ struct Put {
     key_id: String,
     #[schema(value_type = Vec<models::Permission>, min_items = 1)]
     allowed_ops: Vec<Permission>,
+    #[serde(default, deserialize_with = "strict::object")]
     #[schema(value_type = Option<models::Conditions>)]
     conditions: Option<Conditions>,
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::call::{Call, Nothing, StrictlyNothing};
 use super::reply::{self, Reply};
-use super::{ApiError, Doc, Route, models};
+use super::{Doc, Route, models, strict};
 
 /// Entries of a page unless the caller says otherwise, and the most.
 pub(super) const PAGE: usize = 1_000;
@@ -28,9 +28,11 @@ struct Create {
     #[schema(value_type = models::KeyPurpose)]
     purpose: KeyPurpose,
     /// Days between rotations by the scheduler.
+    #[serde(default, deserialize_with = "strict::whole")]
     #[schema(minimum = 1, maximum = 36500)]
     rotation_period_days: Option<u32>,
     /// Days a former version stays usable; the service's default without.
+    #[serde(default, deserialize_with = "strict::whole")]
     #[schema(minimum = 0, maximum = 36500)]
     grace_period_days: Option<u32>,
     /// At most 16 KiB. `owner` defaults to the caller.
@@ -44,17 +46,23 @@ struct Create {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = UpdateKey, min_properties = 1)]
 struct Update {
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "strict::given_whole")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 36500)]
     rotation_period_days: Option<Option<u32>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "strict::given_whole")]
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 36500)]
     grace_period_days: Option<Option<u32>>,
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     metadata: Option<Option<Map<String, Value>>>,
-    #[schema(value_type = models::AuditContext, nullable = false)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = models::AuditContext, required = false)]
     audit_context: Option<AuditContext>,
+}
+
+/// Takes no null: there is nothing that it would remove.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Tells null from nothing.
@@ -68,7 +76,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 #[schema(as = RotateKey)]
 struct Rotate {
     /// The version that must be current: 409 when another rotation came first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::whole")]
     #[schema(minimum = 1)]
     expected_current_version: Option<u32>,
 }
@@ -79,7 +87,7 @@ struct Rotate {
 #[schema(as = ScheduleDeletion)]
 struct Schedule {
     /// Days to wait; the configured number without, which also says how few there may be.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::whole")]
     #[schema(minimum = 7, maximum = 36500)]
     waiting_days: Option<u32>,
 }
@@ -218,7 +226,7 @@ pub(super) fn routes() -> Vec<Route> {
             Method::GET,
             "/v1/keys/{key}/versions/{version}/public-key",
             "getPublicKey",
-            doc("The public half of a version").sends("application/x-pem-file").errors(&[404]),
+            doc("The public half of a version").sends("application/x-pem-file").errors(&[404, 409]),
             public_key,
         ),
     ]
@@ -246,7 +254,7 @@ async fn create(call: Call) -> Reply {
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let filter = KeyFilter { state: query.state, ..KeyFilter::default() };
-    let cursor = query.cursor.as_deref().map(decode_cursor).transpose()?;
+    let cursor = query.cursor.map(decode_cursor);
     let page = call.session.list_keys(&filter, query.limit.unwrap_or(PAGE), cursor.as_deref()).await?;
     let next = page.next_cursor.as_deref().map(encode_cursor);
     reply::page(&page.keys, next.as_deref())
@@ -258,11 +266,11 @@ fn encode_cursor(name: &str) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(name)
 }
 
-fn decode_cursor(cursor: &str) -> Result<String, ApiError> {
+/// A cursor that this service did not give is taken for a name: whoever knows one may go on from there.
+fn decode_cursor(cursor: String) -> String {
     use base64::Engine;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(cursor).ok();
-    let name = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    name.ok_or_else(|| ApiError::invalid("cursor: not one that this service gave"))
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&cursor).ok();
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or(cursor)
 }
 
 async fn get(mut call: Call) -> Reply {
@@ -320,8 +328,12 @@ async fn of_version(mut call: Call, what: OfVersion) -> Reply {
     let key = call.path("key").await?;
     let version = call.version().await?;
     match what {
-        OfVersion::Enable => drop(call.json_or_default::<StrictlyNothing>()?),
-        OfVersion::Disable | OfVersion::Revoke => drop(call.json_or_default::<Nothing>()?),
+        OfVersion::Enable => {
+            call.json_or_default::<StrictlyNothing>()?;
+        }
+        OfVersion::Disable | OfVersion::Revoke => {
+            call.json_or_default::<Nothing>()?;
+        }
     }
     let session: Session = call.changing()?;
     let described = match what {

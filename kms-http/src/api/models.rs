@@ -192,16 +192,13 @@ impl From<Role> for kms_lib::Role {
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Conditions {
-    #[schema(nullable = false, format = "date-time")]
+    #[schema(format = "date-time")]
     not_before: Option<String>,
-    #[schema(nullable = false, format = "date-time")]
+    #[schema(format = "date-time")]
     not_after: Option<String>,
     /// Networks (CIDR).
-    #[schema(nullable = false)]
     source_ip: Option<Vec<String>>,
-    #[schema(nullable = false)]
     encryption_context_equals: Option<BTreeMap<String, String>>,
-    #[schema(nullable = false)]
     encryption_context_subset: Option<BTreeMap<String, String>>,
 }
 

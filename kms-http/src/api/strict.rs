@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::ApiError;
@@ -27,7 +29,51 @@ pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     let mut checking = serde_json::Deserializer::from_str(text);
     let checked = Check { depth: 0 }.deserialize(&mut checking).and_then(|()| checking.end());
     checked.map_err(|e| ApiError::invalid(format!("the body is not JSON that is accepted: {e}")))?;
+    expect_object(text)?;
     serde_json::from_str(text).map_err(|e| explain::<T>(text, &e))
+}
+
+/// Refuses an array in the place of an object: what derives its reading takes the fields of one in their order.
+pub fn expect_object(text: &str) -> Result<(), ApiError> {
+    if text.trim_start().starts_with('{') { Ok(()) } else { Err(ApiError::invalid("an object is expected")) }
+}
+
+/// The same for an object within another one.
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    struct Object<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = Option<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_unit<E>(self) -> Result<Option<T>, E> {
+            Ok(None)
+        }
+        fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Option<T>, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(entries)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(Object(PhantomData))
+}
+
+/// A whole number, which JSON may write as `3`, `3.0` or `3e0`; or null.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = Option::<serde_json::Number>::deserialize(deserializer)?;
+    let Some(number) = number else { return Ok(None) };
+    let whole = match number.as_u64() {
+        Some(whole) => u32::try_from(whole).ok(),
+        None => {
+            number.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(n)).map(|n| n as u32)
+        }
+    };
+    whole
+        .map(Some)
+        .ok_or_else(|| D::Error::custom(format_args!("{number} is not a whole number of a size that is taken")))
+}
+
+/// The same, telling null from nothing.
+pub fn given_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+    whole(deserializer).map(Some)
 }
 
 /// Reads again, to say where the error is. Only the type knows what was expected, and only this way the path.

@@ -24,10 +24,10 @@ struct Create {
     principal: String,
     role: models::Role,
     /// What it is for.
-    #[schema(nullable = false, min_length = 1, max_length = 256)]
+    #[schema(min_length = 1, max_length = 256)]
     label: Option<String>,
     /// From when on it is not accepted.
-    #[schema(value_type = Option<String>, nullable = false, format = "date-time")]
+    #[schema(value_type = Option<String>, format = "date-time")]
     expires_at: Option<Timestamp>,
 }
 
@@ -89,6 +89,9 @@ async fn create(call: Call) -> Reply {
             "WrongState",
             "tokens are not accepted here: http.auth has no token",
         ));
+    }
+    if sent.expires_at.is_some_and(|end| end <= Timestamp::now()) {
+        return Err(ApiError::new(StatusCode::CONFLICT, "WrongState", "the token would have expired already"));
     }
     let principal = format!("{}{}", call.app.http.token_prefix, sent.principal);
     let session = call.changing()?;

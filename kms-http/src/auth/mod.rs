@@ -14,8 +14,10 @@ pub use error::AuthError;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use ipnet::IpNet;
-use kms_lib::{Actor, Kms, Result};
+use kms_lib::{Actor, Kms, Result, Role};
 
+use self::mtls::MtlsMapper;
+use self::oidc::OidcVerifier;
 use crate::api::ApiError;
 use crate::front::Peer;
 use crate::settings::{AuthMethod, Http};
@@ -23,6 +25,8 @@ use crate::settings::{AuthMethod, Http};
 /// Recognises callers.
 pub struct Authenticator {
     token: Option<token::Tokens>,
+    oidc: Option<OidcVerifier>,
+    mtls: Option<MtlsMapper>,
     trusted_headers: Option<trusted_headers::TrustedHeaders>,
     proxies: Vec<IpNet>,
     trust_unix_socket: bool,
@@ -31,13 +35,10 @@ pub struct Authenticator {
 impl Authenticator {
     /// The methods that the settings name.
     pub fn new(http: &Http) -> Result<Self> {
-        for method in [AuthMethod::Oidc, AuthMethod::Mtls] {
-            if http.has(method) {
-                return Err(crate::settings::invalid(format!("http.auth: {} is not supported yet", method.as_str())));
-            }
-        }
         Ok(Self {
             token: http.has(AuthMethod::Token).then(|| token::Tokens::new(&http.token_prefix)),
+            oidc: http.has(AuthMethod::Oidc).then(|| OidcVerifier::new(http.oidc.clone())).transpose()?,
+            mtls: http.has(AuthMethod::Mtls).then(|| MtlsMapper::new(&http.mtls)).transpose()?,
             trusted_headers: http
                 .has(AuthMethod::TrustedHeaders)
                 .then(|| trusted_headers::TrustedHeaders::new(&http.trusted_headers_prefix)),
@@ -50,7 +51,7 @@ impl Authenticator {
     pub async fn identify(&self, kms: &Kms, headers: &HeaderMap, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         let actor = match bearer(headers)? {
             Some(secret) => self.by_bearer(kms, secret).await?,
-            None => self.without_bearer(headers)?,
+            None => self.without_bearer(headers, peer)?,
         };
         Ok(match forwarded::source(headers, peer, &self.proxies, self.trust_unix_socket) {
             Some(address) => actor.with_source_ip(address),
@@ -58,17 +59,43 @@ impl Authenticator {
         })
     }
 
-    async fn by_bearer(&self, kms: &Kms, secret: &str) -> std::result::Result<Actor, ApiError> {
-        match &self.token {
-            Some(tokens) => tokens.identify(kms, secret).await,
-            None => Err(ApiError::not_authenticated()),
+    /// Gets ready what callers would have to wait for.
+    pub async fn prepare(&self) {
+        if let Some(oidc) = &self.oidc {
+            oidc.prefetch().await;
         }
     }
 
-    fn without_bearer(&self, headers: &HeaderMap) -> std::result::Result<Actor, ApiError> {
+    async fn by_bearer(&self, kms: &Kms, secret: &str) -> std::result::Result<Actor, ApiError> {
+        match (&self.token, &self.oidc) {
+            (Some(tokens), None) => tokens.identify(kms, secret).await,
+            // A JWT has points between its parts, and a token has none.
+            (Some(tokens), Some(_)) if !secret.contains('.') => tokens.identify(kms, secret).await,
+            (_, Some(oidc)) => known(oidc.authenticate(secret).await),
+            (None, None) => Err(ApiError::not_authenticated()),
+        }
+    }
+
+    fn without_bearer(&self, headers: &HeaderMap, peer: &Peer) -> std::result::Result<Actor, ApiError> {
+        if let (Some(mapper), Some(certificate)) = (&self.mtls, &peer.certificate) {
+            return known(mapper.authenticate(certificate));
+        }
         match &self.trusted_headers {
             Some(trusted) => trusted.identify(headers),
             None => Err(ApiError::not_authenticated()),
+        }
+    }
+}
+
+/// Whom a JWT or a certificate stands for.
+fn known(found: std::result::Result<(String, Role), AuthError>) -> std::result::Result<Actor, ApiError> {
+    match found {
+        Ok((principal, role)) => Actor::new(principal, role).map_err(|_| ApiError::not_authenticated()),
+        Err(AuthError::Unavailable(reason)) => Err(ApiError::unavailable("IssuerUnavailable", reason)),
+        Err(rejected @ AuthError::Rejected(_)) => {
+            // The caller is told nothing; who runs the service may want to know.
+            tracing::debug!(reason = %rejected, "a caller was not recognised");
+            Err(ApiError::not_authenticated())
         }
     }
 }

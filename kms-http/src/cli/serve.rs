@@ -75,11 +75,14 @@ async fn serve(settings: Settings, is_first: bool) -> Result<(), Failure> {
     let socket = settings.http.unix_socket.clone();
     let app = Arc::new(App::new(kms.clone(), settings.http)?);
     if let Some(address) = address {
-        output::line(&format!("listening   http://{address}"));
+        let scheme = if listeners.is_secure() { "https" } else { "http" };
+        output::line(&format!("listening   {scheme}://{address}"));
     }
     if let Some(socket) = socket {
         output::line(&format!("listening   unix:{}", socket.display()));
     }
+    let preparing = Arc::clone(&app);
+    tokio::spawn(async move { preparing.auth.prepare().await });
     tracing::info!(address = address.map(tracing::field::display), "serving");
     server::serve(app, listeners, stop).await;
     tracing::info!("closing");
@@ -92,7 +95,7 @@ fn warn_of_open_doors(http: &Http) {
     if http.has(AuthMethod::TrustedHeaders) {
         tracing::warn!(%address, "TRUSTED HEADERS ARE ON: whoever can connect is whoever it says it is");
     }
-    if http.tls.certificate.is_none() {
+    if http.tls.certificate_file.is_none() {
         tracing::warn!(%address, "others can connect, and there is no TLS: tokens and plaintexts can be read on the way");
     }
 }

@@ -84,7 +84,9 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
             Token::List => {
                 let mut all = Vec::new();
                 loop {
-                    let page = session.list_credentials(PAGE, all.last().map(|c: &kms_lib::session::CredentialDescription| c.id)).await?;
+                    let page = session
+                        .list_credentials(PAGE, all.last().map(|c: &kms_lib::session::CredentialDescription| c.id))
+                        .await?;
                     let is_last = page.len() < PAGE;
                     all.extend(page);
                     if is_last {
@@ -95,7 +97,8 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
                     output::json(&all)?;
                 } else {
                     for token in &all {
-                        let until = token.expires_at.map_or_else(|| "does not expire".into(), |end| format!("until {end}"));
+                        let until =
+                            token.expires_at.map_or_else(|| "does not expire".into(), |end| format!("until {end}"));
                         let label = token.label.as_deref().unwrap_or_default();
                         output::line(&format!("{}  {:<8} {}  {until}  {label}", token.id, token.role, token.principal));
                     }

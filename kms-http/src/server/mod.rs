@@ -6,21 +6,24 @@ mod process;
 
 pub use process::harden;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kms_lib::{Error, ErrorCode, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 
 use crate::api::{self, App};
 use crate::front::Peer;
 use crate::settings::Http;
+use crate::tls::TlsServer;
 use connections::{Connection, Connections};
 use handle::Handler;
 
@@ -30,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const HEAD: usize = 32 * 1024;
 /// Most headers of a request.
 const HEADERS: usize = 100;
+/// Most requests at a time on an HTTP/2 connection.
+const STREAMS: u32 = 128;
 /// While shutting down, how long a connection may take to show that nothing is going on there.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -38,6 +43,7 @@ pub struct Listeners {
     tcp: Option<TcpListener>,
     unix: Option<UnixListener>,
     socket: Option<PathBuf>,
+    tls: Option<Arc<TlsServer>>,
 }
 
 impl Listeners {
@@ -48,7 +54,13 @@ impl Listeners {
             None => None,
         };
         let unix = http.unix_socket.as_deref().map(bind_unix).transpose()?;
-        Ok(Self { tcp, unix, socket: http.unix_socket.clone() })
+        let tls = http.tls.settings().map(TlsServer::open).transpose()?;
+        Ok(Self { tcp, unix, socket: http.unix_socket.clone(), tls })
+    }
+
+    /// Whether others connect with TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Where others connect to.
@@ -82,8 +94,12 @@ fn unusable(place: &str, e: &std::io::Error) -> Error {
 pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bool>) {
     let connections = Arc::new(Connections::new(app.http.connections, app.metrics.connections()));
     let server = Server { router: api::router(&app), app, connections, stop: stop.clone() };
-    let Listeners { tcp, unix, socket } = listeners;
-    tokio::join!(accept_tcp(&server, tcp), accept_unix(&server, unix), sweep(&server));
+    let Listeners { tcp, unix, socket, tls } = listeners;
+    let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
+    tokio::join!(accept_tcp(&server, tcp, tls), accept_unix(&server, unix), sweep(&server));
+    if let Some(watching) = watching {
+        watching.abort();
+    }
     // The sockets are closed: nothing new comes in.
     if let Some(path) = socket {
         let _ = std::fs::remove_file(path);
@@ -106,7 +122,7 @@ struct Server {
     stop: watch::Receiver<bool>,
 }
 
-async fn accept_tcp(server: &Server, listener: Option<TcpListener>) {
+async fn accept_tcp(server: &Server, listener: Option<TcpListener>, tls: Option<Arc<TlsServer>>) {
     let Some(listener) = listener else { return };
     let mut stop = server.stop.clone();
     loop {
@@ -118,7 +134,10 @@ async fn accept_tcp(server: &Server, listener: Option<TcpListener>) {
             Ok((stream, address)) => {
                 let _ = stream.set_nodelay(true);
                 let peer = Peer { address: Some(address.ip().to_canonical()), certificate: None };
-                server.start(stream, peer);
+                match &tls {
+                    Some(tls) => server.start_tls(stream, peer, Arc::clone(tls)),
+                    None => server.start(stream, peer),
+                }
             }
             Err(error) => pause(&error).await,
         }
@@ -166,6 +185,30 @@ impl Server {
         tokio::spawn(async move { server.drive(stream, Arc::new(peer), connection).await });
     }
 
+    /// The same, after a handshake.
+    fn start_tls(&self, stream: TcpStream, mut peer: Peer, tls: Arc<TlsServer>) {
+        let Some(connection) = self.connections.open_one() else { return };
+        let mut server = self.clone();
+        tokio::spawn(async move {
+            let shaken = tokio::select! {
+                shaken = tls.accept(stream) => shaken,
+                () = connection.closed() => return,
+                _ = server.stop.wait_for(|stop| *stop) => return,
+            };
+            let shaken = match shaken {
+                Ok(shaken) => shaken,
+                Err(error) => return tracing::debug!(%error, peer = ?peer.address, "a TLS handshake failed"),
+            };
+            peer.certificate = shaken.peer.map(|certificate| Arc::from(certificate.as_ref()));
+            let is_http2 = shaken.stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            if is_http2 {
+                server.drive_http2(shaken.stream, Arc::new(peer), connection).await;
+            } else {
+                server.drive(shaken.stream, Arc::new(peer), connection).await;
+            }
+        });
+    }
+
     async fn drive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         mut self,
         stream: S,
@@ -183,14 +226,40 @@ impl Server {
         tokio::select! {
             _ = serving.as_mut() => return,
             () = connection.closed() => return,
-            _ = self.stop.wait_for(|stop| *stop) => {}
+            _ = self.stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
         }
-        serving.as_mut().graceful_shutdown();
-        loop {
-            tokio::select! {
-                _ = serving.as_mut() => return,
-                () = tokio::time::sleep(SETTLE) => if connection.is_idle() { return },
-            }
+        settle(serving, &connection).await;
+    }
+
+    async fn drive_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        mut self,
+        stream: S,
+        peer: Arc<Peer>,
+        connection: Connection,
+    ) {
+        let handler = Handler::new(self.app.clone(), self.router.clone(), peer, connection.activity());
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.app.http.idle_timeout / 2)
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD as u32);
+        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), handler));
+        tokio::select! {
+            _ = serving.as_mut() => return,
+            () = connection.closed() => return,
+            _ = self.stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
+        }
+        settle(serving, &connection).await;
+    }
+}
+
+/// Lets what is running on a connection finish.
+async fn settle<T>(mut serving: Pin<&mut impl Future<Output = T>>, connection: &Connection) {
+    loop {
+        tokio::select! {
+            _ = serving.as_mut() => return,
+            () = tokio::time::sleep(SETTLE) => if connection.is_idle() { return },
         }
     }
 }

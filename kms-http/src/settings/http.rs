@@ -8,6 +8,9 @@ use ipnet::IpNet;
 use kms_lib::Result;
 
 use super::invalid;
+use crate::auth::mtls::MtlsSettings;
+use crate::auth::oidc::OidcSettings;
+use crate::tls::{ClientCertificates, TlsSettings};
 
 /// A way to say who is calling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,47 +48,53 @@ pub enum LogFormat {
     Json,
 }
 
-/// Certificates of the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// The certificate chain, PEM. TLS is on when it is set.
-    pub certificate: Option<PathBuf>,
+/// Certificates of the server, as far as they are set.
+#[derive(Clone, Debug)]
+pub struct TlsForm {
+    /// The chain of certificates, PEM. TLS is on when it is set.
+    pub certificate_file: Option<PathBuf>,
     /// Its key, PEM.
-    pub key: Option<PathBuf>,
-    /// The authorities of client certificates, PEM; asked for when it is set.
-    pub client_ca: Option<PathBuf>,
-    /// Whether who shows no certificate is turned away at once.
-    pub require_client_certificate: bool,
+    pub key_file: Option<PathBuf>,
+    /// Whether callers must show a certificate.
+    pub client_certificates: ClientCertificates,
+    /// The authorities of callers' certificates, PEM.
+    pub client_ca_file: Option<PathBuf>,
+    /// What those authorities have revoked, PEM.
+    pub client_crl_file: Option<PathBuf>,
+    /// How long a handshake may take.
+    pub handshake_timeout_seconds: u64,
+    /// How often the files are looked at for changes.
+    pub reload_seconds: u64,
 }
 
-/// An issuer of JWTs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OidcSettings {
-    /// Its URL, below which its discovery document is.
-    pub issuer: Option<String>,
-    /// Whom its tokens must be for.
-    pub audience: Option<String>,
-    /// The claim that becomes the principal; `sub` without.
-    pub principal_claim: Option<String>,
-    /// The claim that holds the role; `role` without.
-    pub role_claim: Option<String>,
-    /// Values of the role claim that make an admin.
-    pub admin_values: Vec<String>,
-    /// Values of the role claim that make an auditor.
-    pub auditor_values: Vec<String>,
-    /// Put ahead of its principals.
-    pub prefix: String,
+impl Default for TlsForm {
+    fn default() -> Self {
+        let default = TlsSettings::new("", "");
+        Self {
+            certificate_file: None,
+            key_file: None,
+            client_certificates: default.client_certificates,
+            client_ca_file: None,
+            client_crl_file: None,
+            handshake_timeout_seconds: default.handshake_timeout_seconds,
+            reload_seconds: default.reload_seconds,
+        }
+    }
 }
 
-/// What client certificates mean.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MtlsSettings {
-    /// Principals that are admins.
-    pub admins: Vec<String>,
-    /// Principals that are auditors.
-    pub auditors: Vec<String>,
-    /// Put ahead of its principals.
-    pub prefix: String,
+impl TlsForm {
+    /// The settings, if TLS is on.
+    pub fn settings(&self) -> Option<TlsSettings> {
+        let (certificate, key) = self.certificate_file.as_ref().zip(self.key_file.as_ref())?;
+        Some(TlsSettings {
+            client_certificates: self.client_certificates,
+            client_ca_file: self.client_ca_file.clone(),
+            client_crl_file: self.client_crl_file.clone(),
+            handshake_timeout_seconds: self.handshake_timeout_seconds,
+            reload_seconds: self.reload_seconds,
+            ..TlsSettings::new(certificate, key)
+        })
+    }
 }
 
 /// The server's settings.
@@ -104,7 +113,7 @@ pub struct Http {
     /// Headers are believed even where others than this machine can connect.
     pub trusted_headers_beyond_loopback: bool,
     /// Certificates.
-    pub tls: TlsSettings,
+    pub tls: TlsForm,
     /// The issuer of JWTs.
     pub oidc: OidcSettings,
     /// What client certificates mean.
@@ -160,8 +169,8 @@ impl Default for Http {
             token_prefix: String::new(),
             trusted_headers_prefix: String::new(),
             trusted_headers_beyond_loopback: false,
-            tls: TlsSettings::default(),
-            oidc: OidcSettings::default(),
+            tls: TlsForm::default(),
+            oidc: OidcSettings { audiences: Vec::new(), ..OidcSettings::new("", "") },
             mtls: MtlsSettings::default(),
             trusted_proxies: Vec::new(),
             trust_unix_socket_proxy: false,
@@ -212,14 +221,18 @@ impl Http {
                  http.trusted_headers_beyond_loopback = true"
             )));
         }
-        if self.tls.certificate.is_some() != self.tls.key.is_some() {
-            return Err(invalid("http.tls.certificate and http.tls.key belong together"));
+        if self.tls.certificate_file.is_some() != self.tls.key_file.is_some() {
+            return Err(invalid("http.tls.certificate_file and http.tls.key_file belong together"));
         }
-        if self.has(AuthMethod::Mtls) && (self.tls.certificate.is_none() || self.tls.client_ca.is_none()) {
-            return Err(invalid("http.auth has mtls: http.tls.certificate, .key and .client_ca are needed"));
+        let asks = self.tls.settings().is_some_and(|tls| tls.client_certificates != ClientCertificates::Off);
+        if self.has(AuthMethod::Mtls) && !asks {
+            return Err(invalid(
+                "http.auth has mtls: http.tls.certificate_file and .key_file are needed, and .client_certificates must be \
+                 optional or required",
+            ));
         }
-        if self.has(AuthMethod::Oidc) && (self.oidc.issuer.is_none() || self.oidc.audience.is_none()) {
-            return Err(invalid("http.auth has oidc: http.oidc.issuer and http.oidc.audience are needed"));
+        if self.has(AuthMethod::Oidc) && (self.oidc.issuer.is_empty() || self.oidc.audiences.is_empty()) {
+            return Err(invalid("http.auth has oidc: http.oidc.issuer and http.oidc.audiences are needed"));
         }
         let ranges: [(&str, usize, usize, usize); 6] = [
             ("http.connections", self.connections, 1, 1_000_000),

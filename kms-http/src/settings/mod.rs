@@ -7,7 +7,7 @@ mod http;
 mod places;
 mod table;
 
-pub use http::{AuthMethod, Http, LogFormat, MtlsSettings, OidcSettings, TlsSettings};
+pub use http::{AuthMethod, Http, LogFormat, TlsForm};
 pub use places::Places;
 
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
 //! Every setting of the section `http` in one table: its name in files and flags, how it is read, how it is shown. Its
-//! name in the environment follows: `tls.client_ca` is `KMS_HTTP_TLS_CLIENT_CA`.
+//! name in the environment follows: `tls.key_file` is `KMS_HTTP_TLS_KEY_FILE`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use kms_lib::Result;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use toml::Value;
 
 use super::http::{AuthMethod, Http, LogFormat};
@@ -37,20 +38,32 @@ settings! {
     "token.prefix" => token_prefix: text, show_text;
     "trusted_headers.prefix" => trusted_headers_prefix: text, show_text;
     "trusted_headers_beyond_loopback" => trusted_headers_beyond_loopback: boolean, show_plain;
-    "tls.certificate" => tls.certificate: path, show_path;
-    "tls.key" => tls.key: path, show_path;
-    "tls.client_ca" => tls.client_ca: path, show_path;
-    "tls.require_client_certificate" => tls.require_client_certificate: boolean, show_plain;
-    "oidc.issuer" => oidc.issuer: some_text, show_option;
-    "oidc.audience" => oidc.audience: some_text, show_option;
-    "oidc.principal_claim" => oidc.principal_claim: some_text, show_option;
+    "tls.certificate_file" => tls.certificate_file: path, show_path;
+    "tls.key_file" => tls.key_file: path, show_path;
+    "tls.client_certificates" => tls.client_certificates: word, show_word;
+    "tls.client_ca_file" => tls.client_ca_file: path, show_path;
+    "tls.client_crl_file" => tls.client_crl_file: path, show_path;
+    "tls.handshake_timeout_seconds" => tls.handshake_timeout_seconds: plain, show_plain;
+    "tls.reload_seconds" => tls.reload_seconds: plain, show_plain;
+    "oidc.issuer" => oidc.issuer: text, show_text;
+    "oidc.audiences" => oidc.audiences: list, show_list;
+    "oidc.jwks_uri" => oidc.jwks_uri: some_text, show_option;
+    "oidc.ca_file" => oidc.ca_file: path, show_path;
+    "oidc.principal_claim" => oidc.principal_claim: text, show_text;
+    "oidc.principal_prefix" => oidc.principal_prefix: text, show_text;
     "oidc.role_claim" => oidc.role_claim: some_text, show_option;
     "oidc.admin_values" => oidc.admin_values: list, show_list;
     "oidc.auditor_values" => oidc.auditor_values: list, show_list;
-    "oidc.prefix" => oidc.prefix: text, show_text;
-    "mtls.admins" => mtls.admins: list, show_list;
-    "mtls.auditors" => mtls.auditors: list, show_list;
-    "mtls.prefix" => mtls.prefix: text, show_text;
+    "oidc.leeway_seconds" => oidc.leeway_seconds: plain, show_plain;
+    "oidc.refresh_seconds" => oidc.refresh_seconds: plain, show_plain;
+    "oidc.stale_seconds" => oidc.stale_seconds: plain, show_plain;
+    "oidc.retry_seconds" => oidc.retry_seconds: plain, show_plain;
+    "oidc.timeout_seconds" => oidc.timeout_seconds: plain, show_plain;
+    "mtls.principal_field" => mtls.principal_field: word, show_word;
+    "mtls.principal_prefix" => mtls.principal_prefix: text, show_text;
+    "mtls.role_field" => mtls.role_field: some_word, show_some_word;
+    "mtls.admin_values" => mtls.admin_values: list, show_list;
+    "mtls.auditor_values" => mtls.auditor_values: list, show_list;
     "trusted_proxies" => trusted_proxies: list, show_list;
     "trust_unix_socket_proxy" => trust_unix_socket_proxy: boolean, show_plain;
     "cors_origins" => cors_origins: list, show_list;
@@ -163,6 +176,14 @@ fn boolean(text: &str) -> std::result::Result<bool, String> {
         _ => Err("is true or false".into()),
     }
 }
+/// One of the words that an enumeration has in a file.
+fn word<T: DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+    T::deserialize(text.into_deserializer())
+        .map_err(|e: serde::de::value::Error| format!("does not take {text:?}: {e}"))
+}
+fn some_word<T: DeserializeOwned>(text: &str) -> std::result::Result<Option<T>, String> {
+    if matches!(text, "" | "none") { Ok(None) } else { word(text).map(Some) }
+}
 fn seconds(text: &str) -> std::result::Result<Duration, String> {
     match plain::<u64>(text)? {
         n @ 1..=86_400 => Ok(Duration::from_secs(n)),
@@ -199,6 +220,20 @@ fn show_plain<T: ToString>(value: &T) -> String {
 }
 fn show_text(text: &str) -> String {
     text.to_owned()
+}
+/// `CommonName` as `common_name`.
+fn show_word<T: std::fmt::Debug>(value: &T) -> String {
+    let mut shown = String::new();
+    for (n, c) in format!("{value:?}").chars().enumerate() {
+        if c.is_ascii_uppercase() && n > 0 {
+            shown.push('_');
+        }
+        shown.push(c.to_ascii_lowercase());
+    }
+    shown
+}
+fn show_some_word<T: std::fmt::Debug>(value: &Option<T>) -> String {
+    value.as_ref().map_or_else(|| "none".into(), show_word)
 }
 fn show_option<T: ToString>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "none".into(), ToString::to_string)
@@ -248,12 +283,13 @@ mod tests {
     #[test]
     fn a_section_and_the_environment_name_the_same_settings() {
         let mut http = Http::default();
-        let file: toml::Table = "listen = '0.0.0.0:1'\ncors_origins = ['https://a', 'https://b']\n[tls]\nkey = 'k'\n"
-            .parse()
-            .expect("TOML");
+        let file: toml::Table =
+            "listen = '0.0.0.0:1'\ncors_origins = ['https://a', 'https://b']\n[tls]\nkey_file = 'k'\n"
+                .parse()
+                .expect("TOML");
         apply_section(&mut http, "", &file).expect("a section");
-        apply_variables(&mut http, [("KMS_HTTP_TLS_KEY".into(), "other".into())].into_iter()).expect("a variable");
-        assert_eq!(http.tls.key, Some(PathBuf::from("other")));
+        apply_variables(&mut http, [("KMS_HTTP_TLS_KEY_FILE".into(), "other".into())].into_iter()).expect("a variable");
+        assert_eq!(http.tls.key_file, Some(PathBuf::from("other")));
         assert_eq!(http.cors_origins, ["https://a", "https://b"]);
         let unknown = apply_variables(&mut http, [("KMS_HTTP_LISTN".into(), "x".into())].into_iter());
         assert!(unknown.expect_err("refused").to_string().contains("KMS_HTTP_LISTN"));

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::codec::{Text, base64, secret_base64};
-use crate::api::Call;
 use crate::api::reply::{self, Reply};
+use crate::api::{Call, strict};
 
 /// Bytes of a data key unless the caller says otherwise.
-const BYTES: usize = 32;
+const BYTES: u32 = 32;
 
 /// A data key that is wanted.
 #[derive(Deserialize, ToSchema)]
@@ -23,11 +23,12 @@ pub(super) struct Request<'a> {
     key_id: Cow<'a, str>,
     /// Bound to its ciphertext.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
     /// Its length.
-    #[schema(nullable = false, minimum = 1, maximum = 1024)]
-    bytes: Option<usize>,
+    #[serde(default, deserialize_with = "strict::whole")]
+    #[schema(minimum = 1, maximum = 1024)]
+    bytes: Option<u32>,
     /// Only its ciphertext is wanted.
     #[serde(default)]
     #[schema(required = false)]
@@ -55,7 +56,7 @@ pub(super) struct Answer<'a> {
 /// Generates a data key.
 pub(super) async fn generate(call: Call) -> Reply {
     let sent: Request<'_> = call.json()?;
-    let (key, bytes) = (&*sent.key_id, sent.bytes.unwrap_or(BYTES));
+    let (key, bytes) = (&*sent.key_id, sent.bytes.unwrap_or(BYTES) as usize);
     let context = sent.aad.unwrap_or_default();
     let made = if sent.without_plaintext {
         call.session.generate_data_key_without_plaintext(key, bytes, &context).await?

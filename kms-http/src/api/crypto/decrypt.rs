@@ -14,7 +14,7 @@ use super::codec::{Encoding, Text, from_base64};
 use super::encrypt::copies;
 use super::many::{Answered, Answers, BatchItem, Sent, Side};
 use crate::api::reply::{self, Reply};
-use crate::api::{ApiError, Call};
+use crate::api::{ApiError, Call, strict};
 
 /// What is to be decrypted.
 #[derive(Deserialize, ToSchema)]
@@ -29,22 +29,20 @@ pub(super) struct Item<'a> {
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
     /// The version that encrypted it. The ciphertext names it; what is sent must agree.
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "strict::whole")]
+    #[schema(minimum = 1)]
     version: Option<u32>,
     /// The context it was encrypted with.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
     /// A copy of what the ciphertext holds; must agree.
     #[serde(borrow, default)]
-    #[schema(nullable = false)]
     iv: Option<Cow<'a, str>>,
     /// A copy of what the ciphertext holds; must agree.
     #[serde(borrow, default)]
-    #[schema(nullable = false)]
     auth_tag: Option<Cow<'a, str>>,
     /// How the plaintext is to be answered.
-    #[schema(nullable = false)]
     encoding: Option<Encoding>,
 }
 

@@ -27,9 +27,8 @@ pub(super) struct Item<'a> {
     plaintext: Cow<'a, str>,
     /// Bound to the ciphertext: decrypting needs the same. Not secret.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
-    #[schema(nullable = false)]
     encoding: Option<Encoding>,
 }
 

@@ -5,12 +5,12 @@ use std::marker::PhantomData;
 use kms_lib::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema};
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::codec::Encoding;
-use crate::api::{ApiError, Call};
+use crate::api::{ApiError, Call, strict};
 
 /// Most items of a batch.
 const ITEMS: usize = kms_lib::types::limits::BATCH_ITEMS;
@@ -50,6 +50,10 @@ impl Call {
         let batch: Batch<'a> = self.json()?;
         if batch.items.is_empty() || batch.items.len() > ITEMS {
             return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
+        }
+        for (n, raw) in batch.items.iter().enumerate() {
+            strict::expect_object(raw.get())
+                .map_err(|_| ApiError::invalid(format!("items[{n}]: an object is expected")))?;
         }
         let read = |raw: &'a RawValue| {
             let mut item: T = serde_json::from_str(raw.get()).map_err(|e| ApiError::invalid(e.to_string()))?;
@@ -130,7 +134,9 @@ impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
                 .required("code");
             RefOr::T(OneOfBuilder::new().item(one.clone()).item(failed).build().into())
         } else {
-            one.clone()
+            // An object of any other form fails alone.
+            let anything = Schema::default();
+            RefOr::T(AnyOfBuilder::new().item(one.clone()).item(anything).build().into())
         };
         let mut array = ArrayBuilder::new().items(item);
         if !is_answer {

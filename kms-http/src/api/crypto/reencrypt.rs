@@ -23,15 +23,14 @@ pub(super) struct Item<'a> {
     ciphertext: Cow<'a, str>,
     /// The context it was encrypted with.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
     /// Under which key anew, by id or name; the same one without.
     #[serde(borrow, default)]
-    #[schema(nullable = false)]
     destination_key_id: Option<Cow<'a, str>>,
     /// The new context; the same one without.
     #[serde(default)]
-    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     destination_aad: Option<Context>,
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::codec::{Encoding, SigningAlgorithm, base64, from_base64};
 use super::many::{BatchItem, Sent, Side, merge};
 use crate::api::reply::{self, Reply};
-use crate::api::{ApiError, Call};
+use crate::api::{ApiError, Call, strict};
 
 /// What is to be signed.
 #[derive(Deserialize, ToSchema)]
@@ -23,12 +23,12 @@ pub(super) struct SignItem<'a> {
     #[serde(borrow)]
     payload: Cow<'a, str>,
     /// Must be the current one.
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "strict::whole")]
+    #[schema(minimum = 1)]
     version: Option<u32>,
     #[serde(default)]
-    #[schema(value_type = SigningAlgorithm)]
+    #[schema(value_type = Option<SigningAlgorithm>)]
     signing_algorithm: Option<SigningAlgorithm>,
-    #[schema(nullable = false)]
     encoding: Option<Encoding>,
 }
 
@@ -57,12 +57,12 @@ pub(super) struct VerifyItem<'a> {
     #[serde(borrow)]
     signature: Cow<'a, str>,
     /// The version that made it; any usable one without.
-    #[schema(nullable = false, minimum = 1)]
+    #[serde(default, deserialize_with = "strict::whole")]
+    #[schema(minimum = 1)]
     version: Option<u32>,
     #[serde(default)]
-    #[schema(value_type = SigningAlgorithm)]
+    #[schema(value_type = Option<SigningAlgorithm>)]
     signing_algorithm: Option<SigningAlgorithm>,
-    #[schema(nullable = false)]
     encoding: Option<Encoding>,
 }
 
@@ -99,6 +99,9 @@ impl Side for VerifyAnswer {
     const ARRAY: &'static str = "results";
 }
 
+/// An item with its payload and signature as bytes.
+type Decoded<'a, T> = (&'a T, Cow<'a, [u8]>, Vec<u8>);
+
 impl SignItem<'_> {
     fn payload(&self) -> Result<Cow<'_, [u8]>, ApiError> {
         self.encoding.unwrap_or_default().decode("payload", &self.payload)
@@ -106,7 +109,7 @@ impl SignItem<'_> {
 }
 
 impl VerifyItem<'_> {
-    fn decoded(&self) -> Result<(&Self, Cow<'_, [u8]>, Vec<u8>), ApiError> {
+    fn decoded(&self) -> Result<Decoded<'_, Self>, ApiError> {
         let payload = self.encoding.unwrap_or_default().decode("payload", &self.payload)?;
         Ok((self, payload, from_base64("signature", &self.signature)?))
     }
