@@ -1,5 +1,7 @@
 //! The examples of `examples/http` against the service as it is.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::path::{Path, PathBuf};
