@@ -229,7 +229,7 @@ async fn withdrawn_is_withdrawn() {
     shop.post("/v1/tokens", json!({"principal": "x", "role": "app"})).await.refused(401, "NotAuthenticated");
     admin.post("/v1/tokens", json!({"principal": "system", "role": "app"})).await.refused(400, "InvalidArgument");
     let past = json!({"principal": "x", "role": "app", "expiresAt": "2020-01-01T00:00:00Z"});
-    admin.post("/v1/tokens", past).await.refused(400, "InvalidArgument");
+    admin.post("/v1/tokens", past).await.refused(409, "WrongState");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mini KMS beside OpenBao's transit engine and beside a bare axum handler, on this machine, in one run.
 
-    tests/bench/compare.py [--rounds N] [--seconds N] [--only KIND] [--json FILE] [--folder PATH] [--no-build]
+    tests/bench/compare.py [--rounds N] [--seconds N] [--only KIND] [--json FILE] [--folder PATH] [--no-build | --binaries PATH]
 
 All servers stay up; each round drives each of them in turn, so that what else the machine does falls on all. The load
 generator (wrk, one thread) shares the cores with them. Payloads have 256 bytes. The table shows medians over the rounds.
@@ -39,12 +39,14 @@ def arguments():
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     parser.add_argument("--folder", type=Path, default=tools.REPOSITORY / "target" / "bench", help="on the disk to measure")
     parser.add_argument("--no-build", action="store_true", help="use what is built")
+    parser.add_argument("--binaries", type=Path, help="where kms-http and examples/bare are, instead of building them")
     return parser.parse_args()
 
 
 def start(folder, options):
     """Starts what can be started, and says what cannot."""
-    build, release = not options.no_build, tools.target()
+    build = not options.no_build and options.binaries is None
+    release = options.binaries or tools.target()
     running = []
 
     def attempt(kind, binary, why):

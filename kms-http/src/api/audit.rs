@@ -1,11 +1,11 @@
 //! The log.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::{Action, AuditRow, Status, hex};
 use kms_lib::types::ids::RecordId;
 use kms_lib::verification::VerifyOptions;
-use kms_lib::{KeyId, Timestamp};
+use kms_lib::{ErrorCode, KeyId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -108,6 +108,7 @@ struct Verify {
     incremental: bool,
     /// A public key of the log, as its verifier keeps it. Without, the one under the root key.
     #[serde(default)]
+    #[schema(pattern = "^[^+\\s]+[+][0-9a-f]{8}[+][A-Za-z0-9+/]{44}$")]
     pinned_key: Option<String>,
 }
 
@@ -141,7 +142,7 @@ pub(super) fn routes() -> Vec<Route> {
             Method::POST,
             "/v1/audit/verify",
             "verifyAudit",
-            doc("Verify the log").may_take::<Verify>().gives::<models::Verification>().patient(),
+            doc("Verify the log").may_take::<Verify>().gives::<models::Verification>().errors(&[409]).patient(),
             verify,
         ),
         Route::new(
@@ -186,13 +187,23 @@ async fn list(call: Call) -> Reply {
 async fn verify(call: Call) -> Reply {
     let sent: Verify = call.json_or_default()?;
     if sent.incremental && sent.pinned_key.is_some() {
-        return Err(ApiError::invalid("pinnedKey: a log is verified against a pinned key from its beginning"));
+        let message = "pinnedKey: a log is verified against a pinned key from its beginning";
+        return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::Conflict.as_str(), message));
+    }
+    if sent.pinned_key.as_deref().is_some_and(|key| key.split('+').count() < 3) {
+        return Err(ApiError::invalid("pinnedKey: not a verifier key: name+id+key is expected"));
     }
     let report = if sent.incremental {
         call.session.verify_audit_incrementally().await?
     } else {
         let options = VerifyOptions { trusted_size: None, pinned_key: sent.pinned_key };
-        call.session.verify_audit_with(&options).await?
+        let is_pinned = options.pinned_key.is_some();
+        call.session.verify_audit_with(&options).await.map_err(|error| match error.code() {
+            ErrorCode::InvalidArgument if is_pinned => {
+                ApiError::new(StatusCode::CONFLICT, ErrorCode::Conflict.as_str(), error.message().to_owned())
+            }
+            _ => error.into(),
+        })?
     };
     reply::ok(&report)
 }

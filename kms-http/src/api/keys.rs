@@ -1,15 +1,15 @@
 //! Keys and their versions.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use kms_lib::types::key::AuditContext;
-use kms_lib::{CreateKey, KeyFilter, KeyPurpose, KeyState, KeyType, Session, Timestamp, UpdateKey};
+use kms_lib::{CreateKey, ErrorCode, KeyFilter, KeyPurpose, KeyState, KeyType, Session, Timestamp, UpdateKey};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::call::{Call, Nothing, StrictlyNothing};
 use super::reply::{self, Reply};
-use super::{Doc, Route, models, strict};
+use super::{ApiError, Doc, Route, models, strict};
 
 /// Entries of a page unless the caller says otherwise, and the most.
 pub(super) const PAGE: usize = 1_000;
@@ -55,8 +55,14 @@ struct Update {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     metadata: Option<Option<Map<String, Value>>>,
-    #[schema(value_type = Option<models::AuditContext>)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = models::AuditContext, required = false)]
     audit_context: Option<AuditContext>,
+}
+
+/// Takes no null: there is nothing that it would remove.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Tells null from nothing.
@@ -220,7 +226,7 @@ pub(super) fn routes() -> Vec<Route> {
             Method::GET,
             "/v1/keys/{key}/versions/{version}/public-key",
             "getPublicKey",
-            doc("The public half of a version").sends("application/x-pem-file").errors(&[404]),
+            doc("The public half of a version").sends("application/x-pem-file").errors(&[404, 409]),
             public_key,
         ),
     ]
@@ -242,7 +248,11 @@ async fn create(call: Call) -> Reply {
         metadata: Some(Value::Object(metadata)),
         audit_context: sent.audit_context,
     };
-    reply::created(&call.changing()?.create_key(new).await?)
+    reply::created(&call.changing()?.create_key(new).await.map_err(|error| match error.code() {
+        // There is no key yet that the request does not go with: it contradicts itself.
+        ErrorCode::WrongPurpose => ApiError { status: StatusCode::BAD_REQUEST, ..error.into() },
+        _ => error.into(),
+    })?)
 }
 
 async fn list(call: Call) -> Reply {
@@ -322,8 +332,12 @@ async fn of_version(mut call: Call, what: OfVersion) -> Reply {
     let key = call.path("key").await?;
     let version = call.version().await?;
     match what {
-        OfVersion::Enable => drop(call.json_or_default::<StrictlyNothing>()?),
-        OfVersion::Disable | OfVersion::Revoke => drop(call.json_or_default::<Nothing>()?),
+        OfVersion::Enable => {
+            call.json_or_default::<StrictlyNothing>()?;
+        }
+        OfVersion::Disable | OfVersion::Revoke => {
+            call.json_or_default::<Nothing>()?;
+        }
     }
     let session: Session = call.changing()?;
     let described = match what {

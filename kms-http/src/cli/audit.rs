@@ -133,14 +133,22 @@ async fn verify(
 
 async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let newest = session.list_audit(&AuditQuery { limit: lines, ..AuditQuery::default() }).await?;
-    let mut last = newest.records.first().map_or(0, |record| record.seq);
+    let last = newest.records.first().map_or(0, |record| record.seq);
     for record in newest.records.iter().rev() {
         show(record, as_json)?;
     }
-    while follow {
+    if follow {
+        self::follow(session, last, as_json).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what comes, until it is interrupted.
+async fn follow(session: &Session, mut last: u64, as_json: bool) -> Result<(), Failure> {
+    loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            _ = tokio::signal::ctrl_c() => break,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
         }
         let query = AuditQuery { limit: PAGE, cursor: Some(last), ascending: true, ..AuditQuery::default() };
         for record in &session.list_audit(&query).await?.records {
@@ -148,7 +156,6 @@ async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> R
             last = record.seq;
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn show(row: &AuditRow, as_json: bool) -> Result<(), Failure> {

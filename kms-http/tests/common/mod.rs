@@ -117,6 +117,7 @@ fn spawn(home: &TempDir, environment: &[(String, String)]) -> (Child, String, Op
             return (process, url.to_owned(), token);
         }
     }
+    process.wait().unwrap();
     let log = std::fs::read_to_string(home.path().join("log")).unwrap();
     panic!("the service did not start: {log}");
 }

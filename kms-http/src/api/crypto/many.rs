@@ -51,8 +51,11 @@ impl Call {
         if batch.items.is_empty() || batch.items.len() > ITEMS {
             return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
         }
+        for (n, raw) in batch.items.iter().enumerate() {
+            strict::expect_object(raw.get())
+                .map_err(|_| ApiError::invalid(format!("items[{n}]: an object is expected")))?;
+        }
         let read = |raw: &'a RawValue| {
-            strict::expect_object(raw.get())?;
             let mut item: T = serde_json::from_str(raw.get()).map_err(|e| ApiError::invalid(e.to_string()))?;
             if let Some(encoding) = batch.encoding {
                 item.default_encoding(encoding);
@@ -131,7 +134,7 @@ impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
                 .required("code");
             RefOr::T(OneOfBuilder::new().item(one.clone()).item(failed).build().into())
         } else {
-            // An item of any other form fails alone.
+            // An object of any other form fails alone.
             let anything = Schema::default();
             RefOr::T(AnyOfBuilder::new().item(one.clone()).item(anything).build().into())
         };
@@ -143,7 +146,8 @@ impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
         if !is_answer {
             many = many.property("encoding", Encoding::schema());
         }
-        RefOr::T(OneOfBuilder::new().item(one).item(many).build().into())
+        // A body that has `items` is many, whatever else stands in it.
+        RefOr::T(AnyOfBuilder::new().item(one).item(many).build().into())
     }
 }
 

@@ -99,6 +99,9 @@ impl Side for VerifyAnswer {
     const ARRAY: &'static str = "results";
 }
 
+/// An item with its payload and signature as bytes.
+type Decoded<'a, T> = (&'a T, Cow<'a, [u8]>, Vec<u8>);
+
 impl SignItem<'_> {
     fn payload(&self) -> Result<Cow<'_, [u8]>, ApiError> {
         self.encoding.unwrap_or_default().decode("payload", &self.payload)
@@ -106,7 +109,7 @@ impl SignItem<'_> {
 }
 
 impl VerifyItem<'_> {
-    fn decoded(&self) -> Result<(&Self, Cow<'_, [u8]>, Vec<u8>), ApiError> {
+    fn decoded(&self) -> Result<Decoded<'_, Self>, ApiError> {
         let payload = self.encoding.unwrap_or_default().decode("payload", &self.payload)?;
         Ok((self, payload, from_base64("signature", &self.signature)?))
     }

@@ -52,7 +52,7 @@ pub struct OidcSettings {
     /// The age until which keys are used while the issuer cannot be reached.
     #[serde(default = "hour")]
     pub stale_seconds: u64,
-    /// The least time between two attempts to fetch keys.
+    /// The least time between two attempts to fetch keys. With 0, made-up tokens each make one: for tests only.
     #[serde(default = "ten")]
     pub retry_seconds: u64,
     /// How long fetching one document may take.

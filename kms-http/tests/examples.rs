@@ -1,0 +1,79 @@
+//! The examples of `examples/http` against the service as it is.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::Server;
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http").join(name)
+}
+
+/// The names in a text that begin with `kms_`.
+fn metric_names(text: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices("kms_")
+        .filter(|(at, _)| !text[..*at].ends_with(is_part))
+        .map(|(at, _)| &text[at..at + text[at..].find(|c| !is_part(c)).unwrap_or(text.len() - at)])
+        .collect()
+}
+
+#[test]
+fn the_walk_through_the_life_of_a_key_comes_to_its_end() {
+    let server = Server::start(&[]);
+    let mut walk = Command::new(example("walk.sh"));
+    let walk = walk.env("KMS_URL", &server.url).env("KMS_TOKEN", &server.admin).output().unwrap();
+    let (said, complained) = (String::from_utf8_lossy(&walk.stdout), String::from_utf8_lossy(&walk.stderr));
+    assert!(walk.status.success(), "{said}\n{complained}");
+    assert!(said.ends_with("Done.\n"), "{said}");
+    // It can be walked again.
+    let mut again = Command::new(example("walk.sh"));
+    assert!(again.env("KMS_URL", &server.url).env("KMS_TOKEN", &server.admin).status().unwrap().success());
+}
+
+#[test]
+fn a_walk_that_is_refused_says_so() {
+    let server = Server::start(&[]);
+    let mut walk = Command::new(example("walk.sh"));
+    let walk = walk.env("KMS_URL", &server.url).env("KMS_TOKEN", "nobody").output().unwrap();
+    assert!(!walk.status.success());
+    assert!(!String::from_utf8_lossy(&walk.stdout).contains("Done."));
+}
+
+#[tokio::test]
+async fn alerts_are_about_metrics_and_errors_that_exist() {
+    let server = Server::start(&[]);
+    let client = server.client();
+    client.aes_key("a").await;
+    let metrics = client.get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    let known = metric_names(&metrics.text);
+    let alerts = std::fs::read_to_string(example("alerts.yml")).unwrap();
+    let used = metric_names(&alerts);
+    assert!(used.len() > 5, "{used:?}");
+    for name in used {
+        assert!(known.contains(&name), "{name} is not in\n{}", metrics.text);
+    }
+    // Outcomes are codes of errors, and operations those that are counted.
+    let codes: Vec<_> = kms_lib::ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    for (label, known) in [("outcome", codes), ("operation", labels(&metrics.text, "operation"))] {
+        let used: Vec<_> = labels(&alerts, label);
+        assert!(!used.is_empty());
+        for value in used.iter().flat_map(|values| values.split('|')) {
+            assert!(known.contains(&value), "{label} {value} is not one of {known:?}");
+        }
+    }
+}
+
+/// The values that a label has or is compared with.
+fn labels<'a>(text: &'a str, label: &str) -> Vec<&'a str> {
+    let (equal, like) = (format!("{label}=\""), format!("{label}=~\""));
+    let found = |pattern: &str| -> Vec<&'a str> {
+        text.match_indices(pattern).filter_map(|(at, _)| text[at + pattern.len()..].split('"').next()).collect()
+    };
+    [found(&equal), found(&like)].concat()
+}
