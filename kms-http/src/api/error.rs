@@ -152,6 +152,7 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         E::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         E::OutcomeUnknown
         | E::StoreUnavailable
+        | E::StoreContended
         | E::StoreFull
         | E::StoreReadOnly
         | E::StoreCorrupt
