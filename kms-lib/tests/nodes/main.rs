@@ -260,12 +260,15 @@ async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
     let mut receipts = std::collections::HashMap::new();
     for _ in 0..if is_full() { 5 } else { 1 } {
         let busy = admin(&frozen);
+        let stop = Arc::new(AtomicBool::new(false));
         let working: Vec<_> = (0..8)
             .map(|_| {
-                let busy = busy.clone();
+                let (busy, stop) = (busy.clone(), Arc::clone(&stop));
                 tokio::spawn(async move {
                     let mut receipts = Vec::new();
-                    while let Ok(sealed) = busy.encrypt("shared", b"x", &Context::new()).await {
+                    while !stop.load(Ordering::SeqCst)
+                        && let Ok(sealed) = busy.encrypt("shared", b"x", &Context::new()).await
+                    {
                         receipts.push((sealed.receipt.seq, kms_lib::types::audit::hex(&sealed.receipt.hash)));
                     }
                     receipts
@@ -284,7 +287,10 @@ async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
                 Err(error) => assert!(error.is_retryable() && begun.elapsed() < Duration::from_secs(60), "{error}"),
             }
         }
+        // Long enough for whatever it was doing to be stuck.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         proxy.set(Mode::Pass);
+        stop.store(true, Ordering::SeqCst);
         for task in working {
             receipts.extend(task.await.unwrap());
         }
