@@ -24,7 +24,7 @@ fn parsed(output: &Output) -> Value {
 
 #[tokio::test]
 async fn the_life_of_a_store() {
-    let mut server = Server::start(&[]);
+    let mut server = Server::start_on_file(&[]);
     let key_file = server.home.path().join(".config/mini-kms/root.key");
     assert_eq!(key_file.metadata().unwrap().mode() & 0o777, 0o600);
     // While the service runs.
@@ -78,7 +78,7 @@ async fn the_life_of_a_store() {
 
 #[test]
 fn a_fault_in_the_log_has_its_own_exit_code() {
-    let mut server = Server::start(&[]);
+    let mut server = Server::start_on_file(&[]);
     out(&server.command(&["key", "create", "users"]));
     assert!(server.stop().success());
     let altered = std::process::Command::new("python3")

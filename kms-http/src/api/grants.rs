@@ -1,7 +1,7 @@
 //! Grants.
 
-use axum::http::Method;
-use kms_lib::{Conditions, GrantId, GrantScope, KeyId, Permission};
+use axum::http::{Method, StatusCode};
+use kms_lib::{Conditions, ErrorCode, GrantId, GrantScope, KeyId, Permission};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -84,6 +84,12 @@ async fn put(call: Call) -> Reply {
         Err(_) => GrantScope::Key(id_of(&call, &sent.key_id).await?),
     };
     let conditions = sent.conditions.unwrap_or_default();
+    if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
+        && from >= until
+    {
+        let message = "the grant would never hold: its notAfter is not later than its notBefore";
+        return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::WrongState.as_str(), message));
+    }
     let session = call.changing()?;
     reply::created(&session.put_grant(&sent.principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
 }

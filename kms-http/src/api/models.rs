@@ -109,7 +109,7 @@ pub struct Key {
     #[schema(nullable = false, format = "date-time")]
     delete_at: Option<String>,
     audit_context: AuditContext,
-    #[schema(nullable = false, value_type = Object)]
+    #[schema(nullable = false, required = false, value_type = Object)]
     metadata: Option<Value>,
     #[schema(format = "date-time")]
     created_at: String,

@@ -1,11 +1,12 @@
 //! What those need who run the service: probes, metrics, the contract.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 use axum::http::{Method, StatusCode};
-use kms_lib::{Error, Result, Role, Timestamp};
+use kms_lib::{Error, ErrorCode, Result, Role, Timestamp};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
@@ -30,22 +31,42 @@ struct Health {
     timestamp: Timestamp,
 }
 
+/// When somebody looked, and what was found.
+type Look = (Instant, Result<()>);
+
 /// What was found when somebody last looked.
-#[derive(Default)]
-pub struct Readiness(Mutex<Option<(Instant, Result<()>)>>);
+pub struct Readiness {
+    last: Arc<Mutex<Option<Look>>>,
+    /// How long it is told again.
+    fresh: Duration,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self { last: Arc::default(), fresh: READINESS }
+    }
+}
 
 impl Readiness {
-    /// Whether the service can be sent work, as of a second ago at most.
-    async fn look(&self, app: &App) -> Result<()> {
-        let mut last = self.0.lock().await;
+    /// Whether the service can be sent work, as of a second ago at most. Everybody may ask, so one look is for all who
+    /// ask meanwhile, and it goes on when who began it goes away: else hanging up would be a way to have many.
+    async fn look<Looking>(&self, ask: impl FnOnce() -> Looking) -> Result<()>
+    where
+        Looking: Future<Output = Result<()>> + Send + 'static,
+    {
+        let mut last = Arc::clone(&self.last).lock_owned().await;
         if let Some((when, found)) = &*last
-            && when.elapsed() < READINESS
+            && when.elapsed() < self.fresh
         {
             return found.clone();
         }
-        let found = app.kms.ready().await;
-        *last = Some((Instant::now(), found.clone()));
-        found
+        let looking = ask();
+        let looking = tokio::spawn(async move {
+            let found = looking.await;
+            *last = Some((Instant::now(), found.clone()));
+            found
+        });
+        looking.await.map_err(|_| Error::new(ErrorCode::Internal, "a look at the store ended unexpectedly"))?
     }
 }
 
@@ -95,7 +116,9 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
 }
 
 async fn ready(app: Arc<App>) -> Reply {
-    match app.readiness.look(&app).await {
+    let kms = app.kms.clone();
+    let looking = app.readiness.look(|| async move { kms.ready().await });
+    match tokio::time::timeout(app.http.request_timeout, looking).await.map_err(|_| ApiError::timed_out())? {
         Ok(()) => reply::ok(&Health { status: "ok", timestamp: Timestamp::now() }),
         Err(error) => Err(unready(&error)),
     }
@@ -133,4 +156,42 @@ fn docs() -> Reply {
     let policy = HeaderValue::from_static(crate::openapi::PAGE_POLICY);
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Semaphore;
+
+    #[tokio::test]
+    async fn who_hangs_up_does_not_make_others_look_again() {
+        let (readiness, looks) =
+            (Readiness { fresh: Duration::MAX, ..Readiness::default() }, Arc::new(AtomicUsize::new(0)));
+        let readiness = Arc::new(readiness);
+        let (begun, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let look = || {
+            let (readiness, looks) = (Arc::clone(&readiness), Arc::clone(&looks));
+            let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+            tokio::spawn(async move {
+                let ask = || async move {
+                    looks.fetch_add(1, Ordering::SeqCst);
+                    begun.add_permits(1);
+                    go_on.acquire().await.expect("open").forget();
+                    Ok(())
+                };
+                readiness.look(ask).await
+            })
+        };
+        let first = look();
+        begun.acquire().await.expect("open").forget();
+        first.abort();
+        assert!(first.await.expect_err("gone").is_cancelled());
+        let others: Vec<_> = (0..100).map(|_| look()).collect();
+        go_on.add_permits(1);
+        for other in others {
+            other.await.expect("an answer").expect("ready");
+        }
+        assert_eq!(looks.load(Ordering::SeqCst), 1);
+    }
 }

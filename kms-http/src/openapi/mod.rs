@@ -1,10 +1,13 @@
 //! The contract as OpenAPI 3.1, made from the routes: what is served is what is described.
 
+mod narrow;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use crate::api::{Answer, Doc, ErrorModel, Model, Route};
+use narrow::{PRINCIPAL, narrow, refine};
 
 /// A page to try the service, with nothing from elsewhere.
 pub const PAGE: &str = include_str!("docs.html");
@@ -12,19 +15,6 @@ pub const PAGE: &str = include_str!("docs.html");
 pub const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                                connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Base64 with padding. The last character before padding has no bits that would be lost.
-const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
-/// A key's name: nothing unprintable, no outer blanks.
-const NAME: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb]\
-                    ([^\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]*\
-                    [^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb])?$";
-/// A principal: no control characters, no outer blanks.
-const PRINCIPAL: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]\
-                         ([^\\u0000-\\u001f\\u007f-\\u009f]*\
-                         [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000])?$";
-/// A ciphertext of this service: format 1, AES or RSA, a version that is not 0, and as long as it has to be.
-const BLOB: &str = "^AQ([E-H][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){9,}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?\
-                    |[I-L][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){84}[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$";
 /// Statuses of errors that every route for known callers may answer.
 const ALWAYS: [u16; 5] = [400, 401, 403, 429, 503];
 
@@ -69,53 +59,8 @@ fn add(schemas: &mut BTreeMap<String, Value>, model: &Model) -> Value {
     for (name, schema) in &model.others {
         schemas.insert(name.clone(), value(schema));
     }
-    for (place, pattern) in
-        [("CreateKey/name", NAME), ("PutGrant/principal", PRINCIPAL), ("CreateToken/principal", PRINCIPAL)]
-    {
-        let (schema, property) = place.split_once('/').unwrap_or_default();
-        if let Some(property) =
-            schemas.get_mut(schema).and_then(|it| it.pointer_mut(&format!("/properties/{property}")))
-        {
-            property["pattern"] = pattern.into();
-        }
-    }
-    if let Some(create) = schemas.get_mut("CreateKey") {
-        create["if"] = json!({"properties": {"type": {"const": "AES256_GCM"}}});
-        create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
-    }
-    if let Some(ciphertext) = schemas.get_mut("Reencrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
-        ciphertext["pattern"] = BLOB.into();
-    }
+    refine(schemas);
     json!({"$ref": format!("#/components/schemas/{}", model.name)})
-}
-
-/// What types cannot say: times lie between the years 1970 and 9999; bytes are in base64.
-fn narrow(schema: &mut Value) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(narrow),
-        Value::Object(fields) => {
-            // First what is within: what is added below is narrow enough.
-            fields.values_mut().for_each(narrow);
-            if fields.get("format").is_some_and(|format| format == "date-time") {
-                fields.insert("pattern".into(), "^(19[7-9][0-9]|[2-9][0-9]{3})-".into());
-            }
-            if let Some(Value::Object(properties)) = fields.get_mut("properties") {
-                for name in ["ciphertext", "signature", "iv", "authTag"] {
-                    if let Some(Value::Object(property)) = properties.get_mut(name) {
-                        property.insert("pattern".into(), BASE64.into());
-                    }
-                }
-            }
-            let is_encoded = fields.get("properties").is_some_and(|properties| properties.get("encoding").is_some());
-            if is_encoded {
-                let then = json!({"plaintext": {"pattern": BASE64}, "payload": {"pattern": BASE64}});
-                let when = json!({"properties": {"encoding": {"const": "base64"}}, "required": ["encoding"]});
-                fields.insert("if".into(), when);
-                fields.insert("then".into(), json!({"properties": then}));
-            }
-        }
-        _ => {}
-    }
 }
 
 fn operation(route: &Route, schemas: &mut BTreeMap<String, Value>) -> Value {

@@ -1,6 +1,9 @@
-//! The service as a real process on a free port, and a client that speaks to it.
+//! The service as a real process on a free port, on the engine that `KMS_TEST_ENGINE` names, and a client that speaks to it.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each suite uses its part, and a test may fail by a panic")]
+
+#[path = "../../../kms-lib/tests/common/engine.rs"]
+pub mod engine;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -31,11 +34,27 @@ pub fn program(home: &TempDir) -> Command {
 }
 
 impl Server {
-    /// Starts it with the defaults and these variables.
+    /// Starts it with the defaults and these variables, on a new store of the engine.
     pub fn start(environment: &[(&str, &str)]) -> Self {
+        let home = TempDir::new().unwrap();
+        if engine::name() == "sqlite" {
+            return Self::start_in(home, environment);
+        }
+        let url = engine::new_store(&home.path().join("unused"));
+        let server = Self::start_in(home, &[environment, &[("KMS_STORE_URL", &url)]].concat());
+        assert!(!server.store().exists(), "it is on the database server");
+        server
+    }
+
+    /// The same, with a file as its store on whichever engine the suite runs.
+    pub fn start_on_file(environment: &[(&str, &str)]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), environment)
+    }
+
+    /// The same, in a folder that may hold what it needs already.
+    pub fn start_in(home: TempDir, environment: &[(&str, &str)]) -> Self {
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let home = TempDir::new().unwrap();
         let (process, url, token) = spawn(&home, &environment);
         Self { process, url, admin: token.expect("a token at the first start"), home, environment }
     }
@@ -89,7 +108,7 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// The file of its store.
+    /// The file of its store, if it has one.
     pub fn store(&self) -> PathBuf {
         self.home.path().join(".local/share/mini-kms/kms.db")
     }

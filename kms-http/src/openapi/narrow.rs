@@ -1,0 +1,127 @@
+//! What the types of requests cannot say of what is taken, said in the schemas.
+
+use std::collections::BTreeMap;
+
+use kms_lib::types::limits::{CONDITION_NETWORKS, CONTEXT_ENTRIES};
+use serde_json::{Value, json};
+
+/// Base64 with padding. The last character before padding has no bits that would be lost.
+const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+/// A key's name: nothing unprintable, no outer blanks.
+const NAME: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb]\
+                    ([^\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]*\
+                    [^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb])?$";
+/// A principal: no control characters, no outer blanks.
+pub(super) const PRINCIPAL: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]\
+                         ([^\\u0000-\\u001f\\u007f-\\u009f]*\
+                         [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000])?$";
+/// A ciphertext of this service: format 1, AES or RSA, a version that is not 0, and as long as it has to be.
+const BLOB: &str = "^AQ([E-H][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){9,}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?\
+                    |[I-L][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){84}[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$";
+/// Text that every database keeps.
+const NO_NUL: &str = "^[^\\u0000]*$";
+/// The largest number that JSON carries exactly everywhere.
+const EXACT: i64 = (1 << 53) - 1;
+
+/// Says of these schemas what concerns more than one property, or one by its name.
+pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
+    for (place, pattern) in
+        [("CreateKey/name", NAME), ("PutGrant/principal", PRINCIPAL), ("CreateToken/principal", PRINCIPAL)]
+    {
+        let (schema, property) = place.split_once('/').unwrap_or_default();
+        if let Some(property) =
+            schemas.get_mut(schema).and_then(|it| it.pointer_mut(&format!("/properties/{property}")))
+        {
+            property["pattern"] = pattern.into();
+        }
+    }
+    if let Some(create) = schemas.get_mut("CreateKey") {
+        create["if"] = json!({"properties": {"type": {"const": "AES256_GCM"}}});
+        create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
+    }
+    if let Some(grant) = schemas.get_mut("PutGrant") {
+        // Whoever may create keys may do so under any name.
+        grant["if"] = json!({"properties": {"allowedOps": {"contains": {"const": "create"}}}});
+        grant["then"] = json!({"properties": {"keyId": {"const": "*"}}});
+    }
+    if let Some(ciphertext) = schemas.get_mut("Reencrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
+        ciphertext["pattern"] = BLOB.into();
+    }
+    if let Some(ciphertext) = schemas.get_mut("Decrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
+        ciphertext["minLength"] = 4.into();
+    }
+    for schema in ["CreateKey", "UpdateKey"] {
+        if let Some(metadata) = schemas.get_mut(schema).and_then(|it| it.pointer_mut("/properties/metadata")) {
+            metadata["additionalProperties"] = json!({"$ref": "#/components/schemas/Value"});
+            metadata["propertyNames"] = json!({"pattern": NO_NUL});
+            schemas.insert("Value".into(), any_value());
+        }
+    }
+}
+
+/// JSON that every reader reads as the same.
+fn any_value() -> Value {
+    let this = json!({"$ref": "#/components/schemas/Value"});
+    json!({
+        "description": "Any JSON. Whole numbers beyond 2^53 - 1 are to be sent as text.",
+        "anyOf": [
+            {"type": ["null", "boolean"]},
+            {"type": "string", "pattern": NO_NUL},
+            {"type": "number", "minimum": -EXACT, "maximum": EXACT},
+            {"type": "array", "items": this},
+            {"type": "object", "propertyNames": {"pattern": NO_NUL}, "additionalProperties": this},
+        ],
+    })
+}
+
+/// A network of IPv4 or IPv6 (CIDR).
+fn network() -> String {
+    const BYTE: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+    const PART: &str = "[0-9A-Fa-f]{1,4}";
+    let mut long =
+        vec![format!("({PART}:){{7}}{PART}"), format!("({PART}:){{1,7}}:"), format!(":(:{PART}){{1,7}}"), "::".into()];
+    // Zeros left out after so many parts.
+    long.extend((1..=6).map(|parts| format!("({PART}:){{1,{parts}}}(:{PART}){{1,{}}}", 7 - parts)));
+    format!("^({BYTE}([.]{BYTE}){{3}}/(3[0-2]|[12]?[0-9])|({})/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$", long.join("|"))
+}
+
+/// What types cannot say: times lie between the years 1970 and 9999; bytes are in base64.
+pub(super) fn narrow(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(narrow),
+        Value::Object(fields) => {
+            // First what is within: what is added below is narrow enough.
+            fields.values_mut().for_each(narrow);
+            if fields.get("format").is_some_and(|format| format == "date-time") {
+                fields.insert("pattern".into(), "^(19[7-9][0-9]|[2-9][0-9]{3})-".into());
+            }
+            if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+                for name in ["ciphertext", "signature", "iv", "authTag"] {
+                    if let Some(Value::Object(property)) = properties.get_mut(name) {
+                        property.insert("pattern".into(), BASE64.into());
+                    }
+                }
+                if let Some(Value::Object(networks)) = properties.get_mut("sourceIp") {
+                    networks.insert("minItems".into(), 1.into());
+                    networks.insert("maxItems".into(), CONDITION_NETWORKS.into());
+                    networks.insert("items".into(), json!({"type": "string", "pattern": network()}));
+                }
+                for name in ["aad", "destinationAad", "encryptionContextEquals", "encryptionContextSubset"] {
+                    if let Some(Value::Object(context)) = properties.get_mut(name) {
+                        context.insert("maxProperties".into(), CONTEXT_ENTRIES.into());
+                        context.insert("propertyNames".into(), json!({"pattern": NO_NUL}));
+                        context.insert("additionalProperties".into(), json!({"type": "string", "pattern": NO_NUL}));
+                    }
+                }
+            }
+            let is_encoded = fields.get("properties").is_some_and(|properties| properties.get("encoding").is_some());
+            if is_encoded {
+                let then = json!({"plaintext": {"pattern": BASE64}, "payload": {"pattern": BASE64}});
+                let when = json!({"properties": {"encoding": {"const": "base64"}}, "required": ["encoding"]});
+                fields.insert("if".into(), when);
+                fields.insert("then".into(), json!({"properties": then}));
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,160 @@
+use std::time::Duration;
+
+use axum::http::Version;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::authority::{Authority, Files};
+use crate::client::{config, connect, many, request, send, shown};
+use crate::common::Server;
+
+/// A service with a certificate of this authority, and these variables; `{files}` in them is its folder of certificates.
+fn serve(servers: &Authority, files: &Files, more: &[(&str, &str)]) -> Server {
+    files.install(&servers.server(1));
+    let folder = files.folder().to_str().unwrap();
+    let mut variables = vec![
+        ("KMS_HTTP_TLS_CERTIFICATE_FILE", format!("{folder}/server.pem")),
+        ("KMS_HTTP_TLS_KEY_FILE", format!("{folder}/server.key")),
+    ];
+    variables.extend(more.iter().map(|(name, value)| (*name, value.replace("{files}", folder))));
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    Server::start_in(TempDir::new().unwrap(), &variables)
+}
+
+fn new_key(name: &str) -> Value {
+    json!({"name": name, "type": "AES256_GCM", "purpose": "ENCRYPTION"})
+}
+
+#[tokio::test]
+async fn both_protocols_are_spoken_within_tls() {
+    let servers = Authority::new("servers");
+    let files = Files::new();
+    let server = serve(&servers, &files, &[]);
+    let token = Some(server.admin.as_str());
+    for (protocol, version) in
+        [(Some("h2"), Version::HTTP_2), (Some("http/1.1"), Version::HTTP_11), (None, Version::HTTP_11)]
+    {
+        let list = send(&server, config(&servers, None, protocol), request("/v1/keys", token, None)).await.unwrap();
+        assert_eq!((list.version, list.status.as_u16()), (version, 200), "{:?}", list.body);
+        assert!(list.headers.contains_key("x-request-id") && list.headers.contains_key("strict-transport-security"));
+        let none = send(&server, config(&servers, None, protocol), request("/v1/keys", None, None)).await.unwrap();
+        assert_eq!((none.status.as_u16(), &none.body["code"]), (401, &json!("NotAuthenticated")));
+    }
+    // Many at a time over one connection.
+    let made = request("/v1/keys", token, Some(&new_key("users")));
+    assert_eq!(send(&server, config(&servers, None, Some("h2")), made).await.unwrap().status, 201);
+    let stream = connect(&server, config(&servers, None, Some("h2"))).await.unwrap();
+    let plain = json!({"keyId": "users", "plaintext": "x"});
+    let encrypt = (0..50).map(|_| request("/v1/crypto/encrypt", token, Some(&plain))).collect();
+    for answer in many(stream, encrypt).await.unwrap() {
+        assert_eq!((answer.version, answer.status.as_u16()), (Version::HTTP_2, 200), "{:?}", answer.body);
+    }
+    // Who does not trust its authority does not speak to it; who does not speak TLS is not answered.
+    let stranger = Authority::new("servers");
+    connect(&server, config(&stranger, None, None)).await.unwrap_err();
+    let plain = server.url.replace("https://", "http://");
+    reqwest::get(format!("{plain}/v1/healthz")).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_certificate_says_who_is_calling() {
+    let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
+    let files = Files::new();
+    files.write("callers.pem", callers.pem());
+    let server = serve(
+        &servers,
+        &files,
+        &[
+            ("KMS_HTTP_AUTH", "token,mtls"),
+            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "required"),
+            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
+            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
+            ("KMS_HTTP_MTLS_ROLE_FIELD", "common_name"),
+            ("KMS_HTTP_MTLS_ADMIN_VALUES", "Alice"),
+        ],
+    );
+    let (alice, bob) = (callers.client("Alice"), callers.client("bob"));
+    for protocol in ["h2", "http/1.1"] {
+        let made = request("/v1/keys", None, Some(&new_key(&format!("by {}", protocol.replace('/', " ")))));
+        let made = send(&server, config(&servers, Some(&alice), Some(protocol)), made).await.unwrap();
+        assert_eq!((made.status.as_u16(), &made.body["metadata"]["owner"]), (201, &json!("cert:alice")));
+        let refused = request("/v1/keys", None, Some(&new_key("by bob")));
+        let refused = send(&server, config(&servers, Some(&bob), Some(protocol)), refused).await.unwrap();
+        assert_eq!((refused.status.as_u16(), &refused.body["code"]), (403, &json!("AccessDenied")));
+        // A token goes ahead of the certificate, and one that is not good is not passed over.
+        let token = request("/v1/keys", Some("kms_wrong"), None);
+        let wrong = send(&server, config(&servers, Some(&alice), Some(protocol)), token).await.unwrap();
+        assert_eq!(wrong.status, 401);
+    }
+    let impostor = Authority::new("callers");
+    let bad = [
+        Some(callers.expired_client("Alice")),
+        Some(servers.client("Alice")),
+        Some(impostor.client("Alice")),
+        Some(callers.no_client("Alice")),
+        None,
+    ];
+    for certificate in &bad {
+        let token = Some(server.admin.as_str());
+        let config = config(&servers, certificate.as_ref(), Some("http/1.1"));
+        send(&server, config, request("/v1/keys", token, None)).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn where_a_certificate_is_optional_a_token_will_do() {
+    let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
+    let files = Files::new();
+    files.write("callers.pem", callers.pem());
+    let server = serve(
+        &servers,
+        &files,
+        &[
+            ("KMS_HTTP_AUTH", "token,mtls"),
+            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "optional"),
+            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
+        ],
+    );
+    let bob = callers.client("bob");
+    let cases = [(None, None, 401), (None, Some(server.admin.as_str()), 200), (Some(&bob), None, 200)];
+    for (certificate, token, status) in cases {
+        let config = config(&servers, certificate, None);
+        assert_eq!(send(&server, config, request("/v1/keys", token, None)).await.unwrap().status, status);
+    }
+    let expired = callers.expired_client("bob");
+    send(&server, config(&servers, Some(&expired), None), request("/v1/keys", None, None)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_hangup_brings_the_new_certificate() {
+    let servers = Authority::new("servers");
+    let files = Files::new();
+    let server = serve(&servers, &files, &[("KMS_HTTP_TLS_RELOAD_SECONDS", "0")]);
+    let first = shown(&server, config(&servers, None, None)).await;
+    let second = servers.server(2);
+
+    // A certificate without its key is not taken.
+    files.write("server.pem", second.certificate.pem());
+    server.signal("-HUP");
+    for n in 0.. {
+        if std::fs::read_to_string(server.home.path().join("log")).unwrap().contains("the former stay in use") {
+            break;
+        }
+        assert!(n < 300, "it does not say that it cannot take the files");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(shown(&server, config(&servers, None, None)).await, first);
+
+    files.install(&second);
+    assert_eq!(shown(&server, config(&servers, None, None)).await, first, "nothing happens by itself");
+    server.signal("-HUP");
+    for n in 0.. {
+        if &shown(&server, config(&servers, None, None)).await == second.certificate.der() {
+            break;
+        }
+        assert!(n < 300, "the new certificate is not shown");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let list = request("/v1/keys", Some(&server.admin), None);
+    assert_eq!(send(&server, config(&servers, None, None), list).await.unwrap().status, 200);
+}

@@ -1,0 +1,111 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use serde_json::{Value, json};
+
+use crate::common::{Answer, Server};
+use crate::issuer::{Issuer, SigningKey, base64url};
+
+/// Claims that are good for an hour.
+fn claims(issuer: &Issuer, subject: &str, role: &str) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    json!({"iss": issuer.url, "aud": "kms", "sub": subject, "groups": [role], "iat": now, "nbf": now, "exp": now + 3600})
+}
+
+/// A service that believes this issuer.
+fn serve(issuer: &Issuer) -> Server {
+    Server::start(&[
+        ("KMS_HTTP_AUTH", "token,oidc"),
+        ("KMS_HTTP_OIDC_ISSUER", &issuer.url),
+        ("KMS_HTTP_OIDC_AUDIENCES", "kms"),
+        ("KMS_HTTP_OIDC_PRINCIPAL_PREFIX", "sso:"),
+        ("KMS_HTTP_OIDC_ROLE_CLAIM", "groups"),
+        ("KMS_HTTP_OIDC_ADMIN_VALUES", "kms-admins"),
+        ("KMS_HTTP_OIDC_RETRY_SECONDS", "0"),
+    ])
+}
+
+async fn list(server: &Server, token: &str) -> Answer {
+    server.client_with(Some(token)).get("/v1/keys").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jwt_says_who_is_calling() {
+    let key = SigningKey::rs256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = serve(&issuer);
+    let admin = server.client_with(Some(&key.token(&claims(&issuer, "Alice", "kms-admins"))));
+    assert_eq!(admin.aes_key("users").await["metadata"]["owner"], "sso:alice");
+    let app = server.client_with(Some(&key.token(&claims(&issuer, "shop", "others"))));
+    app.get("/v1/keys/users").await.refused(403, "AccessDenied");
+    let grant = json!({"principal": "sso:shop", "role": "app", "keyId": "users", "allowedOps": ["read"]});
+    admin.post("/v1/grants", grant).await.expect(201);
+    app.get("/v1/keys/users").await.expect(200);
+    // Tokens of the service go on beside it.
+    server.client().get("/v1/keys/users").await.expect(200);
+    let records = admin.get("/v1/audit?action=KEY_CREATE&limit=1").await.expect(200);
+    assert_eq!(records[0]["actor"], "sso:alice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jwts_that_are_not_good_are_refused_without_a_reason() {
+    let key = SigningKey::rs256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = serve(&issuer);
+    let good = claims(&issuer, "alice", "kms-admins");
+    list(&server, &key.token(&good)).await.expect(200);
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        key.token(&claims)
+    };
+    let body = base64url(good.to_string());
+    let unsigned = base64url(json!({"alg": "none", "kid": "a"}).to_string());
+    let mut bad = vec![
+        ("expired", with("exp", json!(1_600_000_000))),
+        ("not yet", with("nbf", json!(9_000_000_000_u64))),
+        ("for another", with("aud", json!("other"))),
+        ("of another issuer", with("iss", json!("https://issuer.example"))),
+        ("of nobody", with("sub", json!(""))),
+        ("another's key of the same name", SigningKey::rs256("a").token(&good)),
+        ("a key that the issuer has not", SigningKey::rs256("b").token(&good)),
+        ("none", format!("{unsigned}.{body}.")),
+        ("no JWT", "a.b.c".to_owned()),
+    ];
+    let header = base64url(json!({"alg": "HS256", "kid": "a"}).to_string());
+    for secret in key.public_forms() {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), format!("{header}.{body}").as_bytes());
+        bad.push(("the public key as a secret", format!("{header}.{body}.{}", base64url(tag))));
+    }
+    let mut reasons = Vec::new();
+    for (what, token) in &bad {
+        let answer = list(&server, token).await;
+        assert_eq!(answer.status, 401, "{what}");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        reasons.push(answer.refused(401, "NotAuthenticated"));
+    }
+    reasons.dedup();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_rolled_and_an_issuer_that_is_away_is_no_fault_of_the_caller() {
+    let (old, new) = (SigningKey::es256("old"), SigningKey::es256("new"));
+    let mut issuer = Issuer::start(&[&old]).await;
+    let server = serve(&issuer);
+    let claims = claims(&issuer, "alice", "kms-admins");
+    list(&server, &old.token(&claims)).await.expect(200);
+    issuer.publish(&[&old, &new]);
+    list(&server, &new.token(&claims)).await.expect(200);
+
+    issuer.stop().await;
+    let fresh = serve(&issuer);
+    let away = list(&fresh, &new.token(&claims)).await;
+    away.refused(503, "IssuerUnavailable");
+    assert!(away.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
+    // Tokens, and keys that are known, need no issuer.
+    fresh.client().get("/v1/keys").await.expect(200);
+    list(&server, &new.token(&claims)).await.expect(200);
+    issuer.start_again().await;
+    list(&fresh, &new.token(&claims)).await.expect(200);
+}

@@ -1,0 +1,211 @@
+//! Answers of a service that has too much to do, waits for too long, or has lost its store; and browsers of other origins.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Answer, Client, Server};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Another process in the middle of writing: nobody else can, until it is dropped.
+async fn write_lock(server: &Server) -> SqliteConnection {
+    let mut other = SqliteConnection::connect(&format!("sqlite:{}", server.store().display())).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    other
+}
+
+/// Asks until the answer has this status.
+async fn until(status: u16, client: &Client, method: Method, path: &str) -> Answer {
+    for _ in 0..300 {
+        let answer = Client::send(client.request(method.clone(), path)).await;
+        if answer.status == status {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{path} is never answered {status}");
+}
+
+fn retry_after(answer: &Answer) -> u32 {
+    answer.headers["retry-after"].to_str().unwrap().parse().unwrap()
+}
+
+/// What the server answers to this text. It ends the connection.
+async fn raw(server: &Server, text: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).expect(body))
+}
+
+fn head(server: &Server, more: &str) -> String {
+    format!(
+        "POST /v1/crypto/encrypt HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\n{more}\r\n\r\n",
+        server.admin
+    )
+}
+
+#[tokio::test]
+async fn more_than_can_wait_is_sent_away() {
+    let server = Server::start_on_file(&[("KMS_HTTP_CONCURRENCY", "1"), ("KMS_HTTP_QUEUE", "0")]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let lock = write_lock(&server).await;
+    let first = tokio::spawn({
+        let admin = admin.clone();
+        async move { admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await }
+    });
+    let refused = until(429, &admin, Method::GET, "/v1/keys").await;
+    refused.refused(429, "Overloaded");
+    assert!(retry_after(&refused) >= 1);
+    // Probes do not stand in line.
+    admin.get("/v1/healthz").await.expect(200);
+    lock.close().await.unwrap();
+    let first = first.await.unwrap();
+    assert!(first.status == 200 || first.status == 429, "{}", first.text);
+    until(200, &admin, Method::GET, "/v1/keys").await;
+}
+
+#[tokio::test]
+async fn one_callers_rate_is_not_anothers() {
+    let server = Server::start(&[("KMS_HTTP_RATE_PER_SECOND", "1"), ("KMS_HTTP_RATE_BURST", "4")]);
+    let admin = server.client();
+    let other = admin.token_for("other", "auditor").await;
+    let refused = until_refused(&admin).await;
+    refused.refused(429, "RateLimited");
+    assert!(retry_after(&refused) >= 1);
+    other.get("/v1/keys").await.expect(200);
+    // Who is not known has no rate, and is not let in.
+    server.client_with(None).get("/v1/keys").await.refused(401, "NotAuthenticated");
+}
+
+async fn until_refused(client: &Client) -> Answer {
+    for _ in 0..100 {
+        let answer = client.get("/v1/keys").await;
+        if answer.status != 200 {
+            return answer;
+        }
+    }
+    panic!("never over its rate");
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_given_up() {
+    let server = Server::start_on_file(&[("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "3")]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let lock = write_lock(&server).await;
+    let encrypt = json!({"keyId": "users", "plaintext": "x"});
+    let late = admin.post("/v1/crypto/encrypt", encrypt.clone()).await;
+    late.refused(503, "Timeout");
+    assert!(retry_after(&late) >= 1);
+    // Nor does a probe wait any longer.
+    until(503, &server.client_with(None), Method::GET, "/v1/readyz").await;
+    lock.close().await.unwrap();
+    until(200, &server.client_with(None), Method::GET, "/v1/readyz").await;
+    // What had begun is finished first.
+    let mut served = false;
+    for _ in 0..10 {
+        served |= admin.post("/v1/crypto/encrypt", encrypt.clone()).await.status == 200;
+    }
+    assert!(served);
+}
+
+#[tokio::test]
+async fn without_its_store_it_answers_503() {
+    let server = Server::start_on_file(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    server.client_with(None).get("/v1/readyz").await.expect(200);
+    for ending in ["", "-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{ending}", server.store().display())).unwrap();
+    }
+    for _ in 0..3 {
+        let answer = admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await;
+        assert_eq!(answer.status, 503, "{}", answer.text);
+        assert!(answer.json()["code"].as_str().unwrap().starts_with("Store"), "{}", answer.text);
+    }
+    let nobody = server.client_with(None);
+    let unready = until(503, &nobody, Method::GET, "/v1/readyz").await;
+    assert!(!unready.text.contains("kms.db"), "everybody may read it: {}", unready.text);
+    nobody.get("/v1/healthz").await.expect(200);
+    nobody.get("/v1/keys").await.refused(401, "NotAuthenticated");
+}
+
+#[tokio::test]
+async fn bodies_that_are_late_or_large() {
+    let server = Server::start(&[("KMS_HTTP_BODY_TIMEOUT_SECONDS", "1"), ("KMS_HTTP_BODY_LIMIT_KIB", "4")]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let (status, body) = raw(&server, &(head(&server, "content-length: 100") + "{")).await;
+    assert_eq!((status, &body["code"]), (408, &json!("RequestTimeout")), "{body}");
+    let (status, body) = raw(&server, &(head(&server, "transfer-encoding: chunked") + "1\r\n{\r\n")).await;
+    assert_eq!((status, &body["code"]), (408, &json!("RequestTimeout")), "{body}");
+
+    let large = json!({"keyId": "users", "plaintext": "x".repeat(4096)});
+    admin.post("/v1/crypto/encrypt", large.clone()).await.refused(413, "PayloadTooLarge");
+    // Without saying so beforehand.
+    let large = large.to_string();
+    let chunked = format!("{}{:x}\r\n{large}\r\n0\r\n\r\n", head(&server, "transfer-encoding: chunked"), large.len());
+    let (status, body) = raw(&server, &chunked).await;
+    assert_eq!((status, &body["code"]), (413, &json!("PayloadTooLarge")), "{body}");
+    let fits = json!({"keyId": "users", "plaintext": "x".repeat(4000)}).to_string();
+    let chunked = format!("{}{:x}\r\n{fits}\r\n0\r\n\r\n", head(&server, "transfer-encoding: chunked"), fits.len());
+    assert_eq!(raw(&server, &chunked).await.0, 200);
+}
+
+fn from(client: &Client, method: Method, origin: &str) -> reqwest::RequestBuilder {
+    client.request(method, "/v1/keys").header("origin", origin)
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_only_when_configured() {
+    const CONSOLE: &str = "https://console.example";
+    let asking = |client: &Client, origin: &str| {
+        from(client, Method::OPTIONS, origin).header("access-control-request-method", "POST")
+    };
+    let off = Server::start(&[]);
+    let nobody = off.client_with(None);
+    let asked = Client::send(asking(&nobody, CONSOLE)).await;
+    asked.refused(405, "MethodNotAllowed");
+    let read = Client::send(from(&off.client(), Method::GET, CONSOLE)).await;
+    read.expect(200);
+    for answer in [asked, read] {
+        assert!(!answer.headers.keys().any(|name| name.as_str().starts_with("access-control")), "{answer:?}");
+    }
+
+    let on = Server::start(&[("KMS_HTTP_CORS_ORIGINS", CONSOLE)]);
+    let nobody = on.client_with(None);
+    let asked = Client::send(asking(&nobody, CONSOLE)).await;
+    assert_eq!((asked.status.as_u16(), asked.text.as_str()), (204, ""));
+    assert_eq!(asked.headers["access-control-allow-origin"], CONSOLE);
+    let names = asked.headers["access-control-allow-headers"].to_str().unwrap();
+    assert!(names.contains("authorization") && names.contains("idempotency-key"), "{names}");
+    assert!(asked.headers["access-control-allow-methods"].to_str().unwrap().contains("PATCH"));
+    assert!(!asked.headers.contains_key("access-control-allow-credentials"));
+    // A page must be able to read what was wrong, too.
+    for (client, status) in [(on.client(), 200), (nobody, 401)] {
+        let read = Client::send(from(&client, Method::GET, CONSOLE)).await;
+        assert_eq!(read.status, status);
+        assert_eq!(read.headers["access-control-allow-origin"], CONSOLE);
+        assert_eq!(read.headers["vary"], "origin");
+    }
+    for other in ["https://console.example.evil", "http://console.example", "null"] {
+        let asked = Client::send(asking(&on.client(), other)).await;
+        let read = Client::send(from(&on.client(), Method::GET, other)).await;
+        for answer in [asked, read] {
+            assert!(!answer.headers.contains_key("access-control-allow-origin"), "{other}: {answer:?}");
+            assert_eq!(answer.headers["vary"], "origin");
+        }
+    }
+}
