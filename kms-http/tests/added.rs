@@ -258,8 +258,12 @@ async fn prometheus_and_the_contract() {
     assert!(metrics.text.ends_with("# EOF\n") && metrics.text.matches("# EOF").count() == 1);
     let app = admin.token_for("app", "app").await;
     app.get("/metrics").await.refused(403, "AccessDenied");
+    let auditor = admin.token_for("auditor", "auditor").await;
+    assert_eq!(auditor.get("/metrics").await.status, 200);
 
     let nobody = server.client_with(None);
+    nobody.get("/metrics").await.refused(401, "NotAuthenticated");
+    nobody.get("/v1/ops/metrics").await.refused(401, "NotAuthenticated");
     let contract = nobody.get("/openapi.json").await.expect(200);
     assert_eq!(contract["openapi"], "3.1.0");
     let encrypt = &contract["paths"]["/v1/crypto/encrypt"]["post"];
@@ -269,6 +273,28 @@ async fn prometheus_and_the_contract() {
     let page = nobody.get("/docs").await;
     assert!(page.headers["content-type"].to_str().unwrap().starts_with("text/html"));
     assert!(!page.text.contains("//cdn") && !page.text.contains("https://"), "nothing from elsewhere");
+}
+
+#[tokio::test]
+async fn what_everybody_may_ask_leaves_no_record() {
+    let server = Server::start(&[("KMS_HTTP_METRICS_PUBLIC", "true"), ("KMS_HTTP_DOCS", "false")]);
+    let (admin, nobody) = (server.client(), server.client_with(None));
+    admin.aes_key("users").await;
+    let size =
+        || async { admin.get("/v1/audit/checkpoint").await.text.lines().nth(1).unwrap().parse::<u64>().unwrap() };
+    let (first, second) = (size().await, size().await);
+    for _ in 0..20 {
+        nobody.get("/v1/healthz").await.expect(200);
+        nobody.get("/v1/readyz").await.expect(200);
+        let metrics = nobody.get("/metrics").await;
+        assert_eq!(metrics.status, 200);
+        assert!(!metrics.text.contains("users"), "it names no key");
+        nobody.get("/v1/keys").await.refused(401, "NotAuthenticated");
+    }
+    assert_eq!(size().await - second, second - first);
+    for off in ["/openapi.json", "/docs"] {
+        nobody.get(off).await.refused(404, "NotFound");
+    }
 }
 
 #[tokio::test]

@@ -63,6 +63,10 @@ impl Readiness {
         let looking = ask();
         let looking = tokio::spawn(async move {
             let found = looking.await;
+            // Here, and not with every answer: whoever asks must not be able to fill the log.
+            if let Err(error) = &found {
+                tracing::warn!(%error, "not ready");
+            }
             *last = Some((Instant::now(), found.clone()));
             found
         });
@@ -126,7 +130,6 @@ async fn ready(app: Arc<App>) -> Reply {
 
 /// Everybody may ask, so the code is all that is told.
 fn unready(error: &Error) -> ApiError {
-    tracing::warn!(%error, "not ready");
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.code().as_str(), "not ready; the log of the process says why")
 }
 
