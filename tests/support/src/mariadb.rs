@@ -31,13 +31,29 @@ impl MariaDb {
     pub(crate) fn prepare(arguments: &[&str]) -> Option<Self> {
         let install = find("mariadb-install-db", &FOLDERS)?;
         program()?;
-        let folder = folder(USER);
-        let mut make = command(&install, USER);
-        make.arg("--no-defaults").arg(format!("--datadir={}", folder.path().join("data").display()));
-        make.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
-        run(make);
+        let folder = Self::install(&install);
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         Some(Self { folder, port: free_port(), arguments, running: None })
+    }
+
+    /// A folder with the data of a new server. Where many are made at once, the machine may refuse one what it needs.
+    fn install(program: &Path) -> TempDir {
+        let mut tries = 0;
+        loop {
+            let folder = folder(USER);
+            let mut make = command(program, USER);
+            make.arg("--no-defaults").arg(format!("--datadir={}", folder.path().join("data").display()));
+            make.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+            tries += 1;
+            if tries == 3 {
+                run(make);
+                return folder;
+            }
+            if succeeds(make) {
+                return folder;
+            }
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
     }
 
     /// The folder with all that is of this server.
