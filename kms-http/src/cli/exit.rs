@@ -33,6 +33,7 @@ impl From<Error> for Failure {
         let code = match error.code() {
             E::InvalidArgument | E::InvalidConfiguration | E::InvalidName => 2,
             E::StoreUnavailable
+            | E::StoreContended
             | E::StoreFull
             | E::StoreReadOnly
             | E::StoreCorrupt
