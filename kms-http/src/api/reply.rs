@@ -9,6 +9,10 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::ApiError;
+use crate::front::headers::roomy;
+
+/// Bytes that the answer to most single operations fits in.
+const COMMON: usize = 1_024;
 
 /// What a handler answers.
 pub type Reply = Result<Response, ApiError>;
@@ -56,13 +60,15 @@ pub fn page(body: &impl Serialize, next: Option<&str>) -> Reply {
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Reply {
-    let text = serde_json::to_vec(body).map_err(|_| unwritable())?;
+    let mut text = Vec::with_capacity(COMMON);
+    serde_json::to_writer(&mut text, body).map_err(|_| unwritable())?;
     Ok(respond(status, Body::from(text)))
 }
 
 fn respond(status: StatusCode, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
+    *response.headers_mut() = roomy();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -115,7 +115,9 @@ where
                 Pace::Normal => app.http.request_timeout,
                 Pace::Patient => PATIENCE,
             };
-            let reply = tokio::time::timeout(limit, handler(call)).await.unwrap_or_else(|_| Err(ApiError::timed_out()));
+            // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
+            let working = Box::pin(handler(call));
+            let reply = tokio::time::timeout(limit, working).await.unwrap_or_else(|_| Err(ApiError::timed_out()));
             drop(held);
             reply
         }

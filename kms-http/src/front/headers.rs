@@ -29,9 +29,13 @@ const SECURITY: [(HeaderName, HeaderValue); 13] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
+/// Headers with room for those that every answer carries, so that they need not grow.
+pub fn roomy() -> HeaderMap {
+    HeaderMap::with_capacity(SECURITY.len() + 6)
+}
+
 /// Adds the security headers; what an answer has set for itself stays.
 pub fn secure(headers: &mut HeaderMap) {
-    headers.reserve(SECURITY.len() + 2);
     for (name, value) in &SECURITY {
         if let header::Entry::Vacant(place) = headers.entry(name) {
             place.insert(value.clone());

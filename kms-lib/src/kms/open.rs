@@ -409,8 +409,10 @@ async fn first_record(
         checkpoint: String::new(),
     };
     keys.sign(&mut head, Some(no_rows))?;
-    audit::insert(connection, vec![record]).await?;
-    usage::count_up(connection, vec![(now.hour(), draft.action.as_str(), Status::Success.as_str(), 1)]).await?;
+    let mut statements = audit::insert(vec![record]);
+    let count = (now.hour(), draft.action.as_str(), Status::Success.as_str(), 1);
+    statements.extend(usage::count_up(connection.dialect(), [count]));
+    connection.execute_all(statements).await?;
     head::insert(connection, &head).await
 }
 

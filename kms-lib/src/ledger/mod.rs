@@ -2,11 +2,14 @@
 
 mod counters;
 mod details;
+mod locked;
 mod queue;
+mod settle;
 mod signer;
 mod space;
 mod submission;
 mod walk;
+mod write;
 mod writer;
 
 #[cfg(test)]

@@ -6,34 +6,26 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::queue::Queue;
-use super::signer::{HeadKeys, Signer};
+use super::signer::Signer;
 use super::space::Space;
 use super::submission::{Outcome, Submission};
-use super::walk::{Place, Plan, Replacement, walk};
-use crate::catalog::{Catalog, MaterialCache, Trust, change_row};
+use super::walk::Plan;
+use crate::catalog::{Catalog, MaterialCache};
 use crate::keys::Command;
-use crate::storage::tables::secrets::{self, ServiceKeyRow};
-use crate::storage::tables::{audit, entities, head, idempotency, usage};
+use crate::storage::tables::secrets;
 use crate::storage::{Connection, Store};
-use crate::types::audit::{Head, StoredCheckpoint};
+use crate::types::audit::Head;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::VersionState;
-use crate::types::limits::ENCRYPTIONS_MAX;
-use crate::types::time::{Clock, Timestamp};
+use crate::types::time::Clock;
 
-/// A clock further behind the log's last record than this commits nothing.
-const CLOCK_SKEW: Duration = Duration::from_secs(30);
-/// A signed state of the log is kept for every so many records.
-const CHECKPOINT_EVERY: u64 = 8_192;
-/// How long callers wait while it is unclear whether their commit took place.
-const SETTLE: Duration = Duration::from_secs(10);
-/// How often a batch of released results is tried again when the store cannot be written.
-const RETRY: Duration = Duration::from_millis(100);
+/// How often something is tried again while the store cannot be used: released results, an unclear commit.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 /// After a commit on a store that others write too, the time they have to get the lock, where it has no queue.
 const YIELD: Duration = Duration::from_micros(1_500);
 /// How long a batch is tried again when other nodes come first.
@@ -211,15 +203,11 @@ impl Writer {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
-        let mut connection = self.begin().await?;
-        let written = self.write(connection.as_mut(), batch).await;
-        let mut plan = match written {
+        let (mut connection, locked) = self.begin().await?;
+        let mut plan = match self.write(connection.as_mut(), locked, batch).await {
             Ok(plan) => plan,
             Err(error) => {
-                // A connection that cannot even roll back is not used again.
-                if connection.rollback().await.is_ok() {
-                    self.connection = Some(connection);
-                }
+                self.put_back(connection).await;
                 return Err(error);
             }
         };
@@ -227,9 +215,7 @@ impl Writer {
         if let Err(error) = connection.commit().await {
             if error.code() == ErrorCode::StoreContended {
                 // The engine's own word that it did not.
-                if connection.rollback().await.is_ok() {
-                    self.connection = Some(connection);
-                }
+                self.put_back(connection).await;
                 return Err(error);
             }
             tracing::warn!(%error, "a commit failed; finding out whether it took place");
@@ -255,208 +241,12 @@ impl Writer {
         Ok(plan)
     }
 
-    /// A connection on which a transaction has begun. One that was kept may have been lost meanwhile: then nothing was
-    /// done on it, and a new one is as good.
-    async fn begin(&mut self) -> Result<Box<dyn Connection>> {
-        if let Some(mut kept) = self.connection.take() {
-            match kept.begin_write().await {
-                Ok(()) => return Ok(kept),
-                Err(error) => tracing::debug!(%error, "connecting to the store anew"),
-            }
-        }
-        let mut connection = self.store.writer().await?;
-        connection.begin_write().await?;
-        Ok(connection)
-    }
-
-    async fn write(&mut self, connection: &mut dyn Connection, batch: &mut [Submission]) -> Result<Plan> {
-        let (head, database_now) = self.locked_head(connection).await?;
-        let now = self.clock.now();
-        if let Some(theirs) = database_now.filter(|theirs| theirs.distance(now) > CLOCK_SKEW && !self.clock.is_apart())
-        {
-            return Err(Error::new(
-                ErrorCode::ClockSkew,
-                format!("this machine's clock says {now}, but the database's {theirs}"),
-            ));
-        }
-        if head.timestamp > now && head.timestamp.distance(now) > CLOCK_SKEW {
-            return Err(Error::new(
-                ErrorCode::ClockSkew,
-                format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
-            ));
-        }
-        loop {
-            let mut plan = walk(
-                batch,
-                &Place {
-                    image: &self.catalog.image(),
-                    head: &head,
-                    seals: self.catalog.seals(),
-                    now,
-                    surely: database_now.filter(|_| !self.clock.is_apart()).map_or(now, |theirs| theirs.min(now)),
-                    default_grace_days: self.default_grace_days,
-                    signing_number: self.signer.keys().public().newest().number,
-                    exhausted: &self.exhausted,
-                },
-            )?;
-            if plan.rows.is_empty() {
-                return Ok(plan);
-            }
-            if let Some(exhausted) = self.write_entities(connection, &plan, now).await? {
-                // Its encryptions are refused, and the batch is walked again without them.
-                self.exhausted.insert(exhausted);
-                self.queue.exhaust(exhausted.0, exhausted.1);
-                connection.rollback().await?;
-                connection.begin_write().await?;
-                if self.locked_head(connection).await?.0 != head {
-                    return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
-                }
-                continue;
-            }
-            self.write_log(connection, &mut plan, &head).await?;
-            return Ok(plan);
-        }
-    }
-
-    /// Writes changed rows and counters. Answers the version that would encrypt more than it may, if there is one.
-    async fn write_entities(
-        &self,
-        connection: &mut dyn Connection,
-        plan: &Plan,
-        now: Timestamp,
-    ) -> Result<Option<(KeyId, u32)>> {
-        for (&(key, version), &encryptions) in &plan.uses {
-            // Those of a version known to be exhausted were released before that was known.
-            let known = self.exhausted.contains(&(key, version));
-            let limit = if known { i64::MAX.unsigned_abs() } else { ENCRYPTIONS_MAX };
-            if !usage::count_version(connection, key, version, encryptions, now, limit).await? {
-                return Ok(Some((key, version)));
-            }
-        }
-        for change in &plan.changes {
-            let seal = self.catalog.seals().seal(&change_row(change)?);
-            entities::write(connection, change.clone(), seal).await?;
-        }
-        Ok(None)
-    }
-
-    async fn write_log(&self, connection: &mut dyn Connection, plan: &mut Plan, before: &Head) -> Result<()> {
-        audit::insert(connection, std::mem::take(&mut plan.rows)).await?;
-        let counts = plan.counts.iter().map(|(&(hour, action, status), &count)| (hour, action, status, count));
-        usage::count_up(connection, counts.collect()).await?;
-        if !plan.kept_requests.is_empty() {
-            idempotency::insert(connection, &plan.kept_requests, plan.head.timestamp).await?;
-        }
-        for (name, value) in &plan.remember {
-            usage::set_meta(connection, name, value).await?;
-        }
-        let mut keys = self.signer.keys();
-        if let Some(replacement) = &plan.signing_key {
-            let succeeded = keys.succeeded_by(&replacement.new, replacement.state.seq)?;
-            keys = Arc::new(succeeded);
-            replace_signing_key(connection, replacement, &keys).await?;
-            plan.keys = Some(Arc::clone(&keys));
-        }
-        keys.sign(&mut plan.head, plan.standing)?;
-        let now = &plan.head;
-        let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == now.seq);
-        if !is_kept && now.seq / CHECKPOINT_EVERY > before.seq / CHECKPOINT_EVERY {
-            let checkpoint = StoredCheckpoint {
-                size: now.seq,
-                frontier: now.frontier.clone(),
-                hash: now.hash,
-                note: now.checkpoint.clone(),
-            };
-            audit::insert_checkpoint(connection, &checkpoint).await?;
-        }
-        head::update(connection, now).await
-    }
-
-    /// Reads the head under its lock, holds it against what this process knows, and brings the catalog up to it.
-    async fn locked_head(&mut self, connection: &mut dyn Connection) -> Result<(Head, Option<Timestamp>)> {
-        let (head, database_now) = match head::lock(connection).await? {
-            Some(locked) => locked,
-            None => return Err(self.stop("the head of the log is gone")),
-        };
-        if head.log_id != self.known.log_id || head.seq < self.known.seq {
-            return Err(self.stop("the log is another one, or an older state of it than this process has seen"));
-        }
-        if head.seq == self.known.seq {
-            if head != self.known {
-                return Err(self.stop("the head of the log was changed without a record"));
-            }
-            return Ok((head, database_now));
-        }
-        if self.known.seq > 0 && audit::hash_of(connection, self.known.seq).await? != Some(self.known.hash) {
-            return Err(self.stop("the log no longer holds the record that this process wrote or saw last"));
-        }
-        if head.revision >= self.known.revision
-            && self.signer.check(&head).is_err()
-            && secrets::newest_signing_key(connection).await? != Some(self.signer.keys().public().newest().number)
-        {
-            self.keys_behind = true;
-            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that signs the log"));
-        }
-        if head.revision < self.known.revision || self.signer.check(&head).is_err() {
-            return Err(self.stop("the head of the log does not carry the log's signature"));
-        }
-        self.contended = Some(Instant::now());
-        if head.revision > self.catalog.image().revision() {
-            self.catalog.refresh(connection).await?;
-            self.materials.drop_unusable(&self.catalog).await;
-        }
-        if self.catalog.image().trust() == Trust::Doubtful {
-            return Err(self.stop("rows of the store were altered or put back to an older state"));
-        }
-        self.known = head.clone();
-        Ok((head, database_now))
-    }
-
-    fn stop(&mut self, why: &str) -> Error {
+    pub(super) fn stop(&mut self, why: &str) -> Error {
         let error = Error::new(ErrorCode::IntegrityFailure, format!("{why}: nothing more is written"));
         tracing::error!(%error, "the ledger stops");
         self.queue.counters.stop();
         self.stopped = Some(error.clone());
         error
-    }
-
-    /// Finds out, on a new connection, whether a commit took place that failed to say so.
-    async fn settle(&mut self, plan: &Plan, rolled_back: bool) -> Result<bool> {
-        let deadline = Instant::now() + SETTLE;
-        loop {
-            let looked = timeout(SETTLE, self.look_for(plan)).await;
-            let looked =
-                looked.unwrap_or_else(|_| Err(Error::new(ErrorCode::StoreUnavailable, "the store does not answer")));
-            match looked {
-                Ok(found) => return Ok(found),
-                Err(error) if Instant::now() < deadline => {
-                    tracing::warn!(%error, "it is still unclear whether a commit took place");
-                    sleep(RETRY).await;
-                }
-                // The engine said that it rolled back: then it did not commit, whatever else is wrong.
-                Err(error) if rolled_back => return Err(error),
-                Err(error) => {
-                    return Err(Error::new(
-                        ErrorCode::OutcomeUnknown,
-                        format!("the store was lost while committing, and whether it did is unknown: {error}"),
-                    ));
-                }
-            }
-        }
-    }
-
-    async fn look_for(&mut self, plan: &Plan) -> Result<bool> {
-        let mut connection = self.store.writer().await?;
-        connection.begin_write().await?;
-        // What was cut off may still be under way on the server: under the lock it is over.
-        let locked = head::lock(connection.as_mut()).await;
-        let found = match locked {
-            Ok(_) => audit::hash_of(connection.as_mut(), plan.head.seq).await,
-            Err(error) => Err(error),
-        };
-        connection.rollback().await?;
-        self.connection = Some(connection);
-        Ok(found? == Some(plan.head.hash))
     }
 
     /// Drops the material of versions that may no longer be used.
@@ -472,30 +262,6 @@ impl Writer {
             self.materials.sweep().await;
         }
     }
-}
-
-/// Stores the new key, and the state that both keys sign.
-async fn replace_signing_key(
-    connection: &mut dyn Connection,
-    replacement: &Replacement,
-    keys: &HeadKeys,
-) -> Result<()> {
-    let Replacement { new, state, rows } = replacement;
-    let row = ServiceKeyRow {
-        kind: secrets::SIGNING.into(),
-        number: new.number,
-        public_key: Some(new.key.public_key()),
-        wrapped: new.wrapped.clone(),
-        first_seq: state.seq,
-    };
-    secrets::replace_signing_key(connection, &row).await?;
-    let checkpoint = StoredCheckpoint {
-        size: state.seq,
-        frontier: state.frontier.clone(),
-        hash: state.hash,
-        note: keys.note(state.seq, &state.frontier, state.revision, *rows)?,
-    };
-    audit::insert_checkpoint(connection, &checkpoint).await
 }
 
 /// Gives up what is left in the queue when the task ends.

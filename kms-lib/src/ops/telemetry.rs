@@ -88,8 +88,7 @@ pub(crate) async fn ready(shared: &Shared) -> Result<()> {
         return Err(Error::new(ErrorCode::StoreFull, "the disk of the store is full"));
     }
     let mut connection = shared.store.writer().await?;
-    connection.begin_write().await?;
-    let locked = head::lock(connection.as_mut()).await;
+    let locked = head::begin_locked(connection.as_mut()).await;
     connection.rollback().await?;
     connection.close().await?;
     let locked = locked?.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;

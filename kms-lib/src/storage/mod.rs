@@ -3,6 +3,8 @@
 
 mod access;
 pub mod dialect;
+#[cfg(feature = "sqlite")]
+mod files;
 mod location;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -42,6 +44,22 @@ pub enum Value {
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
+}
+
+/// A statement, with the values for its `?`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Its text.
+    pub sql: Sql,
+    /// Its values.
+    pub values: Vec<Value>,
+}
+
+impl Statement {
+    /// A statement of a text and its values.
+    pub fn new(sql: impl Into<Sql>, values: Vec<Value>) -> Self {
+        Self { sql: sql.into(), values }
+    }
 }
 
 /// A database. Cheap to share.
@@ -87,6 +105,14 @@ pub trait Connection: Send + Sync {
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;
     /// Begins a transaction that will write; waits, for seconds at most, for other writers.
     fn begin_write(&mut self) -> StoreFuture<'_, ()>;
+    /// Does that, and calls `each` with what its first statement answers, which has no values: one trip to the engine where
+    /// it allows that. After an error it is open whether a transaction has begun.
+    fn begin_write_with<'a>(&'a mut self, first: Sql, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            self.begin_write().await?;
+            self.query(first, vec![], each).await
+        })
+    }
     /// Begins a transaction that sees one state of the store.
     fn begin_read(&mut self) -> StoreFuture<'_, ()>;
     /// Commits. After an error it is open whether it did, but for `StoreContended`: then it did not.
@@ -95,6 +121,17 @@ pub trait Connection: Send + Sync {
     fn rollback(&mut self) -> StoreFuture<'_, ()>;
     /// Executes a statement; answers how many rows it changed.
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
+    /// Executes statements one after the other, until one fails; answers how many rows each of them changed. As few trips
+    /// to the engine as it allows.
+    fn execute_all(&mut self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<u64>> {
+        Box::pin(async move {
+            let mut changed = Vec::with_capacity(statements.len());
+            for Statement { sql, values } in statements {
+                changed.push(self.execute(sql, values).await?);
+            }
+            Ok(changed)
+        })
+    }
     /// Calls `each` with every row of the answer, as it streams in.
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()>;
     /// Closes the connection.

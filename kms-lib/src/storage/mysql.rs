@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use sqlx::mysql::{
     MySql, MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode,
 };
@@ -114,6 +115,20 @@ impl Engine for MySql {
         Box::pin(async move {
             let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
             sql.execute(connection).await.map(drop).map_err(|e| store_error(&e))
+        })
+    }
+    fn begin_with<'a>(
+        connection: &'a mut MySqlConnection,
+        first: Sql,
+        each: &'a mut EachRow<'_>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let sql = format!("{}; {first}", Self::BEGIN_WRITE);
+            let mut rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch(connection);
+            while let Some(row) = rows.try_next().await.map_err(|e| store_error(&e))? {
+                each(&SqlRow(row))?;
+            }
+            Ok(())
         })
     }
     fn execute(connection: &mut MySqlConnection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {

@@ -44,6 +44,17 @@ pub(super) trait Engine: Database<Connection: Sync> {
 
     /// Executes statements that have no values.
     fn run(connection: &mut Self::Connection, sql: Sql) -> StoreFuture<'_, ()>;
+    /// Begins a transaction that writes, and calls `each` with what its first statement answers.
+    fn begin_with<'a>(
+        connection: &'a mut Self::Connection,
+        first: Sql,
+        each: &'a mut EachRow<'_>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            Self::run(connection, Self::BEGIN_WRITE.into()).await?;
+            Self::query(connection, first, vec![], each).await
+        })
+    }
     /// Executes a statement.
     fn execute(connection: &mut Self::Connection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
     /// Calls `each` with every row of the answer.
@@ -254,6 +265,10 @@ impl<E: Engine> Connection for Held<E> {
             self.in_transaction = true;
             self.run(E::BEGIN_WRITE.into()).await
         })
+    }
+    fn begin_write_with<'a>(&'a mut self, first: Sql, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        self.in_transaction = true;
+        Box::pin(self.bounded(|connection| E::begin_with(connection, first, each)))
     }
     fn begin_read(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {

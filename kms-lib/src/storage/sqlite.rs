@@ -5,23 +5,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection as _, Sqlite};
+use sqlx::{ConnectOptions, Connection as _, Either, Executor as _, Sqlite};
 
 use super::access::access;
 use super::dialect::{Dialect, SQLITE};
-use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
+use super::files::{FileId, Files, create_private, fill, free_space, gone};
+use super::{Connection, EachRow, Row, Sql, Statement, Store, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// How long a writer waits for the writers of other processes.
 const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// How often it tries. SQLite's own waiting grows to 100 ms a try, and loses to a process that never pauses.
 const WRITE_POLL: Duration = Duration::from_micros(500);
+/// What has more values than this is a trip of its own to the connection's thread.
+const JOINED_VALUES: usize = 512;
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -185,107 +189,27 @@ impl Store for SqliteStore {
     }
 }
 
-/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask.
-fn create_private(path: &Path) -> Result<()> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e)
-            if e.kind() == std::io::ErrorKind::PermissionDenied
-                || e.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
-        {
-            Err(Error::new(ErrorCode::StoreReadOnly, format!("{} cannot be made: {e}", path.display())))
-        }
-        Err(e) => Err(Error::new(ErrorCode::StoreUnavailable, format!("{} cannot be made: {e}", path.display()))),
-    }
-}
-
-#[cfg(unix)]
-fn free_space(folder: &Path) -> Option<u64> {
-    // What is left for users other than root: that is what the service can have.
-    rustix::fs::statvfs(folder).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_space(_: &Path) -> Option<u64> {
-    None
-}
-
-/// Writes bytes that no file system stores as nothing.
-fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
-    use std::io::Write;
-    let mut file = File::options().write(true).truncate(true).open(path)?;
-    let mut block = [0; 64 * 1024];
-    let mut left = bytes;
-    while left > 0 {
-        rand::RngExt::fill(&mut rand::rng(), &mut block[..]);
-        let part = left.min(block.len() as u64);
-        file.write_all(&block[..usize::try_from(part).unwrap_or(block.len())])?;
-        left -= part;
-    }
-    file.sync_all()
-}
-
-/// Which file it is, whatever its name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileId(u64, u64);
-
-impl FileId {
-    #[cfg(unix)]
-    fn of(path: &Path) -> std::io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(path).map(|metadata| Self(metadata.dev(), metadata.ino()))
-    }
-    #[cfg(not(unix))]
-    fn of(path: &Path) -> std::io::Result<Self> {
-        // An open file cannot be removed there.
-        std::fs::metadata(path).map(|_| Self(0, 0))
-    }
-    fn check(&self, path: &Path) -> Result<()> {
-        match Self::of(path) {
-            Ok(file) if file == *self => Ok(()),
-            Ok(_) => Err(gone(path, "another file has its name")),
-            Err(e) => Err(gone(path, &e.to_string())),
-        }
-    }
-}
-
-fn gone(path: &Path, why: &str) -> Error {
-    Error::new(ErrorCode::StoreUnavailable, format!("the store's file {} is gone: {why}", path.display()))
-}
-
-/// The files that a connection writes: SQLite goes on with them when their names are gone.
-struct Files {
-    path: PathBuf,
-    file: FileId,
-    log_path: PathBuf,
-    /// The write-ahead log; known once something was begun.
-    log: Option<FileId>,
-}
-
-impl Files {
-    fn check(&self) -> Result<()> {
-        self.file.check(&self.path)?;
-        self.log.map_or(Ok(()), |log| log.check(&self.log_path))
-    }
-    fn note_log(&mut self) -> Result<()> {
-        if self.log.is_none() {
-            self.log = Some(FileId::of(&self.log_path).map_err(|e| gone(&self.log_path, &e.to_string()))?);
-        }
-        Ok(())
-    }
-}
-
 struct Writer {
     connection: SqliteConnection,
     files: Files,
+}
+
+impl Writer {
+    /// Begins, and asks for something.
+    async fn begin(&mut self, first: &str, each: &mut EachRow<'_>) -> Result<()> {
+        self.files.check()?;
+        let deadline = Instant::now() + WRITE_WAIT;
+        let begin = format!("BEGIN IMMEDIATE; {first}");
+        loop {
+            match several(&mut self.connection, begin.clone(), vec![], each).await {
+                Ok(_) => return self.files.note_log(),
+                Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(WRITE_POLL).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 impl Connection for Writer {
@@ -293,17 +217,13 @@ impl Connection for Writer {
         &SQLITE
     }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
-        Box::pin(async {
-            self.files.check()?;
-            let deadline = Instant::now() + WRITE_WAIT;
-            loop {
-                match sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await {
-                    Ok(_) => return self.files.note_log(),
-                    Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(WRITE_POLL).await,
-                    Err(error) => return Err(store_error(&error)),
-                }
-            }
-        })
+        Box::pin(async { self.begin("", &mut |_| Ok(())).await })
+    }
+    fn begin_write_with<'a>(&'a mut self, first: Sql, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        Box::pin(async move { self.begin(&first, each).await })
+    }
+    fn execute_all(&mut self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<u64>> {
+        Box::pin(execute_all(&mut self.connection, statements))
     }
     fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
         // Transactions that write exclude each other here, and statements that change the schema are part of them.
@@ -412,6 +332,69 @@ access!(
     null: None::<i64>,
     text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(|e| corrupt(e.to_string()))
 );
+
+/// Executes statements together as far as they have few values: a trip to the connection's thread and back costs more than
+/// a small statement. What has many is not joined with others, or every mixture of them would be a text to be cached.
+async fn execute_all(connection: &mut SqliteConnection, statements: Vec<Statement>) -> Result<Vec<u64>> {
+    let mut changed = Vec::with_capacity(statements.len());
+    let (mut text, mut values) = (String::new(), Vec::new());
+    for statement in statements {
+        if values.len() + statement.values.len() > JOINED_VALUES && !text.is_empty() {
+            let (text, values) = (std::mem::take(&mut text), std::mem::take(&mut values));
+            changed.extend(several(connection, text, values, &mut |_| Ok(())).await?);
+        }
+        text.push_str(&statement.sql);
+        text.push(';');
+        values.extend(statement.values);
+    }
+    changed.extend(several(connection, text, values, &mut |_| Ok(())).await?);
+    Ok(changed)
+}
+
+/// Executes the statements of one text, which share the list of values; answers how many rows each changed.
+async fn several(
+    connection: &mut SqliteConnection,
+    text: String,
+    values: Vec<Value>,
+    each: &mut EachRow<'_>,
+) -> std::result::Result<Vec<u64>, Failure> {
+    let mut changed = Vec::new();
+    let mut steps = connection.fetch_many(statement(text.into(), values)?);
+    while let Some(step) = steps.try_next().await? {
+        match step {
+            Either::Left(done) => changed.push(done.rows_affected()),
+            Either::Right(row) => each(&SqlRow(row))?,
+        }
+    }
+    Ok(changed)
+}
+
+/// Why statements failed: SQLite's word, or ours.
+enum Failure {
+    Sql(sqlx::Error),
+    Other(Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sql(error) => store_error(&error),
+            Failure::Other(error) => error,
+        }
+    }
+}
 
 /// The primary result code (https://www.sqlite.org/rescode.html): the extended one without its upper bytes.
 fn result_code(error: &dyn DatabaseError) -> u32 {

@@ -1,7 +1,7 @@
 //! `audit_logs` and `audit_checkpoints`.
 
 use super::insert_rows;
-use crate::storage::{Connection, Row, Value, corrupt};
+use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::{Action, AuditRow, Status, StoredCheckpoint};
 use crate::types::error::Result;
 use crate::types::ids::{KeyId, RecordId};
@@ -10,7 +10,7 @@ const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_
                        prev_hash, hash, format";
 
 /// Appends records.
-pub async fn insert(connection: &mut dyn Connection, rows: Vec<AuditRow>) -> Result<()> {
+pub fn insert(rows: Vec<AuditRow>) -> Vec<Statement> {
     let mut values = Vec::with_capacity(rows.len() * 14);
     for row in rows {
         values.extend([
@@ -30,7 +30,7 @@ pub async fn insert(connection: &mut dyn Connection, rows: Vec<AuditRow>) -> Res
             u32::from(row.format).into(),
         ]);
     }
-    insert_rows(connection, &format!("INSERT INTO audit_logs ({COLUMNS}) VALUES "), 14, "", values.into_iter()).await
+    insert_rows(&format!("INSERT INTO audit_logs ({COLUMNS}) VALUES "), 14, "", values.into_iter())
 }
 
 /// Calls `each` with the records from `first` to `last`, both included, in order.
@@ -163,19 +163,14 @@ fn read(row: &dyn Row) -> Result<AuditRow> {
 }
 
 /// Keeps a signed state of the log.
-pub async fn insert_checkpoint(connection: &mut dyn Connection, checkpoint: &StoredCheckpoint) -> Result<()> {
-    connection
-        .execute(
-            "INSERT INTO audit_checkpoints (size, frontier, hash, note) VALUES (?, ?, ?, ?)".into(),
-            vec![
-                checkpoint.size.into(),
-                checkpoint.frontier.concat().into(),
-                (&checkpoint.hash).into(),
-                checkpoint.note.as_str().into(),
-            ],
-        )
-        .await
-        .map(drop)
+pub fn insert_checkpoint(checkpoint: &StoredCheckpoint) -> Statement {
+    let values = vec![
+        checkpoint.size.into(),
+        checkpoint.frontier.concat().into(),
+        (&checkpoint.hash).into(),
+        checkpoint.note.as_str().into(),
+    ];
+    Statement::new("INSERT INTO audit_checkpoints (size, frontier, hash, note) VALUES (?, ?, ?, ?)", values)
 }
 
 /// The kept states of the log with more than `after` records, smallest first.

@@ -1,6 +1,6 @@
 //! `audit_head`: one row, the end of the log. Whoever writes locks it first.
 
-use crate::storage::{Connection, Row, Value, corrupt};
+use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::Head;
 use crate::types::error::Result;
 use crate::types::ids::LogId;
@@ -20,14 +20,16 @@ pub async fn read(connection: &mut dyn Connection) -> Result<Option<Head>> {
     Ok(head)
 }
 
-/// Locks the head, and reads it: no other transaction writes until this one ends. With it, what the database's own clock
-/// says, if it has one.
-pub async fn lock(connection: &mut dyn Connection) -> Result<Option<(Head, Option<Timestamp>)>> {
+/// The head, and what the database's own clock says, if it has one.
+pub type Locked = Option<(Head, Option<Timestamp>)>;
+
+/// Begins a transaction by locking the head, and reads it: no other transaction writes until this one ends.
+pub async fn begin_locked(connection: &mut dyn Connection) -> Result<Locked> {
     let dialect = connection.dialect();
     let sql = format!("SELECT {HEAD}, {} FROM audit_head WHERE id = 1{}", dialect.now, dialect.lock_row);
     let mut head = None;
     connection
-        .query(sql.into(), vec![], &mut |row| {
+        .begin_write_with(sql.into(), &mut |row| {
             head = Some((from_row(row)?, row.time_opt(7)?));
             Ok(())
         })
@@ -79,14 +81,11 @@ pub async fn insert(connection: &mut dyn Connection, head: &Head) -> Result<()> 
     connection.execute(sql.into(), values(head)).await.map(drop)
 }
 
-/// Writes the head.
-pub async fn update(connection: &mut dyn Connection, head: &Head) -> Result<()> {
+/// Writes the head: one row is changed.
+pub fn update(head: &Head) -> Statement {
     let sql = "UPDATE audit_head SET log_id = ?, seq = ?, hash = ?, timestamp = ?, revision = ?, frontier = ?, \
                checkpoint = ? WHERE id = 1";
-    match connection.execute(sql.into(), values(head)).await? {
-        1 => Ok(()),
-        _ => Err(corrupt("the head of the log is missing")),
-    }
+    Statement::new(sql, values(head))
 }
 
 fn values(head: &Head) -> Vec<Value> {

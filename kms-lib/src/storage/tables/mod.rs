@@ -7,8 +7,7 @@ pub mod idempotency;
 pub mod secrets;
 pub mod usage;
 
-use super::{Connection, Sql, Value};
-use crate::types::error::Result;
+use super::{Statement, Value};
 
 /// Rows of one multi-row statement. More gain nothing, and every number of rows is a statement of its own to cache.
 const CHUNK: usize = 64;
@@ -16,21 +15,16 @@ const CHUNK: usize = 64;
 /// Most bytes of values in one statement, unless a single row has more: servers limit the size of a packet, some to 1 MiB.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// Inserts rows of `columns` values each, up to 64 to a statement. `before` ends with `VALUES `.
-async fn insert_rows(
-    connection: &mut dyn Connection,
-    before: &str,
-    columns: usize,
-    after: &str,
-    mut values: std::vec::IntoIter<Value>,
-) -> Result<()> {
+/// Statements that insert rows of `columns` values each, up to 64 to a statement. `before` ends with `VALUES `.
+fn insert_rows(before: &str, columns: usize, after: &str, mut values: std::vec::IntoIter<Value>) -> Vec<Statement> {
+    let mut statements = Vec::new();
     let row = format!("({}?)", "?, ".repeat(columns - 1));
     while values.len() > 0 {
         let rows = fitting_rows(values.as_slice(), columns);
-        let sql: Sql = format!("{before}{}{row}{after}", format!("{row}, ").repeat(rows - 1)).into();
-        connection.execute(sql, values.by_ref().take(rows * columns).collect()).await?;
+        let sql = format!("{before}{}{row}{after}", format!("{row}, ").repeat(rows - 1));
+        statements.push(Statement::new(sql, values.by_ref().take(rows * columns).collect()));
     }
-    Ok(())
+    statements
 }
 
 /// How many of these rows go into one statement.

@@ -1,29 +1,24 @@
 //! `usage_hourly`, `meta`, and the questions of the metrics that indexes answer.
 
 use super::insert_rows;
-use crate::storage::{Connection, Value};
+use crate::storage::dialect::Dialect;
+use crate::storage::{Connection, Statement, Value};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 
 /// Counts up: hour, action, status, how many.
-pub async fn count_up(
-    connection: &mut dyn Connection,
-    counts: Vec<(i64, &'static str, &'static str, u64)>,
-) -> Result<()> {
-    let after = format!(" {}", connection.dialect().count_up);
+pub fn count_up(
+    dialect: &Dialect,
+    counts: impl IntoIterator<Item = (i64, &'static str, &'static str, u64)>,
+) -> Vec<Statement> {
+    let after = format!(" {}", dialect.count_up);
     let values: Vec<Value> = counts
         .into_iter()
         .flat_map(|(hour, action, status, count)| [hour.into(), action.into(), status.into(), count.into()])
         .collect();
-    insert_rows(
-        connection,
-        "INSERT INTO usage_hourly (hour, action, status, count) VALUES ",
-        4,
-        &after,
-        values.into_iter(),
-    )
-    .await
+    let before = "INSERT INTO usage_hourly (hour, action, status, count) VALUES ";
+    insert_rows(before, 4, &after, values.into_iter())
 }
 
 /// Sums since an hour: action, status, how many.
@@ -43,15 +38,8 @@ pub async fn sums(connection: &mut dyn Connection, since_hour: i64) -> Result<Ve
     Ok(sums)
 }
 
-/// Counts a version's use, unless that would take it over `limit` encryptions; answers whether it was counted.
-pub async fn count_version(
-    connection: &mut dyn Connection,
-    key: KeyId,
-    version: u32,
-    encryptions: u64,
-    used_at: Timestamp,
-    limit: u64,
-) -> Result<bool> {
+/// Counts a version's use, unless that would take it over `limit` encryptions: then it changes no row.
+pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timestamp, limit: u64) -> Statement {
     let sql = "UPDATE key_versions SET encryptions = encryptions + ?, last_used_at = ? \
                WHERE key_id = ? AND version = ? AND encryptions + ? <= ?";
     let values = vec![
@@ -62,7 +50,7 @@ pub async fn count_version(
         encryptions.into(),
         if encryptions == 0 { i64::MAX.into() } else { limit.into() },
     ];
-    Ok(connection.execute(sql.into(), values).await? == 1)
+    Statement::new(sql, values)
 }
 
 /// Versions with at least this many encryptions: key, version, encryptions.

@@ -1,0 +1,117 @@
+//! The head under its lock: held against what this process has seen and committed, before anything is written.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::writer::Writer;
+use crate::catalog::Trust;
+use crate::storage::Connection;
+use crate::storage::tables::head::Locked;
+use crate::storage::tables::{audit, head, secrets};
+use crate::types::audit::Head;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::time::Timestamp;
+
+/// A clock further behind the log's last record than this commits nothing.
+const CLOCK_SKEW: Duration = Duration::from_secs(30);
+
+/// The head that a batch continues, and what time it is.
+pub(super) struct Base {
+    pub head: Head,
+    pub now: Timestamp,
+    /// The database's clock, if it has one that counts.
+    pub database_now: Option<Timestamp>,
+}
+
+impl Writer {
+    /// A connection with a transaction that has the head's lock. One that was kept may have been lost meanwhile: then
+    /// nothing was done on it, and a new one is as good.
+    pub(super) async fn begin(&mut self) -> Result<(Box<dyn Connection>, Locked)> {
+        if let Some(mut kept) = self.connection.take() {
+            match head::begin_locked(kept.as_mut()).await {
+                Ok(locked) => return Ok((kept, locked)),
+                Err(error) if error.code() == ErrorCode::StoreUnavailable => {
+                    tracing::debug!(%error, "connecting to the store anew");
+                }
+                Err(error) => {
+                    self.put_back(kept).await;
+                    return Err(error);
+                }
+            }
+        }
+        let mut connection = self.store.writer().await?;
+        match head::begin_locked(connection.as_mut()).await {
+            Ok(locked) => Ok((connection, locked)),
+            Err(error) => {
+                self.put_back(connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Rolls back, and keeps the connection. One that cannot even roll back is not used again.
+    pub(super) async fn put_back(&mut self, mut connection: Box<dyn Connection>) {
+        if connection.rollback().await.is_ok() {
+            self.connection = Some(connection);
+        }
+    }
+
+    /// Holds the head against what this process knows, and brings the catalog up to it.
+    pub(super) async fn base(&mut self, connection: &mut dyn Connection, locked: Locked) -> Result<Base> {
+        let Some((head, database_now)) = locked else {
+            return Err(self.stop("the head of the log is gone"));
+        };
+        self.check(connection, &head).await?;
+        let now = self.clock.now();
+        let database_now = database_now.filter(|_| !self.clock.is_apart());
+        if let Some(theirs) = database_now.filter(|theirs| theirs.distance(now) > CLOCK_SKEW) {
+            return Err(Error::new(
+                ErrorCode::ClockSkew,
+                format!("this machine's clock says {now}, but the database's {theirs}"),
+            ));
+        }
+        if head.timestamp > now && head.timestamp.distance(now) > CLOCK_SKEW {
+            return Err(Error::new(
+                ErrorCode::ClockSkew,
+                format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
+            ));
+        }
+        Ok(Base { head, now, database_now })
+    }
+
+    async fn check(&mut self, connection: &mut dyn Connection, head: &Head) -> Result<()> {
+        if head.log_id != self.known.log_id || head.seq < self.known.seq {
+            return Err(self.stop("the log is another one, or an older state of it than this process has seen"));
+        }
+        if head.seq == self.known.seq {
+            if *head != self.known {
+                return Err(self.stop("the head of the log was changed without a record"));
+            }
+            return Ok(());
+        }
+        if self.known.seq > 0 && audit::hash_of(connection, self.known.seq).await? != Some(self.known.hash) {
+            return Err(self.stop("the log no longer holds the record that this process wrote or saw last"));
+        }
+        if head.revision >= self.known.revision
+            && self.signer.check(head).is_err()
+            && secrets::newest_signing_key(connection).await? != Some(self.signer.keys().public().newest().number)
+        {
+            self.keys_behind = true;
+            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that signs the log"));
+        }
+        if head.revision < self.known.revision || self.signer.check(head).is_err() {
+            return Err(self.stop("the head of the log does not carry the log's signature"));
+        }
+        self.contended = Some(Instant::now());
+        if head.revision > self.catalog.image().revision() {
+            self.catalog.refresh(connection).await?;
+            self.materials.drop_unusable(&self.catalog).await;
+        }
+        if self.catalog.image().trust() == Trust::Doubtful {
+            return Err(self.stop("rows of the store were altered or put back to an older state"));
+        }
+        self.known = head.clone();
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! An unclear commit: whether it took place is found out before anything else is written.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::walk::Plan;
+use super::writer::{RETRY, Writer};
+use crate::storage::tables::{audit, head};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// How long callers wait while it is unclear whether their commit took place.
+const SETTLE: Duration = Duration::from_secs(10);
+
+impl Writer {
+    /// Finds out, on a new connection, whether a commit took place that failed to say so.
+    pub(super) async fn settle(&mut self, plan: &Plan, rolled_back: bool) -> Result<bool> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let looked = timeout(SETTLE, self.look_for(plan)).await;
+            let looked =
+                looked.unwrap_or_else(|_| Err(Error::new(ErrorCode::StoreUnavailable, "the store does not answer")));
+            match looked {
+                Ok(found) => return Ok(found),
+                Err(error) if Instant::now() < deadline => {
+                    tracing::warn!(%error, "it is still unclear whether a commit took place");
+                    sleep(RETRY).await;
+                }
+                // The engine said that it rolled back: then it did not commit, whatever else is wrong.
+                Err(error) if rolled_back => return Err(error),
+                Err(error) => {
+                    return Err(Error::new(
+                        ErrorCode::OutcomeUnknown,
+                        format!("the store was lost while committing, and whether it did is unknown: {error}"),
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn look_for(&mut self, plan: &Plan) -> Result<bool> {
+        let mut connection = self.store.writer().await?;
+        // What was cut off may still be under way on the server: under the lock it is over.
+        let found = match head::begin_locked(connection.as_mut()).await {
+            Ok(_) => audit::hash_of(connection.as_mut(), plan.head.seq).await,
+            Err(error) => Err(error),
+        };
+        connection.rollback().await?;
+        self.connection = Some(connection);
+        Ok(found? == Some(plan.head.hash))
+    }
+}

@@ -1,0 +1,149 @@
+//! What a batch comes to, written in its transaction.
+
+use std::sync::Arc;
+
+use super::locked::Base;
+use super::signer::HeadKeys;
+use super::submission::Submission;
+use super::walk::{Place, Plan, Replacement, walk};
+use super::writer::Writer;
+use crate::catalog::change_row;
+use crate::storage::tables::head::Locked;
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
+use crate::storage::tables::{audit, entities, head, idempotency, usage};
+use crate::storage::{Connection, corrupt};
+use crate::types::audit::StoredCheckpoint;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::limits::ENCRYPTIONS_MAX;
+
+/// A signed state of the log is kept for every so many records.
+const CHECKPOINT_EVERY: u64 = 8_192;
+
+/// A version of a key.
+type Version = (KeyId, u32);
+
+impl Writer {
+    /// Walks the batch from the locked head on, and writes what it comes to.
+    pub(super) async fn write(
+        &mut self,
+        connection: &mut dyn Connection,
+        locked: Locked,
+        batch: &mut [Submission],
+    ) -> Result<Plan> {
+        let base = self.base(connection, locked).await?;
+        loop {
+            let mut plan = walk(
+                batch,
+                &Place {
+                    image: &self.catalog.image(),
+                    head: &base.head,
+                    seals: self.catalog.seals(),
+                    now: base.now,
+                    surely: base.database_now.map_or(base.now, |theirs| theirs.min(base.now)),
+                    default_grace_days: self.default_grace_days,
+                    signing_number: self.signer.keys().public().newest().number,
+                    exhausted: &self.exhausted,
+                },
+            )?;
+            if plan.rows.is_empty() {
+                return Ok(plan);
+            }
+            self.write_changes(connection, &mut plan).await?;
+            let Some(exhausted) = self.write_log(connection, &mut plan, &base).await? else { return Ok(plan) };
+            // Its encryptions are refused, and the batch is walked again without them.
+            self.exhausted.insert(exhausted);
+            self.queue.exhaust(exhausted.0, exhausted.1);
+            connection.rollback().await?;
+            let locked = head::begin_locked(connection).await?;
+            if self.base(connection, locked).await?.head != base.head {
+                return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
+            }
+        }
+    }
+
+    /// Writes what few batches have: changed rows, what is remembered, a new signing key.
+    async fn write_changes(&self, connection: &mut dyn Connection, plan: &mut Plan) -> Result<()> {
+        for change in &plan.changes {
+            let seal = self.catalog.seals().seal(&change_row(change)?);
+            entities::write(connection, change.clone(), seal).await?;
+        }
+        if !plan.kept_requests.is_empty() {
+            idempotency::insert(connection, &plan.kept_requests, plan.head.timestamp).await?;
+        }
+        for (name, value) in &plan.remember {
+            usage::set_meta(connection, name, value).await?;
+        }
+        if let Some(replacement) = &plan.signing_key {
+            let keys = self.signer.keys().succeeded_by(&replacement.new, replacement.state.seq)?;
+            replace_signing_key(connection, replacement, &keys).await?;
+            plan.keys = Some(Arc::new(keys));
+        }
+        Ok(())
+    }
+
+    /// Writes what every batch has: uses of versions, records, counters, the signed head. Answers the version that would
+    /// encrypt more than it may, if there is one: then nothing of this may be committed.
+    async fn write_log(
+        &self,
+        connection: &mut dyn Connection,
+        plan: &mut Plan,
+        base: &Base,
+    ) -> Result<Option<Version>> {
+        plan.keys.clone().unwrap_or_else(|| self.signer.keys()).sign(&mut plan.head, plan.standing)?;
+        let used: Vec<Version> = plan.uses.keys().copied().collect();
+        let mut statements = Vec::new();
+        for (&(key, version), &encryptions) in &plan.uses {
+            // Those of a version known to be exhausted were released before that was known.
+            let known = self.exhausted.contains(&(key, version));
+            let limit = if known { i64::MAX.unsigned_abs() } else { ENCRYPTIONS_MAX };
+            statements.push(usage::count_version(key, version, encryptions, base.now, limit));
+        }
+        statements.extend(audit::insert(std::mem::take(&mut plan.rows)));
+        let counts = plan.counts.iter().map(|(&(hour, action, status), &count)| (hour, action, status, count));
+        statements.extend(usage::count_up(connection.dialect(), counts));
+        let head = &plan.head;
+        let is_kept = plan.signing_key.as_ref().is_some_and(|replacement| replacement.state.seq == head.seq);
+        if !is_kept && head.seq / CHECKPOINT_EVERY > base.head.seq / CHECKPOINT_EVERY {
+            let checkpoint = StoredCheckpoint {
+                size: head.seq,
+                frontier: head.frontier.clone(),
+                hash: head.hash,
+                note: head.checkpoint.clone(),
+            };
+            statements.push(audit::insert_checkpoint(&checkpoint));
+        }
+        statements.push(head::update(head));
+        let changed = connection.execute_all(statements).await?;
+        let refused = used.iter().zip(&changed).find(|&(_, &rows)| rows != 1);
+        match (refused, changed.last()) {
+            (Some((version, _)), _) => Ok(Some(*version)),
+            (None, Some(1)) => Ok(None),
+            _ => Err(corrupt("the head of the log is missing")),
+        }
+    }
+}
+
+/// Stores the new key, and the state that both keys sign.
+async fn replace_signing_key(
+    connection: &mut dyn Connection,
+    replacement: &Replacement,
+    keys: &HeadKeys,
+) -> Result<()> {
+    let Replacement { new, state, rows } = replacement;
+    let row = ServiceKeyRow {
+        kind: secrets::SIGNING.into(),
+        number: new.number,
+        public_key: Some(new.key.public_key()),
+        wrapped: new.wrapped.clone(),
+        first_seq: state.seq,
+    };
+    secrets::replace_signing_key(connection, &row).await?;
+    let checkpoint = StoredCheckpoint {
+        size: state.seq,
+        frontier: state.frontier.clone(),
+        hash: state.hash,
+        note: keys.note(state.seq, &state.frontier, state.revision, *rows)?,
+    };
+    connection.execute_all(vec![audit::insert_checkpoint(&checkpoint)]).await.map(drop)
+}

@@ -1,0 +1,104 @@
+//! The files of a SQLite store: made private, and known again by what they are, not by their names.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask.
+pub(super) fn create_private(path: &Path) -> Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e)
+            if e.kind() == std::io::ErrorKind::PermissionDenied
+                || e.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            Err(Error::new(ErrorCode::StoreReadOnly, format!("{} cannot be made: {e}", path.display())))
+        }
+        Err(e) => Err(Error::new(ErrorCode::StoreUnavailable, format!("{} cannot be made: {e}", path.display()))),
+    }
+}
+
+#[cfg(unix)]
+pub(super) fn free_space(folder: &Path) -> Option<u64> {
+    // What is left for users other than root: that is what the service can have.
+    rustix::fs::statvfs(folder).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(not(unix))]
+pub(super) fn free_space(_: &Path) -> Option<u64> {
+    None
+}
+
+/// Writes bytes that no file system stores as nothing.
+pub(super) fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut file = File::options().write(true).truncate(true).open(path)?;
+    let mut block = [0; 64 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        rand::RngExt::fill(&mut rand::rng(), &mut block[..]);
+        let part = left.min(block.len() as u64);
+        file.write_all(&block[..usize::try_from(part).unwrap_or(block.len())])?;
+        left -= part;
+    }
+    file.sync_all()
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    #[cfg(unix)]
+    pub(super) fn of(path: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).map(|metadata| Self(metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    pub(super) fn of(path: &Path) -> std::io::Result<Self> {
+        // An open file cannot be removed there.
+        std::fs::metadata(path).map(|_| Self(0, 0))
+    }
+    pub(super) fn check(&self, path: &Path) -> Result<()> {
+        match Self::of(path) {
+            Ok(file) if file == *self => Ok(()),
+            Ok(_) => Err(gone(path, "another file has its name")),
+            Err(e) => Err(gone(path, &e.to_string())),
+        }
+    }
+}
+
+pub(super) fn gone(path: &Path, why: &str) -> Error {
+    Error::new(ErrorCode::StoreUnavailable, format!("the store's file {} is gone: {why}", path.display()))
+}
+
+/// The files that a connection writes: SQLite goes on with them when their names are gone.
+pub(super) struct Files {
+    pub path: PathBuf,
+    pub file: FileId,
+    pub log_path: PathBuf,
+    /// The write-ahead log; known once something was begun.
+    pub log: Option<FileId>,
+}
+
+impl Files {
+    pub(super) fn check(&self) -> Result<()> {
+        self.file.check(&self.path)?;
+        self.log.map_or(Ok(()), |log| log.check(&self.log_path))
+    }
+    pub(super) fn note_log(&mut self) -> Result<()> {
+        if self.log.is_none() {
+            self.log = Some(FileId::of(&self.log_path).map_err(|e| gone(&self.log_path, &e.to_string()))?);
+        }
+        Ok(())
+    }
+}
