@@ -41,8 +41,11 @@ async fn the_life_of_a_store() {
     auditor.get("/v1/keys/users").await.refused(401, "NotAuthenticated");
     assert_eq!(server.command(&["token", "revoke", id]).status.code(), Some(1));
 
+    // There are no certificates to be read again, and that is all.
+    server.signal("-HUP");
     let status = parsed(&server.command(&["--json", "status"]));
     assert_eq!(status["ready"], true);
+    server.client().get("/v1/keys/users").await.expect(200);
     assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
     let exported = out(&server.command(&["audit", "export"]));
     let records: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

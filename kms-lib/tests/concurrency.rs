@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{admin, whole_log};
+use common::{Place, admin, whole_log};
 
+use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::{Action, AuditRow, Status};
 use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, ErrorCode, Kms, Role};
 
@@ -291,5 +292,29 @@ async fn closing_under_load() {
     let kms = Kms::open(config(&file)).await.unwrap();
     let rows = whole_log(&admin(&kms)).await;
     assert!(last > 0 && rows.len() as u64 >= last);
+    kms.close().await.unwrap();
+}
+
+/// Closing that was given up goes on, and who closes after that waits for its end: the file can be opened alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_up_closing_leaves_it_to_the_next() {
+    let place = Place::new();
+    for _ in 0..10 {
+        let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
+        let session = admin(&kms);
+        if session.get_key("k").await.is_err() {
+            session.create_key(CreateKey::aes("k")).await.unwrap();
+        }
+        for _ in 0..100 {
+            session.encrypt("k", b"x", &Context::new()).await.unwrap();
+        }
+        let waited = tokio::time::timeout(Duration::from_micros(200), kms.close()).await;
+        drop(waited);
+        kms.close().await.unwrap();
+        assert_eq!(session.encrypt("k", b"x", &Context::new()).await.unwrap_err().code(), ErrorCode::Closed);
+    }
+    let kms = Kms::open(place.config()).await.unwrap();
+    let query = AuditQuery { action: Some(Action::Encrypt), limit: 1_000, ..AuditQuery::default() };
+    assert_eq!(admin(&kms).list_audit(&query).await.unwrap().records.len(), 1_000);
     kms.close().await.unwrap();
 }

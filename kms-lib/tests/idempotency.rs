@@ -128,3 +128,33 @@ async fn a_request_that_never_came_is_not_taken_for_done() {
     alice.with_idempotency_key("third").unwrap().revoke_key("b").await.unwrap();
     kms.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_right_is_not_told_again() {
+    let place = Place::new();
+    let kms = Kms::open(place.config()).await.unwrap();
+    let admin = kms.session(Actor::new("admin", Role::Admin).unwrap());
+    let app = kms.session(Actor::new("app", Role::App).unwrap());
+    let create = [Permission::Create];
+    admin.put_grant("app", Role::App, GrantScope::AllKeys, &create, Conditions::default()).await.unwrap();
+    let create = app.with_idempotency_key("create").unwrap();
+    let made = create.create_key(CreateKey::aes("k")).await.unwrap();
+    let rotate = app.with_idempotency_key("rotate").unwrap();
+    rotate.rotate_key("k", None).await.unwrap();
+    assert_eq!(rotate.rotate_key("k", None).await.unwrap().current_version, 2);
+    assert_eq!(create.create_key(CreateKey::aes("k")).await.unwrap().id, made.id);
+    // Rotating without reading: the answer that was given is given again.
+    let scope = GrantScope::Key(made.id);
+    admin.put_grant("app", Role::App, scope, &[Permission::Rotate], Conditions::default()).await.unwrap();
+    assert_eq!(rotate.rotate_key("k", None).await.unwrap().current_version, 2);
+    assert_eq!(create.create_key(CreateKey::aes("k")).await.unwrap_err().code(), ErrorCode::AccessDenied);
+    // Neither.
+    let grant = admin.put_grant("app", Role::App, scope, &[Permission::Verify], Conditions::default()).await.unwrap();
+    assert_eq!(rotate.rotate_key("k", None).await.unwrap_err().code(), ErrorCode::AccessDenied);
+    let refused = AuditQuery { action: Some(Action::KeyRotate), limit: 1, ..AuditQuery::default() };
+    let last = admin.list_audit(&refused).await.unwrap().records.remove(0);
+    assert_eq!((last.actor.as_str(), last.status.as_str()), ("app", "FAILURE"));
+    admin.withdraw_grant(grant.id).await.unwrap();
+    assert_eq!(admin.get_key("k").await.unwrap().current_version, 2);
+    kms.close().await.unwrap();
+}

@@ -13,7 +13,7 @@ use kms_lib::{Context, CreateKey, ErrorCode, Kms, Role, Session};
 use sqlx::{Connection, Row, SqliteConnection};
 
 fn pinned(key: &str) -> VerifyOptions {
-    VerifyOptions { trusted_size: None, pinned_key: Some(key.to_owned()) }
+    VerifyOptions { pinned_key: Some(key.to_owned()), ..VerifyOptions::default() }
 }
 
 async fn encrypt(session: &Session, times: usize) {

@@ -372,7 +372,7 @@ async fn a_pinned_key_and_kept_checkpoints() {
         task.await.unwrap();
     }
     let pinned = session.audit_public_key().await.unwrap();
-    let options = |pinned: &str| VerifyOptions { trusted_size: None, pinned_key: Some(pinned.to_owned()) };
+    let options = |pinned: &str| VerifyOptions { pinned_key: Some(pinned.to_owned()), ..VerifyOptions::default() };
     assert!(session.verify_audit_with(&options(&pinned)).await.unwrap().ok);
     assert_eq!(code(session.verify_audit_with(&options("a+b+c")).await), ErrorCode::InvalidArgument);
     let incremental = session.verify_audit_incrementally().await.unwrap();

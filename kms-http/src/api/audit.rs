@@ -196,7 +196,7 @@ async fn verify(call: Call) -> Reply {
     let report = if sent.incremental {
         call.session.verify_audit_incrementally().await?
     } else {
-        let options = VerifyOptions { trusted_size: None, pinned_key: sent.pinned_key };
+        let options = VerifyOptions { pinned_key: sent.pinned_key, ..VerifyOptions::default() };
         let is_pinned = options.pinned_key.is_some();
         call.session.verify_audit_with(&options).await.map_err(|error| match error.code() {
             ErrorCode::InvalidArgument if is_pinned => {

@@ -46,6 +46,11 @@ impl Call {
         strict::parse(&self.body)
     }
 
+    /// The body as JSON that was found to be accepted before.
+    pub fn json_again<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
+        strict::parse_checked(&self.body)
+    }
+
     /// The body as JSON, where nothing has to be sent.
     pub fn json_or_default<'a, T: Deserialize<'a> + Default>(&'a self) -> Result<T, ApiError> {
         if self.body.is_empty() { Ok(T::default()) } else { self.json() }

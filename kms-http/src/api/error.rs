@@ -149,20 +149,8 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         | E::Conflict
         | E::IdempotencyConflict => StatusCode::CONFLICT,
         E::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        E::OutcomeUnknown
-        | E::StoreUnavailable
-        | E::StoreContended
-        | E::StoreFull
-        | E::StoreReadOnly
-        | E::StoreCorrupt
-        | E::StoreInUse
-        | E::SchemaTooNew
-        | E::RestoreDetected
-        | E::WrongRootKey
-        | E::InvalidRootKey
-        | E::RootKeyUnavailable
-        | E::ClockSkew
-        | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        E::OutcomeUnknown | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        code if code.is_unusable_service() => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -30,6 +30,15 @@ pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     let checked = Check { depth: 0 }.deserialize(&mut checking).and_then(|()| checking.end());
     checked.map_err(|e| ApiError::invalid(format!("the body is not JSON that is accepted: {e}")))?;
     expect_object(text)?;
+    read(text)
+}
+
+/// Reads a body that [`parse`] has found to be accepted, as something else.
+pub fn parse_checked<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
+    read(std::str::from_utf8(body).map_err(|_| ApiError::invalid("the body is not UTF-8"))?)
+}
+
+fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ApiError> {
     serde_json::from_str(text).map_err(|e| explain::<T>(text, &e))
 }
 

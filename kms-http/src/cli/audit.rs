@@ -4,20 +4,24 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::AuditRow;
-use kms_lib::verification::VerifyOptions;
+use kms_lib::verification::{Progress, VerifyOptions};
 use kms_lib::{Kms, Session, Timestamp};
 use serde_json::json;
 
 use super::exit::Failure;
 use super::output;
-use super::store::{bar, for_one_command, run as run_async, spinner, with_store};
+use super::store::{bar, for_one_command, run as run_async, with_store};
 use crate::api::audit::Record;
 use crate::settings::Settings;
+
+/// How often a bar is moved.
+const SHOW: Duration = Duration::from_millis(100);
 
 /// What to do with the log.
 #[derive(Subcommand)]
@@ -111,14 +115,26 @@ async fn verify(
     pinned_key: Option<String>,
     as_json: bool,
 ) -> Result<ExitCode, Failure> {
-    let spinner = spinner("verifying the log");
     let report = if incremental {
-        session.verify_audit_incrementally().await
+        session.verify_audit_incrementally().await?
     } else {
-        session.verify_audit_with(&VerifyOptions { trusted_size: None, pinned_key }).await
+        let progress = Arc::new(Progress::default());
+        let options = VerifyOptions { trusted_size: None, pinned_key, progress: Some(Arc::clone(&progress)) };
+        let bar = bar("verifying the log", 0);
+        let showing = async {
+            loop {
+                bar.set_length(progress.total());
+                bar.set_position(progress.done());
+                tokio::time::sleep(SHOW).await;
+            }
+        };
+        let report = tokio::select! {
+            report = session.verify_audit_with(&options) => report,
+            never = showing => never,
+        };
+        bar.finish_and_clear();
+        report?
     };
-    spinner.finish_and_clear();
-    let report = report?;
     if as_json {
         output::json(&report)?;
     } else if report.ok {

@@ -32,18 +32,7 @@ impl From<Error> for Failure {
         use ErrorCode as E;
         let code = match error.code() {
             E::InvalidArgument | E::InvalidConfiguration | E::InvalidName => 2,
-            E::StoreUnavailable
-            | E::StoreContended
-            | E::StoreFull
-            | E::StoreReadOnly
-            | E::StoreCorrupt
-            | E::StoreInUse
-            | E::SchemaTooNew
-            | E::RestoreDetected
-            | E::WrongRootKey
-            | E::InvalidRootKey
-            | E::RootKeyUnavailable
-            | E::ClockSkew => 3,
+            code if code.is_unusable_service() => 3,
             E::IntegrityFailure => Self::FAULT,
             _ => 1,
         };

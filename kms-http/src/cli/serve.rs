@@ -100,10 +100,13 @@ fn warn_of_open_doors(http: &Http) {
     }
 }
 
-/// Says when to stop: on SIGTERM and SIGINT.
+/// Says when to stop: on SIGTERM and SIGINT. SIGHUP asks for files to be read again, which TLS does; without TLS there are
+/// none, and it must not end the process.
 fn stop_on_signals() -> Result<watch::Receiver<bool>, Failure> {
     let (say, stop) = watch::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move { while hangup.recv().await.is_some() {} });
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -146,11 +146,15 @@ impl Kms {
     /// that are still held answer `Closed`. Closing twice does nothing.
     pub async fn close(&self) -> Result<()> {
         let _ = self.inner.stop.send(true);
-        for task in self.inner.tasks.lock().await.drain(..) {
+        let mut tasks = self.inner.tasks.lock().await;
+        // Each stays there until it has ended: who gives up waiting does not leave the next one without.
+        while let Some(task) = tasks.last_mut() {
             if task.await.is_err() {
                 tracing::warn!("a background task ended unexpectedly");
             }
+            tasks.pop();
         }
+        drop(tasks);
         let _ = write_counted(&self.inner.shared, self.inner.shared.clock.now().plus_seconds(2)).await;
         self.inner.shared.ledger.close().await;
         let noted = self.note_head().await;

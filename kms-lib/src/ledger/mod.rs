@@ -23,9 +23,9 @@ pub use space::{Space, SpaceLimits, StorageMetrics};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{Catalog, MaterialCache};
@@ -168,11 +168,13 @@ impl Ledger {
     /// Closes the door, and waits until what has come in is committed.
     pub async fn close(&self) {
         self.queue.close();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task
-            && task.await.is_err()
-        {
-            tracing::error!("the ledger's task ended unexpectedly");
+        // It stays there until it has ended: who gives up waiting does not leave the next one without.
+        let mut task = self.task.lock().await;
+        if let Some(running) = task.as_mut() {
+            if running.await.is_err() {
+                tracing::error!("the ledger's task ended unexpectedly");
+            }
+            *task = None;
         }
     }
 }

@@ -38,6 +38,11 @@ pub fn is_authenticated(view: &dyn View, attempt: &Attempt, now: Timestamp) -> b
     authenticate(view, attempt, now).is_ok()
 }
 
+/// Whether this actor has the right to make the attempt, whatever state its objects are in.
+pub fn has_right(view: &dyn View, attempt: &Attempt, now: Timestamp) -> bool {
+    is_authenticated(view, attempt, now) && authorize(view, attempt, now).is_ok()
+}
+
 /// Whether the credential that an actor is known by, if it is known by one, is still good; and until when.
 fn authenticate(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, ErrorCode> {
     let Some(id) = attempt.actor.credential() else { return Ok(None) };

@@ -195,7 +195,7 @@ impl Session {
             let (size, _) = kept.split_once(' ')?;
             size.parse().ok().filter(|size| self.verified_size(*size) == kept)
         });
-        self.verify_audit_with(&VerifyOptions { trusted_size: trusted, pinned_key: None }).await
+        self.verify_audit_with(&VerifyOptions { trusted_size: trusted, ..VerifyOptions::default() }).await
     }
 
     /// Verifies as the options say.

@@ -135,7 +135,7 @@ impl Session {
             details,
             once: once.clone(),
         };
-        self.do_once(once, self.change(intent, Command::WithdrawCredential(id))).await.map(drop)
+        self.do_once(once, None, self.change(intent, Command::WithdrawCredential(id))).await.map(drop)
     }
 
     /// The credentials that are not withdrawn, by id, from the one after `cursor` on: at most 1,000.

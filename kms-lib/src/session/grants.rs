@@ -92,9 +92,9 @@ impl Session {
             details,
             once: once.clone(),
         };
-        let (scope, to) = (new.scope, new.principal.clone());
+        let (scope, to, right) = (new.scope, new.principal.clone(), intent.attempt.clone());
         let change = self.change(intent, Command::PutGrant(Box::new(new)));
-        let Once::Now((changes, _)) = self.do_once(once, change).await? else {
+        let Once::Now((changes, _)) = self.do_once(once, Some(right), change).await? else {
             return self.grant_on(&to, scope).ok_or_else(|| refusal(ErrorCode::GrantNotFound));
         };
         changes
@@ -122,7 +122,7 @@ impl Session {
             details,
             once: once.clone(),
         };
-        self.do_once(once, self.change(intent, Command::WithdrawGrant(id))).await.map(drop)
+        self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id))).await.map(drop)
     }
 
     /// The grant a principal has on a scope.

@@ -11,7 +11,7 @@ use crate::envelope::row;
 use crate::ledger::{Details, Idempotency};
 use crate::policy;
 use crate::storage::tables::idempotency::{self, KeptRequest};
-use crate::types::attempt::Operation;
+use crate::types::attempt::{Attempt, Operation};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::TEXT_BYTES;
@@ -58,20 +58,26 @@ impl Session {
         Some(Idempotency { key: key.to_owned(), request_digest: hash.finalize().into(), subject })
     }
 
-    /// Makes a request have its effect, unless it had it before.
+    /// Makes a request have its effect, unless it had it before. Where the answer describes something, `right` is what it
+    /// takes to be told again: without it the request is sent on its way, on which it is refused, and that is recorded.
     pub(super) async fn do_once<T>(
         &self,
         once: Option<Idempotency>,
+        right: Option<Attempt>,
         work: impl Future<Output = Result<T>>,
     ) -> Result<Once<T>> {
         let Some(once) = once else { return work.await.map(Once::Now) };
-        if let Some(subject) = self.find_request(&once).await? {
+        let may_be_told = || {
+            let (image, now) = (self.shared.catalog.image(), self.shared.clock.now());
+            right.as_ref().is_none_or(|attempt| policy::has_right(&*image, attempt, now))
+        };
+        if let Some(subject) = self.find_request(&once).await?.filter(|_| may_be_told()) {
             return Ok(Once::Before(subject));
         }
         match work.await {
             Ok(done) => Ok(Once::Now(done)),
             // Sent twice at the same time, perhaps: then the other one has had its effect by now.
-            Err(error) => self.find_request(&once).await?.map(Once::Before).ok_or(error),
+            Err(error) => self.find_request(&once).await?.filter(|_| may_be_told()).map(Once::Before).ok_or(error),
         }
     }
 

@@ -163,10 +163,12 @@ impl Session {
         }
         let id = KeyId::random();
         let once = self.once(Action::KeyCreate, "", None, &details, *id.as_bytes());
-        let made = self.do_once(once.clone(), self.create_checked(new, id, metadata, details, once)).await?;
+        let work = self.create_checked(new, id, metadata, details, once.clone());
+        let made = self.do_once(once, None, work).await?;
         match made {
             Once::Now(id) => self.describe(id, true).await,
-            Once::Before(id) => self.describe(KeyId::from_bytes(id), true).await,
+            // Who may not read it any more is refused as in every other reading.
+            Once::Before(id) => self.get_key(KeyId::from_bytes(id)).await,
         }
     }
 
@@ -231,7 +233,8 @@ impl Session {
         let target = id.map(|id| id.to_string()).unwrap_or_default();
         let subject = id.map_or([0; 16], |id| *id.as_bytes());
         let once = self.once(Action::KeyRotate, &target, expected_current, &Details::default(), subject);
-        self.do_once(once.clone(), self.rotate_once(id, expected_current, once)).await?;
+        let right = self.attempt(Operation::Rotate { new_version: 0, expected_current }, id);
+        self.do_once(once.clone(), Some(right), self.rotate_once(id, expected_current, once)).await?;
         self.describe_located(id).await
     }
 
@@ -453,7 +456,8 @@ impl Session {
         let intent = Intent { action, attempt: self.attempt(operation, id), version, details, once: once.clone() };
         // A key that is not there is refused before the command is looked at.
         let command = command(id.unwrap_or_else(KeyId::random));
-        self.do_once(once, self.change(intent, command)).await?;
+        let right = intent.attempt.clone();
+        self.do_once(once, Some(right), self.change(intent, command)).await?;
         self.describe_located(id).await
     }
 

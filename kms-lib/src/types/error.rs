@@ -136,6 +136,25 @@ impl ErrorCode {
                 | Self::ClockSkew
         )
     }
+
+    /// Whether the service cannot work as it is, whatever it is asked: its store, its root key or its clock is in the way.
+    pub fn is_unusable_service(self) -> bool {
+        matches!(
+            self,
+            Self::StoreUnavailable
+                | Self::StoreContended
+                | Self::StoreFull
+                | Self::StoreReadOnly
+                | Self::StoreCorrupt
+                | Self::StoreInUse
+                | Self::SchemaTooNew
+                | Self::RestoreDetected
+                | Self::WrongRootKey
+                | Self::InvalidRootKey
+                | Self::RootKeyUnavailable
+                | Self::ClockSkew
+        )
+    }
 }
 
 impl fmt::Display for ErrorCode {

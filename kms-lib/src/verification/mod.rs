@@ -5,6 +5,7 @@ mod tables;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -21,14 +22,43 @@ use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 
+/// How far a verification is, for whoever looks on.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    /// Records that are verified, those that were earlier included.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+    /// Records of the log; 0 until that is known.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+}
+
 /// How to verify.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct VerifyOptions {
     /// Go on from the last kept state whose signature is good, up to this many records; from the beginning without.
     pub trusted_size: Option<u64>,
     /// A public key of the log as its verifier keeps it (`name+id+key`). Without, the one under the root key. Any of the
     /// log's keys will do: those before and after it are followed from it.
     pub pinned_key: Option<String>,
+    /// Told how far it is.
+    pub progress: Option<Arc<Progress>>,
+}
+
+impl VerifyOptions {
+    fn tell(&self, done: u64, total: u64) {
+        if let Some(progress) = &self.progress {
+            progress.done.store(done, Ordering::Relaxed);
+            progress.total.store(total, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a verification found.
@@ -87,7 +117,8 @@ impl Verifier<'_> {
         let mut report = Report { ok: true, size: head.seq, from, broken_at: None, faults: Vec::new() };
         let mut changed = Vec::new();
         let kept: Vec<StoredCheckpoint> = kept.into_iter().filter(|kept| kept.size > from).collect();
-        match self.verify_records(&head, start, &kept, &keys, &mut changed).await? {
+        let tell = |done| options.tell(done, head.seq);
+        match self.verify_records(&head, start, &kept, &keys, &mut changed, &tell).await? {
             Some(fault) => report.faults.push(fault),
             None => {
                 let faults = tables::compare(self.store, self.catalog, &changed, from, head.seq).await?;
@@ -139,6 +170,7 @@ impl Verifier<'_> {
         kept: &[StoredCheckpoint],
         keys: &HeadKeys,
         changed: &mut Vec<ChangedRow>,
+        tell: &(dyn Fn(u64) + Sync),
     ) -> Result<Option<Fault>> {
         let mut state = start;
         // Up to here the records agree with a signed state.
@@ -178,6 +210,7 @@ impl Verifier<'_> {
                 return Ok(Some(fault));
             }
             changed.extend(digest.changed);
+            tell(state.frontier.size());
             if state.frontier.size() < expected {
                 // The chunk ended early: what follows is missing, or only the tail is.
                 break;

@@ -32,37 +32,40 @@ pub(super) trait BatchItem {
 #[derive(Deserialize)]
 struct Batch<'a> {
     #[serde(borrow)]
-    items: Vec<&'a RawValue>,
-    encoding: Option<Encoding>,
-}
-
-#[derive(Deserialize)]
-struct Probe {
-    items: Option<serde::de::IgnoredAny>,
+    items: Option<Vec<&'a RawValue>>,
+    /// Looked at once it is known that there are items: otherwise it is a matter of the one item.
+    #[serde(borrow)]
+    encoding: Option<&'a RawValue>,
 }
 
 impl Call {
     /// The body: one item or many.
     pub(super) fn one_or_many<'a, T: Deserialize<'a> + BatchItem>(&'a self) -> Result<Sent<'a, T>, ApiError> {
-        if !self.mentions_items() || self.json::<Probe>()?.items.is_none() {
+        if !self.mentions_items() {
             return self.json().map(Sent::One);
         }
         let batch: Batch<'a> = self.json()?;
-        if batch.items.is_empty() || batch.items.len() > ITEMS {
+        let Some(items) = batch.items else { return self.json_again().map(Sent::One) };
+        if items.is_empty() || items.len() > ITEMS {
             return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
         }
-        for (n, raw) in batch.items.iter().enumerate() {
+        let encoding: Option<Encoding> = batch
+            .encoding
+            .map(|raw| serde_json::from_str(raw.get()))
+            .transpose()
+            .map_err(|e| ApiError::invalid(format!("encoding: {e}")))?;
+        for (n, raw) in items.iter().enumerate() {
             strict::expect_object(raw.get())
                 .map_err(|_| ApiError::invalid(format!("items[{n}]: an object is expected")))?;
         }
         let read = |raw: &'a RawValue| {
             let mut item: T = serde_json::from_str(raw.get()).map_err(|e| ApiError::invalid(e.to_string()))?;
-            if let Some(encoding) = batch.encoding {
+            if let Some(encoding) = encoding {
                 item.default_encoding(encoding);
             }
             Ok(item)
         };
-        Ok(Sent::Many(batch.items.iter().map(|raw| read(raw)).collect(), PhantomData))
+        Ok(Sent::Many(items.iter().map(|raw| read(raw)).collect(), PhantomData))
     }
 }
 
