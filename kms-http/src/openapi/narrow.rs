@@ -18,6 +18,8 @@ pub(super) const PRINCIPAL: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2
 /// A ciphertext of this service: format 1, AES or RSA, a version that is not 0, and as long as it has to be.
 const BLOB: &str = "^AQ([E-H][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){9,}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?\
                     |[I-L][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){84}[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$";
+/// No control characters.
+const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 /// Text that every database keeps.
 const NO_NUL: &str = "^[^\\u0000]*$";
 /// The largest number that JSON carries exactly everywhere.
@@ -25,9 +27,12 @@ const EXACT: i64 = (1 << 53) - 1;
 
 /// Says of these schemas what concerns more than one property, or one by its name.
 pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
-    for (place, pattern) in
-        [("CreateKey/name", NAME), ("PutGrant/principal", PRINCIPAL), ("CreateToken/principal", PRINCIPAL)]
-    {
+    for (place, pattern) in [
+        ("CreateKey/name", NAME),
+        ("PutGrant/principal", PRINCIPAL),
+        ("CreateToken/principal", PRINCIPAL),
+        ("CreateToken/label", PRINTABLE),
+    ] {
         let (schema, property) = place.split_once('/').unwrap_or_default();
         if let Some(property) =
             schemas.get_mut(schema).and_then(|it| it.pointer_mut(&format!("/properties/{property}")))

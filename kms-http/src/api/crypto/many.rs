@@ -147,7 +147,7 @@ impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
         }
         let mut many = ObjectBuilder::new().property(T::ARRAY, array).required(T::ARRAY);
         if !is_answer {
-            many = many.property("encoding", Encoding::schema());
+            many = many.property("encoding", Option::<Encoding>::schema());
         }
         // A body that has `items` is many, whatever else stands in it.
         RefOr::T(AnyOfBuilder::new().item(one).item(many).build().into())
