@@ -105,7 +105,7 @@ fn parameters(route: &Route) -> Vec<Value> {
             "name": "Idempotency-Key",
             "in": "header",
             "description": "Sent again with the same key and body within 24 hours, the request changes nothing a second time.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$"},
+            "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]([ -~]*[!-~])?$"},
         }));
     }
     parameters

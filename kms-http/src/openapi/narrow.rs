@@ -18,6 +18,8 @@ pub(super) const PRINCIPAL: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2
 /// A ciphertext of this service: format 1, AES or RSA, a version that is not 0, and as long as it has to be.
 const BLOB: &str = "^AQ([E-H][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){9,}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?\
                     |[I-L][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){84}[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$";
+/// An id.
+const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
 /// No control characters.
 const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 /// Text that every database keeps.
@@ -90,7 +92,7 @@ fn network() -> String {
     format!("^({BYTE}([.]{BYTE}){{3}}/(3[0-2]|[12]?[0-9])|({})/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$", long.join("|"))
 }
 
-/// What types cannot say: times lie between the years 1970 and 9999; bytes are in base64.
+/// What types cannot say: times lie between the years 1970 and 9999; ids have a form; bytes are in base64.
 pub(super) fn narrow(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(narrow),
@@ -99,6 +101,10 @@ pub(super) fn narrow(schema: &mut Value) {
             fields.values_mut().for_each(narrow);
             if fields.get("format").is_some_and(|format| format == "date-time") {
                 fields.insert("pattern".into(), "^(19[7-9][0-9]|[2-9][0-9]{3})-".into());
+            }
+            // A format alone is a remark.
+            if fields.get("format").is_some_and(|format| format == "uuid") {
+                fields.insert("pattern".into(), UUID.into());
             }
             if let Some(Value::Object(properties)) = fields.get_mut("properties") {
                 for name in ["ciphertext", "signature", "iv", "authTag"] {
@@ -119,8 +125,9 @@ pub(super) fn narrow(schema: &mut Value) {
                     }
                 }
             }
-            let is_encoded = fields.get("properties").is_some_and(|properties| properties.get("encoding").is_some());
-            if is_encoded {
+            let properties = fields.get("properties");
+            let has = |name| properties.is_some_and(|properties| properties.get(name).is_some());
+            if has("encoding") && (has("plaintext") || has("payload")) {
                 let then = json!({"plaintext": {"pattern": BASE64}, "payload": {"pattern": BASE64}});
                 let when = json!({"properties": {"encoding": {"const": "base64"}}, "required": ["encoding"]});
                 fields.insert("if".into(), when);
