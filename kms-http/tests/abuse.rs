@@ -35,6 +35,7 @@ async fn malformed_bodies_are_told_what_and_where() {
         (br#"{"keyId":"users","plaintext":"\ud800"}"#, "line 1"),
         (br#"{"keyId":"users","plaintext":"x"} x"#, "trailing"),
         (deep.as_bytes(), "deep"),
+        (br#"{"keyId":"users","plaintext":"x","more":{"$serde_json::private::RawValue":"[]"}}"#, "$serde_json"),
     ];
     for (body, what) in cases {
         let message = admin.post_raw("/v1/crypto/encrypt", body.to_vec()).await.refused(400, "InvalidArgument");
@@ -198,4 +199,78 @@ async fn stopping_lets_running_requests_finish() {
     server.restart();
     let verified: Value = server.client().post("/v1/audit/verify", json!({})).await.expect(200);
     assert_eq!(verified["ok"], true);
+}
+
+/// Text within JSON that a parser would read as JSON again: by the key with which serde_json marks it.
+#[tokio::test]
+async fn json_within_json_is_text() {
+    let server = Server::start(&[]);
+    let admin = server.client();
+    let mut inner = "[".repeat(100) + &"]".repeat(100);
+    for _ in 0..5 {
+        let marked = json!({"$serde_json::private::RawValue": inner});
+        inner = format!("[{marked}]");
+    }
+    let marked: Value = json!({"$serde_json::private::RawValue": inner});
+    for metadata in [json!({"a": marked}), marked.clone(), json!({"team": "pay", "$serde_json::private::Number": "1"})]
+    {
+        let key = json!({"name": "m", "type": "AES256_GCM", "purpose": "ENCRYPTION", "metadata": metadata});
+        admin.post("/v1/keys", key).await.refused(400, "InvalidArgument");
+    }
+    admin.aes_key("m").await;
+    admin.patch("/v1/keys/m", json!({"metadata": marked})).await.refused(400, "InvalidArgument");
+}
+
+/// Readers that do not read: what waits for them is bounded, and others are still served.
+#[tokio::test]
+async fn answers_that_nobody_takes_are_bounded() {
+    let server = Server::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "8")]);
+    let admin = server.client();
+    for n in 0..200 {
+        let metadata = json!({"text": "x".repeat(15_000)});
+        let key = json!({"name": format!("k{n}"), "type": "AES256_GCM", "purpose": "ENCRYPTION", "metadata": metadata});
+        admin.post("/v1/keys", key).await.expect(201);
+    }
+    admin.get("/v1/keys").await.expect(200);
+    let before = server.resident_kib();
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        let head = format!("GET /v1/keys HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", server.admin);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Sixty answers of 3 MB would be 180 MB.
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 80 * 1024, "{grown} KiB");
+    admin.get("/v1/keys/k1").await.expect(200);
+    admin.get("/v1/keys").await.refused(429, "Overloaded");
+    drop(silent);
+    for n in 0.. {
+        if admin.get("/v1/keys").await.status == 200 {
+            break;
+        }
+        assert!(n < 100, "the room does not come back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let server = Server::start(&[]);
+    let address = server.url.strip_prefix("http://").unwrap();
+    for (hosts, status) in [("", "400"), ("host: a\r\n", "200"), ("host: a\r\nhost: b\r\n", "400")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET /v1/healthz HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // All is said; the answer is still wanted.
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{hosts:?}: {answer}");
+    }
 }

@@ -107,6 +107,13 @@ async fn items_fail_alone() {
     assert_eq!((&checked["results"][0]["valid"], &checked["results"][1]["valid"]), (&json!(true), &json!(false)));
 
     admin.post("/v1/crypto/encrypt", json!({"items": []})).await.refused(400, "InvalidArgument");
+    let done =
+        admin.post("/v1/crypto/encrypt", json!({"items": [1, {"keyId": "users", "plaintext": 1}], "more": 1})).await;
+    let done = done.expect(200)["results"].clone();
+    assert_eq!((&done[0]["code"], &done[1]["code"]), (&json!("InvalidArgument"), &json!("InvalidArgument")));
+    assert!(done[1]["error"].as_str().unwrap().starts_with("plaintext: "), "{done}");
+    let more = json!({"items": [{"ciphertext": "AAAA"}], "more": 1});
+    admin.post("/v1/crypto/reencrypt", more).await.refused(400, "InvalidArgument");
     let many = vec![json!({"keyId": "users", "plaintext": "x"}); 1_000];
     let done = admin.post("/v1/crypto/encrypt", json!({"items": many})).await.expect(200);
     assert_eq!(done["results"].as_array().unwrap().len(), 1_000);

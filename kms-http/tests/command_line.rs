@@ -155,3 +155,38 @@ fn configuration_by_file_environment_and_flags() {
         assert!(message.contains(what) && !message.contains("battery"), "{message}");
     }
 }
+
+#[test]
+fn a_start_that_failed_does_not_cost_the_first_token() {
+    let home = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    assert_eq!(program(&home).args(["serve", "--listen", &listen]).output().unwrap().status.code(), Some(2));
+    let server = Server::start_in(home, &[]);
+    assert!(server.admin.starts_with("kms_"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_written_is_no_success() {
+    let home = TempDir::new().unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let made = program(&home).args(["--json", "init"]).stdout(full).output().unwrap();
+    assert_eq!(made.status.code(), Some(1), "{made:?}");
+}
+
+#[test]
+fn what_could_not_be_served_is_found_by_checking() {
+    let home = TempDir::new().unwrap();
+    for set in ["log=foo=bar=baz", "tls.certificate_file=/none.pem", "oidc.issuer=http://example.com"] {
+        let mut command = program(&home);
+        if set.starts_with("oidc") {
+            command.args(["--set", "auth=oidc", "--set", "oidc.audiences=kms"]);
+        }
+        if set.starts_with("tls") {
+            command.args(["--set", "tls.key_file=/none.pem"]);
+        }
+        let checked = command.args(["--set", set, "config", "check"]).output().unwrap();
+        assert_eq!(checked.status.code(), Some(2), "{set}: {checked:?}");
+    }
+}

@@ -7,7 +7,9 @@ mod common;
 use common::{Place, admin, check_usable, code};
 use kms_lib::crypto::provider::SignatureAlgorithm::RsaPkcs1Sha256;
 use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem};
-use kms_lib::{Config, Context, CreateKey, ErrorCode, KeyFilter, Kms, UpdateKey};
+use kms_lib::{
+    Conditions, Config, Context, CreateKey, ErrorCode, GrantScope, KeyFilter, Kms, Permission, Role, UpdateKey,
+};
 
 #[tokio::test]
 async fn names_types_and_periods() {
@@ -54,6 +56,12 @@ async fn names_types_and_periods() {
     assert_eq!(code(session.create_key(new).await), ErrorCode::InvalidArgument);
     let signing = CreateKey::new("s", kms_lib::KeyType::Aes256Gcm, kms_lib::KeyPurpose::Signing);
     assert_eq!(code(session.create_key(signing).await), ErrorCode::WrongPurpose);
+    assert_eq!(code(session.create_key(CreateKey::aes("*")).await), ErrorCode::InvalidName);
+    // The Kelvin sign in lower case is a k.
+    assert!(kms_lib::Actor::new("\u{212a}ate", Role::App).is_err());
+    let conditions = Conditions::default();
+    let grant = session.put_grant("\u{212a}ate", Role::App, GrantScope::AllKeys, &[Permission::Read], conditions).await;
+    assert_eq!(code(grant), ErrorCode::InvalidArgument);
     for metadata in [
         serde_json::json!("text"),
         serde_json::json!([1]),
@@ -64,6 +72,9 @@ async fn names_types_and_periods() {
         serde_json::json!({"a": [1e17]}),
         serde_json::from_str(r#"{"a":{"b":123456789012345678901234567890}}"#).unwrap(),
         serde_json::from_str(r#"{"a":-9007199254740992}"#).unwrap(),
+        // What would be read again as something else, or not at all.
+        serde_json::Value::Object([("$serde_json::private::RawValue".to_owned(), "[]".into())].into_iter().collect()),
+        (0..40).fold(serde_json::json!({}), |inner, _| serde_json::json!({ "a": inner })),
     ] {
         let new = CreateKey::aes("m").metadata(metadata);
         assert_eq!(code(session.create_key(new).await), ErrorCode::InvalidArgument);

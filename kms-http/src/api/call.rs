@@ -75,7 +75,9 @@ impl Call {
     /// The query.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let query = self.parts.uri.query().unwrap_or_default();
-        serde_urlencoded::from_str(query).map_err(|e| ApiError::invalid(format!("the query: {e}")))
+        let read = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        serde_path_to_error::deserialize(read)
+            .map_err(|e| ApiError::invalid(format!("the query: {}: {}", e.path(), e.inner())))
     }
 
     /// Whether there is a query.

@@ -27,7 +27,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
 use kms_lib::{Kms, Result};
+use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
 use crate::front::RequestContext;
@@ -37,6 +39,9 @@ use crate::front::headers::Cors;
 use crate::front::rate::Rate;
 use crate::metrics::Metrics;
 use crate::settings::Http;
+
+/// How many lists are made at a time.
+const LISTS: usize = 4;
 
 /// What all requests share.
 pub struct App {
@@ -50,6 +55,8 @@ pub struct App {
     pub gate: Arc<Gate>,
     /// The rate of each principal, if it is limited.
     pub rate: Option<Rate>,
+    /// Turns of making a list.
+    pub lists: Semaphore,
     /// Memory for bodies.
     pub bodies: Arc<BodyMemory>,
     /// Browsers of which origins may call.
@@ -61,7 +68,7 @@ pub struct App {
     /// Whether the service can be sent work, as of a moment ago.
     pub readiness: ops::Readiness,
     /// The contract.
-    pub openapi: String,
+    pub openapi: Bytes,
 }
 
 impl App {
@@ -72,12 +79,13 @@ impl App {
             auth: Authenticator::new(&http)?,
             gate: Arc::new(Gate::new(http.concurrency, http.queue)),
             rate: Rate::new(http.rate, http.rate_burst),
+            lists: Semaphore::new(LISTS),
             bodies: Arc::new(BodyMemory::new(http.body_memory, http.body_limit, http.body_timeout)),
             cors: Cors::new(&http.cors_origins),
             metrics: Metrics::default(),
             connections: AtomicUsize::new(0),
             readiness: ops::Readiness::default(),
-            openapi: crate::openapi::document(&routes(&http)),
+            openapi: crate::openapi::document(&routes(&http)).into(),
             http,
         })
     }

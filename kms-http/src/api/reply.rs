@@ -35,8 +35,8 @@ pub fn no_content() -> Reply {
 }
 
 /// 200 with text.
-pub fn text(content_type: &'static str, text: String) -> Reply {
-    let mut response = Response::new(Body::from(text));
+pub fn text(content_type: &'static str, text: impl Into<Bytes>) -> Reply {
+    let mut response = Response::new(Body::from(text.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }

@@ -12,6 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::doc::Doc;
 use super::{ApiError, App, Call, Reply};
 use crate::front::RequestContext;
+use crate::front::answer;
 use crate::front::body::Room;
 use crate::front::gate::Pass;
 use crate::metrics::Meter;
@@ -50,11 +51,11 @@ impl Route {
         Fut: Future<Output = Reply> + Send + 'static,
     {
         let filter = filter(&method);
-        let pace = doc.pace;
+        let (pace, is_list) = (doc.pace, doc.paged);
         let mount = move |meter: Meter| {
             on(filter, move |State(app): State<Arc<App>>, request: Request| {
                 let (handler, meter) = (handler.clone(), meter.clone());
-                async move { guarded(app, request, meter, pace, handler).await }
+                async move { guarded(app, request, meter, (pace, is_list), handler).await }
             })
         };
         Self { method, path, operation, doc, mount: Box::new(mount) }
@@ -97,12 +98,18 @@ fn context(request: &Request) -> RequestContext {
 
 /// What a caller holds while a request of it is worked on.
 struct Held {
-    _room: Option<Room>,
+    room: Option<Room>,
     _pass: Pass,
 }
 
 /// Recognises the caller, holds it to its limits, reads the body, waits for its turn, and works.
-async fn guarded<F, Fut>(app: Arc<App>, request: Request, meter: Meter, pace: Pace, handler: F) -> Response
+async fn guarded<F, Fut>(
+    app: Arc<App>,
+    request: Request,
+    meter: Meter,
+    (pace, is_list): (Pace, bool),
+    handler: F,
+) -> Response
 where
     F: Fn(Call) -> Fut,
     Fut: Future<Output = Reply>,
@@ -110,13 +117,19 @@ where
     let context = context(&request);
     let mut principal = None;
     let reply = match admit(&app, &context, request, &mut principal).await {
-        Ok((call, held)) => {
+        Ok((call, mut held)) => {
+            let caller = call.session.actor().principal().to_owned();
             let limit = match pace {
                 Pace::Normal => app.http.request_timeout,
                 Pace::Patient => PATIENCE,
             };
             // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
-            let working = Box::pin(handler(call));
+            let working = Box::pin(async {
+                // A list can be a thousand times as large as what asks for it: few are made at a time.
+                let _turn = if is_list { app.lists.acquire().await.ok() } else { None };
+                let response = handler(call).await?;
+                answer::hold(response, held.room.take(), &app.bodies, &caller)
+            });
             let reply = tokio::time::timeout(limit, working).await.unwrap_or_else(|_| Err(ApiError::timed_out()));
             drop(held);
             reply
@@ -144,7 +157,7 @@ async fn admit(
     let (body, room) = app.bodies.read(actor.principal(), &parts.headers, body).await?;
     let pass = app.gate.enter(actor.principal()).await;
     let pass = pass.map_err(|_| ApiError::overloaded("too many requests wait already; nothing was done"))?;
-    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { _room: room, _pass: pass }))
+    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _pass: pass }))
 }
 
 /// Counts, logs, and turns errors into answers.

@@ -16,6 +16,9 @@ use super::ApiError;
 
 /// Deepest nesting of objects and arrays.
 const DEPTH: usize = 32;
+/// How the keys begin by which serde_json marks text that is to be read as JSON within other JSON: nothing of that has been
+/// looked at here.
+const RESERVED: &str = "$serde_json::private::";
 /// Objects with more keys than this look them up in a set.
 const FEW: usize = 16;
 
@@ -36,6 +39,12 @@ pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
 /// Reads a body that [`parse`] has found to be accepted, as something else.
 pub fn parse_checked<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     read(std::str::from_utf8(body).map_err(|_| ApiError::invalid("the body is not UTF-8"))?)
+}
+
+/// Reads an object that stands within such a body.
+pub fn item<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ApiError> {
+    expect_object(text)?;
+    read(text)
 }
 
 fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ApiError> {
@@ -156,6 +165,9 @@ impl<'de> Visitor<'de> for Check {
         let inner = self.deeper()?;
         let mut seen = Seen::default();
         while let Some(key) = entries.next_key::<Key<'de>>()? {
+            if key.0.starts_with(RESERVED) {
+                return Err(A::Error::custom(format_args!("no key may begin with {RESERVED}")));
+            }
             if !seen.insert(key.0.clone()) {
                 return Err(A::Error::custom(format_args!("the key {:?} stands twice in an object", key.0)));
             }

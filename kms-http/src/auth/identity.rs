@@ -6,17 +6,15 @@ use kms_lib::{Error, ErrorCode, Result, Role};
 use super::error::AuthError;
 
 /// The principal that `name`, as a credential says it, stands for: with the prefix of its kind of credential, in lower
-/// case. The names the service keeps for itself are refused, and so are letters that only become ASCII by
-/// lower-casing (the Kelvin sign, for one): nobody shall choose a name that turns into another's.
+/// case. The names the service keeps for itself are refused.
 pub fn principal(prefix: &str, name: &str) -> std::result::Result<String, AuthError> {
     if name.is_empty() {
         return Err(AuthError::rejected("the principal is empty"));
     }
-    if name.chars().any(|c| !c.is_ascii() && c.to_lowercase().any(|lower| lower.is_ascii())) {
-        return Err(AuthError::rejected("the principal has letters that pass for others"));
-    }
     let principal = normalize_principal(&format!("{prefix}{name}")).map_err(|_| {
-        AuthError::rejected("the principal is too long, or has blanks at its ends or unprintable parts")
+        AuthError::rejected(
+            "the principal is too long, has blanks at its ends, unprintable parts, or letters that pass for others",
+        )
     })?;
     if RESERVED_PRINCIPALS.contains(&principal.as_str()) {
         return Err(AuthError::rejected("the principal is reserved"));

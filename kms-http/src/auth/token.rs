@@ -21,7 +21,12 @@ impl Tokens {
             Ok(actor) if actor.principal().starts_with(&self.prefix) => Ok(actor),
             Ok(_) => Err(ApiError::not_authenticated()),
             Err(error) if error.code() == ErrorCode::NotAuthenticated => Err(ApiError::not_authenticated()),
-            Err(error) => Err(error.into()),
+            // Whoever asks is not known: the code is all that is told.
+            Err(error) => {
+                let told = kms_lib::Error::new(error.code(), "callers cannot be recognised at the moment");
+                tracing::warn!(%error, "a token cannot be looked at");
+                Err(told.into())
+            }
         }
     }
 }

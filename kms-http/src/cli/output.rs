@@ -6,9 +6,17 @@ use serde::Serialize;
 
 use super::exit::Failure;
 
-/// A line on standard output. Whoever closed it does not want to know more.
+/// A line on standard output. Whoever closed it does not want to know more; but what cannot be written there is lost, and with
+/// it perhaps a token that is shown once: then the program ends with 1.
 pub fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("kms-http: standard output cannot be written: {error}");
+        std::process::exit(1);
+    }
 }
 
 /// JSON for scripts.

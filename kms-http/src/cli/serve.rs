@@ -4,16 +4,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use kms_lib::Kms;
+use kms_lib::{Actor, Kms, Role};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
-use super::bootstrap::{first_token, make_folders, make_root_key_if_missing, show};
+use super::bootstrap::{OPERATOR, first_token, make_folders, make_root_key_if_missing, show};
 use super::exit::Failure;
 use super::output;
 use crate::api::App;
+use crate::auth::Authenticator;
 use crate::server::{self, Listeners};
 use crate::settings::{AuthMethod, Flags, Http, LogFormat, Settings};
+use crate::tls::TlsServer;
+
+/// Most records that opening a new store makes: of the log itself, and of how it acknowledges.
+const OPENING: u64 = 2;
 
 /// Serve.
 #[derive(Args, Default)]
@@ -39,21 +45,29 @@ impl Serve {
 pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     start_log(&settings.http)?;
     server::harden();
-    let is_first = make_root_key_if_missing(&settings)?;
-    let settings = settings.with_default_key()?;
-    make_folders(&settings)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = settings.http.threads {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build()?;
-    runtime.block_on(serve(settings, is_first))?;
+    runtime.block_on(serve(settings))?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether this can be served: finds what only starting would find, without doing anything.
+pub fn try_settings(http: &Http) -> Result<(), Failure> {
+    log_filter(http)?;
+    http.tls.settings().map(TlsServer::open).transpose()?;
+    Authenticator::new(http)?;
+    Ok(())
+}
+
+fn log_filter(http: &Http) -> Result<EnvFilter, Failure> {
+    EnvFilter::try_new(&http.log).map_err(|e| Failure::new(2, format!("http.log: {e}")))
+}
+
 fn start_log(http: &Http) -> Result<(), Failure> {
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(&http.log).map_err(|e| Failure::new(2, format!("http.log: {e}")))?;
+    let filter = log_filter(http)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match http.log_format {
         LogFormat::Text => log.init(),
@@ -62,13 +76,16 @@ fn start_log(http: &Http) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(settings: Settings, is_first: bool) -> Result<(), Failure> {
+async fn serve(settings: Settings) -> Result<(), Failure> {
     // Before anything else: a signal must not end the process half-way.
     let stop = stop_on_signals()?;
     let listeners = Listeners::bind(&settings.http).await?;
     warn_of_open_doors(&settings.http);
+    make_root_key_if_missing(&settings)?;
+    let settings = settings.with_default_key()?;
+    make_folders(&settings)?;
     let kms = Kms::open(settings.kms).await?;
-    if is_first && settings.http.has(AuthMethod::Token) {
+    if settings.http.has(AuthMethod::Token) && is_untouched(&kms).await? {
         show(&first_token(&kms, &format!("{}admin", settings.http.token_prefix)).await?);
     }
     let address = listeners.address();
@@ -88,6 +105,16 @@ async fn serve(settings: Settings, is_first: bool) -> Result<(), Failure> {
     tracing::info!("closing");
     kms.close().await?;
     Ok(())
+}
+
+/// Whether nobody has done anything with the store, whatever became of earlier starts: it holds no more than what opening
+/// records.
+async fn is_untouched(kms: &Kms) -> Result<bool, Failure> {
+    if kms.telemetry().await?.records > OPENING {
+        return Ok(false);
+    }
+    let operator = kms.session(Actor::new(OPERATOR, Role::Admin)?);
+    Ok(operator.list_credentials(1, None).await?.is_empty())
 }
 
 fn warn_of_open_doors(http: &Http) {

@@ -56,8 +56,9 @@ fn text(value: &Value, name: &str) -> String {
     value.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).unwrap_or_default()
 }
 
-/// Prints what is in force, secrets hidden.
+/// Prints what is in force, secrets hidden. Fails if it could not be served.
 pub fn check(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    super::serve::try_settings(&settings.http)?;
     if as_json {
         let all: Map<String, Value> =
             settings.describe().into_iter().map(|(name, value)| (name, Value::String(value))).collect();

@@ -1,4 +1,5 @@
-//! Bodies of requests: read whole, within a limit each, within a budget of memory together, and in time.
+//! Bodies of requests: read whole, within a limit each, within a budget of memory together, and in time. Large answers
+//! are counted in the same budget.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +28,7 @@ struct State {
     held: HashMap<Arc<str>, usize>,
 }
 
-/// Room that a body takes; given back when dropped.
+/// Room that a body takes; given back when dropped. That of one principal is never more than what is left for others.
 pub struct Room {
     memory: Arc<BodyMemory>,
     principal: Arc<str>,
@@ -89,6 +90,19 @@ impl BodyMemory {
             }
         }
         Ok((whole.map_or(first, BytesMut::freeze), room))
+    }
+
+    /// Room for so many bytes.
+    pub fn room(self: &Arc<Self>, principal: &str, bytes: usize) -> Result<Room, ApiError> {
+        let mut room = self.no_room_yet(principal);
+        room.grow_to(bytes)?;
+        Ok(room)
+    }
+
+    /// How many bytes are free.
+    #[cfg(test)]
+    pub fn free(&self) -> usize {
+        self.state().free
     }
 
     fn no_room_yet(self: &Arc<Self>, principal: &str) -> Room {

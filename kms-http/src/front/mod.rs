@@ -1,5 +1,6 @@
 //! What happens to every request before and after its route: an id, headers, limits.
 
+pub mod answer;
 pub mod body;
 pub mod gate;
 pub mod headers;

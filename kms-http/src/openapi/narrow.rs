@@ -11,10 +11,10 @@ const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2
 const NAME: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb]\
                     ([^\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]*\
                     [^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb])?$";
-/// A principal: no control characters, no outer blanks.
-pub(super) const PRINCIPAL: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]\
-                         ([^\\u0000-\\u001f\\u007f-\\u009f]*\
-                         [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000])?$";
+/// A principal: no control characters, no outer blanks, no letters that become ASCII in lower case.
+pub(super) const PRINCIPAL: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\u0130\\u212a]\
+                         ([^\\u0000-\\u001f\\u007f-\\u009f\\u0130\\u212a]*\
+                         [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\u0130\\u212a])?$";
 /// A ciphertext of this service: format 1, AES or RSA, a version that is not 0, and as long as it has to be.
 const BLOB: &str = "^AQ([E-H][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){9,}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?\
                     |[I-L][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){84}[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$";

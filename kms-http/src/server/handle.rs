@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, StatusCode};
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, Request, StatusCode, Version};
 use axum::response::Response;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -67,6 +68,9 @@ async fn answer(app: &App, mut router: Router, context: RequestContext, mut requ
     let is_preflight = preflight.is_some();
     let mut response = match preflight {
         Some(response) => response,
+        None if !names_one_host(&request) => {
+            ApiError::invalid("host: exactly one such header is expected (RFC 9112)").respond(&id)
+        }
         None => {
             request.extensions_mut().insert(context);
             match AssertUnwindSafe(router.call(request)).catch_unwind().await {
@@ -84,6 +88,11 @@ async fn answer(app: &App, mut router: Router, context: RequestContext, mut requ
         cors.allow(&request, headers);
     }
     response
+}
+
+/// What proxies and this service could take for requests to different hosts is none (RFC 9112, section 3.2).
+fn names_one_host(request: &Request<Body>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }
 
 /// A fault of this software must not take the connection with it.

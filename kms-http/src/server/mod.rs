@@ -221,6 +221,8 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(self.app.http.idle_timeout)
             .max_buf_size(HEAD)
+            // Who has sent all of a request may say so, and still wants the answer.
+            .half_close(true)
             .max_headers(HEADERS);
         let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), handler));
         tokio::select! {

@@ -7,8 +7,13 @@ use crate::types::ids::KeyId;
 use crate::types::key::{KeyPurpose, KeyType};
 use crate::types::limits::{METADATA_BYTES, NAME_CHARS, PERIOD_DAYS};
 
+/// Deepest nesting of metadata.
+const METADATA_DEPTH: usize = 32;
+/// How the names begin that serde_json keeps for itself.
+const RESERVED_NAMES: &str = "$serde_json::private::";
+
 /// A name has 1 to 128 printable characters, no outer blanks, and not the shape of a UUID: a text that names a key
-/// is either its id or its name, never both.
+/// is either its id or its name, never both. Nor is it `*`, which stands for all keys.
 pub fn check_name(name: &str) -> Result<()> {
     let refuse = |why: &str| Err(Error::new(ErrorCode::InvalidName, format!("the name of a key {why}")));
     if name.is_empty() {
@@ -23,6 +28,9 @@ pub fn check_name(name: &str) -> Result<()> {
     }
     if name.chars().any(is_unprintable) {
         return refuse("must not contain control or formatting characters");
+    }
+    if name == "*" {
+        return refuse("must not be *, which stands for all keys");
     }
     if name.to_ascii_lowercase().parse::<KeyId>().is_ok() {
         return refuse("must not look like a UUID");
@@ -61,6 +69,7 @@ pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
     if !value.is_object() {
         return Err(Error::invalid("metadata must be a JSON object"));
     }
+    check_shape(value, 0)?;
     if !is_exact_throughout(value) {
         return Err(Error::invalid(
             "a number in the metadata is beyond 2^53 - 1 and would be rounded; send it as text",
@@ -74,6 +83,24 @@ pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
         return Err(Error::invalid("metadata contains U+0000"));
     }
     Ok(Some(text))
+}
+
+/// What is stored must be read again as what it was: not nested deeper than every reader follows, and without the names by
+/// which serde_json marks values that it makes out of text.
+fn check_shape(value: &Value, depth: usize) -> Result<()> {
+    if depth > METADATA_DEPTH {
+        return Err(Error::invalid(format!("metadata is nested at most {METADATA_DEPTH} deep")));
+    }
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| check_shape(item, depth + 1)),
+        Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+            if name.starts_with(RESERVED_NAMES) {
+                return Err(Error::invalid(format!("metadata must not have names that begin with {RESERVED_NAMES}")));
+            }
+            check_shape(value, depth + 1)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
 }
 
 /// Whether no number of the value is so large that it was, or would be, rounded to another one.

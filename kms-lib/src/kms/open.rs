@@ -188,6 +188,7 @@ async fn assemble(
         config.cache_ttl,
     ));
     let space = Arc::new(Space::new(Arc::clone(store), config.space));
+    space.judge();
     let ledger = Ledger::start(Parts {
         store: Arc::clone(store),
         space: Arc::clone(&space),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::catalog::run_blocking;
-use crate::storage::Store;
+use crate::storage::{Reserve, Store};
 use crate::types::error::{Error, ErrorCode};
 
 /// What is watched, in bytes.
@@ -55,17 +55,9 @@ impl Space {
         Self { store, limits, low: flag(), full: flag(), reserved: flag() }
     }
 
-    /// Looks; sounds the alarm or ends it, and sets the reserve aside when there is room for it. Called every second.
+    /// Judges, and sets the reserve aside when there is room for it. Called every second.
     pub async fn look(&self) {
-        let Some(free) = self.store.free_space() else { return };
-        let low = free < self.limits.alarm;
-        if low != self.low.swap(low, Ordering::SeqCst) {
-            if low {
-                tracing::warn!(free, alarm = self.limits.alarm, "the store's disk is getting full");
-            } else {
-                tracing::info!(free, "the store's disk has room again");
-            }
-        }
+        let Some(free) = self.judge() else { return };
         if self.limits.reserve == 0 || self.reserved.load(Ordering::SeqCst) || free < 2 * self.limits.reserve {
             return;
         }
@@ -75,6 +67,33 @@ impl Space {
             tracing::warn!(%error, "no room could be set aside for revocations");
         }
         self.reserved.store(kept.is_ok(), Ordering::SeqCst);
+    }
+
+    /// Sounds the alarm or ends it, and sees whether the store is full. Answers the free bytes, if they are known.
+    pub fn judge(&self) -> Option<u64> {
+        let free = self.store.free_space()?;
+        let low = free < self.limits.alarm;
+        if low != self.low.swap(low, Ordering::SeqCst) {
+            if low {
+                tracing::warn!(free, alarm = self.limits.alarm, "the store's disk is getting full");
+            } else {
+                tracing::info!(free, "the store's disk has room again");
+            }
+        }
+        if self.limits.reserve > 0 && !self.reserved.load(Ordering::SeqCst) {
+            let reserve = self.store.reserve(self.limits.reserve);
+            self.reserved.store(reserve == Reserve::Kept, Ordering::SeqCst);
+            if reserve == Reserve::GivenUp && free <= self.room_again() {
+                // By another process, or before this one began: what room is left takes its place.
+                self.full.store(true, Ordering::SeqCst);
+            }
+        }
+        Some(free)
+    }
+
+    /// With more than this free, a store that was full is not any more.
+    fn room_again(&self) -> u64 {
+        self.limits.reserve + self.limits.reserve / 2
     }
 
     /// Whether there was less than the alarm level at the last look.
@@ -87,7 +106,7 @@ impl Space {
         if !self.full.load(Ordering::SeqCst) {
             return false;
         }
-        let has_room = self.store.free_space().is_none_or(|free| free > self.limits.reserve + self.limits.reserve / 2);
+        let has_room = self.store.free_space().is_none_or(|free| free > self.room_again());
         if has_room {
             self.full.store(false, Ordering::SeqCst);
         }

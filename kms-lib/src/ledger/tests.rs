@@ -10,7 +10,7 @@ use crate::kms::open::open_on;
 use crate::session::{Session, Shared};
 use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
-use crate::storage::{Connection, EachRow, Sql, Store, StoreFuture, Value};
+use crate::storage::{Connection, EachRow, Reserve, Sql, Store, StoreFuture, Value};
 use crate::types::view::View;
 use crate::{Actor, Config, Context, CreateKey, Error, ErrorCode, Result, Role};
 
@@ -72,6 +72,9 @@ impl Store for FaultyStore {
     }
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         self.inner.copy_to(to)
+    }
+    fn reserve(&self, bytes: u64) -> Reserve {
+        self.inner.reserve(bytes)
     }
     fn keep_reserve(&self, bytes: u64) -> Result<()> {
         self.inner.keep_reserve(bytes)

@@ -129,6 +129,9 @@ impl Session {
         self.shared.catalog.ensure_fresh().await?;
         let image = self.shared.catalog.image();
         let now = self.shared.clock.now();
+        if !policy::is_authenticated(&*image, &self.attempt(Operation::ReadKey, None), now) {
+            return Err(refusal(ErrorCode::NotAuthenticated));
+        }
         let readable = |key: &Key| {
             let attempt = self.attempt(Operation::ReadKey, Some(key.id));
             matches!(policy::decide(&*image, &attempt, now), Decision::Allowed { .. })
@@ -215,6 +218,12 @@ impl KeyFilter {
     }
 }
 
+/// Metadata as it was given. What is stored was checked, and can be read.
+fn metadata(key: &Key, text: &str) -> Option<Value> {
+    let read = serde_json::from_str(text);
+    read.inspect_err(|error| tracing::error!(%error, key = %key.id, "the metadata of a key cannot be read")).ok()
+}
+
 fn description(key: &Key) -> KeyDescription {
     KeyDescription {
         id: key.id,
@@ -228,7 +237,7 @@ fn description(key: &Key) -> KeyDescription {
         rotate_at: key.rotate_at,
         delete_at: key.delete_at,
         audit_context: key.audit_context,
-        metadata: key.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+        metadata: key.metadata.as_deref().and_then(|text| metadata(key, text)),
         created_at: key.created_at,
         current_version: key.current_version,
         versions: None,

@@ -94,8 +94,13 @@ impl Session {
         };
         let (scope, to, right) = (new.scope, new.principal.clone(), intent.attempt.clone());
         let change = self.change(intent, Command::PutGrant(Box::new(new)));
-        let Once::Now((changes, _)) = self.do_once(once, Some(right), change).await? else {
-            return self.grant_on(&to, scope).ok_or_else(|| refusal(ErrorCode::GrantNotFound));
+        let changes = match self.do_once(once, Some(right), change).await? {
+            Once::Now((changes, _)) => changes,
+            // As it was made, also if it is withdrawn by now.
+            Once::Before(id) => {
+                let made = self.shared.catalog.image().grant(GrantId::from_bytes(id)).map(description);
+                return made.or_else(|| self.grant_on(&to, scope)).ok_or_else(|| refusal(ErrorCode::GrantNotFound));
+            }
         };
         changes
             .iter()

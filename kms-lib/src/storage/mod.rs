@@ -62,6 +62,17 @@ impl Statement {
     }
 }
 
+/// Room that is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// There is none yet.
+    Missing,
+    /// It is there.
+    Kept,
+    /// It was given up, by whichever process, since the store was full.
+    GivenUp,
+}
+
 /// A database. Cheap to share.
 pub trait Store: Send + Sync {
     /// How its engine speaks SQL.
@@ -81,6 +92,10 @@ pub trait Store: Send + Sync {
     /// Free bytes where the store is; none if that cannot be known from here.
     fn free_space(&self) -> Option<u64> {
         None
+    }
+    /// Whether so many bytes are set aside, or were given up.
+    fn reserve(&self, _bytes: u64) -> Reserve {
+        Reserve::Missing
     }
     /// Sets so many bytes aside, unless they are already.
     fn keep_reserve(&self, _bytes: u64) -> Result<()> {

@@ -17,7 +17,7 @@ use sqlx::{ConnectOptions, Connection as _, Either, Executor as _, Sqlite};
 use super::access::access;
 use super::dialect::{Dialect, SQLITE};
 use super::files::{FileId, Files, create_private, fill, free_space, gone};
-use super::{Connection, EachRow, Row, Sql, Statement, Store, StoreFuture, Value, corrupt};
+use super::{Connection, EachRow, Reserve, Row, Sql, Statement, Store, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// How long a writer waits for the writers of other processes.
@@ -163,10 +163,17 @@ impl Store for SqliteStore {
     fn free_space(&self) -> Option<u64> {
         free_space(self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
     }
+    fn reserve(&self, bytes: u64) -> Reserve {
+        match std::fs::metadata(self.beside("-reserve")) {
+            Ok(file) if file.len() == 0 => Reserve::GivenUp,
+            Ok(file) if file.len() == bytes => Reserve::Kept,
+            _ => Reserve::Missing,
+        }
+    }
     fn keep_reserve(&self, bytes: u64) -> Result<()> {
         let path = self.beside("-reserve");
         let failed = |e: std::io::Error| Error::new(ErrorCode::StoreFull, format!("{}: {e}", path.display()));
-        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
+        if self.reserve(bytes) == Reserve::Kept {
             return Ok(());
         }
         create_private(&path)?;
@@ -178,7 +185,10 @@ impl Store for SqliteStore {
         filled.map_err(failed)
     }
     fn release_reserve(&self) -> bool {
-        std::fs::remove_file(self.beside("-reserve")).is_ok()
+        // The empty file says to others, and after a restart, that it was given up.
+        let path = self.beside("-reserve");
+        let had = std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+        had && File::options().write(true).truncate(true).open(path).is_ok()
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {

@@ -143,8 +143,12 @@ impl Actor {
     }
 }
 
-/// A principal in the form it is compared in: lower case, 1 to 256 printable bytes, no outer blanks.
+/// A principal in the form it is compared in: lower case, 1 to 256 printable bytes, no outer blanks. Letters that only become
+/// ASCII by lower-casing (the Kelvin sign, for one) are refused: nobody shall choose a name that turns into another's.
 pub fn normalize_principal(text: &str) -> Result<String> {
+    if text.chars().any(|c| !c.is_ascii() && c.to_lowercase().any(|lower| lower.is_ascii())) {
+        return Err(Error::invalid("a principal has no letters that pass for others"));
+    }
     let lower = text.to_lowercase();
     if lower.is_empty() || lower.len() > PRINCIPAL_BYTES || lower.trim() != lower || lower.chars().any(char::is_control)
     {

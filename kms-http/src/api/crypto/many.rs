@@ -3,9 +3,12 @@
 use std::marker::PhantomData;
 
 use kms_lib::Error;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType,
+};
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -38,14 +41,25 @@ struct Batch<'a> {
     encoding: Option<&'a RawValue>,
 }
 
+/// A batch without any other field.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnlyItems {
+    #[serde(rename = "items")]
+    _items: IgnoredAny,
+}
+
 impl Call {
     /// The body: one item or many.
-    pub(super) fn one_or_many<'a, T: Deserialize<'a> + BatchItem>(&'a self) -> Result<Sent<'a, T>, ApiError> {
+    pub(super) fn one_or_many<'a, T: Deserialize<'a> + BatchItem + Side>(&'a self) -> Result<Sent<'a, T>, ApiError> {
         if !self.mentions_items() {
             return self.json().map(Sent::One);
         }
         let batch: Batch<'a> = self.json()?;
         let Some(items) = batch.items else { return self.json_again().map(Sent::One) };
+        if T::STRICT {
+            self.json_again::<OnlyItems>()?;
+        }
         if items.is_empty() || items.len() > ITEMS {
             return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
         }
@@ -54,12 +68,8 @@ impl Call {
             .map(|raw| serde_json::from_str(raw.get()))
             .transpose()
             .map_err(|e| ApiError::invalid(format!("encoding: {e}")))?;
-        for (n, raw) in items.iter().enumerate() {
-            strict::expect_object(raw.get())
-                .map_err(|_| ApiError::invalid(format!("items[{n}]: an object is expected")))?;
-        }
         let read = |raw: &'a RawValue| {
-            let mut item: T = serde_json::from_str(raw.get()).map_err(|e| ApiError::invalid(e.to_string()))?;
+            let mut item: T = strict::item(raw.get())?;
             if let Some(encoding) = encoding {
                 item.default_encoding(encoding);
             }
@@ -123,6 +133,8 @@ pub(super) struct OneOrMany<T>(PhantomData<T>);
 pub(super) trait Side {
     /// The name of the array.
     const ARRAY: &'static str;
+    /// Whether there may be nothing else beside the array: in a call that was added to the kept ones.
+    const STRICT: bool = false;
 }
 
 impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
@@ -137,8 +149,8 @@ impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
                 .required("code");
             RefOr::T(OneOfBuilder::new().item(one.clone()).item(failed).build().into())
         } else {
-            // An object of any other form fails alone.
-            let anything = Schema::default();
+            // Anything else fails alone.
+            let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
             RefOr::T(AnyOfBuilder::new().item(one.clone()).item(anything).build().into())
         };
         let mut array = ArrayBuilder::new().items(item);
@@ -146,7 +158,9 @@ impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
             array = array.min_items(Some(1)).max_items(Some(ITEMS));
         }
         let mut many = ObjectBuilder::new().property(T::ARRAY, array).required(T::ARRAY);
-        if !is_answer {
+        if T::STRICT {
+            many = many.additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        } else if !is_answer {
             many = many.property("encoding", Option::<Encoding>::schema());
         }
         // A body that has `items` is many, whatever else stands in it.

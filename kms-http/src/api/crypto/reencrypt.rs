@@ -37,6 +37,7 @@ pub(super) struct Item<'a> {
 impl BatchItem for Item<'_> {}
 impl Side for Item<'_> {
     const ARRAY: &'static str = "items";
+    const STRICT: bool = true;
 }
 
 impl Item<'_> {

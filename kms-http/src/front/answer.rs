@@ -1,0 +1,101 @@
+//! Large answers, while they are taken: slowly, perhaps, or never.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::{Buf, Bytes};
+use hyper::body::{Frame, SizeHint};
+
+use super::body::{BodyMemory, Room};
+use crate::api::ApiError;
+
+/// Answers up to this size need no room of their own: every connection may have one.
+const SMALL: u64 = 64 * 1024;
+/// So much of a large answer is handed over at a time: the rest stays here, where its room is counted.
+const PIECE: usize = 64 * 1024;
+
+/// An answer that has room in memory until it has been taken.
+struct Held {
+    body: Body,
+    /// What was taken out of the body and not handed over yet.
+    rest: Bytes,
+    _room: Room,
+}
+
+/// Lets a large answer keep the room its request had; one that had none gets some, or there is no answer: then nothing was
+/// done but reading.
+pub fn hold(
+    response: Response,
+    room: Option<Room>,
+    memory: &Arc<BodyMemory>,
+    principal: &str,
+) -> Result<Response, ApiError> {
+    let bytes = response.body().size_hint().lower();
+    if bytes <= SMALL {
+        return Ok(response);
+    }
+    let room = match room {
+        Some(room) => room,
+        None => memory.room(principal, usize::try_from(bytes).unwrap_or(usize::MAX))?,
+    };
+    Ok(response.map(|body| Body::new(Held { body, rest: Bytes::new(), _room: room })))
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        match self.body.size_hint().exact() {
+            Some(more) => SizeHint::with_exact(more + self.rest.remaining() as u64),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+    use std::time::Duration;
+
+    #[test]
+    fn a_large_answer_has_room_until_it_is_taken() {
+        let memory = Arc::new(BodyMemory::new(800_000, 10_000, Duration::from_secs(1)));
+        let large = || Response::new(Body::from(vec![b'x'; 300_000]));
+        let mut first = hold(large(), None, &memory, "slow").expect("room");
+        assert_eq!(first.body().size_hint().exact(), Some(300_000));
+        assert!(hold(large(), None, &memory, "slow").is_err(), "one principal does not get all");
+        let second = hold(large(), None, &memory, "other").expect("room for another");
+        let piece = first.body_mut().frame().now_or_never().expect("at once").expect("a piece").expect("good");
+        assert_eq!(piece.into_data().expect("data").len(), PIECE);
+        assert_eq!(first.body().size_hint().exact(), Some(300_000 - PIECE as u64));
+        let rest = first.into_body().collect().now_or_never().expect("at once").expect("good").to_bytes();
+        assert_eq!(rest.len(), 300_000 - PIECE);
+        drop(second);
+        assert_eq!(memory.free(), 800_000);
+    }
+}
