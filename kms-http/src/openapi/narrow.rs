@@ -43,6 +43,9 @@ pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
         }
     }
     if let Some(create) = schemas.get_mut("CreateKey") {
+        if let Some(name) = create.pointer_mut("/properties/name") {
+            name["not"] = json!({"const": "*"});
+        }
         create["if"] = json!({"properties": {"type": {"const": "AES256_GCM"}}});
         create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
     }

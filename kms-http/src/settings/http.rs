@@ -182,7 +182,7 @@ impl Default for Http {
             body_timeout: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(30),
             connections: 12_000,
-            concurrency: 1_024,
+            concurrency: 256,
             queue: 8_192,
             rate: 0,
             rate_burst: 0,

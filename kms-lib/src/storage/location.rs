@@ -74,11 +74,10 @@ pub fn redact(url: &str) -> String {
 impl Location {
     /// Understands a URL.
     pub fn parse(url: &str) -> Result<Self> {
-        let scheme = url.split(':').next().unwrap_or_default();
-        match scheme {
-            "sqlite" => sqlite(&url["sqlite:".len()..]),
-            "mysql" | "mariadb" => Ok(Self::Mysql(server(url, "mysql")?)),
-            "postgres" | "postgresql" => Ok(Self::Postgres(server(url, "postgres")?)),
+        match url.split_once(':') {
+            Some(("sqlite", path)) => sqlite(path),
+            Some(("mysql" | "mariadb", _)) => Ok(Self::Mysql(server(url, "mysql")?)),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(server(url, "postgres")?)),
             _ => Err(invalid("store_url: sqlite:PATH, mysql://... or postgres://... is expected")),
         }
     }
@@ -181,6 +180,8 @@ mod tests {
         for url in [
             "",
             "kms.db",
+            "sqlite",
+            "mysql",
             "sqlite:",
             "sqlite::memory:",
             "sqlite:x?mode=ro",
