@@ -63,6 +63,11 @@ pub fn sign(checkpoint: &Checkpoint, name: &str, public_key: &[u8; 32], sign: &d
     format!("{body}\n{line}")
 }
 
+/// How many signatures a note carries, good or bad.
+pub fn signatures(note: &str) -> usize {
+    note.lines().filter(|line| line.starts_with("\u{2014} ")).count()
+}
+
 /// The line of a note that holds one signature over its body. A note may have several.
 pub fn signature_line(body: &str, name: &str, public_key: &[u8; 32], sign: &dyn Fn(&[u8]) -> [u8; 64]) -> String {
     let mut signature = key_id(name, public_key).to_vec();

@@ -145,7 +145,7 @@ async fn assemble(
     let seals = Seals::new(&integrity)?;
     let signer = Arc::new(Signer::load(head.log_id, &keys, envelope.clone(), Arc::clone(&provider)).await?);
     // A head that was altered, or that another key signed, is not built upon.
-    signer.check(&head)?;
+    signer.keys().check(&head)?;
     let now = config.clock.now();
     if head.timestamp > now.plus_seconds(30) {
         return Err(Error::new(

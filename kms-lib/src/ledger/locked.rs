@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::writer::Writer;
+use crate::audit::checkpoint;
 use crate::catalog::Trust;
 use crate::storage::Connection;
 use crate::storage::tables::head::Locked;
@@ -93,14 +94,19 @@ impl Writer {
         if self.known.seq > 0 && audit::hash_of(connection, self.known.seq).await? != Some(self.known.hash) {
             return Err(self.stop("the log no longer holds the record that this process wrote or saw last"));
         }
+        // Of one moment: sessions take over new keys at any time.
+        let keys = self.signer.keys();
+        let is_signed = keys.check(head).is_ok();
+        // The state of a replacement carries the former key's signature too, which is no leave to go on with it.
+        let is_succeeded = !is_signed || checkpoint::signatures(&head.checkpoint) > 1;
         if head.revision >= self.known.revision
-            && self.signer.check(head).is_err()
-            && secrets::newest_signing_key(connection).await? != Some(self.signer.keys().public().newest().number)
+            && is_succeeded
+            && secrets::newest_signing_key(connection).await? != Some(keys.public().newest().number)
         {
             self.keys_behind = true;
             return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that signs the log"));
         }
-        if head.revision < self.known.revision || self.signer.check(head).is_err() {
+        if head.revision < self.known.revision || !is_signed {
             return Err(self.stop("the head of the log does not carry the log's signature"));
         }
         self.contended = Some(Instant::now());

@@ -51,9 +51,12 @@ impl Signer {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes over keys that were committed.
+    /// Takes over keys that were committed, unless later ones are known already: whoever read them may have been slow.
     pub fn install(&self, keys: Arc<HeadKeys>) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if known.public.newest().number <= keys.public.newest().number {
+            *known = keys;
+        }
     }
 
     /// Takes over the keys that another process added. Answers whether there were any; `IntegrityFailure` if the stored
@@ -85,11 +88,6 @@ impl Signer {
         let wrapped = self.envelope.wrap(&binding, secret.as_slice()).await?;
         let key: Arc<dyn Ed25519> = Arc::from(self.provider.ed25519(&secret)?);
         Ok(NewSigningKey { number, wrapped, key })
-    }
-
-    /// Whether the head carries the signature of the newest key.
-    pub fn check(&self, head: &Head) -> Result<()> {
-        self.keys().check(head)
     }
 
     /// What a note of this log says, if the key of its size signed it.
