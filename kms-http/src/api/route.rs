@@ -128,7 +128,7 @@ where
                 // A list can be a thousand times as large as what asks for it: few are made at a time.
                 let _turn = if is_list { app.lists.acquire().await.ok() } else { None };
                 let response = handler(call).await?;
-                answer::hold(response, held.room.take(), &app.bodies, &caller)
+                answer::hold(response, held.room.take(), &app.bodies, &caller, is_list)
             });
             let reply = tokio::time::timeout(limit, working).await.unwrap_or_else(|_| Err(ApiError::timed_out()));
             drop(held);

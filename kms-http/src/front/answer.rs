@@ -22,24 +22,29 @@ struct Held {
     body: Body,
     /// What was taken out of the body and not handed over yet.
     rest: Bytes,
-    _room: Room,
+    _room: Option<Room>,
 }
 
-/// Lets a large answer keep the room its request had; one that had none gets some, or there is no answer: then nothing was
-/// done but reading.
+/// Lets a large answer keep the room its request had, or get some. Without room a list is refused, since nothing was done but
+/// reading. What was done is answered all the same: its request was small, and so is the answer, but for a few times.
 pub fn hold(
     response: Response,
     room: Option<Room>,
     memory: &Arc<BodyMemory>,
     principal: &str,
+    is_list: bool,
 ) -> Result<Response, ApiError> {
     let bytes = response.body().size_hint().lower();
     if bytes <= SMALL {
         return Ok(response);
     }
     let room = match room {
-        Some(room) => room,
-        None => memory.room(principal, usize::try_from(bytes).unwrap_or(usize::MAX))?,
+        Some(room) => Some(room),
+        None => match memory.room(principal, usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            Ok(room) => Some(room),
+            Err(error) if is_list => return Err(error),
+            Err(_) => None,
+        },
     };
     Ok(response.map(|body| Body::new(Held { body, rest: Bytes::new(), _room: room })))
 }
@@ -86,10 +91,11 @@ mod tests {
     fn a_large_answer_has_room_until_it_is_taken() {
         let memory = Arc::new(BodyMemory::new(800_000, 10_000, Duration::from_secs(1)));
         let large = || Response::new(Body::from(vec![b'x'; 300_000]));
-        let mut first = hold(large(), None, &memory, "slow").expect("room");
+        let mut first = hold(large(), None, &memory, "slow", true).expect("room");
         assert_eq!(first.body().size_hint().exact(), Some(300_000));
-        assert!(hold(large(), None, &memory, "slow").is_err(), "one principal does not get all");
-        let second = hold(large(), None, &memory, "other").expect("room for another");
+        assert!(hold(large(), None, &memory, "slow", true).is_err(), "one principal does not get all");
+        assert!(hold(large(), None, &memory, "slow", false).is_ok(), "what was done is answered");
+        let second = hold(large(), None, &memory, "other", true).expect("room for another");
         let piece = first.body_mut().frame().now_or_never().expect("at once").expect("a piece").expect("good");
         assert_eq!(piece.into_data().expect("data").len(), PIECE);
         assert_eq!(first.body().size_hint().exact(), Some(300_000 - PIECE as u64));
