@@ -25,10 +25,10 @@ use crate::verification::Verifier;
 
 /// A clock further away from the database's makes no store.
 const CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(30);
-/// How often making a store is tried when others are making it too.
-const CREATE_TRIES: u32 = 50;
+/// How long opening is tried again when what others do in the store at that moment aborts it.
+const CONTENTION: std::time::Duration = std::time::Duration::from_secs(60);
 /// The pause in between.
-const CREATE_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+const CONTENTION_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Opens everything that sessions share.
 #[tracing::instrument(level = "debug", name = "kms.open", skip_all)]
@@ -44,12 +44,32 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
 pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
     let source = config.root_key.clone().ok_or_else(no_key)?;
     let provider = crate::crypto::provider(config.crypto_provider)?;
-    let opened = open_store(config, &source, provider, &store).await;
+    let opened = open_contended(config, &source, &provider, &store).await;
     if opened.is_err() {
         // The first error is the one that counts.
         let _ = store.close().await;
     }
     opened
+}
+
+/// Opens the store, again if need be: on a Galera cluster the lock for setting up is only of one database node, and what
+/// another one makes aborts whatever is done with the same tables here. Nothing that opening does is harmed by a
+/// second time.
+async fn open_contended(
+    config: Config,
+    source: &RootKeySource,
+    provider: &Arc<dyn Provider>,
+    store: &Arc<dyn Store>,
+) -> Result<Arc<Shared>> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match open_store(config.clone(), source, Arc::clone(provider), store).await {
+            Err(error) if error.code() == ErrorCode::StoreContended && begun.elapsed() < CONTENTION => {
+                tokio::time::sleep(CONTENTION_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 async fn open_store(
@@ -86,7 +106,7 @@ async fn set_up(
 ) -> Result<()> {
     migrate(connection).await?;
     store.claim(config.audit_ack == AuditAck::Queued)?;
-    let (mut tries, now) = (0, config.clock.now());
+    let now = config.clock.now();
     // The first record's time is one that all nodes must agree with.
     if let Some(theirs) = head::database_now(connection).await?
         && theirs.distance(now) > CLOCK_SKEW
@@ -95,19 +115,16 @@ async fn set_up(
         let text = format!("this machine's clock says {now}, but the database's {theirs}");
         return Err(Error::new(ErrorCode::ClockSkew, text));
     }
-    while head::read(connection).await?.is_none() {
-        match create(connection, source, provider, config.clock.now()).await {
-            // On a Galera cluster the lock is only of one database node: another may have been first.
-            Err(error)
-                if matches!(error.code(), ErrorCode::StoreContended | ErrorCode::Conflict) && tries < CREATE_TRIES =>
-            {
-                tries += 1;
-                tokio::time::sleep(CREATE_PAUSE).await;
-            }
-            done => done?,
-        }
+    if head::read(connection).await?.is_some() {
+        return Ok(());
     }
-    Ok(())
+    match create(connection, source, provider, config.clock.now()).await {
+        // Another database node's was first.
+        Err(error) if error.code() == ErrorCode::Conflict => {
+            Err(Error::new(ErrorCode::StoreContended, error.message()))
+        }
+        done => done,
+    }
 }
 
 /// Opens what is in a store that is only to be read, such as a backup.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::writer::Writer;
+use super::writer::{Begun, Writer};
 use crate::audit::checkpoint;
 use crate::catalog::Trust;
 use crate::storage::Connection;
@@ -28,7 +28,7 @@ pub(super) struct Base {
 impl Writer {
     /// A connection with a transaction that has the head's lock. One that was kept may have been lost meanwhile: then
     /// nothing was done on it, and a new one is as good.
-    pub(super) async fn begin(&mut self) -> Result<(Box<dyn Connection>, Locked)> {
+    pub(super) async fn begin(&mut self) -> Result<Begun> {
         if let Some(mut kept) = self.connection.take() {
             match head::begin_locked(kept.as_mut()).await {
                 Ok(locked) => return Ok((kept, locked)),

@@ -96,6 +96,7 @@ impl Ledger {
             clock: parts.clock.clone(),
             known: parts.head,
             connection: None,
+            begun: None,
             exhausted: HashSet::new(),
             keys_behind: false,
             stopped: None,

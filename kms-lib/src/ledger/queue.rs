@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
 use super::counters::Counters;
-use super::submission::{Admission, Submission};
+use super::submission::{Admission, Entry, Submission};
 use crate::keys::Command;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -220,18 +220,14 @@ impl Queue {
         Ok(released)
     }
 
-    /// Waits for submissions and takes a batch. None when the queue is closed and empty.
-    ///
-    /// Callers who were just answered come back at once. To commit for the first of them alone would make the others
-    /// wait for a commit of their own: while fewer wait than the `last` batch had, the other tasks get some turns.
-    pub async fn take(&self, last: usize) -> Option<Vec<Submission>> {
+    /// Waits for submissions and takes what is there. None when the queue is closed and empty.
+    pub async fn take(&self) -> Option<Vec<Submission>> {
+        let mut batch = Vec::new();
         loop {
-            self.gather(last).await;
             let holding = {
                 let mut lanes = self.lanes();
-                let batch = lanes.take();
+                lanes.take(&mut batch);
                 if !batch.is_empty() {
-                    self.counters.batch(batch.len());
                     return Some(batch);
                 }
                 if lanes.closed {
@@ -248,15 +244,22 @@ impl Queue {
         }
     }
 
-    async fn gather(&self, last: usize) {
+    /// Callers who were just answered come back at once. To commit for the first of them alone would make the others
+    /// wait for a commit of their own: while fewer than `missing` wait, the other tasks get some turns.
+    pub async fn gather(&self, missing: usize) {
         let mut waiting = self.len();
         let mut idle = 0;
-        while 0 < waiting && waiting < last && idle < IDLE_TURNS {
+        while waiting < missing && idle < IDLE_TURNS {
             tokio::task::yield_now().await;
             let now = self.len();
             idle = if now == waiting { idle + 1 } else { 0 };
             waiting = now;
         }
+    }
+
+    /// Adds what has come meanwhile to a batch.
+    pub fn take_more(&self, batch: &mut Vec<Submission>) {
+        self.lanes().take(batch);
     }
 
     /// Notes that a submission was superseded and comes back.
@@ -330,23 +333,18 @@ impl Queue {
 }
 
 impl Lanes {
-    fn take(&mut self) -> Vec<Submission> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
+    /// Adds submissions to a batch, as many as it may have.
+    fn take(&mut self, batch: &mut Vec<Submission>) {
+        let mut bytes: usize = batch.iter().map(size).sum();
         let rotations = self.hold_rotations();
         for lane in [&mut self.released, &mut self.again, &mut self.changes, &mut self.uses] {
             while batch.len() < BATCH && bytes < BATCH_BYTES {
                 let Some(submission) = lane.pop_front() else { break };
-                bytes += submission
-                    .entries
-                    .iter()
-                    .map(|entry| 512 + entry.rendered.as_ref().map_or(0, |rendered| rendered.details.len()))
-                    .sum::<usize>();
+                bytes += size(&submission);
                 batch.push(submission);
             }
         }
         self.changes.extend(rotations);
-        batch
     }
 
     /// Takes the rotations out of the lane of changes while superseded submissions are on their way back, for at
@@ -368,6 +366,12 @@ impl Lanes {
         self.changes = others;
         rotations
     }
+}
+
+/// Bytes of a submission's records, about.
+fn size(submission: &Submission) -> usize {
+    let details = |entry: &Entry| entry.rendered.as_ref().map_or(0, |rendered| rendered.details.len());
+    submission.entries.iter().map(|entry| 512 + details(entry)).sum()
 }
 
 fn closed() -> Error {

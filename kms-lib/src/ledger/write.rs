@@ -92,14 +92,15 @@ impl Writer {
     ) -> Result<Option<Version>> {
         plan.keys.clone().unwrap_or_else(|| self.signer.keys()).sign(&mut plan.head, plan.standing)?;
         let used: Vec<Version> = plan.uses.keys().copied().collect();
-        let mut statements = Vec::new();
+        // The large ones first: what follows can go to the engine together.
+        let mut statements = audit::insert(std::mem::take(&mut plan.rows));
+        let inserts = statements.len();
         for (&(key, version), &encryptions) in &plan.uses {
             // Those of a version known to be exhausted were released before that was known.
             let known = self.exhausted.contains(&(key, version));
             let limit = if known { i64::MAX.unsigned_abs() } else { ENCRYPTIONS_MAX };
             statements.push(usage::count_version(key, version, encryptions, base.now, limit));
         }
-        statements.extend(audit::insert(std::mem::take(&mut plan.rows)));
         let counts = plan.counts.iter().map(|(&(hour, action, status), &count)| (hour, action, status, count));
         statements.extend(usage::count_up(connection.dialect(), counts));
         let head = &plan.head;
@@ -115,7 +116,7 @@ impl Writer {
         }
         statements.push(head::update(head));
         let changed = connection.execute_all(statements).await?;
-        let refused = used.iter().zip(&changed).find(|&(_, &rows)| rows != 1);
+        let refused = used.iter().zip(changed.iter().skip(inserts)).find(|&(_, &rows)| rows != 1);
         match (refused, changed.last()) {
             (Some((version, _)), _) => Ok(Some(*version)),
             (None, Some(1)) => Ok(None),

@@ -15,6 +15,7 @@ use super::submission::{Outcome, Submission};
 use super::walk::Plan;
 use crate::catalog::{Catalog, MaterialCache};
 use crate::keys::Command;
+use crate::storage::tables::head::Locked;
 use crate::storage::tables::secrets;
 use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
@@ -33,6 +34,9 @@ const CONTENTION: Duration = Duration::from_secs(10);
 /// The longest pause before such a try; they begin with a fraction of it.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(64);
 
+/// A transaction that has the head's lock.
+pub(super) type Begun = (Box<dyn Connection>, Locked);
+
 pub(super) struct Writer {
     pub store: Arc<dyn Store>,
     pub space: Arc<Space>,
@@ -45,6 +49,8 @@ pub(super) struct Writer {
     /// The end of the log as this process last saw it.
     pub known: Head,
     pub connection: Option<Box<dyn Connection>>,
+    /// What beginning the next transaction came to, if that is done already.
+    pub begun: Option<Result<Begun>>,
     pub exhausted: HashSet<(KeyId, u32)>,
     /// Set once the log contradicts what this process has committed: nothing is written any more.
     pub stopped: Option<Error>,
@@ -60,8 +66,10 @@ impl Writer {
         // Should this task end before its time, nobody must wait for it for ever.
         let _end = End(Arc::clone(&self.queue));
         let mut last = 0;
-        while let Some(batch) = self.queue.take(last).await {
+        while let Some(mut batch) = self.queue.take().await {
+            self.begin_and_gather(&mut batch, last).await;
             last = batch.len();
+            self.queue.counters.batch(last);
             // Released results must reach the log: their callers are gone and cannot be told otherwise.
             let (released, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|s| s.released_at.is_some());
             if released.is_empty() {
@@ -69,7 +77,8 @@ impl Writer {
             } else {
                 self.commit_released(released, &mut rest).await;
             }
-            if self.store.makes_way() && self.contended.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+            self.give_back().await;
+            if self.store.makes_way() && self.has_company() {
                 sleep(YIELD).await;
             }
         }
@@ -77,6 +86,32 @@ impl Writer {
             && let Err(error) = connection.close().await
         {
             tracing::warn!(%error, "the writing connection did not close cleanly");
+        }
+    }
+
+    /// Whether other processes write too.
+    fn has_company(&self) -> bool {
+        self.contended.is_some_and(|last| last.elapsed() < Duration::from_secs(1))
+    }
+
+    /// Takes the lock on the head while the callers who were just answered, `last` of them, come back, and adds them to the
+    /// batch. When others want the lock too it is not held for that.
+    async fn begin_and_gather(&mut self, batch: &mut Vec<Submission>, last: usize) {
+        let queue = Arc::clone(&self.queue);
+        let gathered = queue.gather(last.saturating_sub(batch.len()));
+        if self.has_company() {
+            gathered.await;
+        } else if self.stopped.is_none() {
+            let (begun, ()) = tokio::join!(self.begin(), gathered);
+            self.begun = Some(begun);
+        }
+        queue.take_more(batch);
+    }
+
+    /// Ends a transaction that nobody wrote in.
+    async fn give_back(&mut self) {
+        if let Some(Ok((connection, _))) = self.begun.take() {
+            self.put_back(connection).await;
         }
     }
 
@@ -203,7 +238,11 @@ impl Writer {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
-        let (mut connection, locked) = self.begin().await?;
+        let begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => self.begin().await,
+        };
+        let (mut connection, locked) = begun?;
         let mut plan = match self.write(connection.as_mut(), locked, batch).await {
             Ok(plan) => plan,
             Err(error) => {

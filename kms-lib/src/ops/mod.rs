@@ -15,7 +15,7 @@ use crate::types::audit::{Action, Status};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::key::KeyState;
-use crate::types::limits::{ENCRYPTIONS_MAX, ENCRYPTIONS_WARN};
+use crate::types::limits::ENCRYPTIONS_MAX;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
@@ -148,7 +148,7 @@ impl Session {
         let due = usage::due(connection, Due::Rotation, now, ALERTS).await?;
         let soon = now.plus_days(SOON_DAYS);
         let ending = usage::windows_ending(connection, now, soon, now.minus_days(SOON_DAYS), ALERTS).await?;
-        let near = usage::near_limit(connection, ENCRYPTIONS_WARN, ALERTS).await?;
+        let near = usage::near_limit(connection, ALERTS).await?;
         let last = usage::meta(connection, LAST_VERIFICATION).await?;
 
         let image = self.shared().catalog.image();

@@ -65,4 +65,27 @@ macro_rules! access {
     };
 }
 
+/// Defines, for an engine that has a server: `several`, the statements of a text without values. `row` makes a `Row` of
+/// what it answers with.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+macro_rules! several {
+    ($connection:ty, row: $row:expr) => {
+        async fn several(connection: &mut $connection, text: String, each: &mut EachRow<'_>) -> Result<Vec<u64>> {
+            use futures_util::TryStreamExt;
+            // Put together from fixed parts and literals only; see `Sql`.
+            let mut steps = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).fetch_many(connection);
+            let mut changed = Vec::new();
+            while let Some(step) = steps.try_next().await.map_err(|e| store_error(&e))? {
+                match step {
+                    sqlx::Either::Left(done) => changed.push(done.rows_affected()),
+                    sqlx::Either::Right(row) => each(&$row(row)?)?,
+                }
+            }
+            Ok(changed)
+        }
+    };
+}
+
 pub(super) use access;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(super) use several;

@@ -17,12 +17,19 @@ pub struct Dialect {
     pub text: &'static str,
     /// Type of text of at most 512 bytes that is a key or indexed, compared by its bytes.
     pub short_text: &'static str,
+    /// What stands before and after the hexadecimal digits of text.
+    pub text_literal: (&'static str, &'static str),
+    /// What stands before and after the hexadecimal digits of bytes.
+    pub blob_literal: (&'static str, &'static str),
     /// Ends `INSERT ... VALUES (...)` into `usage_hourly` so that an existing row is counted up.
     pub count_up: &'static str,
     /// Ends a `SELECT` so that the row is locked for this transaction; empty where the transaction locks by itself.
     pub lock_row: &'static str,
     /// The database's own clock, in microseconds since 1970; `NULL` where it is this machine's.
     pub now: &'static str,
+    /// Ends an index over encryptions, so that it holds only versions that are near their limit: a version that is used would
+    /// be moved in it with every commit. Empty where indexes always hold all rows.
+    pub near_limit: &'static str,
     /// Whether a transaction that changes the schema can be rolled back. If not, it may have been left half done, and
     /// every statement of it must bear being repeated.
     pub schema_rolls_back: bool,
@@ -40,8 +47,13 @@ impl Dialect {
             .replace("{blob}", self.blob)
             .replace("{short_text}", self.short_text)
             .replace("{text}", self.text)
+            .replace("{near_limit}", self.near_limit)
     }
 }
+
+/// [`crate::types::limits::ENCRYPTIONS_WARN`], as the condition that a query must repeat to use the index.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+const NEAR_LIMIT: &str = " WHERE encryptions >= 2147483648";
 
 /// SQLite 3.35 and later.
 #[cfg(feature = "sqlite")]
@@ -53,9 +65,12 @@ pub static SQLITE: Dialect = Dialect {
     short_blob: "BLOB",
     text: "TEXT",
     short_text: "TEXT",
+    text_literal: ("CAST(x'", "' AS TEXT)"),
+    blob_literal: ("x'", "'"),
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
     lock_row: "",
     now: "NULL",
+    near_limit: NEAR_LIMIT,
     schema_rolls_back: true,
     rollback_is_proof: true,
     count_tables: "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ({tables})",
@@ -72,9 +87,12 @@ pub static POSTGRES: Dialect = Dialect {
     text: "TEXT",
     // The database's collation would compare by a language's rules, which also change with the system's libraries.
     short_text: "TEXT COLLATE \"C\"",
+    text_literal: ("convert_from('\\x", "', 'UTF8')"),
+    blob_literal: ("'\\x", "'::bytea"),
     count_up: "ON CONFLICT (hour, action, status) DO UPDATE SET count = usage_hourly.count + excluded.count",
     lock_row: " FOR UPDATE",
     now: "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    near_limit: NEAR_LIMIT,
     schema_rolls_back: true,
     rollback_is_proof: false,
     // In every schema where the statements find them; the information schema hides what one has no rights to.
@@ -93,11 +111,25 @@ pub static MYSQL: Dialect = Dialect {
     text: "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     // As bytes: collations ignore blanks at the end, or differ between MySQL and MariaDB.
     short_text: "VARBINARY(512)",
+    text_literal: ("_utf8mb4 x'", "'"),
+    blob_literal: ("x'", "'"),
     count_up: "ON DUPLICATE KEY UPDATE count = usage_hourly.count + VALUES(count)",
     lock_row: " FOR UPDATE",
     now: "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+    near_limit: "",
     schema_rolls_back: false,
     rollback_is_proof: false,
     count_tables: "SELECT COUNT(*) FROM information_schema.tables \
                    WHERE table_schema = DATABASE() AND table_name IN ({tables})",
 };
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::types::limits::ENCRYPTIONS_WARN;
+
+    #[test]
+    fn the_index_holds_what_the_alerts_ask_for() {
+        assert_eq!(SQLITE.near_limit, format!(" WHERE encryptions >= {ENCRYPTIONS_WARN}"));
+    }
+}

@@ -5,6 +5,8 @@ mod access;
 pub mod dialect;
 #[cfg(feature = "sqlite")]
 mod files;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod literal;
 mod location;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -30,7 +32,8 @@ use dialect::Dialect;
 /// A future that storage answers with.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// The text of a statement: fixed, or put together from fixed parts. Values never go into it; they are bound to `?`.
+/// The text of a statement: fixed, or put together from fixed parts. Values never go into it; they are bound to `?`, or
+/// stand there in hexadecimal.
 pub type Sql = Cow<'static, str>;
 
 /// A bound value.
@@ -46,6 +49,17 @@ pub enum Value {
     Blob(Vec<u8>),
 }
 
+impl Value {
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Int(_) => 8,
+            Self::Text(text) => text.len(),
+            Self::Blob(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// A statement, with the values for its `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
@@ -59,6 +73,11 @@ impl Statement {
     /// A statement of a text and its values.
     pub fn new(sql: impl Into<Sql>, values: Vec<Value>) -> Self {
         Self { sql: sql.into(), values }
+    }
+
+    /// Bytes of its values.
+    pub fn bytes(&self) -> usize {
+        self.values.iter().map(Value::bytes).sum()
     }
 }
 
@@ -114,7 +133,8 @@ pub trait Connection: Send + Sync {
     /// How its engine speaks SQL.
     fn dialect(&self) -> &'static Dialect;
     /// Waits for the lock under which stores are made and brought up to date, and takes it: no two processes do that
-    /// at once. Held until [`Connection::unlock_setup`], or the connection ends.
+    /// at once. Held until [`Connection::unlock_setup`], or the connection ends. A cluster has none: there, others are
+    /// noticed by `StoreContended` or `Conflict`.
     fn lock_setup(&mut self) -> StoreFuture<'_, ()>;
     /// Gives the lock back.
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
 use sqlx::mysql::{
     MySql, MySqlArguments, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode,
 };
 
-use super::access::access;
+use super::access::{access, several};
 use super::dialect::{Dialect, MYSQL};
 use super::location::Url;
 use super::server::{Engine, ServerStore, misconfigured, other_error, share};
@@ -117,19 +116,12 @@ impl Engine for MySql {
             sql.execute(connection).await.map(drop).map_err(|e| store_error(&e))
         })
     }
-    fn begin_with<'a>(
+    fn several<'a>(
         connection: &'a mut MySqlConnection,
-        first: Sql,
+        text: String,
         each: &'a mut EachRow<'_>,
-    ) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            let sql = format!("{}; {first}", Self::BEGIN_WRITE);
-            let mut rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch(connection);
-            while let Some(row) = rows.try_next().await.map_err(|e| store_error(&e))? {
-                each(&SqlRow(row))?;
-            }
-            Ok(())
-        })
+    ) -> StoreFuture<'a, Vec<u64>> {
+        Box::pin(several(connection, text, each))
     }
     fn execute(connection: &mut MySqlConnection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
         Box::pin(execute(connection, sql, values))
@@ -156,6 +148,8 @@ fn text(row: &MySqlRow, column: usize) -> Result<Option<&str>> {
 }
 
 access!(MySql, MySqlConnection, MySqlArguments, MySqlRow, spell: std::convert::identity, null: None::<i64>, text: text);
+
+several!(MySqlConnection, row: |row| Ok::<_, Error>(SqlRow(row)));
 
 /// By error number (MySQL Server Error Message Reference; MariaDB Error Code Reference).
 fn store_error(error: &sqlx::Error) -> Error {

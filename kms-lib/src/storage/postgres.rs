@@ -10,7 +10,7 @@ use sqlx::postgres::{
     PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgRow, PgSslMode, PgTypeInfo, Postgres,
 };
 
-use super::access::access;
+use super::access::{access, several};
 use super::dialect::{Dialect, POSTGRES};
 use super::location::Url;
 use super::server::{Engine, ServerStore, misconfigured, other_error, share};
@@ -79,6 +79,13 @@ impl Engine for Postgres {
             sql.execute(connection).await.map(drop).map_err(|e| store_error(&e))
         })
     }
+    fn several<'a>(
+        connection: &'a mut PgConnection,
+        text: String,
+        each: &'a mut EachRow<'_>,
+    ) -> StoreFuture<'a, Vec<u64>> {
+        Box::pin(several(connection, text, each))
+    }
     fn execute(connection: &mut PgConnection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
         Box::pin(execute(connection, sql, values))
     }
@@ -133,6 +140,54 @@ access!(
     null: Untyped,
     text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(|e| corrupt(e.to_string()))
 );
+
+several!(PgConnection, row: TextRow::new);
+
+/// A row that came as text, as those of statements without values do: bytes cannot be lent from it as they are.
+struct TextRow(Vec<Value>);
+
+impl TextRow {
+    fn new(row: PgRow) -> Result<Self> {
+        use sqlx::{Column as _, Row as _, TypeInfo as _};
+        let cell = |column: &sqlx::postgres::PgColumn| {
+            let at = column.ordinal();
+            match column.type_info().name() {
+                "INT8" => row.try_get::<Option<i64>, usize>(at).map(Value::from),
+                "BYTEA" => row.try_get::<Option<Vec<u8>>, usize>(at).map(Value::from),
+                _ => row.try_get::<Option<String>, usize>(at).map(Value::from),
+            }
+        };
+        let cells: std::result::Result<_, sqlx::Error> = row.columns().iter().map(cell).collect();
+        cells.map(Self).map_err(|e| corrupt(e.to_string()))
+    }
+    fn cell(&self, column: usize) -> Result<&Value> {
+        self.0.get(column).ok_or_else(|| corrupt(format!("column {column} is missing")))
+    }
+}
+
+impl Row for TextRow {
+    fn int_opt(&self, column: usize) -> Result<Option<i64>> {
+        match self.cell(column)? {
+            Value::Null => Ok(None),
+            Value::Int(number) => Ok(Some(*number)),
+            _ => Err(corrupt(format!("column {column} is not a number"))),
+        }
+    }
+    fn text_opt(&self, column: usize) -> Result<Option<&str>> {
+        match self.cell(column)? {
+            Value::Null => Ok(None),
+            Value::Text(text) => Ok(Some(text)),
+            _ => Err(corrupt(format!("column {column} is not text"))),
+        }
+    }
+    fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>> {
+        match self.cell(column)? {
+            Value::Null => Ok(None),
+            Value::Blob(bytes) => Ok(Some(bytes)),
+            _ => Err(corrupt(format!("column {column} is not bytes"))),
+        }
+    }
+}
 
 /// By SQLSTATE (PostgreSQL documentation, appendix A).
 fn store_error(error: &sqlx::Error) -> Error {

@@ -23,7 +23,7 @@ const MIGRATIONS: &[&[&str]] = &[&[
         UNIQUE (key_id, version))",
     "CREATE INDEX key_versions_revision ON key_versions (revision)",
     "CREATE INDEX key_versions_not_after ON key_versions (not_after)",
-    "CREATE INDEX key_versions_encryptions ON key_versions (encryptions)",
+    "CREATE INDEX key_versions_encryptions ON key_versions (encryptions){near_limit}",
     "CREATE TABLE grants (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         key_id {short_text} NOT NULL, allowed_ops {text} NOT NULL, conditions {text} NOT NULL,

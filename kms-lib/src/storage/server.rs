@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::dialect::Dialect;
-use super::{Connection, EachRow, Sql, Store, StoreFuture, Value};
+use super::{Connection, EachRow, Sql, Statement, Store, StoreFuture, Value, literal};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// How long connecting may take.
@@ -22,6 +22,10 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(20);
 const SETUP_WAIT: Duration = Duration::from_secs(120);
 /// Connections that read.
 const READERS: usize = 8;
+/// What has more values than this is prepared and bound; what has fewer goes as text, together with others.
+const TEXT_VALUES: usize = 64;
+/// And what is longer than this, in bytes.
+const TEXT_BYTES: usize = 64 * 1024;
 /// How long closing waits for those that are reading.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// A connection that has rested for longer may have been lost meanwhile, and is not used again.
@@ -44,17 +48,13 @@ pub(super) trait Engine: Database<Connection: Sync> {
 
     /// Executes statements that have no values.
     fn run(connection: &mut Self::Connection, sql: Sql) -> StoreFuture<'_, ()>;
-    /// Begins a transaction that writes, and calls `each` with what its first statement answers.
-    fn begin_with<'a>(
+    /// Executes the statements of a text, which has no values to bind, until one fails; answers how many rows each of them
+    /// changed, and calls `each` with every row that one answers.
+    fn several<'a>(
         connection: &'a mut Self::Connection,
-        first: Sql,
+        text: String,
         each: &'a mut EachRow<'_>,
-    ) -> StoreFuture<'a, ()> {
-        Box::pin(async move {
-            Self::run(connection, Self::BEGIN_WRITE.into()).await?;
-            Self::query(connection, first, vec![], each).await
-        })
-    }
+    ) -> StoreFuture<'a, Vec<u64>>;
     /// Executes a statement.
     fn execute(connection: &mut Self::Connection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
     /// Calls `each` with every row of the answer.
@@ -76,14 +76,15 @@ pub(super) struct ServerStore<E: Engine> {
     /// Makes the settings of a new connection.
     settings: String,
     readers: Arc<Readers<E>>,
-    makes_way: bool,
+    /// Whether commits on other database nodes abort ours.
+    is_cluster: bool,
 }
 
 impl<E: Engine> ServerStore<E> {
     /// A store that connects with these options, and then executes `settings` on every connection.
-    pub(super) fn new(options: Options<E>, settings: String, makes_way: bool) -> Self {
+    pub(super) fn new(options: Options<E>, settings: String, is_cluster: bool) -> Self {
         let options = options.disable_statement_logging();
-        Self { options, settings, readers: Arc::new(Readers::new()), makes_way }
+        Self { options, settings, readers: Arc::new(Readers::new()), is_cluster }
     }
 
     /// A new connection, with its settings made.
@@ -94,6 +95,7 @@ impl<E: Engine> ServerStore<E> {
             Err(_) => return Err(unavailable("the database server does not answer")),
         };
         let mut held = Held::new(Box::new(connection), Instant::now());
+        held.has_setup_lock = !self.is_cluster;
         held.run(self.settings.clone().into()).await?;
         Ok(held)
     }
@@ -170,7 +172,7 @@ impl<E: Engine> Store for ServerStore<E> {
         Box::pin(async { Err(Error::invalid("a database server is backed up with its own tools")) })
     }
     fn makes_way(&self) -> bool {
-        self.makes_way
+        self.is_cluster
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
@@ -192,13 +194,24 @@ pub(super) struct Held<E: Engine> {
     /// Set while something is under way: whoever gives up waiting leaves a connection of unknown state behind.
     busy: bool,
     in_transaction: bool,
+    /// Whether its server's lock for setting up is of use. A cluster has no such lock for all its nodes, and one of a
+    /// single node is dangerous: Galera does not support `GET_LOCK`, and a session that holds one is not aborted in
+    /// favour of another node's commit, so that the whole cluster hangs.
+    has_setup_lock: bool,
     /// Where it goes when it is not used any more, and its place there.
     home: Option<(Arc<Readers<E>>, OwnedSemaphorePermit)>,
 }
 
 impl<E: Engine> Held<E> {
     fn new(connection: Box<E::Connection>, born: Instant) -> Self {
-        Self { connection: Some(connection), born, busy: false, in_transaction: false, home: None }
+        Self {
+            connection: Some(connection),
+            born,
+            busy: false,
+            in_transaction: false,
+            has_setup_lock: true,
+            home: None,
+        }
     }
 
     /// Does something on the connection, for a bounded time.
@@ -227,6 +240,15 @@ impl<E: Engine> Held<E> {
     async fn run(&mut self, sql: Sql) -> Result<()> {
         self.bounded(|connection| E::run(connection, sql)).await
     }
+
+    /// Executes the statements of this text, if there are any, and empties it.
+    async fn flush(&mut self, text: &mut String) -> Result<Vec<u64>> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = std::mem::take(text);
+        self.bounded(|connection| Box::pin(async { E::several(connection, text, &mut |_| Ok(())).await })).await
+    }
 }
 
 impl<E: Engine> Connection for Held<E> {
@@ -235,6 +257,9 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
+            if !self.has_setup_lock {
+                return Ok(());
+            }
             let deadline = tokio::time::Instant::now() + SETUP_WAIT;
             loop {
                 let mut taken = false;
@@ -258,7 +283,12 @@ impl<E: Engine> Connection for Held<E> {
         })
     }
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
-        Box::pin(async { self.query(E::UNLOCK_SETUP.into(), vec![], &mut |_| Ok(())).await })
+        Box::pin(async {
+            if !self.has_setup_lock {
+                return Ok(());
+            }
+            self.query(E::UNLOCK_SETUP.into(), vec![], &mut |_| Ok(())).await
+        })
     }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
@@ -268,7 +298,10 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn begin_write_with<'a>(&'a mut self, first: Sql, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         self.in_transaction = true;
-        Box::pin(self.bounded(|connection| E::begin_with(connection, first, each)))
+        Box::pin(async move {
+            let text = format!("{}; {first}", E::BEGIN_WRITE);
+            self.bounded(|connection| E::several(connection, text, each)).await.map(drop)
+        })
     }
     fn begin_read(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
@@ -292,6 +325,26 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
         Box::pin(self.bounded(|connection| E::execute(connection, sql, values)))
+    }
+    fn execute_all(&mut self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<u64>> {
+        Box::pin(async move {
+            let mut changed = Vec::with_capacity(statements.len());
+            let mut text = String::new();
+            for statement in statements {
+                let is_small = statement.values.len() <= TEXT_VALUES && statement.bytes() <= TEXT_BYTES;
+                if is_small {
+                    literal::append(&mut text, &statement, E::DIALECT);
+                }
+                if !is_small || text.len() > TEXT_BYTES {
+                    changed.extend(self.flush(&mut text).await?);
+                }
+                if !is_small {
+                    changed.push(self.execute(statement.sql, statement.values).await?);
+                }
+            }
+            changed.extend(self.flush(&mut text).await?);
+            Ok(changed)
+        })
     }
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         Box::pin(self.bounded(|connection| E::query(connection, sql, values, each)))

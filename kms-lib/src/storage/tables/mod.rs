@@ -31,18 +31,10 @@ fn insert_rows(before: &str, columns: usize, after: &str, mut values: std::vec::
 fn fitting_rows(values: &[Value], columns: usize) -> usize {
     let mut bytes = 0;
     let fitting = values.chunks(columns).take(CHUNK).take_while(|row| {
-        bytes += row.iter().map(size).sum::<usize>();
+        bytes += row.iter().map(Value::bytes).sum::<usize>();
         bytes <= CHUNK_BYTES
     });
     fitting.count().max(1)
-}
-
-fn size(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Int(_) => 8,
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::storage::dialect::Dialect;
 use crate::storage::{Connection, Statement, Value};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
+use crate::types::limits::ENCRYPTIONS_WARN;
 use crate::types::time::Timestamp;
 
 /// Counts up: hour, action, status, how many.
@@ -53,17 +54,17 @@ pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timest
     Statement::new(sql, values)
 }
 
-/// Versions with at least this many encryptions: key, version, encryptions.
-pub async fn near_limit(
-    connection: &mut dyn Connection,
-    encryptions: u64,
-    limit: usize,
-) -> Result<Vec<(KeyId, u32, u64)>> {
+/// Versions that have encrypted so often that a rotation is due, the nearest to their limit first: key, version,
+/// encryptions.
+pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result<Vec<(KeyId, u32, u64)>> {
     let mut found = Vec::new();
-    let sql = "SELECT key_id, version, encryptions FROM key_versions WHERE encryptions >= ? \
-               ORDER BY encryptions DESC LIMIT ?";
+    // A number that stands in the text: with a value, an index of only these rows would not be used.
+    let sql = format!(
+        "SELECT key_id, version, encryptions FROM key_versions WHERE encryptions >= {ENCRYPTIONS_WARN} \
+         ORDER BY encryptions DESC LIMIT ?"
+    );
     connection
-        .query(sql.into(), vec![encryptions.into(), (limit as u64).into()], &mut |row| {
+        .query(sql.into(), vec![(limit as u64).into()], &mut |row| {
             found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.unsigned(2)?));
             Ok(())
         })
