@@ -71,9 +71,9 @@ async fn a_request_has_its_effect_once() {
     withdraw.withdraw_grant(first.id).await.unwrap();
     withdraw.withdraw_grant(first.id).await.unwrap();
     let disable = alice.with_idempotency_key("disable").unwrap();
-    disable.disable_key("k").await.unwrap();
+    let disabled = disable.disable_key("k").await.unwrap();
     alice.enable_key("k").await.unwrap();
-    disable.disable_key("k").await.unwrap();
+    assert_eq!(disable.disable_key("k").await.unwrap(), disabled);
     assert_eq!(alice.get_key("k").await.unwrap().state, kms_lib::KeyState::Enabled);
 
     // A day later it is a new request.
@@ -113,17 +113,30 @@ async fn a_request_that_never_came_is_not_taken_for_done() {
         alice.create_key(CreateKey::aes(name)).await.unwrap();
     }
     alice.with_idempotency_key("first").unwrap().revoke_key("a").await.unwrap();
-    // The kept request under the key of one that is to come; and with another answer.
+    // The kept request under the key of one that is to come; with another record, and with another answer.
     place
         .tamper(
-            "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, seq, expires_at) \
-             SELECT principal, 'second', request_digest, subject, seq, expires_at FROM idempotency",
+            "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
+             SELECT principal, 'second', request_digest, subject, answer, seq, expires_at FROM idempotency",
         )
         .await;
-    place.tamper("UPDATE idempotency SET seq = 1 WHERE idempotency_key = 'first'").await;
-    for key in ["first", "second"] {
-        let error = alice.with_idempotency_key(key).unwrap().revoke_key("a").await.unwrap_err();
-        assert_eq!(error.code(), ErrorCode::IdempotencyConflict, "{key}");
+    let is_refused = |key: &'static str| {
+        let again = alice.with_idempotency_key(key).unwrap();
+        async move {
+            let error = again.revoke_key("a").await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::IdempotencyConflict, "{key}");
+        }
+    };
+    is_refused("second").await;
+    for (column, value) in [("seq", "1"), ("answer", "'{}'"), ("answer", "NULL")] {
+        alice.with_idempotency_key("first").unwrap().revoke_key("a").await.unwrap();
+        place
+            .tamper(&format!("UPDATE idempotency SET {column} = {value} WHERE idempotency_key = 'first'"))
+            .await;
+        is_refused("first").await;
+        place.tamper("DELETE FROM idempotency WHERE idempotency_key = 'first'").await;
+        place.tamper("INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
+             SELECT principal, 'first', request_digest, subject, answer, seq, expires_at FROM idempotency WHERE idempotency_key = 'second'").await;
     }
     alice.with_idempotency_key("third").unwrap().revoke_key("b").await.unwrap();
     kms.close().await.unwrap();
@@ -156,5 +169,67 @@ async fn who_lost_the_right_is_not_told_again() {
     assert_eq!((last.actor.as_str(), last.status.as_str()), ("app", "FAILURE"));
     admin.withdraw_grant(grant.id).await.unwrap();
     assert_eq!(admin.get_key("k").await.unwrap().current_version, 2);
+    kms.close().await.unwrap();
+}
+
+/// The first answer is given again, whatever has become of the key or grant since: also by another process, and to whom it is
+/// about something that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_answer_is_given_again() {
+    let place = Place::new();
+    let kms = Kms::open(place.config()).await.unwrap();
+    let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    let with = |key: &str| alice.with_idempotency_key(key).unwrap();
+    for new in [CreateKey::aes("aes").metadata(serde_json::json!({"a": [1, 2.5]})), CreateKey::rsa_encryption("rsa")] {
+        let name = new.name.clone();
+        let key = |what: &str| format!("{name} {what}");
+        let made = with(&key("create")).create_key(new.clone()).await.unwrap();
+        alice.encrypt(&name, b"x", &kms_lib::Context::new()).await.unwrap();
+        let rotated = with(&key("rotate")).rotate_key(&name, None).await.unwrap();
+        let revoked = with(&key("revoke")).revoke_version(&name, 1).await.unwrap();
+        alice.rotate_key(&name, None).await.unwrap();
+        let gone = with(&key("gone")).schedule_deletion(&name, Some(30)).await.unwrap();
+        assert_eq!((made.current_version, rotated.current_version), (1, 2));
+        assert_eq!(made.versions.as_ref().unwrap()[0].encryptions, 0);
+        assert_eq!(rotated.versions.as_ref().unwrap()[1].encryptions, 1);
+        let other = Kms::open(place.config()).await.unwrap();
+        for kms in [&kms, &other] {
+            let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
+            let with = |what: &str| alice.with_idempotency_key(&key(what)).unwrap();
+            assert_eq!(with("create").create_key(new.clone()).await.unwrap(), made);
+            assert_eq!(with("rotate").rotate_key(&name, None).await.unwrap(), rotated);
+            assert_eq!(with("revoke").revoke_version(&name, 1).await.unwrap(), revoked);
+            assert_eq!(with("gone").schedule_deletion(&name, Some(30)).await.unwrap(), gone);
+        }
+        other.close().await.unwrap();
+    }
+    let put = |key: &'static str, permissions: &'static [Permission]| {
+        let session = with(key);
+        async move {
+            let scope = GrantScope::AllKeys;
+            session.put_grant("app", Role::App, scope, permissions, Conditions::default()).await.unwrap()
+        }
+    };
+    let first = put("first", &[Permission::Read]).await;
+    let second = put("second", &[Permission::Read, Permission::Encrypt]).await;
+    alice.withdraw_grant(second.id).await.unwrap();
+    assert_eq!(put("first", &[Permission::Read]).await, first);
+    assert_eq!(put("second", &[Permission::Read, Permission::Encrypt]).await, second);
+    kms.close().await.unwrap();
+}
+
+/// A store of the schema that did not keep answers is brought up to date.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_store_keeps_answers_from_now_on() {
+    let place = Place::new();
+    let kms = place.open().await;
+    kms.close().await.unwrap();
+    place.tamper("ALTER TABLE idempotency DROP COLUMN answer").await;
+    place.tamper("UPDATE kms_schema SET version = 1").await;
+    let kms = place.open().await;
+    let alice = kms.session(Actor::new("alice", Role::Admin).unwrap()).with_idempotency_key("create").unwrap();
+    let made = alice.create_key(CreateKey::aes("k")).await.unwrap();
+    assert_eq!(alice.create_key(CreateKey::aes("k")).await.unwrap(), made);
+    assert!(alice.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }

@@ -4,6 +4,7 @@
 //! not-found or a description is returned, and by the ledger under the head lock before anything is committed, the
 //! image is brought up to the store's.
 
+mod description;
 mod image;
 mod material;
 mod overlay;
@@ -12,6 +13,9 @@ mod refresh;
 #[cfg(test)]
 mod tests;
 
+pub use description::{
+    GrantDescription, KeyDescription, Outline, VersionDescription, grant_description, key_description,
+};
 pub use image::{Image, Trust};
 pub use material::{MaterialCache, ReadyKey, run_blocking};
 pub use overlay::Overlay;

@@ -142,18 +142,20 @@ pub fn credential(credential: &Credential) -> Vec<u8> {
     fields.finish()
 }
 
-/// A request that had its effect, with the digest of what was asked: who writes the database must not make a request that
+/// A request that had its effect, with the digest of what was asked and the first answer: who writes the database must not make a request that
 /// never came pass for one that did.
 pub fn request(
     principal: &str,
     key: &str,
     request_digest: &[u8; 32],
     subject: &[u8; 16],
+    answer: Option<&str>,
     seq: u64,
     expires_at: Timestamp,
 ) -> Vec<u8> {
     let mut fields = row("idempotency");
-    fields.text(principal).text(key).bytes(request_digest).bytes(subject).number(seq).time(Some(expires_at));
+    fields.text(principal).text(key).bytes(request_digest).bytes(subject).optional(answer.map(str::as_bytes));
+    fields.number(seq).time(Some(expires_at));
     fields.finish()
 }
 

@@ -2,6 +2,7 @@
 
 mod counters;
 mod details;
+mod kept;
 mod locked;
 mod queue;
 mod settle;

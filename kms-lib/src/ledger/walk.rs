@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::kept::Keeping;
 use super::signer::HeadKeys;
-use super::submission::{Entry, Idempotency, Outcome, Submission, Verdict};
+use super::submission::{Entry, Outcome, Submission, Verdict};
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, Trust, change_row};
 use crate::envelope::{Seals, row};
 use crate::keys::{Command, NewSigningKey};
 use crate::policy;
-use crate::storage::tables::idempotency::KeptRequest;
 use crate::types::attempt::Decision;
 use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
 use crate::types::change::Change;
@@ -31,7 +31,7 @@ pub(super) struct Plan {
     /// Small values to be kept, by name.
     pub remember: Vec<(&'static str, String)>,
     /// Requests that have had their effect.
-    pub kept_requests: Vec<KeptRequest>,
+    pub kept_requests: Vec<Keeping>,
     /// One for each submission.
     pub outcomes: Vec<Outcome>,
     /// The key that takes over the signing, if one does.
@@ -215,20 +215,6 @@ impl Walk<'_> {
                     }
                     receipts.push(self.record(entry, entry.status(), time));
                     self.plan.remember.extend(entry.remember.iter().cloned());
-                    if let (Some(kept), Verdict::Allowed { .. }) = (&entry.idempotency, entry.verdict) {
-                        let (seq, principal, expires_at) =
-                            (self.plan.head.seq, entry.draft.actor.principal(), time.plus_days(1));
-                        let Idempotency { key, request_digest, subject } = kept.as_ref();
-                        let row = row::request(principal, key, request_digest, subject, seq, expires_at);
-                        self.plan.kept_requests.push(KeptRequest {
-                            principal: principal.to_owned(),
-                            key: key.clone(),
-                            request_seal: self.place.seals.seal(&row),
-                            subject: *subject,
-                            seq,
-                            expires_at,
-                        });
-                    }
                     for used in &entry.uses {
                         *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
                     }
@@ -242,6 +228,13 @@ impl Walk<'_> {
                     self.plan.head.revision = self.plan.head.seq;
                     self.overlay.apply(&changes, self.plan.head.seq, self.place.seals)?;
                     self.plan.changes.extend(changes.iter().cloned());
+                }
+                let entries = submission.entries.iter().filter(|e| matches!(e.verdict, Verdict::Allowed { .. }));
+                for entry in entries {
+                    let Some(idempotency) = entry.idempotency.as_deref() else { continue };
+                    let principal = entry.draft.actor.principal();
+                    let kept = Keeping::new(idempotency, principal, self.plan.head.seq, time, &self.overlay, &changes);
+                    self.plan.kept_requests.push(kept?);
                 }
                 Ok(Outcome::Committed { receipts, changes })
             }

@@ -68,8 +68,12 @@ impl Writer {
             let seal = self.catalog.seals().seal(&change_row(change)?);
             entities::write(connection, change.clone(), seal).await?;
         }
-        if !plan.kept_requests.is_empty() {
-            idempotency::insert(connection, &plan.kept_requests, plan.head.timestamp).await?;
+        let mut kept = Vec::with_capacity(plan.kept_requests.len());
+        for request in std::mem::take(&mut plan.kept_requests) {
+            kept.push(request.row(connection, self.catalog.seals()).await?);
+        }
+        if !kept.is_empty() {
+            idempotency::insert(connection, kept, plan.head.timestamp).await?;
         }
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;

@@ -1,11 +1,10 @@
 //! Making, listing and withdrawing grants.
 
-use serde::Serialize;
-
 use super::Session;
 use super::change::Intent;
-use super::idempotency::Once;
+use super::idempotency::{Once, first_answer};
 use super::refusal::refusal;
+use crate::catalog::{GrantDescription, grant_description};
 use crate::grants::check_new_grant;
 use crate::keys::{Command, NewGrant};
 use crate::ledger::Details;
@@ -14,32 +13,10 @@ use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::grant::{Conditions, Grant, GrantScope, Permission, StoredConditions};
+use crate::types::grant::{Conditions, Grant, GrantScope, Permission};
 use crate::types::ids::GrantId;
 use crate::types::limits::PAGE_LIMIT;
-use crate::types::time::Timestamp;
 use crate::types::view::View;
-
-/// A grant as callers see it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GrantDescription {
-    /// Identifies the grant.
-    pub id: GrantId,
-    /// To whom.
-    pub principal: String,
-    /// For callers of which role it is meant; it never raises a caller.
-    pub role: Role,
-    /// On which keys: an id, or `*`.
-    pub key_id: GrantScope,
-    /// What it allows.
-    pub allowed_ops: Vec<Permission>,
-    /// Under which conditions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub conditions: Option<Conditions>,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
 
 impl Session {
     /// Makes a grant, or replaces the one the principal has on the same scope. An app needs `grant` there, and may
@@ -92,20 +69,17 @@ impl Session {
             details,
             once: once.clone(),
         };
-        let (scope, to, right) = (new.scope, new.principal.clone(), intent.attempt.clone());
+        let right = intent.attempt.clone();
         let change = self.change(intent, Command::PutGrant(Box::new(new)));
         let changes = match self.do_once(once, Some(right), change).await? {
             Once::Now((changes, _)) => changes,
             // As it was made, also if it is withdrawn by now.
-            Once::Before(id) => {
-                let made = self.shared.catalog.image().grant(GrantId::from_bytes(id)).map(description);
-                return made.or_else(|| self.grant_on(&to, scope)).ok_or_else(|| refusal(ErrorCode::GrantNotFound));
-            }
+            Once::Before(kept) => return first_answer(&kept).ok_or_else(|| refusal(ErrorCode::GrantNotFound)),
         };
         changes
             .iter()
             .find_map(|change| match change {
-                Change::InsertGrant(grant) | Change::UpdateGrant(grant) => Some(description(grant)),
+                Change::InsertGrant(grant) | Change::UpdateGrant(grant) => Some(grant_description(grant)),
                 _ => None,
             })
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
@@ -128,17 +102,6 @@ impl Session {
             once: once.clone(),
         };
         self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id))).await.map(drop)
-    }
-
-    /// The grant a principal has on a scope.
-    fn grant_on(&self, principal: &str, scope: GrantScope) -> Option<GrantDescription> {
-        let mut found = None;
-        self.shared.catalog.image().each_grant(principal, &mut |grant| {
-            if grant.scope == scope {
-                found = Some(description(grant));
-            }
-        });
-        found
     }
 
     /// The grants that are not withdrawn, of one principal or of all, by principal: at most 1,000 from the one after
@@ -166,21 +129,6 @@ impl Session {
                 grants.partition_point(|grant| (&grant.principal, grant.id) <= (&principal, id))
             }
         };
-        Ok(grants.into_iter().skip(first).take(limit).map(description).collect())
-    }
-}
-
-fn description(grant: &Grant) -> GrantDescription {
-    GrantDescription {
-        id: grant.id,
-        principal: grant.principal.clone(),
-        role: grant.role,
-        key_id: grant.scope,
-        allowed_ops: grant.permissions.clone(),
-        conditions: match &grant.conditions {
-            StoredConditions::Known(conditions) if !conditions.is_empty() => Some(conditions.clone()),
-            _ => None,
-        },
-        created_at: grant.created_at,
+        Ok(grants.into_iter().skip(first).take(limit).map(grant_description).collect())
     }
 }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Session;
 use super::refusal::refusal;
+use crate::catalog::KeyDescription;
 use crate::envelope::row;
 use crate::ledger::{Details, Idempotency};
 use crate::policy;
@@ -14,20 +15,21 @@ use crate::storage::tables::idempotency::{self, KeptRequest};
 use crate::types::attempt::{Attempt, Operation};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
 use crate::types::limits::TEXT_BYTES;
 
 /// What became of a request that is to have its effect once.
 pub(super) enum Once<T> {
     /// It had it now.
     Now(T),
-    /// It had it before; this is what the answer is about.
-    Before([u8; 16]),
+    /// It had it before; this was kept of it.
+    Before(KeptRequest),
 }
 
 impl Session {
     /// The same session for one request with this idempotency key: sent again within 24 hours, by the same principal,
-    /// also through another process or after a restart, it changes nothing a second time and answers about the same key
-    /// or grant. Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
+    /// also through another process or after a restart, it changes nothing a second time and gets the first answer again
+    /// (about a key with hundreds of public keys: an answer about the key as it is then). Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
     /// meaning for what changes nothing; [`Session::create_token`] refuses it, since a token cannot be shown again.
     pub fn with_idempotency_key(&self, key: &str) -> Result<Self> {
         if key.is_empty() || key.len() > TEXT_BYTES || key.chars().any(char::is_control) {
@@ -71,8 +73,8 @@ impl Session {
             let (image, now) = (self.shared.catalog.image(), self.shared.clock.now());
             right.as_ref().is_none_or(|attempt| policy::has_right(&*image, attempt, now))
         };
-        if let Some(subject) = self.find_request(&once).await?.filter(|_| may_be_told()) {
-            return Ok(Once::Before(subject));
+        if let Some(kept) = self.find_request(&once).await?.filter(|_| may_be_told()) {
+            return Ok(Once::Before(kept));
         }
         match work.await {
             Ok(done) => Ok(Once::Now(done)),
@@ -81,7 +83,20 @@ impl Session {
         }
     }
 
-    async fn find_request(&self, once: &Idempotency) -> Result<Option<[u8; 16]>> {
+    /// The answer to a change of a key: the kept one, which is the first and every later answer to the same request, else
+    /// the key as it is now.
+    pub(super) async fn answer(&self, id: KeyId, once: Option<&Idempotency>) -> Result<KeyDescription> {
+        let kept = match once {
+            Some(once) => self.find_request(once).await?,
+            None => None,
+        };
+        match kept.as_ref().and_then(first_answer) {
+            Some(answer) => Ok(answer),
+            None => self.describe(id).await,
+        }
+    }
+
+    async fn find_request(&self, once: &Idempotency) -> Result<Option<KeptRequest>> {
         let now = self.shared.clock.now();
         let attempt = self.attempt(Operation::ReadKey, None);
         if !policy::is_authenticated(&*self.shared.catalog.image(), &attempt, now) {
@@ -95,7 +110,7 @@ impl Session {
             Some(kept) if self.is_same_request(once, &kept) => {
                 // The answer is about what another process may have made.
                 self.shared.catalog.ensure_fresh().await?;
-                Ok(Some(kept.subject))
+                Ok(Some(kept))
             }
             // Another request, or one that this service never kept: both have no effect now.
             Some(_) => Err(Error::new(
@@ -106,8 +121,14 @@ impl Session {
     }
 
     fn is_same_request(&self, once: &Idempotency, kept: &KeptRequest) -> bool {
-        let row =
-            row::request(&kept.principal, &kept.key, &once.request_digest, &kept.subject, kept.seq, kept.expires_at);
+        let KeptRequest { principal, key, subject, answer, seq, expires_at, .. } = kept;
+        let row = row::request(principal, key, &once.request_digest, subject, answer.as_deref(), *seq, *expires_at);
         self.shared.catalog.seals().is_sealed(&row, &kept.request_seal)
     }
+}
+
+/// The kept answer. One of a form that is not known any more counts as not kept.
+pub(super) fn first_answer<T: serde::de::DeserializeOwned>(kept: &KeptRequest) -> Option<T> {
+    let read = serde_json::from_str(kept.answer.as_deref()?);
+    read.inspect_err(|error| tracing::warn!(%error, seq = kept.seq, "a kept answer cannot be read")).ok()
 }

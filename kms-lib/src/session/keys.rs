@@ -1,14 +1,12 @@
 //! Creating keys, and everything that happens to them until their material is erased.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::change::{Changed, Intent};
-use super::describe::KeyDescription;
 use super::idempotency::Once;
+use super::requests::{CreateKey, UpdateKey};
 use super::{KeyRef, Session};
-use crate::catalog::run_blocking;
+use crate::catalog::{KeyDescription, run_blocking};
 use crate::envelope::Binding;
 use crate::keys::{
     Command, KeyEdit, NewKey, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
@@ -19,7 +17,7 @@ use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, hex};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{GrantId, KeyId, VersionId};
-use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType, Material};
+use crate::types::key::{AuditContext, KeyType, Material};
 use crate::types::limits::PERIOD_DAYS;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
@@ -28,114 +26,6 @@ use zeroize::Zeroizing;
 /// How often a rotation is prepared again because another came first. More often than cryptographic operations: only
 /// wrapping is done again, and several processes that rotate one key all the time should each get through.
 const REDO: usize = 16;
-
-/// A key to be created.
-///
-/// ```
-/// use kms_lib::CreateKey;
-/// let users = CreateKey::aes("users").rotation_period_days(90);
-/// let invoices = CreateKey::rsa_signing("invoices");
-/// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CreateKey {
-    /// Unique for ever: 1 to 128 printable characters, no outer blanks, not the shape of a UUID.
-    pub name: String,
-    /// Its kind.
-    #[serde(rename = "type")]
-    pub key_type: KeyType,
-    /// Its use.
-    pub purpose: KeyPurpose,
-    /// Days between rotations by the scheduler; none without.
-    #[serde(default)]
-    pub rotation_period_days: Option<u32>,
-    /// Days a former version stays usable; the service's default without.
-    #[serde(default)]
-    pub grace_period_days: Option<u32>,
-    /// A JSON object of at most 16 KiB.
-    #[serde(default)]
-    pub metadata: Option<Value>,
-    /// How records show contexts.
-    #[serde(default)]
-    pub audit_context: Option<AuditContext>,
-}
-
-impl CreateKey {
-    /// An AES-256-GCM key for encryption.
-    pub fn aes(name: impl Into<String>) -> Self {
-        Self::new(name, KeyType::Aes256Gcm, KeyPurpose::Encryption)
-    }
-    /// An RSA-2048 key for encryption.
-    pub fn rsa_encryption(name: impl Into<String>) -> Self {
-        Self::new(name, KeyType::Rsa2048, KeyPurpose::Encryption)
-    }
-    /// An RSA-2048 key for signatures.
-    pub fn rsa_signing(name: impl Into<String>) -> Self {
-        Self::new(name, KeyType::Rsa2048, KeyPurpose::Signing)
-    }
-    /// A key of this type and purpose.
-    pub fn new(name: impl Into<String>, key_type: KeyType, purpose: KeyPurpose) -> Self {
-        Self {
-            name: name.into(),
-            key_type,
-            purpose,
-            rotation_period_days: None,
-            grace_period_days: None,
-            metadata: None,
-            audit_context: None,
-        }
-    }
-    /// Rotated by the scheduler every so many days.
-    #[must_use]
-    pub fn rotation_period_days(mut self, days: u32) -> Self {
-        self.rotation_period_days = Some(days);
-        self
-    }
-    /// Former versions stay usable for so many days.
-    #[must_use]
-    pub fn grace_period_days(mut self, days: u32) -> Self {
-        self.grace_period_days = Some(days);
-        self
-    }
-    /// With this metadata.
-    #[must_use]
-    pub fn metadata(mut self, metadata: Value) -> Self {
-        self.metadata = Some(metadata);
-        self
-    }
-    /// With contexts recorded in this form.
-    #[must_use]
-    pub fn audit_context(mut self, form: AuditContext) -> Self {
-        self.audit_context = Some(form);
-        self
-    }
-}
-
-/// An edit of a key. What is none stays as it is; `Some(None)` removes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct UpdateKey {
-    /// Days between rotations.
-    pub rotation_period_days: Option<Option<u32>>,
-    /// Days a former version stays usable.
-    pub grace_period_days: Option<Option<u32>>,
-    /// A JSON object.
-    pub metadata: Option<Option<Value>>,
-    /// How records show contexts.
-    pub audit_context: Option<AuditContext>,
-}
-
-/// Which keys a list shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyFilter {
-    /// Only in this state.
-    pub state: Option<KeyState>,
-    /// Only of this type.
-    pub key_type: Option<KeyType>,
-    /// Only with this purpose.
-    pub purpose: Option<KeyPurpose>,
-    /// Only whose name begins so.
-    pub name_prefix: Option<String>,
-}
 
 impl Session {
     /// Creates a key with its first version. A caller who is no admin gets a grant on it: read, encrypt, decrypt,
@@ -164,12 +54,16 @@ impl Session {
         let id = KeyId::random();
         let once = self.once(Action::KeyCreate, "", None, &details, *id.as_bytes());
         let work = self.create_checked(new, id, metadata, details, once.clone());
-        let made = self.do_once(once, None, work).await?;
-        match made {
-            Once::Now(id) => self.describe(id, true).await,
-            // Who may not read it any more is refused as in every other reading.
-            Once::Before(id) => self.get_key(KeyId::from_bytes(id)).await,
-        }
+        let id = match self.do_once(once.clone(), None, work).await? {
+            Once::Now(id) => id,
+            Once::Before(kept) => {
+                // Who may not read it any more is refused as in every other reading.
+                let id = KeyId::from_bytes(kept.subject);
+                self.permit_reading(Action::KeyRead, Operation::ReadKey, Some(id)).await?;
+                id
+            }
+        };
+        self.answer(id, once.as_ref()).await
     }
 
     async fn create_checked(
@@ -234,8 +128,8 @@ impl Session {
         let subject = id.map_or([0; 16], |id| *id.as_bytes());
         let once = self.once(Action::KeyRotate, &target, expected_current, &Details::default(), subject);
         let right = self.attempt(Operation::Rotate { new_version: 0, expected_current }, id);
-        self.do_once(once.clone(), Some(right), self.rotate_once(id, expected_current, once)).await?;
-        self.describe_located(id).await
+        self.do_once(once.clone(), Some(right), self.rotate_once(id, expected_current, once.clone())).await?;
+        self.answer_about(id, once).await
     }
 
     pub(crate) async fn rotate_located(&self, id: Option<KeyId>, expected_current: Option<u32>) -> Result<()> {
@@ -457,13 +351,13 @@ impl Session {
         // A key that is not there is refused before the command is looked at.
         let command = command(id.unwrap_or_else(KeyId::random));
         let right = intent.attempt.clone();
-        self.do_once(once, Some(right), self.change(intent, command)).await?;
-        self.describe_located(id).await
+        self.do_once(once.clone(), Some(right), self.change(intent, command)).await?;
+        self.answer_about(id, once).await
     }
 
-    async fn describe_located(&self, id: Option<KeyId>) -> Result<KeyDescription> {
+    async fn answer_about(&self, id: Option<KeyId>, once: Option<Idempotency>) -> Result<KeyDescription> {
         match id {
-            Some(id) => self.describe(id, true).await,
+            Some(id) => self.answer(id, once.as_ref()).await,
             None => Err(super::refusal::refusal(ErrorCode::KeyNotFound)),
         }
     }

@@ -13,8 +13,10 @@ mod idempotency;
 mod job;
 mod keys;
 mod refusal;
+mod requests;
 mod stream;
 
+pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
 pub(crate) use audit::LAST_VERIFICATION;
 pub use audit::{AuditKey, AuditPage, AuditQuery};
 pub(crate) use credentials::authenticate;
@@ -25,9 +27,8 @@ pub use crypto::{
 };
 pub use denials::Denials;
 pub(crate) use denials::write_counted;
-pub use describe::{KeyDescription, KeyPage, VersionDescription};
-pub use grants::GrantDescription;
-pub use keys::{CreateKey, KeyFilter, UpdateKey};
+pub use describe::KeyPage;
+pub use requests::{CreateKey, KeyFilter, UpdateKey};
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
 

@@ -4,7 +4,9 @@ use super::{Connection, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Names are quoted where an engine reserves them (`keys` in MySQL).
-const MIGRATIONS: &[&[&str]] = &[&[
+const MIGRATIONS: &[&[&str]] = &[FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
+
+const FIRST: &[&str] = &[
     "CREATE TABLE \"keys\" (
         id {short_blob} NOT NULL PRIMARY KEY, name {short_text} NOT NULL UNIQUE, type {short_text} NOT NULL,
         purpose {short_text} NOT NULL, state {short_text} NOT NULL, disabled_reason {short_text},
@@ -61,7 +63,7 @@ const MIGRATIONS: &[&[&str]] = &[&[
         PRIMARY KEY (principal, idempotency_key))",
     "CREATE INDEX idempotency_expires_at ON idempotency (expires_at)",
     "CREATE TABLE meta (name {short_text} NOT NULL PRIMARY KEY, value {text} NOT NULL)",
-]];
+];
 
 /// The tables above, to recognise somebody else's.
 const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'audit_logs', 'audit_head', \

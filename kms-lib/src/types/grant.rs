@@ -76,6 +76,12 @@ impl Serialize for GrantScope {
     }
 }
 
+impl<'de> Deserialize<'de> for GrantScope {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
 /// Conditions of a grant. All that are set must hold. Written as JSON; a name that is not known here is
 /// refused on writing and makes the grant deny on reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,8 @@ pub struct KeptRequest {
     pub request_seal: [u8; 32],
     /// What the answer is about.
     pub subject: [u8; 16],
+    /// The first answer, as JSON, if there was one and it is kept.
+    pub answer: Option<String>,
     /// The record of the change.
     pub seq: u64,
     /// Until when it is kept.
@@ -23,16 +25,17 @@ pub struct KeptRequest {
 
 /// Keeps requests, after dropping what is older than a day. A request of the same principal and key that is still kept
 /// is a `Conflict`.
-pub async fn insert(connection: &mut dyn Connection, requests: &[KeptRequest], now: Timestamp) -> Result<()> {
+pub async fn insert(connection: &mut dyn Connection, requests: Vec<KeptRequest>, now: Timestamp) -> Result<()> {
     connection.execute("DELETE FROM idempotency WHERE expires_at <= ?".into(), vec![now.into()]).await?;
     for request in requests {
-        let sql = "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, seq, expires_at) \
-                   VALUES (?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?)";
         let values = vec![
-            request.principal.as_str().into(),
-            request.key.as_str().into(),
+            request.principal.into(),
+            request.key.into(),
             (&request.request_seal).into(),
             (&request.subject).into(),
+            request.answer.into(),
             request.seq.into(),
             request.expires_at.into(),
         ];
@@ -49,7 +52,7 @@ pub async fn find(
     now: Timestamp,
 ) -> Result<Option<KeptRequest>> {
     let mut found = None;
-    let sql = "SELECT request_digest, subject, seq, expires_at FROM idempotency \
+    let sql = "SELECT request_digest, subject, answer, seq, expires_at FROM idempotency \
                WHERE principal = ? AND idempotency_key = ? AND expires_at > ?";
     connection
         .query(sql.into(), vec![principal.into(), key.into(), now.into()], &mut |row| {
@@ -58,8 +61,9 @@ pub async fn find(
                 key: key.to_owned(),
                 request_seal: row.hash(0)?,
                 subject: row.blob(1)?.try_into().map_err(|_| crate::storage::corrupt("a subject is not an id"))?,
-                seq: row.unsigned(2)?,
-                expires_at: row.time(3)?,
+                answer: row.text_opt(2)?.map(str::to_owned),
+                seq: row.unsigned(3)?,
+                expires_at: row.time(4)?,
             });
             Ok(())
         })

@@ -1,0 +1,78 @@
+//! What is kept of a request that is to have its effect once, with the change it makes: sent again it gets the first answer.
+
+use super::submission::Idempotency;
+use crate::catalog::{Outline, grant_description};
+use crate::envelope::{Seals, row};
+use crate::storage::Connection;
+use crate::storage::tables::idempotency::KeptRequest;
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// A longer answer, that of a key with hundreds of public keys, is not kept: the request is answered with what is then.
+const ANSWER_BYTES: usize = 256 * 1024;
+
+/// A request at its place in a batch.
+pub(super) struct Keeping {
+    request: Idempotency,
+    principal: String,
+    seq: u64,
+    expires_at: Timestamp,
+    answer: Answer,
+}
+
+/// What its answer says.
+enum Answer {
+    Nothing,
+    Key(Outline),
+    Text(String),
+}
+
+impl Keeping {
+    /// With the answer as of `view`, which has the request's `changes` already.
+    pub(super) fn new(
+        request: &Idempotency,
+        principal: &str,
+        seq: u64,
+        time: Timestamp,
+        view: &dyn View,
+        changes: &[Change],
+    ) -> Result<Self> {
+        let grant = changes.iter().find_map(|change| match change {
+            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => Some(grant_description(grant)),
+            _ => None,
+        });
+        let answer = match (Outline::of(view, KeyId::from_bytes(request.subject)), grant) {
+            (Some(outline), _) => Answer::Key(outline),
+            (None, Some(grant)) => Answer::Text(written(&grant)?),
+            (None, None) => Answer::Nothing,
+        };
+        Ok(Self {
+            request: request.clone(),
+            principal: principal.to_owned(),
+            seq,
+            expires_at: time.plus_days(1),
+            answer,
+        })
+    }
+
+    /// The row to keep, once the changes are written.
+    pub(super) async fn row(self, connection: &mut dyn Connection, seals: &Seals) -> Result<KeptRequest> {
+        let Self { request: Idempotency { key, request_digest, subject }, principal, seq, expires_at, answer } = self;
+        let answer = match answer {
+            Answer::Nothing => None,
+            Answer::Text(text) => Some(text),
+            Answer::Key(outline) => Some(written(&outline.complete(connection).await?)?),
+        };
+        let answer = answer.filter(|text| text.len() <= ANSWER_BYTES);
+        let row = row::request(&principal, &key, &request_digest, &subject, answer.as_deref(), seq, expires_at);
+        Ok(KeptRequest { principal, key, request_seal: seals.seal(&row), subject, answer, seq, expires_at })
+    }
+}
+
+fn written(answer: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(answer)
+        .map_err(|e| Error::new(ErrorCode::Internal, format!("an answer does not serialize: {e}")))
+}
