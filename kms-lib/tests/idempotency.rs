@@ -130,9 +130,7 @@ async fn a_request_that_never_came_is_not_taken_for_done() {
     is_refused("second").await;
     for (column, value) in [("seq", "1"), ("answer", "'{}'"), ("answer", "NULL")] {
         alice.with_idempotency_key("first").unwrap().revoke_key("a").await.unwrap();
-        place
-            .tamper(&format!("UPDATE idempotency SET {column} = {value} WHERE idempotency_key = 'first'"))
-            .await;
+        place.tamper(&format!("UPDATE idempotency SET {column} = {value} WHERE idempotency_key = 'first'")).await;
         is_refused("first").await;
         place.tamper("DELETE FROM idempotency WHERE idempotency_key = 'first'").await;
         place.tamper("INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \

@@ -95,7 +95,7 @@ impl<E: Engine> ServerStore<E> {
             Err(_) => return Err(unavailable("the database server does not answer")),
         };
         let mut held = Held::new(Box::new(connection), Instant::now());
-        held.has_setup_lock = !self.is_cluster;
+        held.in_cluster = self.is_cluster;
         held.run(self.settings.clone().into()).await?;
         Ok(held)
     }
@@ -194,24 +194,18 @@ pub(super) struct Held<E: Engine> {
     /// Set while something is under way: whoever gives up waiting leaves a connection of unknown state behind.
     busy: bool,
     in_transaction: bool,
-    /// Whether its server's lock for setting up is of use. A cluster has no such lock for all its nodes, and one of a
-    /// single node is dangerous: Galera does not support `GET_LOCK`, and a session that holds one is not aborted in
-    /// favour of another node's commit, so that the whole cluster hangs.
-    has_setup_lock: bool,
+    /// Whether its server is a member of a cluster, whose other members' commits abort what is done here. A session of Galera
+    /// that is aborted between two statements of one message goes on with the second one outside of any transaction: there,
+    /// each statement is sent alone, and the next one says that the transaction is gone. And its lock for setting up is
+    /// none of the cluster, while a session that holds `GET_LOCK` is not aborted where it must be, so that all hang.
+    in_cluster: bool,
     /// Where it goes when it is not used any more, and its place there.
     home: Option<(Arc<Readers<E>>, OwnedSemaphorePermit)>,
 }
 
 impl<E: Engine> Held<E> {
     fn new(connection: Box<E::Connection>, born: Instant) -> Self {
-        Self {
-            connection: Some(connection),
-            born,
-            busy: false,
-            in_transaction: false,
-            has_setup_lock: true,
-            home: None,
-        }
+        Self { connection: Some(connection), born, busy: false, in_transaction: false, in_cluster: false, home: None }
     }
 
     /// Does something on the connection, for a bounded time.
@@ -257,7 +251,7 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            if !self.has_setup_lock {
+            if self.in_cluster {
                 return Ok(());
             }
             let deadline = tokio::time::Instant::now() + SETUP_WAIT;
@@ -284,7 +278,7 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            if !self.has_setup_lock {
+            if self.in_cluster {
                 return Ok(());
             }
             self.query(E::UNLOCK_SETUP.into(), vec![], &mut |_| Ok(())).await
@@ -299,6 +293,10 @@ impl<E: Engine> Connection for Held<E> {
     fn begin_write_with<'a>(&'a mut self, first: Sql, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         self.in_transaction = true;
         Box::pin(async move {
+            if self.in_cluster {
+                self.run(E::BEGIN_WRITE.into()).await?;
+                return self.query(first, vec![], each).await;
+            }
             let text = format!("{}; {first}", E::BEGIN_WRITE);
             self.bounded(|connection| E::several(connection, text, each)).await.map(drop)
         })
@@ -331,7 +329,8 @@ impl<E: Engine> Connection for Held<E> {
             let mut changed = Vec::with_capacity(statements.len());
             let mut text = String::new();
             for statement in statements {
-                let is_small = statement.values.len() <= TEXT_VALUES && statement.bytes() <= TEXT_BYTES;
+                let is_small =
+                    !self.in_cluster && statement.values.len() <= TEXT_VALUES && statement.bytes() <= TEXT_BYTES;
                 if is_small {
                     literal::append(&mut text, &statement, E::DIALECT);
                 }

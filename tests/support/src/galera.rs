@@ -67,6 +67,10 @@ impl Galera {
             "CREATE DATABASE {name}; CREATE USER IF NOT EXISTS kms@'127.0.0.1' IDENTIFIED BY 'kms-test'; \
              GRANT ALL ON {name}.* TO kms@'127.0.0.1'"
         ));
+        // Until that has arrived, the other nodes refuse the user.
+        for node in &self.nodes {
+            node.sql("SET SESSION wsrep_sync_wait = 15; SELECT COUNT(*) FROM mysql.db");
+        }
         let url = |node: &MariaDb| format!("mysql://kms:kms-test@127.0.0.1:{}/{name}?ssl-mode=disabled", node.port());
         self.nodes.iter().map(url).collect()
     }
