@@ -74,7 +74,10 @@ async fn the_life_of_a_store() {
     let noticed = server.command(&["status"]);
     assert_eq!(noticed.status.code(), Some(3), "{noticed:?}");
     assert!(String::from_utf8_lossy(&noticed.stderr).contains("RestoreDetected"));
-    parsed(&server.command(&["--json", "audit", "acknowledge-restore"]));
+    for acknowledged in [true, false] {
+        let answer = parsed(&server.command(&["--json", "audit", "acknowledge-restore"]));
+        assert_eq!(answer, json!({"acknowledged": acknowledged}));
+    }
     server.restart();
     server.client().get("/v1/keys/users").await.expect(200);
 }

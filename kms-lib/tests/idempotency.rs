@@ -224,10 +224,46 @@ async fn an_older_store_keeps_answers_from_now_on() {
     kms.close().await.unwrap();
     place.tamper("ALTER TABLE idempotency DROP COLUMN answer").await;
     place.tamper("UPDATE kms_schema SET version = 1").await;
+    if place.is_a_file() {
+        assert!(Kms::verify_backup(&place.config(), &place.file()).await.unwrap().verification.ok, "read as it is");
+    }
     let kms = place.open().await;
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap()).with_idempotency_key("create").unwrap();
     let made = alice.create_key(CreateKey::aes("k")).await.unwrap();
     assert_eq!(alice.create_key(CreateKey::aes("k")).await.unwrap(), made);
     assert!(alice.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// Answers that would be long are not kept: the request is answered with what is then. And what is over is dropped, not all
+/// of it at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_bounded() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    alice.create_key(CreateKey::aes("k")).await.unwrap();
+    for i in 0..310 {
+        let session =
+            if i < 160 { alice.with_idempotency_key(&format!("rotation {i}")).unwrap() } else { alice.clone() };
+        session.rotate_key("k", None).await.unwrap();
+    }
+    let disable = alice.with_idempotency_key("disable").unwrap();
+    assert_eq!(disable.disable_key("k").await.unwrap().state, kms_lib::KeyState::Disabled);
+    alice.enable_key("k").await.unwrap();
+    assert_eq!(disable.disable_key("k").await.unwrap().state, kms_lib::KeyState::Enabled);
+    let kept = |which: &'static str| {
+        let place = &place;
+        async move { place.number(&format!("SELECT COUNT(*) FROM idempotency WHERE {which}")).await }
+    };
+    assert_eq!(kept("LENGTH(answer) BETWEEN 100 AND 65536").await, 160);
+    assert_eq!(kept("answer IS NULL").await, 1);
+    place.pass_days(2);
+    alice.with_idempotency_key("disable").unwrap().disable_key("k").await.unwrap();
+    assert_eq!(kept("seq > 0").await, 61);
+    for i in 0..5 {
+        alice.with_idempotency_key(&format!("later {i}")).unwrap().enable_key("k").await.unwrap();
+    }
+    assert_eq!(kept("seq > 0").await, 6);
     kms.close().await.unwrap();
 }

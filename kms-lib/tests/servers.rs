@@ -163,6 +163,13 @@ async fn postgres_bad_input() {
     check_usable(&kms).await;
     kms.close().await.unwrap();
 
+    // Settings that a database or a role may bring along.
+    server.sql("postgres", &format!("ALTER DATABASE {database} SET bytea_output = 'escape'"));
+    server.sql("postgres", &format!("ALTER DATABASE {database} SET standard_conforming_strings = off"));
+    let kms = Kms::open(config(&url)).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+
     server.sql("postgres", "CREATE DATABASE kms_latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
     let latin = url.replace(database, "kms_latin");
     assert_eq!(refused(&latin).await, ErrorCode::InvalidConfiguration);

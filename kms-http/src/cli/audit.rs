@@ -11,7 +11,7 @@ use clap::Subcommand;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::AuditRow;
 use kms_lib::verification::{Progress, VerifyOptions};
-use kms_lib::{Kms, Session, Timestamp};
+use kms_lib::{ErrorCode, Kms, Session, Timestamp};
 use serde_json::json;
 
 use super::exit::Failure;
@@ -99,12 +99,26 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
 }
 
 fn acknowledge(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    let config = for_one_command(settings)?.acknowledge_restore(true);
-    run_async(async { Ok(Kms::open(config).await?.close().await?) })?;
+    let config = for_one_command(settings)?;
+    let was_needed = run_async(async {
+        let opened = match Kms::open(config.clone()).await {
+            Err(error) if error.code() == ErrorCode::RestoreDetected => None,
+            opened => Some(opened?),
+        };
+        let was_needed = opened.is_none();
+        let kms = match opened {
+            Some(kms) => kms,
+            None => Kms::open(config.acknowledge_restore(true)).await?,
+        };
+        kms.close().await?;
+        Ok(was_needed)
+    })?;
     if as_json {
-        output::json(&json!({"acknowledged": true}))?;
-    } else {
+        output::json(&json!({"acknowledged": was_needed}))?;
+    } else if was_needed {
         output::line("acknowledged; the log says what was lost");
+    } else {
+        output::line("nothing to acknowledge: the store is not older than it was");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -130,7 +130,8 @@ impl Outline {
         let key = view.key(id).map(key_description)?;
         let mut versions = Vec::new();
         view.each_version(id, &mut |version| versions.push(version.clone()));
-        let versions = versions.into_iter().rev().take(PAGE_LIMIT).collect();
+        versions.reverse();
+        versions.truncate(PAGE_LIMIT);
         Some(Self { key, id, versions })
     }
 

@@ -154,8 +154,11 @@ pub fn request(
     expires_at: Timestamp,
 ) -> Vec<u8> {
     let mut fields = row("idempotency");
-    fields.text(principal).text(key).bytes(request_digest).bytes(subject).optional(answer.map(str::as_bytes));
-    fields.number(seq).time(Some(expires_at));
+    fields.text(principal).text(key).bytes(request_digest).bytes(subject).number(seq).time(Some(expires_at));
+    // Of requests that were kept without their answers nothing stands here.
+    if let Some(answer) = answer {
+        fields.text(answer);
+    }
     fields.finish()
 }
 

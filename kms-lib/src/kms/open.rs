@@ -119,10 +119,11 @@ async fn set_up(
         return Ok(());
     }
     match create(connection, source, provider, config.clock.now()).await {
-        // Another database node's was first.
-        Err(error) if error.code() == ErrorCode::Conflict => {
-            Err(Error::new(ErrorCode::StoreContended, error.message()))
-        }
+        // Another database node's was first, and has arrived here with its head.
+        Err(error) if error.code() == ErrorCode::Conflict => match head::read(connection).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(ErrorCode::StoreCorrupt, "the store has parts of a log, but its head is missing")),
+        },
         done => done,
     }
 }

@@ -11,8 +11,12 @@ use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
-/// A longer answer, that of a key with hundreds of public keys, is not kept: the request is answered with what is then.
-const ANSWER_BYTES: usize = 256 * 1024;
+/// Longer answers, those of keys with very many versions, are not kept: the request is answered with what is then.
+const ANSWER_BYTES: usize = 64 * 1024;
+/// No answer about a key with more versions than this is even made: it would be longer.
+const VERSIONS: u32 = 300;
+/// Nor are answers beyond so many bytes in one batch: whoever writes them holds the lock on the head.
+pub(super) const BATCH_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// A request at its place in a batch.
 pub(super) struct Keeping {
@@ -44,7 +48,12 @@ impl Keeping {
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => Some(grant_description(grant)),
             _ => None,
         });
-        let answer = match (Outline::of(view, KeyId::from_bytes(request.subject)), grant) {
+        let id = KeyId::from_bytes(request.subject);
+        let outline = match view.key(id) {
+            Some(key) if key.current_version <= VERSIONS => Outline::of(view, id),
+            _ => None,
+        };
+        let answer = match (outline, grant) {
             (Some(outline), _) => Answer::Key(outline),
             (None, Some(grant)) => Answer::Text(written(&grant)?),
             (None, None) => Answer::Nothing,
@@ -58,15 +67,16 @@ impl Keeping {
         })
     }
 
-    /// The row to keep, once the changes are written.
-    pub(super) async fn row(self, connection: &mut dyn Connection, seals: &Seals) -> Result<KeptRequest> {
+    /// The row to keep, once the changes are written, with an answer of at most `room` bytes.
+    pub(super) async fn row(self, connection: &mut dyn Connection, seals: &Seals, room: usize) -> Result<KeptRequest> {
         let Self { request: Idempotency { key, request_digest, subject }, principal, seq, expires_at, answer } = self;
         let answer = match answer {
+            _ if room == 0 => None,
             Answer::Nothing => None,
             Answer::Text(text) => Some(text),
             Answer::Key(outline) => Some(written(&outline.complete(connection).await?)?),
         };
-        let answer = answer.filter(|text| text.len() <= ANSWER_BYTES);
+        let answer = answer.filter(|text| text.len() <= ANSWER_BYTES.min(room));
         let row = row::request(&principal, &key, &request_digest, &subject, answer.as_deref(), seq, expires_at);
         Ok(KeptRequest { principal, key, request_seal: seals.seal(&row), subject, answer, seq, expires_at })
     }

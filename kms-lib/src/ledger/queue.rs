@@ -336,6 +336,9 @@ impl Lanes {
     /// Adds submissions to a batch, as many as it may have.
     fn take(&mut self, batch: &mut Vec<Submission>) {
         let mut bytes: usize = batch.iter().map(size).sum();
+        if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+            return;
+        }
         let rotations = self.hold_rotations();
         for lane in [&mut self.released, &mut self.again, &mut self.changes, &mut self.uses] {
             while batch.len() < BATCH && bytes < BATCH_BYTES {

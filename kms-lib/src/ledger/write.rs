@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::kept::BATCH_ANSWER_BYTES;
 use super::locked::Base;
 use super::signer::HeadKeys;
 use super::submission::Submission;
@@ -68,13 +69,7 @@ impl Writer {
             let seal = self.catalog.seals().seal(&change_row(change)?);
             entities::write(connection, change.clone(), seal).await?;
         }
-        let mut kept = Vec::with_capacity(plan.kept_requests.len());
-        for request in std::mem::take(&mut plan.kept_requests) {
-            kept.push(request.row(connection, self.catalog.seals()).await?);
-        }
-        if !kept.is_empty() {
-            idempotency::insert(connection, kept, plan.head.timestamp).await?;
-        }
+        self.keep_requests(connection, plan).await?;
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;
         }
@@ -82,6 +77,22 @@ impl Writer {
             let keys = self.signer.keys().succeeded_by(&replacement.new, replacement.state.seq)?;
             replace_signing_key(connection, replacement, &keys).await?;
             plan.keys = Some(Arc::new(keys));
+        }
+        Ok(())
+    }
+
+    /// Keeps requests with their answers; without those while the disk is full, whose reserve is for the changes.
+    async fn keep_requests(&self, connection: &mut dyn Connection, plan: &mut Plan) -> Result<()> {
+        if plan.kept_requests.is_empty() {
+            return Ok(());
+        }
+        let now = plan.head.timestamp;
+        idempotency::drop_expired(connection, now).await?;
+        let mut room = if self.space.is_full() { 0 } else { BATCH_ANSWER_BYTES };
+        for request in std::mem::take(&mut plan.kept_requests) {
+            let row = request.row(connection, self.catalog.seals(), room).await?;
+            room = room.saturating_sub(row.answer.as_ref().map_or(0, String::len));
+            idempotency::insert(connection, row, now).await?;
         }
         Ok(())
     }

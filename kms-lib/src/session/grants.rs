@@ -69,12 +69,24 @@ impl Session {
             details,
             once: once.clone(),
         };
-        let right = intent.attempt.clone();
+        let (to, right) = (new.principal.clone(), intent.attempt.clone());
         let change = self.change(intent, Command::PutGrant(Box::new(new)));
         let changes = match self.do_once(once, Some(right), change).await? {
             Once::Now((changes, _)) => changes,
             // As it was made, also if it is withdrawn by now.
-            Once::Before(kept) => return first_answer(&kept).ok_or_else(|| refusal(ErrorCode::GrantNotFound)),
+            Once::Before(kept) => {
+                let as_it_is = || {
+                    let image = self.shared.catalog.image();
+                    let mut found = image.grant(GrantId::from_bytes(kept.subject)).map(grant_description);
+                    image.each_grant(&to, &mut |grant| {
+                        if found.is_none() && grant.scope == scope {
+                            found = Some(grant_description(grant));
+                        }
+                    });
+                    found
+                };
+                return first_answer(&kept).or_else(as_it_is).ok_or_else(|| refusal(ErrorCode::GrantNotFound));
+            }
         };
         changes
             .iter()

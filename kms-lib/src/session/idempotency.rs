@@ -29,7 +29,7 @@ pub(super) enum Once<T> {
 impl Session {
     /// The same session for one request with this idempotency key: sent again within 24 hours, by the same principal,
     /// also through another process or after a restart, it changes nothing a second time and gets the first answer again
-    /// (about a key with hundreds of public keys: an answer about the key as it is then). Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
+    /// (one longer than 64 KiB, about a key with very many versions, is not kept: then it is about the key as it is). Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
     /// meaning for what changes nothing; [`Session::create_token`] refuses it, since a token cannot be shown again.
     pub fn with_idempotency_key(&self, key: &str) -> Result<Self> {
         if key.is_empty() || key.len() > TEXT_BYTES || key.chars().any(char::is_control) {

@@ -23,7 +23,7 @@ const OLDEST: i64 = 130_000;
 /// server's configuration says of durability is no excuse, but more than this is not asked for.
 const SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '15s'; \
     SET idle_in_transaction_session_timeout = '5s'; SET default_transaction_isolation = 'read committed'; \
-    SET standard_conforming_strings = on; \
+    SET standard_conforming_strings = on; SET bytea_output = 'hex'; \
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 

@@ -155,7 +155,8 @@ async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Valu
     }
 }
 
-/// Whether a store that is only read has the present schema: `SchemaTooNew`, or `StoreCorrupt` if it is no store.
+/// Whether a store that is only read has a schema that can be: `SchemaTooNew`, or `StoreCorrupt` if it is no store. Of an
+/// older one only kept requests differ, which nothing that only reads looks at.
 pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
     let mut stored = None;
     let asked = connection
@@ -168,8 +169,7 @@ pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
     match (asked, stored) {
         (Err(error), _) if error.code() != ErrorCode::Internal => Err(error),
         (Ok(()), Some(version)) if version > newest => Err(too_new(version)),
-        (Ok(()), Some(version)) if version == newest => Ok(()),
-        (Ok(()), Some(_)) => Err(Error::invalid("the store has an older schema: open it once to bring it up to date")),
+        (Ok(()), Some(version)) if version > 0 => Ok(()),
         _ => Err(corrupt("the file is a database, but not a store of this service")),
     }
 }

@@ -111,6 +111,7 @@ impl<E: Engine> ServerStore<E> {
             Some(rested) => Held::new(rested.connection, rested.born),
             None => self.connect().await?,
         };
+        held.in_cluster = self.is_cluster;
         held.home = Some((Arc::clone(&self.readers), place));
         Ok(held)
     }

@@ -23,25 +23,41 @@ pub struct KeptRequest {
     pub expires_at: Timestamp,
 }
 
-/// Keeps requests, after dropping what is older than a day. A request of the same principal and key that is still kept
-/// is a `Conflict`.
-pub async fn insert(connection: &mut dyn Connection, requests: Vec<KeptRequest>, now: Timestamp) -> Result<()> {
-    connection.execute("DELETE FROM idempotency WHERE expires_at <= ?".into(), vec![now.into()]).await?;
-    for request in requests {
-        let sql = "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?)";
-        let values = vec![
-            request.principal.into(),
-            request.key.into(),
-            (&request.request_seal).into(),
-            (&request.subject).into(),
-            request.answer.into(),
-            request.seq.into(),
-            request.expires_at.into(),
-        ];
-        connection.execute(sql.into(), values).await?;
-    }
-    Ok(())
+/// About how many requests are dropped at once: whoever does it holds the lock on the head.
+const DROPPED: u64 = 100;
+
+/// Drops some of what is no longer kept.
+pub async fn drop_expired(connection: &mut dyn Connection, now: Timestamp) -> Result<()> {
+    let mut until = None;
+    let oldest = "SELECT expires_at FROM idempotency WHERE expires_at <= ? ORDER BY expires_at LIMIT ?";
+    connection
+        .query(oldest.into(), vec![now.into(), DROPPED.into()], &mut |row| {
+            until = Some(row.time(0)?);
+            Ok(())
+        })
+        .await?;
+    let Some(until) = until else { return Ok(()) };
+    connection.execute("DELETE FROM idempotency WHERE expires_at <= ?".into(), vec![until.into()]).await.map(drop)
+}
+
+/// Keeps a request, in the place of one of the same principal and key that is no longer kept. One that is still kept is a
+/// `Conflict`.
+pub async fn insert(connection: &mut dyn Connection, request: KeptRequest, now: Timestamp) -> Result<()> {
+    let former = "DELETE FROM idempotency WHERE principal = ? AND idempotency_key = ? AND expires_at <= ?";
+    let values = vec![request.principal.as_str().into(), request.key.as_str().into(), now.into()];
+    connection.execute(former.into(), values).await?;
+    let sql = "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
+               VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let values = vec![
+        request.principal.into(),
+        request.key.into(),
+        (&request.request_seal).into(),
+        (&request.subject).into(),
+        request.answer.into(),
+        request.seq.into(),
+        request.expires_at.into(),
+    ];
+    connection.execute(sql.into(), values).await.map(drop)
 }
 
 /// The request of this principal under this key, if it is still kept.
