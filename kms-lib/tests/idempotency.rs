@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use common::Place;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::Action;
-use kms_lib::{Actor, Clock, Conditions, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Timestamp};
+use kms_lib::{
+    Actor, Clock, Conditions, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Timestamp, UpdateKey,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_has_its_effect_once() {
@@ -262,7 +264,8 @@ async fn what_is_kept_is_bounded() {
     alice.with_idempotency_key("disable").unwrap().disable_key("k").await.unwrap();
     assert_eq!(kept("seq > 0").await, 61);
     for i in 0..5 {
-        alice.with_idempotency_key(&format!("later {i}")).unwrap().enable_key("k").await.unwrap();
+        let change = UpdateKey { grace_period_days: Some(Some(i)), ..UpdateKey::default() };
+        alice.with_idempotency_key(&format!("later {i}")).unwrap().update_key("k", change).await.unwrap();
     }
     assert_eq!(kept("seq > 0").await, 6);
     kms.close().await.unwrap();
