@@ -393,7 +393,11 @@ async fn lists_filters_and_pages() {
     assert_eq!(failed.len(), 7);
     let by_app = all(AuditQuery { actor: Some("app".into()), ..AuditQuery::default() }).await;
     assert!(by_app.iter().all(|row| row.actor == "app") && by_app.len() == 11, "{}", by_app.len());
-    let of_mine = all(AuditQuery { key: Some(mine.id), ..AuditQuery::default() }).await;
+    let by_name = AuditQuery { key: Some("no such key".into()), ..AuditQuery::default() };
+    let auditor = kms.session(kms_lib::Actor::new("reader", Role::Auditor).unwrap());
+    assert_eq!(auditor.list_audit(&by_name).await.unwrap_err().code(), ErrorCode::KeyNotFound);
+    let of_mine = all(AuditQuery { key: Some(mine.id.into()), ..AuditQuery::default() }).await;
+    assert_eq!(all(AuditQuery { key: Some(mine.name.as_str().into()), ..AuditQuery::default() }).await, of_mine);
     assert!(of_mine.iter().all(|row| row.key_id == Some(mine.id)) && of_mine.len() == 6, "{of_mine:#?}");
     let middle = forward[20].timestamp;
     let since = all(AuditQuery { since: Some(middle), ..AuditQuery::default() }).await;

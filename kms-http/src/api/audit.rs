@@ -1,7 +1,7 @@
 //! The log.
 
 use axum::http::{Method, StatusCode};
-use kms_lib::session::AuditQuery;
+use kms_lib::session::{AuditQuery, KeyRef};
 use kms_lib::types::audit::{Action, AuditRow, Status, hex};
 use kms_lib::types::ids::RecordId;
 use kms_lib::verification::VerifyOptions;
@@ -91,7 +91,7 @@ struct ListQuery {
     order: Option<Order>,
     action: Option<Action>,
     actor: Option<String>,
-    key_id: Option<KeyId>,
+    key_id: Option<String>,
     status: Option<Status>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
@@ -132,10 +132,11 @@ pub(super) fn routes() -> Vec<Route> {
                 .query("order", "`asc`: oldest first.", json!({"type": "string", "enum": ["asc", "desc"]}))
                 .query("action", "Only this action.", json!({"type": "string", "enum": actions}))
                 .query("actor", "Only by this principal.", json!({"type": "string"}))
-                .query("keyId", "Only about this key.", json!({"type": "string", "format": "uuid"}))
+                .query("keyId", "Only about this key: its id or its name.", json!({"type": "string"}))
                 .query("status", "Only with this outcome.", json!({"type": "string", "enum": ["SUCCESS", "FAILURE"]}))
                 .query("since", "Only from this time on.", time())
-                .query("until", "Only before this time.", time()),
+                .query("until", "Only before this time.", time())
+                .errors(&[404]),
             list,
         ),
         Route::new(
@@ -170,7 +171,7 @@ async fn list(call: Call) -> Reply {
         ascending: query.order == Some(Order::Asc),
         action: query.action,
         actor: query.actor,
-        key: query.key_id,
+        key: query.key_id.map(KeyRef::from),
         status: query.status,
         since: query.since,
         until: query.until,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Session;
 use super::change::{Changed, Intent};
+use super::refusal::refusal;
+use super::{KeyRef, Session};
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::SigningKey;
 use crate::envelope::row;
@@ -17,7 +18,7 @@ use crate::storage::tables::{head, secrets, usage};
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, AuditRow, Status, hex};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::{KeyId, RecordId};
+use crate::types::ids::RecordId;
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::time::Timestamp;
 use crate::verification::{Report, Verifier, VerifyOptions};
@@ -35,8 +36,8 @@ pub struct AuditQuery {
     pub action: Option<Action>,
     /// Only by this actor.
     pub actor: Option<String>,
-    /// Only about this key.
-    pub key: Option<KeyId>,
+    /// Only about this key. An id need not be one of a key that is there; a name must be: `KeyNotFound`.
+    pub key: Option<KeyRef>,
     /// Only with this status.
     pub status: Option<Status>,
     /// Only from this time on.
@@ -82,6 +83,10 @@ impl Session {
             return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
         }
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
+        let key = match &query.key {
+            Some(key) => Some(self.locate(key).await?.ok_or_else(|| refusal(ErrorCode::KeyNotFound))?),
+            None => None,
+        };
         let mut connection = self.shared.store.reader().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
         let mut first = 1;
@@ -100,7 +105,7 @@ impl Session {
         let selection = Selection {
             first: Some(first),
             last: Some(end),
-            key: query.key,
+            key,
             actor: query.actor.clone(),
             action: query.action,
             status: query.status,
