@@ -195,10 +195,10 @@ pub(super) struct Held<E: Engine> {
     /// Set while something is under way: whoever gives up waiting leaves a connection of unknown state behind.
     busy: bool,
     in_transaction: bool,
-    /// Whether its server is a member of a cluster, whose other members' commits abort what is done here. A session of Galera
-    /// that is aborted between two statements of one message goes on with the second one outside of any transaction: there,
-    /// each statement is sent alone, and the next one says that the transaction is gone. And its lock for setting up is
-    /// none of the cluster, while a session that holds `GET_LOCK` is not aborted where it must be, so that all hang.
+    /// Whether its server is a member of a cluster, whose other members' commits abort what is done here. There each statement
+    /// is sent alone, so that the next one says that the transaction is gone: with several in one message, the head was
+    /// seen to change without its records. And the lock for setting up is not taken: it is none of the cluster's, Galera
+    /// does not support `GET_LOCK`, and with it clusters were seen to hang.
     in_cluster: bool,
     /// Where it goes when it is not used any more, and its place there.
     home: Option<(Arc<Readers<E>>, OwnedSemaphorePermit)>,

@@ -85,14 +85,10 @@ impl Galera {
         self.start_node(node, false);
     }
 
-    /// Whether a session of these members has waited for its certification for more than half a minute: the members wait for
-    /// each other, and nothing that clients do ends that. It happens to MariaDB's, rarely.
-    pub fn is_stuck(&self) -> bool {
-        let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
-                       WHERE state LIKE 'Waiting for certification%' AND time > 30";
-        self.nodes
-            .iter()
-            .any(|node| node.sql(waiting).lines().any(|line| line.trim().parse::<u32>().is_ok_and(|n| n > 0)))
+    /// What the sessions of all members, which must be running, are doing.
+    pub fn sessions(&self) -> String {
+        let sessions = "SELECT id, user, command, time, state, LEFT(info, 90) FROM information_schema.processlist";
+        self.nodes.iter().map(|node| format!("\n{}", node.sql(sessions))).collect()
     }
 
     /// Executes statements on a node.
