@@ -218,7 +218,7 @@ async fn assemble(
         head,
         limits: config.limits,
         ack: config.audit_ack,
-    });
+    })?;
     let shared = Arc::new(Shared {
         store: Arc::clone(store),
         provider,

@@ -9,6 +9,7 @@ mod settle;
 mod signer;
 mod space;
 mod submission;
+mod thread;
 mod walk;
 mod write;
 mod writer;
@@ -82,8 +83,8 @@ pub struct Parts {
 }
 
 impl Ledger {
-    /// Starts the ledger's task on the present runtime.
-    pub fn start(parts: Parts) -> Self {
+    /// Starts the ledger: as a task on the present runtime, or, where writing blocks, on a thread of its own.
+    pub fn start(parts: Parts) -> Result<Self> {
         let queue = Arc::new(Queue::new(parts.limits));
         queue.set_revision(parts.head.revision);
         let writer = Writer {
@@ -103,8 +104,8 @@ impl Ledger {
             stopped: None,
             contended: None,
         };
-        let task = tokio::spawn(writer.run());
-        Self { queue, clock: parts.clock, ack: parts.ack, task: Mutex::new(Some(task)) }
+        let task = if writer.store.blocks() { thread::start(writer)? } else { tokio::spawn(writer.run()) };
+        Ok(Self { queue, clock: parts.clock, ack: parts.ack, task: Mutex::new(Some(task)) })
     }
 
     /// Lets an operation in whose result has about this many bytes; `Overloaded` before any work is done.

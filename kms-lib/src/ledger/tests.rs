@@ -70,6 +70,9 @@ impl Store for FaultyStore {
     fn claim(&self, exclusive: bool) -> Result<()> {
         self.inner.claim(exclusive)
     }
+    fn blocks(&self) -> bool {
+        self.inner.blocks()
+    }
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         self.inner.copy_to(to)
     }

@@ -96,7 +96,12 @@ impl Writer {
 
     /// Takes the lock on the head while the callers who were just answered, `last` of them, come back, and adds them to the
     /// batch. When others want the lock too it is not held for that.
+    ///
+    /// A ledger with a thread of its own waits for nobody: the callers work beside it, and it does beside them.
     async fn begin_and_gather(&mut self, batch: &mut Vec<Submission>, last: usize) {
+        if self.store.blocks() {
+            return;
+        }
         let queue = Arc::clone(&self.queue);
         let gathered = queue.gather(last.saturating_sub(batch.len()));
         if self.has_company() {

@@ -3,8 +3,6 @@
 
 mod access;
 pub mod dialect;
-#[cfg(feature = "sqlite")]
-mod files;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod literal;
 mod location;
@@ -104,6 +102,11 @@ pub trait Store: Send + Sync {
     fn claim(&self, exclusive: bool) -> Result<()>;
     /// Copies the store, as it is at one moment, to a new file, while it goes on working.
     fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
+    /// Whether its writing connections work on the thread that uses them, for as long as the disk takes: the ledger then
+    /// has a thread of its own.
+    fn blocks(&self) -> bool {
+        false
+    }
     /// Whether a process that has just committed must pause to let another one in: the engine's locks have no queue.
     fn makes_way(&self) -> bool {
         false

@@ -1,0 +1,216 @@
+//! SQLite in one file: write-ahead log, every commit synced, several processes on one file.
+
+mod files;
+mod reader;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use super::dialect::{Dialect, SQLITE};
+use super::{Connection, Reserve, Store, StoreFuture};
+use crate::types::error::{Error, ErrorCode, Result};
+use files::{FileId, create_private, fill, free_space, gone};
+use reader::Reader;
+use writer::Writer;
+
+/// Connections that read.
+const READERS: u32 = 4;
+
+/// A SQLite file.
+pub struct SqliteStore {
+    path: PathBuf,
+    readers: SqlitePool,
+    claim: Mutex<Option<File>>,
+    /// The file that was opened first. None for a store that is only read.
+    file: Option<FileId>,
+}
+
+impl SqliteStore {
+    /// Opens the file, and makes it (mode 0600) if there is none. A file that is not a database is left untouched.
+    pub async fn open(path: &Path) -> Result<Self> {
+        create_private(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("secure_delete", "ON")
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(256)
+            .disable_statement_logging()
+            .pragma("query_only", "ON");
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .min_connections(0)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(options);
+        let file = Some(FileId::of(path).map_err(|e| gone(path, &e.to_string()))?);
+        Ok(Self { path: path.to_owned(), readers, claim: Mutex::new(None), file })
+    }
+
+    /// Opens a file to read it; nothing is ever written to it.
+    pub async fn open_read_only(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(5))
+            .disable_statement_logging();
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(options);
+        Ok(Self { path: path.to_owned(), readers, claim: Mutex::new(None), file: None })
+    }
+
+    /// A file beside that of the database.
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(ending);
+        path.into()
+    }
+}
+
+impl Store for SqliteStore {
+    fn dialect(&self) -> &'static Dialect {
+        &SQLITE
+    }
+    fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(async {
+            // Another file of this name is not written, whatever is in it.
+            let file = match self.file {
+                Some(file) => file,
+                None => FileId::of(&self.path).map_err(|e| gone(&self.path, &e.to_string()))?,
+            };
+            file.check(&self.path)?;
+            let writer = Writer::open(&self.path, file, self.beside("-wal")).await?;
+            Ok(Box::new(writer) as Box<dyn Connection>)
+        })
+    }
+    fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(async {
+            if let Some(file) = &self.file {
+                file.check(&self.path)?;
+            }
+            let connection = self.readers.acquire().await.map_err(|e| store_error(&e))?;
+            Ok(Box::new(Reader::new(connection)) as Box<dyn Connection>)
+        })
+    }
+    fn claim(&self, exclusive: bool) -> Result<()> {
+        let path = self.beside("-claim");
+        let failed = |e: std::io::Error| Error::new(ErrorCode::StoreUnavailable, format!("the store's lock file: {e}"));
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        let taken = if exclusive { file.try_lock() } else { file.try_lock_shared() };
+        match taken {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let why = if exclusive {
+                    "another process has the store open; audit.ack = \"queued\" needs it alone"
+                } else {
+                    "another process holds the store alone (audit.ack = \"queued\")"
+                };
+                return Err(Error::new(ErrorCode::StoreInUse, why));
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        *self.claim.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(file);
+        Ok(())
+    }
+    fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            // An empty file of mode 0600, which SQLite fills.
+            create_private(to)?;
+            let name = to.to_str().ok_or_else(|| Error::invalid("the place of a backup is not UTF-8"))?.to_owned();
+            let path = self.path.clone();
+            let copied = tokio::task::spawn_blocking(move || {
+                writer::copy(&path, &name)?;
+                let synced = File::open(&name).and_then(|file| file.sync_all());
+                synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{name}: {e}")))
+            });
+            copied.await.map_err(|_| Error::new(ErrorCode::Internal, "the copying of the store was given up"))?
+        })
+    }
+    fn blocks(&self) -> bool {
+        true
+    }
+    fn makes_way(&self) -> bool {
+        true
+    }
+    fn free_space(&self) -> Option<u64> {
+        free_space(self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    }
+    fn reserve(&self, bytes: u64) -> Reserve {
+        match std::fs::metadata(self.beside("-reserve")) {
+            Ok(file) if file.len() == 0 => Reserve::GivenUp,
+            Ok(file) if file.len() == bytes => Reserve::Kept,
+            _ => Reserve::Missing,
+        }
+    }
+    fn keep_reserve(&self, bytes: u64) -> Result<()> {
+        let path = self.beside("-reserve");
+        let failed = |e: std::io::Error| Error::new(ErrorCode::StoreFull, format!("{}: {e}", path.display()));
+        if self.reserve(bytes) == Reserve::Kept {
+            return Ok(());
+        }
+        create_private(&path)?;
+        let filled = fill(&path, bytes);
+        if filled.is_err() {
+            // Half a reserve is room that something else could use.
+            let _ = std::fs::remove_file(&path);
+        }
+        filled.map_err(failed)
+    }
+    fn release_reserve(&self) -> bool {
+        // The empty file says to others, and after a restart, that it was given up.
+        let path = self.beside("-reserve");
+        let had = std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+        had && File::options().write(true).truncate(true).open(path).is_ok()
+    }
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.readers.close().await;
+            self.claim.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            Ok(())
+        })
+    }
+}
+
+fn store_error(error: &sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+            coded(code, database.message())
+        }
+        sqlx::Error::PoolClosed => Error::new(ErrorCode::Closed, "the service is closed"),
+        sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
+            Error::new(ErrorCode::StoreUnavailable, format!("the store cannot be used: {error}"))
+        }
+        _ => unexpected(error),
+    }
+}
+
+/// The error for one of SQLite's result codes (https://www.sqlite.org/rescode.html). The primary one counts: the extended
+/// one without its upper bytes.
+fn coded(code: i32, message: impl std::fmt::Display) -> Error {
+    let (code, what) = match code & 0xff {
+        5 | 6 => (ErrorCode::StoreUnavailable, "the store is locked by another process"),
+        3 | 8 => (ErrorCode::StoreReadOnly, "the store may not be written"),
+        10 | 14 => (ErrorCode::StoreUnavailable, "the store cannot be read or written"),
+        11 => (ErrorCode::StoreCorrupt, "the store is damaged"),
+        13 => (ErrorCode::StoreFull, "the store is full"),
+        19 => (ErrorCode::Conflict, "the store holds a row that contradicts this one"),
+        26 => (ErrorCode::StoreCorrupt, "the file is not a database"),
+        _ => (ErrorCode::Internal, "the store answered unexpectedly"),
+    };
+    Error::new(code, format!("{what} ({message})"))
+}
+
+fn unexpected(error: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorCode::Internal, format!("the store answered unexpectedly: {error}"))
+}

@@ -1,0 +1,91 @@
+//! Connections that read: sqlx's, each with a thread of its own.
+
+use sqlx::Sqlite;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+
+use super::store_error;
+use crate::storage::access::access;
+use crate::storage::dialect::{Dialect, SQLITE};
+use crate::storage::{Connection, EachRow, Row, Sql, StoreFuture, Value, corrupt};
+use crate::types::error::{Error, ErrorCode, Result};
+
+pub(super) struct Reader {
+    connection: PoolConnection<Sqlite>,
+    in_transaction: bool,
+}
+
+impl Reader {
+    pub(super) fn new(connection: PoolConnection<Sqlite>) -> Self {
+        Self { connection, in_transaction: false }
+    }
+}
+
+impl Connection for Reader {
+    fn dialect(&self) -> &'static Dialect {
+        &SQLITE
+    }
+    fn begin_write(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Err(reads_only()) })
+    }
+    fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Err(reads_only()) })
+    }
+    fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Err(reads_only()) })
+    }
+    fn begin_read(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.in_transaction = true;
+            execute(&mut self.connection, "BEGIN".into(), vec![]).await.map(drop)
+        })
+    }
+    fn commit(&mut self) -> StoreFuture<'_, ()> {
+        self.rollback()
+    }
+    fn rollback(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            rollback(&mut self.connection).await?;
+            self.in_transaction = false;
+            Ok(())
+        })
+    }
+    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        Box::pin(execute(&mut self.connection, sql, values))
+    }
+    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        Box::pin(query(&mut self.connection, sql, values, each))
+    }
+    fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Dropped in the middle of a transaction (its caller went away): the connection must not go back as it is.
+        if self.in_transaction {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+fn reads_only() -> Error {
+    Error::new(ErrorCode::Internal, "a reading connection cannot write")
+}
+
+async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
+    match sqlx::query("ROLLBACK").execute(connection).await {
+        Ok(_) => Ok(()),
+        // SQLite has rolled back by itself (a full disk, an I/O error): there is nothing left to do.
+        Err(sqlx::Error::Database(e)) if e.message().contains("no transaction is active") => Ok(()),
+        Err(e) => Err(store_error(&e)),
+    }
+}
+
+access!(
+    Sqlite, SqliteConnection, SqliteArguments, SqliteRow,
+    spell: std::convert::identity,
+    null: None::<i64>,
+    text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(|e| corrupt(e.to_string()))
+);

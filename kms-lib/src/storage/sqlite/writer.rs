@@ -1,0 +1,233 @@
+//! The connection that writes: SQLite on the thread that calls it. Its statements take microseconds, and a trip to another
+//! thread and back would cost more than most of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::types::{Null, ValueRef};
+use rusqlite::{CachedStatement, OpenFlags};
+
+use super::files::{FileId, Files};
+use super::{coded, unexpected};
+use crate::storage::dialect::{Dialect, SQLITE};
+use crate::storage::{Connection, EachRow, Row, Sql, Statement, StoreFuture, Value, corrupt};
+use crate::types::error::{Error, Result};
+
+/// How long a writer waits for the writers of other processes.
+const WRITE_WAIT: Duration = Duration::from_secs(10);
+/// How often it tries. SQLite's own waiting grows to 100 ms a try, and loses to a process that never pauses.
+const WRITE_POLL: Duration = Duration::from_micros(500);
+/// Statements that stay prepared: those that insert rows differ by their number, up to 64.
+const PREPARED: usize = 256;
+
+/// A connection that writes.
+pub(super) struct Writer {
+    // SQLite's handle is used by one thread at a time; only exclusive access is ever asked for.
+    connection: Mutex<rusqlite::Connection>,
+    files: Files,
+}
+
+impl Writer {
+    /// Connects to the file, which must be there. Sets WAL and therefore locks: another process doing the same does not
+    /// make it fail.
+    pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf) -> Result<Self> {
+        let deadline = Instant::now() + WRITE_WAIT;
+        let connection = loop {
+            match connect(path) {
+                Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(WRITE_POLL).await,
+                done => break done.map_err(|e| error_of(&e))?,
+            }
+        };
+        let files = Files { path: path.to_owned(), file, log_path, log: None };
+        files.check()?;
+        Ok(Self { connection: Mutex::new(connection), files })
+    }
+
+    fn connection(&mut self) -> &rusqlite::Connection {
+        self.connection.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        self.files.check()?;
+        let deadline = Instant::now() + WRITE_WAIT;
+        loop {
+            match run(self.connection(), "BEGIN IMMEDIATE", &[], &mut |_| Ok(())) {
+                Ok(_) => return self.files.note_log(),
+                Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(WRITE_POLL).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn run(&mut self, sql: &str, values: &[Value], each: &mut EachRow<'_>) -> Result<u64> {
+        run(self.connection(), sql, values, each).map_err(Into::into)
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = rusqlite::Connection::open_with_flags(path, flags)?;
+    // Writers poll for the lock themselves.
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON;",
+    )?;
+    Ok(connection)
+}
+
+/// Copies the store, as it is at one moment, into an empty file.
+pub(super) fn copy(path: &Path, to: &str) -> Result<()> {
+    let copied = connect(path).and_then(|connection| {
+        connection.busy_timeout(WRITE_WAIT)?;
+        connection.execute("VACUUM INTO ?", [to])?;
+        connection.close().map_err(|(_, error)| error)
+    });
+    copied.map_err(|e| error_of(&e))
+}
+
+impl Connection for Writer {
+    fn dialect(&self) -> &'static Dialect {
+        &SQLITE
+    }
+    fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
+        // Transactions that write exclude each other here, and statements that change the schema are part of them.
+        Box::pin(async { Ok(()) })
+    }
+    fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+    fn begin_write(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(self.begin())
+    }
+    fn begin_read(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { self.run("BEGIN", &[], &mut |_| Ok(())).map(drop) })
+    }
+    fn commit(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.run("COMMIT", &[], &mut |_| Ok(()))?;
+            // Committed to a file without a name, it would be gone with this process.
+            self.files.check()
+        })
+    }
+    fn rollback(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            // SQLite may have rolled back by itself: a full disk, an I/O error.
+            if !self.connection().is_autocommit() {
+                self.run("ROLLBACK", &[], &mut |_| Ok(()))?;
+            }
+            self.files.check()
+        })
+    }
+    fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
+        Box::pin(async move { self.run(&sql, &values, &mut |_| Ok(())) })
+    }
+    fn execute_all(&mut self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<u64>> {
+        Box::pin(async move {
+            statements.iter().map(|statement| self.run(&statement.sql, &statement.values, &mut |_| Ok(()))).collect()
+        })
+    }
+    fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
+        Box::pin(async move { self.run(&sql, &values, each).map(drop) })
+    }
+    fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
+        Box::pin(async move {
+            let connection = self.connection.into_inner().unwrap_or_else(PoisonError::into_inner);
+            connection.close().map_err(|(_, e)| error_of(&e))
+        })
+    }
+}
+
+/// Executes a statement to its end; answers how many rows it changed.
+fn run(
+    connection: &rusqlite::Connection,
+    sql: &str,
+    values: &[Value],
+    each: &mut EachRow<'_>,
+) -> std::result::Result<u64, Failure> {
+    let mut statement = connection.prepare_cached(sql)?;
+    bind(&mut statement, values)?;
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        each(&SqlRow(row))?;
+    }
+    Ok(connection.changes())
+}
+
+fn bind(statement: &mut CachedStatement<'_>, values: &[Value]) -> rusqlite::Result<()> {
+    for (place, value) in (1..).zip(values) {
+        match value {
+            Value::Null => statement.raw_bind_parameter(place, Null),
+            Value::Int(n) => statement.raw_bind_parameter(place, n),
+            Value::Text(text) => statement.raw_bind_parameter(place, text),
+            Value::Blob(bytes) => statement.raw_bind_parameter(place, bytes),
+        }?;
+    }
+    Ok(())
+}
+
+struct SqlRow<'a>(&'a rusqlite::Row<'a>);
+
+impl SqlRow<'_> {
+    fn value(&self, column: usize) -> Result<ValueRef<'_>> {
+        self.0.get_ref(column).map_err(|e| corrupt(e.to_string()))
+    }
+}
+
+impl Row for SqlRow<'_> {
+    fn int_opt(&self, column: usize) -> Result<Option<i64>> {
+        self.value(column)?.as_i64_or_null().map_err(|_| not_of_type(column))
+    }
+    fn text_opt(&self, column: usize) -> Result<Option<&str>> {
+        self.value(column)?.as_str_or_null().map_err(|_| not_of_type(column))
+    }
+    fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>> {
+        self.value(column)?.as_blob_or_null().map_err(|_| not_of_type(column))
+    }
+}
+
+fn not_of_type(column: usize) -> Error {
+    corrupt(format!("column {column} has a value of another type"))
+}
+
+/// Why a statement failed: SQLite's word, or ours.
+enum Failure {
+    Sql(rusqlite::Error),
+    Other(Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sql(error) => error_of(&error),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
+fn error_of(error: &rusqlite::Error) -> Error {
+    match error.sqlite_error() {
+        Some(code) => coded(code.extended_code, error),
+        None => unexpected(error),
+    }
+}
