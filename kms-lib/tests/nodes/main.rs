@@ -73,6 +73,11 @@ async fn progress(nodes: &[Node], operations: usize, database: impl Fn() -> Stri
     let begun = Instant::now();
     let before: Vec<usize> = nodes.iter().map(Node::progress).collect();
     while nodes.iter().zip(&before).any(|(node, before)| node.progress() < before + operations) {
+        for node in nodes {
+            // A node that has stopped for good says so, and nothing else.
+            let faults = node.faults();
+            assert!(faults.is_empty(), "{}: {:?}", node.name, faults.first());
+        }
         let state = || nodes.iter().map(|node| (node.progress(), node.errors())).collect::<Vec<_>>();
         assert!(
             begun.elapsed() < PATIENCE,

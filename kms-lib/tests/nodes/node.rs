@@ -74,7 +74,7 @@ impl Node {
         drop(self.child.stdin.take());
         let status = self.child.wait().unwrap();
         let acknowledged = self.acknowledged();
-        let faults = self.said.faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let faults = self.faults();
         assert!(status.success() && faults.is_empty(), "{}: {status} {faults:?}", self.name);
         acknowledged
     }
@@ -91,6 +91,11 @@ impl Node {
     /// How many operations it has acknowledged so far.
     pub fn progress(&self) -> usize {
         self.said.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// What should not have happened.
+    pub fn faults(&self) -> Vec<String> {
+        self.said.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many operations ended in an error that was to be expected.
