@@ -15,8 +15,8 @@ use kms_lib::crypto::provider::SignatureAlgorithm::RsaPkcs1Sha256;
 use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::session::EncryptItem;
 use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, Kms, Role, Session};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, Executor, Row, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, Row, SqliteConnection};
 
 const ROUNDS: usize = 5;
 
@@ -144,10 +144,10 @@ async fn durable(folder: &Path, scale: usize) {
     let rows = sample(&file).await;
     for round in 0..ROUNDS {
         one.push(encrypt_by(&session, 1, 2_000 / scale, &plaintext).await);
-        bare_one.push(insert_bare(&folder.join(format!("bare-1-{round}.db")), &rows, 1, 2_000 / scale).await);
+        bare_one.push(insert_bare(&folder.join(format!("bare-1-{round}.db")), &rows, 1, 2_000 / scale));
         many.push(encrypt_by(&session, 64, 60_000 / scale, &plaintext).await);
-        bare_64.push(insert_bare(&folder.join(format!("bare-64-{round}.db")), &rows, 64, 60_000 / scale).await);
-        bare_256.push(insert_bare(&folder.join(format!("bare-256-{round}.db")), &rows, 256, 60_000 / scale).await);
+        bare_64.push(insert_bare(&folder.join(format!("bare-64-{round}.db")), &rows, 64, 60_000 / scale));
+        bare_256.push(insert_bare(&folder.join(format!("bare-256-{round}.db")), &rows, 256, 60_000 / scale));
         let begun = Instant::now();
         let calls = 200 / scale;
         for _ in 0..calls {
@@ -198,19 +198,13 @@ enum Value {
 const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
                        prev_hash, hash, format";
 
-async fn raw(file: &Path, create: bool) -> SqliteConnection {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(create)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("secure_delete", "ON");
-    SqliteConnection::connect_with(&options).await.unwrap()
+async fn raw(file: &Path) -> SqliteConnection {
+    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap()
 }
 
 /// Real records, to be inserted bare.
 async fn sample(file: &Path) -> Vec<Sample> {
-    let mut connection = raw(file, false).await;
+    let mut connection = raw(file).await;
     let sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE action = 'ENCRYPT' LIMIT 1000");
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
     rows.iter()
@@ -226,48 +220,50 @@ async fn sample(file: &Path) -> Vec<Sample> {
         .collect()
 }
 
-/// Rows a second of a bare client that inserts the same rows into the same table with the same indexes.
-async fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -> f64 {
-    let mut connection = raw(file, true).await;
+/// Rows a second of a bare client that inserts the same rows into the same table with the same indexes, through what the
+/// service writes with.
+fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -> f64 {
+    let connection = rusqlite::Connection::open(file).unwrap();
     connection
-        .execute(
-            "CREATE TABLE audit_logs (seq INTEGER NOT NULL PRIMARY KEY, id BLOB NOT NULL, timestamp INTEGER NOT NULL,
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
+             CREATE TABLE audit_logs (seq INTEGER NOT NULL PRIMARY KEY, id BLOB NOT NULL, timestamp INTEGER NOT NULL,
              actor TEXT NOT NULL, role TEXT NOT NULL, action TEXT NOT NULL, status TEXT NOT NULL, request_id TEXT,
              key_id BLOB, key_version INTEGER, details TEXT, prev_hash BLOB NOT NULL, hash BLOB NOT NULL,
              format INTEGER NOT NULL);
              CREATE INDEX audit_logs_key ON audit_logs (key_id, seq);
              CREATE INDEX audit_logs_actor ON audit_logs (actor, seq)",
         )
-        .await
         .unwrap();
+    let by = transaction.min(64);
+    let one = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let sql = format!("INSERT INTO audit_logs ({COLUMNS}) VALUES {one}{}", format!(", {one}").repeat(by - 1));
     let begun = Instant::now();
     let mut seq = 0i64;
     while seq < count as i64 {
-        connection.execute("BEGIN IMMEDIATE").await.unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         for _ in 0..transaction.div_ceil(64) {
-            let by = transaction.min(64);
-            let one = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-            let sql = format!("INSERT INTO audit_logs ({COLUMNS}) VALUES {one}{}", format!(", {one}").repeat(by - 1));
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-            for _ in 0..by {
+            let mut insert = connection.prepare_cached(&sql).unwrap();
+            for place in 0..by {
                 seq += 1;
                 let row = &rows[usize::try_from(seq).unwrap() % rows.len()];
-                query = query.bind(seq);
-                for value in &row[1..] {
-                    query = match value.clone() {
-                        None => query.bind(None::<i64>),
-                        Some(Value::Int(n)) => query.bind(n),
-                        Some(Value::Text(text)) => query.bind(text),
-                        Some(Value::Blob(bytes)) => query.bind(bytes),
-                    };
+                insert.raw_bind_parameter(14 * place + 1, seq).unwrap();
+                for (place, value) in (14 * place + 2..).zip(&row[1..]) {
+                    match value {
+                        None => insert.raw_bind_parameter(place, rusqlite::types::Null),
+                        Some(Value::Int(n)) => insert.raw_bind_parameter(place, n),
+                        Some(Value::Text(text)) => insert.raw_bind_parameter(place, text),
+                        Some(Value::Blob(bytes)) => insert.raw_bind_parameter(place, bytes),
+                    }
+                    .unwrap();
                 }
             }
-            query.execute(&mut connection).await.unwrap();
+            insert.raw_execute().unwrap();
         }
-        connection.execute("COMMIT").await.unwrap();
+        connection.execute_batch("COMMIT").unwrap();
     }
     let rate = seq as f64 / begun.elapsed().as_secs_f64();
-    connection.close().await.unwrap();
+    connection.close().unwrap();
     std::fs::remove_file(file).unwrap();
     rate
 }
@@ -352,7 +348,7 @@ fn millis(elapsed: Duration) -> f64 {
 }
 
 async fn scan_bare(file: &Path) -> f64 {
-    let mut connection = raw(file, false).await;
+    let mut connection = raw(file).await;
     let sql = format!("SELECT {COLUMNS} FROM audit_logs ORDER BY seq");
     let begun = Instant::now();
     let mut count = 0u64;

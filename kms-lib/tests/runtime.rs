@@ -1,58 +1,104 @@
-//! The runtime that the service was opened on may end before the service is closed, or at all.
+//! The runtime that the service was opened on may end before the service is closed, or rest between calls. What has come
+//! in is written all the same.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Place, ROOT_KEY, admin};
 use kms_lib::{AuditAck, Config, Context, CreateKey, ErrorCode, Kms};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
-const OPERATIONS: usize = 300;
+const OPERATIONS: u64 = 100;
 
 fn config(place: &Place, ack: AuditAck) -> Config {
     Config::new(place.url()).root_key_bytes(ROOT_KEY).audit_ack(ack)
 }
 
-/// What was released before it was written is written, and the store is free for the next one.
-fn ends_without_closing(ack: AuditAck) {
-    let place = Place::in_a_file();
-    let first = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let kms = first.block_on(async {
-        let kms = Kms::open(config(&place, ack)).await.unwrap();
-        admin(&kms).create_key(CreateKey::aes("key")).await.unwrap();
-        for _ in 0..OPERATIONS {
-            admin(&kms).encrypt("key", b"x", &Context::new()).await.unwrap();
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// A service on a runtime that ended while operations waited for the lock on the store, which is free again only now.
+fn orphaned(place: &Place, ack: AuditAck) -> Kms {
+    let first = runtime();
+    let kms = first.block_on(Kms::open(config(place, ack))).unwrap();
+    let session = admin(&kms);
+    first.block_on(session.create_key(CreateKey::aes("key"))).unwrap();
+    let come_in = || {
+        let telemetry = first.block_on(kms.telemetry()).unwrap();
+        telemetry.queued + telemetry.submissions
+    };
+    let before = come_in();
+    let other = rusqlite::Connection::open(place.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..OPERATIONS {
+        let session = session.clone();
+        let encrypting = async move { session.encrypt("key", b"x", &Context::new()).await };
+        match ack {
+            AuditAck::Durable => drop(first.spawn(encrypting)),
+            // Answered, and not written yet.
+            AuditAck::Queued => drop(first.block_on(encrypting).unwrap()),
         }
-        kms
-    });
+    }
+    let begun = Instant::now();
+    while come_in() < before + OPERATIONS {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(5));
+    }
     drop(first);
-    let second = Builder::new_current_thread().enable_all().build().unwrap();
-    second.block_on(async {
-        let error = admin(&kms).encrypt("key", b"x", &Context::new()).await.unwrap_err();
-        assert_eq!(error.code(), ErrorCode::Closed);
-        drop(kms);
-        let again = loop {
-            match Kms::open(config(&place, ack)).await {
-                // The ledger's thread is still at its last commit.
-                Err(error) if error.code() == ErrorCode::StoreInUse => tokio::task::yield_now().await,
-                opened => break opened.unwrap(),
-            }
-        };
-        let rows = common::whole_log(&admin(&again)).await;
-        assert_eq!(rows.iter().filter(|row| row.action == "ENCRYPT").count(), OPERATIONS);
-        again.close().await.unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
+    kms
+}
+
+/// Everything that came in is in the log.
+async fn check(kms: Kms) {
+    let rows = common::whole_log(&admin(&kms)).await;
+    assert_eq!(rows.iter().filter(|row| row.action == "ENCRYPT").count() as u64, OPERATIONS);
+    common::check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+fn closed_on_another_runtime(ack: AuditAck) {
+    let place = Place::in_a_file();
+    let kms = orphaned(&place, ack);
+    runtime().block_on(async {
+        assert_eq!(common::code(admin(&kms).encrypt("key", b"x", &Context::new()).await), ErrorCode::Closed);
+        // Waits until everything is written, and gives the store free.
+        kms.close().await.unwrap();
+        check(Kms::open(config(&place, ack)).await.unwrap()).await;
     });
 }
 
 #[test]
-fn a_runtime_that_ends_loses_nothing_durable() {
-    ends_without_closing(AuditAck::Durable);
+fn what_waits_is_written_when_its_runtime_ends() {
+    closed_on_another_runtime(AuditAck::Durable);
 }
 
 #[test]
-fn a_runtime_that_ends_loses_nothing_queued() {
-    ends_without_closing(AuditAck::Queued);
+fn what_was_released_is_written_when_its_runtime_ends() {
+    closed_on_another_runtime(AuditAck::Queued);
+}
+
+#[test]
+fn nobody_has_to_close() {
+    let place = Place::in_a_file();
+    drop(orphaned(&place, AuditAck::Queued));
+    runtime().block_on(async {
+        let begun = Instant::now();
+        // The thread ends by itself, and with it the claim to have the store alone.
+        let kms = loop {
+            match Kms::open(config(&place, AuditAck::Durable)).await {
+                Ok(kms) => break kms,
+                Err(error) => assert_eq!(error.code(), ErrorCode::StoreInUse),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "the ledger still has the store");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        check(kms).await;
+    });
 }
 
 /// A runtime of one thread, which does nothing between calls.
@@ -64,6 +110,14 @@ fn a_runtime_may_rest_between_calls() {
     runtime.block_on(admin(&kms).create_key(CreateKey::aes("key"))).unwrap();
     for _ in 0..OPERATIONS {
         runtime.block_on(admin(&kms).encrypt("key", b"x", &Context::new())).unwrap();
+    }
+    // Nobody drives the runtime now, and the log is written.
+    let log = rusqlite::Connection::open(place.file()).unwrap();
+    let written = || log.query_row("SELECT COUNT(*) FROM audit_logs WHERE action = 'ENCRYPT'", [], |row| row.get(0));
+    let begun = Instant::now();
+    while written().is_ok_and(|rows: i64| rows.unsigned_abs() < OPERATIONS) {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
     runtime.block_on(kms.close()).unwrap();
 }

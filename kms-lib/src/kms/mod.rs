@@ -60,7 +60,9 @@ struct Inner {
 
 impl Kms {
     /// Opens the store, and makes it if there is none. Needs a tokio runtime with time and at least one thread; see
-    /// [`crate::blocking`] for callers without one.
+    /// [`crate::blocking`] for callers without one. The service belongs to the runtime it was opened on: once that has
+    /// ended, calls answer `Closed`. A SQLite file is read and brought up to date on the thread that opens it, for as long
+    /// as the disk takes.
     ///
     /// Fails with `InvalidRootKey` or `WrongRootKey`, `StoreCorrupt` (not a database), `SchemaTooNew`,
     /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`.

@@ -27,8 +27,7 @@ pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
 use crate::catalog::{Catalog, MaterialCache};
 use crate::keys::Command;
@@ -55,7 +54,8 @@ pub struct Ledger {
     queue: Arc<Queue>,
     clock: Clock,
     ack: AuditAck,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// True once the writer has come to its end.
+    ended: watch::Receiver<bool>,
 }
 
 /// What the ledger works with.
@@ -104,8 +104,16 @@ impl Ledger {
             stopped: None,
             contended: None,
         };
-        let task = if writer.store.blocks() { thread::start(writer)? } else { tokio::spawn(writer.run()) };
-        Ok(Self { queue, clock: parts.clock, ack: parts.ack, task: Mutex::new(Some(task)) })
+        let (end, ended) = watch::channel(false);
+        if writer.store.blocks() {
+            thread::start(writer, end)?;
+        } else {
+            tokio::spawn(async move {
+                writer.run().await;
+                end.send_replace(true);
+            });
+        }
+        Ok(Self { queue, clock: parts.clock, ack: parts.ack, ended })
     }
 
     /// Lets an operation in whose result has about this many bytes; `Overloaded` before any work is done.
@@ -171,13 +179,9 @@ impl Ledger {
     /// Closes the door, and waits until what has come in is committed.
     pub async fn close(&self) {
         self.queue.close();
-        // It stays there until it has ended: who gives up waiting does not leave the next one without.
-        let mut task = self.task.lock().await;
-        if let Some(running) = task.as_mut() {
-            if running.await.is_err() {
-                tracing::error!("the ledger's task ended unexpectedly");
-            }
-            *task = None;
+        // Not a task that is waited for: it would end with the runtime that the ledger was started on.
+        if self.ended.clone().wait_for(|ended| *ended).await.is_err() {
+            tracing::error!("the ledger ended unexpectedly");
         }
     }
 }

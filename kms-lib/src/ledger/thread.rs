@@ -2,34 +2,43 @@
 //! wait for that, and the way from the queue to the disk leads over no other thread.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use super::queue::Queue;
 use super::writer::Writer;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Starts the writer, and a task of the present runtime that ends when it has ended.
-pub(super) fn start(writer: Writer) -> Result<JoinHandle<()>> {
+/// Starts the writer on a thread. When it has come to its end it says so; after a panic it cannot.
+pub(super) fn start(writer: Writer, ended: watch::Sender<bool>) -> Result<()> {
     let failed = |e| Error::new(ErrorCode::Internal, format!("the ledger's thread cannot be started: {e}"));
-    // A runtime of its own: the timers of the present one may end in the middle of a commit.
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let attached = Attached(Arc::clone(&writer.queue));
-    let (end, ended) = oneshot::channel();
+    let mut end = ended.subscribe();
+    let (ready, started) = sync_channel(1);
     let work = move || {
-        runtime.block_on(writer.run());
-        // The task that waits for this may be gone with its runtime.
-        let _ = end.send(());
+        // A runtime of its own: the timers of the caller's may end in the middle of a commit.
+        match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                // Who starts it waits for this.
+                let _ = ready.send(Ok(()));
+                runtime.block_on(writer.run());
+                ended.send_replace(true);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
     };
     std::thread::Builder::new().name("kms-ledger".into()).spawn(work).map_err(failed)?;
-    Ok(tokio::spawn(async move {
+    let started = started.recv().unwrap_or_else(|_| Err(std::io::Error::other("it ended")));
+    started.map_err(failed)?;
+    tokio::spawn(async move {
         let _attached = attached;
-        if ended.await.is_err() {
-            tracing::error!("the ledger's thread ended unexpectedly");
-        }
-    }))
+        let _ = end.wait_for(|ended| *ended).await;
+    });
+    Ok(())
 }
 
 /// Closes the queue with the runtime that its callers belong to: then nobody comes any more, whether or not the service

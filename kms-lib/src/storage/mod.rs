@@ -94,7 +94,7 @@ pub enum Reserve {
 pub trait Store: Send + Sync {
     /// How its engine speaks SQL.
     fn dialect(&self) -> &'static Dialect;
-    /// A new connection that writes. Only opening and the ledger ask for one.
+    /// A new connection that writes. Only opening, the ledger and the look whether the service is ready ask for one.
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>>;
     /// A connection that only reads; it goes back to its pool when dropped.
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>>;

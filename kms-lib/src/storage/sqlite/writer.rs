@@ -12,7 +12,7 @@ use super::files::{FileId, Files};
 use super::{coded, unexpected};
 use crate::storage::dialect::{Dialect, SQLITE};
 use crate::storage::{Connection, EachRow, Row, Sql, Statement, StoreFuture, Value, corrupt};
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, ErrorCode, Result};
 
 /// How long a writer waits for the writers of other processes.
 const WRITE_WAIT: Duration = Duration::from_secs(10);
@@ -34,9 +34,12 @@ impl Writer {
     pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf) -> Result<Self> {
         let deadline = Instant::now() + WRITE_WAIT;
         let connection = loop {
-            match connect(path) {
-                Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(WRITE_POLL).await,
-                done => break done.map_err(|e| error_of(&e))?,
+            // Writers poll for the lock themselves.
+            match connect(path, Duration::ZERO) {
+                Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(WRITE_POLL).await;
+                }
+                done => break done?,
             }
         };
         let files = Files { path: path.to_owned(), file, log_path, log: None };
@@ -67,26 +70,32 @@ impl Writer {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<rusqlite::Connection> {
+/// Connects, and makes the settings. Each statement waits for other processes' locks for this long.
+fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = rusqlite::Connection::open_with_flags(path, flags)?;
-    // Writers poll for the lock themselves.
-    connection.busy_timeout(Duration::ZERO)?;
+    connection.busy_timeout(wait)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON;",
-    )?;
+    let mut mode = String::new();
+    run(&connection, "PRAGMA journal_mode = WAL", &[], &mut |row| {
+        mode = row.text(0)?.to_owned();
+        Ok(())
+    })?;
+    if mode != "wal" {
+        let what = format!("the store's journal stays in mode {mode}: its file system cannot share memory");
+        return Err(Error::new(ErrorCode::StoreUnavailable, what).into());
+    }
+    for setting in ["PRAGMA synchronous = FULL", "PRAGMA secure_delete = ON", "PRAGMA foreign_keys = ON"] {
+        run(&connection, setting, &[], &mut |_| Ok(()))?;
+    }
     Ok(connection)
 }
 
 /// Copies the store, as it is at one moment, into an empty file.
 pub(super) fn copy(path: &Path, to: &str) -> Result<()> {
-    let copied = connect(path).and_then(|connection| {
-        connection.busy_timeout(WRITE_WAIT)?;
-        connection.execute("VACUUM INTO ?", [to])?;
-        connection.close().map_err(|(_, error)| error)
-    });
-    copied.map_err(|e| error_of(&e))
+    let connection = connect(path, WRITE_WAIT)?;
+    run(&connection, "VACUUM INTO ?", &[to.into()], &mut |_| Ok(())).map_err(Error::from)?;
+    connection.close().map_err(|(_, e)| error_of(&e))
 }
 
 impl Connection for Writer {
