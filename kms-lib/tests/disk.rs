@@ -91,6 +91,18 @@ async fn read_only_and_full_stores() {
     kms.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_store_that_finds_no_room_at_first() {
+    let Some(disk) = Disk::new("2m") else { return };
+    disk.stuff();
+    let error = Kms::open(disk.config()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::StoreFull, "{error}");
+    disk.unstuff();
+    let kms = Kms::open(disk.config()).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
 /// The reserve is for what takes rights and keys away, in both ways of acknowledging.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_can_still_revoke() {
