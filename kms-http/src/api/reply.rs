@@ -19,12 +19,17 @@ pub type Reply = Result<Response, ApiError>;
 
 /// 200 with JSON.
 pub fn ok(body: &impl Serialize) -> Reply {
-    json(StatusCode::OK, body)
+    json(StatusCode::OK, body, COMMON)
+}
+
+/// 200 with JSON that takes about so many bytes: room for all at once, as growing copies what is there.
+pub fn large(body: &impl Serialize, about: usize) -> Reply {
+    json(StatusCode::OK, body, about.max(COMMON))
 }
 
 /// 201 with JSON.
 pub fn created(body: &impl Serialize) -> Reply {
-    json(StatusCode::CREATED, body)
+    json(StatusCode::CREATED, body, COMMON)
 }
 
 /// 204.
@@ -59,8 +64,8 @@ pub fn page(body: &impl Serialize, next: Option<&str>) -> Reply {
     Ok(response)
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Reply {
-    let mut text = Vec::with_capacity(COMMON);
+fn json(status: StatusCode, body: &impl Serialize, about: usize) -> Reply {
+    let mut text = Vec::with_capacity(about);
     serde_json::to_writer(&mut text, body).map_err(|_| unwritable())?;
     Ok(respond(status, Body::from(text)))
 }

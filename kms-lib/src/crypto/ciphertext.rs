@@ -12,6 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub use super::additional_data::Algorithm;
 use super::additional_data::additional_data;
+use super::nonces::{Nonce, Nonces};
 use super::provider::{Aead, NONCE, Provider, RSA_BYTES, RsaPrivate, RsaPublic, TAG};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -103,8 +104,19 @@ pub fn seal(
     context: &Context,
     plaintext: &[u8],
 ) -> Result<Vec<u8>> {
-    let mut nonce = [0; NONCE];
-    provider.random(&mut nonce)?;
+    seal_with(Nonces::new(provider, 1).next()?, aead, key, version, context, plaintext)
+}
+
+/// The same under this nonce, which is used up by it.
+pub(crate) fn seal_with(
+    nonce: Nonce,
+    aead: &dyn Aead,
+    key: KeyId,
+    version: u32,
+    context: &Context,
+    plaintext: &[u8],
+) -> Result<Vec<u8>> {
+    let nonce = nonce.into_bytes();
     // The exact size: a buffer that grew would leave copies of the plaintext behind.
     let mut blob = Vec::with_capacity(HEADER + NONCE + plaintext.len() + TAG);
     write_header(&mut blob, Algorithm::Aes256Gcm, key, version);

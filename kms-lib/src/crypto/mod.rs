@@ -6,6 +6,7 @@ pub(crate) mod additional_data;
 #[cfg(feature = "aws-lc")]
 pub mod aws_lc;
 pub mod ciphertext;
+pub(crate) mod nonces;
 pub mod provider;
 mod rsa_key;
 pub mod rust_crypto;

@@ -21,7 +21,7 @@ use crate::types::time::Timestamp;
 pub(super) fn entries(
     action: Action,
     items: &[Item<'_>],
-    decided: &[Decided],
+    decided: &[Arc<Decided>],
     worked: &[Worked],
     revision: u64,
     session: &Session,
@@ -113,7 +113,7 @@ fn grouped(
     key: Option<KeyId>,
     members: &[usize],
     items: &[Item<'_>],
-    decided: &[Decided],
+    decided: &[Arc<Decided>],
     worked: &[Worked],
     revision: u64,
     session: &Session,
@@ -124,6 +124,7 @@ fn grouped(
     let mut contexts: Vec<&Arc<Context>> = Vec::new();
     let mut seen: HashSet<&Arc<Context>> = HashSet::new();
     let mut attempts = Vec::new();
+    let mut attempted: Option<&Arc<Decided>> = None;
     let mut uses: BTreeMap<(KeyId, u32), u64> = BTreeMap::new();
     let mut valid_until: Option<Timestamp> = None;
     let mut invalid = 0u64;
@@ -146,7 +147,12 @@ fn grouped(
                 {
                     grants.push(grant);
                 }
-                attempts.push(settled(&decided[i], &worked[i]));
+                // One stands for all that share a decision, unless the work settles something in it.
+                let is_open = matches!(decided[i].attempt.operation, Operation::Verify { version: None });
+                if is_open || !attempted.is_some_and(|before| Arc::ptr_eq(before, &decided[i])) {
+                    attempts.push(settled(&decided[i], &worked[i]));
+                }
+                attempted = Some(&decided[i]);
                 if let Some(used) = used(&items[i], &decided[i], &worked[i]) {
                     *uses.entry((used.key, used.version)).or_default() += used.encryptions;
                 }

@@ -408,12 +408,13 @@ impl Session {
         prepared: Vec<Result<Item<'_>>>,
         finish: fn(Done) -> T,
     ) -> Result<Vec<Result<T>>> {
-        let good: Vec<Item<'_>> = prepared.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
+        let mut good = Vec::with_capacity(prepared.len());
+        let checks: Vec<Result<()>> = prepared.into_iter().map(|item| item.map(|item| good.push(item))).collect();
         let mut done = if good.is_empty() { Vec::new() } else { self.operate(action, &good, false).await? }.into_iter();
-        Ok(prepared
+        Ok(checks
             .into_iter()
-            .map(|item| {
-                item.and_then(|_| {
+            .map(|check| {
+                check.and_then(|()| {
                     let missing = || Err(Error::new(ErrorCode::Internal, "an operation without a result"));
                     done.next().unwrap_or_else(missing).map(finish)
                 })

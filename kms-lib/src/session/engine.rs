@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::batch;
 use super::job::{Job, Product};
 use super::refusal::refusal;
+use super::workbench::Workbench;
 use super::{KeyRef, Session};
 use crate::ledger::{Lane, Outcome};
 use crate::policy;
@@ -39,6 +40,22 @@ pub(super) struct Item<'a> {
     pub job: Job<'a>,
     /// The type the key must have.
     pub key_type: Option<KeyType>,
+}
+
+impl Item<'_> {
+    /// Whether what is decided on one is decided on the other too.
+    fn is_decided_like(&self, other: &Self) -> bool {
+        let is_same_target = match (&self.target, &other.target) {
+            (Target::Current(a), Target::Current(b)) | (Target::AnyUsable(a), Target::AnyUsable(b)) => a == b,
+            (Target::Version(a, m), Target::Version(b, n)) => a == b && m == n,
+            // What is wrong with each is its own matter.
+            _ => false,
+        };
+        is_same_target
+            && self.key_type == other.key_type
+            && std::mem::discriminant(&self.job) == std::mem::discriminant(&other.job)
+            && self.job.context() == other.job.context()
+    }
 }
 
 /// What an operation gave.
@@ -95,7 +112,7 @@ impl Session {
             let (mut revision, mut decided) = self.decide_items(items);
             // The ledger looks again at a single denial under the lock; items of a batch, and names that are not
             // found, are looked at again here.
-            let look_again = |d: &Decided| {
+            let look_again = |d: &Arc<Decided>| {
                 matches!(d.ruling, Ruling::Denied(_))
                     && (items.len() > 1 || d.attempt.key.is_none() || self.is_flooding(d))
             };
@@ -137,8 +154,9 @@ impl Session {
     }
 
     /// The denial of a single operation that gets no record of its own, because there are too many.
-    fn uncounted_denial(&self, action: Action, decided: &[Decided], fresh: bool) -> Option<ErrorCode> {
-        let [Decided { ruling: Ruling::Denied(code), .. }] = decided else { return None };
+    fn uncounted_denial(&self, action: Action, decided: &[Arc<Decided>], fresh: bool) -> Option<ErrorCode> {
+        let [decided] = decided else { return None };
+        let Ruling::Denied(code) = &decided.ruling else { return None };
         let now = self.shared.clock.now();
         (!self.shared.denials.is_recorded(&self.actor, action, *code, now, fresh)).then_some(*code)
     }
@@ -151,10 +169,21 @@ impl Session {
         }
     }
 
-    fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Decided>) {
+    /// Decides on each item, at one revision. Items that are alike share a decision.
+    fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Arc<Decided>>) {
         let image = self.shared.catalog.image();
         let now = self.shared.clock.now();
-        (image.revision(), items.iter().map(|item| self.decide_item(&image, item, now)).collect())
+        let mut all: Vec<Arc<Decided>> = Vec::with_capacity(items.len());
+        for (n, item) in items.iter().enumerate() {
+            // Not only the one before: the items of a pair alternate.
+            let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
+            let decided = match alike {
+                Some(before) => Arc::clone(&all[before]),
+                None => Arc::new(self.decide_item(&image, item, now)),
+            };
+            all.push(decided);
+        }
+        (image.revision(), all)
     }
 
     fn decide_item(&self, image: &crate::catalog::Image, item: &Item<'_>, now: Timestamp) -> Decided {
@@ -250,58 +279,24 @@ impl Session {
         versions
     }
 
-    async fn work_all(&self, items: &[Item<'_>], decided: &[Decided], chained: bool) -> Vec<Worked> {
+    async fn work_all(&self, items: &[Item<'_>], decided: &[Arc<Decided>], chained: bool) -> Vec<Worked> {
         let mut worked = Vec::with_capacity(items.len());
+        let encryptions = items.iter().filter(|item| matches!(item.job, Job::Encrypt(..))).count();
+        let mut bench = Workbench::new(&self.shared, encryptions);
         if chained {
             for (items, decided) in items.chunks_exact(2).zip(decided.chunks_exact(2)) {
                 // Both fail together: what was decrypted and could not be encrypted anew has not left.
-                match self.work_pair(items, decided).await {
+                match work_pair(&mut bench, items, decided).await {
                     Ok((source, onto)) => worked.extend([Ok(source), Ok(onto)]),
                     Err(error) => worked.extend([Err(error.clone()), Err(error)]),
                 }
             }
         } else {
             for (item, decided) in items.iter().zip(decided) {
-                worked.push(self.work(item.job, decided).await);
+                worked.push(work(&mut bench, item.job, decided).await);
             }
         }
         worked
-    }
-
-    /// Decrypts the first item, and encrypts that as the second.
-    async fn work_pair(&self, items: &[Item<'_>], decided: &[Decided]) -> Result<((Product, u32), (Product, u32))> {
-        // Nothing is decrypted that may not be encrypted anew.
-        if let Some(error) = decided.iter().find_map(Decided::error) {
-            return Err(error);
-        }
-        let ([source, onto], [of_source, of_onto]) = (items, decided) else {
-            return Err(Error::new(ErrorCode::Internal, "a pair of operations that is none"));
-        };
-        let opened = self.work(source.job, of_source).await?;
-        let sealed = match (&opened.0, onto.job) {
-            (Product::Bytes(plaintext), Job::Encrypt(_, context)) => {
-                self.work(Job::Encrypt(plaintext, context), of_onto).await?
-            }
-            _ => return Err(Error::new(ErrorCode::Internal, "a pair of operations that do not fit")),
-        };
-        Ok((opened, sealed))
-    }
-
-    async fn work(&self, job: Job<'_>, decided: &Decided) -> Worked {
-        let Ruling::Work { key_type, versions, .. } = &decided.ruling else {
-            let unreached = || Error::new(ErrorCode::Internal, "neither work nor an error");
-            return Err(decided.error().unwrap_or_else(unreached));
-        };
-        let mut last = None;
-        for version in versions {
-            let ready = self.shared.materials.get(version, *key_type).await?;
-            let product = job.run(&self.shared.provider, &ready, version.key_id, version.version).await?;
-            if !matches!(product, Product::Valid(false)) {
-                return Ok((product, version.version));
-            }
-            last.get_or_insert((product, version.version));
-        }
-        last.ok_or_else(|| refusal(ErrorCode::VersionNotFound))
     }
 
     /// The item for decrypting a blob; `key` is what the caller says it was encrypted with, if anything.
@@ -328,6 +323,46 @@ impl Session {
             }
         }
     }
+}
+
+/// Decrypts the first item, and encrypts that as the second.
+async fn work_pair(
+    bench: &mut Workbench<'_>,
+    items: &[Item<'_>],
+    decided: &[Arc<Decided>],
+) -> Result<((Product, u32), (Product, u32))> {
+    // Nothing is decrypted that may not be encrypted anew.
+    if let Some(error) = decided.iter().find_map(|decided| decided.error()) {
+        return Err(error);
+    }
+    let ([source, onto], [of_source, of_onto]) = (items, decided) else {
+        return Err(Error::new(ErrorCode::Internal, "a pair of operations that is none"));
+    };
+    let opened = work(bench, source.job, of_source).await?;
+    let sealed = match (&opened.0, onto.job) {
+        (Product::Bytes(plaintext), Job::Encrypt(_, context)) => {
+            work(bench, Job::Encrypt(plaintext, context), of_onto).await?
+        }
+        _ => return Err(Error::new(ErrorCode::Internal, "a pair of operations that do not fit")),
+    };
+    Ok((opened, sealed))
+}
+
+async fn work(bench: &mut Workbench<'_>, job: Job<'_>, decided: &Decided) -> Worked {
+    let Ruling::Work { key_type, versions, .. } = &decided.ruling else {
+        let unreached = || Error::new(ErrorCode::Internal, "neither work nor an error");
+        return Err(decided.error().unwrap_or_else(unreached));
+    };
+    let mut last = None;
+    for version in versions {
+        let ready = bench.ready(version, *key_type).await?;
+        let product = job.run(bench, &ready, version.key_id, version.version).await?;
+        if !matches!(product, Product::Valid(false)) {
+            return Ok((product, version.version));
+        }
+        last.get_or_insert((product, version.version));
+    }
+    last.ok_or_else(|| refusal(ErrorCode::VersionNotFound))
 }
 
 /// Failures of what the service runs on, not of the operation.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::workbench::Workbench;
 use crate::catalog::{ReadyKey, run_blocking};
 use crate::crypto::ciphertext::{self, Blob};
+use crate::crypto::nonces::Nonces;
 use crate::crypto::provider::{NONCE, Provider, SignatureAlgorithm, TAG};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -69,7 +71,7 @@ impl Job<'_> {
     /// Does it, off the async threads if it takes long.
     pub async fn run(
         self,
-        provider: &Arc<dyn Provider>,
+        bench: &mut Workbench<'_>,
         ready: &Arc<ReadyKey>,
         key: KeyId,
         version: u32,
@@ -80,42 +82,48 @@ impl Job<'_> {
             ReadyKey::Rsa { .. } => matches!(self, Job::Encrypt(..) | Job::Verify(..)) && self.bytes() <= INLINE_BYTES,
         };
         if quick {
-            return self.now(provider.as_ref(), ready, key, version);
+            return self.now(&mut bench.nonces, ready, key, version);
         }
-        let (provider, ready) = (Arc::clone(provider), Arc::clone(ready));
+        let (provider, ready) = (Arc::clone(bench.provider()), Arc::clone(ready));
         let copy = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
         match self {
             Job::Encrypt(input, context) => {
                 let (input, context) = (copy(input), Arc::clone(context));
-                run_blocking(move || Job::Encrypt(&input, &context).now(provider.as_ref(), &ready, key, version)).await
+                run_blocking(move || Job::Encrypt(&input, &context).alone(provider.as_ref(), &ready, key, version))
+                    .await
             }
             Job::Decrypt(input, context) => {
                 let (input, context) = (copy(input), Arc::clone(context));
-                run_blocking(move || Job::Decrypt(&input, &context).now(provider.as_ref(), &ready, key, version)).await
+                run_blocking(move || Job::Decrypt(&input, &context).alone(provider.as_ref(), &ready, key, version))
+                    .await
             }
             Job::DecryptOaep(input) => {
                 let input = copy(input);
-                run_blocking(move || Job::DecryptOaep(&input).now(provider.as_ref(), &ready, key, version)).await
+                run_blocking(move || Job::DecryptOaep(&input).alone(provider.as_ref(), &ready, key, version)).await
             }
             Job::Sign(input, algorithm) => {
                 let input = copy(input);
-                run_blocking(move || Job::Sign(&input, algorithm).now(provider.as_ref(), &ready, key, version)).await
+                run_blocking(move || Job::Sign(&input, algorithm).alone(provider.as_ref(), &ready, key, version)).await
             }
             Job::Verify(input, signature, algorithm) => {
                 let (input, signature) = (copy(input), signature.to_vec());
                 run_blocking(move || {
-                    Job::Verify(&input, &signature, algorithm).now(provider.as_ref(), &ready, key, version)
+                    Job::Verify(&input, &signature, algorithm).alone(provider.as_ref(), &ready, key, version)
                 })
                 .await
             }
         }
     }
 
-    fn now(self, provider: &dyn Provider, ready: &ReadyKey, key: KeyId, version: u32) -> Result<Product> {
+    fn alone(self, provider: &dyn Provider, ready: &ReadyKey, key: KeyId, version: u32) -> Result<Product> {
+        self.now(&mut Nonces::new(provider, 1), ready, key, version)
+    }
+
+    fn now(self, nonces: &mut Nonces<'_>, ready: &ReadyKey, key: KeyId, version: u32) -> Result<Product> {
         let bytes = |bytes: Vec<u8>| Product::Bytes(Zeroizing::new(bytes));
         match (self, ready) {
             (Job::Encrypt(plaintext, context), ReadyKey::Aes(aead)) => {
-                ciphertext::seal(provider, aead.as_ref(), key, version, context, plaintext).map(bytes)
+                ciphertext::seal_with(nonces.next()?, aead.as_ref(), key, version, context, plaintext).map(bytes)
             }
             (Job::Encrypt(plaintext, context), ReadyKey::Rsa { public, .. }) => {
                 if plaintext.len() > RSA_PLAINTEXT_BYTES {

@@ -15,6 +15,7 @@ mod keys;
 mod refusal;
 mod requests;
 mod stream;
+mod workbench;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
 pub(crate) use audit::LAST_VERIFICATION;
@@ -158,12 +159,12 @@ impl From<&KeyId> for KeyRef {
 }
 impl From<&str> for KeyRef {
     fn from(text: &str) -> Self {
-        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Id)
+        KeyId::read(text).map_or_else(|| Self::Name(text.to_owned()), Self::Id)
     }
 }
 impl From<String> for KeyRef {
     fn from(text: String) -> Self {
-        text.parse().map_or_else(|_| Self::Name(text), Self::Id)
+        KeyId::read(&text).map_or_else(|| Self::Name(text), Self::Id)
     }
 }
 impl From<&String> for KeyRef {

@@ -34,6 +34,11 @@ macro_rules! id {
             pub fn write_to(&self, out: &mut String) {
                 out.push_str(self.0.hyphenated().encode_lower(&mut [0; 36]));
             }
+            /// The identifier that this text is, if it is one.
+            pub(crate) fn read(text: &str) -> Option<Self> {
+                // Only the hyphenated form: braces and urn: prefixes would give one id several spellings.
+                if text.len() == 36 { Uuid::try_parse(text).ok().map(Self) } else { None }
+            }
             /// Its 16 bytes.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
@@ -52,11 +57,9 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = Error;
             fn from_str(text: &str) -> Result<Self, Error> {
-                // Only the hyphenated form: braces and urn: prefixes would give one id several spellings.
-                if text.len() == 36 && let Ok(id) = Uuid::try_parse(text) {
-                    return Ok(Self(id));
-                }
-                Err(Error::new(ErrorCode::InvalidArgument, concat!("not a valid ", stringify!($name), ": a UUID is expected")))
+                Self::read(text).ok_or_else(|| {
+                    Error::new(ErrorCode::InvalidArgument, concat!("not a valid ", stringify!($name), ": a UUID is expected"))
+                })
             }
         }
     };

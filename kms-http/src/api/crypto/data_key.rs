@@ -6,7 +6,7 @@ use kms_lib::{Context, KeyId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Text, base64, secret_base64};
+use super::codec::{Base64, Text, secret_base64};
 use crate::api::reply::{self, Reply};
 use crate::api::{Call, strict};
 
@@ -48,7 +48,8 @@ pub(super) struct Answer<'a> {
     #[schema(value_type = String, required = false)]
     plaintext: Option<Text<'a>>,
     /// `decrypt` gives it back.
-    ciphertext: String,
+    #[schema(value_type = String)]
+    ciphertext: Base64<Vec<u8>>,
     /// The version it was encrypted with.
     version: u32,
 }
@@ -66,9 +67,9 @@ pub(super) async fn generate(call: Call) -> Reply {
     let answer = Answer {
         key_id: made.key,
         plaintext: made.plaintext.as_ref().map(|plaintext| Text::Owned(secret_base64(plaintext))),
-        ciphertext: base64(&made.ciphertext),
+        ciphertext: Base64(made.ciphertext),
         version: made.version,
     };
-    let about = answer.ciphertext.len() + answer.plaintext.as_ref().map_or(0, Text::json_bytes) + 160;
+    let about = answer.ciphertext.json_bytes() + answer.plaintext.as_ref().map_or(0, Text::json_bytes) + 160;
     reply::secret(&answer, about)
 }

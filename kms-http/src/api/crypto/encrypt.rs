@@ -9,10 +9,13 @@ use kms_lib::{Context, KeyId, KeyType};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Encoding, base64};
+use super::codec::{Base64, Encoding, json_bytes};
 use super::many::{BatchItem, Sent, Side, merge};
 use crate::api::reply::{self, Reply};
 use crate::api::{Call, models};
+
+/// Bytes that an answer takes beside the plaintext in base64, about.
+pub(super) const BESIDE: usize = 288;
 
 /// What is to be encrypted.
 #[derive(Deserialize, ToSchema)]
@@ -51,15 +54,16 @@ pub(super) struct Answer {
     #[schema(value_type = models::KeyType)]
     key_type: KeyType,
     /// Self-describing, in base64: names key and version. For AES it holds what `iv` and `authTag` repeat.
-    ciphertext: String,
+    #[schema(value_type = String)]
+    ciphertext: Base64<Vec<u8>>,
     /// A copy, for AES.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    iv: Option<String>,
+    #[schema(value_type = Option<String>, nullable = false)]
+    iv: Option<Base64<[u8; NONCE]>>,
     /// A copy, for AES.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    auth_tag: Option<String>,
+    #[schema(value_type = Option<String>, nullable = false)]
+    auth_tag: Option<Base64<[u8; TAG]>>,
 }
 
 impl Side for Item<'_> {
@@ -69,12 +73,11 @@ impl Side for Answer {
     const ARRAY: &'static str = "results";
 }
 
-impl From<&Encrypted> for Answer {
-    fn from(encrypted: &Encrypted) -> Self {
+impl From<Encrypted> for Answer {
+    fn from(encrypted: Encrypted) -> Self {
         let (iv, auth_tag) = match (encrypted.key_type, Blob::parse(&encrypted.ciphertext)) {
             (KeyType::Aes256Gcm, Ok(blob)) => {
-                let (iv, tag) = copies(&blob);
-                (Some(base64(iv)), Some(base64(tag)))
+                (blob.body.first_chunk().copied().map(Base64), blob.body.last_chunk().copied().map(Base64))
             }
             _ => (None, None),
         };
@@ -82,7 +85,7 @@ impl From<&Encrypted> for Answer {
             key_id: encrypted.key,
             version: encrypted.version,
             key_type: encrypted.key_type,
-            ciphertext: base64(&encrypted.ciphertext),
+            ciphertext: Base64(encrypted.ciphertext),
             iv,
             auth_tag,
         }
@@ -102,7 +105,7 @@ pub(super) async fn encrypt(call: Call) -> Reply {
             let plaintext = item.encoding.unwrap_or_default().decode("plaintext", &item.plaintext)?;
             let context = item.aad.unwrap_or_default();
             let encrypted = call.session.encrypt(&*item.key_id, &plaintext, &context).await?;
-            reply::ok(&Answer::from(&encrypted))
+            reply::ok(&Answer::from(encrypted))
         }
         Sent::Many(items, _) => {
             let mut plaintexts = Vec::with_capacity(items.len());
@@ -122,7 +125,8 @@ pub(super) async fn encrypt(call: Call) -> Reply {
                 })
                 .collect();
             let done = if batch.is_empty() { Vec::new() } else { call.session.encrypt_batch(&batch).await? };
-            reply::ok(&merge(understood, done, |_, encrypted| Ok(Answer::from(&encrypted))))
+            let about = plaintexts.iter().map(|(_, plaintext)| json_bytes(plaintext.len()) + BESIDE).sum();
+            reply::large(&merge(understood, done, |_, encrypted| Ok(Answer::from(encrypted))), about)
         }
     }
 }

@@ -7,8 +7,8 @@ use kms_lib::session::ReencryptItem;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::codec::from_base64;
-use super::encrypt::Answer;
+use super::codec::{from_base64, json_bytes};
+use super::encrypt::{Answer, BESIDE};
 use super::many::{BatchItem, Sent, Side, merge};
 use crate::api::reply::{self, Reply};
 use crate::api::{ApiError, Call};
@@ -61,7 +61,7 @@ pub(super) async fn reencrypt(call: Call) -> Reply {
         Sent::One(item) => {
             let ciphertext = item.ciphertext()?;
             let done = call.session.reencrypt(item.with(&ciphertext)).await?;
-            reply::ok(&Answer::from(&done.encrypted))
+            reply::ok(&Answer::from(done.encrypted))
         }
         Sent::Many(items, _) => {
             let mut ciphertexts = Vec::with_capacity(items.len());
@@ -73,7 +73,8 @@ pub(super) async fn reencrypt(call: Call) -> Reply {
             let batch: Vec<ReencryptItem<'_>> =
                 ciphertexts.iter().map(|(item, ciphertext)| item.with(ciphertext)).collect();
             let done = if batch.is_empty() { Vec::new() } else { call.session.reencrypt_batch(&batch).await? };
-            reply::ok(&merge(understood, done, |_, done| Ok(Answer::from(&done.encrypted))))
+            let about = ciphertexts.iter().map(|(_, ciphertext)| json_bytes(ciphertext.len()) + BESIDE).sum();
+            reply::large(&merge(understood, done, |_, done| Ok(Answer::from(done.encrypted))), about)
         }
     }
 }

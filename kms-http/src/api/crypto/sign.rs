@@ -6,7 +6,7 @@ use kms_lib::session;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Encoding, SigningAlgorithm, base64, from_base64};
+use super::codec::{Base64, Encoding, SigningAlgorithm, from_base64};
 use super::many::{BatchItem, Sent, Side, merge};
 use crate::api::reply::{self, Reply};
 use crate::api::{ApiError, Call, strict};
@@ -37,7 +37,8 @@ pub(super) struct SignItem<'a> {
 #[schema(as = Signature)]
 pub(super) struct SignAnswer {
     /// In base64.
-    signature: String,
+    #[schema(value_type = String)]
+    signature: Base64<Vec<u8>>,
     /// The version that made it.
     version: u32,
 }
@@ -115,8 +116,8 @@ impl VerifyItem<'_> {
     }
 }
 
-fn signed(signature: &session::Signature) -> SignAnswer {
-    SignAnswer { signature: base64(&signature.signature), version: signature.version }
+fn signed(signature: session::Signature) -> SignAnswer {
+    SignAnswer { signature: Base64(signature.signature), version: signature.version }
 }
 
 fn verified(verification: session::Verification) -> VerifyAnswer {
@@ -134,7 +135,7 @@ pub(super) async fn sign(call: Call) -> Reply {
                 Some(version) => call.session.sign_with_version(key, version, &payload, algorithm).await?,
                 None => call.session.sign(key, &payload, algorithm).await?,
             };
-            reply::ok(&signed(&signature))
+            reply::ok(&signed(signature))
         }
         Sent::Many(items, _) => {
             let mut payloads = Vec::with_capacity(items.len());
@@ -153,7 +154,7 @@ pub(super) async fn sign(call: Call) -> Reply {
                 })
                 .collect();
             let done = if batch.is_empty() { Vec::new() } else { call.session.sign_batch(&batch).await? };
-            reply::ok(&merge(understood, done, |_, signature| Ok(signed(&signature))))
+            reply::ok(&merge(understood, done, |_, signature| Ok(signed(signature))))
         }
     }
 }

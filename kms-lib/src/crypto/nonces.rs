@@ -1,0 +1,63 @@
+//! Random nonces for AES-GCM, many drawn at a time: what a draw costs hardly grows with its size.
+
+use super::provider::{NONCE, Provider};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// A random nonce (NIST SP 800-38D, 8.2.2). It cannot be copied, so that none is used twice.
+pub(crate) struct Nonce([u8; NONCE]);
+
+impl Nonce {
+    /// Its bytes; it is used up.
+    pub fn into_bytes(self) -> [u8; NONCE] {
+        self.0
+    }
+}
+
+/// The nonces of one call.
+pub(crate) struct Nonces<'a> {
+    provider: &'a dyn Provider,
+    expected: usize,
+    drawn: Vec<Nonce>,
+}
+
+impl<'a> Nonces<'a> {
+    /// For a call that encrypts so often. Nothing is drawn before the first is asked for.
+    pub fn new(provider: &'a dyn Provider, expected: usize) -> Self {
+        Self { provider, expected, drawn: Vec::new() }
+    }
+
+    /// One that nobody had. There are always more, whatever was expected.
+    pub fn next(&mut self) -> Result<Nonce> {
+        if self.drawn.is_empty() {
+            let mut bytes = vec![0; self.expected.max(1) * NONCE];
+            self.expected = 0;
+            self.provider.random(&mut bytes)?;
+            let (nonces, _) = bytes.as_chunks::<NONCE>();
+            self.drawn = nonces.iter().map(|nonce| Nonce(*nonce)).collect();
+        }
+        self.drawn.pop().ok_or_else(|| Error::new(ErrorCode::Internal, "no nonce was drawn"))
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "aws-lc")]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::crypto::aws_lc::AwsLc;
+
+    #[test]
+    fn none_is_given_twice() {
+        let mut seen = HashSet::new();
+        for expected in [0, 1, 7, 1_000] {
+            let mut nonces = Nonces::new(&AwsLc, expected);
+            for _ in 0..expected + 3 {
+                assert!(seen.insert(nonces.next().unwrap().into_bytes()));
+            }
+        }
+        assert!(!seen.contains(&[0; NONCE]));
+    }
+}

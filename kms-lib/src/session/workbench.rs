@@ -1,0 +1,43 @@
+//! What a call works with: nonces, and the key that was used last. Many items of one key fetch both once.
+
+use std::sync::Arc;
+
+use super::Shared;
+use crate::catalog::ReadyKey;
+use crate::crypto::nonces::Nonces;
+use crate::crypto::provider::Provider;
+use crate::types::error::Result;
+use crate::types::ids::KeyId;
+use crate::types::key::{KeyType, KeyVersion};
+
+/// Of one call.
+pub(super) struct Workbench<'a> {
+    shared: &'a Shared,
+    /// For the encryptions of the call.
+    pub nonces: Nonces<'a>,
+    last: Option<(KeyId, u32, Arc<ReadyKey>)>,
+}
+
+impl<'a> Workbench<'a> {
+    /// For a call that encrypts so often.
+    pub fn new(shared: &'a Shared, encryptions: usize) -> Self {
+        Self { shared, nonces: Nonces::new(shared.provider.as_ref(), encryptions), last: None }
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &'a Arc<dyn Provider> {
+        &self.shared.provider
+    }
+
+    /// The ready key of a version.
+    pub async fn ready(&mut self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
+        if let Some((key, number, ready)) = &self.last
+            && (*key, *number) == (version.key_id, version.version)
+        {
+            return Ok(Arc::clone(ready));
+        }
+        let ready = self.shared.materials.get(version, key_type).await?;
+        self.last = Some((version.key_id, version.version, Arc::clone(&ready)));
+        Ok(ready)
+    }
+}
