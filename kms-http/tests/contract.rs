@@ -116,7 +116,7 @@ async fn cryptography_works() {
     let from_rsa = json!({"keyId": rsa["id"], "ciphertext": to_rsa["ciphertext"]});
     assert_eq!(admin.post("/v1/crypto/decrypt", from_rsa).await.expect(200)["plaintext"], "x");
     let long = json!({"keyId": "sealed", "plaintext": "x".repeat(191)});
-    admin.post("/v1/crypto/encrypt", long).await.refused(409, "PlaintextTooLong");
+    admin.post("/v1/crypto/encrypt", long).await.refused(400, "PlaintextTooLong");
 
     admin.rsa_key("invoices", "SIGNING").await;
     let signed = admin.post("/v1/crypto/sign", json!({"keyId": "invoices", "payload": "42.00"})).await.expect(200);

@@ -127,7 +127,9 @@ impl From<Error> for ApiError {
 pub fn status_of(code: ErrorCode) -> StatusCode {
     use ErrorCode as E;
     match code {
-        E::InvalidArgument | E::InvalidName | E::InvalidCiphertext | E::DecryptionFailed => StatusCode::BAD_REQUEST,
+        E::InvalidArgument | E::InvalidName | E::InvalidCiphertext | E::DecryptionFailed | E::PlaintextTooLong => {
+            StatusCode::BAD_REQUEST
+        }
         E::NotAuthenticated => StatusCode::UNAUTHORIZED,
         E::AccessDenied => StatusCode::FORBIDDEN,
         E::KeyNotFound | E::VersionNotFound | E::GrantNotFound | E::CredentialNotFound => StatusCode::NOT_FOUND,
@@ -135,7 +137,6 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         E::NameTaken
         | E::WrongPurpose
         | E::WrongKeyType
-        | E::PlaintextTooLong
         | E::KeyDisabled
         | E::KeyRevoked
         | E::KeyPendingDeletion

@@ -21,8 +21,8 @@ pub use models::ErrorModel;
 pub use reply::Reply;
 pub use route::Route;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::Request;
@@ -37,8 +37,9 @@ use crate::front::body::BodyMemory;
 use crate::front::gate::Gate;
 use crate::front::headers::Cors;
 use crate::front::rate::Rate;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Standing};
 use crate::settings::Http;
+use crate::tls::TlsServer;
 
 /// How many lists are made at a time.
 const LISTS: usize = 4;
@@ -65,6 +66,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Connections that are open.
     pub connections: AtomicUsize,
+    /// The certificates, once it listens with TLS.
+    pub tls: OnceLock<Arc<TlsServer>>,
     /// Whether the service can be sent work, as of a moment ago.
     pub readiness: ops::Readiness,
     /// The contract.
@@ -84,15 +87,22 @@ impl App {
             cors: Cors::new(&http.cors_origins),
             metrics: Metrics::default(),
             connections: AtomicUsize::new(0),
+            tls: OnceLock::new(),
             readiness: ops::Readiness::default(),
             openapi: crate::openapi::document(&routes(&http)).into(),
             http,
         })
     }
 
-    /// Open connections.
-    pub fn open_connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+    /// How the server stands, for the metrics.
+    fn standing(&self) -> Standing {
+        let (active, waiting) = self.gate.load();
+        Standing {
+            active,
+            waiting,
+            connections: self.connections.load(Ordering::Relaxed),
+            certificate_expires: self.tls.get().and_then(|tls| tls.certificate_expires()),
+        }
     }
 }
 

@@ -145,7 +145,7 @@ async fn scraped(app: &App) -> Reply {
     let written = app.metrics.encode(&mut text).and_then(|()| {
         // Each part ends the exposition; there is one end.
         text.truncate(text.trim_end_matches("# EOF\n").len());
-        metrics::gauges(&telemetry, app.gate.load(), app.open_connections(), &mut text)
+        metrics::gauges(&telemetry, &app.standing(), &mut text)
     });
     written
         .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "metrics could not be written"))?;

@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod scrape;
 
-pub use scrape::gauges;
+pub use scrape::{Standing, gauges};
 
 /// Upper bounds of latency classes, in seconds: from an answer out of memory to one that nearly timed out.
 const LATENCIES: [f64; 14] =

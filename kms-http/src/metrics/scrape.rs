@@ -1,5 +1,7 @@
 //! What is not counted here, but read from the library when somebody scrapes.
 
+use std::time::SystemTime;
+
 use kms_lib::ops::{BATCH_BOUNDS, Telemetry};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -14,17 +16,33 @@ struct State {
     state: &'static str,
 }
 
+/// How the server stands.
+pub struct Standing {
+    /// Requests being worked on.
+    pub active: usize,
+    /// Requests waiting for their turn.
+    pub waiting: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// When its certificate ends, if it has one.
+    pub certificate_expires: Option<SystemTime>,
+}
+
 /// How the library and the server stand, in the text format.
-pub fn gauges(telemetry: &Telemetry, load: (usize, usize), connections: usize, out: &mut String) -> std::fmt::Result {
+pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std::fmt::Result {
     let mut registry = Registry::with_prefix("kms");
     let mut gauge = |name: &str, help: &str, value: u64| {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
     };
-    gauge("requests_active", "Requests being worked on", load.0 as u64);
-    gauge("requests_waiting", "Requests waiting for their turn", load.1 as u64);
-    gauge("connections_open", "Open connections", connections as u64);
+    gauge("requests_active", "Requests being worked on", server.active as u64);
+    gauge("requests_waiting", "Requests waiting for their turn", server.waiting as u64);
+    gauge("connections_open", "Open connections", server.connections as u64);
+    if let Some(end) = server.certificate_expires {
+        let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        gauge("tls_certificate_expiration_timestamp_seconds", "When the TLS certificate ends, in Unix time", end);
+    }
     gauge("ledger_queue_length", "Submissions that wait for the ledger", telemetry.queued);
     gauge("cache_keys", "Unwrapped keys in memory, about", telemetry.cache.keys);
     gauge("key_versions", "Versions of all keys", telemetry.versions);

@@ -95,6 +95,9 @@ pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bo
     let connections = Arc::new(Connections::new(app.http.connections, app.metrics.connections()));
     let server = Server { router: api::router(&app), app, connections, stop: stop.clone() };
     let Listeners { tcp, unix, socket, tls } = listeners;
+    if let Some(tls) = &tls {
+        let _ = server.app.tls.set(Arc::clone(tls));
+    }
     let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
     tokio::join!(accept_tcp(&server, tcp, tls), accept_unix(&server, unix), sweep(&server));
     if let Some(watching) = watching {

@@ -131,7 +131,8 @@ async fn a_hangup_brings_the_new_certificate() {
     let files = Files::new();
     let server = serve(&servers, &files, &[("KMS_HTTP_TLS_RELOAD_SECONDS", "0")]);
     let first = shown(&server, config(&servers, None, None)).await;
-    let second = servers.server(2);
+    assert_eq!(expiration(&servers, &server).await, "3786912000");
+    let second = servers.server_until(2, 2070);
 
     // A certificate without its key is not taken.
     files.write("server.pem", second.certificate.pem());
@@ -157,4 +158,14 @@ async fn a_hangup_brings_the_new_certificate() {
     }
     let list = request("/v1/keys", Some(&server.admin), None);
     assert_eq!(send(&server, config(&servers, None, None), list).await.unwrap().status, 200);
+    assert_eq!(expiration(&servers, &server).await, "3155760000");
+}
+
+/// What the metrics say of the end of the certificate, in Unix time.
+async fn expiration(servers: &Authority, server: &Server) -> String {
+    let scrape = request("/metrics", Some(&server.admin), None);
+    let answer = send(server, config(servers, None, None), scrape).await.unwrap();
+    let text = answer.body.as_str().unwrap();
+    let name = "kms_tls_certificate_expiration_timestamp_seconds ";
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{text}")).to_owned()
 }

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use crate::authority::{Authority, Issued};
 use crate::common::Server;
 
-/// An answer.
+/// An answer; what is not JSON is there as a string.
 #[derive(Debug)]
 pub struct Answer {
     pub version: Version,
@@ -119,6 +119,11 @@ pub async fn many(stream: TlsStream<TcpStream>, requests: Vec<Request<Body>>) ->
 async fn answer(response: axum::http::Response<hyper::body::Incoming>) -> io::Result<Answer> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
+    let is_json = parts.headers.get("content-type").is_some_and(|value| value == "application/json");
+    let body = match body.as_ref() {
+        [] => Value::Null,
+        json if is_json => serde_json::from_slice(json)?,
+        text => Value::from(String::from_utf8(text.to_vec()).map_err(io::Error::other)?),
+    };
     Ok(Answer { version: parts.version, status: parts.status, headers: parts.headers, body })
 }

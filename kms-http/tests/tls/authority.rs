@@ -49,7 +49,12 @@ impl Authority {
     }
     /// A certificate for a server on `localhost`, told apart by its serial number.
     pub fn server(&self, serial: u64) -> Issued {
+        self.server_until(serial, 2090)
+    }
+    /// The same, good until this year begins.
+    pub fn server_until(&self, serial: u64, year: i32) -> Issued {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(params)
