@@ -55,6 +55,13 @@ async fn a_backup_under_load_is_whole() {
     // Not over anything that is there, not by anybody, not elsewhere than a file can be.
     assert_eq!(code(kms.backup(&alice, &to).await), ErrorCode::InvalidArgument);
     assert_eq!(code(Kms::restore(&config, &to).await), ErrorCode::InvalidArgument);
+    // What a former store left beside its place would become a part of the restored one.
+    for ending in ["-wal", "-journal"] {
+        let left = place.folder.path().join(format!("former.db{ending}"));
+        std::fs::write(&left, b"").unwrap();
+        assert_eq!(code(Kms::restore(&at(&place, "former.db"), &to).await), ErrorCode::InvalidArgument);
+        std::fs::remove_file(left).unwrap();
+    }
     let app = actor("app", Role::App);
     assert_eq!(code(kms.backup(&app, &place.folder.path().join("b")).await), ErrorCode::AccessDenied);
     assert_eq!(code(kms.backup(&alice, &place.folder.path().join("no/b")).await), ErrorCode::StoreUnavailable);

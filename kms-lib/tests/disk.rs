@@ -103,6 +103,36 @@ async fn a_store_that_finds_no_room_at_first() {
     kms.close().await.unwrap();
 }
 
+/// Half a copy must not be taken for a backup.
+#[tokio::test]
+async fn a_backup_that_finds_no_room() {
+    let Some(disk) = Disk::new("2m") else { return };
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    let context = Context::from([("filler", "x".repeat(1_900))]);
+    for _ in 0..2_000 {
+        session.encrypt("k", b"x", &context).await.unwrap();
+    }
+    let to = disk.path.join("backup.db");
+    let error = code(kms.backup(&actor("alice", Role::Admin), &to).await);
+    assert_eq!(error, ErrorCode::StoreFull);
+    let left: Vec<_> = std::fs::read_dir(&disk.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    disk.remount("size=64m");
+    assert!(kms.backup(&actor("alice", Role::Admin), &to).await.unwrap().verification.ok);
+    kms.close().await.unwrap();
+    // Nor half a restore for a store.
+    disk.stuff();
+    assert_eq!(code(Kms::restore(&disk.config(), &to).await), ErrorCode::InputOutput);
+    let mut left: Vec<_> = std::fs::read_dir(&disk.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["backup.db", "stuffing"]);
+    disk.unstuff();
+    assert!(Kms::restore(&disk.config(), &to).await.unwrap().verification.ok);
+}
+
 /// The reserve is for what takes rights and keys away, in both ways of acknowledging.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_can_still_revoke() {

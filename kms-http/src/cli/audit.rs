@@ -16,12 +16,9 @@ use serde_json::json;
 
 use super::exit::Failure;
 use super::output;
-use super::store::{bar, for_one_command, run as run_async, with_store};
+use super::store::{bar, for_one_command, run as run_async, watched, with_store};
 use crate::api::audit::Record;
 use crate::settings::Settings;
-
-/// How often a bar is moved.
-const SHOW: Duration = Duration::from_millis(100);
 
 /// What to do with the log.
 #[derive(Subcommand)]
@@ -134,20 +131,7 @@ async fn verify(
     } else {
         let progress = Arc::new(Progress::default());
         let options = VerifyOptions { trusted_size: None, pinned_key, progress: Some(Arc::clone(&progress)) };
-        let bar = bar("verifying the log", 0);
-        let showing = async {
-            loop {
-                bar.set_length(progress.total());
-                bar.set_position(progress.done());
-                tokio::time::sleep(SHOW).await;
-            }
-        };
-        let report = tokio::select! {
-            report = session.verify_audit_with(&options) => report,
-            never = showing => never,
-        };
-        bar.finish_and_clear();
-        report?
+        watched("reading the store", &progress, session.verify_audit_with(&options)).await?
     };
     if as_json {
         output::json(&report)?;

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use kms_lib::Kms;
 use kms_lib::kms::{BackupReport, BroughtBack};
+use kms_lib::verification::Progress;
 
 use super::bootstrap::make_folders;
 use super::exit::Failure;
 use super::output;
-use super::store::{for_one_command, run as run_async, spinner, with_store};
+use super::store::{for_one_command, run as run_async, watched, with_store};
 use crate::settings::Settings;
 
 /// Make a backup.
@@ -33,10 +35,9 @@ pub struct Restore {
 /// Copies the store while others work on it, and verifies the copy.
 pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let report = with_store(settings, |kms, session| async move {
-        let spinner = spinner("copying and verifying");
-        let report = kms.backup(session.actor(), &command.to).await;
-        spinner.finish_and_clear();
-        Ok(report?)
+        let progress = Arc::new(Progress::default());
+        let copying = kms.backup_with_progress(session.actor(), &command.to, &progress);
+        Ok(watched("copying the store", &progress, copying).await?)
     })?;
     show(&report, as_json)
 }
@@ -53,10 +54,9 @@ pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<Ex
     make_folders(&settings)?;
     let config = for_one_command(settings)?;
     let report = run_async(async {
-        let spinner = spinner("verifying and copying");
-        let report = Kms::restore(&config, &command.from).await;
-        spinner.finish_and_clear();
-        Ok(report?)
+        let progress = Arc::new(Progress::default());
+        let restoring = Kms::restore_with_progress(&config, &command.from, &progress);
+        Ok(watched("opening the backup", &progress, restoring).await?)
     })?;
     show(&report, as_json)
 }

@@ -115,7 +115,12 @@ fn write_root_key(path: &Path) -> Result<(), Failure> {
     text.push('\n');
     let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    // And its name, where that can be done: what is encrypted under a key that a power failure takes is lost.
+    match fs::File::open(path.parent().unwrap_or(path)).and_then(|folder| folder.sync_all()) {
+        Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => Err(failed(e)),
+        _ => Ok(()),
+    }
 }
 
 /// The folders of the store and of the high-water file.

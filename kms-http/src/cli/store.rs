@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use kms_lib::scheduler::SchedulerConfig;
+use kms_lib::verification::Progress;
 use kms_lib::{Actor, Config, Kms, Role, Session};
 
 use super::bootstrap::OPERATOR;
@@ -39,21 +40,45 @@ pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failu
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-/// Shows on a terminal that something is going on, and for how long.
-pub fn spinner(what: &'static str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let spinner = ProgressBar::new_spinner().with_message(what);
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    spinner
-}
+/// How often something on the terminal moves.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Shows on a terminal how far something is.
 pub fn bar(what: &'static str, length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
+    ProgressBar::new(length).with_style(bar_style()).with_message(what)
+}
+
+fn bar_style() -> ProgressStyle {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}");
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Shows on a terminal how far a verification is; until it has begun, that something is done before it.
+pub async fn watched<T>(before: &'static str, progress: &Progress, work: impl Future<Output = T>) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work.await;
+    }
+    let bar = ProgressBar::new_spinner().with_message(before);
+    let showing = async {
+        while progress.total() == 0 {
+            bar.tick();
+            tokio::time::sleep(TICK).await;
+        }
+        bar.set_style(bar_style());
+        bar.set_message("verifying the log");
+        loop {
+            bar.set_length(progress.total());
+            bar.set_position(progress.done());
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        never = showing => never,
+    };
+    bar.finish_and_clear();
+    done
 }

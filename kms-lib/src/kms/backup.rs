@@ -1,6 +1,6 @@
 //! Backups: made while the service works, checked before they count, and compared with what they would replace.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,11 +9,12 @@ use super::open;
 use crate::config::Config;
 use crate::session::Shared;
 use crate::storage::Store;
+use crate::storage::durable::sync_name;
 use crate::storage::sqlite::SqliteStore;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::{KeyState, VersionState};
 use crate::types::view::View;
-use crate::verification::{Report, Verifier, VerifyOptions};
+use crate::verification::{Progress, Report, Verifier, VerifyOptions};
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -41,14 +42,16 @@ pub struct BroughtBack {
     pub credentials: Vec<String>,
 }
 
-/// Copies the store as it is at one moment to a new file, and verifies the copy.
-pub(super) async fn backup(shared: &Arc<Shared>, config: &Config, to: &Path) -> Result<BackupReport> {
-    if to.exists() {
-        return Err(Error::invalid(format!("{} is there already; a backup needs a new place", to.display())));
-    }
+/// Copies the store as it is at one moment to a new file, and verifies the copy, telling how far that is.
+pub(super) async fn backup(
+    shared: &Arc<Shared>,
+    config: &Config,
+    to: &Path,
+    progress: &Arc<Progress>,
+) -> Result<BackupReport> {
     config.store()?.file()?;
     shared.store.copy_to(to).await?;
-    match inspect(config, to).await {
+    match inspect(config, to, progress).await {
         Ok((report, _)) => Ok(report),
         Err(error) => {
             // What cannot be verified must not be taken for a backup.
@@ -59,14 +62,19 @@ pub(super) async fn backup(shared: &Arc<Shared>, config: &Config, to: &Path) -> 
 }
 
 /// Opens a backup without writing to it, and verifies it.
-pub(super) async fn inspect(config: &Config, backup: &Path) -> Result<(BackupReport, Arc<Shared>)> {
+pub(super) async fn inspect(
+    config: &Config,
+    backup: &Path,
+    progress: &Arc<Progress>,
+) -> Result<(BackupReport, Arc<Shared>)> {
     if !backup.is_file() {
         return Err(Error::invalid(format!("{} is not a file", backup.display())));
     }
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
     let shared = open::open_for_reading(config, store).await?;
     let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
-    let verification = verifier.verify(&VerifyOptions::default()).await?;
+    let options = VerifyOptions { progress: Some(Arc::clone(progress)), ..VerifyOptions::default() };
+    let verification = verifier.verify(&options).await?;
     if !verification.ok {
         let what = verification.faults.first().map(ToString::to_string).unwrap_or_default();
         return Err(Error::new(ErrorCode::IntegrityFailure, format!("the backup is not good: {what}")));
@@ -112,18 +120,37 @@ pub(super) async fn compare(backup: &Arc<Shared>, present: &Arc<Shared>) -> Resu
     Ok(back)
 }
 
+/// Refuses a place for a restore where something is. What SQLite keeps beside a store would be taken for a part of the
+/// restored one: the write-ahead log of the former store would be played into it.
+pub(super) fn check_is_free(to: &Path) -> Result<()> {
+    for ending in ["", "-wal", "-shm", "-journal"] {
+        let taken = beside(to, ending);
+        if taken.exists() {
+            let text = format!("{} is there already; a restore needs a new place", taken.display());
+            return Err(Error::invalid(text));
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
 /// Puts a verified backup at a new place.
 pub(super) fn place(backup: &Path, to: &Path) -> Result<()> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorCode::InputOutput, format!("{} cannot be restored to {}: {e}", backup.display(), to.display()))
     };
-    if to.exists() {
-        return Err(Error::invalid(format!("{} is there already; a restore needs a new place", to.display())));
+    check_is_free(to)?;
+    let part = beside(to, ".restoring");
+    let placed = std::fs::copy(backup, &part)
+        .and_then(|_| std::fs::File::open(&part)?.sync_all())
+        .and_then(|()| std::fs::rename(&part, to));
+    if placed.is_err() {
+        let _ = std::fs::remove_file(&part);
     }
-    let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".restoring");
-    let part = to.with_file_name(name);
-    std::fs::copy(backup, &part).map_err(failed)?;
-    std::fs::File::open(&part).and_then(|file| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&part, to).map_err(failed)
+    placed.and_then(|()| sync_name(to)).map_err(failed)
 }

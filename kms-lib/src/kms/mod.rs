@@ -23,6 +23,7 @@ use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::verification::Progress;
 
 /// The key management service on one store. Cheap to clone; all clones are the same service.
 ///
@@ -114,9 +115,19 @@ impl Kms {
     /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the copy,
     /// and records it. The backup is worth nothing without the root key. For admins.
     pub async fn backup(&self, actor: &Actor, to: &Path) -> Result<BackupReport> {
+        self.backup_with_progress(actor, to, &Arc::default()).await
+    }
+
+    /// The same, telling how far the verification of the copy is; until that begins, the total is 0.
+    pub async fn backup_with_progress(
+        &self,
+        actor: &Actor,
+        to: &Path,
+        progress: &Arc<Progress>,
+    ) -> Result<BackupReport> {
         let session = self.session(actor.clone());
         session.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let report = backup::backup(&self.inner.shared, &self.inner.config, to).await?;
+        let report = backup::backup(&self.inner.shared, &self.inner.config, to, progress).await?;
         let mut details = Details::default();
         details.number("size", report.verification.size);
         session.record_event(Action::StoreBackup, Operation::Backup, details).await?;
@@ -127,20 +138,32 @@ impl Kms {
     /// grants and credentials. To be looked at before a restore is accepted. For admins.
     pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BroughtBack> {
         self.session(actor.clone()).permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let (_, backup) = backup::inspect(&self.inner.config, from).await?;
+        let (_, backup) = backup::inspect(&self.inner.config, from, &Arc::default()).await?;
         backup::compare(&backup, &self.inner.shared).await
     }
 
     /// Verifies a backup without restoring it. `config` gives the root key; `WrongRootKey` if it is another store's.
     pub async fn verify_backup(config: &Config, backup: &Path) -> Result<BackupReport> {
-        Ok(backup::inspect(config, backup).await?.0)
+        Ok(backup::inspect(config, backup, &Arc::default()).await?.0)
     }
 
     /// Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. Opening it with
     /// the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
     pub async fn restore(config: &Config, backup: &Path) -> Result<BackupReport> {
-        let report = Self::verify_backup(config, backup).await?;
-        backup::place(backup, config.store()?.file()?)?;
+        Self::restore_with_progress(config, backup, &Arc::default()).await
+    }
+
+    /// The same, telling how far the verification is.
+    pub async fn restore_with_progress(
+        config: &Config,
+        backup: &Path,
+        progress: &Arc<Progress>,
+    ) -> Result<BackupReport> {
+        let store = config.store()?;
+        let to = store.file()?;
+        backup::check_is_free(to)?;
+        let (report, _) = backup::inspect(config, backup, progress).await?;
+        backup::place(backup, to)?;
         Ok(report)
     }
 

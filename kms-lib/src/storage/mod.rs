@@ -3,6 +3,7 @@
 
 mod access;
 pub mod dialect;
+pub(crate) mod durable;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod literal;
 mod location;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask.
-pub(super) fn create_private(path: &Path) -> Result<()> {
+/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask. Answers whether it did.
+pub(super) fn create_private(path: &Path) -> Result<bool> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -15,8 +15,8 @@ pub(super) fn create_private(path: &Path) -> Result<()> {
         options.mode(0o600);
     }
     match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
         Err(e)
             if e.kind() == std::io::ErrorKind::PermissionDenied
                 || e.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>

@@ -13,6 +13,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::dialect::{Dialect, SQLITE};
+use super::durable::sync_name;
 use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
 use files::{FileId, create_private, fill, free_space, gone};
@@ -124,14 +125,25 @@ impl Store for SqliteStore {
     }
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            // An empty file of mode 0600, which SQLite fills.
-            create_private(to)?;
             let name = to.to_str().ok_or_else(|| Error::invalid("the place of a backup is not UTF-8"))?.to_owned();
+            // An empty file of mode 0600, which SQLite fills.
+            if !create_private(to)? {
+                return Err(Error::invalid(format!("{name} is there already; a backup needs a new place")));
+            }
             let path = self.path.clone();
             let copied = tokio::task::spawn_blocking(move || {
-                writer::copy(&path, &name)?;
-                let synced = File::open(&name).and_then(|file| file.sync_all());
-                synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{name}: {e}")))
+                let copied = writer::copy(&path, &name).and_then(|()| {
+                    let synced = File::open(&name).and_then(|file| file.sync_all());
+                    let synced = synced.and_then(|()| sync_name(Path::new(&name)));
+                    synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{name}: {e}")))
+                });
+                if copied.is_err() {
+                    // Half a copy must not be taken for a backup; on a full disk SQLite leaves its journal too.
+                    for left in [name.as_str(), &format!("{name}-journal")] {
+                        let _ = std::fs::remove_file(left);
+                    }
+                }
+                copied
             });
             copied.await.map_err(|_| Error::new(ErrorCode::Internal, "the copying of the store was given up"))?
         })
