@@ -125,7 +125,7 @@ async fn a_backup_that_finds_no_room() {
     kms.close().await.unwrap();
     // Nor half a restore for a store.
     disk.stuff();
-    assert_eq!(code(Kms::restore(&disk.config(), &to).await), ErrorCode::InputOutput);
+    assert_eq!(code(Kms::restore(&disk.config(), &to).await), ErrorCode::StoreFull);
     let mut left: Vec<_> = std::fs::read_dir(&disk.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["backup.db", "stuffing"]);

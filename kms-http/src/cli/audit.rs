@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::exit::Failure;
 use super::output;
-use super::store::{bar, for_one_command, run as run_async, watched, with_store};
+use super::store::{bar, check_store, for_one_command, run as run_async, watched, with_store};
 use crate::api::audit::Record;
 use crate::settings::Settings;
 
@@ -96,6 +96,10 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
 }
 
 fn acknowledge(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    check_store(&settings)?;
+    // Where nothing was noted, nobody can tell.
+    let mark = settings.kms.high_water_file();
+    let unknown = mark.filter(|path| !path.exists()).map(|path| path.display().to_string());
     let config = for_one_command(settings)?;
     let was_needed = run_async(async {
         let opened = match Kms::open(config.clone()).await {
@@ -114,6 +118,8 @@ fn acknowledge(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
         output::json(&json!({"acknowledged": was_needed}))?;
     } else if was_needed {
         output::line("acknowledged; the log says what was lost");
+    } else if let Some(mark) = unknown {
+        output::line(&format!("nothing known: there was no high-water file {mark} to hold the store against"));
     } else {
         output::line("nothing to acknowledge: the store is not older than it was");
     }

@@ -52,12 +52,17 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
         }))?;
     } else {
         if let Some(path) = key_file.filter(|_| made_key) {
-            output::line(&format!("root key    {}", path.display()));
-            output::line("            Keep a copy of it elsewhere: without it, what is stored is lost.");
+            show_root_key(&path);
         }
         show(&made);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says where the root key that was just made is.
+pub fn show_root_key(path: &Path) {
+    output::line(&format!("root key    {}", path.display()));
+    output::line("            Keep a copy of it elsewhere: without it, what is stored is lost.");
 }
 
 /// Shows a token, this once.
@@ -105,7 +110,6 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
 
 /// Writes a new root key to a file that only its owner may read.
 fn write_root_key(path: &Path) -> Result<(), Failure> {
-    use std::os::unix::fs::OpenOptionsExt;
     let mut key = Zeroizing::new([0; ROOT_KEY]);
     let provider = kms_lib::crypto::provider(kms_lib::crypto::ProviderName::default())?;
     provider.random(key.as_mut_slice())?;
@@ -114,21 +118,43 @@ fn write_root_key(path: &Path) -> Result<(), Failure> {
     base64::engine::general_purpose::STANDARD.encode_string(key.as_slice(), &mut text);
     text.push('\n');
     let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    // Written elsewhere first: half a key must not be taken for one, nor one that was there be replaced.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = write_new(&new, text.as_bytes()).and_then(|()| match fs::hard_link(&new, path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => write_new(path, text.as_bytes()),
+        linked => linked,
+    });
+    let _ = fs::remove_file(&new);
+    written.map_err(failed)?;
     // And its name, where that can be done: what is encrypted under a key that a power failure takes is lost.
-    match fs::File::open(path.parent().unwrap_or(path)).and_then(|folder| folder.sync_all()) {
-        Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => Err(failed(e)),
-        _ => Ok(()),
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Err(error) = fs::File::open(folder).and_then(|folder| folder.sync_all()) {
+        tracing::debug!(%error, "the folder of the root key cannot be synced");
     }
+    Ok(())
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 /// The folders of the store and of the high-water file.
 pub fn make_folders(settings: &Settings) -> Result<(), Failure> {
-    for path in [settings.kms.store_file(), settings.kms.high_water_file()].into_iter().flatten() {
-        make_parent(&path)?;
-    }
-    Ok(())
+    settings.kms.store_file().map_or(Ok(()), |path| make_parent(&path))?;
+    make_high_water_folder(settings)
+}
+
+/// The folder of the high-water file, of which every user who runs a command has one.
+pub fn make_high_water_folder(settings: &Settings) -> Result<(), Failure> {
+    settings.kms.high_water_file().map_or(Ok(()), |path| make_parent(&path))
 }
 
 fn make_parent(path: &Path) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::bootstrap::{OPERATOR, first_token, make_folders, make_root_key_if_missing, show};
+use super::bootstrap::{OPERATOR, first_token, make_folders, make_root_key_if_missing, show, show_root_key};
 use super::exit::Failure;
 use super::output;
 use crate::api::App;
@@ -81,7 +81,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let stop = stop_on_signals()?;
     let listeners = Listeners::bind(&settings.http).await?;
     warn_of_open_doors(&settings.http);
-    make_root_key_if_missing(&settings)?;
+    if make_root_key_if_missing(&settings)?
+        && let Some(path) = &settings.default_key_file
+    {
+        show_root_key(path);
+    }
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
     let kms = Kms::open(settings.kms).await?;

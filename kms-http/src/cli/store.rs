@@ -9,7 +9,7 @@ use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::verification::Progress;
 use kms_lib::{Actor, Config, Kms, Role, Session};
 
-use super::bootstrap::OPERATOR;
+use super::bootstrap::{OPERATOR, make_high_water_folder};
 use super::exit::Failure;
 use crate::settings::Settings;
 
@@ -18,6 +18,7 @@ pub fn with_store<T, Fut>(settings: Settings, work: impl FnOnce(Kms, Session) ->
 where
     Fut: Future<Output = Result<T, Failure>>,
 {
+    check_store(&settings)?;
     let config = for_one_command(settings)?;
     run(async {
         let kms = Kms::open(config).await?;
@@ -28,9 +29,20 @@ where
     })
 }
 
+/// Only `serve` and `init` make a store: a command that works on another one than was meant must not pass for a success.
+pub fn check_store(settings: &Settings) -> Result<(), Failure> {
+    match settings.kms.store_file() {
+        Some(path) if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) || !path.exists() => {
+            Err(Failure::new(3, format!("there is no store at {}; `init` or `serve` makes one", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The configuration for a command that ends soon: it does not do the scheduler's jobs.
 pub fn for_one_command(settings: Settings) -> Result<Config, Failure> {
     let settings = settings.with_default_key()?;
+    make_high_water_folder(&settings)?;
     let scheduler = SchedulerConfig { enabled: false, ..SchedulerConfig::default() };
     Ok(settings.kms.scheduler(scheduler))
 }
@@ -68,6 +80,7 @@ pub async fn watched<T>(before: &'static str, progress: &Progress, work: impl Fu
             tokio::time::sleep(TICK).await;
         }
         bar.set_style(bar_style());
+        bar.reset_eta();
         bar.set_message("verifying the log");
         loop {
             bar.set_length(progress.total());

@@ -1,15 +1,16 @@
 //! Backups: made while the service works, checked before they count, and compared with what they would replace.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::files;
 use super::open;
 use crate::config::Config;
 use crate::session::Shared;
 use crate::storage::Store;
-use crate::storage::durable::sync_name;
 use crate::storage::sqlite::SqliteStore;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::{KeyState, VersionState};
@@ -50,15 +51,24 @@ pub(super) async fn backup(
     progress: &Arc<Progress>,
 ) -> Result<BackupReport> {
     config.store()?.file()?;
+    files::check_is_free(to)?;
     shared.store.copy_to(to).await?;
     match inspect(config, to, progress).await {
         Ok((report, _)) => Ok(report),
         Err(error) => {
             // What cannot be verified must not be taken for a backup.
-            let _ = std::fs::remove_file(to);
+            let _ = fs::remove_file(to);
             Err(error)
         }
     }
+}
+
+/// Refuses what cannot be a backup.
+pub(super) fn check(backup: &Path) -> Result<()> {
+    if !backup.is_file() {
+        return Err(Error::invalid(format!("{} is not a file", backup.display())));
+    }
+    files::check_is_whole(backup)
 }
 
 /// Opens a backup without writing to it, and verifies it.
@@ -67,9 +77,7 @@ pub(super) async fn inspect(
     backup: &Path,
     progress: &Arc<Progress>,
 ) -> Result<(BackupReport, Arc<Shared>)> {
-    if !backup.is_file() {
-        return Err(Error::invalid(format!("{} is not a file", backup.display())));
-    }
+    check(backup)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
     let shared = open::open_for_reading(config, store).await?;
     let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
@@ -118,39 +126,4 @@ pub(super) async fn compare(backup: &Arc<Shared>, present: &Arc<Shared>) -> Resu
     back.grants.sort();
     back.credentials.sort();
     Ok(back)
-}
-
-/// Refuses a place for a restore where something is. What SQLite keeps beside a store would be taken for a part of the
-/// restored one: the write-ahead log of the former store would be played into it.
-pub(super) fn check_is_free(to: &Path) -> Result<()> {
-    for ending in ["", "-wal", "-shm", "-journal"] {
-        let taken = beside(to, ending);
-        if taken.exists() {
-            let text = format!("{} is there already; a restore needs a new place", taken.display());
-            return Err(Error::invalid(text));
-        }
-    }
-    Ok(())
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(ending);
-    path.with_file_name(name)
-}
-
-/// Puts a verified backup at a new place.
-pub(super) fn place(backup: &Path, to: &Path) -> Result<()> {
-    let failed = |e: std::io::Error| {
-        Error::new(ErrorCode::InputOutput, format!("{} cannot be restored to {}: {e}", backup.display(), to.display()))
-    };
-    check_is_free(to)?;
-    let part = beside(to, ".restoring");
-    let placed = std::fs::copy(backup, &part)
-        .and_then(|_| std::fs::File::open(&part)?.sync_all())
-        .and_then(|()| std::fs::rename(&part, to));
-    if placed.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    placed.and_then(|()| sync_name(to)).map_err(failed)
 }

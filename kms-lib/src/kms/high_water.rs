@@ -1,6 +1,7 @@
 //! The high-water file: the last signed head, kept outside of the database, by which a fresh process notices that the
 //! database was put back to an older state.
 
+use std::cmp::Ordering;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::audit::checkpoint;
 use crate::audit::tree::Frontier;
 use crate::ledger::Signer;
+use crate::storage::Connection;
+use crate::storage::tables::audit;
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -23,23 +26,80 @@ pub struct Lost {
     pub noted: u64,
 }
 
-/// Holds the head against the file. None if there is no file yet, or the head is not below it; `IntegrityFailure` if the
-/// file is not a checkpoint of this log, or notes another log of the same size.
-pub(super) fn compare(path: &Path, head: &Head, signer: &Signer) -> Result<Option<Lost>> {
-    let bad = |why: &str| {
-        let text = format!("the high-water file {} {why}; look into it before removing it", path.display());
-        Error::new(ErrorCode::IntegrityFailure, text)
+impl Lost {
+    /// The error for it, unless it is acknowledged.
+    pub(super) fn error(&self) -> Error {
+        let what = if self.present < self.noted {
+            format!("the store has {} records, but had {}: it was put back to an older state", self.present, self.noted)
+        } else {
+            format!("the store no longer has all of the {} records it had: it was put back and used since", self.noted)
+        };
+        let text =
+            format!("{what}. What was revoked or withdrawn since is usable again; acknowledge the restore to go on");
+        Error::new(ErrorCode::RestoreDetected, text)
+    }
+}
+
+/// Refuses to make a new store where one is missing that was seen before.
+pub(super) fn check_is_there(store: &Path, mark: &Path) -> Result<()> {
+    let is_there = fs::metadata(store).is_ok_and(|metadata| metadata.len() > 0);
+    let Some(noted) = (if is_there { None } else { read(mark)? }).and_then(|note| checkpoint::claimed(&note)) else {
+        return Ok(());
     };
-    let note = match fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(bad(&format!("cannot be read: {e}"))),
-        Ok(metadata) if metadata.len() > BYTES => return Err(bad("is too large to be one")),
-        Ok(_) => fs::read_to_string(path).map_err(|e| bad(&format!("cannot be read: {e}")))?,
+    let text = format!(
+        "the store {} is missing: it had {} records, says the high-water file {}. Put it back or restore a backup; a new \
+         store is only made without that file",
+        store.display(),
+        noted.size,
+        mark.display()
+    );
+    Err(Error::new(ErrorCode::StoreUnavailable, text))
+}
+
+/// How the head stands to what was noted.
+pub(super) enum Standing {
+    /// As it should.
+    Good,
+    /// It is older.
+    Lost(Lost),
+    /// It is newer: the log must have had this root when it had so many records.
+    Grown {
+        /// Records that were noted.
+        noted: u64,
+        /// The root of the tree over them.
+        root: [u8; 32],
+    },
+}
+
+fn bad(path: &Path, why: &str) -> Error {
+    let text = format!("the high-water file {} {why}; look into it before removing it", path.display());
+    Error::new(ErrorCode::IntegrityFailure, text)
+}
+
+/// What the file says, if there is one. It must be read before the head it is held against: a busy service moves both.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    let unreadable = |e: std::io::Error| {
+        Error::new(ErrorCode::InputOutput, format!("the high-water file {} cannot be read: {e}", path.display()))
     };
-    let noted = match signer.open(&note) {
+    match fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unreadable(e)),
+        Ok(metadata) if metadata.len() > BYTES => Err(bad(path, "is too large to be one")),
+        Ok(_) => match fs::read_to_string(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(bad(path, "is not text")),
+            read => read.map(Some).map_err(unreadable),
+        },
+    }
+}
+
+/// Holds the head against what the file said. `IntegrityFailure` if that is not a checkpoint of this log, or notes another
+/// log of the same size.
+pub(super) fn compare(path: &Path, note: &str, head: &Head, signer: &Signer) -> Result<Standing> {
+    let bad = |why: &str| bad(path, why);
+    let noted = match signer.open(note) {
         Ok(noted) => noted,
         // The store may have been put back to a state from before its signing key was replaced: it does not know the key.
-        Err(_) => match checkpoint::claimed(&note) {
+        Err(_) => match checkpoint::claimed(note) {
             Some(claimed) if claimed.origin == signer.keys().public().origin() && claimed.size > head.seq => claimed,
             Some(claimed) if claimed.origin != signer.keys().public().origin() => {
                 return Err(bad("is that of another log"));
@@ -50,7 +110,28 @@ pub(super) fn compare(path: &Path, head: &Head, signer: &Signer) -> Result<Optio
     if noted.size == head.seq && noted.root != Frontier::from_parts(head.seq, head.frontier.clone())?.root() {
         return Err(bad("notes another log of the same size: the log was forked"));
     }
-    Ok((head.seq < noted.size).then_some(Lost { present: head.seq, noted: noted.size }))
+    Ok(match head.seq.cmp(&noted.size) {
+        Ordering::Less => Standing::Lost(Lost { present: head.seq, noted: noted.size }),
+        Ordering::Equal => Standing::Good,
+        Ordering::Greater => Standing::Grown { noted: noted.size, root: noted.root },
+    })
+}
+
+/// Whether the log had this root when it had so many records: else it was put back, and has gone on from there. Hashes the
+/// records from the last kept state on.
+pub(super) async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32]) -> Result<bool> {
+    let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= noted);
+    let mut tree = match kept {
+        Some(kept) => Frontier::from_parts(kept.size, kept.frontier)?,
+        None => Frontier::new(),
+    };
+    let first = tree.size() + 1;
+    audit::range(connection, first, noted, &mut |row| {
+        tree.push(row.hash);
+        Ok(())
+    })
+    .await?;
+    Ok(tree.size() == noted && tree.root() == root)
 }
 
 /// Writes the head to the file: to a new one beside it, synced, then put in its place.
@@ -61,7 +142,11 @@ pub(super) fn write(path: &Path, checkpoint: &str) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new: PathBuf = path.with_file_name(name);
-    let mut file = fs::File::create(&new).map_err(failed)?;
-    file.write_all(checkpoint.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&new, path).map_err(failed)
+    let written = fs::File::create(&new)
+        .and_then(|mut file| file.write_all(checkpoint.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written.map_err(failed)
 }

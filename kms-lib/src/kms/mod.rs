@@ -2,6 +2,7 @@
 
 mod background;
 mod backup;
+mod files;
 mod high_water;
 mod memory;
 pub(crate) mod open;
@@ -130,7 +131,14 @@ impl Kms {
         let report = backup::backup(&self.inner.shared, &self.inner.config, to, progress).await?;
         let mut details = Details::default();
         details.number("size", report.verification.size);
-        session.record_event(Action::StoreBackup, Operation::Backup, details).await?;
+        let recorded = session.record_event(Action::StoreBackup, Operation::Backup, details).await;
+        if let Err(error) = recorded {
+            // No backup without its record; one that may have one stays.
+            if error.code() != ErrorCode::OutcomeUnknown {
+                let _ = std::fs::remove_file(to);
+            }
+            return Err(error);
+        }
         Ok(report)
     }
 
@@ -161,9 +169,12 @@ impl Kms {
     ) -> Result<BackupReport> {
         let store = config.store()?;
         let to = store.file()?;
-        backup::check_is_free(to)?;
-        let (report, _) = backup::inspect(config, backup, progress).await?;
-        backup::place(backup, to)?;
+        files::check_is_free(to)?;
+        backup::check(backup)?;
+        let part = files::Part::copy(backup, to).await?;
+        let (report, inspected) = backup::inspect(config, part.path(), progress).await?;
+        inspected.store.close().await?;
+        part.place()?;
         Ok(report)
     }
 

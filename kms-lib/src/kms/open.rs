@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::high_water;
+use super::high_water::{self, Lost, Standing};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Catalog, MaterialCache, Trust, run_blocking};
 use crate::config::Config;
@@ -36,7 +36,11 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
     if config.root_key.is_none() {
         return Err(no_key());
     }
-    let store = config.store()?.open().await?;
+    let location = config.store()?;
+    if let (Ok(file), Some(mark)) = (location.file(), &config.high_water) {
+        high_water::check_is_there(file, mark)?;
+    }
+    let store = location.open().await?;
     open_on(config, store).await
 }
 
@@ -67,9 +71,19 @@ async fn open_contended(
             Err(error) if error.code() == ErrorCode::StoreContended && begun.elapsed() < CONTENTION => {
                 tokio::time::sleep(CONTENTION_PAUSE).await;
             }
+            // On a full disk SQLite cannot even make what it works with; keys must still be revocable then.
+            Err(error) if is_without_room(error.code(), store, config.space.reserve) && store.release_reserve() => {
+                tracing::error!(%error, "the disk is full: the reserve is given up, only revocations and the like are written");
+            }
             done => return done,
         }
     }
+}
+
+/// Whether a failure may be due to a full disk: SQLite does not always say so.
+fn is_without_room(code: ErrorCode, store: &Arc<dyn Store>, reserve: u64) -> bool {
+    let may_be = matches!(code, ErrorCode::StoreFull | ErrorCode::StoreUnavailable);
+    may_be && store.free_space().is_some_and(|free| free < reserve)
 }
 
 async fn open_store(
@@ -81,14 +95,14 @@ async fn open_store(
     let mut connection = store.writer().await?;
     if is_set_up(connection.as_mut()).await? {
         store.claim(config.audit_ack == AuditAck::Queued)?;
-        return assemble(config, source, provider, store, connection).await;
+        return assemble(config, source, provider, store, connection, false).await;
     }
     connection.lock_setup().await?;
     let made = set_up(&config, source, &provider, store, connection.as_mut()).await;
     let unlocked = connection.unlock_setup().await;
     made?;
     unlocked?;
-    assemble(config, source, provider, store, connection).await
+    assemble(config, source, provider, store, connection, false).await
 }
 
 /// Whether nothing has to be made: then nobody is waited for.
@@ -134,9 +148,9 @@ pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> 
     let provider = crate::crypto::provider(config.crypto_provider)?;
     let mut connection = store.reader().await?;
     check_schema(connection.as_mut()).await?;
-    // What is older, or was made by a clock that is ahead, can still be read; and nothing is released or written.
+    // What is older can still be read; and nothing is released or written.
     let config = Config { audit_ack: AuditAck::Durable, high_water: None, ..config.clone() };
-    assemble(config, &source, provider, &store, connection).await
+    assemble(config, &source, provider, &store, connection, true).await
 }
 
 /// The head as it is stored now.
@@ -152,7 +166,12 @@ async fn assemble(
     provider: Arc<dyn Provider>,
     store: &Arc<dyn Store>,
     mut connection: Box<dyn Connection>,
+    is_for_reading: bool,
 ) -> Result<Arc<Shared>> {
+    let note = match &config.high_water {
+        Some(path) => high_water::read(path)?.map(|note| (path, note)),
+        None => None,
+    };
     let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
     connection.close().await?;
@@ -165,26 +184,20 @@ async fn assemble(
     // A head that was altered, or that another key signed, is not built upon.
     signer.keys().check(&head)?;
     let now = config.clock.now();
-    if head.timestamp > now.plus_seconds(30) {
+    // A backup made by a clock that was ahead can be read.
+    if !is_for_reading && head.timestamp > now.plus_seconds(30) {
         return Err(Error::new(
             ErrorCode::ClockSkew,
             format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
         ));
     }
 
-    let lost = match &config.high_water {
-        Some(path) => high_water::compare(path, &head, &signer)?,
+    let lost = match &note {
+        Some((path, note)) => lost(high_water::compare(path, note, &head, &signer)?, store, &head).await?,
         None => None,
     };
     if let Some(lost) = lost.as_ref().filter(|_| !config.acknowledge_restore) {
-        return Err(Error::new(
-            ErrorCode::RestoreDetected,
-            format!(
-                "the store has {} records, but had {}: it was put back to an older state. What was revoked or withdrawn \
-                 since is usable again; acknowledge the restore to go on",
-                lost.present, lost.noted
-            ),
-        ));
+        return Err(lost.error());
     }
 
     let catalog = Arc::new(Catalog::new(Arc::clone(store), seals));
@@ -240,13 +253,31 @@ async fn assemble(
         session.record_event(Action::RestoreAcknowledge, Operation::AcknowledgeRestore, details).await?;
     }
     if let Some(path) = &config.high_water {
-        high_water::write(path, &self::head(&shared).await?.checkpoint)?;
+        // As every second from now on: not being able to note it keeps nobody from revoking.
+        let noted = high_water::write(path, &self::head(&shared).await?.checkpoint);
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the high-water file is not up to date");
+        }
     }
     if config.audit_ack == AuditAck::Queued {
         let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
         session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;
     }
     Ok(shared)
+}
+
+/// What of the log is missing, if anything is.
+async fn lost(standing: Standing, store: &Arc<dyn Store>, head: &Head) -> Result<Option<Lost>> {
+    match standing {
+        Standing::Good => Ok(None),
+        Standing::Lost(lost) => Ok(Some(lost)),
+        Standing::Grown { noted, root } => {
+            let mut reader = store.reader().await?;
+            let goes_on = high_water::goes_on(reader.as_mut(), noted, root).await;
+            reader.close().await?;
+            Ok((!goes_on?).then_some(Lost { present: head.seq, noted }))
+        }
+    }
 }
 
 /// Finds out, by the log, which rows were altered, and takes them out of the catalog. Nothing is used if the log was

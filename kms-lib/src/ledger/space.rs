@@ -80,7 +80,7 @@ impl Space {
                 tracing::info!(free, "the store's disk has room again");
             }
         }
-        if self.limits.reserve > 0 && !self.reserved.load(Ordering::SeqCst) {
+        if self.limits.reserve > 0 {
             let reserve = self.store.reserve(self.limits.reserve);
             self.reserved.store(reserve == Reserve::Kept, Ordering::SeqCst);
             if reserve == Reserve::GivenUp && free <= self.room_again() {
@@ -103,6 +103,10 @@ impl Space {
 
     /// Whether the store is known to be full. It is not any more once there is as much room as the reserve and half.
     pub fn is_full(&self) -> bool {
+        if self.is_low() {
+            // Another process may have given the reserve up: what room that made is not for everything.
+            self.judge();
+        }
         if !self.full.load(Ordering::SeqCst) {
             return false;
         }

@@ -161,7 +161,8 @@ impl Walk<'_> {
     }
 
     fn decide_again(&self, submission: &mut Submission, now: Timestamp, revision: u64) -> Fate {
-        let alone = submission.entries.len() == 1 && submission.entries[0].attempts.len() == 1;
+        // Of one operation, not of many that share an attempt: those fail each for itself.
+        let alone = submission.entries.len() == 1 && submission.entries[0].tally.0 + submission.entries[0].tally.1 == 1;
         for entry in &mut submission.entries {
             let mut last = None;
             for attempt in &entry.attempts {

@@ -36,6 +36,8 @@ impl SqliteStore {
     /// Opens the file, and makes it (mode 0600) if there is none. A file that is not a database is left untouched.
     pub async fn open(path: &Path) -> Result<Self> {
         create_private(path)?;
+        // SQLite keeps its files beside the one that a link leads to.
+        let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
@@ -57,6 +59,7 @@ impl SqliteStore {
 
     /// Opens a file to read it; nothing is ever written to it.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
+        let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
@@ -125,6 +128,8 @@ impl Store for SqliteStore {
     }
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         Box::pin(async move {
+            // Absolute: SQLite takes a name that begins with `file:` for a URI.
+            let to = &std::path::absolute(to).map_err(|e| gone(to, &e.to_string()))?;
             let name = to.to_str().ok_or_else(|| Error::invalid("the place of a backup is not UTF-8"))?.to_owned();
             // An empty file of mode 0600, which SQLite fills.
             if !create_private(to)? {

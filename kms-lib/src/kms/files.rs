@@ -1,0 +1,129 @@
+//! The files of a restore: what is verified is what is put in place, and nothing that is there is replaced.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::catalog::run_blocking;
+use crate::storage::durable::sync_name;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::RecordId;
+
+/// What SQLite keeps beside a database.
+const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Refuses a place for a new file where something is, a link that leads nowhere too. What SQLite keeps beside a store would
+/// be taken for a part of the new one: the write-ahead log of a former store would be played into it.
+pub(super) fn check_is_free(to: &Path) -> Result<()> {
+    for ending in ["", "-wal", "-shm", "-journal"] {
+        let taken = beside(to, ending);
+        match fs::symlink_metadata(&taken) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {}
+            Err(e) => return Err(Error::invalid(format!("{} cannot be looked at: {e}", taken.display()))),
+            Ok(_) => {
+                let text = format!("{} is there already; a new place is needed", taken.display());
+                return Err(Error::invalid(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the copy of a store's files for a backup: SQLite would read it with what lies beside it, and only the one file
+/// would be restored.
+pub(super) fn check_is_whole(backup: &Path) -> Result<()> {
+    for ending in ["-wal", "-journal"] {
+        let part = beside(backup, ending);
+        if fs::symlink_metadata(&part).is_ok_and(|metadata| metadata.len() > 0) {
+            let text = format!(
+                "{} is not a backup but a copy of a store's files: {} belongs to it. Put both in the place of the store",
+                backup.display(),
+                part.display()
+            );
+            return Err(Error::invalid(text));
+        }
+    }
+    Ok(())
+}
+
+/// A copy of a backup beside the place where it is to be. Removed when dropped, unless it was put there.
+pub(super) struct Part {
+    path: PathBuf,
+    to: PathBuf,
+}
+
+impl Part {
+    /// Copies. Only its owner may read the copy, whatever the mode of the backup.
+    pub async fn copy(backup: &Path, to: &Path) -> Result<Self> {
+        let part = Self { path: beside(to, &format!(".{}.restoring", RecordId::random())), to: to.to_owned() };
+        let failed = failed(backup, to);
+        let (from, path) = (backup.to_owned(), part.path.clone());
+        run_blocking(move || copy_private(&from, &path).map_err(failed)).await?;
+        Ok(part)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts it in its place.
+    pub fn place(self) -> Result<()> {
+        // Whoever has made a store there meanwhile has it open: what it writes beside it would end in this one.
+        check_is_free(&self.to)?;
+        rename_to_new(&self.path, &self.to).map_err(failed(&self.path, &self.to))?;
+        sync_name(&self.to).map_err(|e| {
+            let text = format!("{} is restored, but its name may not outlast a power failure: {e}", self.to.display());
+            Error::new(ErrorCode::InputOutput, text)
+        })
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        for ending in std::iter::once("").chain(BESIDE) {
+            let _ = fs::remove_file(beside(&self.path, ending));
+        }
+    }
+}
+
+fn failed(from: &Path, to: &Path) -> impl Fn(io::Error) -> Error + Send + 'static {
+    let (from, to) = (from.display().to_string(), to.display().to_string());
+    move |e| {
+        let code = if e.kind() == io::ErrorKind::StorageFull { ErrorCode::StoreFull } else { ErrorCode::InputOutput };
+        Error::new(code, format!("{from} cannot be restored to {to}: {e}"))
+    }
+}
+
+fn copy_private(from: &Path, to: &Path) -> io::Result<()> {
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut copy = options.open(to)?;
+    let copied = io::copy(&mut fs::File::open(from)?, &mut copy).and_then(|_| copy.sync_all());
+    if copied.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    copied
+}
+
+/// Renames, and never replaces a file.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Ok(()) => fs::remove_file(from),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
+        // Some file systems have no second names for a file.
+        Err(_) => fs::rename(from, to),
+    }
+}
