@@ -165,3 +165,111 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     std::fs::write(&water, &good).unwrap();
     Kms::open(config).await.unwrap().close().await.unwrap();
 }
+
+/// The copy of a store's files is no backup: only one of them would be restored.
+#[tokio::test]
+async fn a_copy_of_files_is_no_backup() {
+    let place = Place::new();
+    let kms = place.open().await;
+    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    let copy = place.folder.path().join("copy.db");
+    for ending in ["", "-wal"] {
+        std::fs::copy(format!("{}{ending}", place.file().display()), format!("{}{ending}", copy.display())).unwrap();
+    }
+    kms.close().await.unwrap();
+    let config = at(&place, "restored.db");
+    assert_eq!(code(Kms::verify_backup(&config, &copy).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(Kms::restore(&config, &copy).await), ErrorCode::InvalidArgument);
+    assert!(!place.folder.path().join("restored.db").exists());
+    // In the place of the store, they are one.
+    let kms = Kms::open(at(&place, "copy.db")).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_restore_follows_and_replaces_nothing() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    let place = Place::new();
+    let kms = place.open().await;
+    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    let to = place.folder.path().join("backup.db");
+    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    kms.close().await.unwrap();
+    std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let before = std::fs::read(&to).unwrap();
+    // Links: one that leads nowhere in the place of the store, one to the backup where a former restore worked.
+    symlink(place.folder.path().join("nowhere"), place.folder.path().join("link.db")).unwrap();
+    assert_eq!(code(Kms::restore(&at(&place, "link.db"), &to).await), ErrorCode::InvalidArgument);
+    symlink(&to, place.folder.path().join("new.db.restoring")).unwrap();
+    Kms::restore(&at(&place, "new.db"), &to).await.unwrap();
+    assert_eq!(std::fs::metadata(place.folder.path().join("new.db")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read(&to).unwrap(), before);
+    // What was left by one that was killed is a backup as good as any.
+    let left = place.folder.path().join("x.db.restoring");
+    std::fs::copy(&to, &left).unwrap();
+    Kms::restore(&at(&place, "x.db"), &left).await.unwrap();
+    for name in ["new.db", "x.db"] {
+        let kms = Kms::open(at(&place, name)).await.unwrap();
+        check_usable(&kms).await;
+        kms.close().await.unwrap();
+    }
+    let names: Vec<_> = std::fs::read_dir(place.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let parts = names.iter().filter(|name| name.to_string_lossy().ends_with(".restoring")).count();
+    assert_eq!(parts, 2, "only those that were there: {names:?}");
+}
+
+/// A store that was put back and used by a process without the high-water file, and has more records than were noted.
+#[tokio::test]
+async fn a_store_that_was_put_back_and_used_is_noticed() {
+    let place = Place::new();
+    let water = place.folder.path().join("high-water");
+    let config = place.config().high_water(&water);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("a")).await.unwrap();
+    let to = place.folder.path().join("backup.db");
+    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    session.revoke_key("a").await.unwrap();
+    kms.close().await.unwrap();
+    // Not put back, and used without the file: that is no restore.
+    let kms = place.open().await;
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    Kms::open(config.clone()).await.unwrap().close().await.unwrap();
+
+    // Missing: no new one is made in its place.
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{ending}", place.file().display()));
+    }
+    let missing = Kms::open(config.clone()).await.unwrap_err();
+    assert_eq!(missing.code(), ErrorCode::StoreUnavailable, "{missing}");
+    assert!(missing.message().contains("is missing") && !place.file().exists(), "{missing}");
+
+    Kms::restore(&config, &to).await.unwrap();
+    let kms = place.open().await;
+    for _ in 0..50 {
+        admin(&kms).encrypt("a", b"x", &Context::new()).await.unwrap();
+    }
+    kms.close().await.unwrap();
+    let error = Kms::open(config.clone()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RestoreDetected, "{error}");
+    assert!(error.message().contains("used since"), "{error}");
+    Kms::open(config.clone().acknowledge_restore(true)).await.unwrap().close().await.unwrap();
+    Kms::open(config).await.unwrap().close().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_store_is_found_by_a_link_too() {
+    let place = Place::new();
+    let link = place.folder.path().join("link.db");
+    std::os::unix::fs::symlink(place.file(), &link).unwrap();
+    let kms = place.open().await;
+    let linked = Kms::open(at(&place, "link.db")).await.unwrap();
+    admin(&linked).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).encrypt("k", b"x", &Context::new()).await.unwrap();
+    linked.close().await.unwrap();
+    kms.close().await.unwrap();
+}

@@ -103,6 +103,53 @@ async fn a_store_that_finds_no_room_at_first() {
     kms.close().await.unwrap();
 }
 
+/// The reserve helps a process that begins on a disk that something else has filled.
+#[tokio::test]
+async fn a_store_on_a_full_disk_can_be_opened_to_revoke() {
+    let Some(disk) = Disk::new("24m") else { return };
+    let config = disk.config().disk_space(8 << 20, 4 << 20).high_water(disk.path.join("high-water"));
+    let kms = Kms::open(config.clone()).await.unwrap();
+    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    while !admin(&kms).metrics().await.unwrap().storage.reserved {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    kms.close().await.unwrap();
+    disk.stuff();
+    let kms = Kms::open(config.clone()).await.unwrap();
+    assert_eq!(code(admin(&kms).encrypt("k", b"x", &Context::new()).await), ErrorCode::StoreFull);
+    admin(&kms).revoke_key("k").await.unwrap();
+    kms.close().await.unwrap();
+    disk.unstuff();
+    let kms = Kms::open(config).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// Of two processes on one disk, one gives the reserve up: the other must not fill the room that this made.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reserve_of_two_processes() {
+    let Some(disk) = Disk::new("24m") else { return };
+    let config = disk.config().disk_space(8 << 20, 4 << 20);
+    let one = Kms::open(config.clone()).await.unwrap();
+    let two = Kms::open(config).await.unwrap();
+    admin(&one).create_key(CreateKey::aes("k")).await.unwrap();
+    for kms in [&one, &two] {
+        while !admin(kms).metrics().await.unwrap().storage.reserved {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        admin(kms).encrypt("k", b"x", &Context::new()).await.unwrap();
+    }
+    disk.stuff();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(fill(&admin(&one)).await.code(), ErrorCode::StoreFull);
+    assert_eq!(code(admin(&two).encrypt("k", b"x", &Context::new()).await), ErrorCode::StoreFull);
+    let state = admin(&two).metrics().await.unwrap().storage;
+    assert!(state.full && !state.reserved, "{state:?}");
+    admin(&two).revoke_key("k").await.unwrap();
+    two.close().await.unwrap();
+    one.close().await.unwrap();
+}
+
 /// Half a copy must not be taken for a backup.
 #[tokio::test]
 async fn a_backup_that_finds_no_room() {

@@ -8,7 +8,7 @@ use common::{Place, actor, admin, check_usable, code, last_record};
 use kms_lib::crypto::ProviderName;
 use kms_lib::crypto::provider::SignatureAlgorithm::{RsaPkcs1Sha256, RsaPssSha256};
 use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::session::{AuditQuery, EncryptItem, ReencryptItem};
+use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem, ReencryptItem};
 use kms_lib::types::audit::{Action, Status};
 use kms_lib::types::key::{AuditContext, DisabledReason};
 use kms_lib::{
@@ -609,4 +609,40 @@ async fn many_versions() {
     session.revoke_key("k").await.unwrap();
     check_usable(&kms).await;
     kms.close().await.unwrap();
+}
+
+/// Items that are alike share what was decided, and still fail each for itself when another process overtakes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_overtaken_fails_item_by_item() {
+    let place = Place::new();
+    let (one, two) = (place.open().await, place.open().await);
+    let none = Context::new();
+    let first = admin(&one);
+    first.create_key(CreateKey::aes("k")).await.unwrap();
+    let old = first.encrypt("k", b"x", &none).await.unwrap().ciphertext;
+    first.rotate_key("k", None).await.unwrap();
+    let mut altered = first.encrypt("k", b"x", &none).await.unwrap().ciphertext;
+    *altered.last_mut().unwrap() ^= 1;
+    // Known to both; then only to the second.
+    admin(&two).decrypt(&old, &none).await.unwrap();
+    admin(&two).revoke_version("k", 1).await.unwrap();
+    let item =
+        |ciphertext, key: Option<&str>| DecryptItem { ciphertext, context: Context::new(), key: key.map(Into::into) };
+    let items =
+        [item(&old[..], None), item(&old[..], None), item(&altered[..], None), item(&b"rubbish"[..], Some("k"))];
+    let codes: Vec<ErrorCode> = first.decrypt_batch(&items).await.unwrap().into_iter().map(code).collect();
+    assert_eq!(
+        codes,
+        [
+            ErrorCode::VersionRevoked,
+            ErrorCode::VersionRevoked,
+            ErrorCode::DecryptionFailed,
+            ErrorCode::InvalidCiphertext
+        ]
+    );
+    let record = last_record(&first).await;
+    let details = record.details.unwrap();
+    assert!(details.contains("\"VersionRevoked\":2") && !details.contains("\"versions\""), "{details}");
+    one.close().await.unwrap();
+    two.close().await.unwrap();
 }
