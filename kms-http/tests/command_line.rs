@@ -193,3 +193,69 @@ fn what_could_not_be_served_is_found_by_checking() {
         assert_eq!(checked.status.code(), Some(2), "{set}: {checked:?}");
     }
 }
+
+/// Only `serve` and `init` make a store: a command that found none must not pass for a success.
+#[test]
+fn other_commands_make_no_store() {
+    let home = TempDir::new().unwrap();
+    parsed(&program(&home).args(["--json", "init"]).output().unwrap());
+    let data = home.path().join(".local/share/mini-kms");
+    let kept = home.path().join("kept");
+    let backup = home.path().join("backup.db");
+    let commands: &[&[&str]] = &[
+        &["status"],
+        &["key", "list"],
+        &["key", "create", "users"],
+        &["token", "list"],
+        &["audit", "verify"],
+        &["audit", "acknowledge-restore"],
+        &["backup", backup.to_str().unwrap()],
+    ];
+    std::fs::rename(&data, &kept).unwrap();
+    for is_empty in [false, true] {
+        if is_empty {
+            std::fs::create_dir_all(&data).unwrap();
+            std::fs::write(data.join("kms.db"), b"").unwrap();
+        }
+        for command in commands {
+            let output = program(&home).args(*command).output().unwrap();
+            assert_eq!(output.status.code(), Some(3), "{command:?}: {output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("there is no store at"), "{output:?}");
+        }
+        assert!(!backup.exists() && std::fs::metadata(data.join("kms.db")).map_or(0, |file| file.len()) == 0);
+        // Nor does a start make another one in the place of one that was noted.
+        let again = program(&home).arg("init").output().unwrap();
+        assert_eq!(again.status.code(), Some(3), "{again:?}");
+        assert!(String::from_utf8_lossy(&again.stderr).contains("is missing"), "{again:?}");
+    }
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&kept, &data).unwrap();
+    out(&program(&home).arg("status").output().unwrap());
+    // Another user, who has no folder for what is noted, works on the same store and has nothing to compare it with.
+    let other = TempDir::new().unwrap();
+    let store = format!("sqlite:{}", data.join("kms.db").display());
+    let key = format!("file:{}", home.path().join(".config/mini-kms/root.key").display());
+    let by_other = |command: &[&str]| {
+        out(&program(&other)
+            .args(command)
+            .envs([("KMS_STORE_URL", &store), ("KMS_MASTER_KEY", &key)])
+            .output()
+            .unwrap())
+    };
+    assert!(by_other(&["audit", "acknowledge-restore"]).contains("nothing known"));
+    assert!(by_other(&["audit", "acknowledge-restore"]).contains("nothing to acknowledge"));
+    by_other(&["key", "create", "users"]);
+}
+
+#[test]
+fn half_a_root_key_is_not_taken_for_one() {
+    let home = TempDir::new().unwrap();
+    let folder = home.path().join(".config/mini-kms");
+    std::fs::create_dir_all(&folder).unwrap();
+    // Left of one that was killed while it wrote: not taken for a key.
+    std::fs::write(folder.join("root.key.1.new"), b"base64:AAAA").unwrap();
+    parsed(&program(&home).args(["--json", "init"]).output().unwrap());
+    let names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    out(&program(&home).arg("status").output().unwrap());
+}

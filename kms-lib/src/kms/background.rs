@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -13,12 +13,47 @@ use crate::scheduler::{self, Schedule, SchedulerConfig};
 use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
 use crate::types::error::Result;
-use crate::types::time::Clock;
+use crate::types::time::{Clock, Timestamp};
 
 /// How often the head is looked at, and expired material dropped.
 const LOOK: Duration = Duration::from_secs(1);
 /// The scheduler looks at the clock at least this often, so that a clock that jumps does not make it sleep for ever.
 const WAKE: Duration = Duration::from_secs(30);
+
+/// How far the clock may be from where the time that has passed would have put it.
+const JUMP: Duration = Duration::from_secs(30);
+/// Nothing is done that cannot be undone before the clock has run evenly for so long: one that was set wrongly, or is yet to
+/// be set, would erase keys whose deletion can still be cancelled.
+const STEADY: Duration = Duration::from_secs(600);
+
+/// Holds the clock against the one that nobody sets.
+struct Steady {
+    seen: (Timestamp, Instant),
+    since: Instant,
+}
+
+impl Steady {
+    fn new(now: Timestamp, at: Instant) -> Self {
+        Self { seen: (now, at), since: at }
+    }
+
+    fn look(&mut self, now: Timestamp, at: Instant) {
+        let (before, seen_at) = self.seen;
+        let passed = at.saturating_duration_since(seen_at);
+        let moved = before.distance(now);
+        let is_even = now >= before && moved.abs_diff(passed) <= JUMP;
+        if !is_even && moved.max(passed) > JUMP {
+            tracing::warn!(%before, %now, ?passed, "the clock jumped: nothing that cannot be undone is done for a while");
+            self.since = at;
+        }
+        self.seen = (now, at);
+    }
+
+    /// For how long it has run evenly.
+    fn lasts(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.since)
+    }
+}
 
 /// Starts the tasks. They hold the service weakly: it may be dropped without being closed.
 pub(super) fn start(
@@ -88,25 +123,64 @@ async fn schedule_jobs(
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut last = clock.now();
+    let mut steady = Steady::new(last, Instant::now());
     loop {
         let Some(next) = schedule.next_after(last) else { return };
-        loop {
+        let now = loop {
             let now = clock.now();
-            if now >= next {
-                break;
+            steady.look(now, Instant::now());
+            if now >= next || now < last {
+                break now;
             }
             if !pause(next.distance(now).min(WAKE), &mut stopped).await {
                 return;
             }
+        };
+        last = now;
+        if now < next {
+            // The clock was put back: the next time is another one.
+            continue;
         }
-        last = clock.now();
         let Some(shared) = shared.upgrade() else { return };
         let session = Session::new(shared, Actor::internal("scheduler"));
-        if let Err(error) = scheduler::run(&session, &config).await {
+        let can_tell = steady.lasts(Instant::now()) >= STEADY;
+        let jobs = SchedulerConfig {
+            destroy: config.destroy && can_tell,
+            revoke_expired: config.revoke_expired && can_tell,
+            ..config.clone()
+        };
+        if let Err(error) = scheduler::run(&session, &jobs).await {
             tracing::error!(%error, "the scheduler's jobs could not be done");
         }
         // Not twice in the same minute, whatever the clock does.
         drop(session);
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_is_noticed() {
+        let (begun, time) = (Instant::now(), Timestamp::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut steady = Steady::new(time, begun);
+        for n in 1..=40 {
+            // A second too much or too little is no jump.
+            steady.look(time.plus_seconds(n * 30 + n % 2), at(n as u64 * 30));
+        }
+        assert_eq!(steady.lasts(at(1_200)), Duration::from_secs(1_200));
+        // A month ahead, from then on evenly; and back.
+        let month = 30 * 86_400;
+        steady.look(time.plus_seconds(month + 1_230), at(1_230));
+        steady.look(time.plus_seconds(month + 1_260), at(1_260));
+        assert_eq!(steady.lasts(at(1_260)), Duration::from_secs(30));
+        steady.look(time.plus_seconds(1_290), at(1_290));
+        assert_eq!(steady.lasts(at(1_290)), Duration::ZERO);
+        // Still, while time passes.
+        steady.look(time.plus_seconds(1_290), at(1_330));
+        assert_eq!(steady.lasts(at(1_340)), Duration::from_secs(10));
     }
 }

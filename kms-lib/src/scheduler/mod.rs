@@ -19,9 +19,10 @@ pub struct SchedulerConfig {
     pub cron: String,
     /// Rotate keys whose rotation period is over.
     pub rotate: bool,
-    /// Erase the material of keys whose deletion is due.
+    /// Erase the material of keys whose deletion is due. By itself only where the clock has run evenly for ten minutes: one
+    /// that was set wrongly must not erase what can still be kept.
     pub destroy: bool,
-    /// Revoke versions past their window.
+    /// Revoke versions past their window; by itself under the same condition.
     pub revoke_expired: bool,
     /// Revoke them even if they were used after they had been replaced.
     pub revoke_expired_even_if_used: bool,
