@@ -273,3 +273,32 @@ async fn a_store_is_found_by_a_link_too() {
     linked.close().await.unwrap();
     kms.close().await.unwrap();
 }
+
+/// A store that is restored to a new place has no high-water file there: that of the former place tells.
+#[tokio::test]
+async fn a_restore_to_a_new_place_is_noticed() {
+    let place = Place::new();
+    let folder = place.folder.path().join("marks");
+    std::fs::create_dir(&folder).unwrap();
+    let config = place.config().high_water(folder.join("high-water-kms.db"));
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("a")).await.unwrap();
+    let to = place.folder.path().join("backup.db");
+    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    session.revoke_key("a").await.unwrap();
+    // Of another store, and what is none, do not disturb.
+    let other = Place::new();
+    let theirs = Kms::open(other.config().high_water(folder.join("high-water-other.db"))).await.unwrap();
+    std::fs::write(folder.join("high-water-garbage"), b"garbage").unwrap();
+    theirs.close().await.unwrap();
+    kms.close().await.unwrap();
+
+    let elsewhere = at(&place, "elsewhere.db").high_water(folder.join("high-water-elsewhere.db"));
+    Kms::restore(&elsewhere, &to).await.unwrap();
+    assert_eq!(code(Kms::open(elsewhere.clone()).await), ErrorCode::RestoreDetected);
+    Kms::open(elsewhere.clone().acknowledge_restore(true)).await.unwrap().close().await.unwrap();
+    // Acknowledged once. The former store is where it was, and as it was.
+    Kms::open(elsewhere).await.unwrap().close().await.unwrap();
+    Kms::open(config).await.unwrap().close().await.unwrap();
+}

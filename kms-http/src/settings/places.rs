@@ -60,7 +60,17 @@ impl Places {
             Some(file) => std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned(),
             None => store.describe().into_iter().find(|(name, _)| *name == "store_url").unwrap_or_default().1,
         };
-        let name: String = store.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let mut name = String::new();
+        // No two stores have the same.
+        for byte in store.bytes() {
+            match byte {
+                b'/' => name.push('-'),
+                b'-' => name.push_str("--"),
+                b'.' | b'_' => name.push(char::from(byte)),
+                _ if byte.is_ascii_alphanumeric() => name.push(char::from(byte)),
+                _ => name.push_str(&format!("%{byte:02x}")),
+            }
+        }
         // The end of a path tells more than its beginning.
         let name = &name[name.len().saturating_sub(NAME)..];
         self.state.join(format!("high-water{name}"))

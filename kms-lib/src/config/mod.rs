@@ -184,7 +184,9 @@ impl Config {
     }
 
     /// With a high-water file: the last signed head is kept in it, outside of the database, and opening a store that is
-    /// older fails with `RestoreDetected`. Put it where a restore of the database does not reach.
+    /// older, or was older once and has gone on from there, fails with `RestoreDetected`; one that is missing is not made
+    /// anew. Put it where a restore of the database does not reach. A store without a file of its own is held against all
+    /// files of that folder whose names begin with `high-water`, if that of this one does.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());

@@ -14,16 +14,18 @@ use crate::storage::tables::audit;
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
+/// How the names of such files begin.
+const NAME: &str = "high-water";
 /// Largest file that is looked at, in bytes.
 const BYTES: u64 = 16 * 1024;
 
 /// A store that is older than what was seen before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lost {
-    /// Records the store has.
-    pub present: u64,
     /// Records it had when the high-water file was written.
     pub noted: u64,
+    /// Records the store has.
+    pub present: u64,
 }
 
 impl Lost {
@@ -90,6 +92,28 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
             read => read.map(Some).map_err(unreadable),
         },
     }
+}
+
+/// What other such files in the same folder say: of the stores that have been somewhere else. For a store that has none of
+/// its own yet, such as one that was restored to a new place.
+pub(super) fn others(path: &Path) -> Vec<(PathBuf, String)> {
+    let is_mark = |name: &std::ffi::OsStr| {
+        let name = name.to_string_lossy();
+        name.starts_with(NAME) && !name.ends_with(".new")
+    };
+    if !path.file_name().is_some_and(is_mark) {
+        return Vec::new();
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let marks = entries.flatten().map(|entry| entry.path()).filter(|other| other.file_name().is_some_and(is_mark));
+    // One that cannot be read says nothing.
+    marks.filter_map(|other| read(&other).ok().flatten().map(|note| (other, note))).collect()
+}
+
+/// Whether a file is about this log.
+pub(super) fn is_of(note: &str, signer: &Signer) -> bool {
+    checkpoint::claimed(note).is_some_and(|claimed| claimed.origin == signer.keys().public().origin())
 }
 
 /// Holds the head against what the file said. `IntegrityFailure` if that is not a checkpoint of this log, or notes another

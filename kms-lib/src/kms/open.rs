@@ -168,9 +168,12 @@ async fn assemble(
     mut connection: Box<dyn Connection>,
     is_for_reading: bool,
 ) -> Result<Arc<Shared>> {
-    let note = match &config.high_water {
-        Some(path) => high_water::read(path)?.map(|note| (path, note)),
-        None => None,
+    let (own, others) = match &config.high_water {
+        Some(path) => match high_water::read(path)? {
+            Some(note) => (Some((path.clone(), note)), Vec::new()),
+            None => (None, high_water::others(path)),
+        },
+        None => (None, Vec::new()),
     };
     let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
@@ -192,10 +195,12 @@ async fn assemble(
         ));
     }
 
-    let lost = match &note {
-        Some((path, note)) => lost(high_water::compare(path, note, &head, &signer)?, store, &head).await?,
-        None => None,
-    };
+    let others = others.into_iter().filter(|(_, note)| high_water::is_of(note, &signer));
+    let mut lost = None;
+    for (path, note) in own.into_iter().chain(others) {
+        let missing = what_is_lost(high_water::compare(&path, &note, &head, &signer)?, store, &head).await?;
+        lost = lost.max(missing);
+    }
     if let Some(lost) = lost.as_ref().filter(|_| !config.acknowledge_restore) {
         return Err(lost.error());
     }
@@ -267,7 +272,7 @@ async fn assemble(
 }
 
 /// What of the log is missing, if anything is.
-async fn lost(standing: Standing, store: &Arc<dyn Store>, head: &Head) -> Result<Option<Lost>> {
+async fn what_is_lost(standing: Standing, store: &Arc<dyn Store>, head: &Head) -> Result<Option<Lost>> {
     match standing {
         Standing::Good => Ok(None),
         Standing::Lost(lost) => Ok(Some(lost)),
