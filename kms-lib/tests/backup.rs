@@ -1,6 +1,6 @@
 //! Backups made under load, restored elsewhere, and what a restore brings back.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
 
@@ -301,4 +301,38 @@ async fn a_restore_to_a_new_place_is_noticed() {
     // Acknowledged once. The former store is where it was, and as it was.
     Kms::open(elsewhere).await.unwrap().close().await.unwrap();
     Kms::open(config).await.unwrap().close().await.unwrap();
+}
+
+/// What root makes beside a store must not keep the service out, whose user owns the store.
+#[cfg(unix)]
+#[tokio::test]
+async fn files_beside_a_store_are_its_owners() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let place = Place::in_a_file();
+    place.open().await.close().await.unwrap();
+    if chown(place.file(), Some(65_534), Some(65_534)).is_err() {
+        eprintln!("SKIPPED: only root can give files away");
+        return;
+    }
+    let claim = format!("{}-claim", place.file().display());
+    std::fs::remove_file(&claim).unwrap();
+    let kms = place.open().await;
+    while !admin(&kms).metrics().await.unwrap().storage.reserved {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let owner = |path: &str| {
+        let file = std::fs::metadata(path).unwrap();
+        (file.uid(), file.gid(), file.mode() & 0o777)
+    };
+    assert_eq!(owner(&claim), (65_534, 65_534, 0o600));
+    // Its reserve was there already; the next one is not.
+    kms.close().await.unwrap();
+    let reserve = format!("{}-reserve", place.file().display());
+    std::fs::remove_file(&reserve).unwrap();
+    let kms = place.open().await;
+    while !admin(&kms).metrics().await.unwrap().storage.reserved {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(owner(&reserve), (65_534, 65_534, 0o600));
+    kms.close().await.unwrap();
 }

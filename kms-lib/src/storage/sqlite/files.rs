@@ -27,6 +27,22 @@ pub(super) fn create_private(path: &Path) -> Result<bool> {
     }
 }
 
+/// Gives a new file to the owner of the store, with the mode of that, as SQLite does with its own: what root makes must not
+/// keep the service out.
+#[cfg(unix)]
+pub(super) fn give_to_owner(store: &Path, file: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(of_store) = std::fs::metadata(store) else { return };
+    let given = std::fs::set_permissions(file, of_store.permissions())
+        .and_then(|()| std::os::unix::fs::lchown(file, Some(of_store.uid()), Some(of_store.gid())));
+    if let Err(error) = given {
+        tracing::debug!(%error, file = %file.display(), "the file stays its maker's");
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn give_to_owner(_: &Path, _: &Path) {}
+
 #[cfg(unix)]
 pub(super) fn free_space(folder: &Path) -> Option<u64> {
     // What is left for users other than root: that is what the service can have.

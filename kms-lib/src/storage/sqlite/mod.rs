@@ -16,7 +16,7 @@ use super::dialect::{Dialect, SQLITE};
 use super::durable::sync_name;
 use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
-use files::{FileId, create_private, fill, free_space, gone};
+use files::{FileId, create_private, fill, free_space, give_to_owner, gone};
 use reader::Reader;
 use writer::Writer;
 
@@ -108,8 +108,14 @@ impl Store for SqliteStore {
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
         let path = self.beside("-claim");
-        let failed = |e: std::io::Error| Error::new(ErrorCode::StoreUnavailable, format!("the store's lock file: {e}"));
-        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        let failed = |e: std::io::Error| {
+            let text = format!("the store's lock file {} cannot be locked: {e}", path.display());
+            Error::new(ErrorCode::StoreUnavailable, text)
+        };
+        if create_private(&path)? {
+            give_to_owner(&self.path, &path);
+        }
+        let file = File::options().write(true).open(&path).map_err(failed)?;
         let taken = if exclusive { file.try_lock() } else { file.try_lock_shared() };
         match taken {
             Ok(()) => {}
@@ -175,7 +181,9 @@ impl Store for SqliteStore {
         if self.reserve(bytes) == Reserve::Kept {
             return Ok(());
         }
-        create_private(&path)?;
+        if create_private(&path)? {
+            give_to_owner(&self.path, &path);
+        }
         let filled = fill(&path, bytes);
         if filled.is_err() {
             // Half a reserve is room that something else could use.
