@@ -299,8 +299,61 @@ async fn a_restore_to_a_new_place_is_noticed() {
     assert_eq!(code(Kms::open(elsewhere.clone()).await), ErrorCode::RestoreDetected);
     Kms::open(elsewhere.clone().acknowledge_restore(true)).await.unwrap().close().await.unwrap();
     // Acknowledged once. The former store is where it was, and as it was.
-    Kms::open(elsewhere).await.unwrap().close().await.unwrap();
+    Kms::open(elsewhere.clone()).await.unwrap().close().await.unwrap();
     Kms::open(config).await.unwrap().close().await.unwrap();
+    // Nor is it to be acknowledged again where the store goes from there.
+    let kms = Kms::open(elsewhere).await.unwrap();
+    let next = place.folder.path().join("next.backup");
+    kms.backup(&actor("alice", Role::Admin), &next).await.unwrap();
+    kms.close().await.unwrap();
+    let third = at(&place, "third.db").high_water(folder.join("high-water-third.db"));
+    std::fs::remove_file(folder.join("high-water-elsewhere.db")).unwrap();
+    Kms::restore(&third, &next).await.unwrap();
+    Kms::open(third).await.unwrap().close().await.unwrap();
+}
+
+/// As many records as were noted, but others; and a state of the former log among the kept ones.
+#[tokio::test]
+async fn a_fork_of_the_log_is_noticed() {
+    for forged in [false, true] {
+        let place = Place::new();
+        let water = place.folder.path().join("high-water");
+        let config = place.config().high_water(&water);
+        let kms = Kms::open(config.clone()).await.unwrap();
+        let session = admin(&kms);
+        session.create_key(CreateKey::aes("a")).await.unwrap();
+        let to = place.folder.path().join("backup.db");
+        kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+        kms.close().await.unwrap();
+        let former = place.folder.path().join("former.db");
+        std::fs::copy(place.file(), &former).unwrap();
+        for ending in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{ending}", place.file().display()));
+        }
+        Kms::restore(&config, &to).await.unwrap();
+        let kms = place.open().await;
+        let more = if forged { 20 } else { 1 };
+        for _ in 0..more {
+            admin(&kms).encrypt("a", b"x", &Context::new()).await.unwrap();
+        }
+        kms.close().await.unwrap();
+        let expected = if forged {
+            let insert = format!(
+                "ATTACH '{}' AS former; INSERT INTO audit_checkpoints \
+                 SELECT seq, frontier, hash, checkpoint FROM former.audit_head",
+                former.display()
+            );
+            place.tamper(&insert).await;
+            ErrorCode::IntegrityFailure
+        } else {
+            ErrorCode::RestoreDetected
+        };
+        assert_eq!(code(Kms::open(config.clone()).await), expected);
+        if !forged {
+            Kms::open(config.clone().acknowledge_restore(true)).await.unwrap().close().await.unwrap();
+            Kms::open(config).await.unwrap().close().await.unwrap();
+        }
+    }
 }
 
 /// What root makes beside a store must not keep the service out, whose user owns the store.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use base64::Engine;
 use clap::Args;
 use kms_lib::session::NewToken;
+use kms_lib::types::ids::RecordId;
 use kms_lib::{Actor, Kms, Role};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -103,6 +104,17 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
             ));
         }
     }
+    if let Some(mark) = settings.kms.high_water_file().filter(|mark| mark.exists()) {
+        return Err(Failure::new(
+            3,
+            format!(
+                "there was a store here, says {}, and its root key {} is missing: put both back; a new root key is only \
+                 made without that file",
+                mark.display(),
+                path.display()
+            ),
+        ));
+    }
     make_parent(path)?;
     write_root_key(path)?;
     Ok(true)
@@ -120,7 +132,7 @@ fn write_root_key(path: &Path) -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
     // Written elsewhere first: half a key must not be taken for one, nor one that was there be replaced.
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{}.new", RecordId::random()));
     let new = path.with_file_name(name);
     let written = write_new(&new, text.as_bytes()).and_then(|()| match fs::hard_link(&new, path) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => write_new(path, text.as_bytes()),

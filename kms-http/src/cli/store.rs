@@ -29,7 +29,7 @@ where
     })
 }
 
-/// Only `serve` and `init` make a store: a command that works on another one than was meant must not pass for a success.
+/// Only `serve` and `init` make the file of a store: a command that works on another one than was meant must not pass for a success.
 pub fn check_store(settings: &Settings) -> Result<(), Failure> {
     match settings.kms.store_file() {
         Some(path) if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) || !path.exists() => {

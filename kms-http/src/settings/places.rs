@@ -61,11 +61,10 @@ impl Places {
             None => store.describe().into_iter().find(|(name, _)| *name == "store_url").unwrap_or_default().1,
         };
         let mut name = String::new();
-        // No two stores have the same.
+        // No two stores have the same, unless their paths are longer than this is.
         for byte in store.bytes() {
             match byte {
                 b'/' => name.push('-'),
-                b'-' => name.push_str("--"),
                 b'.' | b'_' => name.push(char::from(byte)),
                 _ if byte.is_ascii_alphanumeric() => name.push(char::from(byte)),
                 _ => name.push_str(&format!("%{byte:02x}")),

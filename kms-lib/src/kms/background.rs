@@ -124,35 +124,48 @@ async fn schedule_jobs(
 ) {
     let mut last = clock.now();
     let mut steady = Steady::new(last, Instant::now());
+    let mut done = None;
+    let mut is_put_off = false;
     loop {
         let Some(next) = schedule.next_after(last) else { return };
-        let now = loop {
+        // Not twice for the same minute, whatever the clock does.
+        if done == Some(next) {
+            last = next;
+            continue;
+        }
+        let (now, is_steady) = loop {
             let now = clock.now();
             steady.look(now, Instant::now());
-            if now >= next || now < last {
-                break now;
+            let is_steady = steady.lasts(Instant::now()) >= STEADY;
+            if now >= next || now < last || (is_put_off && is_steady) {
+                break (now, is_steady);
             }
             if !pause(next.distance(now).min(WAKE), &mut stopped).await {
                 return;
             }
         };
+        let is_time = now >= next;
         last = now;
-        if now < next {
+        if is_time {
+            done = Some(next);
+        } else if !(is_put_off && is_steady) {
             // The clock was put back: the next time is another one.
             continue;
         }
         let Some(shared) = shared.upgrade() else { return };
         let session = Session::new(shared, Actor::internal("scheduler"));
-        let can_tell = steady.lasts(Instant::now()) >= STEADY;
         let jobs = SchedulerConfig {
-            destroy: config.destroy && can_tell,
-            revoke_expired: config.revoke_expired && can_tell,
+            rotate: config.rotate && is_time,
+            destroy: config.destroy && is_steady,
+            revoke_expired: config.revoke_expired && is_steady,
+            verify: config.verify && is_time,
             ..config.clone()
         };
+        // What cannot be undone is done as soon as the clock can be trusted.
+        is_put_off = !is_steady && (config.destroy || config.revoke_expired);
         if let Err(error) = scheduler::run(&session, &jobs).await {
             tracing::error!(%error, "the scheduler's jobs could not be done");
         }
-        // Not twice in the same minute, whatever the clock does.
         drop(session);
         sleep(Duration::from_millis(10)).await;
     }

@@ -5,19 +5,22 @@ use std::cmp::Ordering;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::audit::checkpoint;
 use crate::audit::tree::Frontier;
 use crate::ledger::Signer;
-use crate::storage::Connection;
-use crate::storage::tables::audit;
-use crate::types::audit::Head;
+use crate::storage::tables::audit::{self, Selection};
+use crate::storage::{Connection, Store};
+use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// How the names of such files begin.
 const NAME: &str = "high-water";
 /// Largest file that is looked at, in bytes.
 const BYTES: u64 = 16 * 1024;
+/// How many acknowledged restores are looked at, the newest first.
+const ACKNOWLEDGEMENTS: usize = 1_000;
 
 /// A store that is older than what was seen before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,35 +45,16 @@ impl Lost {
     }
 }
 
-/// Refuses to make a new store where one is missing that was seen before.
-pub(super) fn check_is_there(store: &Path, mark: &Path) -> Result<()> {
-    let is_there = fs::metadata(store).is_ok_and(|metadata| metadata.len() > 0);
-    let Some(noted) = (if is_there { None } else { read(mark)? }).and_then(|note| checkpoint::claimed(&note)) else {
-        return Ok(());
-    };
+/// Refuses to make a new store where one was seen before.
+pub(super) fn check_is_new(mark: &Path) -> Result<()> {
+    let Some(noted) = read(mark)?.and_then(|note| checkpoint::claimed(&note)) else { return Ok(()) };
     let text = format!(
-        "the store {} is missing: it had {} records, says the high-water file {}. Put it back or restore a backup; a new \
+        "the store is missing: it had {} records, says the high-water file {}. Put it back or restore a backup; a new \
          store is only made without that file",
-        store.display(),
         noted.size,
         mark.display()
     );
     Err(Error::new(ErrorCode::StoreUnavailable, text))
-}
-
-/// How the head stands to what was noted.
-pub(super) enum Standing {
-    /// As it should.
-    Good,
-    /// It is older.
-    Lost(Lost),
-    /// It is newer: the log must have had this root when it had so many records.
-    Grown {
-        /// Records that were noted.
-        noted: u64,
-        /// The root of the tree over them.
-        root: [u8; 32],
-    },
 }
 
 fn bad(path: &Path, why: &str) -> Error {
@@ -116,46 +100,76 @@ pub(super) fn is_of(note: &str, signer: &Signer) -> bool {
     checkpoint::claimed(note).is_some_and(|claimed| claimed.origin == signer.keys().public().origin())
 }
 
-/// Holds the head against what the file said. `IntegrityFailure` if that is not a checkpoint of this log, or notes another
-/// log of the same size.
-pub(super) fn compare(path: &Path, note: &str, head: &Head, signer: &Signer) -> Result<Standing> {
-    let bad = |why: &str| bad(path, why);
-    let noted = match signer.open(note) {
-        Ok(noted) => noted,
+/// Holds the head against what the file said: what of the log is missing, if anything is. `IntegrityFailure` if the file is
+/// not a checkpoint signed by this log's key.
+pub(super) async fn compare(
+    path: &Path,
+    note: &str,
+    head: &Head,
+    signer: &Signer,
+    store: &Arc<dyn Store>,
+) -> Result<Option<Lost>> {
+    let (noted, is_signed) = match signer.open(note) {
+        Ok(noted) => (noted, true),
         // The store may have been put back to a state from before its signing key was replaced: it does not know the key.
         Err(_) => match checkpoint::claimed(note) {
-            Some(claimed) if claimed.origin == signer.keys().public().origin() && claimed.size > head.seq => claimed,
-            Some(claimed) if claimed.origin != signer.keys().public().origin() => {
-                return Err(bad("is that of another log"));
-            }
-            _ => return Err(bad("is not a checkpoint signed by this log's key")),
+            Some(claimed) if claimed.origin == signer.keys().public().origin() => (claimed, false),
+            Some(_) => return Err(bad(path, "is that of another log")),
+            None => return Err(bad(path, "is not a checkpoint")),
         },
     };
-    if noted.size == head.seq && noted.root != Frontier::from_parts(head.seq, head.frontier.clone())?.root() {
-        return Err(bad("notes another log of the same size: the log was forked"));
+    let goes_on = match head.seq.cmp(&noted.size) {
+        Ordering::Less => false,
+        Ordering::Equal => noted.root == root_of(head)?,
+        Ordering::Greater => {
+            let mut reader = store.reader().await?;
+            let goes_on = goes_on(reader.as_mut(), noted.size, noted.root, head).await;
+            reader.close().await?;
+            goes_on?
+        }
+    };
+    match (goes_on, is_signed) {
+        (true, true) => Ok(None),
+        (true, false) => Err(bad(path, "is not a checkpoint signed by this log's key")),
+        (false, _) => Ok(Some(Lost { present: head.seq, noted: noted.size })),
     }
-    Ok(match head.seq.cmp(&noted.size) {
-        Ordering::Less => Standing::Lost(Lost { present: head.seq, noted: noted.size }),
-        Ordering::Equal => Standing::Good,
-        Ordering::Greater => Standing::Grown { noted: noted.size, root: noted.root },
-    })
+}
+
+fn root_of(head: &Head) -> Result<[u8; 32]> {
+    Ok(Frontier::from_parts(head.seq, head.frontier.clone())?.root())
 }
 
 /// Whether the log had this root when it had so many records: else it was put back, and has gone on from there. Hashes the
-/// records from the last kept state on.
-pub(super) async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32]) -> Result<bool> {
+/// records from the last kept state on, up to the signed head: only that makes sure that the kept state is this log's.
+async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], head: &Head) -> Result<bool> {
     let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= noted);
     let mut tree = match kept {
         Some(kept) => Frontier::from_parts(kept.size, kept.frontier)?,
         None => Frontier::new(),
     };
-    let first = tree.size() + 1;
-    audit::range(connection, first, noted, &mut |row| {
+    let mut had_root = tree.size() == noted && tree.root() == root;
+    audit::range(connection, tree.size() + 1, head.seq, &mut |row| {
         tree.push(row.hash);
+        had_root |= tree.size() == noted && tree.root() == root;
         Ok(())
     })
     .await?;
-    Ok(tree.size() == noted && tree.root() == root)
+    if tree.size() != head.seq || tree.root() != root_of(head)? {
+        let text = "the log's records are not those of its signed head; verify it, and restore a backup";
+        return Err(Error::new(ErrorCode::IntegrityFailure, text));
+    }
+    Ok(had_root)
+}
+
+/// Whether the log says that it was put back from a state of so many records, and that this was acknowledged.
+pub(super) async fn is_acknowledged(noted: u64, store: &Arc<dyn Store>) -> Result<bool> {
+    let selection =
+        Selection { action: Some(Action::RestoreAcknowledge), limit: ACKNOWLEDGEMENTS, ..Selection::default() };
+    let mut reader = store.reader().await?;
+    let records = audit::select(reader.as_mut(), &selection).await;
+    reader.close().await?;
+    let of = |details: &str| serde_json::from_str::<serde_json::Value>(details).ok()?.get("noted")?.as_u64();
+    Ok(records?.iter().filter_map(|record| of(record.details.as_deref()?)).any(|acknowledged| acknowledged >= noted))
 }
 
 /// Writes the head to the file: to a new one beside it, synced, then put in its place.

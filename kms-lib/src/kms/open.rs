@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::high_water::{self, Lost, Standing};
+use super::high_water;
 use crate::audit::tree::Frontier;
 use crate::catalog::{Catalog, MaterialCache, Trust, run_blocking};
 use crate::config::Config;
@@ -25,6 +25,8 @@ use crate::verification::Verifier;
 
 /// A clock further away from the database's makes no store.
 const CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(30);
+/// With fewer free bytes than this, SQLite cannot even make what it works with.
+const NO_ROOM: u64 = 256 * 1024;
 /// How long opening is tried again when what others do in the store at that moment aborts it.
 const CONTENTION: std::time::Duration = std::time::Duration::from_secs(60);
 /// The pause in between.
@@ -37,8 +39,11 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
         return Err(no_key());
     }
     let location = config.store()?;
-    if let (Ok(file), Some(mark)) = (location.file(), &config.high_water) {
-        high_water::check_is_there(file, mark)?;
+    if let (Ok(file), Some(mark)) = (location.file(), &config.high_water)
+        && std::fs::metadata(file).map_or(0, |metadata| metadata.len()) == 0
+    {
+        // Before a file is made, too.
+        high_water::check_is_new(mark)?;
     }
     let store = location.open().await?;
     open_on(config, store).await
@@ -72,7 +77,7 @@ async fn open_contended(
                 tokio::time::sleep(CONTENTION_PAUSE).await;
             }
             // On a full disk SQLite cannot even make what it works with; keys must still be revocable then.
-            Err(error) if is_without_room(error.code(), store, config.space.reserve) && store.release_reserve() => {
+            Err(error) if is_without_room(error.code(), store) && store.release_reserve() => {
                 tracing::error!(%error, "the disk is full: the reserve is given up, only revocations and the like are written");
             }
             done => return done,
@@ -81,9 +86,9 @@ async fn open_contended(
 }
 
 /// Whether a failure may be due to a full disk: SQLite does not always say so.
-fn is_without_room(code: ErrorCode, store: &Arc<dyn Store>, reserve: u64) -> bool {
+fn is_without_room(code: ErrorCode, store: &Arc<dyn Store>) -> bool {
     let may_be = matches!(code, ErrorCode::StoreFull | ErrorCode::StoreUnavailable);
-    may_be && store.free_space().is_some_and(|free| free < reserve)
+    may_be && store.free_space().is_some_and(|free| free < NO_ROOM)
 }
 
 async fn open_store(
@@ -118,6 +123,11 @@ async fn set_up(
     store: &Arc<dyn Store>,
     connection: &mut dyn Connection,
 ) -> Result<()> {
+    // Without a head there is no store yet, whatever else is there.
+    let is_new = !head::read(connection).await.is_ok_and(|head| head.is_some());
+    if let Some(mark) = config.high_water.as_ref().filter(|_| is_new) {
+        high_water::check_is_new(mark)?;
+    }
     migrate(connection).await?;
     store.claim(config.audit_ack == AuditAck::Queued)?;
     let now = config.clock.now();
@@ -195,11 +205,18 @@ async fn assemble(
         ));
     }
 
-    let others = others.into_iter().filter(|(_, note)| high_water::is_of(note, &signer));
-    let mut lost = None;
-    for (path, note) in own.into_iter().chain(others) {
-        let missing = what_is_lost(high_water::compare(&path, &note, &head, &signer)?, store, &head).await?;
-        lost = lost.max(missing);
+    let mut lost = match &own {
+        Some((path, note)) => high_water::compare(path, note, &head, &signer, store).await?,
+        None => None,
+    };
+    for (path, note) in others.iter().filter(|(_, note)| high_water::is_of(note, &signer)) {
+        let missing = high_water::compare(path, note, &head, &signer, store).await?;
+        // Acknowledged where the store was before.
+        if let Some(missing) = missing
+            && !high_water::is_acknowledged(missing.noted, store).await?
+        {
+            lost = lost.max(Some(missing));
+        }
     }
     if let Some(lost) = lost.as_ref().filter(|_| !config.acknowledge_restore) {
         return Err(lost.error());
@@ -251,6 +268,7 @@ async fn assemble(
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
     });
+    let is_acknowledged = lost.is_some();
     if let Some(lost) = lost {
         let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
         let mut details = Details::default();
@@ -260,8 +278,11 @@ async fn assemble(
     if let Some(path) = &config.high_water {
         // As every second from now on: not being able to note it keeps nobody from revoking.
         let noted = high_water::write(path, &self::head(&shared).await?.checkpoint);
-        if let Err(error) = noted {
-            tracing::warn!(%error, "the high-water file is not up to date");
+        match noted {
+            // Else what was acknowledged would have to be again.
+            Err(error) if is_acknowledged => return Err(error),
+            Err(error) => tracing::warn!(%error, "the high-water file is not up to date"),
+            Ok(()) => {}
         }
     }
     if config.audit_ack == AuditAck::Queued {
@@ -269,20 +290,6 @@ async fn assemble(
         session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;
     }
     Ok(shared)
-}
-
-/// What of the log is missing, if anything is.
-async fn what_is_lost(standing: Standing, store: &Arc<dyn Store>, head: &Head) -> Result<Option<Lost>> {
-    match standing {
-        Standing::Good => Ok(None),
-        Standing::Lost(lost) => Ok(Some(lost)),
-        Standing::Grown { noted, root } => {
-            let mut reader = store.reader().await?;
-            let goes_on = high_water::goes_on(reader.as_mut(), noted, root).await;
-            reader.close().await?;
-            Ok((!goes_on?).then_some(Lost { present: head.seq, noted }))
-        }
-    }
 }
 
 /// Finds out, by the log, which rows were altered, and takes them out of the catalog. Nothing is used if the log was
