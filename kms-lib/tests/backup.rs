@@ -13,6 +13,13 @@ fn at(place: &Place, name: &str) -> Config {
     Config::new(format!("sqlite:{}", place.folder.path().join(name).display())).root_key_bytes([7; 32])
 }
 
+/// Removes a store with what is beside it.
+fn remove_store(place: &Place) {
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{ending}", place.file().display()));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_under_load_is_whole() {
     let place = Place::new();
@@ -133,9 +140,7 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     kms.close().await.unwrap();
 
     // The database is put back: a fresh process notices.
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{suffix}", place.file().display()));
-    }
+    remove_store(&place);
     Kms::restore(&config, &to).await.unwrap();
     let error = Kms::open(config.clone()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::RestoreDetected);
@@ -240,9 +245,7 @@ async fn a_store_that_was_put_back_and_used_is_noticed() {
     Kms::open(config.clone()).await.unwrap().close().await.unwrap();
 
     // Missing: no new one is made in its place.
-    for ending in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{ending}", place.file().display()));
-    }
+    remove_store(&place);
     let missing = Kms::open(config.clone()).await.unwrap_err();
     assert_eq!(missing.code(), ErrorCode::StoreUnavailable, "{missing}");
     assert!(missing.message().contains("is missing") && !place.file().exists(), "{missing}");
@@ -327,9 +330,7 @@ async fn a_fork_of_the_log_is_noticed() {
         kms.close().await.unwrap();
         let former = place.folder.path().join("former.db");
         std::fs::copy(place.file(), &former).unwrap();
-        for ending in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{ending}", place.file().display()));
-        }
+        remove_store(&place);
         Kms::restore(&config, &to).await.unwrap();
         let kms = place.open().await;
         let more = if forged { 20 } else { 1 };

@@ -2,6 +2,7 @@
 
 mod background;
 mod backup;
+mod create;
 mod files;
 mod high_water;
 mod memory;
