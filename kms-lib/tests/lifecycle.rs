@@ -545,8 +545,10 @@ async fn the_scheduler_runs_at_its_time() {
     let kms = Kms::open(place.config().scheduler(scheduler)).await.unwrap();
     let session = admin(&kms);
     session.create_key(CreateKey::aes("k").rotation_period_days(1)).await.unwrap();
+    session.create_key(CreateKey::aes("doomed")).await.unwrap();
+    session.schedule_deletion("doomed", None).await.unwrap();
     // Its clock is looked at twice a minute at least; it is waiting for the next minute now.
-    place.pass_days(2);
+    place.pass_days(40);
     kms.close().await.unwrap();
     let scheduler = SchedulerConfig { cron: "* * * * *".into(), ..SchedulerConfig::default() };
     // Just before a full minute.
@@ -565,6 +567,10 @@ async fn the_scheduler_runs_at_its_time() {
         assert!(round < 1_200, "the scheduler did not wake up");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
+    // The clock has not run evenly for long: by itself it erases nothing yet. Who asks for it means it.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(session.get_key("doomed").await.unwrap().state, KeyState::PendingDeletion);
+    assert_eq!(kms.run_scheduler().await.unwrap().destroyed.len(), 1);
     kms.close().await.unwrap();
 }
 

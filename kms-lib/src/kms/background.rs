@@ -122,22 +122,25 @@ async fn schedule_jobs(
     clock: Clock,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut last = clock.now();
-    let mut steady = Steady::new(last, Instant::now());
+    let mut from = clock.now();
+    let mut seen = from;
+    let mut steady = Steady::new(from, Instant::now());
     let mut done = None;
     let mut is_put_off = false;
     loop {
-        let Some(next) = schedule.next_after(last) else { return };
+        let mut next = schedule.next_after(from);
         // Not twice for the same minute, whatever the clock does.
-        if done == Some(next) {
-            last = next;
-            continue;
+        if next.is_some() && next == done {
+            next = next.and_then(|next| schedule.next_after(next));
         }
+        let Some(next) = next else { return };
         let (now, is_steady) = loop {
             let now = clock.now();
+            let was_put_back = now < seen && now.distance(seen) > JUMP;
+            seen = now;
             steady.look(now, Instant::now());
             let is_steady = steady.lasts(Instant::now()) >= STEADY;
-            if now >= next || now < last || (is_put_off && is_steady) {
+            if now >= next || was_put_back || (is_put_off && is_steady) {
                 break (now, is_steady);
             }
             if !pause(next.distance(now).min(WAKE), &mut stopped).await {
@@ -145,7 +148,7 @@ async fn schedule_jobs(
             }
         };
         let is_time = now >= next;
-        last = now;
+        from = now;
         if is_time {
             done = Some(next);
         } else if !(is_put_off && is_steady) {
