@@ -22,6 +22,8 @@ const WAKE: Duration = Duration::from_secs(30);
 
 /// How far the clock may be from where the time that has passed would have put it.
 const JUMP: Duration = Duration::from_secs(30);
+/// A clock that is put back further than this comes to other minutes, though they have the same names.
+const FAR: Duration = Duration::from_secs(120);
 /// Nothing is done that cannot be undone before the clock has run evenly for so long: one that was set wrongly, or is yet to
 /// be set, would erase keys whose deletion can still be cancelled.
 const STEADY: Duration = Duration::from_secs(600);
@@ -137,6 +139,10 @@ async fn schedule_jobs(
         let (now, is_steady) = loop {
             let now = clock.now();
             let was_put_back = now < seen && now.distance(seen) > JUMP;
+            if was_put_back && now.distance(seen) > FAR {
+                // What was done was done by a clock that was wrong.
+                done = None;
+            }
             seen = now;
             steady.look(now, Instant::now());
             let is_steady = steady.lasts(Instant::now()) >= STEADY;

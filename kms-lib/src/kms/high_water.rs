@@ -10,17 +10,17 @@ use std::sync::Arc;
 use crate::audit::checkpoint;
 use crate::audit::tree::Frontier;
 use crate::ledger::Signer;
-use crate::storage::tables::audit::{self, Selection};
+use crate::storage::tables::audit;
 use crate::storage::{Connection, Store};
-use crate::types::audit::{Action, Head};
+use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// How the names of such files begin.
 const NAME: &str = "high-water";
 /// Largest file that is looked at, in bytes.
 const BYTES: u64 = 16 * 1024;
-/// How many acknowledged restores are looked at, the newest first.
-const ACKNOWLEDGEMENTS: usize = 1_000;
+/// How many records are read at once.
+const CHUNK: u64 = 8_192;
 
 /// A store that is older than what was seen before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,28 +148,19 @@ async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], he
         None => Frontier::new(),
     };
     let mut had_root = tree.size() == noted && tree.root() == root;
-    audit::range(connection, tree.size() + 1, head.seq, &mut |row| {
-        tree.push(row.hash);
-        had_root |= tree.size() == noted && tree.root() == root;
-        Ok(())
-    })
-    .await?;
-    if tree.size() != head.seq || tree.root() != root_of(head)? {
-        let text = "the log's records are not those of its signed head; verify it, and restore a backup";
-        return Err(Error::new(ErrorCode::IntegrityFailure, text));
+    while tree.size() < head.seq {
+        // In statements that end soon, however long the log is.
+        let (first, last) = (tree.size() + 1, head.seq.min(tree.size() + CHUNK));
+        audit::hashes(connection, first, last, &mut |hash| {
+            tree.push(hash);
+            had_root |= tree.size() == noted && tree.root() == root;
+        })
+        .await?;
+        if tree.size() != last {
+            return Ok(false);
+        }
     }
-    Ok(had_root)
-}
-
-/// Whether the log says that it was put back from a state of so many records, and that this was acknowledged.
-pub(super) async fn is_acknowledged(noted: u64, store: &Arc<dyn Store>) -> Result<bool> {
-    let selection =
-        Selection { action: Some(Action::RestoreAcknowledge), limit: ACKNOWLEDGEMENTS, ..Selection::default() };
-    let mut reader = store.reader().await?;
-    let records = audit::select(reader.as_mut(), &selection).await;
-    reader.close().await?;
-    let of = |details: &str| serde_json::from_str::<serde_json::Value>(details).ok()?.get("noted")?.as_u64();
-    Ok(records?.iter().filter_map(|record| of(record.details.as_deref()?)).any(|acknowledged| acknowledged >= noted))
+    Ok(had_root && tree.root() == root_of(head)?)
 }
 
 /// Writes the head to the file: to a new one beside it, synced, then put in its place.

@@ -122,7 +122,12 @@ async fn set_up(
     connection: &mut dyn Connection,
 ) -> Result<()> {
     // Without a head there is no store yet, whatever else is there.
-    let is_new = !head::read(connection).await.is_ok_and(|head| head.is_some());
+    let is_new = match head::read(connection).await {
+        Ok(head) => head.is_none(),
+        Err(e) if matches!(e.code(), ErrorCode::StoreContended | ErrorCode::StoreUnavailable) => return Err(e),
+        // There are no tables yet.
+        Err(_) => true,
+    };
     if let Some(mark) = config.high_water.as_ref().filter(|_| is_new) {
         high_water::check_is_new(mark)?;
     }
@@ -208,13 +213,7 @@ async fn assemble(
         None => None,
     };
     for (path, note) in others.iter().filter(|(_, note)| high_water::is_of(note, &signer)) {
-        let missing = high_water::compare(path, note, &head, &signer, store).await?;
-        // Acknowledged where the store was before.
-        if let Some(missing) = missing
-            && !high_water::is_acknowledged(missing.noted, store).await?
-        {
-            lost = lost.max(Some(missing));
-        }
+        lost = lost.max(high_water::compare(path, note, &head, &signer, store).await?);
     }
     if let Some(lost) = lost.as_ref().filter(|_| !config.acknowledge_restore) {
         return Err(lost.error());

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask. Answers whether it did.
-pub(super) fn create_private(path: &Path) -> Result<bool> {
+/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask. Answers it if it did.
+pub(super) fn create_private(path: &Path) -> Result<Option<File>> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -15,8 +15,8 @@ pub(super) fn create_private(path: &Path) -> Result<bool> {
         options.mode(0o600);
     }
     match options.open(path) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
         Err(e)
             if e.kind() == std::io::ErrorKind::PermissionDenied
                 || e.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
@@ -30,18 +30,18 @@ pub(super) fn create_private(path: &Path) -> Result<bool> {
 /// Gives a new file to the owner of the store, with the mode of that, as SQLite does with its own: what root makes must not
 /// keep the service out.
 #[cfg(unix)]
-pub(super) fn give_to_owner(store: &Path, file: &Path) {
-    use std::os::unix::fs::MetadataExt;
+pub(super) fn give_to_owner(store: &Path, file: &File) {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let Ok(of_store) = std::fs::metadata(store) else { return };
-    let given = std::fs::set_permissions(file, of_store.permissions())
-        .and_then(|()| std::os::unix::fs::lchown(file, Some(of_store.uid()), Some(of_store.gid())));
+    let mode = std::fs::Permissions::from_mode(of_store.mode() & 0o666);
+    let given = fchown(file, Some(of_store.uid()), Some(of_store.gid())).and_then(|()| file.set_permissions(mode));
     if let Err(error) = given {
-        tracing::debug!(%error, file = %file.display(), "the file stays its maker's");
+        tracing::debug!(%error, "a file beside the store stays its maker's");
     }
 }
 
 #[cfg(not(unix))]
-pub(super) fn give_to_owner(_: &Path, _: &Path) {}
+pub(super) fn give_to_owner(_: &Path, _: &File) {}
 
 #[cfg(unix)]
 pub(super) fn free_space(folder: &Path) -> Option<u64> {
@@ -54,10 +54,22 @@ pub(super) fn free_space(_: &Path) -> Option<u64> {
     None
 }
 
+/// Opens a file and empties it; not what a link leads to.
+pub(super) fn empty(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    options.open(path)
+}
+
 /// Writes bytes that no file system stores as nothing.
 pub(super) fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
     use std::io::Write;
-    let mut file = File::options().write(true).truncate(true).open(path)?;
+    let mut file = empty(path)?;
     let mut block = [0; 64 * 1024];
     let mut left = bytes;
     while left > 0 {

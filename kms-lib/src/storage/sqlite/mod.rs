@@ -16,7 +16,7 @@ use super::dialect::{Dialect, SQLITE};
 use super::durable::sync_name;
 use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
-use files::{FileId, create_private, fill, free_space, give_to_owner, gone};
+use files::{FileId, create_private, empty, fill, free_space, give_to_owner, gone};
 use reader::Reader;
 use writer::Writer;
 
@@ -112,8 +112,8 @@ impl Store for SqliteStore {
             let text = format!("the store's lock file {} cannot be locked: {e}", path.display());
             Error::new(ErrorCode::StoreUnavailable, text)
         };
-        if create_private(&path)? {
-            give_to_owner(&self.path, &path);
+        if let Some(made) = create_private(&path)? {
+            give_to_owner(&self.path, &made);
         }
         let file = File::options().write(true).open(&path).map_err(failed)?;
         let taken = if exclusive { file.try_lock() } else { file.try_lock_shared() };
@@ -138,7 +138,7 @@ impl Store for SqliteStore {
             let to = &std::path::absolute(to).map_err(|e| gone(to, &e.to_string()))?;
             let name = to.to_str().ok_or_else(|| Error::invalid("the place of a backup is not UTF-8"))?.to_owned();
             // An empty file of mode 0600, which SQLite fills.
-            if !create_private(to)? {
+            if create_private(to)?.is_none() {
                 return Err(Error::invalid(format!("{name} is there already; a backup needs a new place")));
             }
             let path = self.path.clone();
@@ -182,8 +182,8 @@ impl Store for SqliteStore {
         if self.reserve(bytes) == Reserve::Kept {
             return Ok(());
         }
-        if create_private(&path)? {
-            give_to_owner(&self.path, &path);
+        if let Some(made) = create_private(&path)? {
+            give_to_owner(&self.path, &made);
         }
         let filled = fill(&path, bytes);
         if filled.is_err() {
@@ -196,7 +196,7 @@ impl Store for SqliteStore {
         // The empty file says to others, and after a restart, that it was given up.
         let path = self.beside("-reserve");
         let had = std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
-        had && File::options().write(true).truncate(true).open(path).is_ok()
+        had && empty(&path).is_ok()
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {

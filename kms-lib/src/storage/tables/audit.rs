@@ -94,6 +94,21 @@ pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> R
     Ok(rows)
 }
 
+/// The hashes of records, in their order.
+pub async fn hashes(
+    connection: &mut dyn Connection,
+    first: u64,
+    last: u64,
+    each: &mut (dyn FnMut([u8; 32]) + Send),
+) -> Result<()> {
+    let sql = "SELECT hash FROM audit_logs WHERE seq >= ? AND seq <= ? ORDER BY seq";
+    let mut read = |row: &dyn Row| {
+        each(row.hash(0)?);
+        Ok(())
+    };
+    connection.query(sql.into(), vec![first.into(), last.into()], &mut read).await
+}
+
 /// The hash of a record, if it is there.
 pub async fn hash_of(connection: &mut dyn Connection, seq: u64) -> Result<Option<[u8; 32]>> {
     let mut hash = None;
