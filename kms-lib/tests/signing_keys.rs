@@ -208,12 +208,12 @@ async fn altered_keys_and_links_are_found() {
         ("DELETE FROM service_keys WHERE number = 3", Found::Refused(ErrorCode::IntegrityFailure)),
         ("DELETE FROM service_keys WHERE number = 2", Found::Refused(ErrorCode::IntegrityFailure)),
         (
-            "UPDATE service_keys SET wrapped = randomblob(66) WHERE number = 3",
+            "UPDATE service_keys SET wrapped = zeroblob(66) WHERE number = 3",
             Found::Refused(ErrorCode::IntegrityFailure),
         ),
         ("UPDATE service_keys SET number = 4 WHERE number = 3", Found::Refused(ErrorCode::IntegrityFailure)),
         (
-            "UPDATE service_keys SET wrapped = randomblob(66) WHERE kind = 'integrity'",
+            "UPDATE service_keys SET wrapped = zeroblob(66) WHERE kind = 'integrity'",
             Found::Refused(ErrorCode::IntegrityFailure),
         ),
         ("DELETE FROM service_keys WHERE kind = 'integrity'", Found::Refused(ErrorCode::StoreCorrupt)),
