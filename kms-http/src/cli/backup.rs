@@ -56,7 +56,7 @@ pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<Ex
     let report = run_async(async {
         let progress = Arc::new(Progress::default());
         let restoring = Kms::restore_with_progress(&config, &command.from, &progress);
-        Ok(watched("opening the backup", &progress, restoring).await?)
+        Ok(watched("copying the backup", &progress, restoring).await?)
     })?;
     show(&report, as_json)
 }

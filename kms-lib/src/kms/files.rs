@@ -21,7 +21,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Refuses a place for a new file where something is, a link that leads nowhere too. What SQLite keeps beside a store would
 /// be taken for a part of the new one: the write-ahead log of a former store would be played into it.
 pub(super) fn check_is_free(to: &Path) -> Result<()> {
-    for ending in ["", "-wal", "-shm", "-journal"] {
+    for ending in std::iter::once("").chain(BESIDE) {
         let taken = beside(to, ending);
         match fs::symlink_metadata(&taken) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -118,10 +118,11 @@ fn copy_private(from: &Path, to: &Path) -> io::Result<()> {
     copied
 }
 
-/// Renames, and never replaces a file.
+/// Gives a file a new name, and never replaces another.
 fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
-        Ok(()) => fs::remove_file(from),
+        // Its first name goes when the part is dropped.
+        Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
         // Some file systems have no second names for a file.
         Err(_) => fs::rename(from, to),

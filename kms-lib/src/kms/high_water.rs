@@ -143,9 +143,10 @@ fn root_of(head: &Head) -> Result<[u8; 32]> {
 /// records from the last kept state on, up to the signed head: only that makes sure that the kept state is this log's.
 async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], head: &Head) -> Result<bool> {
     let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= noted);
-    let mut tree = match kept {
-        Some(kept) => Frontier::from_parts(kept.size, kept.frontier)?,
-        None => Frontier::new(),
+    // One that is damaged tells nothing; verification says where.
+    let Ok(mut tree) = kept.map_or_else(|| Ok(Frontier::new()), |kept| Frontier::from_parts(kept.size, kept.frontier))
+    else {
+        return Ok(false);
     };
     let mut had_root = tree.size() == noted && tree.root() == root;
     while tree.size() < head.seq {
