@@ -8,6 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 use common::{Server, program};
+use kms_lib::scheduler::SchedulerConfig;
+use kms_lib::types::time::Clock;
+use kms_lib::{Actor, Config, Kms, Role, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -202,6 +205,7 @@ fn other_commands_make_no_store() {
     let data = home.path().join(".local/share/mini-kms");
     let kept = home.path().join("kept");
     let backup = home.path().join("backup.db");
+    let now = Timestamp::now().to_string();
     let commands: &[&[&str]] = &[
         &["status"],
         &["key", "list"],
@@ -209,6 +213,7 @@ fn other_commands_make_no_store() {
         &["token", "list"],
         &["audit", "verify"],
         &["audit", "acknowledge-restore"],
+        &["audit", "acknowledge-clock", "--now", &now],
         &["backup", backup.to_str().unwrap()],
     ];
     std::fs::rename(&data, &kept).unwrap();
@@ -245,6 +250,50 @@ fn other_commands_make_no_store() {
     assert!(by_other(&["audit", "acknowledge-restore"]).contains("nothing known"));
     assert!(by_other(&["audit", "acknowledge-restore"]).contains("nothing to acknowledge"));
     by_other(&["key", "create", "users"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_is_acknowledged() {
+    let mut server = Server::start_on_file(&[]);
+    out(&server.command(&["key", "create", "users"]));
+    let key = format!("file:{}", server.home.path().join(".config/mini-kms/root.key").display());
+    let ahead = Timestamp::now().plus_days(26_000);
+    let config = Config::new(format!("sqlite:{}", server.store().display()))
+        .root_key(&key)
+        .unwrap()
+        .no_high_water()
+        .clock(Clock::new(move || ahead));
+    // The scheduler does not run: its dates have all come.
+    let config = config.scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() });
+    let kms = Kms::open(config).await.unwrap();
+    kms.session(Actor::new("alice", Role::Admin).unwrap()).rotate_key("users", None).await.unwrap();
+    kms.close().await.unwrap();
+
+    let client = server.client();
+    client.post("/v1/keys/users/rotate", json!({})).await.expect(503);
+    let refused = server.command(&["status"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ClockSkew"), "{refused:?}");
+    // Nobody who does not know the time.
+    for now in ["1970-01-01T00:00:00Z", &ahead.to_string(), "soon", ""] {
+        let refused = server.command(&["audit", "acknowledge-clock", "--now", now]);
+        assert_eq!(refused.status.code(), Some(2), "{now}: {refused:?}");
+    }
+    assert_eq!(server.command(&["audit", "acknowledge-clock"]).status.code(), Some(2));
+    assert_eq!(server.command(&["status"]).status.code(), Some(3));
+    let now = Timestamp::now().to_string();
+    for acknowledged in [true, false] {
+        let answer = parsed(&server.command(&["--json", "audit", "acknowledge-clock", "--now", &now, "--restore"]));
+        assert_eq!(answer, json!({"acknowledged": acknowledged}));
+    }
+    // The service that runs goes on by itself.
+    client.post("/v1/keys/users/rotate", json!({})).await.expect(200);
+    out(&server.command(&["audit", "verify"]));
+    let since = server.command(&["audit", "export", "--since", &now]);
+    assert!(out(&since).contains("CLOCK_ACKNOWLEDGE"), "{since:?}");
+    assert!(server.stop().success());
+    server.restart();
+    server.client().post("/v1/keys/users/rotate", json!({})).await.expect(200);
 }
 
 #[test]

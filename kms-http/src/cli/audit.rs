@@ -11,12 +11,13 @@ use clap::Subcommand;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::AuditRow;
 use kms_lib::verification::{Progress, VerifyOptions};
-use kms_lib::{ErrorCode, Kms, Session, Timestamp};
+use kms_lib::{Session, Timestamp};
 use serde_json::json;
 
+use super::acknowledge;
 use super::exit::Failure;
 use super::output;
-use super::store::{bar, check_store, for_one_command, run as run_async, watched, with_store};
+use super::store::{bar, watched, with_store};
 use crate::api::audit::Record;
 use crate::settings::Settings;
 
@@ -63,6 +64,16 @@ pub enum Audit {
     RotateKey,
     /// Accept that the store was put back to an older state; the log records what was lost
     AcknowledgeRestore,
+    /// Accept that a clock was ahead when the log's last record was written, while this machine's is right; the log records
+    /// that time is the present again
+    AcknowledgeClock {
+        /// The present, as another clock than this machine's says it, such as 2026-11-23T18:26:46Z: 5 minutes off at most
+        #[arg(long)]
+        now: Timestamp,
+        /// Accept as well that the store was put back to an older state
+        #[arg(long)]
+        restore: bool,
+    },
 }
 
 /// Records of a page.
@@ -72,8 +83,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Does it.
 pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    if let Audit::AcknowledgeRestore = command {
-        return acknowledge(settings, as_json);
+    match command {
+        Audit::AcknowledgeRestore => return acknowledge::restore(settings, as_json),
+        Audit::AcknowledgeClock { now, restore } => return acknowledge::clock(settings, now, restore, as_json),
+        _ => {}
     }
     with_store(settings, |_, session| async move {
         match command {
@@ -90,40 +103,9 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Audit::AcknowledgeRestore => Ok(ExitCode::SUCCESS),
+            Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
         }
     })
-}
-
-fn acknowledge(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    check_store(&settings)?;
-    // Where nothing was noted, nobody can tell.
-    let mark = settings.kms.high_water_file();
-    let unknown = mark.filter(|path| !path.exists()).map(|path| path.display().to_string());
-    let config = for_one_command(settings)?;
-    let was_needed = run_async(async {
-        let opened = match Kms::open(config.clone()).await {
-            Err(error) if error.code() == ErrorCode::RestoreDetected => None,
-            opened => Some(opened?),
-        };
-        let was_needed = opened.is_none();
-        let kms = match opened {
-            Some(kms) => kms,
-            None => Kms::open(config.acknowledge_restore(true)).await?,
-        };
-        kms.close().await?;
-        Ok(was_needed)
-    })?;
-    if as_json {
-        output::json(&json!({"acknowledged": was_needed}))?;
-    } else if was_needed {
-        output::line("acknowledged; the log says what was lost");
-    } else if let Some(mark) = unknown {
-        output::line(&format!("nothing known: there was no high-water file {mark} to hold the store against"));
-    } else {
-        output::line("nothing to acknowledge: the store is not older than it was");
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn verify(

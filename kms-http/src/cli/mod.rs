@@ -1,5 +1,6 @@
 //! The command line.
 
+mod acknowledge;
 mod audit;
 mod backup;
 mod bootstrap;

@@ -210,7 +210,7 @@ impl Digest {
     /// Notes a fault that reading found behind the last record, unless an earlier one is known.
     pub fn fail(&mut self, first: u64, fault: Fault) {
         if self.first.is_none() {
-            self.first = Some(First { seq: first, prev: [0; 32], timestamp: Timestamp::from_micros(0) });
+            self.first = Some(First { seq: first, prev: [0; 32], latest: Timestamp::from_micros(0) });
         }
         self.subtree = None;
         self.fault.get_or_insert(fault);
@@ -221,7 +221,8 @@ impl Digest {
 struct First {
     seq: u64,
     prev: [u8; 32],
-    timestamp: Timestamp,
+    /// The latest time that the record before it may have.
+    latest: Timestamp,
 }
 
 /// Digests a chunk: recomputes every hash from the stored fields, and checks numbering, links and time within it.
@@ -231,7 +232,7 @@ pub fn digest(log: LogId, rows: &[AuditRow]) -> Digest {
     let mut buffer = String::new();
     for row in rows {
         if digest.first.is_none() {
-            digest.first = Some(First { seq: row.seq, prev: row.prev_hash, timestamp: row.timestamp });
+            digest.first = Some(First { seq: row.seq, prev: row.prev_hash, latest: latest_before(row) });
         }
         if let Some(finding) = check(log, row, digest.last, &mut buffer) {
             let expected = digest.last.map_or(row.seq, |(seq, ..)| seq + 1);
@@ -281,7 +282,12 @@ fn check(
     if row.prev_hash != hash {
         return Some(Finding::BrokenLink);
     }
-    (row.timestamp < timestamp).then_some(Finding::TimeBackwards)
+    (latest_before(row) < timestamp).then_some(Finding::TimeBackwards)
+}
+
+/// The latest time that the record before this one may have: time runs backwards only where the record says so.
+fn latest_before(row: &AuditRow) -> Timestamp {
+    if row.action == Action::ClockAcknowledge.as_str() { Timestamp::from_micros(i64::MAX) } else { row.timestamp }
 }
 
 /// Collects the rows a successful change names in its details. The details are covered by the record's hash.
@@ -369,7 +375,7 @@ fn place(state: &Start, digest: &Digest) -> Option<Fault> {
     if first.prev != state.hash {
         return Some(Fault { seq: expected, finding: Finding::BrokenLink });
     }
-    (first.timestamp < state.timestamp).then_some(Fault { seq: expected, finding: Finding::TimeBackwards })
+    (first.latest < state.timestamp).then_some(Fault { seq: expected, finding: Finding::TimeBackwards })
 }
 
 fn push(mut state: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {

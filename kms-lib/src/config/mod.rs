@@ -63,6 +63,7 @@ pub struct Config {
     pub(crate) clock: Clock,
     pub(crate) high_water: Option<PathBuf>,
     pub(crate) acknowledge_restore: bool,
+    pub(crate) acknowledge_clock: bool,
     pub(crate) space: SpaceLimits,
     pub(crate) lock_memory: bool,
 }
@@ -85,6 +86,7 @@ impl Config {
             clock: Clock::default(),
             high_water: None,
             acknowledge_restore: false,
+            acknowledge_clock: false,
             space: SpaceLimits::default(),
             lock_memory: false,
         }
@@ -202,6 +204,16 @@ impl Config {
     #[must_use]
     pub fn acknowledge_restore(mut self, acknowledge: bool) -> Self {
         self.acknowledge_restore = acknowledge;
+        self
+    }
+    /// Accept, this once, that the log's last record is of a time that has not come yet, because a clock was ahead when it
+    /// was written (`ClockSkew`): opening records that time is the present again. To be given only by somebody who knows
+    /// that this machine's clock is right: windows of grants and versions that were over open again if it is behind.
+    ///
+    /// Dates that were set by the clock that was ahead stay as they are.
+    #[must_use]
+    pub fn acknowledge_clock(mut self, acknowledge: bool) -> Self {
+        self.acknowledge_clock = acknowledge;
         self
     }
     /// An alarm (a warning in the logs, `low` in the metrics) when less than so many bytes are free where a SQLite store

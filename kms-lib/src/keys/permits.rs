@@ -119,6 +119,7 @@ pub fn permits<'v>(
         | Operation::WithdrawGrant { .. }
         | Operation::Backup
         | Operation::AcknowledgeRestore
+        | Operation::AcknowledgeClock
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, MaterialCache, Trust};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySource, Seals};
-use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space};
+use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
 use crate::session::{Denials, Session, Shared};
 use crate::storage::tables::head;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
@@ -21,8 +21,6 @@ use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::verification::Verifier;
 
-/// A clock further away from the database's makes no store.
-const CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(30);
 /// With fewer free bytes than this, SQLite cannot even make what it works with.
 const NO_ROOM: u64 = 256 * 1024;
 /// How long opening is tried again when what others do in the store at that moment aborts it.
@@ -136,11 +134,9 @@ async fn set_up(
     let now = config.clock.now();
     // The first record's time is one that all nodes must agree with.
     if let Some(theirs) = head::database_now(connection).await?
-        && theirs.distance(now) > CLOCK_SKEW
         && !config.clock.is_apart()
     {
-        let text = format!("this machine's clock says {now}, but the database's {theirs}");
-        return Err(Error::new(ErrorCode::ClockSkew, text));
+        skew::check_database(theirs, now)?;
     }
     if head::read(connection).await?.is_some() {
         return Ok(());
@@ -200,12 +196,10 @@ async fn assemble(
     // A head that was altered, or that another key signed, is not built upon.
     signer.keys().check(&head)?;
     let now = config.clock.now();
+    let acknowledges_clock = config.acknowledge_clock && skew::is_to_come(head.timestamp, now);
     // A backup made by a clock that was ahead can be read.
-    if !is_for_reading && head.timestamp > now.plus_seconds(30) {
-        return Err(Error::new(
-            ErrorCode::ClockSkew,
-            format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
-        ));
+    if !is_for_reading && !acknowledges_clock {
+        skew::check_log(head.timestamp, now)?;
     }
 
     let mut lost = match &own {
@@ -239,6 +233,7 @@ async fn assemble(
     ));
     let space = Arc::new(Space::new(Arc::clone(store), config.space));
     space.judge();
+    let last = head.timestamp;
     let ledger = Ledger::start(Parts {
         store: Arc::clone(store),
         space: Arc::clone(&space),
@@ -265,6 +260,13 @@ async fn assemble(
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
     });
+    // First: no other record can be written before.
+    if acknowledges_clock {
+        let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
+        let mut details = Details::default();
+        details.text("last", &last.to_string());
+        session.record_event(Action::ClockAcknowledge, Operation::AcknowledgeClock, details).await?;
+    }
     let is_acknowledged = lost.is_some();
     if let Some(lost) = lost {
         let session = Session::new(Arc::clone(&shared), Actor::internal("system"));

@@ -1,9 +1,9 @@
 //! The head under its lock: held against what this process has seen and committed, before anything is written.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
+use super::skew;
+use super::submission::Submission;
 use super::writer::{Begun, Writer};
 use crate::audit::checkpoint;
 use crate::catalog::Trust;
@@ -13,9 +13,6 @@ use crate::storage::tables::{audit, head, secrets};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Timestamp;
-
-/// A clock further behind the log's last record than this commits nothing.
-const CLOCK_SKEW: Duration = Duration::from_secs(30);
 
 /// The head that a batch continues, and what time it is.
 pub(super) struct Base {
@@ -59,24 +56,23 @@ impl Writer {
     }
 
     /// Holds the head against what this process knows, and brings the catalog up to it.
-    pub(super) async fn base(&mut self, connection: &mut dyn Connection, locked: Locked) -> Result<Base> {
+    pub(super) async fn base(
+        &mut self,
+        connection: &mut dyn Connection,
+        locked: Locked,
+        batch: &[Submission],
+    ) -> Result<Base> {
         let Some((head, database_now)) = locked else {
             return Err(self.stop("the head of the log is gone"));
         };
         self.check(connection, &head).await?;
         let now = self.clock.now();
         let database_now = database_now.filter(|_| !self.clock.is_apart());
-        if let Some(theirs) = database_now.filter(|theirs| theirs.distance(now) > CLOCK_SKEW) {
-            return Err(Error::new(
-                ErrorCode::ClockSkew,
-                format!("this machine's clock says {now}, but the database's {theirs}"),
-            ));
+        if let Some(theirs) = database_now {
+            skew::check_database(theirs, now)?;
         }
-        if head.timestamp > now && head.timestamp.distance(now) > CLOCK_SKEW {
-            return Err(Error::new(
-                ErrorCode::ClockSkew,
-                format!("this machine's clock says {now}, but the log's last record is of {}", head.timestamp),
-            ));
+        if !batch.iter().any(Submission::acknowledges_clock) {
+            skew::check_log(head.timestamp, now)?;
         }
         Ok(Base { head, now, database_now })
     }

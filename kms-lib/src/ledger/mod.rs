@@ -7,6 +7,7 @@ mod locked;
 mod queue;
 mod settle;
 mod signer;
+pub mod skew;
 mod space;
 mod submission;
 mod thread;

@@ -166,6 +166,10 @@ impl Submission {
         let uses = self.entries.iter().flat_map(|entry| &entry.uses);
         !versions.is_empty() && uses.into_iter().any(|u| u.encryptions > 0 && versions.contains(&(u.key, u.version)))
     }
+    /// Whether its record says that time, which was ahead, is the present again.
+    pub(super) fn acknowledges_clock(&self) -> bool {
+        self.entries.iter().any(|entry| entry.draft.action == Action::ClockAcknowledge)
+    }
     /// Whether no window that its decisions relied on has ended.
     pub(super) fn holds_at(&self, now: Timestamp) -> bool {
         self.entries.iter().all(|entry| match entry.verdict {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::kept::Keeping;
 use super::signer::HeadKeys;
+use super::skew;
 use super::submission::{Entry, Outcome, Submission, Verdict};
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
@@ -293,9 +294,13 @@ impl Walk<'_> {
         Receipt { seq, hash }
     }
 
-    /// The time of a submission's records: never before the record ahead.
+    /// The time of a submission's records: never before the record ahead, unless just that was asked for.
     fn time(&self, submission: &Submission) -> Timestamp {
-        submission.released_at.unwrap_or(self.place.now).max(self.plan.head.timestamp)
+        let last = self.plan.head.timestamp;
+        if submission.acknowledges_clock() && skew::is_to_come(last, self.place.now) {
+            return self.place.now;
+        }
+        submission.released_at.unwrap_or(self.place.now).max(last)
     }
 }
 

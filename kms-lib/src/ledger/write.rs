@@ -32,7 +32,7 @@ impl Writer {
         locked: Locked,
         batch: &mut [Submission],
     ) -> Result<Plan> {
-        let base = self.base(connection, locked).await?;
+        let base = self.base(connection, locked, batch).await?;
         loop {
             let mut plan = walk(
                 batch,
@@ -57,7 +57,7 @@ impl Writer {
             self.queue.exhaust(exhausted.0, exhausted.1);
             connection.rollback().await?;
             let locked = head::begin_locked(connection).await?;
-            if self.base(connection, locked).await?.head != base.head {
+            if self.base(connection, locked, batch).await?.head != base.head {
                 return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
             }
         }

@@ -143,8 +143,10 @@ impl Session {
         let now = self.shared().clock.now();
         let mut connection = self.shared().store.reader().await?;
         let connection = connection.as_mut();
-        let day = usage::sums(connection, now.hour() - 24).await?;
-        let month = usage::sums(connection, now.minus_days(30).hour()).await?;
+        // A record's time may be a little ahead of this clock.
+        let hour = now.plus_seconds(60).hour();
+        let day = usage::sums(connection, now.hour() - 24, hour).await?;
+        let month = usage::sums(connection, now.minus_days(30).hour(), hour).await?;
         let due = usage::due(connection, Due::Rotation, now, ALERTS).await?;
         let soon = now.plus_days(SOON_DAYS);
         let ending = usage::windows_ending(connection, now, soon, now.minus_days(SOON_DAYS), ALERTS).await?;

@@ -1,21 +1,17 @@
 //! What the process knows of itself: for a scraper, and for the one who asks whether it can be sent work.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::ALERTS;
 use crate::envelope::Binding;
-use crate::ledger::{BATCH_BOUNDS, StorageMetrics};
+use crate::ledger::{BATCH_BOUNDS, StorageMetrics, skew};
 use crate::session::Shared;
 use crate::storage::tables::head;
 use crate::storage::tables::usage::{self, Due};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::KeyState;
-
-/// A clock further from the log's last record than this makes a process not ready.
-const CLOCK_SKEW_SECONDS: u32 = 30;
 
 /// Counters since the store was opened, and how things stand. Nothing in it names a key or a caller.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -94,12 +90,9 @@ pub(crate) async fn ready(shared: &Shared) -> Result<()> {
     let locked = locked?.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
     let (head, database_now) = locked;
     let now = shared.clock.now();
-    if head.timestamp > now.plus_seconds(CLOCK_SKEW_SECONDS) {
-        return Err(Error::new(ErrorCode::ClockSkew, "this machine's clock is behind the log's last record"));
-    }
-    let skew = Duration::from_secs(CLOCK_SKEW_SECONDS.into());
-    if database_now.is_some_and(|theirs| theirs.distance(now) > skew && !shared.clock.is_apart()) {
-        return Err(Error::new(ErrorCode::ClockSkew, "this machine's clock is too far from the database's"));
+    skew::check_log(head.timestamp, now)?;
+    if let Some(theirs) = database_now.filter(|_| !shared.clock.is_apart()) {
+        skew::check_database(theirs, now)?;
     }
     let binding = Binding::IntegrityKey { log: head.log_id };
     let wrapped = shared.envelope.wrap(&binding, &[0; 32]).await?;

@@ -143,6 +143,7 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         Operation::DestroyKey
         | Operation::Backup
         | Operation::AcknowledgeRestore
+        | Operation::AcknowledgeClock
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
@@ -160,6 +161,7 @@ fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
         Operation::CreateKey
         | Operation::Backup
         | Operation::AcknowledgeRestore
+        | Operation::AcknowledgeClock
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::ReadCredentials

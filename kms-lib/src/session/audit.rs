@@ -15,6 +15,7 @@ use crate::ledger::{Details, Draft, Entry, HeadKeys, Lane, Outcome, Verdict};
 use crate::storage::Connection;
 use crate::storage::tables::audit::{self, Selection};
 use crate::storage::tables::{head, secrets, usage};
+use crate::types::actor::Actor;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, AuditRow, Status, hex};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -91,11 +92,14 @@ impl Session {
         let last = audit::last_seq(connection.as_mut()).await?;
         let mut first = 1;
         let mut end = last;
-        if let Some(since) = query.since {
-            first = first_at(connection.as_mut(), since, last).await?;
-        }
-        if let Some(until) = query.until {
-            end = first_at(connection.as_mut(), until, last).await?.saturating_sub(1);
+        let (mut since, mut until) = (query.since, query.until);
+        if (since.is_some() || until.is_some()) && !was_set_back(connection.as_mut()).await? {
+            if let Some(since) = since.take() {
+                first = first_at(connection.as_mut(), since, last).await?;
+            }
+            if let Some(until) = until.take() {
+                end = first_at(connection.as_mut(), until, last).await?.saturating_sub(1);
+            }
         }
         match query.cursor {
             Some(cursor) if query.ascending => first = first.max(cursor.saturating_add(1)),
@@ -105,6 +109,8 @@ impl Session {
         let selection = Selection {
             first: Some(first),
             last: Some(end),
+            since,
+            until,
             key,
             actor: query.actor.clone(),
             action: query.action,
@@ -281,7 +287,19 @@ impl Session {
     }
 }
 
-/// The first sequence number of a record at or after `time`: times never run backwards, so halving finds it.
+/// Whether time in the log runs backwards somewhere: where it was acknowledged that a clock had been ahead.
+async fn was_set_back(connection: &mut dyn Connection) -> Result<bool> {
+    let selection = Selection {
+        // Of whom there are few records, which an index finds.
+        actor: Some(Actor::internal("system").principal().to_owned()),
+        action: Some(Action::ClockAcknowledge),
+        limit: 1,
+        ..Selection::default()
+    };
+    Ok(!audit::select(connection, &selection).await?.is_empty())
+}
+
+/// The first sequence number of a record at or after `time`. Times do not run backwards, so halving finds it.
 async fn first_at(connection: &mut dyn Connection, time: Timestamp, last: u64) -> Result<u64> {
     let (mut low, mut high) = (1, last + 1);
     while low < high {

@@ -107,6 +107,8 @@ pub enum Operation {
     Backup,
     /// Accept that the store was put back to an older state.
     AcknowledgeRestore,
+    /// Accept that the log's last record is of a time that has not come yet.
+    AcknowledgeClock,
     /// Replace the key that signs the log.
     ReplaceSigningKey,
     /// Read grants.

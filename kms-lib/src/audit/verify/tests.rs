@@ -149,6 +149,30 @@ fn a_time_that_runs_backwards_is_found_even_with_recomputed_hashes() {
 }
 
 #[test]
+fn a_time_runs_backwards_only_where_the_record_says_so() {
+    let mut rows = log(100);
+    // Records 41 to 49 are of a clock that was ahead, and the time after 50 is before that of 40.
+    rows[40..49].iter_mut().for_each(|row| row.timestamp = Timestamp::from_micros(4_000_000_000));
+    rows[49].action = Action::ClockAcknowledge.as_str().to_owned();
+    rows[49..].iter_mut().for_each(|row| row.timestamp = Timestamp::from_micros(5));
+    for i in 40..100 {
+        rows[i].prev_hash = rows[i - 1].hash;
+        rehash(&mut rows[i]);
+    }
+    for chunk in [1, 7, 49, 64] {
+        assert!(verify(&rows, chunk).is_ok(), "{chunk}");
+    }
+    rows[60].timestamp = Timestamp::from_micros(4);
+    for i in 60..100 {
+        rows[i].prev_hash = rows[i - 1].hash;
+        rehash(&mut rows[i]);
+    }
+    for chunk in [1, 7, 60, 64] {
+        assert_eq!(verify(&rows, chunk).unwrap_err(), Fault { seq: 61, finding: Finding::TimeBackwards }, "{chunk}");
+    }
+}
+
+#[test]
 fn rewriting_with_recomputed_hashes_changes_the_root() {
     let good = log(100);
     let mut rows = good.clone();

@@ -5,6 +5,7 @@ use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::{Action, AuditRow, Status, StoredCheckpoint};
 use crate::types::error::Result;
 use crate::types::ids::{KeyId, RecordId};
+use crate::types::time::Timestamp;
 
 const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
                        prev_hash, hash, format";
@@ -51,6 +52,10 @@ pub struct Selection {
     pub first: Option<u64>,
     /// Only up to this one.
     pub last: Option<u64>,
+    /// Only from this time on.
+    pub since: Option<Timestamp>,
+    /// Only before this time.
+    pub until: Option<Timestamp>,
     /// Only about this key.
     pub key: Option<KeyId>,
     /// Only of this actor.
@@ -70,18 +75,18 @@ pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> R
     let mut sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ?");
     let mut values: Vec<Value> =
         vec![selection.first.unwrap_or(0).into(), selection.last.unwrap_or(i64::MAX.unsigned_abs()).into()];
-    let mut filter = |column: &'static str, value: Option<Value>| {
+    let mut filter = |condition: &'static str, value: Option<Value>| {
         if let Some(value) = value {
-            sql.push_str(" AND ");
-            sql.push_str(column);
-            sql.push_str(" = ?");
+            sql.push_str(condition);
             values.push(value);
         }
     };
-    filter("key_id", selection.key.map(|key| key.as_bytes().into()));
-    filter("actor", selection.actor.as_deref().map(Into::into));
-    filter("action", selection.action.map(|action| action.as_str().into()));
-    filter("status", selection.status.map(|status| status.as_str().into()));
+    filter(" AND timestamp >= ?", selection.since.map(Into::into));
+    filter(" AND timestamp < ?", selection.until.map(Into::into));
+    filter(" AND key_id = ?", selection.key.map(|key| key.as_bytes().into()));
+    filter(" AND actor = ?", selection.actor.as_deref().map(Into::into));
+    filter(" AND action = ?", selection.action.map(|action| action.as_str().into()));
+    filter(" AND status = ?", selection.status.map(|status| status.as_str().into()));
     sql.push_str(if selection.ascending { " ORDER BY seq LIMIT ?" } else { " ORDER BY seq DESC LIMIT ?" });
     values.push((selection.limit as u64).into());
     let mut rows = Vec::new();
@@ -122,7 +127,7 @@ pub async fn hash_of(connection: &mut dyn Connection, seq: u64) -> Result<Option
 }
 
 /// The time of the first record with at least this sequence number.
-pub async fn time_at(connection: &mut dyn Connection, seq: u64) -> Result<Option<crate::Timestamp>> {
+pub async fn time_at(connection: &mut dyn Connection, seq: u64) -> Result<Option<Timestamp>> {
     let mut time = None;
     let sql = "SELECT timestamp FROM audit_logs WHERE seq >= ? ORDER BY seq LIMIT 1";
     connection

@@ -22,16 +22,17 @@ pub fn count_up(
     insert_rows(before, 4, &after, values.into_iter())
 }
 
-/// Sums since an hour: action, status, how many.
-pub async fn sums(connection: &mut dyn Connection, since_hour: i64) -> Result<Vec<(String, String, u64)>> {
+/// Sums of the hours from one to another, both included: action, status, how many.
+pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Result<Vec<(String, String, u64)>> {
     let mut sums = Vec::new();
     // A sum has a type of its own otherwise.
     let integer = connection.dialect().cast_integer;
     let sql = format!(
-        "SELECT action, status, CAST(SUM(count) AS {integer}) FROM usage_hourly WHERE hour >= ? GROUP BY action, status"
+        "SELECT action, status, CAST(SUM(count) AS {integer}) FROM usage_hourly \
+         WHERE hour >= ? AND hour <= ? GROUP BY action, status"
     );
     connection
-        .query(sql.into(), vec![since_hour.into()], &mut |row| {
+        .query(sql.into(), vec![first.into(), last.into()], &mut |row| {
             sums.push((row.text(0)?.to_owned(), row.text(1)?.to_owned(), row.unsigned(2)?));
             Ok(())
         })

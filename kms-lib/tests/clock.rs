@@ -1,0 +1,164 @@
+//! A log that a clock was ahead for, and the way out of it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Place, actor, admin, check_usable, code, last_record, whole_log};
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::Action;
+use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Session, Timestamp};
+
+const DAYS: i64 = 26_000;
+
+async fn acknowledged(place: &Place) -> Kms {
+    Kms::open(place.config().acknowledge_clock(true)).await.unwrap()
+}
+
+async fn count_acknowledgements(session: &Session) -> usize {
+    let query = AuditQuery { action: Some(Action::ClockAcknowledge), ..AuditQuery::default() };
+    session.list_audit(&query).await.unwrap().records.len()
+}
+
+#[tokio::test]
+async fn a_log_goes_on_once_it_is_acknowledged_that_a_clock_was_ahead() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let none = Context::new();
+    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    let before = admin(&kms).encrypt("k", b"before", &none).await.unwrap();
+    kms.close().await.unwrap();
+
+    place.pass_days(DAYS);
+    let kms = place.open().await;
+    admin(&kms).rotate_key("k", None).await.unwrap();
+    let ahead = admin(&kms).encrypt("k", b"ahead", &none).await.unwrap();
+    let last = last_record(&admin(&kms)).await.timestamp;
+    kms.close().await.unwrap();
+    place.pass_days(-DAYS);
+
+    let error = Kms::open(place.config()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ClockSkew);
+    assert!(error.message().contains(&last.to_string()) && error.message().contains("acknowledge"), "{error}");
+
+    let kms = acknowledged(&place).await;
+    let session = admin(&kms);
+    let record = last_record(&session).await;
+    assert_eq!((record.action.as_str(), record.actor.as_str()), ("CLOCK_ACKNOWLEDGE", "system"));
+    assert!(record.timestamp < last && record.details.unwrap().contains(&last.to_string()));
+    assert_eq!(session.decrypt(&before.ciphertext, &none).await.unwrap().plaintext[..], b"before"[..]);
+    assert_eq!(session.decrypt(&ahead.ciphertext, &none).await.unwrap().plaintext[..], b"ahead"[..]);
+    check_usable(&kms).await;
+    kms.ready().await.unwrap();
+    kms.close().await.unwrap();
+
+    // Once is enough, and where there is nothing to acknowledge nothing is recorded.
+    let kms = place.open().await;
+    kms.close().await.unwrap();
+    let kms = acknowledged(&place).await;
+    let session = admin(&kms);
+    assert_eq!(count_acknowledgements(&session).await, 1);
+    assert!(session.verify_audit().await.unwrap().ok);
+    assert!(session.verify_audit_incrementally().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn records_are_found_by_their_time_although_it_runs_backwards() {
+    let place = Place::new();
+    let mut borders = Vec::new();
+    for (days, name) in [(0, "a"), (DAYS, "b"), (-DAYS, "c"), (1, "d")] {
+        place.pass_days(days);
+        let kms = acknowledged(&place).await;
+        admin(&kms).create_key(CreateKey::aes(name)).await.unwrap();
+        borders.push(last_record(&admin(&kms)).await.timestamp);
+        kms.close().await.unwrap();
+    }
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let all = whole_log(&session).await;
+    let borders: Vec<Option<Timestamp>> = borders.into_iter().map(Some).chain([None]).collect();
+    for ascending in [true, false] {
+        for (&since, &until) in borders.iter().flat_map(|since| borders.iter().map(move |until| (since, until))) {
+            let fits = |t: Timestamp| since.is_none_or(|since| t >= since) && until.is_none_or(|until| t < until);
+            let mut expected: Vec<u64> = all.iter().filter(|row| fits(row.timestamp)).map(|row| row.seq).collect();
+            if !ascending {
+                expected.reverse();
+            }
+            let mut query = AuditQuery { since, until, ascending, limit: 2, ..AuditQuery::default() };
+            let mut found = Vec::new();
+            loop {
+                let page = session.list_audit(&query).await.unwrap();
+                found.extend(page.records.iter().map(|row| row.seq));
+                query.cursor = page.next_cursor;
+                if query.cursor.is_none() {
+                    break;
+                }
+            }
+            // Only what was there before this: nothing is recorded by listing.
+            assert_eq!(found, expected, "{since:?} to {until:?}");
+        }
+    }
+    // What was done by the clock that was ahead is not of the last day.
+    assert!(session.metrics().await.unwrap().usage.encryptions_last24h <= 1);
+    kms.close().await.unwrap();
+}
+
+/// Another process, such as the command line, acknowledges; the service that runs goes on by itself.
+#[tokio::test]
+async fn a_service_that_runs_goes_on_when_another_process_acknowledges() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    let app = kms.session(actor("app", Role::App));
+    let not_after = Some(last_record(&session).await.timestamp.plus_days(10));
+    let conditions = Conditions { not_after, ..Conditions::default() };
+    session.put_grant("app", Role::App, GrantScope::AllKeys, &[Permission::Encrypt], conditions).await.unwrap();
+    app.encrypt("k", b"x", &Context::new()).await.unwrap();
+    place.pass_days(DAYS);
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    assert_eq!(code(app.encrypt("k", b"x", &Context::new()).await), ErrorCode::AccessDenied);
+    place.pass_days(-DAYS);
+    assert_eq!(code(session.encrypt("k", b"x", &Context::new()).await), ErrorCode::ClockSkew);
+    assert_eq!(code(kms.ready().await), ErrorCode::ClockSkew);
+
+    // Several at once do no harm.
+    let (one, two) = tokio::join!(acknowledged(&place), acknowledged(&place));
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    app.encrypt("k", b"x", &Context::new()).await.unwrap();
+    kms.ready().await.unwrap();
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// A backup made while the clock was ahead, put back where more records were noted.
+#[tokio::test]
+async fn a_restore_and_a_clock_are_acknowledged_together() {
+    let place = Place::in_a_file();
+    let config = place.config().high_water(place.folder.path().join("high-water"));
+    place.pass_days(DAYS);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    let backup = place.folder.path().join("backup.db");
+    kms.backup(&actor("alice", Role::Admin), &backup).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    place.pass_days(-DAYS);
+    std::fs::remove_file(place.file()).unwrap();
+    Kms::restore(&config, &backup).await.unwrap();
+
+    assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::ClockSkew);
+    assert_eq!(code(Kms::open(config.clone().acknowledge_restore(true)).await), ErrorCode::ClockSkew);
+    // Nothing is written before both are.
+    assert_eq!(code(Kms::open(config.clone().acknowledge_clock(true)).await), ErrorCode::RestoreDetected);
+    assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::ClockSkew);
+    let both = config.clone().acknowledge_clock(true).acknowledge_restore(true);
+    Kms::open(both).await.unwrap().close().await.unwrap();
+    let kms = Kms::open(config).await.unwrap();
+    check_usable(&kms).await;
+    assert!(admin(&kms).verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
