@@ -282,6 +282,16 @@ async fn files() {
     check_usable(&kms).await;
     kms.close().await.unwrap();
 
+    // A store is not made unasked, and one that is there is opened.
+    let other = Place::in_a_file();
+    let error = open(other.config().make_store(false)).await.unwrap_err();
+    assert!(error.code() == ErrorCode::StoreUnavailable && error.message().contains("there is no store"), "{error}");
+    assert!(!other.file().exists());
+    std::fs::write(other.file(), b"").unwrap();
+    assert_eq!(code(open(other.config().make_store(false)).await), ErrorCode::StoreUnavailable);
+    assert_eq!(other.file().metadata().unwrap().len(), 0);
+    Kms::open(place.config().make_store(false)).await.unwrap().close().await.unwrap();
+
     // A schema of the future is left alone.
     let present = place.number("SELECT version FROM kms_schema").await;
     place.tamper("UPDATE kms_schema SET version = 999").await;

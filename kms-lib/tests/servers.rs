@@ -48,6 +48,12 @@ async fn bad_access(url: &str) {
     // The server has no TLS: that is not silently done without.
     assert_eq!(refused(plain).await, ErrorCode::InvalidConfiguration);
     assert_eq!(refused(&plain.replace("127.0.0.1", "127.0.0.2")).await, ErrorCode::StoreUnavailable);
+    // Nothing is made unasked, so that the second time is like the first.
+    for _ in 0..2 {
+        let error = Kms::open(config(url).make_store(false)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::StoreUnavailable, "{error}");
+        assert!(error.message().contains("there is no store"), "{error}");
+    }
     let queued = config(url).audit_ack(AuditAck::Queued);
     assert_eq!(code(Kms::open(queued).await), ErrorCode::InvalidConfiguration);
 
@@ -56,6 +62,7 @@ async fn bad_access(url: &str) {
     assert_eq!(code(Kms::open(config(url).clock(in_2099)).await), ErrorCode::ClockSkew);
     let kms = Kms::open(config(url)).await.unwrap();
     check_usable(&kms).await;
+    Kms::open(config(url).make_store(false)).await.unwrap().close().await.unwrap();
     let wrong_key = config(url).root_key_bytes([8; 32]);
     assert_eq!(code(Kms::open(wrong_key).await), ErrorCode::WrongRootKey);
     let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::exit::Failure;
 use super::output;
-use super::store::{check_store, for_one_command, run};
+use super::store::{for_one_command, run};
 use crate::settings::Settings;
 
 /// How far the time that somebody types may lie from this machine's.
@@ -17,7 +17,6 @@ const TYPING: Duration = Duration::from_secs(300);
 
 /// Accepts that the store was put back.
 pub fn restore(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    check_store(&settings)?;
     // Where nothing was noted, nobody can tell.
     let mark = settings.kms.high_water_file();
     let unknown = mark.filter(|path| !path.exists()).map(|path| path.display().to_string());
@@ -40,7 +39,6 @@ pub fn clock(settings: Settings, now: Timestamp, restore: bool, as_json: bool) -
     if machine.distance(now) > TYPING {
         return Err(Failure::new(2, format!("this machine's clock says {machine}, not {now}: set it first")));
     }
-    check_store(&settings)?;
     let config = for_one_command(settings)?;
     let given = config.clone().acknowledge_clock(true).acknowledge_restore(restore);
     let codes: &[_] =

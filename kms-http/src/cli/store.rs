@@ -18,7 +18,6 @@ pub fn with_store<T, Fut>(settings: Settings, work: impl FnOnce(Kms, Session) ->
 where
     Fut: Future<Output = Result<T, Failure>>,
 {
-    check_store(&settings)?;
     let config = for_one_command(settings)?;
     run(async {
         let kms = Kms::open(config).await?;
@@ -29,22 +28,13 @@ where
     })
 }
 
-/// Only `serve` and `init` make the file of a store: a command that works on another one than was meant must not pass for a success.
-pub fn check_store(settings: &Settings) -> Result<(), Failure> {
-    match settings.kms.store_file() {
-        Some(path) if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) || !path.exists() => {
-            Err(Failure::new(3, format!("there is no store at {}; `init` or `serve` makes one", path.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The configuration for a command that ends soon: it does not do the scheduler's jobs.
+/// The configuration for a command that ends soon: it does not do the scheduler's jobs. Only `serve` and `init` make a
+/// store: a command that works on another one than was meant must not pass for a success.
 pub fn for_one_command(settings: Settings) -> Result<Config, Failure> {
     let settings = settings.with_default_key()?;
     make_high_water_folder(&settings)?;
     let scheduler = SchedulerConfig { enabled: false, ..SchedulerConfig::default() };
-    Ok(settings.kms.scheduler(scheduler))
+    Ok(settings.kms.scheduler(scheduler).make_store(false))
 }
 
 /// Runs to its end.

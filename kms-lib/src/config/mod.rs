@@ -62,6 +62,7 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) high_water: Option<PathBuf>,
+    pub(crate) make_store: bool,
     pub(crate) acknowledge_restore: bool,
     pub(crate) acknowledge_clock: bool,
     pub(crate) space: SpaceLimits,
@@ -85,6 +86,7 @@ impl Config {
             limits: Limits { operations: 16_384, changes: 1_024, bytes: 256 * 1024 * 1024 },
             clock: Clock::default(),
             high_water: None,
+            make_store: true,
             acknowledge_restore: false,
             acknowledge_clock: false,
             space: SpaceLimits::default(),
@@ -198,6 +200,13 @@ impl Config {
     #[must_use]
     pub fn no_high_water(mut self) -> Self {
         self.high_water = None;
+        self
+    }
+    /// Whether opening makes a store where there is none, as it does unless told otherwise. Else it fails with
+    /// `StoreUnavailable`: for what must not pass for a success on another store than was meant.
+    #[must_use]
+    pub fn make_store(mut self, make: bool) -> Self {
+        self.make_store = make;
         self
     }
     /// Accept, this once, that the store was put back to an older state: opening records what was lost.

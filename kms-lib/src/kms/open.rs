@@ -35,14 +35,22 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
         return Err(no_key());
     }
     let location = config.store()?;
-    if let (Ok(file), Some(mark)) = (location.file(), &config.high_water)
+    if let Ok(file) = location.file()
         && std::fs::metadata(file).map_or(0, |metadata| metadata.len()) == 0
     {
         // Before a file is made, too.
-        high_water::check_is_new(mark)?;
+        check_may_be_made(&config, &format!("at {}", file.display()))?;
     }
     let store = location.open().await?;
     open_on(config, store).await
+}
+
+/// Whether a store may be made where there is none.
+fn check_may_be_made(config: &Config, place: &str) -> Result<()> {
+    if !config.make_store {
+        return Err(Error::new(ErrorCode::StoreUnavailable, format!("there is no store {place}")));
+    }
+    config.high_water.as_deref().map_or(Ok(()), high_water::check_is_new)
 }
 
 /// Opens what is in this store.
@@ -126,8 +134,8 @@ async fn set_up(
         // There are no tables yet.
         Err(_) => true,
     };
-    if let Some(mark) = config.high_water.as_ref().filter(|_| is_new) {
-        high_water::check_is_new(mark)?;
+    if is_new {
+        check_may_be_made(config, "in the database")?;
     }
     migrate(connection).await?;
     store.claim(config.audit_ack == AuditAck::Queued)?;
