@@ -79,7 +79,7 @@ async fn the_life_of_a_store() {
     assert!(String::from_utf8_lossy(&noticed.stderr).contains("RestoreDetected"));
     for acknowledged in [true, false] {
         let answer = parsed(&server.command(&["--json", "audit", "acknowledge-restore"]));
-        assert_eq!(answer, json!({"acknowledged": acknowledged}));
+        assert_eq!(answer, json!({"acknowledged": acknowledged, "clock": false, "restore": acknowledged}));
     }
     server.restart();
     server.client().get("/v1/keys/users").await.expect(200);
@@ -280,11 +280,13 @@ async fn a_clock_that_was_ahead_is_acknowledged() {
         assert_eq!(refused.status.code(), Some(2), "{now}: {refused:?}");
     }
     assert_eq!(server.command(&["audit", "acknowledge-clock"]).status.code(), Some(2));
+    let refused = server.command(&["audit", "acknowledge-restore"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("acknowledge-clock"), "{refused:?}");
     assert_eq!(server.command(&["status"]).status.code(), Some(3));
     let now = Timestamp::now().to_string();
     for acknowledged in [true, false] {
         let answer = parsed(&server.command(&["--json", "audit", "acknowledge-clock", "--now", &now, "--restore"]));
-        assert_eq!(answer, json!({"acknowledged": acknowledged}));
+        assert_eq!(answer, json!({"acknowledged": acknowledged, "clock": acknowledged, "restore": false}));
     }
     // The service that runs goes on by itself.
     client.post("/v1/keys/users/rotate", json!({})).await.expect(200);

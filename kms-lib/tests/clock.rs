@@ -5,14 +5,17 @@
 mod common;
 
 use common::{Place, actor, admin, check_usable, code, last_record, whole_log};
+use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::Action;
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Session, Timestamp};
+use kms_lib::{
+    AuditAck, Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Session, Timestamp,
+};
 
 const DAYS: i64 = 26_000;
 
 async fn acknowledged(place: &Place) -> Kms {
-    Kms::open(place.config().acknowledge_clock(true)).await.unwrap()
+    Kms::open(place.config().acknowledge_clock(place.now())).await.unwrap()
 }
 
 async fn count_acknowledgements(session: &Session) -> usize {
@@ -123,10 +126,12 @@ async fn a_service_that_runs_goes_on_when_another_process_acknowledges() {
     assert_eq!(code(session.encrypt("k", b"x", &Context::new()).await), ErrorCode::ClockSkew);
     assert_eq!(code(kms.ready().await), ErrorCode::ClockSkew);
 
-    // Several at once do no harm.
-    let (one, two) = tokio::join!(acknowledged(&place), acknowledged(&place));
-    one.close().await.unwrap();
-    two.close().await.unwrap();
+    // Of several at once, one does.
+    let opening = (0..6).map(|_| acknowledged(&place));
+    for opened in futures_util::future::join_all(opening).await {
+        opened.close().await.unwrap();
+    }
+    assert_eq!(count_acknowledgements(&session).await, 1);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     app.encrypt("k", b"x", &Context::new()).await.unwrap();
     kms.ready().await.unwrap();
@@ -153,12 +158,128 @@ async fn a_restore_and_a_clock_are_acknowledged_together() {
     assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::ClockSkew);
     assert_eq!(code(Kms::open(config.clone().acknowledge_restore(true)).await), ErrorCode::ClockSkew);
     // Nothing is written before both are.
-    assert_eq!(code(Kms::open(config.clone().acknowledge_clock(true)).await), ErrorCode::RestoreDetected);
+    assert_eq!(code(Kms::open(config.clone().acknowledge_clock(place.now())).await), ErrorCode::RestoreDetected);
     assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::ClockSkew);
-    let both = config.clone().acknowledge_clock(true).acknowledge_restore(true);
+    let both = config.clone().acknowledge_clock(place.now()).acknowledge_restore(true);
     Kms::open(both).await.unwrap().close().await.unwrap();
     let kms = Kms::open(config).await.unwrap();
     check_usable(&kms).await;
     assert!(admin(&kms).verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
+}
+
+/// Only somebody who knows the time acknowledges, and what the head says must be true.
+#[tokio::test]
+async fn an_acknowledgement_of_another_time_or_of_an_altered_head_is_none() {
+    let place = Place::new();
+    let kms = place.open().await;
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    // Nothing to acknowledge: whatever is given does nothing.
+    let given = place.config().acknowledge_clock(Timestamp::from_micros(0));
+    Kms::open(given.clone()).await.unwrap().close().await.unwrap();
+    // This machine's clock is behind.
+    place.pass_days(-400);
+    let right = place.now().plus_days(400);
+    assert_eq!(code(Kms::open(given).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(Kms::open(place.config().acknowledge_clock(right)).await), ErrorCode::InvalidArgument);
+    place.pass_days(400);
+    let seq = place.number("SELECT seq FROM audit_head").await;
+    let time = place.number("SELECT timestamp FROM audit_head").await;
+    let later = place.now().plus_days(4_000).micros();
+    place.tamper(&format!("UPDATE audit_head SET timestamp = {later}")).await;
+    let given = place.config().acknowledge_clock(place.now());
+    assert_eq!(code(Kms::open(given.clone()).await), ErrorCode::IntegrityFailure);
+    place.tamper(&format!("UPDATE audit_logs SET timestamp = {later} WHERE seq = {seq}")).await;
+    assert_eq!(code(Kms::open(given.clone()).await), ErrorCode::IntegrityFailure);
+    place.tamper(&format!("UPDATE audit_logs SET timestamp = {time} WHERE seq = {seq}")).await;
+    place.tamper(&format!("UPDATE audit_head SET timestamp = {time}")).await;
+    let kms = Kms::open(given).await.unwrap();
+    assert_eq!(count_acknowledgements(&admin(&kms)).await, 0);
+    kms.close().await.unwrap();
+}
+
+/// What the clock that was ahead gave a date does not stay in the way.
+#[tokio::test]
+async fn dates_of_a_clock_that_was_ahead() {
+    let place = Place::new();
+    let scheduler = SchedulerConfig { enabled: false, revoke_expired: true, ..SchedulerConfig::default() };
+    let config = place.config().scheduler(scheduler);
+    let none = Context::new();
+    place.pass_days(DAYS);
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k").rotation_period_days(90)).await.unwrap();
+    let sealed = session.encrypt("k", b"x", &none).await.unwrap();
+    let once = session.with_idempotency_key("once").unwrap();
+    assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 2);
+    assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 2);
+    kms.close().await.unwrap();
+
+    place.pass_days(-DAYS);
+    Kms::open(config.clone().acknowledge_clock(place.now())).await.unwrap().close().await.unwrap();
+    let kms = Kms::open(config).await.unwrap();
+    let session = admin(&kms);
+    // A key is not left without rotations, a request not answered for ever.
+    assert_eq!(kms.run_scheduler().await.unwrap().rotated.len(), 1);
+    assert!(kms.run_scheduler().await.unwrap().rotated.is_empty());
+    let once = session.with_idempotency_key("once").unwrap();
+    assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 4);
+    assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 4);
+    // A version that is in use is not taken for one that is not.
+    session.set_window("k", 1, Some(place.now().plus_days(7))).await.unwrap();
+    place.pass_days(6);
+    session.decrypt(&sealed.ciphertext, &none).await.unwrap();
+    place.pass_days(2);
+    assert!(kms.run_scheduler().await.unwrap().revoked.is_empty());
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// With results that are released early, the acknowledgement is in the log all the same when opening is done.
+#[tokio::test]
+async fn an_acknowledgement_is_durable() {
+    let place = Place::in_a_file();
+    place.pass_days(DAYS);
+    let kms = place.open().await;
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    place.pass_days(-DAYS);
+    let refuse = "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END";
+    place.tamper(refuse).await;
+    let queued = place.config().audit_ack(AuditAck::Queued).acknowledge_clock(place.now());
+    Kms::open(queued.clone()).await.unwrap_err();
+    place.tamper("DROP TRIGGER full").await;
+    let kms = Kms::open(queued).await.unwrap();
+    assert_eq!(place.number("SELECT COUNT(*) FROM audit_logs WHERE action = 'CLOCK_ACKNOWLEDGE'").await, 1);
+    kms.close().await.unwrap();
+}
+
+/// What is only read is not written, whatever is acknowledged.
+#[tokio::test]
+async fn backups_are_left_as_they_are() {
+    let place = Place::in_a_file();
+    place.pass_days(DAYS);
+    let kms = place.open().await;
+    check_usable(&kms).await;
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup.db");
+    kms.backup(&actor("alice", Role::Admin), &backup).await.unwrap();
+    kms.close().await.unwrap();
+    place.pass_days(-DAYS);
+    let before = std::fs::read(&backup).unwrap();
+    let given = place.config().acknowledge_clock(place.now());
+    Kms::verify_backup(&given, &backup).await.unwrap();
+    let kms = Kms::open(given.clone()).await.unwrap();
+    kms.compare_backup(&actor("alice", Role::Admin), &backup).await.unwrap();
+    kms.close().await.unwrap();
+    for _ in 0..5 {
+        std::fs::remove_file(place.file()).unwrap();
+        let report = Kms::restore(&given, &backup).await.unwrap();
+        let kms = Kms::open(given.clone()).await.unwrap();
+        assert_eq!(last_record(&admin(&kms)).await.seq, report.verification.size + 1);
+        kms.close().await.unwrap();
+    }
+    assert!(std::fs::read(&backup).unwrap() == before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -2,9 +2,8 @@
 //! `acknowledge-clock`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use kms_lib::{Config, ErrorCode, Kms, Timestamp};
+use kms_lib::{AuditAck, ErrorCode, Kms, Timestamp};
 use serde_json::json;
 
 use super::exit::Failure;
@@ -12,58 +11,86 @@ use super::output;
 use super::store::{for_one_command, run};
 use crate::settings::Settings;
 
-/// How far the time that somebody types may lie from this machine's.
-const TYPING: Duration = Duration::from_secs(300);
+/// What was needed, and is acknowledged now.
+struct Acknowledged {
+    clock: bool,
+    restore: bool,
+    /// The high-water file, if there was none: then nobody can tell whether the store was put back.
+    unknown: Option<String>,
+}
 
 /// Accepts that the store was put back.
 pub fn restore(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    // Where nothing was noted, nobody can tell.
-    let mark = settings.kms.high_water_file();
-    let unknown = mark.filter(|path| !path.exists()).map(|path| path.display().to_string());
-    let config = for_one_command(settings)?;
-    let given = config.clone().acknowledge_restore(true);
-    let was_needed = run(acknowledge(config, &[ErrorCode::RestoreDetected], given))?;
-    let nothing = match unknown {
-        Some(mark) => format!("nothing known: there was no high-water file {mark} to hold the store against"),
-        None => "nothing to acknowledge: the store is not older than it was".into(),
-    };
-    report(was_needed, "acknowledged; the log says what was lost", &nothing, as_json)
+    let done = acknowledge(settings, None, true)?;
+    report(&done, true, as_json)
 }
 
 /// Accepts that a clock was ahead; and, if asked for, that the store was put back.
-///
-/// Far more often it is this machine's clock that is behind. Then windows that are over would open again, so somebody
-/// who knows the time must say it.
 pub fn clock(settings: Settings, now: Timestamp, restore: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    let machine = Timestamp::now();
-    if machine.distance(now) > TYPING {
-        return Err(Failure::new(2, format!("this machine's clock says {machine}, not {now}: set it first")));
+    let done = acknowledge(settings, Some(now), restore)?;
+    report(&done, restore, as_json)
+}
+
+/// Opens the store, with those of the acknowledgements given that it fails without.
+fn acknowledge(settings: Settings, clock: Option<Timestamp>, restore: bool) -> Result<Acknowledged, Failure> {
+    let mark = settings.kms.high_water_file();
+    let unknown = mark.filter(|path| !path.exists()).map(|path| path.display().to_string());
+    // What is acknowledged is in the log when this says so.
+    let mut config = for_one_command(settings)?.audit_ack(AuditAck::Durable);
+    let mut done = Acknowledged { clock: false, restore: false, unknown };
+    run(async {
+        loop {
+            match (Kms::open(config.clone()).await, clock) {
+                (Err(error), Some(now)) if error.code() == ErrorCode::ClockSkew && !done.clock => {
+                    config = config.acknowledge_clock(now);
+                    done.clock = true;
+                }
+                (Err(error), _) if error.code() == ErrorCode::RestoreDetected && restore && !done.restore => {
+                    config = config.acknowledge_restore(true);
+                    done.restore = true;
+                }
+                (Err(error), _) => return Err(hint(error)),
+                (Ok(kms), _) => {
+                    kms.close().await?;
+                    return Ok(done);
+                }
+            }
+        }
+    })
+}
+
+/// Names the command for what is still to be acknowledged.
+fn hint(error: kms_lib::Error) -> Failure {
+    match error.code() {
+        ErrorCode::ClockSkew | ErrorCode::RestoreDetected => {
+            Failure::from(error).with("`audit acknowledge-clock --now TIME --restore` acknowledges both")
+        }
+        _ => error.into(),
     }
-    let config = for_one_command(settings)?;
-    let given = config.clone().acknowledge_clock(true).acknowledge_restore(restore);
-    let codes: &[_] =
-        if restore { &[ErrorCode::ClockSkew, ErrorCode::RestoreDetected] } else { &[ErrorCode::ClockSkew] };
-    let was_needed = run(acknowledge(config, codes, given))?;
-    let nothing = "nothing to acknowledge: the log's last record is not of a time to come";
-    report(was_needed, "acknowledged; the log says where time goes back", nothing, as_json)
 }
 
-/// Opens the store, and if that fails for one of these reasons, with the acknowledgement given. Answers whether that was
-/// needed.
-async fn acknowledge(config: Config, codes: &[ErrorCode], given: Config) -> Result<bool, Failure> {
-    let (kms, was_needed) = match Kms::open(config).await {
-        Err(error) if codes.contains(&error.code()) => (Kms::open(given).await?, true),
-        opened => (opened?, false),
-    };
-    kms.close().await?;
-    Ok(was_needed)
-}
-
-fn report(was_needed: bool, done: &str, nothing: &str, as_json: bool) -> Result<ExitCode, Failure> {
+fn report(done: &Acknowledged, with_restore: bool, as_json: bool) -> Result<ExitCode, Failure> {
     if as_json {
-        output::json(&json!({"acknowledged": was_needed}))?;
-    } else {
-        output::line(if was_needed { done } else { nothing });
+        let Acknowledged { clock, restore, .. } = *done;
+        output::json(&json!({"acknowledged": clock || restore, "clock": clock, "restore": restore}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if done.clock {
+        output::line("acknowledged; the log says where time goes back");
+    }
+    if done.restore {
+        output::line("acknowledged; the log says what was lost");
+    }
+    match &done.unknown {
+        Some(mark) if with_restore => {
+            output::line(&format!("nothing known: there was no high-water file {mark} to hold the store against"));
+        }
+        _ if !done.clock && !done.restore => {
+            output::line(
+                "nothing to acknowledge: the store is not older than it was, its last record of no time to come",
+            );
+        }
+        _ => {}
     }
     Ok(ExitCode::SUCCESS)
 }

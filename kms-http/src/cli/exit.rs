@@ -20,6 +20,13 @@ impl Failure {
         Self { code, message: message.into() }
     }
 
+    /// The same, with what helps.
+    #[must_use]
+    pub fn with(mut self, help: &str) -> Self {
+        self.message = format!("{}; {help}", self.message);
+        self
+    }
+
     /// Says it, and ends.
     pub fn report(&self) -> ExitCode {
         eprintln!("kms-http: {}", self.message);

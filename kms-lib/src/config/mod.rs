@@ -14,7 +14,7 @@ use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::storage::{Location, redact};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS};
-use crate::types::time::Clock;
+use crate::types::time::{Clock, Timestamp};
 
 /// Most unwrapped keys in memory.
 const CACHE_SIZE: u64 = 10_000_000;
@@ -64,7 +64,7 @@ pub struct Config {
     pub(crate) high_water: Option<PathBuf>,
     pub(crate) make_store: bool,
     pub(crate) acknowledge_restore: bool,
-    pub(crate) acknowledge_clock: bool,
+    pub(crate) acknowledge_clock: Option<Timestamp>,
     pub(crate) space: SpaceLimits,
     pub(crate) lock_memory: bool,
 }
@@ -88,7 +88,7 @@ impl Config {
             high_water: None,
             make_store: true,
             acknowledge_restore: false,
-            acknowledge_clock: false,
+            acknowledge_clock: None,
             space: SpaceLimits::default(),
             lock_memory: false,
         }
@@ -215,14 +215,19 @@ impl Config {
         self.acknowledge_restore = acknowledge;
         self
     }
-    /// Accept, this once, that the log's last record is of a time that has not come yet, because a clock was ahead when it
-    /// was written (`ClockSkew`): opening records that time is the present again. To be given only by somebody who knows
-    /// that this machine's clock is right: windows of grants and versions that were over open again if it is behind.
+    /// Accept that the log's last record is of a time that has not come yet, because a clock was ahead when it was written
+    /// (`ClockSkew`): opening records that time is the present again. Where no record is of such a time, it does nothing.
     ///
-    /// Dates that were set by the clock that was ahead stay as they are.
+    /// `now` is the present as somebody knows it from elsewhere than this machine's clock, which must agree with it by five
+    /// minutes (`InvalidArgument`): far more often it is this machine's clock that is behind, and then whatever has
+    /// ended by its date would be open again.
+    ///
+    /// What the clock that was ahead gave a date keeps it. Keys that it made or rotated are rotated by the scheduler in the
+    /// next run; but a window that was ended by hand meanwhile is open again until that date, so end it again, and tokens
+    /// made meanwhile expire accordingly late.
     #[must_use]
-    pub fn acknowledge_clock(mut self, acknowledge: bool) -> Self {
-        self.acknowledge_clock = acknowledge;
+    pub fn acknowledge_clock(mut self, now: Timestamp) -> Self {
+        self.acknowledge_clock = Some(now);
         self
     }
     /// An alarm (a warning in the logs, `low` in the metrics) when less than so many bytes are free where a SQLite store

@@ -77,7 +77,7 @@ pub fn apply(
             let withdrawn = Credential { withdrawn_at: Some(now), revision, ..credential.clone() };
             Ok(vec![Change::UpdateCredential(withdrawn)])
         }
-        Command::ReplaceSigningKey(_) => Ok(Vec::new()),
+        Command::ReplaceSigningKey(_) | Command::Record(_) => Ok(Vec::new()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::crypto::provider::Ed25519;
 use crate::types::actor::Role;
+use crate::types::audit::Action;
 use crate::types::grant::{Conditions, GrantScope, Permission};
 use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
@@ -151,10 +152,13 @@ pub enum Command {
     WithdrawCredential(CredentialId),
     /// Replace the key that signs the log. No row of the catalog changes: the ledger does it.
     ReplaceSigningKey(Box<NewSigningKey>),
+    /// Only record something the service did. No row changes.
+    Record(Action),
 }
 
 impl Command {
-    /// Whether it only takes rights or keys away, so that it must be possible even when little else is.
+    /// Whether it only takes rights or keys away, or leads to where that can be done, so that it must be possible even when
+    /// little else is.
     pub fn takes_away(&self) -> bool {
         match self {
             Self::DisableKey(_)
@@ -165,7 +169,9 @@ impl Command {
             | Self::ScheduleDeletion(..)
             | Self::DestroyKey(_)
             | Self::WithdrawGrant(_)
-            | Self::WithdrawCredential(_) => true,
+            | Self::WithdrawCredential(_)
+            // Without these nothing at all can be done.
+            | Self::Record(Action::ClockAcknowledge | Action::RestoreAcknowledge) => true,
             Self::CreateKey(_)
             | Self::Rotate(..)
             | Self::EnableKey(_)
@@ -175,7 +181,8 @@ impl Command {
             | Self::CancelDeletion(_)
             | Self::PutGrant(_)
             | Self::CreateCredential(_)
-            | Self::ReplaceSigningKey(_) => false,
+            | Self::ReplaceSigningKey(_)
+            | Self::Record(_) => false,
         }
     }
 }

@@ -6,14 +6,15 @@ use zeroize::Zeroizing;
 
 use super::create::{create, derive};
 use super::high_water;
+use crate::audit::record::{Body, record_hash};
 use crate::catalog::{Catalog, MaterialCache, Trust};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySource, Seals};
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
 use crate::session::{Denials, Session, Shared};
-use crate::storage::tables::head;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
+use crate::storage::tables::{audit, head};
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
@@ -204,10 +205,15 @@ async fn assemble(
     // A head that was altered, or that another key signed, is not built upon.
     signer.keys().check(&head)?;
     let now = config.clock.now();
-    let acknowledges_clock = config.acknowledge_clock && skew::is_to_come(head.timestamp, now);
     // A backup made by a clock that was ahead can be read.
-    if !is_for_reading && !acknowledges_clock {
-        skew::check_log(head.timestamp, now)?;
+    let is_ahead = !is_for_reading && skew::is_to_come(head.timestamp, now);
+    match config.acknowledge_clock.filter(|_| is_ahead) {
+        Some(said) => {
+            skew::check_said(said, now)?;
+            check_time(store, &head).await?;
+        }
+        None if is_ahead => skew::check_log(head.timestamp, now)?,
+        None => {}
     }
 
     let mut lost = match &own {
@@ -269,11 +275,18 @@ async fn assemble(
         deletion_wait_min_days: config.deletion_wait_min_days,
     });
     // First: no other record can be written before.
-    if acknowledges_clock {
+    if is_ahead {
         let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
-        let mut details = Details::default();
-        details.text("last", &last.to_string());
-        session.record_event(Action::ClockAcknowledge, Operation::AcknowledgeClock, details).await?;
+        let recorded =
+            session.record_event(Action::ClockAcknowledge, Operation::AcknowledgeClock, Details::default()).await;
+        match recorded {
+            Ok(()) => {
+                tracing::warn!(from = %last, to = %now, "it was acknowledged that a clock was ahead: time goes back")
+            }
+            // Another process was first.
+            Err(error) if error.code() == ErrorCode::Conflict => {}
+            Err(error) => return Err(error),
+        }
     }
     let is_acknowledged = lost.is_some();
     if let Some(lost) = lost {
@@ -297,6 +310,23 @@ async fn assemble(
         session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;
     }
     Ok(shared)
+}
+
+/// Whether the head's time, which its signature does not cover, is that of the log's last record, whose hash it signs.
+async fn check_time(store: &Arc<dyn Store>, head: &Head) -> Result<()> {
+    let mut connection = store.reader().await?;
+    let mut is_its_time = false;
+    audit::range(connection.as_mut(), head.seq, head.seq, &mut |row| {
+        let hash = record_hash(head.log_id, row.seq, row.timestamp, &row.prev_hash, &Body::from(&row).digest());
+        is_its_time = hash == head.hash && row.timestamp == head.timestamp;
+        Ok(())
+    })
+    .await?;
+    if is_its_time {
+        return Ok(());
+    }
+    let text = "the time of the log's head is not that of its last record: it was altered";
+    Err(Error::new(ErrorCode::IntegrityFailure, text))
 }
 
 /// Finds out, by the log, which rows were altered, and takes them out of the catalog. Nothing is used if the log was

@@ -4,7 +4,7 @@ use super::submission::Idempotency;
 use crate::catalog::{Outline, grant_description};
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
-use crate::storage::tables::idempotency::KeptRequest;
+use crate::storage::tables::idempotency::{KEPT_DAYS, KeptRequest};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -62,7 +62,7 @@ impl Keeping {
             request: request.clone(),
             principal: principal.to_owned(),
             seq,
-            expires_at: time.plus_days(1),
+            expires_at: time.plus_days(KEPT_DAYS),
             answer,
         })
     }

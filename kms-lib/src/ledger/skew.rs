@@ -8,6 +8,9 @@ use crate::types::time::Timestamp;
 /// Clocks may be so far apart.
 const CLOCK_SKEW: Duration = Duration::from_secs(30);
 
+/// How far the time that somebody says may lie from this machine's.
+const SAYING: Duration = Duration::from_secs(300);
+
 /// Whether a time has not come yet, by more than clocks may lie apart.
 pub fn is_to_come(time: Timestamp, now: Timestamp) -> bool {
     time > now && time.distance(now) > CLOCK_SKEW
@@ -31,4 +34,12 @@ pub fn check_database(theirs: Timestamp, now: Timestamp) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorCode::ClockSkew, format!("this machine's clock says {now}, but the database's {theirs}")))
+}
+
+/// Whether this machine's clock agrees with what somebody says the time is: `InvalidArgument` if it does not.
+pub fn check_said(said: Timestamp, now: Timestamp) -> Result<()> {
+    if said.distance(now) <= SAYING {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("this machine's clock says {now}, not {said}: set it first")))
 }

@@ -168,7 +168,7 @@ impl Submission {
     }
     /// Whether its record says that time, which was ahead, is the present again.
     pub(super) fn acknowledges_clock(&self) -> bool {
-        self.entries.iter().any(|entry| entry.draft.action == Action::ClockAcknowledge)
+        matches!(self.command, Some(Command::Record(Action::ClockAcknowledge)))
     }
     /// Whether no window that its decisions relied on has ended.
     pub(super) fn holds_at(&self, now: Timestamp) -> bool {

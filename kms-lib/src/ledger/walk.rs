@@ -134,6 +134,9 @@ impl Walk<'_> {
                     {
                         return Fate::Refuse(ErrorCode::Conflict);
                     }
+                    if submission.acknowledges_clock() {
+                        return self.set_back(submission, &decision);
+                    }
                     let seq = self.plan.head.seq + 1;
                     let changes = crate::keys::apply(&self.overlay, command, now, seq, self.place.default_grace_days);
                     match changes {
@@ -159,6 +162,20 @@ impl Walk<'_> {
             return Fate::Commit(Vec::new());
         }
         self.decide_again(submission, now, revision)
+    }
+
+    /// Lets time go back, unless somebody else has done so meanwhile: then there is nothing to record.
+    fn set_back(&self, submission: &mut Submission, decision: &Decision) -> Fate {
+        let last = self.plan.head.timestamp;
+        if !skew::is_to_come(last, self.place.now) {
+            return Fate::Fail(Error::new(ErrorCode::Conflict, "the log's last record is not of a time to come"));
+        }
+        for entry in &mut submission.entries {
+            entry.draft.details.text("last", &last.to_string());
+            entry.draft.details.decision(decision, self.overlay.revision());
+            entry.rendered = None;
+        }
+        Fate::Commit(Vec::new())
     }
 
     fn decide_again(&self, submission: &mut Submission, now: Timestamp, revision: u64) -> Fate {

@@ -3,10 +3,14 @@
 use std::collections::HashSet;
 
 use super::SchedulerConfig;
+use crate::catalog::Image;
+use crate::ledger::skew;
 use crate::session::Session;
 use crate::storage::tables::usage::{self, Due};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
+use crate::types::key::Key;
+use crate::types::time::Timestamp;
 use crate::types::view::View;
 use crate::verification::Report;
 
@@ -52,7 +56,8 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
     let mut tried = HashSet::new();
     loop {
         let due = due(session, Due::Rotation, tried.len()).await?;
-        let new: Vec<KeyId> = due.into_iter().filter(|id| tried.insert(*id)).collect();
+        let misdated = misdated(session);
+        let new: Vec<KeyId> = due.into_iter().chain(misdated).filter(|id| tried.insert(*id)).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -62,7 +67,9 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
                 let image = session.shared().catalog.image();
                 let now = session.shared().clock.now();
                 match image.key(id) {
-                    Some(key) if key.rotate_at.is_some_and(|at| at <= now) => Some(key.current_version),
+                    Some(key) if key.rotate_at.is_some_and(|at| at <= now) || is_misdated(&image, key, now) => {
+                        Some(key.current_version)
+                    }
                     // Its row cannot be trusted: trying is what records that.
                     _ if image.is_damaged(id) => None,
                     _ => continue,
@@ -77,6 +84,18 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
             }
         }
     }
+}
+
+/// Keys with a period that a clock which was ahead made or rotated: their next rotation would come that much too late.
+fn misdated(session: &Session) -> Vec<KeyId> {
+    let image = session.shared().catalog.image();
+    let now = session.shared().clock.now();
+    image.keys_by_name(None).filter(|key| is_misdated(&image, key, now)).map(|key| key.id).collect()
+}
+
+fn is_misdated(image: &Image, key: &Key, now: Timestamp) -> bool {
+    let current = image.version(key.id, key.current_version);
+    key.rotate_at.is_some() && current.is_some_and(|version| skew::is_to_come(version.created_at, now))
 }
 
 async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
@@ -106,7 +125,11 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
     session.shared().catalog.ensure_fresh().await?;
     for (id, version, last_used) in over {
         let replaced = session.shared().catalog.image().version(id, version + 1).map(|next| next.created_at);
-        let used_since = replaced.zip(last_used).is_some_and(|(replaced, used)| used > replaced);
+        // Times of a clock that was ahead tell nothing.
+        let is_unknown = |time: Timestamp| skew::is_to_come(time, session.shared().clock.now());
+        let used_since = replaced
+            .zip(last_used)
+            .is_some_and(|(replaced, used)| used > replaced || is_unknown(replaced) || is_unknown(used));
         if used_since && !even_if_used {
             continue;
         }

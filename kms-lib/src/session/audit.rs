@@ -73,6 +73,8 @@ pub struct AuditPage {
 
 /// What is kept of the last verification.
 pub(crate) const LAST_VERIFICATION: &str = "audit.last_verification";
+/// More times than this is no clock acknowledged.
+const SET_BACK: usize = 100_000;
 /// How far the log was verified without a fault.
 pub(crate) const VERIFIED_SIZE: &str = "audit.verified_size";
 
@@ -90,35 +92,32 @@ impl Session {
         };
         let mut connection = self.shared.store.reader().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
-        let mut first = 1;
-        let mut end = last;
-        let (mut since, mut until) = (query.since, query.until);
-        if (since.is_some() || until.is_some()) && !was_set_back(connection.as_mut()).await? {
-            if let Some(since) = since.take() {
-                first = first_at(connection.as_mut(), since, last).await?;
-            }
-            if let Some(until) = until.take() {
-                end = first_at(connection.as_mut(), until, last).await?.saturating_sub(1);
-            }
+        let mut ranges = ranges(connection.as_mut(), query, last).await?;
+        if !query.ascending {
+            ranges.reverse();
         }
-        match query.cursor {
-            Some(cursor) if query.ascending => first = first.max(cursor.saturating_add(1)),
-            Some(cursor) => end = end.min(cursor.saturating_sub(1)),
-            None => {}
+        let mut records = Vec::new();
+        for (mut first, mut end) in ranges {
+            match query.cursor {
+                Some(cursor) if query.ascending => first = first.max(cursor.saturating_add(1)),
+                Some(cursor) => end = end.min(cursor.saturating_sub(1)),
+                None => {}
+            }
+            if first > end || records.len() > limit {
+                continue;
+            }
+            let selection = Selection {
+                first: Some(first),
+                last: Some(end),
+                key,
+                actor: query.actor.clone(),
+                action: query.action,
+                status: query.status,
+                ascending: query.ascending,
+                limit: limit + 1 - records.len(),
+            };
+            records.extend(audit::select(connection.as_mut(), &selection).await?);
         }
-        let selection = Selection {
-            first: Some(first),
-            last: Some(end),
-            since,
-            until,
-            key,
-            actor: query.actor.clone(),
-            action: query.action,
-            status: query.status,
-            ascending: query.ascending,
-            limit: limit + 1,
-        };
-        let mut records = audit::select(connection.as_mut(), &selection).await?;
         let more = records.len() > limit;
         records.truncate(limit);
         let next_cursor = records.last().filter(|_| more).map(|record| record.seq);
@@ -281,27 +280,54 @@ impl Session {
         let intent = Intent { action, attempt: self.attempt(operation, None), version: None, details, once: None };
         let decision = Decision::Allowed { grant: None, valid_until: None };
         let revision = self.shared.catalog.image().revision();
-        match self.commit(&admission, &intent, decision, revision, None, None).await? {
+        // A command, so that it is in the log before anybody relies on it, however results are released.
+        match self.commit(&admission, &intent, decision, revision, Some(Command::Record(action)), None).await? {
             Changed::Done(..) | Changed::Redo(_) => Ok(()),
         }
     }
 }
 
-/// Whether time in the log runs backwards somewhere: where it was acknowledged that a clock had been ahead.
-async fn was_set_back(connection: &mut dyn Connection) -> Result<bool> {
-    let selection = Selection {
+/// The sequence numbers, first and last, of the records that a query's times allow, oldest first.
+///
+/// Time does not run backwards, so halving finds them; but for where it was acknowledged that a clock had been ahead:
+/// between those records it does not.
+async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) -> Result<Vec<(u64, u64)>> {
+    if query.since.is_none() && query.until.is_none() {
+        return Ok(vec![(1, last)]);
+    }
+    let set_back = Selection {
         // Of whom there are few records, which an index finds.
         actor: Some(Actor::internal("system").principal().to_owned()),
         action: Some(Action::ClockAcknowledge),
-        limit: 1,
+        ascending: true,
+        last: Some(last),
+        limit: SET_BACK,
         ..Selection::default()
     };
-    Ok(!audit::select(connection, &selection).await?.is_empty())
+    let starts = audit::select(connection, &set_back).await?.into_iter().map(|record| record.seq);
+    let mut ranges = Vec::new();
+    let mut first = 1;
+    for next in starts.chain([last + 1]) {
+        let from = match query.since {
+            Some(since) => first_at(connection, since, first, next).await?,
+            None => first,
+        };
+        let to = match query.until {
+            Some(until) => first_at(connection, until, first, next).await?,
+            None => next,
+        };
+        if from < to {
+            ranges.push((from, to - 1));
+        }
+        first = next;
+    }
+    Ok(ranges)
 }
 
-/// The first sequence number of a record at or after `time`. Times do not run backwards, so halving finds it.
-async fn first_at(connection: &mut dyn Connection, time: Timestamp, last: u64) -> Result<u64> {
-    let (mut low, mut high) = (1, last + 1);
+/// The first sequence number of a record at or after `time`, of those from `low` on; `end`, which is behind them, if there is
+/// none.
+async fn first_at(connection: &mut dyn Connection, time: Timestamp, low: u64, end: u64) -> Result<u64> {
+    let (mut low, mut high) = (low, end);
     while low < high {
         let middle = low + (high - low) / 2;
         match audit::time_at(connection, middle).await? {

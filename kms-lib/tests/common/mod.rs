@@ -64,6 +64,10 @@ impl Place {
             .clock(clock.apart())
             .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() })
     }
+    /// The movable clock's time.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_micros(Timestamp::now().micros() + self.ahead.load(Ordering::SeqCst))
+    }
     pub async fn open(&self) -> Kms {
         Kms::open(self.config()).await.unwrap()
     }

@@ -88,9 +88,8 @@ impl Store for SqliteStore {
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         Box::pin(async {
             // Another file of this name is not written, whatever is in it.
-            let file = match self.file {
-                Some(file) => file,
-                None => FileId::of(&self.path).map_err(|e| gone(&self.path, &e.to_string()))?,
+            let Some(file) = self.file else {
+                return Err(Error::new(ErrorCode::StoreReadOnly, "a store that was opened to be read is not written"));
             };
             file.check(&self.path)?;
             let writer = Writer::open(&self.path, file, self.beside("-wal")).await?;

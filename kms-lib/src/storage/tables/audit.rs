@@ -52,10 +52,6 @@ pub struct Selection {
     pub first: Option<u64>,
     /// Only up to this one.
     pub last: Option<u64>,
-    /// Only from this time on.
-    pub since: Option<Timestamp>,
-    /// Only before this time.
-    pub until: Option<Timestamp>,
     /// Only about this key.
     pub key: Option<KeyId>,
     /// Only of this actor.
@@ -75,18 +71,18 @@ pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> R
     let mut sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ?");
     let mut values: Vec<Value> =
         vec![selection.first.unwrap_or(0).into(), selection.last.unwrap_or(i64::MAX.unsigned_abs()).into()];
-    let mut filter = |condition: &'static str, value: Option<Value>| {
+    let mut filter = |column: &'static str, value: Option<Value>| {
         if let Some(value) = value {
-            sql.push_str(condition);
+            sql.push_str(" AND ");
+            sql.push_str(column);
+            sql.push_str(" = ?");
             values.push(value);
         }
     };
-    filter(" AND timestamp >= ?", selection.since.map(Into::into));
-    filter(" AND timestamp < ?", selection.until.map(Into::into));
-    filter(" AND key_id = ?", selection.key.map(|key| key.as_bytes().into()));
-    filter(" AND actor = ?", selection.actor.as_deref().map(Into::into));
-    filter(" AND action = ?", selection.action.map(|action| action.as_str().into()));
-    filter(" AND status = ?", selection.status.map(|status| status.as_str().into()));
+    filter("key_id", selection.key.map(|key| key.as_bytes().into()));
+    filter("actor", selection.actor.as_deref().map(Into::into));
+    filter("action", selection.action.map(|action| action.as_str().into()));
+    filter("status", selection.status.map(|status| status.as_str().into()));
     sql.push_str(if selection.ascending { " ORDER BY seq LIMIT ?" } else { " ORDER BY seq DESC LIMIT ?" });
     values.push((selection.limit as u64).into());
     let mut rows = Vec::new();

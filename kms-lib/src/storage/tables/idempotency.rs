@@ -1,6 +1,6 @@
 //! `idempotency`: requests that have had their effect, kept for a day.
 
-use crate::storage::Connection;
+use crate::storage::{Connection, Value};
 use crate::types::error::Result;
 use crate::types::time::Timestamp;
 
@@ -23,6 +23,16 @@ pub struct KeptRequest {
     pub expires_at: Timestamp,
 }
 
+/// For so many days.
+pub const KEPT_DAYS: u32 = 1;
+/// Clocks may be a little apart.
+const SKEW_SECONDS: u32 = 60;
+
+/// What expires later than this was kept by a clock that was ahead.
+fn latest(now: Timestamp) -> Value {
+    now.plus_days(KEPT_DAYS).plus_seconds(SKEW_SECONDS).into()
+}
+
 /// About how many requests are dropped at once: whoever does it holds the lock on the head.
 const DROPPED: u64 = 100;
 
@@ -43,8 +53,9 @@ pub async fn drop_expired(connection: &mut dyn Connection, now: Timestamp) -> Re
 /// Keeps a request, in the place of one of the same principal and key that is no longer kept. One that is still kept is a
 /// `Conflict`.
 pub async fn insert(connection: &mut dyn Connection, request: KeptRequest, now: Timestamp) -> Result<()> {
-    let former = "DELETE FROM idempotency WHERE principal = ? AND idempotency_key = ? AND expires_at <= ?";
-    let values = vec![request.principal.as_str().into(), request.key.as_str().into(), now.into()];
+    let former = "DELETE FROM idempotency WHERE principal = ? AND idempotency_key = ? \
+                  AND (expires_at <= ? OR expires_at > ?)";
+    let values = vec![request.principal.as_str().into(), request.key.as_str().into(), now.into(), latest(now)];
     connection.execute(former.into(), values).await?;
     let sql = "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
                VALUES (?, ?, ?, ?, ?, ?, ?)";
@@ -69,9 +80,9 @@ pub async fn find(
 ) -> Result<Option<KeptRequest>> {
     let mut found = None;
     let sql = "SELECT request_digest, subject, answer, seq, expires_at FROM idempotency \
-               WHERE principal = ? AND idempotency_key = ? AND expires_at > ?";
+               WHERE principal = ? AND idempotency_key = ? AND expires_at > ? AND expires_at <= ?";
     connection
-        .query(sql.into(), vec![principal.into(), key.into(), now.into()], &mut |row| {
+        .query(sql.into(), vec![principal.into(), key.into(), now.into(), latest(now)], &mut |row| {
             found = Some(KeptRequest {
                 principal: principal.to_owned(),
                 key: key.to_owned(),
