@@ -283,3 +283,21 @@ async fn backups_are_left_as_they_are() {
     assert!(std::fs::read(&backup).unwrap() == before);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+/// Results that were released, and that a clock which was put back keeps out of the log, are not passed over in silence.
+#[tokio::test]
+async fn closing_says_that_released_results_are_not_in_the_log() {
+    let place = Place::in_a_file();
+    let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    place.pass_days(-1);
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    let error = kms.close().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ClockSkew);
+    assert!(error.message().contains("released results that the log lacks: 1"), "{error}");
+    place.pass_days(1);
+    let kms = place.open().await;
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}

@@ -181,6 +181,9 @@ impl Kms {
 
     /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Sessions
     /// that are still held answer `Closed`. Closing twice does nothing.
+    ///
+    /// Whatever fails, it is closed then. With `audit.ack = "queued"` it fails if there are results that were released and
+    /// could not be written to the log since, with the code of the reason.
     pub async fn close(&self) -> Result<()> {
         let _ = self.inner.stop.send(true);
         let mut tasks = self.inner.tasks.lock().await;
@@ -193,11 +196,11 @@ impl Kms {
         }
         drop(tasks);
         let _ = write_counted(&self.inner.shared, self.inner.shared.clock.now().plus_seconds(2)).await;
-        self.inner.shared.ledger.close().await;
+        let written = self.inner.shared.ledger.close().await;
         let noted = self.note_head().await;
         // Whatever failed before: no key stays in memory, no file open.
         self.inner.shared.materials.clear().await;
-        self.inner.shared.store.close().await.and(noted)
+        written.and(self.inner.shared.store.close().await).and(noted)
     }
 
     async fn note_head(&self) -> Result<()> {

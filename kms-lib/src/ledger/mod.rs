@@ -55,9 +55,11 @@ pub struct Ledger {
     queue: Arc<Queue>,
     clock: Clock,
     ack: AuditAck,
-    /// True once the writer has come to its end.
-    ended: watch::Receiver<bool>,
+    ended: watch::Receiver<Ended>,
 }
+
+/// Whether the ledger has come to its end, and wrote all that it had promised to.
+type Ended = Option<Result<()>>;
 
 /// What the ledger works with.
 pub struct Parts {
@@ -104,14 +106,15 @@ impl Ledger {
             keys_behind: false,
             stopped: None,
             contended: None,
+            lost: None,
         };
-        let (end, ended) = watch::channel(false);
+        let (end, ended) = watch::channel(None);
         if writer.store.blocks() {
             thread::start(writer, end)?;
         } else {
             tokio::spawn(async move {
-                writer.run().await;
-                end.send_replace(true);
+                let written = writer.run().await;
+                end.send_replace(Some(written));
             });
         }
         Ok(Self { queue, clock: parts.clock, ack: parts.ack, ended })
@@ -177,13 +180,17 @@ impl Ledger {
         self.queue.len()
     }
 
-    /// Closes the door, and waits until what has come in is committed.
-    pub async fn close(&self) {
+    /// Closes the door, and waits until what has come in is committed. Fails if there are results that were released before
+    /// their commit (`audit.ack = "queued"`) and could not be written.
+    pub async fn close(&self) -> Result<()> {
         self.queue.close();
         // Not a task that is waited for: it would end with the runtime that the ledger was started on.
-        if self.ended.clone().wait_for(|ended| *ended).await.is_err() {
+        let mut ended = self.ended.clone();
+        let ended = ended.wait_for(Option::is_some).await;
+        ended.ok().and_then(|ended| ended.clone()).unwrap_or_else(|| {
             tracing::error!("the ledger ended unexpectedly");
-        }
+            Err(Error::new(ErrorCode::Internal, "the ledger ended unexpectedly"))
+        })
     }
 }
 

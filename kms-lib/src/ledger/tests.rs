@@ -324,7 +324,7 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let (shared, session, _) = open(&file).await;
-    shared.ledger.close().await;
+    shared.ledger.close().await.unwrap();
     shared.store.close().await.unwrap();
     drop((session, shared));
     let url = format!("sqlite:{}", file.display());
@@ -343,7 +343,7 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
         }
     };
     assert_eq!(error.code(), ErrorCode::KeyExhausted);
-    shared.ledger.close().await;
+    shared.ledger.close().await.unwrap();
     shared.store.close().await.unwrap();
     drop((session, shared));
     let shared = crate::kms::open::open(config).await.unwrap();

@@ -7,12 +7,13 @@ use std::sync::mpsc::sync_channel;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
+use super::Ended;
 use super::queue::Queue;
 use super::writer::Writer;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Starts the writer on a thread. When it has come to its end it says so; after a panic it cannot.
-pub(super) fn start(writer: Writer, ended: watch::Sender<bool>) -> Result<()> {
+pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
     let failed = |e| Error::new(ErrorCode::Internal, format!("the ledger's thread cannot be started: {e}"));
     let attached = Attached(Arc::clone(&writer.queue));
     let mut end = ended.subscribe();
@@ -23,8 +24,8 @@ pub(super) fn start(writer: Writer, ended: watch::Sender<bool>) -> Result<()> {
             Ok(runtime) => {
                 // Who starts it waits for this.
                 let _ = ready.send(Ok(()));
-                runtime.block_on(writer.run());
-                ended.send_replace(true);
+                let written = runtime.block_on(writer.run());
+                ended.send_replace(Some(written));
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -36,7 +37,7 @@ pub(super) fn start(writer: Writer, ended: watch::Sender<bool>) -> Result<()> {
     started.map_err(failed)?;
     tokio::spawn(async move {
         let _attached = attached;
-        let _ = end.wait_for(|ended| *ended).await;
+        let _ = end.wait_for(Option::is_some).await;
     });
     Ok(())
 }

@@ -58,11 +58,13 @@ pub(super) struct Writer {
     pub keys_behind: bool,
     /// When another process last moved the head.
     pub contended: Option<Instant>,
+    /// Why results that were released could not be written before the end.
+    pub lost: Option<Error>,
 }
 
 impl Writer {
-    /// Works until the queue is closed and empty.
-    pub async fn run(mut self) {
+    /// Works until the queue is closed and empty. Fails if released results were given up.
+    pub async fn run(mut self) -> Result<()> {
         // Should this task end before its time, nobody must wait for it for ever.
         let _end = End(Arc::clone(&self.queue));
         let mut last = 0;
@@ -87,6 +89,7 @@ impl Writer {
         {
             tracing::warn!(%error, "the writing connection did not close cleanly");
         }
+        self.lost.map_or(Ok(()), Err)
     }
 
     /// Whether other processes write too.
@@ -136,6 +139,9 @@ impl Writer {
                     self.fail(failed, &error);
                     released = keep;
                     if self.stopped.is_some() || self.queue.is_closed() {
+                        let text =
+                            format!("released results that the log lacks: {}; {}", released.len(), error.message());
+                        self.lost.get_or_insert(Error::new(error.code(), text));
                         return self.fail(released, &error);
                     }
                     self.queue.hold_releases(true);
