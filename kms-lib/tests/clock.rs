@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Place, actor, admin, check_usable, code, last_record, whole_log};
 use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::session::AuditQuery;
@@ -220,10 +222,12 @@ async fn dates_of_a_clock_that_was_ahead() {
     Kms::open(config.clone().acknowledge_clock(place.now())).await.unwrap().close().await.unwrap();
     let kms = Kms::open(config).await.unwrap();
     let session = admin(&kms);
-    // A key is not left without rotations, a request not answered for ever.
+    // A key is not left without rotations; a request is not done a second time, nor answered for ever.
+    let once = session.with_idempotency_key("once").unwrap();
+    assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 2);
     assert_eq!(kms.run_scheduler().await.unwrap().rotated.len(), 1);
     assert!(kms.run_scheduler().await.unwrap().rotated.is_empty());
-    let once = session.with_idempotency_key("once").unwrap();
+    place.pass_days(1);
     assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 4);
     assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 4);
     // A version that is in use is not taken for one that is not.
@@ -234,6 +238,38 @@ async fn dates_of_a_clock_that_was_ahead() {
     assert!(kms.run_scheduler().await.unwrap().revoked.is_empty());
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
+}
+
+/// Times that a clock gave which was a few days ahead tell nothing about use when they have come, either.
+#[tokio::test]
+async fn versions_in_use_are_not_revoked_by_doubtful_times() {
+    for (ahead, revoked) in [(5, 0), (0, 1)] {
+        let place = Place::new();
+        let scheduler = SchedulerConfig { enabled: false, revoke_expired: true, ..SchedulerConfig::default() };
+        let config = place.config().scheduler(scheduler);
+        let none = Context::new();
+        place.pass_days(ahead);
+        let kms = Kms::open(config.clone()).await.unwrap();
+        let session = admin(&kms);
+        session.create_key(CreateKey::aes("k").grace_period_days(7)).await.unwrap();
+        let sealed = session.encrypt("k", b"x", &none).await.unwrap();
+        session.rotate_key("k", None).await.unwrap();
+        kms.close().await.unwrap();
+        place.pass_days(-ahead);
+        let kms = Kms::open(config.acknowledge_clock(place.now())).await.unwrap();
+        let session = admin(&kms);
+        for _ in 0..ahead.min(4) {
+            place.pass_days(1);
+            session.decrypt(&sealed.ciphertext, &none).await.unwrap();
+        }
+        place.pass_days(9);
+        assert_eq!(kms.run_scheduler().await.unwrap().revoked.len(), revoked, "{ahead}");
+        // Later versions are judged as ever.
+        session.rotate_key("k", None).await.unwrap();
+        place.pass_days(9);
+        assert_eq!(kms.run_scheduler().await.unwrap().revoked.len(), 1, "{ahead}");
+        kms.close().await.unwrap();
+    }
 }
 
 /// With results that are released early, the acknowledgement is in the log all the same when opening is done.
@@ -247,7 +283,9 @@ async fn an_acknowledgement_is_durable() {
     place.pass_days(-DAYS);
     let refuse = "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END";
     place.tamper(refuse).await;
-    let queued = place.config().audit_ack(AuditAck::Queued).acknowledge_clock(place.now());
+    let durable = place.config().acknowledge_clock(place.now());
+    let queued = durable.clone().audit_ack(AuditAck::Queued);
+    Kms::open(durable).await.unwrap_err();
     Kms::open(queued.clone()).await.unwrap_err();
     place.tamper("DROP TRIGGER full").await;
     let kms = Kms::open(queued).await.unwrap();
@@ -300,4 +338,17 @@ async fn closing_says_that_released_results_are_not_in_the_log() {
     let kms = place.open().await;
     check_usable(&kms).await;
     kms.close().await.unwrap();
+    // Nor when the ledger has stopped; and then no more are released.
+    let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
+    let session = admin(&kms);
+    place.tamper("UPDATE audit_head SET timestamp = timestamp + 1").await;
+    let mut released = 0;
+    for _ in 0..5 {
+        released += usize::from(session.encrypt("k", b"x", &Context::new()).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(released, 1);
+    let error = kms.close().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::IntegrityFailure);
+    assert!(error.message().contains("released results that the log lacks: 1"), "{error}");
 }

@@ -106,8 +106,14 @@ async fn a_store_that_finds_no_room_at_first() {
 /// The reserve helps a process that begins on a disk that something else has filled.
 #[tokio::test]
 async fn a_store_on_a_full_disk_can_be_opened_to_revoke() {
+    for ack in [AuditAck::Durable, AuditAck::Queued] {
+        open_to_revoke(ack).await;
+    }
+}
+
+async fn open_to_revoke(ack: AuditAck) {
     let Some(disk) = Disk::new("24m") else { return };
-    let config = disk.config().disk_space(8 << 20, 4 << 20).high_water(disk.path.join("high-water"));
+    let config = disk.config().disk_space(8 << 20, 4 << 20).high_water(disk.path.join("high-water")).audit_ack(ack);
     let kms = Kms::open(config.clone()).await.unwrap();
     admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
     while !admin(&kms).metrics().await.unwrap().storage.reserved {

@@ -49,7 +49,7 @@ fn acknowledge(settings: Settings, clock: Option<Timestamp>, restore: bool) -> R
                     config = config.acknowledge_restore(true);
                     done.restore = true;
                 }
-                (Err(error), _) => return Err(hint(error)),
+                (Err(error), _) => return Err(hint(error, clock.is_some(), restore)),
                 (Ok(kms), _) => {
                     kms.close().await?;
                     return Ok(done);
@@ -59,12 +59,13 @@ fn acknowledge(settings: Settings, clock: Option<Timestamp>, restore: bool) -> R
     })
 }
 
-/// Names the command for what is still to be acknowledged.
-fn hint(error: kms_lib::Error) -> Failure {
+/// Names the command for what is to be acknowledged as well.
+fn hint(error: kms_lib::Error, clock: bool, restore: bool) -> Failure {
     match error.code() {
-        ErrorCode::ClockSkew | ErrorCode::RestoreDetected => {
+        ErrorCode::ClockSkew if !clock => {
             Failure::from(error).with("`audit acknowledge-clock --now TIME --restore` acknowledges both")
         }
+        ErrorCode::RestoreDetected if !restore => Failure::from(error).with("`--restore` acknowledges that too"),
         _ => error.into(),
     }
 }

@@ -222,9 +222,9 @@ impl Config {
     /// minutes (`InvalidArgument`): far more often it is this machine's clock that is behind, and then whatever has
     /// ended by its date would be open again.
     ///
-    /// What the clock that was ahead gave a date keeps it. Keys that it made or rotated are rotated by the scheduler in the
-    /// next run; but a window that was ended by hand meanwhile is open again until that date, so end it again, and tokens
-    /// made meanwhile expire accordingly late.
+    /// What the clock that was ahead gave a date keeps it. Keys with a rotation period that it made or rotated
+    /// are rotated by the scheduler in its next run; but a window that was ended by hand meanwhile is open again until that
+    /// date, so end it again, and tokens made meanwhile expire accordingly late.
     #[must_use]
     pub fn acknowledge_clock(mut self, now: Timestamp) -> Self {
         self.acknowledge_clock = Some(now);

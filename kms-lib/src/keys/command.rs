@@ -171,7 +171,7 @@ impl Command {
             | Self::WithdrawGrant(_)
             | Self::WithdrawCredential(_)
             // Without these nothing at all can be done.
-            | Self::Record(Action::ClockAcknowledge | Action::RestoreAcknowledge) => true,
+            | Self::Record(Action::ClockAcknowledge | Action::RestoreAcknowledge | Action::QueuedAckOn) => true,
             Self::CreateKey(_)
             | Self::Rotate(..)
             | Self::EnableKey(_)

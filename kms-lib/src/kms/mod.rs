@@ -180,7 +180,7 @@ impl Kms {
     }
 
     /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Sessions
-    /// that are still held answer `Closed`. Closing twice does nothing.
+    /// that are still held answer `Closed`. Closing twice changes nothing.
     ///
     /// Whatever fails, it is closed then. With `audit.ack = "queued"` it fails if there are results that were released and
     /// could not be written to the log since, with the code of the reason.

@@ -283,9 +283,9 @@ async fn assemble(
             Ok(()) => {
                 tracing::warn!(from = %last, to = %now, "it was acknowledged that a clock was ahead: time goes back")
             }
-            // Another process was first.
-            Err(error) if error.code() == ErrorCode::Conflict => {}
-            Err(error) => return Err(error),
+            // Perhaps because another process was first.
+            Err(error) if skew::is_to_come(self::head(&shared).await?.timestamp, now) => return Err(error),
+            Err(_) => {}
         }
     }
     let is_acknowledged = lost.is_some();

@@ -14,6 +14,7 @@ use crate::catalog::{Image, Overlay, Trust, change_row};
 use crate::envelope::{Seals, row};
 use crate::keys::{Command, NewSigningKey};
 use crate::policy;
+use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
 use crate::types::attempt::Decision;
 use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
 use crate::types::change::Change;
@@ -172,6 +173,7 @@ impl Walk<'_> {
         }
         for entry in &mut submission.entries {
             entry.draft.details.text("last", &last.to_string());
+            entry.remember = vec![(CLOCK_ACKNOWLEDGED, self.place.now.to_string())];
             entry.draft.details.decision(decision, self.overlay.revision());
             entry.rendered = None;
         }

@@ -58,8 +58,8 @@ pub(super) struct Writer {
     pub keys_behind: bool,
     /// When another process last moved the head.
     pub contended: Option<Instant>,
-    /// Why results that were released could not be written before the end.
-    pub lost: Option<Error>,
+    /// How many results that were released could not be written before the end, and why.
+    pub lost: Option<(usize, Error)>,
 }
 
 impl Writer {
@@ -89,7 +89,8 @@ impl Writer {
         {
             tracing::warn!(%error, "the writing connection did not close cleanly");
         }
-        self.lost.map_or(Ok(()), Err)
+        let Some((count, error)) = self.lost else { return Ok(()) };
+        Err(Error::new(error.code(), format!("released results that the log lacks: {count}; {}", error.message())))
     }
 
     /// Whether other processes write too.
@@ -139,9 +140,7 @@ impl Writer {
                     self.fail(failed, &error);
                     released = keep;
                     if self.stopped.is_some() || self.queue.is_closed() {
-                        let text =
-                            format!("released results that the log lacks: {}; {}", released.len(), error.message());
-                        self.lost.get_or_insert(Error::new(error.code(), text));
+                        self.lost.get_or_insert((0, error.clone())).0 += released.len();
                         return self.fail(released, &error);
                     }
                     self.queue.hold_releases(true);
@@ -295,6 +294,8 @@ impl Writer {
         let error = Error::new(ErrorCode::IntegrityFailure, format!("{why}: nothing more is written"));
         tracing::error!(%error, "the ledger stops");
         self.queue.counters.stop();
+        // Nobody may be promised a record any more.
+        self.queue.hold_releases(true);
         self.stopped = Some(error.clone());
         error
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::SchedulerConfig;
 use crate::catalog::Image;
 use crate::ledger::skew;
-use crate::session::Session;
+use crate::session::{Session, doubtful_times};
 use crate::storage::tables::usage::{self, Due};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -121,15 +121,15 @@ async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
 async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobReport) -> Result<()> {
     let mut connection = session.shared().store.reader().await?;
     let over = usage::windows_over(connection.as_mut(), session.shared().clock.now()).await?;
+    let doubtful = if over.is_empty() { Vec::new() } else { doubtful_times(connection.as_mut()).await? };
+    let is_doubtful = |time: Timestamp| doubtful.iter().any(|span| span.contains(&time));
     drop(connection);
     session.shared().catalog.ensure_fresh().await?;
     for (id, version, last_used) in over {
         let replaced = session.shared().catalog.image().version(id, version + 1).map(|next| next.created_at);
-        // Times of a clock that was ahead tell nothing.
-        let is_unknown = |time: Timestamp| skew::is_to_come(time, session.shared().clock.now());
         let used_since = replaced
             .zip(last_used)
-            .is_some_and(|(replaced, used)| used > replaced || is_unknown(replaced) || is_unknown(used));
+            .is_some_and(|(replaced, used)| used > replaced || is_doubtful(replaced) || is_doubtful(used));
         if used_since && !even_if_used {
             continue;
         }

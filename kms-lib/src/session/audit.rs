@@ -1,5 +1,6 @@
 //! Reading and verifying the log.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -295,16 +296,7 @@ async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) 
     if query.since.is_none() && query.until.is_none() {
         return Ok(vec![(1, last)]);
     }
-    let set_back = Selection {
-        // Of whom there are few records, which an index finds.
-        actor: Some(Actor::internal("system").principal().to_owned()),
-        action: Some(Action::ClockAcknowledge),
-        ascending: true,
-        last: Some(last),
-        limit: SET_BACK,
-        ..Selection::default()
-    };
-    let starts = audit::select(connection, &set_back).await?.into_iter().map(|record| record.seq);
+    let starts = set_backs(connection, last).await?.into_iter().map(|record| record.seq);
     let mut ranges = Vec::new();
     let mut first = 1;
     for next in starts.chain([last + 1]) {
@@ -322,6 +314,37 @@ async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) 
         first = next;
     }
     Ok(ranges)
+}
+
+/// The records by which time goes back, oldest first.
+async fn set_backs(connection: &mut dyn Connection, last: u64) -> Result<Vec<AuditRow>> {
+    let selection = Selection {
+        // Of whom there are few records, which an index finds.
+        actor: Some(Actor::internal("system").principal().to_owned()),
+        action: Some(Action::ClockAcknowledge),
+        ascending: true,
+        last: Some(last),
+        limit: SET_BACK,
+        ..Selection::default()
+    };
+    audit::select(connection, &selection).await
+}
+
+/// Spans of time that a clock which was ahead has written of: what is said to have happened then may have happened at
+/// another time.
+pub(crate) async fn doubtful_times(connection: &mut dyn Connection) -> Result<Vec<RangeInclusive<Timestamp>>> {
+    let last = audit::last_seq(connection).await?;
+    let mut spans = Vec::new();
+    let mut first = 1;
+    for record in set_backs(connection, last).await? {
+        // What is later than the present of the acknowledgement.
+        let from = first_at(connection, record.timestamp.plus_seconds(1), first, record.seq).await?;
+        let from = audit::time_at(connection, from).await?;
+        let until = audit::time_at(connection, record.seq - 1).await?;
+        spans.extend(from.zip(until).map(|(from, until)| from..=until));
+        first = record.seq;
+    }
+    Ok(spans)
 }
 
 /// The first sequence number of a record at or after `time`, of those from `low` on; `end`, which is behind them, if there is

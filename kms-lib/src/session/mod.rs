@@ -18,8 +18,8 @@ mod stream;
 mod workbench;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
-pub(crate) use audit::LAST_VERIFICATION;
 pub use audit::{AuditKey, AuditPage, AuditQuery};
+pub(crate) use audit::{LAST_VERIFICATION, doubtful_times};
 pub(crate) use credentials::authenticate;
 pub use credentials::{CredentialDescription, NewToken};
 pub use crypto::{

@@ -1,5 +1,6 @@
 //! `idempotency`: requests that have had their effect, kept for a day.
 
+use super::usage;
 use crate::storage::{Connection, Value};
 use crate::types::error::Result;
 use crate::types::time::Timestamp;
@@ -25,12 +26,21 @@ pub struct KeptRequest {
 
 /// For so many days.
 pub const KEPT_DAYS: u32 = 1;
+/// When it was last acknowledged that a clock had been ahead: the name of a small value.
+pub const CLOCK_ACKNOWLEDGED: &str = "clock.acknowledged_at";
 /// Clocks may be a little apart.
 const SKEW_SECONDS: u32 = 60;
 
-/// What expires later than this was kept by a clock that was ahead.
-fn latest(now: Timestamp) -> Value {
-    now.plus_days(KEPT_DAYS).plus_seconds(SKEW_SECONDS).into()
+/// What expires later than this was kept by a clock that was ahead: for how long, it does not say itself.
+fn latest(now: Timestamp) -> Timestamp {
+    now.plus_days(KEPT_DAYS).plus_seconds(SKEW_SECONDS)
+}
+
+/// Whether what a clock that was ahead kept has been kept for long enough, since it was acknowledged that it had been.
+async fn is_misdated_over(connection: &mut dyn Connection, now: Timestamp) -> Result<bool> {
+    let acknowledged = usage::meta(connection, CLOCK_ACKNOWLEDGED).await?;
+    let acknowledged = acknowledged.and_then(|time| time.parse::<Timestamp>().ok());
+    Ok(acknowledged.is_some_and(|time| time.plus_days(KEPT_DAYS) <= now))
 }
 
 /// About how many requests are dropped at once: whoever does it holds the lock on the head.
@@ -46,16 +56,33 @@ pub async fn drop_expired(connection: &mut dyn Connection, now: Timestamp) -> Re
             Ok(())
         })
         .await?;
-    let Some(until) = until else { return Ok(()) };
-    connection.execute("DELETE FROM idempotency WHERE expires_at <= ?".into(), vec![until.into()]).await.map(drop)
+    if let Some(until) = until {
+        connection.execute("DELETE FROM idempotency WHERE expires_at <= ?".into(), vec![until.into()]).await?;
+    }
+    drop_misdated(connection, now).await
+}
+
+async fn drop_misdated(connection: &mut dyn Connection, now: Timestamp) -> Result<()> {
+    let mut is_there = false;
+    let latest = Value::from(latest(now));
+    let sql = "SELECT expires_at FROM idempotency WHERE expires_at > ? ORDER BY expires_at LIMIT 1";
+    connection
+        .query(sql.into(), vec![latest.clone()], &mut |_| {
+            is_there = true;
+            Ok(())
+        })
+        .await?;
+    if is_there && is_misdated_over(connection, now).await? {
+        connection.execute("DELETE FROM idempotency WHERE expires_at > ?".into(), vec![latest]).await?;
+    }
+    Ok(())
 }
 
 /// Keeps a request, in the place of one of the same principal and key that is no longer kept. One that is still kept is a
 /// `Conflict`.
 pub async fn insert(connection: &mut dyn Connection, request: KeptRequest, now: Timestamp) -> Result<()> {
-    let former = "DELETE FROM idempotency WHERE principal = ? AND idempotency_key = ? \
-                  AND (expires_at <= ? OR expires_at > ?)";
-    let values = vec![request.principal.as_str().into(), request.key.as_str().into(), now.into(), latest(now)];
+    let former = "DELETE FROM idempotency WHERE principal = ? AND idempotency_key = ? AND expires_at <= ?";
+    let values = vec![request.principal.as_str().into(), request.key.as_str().into(), now.into()];
     connection.execute(former.into(), values).await?;
     let sql = "INSERT INTO idempotency (principal, idempotency_key, request_digest, subject, answer, seq, expires_at) \
                VALUES (?, ?, ?, ?, ?, ?, ?)";
@@ -80,9 +107,9 @@ pub async fn find(
 ) -> Result<Option<KeptRequest>> {
     let mut found = None;
     let sql = "SELECT request_digest, subject, answer, seq, expires_at FROM idempotency \
-               WHERE principal = ? AND idempotency_key = ? AND expires_at > ? AND expires_at <= ?";
+               WHERE principal = ? AND idempotency_key = ? AND expires_at > ?";
     connection
-        .query(sql.into(), vec![principal.into(), key.into(), now.into(), latest(now)], &mut |row| {
+        .query(sql.into(), vec![principal.into(), key.into(), now.into()], &mut |row| {
             found = Some(KeptRequest {
                 principal: principal.to_owned(),
                 key: key.to_owned(),
@@ -95,5 +122,6 @@ pub async fn find(
             Ok(())
         })
         .await?;
-    Ok(found)
+    let is_misdated = found.as_ref().is_some_and(|found: &KeptRequest| found.expires_at > latest(now));
+    Ok(if is_misdated && is_misdated_over(connection, now).await? { None } else { found })
 }
