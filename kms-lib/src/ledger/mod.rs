@@ -188,10 +188,13 @@ impl Ledger {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone().unwrap_or(Ok(())),
-            // With its runtime: there nothing is released early.
             Err(_) => {
                 tracing::error!("the ledger ended unexpectedly");
-                Ok(())
+                // With its runtime, perhaps: but where nothing is released early, nobody was promised anything.
+                match self.ack {
+                    AuditAck::Durable => Ok(()),
+                    AuditAck::Queued => Err(Error::new(ErrorCode::Internal, "the ledger ended unexpectedly")),
+                }
             }
         }
     }
