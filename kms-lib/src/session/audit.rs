@@ -337,10 +337,10 @@ pub(crate) async fn doubtful_times(connection: &mut dyn Connection) -> Result<Ve
     let mut spans = Vec::new();
     let mut first = 1;
     for record in set_backs(connection, last).await? {
-        // What is later than the present of the acknowledgement.
+        // What is later than the present of the acknowledgement. An altered record may have any number.
         let from = first_at(connection, record.timestamp.plus_seconds(1), first, record.seq).await?;
         let from = audit::time_at(connection, from).await?;
-        let until = audit::time_at(connection, record.seq - 1).await?;
+        let until = audit::time_at(connection, record.seq.saturating_sub(1)).await?;
         spans.extend(from.zip(until).map(|(from, until)| from..=until));
         first = record.seq;
     }
