@@ -27,9 +27,9 @@ use crate::ops::Metrics;
 use crate::scheduler::JobReport;
 use crate::session::{
     self, AuditKey, AuditPage, AuditQuery, CreateKey, CredentialDescription, DataKey, DecryptItem, Decrypted,
-    EncryptItem, Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, ReencryptItem,
-    Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey, Verification,
-    VerifyItem,
+    EncryptItem, Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, QuarantinedRow,
+    ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey,
+    Verification, VerifyItem,
 };
 use crate::types::actor::{Actor, Role};
 use crate::types::context::Context;
@@ -210,10 +210,13 @@ mirror! {
         principal: &str, role: Role, scope: GrantScope, permissions: &[Permission], conditions: Conditions
     ) -> GrantDescription;
     withdraw_grant(id: GrantId) -> ();
+    withdraw_grant_cascading(id: GrantId) -> ();
     list_grants(principal: Option<&str>, limit: usize, cursor: Option<GrantId>) -> Vec<GrantDescription>;
     create_token(principal: &str, role: Role, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
     withdraw_credential(id: CredentialId) -> ();
     list_credentials(limit: usize, cursor: Option<CredentialId>) -> Vec<CredentialDescription>;
+    list_quarantine() -> Vec<QuarantinedRow>;
+    release_quarantine() -> Vec<QuarantinedRow>;
     list_audit(query: &AuditQuery) -> AuditPage;
     checkpoint() -> String;
     audit_public_key() -> String;

@@ -11,7 +11,8 @@ use super::keys::PAGE;
 use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, models, strict};
 
-/// A grant to be made, or to replace the one that the principal has on the same keys.
+/// A grant to be made, or to replace the one that the principal has from the same grantor on the same keys. All admins count
+/// as one grantor.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PutGrant)]
@@ -19,6 +20,7 @@ struct Put {
     /// To whom; compared in lower case.
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
+    /// A note about the callers that the grant is meant for. It restricts nothing and gives nothing.
     role: models::Role,
     /// A key, by id or name, or `*` for all.
     key_id: String,
@@ -35,6 +37,13 @@ struct ListQuery {
     limit: Option<usize>,
     cursor: Option<GrantId>,
     principal: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WithdrawQuery {
+    #[serde(default)]
+    cascade: bool,
 }
 
 /// The routes.
@@ -71,7 +80,15 @@ pub(super) fn routes() -> Vec<Route> {
             Method::DELETE,
             "/v1/grants/{id}",
             "withdrawGrant",
-            doc("Withdraw a grant").empty().errors(&[404]).idempotent(),
+            doc("Withdraw a grant")
+                .query(
+                    "cascade",
+                    "Also end what was passed on through it.",
+                    json!({"type": "boolean", "default": false}),
+                )
+                .empty()
+                .errors(&[404])
+                .idempotent(),
             withdraw,
         ),
     ]
@@ -109,6 +126,12 @@ async fn list(call: Call) -> Reply {
 
 async fn withdraw(mut call: Call) -> Reply {
     let id: GrantId = call.path("id").await?.parse()?;
-    call.changing()?.withdraw_grant(id).await?;
+    let WithdrawQuery { cascade } = call.query()?;
+    let session = call.changing()?;
+    if cascade {
+        session.withdraw_grant_cascading(id).await?;
+    } else {
+        session.withdraw_grant(id).await?;
+    }
     reply::no_content()
 }

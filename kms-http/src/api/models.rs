@@ -217,6 +217,11 @@ pub struct Grant {
     conditions: Option<Conditions>,
     #[schema(format = "date-time")]
     created_at: String,
+    /// The principal that made it; `system` for what the creator of a key gets.
+    granted_by: String,
+    /// The grants that it was passed on through, if an app made it.
+    #[schema(nullable = false)]
+    granted_through: Option<Vec<String>>,
 }
 
 /// A token's description; the token itself is not kept.

@@ -11,7 +11,7 @@ use super::record::{Body, FORMAT, record_hash};
 use super::signing_keys::Link;
 use super::tree::Frontier;
 use crate::types::audit::{Action, AuditRow, Status};
-use crate::types::ids::{KeyId, LogId};
+use crate::types::ids::LogId;
 use crate::types::time::Timestamp;
 
 /// Records of a full chunk; chunks begin at multiples of it.
@@ -94,20 +94,6 @@ pub enum Finding {
         /// The version's id.
         id: String,
     },
-}
-
-impl Finding {
-    /// The row that is wrong, by table and id; none if the fault is one of the log.
-    pub fn row(&self) -> Option<(String, [u8; 16])> {
-        let (table, id) = match self {
-            Self::RowMismatch { table, id } | Self::RowMissing { table, id } | Self::RowWithoutRecord { table, id } => {
-                (table.as_str(), id)
-            }
-            Self::MaterialMismatch { id } => ("key_versions", id),
-            _ => return None,
-        };
-        Some((table.to_owned(), *id.parse::<KeyId>().ok()?.as_bytes()))
-    }
 }
 
 /// What is wrong, and where.

@@ -104,7 +104,7 @@ pub struct GrantDescription {
     pub id: GrantId,
     /// To whom.
     pub principal: String,
-    /// For callers of which role it is meant; it never raises a caller.
+    /// A note about the callers it is meant for. It restricts nothing and gives nothing.
     pub role: Role,
     /// On which keys: an id, or `*`.
     pub key_id: GrantScope,
@@ -115,6 +115,11 @@ pub struct GrantDescription {
     pub conditions: Option<Conditions>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The principal that made it; `system` for what the creator of a key gets.
+    pub granted_by: String,
+    /// The grants that it was passed on through, if an app made it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted_through: Vec<GrantId>,
 }
 
 /// A key and its newest versions as of one moment, without what is only in the store.
@@ -127,9 +132,12 @@ pub struct Outline {
 impl Outline {
     /// Of a key in this view.
     pub fn of(view: &dyn View, id: KeyId) -> Option<Self> {
-        let key = view.key(id).map(key_description)?;
+        let key = view.key(id)?;
         let mut versions = Vec::new();
-        view.each_version(id, &mut |version| versions.push(version.clone()));
+        view.each_version(id, &mut |version| {
+            versions.push(KeyVersion { state: key.state_of(version), ..version.clone() });
+        });
+        let key = key_description(key);
         versions.reverse();
         versions.truncate(PAGE_LIMIT);
         Some(Self { key, id, versions })
@@ -202,5 +210,7 @@ pub fn grant_description(grant: &Grant) -> GrantDescription {
             _ => None,
         },
         created_at: grant.created_at,
+        granted_by: grant.grantor.principal.clone(),
+        granted_through: grant.grantor.through.clone(),
     }
 }

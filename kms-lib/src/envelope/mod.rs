@@ -4,6 +4,7 @@
 //! be replaced by another. Rows are sealed under an integrity key that is itself wrapped.
 
 mod binding;
+mod fingerprint;
 mod local;
 pub mod row;
 mod seal;
@@ -13,6 +14,7 @@ mod source;
 mod tests;
 
 pub use binding::Binding;
+pub use fingerprint::fingerprint;
 pub use local::{Derivation, LocalRootKey};
 pub use seal::{RowSet, Seals};
 pub use source::RootKeySource;

@@ -2,13 +2,16 @@
 
 mod background;
 mod backup;
+mod comparison;
 mod create;
 mod files;
 mod high_water;
 mod memory;
 pub(crate) mod open;
+mod quarantine;
 
-pub use backup::{BackupReport, BroughtBack};
+pub use backup::BackupReport;
+pub use comparison::{BackupComparison, LostVersion};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -143,12 +146,13 @@ impl Kms {
         Ok(report)
     }
 
-    /// What restoring this backup would bring back that has been taken away since: revoked keys and versions, withdrawn
-    /// grants and credentials. To be looked at before a restore is accepted. For admins.
-    pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BroughtBack> {
+    /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and versions,
+    /// shortened windows, withdrawn and narrowed grants, tokens), and what would be lost (keys, versions, grants, tokens).
+    /// To be looked at before a restore is accepted. For admins.
+    pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BackupComparison> {
         self.session(actor.clone()).permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
         let (_, backup) = backup::inspect(&self.inner.config, from, &Arc::default()).await?;
-        backup::compare(&backup, &self.inner.shared).await
+        comparison::compare(&backup, &self.inner.shared).await
     }
 
     /// Verifies a backup without restoring it. `config` gives the root key; `WrongRootKey` if it is another store's.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::create::{create, derive};
-use super::high_water;
+use super::{high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
 use crate::catalog::{Catalog, MaterialCache, Trust};
 use crate::config::Config;
@@ -20,7 +20,6 @@ use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::verification::Verifier;
 
 /// With fewer free bytes than this, SQLite cannot even make what it works with.
 const NO_ROOM: u64 = 256 * 1024;
@@ -235,9 +234,8 @@ async fn assemble(
         reader.rollback().await?;
         loaded?;
     }
-    if catalog.image().trust() == Trust::Doubtful {
-        sift(store, &catalog, &signer).await?;
-    }
+    let is_suspect = catalog.image().trust() == Trust::Suspect;
+    let altered = if is_suspect { quarantine::set_aside(store, &catalog, &signer).await? } else { Vec::new() };
     let materials = Arc::new(MaterialCache::new(
         Arc::clone(store),
         Arc::clone(&provider),
@@ -288,6 +286,9 @@ async fn assemble(
             Err(_) => {}
         }
     }
+    if !altered.is_empty() && !is_for_reading {
+        quarantine::commit(&shared, altered).await?;
+    }
     let is_acknowledged = lost.is_some();
     if let Some(lost) = lost {
         let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
@@ -327,24 +328,6 @@ async fn check_time(store: &Arc<dyn Store>, head: &Head) -> Result<()> {
     }
     let text = "the time of the log's head is not that of its last record: it was altered";
     Err(Error::new(ErrorCode::IntegrityFailure, text))
-}
-
-/// Finds out, by the log, which rows were altered, and takes them out of the catalog. Nothing is used if the log was
-/// altered too.
-async fn sift(store: &Arc<dyn Store>, catalog: &Catalog, signer: &Signer) -> Result<()> {
-    match (Verifier { store, catalog, signer }).altered_rows().await? {
-        Some(rows) if rows.is_empty() => catalog.trust(),
-        rows => {
-            tracing::error!(
-                ?rows,
-                "rows of the store were altered, and are not used; verify the log, and restore a backup"
-            );
-            let named: Option<Vec<(&str, [u8; 16])>> =
-                rows.as_ref().map(|rows| rows.iter().map(|(table, id)| (table.as_str(), *id)).collect());
-            catalog.sift(named.as_deref());
-        }
-    }
-    Ok(())
 }
 
 fn no_key() -> Error {

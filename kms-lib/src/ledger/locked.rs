@@ -110,8 +110,13 @@ impl Writer {
             self.catalog.refresh(connection).await?;
             self.materials.drop_unusable(&self.catalog).await;
         }
-        if self.catalog.image().trust() == Trust::Doubtful {
-            return Err(self.stop("rows of the store were altered or put back to an older state"));
+        if self.catalog.image().trust() == Trust::Suspect {
+            // While this process is still putting rows into quarantine, another one may simply have changed others.
+            if self.catalog.is_quarantining() {
+                let text = "rows changed while altered ones were being quarantined";
+                return Err(Error::new(ErrorCode::StoreContended, text));
+            }
+            return Err(self.stop("rows of the store were altered"));
         }
         self.known = head.clone();
         Ok(())

@@ -128,7 +128,7 @@ impl Writer {
     async fn commit_released(&mut self, mut released: Vec<Submission>, rest: &mut Vec<Submission>) {
         released.append(rest);
         loop {
-            match self.try_commit(&mut released).await {
+            match self.try_commit(&released).await {
                 Ok(plan) => return self.answer(released, plan.outcomes),
                 // What was promised is written before anything else, from the reserve if need be.
                 Err(error) if error.code() == ErrorCode::StoreFull && self.space.ran_out() => {}
@@ -164,7 +164,7 @@ impl Writer {
                     continue;
                 }
             }
-            match self.try_commit(&mut batch).await {
+            match self.try_commit(&batch).await {
                 Ok(plan) => self.answer(batch, plan.outcomes),
                 Err(error) if error.code() == ErrorCode::StoreFull && self.has_room_left(&batch) => waiting.push(batch),
                 Err(error) if batch.len() > 1 && may_be_one_culprit(error.code()) => {
@@ -209,7 +209,7 @@ impl Writer {
     }
 
     /// A transaction from the lock on the head to the commit; tried again when other nodes came first.
-    async fn try_commit(&mut self, batch: &mut [Submission]) -> Result<Plan> {
+    async fn try_commit(&mut self, batch: &[Submission]) -> Result<Plan> {
         let begun = Instant::now();
         let mut pause = CONTENTION_PAUSE / 64;
         loop {
@@ -244,7 +244,7 @@ impl Writer {
         }
     }
 
-    async fn commit_once(&mut self, batch: &mut [Submission]) -> Result<Plan> {
+    async fn commit_once(&mut self, batch: &[Submission]) -> Result<Plan> {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
@@ -303,10 +303,14 @@ impl Writer {
     /// Drops the material of versions that may no longer be used.
     async fn forget(&self, changes: &[Change]) {
         for change in changes {
-            if let Change::UpdateVersion(version) | Change::EraseVersion(version) = change
-                && matches!(version.state, VersionState::Revoked | VersionState::Destroyed)
-            {
-                self.materials.forget(version.key_id, version.version).await;
+            match change {
+                Change::UpdateVersion(version) | Change::EraseVersion(version)
+                    if matches!(version.state, VersionState::Revoked | VersionState::Destroyed) =>
+                {
+                    self.materials.forget(version.key_id, version.version).await;
+                }
+                Change::UpdateKey(key) if key.is_revoked() => self.materials.forget_key(key.id).await,
+                _ => {}
             }
         }
         if !changes.is_empty() {

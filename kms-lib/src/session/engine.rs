@@ -356,7 +356,7 @@ async fn work(bench: &mut Workbench<'_>, job: Job<'_>, decided: &Decided) -> Wor
     let mut last = None;
     for version in versions {
         let ready = bench.ready(version, *key_type).await?;
-        let product = job.run(bench, &ready, version.key_id, version.version).await?;
+        let product = job.run(bench, &ready, version.material_id()).await?;
         if !matches!(product, Product::Valid(false)) {
             return Ok((product, version.version));
         }

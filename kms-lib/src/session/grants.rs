@@ -5,7 +5,7 @@ use super::change::Intent;
 use super::idempotency::{Once, first_answer};
 use super::refusal::refusal;
 use crate::catalog::{GrantDescription, grant_description};
-use crate::grants::check_new_grant;
+use crate::grants::{check_new_grant, is_in_force};
 use crate::keys::{Command, NewGrant};
 use crate::ledger::Details;
 use crate::types::actor::{RESERVED_PRINCIPALS, Role, normalize_principal};
@@ -13,14 +13,18 @@ use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::grant::{Conditions, Grant, GrantScope, Permission};
+use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, Permission};
 use crate::types::ids::GrantId;
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
 impl Session {
-    /// Makes a grant, or replaces the one the principal has on the same scope. An app needs `grant` there, and may
-    /// pass on only what it holds itself, with conditions no weaker.
+    /// Makes a grant, or replaces the one that the principal has from the same grantor on the same scope; admins count as
+    /// one grantor. The rights of a principal are the union of its grants.
+    ///
+    /// An app needs `grant` on the scope. It may pass on only what it holds itself, with conditions no weaker, and neither to
+    /// itself nor to anybody above it in the chain of at most 16 grants. `role` is a note about the callers that the grant
+    /// is meant for: it restricts nothing.
     pub async fn put_grant(
         &self,
         principal: &str,
@@ -46,9 +50,12 @@ impl Session {
             permissions: permissions.clone(),
             conditions: conditions.clone(),
         };
+        let own =
+            Grantor { principal: self.actor.principal().to_owned(), role: self.actor.role(), through: Vec::new() };
+        let is_replaced = |grant: &Grant| grant.scope == scope && own.replaces(&grant.grantor);
         let replaces = {
             let mut replaces = false;
-            self.shared.catalog.image().each_grant(&principal, &mut |grant| replaces |= grant.scope == scope);
+            self.shared.catalog.image().each_grant(&principal, &mut |grant| replaces |= is_replaced(grant));
             replaces
         };
         let mut details = Details::default();
@@ -79,7 +86,7 @@ impl Session {
                     let image = self.shared.catalog.image();
                     let mut found = image.grant(GrantId::from_bytes(kept.subject)).map(grant_description);
                     image.each_grant(&to, &mut |grant| {
-                        if found.is_none() && grant.scope == scope {
+                        if found.is_none() && is_replaced(grant) {
                             found = Some(grant_description(grant));
                         }
                     });
@@ -97,27 +104,42 @@ impl Session {
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
     }
 
-    /// Withdraws a grant. An app may withdraw what it could have made.
+    /// Withdraws a grant. What was passed on through it stays in force. An app may withdraw what it granted itself, and what
+    /// was passed on through that, as long as it holds `grant` there.
     pub async fn withdraw_grant(&self, id: GrantId) -> Result<()> {
+        self.withdraw(id, false).await
+    }
+
+    /// Withdraws a grant with everything that was passed on through it, however often. Also for a grant that was withdrawn
+    /// without that before.
+    pub async fn withdraw_grant_cascading(&self, id: GrantId) -> Result<()> {
+        self.withdraw(id, true).await
+    }
+
+    async fn withdraw(&self, id: GrantId, cascade: bool) -> Result<()> {
         let mut details = Details::default();
         details.text("grantId", &id.to_string());
+        if cascade {
+            details.raw("cascade", "true".into());
+        }
         let key = match self.shared.catalog.image().grant(id).map(|grant| grant.scope) {
             Some(GrantScope::Key(key)) => Some(key),
             _ => None,
         };
-        let once = self.once(Action::GrantWithdraw, &id.to_string(), None, &Details::default(), *id.as_bytes());
+        let target = if cascade { format!("{id} cascade") } else { id.to_string() };
+        let once = self.once(Action::GrantWithdraw, &target, None, &Details::default(), *id.as_bytes());
         let intent = Intent {
             action: Action::GrantWithdraw,
-            attempt: self.attempt(Operation::WithdrawGrant { id }, key),
+            attempt: self.attempt(Operation::WithdrawGrant { id, cascade }, key),
             version: None,
             details,
             once: once.clone(),
         };
-        self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id))).await.map(drop)
+        self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id, cascade))).await.map(drop)
     }
 
-    /// The grants that are not withdrawn, of one principal or of all, by principal: at most 1,000 from the one after
-    /// `cursor` on.
+    /// The grants in force (neither withdrawn nor passed on through one that was withdrawn with everything), of one
+    /// principal or of all, by principal: at most 1,000 from the one after `cursor` on.
     pub async fn list_grants(
         &self,
         principal: Option<&str>,
@@ -132,6 +154,7 @@ impl Session {
         let image = self.shared.catalog.image();
         let mut grants: Vec<&Grant> =
             image.grants().filter(|grant| principal.as_ref().is_none_or(|p| *p == grant.principal)).collect();
+        grants.retain(|grant| is_in_force(&*image, grant));
         grants.sort_by(|a, b| (&a.principal, a.id).cmp(&(&b.principal, b.id)));
         let first = match cursor {
             None => 0,

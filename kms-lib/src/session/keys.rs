@@ -7,7 +7,7 @@ use super::idempotency::Once;
 use super::requests::{CreateKey, UpdateKey};
 use super::{KeyRef, Session};
 use crate::catalog::{KeyDescription, run_blocking};
-use crate::envelope::Binding;
+use crate::envelope::{Binding, fingerprint};
 use crate::keys::{
     Command, KeyEdit, NewKey, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
 };
@@ -190,7 +190,7 @@ impl Session {
         Err(Error::new(ErrorCode::Conflict, "the key was rotated again and again meanwhile"))
     }
 
-    /// Enables a key that was disabled.
+    /// Enables a key that was disabled. Like every transition, it succeeds without a change where the state holds already.
     pub async fn enable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyEnable, None, Operation::EnableKey, Command::EnableKey).await
     }
@@ -198,7 +198,8 @@ impl Session {
     pub async fn disable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyDisable, None, Operation::DisableKey, Command::DisableKey).await
     }
-    /// Revokes a key with all its versions, for ever. What it encrypted can no longer be read.
+    /// Revokes a key with all its versions, for ever. What it encrypted can no longer be read. A key that is pending
+    /// deletion keeps its date; cancelling the deletion then leaves a revoked key.
     pub async fn revoke_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyRevoke, None, Operation::RevokeKey, Command::RevokeKey).await
     }
@@ -212,14 +213,15 @@ impl Session {
         let command = |id| Command::DisableVersion(id, version);
         self.simple(key.into(), Action::KeyDisable, Some(version), Operation::DisableVersion { version }, command).await
     }
-    /// Revokes a version, for ever. If it is the current one, the key is disabled until it is rotated.
+    /// Revokes a version, for ever, and ends its window now. If it is the current one, the key is disabled until it is
+    /// rotated.
     pub async fn revoke_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
         let command = |id| Command::RevokeVersion(id, version);
         self.simple(key.into(), Action::KeyRevoke, Some(version), Operation::RevokeVersion { version }, command).await
     }
 
     /// Sets until when a former version decrypts and verifies: for ever without a time. Ending or shortening a
-    /// window needs `revoke`, extending it `manage`.
+    /// window needs `revoke`, extending it `manage`. `WrongState` for the current version, which has no window.
     pub async fn set_window(
         &self,
         key: impl Into<KeyRef>,
@@ -277,7 +279,8 @@ impl Session {
         self.detailed(key.into(), Action::KeyUpdate, None, Operation::UpdateKey, details, command).await
     }
 
-    /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured).
+    /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured). Asked
+    /// again with the same number it keeps the date; with another number it fails with `KeyPendingDeletion`.
     pub async fn schedule_deletion(&self, key: impl Into<KeyRef>, waiting_days: Option<u32>) -> Result<KeyDescription> {
         let days = waiting_days.unwrap_or(self.shared.deletion_wait_days);
         let least = self.shared.deletion_wait_min_days;
@@ -289,8 +292,8 @@ impl Session {
         let mut details = Details::default();
         details.number("waitingDays", days.into());
         let command = |id| Command::ScheduleDeletion(id, days);
-        self.detailed(key.into(), Action::KeyScheduleDeletion, None, Operation::ScheduleDeletion, details, command)
-            .await
+        let operation = Operation::ScheduleDeletion { waiting_days: days };
+        self.detailed(key.into(), Action::KeyScheduleDeletion, None, operation, details, command).await
     }
 
     /// Cancels a scheduled deletion: the key is again in the state it was in.
@@ -384,7 +387,7 @@ impl Session {
             id: VersionId::random(),
             version,
             material: Material { wrapped: Some(wrapped), public_key_pem: made.public_key_pem.clone() },
-            root_generation: self.shared.envelope.generation(),
+            fingerprint: fingerprint(key, version, key_type, &made.secret)?,
         })
     }
 }

@@ -12,6 +12,7 @@ mod grants;
 mod idempotency;
 mod job;
 mod keys;
+mod quarantine;
 mod refusal;
 mod requests;
 mod stream;
@@ -29,6 +30,7 @@ pub use crypto::{
 pub use denials::Denials;
 pub(crate) use denials::write_counted;
 pub use describe::KeyPage;
+pub use quarantine::QuarantinedRow;
 pub use requests::{CreateKey, KeyFilter, UpdateKey};
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};

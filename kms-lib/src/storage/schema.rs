@@ -11,7 +11,7 @@ const FIRST: &[&str] = &[
         id {short_blob} NOT NULL PRIMARY KEY, name {short_text} NOT NULL UNIQUE, type {short_text} NOT NULL,
         purpose {short_text} NOT NULL, state {short_text} NOT NULL, disabled_reason {short_text},
         state_before_deletion {short_text}, rotation_period_days {int}, grace_period_days {int},
-        current_version {int} NOT NULL, rotate_at {int}, delete_at {int}, audit_context {short_text} NOT NULL,
+        current_version {int} NOT NULL, rotate_at {int}, delete_at {int}, deletion_wait_days {int}, audit_context {short_text} NOT NULL,
         metadata {text}, created_at {int} NOT NULL, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
     "CREATE INDEX keys_revision ON \"keys\" (revision)",
     "CREATE INDEX keys_rotate_at ON \"keys\" (rotate_at)",
@@ -19,8 +19,8 @@ const FIRST: &[&str] = &[
     "CREATE TABLE key_versions (
         id {short_blob} NOT NULL PRIMARY KEY, key_id {short_blob} NOT NULL, version {int} NOT NULL,
         state {short_text} NOT NULL, not_before {int}, not_after {int}, grace_period_days {int},
-        created_at {int} NOT NULL, origin {short_text} NOT NULL, root_generation {int} NOT NULL,
-        material_digest {short_blob}, public_key_digest {short_blob}, wrapped_material {blob}, public_key_pem {text},
+        created_at {int} NOT NULL, origin {short_text} NOT NULL, fingerprint {short_blob} NOT NULL,
+        public_key_digest {short_blob}, wrapped_material {blob}, wrapping_seal {short_blob}, public_key_pem {text},
         encryptions {int} NOT NULL, last_used_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL,
         UNIQUE (key_id, version))",
     "CREATE INDEX key_versions_revision ON key_versions (revision)",
@@ -29,7 +29,13 @@ const FIRST: &[&str] = &[
     "CREATE TABLE grants (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         key_id {short_text} NOT NULL, allowed_ops {text} NOT NULL, conditions {text} NOT NULL,
-        created_at {int} NOT NULL, withdrawn_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+        created_at {int} NOT NULL, withdrawn_at {int}, grantor {short_text} NOT NULL, grantor_role {short_text} NOT NULL,
+        granted_through {blob} NOT NULL, cascaded {int} NOT NULL, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE TABLE quarantine (
+        id {short_blob} NOT NULL PRIMARY KEY, entity_table {short_text} NOT NULL, row_id {short_blob} NOT NULL,
+        key_id {short_blob}, key_name {short_text}, created_at {int} NOT NULL, released_at {int},
+        revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE INDEX quarantine_revision ON quarantine (revision)",
     "CREATE TABLE credentials (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         secret_hash {short_blob} NOT NULL, label {text}, created_at {int} NOT NULL, expires_at {int},
@@ -66,7 +72,7 @@ const FIRST: &[&str] = &[
 ];
 
 /// The tables above, to recognise somebody else's.
-const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'audit_logs', 'audit_head', \
+const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'quarantine', 'audit_logs', 'audit_head', \
                       'audit_checkpoints', 'usage_hourly', 'root_keys', 'service_keys', 'idempotency', 'meta'";
 
 /// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that

@@ -3,6 +3,8 @@
 
 mod tables;
 
+pub(crate) use tables::{AlteredRow, Compared};
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,23 +96,24 @@ pub struct Verifier<'a> {
 impl Verifier<'_> {
     /// Verifies. An error means that it could not be done; what is wrong with the log is in the report.
     pub async fn verify(&self, options: &VerifyOptions) -> Result<Report> {
-        let mut report = self.examine(options).await?;
+        let (mut report, _) = self.examine(options).await?;
         report.faults.truncate(FAULTS);
         Ok(report)
     }
 
-    /// The rows that are not as the log says, by table and id. None if the log itself is altered: then nobody can tell.
-    pub async fn altered_rows(&self) -> Result<Option<Vec<(String, [u8; 16])>>> {
-        let report = self.examine(&VerifyOptions::default()).await?;
-        Ok(report.faults.iter().map(|fault| fault.finding.row()).collect())
+    /// Holds all rows against the whole log. None if the log itself was altered: then nothing can tell.
+    pub async fn compare_rows(&self) -> Result<Option<Compared>> {
+        Ok(self.examine(&VerifyOptions::default()).await?.1)
     }
 
-    async fn examine(&self, options: &VerifyOptions) -> Result<Report> {
+    /// Verifies; answers what the comparison of the tables with the log came to, if the log is good.
+    async fn examine(&self, options: &VerifyOptions) -> Result<(Report, Option<Compared>)> {
         let pinned = self.pinned(options)?;
         let (head, kept, keys) = self.read_states().await?;
         let Some(keys) = keys.filter(|keys| pinned.is_none_or(|pinned| keys.public().find(&pinned).is_some())) else {
             let fault = Fault { seq: 1, finding: Finding::SigningKey };
-            return Ok(Report { ok: false, size: head.seq, from: 0, broken_at: Some(1), faults: vec![fault] });
+            let report = Report { ok: false, size: head.seq, from: 0, broken_at: Some(1), faults: vec![fault] };
+            return Ok((report, None));
         };
         let trusted = options.trusted_size;
         let (from, start) = starting_point(&keys, trusted, pinned, &kept);
@@ -118,22 +121,21 @@ impl Verifier<'_> {
         let mut changed = Vec::new();
         let kept: Vec<StoredCheckpoint> = kept.into_iter().filter(|kept| kept.size > from).collect();
         let tell = |done| options.tell(done, head.seq);
+        let mut compared = None;
         match self.verify_records(&head, start, &kept, &keys, &mut changed, &tell).await? {
             Some(fault) => report.faults.push(fault),
             None => {
-                let faults = tables::compare(self.store, self.catalog, &changed, from, head.seq).await?;
-                match faults {
-                    Some(faults) => report.faults.extend(faults),
-                    None => {
-                        let all = VerifyOptions { trusted_size: None, ..options.clone() };
-                        return Box::pin(self.examine(&all)).await;
-                    }
-                }
+                let Some(found) = tables::compare(self.store, self.catalog, &changed, from, head.seq).await? else {
+                    let all = VerifyOptions { trusted_size: None, ..options.clone() };
+                    return Box::pin(self.examine(&all)).await;
+                };
+                report.faults.extend_from_slice(&found.faults);
+                compared = Some(found);
             }
         }
         report.ok = report.faults.is_empty();
         report.broken_at = report.faults.iter().map(|fault| fault.seq).min();
-        Ok(report)
+        Ok((report, compared))
     }
 
     fn pinned(&self, options: &VerifyOptions) -> Result<Option<[u8; 32]>> {
