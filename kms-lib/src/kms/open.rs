@@ -115,6 +115,10 @@ async fn open_store(
     is_being_set_up: &mut bool,
 ) -> Result<Arc<Shared>> {
     let mut connection = store.writer().await?;
+    if store.is_cluster() {
+        // No lock there, but time: reads wait as well for what other nodes are making.
+        connection.lock_setup().await?;
+    }
     if is_set_up(connection.as_mut()).await? {
         store.claim(config.audit_ack == AuditAck::Queued)?;
         return assemble(config, source, provider, store, connection, false).await;

@@ -143,7 +143,7 @@ pub trait Connection: Send + Sync {
     fn dialect(&self) -> &'static Dialect;
     /// Waits for the lock under which stores are made and brought up to date, and takes it: no two processes do that
     /// at once. Held until [`Connection::unlock_setup`], or the connection ends. A cluster has none: there, others are
-    /// noticed by `StoreContended` or `Conflict`.
+    /// noticed by `StoreContended` or `Conflict`. Until then statements may take longer than at other times.
     fn lock_setup(&mut self) -> StoreFuture<'_, ()>;
     /// Gives the lock back.
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;

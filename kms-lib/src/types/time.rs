@@ -114,7 +114,7 @@ fn parse(text: &[u8]) -> Option<Timestamp> {
         return None;
     }
     let date = civil::Date::new(i16::try_from(at(0, 4)?).ok()?, narrow(at(5, 2)?)?, narrow(at(8, 2)?)?).ok()?;
-    let days = i64::from(date.duration_since(civil::date(1970, 1, 1)).as_hours() / 24);
+    let days = date.duration_since(civil::date(1970, 1, 1)).as_hours() / 24;
     let (fraction, zone) = fraction(rest)?;
     let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second.min(59) - offset(zone)?;
     let micros = seconds * SECOND + fraction;
