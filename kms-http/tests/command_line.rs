@@ -132,8 +132,21 @@ fn configuration_by_file_environment_and_flags() {
         command.arg("--config").arg(&file).args(flags).envs(variables.iter().copied());
         command.args(["--json", "config", "check"]).output().unwrap()
     };
-    let shown =
-        parsed(&check(&[("KMS_HTTP_CONNECTIONS", "20"), ("KMS_GRACE_DAYS", "2")], &["--set", "connections=30"]));
+    let variables = [
+        ("KMS_HTTP_CONNECTIONS", "20"),
+        ("KMS_GRACE_DAYS", "2"),
+        // What Kubernetes injects for Services called `kms`, `kms-http` and `db`, and what platforms say of ports.
+        ("KMS_SERVICE_HOST", "10.96.0.17"),
+        ("KMS_PORT", "tcp://10.96.0.17:8080"),
+        ("KMS_PORT_8080_TCP_ADDR", "10.96.0.17"),
+        ("KMS_HTTP_SERVICE_HOST", "10.96.0.18"),
+        ("KMS_HTTP_SERVICE_PORT_HTTP", "8080"),
+        ("KMS_HTTP_PORT", "tcp://10.96.0.18:8080"),
+        ("KMS_HTTP_PORT_8080_TCP_PROTO", "tcp"),
+        ("DB_PORT", "tcp://10.96.0.19:3306"),
+        ("PORT", "80"),
+    ];
+    let shown = parsed(&check(&variables, &["--set", "connections=30"]));
     for (name, value) in [
         ("http.listen", "127.0.0.1:1"),
         ("http.queue", "7"),
@@ -147,7 +160,7 @@ fn configuration_by_file_environment_and_flags() {
     }
     for (variables, flags, what) in [
         (&[("DB_HOST", "db")][..], &[][..], "KMS_STORE_URL"),
-        (&[("PORT", "80")], &[], "KMS_HTTP_LISTEN"),
+        (&[("KMS_HTTP_PORT", "80")], &[], "KMS_HTTP_PORT"),
         (&[("KMS_HTTP_LISTEM", "x")], &[], "KMS_HTTP_LISTEM"),
         (&[("KMS_STOR_URL", "x")], &[], "KMS_STOR_URL"),
         (&[("KMS_HTTP_AUTH", "")], &[], "nobody could be let in"),

@@ -51,7 +51,8 @@ impl Engine {
         check_thread()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("mini-kms")
-            .enable_time()
+            // Connections to database servers need I/O.
+            .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorCode::Internal, format!("the runtime cannot be started: {e}")))?;
         let handle = runtime.handle().clone();

@@ -10,7 +10,7 @@ mod table;
 pub use http::{AuthMethod, Http, LogFormat, TlsForm};
 pub use places::Places;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use kms_lib::{Config, Error, ErrorCode, Result};
@@ -23,7 +23,6 @@ const REPLACED: &[(&str, &str)] = &[
     ("DB_USER", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
     ("DB_PASSWORD", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
     ("DB_NAME", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
-    ("PORT", "KMS_HTTP_LISTEN takes address and port, such as 127.0.0.1:8080"),
 ];
 
 /// What flags say. They go ahead of the file and the environment.
@@ -55,7 +54,7 @@ pub struct Settings {
 impl Settings {
     /// Reads file and environment, and applies the flags.
     pub fn load(flags: &Flags, places: &Places) -> Result<Self> {
-        refuse_replaced(std::env::vars_os().map(|(name, _)| name))?;
+        refuse_replaced(std::env::vars_os())?;
         let file = flags.config.clone().or_else(|| places.config_file().filter(|path| path.exists()));
         let mut kms = Config::new(places.store_url()).overlaid(file.as_deref())?;
         if let Some(url) = &flags.store_url {
@@ -115,8 +114,9 @@ impl Settings {
     }
 }
 
-fn refuse_replaced(names: impl Iterator<Item = OsString>) -> Result<()> {
-    for name in names {
+fn refuse_replaced(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<()> {
+    // `DB_PORT` may be the link of a Kubernetes Service called `db`.
+    for (name, _) in variables.filter(|(name, value)| !is_service_link(name, value)) {
         let found = name.to_str().and_then(|name| REPLACED.iter().find(|(old, _)| *old == name));
         if let Some((old, instead)) = found {
             return Err(invalid(format!(
@@ -125,6 +125,12 @@ fn refuse_replaced(names: impl Iterator<Item = OsString>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a variable is one that Kubernetes injects for a Service ([`kms_lib::config::is_service_link`]).
+fn is_service_link(name: &OsStr, value: &OsStr) -> bool {
+    let pair = name.to_str().zip(value.to_str());
+    pair.is_some_and(|(name, value)| kms_lib::config::is_service_link(name, value))
 }
 
 /// Whether two paths lie in the same folder.
@@ -146,9 +152,13 @@ mod tests {
 
     #[test]
     fn variables_of_the_node_service_name_what_replaces_them() {
-        let refused = refuse_replaced([OsString::from("PATH"), OsString::from("DB_HOST")].into_iter());
+        let variables = |variables: [(&str, &str); 2]| {
+            variables.map(|(name, value)| (OsString::from(name), OsString::from(value))).into_iter()
+        };
+        let refused = refuse_replaced(variables([("PATH", "/bin"), ("DB_HOST", "db")]));
         let message = refused.expect_err("refused").to_string();
         assert!(message.contains("DB_HOST") && message.contains("KMS_STORE_URL"), "{message}");
-        refuse_replaced([OsString::from("PATH"), OsString::from("HOME")].into_iter()).expect("accepted");
+        refuse_replaced(variables([("PORT", "80"), ("HOME", "/")])).expect("accepted");
+        refuse_replaced(variables([("PATH", "/bin"), ("DB_PORT", "tcp://10.96.0.17:3306")])).expect("accepted");
     }
 }

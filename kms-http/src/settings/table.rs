@@ -95,7 +95,7 @@ pub(super) fn apply(http: &mut Http, name: &str, value: &str) -> Result<()> {
 
 /// Applies the variables whose name begins with `KMS_HTTP_`; unknown ones are refused.
 pub(super) fn apply_variables(http: &mut Http, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<()> {
-    for (name, value) in variables {
+    for (name, value) in variables.filter(|(name, value)| !super::is_service_link(name, value)) {
         let Some(variable) = name.to_str().and_then(|name| name.strip_prefix("KMS_HTTP_")) else { continue };
         let setting = SETTINGS.iter().find(|setting| variable_of(setting.name) == variable);
         let setting = setting.ok_or_else(|| invalid(format!("KMS_HTTP_{variable} is not a setting")))?;

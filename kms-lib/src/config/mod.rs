@@ -1,7 +1,10 @@
 //! Configuration: by builder, from a TOML file, from the environment.
 
 mod describe;
+mod service_links;
 mod sources;
+
+pub use service_links::is_service_link;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

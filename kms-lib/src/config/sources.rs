@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Config, MIB, invalid};
+use super::{Config, MIB, invalid, is_service_link};
 use crate::crypto::ProviderName;
 use crate::envelope::RootKeySource;
 use crate::ledger::AuditAck;
@@ -83,11 +83,12 @@ impl Config {
     }
 
     /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
-    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others.
+    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes are
+    /// ignored ([`is_service_link`]).
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         for (name, value) in variables {
             let Some(setting) = name.strip_prefix("KMS_") else { continue };
-            if setting.starts_with("TEST_") || setting.starts_with("HTTP_") {
+            if setting.starts_with("TEST_") || setting.starts_with("HTTP_") || is_service_link(&name, &value) {
                 continue;
             }
             let number = || value.parse::<u64>().map_err(|_| invalid(format!("{name} is not a number")));

@@ -61,10 +61,24 @@ fn the_environment_sets_and_refuses() {
     assert!(!apply("KMS_SCHEDULER_ENABLED", "off").unwrap().scheduler.enabled);
     apply("KMS_TEST_MODE", "fast").unwrap();
     apply("PATH", "x").unwrap();
+    // A Kubernetes Service called `kms`, and settings beside it.
+    for (name, value) in [
+        ("KMS_SERVICE_HOST", "10.96.0.17"),
+        ("KMS_SERVICE_PORT", "8080"),
+        ("KMS_PORT", "tcp://10.96.0.17:8080"),
+        ("KMS_PORT_8080_TCP_ADDR", "10.96.0.17"),
+    ] {
+        let mut config = Config::new("sqlite:x");
+        let variables = [(name, value), ("KMS_CACHE_SIZE", "5")];
+        config.apply_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+        assert_eq!(config.cache_size, 5, "{name}");
+    }
     for (name, value) in [
         ("KMS_GRACE_DAY", "1"),
         ("KMS_GRACE_DAYS", "-1"),
         ("KMS_GRACE_DAYS", "\u{fffd}"),
+        ("KMS_PORT", "8080"),
+        ("KMS_SERVICE", "10.96.0.17"),
         ("KMS_SCHEDULER_ENABLED", "perhaps"),
         ("KMS_CACHE_SIZE", "many"),
     ] {

@@ -25,8 +25,11 @@ const FILE_BYTES: u64 = 4096;
 /// | --- | --- |
 /// | `base64:...` | 32 bytes in base64 (RFC 4648, with padding) |
 /// | `hex:...` | 32 bytes in hexadecimal |
-/// | `file:PATH` | the file's content in one of the other forms; the file must have mode 0600 |
+/// | `file:PATH` | the file's content in one of the other forms |
 /// | `passphrase:...`, or no prefix | a passphrase of at least 12 characters (Argon2id, RFC 9106) |
+///
+/// Line ends at the end of the text or the file are not part of it. The file must be a regular file with mode 0600 or
+/// stricter. Modes 0440 and 0640, which a Kubernetes volume gets from `fsGroup`, are accepted with a warning.
 #[derive(Clone)]
 pub struct RootKeySource(Form);
 
@@ -40,8 +43,9 @@ pub(super) enum Form {
 impl RootKeySource {
     /// Reads a root key in one of its forms; a file is read at once. `InvalidRootKey` if it is malformed.
     pub fn parse(text: &str) -> Result<Self> {
+        let text = without_line_end(text);
         match text.strip_prefix("file:") {
-            Some(path) => Self::parse_content(read_file(Path::new(path))?.trim_end_matches(['\r', '\n'])),
+            Some(path) => Self::parse_content(without_line_end(&read_file(Path::new(path))?)),
             None => Self::parse_content(text),
         }
     }
@@ -123,9 +127,14 @@ fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
+/// Editors and `echo` end a text with a line end, and so do secrets that are made of such files.
+fn without_line_end(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
+}
+
 fn read_file(path: &Path) -> Result<Zeroizing<String>> {
-    let mut file = File::open(path).map_err(|e| invalid(&format!("file {} cannot be opened: {e}", path.display())))?;
-    check_mode(&file, path)?;
+    let mut file = open(path).map_err(|e| invalid(&format!("file {} cannot be opened: {e}", path.display())))?;
+    check_file(&file, path)?;
     // With room for all: growing would leave a copy of what was there.
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize + 32));
     let read = Read::by_ref(&mut file).take(FILE_BYTES + 1).read_to_string(&mut text);
@@ -136,25 +145,43 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>> {
     }
 }
 
-/// Refuses a file that others than its owner may read.
+/// Opens a file, and does not wait for the other end of a FIFO.
 #[cfg(unix)]
-fn check_mode(file: &File, path: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = file.metadata().map_err(|e| invalid(&format!("file {}: {e}", path.display())))?;
-    if !metadata.is_file() {
-        return Err(invalid(&format!("file {} is not a regular file", path.display())));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(invalid(&format!(
-            "file {} may be read by others (mode {:03o}): set it to 0600",
-            path.display(),
-            metadata.mode() & 0o777
-        )));
-    }
-    Ok(())
+fn open(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)
 }
 
 #[cfg(not(unix))]
-fn check_mode(_: &File, _: &Path) -> Result<()> {
+fn open(path: &Path) -> std::io::Result<File> {
+    File::open(path)
+}
+
+/// Refuses what is not a regular file, and a file that other users may read or write. A group that may only read it is
+/// worth a warning.
+#[cfg(unix)]
+fn check_file(file: &File, path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let path = path.display();
+    let metadata = file.metadata().map_err(|e| invalid(&format!("file {path}: {e}")))?;
+    if !metadata.is_file() {
+        return Err(invalid(&format!("file {path} is not a regular file")));
+    }
+    let mode = metadata.mode() & 0o777;
+    let refused = |what: &str| Err(invalid(&format!("file {path} is {what} (mode {mode:04o}); run chmod 0600 on it")));
+    match mode {
+        _ if mode & 0o006 == 0o002 => refused("writable by other users"),
+        _ if mode & 0o007 != 0 => refused("readable by other users"),
+        _ if mode & 0o020 != 0 => refused("writable by its group"),
+        _ if mode & 0o040 != 0 => {
+            tracing::warn!("the root key file {path} is readable by its group (mode {mode:04o}); 0600 is safer");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn check_file(_: &File, _: &Path) -> Result<()> {
     Ok(())
 }

@@ -25,6 +25,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 const NO_ROOM: u64 = 256 * 1024;
 /// How long opening is tried again when what others do in the store at that moment aborts it.
 const CONTENTION: std::time::Duration = std::time::Duration::from_secs(60);
+/// The same on a cluster, where several nodes that set the store up at once wait for each other's statements.
+const CONTENTION_ON_CLUSTER: std::time::Duration = std::time::Duration::from_secs(240);
 /// The pause in between.
 const CONTENTION_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -66,8 +68,8 @@ pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc
 }
 
 /// Opens the store, again if need be: on a Galera cluster the lock for setting up is only of one database node, and what
-/// another one makes aborts whatever is done with the same tables here. Nothing that opening does is harmed by a
-/// second time.
+/// another one makes aborts, or holds up, whatever is done with the same tables here. Nothing that opening does is harmed
+/// by a second time.
 async fn open_contended(
     config: Config,
     source: &RootKeySource,
@@ -75,9 +77,12 @@ async fn open_contended(
     store: &Arc<dyn Store>,
 ) -> Result<Arc<Shared>> {
     let begun = tokio::time::Instant::now();
+    let bound = if store.is_cluster() { CONTENTION_ON_CLUSTER } else { CONTENTION };
+    let mut is_being_set_up = false;
     loop {
-        match open_store(config.clone(), source, Arc::clone(provider), store).await {
-            Err(error) if error.code() == ErrorCode::StoreContended && begun.elapsed() < CONTENTION => {
+        match open_store(config.clone(), source, Arc::clone(provider), store, &mut is_being_set_up).await {
+            Err(error) if is_passing(error.code(), store, is_being_set_up) && begun.elapsed() < bound => {
+                tracing::debug!(%error, "opening the store again");
                 tokio::time::sleep(CONTENTION_PAUSE).await;
             }
             // On a full disk SQLite cannot even make what it works with; keys must still be revocable then.
@@ -87,6 +92,12 @@ async fn open_contended(
             done => return done,
         }
     }
+}
+
+/// Whether a failure is one that other nodes cause by setting the store up at the same time.
+fn is_passing(code: ErrorCode, store: &Arc<dyn Store>, is_being_set_up: bool) -> bool {
+    let is_held_up = code == ErrorCode::StoreUnavailable && is_being_set_up && store.is_cluster();
+    code == ErrorCode::StoreContended || is_held_up
 }
 
 /// Whether a failure may be due to a full disk: SQLite does not always say so.
@@ -100,12 +111,18 @@ async fn open_store(
     source: &RootKeySource,
     provider: Arc<dyn Provider>,
     store: &Arc<dyn Store>,
+    is_being_set_up: &mut bool,
 ) -> Result<Arc<Shared>> {
     let mut connection = store.writer().await?;
+    if store.is_cluster() {
+        // No lock there, but time: reads wait as well for what other nodes are making.
+        connection.lock_setup().await?;
+    }
     if is_set_up(connection.as_mut()).await? {
         store.claim(config.audit_ack == AuditAck::Queued)?;
         return assemble(config, source, provider, store, connection, false).await;
     }
+    *is_being_set_up = true;
     connection.lock_setup().await?;
     let made = set_up(&config, source, &provider, store, connection.as_mut()).await;
     let unlocked = connection.unlock_setup().await;

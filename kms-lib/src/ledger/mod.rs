@@ -106,6 +106,8 @@ impl Ledger {
             keys_behind: false,
             stopped: None,
             contended: None,
+            // A process that ended before may have left some.
+            scrub_at: Some(tokio::time::Instant::now()),
             lost: None,
         };
         let (end, ended) = watch::channel(None);

@@ -34,6 +34,11 @@ const CONTENTION: Duration = Duration::from_secs(10);
 /// The longest pause before such a try; they begin with a fraction of it.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(64);
 
+/// The pause before the next attempt to remove erased material from the engine's own log, after readers held it back.
+const SCRUB: Duration = Duration::from_secs(1);
+/// The same, after an attempt that failed.
+const SCRUB_FAILED: Duration = Duration::from_secs(60);
+
 /// A transaction that has the head's lock.
 pub(super) type Begun = (Box<dyn Connection>, Locked);
 
@@ -58,6 +63,8 @@ pub(super) struct Writer {
     pub keys_behind: bool,
     /// When another process last moved the head.
     pub contended: Option<Instant>,
+    /// When erased material is next to be removed from the engine's own log.
+    pub scrub_at: Option<Instant>,
     /// How many results that were released could not be written before the end, and why.
     pub lost: Option<(usize, Error)>,
 }
@@ -68,7 +75,7 @@ impl Writer {
         // Should this task end before its time, nobody must wait for it for ever.
         let _end = End(Arc::clone(&self.queue));
         let mut last = 0;
-        while let Some(mut batch) = self.queue.take().await {
+        while let Some(mut batch) = self.take().await {
             self.begin_and_gather(&mut batch, last).await;
             last = batch.len();
             self.queue.counters.batch(last);
@@ -91,6 +98,36 @@ impl Writer {
         }
         let Some((count, error)) = self.lost else { return Ok(()) };
         Err(Error::new(error.code(), format!("released results that the log lacks: {count}; {}", error.message())))
+    }
+
+    /// The next batch. Before it, or while there is none, erased material is removed from the engine's own log if it is
+    /// time for that.
+    async fn take(&mut self) -> Option<Vec<Submission>> {
+        let queue = Arc::clone(&self.queue);
+        loop {
+            let Some(at) = self.scrub_at.filter(|_| self.connection.is_some()) else { return queue.take().await };
+            if at > Instant::now()
+                && let Ok(taken) = tokio::time::timeout_at(at, queue.take()).await
+            {
+                return taken;
+            }
+            self.scrub().await;
+        }
+    }
+
+    /// Removes erased material from the engine's own log; later, if somebody still reads that.
+    async fn scrub(&mut self) {
+        self.scrub_at = match &mut self.connection {
+            None => Some(Instant::now()),
+            Some(connection) => match connection.scrub().await {
+                Ok(true) => None,
+                Ok(false) => Some(Instant::now() + SCRUB),
+                Err(error) => {
+                    tracing::warn!(%error, "erased key material may still be in the store's write-ahead log");
+                    Some(Instant::now() + SCRUB_FAILED)
+                }
+            },
+        };
     }
 
     /// Whether other processes write too.
@@ -277,6 +314,9 @@ impl Writer {
             self.connection = Some(connection);
         }
         self.known = plan.head.clone();
+        if plan.keys.is_some() || plan.changes.iter().any(|change| matches!(change, Change::EraseVersion(_))) {
+            self.scrub().await;
+        }
         if let Some(keys) = plan.keys.take() {
             self.signer.install(Arc::new(keys.settled()));
         }

@@ -91,7 +91,7 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
     let present = if is_ours { stored_version(connection).await? } else { 0 };
     if present > newest {
-        return Err(too_new(i64::try_from(present).unwrap_or(i64::MAX)));
+        return Err(too_new(present));
     }
     if present == newest {
         return Ok(());
@@ -106,9 +106,16 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
 }
 
-/// Whether the store has the present schema.
+/// Whether the store has the present schema. `StoreCorrupt` if it says so and lacks tables.
 pub async fn is_current(connection: &mut dyn Connection) -> Result<bool> {
-    Ok(count_tables(connection, "'kms_schema'").await? > 0 && stored_version(connection).await? == MIGRATIONS.len())
+    if count_tables(connection, "'kms_schema'").await? == 0 || stored_version(connection).await? != MIGRATIONS.len() {
+        return Ok(false);
+    }
+    let (found, expected) = (count_tables(connection, TABLES).await?, TABLES.split(',').count());
+    if usize::try_from(found).is_ok_and(|found| found < expected) {
+        return Err(corrupt(format!("the store has {found} of its {expected} tables; restore a backup")));
+    }
+    Ok(true)
 }
 
 async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i64> {
@@ -123,12 +130,15 @@ async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i
     Ok(count)
 }
 
-/// The version that the store says it has; 0 if it was never finished.
+/// The version that the store says it has; 0 if it was never finished. `StoreCorrupt` if there can be no such version.
 async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
     let mut stored = 0;
     connection
         .query("SELECT version FROM kms_schema ORDER BY version".into(), vec![], &mut |row| {
-            stored = row.unsigned(0)?;
+            stored = row.int(0).ok().and_then(|version| usize::try_from(version).ok()).unwrap_or(0);
+            if stored == 0 {
+                return Err(corrupt("the store's schema version is not a positive number; restore a backup"));
+            }
             Ok(())
         })
         .await?;
@@ -164,23 +174,16 @@ async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Valu
 /// Whether a store that is only read has a schema that can be: `SchemaTooNew`, or `StoreCorrupt` if it is no store. Of an
 /// older one only kept requests differ, which nothing that only reads looks at.
 pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
-    let mut stored = None;
-    let asked = connection
-        .query("SELECT version FROM kms_schema".into(), vec![], &mut |row| {
-            stored = Some(row.int(0)?);
-            Ok(())
-        })
-        .await;
-    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    match (asked, stored) {
-        (Err(error), _) if error.code() != ErrorCode::Internal => Err(error),
-        (Ok(()), Some(version)) if version > newest => Err(too_new(version)),
-        (Ok(()), Some(version)) if version > 0 => Ok(()),
-        _ => Err(corrupt("the file is a database, but not a store of this service")),
+    let present =
+        if count_tables(connection, "'kms_schema'").await? > 0 { stored_version(connection).await? } else { 0 };
+    match present {
+        0 => Err(corrupt("the file is a database, but not a store of this service")),
+        version if version > MIGRATIONS.len() => Err(too_new(version)),
+        _ => Ok(()),
     }
 }
 
-fn too_new(version: i64) -> Error {
+fn too_new(version: usize) -> Error {
     let newest = MIGRATIONS.len();
     let text =
         format!("the store has schema {version}; this software knows {newest} at most: use a newer version of it");

@@ -1,5 +1,6 @@
 //! SQLite in one file: write-ahead log, every commit synced, several processes on one file.
 
+mod file_system;
 mod files;
 mod reader;
 mod writer;
@@ -35,6 +36,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file, and makes it (mode 0600) if there is none. A file that is not a database is left untouched.
     pub async fn open(path: &Path) -> Result<Self> {
+        file_system::check(path)?;
         create_private(path)?;
         // SQLite keeps its files beside the one that a link leads to.
         let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
@@ -220,10 +222,17 @@ fn store_error(error: &sqlx::Error) -> Error {
     }
 }
 
+/// What SQLite says when a table, a column or an index is not as our statements expect it. It has no codes for that.
+const SCHEMA_ERRORS: [&str; 5] =
+    ["no such table", "no such column", "has no column named", "already exists", "duplicate column name"];
+
 /// The error for one of SQLite's result codes (https://www.sqlite.org/rescode.html). The primary one counts: the extended
 /// one without its upper bytes.
-fn coded(code: i32, message: impl std::fmt::Display) -> Error {
+fn coded(code: i32, message: &str) -> Error {
     let (code, what) = match code & 0xff {
+        1 if SCHEMA_ERRORS.iter().any(|known| message.contains(known)) => {
+            (ErrorCode::StoreCorrupt, "the store's schema is damaged; restore a backup")
+        }
         5 | 6 => (ErrorCode::StoreUnavailable, "the store is locked by another process"),
         3 | 8 => (ErrorCode::StoreReadOnly, "the store may not be written"),
         10 | 14 => (ErrorCode::StoreUnavailable, "the store cannot be read or written"),
