@@ -13,5 +13,6 @@ pub mod grant;
 pub mod ids;
 pub mod key;
 pub mod limits;
+pub mod text;
 pub mod time;
 pub mod view;
