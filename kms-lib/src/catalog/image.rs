@@ -222,6 +222,9 @@ impl View for Image {
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id)
     }
+    fn has_credentials(&self) -> bool {
+        !self.credentials.is_empty()
+    }
     fn is_damaged(&self, key: KeyId) -> bool {
         !self.damaged.is_empty() && self.damaged.contains(&key)
     }

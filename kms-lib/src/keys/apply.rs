@@ -61,6 +61,9 @@ pub fn apply(
             let grant = view.grant(*id).ok_or_else(|| missing("grant"))?;
             Ok(vec![Change::UpdateGrant(Grant { withdrawn_at: Some(now), revision, ..grant.clone() })])
         }
+        Command::CreateCredential(new) if new.is_first && view.has_credentials() => {
+            Err(Error::new(ErrorCode::Conflict, "the store has or had a credential already"))
+        }
         Command::CreateCredential(new) => Ok(vec![Change::InsertCredential(Credential {
             id: new.id,
             principal: new.principal.clone(),

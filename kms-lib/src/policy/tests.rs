@@ -56,6 +56,9 @@ impl View for Rows {
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.iter().find(|credential| credential.id == id)
     }
+    fn has_credentials(&self) -> bool {
+        !self.credentials.is_empty()
+    }
     fn is_damaged(&self, _: KeyId) -> bool {
         self.damaged
     }
