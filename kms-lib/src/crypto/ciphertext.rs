@@ -83,6 +83,14 @@ impl Blob<'_> {
         Ok(Blob { algorithm, key: KeyId::from_bytes(*id), version, body })
     }
 
+    /// The nonce and the authentication tag, for those who keep them apart too. Both are empty for RSA.
+    pub fn copies(&self) -> (&[u8], &[u8]) {
+        match (self.algorithm, self.body.split_first_chunk::<NONCE>(), self.body.split_last_chunk::<TAG>()) {
+            (Algorithm::Aes256Gcm, Some((nonce, _)), Some((_, tag))) => (nonce, tag),
+            _ => (&[], &[]),
+        }
+    }
+
     fn additional_data(&self, context: &Context) -> Vec<u8> {
         additional_data(self.algorithm, self.key, self.version, context)
     }
