@@ -115,7 +115,7 @@ async fn contexts_of_unknown_keys_reach_the_log_as_hmac() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("clear")).await.unwrap();
+    let clear = session.create_key(CreateKey::aes("clear")).await.unwrap().id;
     session
         .create_key(CreateKey { audit_context: Some(AuditContext::Hmac), ..CreateKey::aes("private") })
         .await

@@ -124,8 +124,8 @@ async fn a_rotation_that_expected_another_version_is_no_use_to_repeat() {
     kms.close().await.unwrap();
 }
 
-/// The window of a version that a verification has found counts as if the caller had named the version: whenever it ends
-/// while the operation is under way, no success stands in the log behind its end.
+/// The window of a version that a verification has found counts as if the caller had named the version: whenever it
+/// ends while the operation is under way, no success stands in the log behind its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_that_ends_meanwhile_ends_a_verification() {
     let place = Place::new();

@@ -5,8 +5,8 @@ use kms_lib::{Error, ErrorCode, Result, Role};
 
 use super::error::AuthError;
 
-/// The principal that `name`, as a credential says it, stands for: exactly that, with the prefix of its kind of credential. An
-/// issuer may distinguish subjects by case alone. The names the service keeps for itself are refused.
+/// The principal that `name`, as a credential says it, stands for: exactly that, with the prefix of its kind of
+/// credential. An issuer may distinguish subjects by case alone. The names the service keeps for itself are refused.
 pub fn principal(prefix: &str, name: &str) -> std::result::Result<String, AuthError> {
     if name.is_empty() {
         return Err(AuthError::rejected("the principal is empty"));

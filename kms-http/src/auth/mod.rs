@@ -83,7 +83,8 @@ impl Authenticator {
         }
     }
 
-    /// The caller that a method names, unless the principal is one of another method's: two subjects are never the same.
+    /// The caller that a method names, unless the principal is one of another method's: two subjects are never the
+    /// same.
     fn own(&self, method: AuthMethod, actor: Actor) -> std::result::Result<Actor, ApiError> {
         let is_own = self.principals.is_of(method, actor.principal());
         if is_own { Ok(actor) } else { Err(ApiError::not_authenticated()) }

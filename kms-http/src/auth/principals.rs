@@ -42,15 +42,15 @@ impl Principals {
         Self(http.auth.iter().map(namespace).collect())
     }
 
-    /// The principal that a text names in a grant or a query. Its own prefix decides whether it is folded, not how the caller
-    /// authenticated: an exact name stays as it is.
+    /// The principal that a text names in a grant or a query. Its own prefix decides whether it is folded, not how the
+    /// caller authenticated: an exact name stays as it is.
     pub fn named(&self, text: &str) -> Result<String> {
         let mut owners = self.owners(text).peekable();
         if owners.peek().is_some() && owners.all(Namespace::folds) { fold(text) } else { Ok(text.to_owned()) }
     }
 
-    /// The principal of a token for `name`: with the prefix of tokens, in lower case. Refused if it would be the principal of
-    /// another method's subject.
+    /// The principal of a token for `name`: with the prefix of tokens, in lower case. Refused if it would be the
+    /// principal of another method's subject.
     pub fn of_token(&self, name: &str) -> Result<String> {
         let prefix = self.0.iter().find(|namespace| namespace.method == AuthMethod::Token);
         let principal = fold(&format!("{}{name}", prefix.map_or("", |namespace| &namespace.prefix)))?;
@@ -81,8 +81,8 @@ fn folds(method: AuthMethod) -> bool {
     }
 }
 
-/// A principal in lower case. Letters that only become ASCII that way (the Kelvin sign, for one) are refused: nobody shall
-/// choose a name that turns into another's.
+/// A principal in lower case. Letters that only become ASCII that way (the Kelvin sign, for one) are refused: nobody
+/// shall choose a name that turns into another's.
 pub fn fold(principal: &str) -> Result<String> {
     if principal.chars().any(|c| !c.is_ascii() && c.to_lowercase().any(|lower| lower.is_ascii())) {
         return Err(Error::invalid("a principal must not contain letters that become ASCII in lower case"));

@@ -73,8 +73,8 @@ pub fn show(made: &NewToken) {
     output::line(&format!("            for {} ({}). It is shown this once.", credential.principal, credential.role));
 }
 
-/// The first token of a store, for an admin. None if another node, or anybody, has made one: of several nodes that start
-/// together on an empty database, one makes it.
+/// The first token of a store, for an admin. None if another node, or anybody, has made one: of several nodes that
+/// start together on an empty database, one makes it.
 pub async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<NewToken>> {
     match kms.session(Actor::operator()).create_first_token(principal, Some("first token"), None).await {
         Ok(made) => Ok(Some(made)),

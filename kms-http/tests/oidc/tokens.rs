@@ -320,7 +320,7 @@ async fn the_principal_is_exactly_the_configured_claim() {
     };
     let user = with(good.clone(), "user", json!({"name": "Bob"}));
     assert_eq!(name(by("/user/name", ""), user.clone()).await.unwrap(), "Bob");
-    assert_eq!(name(by("sub", "OIDC:"), good.clone()).await.unwrap(), "OIDC:alice");
+    assert_eq!(name(by("sub", "OIDC:"), good.clone()).await.unwrap(), "OIDC:Alice");
     assert!(name(by("user", ""), user).await.is_err());
     assert!(name(by("nothing", ""), good.clone()).await.is_err());
 

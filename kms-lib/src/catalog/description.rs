@@ -90,8 +90,8 @@ pub struct VersionDescription {
     pub grace_period_days: Option<u32>,
     /// Where its material comes from.
     pub origin: Origin,
-    /// Messages encrypted under it. None in the answer to a change if the store could not be read after the commit; so is
-    /// the public half of a version that the change did not make.
+    /// Messages encrypted under it. None in the answer to a change if the store could not be read after the commit; so
+    /// is the public half of a version that the change did not make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryptions: Option<u64>,
     /// When it was last used.

@@ -42,8 +42,8 @@ pub struct BroughtBack {
     pub credentials: Vec<String>,
 }
 
-/// Copies the store as it is at one moment to a new file beside `to`, and verifies the copy, telling how far that is. The copy
-/// gets its final name once its record is written.
+/// Copies the store as it is at one moment to a new file beside `to`, and verifies the copy, telling how far that is.
+/// The copy gets its final name once its record is written.
 pub(super) async fn backup(
     shared: &Arc<Shared>,
     config: &Config,

@@ -1,4 +1,5 @@
-//! The files of a backup and a restore: what is verified is what gets the final name, and no file that is there is replaced.
+//! The files of a backup and a restore: what is verified is what gets the final name, and no file that is there is
+//! replaced.
 
 use std::fs;
 use std::io;

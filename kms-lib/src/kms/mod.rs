@@ -114,9 +114,9 @@ impl Kms {
         scheduler::run(&session, &self.inner.config.scheduler).await
     }
 
-    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the copy,
-    /// records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The backup is worth
-    /// nothing without the root key. For admins.
+    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the
+    /// copy, records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The
+    /// backup is worth nothing without the root key. For admins.
     pub async fn backup(&self, actor: &Actor, to: &Path) -> Result<BackupReport> {
         self.backup_with_progress(actor, to, &Arc::default()).await
     }

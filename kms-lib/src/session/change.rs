@@ -29,8 +29,9 @@ pub(super) enum Changed {
     Redo(Option<Debt>),
 }
 
-/// How often an operation is prepared again because a change overtook it. Within a process once is enough: what comes back
-/// goes before the next rotation. Another node's rotations cannot be held back; a share of them gets ahead each time.
+/// How often an operation is prepared again because a change overtook it. Within a process once is enough: what comes
+/// back goes before the next rotation. Another node's rotations cannot be held back; a share of them gets ahead each
+/// time.
 pub(super) const REDO: usize = 64;
 
 /// The failure of an operation that was overtaken each time.

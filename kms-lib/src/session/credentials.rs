@@ -77,8 +77,8 @@ impl Session {
         self.new_token(principal, role, label, expires_at, false).await
     }
 
-    /// Makes the first token of a store, for an admin. `Conflict` if there is a credential or ever was one, withdrawn ones
-    /// included: of several nodes that start on an empty database, exactly one makes it. For admins.
+    /// Makes the first token of a store, for an admin. `Conflict` if there is a credential or ever was one, withdrawn
+    /// ones included: of several nodes that start on an empty database, exactly one makes it. For admins.
     pub async fn create_first_token(
         &self,
         principal: &str,

@@ -117,8 +117,9 @@ pub struct EncryptItem<'a> {
     pub context: Context,
 }
 
-/// One ciphertext to decrypt. It names its key and version itself; what else is passed must agree with it. Anything that does
-/// not is `InvalidCiphertext`, whether or not there is such a key; callers who may not decrypt with `key` get `AccessDenied`.
+/// One ciphertext to decrypt. It names its key and version itself; what else is passed must agree with it. Anything
+/// that does not is `InvalidCiphertext`, whether or not there is such a key; callers who may not decrypt with `key` get
+/// `AccessDenied`.
 #[derive(Clone, Debug, Default)]
 pub struct DecryptItem<'a> {
     /// The ciphertext.
@@ -435,7 +436,8 @@ fn verify_item<'a>(
     Item::rsa(target, Job::Verify(payload, signature, algorithm))
 }
 
-/// What a ciphertext says of itself, held against what was passed beside it; the key is held against it with the decision.
+/// What a ciphertext says of itself, held against what was passed beside it; the key is held against it with the
+/// decision.
 fn sealed(item: &DecryptItem<'_>) -> Target {
     let read = Blob::parse(item.ciphertext).and_then(|blob| {
         let (nonce, tag) = blob.copies();

@@ -88,8 +88,8 @@ impl Session {
         outline.complete(connection.as_mut()).await
     }
 
-    /// A key after a change that is committed: whatever cannot be read now, the change is not reported as a failure. What
-    /// only the store has is left out then, but for the versions that the change itself made.
+    /// A key after a change that is committed: whatever cannot be read now, the change is not reported as a failure.
+    /// What only the store has is left out then, but for the versions that the change itself made.
     pub(super) async fn describe_changed(&self, id: KeyId, changes: &[Change]) -> Result<KeyDescription> {
         match self.describe(id).await {
             Ok(description) => Ok(description),

@@ -148,9 +148,10 @@ impl Session {
         let mut debt = None;
         for _ in 0..=REDO {
             let (mut revision, mut decided) = self.decide_items(items);
-            // The ledger looks again at a single denial under the lock; items of a batch and keys that are named by name
-            // are looked at again here. A name that is unknown, or that of another key than a ciphertext's, may have been
-            // given by another node a moment ago. Known names take the same look, so that the time does not tell.
+            // The ledger looks again at a single denial under the lock; items of a batch and keys that are named by
+            // name are looked at again here. A name that is unknown, or that of another key than a ciphertext's, may
+            // have been given by another node a moment ago. Known names take the same look, so that the time does not
+            // tell.
             let look_again = |(item, d): (&Item<'_>, &Arc<Decided>)| {
                 let by_name = !matches!(item.target.named(), Some(KeyRef::Id(_)));
                 d.disagrees
@@ -253,7 +254,8 @@ impl Session {
             key_type: item.key_type,
             context: item.job.context().cloned(),
         };
-        // How contexts are recorded is said by the key they belong to. Where that is not known, they stay out of the log.
+        // How contexts are recorded is said by the key they belong to. Where that is not known, they stay out of the
+        // log.
         let audit_context = match key {
             Some(key) if contradiction.is_none() && !image.is_damaged(key.id) => key.audit_context,
             _ => AuditContext::Hmac,
@@ -266,42 +268,43 @@ impl Session {
             disagrees: contradiction.is_some() && item.target.named().is_some(),
             ruling: Ruling::Denied(ErrorCode::AccessDenied),
         };
-        if let Some(error) = contradiction {
-            decided.ruling = self.rule_contradiction(image, &decided, error, now);
-            return decided;
-        }
+        decided.ruling = match contradiction {
+            Some(error) => self.rule_contradiction(image, &decided, error, now),
+            None => self.rule(image, item, &decided.attempt, now),
+        };
+        decided
+    }
+
+    /// What an operation comes to that nothing contradicts beforehand.
+    fn rule(&self, image: &crate::catalog::Image, item: &Item<'_>, attempt: &Attempt, now: Timestamp) -> Ruling {
+        let key = attempt.key.and_then(|id| image.key(id));
+        let current = key.map_or(0, |key| key.current_version);
+        let version = match item.target {
+            Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
+            _ => current,
+        };
         // Signing with another version than the current one is refused, not done again with the current one.
-        if matches!(item.job, Job::Sign(..)) && asked.is_some_and(|asked| asked != current) && key.is_some() {
-            let decision = policy::decide(
-                image,
-                &Attempt { operation: Operation::Sign { version: current }, ..decided.attempt.clone() },
-                now,
-            );
-            decided.ruling = match decision {
+        if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
+            let operation = Operation::Sign { version: current };
+            return match policy::decide(image, &Attempt { operation, ..attempt.clone() }, now) {
                 Decision::Denied(code) => Ruling::Denied(code),
                 _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
             };
-            return decided;
         }
-        decided.ruling = match policy::decide(image, &decided.attempt, now) {
-            Decision::Denied(code) => Ruling::Denied(code),
-            Decision::Superseded => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
-            Decision::Allowed { grant, valid_until } => match key {
-                None => Ruling::Denied(ErrorCode::KeyNotFound),
-                Some(key) => Ruling::Work {
-                    key_type: key.key_type,
-                    versions: if matches!(item.target, Target::AnyUsable(_)) {
-                        self.usable(image, &decided.attempt, now)
-                    } else {
-                        let named = image.version(key.id, version).cloned();
-                        named.map(|version| Usable { version, until: None }).into_iter().collect()
-                    },
-                    grant,
-                    valid_until,
-                },
-            },
-        };
-        decided
+        match (policy::decide(image, attempt, now), key) {
+            (Decision::Denied(code), _) => Ruling::Denied(code),
+            (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+            (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
+            (Decision::Allowed { grant, valid_until }, Some(key)) => {
+                let versions = if matches!(item.target, Target::AnyUsable(_)) {
+                    self.usable(image, attempt, now)
+                } else {
+                    let named = image.version(key.id, version).cloned();
+                    named.map(|version| Usable { version, until: None }).into_iter().collect()
+                };
+                Ruling::Work { key_type: key.key_type, versions, grant, valid_until }
+            }
+        }
     }
 
     /// The versions that may verify now, newest first.
@@ -338,8 +341,8 @@ impl Session {
         worked
     }
 
-    /// What a ciphertext comes to that cannot be decrypted whatever the key: the same whether the key that was named beside
-    /// it is another one or unknown. A caller who may not decrypt with the key it named learns only that.
+    /// What a ciphertext comes to that cannot be decrypted whatever the key: the same whether the key that was named
+    /// beside it is another one or unknown. A caller who may not decrypt with the key it named learns only that.
     fn rule_contradiction(
         &self,
         image: &crate::catalog::Image,

@@ -99,8 +99,8 @@ impl Session {
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
     }
 
-    /// The id of a key that a grant is to be made on, for callers who may read the key or hold `grant` on it. Others are
-    /// refused as in reading it.
+    /// The id of a key that a grant is to be made on, for callers who may read the key or hold `grant` on it. Others
+    /// are refused as in reading it.
     pub async fn find_key_to_grant(&self, key: impl Into<KeyRef>) -> Result<KeyId> {
         let key = key.into();
         self.shared.catalog.ensure_fresh().await?;

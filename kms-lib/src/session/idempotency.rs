@@ -80,8 +80,8 @@ impl Session {
         }
         match work.await {
             Ok(done) => Ok(Once::Now(done)),
-            // Sent twice at the same time, perhaps: then the other one has had its effect by now. If that cannot be found out,
-            // the first failure counts: it may be that the outcome is unknown.
+            // Sent twice at the same time, perhaps: then the other one has had its effect by now. If that cannot be
+            // found out, the first failure counts: it may be that the outcome is unknown.
             Err(error) => match self.find_request(&once).await {
                 Ok(kept) => kept.filter(|_| may_be_told()).map(Once::Before).ok_or(error),
                 Err(other) if other.code() == ErrorCode::IdempotencyConflict => Err(other),

@@ -121,8 +121,8 @@ impl Session {
         Err(overtaken())
     }
 
-    /// Makes a new current version. The former one stays usable for decryption and verification: for the grace
-    /// period if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first; without it,
+    /// Makes a new current version. The former one stays usable for decryption and verification: for the grace period
+    /// if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first; without it,
     /// simultaneous rotations all succeed, each with a version of its own.
     pub async fn rotate_key(&self, key: impl Into<KeyRef>, expected_current: Option<u32>) -> Result<KeyDescription> {
         let id = self.locate(&key.into()).await?;

@@ -109,8 +109,8 @@ impl Session {
         Attempt { actor: self.actor.clone(), operation, key, key_type: None, context: None }
     }
 
-    /// The key a caller means. A name is looked up in a fresh image whether or not it is known already, so that the time of
-    /// an answer does not tell; whether there is a key of an id, the ledger decides under the head's lock.
+    /// The key a caller means. A name is looked up in a fresh image whether or not it is known already, so that the
+    /// time of an answer does not tell; whether there is a key of an id, the ledger decides under the head's lock.
     async fn locate(&self, key: &KeyRef) -> Result<Option<KeyId>> {
         let looked = match key {
             KeyRef::Name(_) => self.shared.catalog.ensure_fresh().await,

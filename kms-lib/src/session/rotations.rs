@@ -1,4 +1,5 @@
-//! Rotations of one key take turns: one that is prepared beside another is superseded by it, and has to be prepared again.
+//! Rotations of one key take turns: one that is prepared beside another is superseded by it, and has to be prepared
+//! again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,8 +16,8 @@ const KEPT: usize = 256;
 pub struct Rotations(Mutex<HashMap<KeyId, Weak<Turns<()>>>>);
 
 impl Rotations {
-    /// Waits until the rotations of this key that came before have ended, in the order of arrival. The turn ends when the
-    /// guard is dropped.
+    /// Waits until the rotations of this key that came before have ended, in the order of arrival. The turn ends when
+    /// the guard is dropped.
     pub async fn turn(&self, key: KeyId) -> OwnedMutexGuard<()> {
         self.of(key).lock_owned().await
     }

@@ -1,4 +1,5 @@
-//! Sessions on a store that fails as it is told to: what is committed is answered, and absent keys cost what present ones do.
+//! Sessions on a store that fails as it is told to: what is committed is answered, and absent keys cost what present
+//! ones do.
 
 #![allow(clippy::unwrap_used)]
 

@@ -78,7 +78,8 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// An actor. Principals are compared exactly: a caller that folds case or normalizes Unicode does so before. Fails with
+    /// An actor. Principals are compared exactly: a caller that folds case or normalizes Unicode does so before. Fails
+    /// with
     /// `InvalidArgument` for a principal that [`check_principal`] refuses, for a reserved one (`scheduler`, `system`,
     /// `operator`, `anonymous`) and for [`Role::System`].
     pub fn new(principal: impl AsRef<str>, role: Role) -> Result<Self> {
@@ -115,7 +116,8 @@ impl Actor {
         self.source_ip = Some(address.to_canonical());
         self
     }
-    /// The same actor with an id for the request, which records carry: 1 to 256 bytes, no control or invisible characters.
+    /// The same actor with an id for the request, which records carry: 1 to 256 bytes, no control or invisible
+    /// characters.
     pub fn with_request_id(mut self, request_id: impl AsRef<str>) -> Result<Self> {
         let id = request_id.as_ref();
         if !is_printable(id, TEXT_BYTES) {
@@ -156,8 +158,9 @@ impl Actor {
     }
 }
 
-/// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks and without
-/// control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands for all keys.
+/// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks and
+/// without control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands for all
+/// keys.
 pub fn check_principal(text: &str) -> Result<()> {
     if text.is_empty() || text.len() > PRINCIPAL_BYTES {
         return Err(Error::invalid(format!("a principal has 1 to {PRINCIPAL_BYTES} bytes")));
