@@ -35,7 +35,7 @@ use crate::types::actor::{Actor, Role};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::{CredentialId, GrantId};
+use crate::types::ids::{CredentialId, GrantId, KeyId};
 use crate::types::time::Timestamp;
 use crate::verification::{Report, VerifyOptions};
 
@@ -191,6 +191,7 @@ mirror! {
     encrypt(key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Encrypted;
     decrypt(ciphertext: &[u8], context: &Context) -> Decrypted;
     decrypt_with(key: impl Into<KeyRef>, ciphertext: &[u8], context: &Context) -> Decrypted;
+    decrypt_item(item: DecryptItem<'_>) -> Decrypted;
     decrypt_oaep(key: impl Into<KeyRef>, version: u32, ciphertext: &[u8]) -> Decrypted;
     sign(key: impl Into<KeyRef>, payload: &[u8], algorithm: SignatureAlgorithm) -> Signature;
     sign_with_version(
@@ -210,10 +211,12 @@ mirror! {
     put_grant(
         principal: &str, role: Role, scope: GrantScope, permissions: &[Permission], conditions: Conditions
     ) -> GrantDescription;
+    find_key_to_grant(key: impl Into<KeyRef>) -> KeyId;
     withdraw_grant(id: GrantId) -> ();
     withdraw_grant_cascading(id: GrantId) -> ();
     list_grants(principal: Option<&str>, limit: usize, cursor: Option<GrantId>) -> Vec<GrantDescription>;
     create_token(principal: &str, role: Role, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
+    create_first_token(principal: &str, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
     withdraw_credential(id: CredentialId) -> ();
     list_credentials(limit: usize, cursor: Option<CredentialId>) -> Vec<CredentialDescription>;
     list_quarantine() -> Vec<QuarantinedRow>;

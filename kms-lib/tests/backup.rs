@@ -76,6 +76,43 @@ async fn a_backup_under_load_is_whole() {
     kms.close().await.unwrap();
 }
 
+/// A file at the final name is a backup that is in the log; whoever finds one can rely on that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_has_its_name_only_once_it_is_recorded() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    for i in 0..200 {
+        session.encrypt("k", &[i; 64], &Context::new()).await.unwrap();
+    }
+    let alice = actor("alice", Role::Admin);
+    for i in 1..=3 {
+        let to = place.folder.path().join(format!("backup-{i}.db"));
+        let (kms, alice, path) = (kms.clone(), alice.clone(), to.clone());
+        let making = tokio::spawn(async move { kms.backup(&alice, &path).await });
+        while !to.exists() && !making.is_finished() {
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        }
+        let recorded = place.number("SELECT COUNT(*) FROM audit_logs WHERE action = 'STORE_BACKUP'").await;
+        assert_eq!(recorded, i, "a backup stands there without its record");
+        making.await.unwrap().unwrap();
+        assert!(Kms::verify_backup(&place.config(), &to).await.unwrap().verification.ok);
+    }
+    let left: Vec<_> = std::fs::read_dir(place.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains(".part") || name.contains("backup-1.db-"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    // What cannot be recorded leaves nothing.
+    let nobody = actor("nobody", Role::App);
+    let to = place.folder.path().join("backup-4.db");
+    assert_eq!(code(kms.backup(&nobody, &to).await), ErrorCode::AccessDenied);
+    assert!(!to.exists());
+    kms.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn bad_backups_are_refused() {
     let place = Place::new();

@@ -72,7 +72,14 @@ fn cryptography() {
 
     let encrypt = EncryptItem { key: "users".into(), plaintext: b"x", context: context.clone() };
     let encrypted = session.encrypt_batch(&[encrypt]).unwrap().remove(0).unwrap();
-    let decrypt = DecryptItem { key: None, ciphertext: &encrypted.ciphertext, context: context.clone() };
+    let decrypt = DecryptItem {
+        ciphertext: &encrypted.ciphertext,
+        context: context.clone(),
+        key: Some("users".into()),
+        version: Some(encrypted.version),
+        iv: None,
+        auth_tag: None,
+    };
     assert_eq!(session.decrypt_batch(&[decrypt]).unwrap().remove(0).unwrap().plaintext.as_slice(), b"x");
     let sign = SignItem { key: "invoices".into(), payload: b"x", algorithm: RsaPssSha256, version: None };
     let signature = session.sign_batch(&[sign]).unwrap().remove(0).unwrap().signature;
@@ -132,6 +139,9 @@ fn grants_tokens_and_the_log() {
     assert_eq!(session.list_grants(Some("app"), 10, None).unwrap().len(), 1);
     assert_eq!(session.list_credentials(10, None).unwrap().len(), 1);
     session.withdraw_grant(grant.id).unwrap();
+    session.withdraw_grant_cascading(grant.id).unwrap();
+    assert_eq!(session.list_quarantine().unwrap(), []);
+    assert_eq!(session.release_quarantine().unwrap(), []);
     assert_eq!(code(app.encrypt("users", b"x", &Context::new())), ErrorCode::AccessDenied);
     session.withdraw_credential(token.credential.id).unwrap();
     assert_eq!(code(kms.authenticate(&token.token)), ErrorCode::NotAuthenticated);

@@ -697,14 +697,14 @@ async fn queued_results_reach_the_log() {
     // A change stands behind what was released before it.
     session.rotate_key("k", None).await.unwrap();
     let count = session.get_key("k").await.unwrap().versions.unwrap()[1].encryptions;
-    assert_eq!(count, 500);
+    assert_eq!(count, Some(500));
     let query = AuditQuery { action: Some(Action::QueuedAckOn), ..AuditQuery::default() };
     assert_eq!(session.list_audit(&query).await.unwrap().records.len(), 1);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     // Closing writes what is left.
     kms.close().await.unwrap();
     let kms = place.open().await;
-    assert_eq!(admin(&kms).get_key("k").await.unwrap().versions.unwrap()[0].encryptions, 1);
+    assert_eq!(admin(&kms).get_key("k").await.unwrap().versions.unwrap()[0].encryptions, Some(1));
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }
@@ -743,7 +743,7 @@ async fn a_batch_that_is_overtaken_fails_item_by_item() {
     admin(&two).decrypt(&old, &none).await.unwrap();
     admin(&two).revoke_version("k", 1).await.unwrap();
     let item =
-        |ciphertext, key: Option<&str>| DecryptItem { ciphertext, context: Context::new(), key: key.map(Into::into) };
+        |ciphertext, key: Option<&str>| DecryptItem { ciphertext, key: key.map(Into::into), ..DecryptItem::default() };
     let items =
         [item(&old[..], None), item(&old[..], None), item(&altered[..], None), item(&b"rubbish"[..], Some("k"))];
     let codes: Vec<ErrorCode> = first.decrypt_batch(&items).await.unwrap().into_iter().map(code).collect();

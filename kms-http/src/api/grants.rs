@@ -1,7 +1,7 @@
 //! Grants.
 
 use axum::http::{Method, StatusCode};
-use kms_lib::{Conditions, ErrorCode, GrantId, GrantScope, KeyId, Permission};
+use kms_lib::{Conditions, ErrorCode, GrantId, GrantScope, Permission};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use super::{ApiError, Doc, Route, models, strict};
 #[serde(rename_all = "camelCase")]
 #[schema(as = PutGrant)]
 struct Put {
-    /// To whom; compared in lower case.
+    /// To whom. Folded to lower case if it has the prefix of a method that folds names, else exactly so.
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
     /// A note about the callers that the grant is meant for. It restricts nothing and gives nothing.
@@ -98,7 +98,7 @@ async fn put(call: Call) -> Reply {
     let sent: Put = call.json()?;
     let scope = match GrantScope::parse(&sent.key_id) {
         Ok(scope) => scope,
-        Err(_) => GrantScope::Key(id_of(&call, &sent.key_id).await?),
+        Err(_) => GrantScope::Key(call.session.find_key_to_grant(&*sent.key_id).await?),
     };
     let conditions = sent.conditions.unwrap_or_default();
     if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
@@ -108,18 +108,15 @@ async fn put(call: Call) -> Reply {
         return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::WrongState.as_str(), message));
     }
     let session = call.changing()?;
-    reply::created(&session.put_grant(&sent.principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
-}
-
-/// The id of the key of this name, for who may read it.
-async fn id_of(call: &Call, name: &str) -> Result<KeyId, ApiError> {
-    Ok(call.session.get_key(name).await?.id)
+    let principal = call.app.auth.principals.named(&sent.principal)?;
+    reply::created(&session.put_grant(&principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
 }
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let limit = query.limit.unwrap_or(PAGE);
-    let grants = call.session.list_grants(query.principal.as_deref(), limit, query.cursor).await?;
+    let principal = query.principal.map(|principal| call.app.auth.principals.named(&principal)).transpose()?;
+    let grants = call.session.list_grants(principal.as_deref(), limit, query.cursor).await?;
     let next = grants.last().filter(|_| grants.len() == limit).map(|grant| grant.id.to_string());
     reply::page(&grants, next.as_deref())
 }

@@ -4,6 +4,7 @@
 use axum::http::{HeaderMap, HeaderValue};
 use kms_lib::{Actor, Role};
 
+use super::principals::fold;
 use crate::api::ApiError;
 
 /// Believes headers.
@@ -27,7 +28,7 @@ impl TrustedHeaders {
         let actor = match one(headers, "x-principal")?.map(str::trim) {
             None | Some("") => Actor::anonymous(role),
             Some(name) if name.eq_ignore_ascii_case("anonymous") => Actor::anonymous(role),
-            Some(name) => Actor::new(format!("{}{name}", self.prefix), role),
+            Some(name) => fold(&format!("{}{name}", self.prefix)).and_then(|principal| Actor::new(principal, role)),
         };
         actor.map_err(|_| ApiError::not_authenticated())
     }

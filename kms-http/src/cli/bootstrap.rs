@@ -9,18 +9,17 @@ use base64::Engine;
 use clap::Args;
 use kms_lib::session::NewToken;
 use kms_lib::types::ids::RecordId;
-use kms_lib::{Actor, Kms, Role};
+use kms_lib::{Actor, ErrorCode, Kms, Role};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::exit::Failure;
 use super::output;
+use crate::auth::principals::Principals;
 use crate::settings::{Settings, is_same_folder};
 
 /// Bytes of a root key.
 const ROOT_KEY: usize = 32;
-/// Who acts on the command line.
-pub const OPERATOR: &str = "operator";
 
 /// `kms-http init`.
 #[derive(Args)]
@@ -38,10 +37,11 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let principal = format!("{}{}", http.token_prefix, command.principal);
+    let principal = Principals::new(&http).of_token(&command.principal)?;
     let made = runtime.block_on(async {
         let kms = Kms::open(settings.kms.clone()).await?;
-        let made = first_token(&kms, &principal).await;
+        let operator = kms.session(Actor::operator());
+        let made = operator.create_token(&principal, Role::Admin, Some("first token"), None).await;
         kms.close().await?;
         made
     })?;
@@ -73,10 +73,14 @@ pub fn show(made: &NewToken) {
     output::line(&format!("            for {} ({}). It is shown this once.", credential.principal, credential.role));
 }
 
-/// A token for an admin.
-pub async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<NewToken> {
-    let operator = kms.session(Actor::new(OPERATOR, Role::Admin)?);
-    operator.create_token(principal, Role::Admin, Some("first token"), None).await
+/// The first token of a store, for an admin. None if another node, or anybody, has made one: of several nodes that
+/// start together on an empty database, one makes it.
+pub async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<NewToken>> {
+    match kms.session(Actor::operator()).create_first_token(principal, Some("first token"), None).await {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if error.code() == ErrorCode::Conflict => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the default root key file if no root key is configured and there is none. Answers whether it did. Never beside

@@ -4,16 +4,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use kms_lib::{Actor, Kms, Role};
+use kms_lib::{Actor, Kms};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::bootstrap::{OPERATOR, first_token, make_folders, make_root_key_if_missing, show, show_root_key};
+use super::bootstrap::{first_token, make_folders, make_root_key_if_missing, show, show_root_key};
 use super::exit::Failure;
 use super::output;
 use crate::api::App;
 use crate::auth::Authenticator;
+use crate::auth::principals::Principals;
 use crate::server::{self, Listeners};
 use crate::settings::{AuthMethod, Flags, Http, LogFormat, Settings};
 use crate::tls::TlsServer;
@@ -90,7 +91,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     make_folders(&settings)?;
     let kms = Kms::open(settings.kms).await?;
     if settings.http.has(AuthMethod::Token) && is_untouched(&kms).await? {
-        show(&first_token(&kms, &format!("{}admin", settings.http.token_prefix)).await?);
+        let principal = Principals::new(&settings.http).of_token("admin")?;
+        match first_token(&kms, &principal).await? {
+            Some(made) => show(&made),
+            None => tracing::info!("another node has made the first token and has shown it"),
+        }
     }
     let address = listeners.address();
     let socket = settings.http.unix_socket.clone();
@@ -117,7 +122,7 @@ async fn is_untouched(kms: &Kms) -> Result<bool, Failure> {
     if kms.telemetry().await?.records > OPENING {
         return Ok(false);
     }
-    let operator = kms.session(Actor::new(OPERATOR, Role::Admin)?);
+    let operator = kms.session(Actor::operator());
     Ok(operator.list_credentials(1, None).await?.is_empty())
 }
 

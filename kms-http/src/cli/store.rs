@@ -7,9 +7,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::verification::Progress;
-use kms_lib::{Actor, Config, Kms, Role, Session};
+use kms_lib::{Actor, Config, Kms, Session};
 
-use super::bootstrap::{OPERATOR, make_high_water_folder};
+use super::bootstrap::make_high_water_folder;
 use super::exit::Failure;
 use crate::settings::Settings;
 
@@ -21,7 +21,7 @@ where
     let config = for_one_command(settings)?;
     run(async {
         let kms = Kms::open(config).await?;
-        let session = kms.session(Actor::new(OPERATOR, Role::Admin)?);
+        let session = kms.session(Actor::operator());
         let done = work(kms.clone(), session).await;
         kms.close().await?;
         done

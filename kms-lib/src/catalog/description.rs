@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::storage::Connection;
 use crate::storage::tables::entities;
 use crate::types::actor::Role;
+use crate::types::change::Change;
 use crate::types::error::Result;
 use crate::types::grant::{Conditions, Grant, GrantScope, Permission, StoredConditions};
 use crate::types::ids::{GrantId, KeyId, VersionId};
@@ -89,8 +90,10 @@ pub struct VersionDescription {
     pub grace_period_days: Option<u32>,
     /// Where its material comes from.
     pub origin: Origin,
-    /// Messages encrypted under it.
-    pub encryptions: u64,
+    /// Messages encrypted under it. None in the answer to a change if the store could not be read after the commit; so
+    /// is the public half of a version that the change did not make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryptions: Option<u64>,
     /// When it was last used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
@@ -122,6 +125,14 @@ pub struct GrantDescription {
     pub granted_through: Vec<GrantId>,
 }
 
+/// What only the store has of a version.
+#[derive(Default)]
+struct Facts {
+    public_key_pem: Option<String>,
+    encryptions: Option<u64>,
+    last_used_at: Option<Timestamp>,
+}
+
 /// A key and its newest versions as of one moment, without what is only in the store.
 pub struct Outline {
     key: KeyDescription,
@@ -146,11 +157,39 @@ impl Outline {
     /// Adds what the store has of the versions: counters, and public keys, if they are the versions' own.
     pub async fn complete(self, connection: &mut dyn Connection) -> Result<KeyDescription> {
         let stored = entities::facts(connection, self.id, PAGE_LIMIT).await?;
-        let described = self.versions.into_iter().map(|version| {
+        Ok(self.describe(|version| {
             let facts = stored.get(&version.version);
             let pem = facts.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
                 version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
             });
+            Facts {
+                public_key_pem: pem,
+                encryptions: Some(facts.map_or(0, |facts| facts.usage.encryptions)),
+                last_used_at: facts.and_then(|facts| facts.usage.last_used_at),
+            }
+        }))
+    }
+
+    /// Without what the store has, but for the versions that these changes made.
+    pub fn without_store(self, changes: &[Change]) -> KeyDescription {
+        let made = |number: u32| {
+            changes.iter().find_map(|change| match change {
+                Change::InsertVersion(version, material) if version.version == number => Some(material),
+                _ => None,
+            })
+        };
+        self.describe(|version| {
+            made(version.version).map_or_else(Facts::default, |material| Facts {
+                public_key_pem: material.public_key_pem.clone(),
+                encryptions: Some(0),
+                last_used_at: None,
+            })
+        })
+    }
+
+    fn describe(self, facts: impl Fn(&KeyVersion) -> Facts) -> KeyDescription {
+        let described = self.versions.into_iter().map(|version| {
+            let Facts { public_key_pem, encryptions, last_used_at } = facts(&version);
             VersionDescription {
                 id: version.id,
                 key_id: version.key_id,
@@ -159,14 +198,14 @@ impl Outline {
                 created_at: version.created_at,
                 not_before: version.not_before,
                 not_after: version.not_after,
-                public_key_pem: pem,
+                public_key_pem,
                 grace_period_days: version.grace_period_days,
                 origin: version.origin,
-                encryptions: facts.map_or(0, |facts| facts.usage.encryptions),
-                last_used_at: facts.and_then(|facts| facts.usage.last_used_at),
+                encryptions,
+                last_used_at,
             }
         });
-        Ok(KeyDescription { versions: Some(described.collect()), ..self.key })
+        KeyDescription { versions: Some(described.collect()), ..self.key }
     }
 }
 

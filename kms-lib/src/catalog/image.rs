@@ -291,6 +291,11 @@ impl View for Image {
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id)
     }
+    fn has_credentials(&self) -> bool {
+        // Those that are not used because they were altered count too.
+        let is_one_quarantined = self.quarantined.keys().any(|(table, _)| *table == EntityTable::Credentials);
+        !self.credentials.is_empty() || is_one_quarantined || self.trust == Trust::Refused
+    }
     fn is_damaged(&self, key: KeyId) -> bool {
         match self.trust {
             Trust::Refused => self.keys.contains_key(&key),

@@ -138,6 +138,9 @@ impl View for Overlay<'_> {
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id).or_else(|| self.base.credential(id))
     }
+    fn has_credentials(&self) -> bool {
+        !self.credentials.is_empty() || self.base.has_credentials()
+    }
     fn is_damaged(&self, key: KeyId) -> bool {
         self.base.is_damaged(key)
     }

@@ -91,6 +91,14 @@ impl Blob<'_> {
         Ok(Blob { algorithm, key: KeyId::from_bytes(*id), version, fingerprint, body })
     }
 
+    /// The nonce and the authentication tag, for those who keep them apart too. Both are empty for RSA.
+    pub fn copies(&self) -> (&[u8], &[u8]) {
+        match (self.algorithm, self.body.split_first_chunk::<NONCE>(), self.body.split_last_chunk::<TAG>()) {
+            (Algorithm::Aes256Gcm, Some((nonce, _)), Some((_, tag))) => (nonce, tag),
+            _ => (&[], &[]),
+        }
+    }
+
     /// Checks that the ciphertext is of this algorithm and was made with this material.
     fn expect(&self, algorithm: Algorithm, id: &MaterialId) -> Result<()> {
         if self.algorithm != algorithm {

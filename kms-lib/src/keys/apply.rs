@@ -67,7 +67,7 @@ impl Context<'_> {
             Command::DestroyKey(key) => self.destroy(*key),
             Command::PutGrant(new) => self.put_grant(new),
             Command::WithdrawGrant(id, cascade) => self.withdraw_grant(*id, *cascade),
-            Command::CreateCredential(new) => Ok(self.create_credential(new)),
+            Command::CreateCredential(new) => self.create_credential(new),
             Command::WithdrawCredential(id) => self.withdraw_credential(*id),
             Command::Quarantine(rows) => Ok(self.quarantine(rows)),
             Command::Release(rows) => Ok(self.release(rows)),

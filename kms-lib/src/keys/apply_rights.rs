@@ -4,7 +4,7 @@ use super::apply::{Context, missing};
 use super::command::{NewCredential, NewGrant, NewQuarantined, Released};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
-use crate::types::error::Result;
+use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, GrantScope, Grantor, StoredConditions};
 use crate::types::ids::{CredentialId, GrantId};
 use crate::types::key::{Key, KeyVersion};
@@ -48,8 +48,11 @@ impl Context<'_> {
         })])
     }
 
-    pub(super) fn create_credential(&self, new: &NewCredential) -> Vec<Change> {
-        vec![Change::InsertCredential(Credential {
+    pub(super) fn create_credential(&self, new: &NewCredential) -> Result<Vec<Change>> {
+        if new.is_first && self.view.has_credentials() {
+            return Err(Error::new(ErrorCode::Conflict, "the store has or had a credential already"));
+        }
+        Ok(vec![Change::InsertCredential(Credential {
             id: new.id,
             principal: new.principal.clone(),
             role: new.role,
@@ -59,7 +62,7 @@ impl Context<'_> {
             expires_at: new.expires_at,
             withdrawn_at: None,
             revision: self.revision,
-        })]
+        })])
     }
 
     pub(super) fn withdraw_credential(&self, id: CredentialId) -> Result<Vec<Change>> {

@@ -95,6 +95,8 @@ pub struct NewCredential {
     pub label: Option<String>,
     /// From when on it is not accepted.
     pub expires_at: Option<Timestamp>,
+    /// Whether it must be the first one: a conflict if there is another one or ever was.
+    pub is_first: bool,
 }
 
 /// A key that is to sign the log from now on.

@@ -1,12 +1,11 @@
 //! Backups: made while the service works, and checked before they count.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::files;
+use super::files::{self, Part};
 use super::open;
 use crate::config::Config;
 use crate::session::Shared;
@@ -25,24 +24,22 @@ pub struct BackupReport {
     pub checkpoint: String,
 }
 
-/// Copies the store as it is at one moment to a new file, and verifies the copy, telling how far that is.
+/// Copies the store as it is at one moment to a new file beside `to`, and verifies the copy, telling how far that is.
+/// The copy gets its final name once its record is written.
 pub(super) async fn backup(
     shared: &Arc<Shared>,
     config: &Config,
     to: &Path,
     progress: &Arc<Progress>,
-) -> Result<BackupReport> {
+) -> Result<(BackupReport, Part)> {
     config.store()?.file()?;
     files::check_is_free(to)?;
-    shared.store.copy_to(to).await?;
-    match inspect(config, to, progress).await {
-        Ok((report, _)) => Ok(report),
-        Err(error) => {
-            // What cannot be verified must not be taken for a backup.
-            let _ = fs::remove_file(to);
-            Err(error)
-        }
-    }
+    let part = Part::of(to);
+    shared.store.copy_to(part.path()).await?;
+    // What cannot be verified goes with the part.
+    let (report, inspected) = inspect(config, part.path(), progress).await?;
+    inspected.store.close().await?;
+    Ok((report, part))
 }
 
 /// Refuses what cannot be a backup.

@@ -117,8 +117,9 @@ impl Kms {
         scheduler::run(&session, &self.inner.config.scheduler).await
     }
 
-    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the copy,
-    /// and records it. The backup is worth nothing without the root key. For admins.
+    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the
+    /// copy, records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The
+    /// backup is worth nothing without the root key. For admins.
     pub async fn backup(&self, actor: &Actor, to: &Path) -> Result<BackupReport> {
         self.backup_with_progress(actor, to, &Arc::default()).await
     }
@@ -132,18 +133,19 @@ impl Kms {
     ) -> Result<BackupReport> {
         let session = self.session(actor.clone());
         session.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let report = backup::backup(&self.inner.shared, &self.inner.config, to, progress).await?;
+        let (report, part) = backup::backup(&self.inner.shared, &self.inner.config, to, progress).await?;
         let mut details = Details::default();
         details.number("size", report.verification.size);
         let recorded = session.record_event(Action::StoreBackup, Operation::Backup, details).await;
-        if let Err(error) = recorded {
-            // No backup without its record; one that may have one stays.
-            if error.code() != ErrorCode::OutcomeUnknown {
-                let _ = std::fs::remove_file(to);
-            }
-            return Err(error);
-        }
-        Ok(report)
+        // No backup without its record, and no record without its backup: a copy that has or may have a record stays.
+        let placed = match recorded {
+            Err(error) if error.code() != ErrorCode::OutcomeUnknown => return Err(error),
+            recorded => recorded.and_then(|()| part.place()),
+        };
+        placed.map(|()| report).map_err(|error| {
+            let text = format!("{}; the verified copy of the store is {}", error.message(), part.keep().display());
+            Error::new(error.code(), text)
+        })
     }
 
     /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and versions,

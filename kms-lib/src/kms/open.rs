@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySource, Seals};
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
-use crate::session::{Denials, Session, Shared};
+use crate::session::{Denials, Rotations, Session, Shared};
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
@@ -286,6 +286,7 @@ async fn assemble(
         signer,
         clock: config.clock,
         denials: Denials::default(),
+        rotations: Rotations::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
     });

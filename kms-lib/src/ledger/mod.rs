@@ -16,7 +16,7 @@ mod write;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use counters::{BATCH_BOUNDS, Counters};
 pub use details::{Details, context_json, is_recorded_whole};

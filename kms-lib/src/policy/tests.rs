@@ -60,6 +60,9 @@ impl View for Rows {
     fn is_quarantined(&self, _: EntityTable, _: [u8; 16]) -> bool {
         false
     }
+    fn has_credentials(&self) -> bool {
+        !self.credentials.is_empty()
+    }
     fn is_damaged(&self, _: KeyId) -> bool {
         self.damaged
     }

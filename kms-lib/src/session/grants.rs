@@ -1,20 +1,21 @@
 //! Making, listing and withdrawing grants.
 
-use super::Session;
 use super::change::Intent;
 use super::idempotency::{Once, first_answer};
 use super::refusal::refusal;
+use super::{KeyRef, Session};
 use crate::catalog::{GrantDescription, grant_description};
-use crate::grants::{check_new_grant, is_in_force};
+use crate::grants::{self, Circumstances, check_new_grant, is_in_force};
 use crate::keys::{Command, NewGrant};
 use crate::ledger::Details;
-use crate::types::actor::{RESERVED_PRINCIPALS, Role, normalize_principal};
+use crate::policy;
+use crate::types::actor::{Role, check_principal, is_reserved};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, Permission};
-use crate::types::ids::GrantId;
+use crate::types::ids::{GrantId, KeyId};
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
@@ -33,10 +34,11 @@ impl Session {
         permissions: &[Permission],
         conditions: Conditions,
     ) -> Result<GrantDescription> {
-        let principal = normalize_principal(principal)?;
-        if RESERVED_PRINCIPALS.contains(&principal.as_str()) || role == Role::System {
-            return Err(Error::invalid("a grant cannot be made to the service itself"));
+        check_principal(principal)?;
+        if is_reserved(principal) || role == Role::System {
+            return Err(Error::invalid(format!("a grant cannot be made to {principal:?}, which is reserved")));
         }
+        let principal = principal.to_owned();
         let permissions = check_new_grant(scope, permissions, &conditions)?;
         let key = match scope {
             GrantScope::AllKeys => None,
@@ -104,6 +106,30 @@ impl Session {
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
     }
 
+    /// The id of a key that a grant is to be made on, for callers who may read the key or hold `grant` on it. Others
+    /// are refused as in reading it.
+    pub async fn find_key_to_grant(&self, key: impl Into<KeyRef>) -> Result<KeyId> {
+        let key = key.into();
+        self.shared.catalog.ensure_fresh().await?;
+        let found = key.resolve(&self.shared.catalog.image());
+        match found {
+            Some(id) if self.holds_grant(id) => Ok(id),
+            id => {
+                self.decide_reading(Action::KeyRead, Operation::ReadKey, id).await?;
+                id.ok_or_else(|| refusal(ErrorCode::KeyNotFound))
+            }
+        }
+    }
+
+    fn holds_grant(&self, key: KeyId) -> bool {
+        let image = self.shared.catalog.image();
+        let now = self.shared.clock.now();
+        let circumstances = Circumstances { now, source_ip: self.actor.source_ip(), context: None };
+        policy::is_authenticated(&*image, &self.attempt(Operation::ReadKey, Some(key)), now)
+            && image.key(key).is_some()
+            && grants::find(&*image, self.actor.principal(), Permission::Grant, Some(key), &circumstances).is_some()
+    }
+
     /// Withdraws a grant. What was passed on through it stays in force. An app may withdraw what it granted itself, and what
     /// was passed on through that, as long as it holds `grant` there.
     pub async fn withdraw_grant(&self, id: GrantId) -> Result<()> {
@@ -149,11 +175,11 @@ impl Session {
         if limit == 0 || limit > PAGE_LIMIT {
             return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
         }
-        let principal = principal.map(normalize_principal).transpose()?;
+        principal.map_or(Ok(()), check_principal)?;
         self.permit_reading(Action::GrantRead, Operation::ReadGrants, None).await?;
         let image = self.shared.catalog.image();
         let mut grants: Vec<&Grant> =
-            image.grants().filter(|grant| principal.as_ref().is_none_or(|p| *p == grant.principal)).collect();
+            image.grants().filter(|grant| principal.is_none_or(|p| p == grant.principal)).collect();
         grants.retain(|grant| is_in_force(&*image, grant));
         grants.sort_by(|a, b| (&a.principal, a.id).cmp(&(&b.principal, b.id)));
         let first = match cursor {

@@ -14,5 +14,6 @@ pub mod ids;
 pub mod key;
 pub mod limits;
 pub mod quarantine;
+pub mod text;
 pub mod time;
 pub mod view;

@@ -23,6 +23,8 @@ pub trait View {
     fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant));
     /// The credential with this id, withdrawn or not.
     fn credential(&self, id: CredentialId) -> Option<&Credential>;
+    /// Whether there is or ever was a credential: withdrawn ones count.
+    fn has_credentials(&self) -> bool;
     /// Whether a row of this key is in quarantine: the key must not be used.
     fn is_damaged(&self, key: KeyId) -> bool;
     /// Whether this row is in quarantine.

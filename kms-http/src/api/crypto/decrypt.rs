@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use axum::http::StatusCode;
-use kms_lib::crypto::ciphertext::{Algorithm, Blob};
+use kms_lib::crypto::ciphertext::Blob;
 use kms_lib::crypto::provider::RSA_BYTES;
 use kms_lib::session::{DecryptItem, Decrypted};
 use kms_lib::{Context, Error, ErrorCode, Session};
@@ -11,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::codec::{Encoding, Text, from_base64};
-use super::encrypt::copies;
 use super::many::{Answered, Answers, BatchItem, Sent, Side};
 use crate::api::reply::{self, Reply};
 use crate::api::{ApiError, Call, strict};
@@ -78,10 +76,12 @@ enum Way {
     Oaep(u32),
 }
 
-/// A ciphertext, and how it is to be decrypted.
+/// A ciphertext, what was sent beside it, and how it is to be decrypted.
 struct Plan<'i, 'a> {
     item: &'i Item<'a>,
     ciphertext: Vec<u8>,
+    iv: Option<Vec<u8>>,
+    auth_tag: Option<Vec<u8>>,
     way: Way,
 }
 
@@ -89,17 +89,27 @@ impl<'i, 'a> Plan<'i, 'a> {
     fn of(item: &'i Item<'a>) -> Result<Self, ApiError> {
         let ciphertext = from_base64("ciphertext", &item.ciphertext)?;
         let way = way(item, &ciphertext)?;
-        Ok(Self { item, ciphertext, way })
+        let copy =
+            |field, sent: &Option<Cow<'_, str>>| sent.as_deref().map(|sent| from_base64(field, sent)).transpose();
+        Ok(Self { item, ciphertext, iv: copy("iv", &item.iv)?, auth_tag: copy("authTag", &item.auth_tag)?, way })
     }
 
     async fn alone(&self, session: &Session) -> Result<Decrypted, Error> {
-        let key = &*self.item.key_id;
         match self.way {
-            Way::Oaep(version) => session.decrypt_oaep(key, version, &self.ciphertext).await,
-            Way::Blob => {
-                let empty = Context::new();
-                session.decrypt_with(key, &self.ciphertext, self.item.aad.as_ref().unwrap_or(&empty)).await
-            }
+            Way::Oaep(version) => session.decrypt_oaep(&*self.item.key_id, version, &self.ciphertext).await,
+            Way::Blob => session.decrypt_item(self.with_what_must_agree()).await,
+        }
+    }
+
+    /// The library holds against the ciphertext what was sent beside it, after it has looked at the caller's rights.
+    fn with_what_must_agree(&self) -> DecryptItem<'_> {
+        DecryptItem {
+            ciphertext: &self.ciphertext,
+            context: self.item.aad.clone().unwrap_or_default(),
+            key: Some((&*self.item.key_id).into()),
+            version: self.item.version,
+            iv: self.iv.as_deref(),
+            auth_tag: self.auth_tag.as_deref(),
         }
     }
 
@@ -109,7 +119,7 @@ impl<'i, 'a> Plan<'i, 'a> {
     }
 }
 
-/// A blob is recognised first, and what was sent beside it must agree with it.
+/// A blob is recognised first. What has the size of a raw ciphertext and is no blob was made with the public key.
 fn way(item: &Item<'_>, ciphertext: &[u8]) -> Result<Way, ApiError> {
     let is_raw_size = ciphertext.len() == RSA_BYTES && item.iv.is_none() && item.auth_tag.is_none();
     match (Blob::parse(ciphertext), item.version) {
@@ -125,30 +135,8 @@ fn way(item: &Item<'_>, ciphertext: &[u8]) -> Result<Way, ApiError> {
             Err(ApiError::invalid("version: raw RSA-OAEP does not name the version whose public key was used"))
         }
         // The library says what is wrong with it, and records the attempt.
-        (Err(_), _) => Ok(Way::Blob),
-        (Ok(blob), version) => {
-            if version.is_some_and(|version| version != blob.version) {
-                return Err(disagreement("version"));
-            }
-            let (iv, tag) = match blob.algorithm {
-                Algorithm::Aes256Gcm => copies(&blob),
-                Algorithm::RsaOaepSha256 => (&[][..], &[][..]),
-            };
-            for (field, sent, held) in [("iv", &item.iv, iv), ("authTag", &item.auth_tag, tag)] {
-                if let Some(sent) = sent
-                    && from_base64(field, sent)? != held
-                {
-                    return Err(disagreement(field));
-                }
-            }
-            Ok(Way::Blob)
-        }
+        _ => Ok(Way::Blob),
     }
-}
-
-fn disagreement(field: &str) -> ApiError {
-    let message = format!("{field}: not what the ciphertext itself says");
-    ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidCiphertext.as_str(), message)
 }
 
 /// Decrypts one or many.
@@ -190,16 +178,8 @@ async fn decrypt_many(
     session: &Session,
     plans: &[Result<Plan<'_, '_>, ApiError>],
 ) -> Result<Vec<Result<Decrypted, ApiError>>, ApiError> {
-    let blobs: Vec<DecryptItem<'_>> = plans
-        .iter()
-        .flatten()
-        .filter(|plan| matches!(plan.way, Way::Blob))
-        .map(|plan| DecryptItem {
-            ciphertext: &plan.ciphertext,
-            context: plan.item.aad.clone().unwrap_or_default(),
-            key: Some((&*plan.item.key_id).into()),
-        })
-        .collect();
+    let blobs: Vec<DecryptItem<'_>> =
+        plans.iter().flatten().filter(|plan| matches!(plan.way, Way::Blob)).map(Plan::with_what_must_agree).collect();
     let mut done = if blobs.is_empty() { Vec::new() } else { session.decrypt_batch(&blobs).await? }.into_iter();
     let mut results = Vec::with_capacity(plans.len());
     for plan in plans {

@@ -92,12 +92,6 @@ impl From<Encrypted> for Answer {
     }
 }
 
-/// Nonce and tag within an AES ciphertext, which has both.
-pub(super) fn copies<'a>(blob: &Blob<'a>) -> (&'a [u8], &'a [u8]) {
-    let body = blob.body;
-    (body.get(..NONCE).unwrap_or_default(), body.get(body.len().saturating_sub(TAG)..).unwrap_or_default())
-}
-
 /// Encrypts one or many.
 pub(super) async fn encrypt(call: Call) -> Reply {
     match call.one_or_many::<Item<'_>>()? {
