@@ -12,9 +12,11 @@ use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySource, Seals};
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
-use crate::session::{Denials, Session, Shared};
+use crate::session::{Denials, Session, Shared, VerificationSettings};
+use crate::storage::inspection::require_sound;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
+use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
@@ -167,8 +169,18 @@ pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> 
     let mut connection = store.reader().await?;
     check_schema(connection.as_mut()).await?;
     // What is older can still be read; and nothing is released or written.
-    let config = Config { audit_ack: AuditAck::Durable, high_water: None, ..config.clone() };
+    let config = Config { audit_ack: AuditAck::Durable, ..config.clone() };
     assemble(config, &source, provider, &store, connection, true).await
+}
+
+/// Opens the file of a store to read it.
+pub(super) async fn open_read_only(config: &Config) -> Result<Arc<Shared>> {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(config.store()?.file()?).await?);
+    let opened = open_for_reading(config, Arc::clone(&store)).await;
+    if opened.is_err() {
+        let _ = store.close().await;
+    }
+    opened
 }
 
 /// The head as it is stored now.
@@ -193,6 +205,7 @@ async fn assemble(
         },
         None => (None, Vec::new()),
     };
+    require_sound(connection.as_mut()).await?;
     let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
     connection.close().await?;
@@ -273,6 +286,10 @@ async fn assemble(
         denials: Denials::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
+        verification: VerificationSettings {
+            high_water: config.high_water.clone(),
+            reverify_days: config.reverify_days,
+        },
     });
     // First: no other record can be written before.
     if is_ahead {
@@ -295,7 +312,7 @@ async fn assemble(
         details.number("present", lost.present).number("noted", lost.noted);
         session.record_event(Action::RestoreAcknowledge, Operation::AcknowledgeRestore, details).await?;
     }
-    if let Some(path) = &config.high_water {
+    if let Some(path) = config.high_water.as_ref().filter(|_| !is_for_reading) {
         // As every second from now on: not being able to note it keeps nobody from revoking.
         let noted = high_water::write(path, &self::head(&shared).await?.checkpoint);
         match noted {

@@ -19,7 +19,7 @@ use crate::types::ids::KeyId;
 use crate::types::limits::ENCRYPTIONS_MAX;
 
 /// A signed state of the log is kept for every so many records.
-const CHECKPOINT_EVERY: u64 = 8_192;
+pub const CHECKPOINT_EVERY: u64 = 8_192;
 
 /// A version of a key.
 type Version = (KeyId, u32);
@@ -33,6 +33,7 @@ impl Writer {
         batch: &mut [Submission],
     ) -> Result<Plan> {
         let base = self.base(connection, locked, batch).await?;
+        self.seen.note(&base.head);
         loop {
             let mut plan = walk(
                 batch,

@@ -1,6 +1,6 @@
 //! Holding the tables against the log: every row as the record of its last change left it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::audit::verify::{ChangedRow, Fault, Finding};
@@ -35,7 +35,7 @@ pub(super) async fn compare(
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
     }
-    let Tables { present, mut faults, whole, size: now } = read(store, catalog).await?;
+    let Tables { present, mut faults, unreadable, whole, size: now } = read(store, catalog).await?;
     // Without the records before, a row put back to an older state looks as it should: then only the whole tells.
     if from > 0 && !whole {
         return Ok(None);
@@ -61,6 +61,13 @@ pub(super) async fn compare(
         };
         faults.push(fault);
     }
+    // A row that cannot be read is reported as missing if a record names it. Others are surplus.
+    for (table, count) in unreadable {
+        let missing = recorded.keys().filter(|(of, _)| *of == table).count() as u64;
+        if let Some(count) = count.checked_sub(missing).filter(|surplus| *surplus > 0) {
+            faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: table.into(), count } });
+        }
+    }
     faults.extend(recorded.into_values().map(|change| Fault {
         seq: change.seq,
         finding: Finding::RowMissing { table: change.table.clone(), id: change.id.clone() },
@@ -74,6 +81,8 @@ struct Tables {
     present: Vec<Present>,
     /// What is wrong with stored material.
     faults: Vec<Fault>,
+    /// Rows that cannot be read, by table.
+    unreadable: BTreeMap<&'static str, u64>,
     /// Whether they are, as a whole, what the head of that moment stands for.
     whole: bool,
     /// The records of that moment.
@@ -95,11 +104,10 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     .await;
     connection.rollback().await?;
     let (keys, versions, grants, credentials, materials, head) = read?;
-    let mut present = Vec::new();
-    let mut rows = RowSet::default();
+    let mut collected = Collected::default();
     let mut faults = Vec::new();
-    let set = &mut rows;
-    collect("keys", keys, |key| (key.id.to_string(), Ok(row::key(key)), key.revision), catalog, &mut present, set);
+    let set = &mut collected;
+    collect("keys", keys, |key| (key.id.to_string(), Ok(row::key(key)), key.revision), catalog, set);
     let mut digests = HashMap::new();
     let versions = versions.into_iter().inspect(|sealed| {
         if let Ok(version) = &sealed.row {
@@ -113,17 +121,15 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
         versions,
         |version| (version.id.to_string(), Ok(row::version(version)), version.revision),
         catalog,
-        &mut present,
         set,
     );
     let describe = |grant: &Grant| (grant.id.to_string(), row::grant(grant), grant.revision);
-    collect("grants", grants, describe, catalog, &mut present, set);
+    collect("grants", grants, describe, catalog, set);
     collect(
         "credentials",
         credentials,
         |credential| (credential.id.to_string(), Ok(row::credential(credential)), credential.revision),
         catalog,
-        &mut present,
         set,
     );
     for (id, material, public_key) in materials {
@@ -134,8 +140,18 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
             faults.push(Fault { seq: *revision, finding: Finding::MaterialMismatch { id } });
         }
     }
+    let Collected { present, rows, unreadable } = collected;
     let whole = head.as_ref().is_some_and(|head| catalog.stands_for(head, &rows));
-    Ok(Tables { present, faults, whole, size: head.map_or(0, |head| head.seq) })
+    Ok(Tables { present, faults, unreadable, whole, size: head.map_or(0, |head| head.seq) })
+}
+
+/// The rows that were read.
+#[derive(Default)]
+struct Collected {
+    present: Vec<Present>,
+    /// Those with a good seal, as a whole.
+    rows: RowSet,
+    unreadable: BTreeMap<&'static str, u64>,
 }
 
 fn collect<T>(
@@ -143,18 +159,18 @@ fn collect<T>(
     rows: Vec<Sealed<T>>,
     describe: impl Fn(&T) -> (String, Result<Vec<u8>>, u64),
     catalog: &Catalog,
-    present: &mut Vec<Present>,
-    set: &mut RowSet,
+    collected: &mut Collected,
 ) {
     for sealed in rows {
-        // A row that cannot be read counts as missing: the record of its last change names it.
-        if let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) {
-            let digest = hex(&row::digest(&bytes));
-            let is_sealed = catalog.seals().is_sealed(&bytes, &sealed.seal);
-            if is_sealed {
-                set.toggle(catalog.seals(), &bytes);
-            }
-            present.push(Present { table, id, digest, revision, sealed: is_sealed });
+        let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) else {
+            *collected.unreadable.entry(table).or_default() += 1;
+            continue;
+        };
+        let digest = hex(&row::digest(&bytes));
+        let is_sealed = catalog.seals().is_sealed(&bytes, &sealed.seal);
+        if is_sealed {
+            collected.rows.toggle(catalog.seals(), &bytes);
         }
+        collected.present.push(Present { table, id, digest, revision, sealed: is_sealed });
     }
 }
