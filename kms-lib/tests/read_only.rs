@@ -82,7 +82,7 @@ async fn a_store_on_a_read_only_medium_is_verified() {
         assert!(session.verify_audit_incrementally().await.unwrap().ok);
         assert_eq!(session.list_audit(&AuditQuery::default()).await.unwrap().records.len() as u64, expected);
         session.metrics().await.unwrap();
-        session.describe_key("k").await.unwrap();
+        session.get_key("k").await.unwrap();
         kms.telemetry().await.unwrap();
         assert_eq!(code(session.encrypt("k", b"x", &Context::new()).await), ErrorCode::StoreReadOnly);
         assert_eq!(code(kms.ready().await), ErrorCode::StoreReadOnly);

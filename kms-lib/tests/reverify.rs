@@ -129,7 +129,9 @@ async fn the_position_of_the_window_cannot_be_set() {
 /// Puts the whole store back to what it is in another file, under whoever has it open.
 async fn roll_back(place: &Place, old: &std::path::Path) {
     let mut sql = format!("ATTACH '{}' AS old; BEGIN;", old.display());
-    for table in ["keys", "key_versions", "grants", "credentials", "audit_logs", "audit_head", "audit_checkpoints", "meta"] {
+    for table in
+        ["keys", "key_versions", "grants", "credentials", "audit_logs", "audit_head", "audit_checkpoints", "meta"]
+    {
         sql.push_str(&format!("DELETE FROM \"{table}\"; INSERT INTO \"{table}\" SELECT * FROM old.\"{table}\";"));
     }
     place.tamper(&format!("{sql} COMMIT")).await;

@@ -37,7 +37,10 @@ fn names(report: &Report, object: &str) -> bool {
 fn alterations() -> Vec<(&'static str, &'static str)> {
     const COMMON: [(&str, &str); 8] = [
         ("DROP INDEX audit_logs_key{on audit_logs}", "audit_logs_key"),
-        ("DROP INDEX grants_revision{on grants}; CREATE INDEX grants_revision ON grants (principal)", "grants_revision"),
+        (
+            "DROP INDEX grants_revision{on grants}; CREATE INDEX grants_revision ON grants (principal)",
+            "grants_revision",
+        ),
         ("CREATE UNIQUE INDEX mine ON usage_hourly (hour, action, status, count)", "mine"),
         ("ALTER TABLE grants ADD COLUMN more {int}", "grants"),
         ("ALTER TABLE usage_hourly RENAME TO other", "usage_hourly"),
@@ -97,7 +100,10 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ("ALTER TABLE usage_hourly PARTITION BY HASH (hour) PARTITIONS 2", "usage_hourly"),
         ("ALTER TABLE grants ADD CONSTRAINT c CHECK (withdrawn_at IS NULL)", "constraint c"),
         ("ALTER TABLE grants MODIFY withdrawn_at BIGINT DEFAULT 5", "grants.withdrawn_at"),
-        ("ALTER TABLE grants MODIFY allowed_ops LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL", "allowed_ops"),
+        (
+            "ALTER TABLE grants MODIFY allowed_ops LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
+            "allowed_ops",
+        ),
         (
             "ALTER TABLE audit_logs DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (actor(4), seq)",
             "audit_logs_actor",
@@ -188,7 +194,7 @@ async fn a_running_service_does_not_write_through_a_trigger() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_lacks_records_hides_none() {
     for (index, columns) in [("audit_logs_actor", "actor, seq"), ("audit_logs_key", "key_id, seq")] {
-        for keeps in ["seq > 1000000", "seq > 40", "seq <> 20"] {
+        for keeps in ["seq > 1000000", "seq > 40", "seq NOT IN (20, 21)"] {
             let place = Place::in_a_file();
             prepared(&place).await;
             let whole = format!("CREATE INDEX {index} ON audit_logs ({columns})");
@@ -200,7 +206,7 @@ async fn an_index_that_lacks_records_hides_none() {
                 .await;
             let kms = place.open().await;
             let session = admin(&kms);
-            let key = session.describe_key("k").await.unwrap().id;
+            let key = session.get_key("k").await.unwrap().id;
             let query = match index {
                 "audit_logs_actor" => AuditQuery { actor: Some("app".into()), ..AuditQuery::default() },
                 _ => AuditQuery { key: Some(key.into()), ..AuditQuery::default() },
@@ -220,17 +226,17 @@ async fn an_index_that_lacks_records_hides_none() {
     }
 }
 
-/// Bits flipped in the pages of indexes, at many places: found by verification, or without any effect.
+/// Bits flipped in the pages of indexes and tables, at many places: found by verification, or without any effect.
 #[tokio::test(flavor = "multi_thread")]
-async fn bits_flipped_in_indexes_are_found() {
+async fn flipped_bits_are_found() {
     use sqlx::{Connection, Row, SqliteConnection};
     let place = Place::in_a_file();
     prepared(&place).await;
     let mut raw = SqliteConnection::connect(&place.url()).await.unwrap();
     let size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut raw).await.unwrap();
     let size = usize::try_from(size).unwrap();
-    let sql = "SELECT d.pageno, d.unused FROM dbstat d JOIN sqlite_schema s ON s.name = d.name
-               WHERE s.type = 'index' AND s.tbl_name IN ('audit_logs', 'keys', 'key_versions', 'grants')";
+    let sql = "SELECT d.pageno FROM dbstat d JOIN sqlite_schema s ON s.name = d.name
+               WHERE s.tbl_name IN ('audit_logs', 'audit_head', 'keys', 'key_versions', 'grants')";
     let pages = sqlx::query(sql).fetch_all(&mut raw).await.unwrap();
     raw.close().await.unwrap();
     let good = std::fs::read(place.file()).unwrap();
@@ -245,10 +251,10 @@ async fn bits_flipped_in_indexes_are_found() {
     let (mut found, mut harmless) = (0, 0);
     for page in &pages {
         let page = usize::try_from(page.get::<i64, _>(0)).unwrap();
-        let used = good[(page - 1) * size..page * size].iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
-        for n in 0..12 {
-            // The header and the cells, whose content is at the end of the page, rather than what is free.
-            let offset = if n % 3 == 0 { random(64) } else { used - 1 - random(used.min(900)) };
+        // Rather than what is free, which is zero.
+        let used: Vec<usize> = (0..size).filter(|at| good[(page - 1) * size + at] != 0).collect();
+        for _ in 0..12 {
+            let offset = used[random(used.len())];
             let mut bytes = good.clone();
             bytes[(page - 1) * size + offset] ^= 1 << random(8);
             let flipped = Place::in_a_file();
@@ -274,7 +280,8 @@ async fn answers(place: &Place) -> Option<String> {
         Ok(report) if report.ok => {
             let mut text = String::new();
             for actor in ["app", "alice"] {
-                let query = AuditQuery { actor: Some(actor.into()), limit: 25, ascending: true, ..AuditQuery::default() };
+                let query =
+                    AuditQuery { actor: Some(actor.into()), limit: 25, ascending: true, ..AuditQuery::default() };
                 text.push_str(&format!("{:?}", session.list_audit(&query).await.map(|page| page.records)));
             }
             let query = AuditQuery { key: Some("k".into()), limit: 20, ascending: true, ..AuditQuery::default() };

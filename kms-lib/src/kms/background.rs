@@ -133,13 +133,11 @@ async fn inspect_schema(shared: &Shared) {
 
 /// Notes the head, if it has moved, as one that this process has seen; and in the high-water file.
 async fn note_head(shared: &Shared, path: Option<&Path>, noted: &mut u64) -> Result<()> {
-    let head = super::open::head(shared).await?;
-    if head.seq > *noted {
-        if shared.signer.keys().check(&head).is_ok() {
-            shared.ledger.seen().note(&head);
-        }
-        path.map_or(Ok(()), |path| super::high_water::write(path, &head.checkpoint))?;
-        *noted = head.seq;
+    super::open::see_head(shared).await?;
+    let (size, checkpoint) = shared.ledger.seen().checkpoint();
+    if size > *noted {
+        path.map_or(Ok(()), |path| super::high_water::write(path, &checkpoint))?;
+        *noted = size;
     }
     Ok(())
 }

@@ -215,13 +215,10 @@ impl Kms {
     }
 
     async fn note_head(&self) -> Result<()> {
-        match (&self.inner.config.high_water, open::head(&self.inner.shared).await) {
-            // Not that of a store that was rolled back underneath: the file is what tells the next process.
-            (Some(path), Ok(head)) if head.seq >= self.inner.shared.ledger.seen().state().0 => {
-                high_water::write(path, &head.checkpoint)
-            }
-            _ => Ok(()),
-        }
+        let Some(path) = &self.inner.config.high_water else { return Ok(()) };
+        // If the store cannot be read, what was seen before is what there is to note.
+        let _ = open::see_head(&self.inner.shared).await;
+        high_water::write(path, &self.inner.shared.ledger.seen().checkpoint().1)
     }
 }
 

@@ -14,9 +14,9 @@ use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySourc
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
 use crate::session::{Denials, Session, Shared, VerificationSettings};
 use crate::storage::inspection::require_sound;
+use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
-use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
@@ -188,6 +188,21 @@ pub(super) async fn head(shared: &Shared) -> Result<Head> {
     let mut connection = shared.store.reader().await?;
     let head = head::read(connection.as_mut()).await?;
     head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
+}
+
+/// Notes the head as seen, if it is signed and continues what this process has seen. That of a store which was rolled back
+/// underneath is not noted: what was seen before is what tells the next process.
+pub(super) async fn see_head(shared: &Shared) -> Result<()> {
+    let (size, hash) = shared.ledger.seen().state();
+    let head = head(shared).await?;
+    if head.seq <= size || shared.signer.keys().check(&head).is_err() {
+        return Ok(());
+    }
+    let mut connection = shared.store.reader().await?;
+    if audit::hash_of(connection.as_mut(), size).await? == Some(hash) {
+        shared.ledger.seen().note(&head);
+    }
+    Ok(())
 }
 
 async fn assemble(

@@ -13,12 +13,14 @@ pub struct Seen(Arc<Mutex<Known>>);
 struct Known {
     size: u64,
     hash: [u8; 32],
+    checkpoint: String,
     refusal: Option<Error>,
 }
 
 impl Seen {
     pub(super) fn new(head: &Head) -> Self {
-        Self(Arc::new(Mutex::new(Known { size: head.seq, hash: head.hash, refusal: None })))
+        let checkpoint = head.checkpoint.clone();
+        Self(Arc::new(Mutex::new(Known { size: head.seq, hash: head.hash, checkpoint, refusal: None })))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -30,6 +32,7 @@ impl Seen {
         let mut known = self.known();
         if head.seq > known.size {
             (known.size, known.hash) = (head.seq, head.hash);
+            known.checkpoint.clone_from(&head.checkpoint);
         }
     }
 
@@ -37,6 +40,12 @@ impl Seen {
     pub fn state(&self) -> (u64, [u8; 32]) {
         let known = self.known();
         (known.size, known.hash)
+    }
+
+    /// The checkpoint of that state, and its size.
+    pub fn checkpoint(&self) -> (u64, String) {
+        let known = self.known();
+        (known.size, known.checkpoint.clone())
     }
 
     /// Says what an inspection of the schema came to: with an error, nothing is written and nothing listed until a later

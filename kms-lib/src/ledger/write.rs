@@ -13,7 +13,7 @@ use crate::storage::tables::head::Locked;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
 use crate::storage::{Connection, corrupt};
-use crate::types::audit::StoredCheckpoint;
+use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::limits::ENCRYPTIONS_MAX;
@@ -32,8 +32,9 @@ impl Writer {
         locked: Locked,
         batch: &mut [Submission],
     ) -> Result<Plan> {
+        let known = self.known.seq;
         let base = self.base(connection, locked, batch).await?;
-        self.seen.note(&base.head);
+        self.check_seen(connection, &base.head, known).await?;
         loop {
             let mut plan = walk(
                 batch,
@@ -62,6 +63,16 @@ impl Writer {
                 return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
             }
         }
+    }
+
+    /// Stops if the head does not continue what others in this process have seen beyond what the ledger knew.
+    async fn check_seen(&mut self, connection: &mut dyn Connection, head: &Head, known: u64) -> Result<()> {
+        let (size, hash) = self.seen.state();
+        if size > known && (head.seq < size || audit::hash_of(connection, size).await? != Some(hash)) {
+            return Err(self.stop("the log does not continue what this process has seen: it was rolled back"));
+        }
+        self.seen.note(head);
+        Ok(())
     }
 
     /// Writes what few batches have: changed rows, what is remembered, a new signing key.
