@@ -96,7 +96,7 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
     ];
     const MYSQL: [(&str, &str); 7] = [
         ("CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW SET NEW.withdrawn_at = NULL", "trigger t"),
-        ("ALTER TABLE usage_hourly ENGINE = MyISAM", "usage_hourly"),
+        ("ALTER TABLE meta ENGINE = MyISAM", "table meta"),
         ("ALTER TABLE usage_hourly PARTITION BY HASH (hour) PARTITIONS 2", "usage_hourly"),
         ("ALTER TABLE grants ADD CONSTRAINT c CHECK (withdrawn_at IS NULL)", "constraint c"),
         ("ALTER TABLE grants MODIFY withdrawn_at BIGINT DEFAULT 5", "grants.withdrawn_at"),
@@ -223,6 +223,33 @@ async fn an_index_that_lacks_records_hides_none() {
             assert_eq!(code(backed_up), ErrorCode::IntegrityFailure, "{index} {keeps}");
             kms.close().await.unwrap();
         }
+    }
+}
+
+/// The same on PostgreSQL, by a user who may write its catalogs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_a_server_that_lacks_rows_is_found() {
+    if common::engine::name() != "postgres" {
+        return;
+    }
+    for (index, on, keeps) in [
+        ("audit_logs_actor", "audit_logs (actor, seq)", "seq NOT IN (20, 21)"),
+        ("audit_logs_key", "audit_logs (key_id, seq)", "seq > 1000000"),
+        ("grants_revision", "grants (revision)", "revision < 0"),
+    ] {
+        let place = Place::new();
+        prepared(&place).await;
+        place
+            .tamper(&format!(
+                "DROP INDEX {index}; CREATE INDEX {index} ON {on} WHERE {keeps};
+                 UPDATE pg_index SET indpred = NULL WHERE indexrelid = '{index}'::regclass"
+            ))
+            .await;
+        let kms = place.open().await;
+        let report = admin(&kms).verify_audit().await.unwrap();
+        let text = report.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(!report.ok && text.contains(index), "{index}: {text}");
+        kms.close().await.unwrap();
     }
 }
 
