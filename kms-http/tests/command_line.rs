@@ -1,6 +1,6 @@
 //! The command line, on the program itself.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
 mod common;
 
@@ -100,6 +100,47 @@ fn a_fault_in_the_log_has_its_own_exit_code() {
     assert_eq!(verified.status.code(), Some(4), "{verified:?}");
     let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
     assert_eq!((&report["ok"], &report["brokenAt"]), (&json!(false), &json!(2)));
+}
+
+/// A folder that is mounted over itself, read-only, until this is dropped.
+struct ReadOnly(std::path::PathBuf);
+
+impl ReadOnly {
+    fn new(folder: &std::path::Path) -> Option<Self> {
+        let mount = |arguments: &[&str]| {
+            let done = std::process::Command::new("mount").args(arguments).arg(folder).output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        if !mount(&["--bind", folder.to_str()?]) {
+            eprintln!("SKIPPED: a read-only medium needs the right to mount");
+            return None;
+        }
+        let mounted = Self(folder.to_owned());
+        assert!(mount(&["-o", "remount,bind,ro"]));
+        Some(mounted)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn status_and_verification_on_a_read_only_medium() {
+    let mut server = Server::start_on_file(&[]);
+    out(&server.command(&["key", "create", "users"]));
+    assert!(server.stop().success());
+    let Some(_medium) = ReadOnly::new(server.store().parent().unwrap()) else { return };
+    let status = parsed(&server.command(&["--json", "status"]));
+    assert_eq!((&status["readOnly"], &status["ready"]), (&json!(true), &json!(false)), "{status}");
+    let report = parsed(&server.command(&["--json", "audit", "verify"]));
+    assert_eq!((&report["ok"], &report["recorded"]), (&json!(true), &json!(false)), "{report}");
+    assert!(out(&server.command(&["audit", "verify"])).contains("the store is read-only"));
+    let again = parsed(&server.command(&["--json", "audit", "verify"]));
+    assert_eq!(again["size"], report["size"]);
+    assert!(!server.command(&["key", "create", "other"]).status.success());
 }
 
 #[test]

@@ -145,6 +145,14 @@ async fn mariadb_bad_input() {
     Kms::open(config(&url)).await.unwrap().close().await.unwrap();
     let kms = Kms::open(config(&as_worker)).await.unwrap();
     check_usable(&kms).await;
+    // Triggers are hidden from this user, which is said with what helps.
+    let report = admin(&kms).verify_audit().await.unwrap();
+    let warning = format!("GRANT TRIGGER ON `{database}`.* TO 'worker'@'127.0.0.1'");
+    assert!(report.ok && report.warnings.iter().any(|found| found.contains(&warning)), "{:?}", report.warnings);
+    server.sql(&format!("GRANT TRIGGER ON {database}.* TO worker@'127.0.0.1'"));
+    kms.close().await.unwrap();
+    let kms = Kms::open(config(&as_worker)).await.unwrap();
+    assert!(admin(&kms).verify_audit().await.unwrap().warnings.is_empty());
     kms.close().await.unwrap();
     server.sql(&format!("REVOKE INSERT, UPDATE, DELETE ON {database}.* FROM worker@'127.0.0.1'"));
     let kms = Kms::open(config(&as_worker)).await.unwrap();

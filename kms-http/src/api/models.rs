@@ -253,9 +253,15 @@ pub struct Verification {
     /// The first sequence number that is wrong.
     #[schema(nullable = false)]
     broken_at: Option<u64>,
+    /// Records verified earlier that were read again: behind the first number, up to the second.
+    #[schema(nullable = false)]
+    reread: Option<[u64; 2]>,
     /// What is wrong.
     #[schema(value_type = Vec<Object>)]
     faults: Vec<Value>,
+    /// What is not wrong but worth a look, such as foreign objects in the database. Absent if there is nothing.
+    #[schema(nullable = false)]
+    warnings: Option<Vec<String>>,
 }
 
 /// What people who run the service want to see.

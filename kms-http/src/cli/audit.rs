@@ -10,14 +10,14 @@ use std::time::Duration;
 use clap::Subcommand;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::AuditRow;
-use kms_lib::verification::{Progress, VerifyOptions};
+use kms_lib::verification::{Progress, Report, VerifyOptions};
 use kms_lib::{Session, Timestamp};
 use serde_json::json;
 
 use super::acknowledge;
 use super::exit::Failure;
 use super::output;
-use super::store::{bar, watched, with_store};
+use super::store::{bar, watched, with_store, with_store_to_read};
 use crate::api::audit::Record;
 use crate::settings::Settings;
 
@@ -86,11 +86,15 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
     match command {
         Audit::AcknowledgeRestore => return acknowledge::restore(settings, as_json),
         Audit::AcknowledgeClock { now, restore } => return acknowledge::clock(settings, now, restore, as_json),
+        Audit::Verify { incremental, pinned_key } => {
+            return with_store_to_read(settings, |_, session, is_read_only| async move {
+                verify(&session, incremental, pinned_key, Shown { as_json, is_read_only }).await
+            });
+        }
         _ => {}
     }
     with_store(settings, |_, session| async move {
         match command {
-            Audit::Verify { incremental, pinned_key } => verify(&session, incremental, pinned_key, as_json).await,
             Audit::Tail { lines, follow } => tail(&session, lines.into(), follow, as_json).await,
             Audit::Export { output, since, until } => export(&session, output, since, until).await,
             Audit::PublicKey { all } => public_key(&session, all, as_json).await,
@@ -103,34 +107,57 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
+            Audit::Verify { .. } | Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
         }
     })
+}
+
+/// How a report is shown.
+struct Shown {
+    as_json: bool,
+    /// Whether the store is on a read-only medium, so that the verification is not recorded.
+    is_read_only: bool,
 }
 
 async fn verify(
     session: &Session,
     incremental: bool,
     pinned_key: Option<String>,
-    as_json: bool,
+    shown: Shown,
 ) -> Result<ExitCode, Failure> {
     let report = if incremental {
         session.verify_audit_incrementally().await?
     } else {
         let progress = Arc::new(Progress::default());
-        let options = VerifyOptions { trusted_size: None, pinned_key, progress: Some(Arc::clone(&progress)) };
+        let options = VerifyOptions { pinned_key, progress: Some(Arc::clone(&progress)), ..VerifyOptions::default() };
         watched("reading the store", &progress, session.verify_audit_with(&options)).await?
     };
-    if as_json {
-        output::json(&report)?;
-    } else if report.ok {
-        output::line(&format!("good        records {} to {}", report.from + 1, report.size));
-    } else {
-        for fault in &report.faults {
-            output::line(&format!("fault       {fault}"));
-        }
-    }
+    show_report(&report, &shown)?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAULT) })
+}
+
+fn show_report(report: &Report, shown: &Shown) -> Result<(), Failure> {
+    if shown.as_json {
+        let mut value = serde_json::to_value(report).map_err(|e| Failure::new(1, e.to_string()))?;
+        value["recorded"] = json!(!shown.is_read_only);
+        return output::json(&value);
+    }
+    if report.ok {
+        output::line(&format!("good        records {} to {}", report.from + 1, report.size));
+    }
+    if let Some((after, end)) = report.reread.filter(|_| report.ok) {
+        output::line(&format!("again       records {} to {end}", after + 1));
+    }
+    for fault in &report.faults {
+        output::line(&format!("fault       {fault}"));
+    }
+    for warning in &report.warnings {
+        output::line(&format!("warning     {warning}"));
+    }
+    if shown.is_read_only {
+        output::line("recorded    no: the store is read-only");
+    }
+    Ok(())
 }
 
 async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {

@@ -28,6 +28,28 @@ where
     })
 }
 
+/// Does something that only reads, on a read-only medium too. `work` is told whether the store is on one: then it is opened
+/// to be read, and nothing that is done is recorded.
+pub fn with_store_to_read<T, Fut>(
+    settings: Settings,
+    work: impl FnOnce(Kms, Session, bool) -> Fut,
+) -> Result<T, Failure>
+where
+    Fut: Future<Output = Result<T, Failure>>,
+{
+    if !settings.kms.is_store_read_only() {
+        return with_store(settings, |kms, session| work(kms, session, false));
+    }
+    let config = settings.with_default_key()?.kms;
+    run(async {
+        let kms = Kms::open_read_only(config).await?;
+        let session = kms.session(Actor::operator());
+        let done = work(kms.clone(), session, true).await;
+        kms.close().await?;
+        done
+    })
+}
+
 /// The configuration for a command that ends soon: it does not do the scheduler's jobs. Only `serve` and `init` make a
 /// store: a command that works on another one than was meant must not pass for a success.
 pub fn for_one_command(settings: Settings) -> Result<Config, Failure> {

@@ -61,6 +61,7 @@ impl Config {
         if let Some(ack) = audit.ack {
             self.audit_ack = parse_ack(&ack)?;
         }
+        self.reverify_days = audit.reverify_days.unwrap_or(self.reverify_days);
         if let Some(scheduler) = scheduler {
             self.scheduler = scheduler;
         }
@@ -98,6 +99,7 @@ impl Config {
                 "MASTER_KEY" => self.root_key = Some(RootKeySource::parse(&value)?),
                 "GRACE_DAYS" => self.grace_days = Some(days()?),
                 "AUDIT_ACK" => self.audit_ack = parse_ack(&value)?,
+                "AUDIT_REVERIFY_DAYS" => self.reverify_days = days()?,
                 "CRYPTO_PROVIDER" => self.crypto_provider = ProviderName::parse(&value)?,
                 "SCHEDULER_ENABLED" => self.scheduler.enabled = boolean(&name, &value)?,
                 "SCHEDULER_CRON" => self.scheduler.cron = value,
@@ -148,6 +150,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct AuditSection {
     ack: Option<String>,
+    reverify_days: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]

@@ -7,7 +7,7 @@ const KEY: &str = "hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1
 fn a_file_sets_everything_and_unknown_settings_are_refused() {
     let config = Config::from_toml(&format!(
         "store_url = 'sqlite://x.db'\nmaster_key = '{KEY}'\ngrace_days = 3\ncrypto_provider = 'rust-crypto'\n\
-         [audit]\nack = 'queued'\n[scheduler]\ncron = '5 4 * * *'\nrevoke_expired = true\n\
+         [audit]\nack = 'queued'\nreverify_days = 3\n[scheduler]\ncron = '5 4 * * *'\nrevoke_expired = true\n\
          [cache]\nsize = 5\nttl_seconds = 6\n[deletion]\nwait_days = 9\nminimum_days = 1\n\
          [limits]\noperations = 7\nresult_mib = 8\n"
     ))
@@ -17,6 +17,7 @@ fn a_file_sets_everything_and_unknown_settings_are_refused() {
     assert_eq!((config.cache_size, config.cache_ttl), (5, Duration::from_secs(6)));
     assert_eq!((config.limits.operations, config.limits.bytes), (7, 8 << 20));
     assert!(config.scheduler.revoke_expired && config.scheduler.destroy);
+    assert_eq!(config.reverify_days, 3);
     for bad in [
         "store = 'x'",
         "grace_days = -1",
@@ -24,6 +25,7 @@ fn a_file_sets_everything_and_unknown_settings_are_refused() {
         "[scheduler]\ncorn = 'x'",
         "[scheduler]\ncron = '* *'",
         "[audit]\nack = 'maybe'",
+        "[audit]\nreverify_days = 99999999",
         "crypto_provider = 'openssl'",
         "store_url = 'sqlite::memory:'",
         "store_url = 'mysql://localhost'",
@@ -58,6 +60,7 @@ fn the_environment_sets_and_refuses() {
     assert_eq!(apply("KMS_GRACE_DAYS", "12").unwrap().grace_days, Some(12));
     assert_eq!(apply("KMS_STORE_URL", "sqlite:y").unwrap().store_url, "sqlite:y");
     assert!(apply("KMS_MASTER_KEY", KEY).unwrap().root_key.is_some());
+    assert_eq!(apply("KMS_AUDIT_REVERIFY_DAYS", "0").unwrap().reverify_days, 0);
     assert!(!apply("KMS_SCHEDULER_ENABLED", "off").unwrap().scheduler.enabled);
     apply("KMS_TEST_MODE", "fast").unwrap();
     apply("PATH", "x").unwrap();

@@ -58,7 +58,8 @@ pub(super) async fn inspect(
 ) -> Result<(BackupReport, Arc<Shared>)> {
     check(backup)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
-    let shared = open::open_for_reading(config, store).await?;
+    // A backup is older than what was seen since.
+    let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
     let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
     let options = VerifyOptions { progress: Some(Arc::clone(progress)), ..VerifyOptions::default() };
     let verification = verifier.verify(&options).await?;

@@ -5,11 +5,11 @@ mod backup;
 mod comparison;
 mod create;
 mod files;
-mod high_water;
 mod memory;
 pub(crate) mod open;
 mod quarantine;
 
+pub(crate) use crate::verification::high_water;
 pub use backup::BackupReport;
 pub use comparison::{BackupComparison, LostVersion};
 
@@ -83,6 +83,17 @@ impl Kms {
         let (stop, stopped) = watch::channel(false);
         let tasks = background::start(&shared, &config, &stopped)?;
         Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::new(tasks) }) })
+    }
+
+    /// Opens a SQLite store to look at it, also on a read-only medium. Nothing is written: neither to the store nor to the
+    /// high-water file, which it is held against. Listing, describing and verifying work; a verification is not recorded, and
+    /// whatever has to be in the log fails with `StoreReadOnly`.
+    pub async fn open_read_only(config: Config) -> Result<Self> {
+        config.check()?;
+        let shared = open::open_read_only(&config).await?;
+        let (stop, _) = watch::channel(false);
+        let config = config.no_high_water();
+        Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::default() }) })
     }
 
     /// What this actor may do. Mini KMS does not authenticate: whoever embeds it says who is acting.
@@ -210,10 +221,10 @@ impl Kms {
     }
 
     async fn note_head(&self) -> Result<()> {
-        match (&self.inner.config.high_water, open::head(&self.inner.shared).await) {
-            (Some(path), Ok(head)) => high_water::write(path, &head.checkpoint),
-            _ => Ok(()),
-        }
+        let Some(path) = &self.inner.config.high_water else { return Ok(()) };
+        // If the store cannot be read, what was seen before is what there is to note.
+        let _ = open::see_head(&self.inner.shared).await;
+        high_water::write(path, &self.inner.shared.ledger.seen().checkpoint().1)
     }
 }
 

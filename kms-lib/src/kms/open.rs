@@ -12,7 +12,9 @@ use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySource, Seals};
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
-use crate::session::{Denials, Rotations, Session, Shared};
+use crate::session::{Denials, Rotations, Session, Shared, VerificationSettings};
+use crate::storage::inspection::require_sound;
+use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
@@ -183,8 +185,18 @@ pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> 
     let mut connection = store.reader().await?;
     check_schema(connection.as_mut()).await?;
     // What is older can still be read; and nothing is released or written.
-    let config = Config { audit_ack: AuditAck::Durable, high_water: None, ..config.clone() };
+    let config = Config { audit_ack: AuditAck::Durable, ..config.clone() };
     assemble(config, &source, provider, &store, connection, true).await
+}
+
+/// Opens the file of a store to read it.
+pub(super) async fn open_read_only(config: &Config) -> Result<Arc<Shared>> {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(config.store()?.file()?).await?);
+    let opened = open_for_reading(config, Arc::clone(&store)).await;
+    if opened.is_err() {
+        let _ = store.close().await;
+    }
+    opened
 }
 
 /// The head as it is stored now.
@@ -192,6 +204,21 @@ pub(super) async fn head(shared: &Shared) -> Result<Head> {
     let mut connection = shared.store.reader().await?;
     let head = head::read(connection.as_mut()).await?;
     head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
+}
+
+/// Notes the head as seen, if it is signed and continues what this process has seen. That of a store which was rolled back
+/// underneath is not noted: what was seen before is what tells the next process.
+pub(super) async fn see_head(shared: &Shared) -> Result<()> {
+    let (size, hash) = shared.ledger.seen().state();
+    let head = head(shared).await?;
+    if head.seq <= size || shared.signer.keys().check(&head).is_err() {
+        return Ok(());
+    }
+    let mut connection = shared.store.reader().await?;
+    if audit::hash_of(connection.as_mut(), size).await? == Some(hash) {
+        shared.ledger.seen().note(&head);
+    }
+    Ok(())
 }
 
 async fn assemble(
@@ -209,6 +236,7 @@ async fn assemble(
         },
         None => (None, Vec::new()),
     };
+    require_sound(connection.as_mut()).await?;
     let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
     connection.close().await?;
@@ -289,6 +317,10 @@ async fn assemble(
         rotations: Rotations::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
+        verification: VerificationSettings {
+            high_water: config.high_water.clone(),
+            reverify_days: config.reverify_days,
+        },
     });
     // First: no other record can be written before.
     if is_ahead {
@@ -314,7 +346,7 @@ async fn assemble(
         details.number("present", lost.present).number("noted", lost.noted);
         session.record_event(Action::RestoreAcknowledge, Operation::AcknowledgeRestore, details).await?;
     }
-    if let Some(path) = &config.high_water {
+    if let Some(path) = config.high_water.as_ref().filter(|_| !is_for_reading) {
         // As every second from now on: not being able to note it keeps nobody from revoking.
         let noted = high_water::write(path, &self::head(&shared).await?.checkpoint);
         match noted {

@@ -17,7 +17,7 @@ use crate::storage::tables::head::Locked;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
 use crate::storage::{Connection, corrupt};
-use crate::types::audit::StoredCheckpoint;
+use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -25,7 +25,7 @@ use crate::types::key::Material;
 use crate::types::limits::ENCRYPTIONS_MAX;
 
 /// A signed state of the log is kept for every so many records.
-const CHECKPOINT_EVERY: u64 = 8_192;
+pub const CHECKPOINT_EVERY: u64 = 8_192;
 
 /// A version of a key.
 type Version = (KeyId, u32);
@@ -38,7 +38,9 @@ impl Writer {
         locked: Locked,
         batch: &[Submission],
     ) -> Result<Plan> {
+        let known = self.known.seq;
         let base = self.base(connection, locked, batch).await?;
+        self.check_seen(connection, &base.head, known).await?;
         loop {
             let mut plan = walk(
                 batch,
@@ -67,6 +69,16 @@ impl Writer {
                 return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
             }
         }
+    }
+
+    /// Stops if the head does not continue what others in this process have seen beyond what the ledger knew.
+    async fn check_seen(&mut self, connection: &mut dyn Connection, head: &Head, known: u64) -> Result<()> {
+        let (size, hash) = self.seen.state();
+        if size > known && (head.seq < size || audit::hash_of(connection, size).await? != Some(hash)) {
+            return Err(self.stop("the log does not continue what this process has seen: it was rolled back"));
+        }
+        self.seen.note(head);
+        Ok(())
     }
 
     /// Writes what few batches have: changed rows, what is remembered, a new signing key.

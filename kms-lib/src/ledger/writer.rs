@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::queue::Queue;
+use super::seen::Seen;
 use super::signer::Signer;
 use super::space::Space;
 use super::submission::{Outcome, Submission};
@@ -53,6 +54,8 @@ pub(super) struct Writer {
     pub clock: Clock,
     /// The end of the log as this process last saw it.
     pub known: Head,
+    /// What others in this process are told of that.
+    pub seen: Seen,
     pub connection: Option<Box<dyn Connection>>,
     /// What beginning the next transaction came to, if that is done already.
     pub begun: Option<Result<Begun>>,
@@ -285,6 +288,7 @@ impl Writer {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
+        self.seen.check_writable()?;
         let begun = match self.begun.take() {
             Some(begun) => begun,
             None => self.begin().await,
@@ -314,6 +318,7 @@ impl Writer {
             self.connection = Some(connection);
         }
         self.known = plan.head.clone();
+        self.seen.note(&plan.head);
         if plan.keys.is_some() || plan.changes.iter().any(|change| matches!(change, Change::EraseVersion(_))) {
             self.scrub().await;
         }

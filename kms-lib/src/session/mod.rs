@@ -17,13 +17,15 @@ mod refusal;
 mod requests;
 mod rotations;
 mod stream;
+mod verify;
+
 #[cfg(test)]
 mod tests;
 mod workbench;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
+pub(crate) use audit::doubtful_times;
 pub use audit::{AuditKey, AuditPage, AuditQuery};
-pub(crate) use audit::{LAST_VERIFICATION, doubtful_times};
 pub(crate) use credentials::authenticate;
 pub use credentials::{CredentialDescription, NewToken};
 pub use crypto::{
@@ -38,6 +40,8 @@ pub use requests::{CreateKey, KeyFilter, UpdateKey};
 pub(crate) use rotations::Rotations;
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
+pub(crate) use verify::LAST_VERIFICATION;
+pub use verify::VerificationSettings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -83,6 +87,8 @@ pub struct Shared {
     pub deletion_wait_days: u32,
     /// The least of them.
     pub deletion_wait_min_days: u32,
+    /// How the log is verified.
+    pub verification: VerificationSettings,
 }
 
 /// Everything one actor may do. Cheap to make and to clone.

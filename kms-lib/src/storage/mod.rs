@@ -4,6 +4,7 @@
 mod access;
 pub mod dialect;
 pub(crate) mod durable;
+pub mod inspection;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod literal;
 mod location;
@@ -182,6 +183,17 @@ pub trait Connection: Send + Sync {
     /// transaction. Answers whether it is gone; if not, somebody still reads the log, and it is worth another try later.
     fn scrub(&mut self) -> StoreFuture<'_, bool> {
         Box::pin(async { Ok(true) })
+    }
+    /// A number that changes with the schema, where the engine has one.
+    fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// Notes that the schema of this cookie was inspected and is sound. From then on, transactions that write inspect it
+    /// again when it has changed.
+    fn approve_schema(&mut self, _cookie: Option<i64>) {}
+    /// Inspects the schema again if it has changed since it was approved; `StoreCorrupt` if it was altered.
+    fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
     }
     /// Closes the connection.
     fn close(self: Box<Self>) -> StoreFuture<'static, ()>;

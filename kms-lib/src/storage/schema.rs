@@ -4,7 +4,10 @@ use super::{Connection, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Names are quoted where an engine reserves them (`keys` in MySQL).
-const MIGRATIONS: &[&[&str]] = &[FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
+pub(super) const MIGRATIONS: &[&[&str]] = &[FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
+
+/// Makes the table that holds the schema's version.
+pub(super) const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL PRIMARY KEY)";
 
 const FIRST: &[&str] = &[
     "CREATE TABLE \"keys\" (
@@ -118,7 +121,7 @@ pub async fn is_current(connection: &mut dyn Connection) -> Result<bool> {
     Ok(true)
 }
 
-async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i64> {
+pub(super) async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i64> {
     let mut count = 0;
     let sql = connection.dialect().count_tables.replace("{tables}", tables);
     connection
@@ -131,7 +134,7 @@ async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i
 }
 
 /// The version that the store says it has; 0 if it was never finished. `StoreCorrupt` if there can be no such version.
-async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
+pub(super) async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
     let mut stored = 0;
     connection
         .query("SELECT version FROM kms_schema ORDER BY version".into(), vec![], &mut |row| {
@@ -147,9 +150,7 @@ async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
 
 async fn upgrade(connection: &mut dyn Connection, present: usize) -> Result<()> {
     let newest = MIGRATIONS.len();
-    connection
-        .execute("CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL PRIMARY KEY)".into(), vec![])
-        .await?;
+    connection.execute(VERSION_TABLE.into(), vec![]).await?;
     for statements in &MIGRATIONS[present..] {
         for statement in *statements {
             let text = connection.dialect().ddl(statement);

@@ -1,6 +1,6 @@
 //! Holding the tables against the log: every row as the record of its last change left it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::audit::verify::{ChangedRow, Fault, Finding};
@@ -86,7 +86,7 @@ pub(super) async fn compare(
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
     }
-    let Tables { present, mut faults, whole, size: now } = read(store, catalog).await?;
+    let Tables { present, mut faults, unreadable, whole, size: now } = read(store, catalog).await?;
     let mut wrong = Vec::new();
     let mut good = RowSet::default();
     let mut restored = Vec::new();
@@ -139,6 +139,13 @@ pub(super) async fn compare(
     is_quarantine_altered |= recorded.values().any(|change| change.table == QUARANTINE);
     let missing = recorded.values().filter_map(|change| altered(&change.table, &change.id, change.seq));
     wrong.extend(missing.filter(|row| !catalog.image().is_quarantined(row.table, row.id)));
+    // A row that cannot be read is reported as missing if a record names it. Others are surplus.
+    for (table, count) in unreadable {
+        let missing = recorded.keys().filter(|(of, _)| *of == table).count() as u64;
+        if let Some(count) = count.checked_sub(missing).filter(|surplus| *surplus > 0) {
+            faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: table.into(), count } });
+        }
+    }
     faults.extend(recorded.into_values().map(|change| Fault {
         seq: change.seq,
         finding: Finding::RowMissing { table: change.table.clone(), id: change.id.clone() },
@@ -152,6 +159,8 @@ struct Tables {
     present: Vec<Present>,
     /// What is wrong with stored material.
     faults: Vec<Fault>,
+    /// Rows that cannot be read, by table.
+    unreadable: BTreeMap<&'static str, u64>,
     /// Whether they are, as a whole, what the head of that moment stands for.
     whole: bool,
     /// The records of that moment.
@@ -188,7 +197,8 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     connection.rollback().await?;
     let Rows { keys, versions, grants, credentials, quarantine, materials, head } = read?;
     let faults = material_faults(&versions, &materials, catalog);
-    let mut rows = Collected { catalog, quarantined: active(&quarantine, catalog), present: Vec::new() };
+    let quarantined = active(&quarantine, catalog);
+    let mut rows = Collected { catalog, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
     rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));
     rows.collect("key_versions", versions, |version| {
         (*version.id.as_bytes(), Ok(row::version(version)), version.revision)
@@ -202,7 +212,8 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     let used = rows.present.iter().filter(|row| row.sealed && !row.quarantined);
     used.for_each(|row| all.combine(&row.fold));
     let whole = head.as_ref().is_some_and(|head| catalog.stands_for(head, &all));
-    Ok(Tables { present: rows.present, faults, whole, size: head.map_or(0, |head| head.seq) })
+    let Collected { present, unreadable, .. } = rows;
+    Ok(Tables { present, faults, unreadable, whole, size: head.map_or(0, |head| head.seq) })
 }
 
 /// The rows in quarantine, as its sealed entries say.
@@ -240,6 +251,7 @@ struct Collected<'a> {
     catalog: &'a Catalog,
     quarantined: HashSet<(&'static str, [u8; 16])>,
     present: Vec<Present>,
+    unreadable: BTreeMap<&'static str, u64>,
 }
 
 impl Collected<'_> {
@@ -251,8 +263,10 @@ impl Collected<'_> {
     ) {
         let seals = self.catalog.seals();
         for sealed in rows {
-            // A row that cannot be read counts as missing: the record of its last change names it.
-            let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) else { continue };
+            let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) else {
+                *self.unreadable.entry(table).or_default() += 1;
+                continue;
+            };
             self.present.push(Present {
                 table,
                 id: VersionId::from_bytes(id).to_string(),

@@ -9,8 +9,10 @@ use rusqlite::types::{Null, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags};
 
 use super::files::{FileId, Files};
+use super::schema::{Approved, COOKIE};
 use super::{coded, unexpected};
 use crate::storage::dialect::{Dialect, SQLITE};
+use crate::storage::inspection::require_sound;
 use crate::storage::{Connection, EachRow, Row, Sql, Statement, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -35,12 +37,13 @@ pub(super) struct Writer {
     // SQLite's handle is used by one thread at a time; only exclusive access is ever asked for.
     connection: Mutex<rusqlite::Connection>,
     files: Files,
+    approved: Approved,
 }
 
 impl Writer {
     /// Connects to the file, which must be there. Sets WAL and therefore locks: another process doing the same does not
     /// make it fail.
-    pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf) -> Result<Self> {
+    pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf, approved: Approved) -> Result<Self> {
         let deadline = Instant::now() + WRITE_WAIT;
         let connection = loop {
             // Writers poll for the lock themselves.
@@ -53,7 +56,7 @@ impl Writer {
         };
         let files = Files { path: path.to_owned(), file, log_path, log: None };
         files.check()?;
-        Ok(Self { connection: Mutex::new(connection), files })
+        Ok(Self { connection: Mutex::new(connection), files, approved })
     }
 
     fn connection(&mut self) -> &rusqlite::Connection {
@@ -65,13 +68,25 @@ impl Writer {
         let deadline = Instant::now() + WRITE_WAIT;
         loop {
             match run(self.connection(), "BEGIN IMMEDIATE", &[], &mut |_| Ok(())) {
-                Ok(_) => return self.files.note_log(),
+                Ok(_) => break,
                 Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(WRITE_POLL).await;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+        self.files.note_log()?;
+        // A trigger that was added meanwhile would be a part of what is written.
+        self.check_schema_change().await
+    }
+
+    fn cookie(&mut self) -> Result<Option<i64>> {
+        let mut cookie = None;
+        self.run(COOKIE, &[], &mut |row| {
+            cookie = row.int_opt(0)?;
+            Ok(())
+        })?;
+        Ok(cookie)
     }
 
     fn run(&mut self, sql: &str, values: &[Value], each: &mut EachRow<'_>) -> Result<u64> {
@@ -161,6 +176,18 @@ impl Connection for Writer {
                 Ok(())
             })?;
             Ok(!is_busy)
+        })
+    }
+    fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
+        Box::pin(async { self.cookie() })
+    }
+    fn approve_schema(&mut self, cookie: Option<i64>) {
+        self.approved.set(cookie);
+    }
+    fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            let cookie = self.cookie()?;
+            if self.approved.has_changed(cookie) { require_sound(self).await } else { Ok(()) }
         })
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {

@@ -33,7 +33,7 @@ pub struct Lost {
 
 impl Lost {
     /// The error for it, unless it is acknowledged.
-    pub(super) fn error(&self) -> Error {
+    pub(crate) fn error(&self) -> Error {
         let what = if self.present < self.noted {
             format!("the store has {} records, but had {}: it was put back to an older state", self.present, self.noted)
         } else {
@@ -46,7 +46,7 @@ impl Lost {
 }
 
 /// Refuses to make a new store where one was seen before.
-pub(super) fn check_is_new(mark: &Path) -> Result<()> {
+pub(crate) fn check_is_new(mark: &Path) -> Result<()> {
     let Some(noted) = read(mark)?.and_then(|note| checkpoint::claimed(&note)) else { return Ok(()) };
     let text = format!(
         "the store is missing: it had {} records, says the high-water file {}. Put it back or restore a backup; a new \
@@ -63,7 +63,7 @@ fn bad(path: &Path, why: &str) -> Error {
 }
 
 /// What the file says, if there is one. It must be read before the head it is held against: a busy service moves both.
-pub(super) fn read(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     let unreadable = |e: std::io::Error| {
         Error::new(ErrorCode::InputOutput, format!("the high-water file {} cannot be read: {e}", path.display()))
     };
@@ -80,7 +80,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
 
 /// What other such files in the same folder say: of the stores that have been somewhere else. For a store that has none of
 /// its own yet, such as one that was restored to a new place.
-pub(super) fn others(path: &Path) -> Vec<(PathBuf, String)> {
+pub(crate) fn others(path: &Path) -> Vec<(PathBuf, String)> {
     let is_mark = |name: &std::ffi::OsStr| {
         let name = name.to_string_lossy();
         name.starts_with(NAME) && !name.ends_with(".new")
@@ -96,13 +96,13 @@ pub(super) fn others(path: &Path) -> Vec<(PathBuf, String)> {
 }
 
 /// Whether a file is about this log.
-pub(super) fn is_of(note: &str, signer: &Signer) -> bool {
+pub(crate) fn is_of(note: &str, signer: &Signer) -> bool {
     checkpoint::claimed(note).is_some_and(|claimed| claimed.origin == signer.keys().public().origin())
 }
 
 /// Holds the head against what the file said: what of the log is missing, if anything is. `IntegrityFailure` if the file is
 /// not a checkpoint signed by this log's key.
-pub(super) async fn compare(
+pub(crate) async fn compare(
     path: &Path,
     note: &str,
     head: &Head,
@@ -165,7 +165,7 @@ async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], he
 }
 
 /// Writes the head to the file: to a new one beside it, synced, then put in its place.
-pub(super) fn write(path: &Path, checkpoint: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, checkpoint: &str) -> Result<()> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorCode::InputOutput, format!("the high-water file {} cannot be written: {e}", path.display()))
     };
