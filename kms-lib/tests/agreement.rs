@@ -154,7 +154,7 @@ async fn contexts_of_unknown_keys_reach_the_log_as_hmac() {
     }
     // A key of which a row is damaged: how its contexts are recorded is not known either.
     session.update_key("clear", UpdateKey { grace_period_days: Some(Some(3)), ..UpdateKey::default() }).await.unwrap();
-    place.tamper("UPDATE keys SET grace_period_days = 4 WHERE name = 'clear'").await;
+    place.tamper("UPDATE key_versions SET grace_period_days = 4").await;
     kms.close().await.unwrap();
     let kms = place.open().await;
     let session = admin(&kms);
