@@ -62,6 +62,12 @@ pub enum Audit {
     },
     /// Replace the key that signs the log
     RotateKey,
+    /// List the quarantined rows: those that are not what the log says of them, and are not used
+    Quarantine {
+        /// Release the rows that are again what the log says of them
+        #[arg(long)]
+        release: bool,
+    },
     /// Accept that the store was put back to an older state; the log records what was lost
     AcknowledgeRestore,
     /// Accept that a clock was ahead when the log's last record was written, while this machine's is right; the log records
@@ -107,9 +113,24 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
                 }
                 Ok(ExitCode::SUCCESS)
             }
+            Audit::Quarantine { release } => quarantine(&session, release, as_json).await,
             Audit::Verify { .. } | Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
         }
     })
+}
+
+/// Lists the rows in quarantine, or releases those that were repaired and lists them.
+async fn quarantine(session: &Session, release: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let rows = if release { session.release_quarantine().await? } else { session.list_quarantine().await? };
+    if as_json {
+        output::json(&rows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for row in rows {
+        let key = row.key_name.or(row.key_id.map(|id| id.to_string())).map(|key| format!("  key {key}"));
+        output::line(&format!("{}  {}  {}{}", row.created_at, row.table, row.row, key.unwrap_or_default()));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How a report is shown.

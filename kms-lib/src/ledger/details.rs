@@ -34,6 +34,10 @@ impl Details {
         self.0.retain(|(present, _)| *present != name);
         self.0.len() < before
     }
+    /// Whether there is a member of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(present, _)| *present == name)
+    }
     /// Whether there is no member.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -21,8 +21,9 @@ use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::KeyVersion;
+use crate::types::key::{AuditContext, KeyVersion};
 use crate::types::time::Timestamp;
+use crate::types::view::View;
 
 /// What a batch writes.
 pub(super) struct Plan {
@@ -202,6 +203,9 @@ impl Walk<'_> {
         let alone = submission.entries.len() == 1 && submission.entries[0].tally.0 + submission.entries[0].tally.1 == 1;
         let mut decisions = Vec::with_capacity(submission.entries.len());
         for entry in &submission.entries {
+            if self.shows_hidden_context(entry) {
+                return Fate::Redo;
+            }
             let mut last = None;
             for attempt in &entry.attempts {
                 let decision = policy::decide(&self.overlay, attempt, now);
@@ -218,6 +222,13 @@ impl Walk<'_> {
             decisions.push(last);
         }
         Fate::Commit(Commit { decisions, ..Commit::default() })
+    }
+
+    /// Whether a record would show a context that its key has begun to hide since the session wrote it.
+    fn shows_hidden_context(&self, entry: &Entry) -> bool {
+        let key = entry.draft.key_id.and_then(|id| self.overlay.key(id));
+        key.is_some_and(|key| key.audit_context == AuditContext::Hmac)
+            && ["context", "contexts"].into_iter().any(|name| entry.draft.details.has(name))
     }
 
     fn settle(&mut self, submission: &Submission, fate: Fate) -> Result<Outcome> {

@@ -7,15 +7,16 @@ use super::{KeyRef, Session};
 use crate::catalog::{GrantDescription, grant_description};
 use crate::grants::{self, Circumstances, check_new_grant, is_in_force};
 use crate::keys::{Command, NewGrant};
-use crate::ledger::Details;
+use crate::ledger::{Details, context_json};
 use crate::policy;
 use crate::types::actor::{Role, check_principal, is_reserved};
 use crate::types::attempt::Operation;
-use crate::types::audit::Action;
+use crate::types::audit::{Action, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, Permission};
 use crate::types::ids::{GrantId, KeyId};
+use crate::types::key::AuditContext;
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
@@ -60,16 +61,7 @@ impl Session {
             self.shared.catalog.image().each_grant(&principal, &mut |grant| replaces |= is_replaced(grant));
             replaces
         };
-        let mut details = Details::default();
-        let names: Vec<String> = permissions.iter().map(|permission| format!("\"{permission}\"")).collect();
-        let conditions_value = serde_json::to_value(&conditions)
-            .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")))?;
-        details
-            .text("principal", &principal)
-            .text("grantRole", role.as_str())
-            .text("scope", &scope.to_string())
-            .raw("allowedOps", format!("[{}]", names.join(",")))
-            .raw("conditions", crate::audit::canonical::canonical(&conditions_value)?);
+        let details = self.grant_details(&new)?;
         let once = self.once(Action::GrantCreate, "", None, &details, *new.id.as_bytes());
         let intent = Intent {
             action: if replaces { Action::GrantUpdate } else { Action::GrantCreate },
@@ -104,6 +96,40 @@ impl Session {
                 _ => None,
             })
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
+    }
+
+    /// What the record of a grant says of it. Contexts in the conditions appear as those of operations with the key do.
+    fn grant_details(&self, new: &NewGrant) -> Result<Details> {
+        let mut conditions = serde_json::to_value(&new.conditions)
+            .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")))?;
+        let hides_contexts = match new.scope {
+            GrantScope::AllKeys => false,
+            GrantScope::Key(id) => {
+                let image = self.shared.catalog.image();
+                image.key(id).is_none_or(|key| key.audit_context == AuditContext::Hmac)
+            }
+        };
+        if hides_contexts && let Some(members) = conditions.as_object_mut() {
+            for (name, context) in [
+                ("encryptionContextEquals", &new.conditions.encryption_context_equals),
+                ("encryptionContextSubset", &new.conditions.encryption_context_subset),
+            ] {
+                if let Some(context) = context {
+                    let mac = self.shared.catalog.seals().context_mac(context_json(context).as_bytes());
+                    members.remove(name);
+                    members.insert(format!("{name}Hmac"), hex(&mac).into());
+                }
+            }
+        }
+        let names: Vec<String> = new.permissions.iter().map(|permission| format!("\"{permission}\"")).collect();
+        let mut details = Details::default();
+        details
+            .text("principal", &new.principal)
+            .text("grantRole", new.role.as_str())
+            .text("scope", &new.scope.to_string())
+            .raw("allowedOps", format!("[{}]", names.join(",")))
+            .raw("conditions", crate::audit::canonical::canonical(&conditions)?);
+        Ok(details)
     }
 
     /// The id of a key that a grant is to be made on, for callers who may read the key or hold `grant` on it. Others
