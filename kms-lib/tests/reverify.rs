@@ -1,5 +1,5 @@
-//! Verification of a store that is in use: old records are read again within a bounded time, and a store that was rolled
-//! back underneath is not called good.
+//! Verification of a store that is in use: old records are read again within a bounded time, and a store that was
+//! rolled back underneath is not called good.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,8 +47,8 @@ fn copy(place: &Place) -> Place {
 
 const HOUR: i64 = 3_600;
 
-/// The hours after which the scheduler finds a fault, if it runs every six hours; `before_run` is what an attacker executes
-/// each time.
+/// The hours after which the scheduler finds a fault, if it runs every six hours; `before_run` is what an attacker
+/// executes each time.
 async fn found_after(place: &Place, before_run: Option<&str>) -> Option<i64> {
     let kms = place.open().await;
     for hour in (6..=7 * 24 + 6).step_by(6) {

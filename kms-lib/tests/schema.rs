@@ -1,5 +1,6 @@
 //! The schema is not trusted: what could alter statements is refused at open, by a running service and by verification;
-//! what cannot is a warning. Indexes that lack rows are found by verification, by backups, and by the lists that use them.
+//! what cannot is a warning. Indexes that lack rows are found by verification, by backups, and by the lists that use
+//! them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -105,7 +106,8 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
             "allowed_ops",
         ),
         (
-            "ALTER TABLE audit_logs DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (actor(4), seq)",
+            "ALTER TABLE audit_logs DROP INDEX audit_logs_actor;
+             CREATE INDEX audit_logs_actor ON audit_logs (actor(4), seq)",
             "audit_logs_actor",
         ),
     ];
@@ -179,7 +181,9 @@ async fn a_running_service_does_not_write_through_a_trigger() {
     let kms = place.open().await;
     let session = admin(&kms);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
-    place.tamper("CREATE TRIGGER undo AFTER UPDATE ON \"keys\" BEGIN UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END").await;
+    let undo = "CREATE TRIGGER undo AFTER UPDATE ON \"keys\" BEGIN
+                UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END";
+    place.tamper(undo).await;
     assert_eq!(code(session.disable_key("k").await), ErrorCode::StoreCorrupt);
     assert_eq!(code(session.list_audit(&AuditQuery::default()).await), ErrorCode::StoreCorrupt);
     place.tamper("DROP TRIGGER undo").await;
@@ -327,11 +331,12 @@ async fn answers(place: &Place) -> Option<String> {
 async fn surplus_rows_are_found() {
     for (sql, expected) in [
         (
-            "INSERT INTO audit_logs SELECT -5, id, timestamp, actor, role, action, status, request_id, key_id, key_version,
-             details, prev_hash, hash, format FROM audit_logs WHERE seq = 2",
+            "INSERT INTO audit_logs SELECT -5, id, timestamp, actor, role, action, status, request_id, key_id,
+             key_version, details, prev_hash, hash, format FROM audit_logs WHERE seq = 2",
             "below number 1",
         ),
-        ("INSERT INTO audit_head SELECT 2, log_id, seq, hash, timestamp, revision, frontier, checkpoint FROM audit_head",
+        ("INSERT INTO audit_head SELECT 2, log_id, seq, hash, timestamp, revision, frontier, checkpoint
+          FROM audit_head",
          "rows of audit_head"),
         ("INSERT INTO grants SELECT x'01', principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at,
           revision, seal FROM grants", "rows of grants"),

@@ -28,8 +28,8 @@ where
     })
 }
 
-/// Does something that only reads, on a read-only medium too. `work` is told whether the store is on one: then it is opened
-/// to be read, and nothing that is done is recorded.
+/// Does something that only reads, on a read-only medium too. `work` is told whether the store is on one: then it is
+/// opened to be read, and nothing that is done is recorded.
 pub fn with_store_to_read<T, Fut>(
     settings: Settings,
     work: impl FnOnce(Kms, Session, bool) -> Fut,

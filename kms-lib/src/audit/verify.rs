@@ -99,8 +99,8 @@ pub enum Finding {
         /// The smallest number.
         found: i64,
     },
-    /// A checkpoint is kept that the ledger did not store: of more records than the log has, without the log's signature,
-    /// or more of them than the ledger stores.
+    /// A checkpoint is kept that the ledger did not store: of more records than the log has, without the log's
+    /// signature, or more of them than the ledger stores.
     SurplusCheckpoint {
         /// Its size.
         size: u64,

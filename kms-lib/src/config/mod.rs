@@ -44,7 +44,7 @@ const RESERVE: u64 = 1024 * MIB;
 /// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
 /// | `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
 /// | the scheduler | `[scheduler]` | `KMS_SCHEDULER_ENABLED`, `KMS_SCHEDULER_CRON`, `KMS_SCHEDULER_REVOKE_EXPIRED` | on, `0 * * * *`, off |
-/// | days within which incremental verifications read the whole log again (0: each of them does) | `audit.reverify_days` | `KMS_AUDIT_REVERIFY_DAYS` | 7 |
+/// | days within which the whole log is read again (0: each run) | `audit.reverify_days` | `KMS_AUDIT_REVERIFY_DAYS` | 7 |
 /// | the last signed head, outside of the store | `high_water` | `KMS_HIGH_WATER` | none |
 /// | unwrapped keys in memory | `cache.size`, `cache.ttl_seconds` | `KMS_CACHE_SIZE`, `KMS_CACHE_TTL_SECONDS` | 10,000, 3,600 |
 /// | days before a deletion | `deletion.wait_days`, `deletion.minimum_days` | `KMS_DELETION_WAIT_DAYS`, `KMS_DELETION_MINIMUM_DAYS` | 30, 7 |
@@ -251,8 +251,8 @@ impl Config {
         self.lock_memory = lock;
         self
     }
-    /// Incremental verifications, which the scheduler does, read the whole log again within so many days, a part each time;
-    /// 0: each of them reads all of it.
+    /// Incremental verifications, which the scheduler does, read the whole log again within so many days, a part
+    /// each time; 0: each of them reads all of it.
     #[must_use]
     pub fn reverify_days(mut self, days: u32) -> Self {
         self.reverify_days = days;

@@ -85,9 +85,9 @@ impl Kms {
         Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::new(tasks) }) })
     }
 
-    /// Opens a SQLite store to look at it, also on a read-only medium. Nothing is written: neither to the store nor to the
-    /// high-water file, which it is held against. Listing, describing and verifying work; a verification is not recorded, and
-    /// whatever has to be in the log fails with `StoreReadOnly`.
+    /// Opens a SQLite store to look at it, also on a read-only medium. Nothing is written: neither to the store nor to
+    /// the high-water file, which it is held against. Listing, describing and verifying work; a verification is not
+    /// recorded, and whatever has to be in the log fails with `StoreReadOnly`.
     pub async fn open_read_only(config: Config) -> Result<Self> {
         config.check()?;
         let shared = open::open_read_only(&config).await?;

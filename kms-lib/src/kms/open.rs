@@ -206,8 +206,8 @@ pub(super) async fn head(shared: &Shared) -> Result<Head> {
     head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
 }
 
-/// Notes the head as seen, if it is signed and continues what this process has seen. That of a store which was rolled back
-/// underneath is not noted: what was seen before is what tells the next process.
+/// Notes the head as seen, if it is signed and continues what this process has seen. That of a store which was rolled
+/// back underneath is not noted: what was seen before is what tells the next process.
 pub(super) async fn see_head(shared: &Shared) -> Result<()> {
     let (size, hash) = shared.ledger.seen().state();
     let head = head(shared).await?;

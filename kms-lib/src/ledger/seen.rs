@@ -1,5 +1,5 @@
-//! What this process knows of the log beyond the store: the largest state it has seen, by which a rollback underneath is
-//! noticed; and whether an inspection found that the database must not be written.
+//! What this process knows of the log beyond the store: the largest state it has seen, by which a rollback underneath
+//! is noticed; and whether an inspection found that the database must not be written.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -48,8 +48,8 @@ impl Seen {
         (known.size, known.checkpoint.clone())
     }
 
-    /// Says what an inspection of the schema came to: with an error, nothing is written and nothing listed until a later
-    /// one finds it sound.
+    /// Says what an inspection of the schema came to: with an error, nothing is written and nothing listed until a
+    /// later one finds it sound.
     pub fn set_refusal(&self, refusal: Option<Error>) {
         self.known().refusal = refusal;
     }

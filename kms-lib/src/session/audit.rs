@@ -203,8 +203,9 @@ impl Session {
     }
 }
 
-/// Holds what an index found against the table: the answer must have what was asked for, and the next records of the table,
-/// up to a bound, must not match without being in it. An index that lacks older records is found by verification.
+/// Holds what an index found against the table: the answer must have what was asked for, and the next records of the
+/// table, up to a bound, must not match without being in it. An index that lacks older records is found by
+/// verification.
 async fn hold_against_table(connection: &mut dyn Connection, selection: &Selection, found: &[AuditRow]) -> Result<()> {
     if selection.key.is_none() && selection.actor.is_none() {
         return Ok(());

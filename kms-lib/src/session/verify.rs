@@ -29,14 +29,14 @@ pub struct VerificationSettings {
 }
 
 impl Session {
-    /// Verifies the whole log, the tables, and the schema and indexes of the database. The verification is itself recorded,
-    /// and what it found kept for the metrics.
+    /// Verifies the whole log, the tables, and the schema and indexes of the database. The verification is itself
+    /// recorded, and what it found kept for the metrics.
     pub async fn verify_audit(&self) -> Result<Report> {
         self.verify_audit_with(&VerifyOptions::default()).await
     }
 
-    /// Verifies what came since the last verification that found no fault, and reads a part of the older records again: so
-    /// many that the whole log is read within the configured time (`audit.reverify_days`).
+    /// Verifies what came since the last verification that found no fault, and reads a part of the older records again:
+    /// so many that the whole log is read within the configured time (`audit.reverify_days`).
     ///
     /// Everything is verified if what is kept of earlier verifications is missing, altered or older than that time.
     pub async fn verify_audit_incrementally(&self) -> Result<Report> {
@@ -96,8 +96,8 @@ impl Session {
         Ok(report)
     }
 
-    /// The size up to which the log was verified, and the round of reading again: none of what this service did not write
-    /// itself.
+    /// The size up to which the log was verified, and the round of reading again: none of what this service did not
+    /// write itself.
     async fn kept_verification(&self) -> Result<(Option<u64>, Option<Window>)> {
         let mut connection = self.shared.store.reader().await?;
         let size = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
@@ -164,8 +164,8 @@ impl Session {
     }
 }
 
-/// That the log is shorter than it was is the first thing to know. A record that differs from the one that was seen may have
-/// been altered in place, which is then a fault ahead of this one.
+/// That the log is shorter than it was is the first thing to know. A record that differs from the one that was seen may
+/// have been altered in place, which is then a fault ahead of this one.
 fn put_rollback(report: &mut Report, fault: Option<Fault>) {
     match fault {
         Some(Fault { finding: Finding::RolledBack { size, seen }, .. }) if size >= seen => {

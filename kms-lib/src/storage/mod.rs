@@ -188,8 +188,8 @@ pub trait Connection: Send + Sync {
     fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
         Box::pin(async { Ok(None) })
     }
-    /// Notes that the schema of this cookie was inspected and is sound. From then on, transactions that write inspect it
-    /// again when it has changed.
+    /// Notes that the schema of this cookie was inspected and is sound. From then on, transactions that write inspect
+    /// it again when it has changed.
     fn approve_schema(&mut self, _cookie: Option<i64>) {}
     /// Inspects the schema again if it has changed since it was approved; `StoreCorrupt` if it was altered.
     fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {

@@ -1,4 +1,5 @@
-//! Kept checkpoints: where a verification begins, which records are read again, and which checkpoints do not belong there.
+//! Kept checkpoints: where a verification begins, which records are read again, and which checkpoints do not belong
+//! there.
 
 use crate::audit::signing_keys::SigningKeys;
 use crate::audit::tree::Frontier;
@@ -36,8 +37,8 @@ fn start_at(keys: &HeadKeys, kept: &StoredCheckpoint) -> Option<Start> {
     is_signed.then(|| Start { hash: kept.hash, timestamp: Timestamp::from_micros(0), frontier })
 }
 
-/// Where reading records again begins and ends, of those up to `from`: at kept checkpoints, so that everything in between
-/// is held against what was signed. `due` are the numbers behind which and up to which that is due.
+/// Where reading records again begins and ends, of those up to `from`: at kept checkpoints, so that everything in
+/// between is held against what was signed. `due` are the numbers behind which and up to which that is due.
 pub(super) fn window_between(
     keys: &HeadKeys,
     kept: &[StoredCheckpoint],
@@ -54,8 +55,8 @@ pub(super) fn window_between(
     Some((start, end))
 }
 
-/// Kept checkpoints that the ledger did not store: it stores one where the log passes a multiple of so many records, and
-/// one for each replacement of the signing key.
+/// Kept checkpoints that the ledger did not store: it stores one where the log passes a multiple of so many records,
+/// and one for each replacement of the signing key.
 pub(super) fn surplus(keys: &SigningKeys, kept: &[StoredCheckpoint], size: u64) -> Vec<Fault> {
     let replacements: Vec<u64> = keys.links(0, size).iter().map(|link| link.seq).collect();
     let mut passed = 0;

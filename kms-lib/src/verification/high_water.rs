@@ -78,8 +78,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// What other such files in the same folder say: of the stores that have been somewhere else. For a store that has none of
-/// its own yet, such as one that was restored to a new place.
+/// What other such files in the same folder say: of the stores that have been somewhere else. For a store that has none
+/// of its own yet, such as one that was restored to a new place.
 pub(crate) fn others(path: &Path) -> Vec<(PathBuf, String)> {
     let is_mark = |name: &std::ffi::OsStr| {
         let name = name.to_string_lossy();
@@ -100,8 +100,8 @@ pub(crate) fn is_of(note: &str, signer: &Signer) -> bool {
     checkpoint::claimed(note).is_some_and(|claimed| claimed.origin == signer.keys().public().origin())
 }
 
-/// Holds the head against what the file said: what of the log is missing, if anything is. `IntegrityFailure` if the file is
-/// not a checkpoint signed by this log's key.
+/// Holds the head against what the file said: what of the log is missing, if anything is. `IntegrityFailure` if the
+/// file is not a checkpoint signed by this log's key.
 pub(crate) async fn compare(
     path: &Path,
     note: &str,
@@ -111,7 +111,8 @@ pub(crate) async fn compare(
 ) -> Result<Option<Lost>> {
     let (noted, is_signed) = match signer.open(note) {
         Ok(noted) => (noted, true),
-        // The store may have been put back to a state from before its signing key was replaced: it does not know the key.
+        // The store may have been put back to a state from before its signing key was replaced: it does not know the
+        // key.
         Err(_) => match checkpoint::claimed(note) {
             Some(claimed) if claimed.origin == signer.keys().public().origin() => (claimed, false),
             Some(_) => return Err(bad(path, "is that of another log")),
@@ -139,8 +140,9 @@ fn root_of(head: &Head) -> Result<[u8; 32]> {
     Ok(Frontier::from_parts(head.seq, head.frontier.clone())?.root())
 }
 
-/// Whether the log had this root when it had so many records: else it was put back, and has gone on from there. Hashes the
-/// records from the last kept state on, up to the signed head: only that makes sure that the kept state is this log's.
+/// Whether the log had this root when it had so many records: else it was put back, and has gone on from there. Hashes
+/// the records from the last kept state on, up to the signed head: only that makes sure that the kept state is this
+/// log's.
 async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], head: &Head) -> Result<bool> {
     let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= noted);
     // One that is damaged tells nothing; verification says where.

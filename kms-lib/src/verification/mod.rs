@@ -58,8 +58,8 @@ pub struct VerifyOptions {
     pub pinned_key: Option<String>,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,
-    /// With a trusted size: read records that were verified earlier again, those behind the first number up to the second.
-    /// Both are widened to kept checkpoints.
+    /// With a trusted size: read records that were verified earlier again, those behind the first number up to the
+    /// second. Both are widened to kept checkpoints.
     pub reread: Option<(u64, u64)>,
 }
 
@@ -88,7 +88,8 @@ pub struct Report {
     /// Records verified earlier that were read again: behind the first number, up to the second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reread: Option<(u64, u64)>,
-    /// What is wrong (at most 100): the first fault of the log, or all faults of the tables; then those of the database.
+    /// What is wrong (at most 100): the first fault of the log, or all faults of the tables; then those of the
+    /// database.
     pub faults: Vec<Fault>,
     /// What is not wrong but worth a look: foreign objects in the database, and what could not be inspected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -143,8 +144,8 @@ pub struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    /// Verifies the log, the tables, and the schema and indexes of the database. An error means that it could not be done;
-    /// what is wrong is in the report.
+    /// Verifies the log, the tables, and the schema and indexes of the database. An error means that it could not be
+    /// done; what is wrong is in the report.
     pub async fn verify(&self, options: &VerifyOptions) -> Result<Report> {
         Ok(self.verify_and_see(options).await?.0)
     }

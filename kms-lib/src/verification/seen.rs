@@ -12,8 +12,8 @@ use crate::types::error::{ErrorCode, Result};
 
 /// A rollback, if there was one, and what is not as it should be with the high-water file.
 ///
-/// `seen` (a size and the hash of its last record) and the text of the high-water file must have been read before: a busy
-/// service moves all of it.
+/// `seen` (a size and the hash of its last record) and the text of the high-water file must have been read before: a
+/// busy service moves all of it.
 pub(crate) async fn rolled_back(
     store: &Arc<dyn Store>,
     signer: &Signer,

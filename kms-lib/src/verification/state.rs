@@ -16,8 +16,8 @@ pub(super) struct Found {
     pub is_broken: bool,
 }
 
-/// Checks the schema; and, if that is sound, indexes against tables. With `is_whole` the whole SQLite file, else only the
-/// tables that a verification reads whole.
+/// Checks the schema; and, if that is sound, indexes against tables. With `is_whole` the whole SQLite file, else only
+/// the tables that a verification reads whole.
 pub(super) async fn check(store: &Arc<dyn Store>, is_whole: bool) -> Result<Found> {
     let mut reader = store.reader().await?;
     let reader = reader.as_mut();

@@ -1,9 +1,9 @@
-//! Which old records are read again: a window that moves over the log in rounds, so that no record stays unread for longer
-//! than the configured time.
+//! Which old records are read again: a window that moves over the log in rounds, so that no record stays unread for
+//! longer than the configured time.
 //!
-//! A round takes at most half of that time. Where it stands is kept in `meta` under a seal. An older state with the seal it
-//! had brings nothing: the time since the round began counts, so the window is then larger, and a round that began longer ago
-//! than the configured time is not gone on with; everything is verified instead.
+//! A round takes at most half of that time. Where it stands is kept in `meta` under a seal. An older state with the
+//! seal it had brings nothing: the time since the round began counts, so the window is then larger, and a round that
+//! began longer ago than the configured time is not gone on with; everything is verified instead.
 
 use crate::envelope::{Seals, row::Fields};
 use crate::types::audit::hex;
@@ -61,8 +61,8 @@ impl Window {
         fields.finish()
     }
 
-    /// The records to read now: those behind the first number, up to the second. None if everything must be read: the round
-    /// is older than the configured time, or of the future.
+    /// The records to read now: those behind the first number, up to the second. None if everything must be read: the
+    /// round is older than the configured time, or of the future.
     ///
     /// So many are due that, with another run after the same time as this one, the round ends in half of that time.
     pub fn due(&self, now: Timestamp, days: u32) -> Option<(u64, u64)> {
@@ -76,7 +76,8 @@ impl Window {
         Some((self.next, u64::try_from(target).unwrap_or(u64::MAX).min(self.goal)))
     }
 
-    /// The state after the records up to `read` were read again, of a log whose first `old` records were verified earlier.
+    /// The state after the records up to `read` were read again, of a log whose first `old` records were verified
+    /// earlier.
     pub fn advanced(&self, read: u64, old: u64, now: Timestamp) -> Self {
         if read >= self.goal.min(old) {
             return Self::new(old, now);

@@ -7,7 +7,8 @@ use super::expected::{Column, Index, Kind, Table};
 use crate::storage::Connection;
 use crate::types::error::Result;
 
-/// Whether this user sees triggers: `information_schema.triggers` shows only those of tables on which it has that right.
+/// Whether this user sees triggers: `information_schema.triggers` shows only those of tables on which it has that
+/// right.
 const MAY_SEE_TRIGGERS: &str = "SELECT
     (SELECT COUNT(*) FROM information_schema.user_privileges WHERE privilege_type = 'TRIGGER')
     + (SELECT COUNT(*) FROM information_schema.schema_privileges

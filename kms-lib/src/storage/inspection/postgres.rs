@@ -1,5 +1,5 @@
-//! The schema of a PostgreSQL database, from `pg_catalog`, in which every user sees everything. Names are looked for where
-//! our statements find them: in the schemas of the search path.
+//! The schema of a PostgreSQL database, from `pg_catalog`, in which every user sees everything. Names are looked for
+//! where our statements find them: in the schemas of the search path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +34,8 @@ async fn texts(connection: &mut dyn Connection, sql: String, columns: usize) -> 
 }
 
 async fn inspect_tables(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
-    // What is written to an unlogged table is gone after a crash. Inheritance and partitions bring rows of other tables.
+    // What is written to an unlogged table is gone after a crash. Inheritance and partitions bring rows of other
+    // tables.
     let sql = format!(
         "SELECT c.relname::text, c.relkind::text, c.relpersistence::text, COALESCE(a.amname::text, ''), \
          CASE WHEN c.relrowsecurity OR c.relforcerowsecurity THEN 'is under row level security' \

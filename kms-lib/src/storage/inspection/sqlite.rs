@@ -1,9 +1,9 @@
 //! The schema of a SQLite file: its `sqlite_schema` is compared with that of a database in memory in which the same
 //! migrations were executed.
 //!
-//! The text of a statement says everything that SQLite knows of an object (columns, types, collations, conflict clauses,
-//! generated columns, `WHERE` of a partial index), so texts are compared. Any trigger is a fault, also one on a foreign
-//! table: it could be reached through a view or a foreign key.
+//! The text of a statement says everything that SQLite knows of an object (columns, types, collations, conflict
+//! clauses, generated columns, `WHERE` of a partial index), so texts are compared. Any trigger is a fault, also one on
+//! a foreign table: it could be reached through a view or a foreign key.
 
 use std::collections::BTreeMap;
 

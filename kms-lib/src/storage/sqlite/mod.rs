@@ -68,8 +68,9 @@ impl SqliteStore {
 
     /// Opens a file to read it; nothing is ever written to it.
     ///
-    /// Where SQLite cannot make the files beside it that reading a write-ahead log takes, such as on a read-only medium, the
-    /// file is read without locks: nobody can have it open for writing there, since that takes these files too.
+    /// Where SQLite cannot make the files beside it that reading a write-ahead log takes, such as on a read-only
+    /// medium, the file is read without locks: nobody can have it open for writing there, since that takes these files
+    /// too.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
         let options = SqliteConnectOptions::new()
