@@ -5,6 +5,8 @@
 mod common;
 
 use common::{Place, actor, admin, code, last_record, whole_log};
+use kms_lib::crypto::ciphertext::HEADER;
+use kms_lib::crypto::provider::{NONCE, TAG};
 use kms_lib::session::{DecryptItem, ReencryptItem};
 use kms_lib::types::audit::Action;
 use kms_lib::types::key::AuditContext;
@@ -54,7 +56,7 @@ async fn what_is_passed_beside_a_ciphertext_must_agree_with_it() {
     }
     for named in [None, Some(KeyRef::from(key)), Some("k".into())] {
         let item = DecryptItem { key: named.clone(), ..item() };
-        let (iv, tag) = (&sealed[22..34], &sealed[sealed.len() - 16..]);
+        let (iv, tag) = (&sealed[HEADER..HEADER + NONCE], &sealed[sealed.len() - TAG..]);
         let whole = DecryptItem { version: Some(1), iv: Some(iv), auth_tag: Some(tag), ..item.clone() };
         for caller in [&session, &all, &app] {
             assert_eq!(caller.decrypt_item(whole.clone()).await.unwrap().plaintext.as_slice(), b"x");

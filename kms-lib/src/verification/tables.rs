@@ -34,6 +34,7 @@ struct Present {
 const QUARANTINE: &str = "quarantine";
 
 /// What a comparison found.
+#[derive(Default)]
 pub struct Compared {
     pub faults: Vec<Fault>,
     /// The rows that must be quarantined: with a seal but not as the log says, or missing.
@@ -86,72 +87,96 @@ pub(super) async fn compare(
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
     }
-    let Tables { present, mut faults, unreadable, whole, size: now } = read(store, catalog).await?;
-    let mut wrong = Vec::new();
-    let mut good = RowSet::default();
-    let mut restored = Vec::new();
-    let mut is_quarantine_altered = false;
-    let mut keep = |row: &Present| {
-        if row.quarantined {
-            restored.push(RestoredRow { table: row.table, id: row.id.clone(), digest: row.digest.clone() });
-        } else {
-            good.combine(&row.fold);
-        }
-    };
+    let Tables { present, faults, unreadable, whole, size: now } = read(store, catalog).await?;
     // Without the records before, a row put back to an older state looks as it should: then only the whole tells.
     if from > 0 && !whole {
         return Ok(None);
     }
-    for row in &present {
+    let found = Compared { faults, ..Compared::default() };
+    let mut comparison = Comparison { recorded, from, size, now, found };
+    present.iter().for_each(|row| comparison.hold(row));
+    comparison.note_missing(catalog);
+    comparison.note_unreadable(unreadable);
+    Ok(Some(comparison.finish()))
+}
+
+/// A comparison under way.
+struct Comparison<'a> {
+    /// What the records say of the rows that were not found yet, by table and id.
+    recorded: HashMap<(&'a str, &'a str), &'a ChangedRow>,
+    from: u64,
+    size: u64,
+    /// The records of the moment that the tables are of.
+    now: u64,
+    found: Compared,
+}
+
+impl<'a> Comparison<'a> {
+    /// Holds a row against the record of its last change.
+    fn hold(&mut self, row: &'a Present) {
+        let change = self.recorded.remove(&(row.table, row.id.as_str()));
         // Rows that changed after the head that is verified belong to the next verification, if they are sealed, and if the
         // log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
-        if row.sealed && row.revision > size && row.revision <= now {
-            recorded.remove(&(row.table, row.id.as_str()));
-            keep(row);
-            continue;
-        }
-        let fault = match recorded.remove(&(row.table, row.id.as_str())) {
-            Some(change) if change.digest == row.digest && row.sealed => {
-                keep(row);
-                continue;
-            }
+        let is_later = row.revision > self.size && row.revision <= self.now;
+        let fault = match change {
+            _ if row.sealed && is_later => return self.keep(row),
+            Some(change) if change.digest == row.digest && row.sealed => return self.keep(row),
             Some(change) => {
                 Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
             }
             // Verified earlier, and not changed since.
-            None if from > 0 && row.sealed && row.revision <= from => {
-                keep(row);
-                continue;
-            }
+            None if self.from > 0 && row.sealed && row.revision <= self.from => return self.keep(row),
             None => Fault {
                 seq: row.revision,
                 finding: Finding::RowWithoutRecord { table: row.table.into(), id: row.id.clone() },
             },
         };
         // A surplus row without a seal is used nowhere.
-        let must_go = row.sealed || matches!(fault.finding, Finding::RowMismatch { .. });
-        is_quarantine_altered |= must_go && row.table == QUARANTINE;
-        if must_go && !row.quarantined {
-            wrong.extend(altered(row.table, &row.id, fault.seq));
+        if row.sealed || change.is_some() {
+            self.found.is_quarantine_altered |= row.table == QUARANTINE;
+            if !row.quarantined {
+                self.found.altered.extend(altered(row.table, &row.id, fault.seq));
+            }
         }
-        faults.push(fault);
+        self.found.faults.push(fault);
     }
-    is_quarantine_altered |= recorded.values().any(|change| change.table == QUARANTINE);
-    let missing = recorded.values().filter_map(|change| altered(&change.table, &change.id, change.seq));
-    wrong.extend(missing.filter(|row| !catalog.image().is_quarantined(row.table, row.id)));
-    // A row that cannot be read is reported as missing if a record names it. Others are surplus.
-    for (table, count) in unreadable {
-        let missing = recorded.keys().filter(|(of, _)| *of == table).count() as u64;
-        if let Some(count) = count.checked_sub(missing).filter(|surplus| *surplus > 0) {
-            faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: table.into(), count } });
+
+    /// The row is as the log says.
+    fn keep(&mut self, row: &Present) {
+        if row.quarantined {
+            let restored = RestoredRow { table: row.table, id: row.id.clone(), digest: row.digest.clone() };
+            self.found.restored.push(restored);
+        } else {
+            self.found.good.combine(&row.fold);
         }
     }
-    faults.extend(recorded.into_values().map(|change| Fault {
-        seq: change.seq,
-        finding: Finding::RowMissing { table: change.table.clone(), id: change.id.clone() },
-    }));
-    faults.sort_by_key(|fault| fault.seq);
-    Ok(Some(Compared { faults, altered: wrong, is_quarantine_altered, restored, good }))
+
+    /// Rows that a record made and that are not there.
+    fn note_missing(&mut self, catalog: &Catalog) {
+        let image = catalog.image();
+        for change in self.recorded.values() {
+            self.found.is_quarantine_altered |= change.table == QUARANTINE;
+            let missing = altered(&change.table, &change.id, change.seq);
+            self.found.altered.extend(missing.filter(|row| !image.is_quarantined(row.table, row.id)));
+            let finding = Finding::RowMissing { table: change.table.clone(), id: change.id.clone() };
+            self.found.faults.push(Fault { seq: change.seq, finding });
+        }
+    }
+
+    /// A row that cannot be read is reported as missing if a record names it. Others are surplus.
+    fn note_unreadable(&mut self, unreadable: BTreeMap<&'static str, u64>) {
+        for (table, count) in unreadable {
+            let missing = self.recorded.keys().filter(|(of, _)| *of == table).count() as u64;
+            if let Some(count) = count.checked_sub(missing).filter(|surplus| *surplus > 0) {
+                self.found.faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: table.into(), count } });
+            }
+        }
+    }
+
+    fn finish(mut self) -> Compared {
+        self.found.faults.sort_by_key(|fault| fault.seq);
+        self.found
+    }
 }
 
 /// The tables as they are at one moment.
