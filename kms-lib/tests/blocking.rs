@@ -80,6 +80,7 @@ fn cryptography() {
         iv: None,
         auth_tag: None,
     };
+    assert_eq!(session.decrypt_item(decrypt.clone()).unwrap().plaintext.as_slice(), b"x");
     assert_eq!(session.decrypt_batch(&[decrypt]).unwrap().remove(0).unwrap().plaintext.as_slice(), b"x");
     let sign = SignItem { key: "invoices".into(), payload: b"x", algorithm: RsaPssSha256, version: None };
     let signature = session.sign_batch(&[sign]).unwrap().remove(0).unwrap().signature;
@@ -132,6 +133,7 @@ fn grants_tokens_and_the_log() {
     let (kms, session) = open(&place);
     let key = session.create_key(CreateKey::aes("users")).unwrap();
     let scope = GrantScope::Key(key.id);
+    assert_eq!(session.find_key_to_grant("users").unwrap(), session.get_key("users").unwrap().id);
     let grant = session.put_grant("app", Role::App, scope, &[Permission::Encrypt], Conditions::default()).unwrap();
     let token = session.create_token("app", Role::App, Some("billing"), None).unwrap();
     let app = kms.session(kms.authenticate(&token.token).unwrap());

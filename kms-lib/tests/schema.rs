@@ -339,7 +339,7 @@ async fn surplus_rows_are_found() {
           FROM audit_head",
          "rows of audit_head"),
         ("INSERT INTO grants SELECT x'01', principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at,
-          revision, seal FROM grants", "rows of grants"),
+          grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants", "rows of grants"),
         ("INSERT INTO audit_checkpoints SELECT seq + 5, frontier, hash, checkpoint FROM audit_head", "kept checkpoint"),
         ("INSERT INTO audit_checkpoints SELECT seq, frontier, hash, checkpoint FROM audit_head", "kept checkpoint"),
     ] {

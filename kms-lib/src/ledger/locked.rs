@@ -26,6 +26,7 @@ impl Writer {
     /// A connection with a transaction that has the head's lock. One that was kept may have been lost meanwhile: then
     /// nothing was done on it, and a new one is as good.
     pub(super) async fn begin(&mut self) -> Result<Begun> {
+        self.seen_before = self.seen.state();
         if let Some(mut kept) = self.connection.take() {
             match head::begin_locked(kept.as_mut()).await {
                 Ok(locked) => return Ok((kept, locked)),

@@ -105,6 +105,7 @@ impl Ledger {
             default_grace_days: parts.default_grace_days,
             clock: parts.clock.clone(),
             known: parts.head,
+            seen_before: seen.state(),
             seen: seen.clone(),
             connection: None,
             begun: None,

@@ -71,9 +71,10 @@ impl Writer {
         }
     }
 
-    /// Stops if the head does not continue what others in this process have seen beyond what the ledger knew.
+    /// Stops if the head does not continue what others in this process had seen, beyond what the ledger knew, before the
+    /// head was locked.
     async fn check_seen(&mut self, connection: &mut dyn Connection, head: &Head, known: u64) -> Result<()> {
-        let (size, hash) = self.seen.state();
+        let (size, hash) = self.seen_before;
         if size > known && (head.seq < size || audit::hash_of(connection, size).await? != Some(hash)) {
             return Err(self.stop("the log does not continue what this process has seen: it was rolled back"));
         }

@@ -56,6 +56,9 @@ pub(super) struct Writer {
     pub known: Head,
     /// What others in this process are told of that.
     pub seen: Seen,
+    /// The largest state of the log that was seen before the head was last locked: a cluster's members commit beside that
+    /// lock, so what is seen later proves nothing about the locked head.
+    pub seen_before: (u64, [u8; 32]),
     pub connection: Option<Box<dyn Connection>>,
     /// What beginning the next transaction came to, if that is done already.
     pub begun: Option<Result<Begun>>,
