@@ -135,11 +135,13 @@ fn grants_tokens_and_the_log() {
     let scope = GrantScope::Key(key.id);
     assert_eq!(session.find_key_to_grant("users").unwrap(), session.get_key("users").unwrap().id);
     let grant = session.put_grant("app", Role::App, scope, &[Permission::Encrypt], Conditions::default()).unwrap();
+    session.create_first_token("boss", None, None).unwrap();
+    assert_eq!(session.create_first_token("boss", None, None).unwrap_err().code(), ErrorCode::Conflict);
     let token = session.create_token("app", Role::App, Some("billing"), None).unwrap();
     let app = kms.session(kms.authenticate(&token.token).unwrap());
     app.encrypt("users", b"x", &Context::new()).unwrap();
     assert_eq!(session.list_grants(Some("app"), 10, None).unwrap().len(), 1);
-    assert_eq!(session.list_credentials(10, None).unwrap().len(), 1);
+    assert_eq!(session.list_credentials(10, None).unwrap().len(), 2);
     session.withdraw_grant(grant.id).unwrap();
     session.withdraw_grant_cascading(grant.id).unwrap();
     assert_eq!(session.list_quarantine().unwrap(), []);
