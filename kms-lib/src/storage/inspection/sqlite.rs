@@ -42,7 +42,10 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
         .await?;
     for ((kind, name), object) in &expected {
         match present.get(&(kind.clone(), name.clone())) {
-            None => found.fault(format!("{kind} {name}"), "is missing"),
+            None => found.differs(format!("{kind} {name}"), "is missing"),
+            Some(here) if kind == "table" && has_more_columns(here, object) => {
+                found.differs(format!("table {name}"), "has more columns than this software made");
+            }
             Some(here) if here.sql != object.sql || here.table != object.table => {
                 found.fault(format!("{kind} {name}"), "is not as this software made it");
             }
@@ -55,18 +58,31 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
     Ok(())
 }
 
+/// Whether a table differs only by columns that `ALTER TABLE` added, without anything that could refuse or ignore rows.
+fn has_more_columns(here: &Object, expected: &Object) -> bool {
+    let texts = here.sql.as_deref().zip(expected.sql.as_deref());
+    let added = texts.and_then(|(here, expected)| here.strip_prefix(expected.strip_suffix(')')?)?.strip_suffix(')'));
+    added.is_some_and(|added| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | ',' | '_' | '"');
+        here.table == expected.table
+            && added.starts_with(", ")
+            && added.chars().all(is_plain)
+            && !added.to_ascii_lowercase().contains("conflict")
+    })
+}
+
 /// An object that the migrations do not make.
 fn foreign(kind: &str, name: &str, object: &Object, expected: &Objects, found: &mut Inspection) {
     let is_ours = |table: &str| expected.keys().any(|(kind, name)| kind == "table" && name.eq_ignore_ascii_case(table));
     match kind {
         "trigger" => found.fault(format!("trigger {name}"), format!("was added, on {}", object.table)),
         "index" if is_ours(&object.table) => {
-            // It could refuse rows, or be what a conflict clause means.
-            let sql = object.sql.as_deref().unwrap_or("create unique");
-            if sql.to_ascii_lowercase().starts_with("create unique") {
-                found.fault(format!("unique index {name}"), format!("was added, on {}", object.table));
-            } else {
+            // A unique one could refuse rows, or be what a conflict clause means. SQLite itself begins the text so.
+            let sql = object.sql.as_deref().unwrap_or_default();
+            if sql.to_ascii_lowercase().starts_with("create index ") {
                 found.warn(format!("the index {name} on {} is not of this service", object.table));
+            } else {
+                found.differs(format!("unique index {name}"), format!("was added, on {}", object.table));
             }
         }
         "view" | "table" if is_ours(name) => found.fault(format!("{kind} {name}"), "has the name of a table"),
