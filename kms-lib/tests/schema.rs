@@ -197,6 +197,7 @@ async fn maintenance_is_accepted() {
         "sqlite" => &[
             "ANALYZE; REINDEX; PRAGMA optimize = 0x10002",
             "VACUUM",
+            "ALTER TABLE grants RENAME TO other; ALTER TABLE other RENAME TO grants",
             "PRAGMA journal_mode = DELETE; PRAGMA page_size = 8192; PRAGMA auto_vacuum = FULL; VACUUM",
             "CREATE TABLE notes (id INTEGER PRIMARY KEY AUTOINCREMENT, a TEXT UNIQUE); CREATE VIEW v AS SELECT 1",
             "create  index\n mine on audit_logs (lower(action)) where seq > 5",

@@ -106,8 +106,22 @@ fn expected(version: usize) -> rusqlite::Result<Objects> {
     objects.collect()
 }
 
-/// A statement with single blanks between words. What is quoted stays as it is.
+/// A statement with single blanks between words and without quotes around the name of its table, which `ALTER TABLE ...
+/// RENAME` puts there. What else is quoted stays as it is: `"NOT" NULL` is not `NOT NULL`.
 fn normalized(sql: &str) -> String {
+    let text = single_blanks(sql);
+    let place = if text.starts_with("CREATE TABLE ") { "CREATE TABLE \"" } else { " ON \"" };
+    let unquoted = text.split_once(place).and_then(|(before, rest)| {
+        let (name, after) = rest.split_once('"')?;
+        let is_plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let place = place.strip_suffix('"')?;
+        (is_plain && !before.contains(['"', '(']) && after.starts_with(" ("))
+            .then(|| format!("{before}{place}{name}{after}"))
+    });
+    unquoted.unwrap_or(text)
+}
+
+fn single_blanks(sql: &str) -> String {
     let mut text = String::with_capacity(sql.len());
     let mut quote = None;
     for c in sql.trim().chars() {
@@ -145,6 +159,15 @@ mod tests {
     fn blanks_between_words_do_not_matter_but_quoted_ones_do() {
         assert_eq!(normalized(" CREATE  TABLE\n\tt (a)"), "CREATE TABLE t (a)");
         assert_ne!(normalized("CREATE TABLE t (a DEFAULT ' ')"), normalized("CREATE TABLE t (a DEFAULT '  ')"));
+    }
+
+    #[test]
+    fn quotes_around_the_name_of_a_table_do_not_matter_but_others_do() {
+        assert_eq!(normalized("CREATE TABLE \"t\" (a)"), "CREATE TABLE t (a)");
+        assert_eq!(normalized("CREATE INDEX i ON \"t\" (a)"), "CREATE INDEX i ON t (a)");
+        for kept in ["CREATE TABLE t (a TEXT \"NOT\" NULL)", "CREATE INDEX i ON t (\"a\")", "CREATE TABLE \"T\" (a)"] {
+            assert_eq!(normalized(kept), kept);
+        }
     }
 
     #[test]
