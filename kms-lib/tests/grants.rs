@@ -127,3 +127,31 @@ async fn an_admin_narrows_what_a_creator_got() {
     assert_eq!(code(app(&kms, "maker").withdraw_grant(GrantId::random()).await), ErrorCode::AccessDenied);
     kms.close().await.unwrap();
 }
+
+/// A new grant to a delegate revives nothing of what the delegate had passed on through the former one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_grant_does_not_revive_what_a_cascade_ended() {
+    let place = Place::new();
+    let (kms, other) = (place.open().await, place.open().await);
+    let session = admin(&kms);
+    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
+    let shops = put(&session, "shop", key, &[Encrypt, Grant]).await;
+    let former = put(&app(&kms, "shop"), "bob", key, &[Encrypt, Grant]).await;
+    put(&app(&kms, "bob"), "carol", key, &[Encrypt]).await;
+    session.withdraw_grant_cascading(shops.id).await.unwrap();
+    put(&session, "shop", key, &[Encrypt, Grant]).await;
+    let shop = app(&other, "shop").with_idempotency_key("bob again").unwrap();
+    let new = put(&shop, "bob", key, &[Encrypt]).await;
+    assert_ne!(new.id, former.id);
+    assert_eq!(put(&shop, "bob", key, &[Encrypt]).await, new);
+    for kms in [&kms, &other] {
+        assert!(may_encrypt(kms, "bob", key).await && !may_encrypt(kms, "carol", key).await);
+        assert_eq!(admin(kms).list_grants(Some("bob"), 10, None).await.unwrap(), [new.clone()]);
+    }
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let kms = place.open().await;
+    assert!(may_encrypt(&kms, "bob", key).await && !may_encrypt(&kms, "carol", key).await);
+    kms.close().await.unwrap();
+}
