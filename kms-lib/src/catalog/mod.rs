@@ -150,6 +150,10 @@ impl Catalog {
     pub fn is_quarantining(&self) -> bool {
         self.quarantining.load(Ordering::Acquire)
     }
+    /// The rows that were set aside are in the committed quarantine, put there by this process or by another one.
+    pub fn end_quarantining(&self) {
+        self.quarantining.store(false, Ordering::Release);
+    }
     /// Uses nothing: it cannot be told which rows were altered.
     pub fn refuse_all(&self) {
         self.image_mut().refuse_all();
@@ -160,9 +164,6 @@ impl Catalog {
         let mut image = self.image_mut();
         for change in changes {
             image.apply(change, &self.seals);
-            if matches!(change, Change::InsertQuarantined(_)) {
-                self.quarantining.store(false, Ordering::Release);
-            }
         }
         image.advance(revision);
     }

@@ -13,7 +13,7 @@ use crate::types::audit::{Head, hex};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
-use crate::types::ids::VersionId;
+use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::view::View;
@@ -64,13 +64,33 @@ pub struct AlteredRow {
     pub table: EntityTable,
     /// Its own identifier.
     pub id: [u8; 16],
-    /// The record of its last change, or, for a row that no record made, the one that it claims.
-    pub seq: u64,
+    /// The key that the log says it belongs to, for rows of `keys` and `key_versions`.
+    pub key: Option<KeyId>,
+    /// The name that the log says the key has, for a row of `keys`.
+    pub key_name: Option<String>,
 }
 
-fn altered(table: &str, id: &str, seq: u64) -> Option<AlteredRow> {
+fn altered(table: &str, id: &str, change: Option<&ChangedRow>) -> Option<AlteredRow> {
     let id = *id.parse::<VersionId>().ok()?.as_bytes();
-    Some(AlteredRow { table: EntityTable::parse(table).ok()?, id, seq })
+    let table = EntityTable::parse(table).ok()?;
+    let key = match table {
+        EntityTable::Keys => Some(KeyId::from_bytes(id)),
+        EntityTable::KeyVersions => change.and_then(|change| change.key),
+        EntityTable::Grants | EntityTable::Credentials => None,
+    };
+    Some(AlteredRow { table, id, key, key_name: None })
+}
+
+/// Completes altered rows of `keys` with the names that the records of their creation gave them. Names never change.
+fn name_keys(altered: &mut [AlteredRow], changed: &[ChangedRow]) {
+    if altered.iter().all(|row| row.table != EntityTable::Keys) {
+        return;
+    }
+    let named = changed.iter().filter_map(|change| Some((change.key?, change.key_name.as_ref()?)));
+    let names: HashMap<KeyId, &String> = named.collect();
+    for row in altered.iter_mut().filter(|row| row.table == EntityTable::Keys) {
+        row.key_name = row.key.and_then(|key| names.get(&key)).map(|name| (*name).clone());
+    }
 }
 
 /// Compares the tables with what the records from `from` to `size` say they changed. None if these records are not enough
@@ -107,10 +127,14 @@ pub(super) async fn compare(
         // log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
         if row.sealed && row.revision > size && row.revision <= now {
             recorded.remove(&(row.table, row.id.as_str()));
-            keep(row);
+            // No record that was read says that a row in quarantine is right.
+            if !row.quarantined {
+                keep(row);
+            }
             continue;
         }
-        let fault = match recorded.remove(&(row.table, row.id.as_str())) {
+        let change = recorded.remove(&(row.table, row.id.as_str()));
+        let fault = match change {
             Some(change) if change.digest == row.digest && row.sealed => {
                 keep(row);
                 continue;
@@ -132,13 +156,14 @@ pub(super) async fn compare(
         let must_go = row.sealed || matches!(fault.finding, Finding::RowMismatch { .. });
         is_quarantine_altered |= must_go && row.table == QUARANTINE;
         if must_go && !row.quarantined {
-            wrong.extend(altered(row.table, &row.id, fault.seq));
+            wrong.extend(altered(row.table, &row.id, change));
         }
         faults.push(fault);
     }
     is_quarantine_altered |= recorded.values().any(|change| change.table == QUARANTINE);
-    let missing = recorded.values().filter_map(|change| altered(&change.table, &change.id, change.seq));
+    let missing = recorded.values().filter_map(|change| altered(&change.table, &change.id, Some(change)));
     wrong.extend(missing.filter(|row| !catalog.image().is_quarantined(row.table, row.id)));
+    name_keys(&mut wrong, changed);
     // A row that cannot be read is reported as missing if a record names it. Others are surplus.
     for (table, count) in unreadable {
         let missing = recorded.keys().filter(|(of, _)| *of == table).count() as u64;

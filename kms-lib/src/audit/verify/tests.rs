@@ -199,6 +199,7 @@ fn changed_rows_are_taken_from_successful_changes_only() {
     }
     let digest = digest(LOG, &rows);
     assert!(digest.fault.is_none());
-    let expected = ChangedRow { seq: 1, table: "keys".into(), id: "k".into(), digest: "d".into() };
+    let expected =
+        ChangedRow { seq: 1, table: "keys".into(), id: "k".into(), digest: "d".into(), key: None, key_name: None };
     assert_eq!(digest.changed, [expected]);
 }
