@@ -127,3 +127,61 @@ async fn an_admin_narrows_what_a_creator_got() {
     assert_eq!(code(app(&kms, "maker").withdraw_grant(GrantId::random()).await), ErrorCode::AccessDenied);
     kms.close().await.unwrap();
 }
+
+/// A new grant to a delegate revives nothing of what the delegate had passed on through the former one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_grant_does_not_revive_what_a_cascade_ended() {
+    let place = Place::new();
+    let (kms, other) = (place.open().await, place.open().await);
+    let session = admin(&kms);
+    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
+    let shops = put(&session, "shop", key, &[Encrypt, Grant]).await;
+    let former = put(&app(&kms, "shop"), "bob", key, &[Encrypt, Grant]).await;
+    put(&app(&kms, "bob"), "carol", key, &[Encrypt]).await;
+    session.withdraw_grant_cascading(shops.id).await.unwrap();
+    put(&session, "shop", key, &[Encrypt, Grant]).await;
+    let shop = app(&other, "shop").with_idempotency_key("bob again").unwrap();
+    let new = put(&shop, "bob", key, &[Encrypt]).await;
+    assert_ne!(new.id, former.id);
+    assert_eq!(put(&shop, "bob", key, &[Encrypt]).await, new);
+    for kms in [&kms, &other] {
+        assert!(may_encrypt(kms, "bob", key).await && !may_encrypt(kms, "carol", key).await);
+        assert_eq!(admin(kms).list_grants(Some("bob"), 10, None).await.unwrap(), std::slice::from_ref(&new));
+    }
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let kms = place.open().await;
+    assert!(may_encrypt(&kms, "bob", key).await && !may_encrypt(&kms, "carol", key).await);
+    kms.close().await.unwrap();
+}
+
+async fn of_admin(session: &Session, principal: &str, key: KeyId) -> GrantId {
+    let grants = session.list_grants(Some(principal), 1_000, None).await.unwrap();
+    let found = grants.into_iter().find(|grant| grant.key_id == GrantScope::Key(key) && grant.granted_by == "alice");
+    found.unwrap().id
+}
+
+/// Two delegates of the same origin may grant to each other: each passes on what does not come from the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn delegates_pass_on_what_does_not_come_from_each_other() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    // Which grants a choice prefers depends on their random ids.
+    for n in 0..8 {
+        let key = session.create_key(CreateKey::aes(format!("k{n}"))).await.unwrap().id;
+        for delegate in ["bob", "dave"] {
+            put(&session, delegate, key, &[Encrypt, Grant]).await;
+        }
+        put(&app(&kms, "bob"), "dave", key, &[Encrypt, Grant]).await;
+        for (from, to) in [("dave", "bob"), ("bob", "dave"), ("dave", "bob")] {
+            let made = put(&app(&kms, from), to, key, &[Encrypt, Grant]).await;
+            assert_eq!(made.granted_through, [of_admin(&session, from, key).await]);
+        }
+        // Without a right of its own left, what came from the other goes nowhere.
+        session.withdraw_grant(of_admin(&session, "dave", key).await).await.unwrap();
+        assert_eq!(code(try_put(&app(&kms, "dave"), "bob", key, &[Encrypt]).await), ErrorCode::AccessDenied);
+    }
+    kms.close().await.unwrap();
+}

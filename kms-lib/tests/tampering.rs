@@ -401,3 +401,27 @@ async fn a_pinned_key_and_kept_checkpoints() {
         assert!(!report.ok, "{sql}");
     }
 }
+
+/// A version whose row was deleted under a running service fails alone: no operation hangs, and other keys work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_deleted_holds_nobody_up() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("b")).await.unwrap();
+    let key = session.create_key(CreateKey::aes("a")).await.unwrap();
+    let sealed = session.encrypt("a", b"secret", &Context::new()).await.unwrap().ciphertext;
+    place.tamper("DELETE FROM key_versions WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'a')").await;
+    let context = Context::new();
+    let work = async {
+        for _ in 0..2 {
+            let (decrypted, other) =
+                tokio::join!(session.decrypt(&sealed, &context), session.encrypt("b", b"x", &context));
+            assert_eq!(code(decrypted), ErrorCode::StoreCorrupt);
+            other.unwrap();
+            session.encrypt(key.id, b"x", &Context::new()).await.unwrap_err();
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), work).await.unwrap();
+    kms.close().await.unwrap();
+}

@@ -11,7 +11,7 @@ use super::record::{Body, FORMAT, record_hash};
 use super::signing_keys::Link;
 use super::tree::Frontier;
 use crate::types::audit::{Action, AuditRow, Status};
-use crate::types::ids::LogId;
+use crate::types::ids::{KeyId, LogId};
 use crate::types::time::Timestamp;
 
 /// Records of a full chunk; chunks begin at multiples of it.
@@ -235,6 +235,10 @@ pub struct ChangedRow {
     pub id: String,
     /// The row's hash, in hex.
     pub digest: String,
+    /// The key that the record is about.
+    pub key: Option<KeyId>,
+    /// The name that the record gave the key, for a record of its creation.
+    pub key_name: Option<String>,
 }
 
 /// A chunk of records, checked as far as that is possible without what comes before it.
@@ -345,10 +349,15 @@ fn changed_rows(row: &AuditRow, changed: &mut Vec<ChangedRow>) {
     struct Details {
         #[serde(default)]
         rows: Vec<(String, String, String)>,
+        #[serde(default)]
+        name: Option<String>,
     }
-    if let Ok(details) = serde_json::from_str::<Details>(details) {
-        changed.extend(details.rows.into_iter().map(|(table, id, digest)| ChangedRow {
+    if let Ok(Details { rows, name }) = serde_json::from_str::<Details>(details) {
+        let name = name.filter(|_| row.action == Action::KeyCreate.as_str());
+        changed.extend(rows.into_iter().map(|(table, id, digest)| ChangedRow {
             seq: row.seq,
+            key: row.key_id,
+            key_name: name.clone().filter(|_| table == "keys"),
             table,
             id,
             digest,

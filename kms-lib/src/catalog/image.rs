@@ -146,7 +146,7 @@ impl Image {
         }
     }
 
-    /// Uses nothing of it.
+    /// Uses nothing of it, nor of what is read later: without a commitment, a row may be one that was withdrawn since.
     pub(super) fn refuse_all(&mut self) {
         self.trust = Trust::Refused;
         self.grants.clear();
@@ -236,7 +236,7 @@ impl Image {
     }
 
     pub(super) fn put_grant(&mut self, grant: Grant, seals: &Seals) {
-        if self.is_kept_out(EntityTable::Grants, grant.id.as_bytes()) {
+        if self.trust == Trust::Refused || self.is_kept_out(EntityTable::Grants, grant.id.as_bytes()) {
             return;
         }
         let present = self.grants.get(&grant.id);
@@ -257,7 +257,7 @@ impl Image {
     }
 
     pub(super) fn put_credential(&mut self, credential: Credential, seals: &Seals) {
-        if self.is_kept_out(EntityTable::Credentials, credential.id.as_bytes()) {
+        if self.trust == Trust::Refused || self.is_kept_out(EntityTable::Credentials, credential.id.as_bytes()) {
             return;
         }
         if self.credentials.get(&credential.id).is_none_or(|present| present.revision < credential.revision) {

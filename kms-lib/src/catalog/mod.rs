@@ -160,6 +160,10 @@ impl Catalog {
     pub fn take_erased(&self) -> bool {
         self.erased.swap(false, Ordering::AcqRel)
     }
+    /// The rows that were set aside are in the committed quarantine, put there by this process or by another one.
+    pub fn end_quarantining(&self) {
+        self.quarantining.store(false, Ordering::Release);
+    }
     /// Uses nothing: it cannot be told which rows were altered.
     pub fn refuse_all(&self) {
         self.image_mut().refuse_all();
@@ -170,9 +174,6 @@ impl Catalog {
         let mut image = self.image_mut();
         for change in changes {
             image.apply(change, &self.seals);
-            if matches!(change, Change::InsertQuarantined(_)) {
-                self.quarantining.store(false, Ordering::Release);
-            }
         }
         image.advance(revision);
     }

@@ -1,7 +1,7 @@
 //! Passing on: an actor may give what it holds itself, with conditions no weaker, and what it gave stays traceable to it.
 
 use super::conditions::{Circumstances, no_weaker};
-use super::{Match, covers, find_all};
+use super::{Match, better, covers, find_all, matching};
 use crate::types::actor::Role;
 use crate::types::grant::{Conditions, Grant, Permission, StoredConditions};
 use crate::types::ids::{GrantId, KeyId};
@@ -43,14 +43,20 @@ pub fn pass_on(
     new: &NewRights<'_>,
     circumstances: &Circumstances<'_>,
 ) -> Option<PassedOn> {
-    let right = super::find(view, principal, Permission::Grant, new.key, circumstances)?;
+    let mut right = None;
     let mut held: Vec<Grant> = Vec::new();
     find_all(view, principal, &mut |grant| {
+        // What came from the one who is to get it leads nowhere; another grant may do.
+        if is_grantor(view, grant, new.to) {
+            return;
+        }
+        right = better(right, matching(grant, Permission::Grant, new.key, circumstances));
         let StoredConditions::Known(own) = &grant.conditions else { return };
         if covers(grant.scope, new.key) && no_weaker(new.conditions, own) {
             held.push(grant.clone());
         }
     });
+    let right = right?;
     // The fewer grants it depends on, the clearer: those that hold most of what is passed on come first.
     let useful = |grant: &Grant| new.permissions.iter().filter(|p| grant.permissions.contains(p)).count();
     held.sort_by_key(|grant| (std::cmp::Reverse(useful(grant)), grant.id));

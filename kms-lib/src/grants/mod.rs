@@ -54,20 +54,28 @@ pub fn find(
 ) -> Option<Match> {
     let mut best: Option<Match> = None;
     find_all(view, principal, &mut |grant: &Grant| {
-        if !covers(grant.scope, key) || !grant.permissions.contains(&permission) {
-            return;
-        }
-        let StoredConditions::Known(conditions) = &grant.conditions else { return };
-        if !holds(conditions, circumstances) {
-            return;
-        }
-        let found = Match { grant: grant.id, valid_until: conditions.not_after };
-        let rank = |m: &Match| (m.valid_until.map_or(i64::MAX, Timestamp::micros), std::cmp::Reverse(m.grant));
-        if best.as_ref().is_none_or(|b| rank(&found) > rank(b)) {
-            best = Some(found);
-        }
+        best = better(best, matching(grant, permission, key, circumstances));
     });
     best
+}
+
+/// A grant as a match, if it allows `permission` on `key`. Whether it is in force is not asked here.
+fn matching(
+    grant: &Grant,
+    permission: Permission,
+    key: Option<KeyId>,
+    circumstances: &Circumstances<'_>,
+) -> Option<Match> {
+    let StoredConditions::Known(conditions) = &grant.conditions else { return None };
+    let is_match =
+        covers(grant.scope, key) && grant.permissions.contains(&permission) && holds(conditions, circumstances);
+    is_match.then_some(Match { grant: grant.id, valid_until: conditions.not_after })
+}
+
+/// The better one of two matches.
+fn better(one: Option<Match>, other: Option<Match>) -> Option<Match> {
+    let rank = |m: &Match| (m.valid_until.map_or(i64::MAX, Timestamp::micros), std::cmp::Reverse(m.grant));
+    one.into_iter().chain(other).max_by_key(rank)
 }
 
 /// Calls `visit` with every grant of a principal that is in force.

@@ -2,6 +2,7 @@
 
 use super::apply::{Context, missing};
 use super::command::{NewCredential, NewGrant, NewQuarantined, Released};
+use crate::grants::is_in_force;
 use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -16,12 +17,13 @@ impl Context<'_> {
             self.key(key)?;
         }
         let grantor = self.grantor.clone().unwrap_or_else(Grantor::service);
-        let mut existing = None;
-        self.view.each_grant(&new.principal, &mut |grant| {
-            if grant.scope == new.scope && grantor.replaces(&grant.grantor) {
-                existing = Some(grant.clone());
-            }
-        });
+        let former = self.standing(&new.principal, new.scope, &grantor);
+        // A grant that ended with a cascade takes what was passed on through it along. Its row must not return to force with
+        // a new origin, so a new row replaces it.
+        let (existing, ended) = match former {
+            Some(grant) if is_in_force(self.view, &grant) => (Some(grant), None),
+            former => (None, former),
+        };
         let grant = Grant {
             id: existing.as_ref().map_or(new.id, |grant| grant.id),
             principal: new.principal.clone(),
@@ -35,7 +37,26 @@ impl Context<'_> {
             cascade: false,
             revision: self.revision,
         };
-        Ok(vec![if existing.is_some() { Change::UpdateGrant(grant) } else { Change::InsertGrant(grant) }])
+        let mut changes =
+            vec![if existing.is_some() { Change::UpdateGrant(grant) } else { Change::InsertGrant(grant) }];
+        changes.extend(ended.map(|grant| self.withdrawn(&grant)));
+        Ok(changes)
+    }
+
+    /// The grant that one from this grantor would replace.
+    fn standing(&self, principal: &str, scope: GrantScope, grantor: &Grantor) -> Option<Grant> {
+        let mut found = None;
+        self.view.each_grant(principal, &mut |grant| {
+            if grant.scope == scope && grantor.replaces(&grant.grantor) {
+                found = Some(grant.clone());
+            }
+        });
+        found
+    }
+
+    fn withdrawn(&self, grant: &Grant) -> Change {
+        let withdrawn_at = grant.withdrawn_at.or(Some(self.now));
+        Change::UpdateGrant(Grant { withdrawn_at, revision: self.revision, ..grant.clone() })
     }
 
     pub(super) fn withdraw_grant(&self, id: GrantId, cascade: bool) -> Result<Vec<Change>> {
@@ -89,7 +110,8 @@ impl Context<'_> {
         .collect()
     }
 
-    /// The rows are written anew, so that every process reads them again.
+    /// The rows are written anew, so that every process reads them again. A grant that was replaced while it was in
+    /// quarantine is released as a withdrawn one.
     pub(super) fn release(&self, rows: &[Released]) -> Vec<Change> {
         let active = rows.iter().filter(|row| self.view.is_quarantined(row.entry.table, row.entry.row));
         let revision = self.revision;
@@ -98,6 +120,9 @@ impl Context<'_> {
             let row = match row {
                 EntityRow::Key(key) => Change::UpdateKey(Key { revision, ..key.clone() }),
                 EntityRow::Version(version) => Change::UpdateVersion(KeyVersion { revision, ..version.clone() }),
+                EntityRow::Grant(grant) if self.standing(&grant.principal, grant.scope, &grant.grantor).is_some() => {
+                    self.withdrawn(grant)
+                }
                 EntityRow::Grant(grant) => Change::UpdateGrant(Grant { revision, ..grant.clone() }),
                 EntityRow::Credential(credential) => {
                     Change::UpdateCredential(Credential { revision, ..credential.clone() })

@@ -127,7 +127,7 @@ pub struct NewQuarantined {
     pub row: [u8; 16],
     /// The key that the row belongs to.
     pub key: Option<KeyId>,
-    /// The name of the key, for a row of `keys` whose name can still be trusted.
+    /// The name of the key, for a row of `keys`.
     pub key_name: Option<String>,
 }
 

@@ -1,6 +1,5 @@
 //! Rows that are not what the log says of them: found when a store is opened, and kept out of use from then on.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
@@ -8,7 +7,6 @@ use crate::keys::NewQuarantined;
 use crate::ledger::Signer;
 use crate::session::{Session, Shared};
 use crate::storage::Store;
-use crate::storage::tables::audit;
 use crate::types::actor::Actor;
 use crate::types::error::Result;
 use crate::types::ids::{KeyId, QuarantineId};
@@ -36,18 +34,7 @@ pub(super) async fn set_aside(
         catalog.refuse_all();
         return Ok(Vec::new());
     };
-    let keys = keys_of(store, catalog, &found.altered).await?;
-    let new = |row: &AlteredRow| NewQuarantined {
-        id: QuarantineId::random(),
-        table: row.table,
-        row: row.id,
-        key: keys.get(&row.id).copied(),
-        key_name: match row.table {
-            EntityTable::Keys => catalog.image().key(KeyId::from_bytes(row.id)).map(|key| key.name.clone()),
-            _ => None,
-        },
-    };
-    let altered: Vec<NewQuarantined> = found.altered.iter().map(new).collect();
+    let altered: Vec<NewQuarantined> = found.altered.iter().map(|row| new_entry(catalog, row)).collect();
     catalog.set_aside(&altered, &found.good)?;
     for row in &altered {
         tracing::error!(table = %row.table, id = %KeyId::from_bytes(row.row), "a row was altered and is quarantined");
@@ -55,39 +42,27 @@ pub(super) async fn set_aside(
     Ok(altered)
 }
 
-/// The key that each of these rows belongs to. A version that is missing is named by the record of its last change.
-async fn keys_of(store: &Arc<dyn Store>, catalog: &Catalog, rows: &[AlteredRow]) -> Result<HashMap<[u8; 16], KeyId>> {
-    let mut keys = HashMap::new();
-    let mut connection = store.reader().await?;
-    for row in rows {
-        let key = match row.table {
-            EntityTable::Keys => Some(KeyId::from_bytes(row.id)),
-            EntityTable::KeyVersions => {
-                let in_image = catalog.image().versions().find(|v| *v.id.as_bytes() == row.id).map(|v| v.key_id);
-                match in_image {
-                    Some(key) => Some(key),
-                    None => recorded_key(connection.as_mut(), row.seq).await?,
-                }
-            }
-            EntityTable::Grants | EntityTable::Credentials => None,
-        };
-        keys.extend(key.map(|key| (row.id, key)));
+/// An entry of the quarantine. What belongs to which key, and under which name, is what the log says; for a row that no
+/// record made it is what the row says, if its seal is good.
+fn new_entry(catalog: &Catalog, row: &AlteredRow) -> NewQuarantined {
+    let image = catalog.image();
+    let (mut key, mut key_name) = (row.key, row.key_name.clone());
+    match row.table {
+        EntityTable::Keys if key_name.is_none() => {
+            key_name = image.key(KeyId::from_bytes(row.id)).map(|key| key.name.clone());
+        }
+        EntityTable::KeyVersions if key.is_none() => {
+            key = image.versions().find(|version| *version.id.as_bytes() == row.id).map(|version| version.key_id);
+        }
+        _ => {}
     }
-    Ok(keys)
-}
-
-async fn recorded_key(connection: &mut dyn crate::storage::Connection, seq: u64) -> Result<Option<KeyId>> {
-    let mut key = None;
-    let mut read = |record: crate::types::audit::AuditRow| {
-        key = record.key_id;
-        Ok(())
-    };
-    audit::range(connection, seq, seq, &mut read).await?;
-    Ok(key)
+    NewQuarantined { id: QuarantineId::random(), table: row.table, row: row.id, key, key_name }
 }
 
 /// Writes the quarantine, with its record, before anything else is done.
 pub(super) async fn commit(shared: &Arc<Shared>, altered: Vec<NewQuarantined>) -> Result<()> {
     let session = Session::new(Arc::clone(shared), Actor::internal("system"));
-    session.quarantine(altered).await
+    session.quarantine(altered).await?;
+    shared.catalog.end_quarantining();
+    Ok(())
 }

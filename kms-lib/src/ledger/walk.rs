@@ -383,7 +383,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
                 details.raw("notAfter", quoted(*end));
             }
             (Command::PutGrant(_), Change::InsertGrant(grant) | Change::UpdateGrant(grant))
-                if !grant.grantor.through.is_empty() =>
+                if grant.withdrawn_at.is_none() && !grant.grantor.through.is_empty() =>
             {
                 let through: Vec<String> = grant.grantor.through.iter().map(|id| format!("\"{id}\"")).collect();
                 details.raw("through", format!("[{}]", through.join(",")));

@@ -60,6 +60,11 @@ impl Writer {
             }
             self.write_changes(connection, &mut plan).await?;
             let Some(exhausted) = self.write_log(connection, &mut plan, &base).await? else { return Ok(plan) };
+            // No limit refuses a use that encrypts nothing, or one of a version that is known to be exhausted.
+            let encryptions = plan.uses.get(&exhausted).copied().unwrap_or_default();
+            if encryptions == 0 || self.exhausted.contains(&exhausted) {
+                return Err(corrupt("the row of a version of a key is missing: it was deleted"));
+            }
             // Its encryptions are refused, and the batch is walked again without them.
             self.exhausted.insert(exhausted);
             self.queue.exhaust(exhausted.0, exhausted.1);

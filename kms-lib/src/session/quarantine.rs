@@ -34,7 +34,7 @@ pub struct QuarantinedRow {
     /// The key that cannot be used because of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
-    /// The name of that key, if the row is the key's own and its name could still be trusted.
+    /// The name of that key, if the row is the key's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_name: Option<String>,
     /// When it was quarantined.

@@ -50,7 +50,7 @@ pub struct Quarantined {
     pub row: [u8; 16],
     /// The key that the row belongs to, for rows of `keys` and `key_versions`: the whole key is unusable.
     pub key: Option<KeyId>,
-    /// The name of the key, for a row of `keys` whose name could still be trusted: it stays taken.
+    /// The name of the key, for a row of `keys`, as the record of its creation says: it stays taken.
     pub key_name: Option<String>,
     /// When the row was quarantined.
     pub created_at: Timestamp,

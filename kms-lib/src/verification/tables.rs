@@ -13,7 +13,7 @@ use crate::types::audit::{Head, hex};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
-use crate::types::ids::VersionId;
+use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::view::View;
@@ -65,13 +65,33 @@ pub struct AlteredRow {
     pub table: EntityTable,
     /// Its own identifier.
     pub id: [u8; 16],
-    /// The record of its last change, or, for a row that no record made, the one that it claims.
-    pub seq: u64,
+    /// The key that the log says it belongs to, for rows of `keys` and `key_versions`.
+    pub key: Option<KeyId>,
+    /// The name that the log says the key has, for a row of `keys`.
+    pub key_name: Option<String>,
 }
 
-fn altered(table: &str, id: &str, seq: u64) -> Option<AlteredRow> {
+fn altered(table: &str, id: &str, change: Option<&ChangedRow>) -> Option<AlteredRow> {
     let id = *id.parse::<VersionId>().ok()?.as_bytes();
-    Some(AlteredRow { table: EntityTable::parse(table).ok()?, id, seq })
+    let table = EntityTable::parse(table).ok()?;
+    let key = match table {
+        EntityTable::Keys => Some(KeyId::from_bytes(id)),
+        EntityTable::KeyVersions => change.and_then(|change| change.key),
+        EntityTable::Grants | EntityTable::Credentials => None,
+    };
+    Some(AlteredRow { table, id, key, key_name: None })
+}
+
+/// Completes altered rows of `keys` with the names that the records of their creation gave them. Names never change.
+fn name_keys(altered: &mut [AlteredRow], changed: &[ChangedRow]) {
+    if altered.iter().all(|row| row.table != EntityTable::Keys) {
+        return;
+    }
+    let named = changed.iter().filter_map(|change| Some((change.key?, change.key_name.as_ref()?)));
+    let names: HashMap<KeyId, &String> = named.collect();
+    for row in altered.iter_mut().filter(|row| row.table == EntityTable::Keys) {
+        row.key_name = row.key.and_then(|key| names.get(&key)).map(|name| (*name).clone());
+    }
 }
 
 /// Compares the tables with what the records from `from` to `size` say they changed. None if these records are not enough
@@ -96,6 +116,7 @@ pub(super) async fn compare(
     let mut comparison = Comparison { recorded, from, size, now, found };
     present.iter().for_each(|row| comparison.hold(row));
     comparison.note_missing(catalog);
+    name_keys(&mut comparison.found.altered, changed);
     comparison.note_unreadable(unreadable);
     Ok(Some(comparison.finish()))
 }
@@ -119,6 +140,8 @@ impl<'a> Comparison<'a> {
         // log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
         let is_later = row.revision > self.size && row.revision <= self.now;
         let fault = match change {
+            // No record that was read says that a row in quarantine is right.
+            _ if row.sealed && is_later && row.quarantined => return,
             _ if row.sealed && is_later => return self.keep(row),
             Some(change) if change.digest == row.digest && row.sealed => return self.keep(row),
             Some(change) => {
@@ -135,7 +158,7 @@ impl<'a> Comparison<'a> {
         if row.sealed || change.is_some() {
             self.found.is_quarantine_altered |= row.table == QUARANTINE;
             if !row.quarantined {
-                self.found.altered.extend(altered(row.table, &row.id, fault.seq));
+                self.found.altered.extend(altered(row.table, &row.id, change));
             }
         }
         self.found.faults.push(fault);
@@ -156,7 +179,7 @@ impl<'a> Comparison<'a> {
         let image = catalog.image();
         for change in self.recorded.values() {
             self.found.is_quarantine_altered |= change.table == QUARANTINE;
-            let missing = altered(&change.table, &change.id, change.seq);
+            let missing = altered(&change.table, &change.id, Some(change));
             self.found.altered.extend(missing.filter(|row| !image.is_quarantined(row.table, row.id)));
             let finding = Finding::RowMissing { table: change.table.clone(), id: change.id.clone() };
             self.found.faults.push(Fault { seq: change.seq, finding });

@@ -199,6 +199,23 @@ fn changed_rows_are_taken_from_successful_changes_only() {
     }
     let digest = digest(LOG, &rows);
     assert!(digest.fault.is_none());
-    let expected = ChangedRow { seq: 1, table: "keys".into(), id: "k".into(), digest: "d".into() };
+    let (key, key_name) = (rows[0].key_id, None);
+    let expected = ChangedRow { seq: 1, table: "keys".into(), id: "k".into(), digest: "d".into(), key, key_name };
     assert_eq!(digest.changed, [expected]);
+}
+
+#[test]
+fn only_the_record_of_its_creation_names_a_key() {
+    let mut rows = log(2);
+    for (row, action) in rows.iter_mut().zip(["KEY_CREATE", "KEY_ROTATE"]) {
+        row.action = action.into();
+        row.status = "SUCCESS".into();
+        row.details = Some("{\"name\":\"n\",\"rows\":[[\"keys\",\"k\",\"d\"],[\"grants\",\"g\",\"d\"]]}".into());
+    }
+    for i in 0..2 {
+        rows[i].prev_hash = if i == 0 { [0; 32] } else { rows[i - 1].hash };
+        rehash(&mut rows[i]);
+    }
+    let names: Vec<Option<String>> = digest(LOG, &rows).changed.into_iter().map(|change| change.key_name).collect();
+    assert_eq!(names, [Some("n".to_owned()), None, None, None]);
 }
