@@ -48,6 +48,14 @@ impl ApiError {
             "show a valid credential; this service does not know the caller",
         )
     }
+    /// A page of another site made a browser send it.
+    pub fn cross_site() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::AccessDenied.as_str(),
+            "a page of another site sent this request; if it may, add its origin to http.cors_origins",
+        )
+    }
     /// No such route.
     pub fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "NotFound", "there is no such route; /openapi.json lists them")

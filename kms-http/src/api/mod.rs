@@ -35,7 +35,7 @@ use crate::auth::Authenticator;
 use crate::front::RequestContext;
 use crate::front::body::BodyMemory;
 use crate::front::gate::Gate;
-use crate::front::headers::Cors;
+use crate::front::origins::Origins;
 use crate::front::rate::Rate;
 use crate::metrics::{Metrics, Standing};
 use crate::settings::Http;
@@ -60,8 +60,8 @@ pub struct App {
     pub lists: Semaphore,
     /// Memory for bodies.
     pub bodies: Arc<BodyMemory>,
-    /// Browsers of which origins may call.
-    pub cors: Option<Cors>,
+    /// Pages of which origins may call.
+    pub origins: Origins,
     /// What is counted.
     pub metrics: Metrics,
     /// Connections that are open.
@@ -84,7 +84,7 @@ impl App {
             rate: Rate::new(http.rate, http.rate_burst),
             lists: Semaphore::new(LISTS),
             bodies: Arc::new(BodyMemory::new(http.body_memory, http.body_limit, http.body_timeout)),
-            cors: Cors::new(&http.cors_origins),
+            origins: Origins::new(&http.cors_origins, &http.public_origins, http.tls.certificate_file.is_some()),
             metrics: Metrics::default(),
             connections: AtomicUsize::new(0),
             tls: OnceLock::new(),

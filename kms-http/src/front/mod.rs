@@ -4,6 +4,7 @@ pub mod answer;
 pub mod body;
 pub mod gate;
 pub mod headers;
+pub mod origins;
 pub mod rate;
 
 use std::net::IpAddr;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::HOST;
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Request, StatusCode, Version};
 use axum::response::Response;
 use futures_util::FutureExt;
@@ -61,33 +62,47 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     }
 }
 
-async fn answer(app: &App, mut router: Router, context: RequestContext, mut request: Request<Body>) -> Response {
-    let origin = app.cors.as_ref().map(|cors| (cors, request.headers().clone()));
+async fn answer(app: &App, router: Router, context: RequestContext, request: Request<Body>) -> Response {
+    let origin = app.origins.is_open().then(|| request.headers().get(ORIGIN).cloned());
     let id = Arc::clone(&context.id);
-    let preflight = app.cors.as_ref().and_then(|cors| cors.preflight(request.method(), request.headers()));
-    let is_preflight = preflight.is_some();
-    let mut response = match preflight {
+    let mut response = match app.origins.preflight(request.method(), request.headers()) {
         Some(response) => response,
-        None if !names_one_host(&request) => {
-            ApiError::invalid("host: exactly one such header is expected (RFC 9112)").respond(&id)
-        }
-        None => {
-            request.extensions_mut().insert(context);
-            match AssertUnwindSafe(router.call(request)).catch_unwind().await {
-                Ok(answered) => answered.unwrap_or_else(|never| match never {}),
-                Err(_) => fault(&id),
-            }
-        }
+        None => match check(app, &request) {
+            Err(error) => error.respond(&id),
+            Ok(()) => route(router, context, request).await,
+        },
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(X_REQUEST_ID, id);
     }
     secure(headers);
-    if let Some((cors, request)) = origin.filter(|_| !is_preflight) {
-        cors.allow(&request, headers);
+    if let Some(origin) = origin {
+        app.origins.allow(origin, headers);
     }
     response
+}
+
+/// Refuses what no route is to see.
+fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
+    if !names_one_host(request) {
+        return Err(ApiError::invalid("host: exactly one such header is expected (RFC 9112)"));
+    }
+    let named = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let host = request.uri().authority().or(named.as_ref());
+    if app.origins.is_cross_site(request.method(), request.headers(), host) {
+        return Err(ApiError::cross_site());
+    }
+    Ok(())
+}
+
+async fn route(mut router: Router, context: RequestContext, mut request: Request<Body>) -> Response {
+    let id = Arc::clone(&context.id);
+    request.extensions_mut().insert(context);
+    match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+        Ok(answered) => answered.unwrap_or_else(|never| match never {}),
+        Err(_) => fault(&id),
+    }
 }
 
 /// What proxies and this service could take for requests to different hosts is none (RFC 9112, section 3.2).

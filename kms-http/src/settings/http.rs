@@ -124,6 +124,8 @@ pub struct Http {
     pub trust_unix_socket_proxy: bool,
     /// Origins that browsers may call from; `*` for all.
     pub cors_origins: Vec<String>,
+    /// Origins under which browsers reach this service through a proxy that changes `Host`.
+    pub public_origins: Vec<String>,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
     /// Bytes of bodies in memory at a time.
@@ -175,6 +177,7 @@ impl Default for Http {
             trusted_proxies: Vec::new(),
             trust_unix_socket_proxy: false,
             cors_origins: Vec::new(),
+            public_origins: Vec::new(),
             body_limit: 1024 * 1024,
             body_memory: 64 * 1024 * 1024,
             request_timeout: Duration::from_secs(30),
@@ -250,14 +253,13 @@ impl Http {
         if self.body_memory < 2 * self.body_limit {
             return Err(invalid("http.body_memory_mib has no room for two bodies of http.body_limit_kib"));
         }
-        for origin in &self.cors_origins {
+        let origins = self.cors_origins.iter().filter(|origin| *origin != "*").map(|origin| ("cors_origins", origin));
+        for (name, origin) in origins.chain(self.public_origins.iter().map(|origin| ("public_origins", origin))) {
             let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
                 matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@'])
             });
-            if origin != "*" && !is_origin {
-                return Err(invalid(format!(
-                    "http.cors_origins: {origin:?} is no origin, such as https://kms.example.com"
-                )));
+            if !is_origin {
+                return Err(invalid(format!("http.{name}: {origin:?} is no origin, such as https://kms.example.com")));
             }
         }
         Ok(())

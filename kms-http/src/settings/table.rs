@@ -67,6 +67,7 @@ settings! {
     "trusted_proxies" => trusted_proxies: list, show_list;
     "trust_unix_socket_proxy" => trust_unix_socket_proxy: boolean, show_plain;
     "cors_origins" => cors_origins: list, show_list;
+    "public_origins" => public_origins: list, show_list;
     "body_limit_kib" => body_limit: kibibytes, show_kibibytes;
     "body_memory_mib" => body_memory: mebibytes, show_mebibytes;
     "request_timeout_seconds" => request_timeout: seconds, show_seconds;
