@@ -7,6 +7,7 @@ mod binding;
 mod local;
 pub mod row;
 mod seal;
+mod secret_file;
 mod source;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 pub use binding::Binding;
 pub use local::{Derivation, LocalRootKey};
 pub use seal::{RowSet, Seals};
+pub use secret_file::{check_secret_mode, read_secret_file};
 pub use source::RootKeySource;
 
 use std::collections::BTreeMap;

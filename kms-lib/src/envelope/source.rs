@@ -1,8 +1,6 @@
 //! Where a local root key comes from: the forms of `KMS_MASTER_KEY`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,12 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::secret_file::read_secret_file;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Shortest passphrase, in characters.
 const PASSPHRASE_CHARS: usize = 12;
-/// Largest root key file, in bytes.
-const FILE_BYTES: u64 = 4096;
 
 /// A local root key as it was given: 32 bytes, or a passphrase to derive them from.
 ///
@@ -41,9 +38,13 @@ impl RootKeySource {
     /// Reads a root key in one of its forms; a file is read at once. `InvalidRootKey` if it is malformed.
     pub fn parse(text: &str) -> Result<Self> {
         match text.strip_prefix("file:") {
-            Some(path) => Self::parse_content(read_file(Path::new(path))?.trim_end_matches(['\r', '\n'])),
+            Some(path) => Self::parse_content(Self::read(path)?.trim_end_matches(['\r', '\n'])),
             None => Self::parse_content(text),
         }
+    }
+
+    fn read(path: &str) -> Result<Zeroizing<String>> {
+        read_secret_file(Path::new(path)).map_err(|why| invalid(&why))
     }
 
     /// Reads 32 bytes.
@@ -121,40 +122,4 @@ fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
         bytes.push(value(pair[0])? << 4 | value(pair[1])?);
     }
     Some(bytes)
-}
-
-fn read_file(path: &Path) -> Result<Zeroizing<String>> {
-    let mut file = File::open(path).map_err(|e| invalid(&format!("file {} cannot be opened: {e}", path.display())))?;
-    check_mode(&file, path)?;
-    // With room for all: growing would leave a copy of what was there.
-    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize + 32));
-    let read = Read::by_ref(&mut file).take(FILE_BYTES + 1).read_to_string(&mut text);
-    match read {
-        Ok(n) if n as u64 > FILE_BYTES => Err(invalid(&format!("file {} is too large", path.display()))),
-        Ok(_) => Ok(text),
-        Err(e) => Err(invalid(&format!("file {} cannot be read: {e}", path.display()))),
-    }
-}
-
-/// Refuses a file that others than its owner may read.
-#[cfg(unix)]
-fn check_mode(file: &File, path: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = file.metadata().map_err(|e| invalid(&format!("file {}: {e}", path.display())))?;
-    if !metadata.is_file() {
-        return Err(invalid(&format!("file {} is not a regular file", path.display())));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(invalid(&format!(
-            "file {} may be read by others (mode {:03o}): set it to 0600",
-            path.display(),
-            metadata.mode() & 0o777
-        )));
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_mode(_: &File, _: &Path) -> Result<()> {
-    Ok(())
 }
