@@ -61,6 +61,7 @@ fn codes_are_their_names() {
         [
             "Conflict",
             "Overloaded",
+            "CallerOverloaded",
             "StoreUnavailable",
             "StoreContended",
             "StoreFull",
