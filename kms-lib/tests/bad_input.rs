@@ -220,8 +220,8 @@ async fn contexts_and_sizes() {
     assert_eq!(codes, expected);
     let first = results[0].as_ref().unwrap();
     let items = [
-        DecryptItem { ciphertext: &first.ciphertext, context: Context::new(), key: None },
-        DecryptItem { ciphertext: b"garbage", context: Context::new(), key: Some("a".into()) },
+        DecryptItem { ciphertext: &first.ciphertext, context: Context::new(), key: None, oaep_version: None },
+        DecryptItem { ciphertext: b"garbage", context: Context::new(), key: Some("a".into()), oaep_version: None },
     ];
     let results = session.decrypt_batch(&items).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap().plaintext.as_slice(), b"1");

@@ -632,8 +632,12 @@ async fn a_batch_that_is_overtaken_fails_item_by_item() {
     // Known to both; then only to the second.
     admin(&two).decrypt(&old, &none).await.unwrap();
     admin(&two).revoke_version("k", 1).await.unwrap();
-    let item =
-        |ciphertext, key: Option<&str>| DecryptItem { ciphertext, context: Context::new(), key: key.map(Into::into) };
+    let item = |ciphertext, key: Option<&str>| DecryptItem {
+        ciphertext,
+        context: Context::new(),
+        key: key.map(Into::into),
+        oaep_version: None,
+    };
     let items =
         [item(&old[..], None), item(&old[..], None), item(&altered[..], None), item(&b"rubbish"[..], Some("k"))];
     let codes: Vec<ErrorCode> = first.decrypt_batch(&items).await.unwrap().into_iter().map(code).collect();

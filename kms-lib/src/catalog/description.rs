@@ -5,7 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::storage::Connection;
-use crate::storage::tables::entities;
+use crate::storage::tables::entities::{self, VersionFacts};
 use crate::types::actor::Role;
 use crate::types::error::Result;
 use crate::types::grant::{Conditions, Grant, GrantScope, Permission, StoredConditions};
@@ -96,6 +96,29 @@ pub struct VersionDescription {
     pub last_used_at: Option<Timestamp>,
 }
 
+impl VersionDescription {
+    /// A version, with what only the store has of it: counters, and its public key, if that is the version's own.
+    pub(crate) fn of(version: &KeyVersion, facts: Option<&VersionFacts>) -> Self {
+        let pem = facts.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
+            version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
+        });
+        Self {
+            id: version.id,
+            key_id: version.key_id,
+            version: version.version,
+            state: version.state,
+            created_at: version.created_at,
+            not_before: version.not_before,
+            not_after: version.not_after,
+            public_key_pem: pem,
+            grace_period_days: version.grace_period_days,
+            origin: version.origin,
+            encryptions: facts.map_or(0, |facts| facts.usage.encryptions),
+            last_used_at: facts.and_then(|facts| facts.usage.last_used_at),
+        }
+    }
+}
+
 /// A grant as callers see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -138,26 +161,8 @@ impl Outline {
     /// Adds what the store has of the versions: counters, and public keys, if they are the versions' own.
     pub async fn complete(self, connection: &mut dyn Connection) -> Result<KeyDescription> {
         let stored = entities::facts(connection, self.id, PAGE_LIMIT).await?;
-        let described = self.versions.into_iter().map(|version| {
-            let facts = stored.get(&version.version);
-            let pem = facts.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
-                version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
-            });
-            VersionDescription {
-                id: version.id,
-                key_id: version.key_id,
-                version: version.version,
-                state: version.state,
-                created_at: version.created_at,
-                not_before: version.not_before,
-                not_after: version.not_after,
-                public_key_pem: pem,
-                grace_period_days: version.grace_period_days,
-                origin: version.origin,
-                encryptions: facts.map_or(0, |facts| facts.usage.encryptions),
-                last_used_at: facts.and_then(|facts| facts.usage.last_used_at),
-            }
-        });
+        let described =
+            self.versions.iter().map(|version| VersionDescription::of(version, stored.get(&version.version)));
         Ok(KeyDescription { versions: Some(described.collect()), ..self.key })
     }
 }

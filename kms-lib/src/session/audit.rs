@@ -42,6 +42,8 @@ pub struct AuditQuery {
     pub key: Option<KeyRef>,
     /// Only with this status.
     pub status: Option<Status>,
+    /// Only of the request with this id.
+    pub request_id: Option<String>,
     /// Only from this time on.
     pub since: Option<Timestamp>,
     /// Only before this time.
@@ -114,6 +116,7 @@ impl Session {
                 actor: query.actor.clone(),
                 action: query.action,
                 status: query.status,
+                request_id: query.request_id.clone(),
                 ascending: query.ascending,
                 limit: limit + 1 - records.len(),
             };

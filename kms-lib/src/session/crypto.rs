@@ -125,6 +125,9 @@ pub struct DecryptItem<'a> {
     pub context: Context,
     /// The key it must have been encrypted with, if the caller wants that checked.
     pub key: Option<KeyRef>,
+    /// The ciphertext is none of this service, but raw RSA-OAEP with SHA-256, made with the public key of this version of
+    /// `key`, and without a context.
+    pub oaep_version: Option<u32>,
 }
 
 /// One payload of a batch to sign.
@@ -318,11 +321,19 @@ impl Session {
             .iter()
             .zip(&contexts)
             .map(|(item, context)| {
-                item.context.check().map(|()| Item {
-                    target: self.decrypt_target(item.ciphertext, item.key.clone()),
-                    job: Job::Decrypt(item.ciphertext, context),
-                    key_type: None,
-                })
+                item.context.check()?;
+                let Some(version) = item.oaep_version else {
+                    let target = self.decrypt_target(item.ciphertext, item.key.clone());
+                    return Ok(Item { target, job: Job::Decrypt(item.ciphertext, context), key_type: None });
+                };
+                match &item.key {
+                    Some(key) if item.context.is_empty() => Ok(Item {
+                        target: Target::Version(key.clone(), version),
+                        job: Job::DecryptOaep(item.ciphertext),
+                        key_type: Some(KeyType::Rsa2048),
+                    }),
+                    _ => Err(Error::invalid("raw RSA-OAEP needs the key named, and binds no context")),
+                }
             })
             .collect();
         self.operate_checked(Action::Decrypt, prepared, decrypted).await

@@ -15,6 +15,7 @@ mod keys;
 mod refusal;
 mod requests;
 mod stream;
+mod versions;
 mod workbench;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
@@ -32,6 +33,7 @@ pub use describe::KeyPage;
 pub use requests::{CreateKey, KeyFilter, UpdateKey};
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
+pub use versions::VersionPage;
 
 use std::fmt;
 use std::sync::Arc;

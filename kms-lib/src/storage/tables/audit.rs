@@ -60,6 +60,8 @@ pub struct Selection {
     pub action: Option<Action>,
     /// Only this status.
     pub status: Option<Status>,
+    /// Only of the request with this id.
+    pub request_id: Option<String>,
     /// Oldest first instead of newest first.
     pub ascending: bool,
     /// How many at most.
@@ -83,6 +85,7 @@ pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> R
     filter("actor", selection.actor.as_deref().map(Into::into));
     filter("action", selection.action.map(|action| action.as_str().into()));
     filter("status", selection.status.map(|status| status.as_str().into()));
+    filter("request_id", selection.request_id.as_deref().map(Into::into));
     sql.push_str(if selection.ascending { " ORDER BY seq LIMIT ?" } else { " ORDER BY seq DESC LIMIT ?" });
     values.push((selection.limit as u64).into());
     let mut rows = Vec::new();
