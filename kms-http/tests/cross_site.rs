@@ -76,7 +76,7 @@ async fn check(server: &Server, client: &Client, credential: &[(&str, &str)], st
 fn status_for_admin(method: &Method) -> u16 {
     match method.as_str() {
         // No body, no such grant, no such method.
-        "PATCH" => 400,
+        "PATCH" => 415,
         "DELETE" => 404,
         "PUT" => 405,
         _ => 200,

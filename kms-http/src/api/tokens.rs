@@ -1,6 +1,6 @@
 //! Tokens: for who cannot reach the machine the store is on.
 
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use kms_lib::Timestamp;
 use kms_lib::session::CredentialDescription;
 use kms_lib::types::ids::CredentialId;
@@ -53,31 +53,17 @@ struct ListQuery {
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Tokens", summary);
     vec![
-        Route::new(
-            Method::POST,
-            "/v1/tokens",
-            "createToken",
-            doc("Make a token").takes::<Create>().creates::<Created<'static>>().errors(&[409]),
-            create,
-        ),
-        Route::new(
-            Method::GET,
-            "/v1/tokens",
-            "listTokens",
+        Route::post("/v1/tokens", "createToken", create)
+            .doc(doc("Make a token").takes::<Create>().creates::<Created<'static>>().errors(&[409])),
+        Route::get("/v1/tokens", "listTokens", list).doc(
             doc("Tokens that are not withdrawn").lists::<models::Credential>().query(
                 "cursor",
                 "The one after which to go on: `x-next-cursor` of the page before.",
                 json!({"type": "string", "format": "uuid"}),
             ),
-            list,
         ),
-        Route::new(
-            Method::DELETE,
-            "/v1/tokens/{id}",
-            "withdrawToken",
-            doc("Withdraw a token").empty().errors(&[404]).idempotent(),
-            withdraw,
-        ),
+        Route::delete("/v1/tokens/{id}", "withdrawToken", withdraw)
+            .doc(doc("Withdraw a token").empty().errors(&[404]).idempotent()),
     ]
 }
 
@@ -93,7 +79,7 @@ async fn create(call: Call) -> Reply {
     if sent.expires_at.is_some_and(|end| end <= Timestamp::now()) {
         return Err(ApiError::new(StatusCode::CONFLICT, "WrongState", "the token would have expired already"));
     }
-    let principal = format!("{}{}", call.app.http.token_prefix, sent.principal);
+    let principal = format!("{}{}", call.app.http.token.prefix, sent.principal);
     let session = call.changing()?;
     let made = session.create_token(&principal, sent.role.into(), sent.label.as_deref(), sent.expires_at).await?;
     let answer = Created { token: &made.token, credential: &made.credential };

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -96,11 +97,7 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
             Audit::PublicKey { all } => public_key(&session, all, as_json).await,
             Audit::RotateKey => {
                 let key = session.replace_signing_key().await?;
-                if as_json {
-                    output::json(&json!({"verifierKey": key}))?
-                } else {
-                    output::line(&key)
-                }
+                output::show(as_json, &json!({"verifierKey": key}), [key.clone()])?;
                 Ok(ExitCode::SUCCESS)
             }
             Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
@@ -121,15 +118,9 @@ async fn verify(
         let options = VerifyOptions { trusted_size: None, pinned_key, progress: Some(Arc::clone(&progress)) };
         watched("reading the store", &progress, session.verify_audit_with(&options)).await?
     };
-    if as_json {
-        output::json(&report)?;
-    } else if report.ok {
-        output::line(&format!("good        records {} to {}", report.from + 1, report.size));
-    } else {
-        for fault in &report.faults {
-            output::line(&format!("fault       {fault}"));
-        }
-    }
+    let good = report.ok.then(|| format!("good        records {} to {}", report.from + 1, report.size));
+    let faults = report.faults.iter().map(|fault| format!("fault       {fault}"));
+    output::show(as_json, &report, good.into_iter().chain(faults))?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAULT) })
 }
 
@@ -186,7 +177,8 @@ async fn export(
 ) -> Result<ExitCode, Failure> {
     let mut out: Box<dyn Write> = match &to {
         Some(path) => {
-            let file = File::options().write(true).create_new(true).open(path);
+            // Records hold contexts and names: for its owner alone.
+            let file = File::options().write(true).create_new(true).mode(0o600).open(path);
             let file = file.map_err(|e| Failure::new(1, format!("{} cannot be written: {e}", path.display())))?;
             Box::new(BufWriter::new(file))
         }
@@ -216,17 +208,14 @@ async fn export(
 async fn public_key(session: &Session, all: bool, as_json: bool) -> Result<ExitCode, Failure> {
     if all {
         let keys = session.audit_public_keys().await?;
-        if as_json {
-            output::json(&keys)?;
-        } else {
-            for key in &keys {
-                let end = key.last_seq.map_or_else(|| "now".into(), |last| last.to_string());
-                output::line(&format!("{} to {end}: {}", key.first_seq, key.verifier_key));
-            }
-        }
+        let lines = keys.iter().map(|key| {
+            let end = key.last_seq.map_or_else(|| "now".into(), |last| last.to_string());
+            format!("{} to {end}: {}", key.first_seq, key.verifier_key)
+        });
+        output::show(as_json, &keys, lines)?;
     } else {
         let key = session.audit_public_key().await?;
-        if as_json { output::json(&json!({"verifierKey": key}))? } else { output::line(&key) }
+        output::show(as_json, &json!({"verifierKey": key}), [key.clone()])?;
     }
     Ok(ExitCode::SUCCESS)
 }

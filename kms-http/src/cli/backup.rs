@@ -62,31 +62,16 @@ pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<Ex
 }
 
 fn show(report: &BackupReport, as_json: bool) -> Result<ExitCode, Failure> {
-    if as_json {
-        output::json(report)?;
-    } else {
-        output::line(&format!("good        {} records", report.verification.size));
-    }
+    output::show(as_json, report, [format!("good        {} records", report.verification.size)])?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn show_brought_back(back: &BroughtBack, as_json: bool) -> Result<ExitCode, Failure> {
-    if as_json {
-        output::json(back)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    output::line(&format!("records that would be lost: {}", back.lost_records));
-    for key in &back.keys {
-        output::line(&format!("key         {key}"));
-    }
-    for (key, version) in &back.versions {
-        output::line(&format!("version     {key} v{version}"));
-    }
-    for (principal, scope) in &back.grants {
-        output::line(&format!("grant       {principal} on {scope}"));
-    }
-    for principal in &back.credentials {
-        output::line(&format!("token       {principal}"));
-    }
+    let mut lines = vec![format!("records that would be lost: {}", back.lost_records)];
+    lines.extend(back.keys.iter().map(|key| format!("key         {key}")));
+    lines.extend(back.versions.iter().map(|(key, version)| format!("version     {key} v{version}")));
+    lines.extend(back.grants.iter().map(|(principal, scope)| format!("grant       {principal} on {scope}")));
+    lines.extend(back.credentials.iter().map(|principal| format!("token       {principal}")));
+    output::show(as_json, back, lines)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! The first steps: folders, a root key, a token.
 
 use std::fs;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use base64::Engine;
 use clap::Args;
 use kms_lib::session::NewToken;
 use kms_lib::types::ids::RecordId;
-use kms_lib::{Actor, Kms, Role};
+use kms_lib::{Actor, Kms, Role, Timestamp};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -19,6 +19,8 @@ use crate::settings::{Settings, is_same_folder};
 
 /// Bytes of a root key.
 const ROOT_KEY: usize = 32;
+/// Days for which the first token is good, unless `init` is told otherwise.
+const FIRST_TOKEN_DAYS: u32 = 1;
 /// Who acts on the command line.
 pub const OPERATOR: &str = "operator";
 
@@ -28,6 +30,9 @@ pub struct Init {
     /// Whom the token is for
     #[arg(long, default_value = "admin")]
     principal: String,
+    /// In how many days the token expires; 0 for never
+    #[arg(long, default_value_t = FIRST_TOKEN_DAYS, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    days: u32,
 }
 
 /// Makes what is missing, and a token.
@@ -38,45 +43,67 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let principal = format!("{}{}", http.token_prefix, command.principal);
+    let principal = format!("{}{}", http.token.prefix, command.principal);
     let made = runtime.block_on(async {
         let kms = Kms::open(settings.kms.clone()).await?;
-        let made = first_token(&kms, &principal).await;
+        let made = first_token(&kms, &principal, command.days).await;
         kms.close().await?;
         made
     })?;
-    if as_json {
-        output::json(&json!({
-            "rootKeyFile": key_file.filter(|_| made_key),
-            "token": made.token.as_str(),
-            "credential": made.credential,
-        }))?;
-    } else {
-        if let Some(path) = key_file.filter(|_| made_key) {
-            show_root_key(&path);
-        }
-        show(&made);
-    }
+    let key_file = key_file.filter(|_| made_key);
+    let shown = json!({"rootKeyFile": key_file, "token": made.token.as_str(), "credential": made.credential});
+    let lines = key_file.iter().flat_map(|path| root_key_lines(path)).chain(token_lines(&made));
+    output::show(as_json, &shown, lines)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says where the root key that was just made is.
-pub fn show_root_key(path: &Path) {
-    output::line(&format!("root key    {}", path.display()));
-    output::line("            Keep a copy of it elsewhere: without it, what is stored is lost.");
+pub fn root_key_lines(path: &Path) -> [String; 2] {
+    let warning = "            Keep a copy of it elsewhere: without it, what is stored is lost.";
+    [format!("root key    {}", path.display()), warning.to_owned()]
 }
 
 /// Shows a token, this once.
-pub fn show(made: &NewToken) {
+pub fn token_lines(made: &NewToken) -> [String; 2] {
     let credential = &made.credential;
-    output::line(&format!("token       {}", made.token.as_str()));
-    output::line(&format!("            for {} ({}). It is shown this once.", credential.principal, credential.role));
+    let end = credential.expires_at.map_or_else(|| "never".into(), |end| format!("at {end}"));
+    let about = format!("for {} ({}). It is shown this once and expires {end}.", credential.principal, credential.role);
+    [format!("token       {}", made.token.as_str()), format!("            {about}")]
 }
 
-/// A token for an admin.
-pub async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<NewToken> {
+/// A token for an admin, for so many days; 0: without an end.
+async fn first_token(kms: &Kms, principal: &str, days: u32) -> kms_lib::Result<NewToken> {
     let operator = kms.session(Actor::new(OPERATOR, Role::Admin)?);
-    operator.create_token(principal, Role::Admin, Some("first token"), None).await
+    let end = (days > 0).then(|| Timestamp::now().plus_days(days));
+    operator.create_token(principal, Role::Admin, Some("first token"), end).await
+}
+
+/// A first token for who starts the service: shown on a terminal, else in a file that only its owner may read. What goes to
+/// standard output without a terminal is kept by the log of a container.
+pub async fn hand_over_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() {
+        let made = first_token(kms, principal, FIRST_TOKEN_DAYS).await?;
+        token_lines(&made).iter().for_each(|text| output::line(text));
+        return Ok(());
+    }
+    let failed = |e: std::io::Error| {
+        Failure::new(
+            3,
+            format!("the first token cannot be written to {}: {e}; `kms-http init` shows one", file.display()),
+        )
+    };
+    make_parent(file)?;
+    // Of an earlier store at the same place. The new file is there before the token: else nobody might ever have that.
+    match fs::remove_file(file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => write_new(file, b"").map_err(failed)?,
+    }
+    let made = first_token(kms, principal, FIRST_TOKEN_DAYS).await?;
+    let mut out = fs::OpenOptions::new().write(true).open(file).map_err(failed)?;
+    out.write_all(made.token.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)?;
+    output::line(&format!("token file  {}", file.display()));
+    tracing::info!(file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first token of an admin is in a file");
+    Ok(())
 }
 
 /// Makes the default root key file if no root key is configured and there is none. Answers whether it did. Never beside

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::bootstrap::{OPERATOR, first_token, make_folders, make_root_key_if_missing, show, show_root_key};
+use super::bootstrap::{OPERATOR, hand_over_first_token, make_folders, make_root_key_if_missing, root_key_lines};
 use super::exit::Failure;
 use super::output;
 use crate::api::App;
@@ -44,10 +44,9 @@ impl Serve {
 /// Serves until a signal says to stop.
 pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     start_log(&settings.http)?;
-    server::harden();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = settings.http.threads {
-        runtime.worker_threads(threads);
+    if settings.http.threads > 0 {
+        runtime.worker_threads(settings.http.threads);
     }
     let runtime = runtime.enable_all().build()?;
     runtime.block_on(serve(settings))?;
@@ -57,7 +56,7 @@ pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
 /// Whether this can be served: finds what only starting would find, without doing anything.
 pub fn try_settings(http: &Http) -> Result<(), Failure> {
     log_filter(http)?;
-    http.tls.settings().map(TlsServer::open).transpose()?;
+    http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
     Authenticator::new(http)?;
     Ok(())
 }
@@ -84,13 +83,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     if make_root_key_if_missing(&settings)?
         && let Some(path) = &settings.default_key_file
     {
-        show_root_key(path);
+        root_key_lines(path).iter().for_each(|text| output::line(text));
     }
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
     let kms = Kms::open(settings.kms).await?;
     if settings.http.has(AuthMethod::Token) && is_untouched(&kms).await? {
-        show(&first_token(&kms, &format!("{}admin", settings.http.token_prefix)).await?);
+        hand_over_first_token(&kms, &format!("{}admin", settings.http.token.prefix), &settings.token_file).await?;
     }
     let address = listeners.address();
     let socket = settings.http.unix_socket.clone();
@@ -126,7 +125,7 @@ fn warn_of_open_doors(http: &Http) {
     if http.has(AuthMethod::TrustedHeaders) {
         tracing::warn!(%address, "TRUSTED HEADERS ARE ON: whoever can connect is whoever it says it is");
     }
-    if http.tls.certificate_file.is_none() {
+    if !http.tls.is_on() {
         tracing::warn!(%address, "others can connect, and there is no TLS: tokens and plaintexts can be read on the way");
     }
 }

@@ -7,19 +7,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Request, StatusCode, Version};
 use axum::response::Response;
 use futures_util::FutureExt;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::connections::Activity;
 use crate::api::{ApiError, App};
 use crate::front::headers::secure;
-use crate::front::{Peer, RequestContext, X_REQUEST_ID};
+use crate::front::linger::Lingering;
+use crate::front::{Peer, RequestContext, X_REQUEST_ID, host};
+
+/// Answers up to this size are taken at once or never.
+const SHORT: u64 = 64 * 1024;
 
 /// Handles the requests of a connection.
 pub struct Handler {
@@ -54,10 +58,24 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         self.activity.begin();
         let active = Active(Arc::clone(&self.activity));
         let context = RequestContext::new(request.headers(), Arc::clone(&self.peer));
+        let (parts, body) = request.into_parts();
+        let body = Body::new(Lingering::new(body, &parts.headers));
+        let request = Request::from_parts(parts, body);
         let (app, router) = (Arc::clone(&self.app), self.router.clone());
         Box::pin(async move {
-            let _active = active;
-            Ok(answer(&app, router, context, request.map(Body::new)).await)
+            let response = answer(&app, router, context, request).await;
+            let is_long = response.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT);
+            if !is_long {
+                return Ok(response);
+            }
+            // Who takes a long answer slowly is not silent.
+            let activity = Arc::clone(&active.0);
+            Ok(response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    activity.go_on();
+                    frame
+                }))
+            }))
         })
     }
 }
@@ -88,9 +106,8 @@ fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
     if !names_one_host(request) {
         return Err(ApiError::invalid("host: exactly one such header is expected (RFC 9112)"));
     }
-    let named = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let host = request.uri().authority().or(named.as_ref());
-    if app.origins.is_cross_site(request.method(), request.headers(), host) {
+    let host = host(request.uri(), request.headers());
+    if app.origins.is_cross_site(request.method(), request.headers(), host.as_ref()) {
         return Err(ApiError::cross_site());
     }
     Ok(())
