@@ -1,7 +1,7 @@
 //! Grants.
 
-use axum::http::{Method, StatusCode};
-use kms_lib::{Conditions, ErrorCode, GrantId, GrantScope, KeyId, Permission};
+use axum::http::StatusCode;
+use kms_lib::{Conditions, ErrorCode, GrantId, GrantScope, Permission};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -22,6 +22,8 @@ struct Put {
     role: models::Role,
     /// A key, by id or name, or `*` for all.
     key_id: String,
+    /// Empty texts are passed over.
+    #[serde(deserialize_with = "strict::words")]
     #[schema(value_type = Vec<models::Permission>, min_items = 1)]
     allowed_ops: Vec<Permission>,
     #[serde(default, deserialize_with = "strict::object")]
@@ -30,28 +32,22 @@ struct Put {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ListQuery {
     limit: Option<usize>,
     cursor: Option<GrantId>,
     principal: Option<String>,
+    key_id: Option<String>,
 }
 
 /// The routes.
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Grants", summary);
     vec![
-        Route::new(
-            Method::POST,
-            "/v1/grants",
-            "putGrant",
+        Route::post("/v1/grants", "putGrant", put).doc(
             doc("Make a grant, or replace one").takes::<Put>().creates::<models::Grant>().errors(&[404]).idempotent(),
-            put,
         ),
-        Route::new(
-            Method::GET,
-            "/v1/grants",
-            "listGrants",
+        Route::get("/v1/grants", "listGrants", list).doc(
             doc("Grants, by principal")
                 .lists::<models::Grant>()
                 .query(
@@ -64,25 +60,21 @@ pub(super) fn routes() -> Vec<Route> {
                     "Only of this principal.",
                     json!({"type": "string", "minLength": 1, "maxLength": 256}),
                 )
+                .query(
+                    "keyId",
+                    "Only on this key, by id or name, or on all keys; `*`: only on all keys.",
+                    json!({"type": "string", "minLength": 1}),
+                )
                 .errors(&[404]),
-            list,
         ),
-        Route::new(
-            Method::DELETE,
-            "/v1/grants/{id}",
-            "withdrawGrant",
-            doc("Withdraw a grant").empty().errors(&[404]).idempotent(),
-            withdraw,
-        ),
+        Route::delete("/v1/grants/{id}", "withdrawGrant", withdraw)
+            .doc(doc("Withdraw a grant").empty().errors(&[404]).idempotent()),
     ]
 }
 
 async fn put(call: Call) -> Reply {
     let sent: Put = call.json()?;
-    let scope = match GrantScope::parse(&sent.key_id) {
-        Ok(scope) => scope,
-        Err(_) => GrantScope::Key(id_of(&call, &sent.key_id).await?),
-    };
+    let scope = scope(&call, &sent.key_id).await?;
     let conditions = sent.conditions.unwrap_or_default();
     if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
         && from >= until
@@ -94,15 +86,22 @@ async fn put(call: Call) -> Reply {
     reply::created(&session.put_grant(&sent.principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
 }
 
-/// The id of the key of this name, for who may read it.
-async fn id_of(call: &Call, name: &str) -> Result<KeyId, ApiError> {
-    Ok(call.session.get_key(name).await?.id)
+/// A key by its id, or by its name for who may read it; or all keys.
+async fn scope(call: &Call, key: &str) -> Result<GrantScope, ApiError> {
+    match GrantScope::parse(key) {
+        Ok(scope) => Ok(scope),
+        Err(_) => Ok(GrantScope::Key(call.session.get_key(key).await?.id)),
+    }
 }
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let limit = query.limit.unwrap_or(PAGE);
-    let grants = call.session.list_grants(query.principal.as_deref(), limit, query.cursor).await?;
+    let scope = match &query.key_id {
+        Some(key) => Some(scope(&call, key).await?),
+        None => None,
+    };
+    let grants = call.session.list_grants_on(scope, query.principal.as_deref(), limit, query.cursor).await?;
     let next = grants.last().filter(|_| grants.len() == limit).map(|grant| grant.id.to_string());
     reply::page(&grants, next.as_deref())
 }

@@ -114,9 +114,12 @@ pub struct Key {
     #[schema(format = "date-time")]
     created_at: String,
     current_version: u32,
-    /// Newest first, at most 1,000; not in lists.
+    /// Oldest first, at most the newest 1,000; not in lists.
     #[schema(nullable = false)]
     versions: Option<Vec<Version>>,
+    /// There are older versions than `versions` has.
+    #[schema(nullable = false)]
+    versions_truncated: Option<bool>,
 }
 
 /// A version of a key. Its material is never sent.

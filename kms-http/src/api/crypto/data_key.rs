@@ -6,7 +6,7 @@ use kms_lib::{Context, KeyId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Base64, Text, secret_base64};
+use super::codec::{Base64, Encoding, Plaintext};
 use crate::api::reply::{self, Reply};
 use crate::api::{Call, strict};
 
@@ -39,14 +39,14 @@ pub(super) struct Request<'a> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DataKey)]
-pub(super) struct Answer<'a> {
+pub(super) struct Answer {
     /// The key that encrypted it.
     #[schema(value_type = String, format = "uuid")]
     key_id: KeyId,
     /// In base64; absent with `withoutPlaintext`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
-    plaintext: Option<Text<'a>>,
+    plaintext: Option<Plaintext>,
     /// `decrypt` gives it back.
     #[schema(value_type = String)]
     ciphertext: Base64<Vec<u8>>,
@@ -66,10 +66,10 @@ pub(super) async fn generate(call: Call) -> Reply {
     };
     let answer = Answer {
         key_id: made.key,
-        plaintext: made.plaintext.as_ref().map(|plaintext| Text::Owned(secret_base64(plaintext))),
+        plaintext: made.plaintext.map(|bytes| Plaintext::new(bytes, Encoding::Base64)).transpose()?,
         ciphertext: Base64(made.ciphertext),
         version: made.version,
     };
-    let about = answer.ciphertext.json_bytes() + answer.plaintext.as_ref().map_or(0, Text::json_bytes) + 160;
+    let about = answer.ciphertext.json_bytes() + answer.plaintext.as_ref().map_or(0, Plaintext::json_bytes) + 160;
     reply::secret(&answer, about)
 }

@@ -6,19 +6,18 @@ use axum::http::StatusCode;
 use kms_lib::crypto::ciphertext::{Algorithm, Blob};
 use kms_lib::crypto::provider::RSA_BYTES;
 use kms_lib::session::{DecryptItem, Decrypted};
-use kms_lib::{Context, Error, ErrorCode, Session};
+use kms_lib::{Context, ErrorCode, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Encoding, Text, from_base64};
+use super::codec::{Encoding, Plaintext, from_base64};
 use super::encrypt::copies;
-use super::many::{Answered, Answers, BatchItem, Sent, Side};
-use crate::api::reply::{self, Reply};
-use crate::api::{ApiError, Call, strict};
+use super::many::{self, Done};
+use crate::api::{ApiError, strict};
 
 /// What is to be decrypted.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Decrypt)]
 pub(super) struct Item<'a> {
     /// The key, by id or name.
@@ -46,67 +45,23 @@ pub(super) struct Item<'a> {
     encoding: Option<Encoding>,
 }
 
-impl BatchItem for Item<'_> {
-    fn default_encoding(&mut self, encoding: Encoding) {
-        self.encoding.get_or_insert(encoding);
-    }
-}
-
 /// A plaintext.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Decrypted)]
-pub(super) struct Answer<'a> {
+pub(super) struct Answer {
     /// UTF-8, or base64 if `encoding` said so.
     #[schema(value_type = String)]
-    plaintext: Text<'a>,
+    plaintext: Plaintext,
     /// The version it was encrypted with.
     version: u32,
 }
 
-impl Side for Item<'_> {
-    const ARRAY: &'static str = "items";
-}
-impl Side for Answer<'_> {
-    const ARRAY: &'static str = "results";
-}
-
 /// How a ciphertext is to be decrypted.
-enum Way {
+pub(super) enum Way {
     /// It names its key and version.
     Blob,
     /// Raw OAEP, with this version.
     Oaep(u32),
-}
-
-/// A ciphertext, and how it is to be decrypted.
-struct Plan<'i, 'a> {
-    item: &'i Item<'a>,
-    ciphertext: Vec<u8>,
-    way: Way,
-}
-
-impl<'i, 'a> Plan<'i, 'a> {
-    fn of(item: &'i Item<'a>) -> Result<Self, ApiError> {
-        let ciphertext = from_base64("ciphertext", &item.ciphertext)?;
-        let way = way(item, &ciphertext)?;
-        Ok(Self { item, ciphertext, way })
-    }
-
-    async fn alone(&self, session: &Session) -> Result<Decrypted, Error> {
-        let key = &*self.item.key_id;
-        match self.way {
-            Way::Oaep(version) => session.decrypt_oaep(key, version, &self.ciphertext).await,
-            Way::Blob => {
-                let empty = Context::new();
-                session.decrypt_with(key, &self.ciphertext, self.item.aad.as_ref().unwrap_or(&empty)).await
-            }
-        }
-    }
-
-    fn answer<'d>(&self, decrypted: &'d Decrypted) -> Result<Answer<'d>, ApiError> {
-        let plaintext = self.item.encoding.unwrap_or_default().encode(&decrypted.plaintext)?;
-        Ok(Answer { plaintext, version: decrypted.version })
-    }
 }
 
 /// A blob is recognised first, and what was sent beside it must agree with it.
@@ -151,68 +106,36 @@ fn disagreement(field: &str) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidCiphertext.as_str(), message)
 }
 
-/// Decrypts one or many.
-pub(super) async fn decrypt(call: Call) -> Reply {
-    match call.one_or_many::<Item<'_>>()? {
-        Sent::One(item) => {
-            let plan = Plan::of(&item)?;
-            let decrypted = plan.alone(&call.session).await?;
-            let answer = plan.answer(&decrypted)?;
-            reply::secret(&answer, answer.plaintext.json_bytes() + 64)
-        }
-        Sent::Many(items, _) => {
-            let items: Vec<Result<&Item<'_>, ApiError>> =
-                items.iter().map(|item| item.as_ref().map_err(Clone::clone)).collect();
-            let plans: Vec<Result<Plan<'_, '_>, ApiError>> =
-                items.into_iter().map(|item| item.and_then(Plan::of)).collect();
-            let done = decrypt_many(&call.session, &plans).await?;
-            let results: Vec<Answered<Answer<'_>>> = plans
-                .iter()
-                .zip(&done)
-                .map(|(plan, done)| match (plan, done) {
-                    (Ok(plan), Ok(decrypted)) => plan.answer(decrypted).map_or_else(Answered::failed, Answered::Good),
-                    (Err(error), _) => Answered::failed(error.clone()),
-                    (_, Err(error)) => Answered::failed(error.clone()),
-                })
-                .collect();
-            let about = results.iter().map(|result| match result {
-                Answered::Good(answer) => answer.plaintext.json_bytes() + 64,
-                Answered::Bad { error, .. } => 6 * error.len() + 64,
-            });
-            let about = about.sum::<usize>() + 64;
-            reply::secret(&Answers { results }, about)
-        }
-    }
-}
+impl many::Item for Item<'static> {
+    const SECRET: bool = true;
+    type Sent<'a> = Item<'a>;
+    type Input<'i> = (&'i Item<'i>, Vec<u8>, Way);
+    type Output = Decrypted;
+    type Answer = Answer;
 
-/// Decrypts what is understood: blobs in one call, raw ciphertexts, which are rare, one by one. In the order of the plans.
-async fn decrypt_many(
-    session: &Session,
-    plans: &[Result<Plan<'_, '_>, ApiError>],
-) -> Result<Vec<Result<Decrypted, ApiError>>, ApiError> {
-    let blobs: Vec<DecryptItem<'_>> = plans
-        .iter()
-        .flatten()
-        .filter(|plan| matches!(plan.way, Way::Blob))
-        .map(|plan| DecryptItem {
-            ciphertext: &plan.ciphertext,
-            context: plan.item.aad.clone().unwrap_or_default(),
-            key: Some((&*plan.item.key_id).into()),
-        })
-        .collect();
-    let mut done = if blobs.is_empty() { Vec::new() } else { session.decrypt_batch(&blobs).await? }.into_iter();
-    let mut results = Vec::with_capacity(plans.len());
-    for plan in plans {
-        results.push(match plan {
-            Err(error) => Err(error.clone()),
-            Ok(plan) => match plan.way {
-                Way::Oaep(_) => plan.alone(session).await.map_err(ApiError::from),
-                Way::Blob => match done.next() {
-                    Some(decrypted) => decrypted.map_err(ApiError::from),
-                    None => Err(Error::new(ErrorCode::Internal, "an item without a result").into()),
-                },
+    fn default_encoding(sent: &mut Item<'_>, encoding: Encoding) {
+        sent.encoding.get_or_insert(encoding);
+    }
+    fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
+        let ciphertext = from_base64("ciphertext", &sent.ciphertext)?;
+        let way = way(sent, &ciphertext)?;
+        Ok((sent, ciphertext, way))
+    }
+    async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Decrypted> {
+        let items = inputs.iter().map(|(item, ciphertext, way)| DecryptItem {
+            ciphertext,
+            context: item.aad.clone().unwrap_or_default(),
+            key: Some((&*item.key_id).into()),
+            oaep_version: match way {
+                Way::Oaep(version) => Some(*version),
+                Way::Blob => None,
             },
         });
+        session.decrypt_batch(&items.collect::<Vec<_>>()).await
     }
-    Ok(results)
+    fn answer((item, ..): &Self::Input<'_>, done: Decrypted) -> Result<(Answer, usize), ApiError> {
+        let plaintext = Plaintext::new(done.plaintext, item.encoding.unwrap_or_default())?;
+        let about = plaintext.json_bytes() + 64;
+        Ok((Answer { plaintext, version: done.version }, about))
+    }
 }
