@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use kms_lib::{Context, KeyId};
+use axum::http::StatusCode;
+use kms_lib::{Context, ErrorCode, KeyId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::codec::{Base64, Encoding, Plaintext};
 use crate::api::reply::{self, Reply};
-use crate::api::{Call, strict};
+use crate::api::{ApiError, Call, strict};
 
 /// Bytes of a data key unless the caller says otherwise.
 const BYTES: u32 = 32;
@@ -60,10 +61,15 @@ pub(super) async fn generate(call: Call) -> Reply {
     let (key, bytes) = (&*sent.key_id, sent.bytes.unwrap_or(BYTES) as usize);
     let context = sent.aad.unwrap_or_default();
     let made = if sent.without_plaintext {
-        call.session.generate_data_key_without_plaintext(key, bytes, &context).await?
+        call.session.generate_data_key_without_plaintext(key, bytes, &context).await
     } else {
-        call.session.generate_data_key(key, bytes, &context).await?
+        call.session.generate_data_key(key, bytes, &context).await
     };
+    let made = made.map_err(|error| match error.code() {
+        // The request is good; it does not go with the type of the key.
+        ErrorCode::PlaintextTooLong => ApiError { status: StatusCode::CONFLICT, ..error.into() },
+        _ => error.into(),
+    })?;
     let answer = Answer {
         key_id: made.key,
         plaintext: made.plaintext.map(|bytes| Plaintext::new(bytes, Encoding::Base64)).transpose()?,
