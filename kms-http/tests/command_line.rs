@@ -1,6 +1,6 @@
 //! The command line, on the program itself.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
 mod common;
 
@@ -129,6 +129,47 @@ async fn the_first_token_is_in_a_file_unless_there_is_a_terminal() {
     assert!(!kept.into_iter().any(|entry| entry.unwrap().file_name().to_str().unwrap().contains("first-token")));
 }
 
+/// A folder that is mounted over itself, read-only, until this is dropped.
+struct ReadOnly(std::path::PathBuf);
+
+impl ReadOnly {
+    fn new(folder: &std::path::Path) -> Option<Self> {
+        let mount = |arguments: &[&str]| {
+            let done = std::process::Command::new("mount").args(arguments).arg(folder).output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        if !mount(&["--bind", folder.to_str()?]) {
+            eprintln!("SKIPPED: a read-only medium needs the right to mount");
+            return None;
+        }
+        let mounted = Self(folder.to_owned());
+        assert!(mount(&["-o", "remount,bind,ro"]));
+        Some(mounted)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn status_and_verification_on_a_read_only_medium() {
+    let mut server = Server::start_on_file(&[]);
+    out(&server.command(&["key", "create", "users"]));
+    assert!(server.stop().success());
+    let Some(_medium) = ReadOnly::new(server.store().parent().unwrap()) else { return };
+    let status = parsed(&server.command(&["--json", "status"]));
+    assert_eq!((&status["readOnly"], &status["ready"]), (&json!(true), &json!(false)), "{status}");
+    let report = parsed(&server.command(&["--json", "audit", "verify"]));
+    assert_eq!((&report["ok"], &report["recorded"]), (&json!(true), &json!(false)), "{report}");
+    assert!(out(&server.command(&["audit", "verify"])).contains("the store is read-only"));
+    let again = parsed(&server.command(&["--json", "audit", "verify"]));
+    assert_eq!(again["size"], report["size"]);
+    assert!(!server.command(&["key", "create", "other"]).status.success());
+}
+
 #[test]
 fn init_makes_a_key_and_a_token() {
     let home = TempDir::new().unwrap();
@@ -163,8 +204,21 @@ fn configuration_by_file_environment_and_flags() {
         command.arg("--config").arg(&file).args(flags).envs(variables.iter().copied());
         command.args(["--json", "config", "check"]).output().unwrap()
     };
-    let shown =
-        parsed(&check(&[("KMS_HTTP_CONNECTIONS", "20"), ("KMS_GRACE_DAYS", "2")], &["--set", "connections=30"]));
+    let variables = [
+        ("KMS_HTTP_CONNECTIONS", "20"),
+        ("KMS_GRACE_DAYS", "2"),
+        // What Kubernetes injects for Services called `kms`, `kms-http` and `db`, and what platforms say of ports.
+        ("KMS_SERVICE_HOST", "10.96.0.17"),
+        ("KMS_PORT", "tcp://10.96.0.17:8080"),
+        ("KMS_PORT_8080_TCP_ADDR", "10.96.0.17"),
+        ("KMS_HTTP_SERVICE_HOST", "10.96.0.18"),
+        ("KMS_HTTP_SERVICE_PORT_HTTP", "8080"),
+        ("KMS_HTTP_PORT", "tcp://10.96.0.18:8080"),
+        ("KMS_HTTP_PORT_8080_TCP_PROTO", "tcp"),
+        ("DB_PORT", "tcp://10.96.0.19:3306"),
+        ("PORT", "80"),
+    ];
+    let shown = parsed(&check(&variables, &["--set", "connections=30"]));
     for (name, value) in [
         ("http.listen", "127.0.0.1:1"),
         ("http.queue", "7"),
@@ -178,7 +232,7 @@ fn configuration_by_file_environment_and_flags() {
     }
     for (variables, flags, what) in [
         (&[("DB_HOST", "db")][..], &[][..], "KMS_STORE_URL"),
-        (&[("PORT", "80")], &[], "KMS_HTTP_LISTEN"),
+        (&[("KMS_HTTP_PORT", "80")], &[], "KMS_HTTP_PORT"),
         (&[("KMS_HTTP_LISTEM", "x")], &[], "KMS_HTTP_LISTEM"),
         (&[("KMS_STOR_URL", "x")], &[], "KMS_STOR_URL"),
         (&[("KMS_HTTP_AUTH", "")], &[], "nobody could be let in"),

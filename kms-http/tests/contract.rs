@@ -86,6 +86,26 @@ async fn cryptography_works() {
         let message = admin.post("/v1/crypto/decrypt", wrong_back).await.refused(400, "InvalidCiphertext");
         assert!(message.starts_with(field), "{message}");
     }
+    // Beside a ciphertext, another key and one that there is not are the same; without the right, so is everything.
+    let other = admin.aes_key("other").await;
+    let nobody = admin.token_for("nobody", "app").await;
+    let unknown = json!("00000000-0000-4000-8000-000000000000");
+    let mut messages = Vec::new();
+    for key in [&other["id"], &json!("other"), &unknown, &json!("unknown")] {
+        let mut wrong_back = back.clone();
+        wrong_back["keyId"] = key.clone();
+        let batch = json!({"items": [wrong_back.clone()]});
+        let batched = admin.post("/v1/crypto/decrypt", batch).await.expect(200);
+        assert_eq!(batched["results"][0]["code"], "InvalidCiphertext", "{batched}");
+        nobody.post("/v1/crypto/decrypt", wrong_back.clone()).await.refused(403, "AccessDenied");
+        messages.push(admin.post("/v1/crypto/decrypt", wrong_back).await.refused(400, "InvalidCiphertext"));
+    }
+    assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
+    for (field, wrong) in [("version", json!(2)), ("iv", json!("AAAA")), ("authTag", json!("AAAA"))] {
+        let mut wrong_back = back.clone();
+        wrong_back[field] = wrong;
+        nobody.post("/v1/crypto/decrypt", wrong_back).await.refused(403, "AccessDenied");
+    }
     back["aad"] = json!({"table": "other"});
     admin.post("/v1/crypto/decrypt", back).await.refused(400, "DecryptionFailed");
     admin
@@ -162,6 +182,20 @@ async fn grants_give_and_the_log_tells() {
     encrypt().await.refused(403, "AccessDenied");
     let listed = admin.get("/v1/grants").await.expect(200);
     assert_eq!(listed.as_array().unwrap().len(), 1);
+    // Who may make grants on a key may name it, also without reading it.
+    let may = json!({"principal": "delegate", "role": "app", "keyId": "users", "allowedOps": ["grant", "verify"]});
+    admin.post("/v1/grants", may).await.expect(201);
+    let delegate = admin.token_for("Delegate", "app").await;
+    delegate.get("/v1/keys/users").await.refused(403, "AccessDenied");
+    let passed = json!({"principal": "third", "role": "app", "keyId": "users", "allowedOps": ["verify"]});
+    assert_eq!(delegate.post("/v1/grants", passed.clone()).await.expect(201)["keyId"], key["id"]);
+    let mut hidden = passed;
+    hidden["keyId"] = "unknown".into();
+    delegate.post("/v1/grants", hidden).await.refused(403, "AccessDenied");
+    for refused in ["*", "operator", "Scheduler", "a\u{200b}b", "a\u{202e}b", "\u{212a}ate"] {
+        let odd = json!({"principal": refused, "role": "app", "keyId": "*", "allowedOps": ["read"]});
+        admin.post("/v1/grants", odd).await.refused(400, "InvalidArgument");
+    }
     let odd = json!({"principal": "shop", "role": "app", "keyId": "*", "allowedOps": ["fly"]});
     assert!(admin.post("/v1/grants", odd).await.refused(400, "InvalidArgument").starts_with("allowedOps[0]: "));
     let odd = json!({"principal": "shop", "role": "app", "keyId": "*", "allowedOps": ["read"], "conditions": {"moon": "full"}});
@@ -187,7 +221,7 @@ async fn grants_give_and_the_log_tells() {
     assert_eq!(metrics["keys"]["byState"]["ENABLED"], 1);
     assert_eq!(metrics["usage"]["encryptionsLast24h"], 1);
     assert_eq!(metrics["audit"]["failuresLast24h"], 1, "the verification that was refused");
-    assert_eq!(metrics["audit"]["failedOperationsLast24h"], 4, "with the three that were denied");
+    assert_eq!(metrics["audit"]["failedOperationsLast24h"], 6, "with the five that were denied");
     assert_eq!(metrics["audit"]["lastVerification"]["ok"], true);
     shop.get("/v1/ops/metrics").await.refused(403, "AccessDenied");
 }

@@ -27,15 +27,15 @@ use crate::ops::Metrics;
 use crate::scheduler::JobReport;
 use crate::session::{
     self, AuditKey, AuditPage, AuditQuery, CreateKey, CredentialDescription, DataKey, DecryptItem, Decrypted,
-    EncryptItem, Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, ReencryptItem,
-    Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey, Verification,
-    VerifyItem,
+    EncryptItem, Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, QuarantinedRow,
+    ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey,
+    Verification, VerifyItem, VersionDescription, VersionPage,
 };
 use crate::types::actor::{Actor, Role};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::{CredentialId, GrantId};
+use crate::types::ids::{CredentialId, GrantId, KeyId};
 use crate::types::time::Timestamp;
 use crate::verification::{Report, VerifyOptions};
 
@@ -51,7 +51,8 @@ impl Engine {
         check_thread()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("mini-kms")
-            .enable_time()
+            // Connections to database servers need I/O.
+            .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorCode::Internal, format!("the runtime cannot be started: {e}")))?;
         let handle = runtime.handle().clone();
@@ -176,6 +177,8 @@ mirror! {
     get_key(key: impl Into<KeyRef>) -> KeyDescription;
     list_keys(filter: &KeyFilter, limit: usize, cursor: Option<&str>) -> KeyPage;
     public_key(key: impl Into<KeyRef>, version: u32) -> String;
+    list_versions(key: impl Into<KeyRef>, limit: usize, cursor: Option<u32>) -> VersionPage;
+    get_version(key: impl Into<KeyRef>, version: u32) -> VersionDescription;
     rotate_key(key: impl Into<KeyRef>, expected_current: Option<u32>) -> KeyDescription;
     enable_key(key: impl Into<KeyRef>) -> KeyDescription;
     disable_key(key: impl Into<KeyRef>) -> KeyDescription;
@@ -190,6 +193,7 @@ mirror! {
     encrypt(key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Encrypted;
     decrypt(ciphertext: &[u8], context: &Context) -> Decrypted;
     decrypt_with(key: impl Into<KeyRef>, ciphertext: &[u8], context: &Context) -> Decrypted;
+    decrypt_item(item: DecryptItem<'_>) -> Decrypted;
     decrypt_oaep(key: impl Into<KeyRef>, version: u32, ciphertext: &[u8]) -> Decrypted;
     sign(key: impl Into<KeyRef>, payload: &[u8], algorithm: SignatureAlgorithm) -> Signature;
     sign_with_version(
@@ -209,11 +213,19 @@ mirror! {
     put_grant(
         principal: &str, role: Role, scope: GrantScope, permissions: &[Permission], conditions: Conditions
     ) -> GrantDescription;
+    find_key_to_grant(key: impl Into<KeyRef>) -> KeyId;
     withdraw_grant(id: GrantId) -> ();
+    withdraw_grant_cascading(id: GrantId) -> ();
     list_grants(principal: Option<&str>, limit: usize, cursor: Option<GrantId>) -> Vec<GrantDescription>;
+    list_grants_on(
+        scope: Option<GrantScope>, principal: Option<&str>, limit: usize, cursor: Option<GrantId>
+    ) -> Vec<GrantDescription>;
     create_token(principal: &str, role: Role, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
+    create_first_token(principal: &str, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
     withdraw_credential(id: CredentialId) -> ();
     list_credentials(limit: usize, cursor: Option<CredentialId>) -> Vec<CredentialDescription>;
+    list_quarantine() -> Vec<QuarantinedRow>;
+    release_quarantine() -> Vec<QuarantinedRow>;
     list_audit(query: &AuditQuery) -> AuditPage;
     checkpoint() -> String;
     audit_public_key() -> String;

@@ -76,6 +76,43 @@ async fn a_backup_under_load_is_whole() {
     kms.close().await.unwrap();
 }
 
+/// A file at the final name is a backup that is in the log; whoever finds one can rely on that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_has_its_name_only_once_it_is_recorded() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    for i in 0..200 {
+        session.encrypt("k", &[i; 64], &Context::new()).await.unwrap();
+    }
+    let alice = actor("alice", Role::Admin);
+    for i in 1..=3 {
+        let to = place.folder.path().join(format!("backup-{i}.db"));
+        let (kms, alice, path) = (kms.clone(), alice.clone(), to.clone());
+        let making = tokio::spawn(async move { kms.backup(&alice, &path).await });
+        while !to.exists() && !making.is_finished() {
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        }
+        let recorded = place.number("SELECT COUNT(*) FROM audit_logs WHERE action = 'STORE_BACKUP'").await;
+        assert_eq!(recorded, i, "a backup stands there without its record");
+        making.await.unwrap().unwrap();
+        assert!(Kms::verify_backup(&place.config(), &to).await.unwrap().verification.ok);
+    }
+    let left: Vec<_> = std::fs::read_dir(place.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains(".part") || name.contains("backup-1.db-"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    // What cannot be recorded leaves nothing.
+    let nobody = actor("nobody", Role::App);
+    let to = place.folder.path().join("backup-4.db");
+    assert_eq!(code(kms.backup(&nobody, &to).await), ErrorCode::AccessDenied);
+    assert!(!to.exists());
+    kms.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn bad_backups_are_refused() {
     let place = Place::new();
@@ -137,6 +174,7 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     assert_eq!(back.grants, [("shop".to_owned(), "*".to_owned())]);
     assert_eq!(back.credentials, ["shop"]);
     assert_eq!(back.lost_records, 6);
+    assert_eq!((back.lost_keys, back.lost_versions), (vec![], vec![]));
     kms.close().await.unwrap();
 
     // The database is put back: a fresh process notices.
@@ -169,6 +207,78 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     assert_eq!(code(Kms::open(config.clone()).await), ErrorCode::IntegrityFailure);
     std::fs::write(&water, &good).unwrap();
     Kms::open(config).await.unwrap().close().await.unwrap();
+}
+
+/// Before a restore is accepted, it can be seen what it would open again and what would be lost; afterwards, what is lost
+/// says that it is.
+#[tokio::test]
+async fn a_restore_says_what_it_changes_and_what_is_lost() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let none = Context::new();
+    for name in ["rotated", "off", "version-off", "windowed"] {
+        session.create_key(CreateKey::aes(name)).await.unwrap();
+    }
+    session.rotate_key("windowed", None).await.unwrap();
+    let wide = [Permission::Encrypt, Permission::Decrypt];
+    session.put_grant("app", Role::App, GrantScope::AllKeys, &wide, Conditions::default()).await.unwrap();
+    let alice = actor("alice", Role::Admin);
+    let to = place.folder.path().join("backup.db");
+    kms.backup(&alice, &to).await.unwrap();
+
+    session.rotate_key("rotated", None).await.unwrap();
+    let lost = session.encrypt("rotated", b"x", &none).await.unwrap().ciphertext;
+    session.encrypt("rotated", b"x", &none).await.unwrap();
+    session.disable_key("off").await.unwrap();
+    session.disable_version("version-off", 1).await.unwrap();
+    session.set_window("windowed", 1, Some(place.now())).await.unwrap();
+    session.put_grant("app", Role::App, GrantScope::AllKeys, &wide[..1], Conditions::default()).await.unwrap();
+    session.create_key(CreateKey::aes("new")).await.unwrap();
+    session.put_grant("late", Role::App, GrantScope::AllKeys, &wide[..1], Conditions::default()).await.unwrap();
+    let token = session.create_token("late", Role::App, None, None).await.unwrap();
+    common::output::secret(token.token.as_bytes());
+    let found = kms.compare_backup(&alice, &to).await.unwrap();
+    assert_eq!(found.disabled_keys, ["off"]);
+    assert_eq!(found.disabled_versions, [("version-off".to_owned(), 1)]);
+    assert_eq!(found.shortened_windows, [("windowed".to_owned(), 1)]);
+    assert_eq!(found.narrowed_grants, [("app".to_owned(), "*".to_owned())]);
+    assert_eq!(found.lost_keys, ["new"]);
+    let versions: Vec<_> = found.lost_versions.iter().map(|v| (v.key.as_str(), v.version, v.encryptions)).collect();
+    assert_eq!(versions, [("new", 1, 0), ("rotated", 2, 2)]);
+    assert_eq!(found.lost_grants, [("late".to_owned(), "*".to_owned())]);
+    assert_eq!(found.lost_credentials, ["late"]);
+    kms.close().await.unwrap();
+
+    // The same number stands for other material now, and the error says so.
+    let lost_store = place.folder.path().join("lost.db");
+    std::fs::copy(place.file(), &lost_store).unwrap();
+    remove_store(&place);
+    Kms::restore(&place.config(), &to).await.unwrap();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    assert_eq!(code(session.decrypt(&lost, &none).await), ErrorCode::VersionNotFound);
+    session.rotate_key("rotated", None).await.unwrap();
+    let error = session.decrypt(&lost, &none).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::DecryptionFailed);
+    assert!(error.message().contains("material is gone"), "{error}");
+    kms.close().await.unwrap();
+
+    // The lost material, put in the place of the new one with the seal that it had, is not used.
+    let of_version = "version = 2 AND key_id = (SELECT id FROM \"keys\" WHERE name = 'rotated')";
+    place
+        .tamper(&format!(
+            "ATTACH '{}' AS lost; UPDATE key_versions SET (wrapped_material, wrapping_seal) =
+             (SELECT wrapped_material, wrapping_seal FROM lost.key_versions WHERE {of_version}) WHERE {of_version}",
+            lost_store.display()
+        ))
+        .await;
+    let kms = place.open().await;
+    let session = admin(&kms);
+    assert_eq!(code(session.encrypt("rotated", b"x", &none).await), ErrorCode::IntegrityFailure);
+    let report = session.verify_audit().await.unwrap();
+    assert!(!report.ok && report.faults[0].to_string().contains("material"), "{:?}", report.faults);
+    kms.close().await.unwrap();
 }
 
 /// The copy of a store's files is no backup: only one of them would be restored.

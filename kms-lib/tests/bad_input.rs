@@ -57,11 +57,6 @@ async fn names_types_and_periods() {
     let signing = CreateKey::new("s", kms_lib::KeyType::Aes256Gcm, kms_lib::KeyPurpose::Signing);
     assert_eq!(code(session.create_key(signing).await), ErrorCode::WrongPurpose);
     assert_eq!(code(session.create_key(CreateKey::aes("*")).await), ErrorCode::InvalidName);
-    // The Kelvin sign in lower case is a k.
-    assert!(kms_lib::Actor::new("\u{212a}ate", Role::App).is_err());
-    let conditions = Conditions::default();
-    let grant = session.put_grant("\u{212a}ate", Role::App, GrantScope::AllKeys, &[Permission::Read], conditions).await;
-    assert_eq!(code(grant), ErrorCode::InvalidArgument);
     for metadata in [
         serde_json::json!("text"),
         serde_json::json!([1]),
@@ -220,8 +215,8 @@ async fn contexts_and_sizes() {
     assert_eq!(codes, expected);
     let first = results[0].as_ref().unwrap();
     let items = [
-        DecryptItem { ciphertext: &first.ciphertext, context: Context::new(), key: None, oaep_version: None },
-        DecryptItem { ciphertext: b"garbage", context: Context::new(), key: Some("a".into()), oaep_version: None },
+        DecryptItem { ciphertext: &first.ciphertext, context: Context::new(), ..DecryptItem::default() },
+        DecryptItem { ciphertext: b"garbage", key: Some("a".into()), ..DecryptItem::default() },
     ];
     let results = session.decrypt_batch(&items).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap().plaintext.as_slice(), b"1");
@@ -321,5 +316,83 @@ async fn files() {
     place.pass_days(10);
     let kms = place.open().await;
     check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// One rule for names of keys and principals, and principals are compared exactly.
+#[tokio::test]
+async fn principals_and_names_obey_one_rule() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    let read = [Permission::Read];
+    let grant = async |to: &str| {
+        session
+            .put_grant(to, Role::App, GrantScope::AllKeys, &read, Conditions::default())
+            .await
+            .map(|made| made.principal)
+    };
+    for hidden in [
+        '\0',
+        '\t',
+        '\u{85}',
+        '\u{ad}',
+        '\u{34f}',
+        '\u{61c}',
+        '\u{115f}',
+        '\u{1160}',
+        '\u{180e}',
+        '\u{200b}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{202a}',
+        '\u{202e}',
+        '\u{2060}',
+        '\u{2066}',
+        '\u{206f}',
+        '\u{3164}',
+        '\u{fe0f}',
+        '\u{feff}',
+        '\u{ffa0}',
+        '\u{fff9}',
+        '\u{fffb}',
+        '\u{e0001}',
+        '\u{e0100}',
+    ] {
+        let text = format!("a{hidden}b");
+        assert_eq!(code(session.create_key(CreateKey::aes(&text)).await), ErrorCode::InvalidName, "{hidden:?}");
+        assert_eq!(code(kms_lib::Actor::new(&text, Role::App)), ErrorCode::InvalidArgument, "{hidden:?}");
+        assert_eq!(code(grant(&text).await), ErrorCode::InvalidArgument, "{hidden:?}");
+        assert_eq!(code(session.list_grants(Some(&text), 10, None).await), ErrorCode::InvalidArgument, "{hidden:?}");
+        assert_eq!(code(session.create_token(&text, Role::App, None, None).await), ErrorCode::InvalidArgument);
+        assert_eq!(code(session.create_token("t", Role::App, Some(&text), None).await), ErrorCode::InvalidArgument);
+        assert_eq!(code(session.with_idempotency_key(&text)), ErrorCode::InvalidArgument);
+        assert_eq!(code(common::actor("a", Role::App).with_request_id(&text)), ErrorCode::InvalidArgument);
+    }
+    for taken in ["*", "scheduler", "system", "operator", "anonymous", "System", "OPERATOR", "", " a", "a "] {
+        assert_eq!(code(kms_lib::Actor::new(taken, Role::Admin)), ErrorCode::InvalidArgument, "{taken:?}");
+        assert_eq!(code(grant(taken).await), ErrorCode::InvalidArgument, "{taken:?}");
+        assert_eq!(code(session.create_token(taken, Role::Admin, None, None).await), ErrorCode::InvalidArgument);
+    }
+    // Two spellings are two principals, in every place that names them.
+    for name in ["repo:a/b:ref:refs/heads/MAIN", "\u{212a}ate", "İbrahim", "Straße"] {
+        assert_eq!(grant(name).await.unwrap(), name);
+        assert_eq!(kms_lib::Actor::new(name, Role::App).unwrap().principal(), name);
+        let folded = name.to_lowercase();
+        assert_ne!(name, folded);
+        kms.session(common::actor(name, Role::App)).get_key("k").await.unwrap();
+        let other = kms.session(common::actor(&folded, Role::App));
+        assert_eq!(code(other.get_key("k").await), ErrorCode::AccessDenied, "{name}");
+        assert_eq!(session.list_grants(Some(name), 10, None).await.unwrap().len(), 1);
+        assert!(session.list_grants(Some(&folded), 10, None).await.unwrap().is_empty());
+        let made = session.create_token(name, Role::App, None, None).await.unwrap();
+        assert_eq!(kms.authenticate(&made.token).await.unwrap().principal(), name);
+        let by = |actor: &str| AuditQuery { actor: Some(actor.into()), ..AuditQuery::default() };
+        assert_eq!(session.list_audit(&by(&folded)).await.unwrap().records.len(), 1);
+        assert!(session.list_audit(&by(name)).await.unwrap().records.is_empty());
+    }
+    assert_eq!(kms_lib::Actor::operator().principal(), "operator");
     kms.close().await.unwrap();
 }

@@ -56,9 +56,21 @@ async fn prepared() -> Place {
     session.create_token("app", Role::App, Some("a label"), None).await.unwrap();
     session.with_idempotency_key("once").unwrap().revoke_version("a", 1).await.unwrap();
     session.replace_signing_key().await.unwrap();
+    kms.close().await.unwrap();
+    quarantine_and_release(&place).await;
+    place
+}
+
+/// Leaves an entry in the quarantine, of a row that was released again.
+async fn quarantine_and_release(place: &Place) {
+    place.tamper("UPDATE grants SET principal = 'mallory' WHERE principal = 'app'").await;
+    place.open().await.close().await.unwrap();
+    place.tamper("UPDATE grants SET principal = 'app' WHERE principal = 'mallory'").await;
+    let kms = place.open().await;
+    let session = admin(&kms);
+    assert_eq!(session.release_quarantine().await.unwrap().len(), 1);
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
-    place
 }
 
 fn copy(place: &Place) -> Place {

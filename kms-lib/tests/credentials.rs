@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::Place;
+use kms_lib::session::AuditQuery;
+use kms_lib::types::audit::Action;
 use kms_lib::{Actor, Clock, Context, CreateKey, ErrorCode, Kms, Role, Timestamp};
 
 #[tokio::test]
@@ -23,9 +25,9 @@ async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
     let admin = kms.session(Actor::new("root", Role::Admin).unwrap());
     admin.create_key(CreateKey::aes("k")).await.unwrap();
     let expires = Timestamp::now().plus_days(10);
-    let made = admin.create_token("Operator", Role::Admin, Some("night shift"), Some(expires)).await.unwrap();
+    let made = admin.create_token("Night", Role::Admin, Some("night shift"), Some(expires)).await.unwrap();
     let actor = kms.authenticate(&made.token).await.unwrap();
-    assert_eq!((actor.principal(), actor.role()), ("operator", Role::Admin));
+    assert_eq!((actor.principal(), actor.role()), ("Night", Role::Admin));
     let operator = kms.session(actor.clone());
     let sealed = operator.encrypt("k", b"x", &Context::new()).await.unwrap();
 
@@ -108,5 +110,53 @@ async fn what_is_no_token_is_refused() {
     assert_eq!(kms.authenticate(token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
     let report = kms.session(Actor::new("root", Role::Admin).unwrap()).verify_audit().await.unwrap();
     assert!(!report.ok && report.faults[0].to_string().contains("credentials"), "{:?}", report.faults);
+    kms.close().await.unwrap();
+}
+
+/// Nodes that start together on an empty database make one first token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_first_token_is_made_once() {
+    let place = Place::new();
+    let nodes = [place.open().await, place.open().await, place.open().await];
+    let making: Vec<_> = nodes
+        .iter()
+        .cycle()
+        .take(9)
+        .map(|kms| {
+            let operator = kms.session(Actor::operator());
+            tokio::spawn(async move { operator.create_first_token("Root", Some("first token"), None).await })
+        })
+        .collect();
+    let mut made = Vec::new();
+    for call in making {
+        match call.await.unwrap() {
+            Ok(token) => made.push(token),
+            Err(error) => assert_eq!((error.code(), error.is_retryable()), (ErrorCode::Conflict, false)),
+        }
+    }
+    assert_eq!(made.len(), 1);
+    let actor = nodes[2].authenticate(&made[0].token).await.unwrap();
+    assert_eq!((actor.principal(), actor.role()), ("Root", Role::Admin));
+    let root = nodes[1].session(actor);
+    assert_eq!(root.list_credentials(10, None).await.unwrap().len(), 1);
+    // Nor is there another first one once it is withdrawn, or after a restart.
+    let operator = nodes[0].session(Actor::operator());
+    let credential = made[0].credential.id;
+    operator.withdraw_credential(credential).await.unwrap();
+    let again = operator.create_first_token("Root", None, None).await;
+    assert_eq!(again.unwrap_err().code(), ErrorCode::Conflict);
+    for node in &nodes {
+        node.close().await.unwrap();
+    }
+    let kms = place.open().await;
+    let again = kms.session(Actor::operator()).create_first_token("Root", None, None).await;
+    assert_eq!(again.unwrap_err().code(), ErrorCode::Conflict);
+    // The record says what the token is for.
+    let query = AuditQuery { action: Some(Action::CredentialCreate), ascending: true, ..AuditQuery::default() };
+    let records = kms.session(Actor::operator()).list_audit(&query).await.unwrap().records;
+    let details =
+        records.iter().filter(|record| record.status == "SUCCESS").filter_map(|record| record.details.as_deref());
+    let details: Vec<&str> = details.collect();
+    assert!(details.len() == 1 && details[0].contains(r#""label":"first token""#), "{details:?}");
     kms.close().await.unwrap();
 }

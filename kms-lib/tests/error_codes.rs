@@ -59,7 +59,6 @@ fn codes_are_their_names() {
     assert_eq!(
         retryable,
         [
-            "Conflict",
             "Overloaded",
             "CallerOverloaded",
             "StoreUnavailable",

@@ -8,7 +8,7 @@ use common::{Place, actor, admin, check_usable, code, last_record};
 use kms_lib::crypto::ProviderName;
 use kms_lib::crypto::provider::SignatureAlgorithm::{RsaPkcs1Sha256, RsaPssSha256};
 use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem, ReencryptItem};
+use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem, KeyDescription, ReencryptItem, VersionDescription};
 use kms_lib::types::audit::{Action, Status};
 use kms_lib::types::key::{AuditContext, DisabledReason};
 use kms_lib::{
@@ -73,17 +73,22 @@ async fn disabling_and_revoking() {
     let second = session.encrypt("k", b"2", &none).await.unwrap().ciphertext;
 
     session.disable_key("k").await.unwrap();
-    assert_eq!(code(session.disable_key("k").await), ErrorCode::WrongState);
+    // A retry of what was done already changes nothing, and says so in the log.
+    assert_eq!(session.disable_key("k").await.unwrap().state, KeyState::Disabled);
+    assert!(last_record(&session).await.details.unwrap().contains("\"changed\":false"));
     assert_eq!(code(session.encrypt("k", b"x", &none).await), ErrorCode::KeyDisabled);
     assert_eq!(code(session.decrypt(&first, &none).await), ErrorCode::KeyDisabled);
     assert_eq!(code(session.rotate_key("k", None).await), ErrorCode::KeyDisabled);
     session.enable_key("k").await.unwrap();
-    assert_eq!(code(session.enable_key("k").await), ErrorCode::WrongState);
+    session.enable_key("k").await.unwrap();
 
     session.disable_version("k", 2).await.unwrap();
+    session.disable_version("k", 2).await.unwrap();
+    session.disable_version("k", 1).await.unwrap();
     assert_eq!(code(session.encrypt("k", b"x", &none).await), ErrorCode::VersionDisabled);
     session.decrypt(&second, &none).await.unwrap();
     assert_eq!(code(session.enable_version("k", 1).await), ErrorCode::VersionNotCurrent);
+    session.enable_version("k", 2).await.unwrap();
     session.enable_version("k", 2).await.unwrap();
     session.encrypt("k", b"x", &none).await.unwrap();
 
@@ -92,7 +97,11 @@ async fn disabling_and_revoking() {
     assert_eq!((key.state, key.disabled_reason), (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)));
     assert_eq!(code(session.encrypt("k", b"x", &none).await), ErrorCode::VersionRevoked);
     assert_eq!(code(session.decrypt(&second, &none).await), ErrorCode::VersionRevoked);
-    assert_eq!(code(session.revoke_version("k", 2).await), ErrorCode::VersionRevoked);
+    // Its window has ended with it, and revoking it again changes nothing.
+    let ended = version(&key, 2).not_after;
+    assert!(ended.is_some_and(|end| end <= place.now()));
+    assert_eq!(version(&session.revoke_version("k", 2).await.unwrap(), 2).not_after, ended);
+    assert_eq!(code(session.disable_version("k", 2).await), ErrorCode::VersionRevoked);
     session.decrypt(&first, &none).await.unwrap();
     assert_eq!(session.rotate_key("k", None).await.unwrap().state, KeyState::Enabled);
     session.encrypt("k", b"x", &none).await.unwrap();
@@ -108,14 +117,115 @@ async fn disabling_and_revoking() {
         code(session.decrypt(&first, &none).await),
         code(session.rotate_key("k", None).await),
         code(session.enable_key("k").await),
-        code(session.revoke_key("k").await),
-        code(session.revoke_version("k", 1).await),
+        code(session.disable_version("k", 1).await),
     ] {
         assert_eq!(refused, ErrorCode::KeyRevoked);
     }
+    assert_eq!(session.revoke_key("k").await.unwrap().state, KeyState::Revoked);
+    session.revoke_version("k", 1).await.unwrap();
+    assert!(last_record(&session).await.details.unwrap().contains("\"changed\":false"));
     let versions = session.get_key("k").await.unwrap().versions.unwrap();
     assert!(versions.iter().all(|version| version.state == VersionState::Revoked));
     check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// A version of a key.
+fn version(key: &KeyDescription, number: u32) -> VersionDescription {
+    key.versions.iter().flatten().find(|version| version.version == number).cloned().unwrap()
+}
+
+#[tokio::test]
+async fn a_deletion_can_be_asked_for_again_and_does_not_keep_from_revoking() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    for name in ["k", "current"] {
+        session.create_key(CreateKey::aes(name)).await.unwrap();
+    }
+    let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap().ciphertext;
+    assert_eq!(code(session.cancel_deletion("k").await), ErrorCode::WrongState);
+    let date = session.schedule_deletion("k", Some(10)).await.unwrap().delete_at;
+    place.pass_days(1);
+    assert_eq!(session.schedule_deletion("k", Some(10)).await.unwrap().delete_at, date);
+    assert_eq!(code(session.schedule_deletion("k", Some(11)).await), ErrorCode::KeyPendingDeletion);
+    // Revoked while pending: the date stays, and cancelling does not bring the key back.
+    let key = session.revoke_key("k").await.unwrap();
+    assert_eq!((key.state, key.delete_at), (KeyState::PendingDeletion, date));
+    assert_eq!(version(&key, 1).state, VersionState::Revoked);
+    session.revoke_key("k").await.unwrap();
+    assert_eq!(session.cancel_deletion("k").await.unwrap().state, KeyState::Revoked);
+    assert_eq!(code(session.decrypt(&sealed, &Context::new()).await), ErrorCode::KeyRevoked);
+    // The same for the current version alone.
+    session.schedule_deletion("current", None).await.unwrap();
+    session.revoke_version("current", 1).await.unwrap();
+    let key = session.cancel_deletion("current").await.unwrap();
+    assert_eq!((key.state, key.disabled_reason), (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)));
+    session.rotate_key("current", None).await.unwrap();
+    session.encrypt("current", b"x", &Context::new()).await.unwrap();
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// Revoking a key writes one row, however many versions it has, and counts, lists and the scheduler show them as revoked.
+#[tokio::test]
+async fn a_revoked_key_has_no_other_versions() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k").grace_period_days(1)).await.unwrap();
+    for _ in 0..5 {
+        session.rotate_key("k", None).await.unwrap();
+    }
+    let key = session.revoke_key("k").await.unwrap();
+    let details = last_record(&session).await.details.unwrap();
+    assert_eq!(details.matches("\"keys\"").count() + details.matches("\"key_versions\"").count(), 1, "{details}");
+    assert!(key.versions.unwrap().iter().all(|version| version.state == VersionState::Revoked));
+    place.pass_days(5);
+    let jobs = SchedulerConfig { revoke_expired: true, ..SchedulerConfig::default() };
+    let other = Kms::open(place.config().scheduler(SchedulerConfig { enabled: false, ..jobs })).await.unwrap();
+    let report = other.run_scheduler().await.unwrap();
+    assert!(report.revoked.is_empty() && report.failed.is_empty(), "{report:?}");
+    other.close().await.unwrap();
+    kms.close().await.unwrap();
+}
+
+/// The current version has no window: one would end, with the next rotation, what is encrypted today.
+#[tokio::test]
+async fn the_current_version_takes_no_window() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    for end in [None, Some(place.now().minus_days(1)), Some(place.now().plus_days(1))] {
+        assert_eq!(code(session.set_window("k", 1, end).await), ErrorCode::WrongState);
+    }
+    let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap().ciphertext;
+    let key = session.rotate_key("k", None).await.unwrap();
+    assert_eq!(version(&key, 1).not_after, None);
+    session.decrypt(&sealed, &Context::new()).await.unwrap();
+    session.set_window("k", 1, Some(place.now())).await.unwrap();
+    assert_eq!(code(session.decrypt(&sealed, &Context::new()).await), ErrorCode::VersionDisabled);
+    kms.close().await.unwrap();
+}
+
+/// The record of a change says what the service decided itself.
+#[tokio::test]
+async fn records_of_changes_can_be_replayed() {
+    let place = Place::new();
+    let kms = Kms::open(place.config().grace_days(3)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    let details =
+        async || -> serde_json::Value { serde_json::from_str(&last_record(&session).await.details.unwrap()).unwrap() };
+    let key = session.rotate_key("k", None).await.unwrap();
+    let rotated = details().await;
+    assert_eq!(rotated["graceDays"], 3);
+    assert_eq!(rotated["formerNotAfter"], version(&key, 1).not_after.unwrap().to_string());
+    session.update_key("k", UpdateKey { grace_period_days: Some(Some(0)), ..UpdateKey::default() }).await.unwrap();
+    session.revoke_version("k", 2).await.unwrap();
+    let revoked = details().await;
+    assert_eq!(revoked["notAfter"], version(&session.get_key("k").await.unwrap(), 2).not_after.unwrap().to_string());
     kms.close().await.unwrap();
 }
 
@@ -587,14 +697,14 @@ async fn queued_results_reach_the_log() {
     // A change stands behind what was released before it.
     session.rotate_key("k", None).await.unwrap();
     let count = session.get_key("k").await.unwrap().versions.unwrap()[1].encryptions;
-    assert_eq!(count, 500);
+    assert_eq!(count, Some(500));
     let query = AuditQuery { action: Some(Action::QueuedAckOn), ..AuditQuery::default() };
     assert_eq!(session.list_audit(&query).await.unwrap().records.len(), 1);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     // Closing writes what is left.
     kms.close().await.unwrap();
     let kms = place.open().await;
-    assert_eq!(admin(&kms).get_key("k").await.unwrap().versions.unwrap()[0].encryptions, 1);
+    assert_eq!(admin(&kms).get_key("k").await.unwrap().versions.unwrap()[0].encryptions, Some(1));
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }
@@ -632,12 +742,8 @@ async fn a_batch_that_is_overtaken_fails_item_by_item() {
     // Known to both; then only to the second.
     admin(&two).decrypt(&old, &none).await.unwrap();
     admin(&two).revoke_version("k", 1).await.unwrap();
-    let item = |ciphertext, key: Option<&str>| DecryptItem {
-        ciphertext,
-        context: Context::new(),
-        key: key.map(Into::into),
-        oaep_version: None,
-    };
+    let item =
+        |ciphertext, key: Option<&str>| DecryptItem { ciphertext, key: key.map(Into::into), ..DecryptItem::default() };
     let items =
         [item(&old[..], None), item(&old[..], None), item(&altered[..], None), item(&b"rubbish"[..], Some("k"))];
     let codes: Vec<ErrorCode> = first.decrypt_batch(&items).await.unwrap().into_iter().map(code).collect();

@@ -65,7 +65,7 @@ impl Model {
         let Some(key) = row.key_id.and_then(|id| self.keys.get(&id)) else { return Some("KeyNotFound") };
         let asked = row.key_version.unwrap_or(0);
         let version = key.versions.get(&asked).copied();
-        if key.revoked {
+        if key.revoked && row.action != "KEY_REVOKE" {
             return Some("KeyRevoked");
         }
         match row.action.as_str() {
@@ -77,10 +77,10 @@ impl Model {
             "DECRYPT" if version == Some(VersionState::Revoked) => Some("VersionRevoked"),
             "DECRYPT" => version.is_none().then_some("VersionNotFound"),
             "KEY_ROTATE" => (asked != key.current + 1).then_some("superseded"),
-            "KEY_ENABLE" => (!key.disabled).then_some("WrongState"),
-            "KEY_DISABLE" => key.disabled.then_some("WrongState"),
+            // Enabling a key whose current version was revoked is no retry of anything.
+            "KEY_ENABLE" => (!key.disabled && key.current_revoked).then_some("WrongState"),
+            "KEY_DISABLE" => None,
             "KEY_REVOKE" if row.key_version.is_none() => None,
-            "KEY_REVOKE" if version == Some(VersionState::Revoked) => Some("VersionRevoked"),
             "KEY_REVOKE" => version.is_none().then_some("VersionNotFound"),
             _ => None,
         }

@@ -8,7 +8,7 @@ use common::{admin, check_usable, code};
 use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::session::EncryptItem;
 use kms_lib::{Actor, AuditAck, Clock, Config, Context, CreateKey, ErrorCode, Kms, Role, Timestamp};
-use kms_test_support::{Certificates, MariaDb, Postgres, Server};
+use kms_test_support::{Certificates, MariaDb, PgBouncer, Postgres, Server};
 
 fn config(url: &str) -> Config {
     let scheduler = SchedulerConfig { enabled: false, ..SchedulerConfig::default() };
@@ -145,6 +145,14 @@ async fn mariadb_bad_input() {
     Kms::open(config(&url)).await.unwrap().close().await.unwrap();
     let kms = Kms::open(config(&as_worker)).await.unwrap();
     check_usable(&kms).await;
+    // Triggers are hidden from this user, which is said with what helps.
+    let report = admin(&kms).verify_audit().await.unwrap();
+    let warning = format!("GRANT TRIGGER ON `{database}`.* TO 'worker'@'127.0.0.1'");
+    assert!(report.ok && report.warnings.iter().any(|found| found.contains(&warning)), "{:?}", report.warnings);
+    server.sql(&format!("GRANT TRIGGER ON {database}.* TO worker@'127.0.0.1'"));
+    kms.close().await.unwrap();
+    let kms = Kms::open(config(&as_worker)).await.unwrap();
+    assert!(admin(&kms).verify_audit().await.unwrap().warnings.is_empty());
     kms.close().await.unwrap();
     server.sql(&format!("REVOKE INSERT, UPDATE, DELETE ON {database}.* FROM worker@'127.0.0.1'"));
     let kms = Kms::open(config(&as_worker)).await.unwrap();
@@ -251,4 +259,124 @@ async fn postgres_tls() {
     ];
     let Some(server) = postgres(&arguments.each_ref().map(String::as_str)) else { return };
     tls(&server.create_database(), &good, &Certificates::new("postgres")).await;
+}
+
+/// The URL of the same database at another place, or places.
+fn at(url: &str, place: &str) -> String {
+    let (user, rest) = url.rsplit_once('@').unwrap();
+    format!("{user}@{place}/{}", rest.split_once('/').unwrap().1)
+}
+
+async fn usable(url: &str) {
+    let kms = Kms::open(config(url)).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// An IPv6 address, with TLS and without, and hosts of which the first ones do not answer.
+async fn places(url: &str, port: u16, good: &Certificates) {
+    let none = kms_test_support::free_port();
+    usable(&at(url, &format!("[::1]:{port}"))).await;
+    let plain = at(url, &format!("[::1]:{port}"));
+    let (plain, _) = plain.split_once('?').unwrap();
+    usable(&format!("{plain}?ssl-ca={}", good.folder().join("ca.pem").display())).await;
+    usable(&at(url, &format!("127.0.0.1:{none},[::1]:{port}"))).await;
+    usable(&at(url, &format!("[::1]:{none},127.0.0.1:{none},127.0.0.1:{port}"))).await;
+    usable(&format!("{url}&connect_timeout=3")).await;
+    assert_eq!(refused(&at(url, &format!("127.0.0.1:{none},[::1]:{none}"))).await, ErrorCode::StoreUnavailable);
+    // The hosts are those of one service: where the password is refused, it is not tried elsewhere.
+    let wrong = at(url, &format!("127.0.0.1:{port},[::1]:{port}")).replace("kms-test", "wrong-one");
+    assert_eq!(refused(&wrong).await, ErrorCode::InvalidConfiguration);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_places() {
+    let good = Certificates::new("mysql");
+    let path = |name: &str| good.folder().join(name).display().to_string();
+    let arguments = [
+        "--bind-address=127.0.0.1,::1".into(),
+        format!("--ssl-cert={}", path("server.pem")),
+        format!("--ssl-key={}", path("server.key")),
+    ];
+    let arguments = arguments.each_ref().map(String::as_str);
+    let Some(server) = mariadb(&arguments) else { return };
+    let url = server.create_database();
+    let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    server.sql(&format!("CREATE USER kms@'::1' IDENTIFIED BY 'kms-test'; GRANT ALL ON {database}.* TO kms@'::1'"));
+    places(&url, server.port(), &good).await;
+    assert_eq!(refused(&format!("{url}&application_name=x")).await, ErrorCode::InvalidConfiguration);
+    // A replica that only reads comes first.
+    let Some(replica) = mariadb(&["--read-only=1"]) else { return };
+    replica.sql(&format!(
+        "CREATE DATABASE {database}; CREATE USER kms@'127.0.0.1' IDENTIFIED BY 'kms-test'; \
+         GRANT ALL ON {database}.* TO kms@'127.0.0.1'"
+    ));
+    usable(&at(&url, &format!("127.0.0.1:{},127.0.0.1:{}", replica.port(), server.port()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_places() {
+    let good = Certificates::new("postgres");
+    let path = |name: &str| good.folder().join(name).display().to_string();
+    let arguments = [
+        "-clisten_addresses=127.0.0.1,::1".into(),
+        "-cssl=on".into(),
+        format!("-cssl_cert_file={}", path("server.pem")),
+        format!("-cssl_key_file={}", path("server.key")),
+    ];
+    let Some(server) = postgres(&arguments.each_ref().map(String::as_str)) else { return };
+    let url = server.create_database();
+    let database = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    places(&url, server.port(), &good).await;
+
+    // What connections are called, on the server.
+    for (more, name) in [("", "mini-kms"), ("&application_name=billing&channel_binding=prefer", "billing")] {
+        let kms = Kms::open(config(&format!("{url}{more}"))).await.unwrap();
+        check_usable(&kms).await;
+        let sql = format!("SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = '{database}'");
+        assert_eq!(server.sql("postgres", &sql), name);
+        kms.close().await.unwrap();
+    }
+    assert_eq!(refused(&format!("{url}&channel_binding=require")).await, ErrorCode::InvalidConfiguration);
+
+    // A server that only reads comes first, as a standby does after a failover.
+    let Some(standby) = postgres(&[]) else { return };
+    standby.sql("postgres", &format!("CREATE DATABASE {database}"));
+    standby.sql("postgres", &format!("ALTER DATABASE {database} SET default_transaction_read_only = on"));
+    let both = at(&url, &format!("127.0.0.1:{},127.0.0.1:{}", standby.port(), server.port()));
+    usable(&both).await;
+    usable(&format!("{both}&target_session_attrs=read-write")).await;
+    let alone = format!("{}&target_session_attrs=read-write", at(&url, &format!("127.0.0.1:{}", standby.port())));
+    assert_eq!(refused(&alone).await, ErrorCode::StoreUnavailable);
+}
+
+/// PgBouncer gives sessions to connections, or to transactions: only the first can be used, and the other is refused
+/// whether or not it has sessions to spare. Nothing is left behind in the sessions that it shares.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pgbouncer() {
+    let Some(server) = postgres(&[]) else { return };
+    let url = server.create_database();
+    for (mode, servers) in [("transaction", 1), ("transaction", 20), ("statement", 20), ("session", 20)] {
+        let Some(pooler) = PgBouncer::try_new(server.port(), mode, servers) else {
+            eprintln!("SKIPPED: PgBouncer is not installed");
+            return;
+        };
+        let through = at(&url, &format!("127.0.0.1:{}", pooler.port()));
+        if mode == "session" {
+            usable(&through).await;
+            continue;
+        }
+        let error = Kms::open(config(&through)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{mode}: {error}");
+        assert!(error.message().contains("pool_mode = session"), "{error}");
+        assert_eq!(statement_timeout(&through).await, "0");
+    }
+}
+
+/// That of a session that PgBouncer shares.
+async fn statement_timeout(url: &str) -> String {
+    use sqlx::{ConnectOptions, Row};
+    let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+    let mut raw = options.extra_float_digits(None).connect().await.unwrap();
+    sqlx::raw_sql("SHOW statement_timeout").fetch_one(&mut raw).await.unwrap().get(0)
 }

@@ -266,18 +266,22 @@ async fn rows_are_held_against_their_seals_and_records() {
         "UPDATE key_versions SET state = 'ENABLED' WHERE state = 'REVOKED'",
         "UPDATE key_versions SET not_after = 9000000000000000 WHERE state = 'REVOKED'",
         "UPDATE key_versions SET origin = 'IMPORTED' WHERE version = 2",
-        "UPDATE key_versions SET root_generation = 2 WHERE version = 2",
+        "UPDATE key_versions SET fingerprint = zeroblob(32) WHERE version = 2",
         "UPDATE key_versions SET version = 9 WHERE version = 2",
-        "UPDATE key_versions SET material_digest = zeroblob(32) WHERE version = 2",
+        "UPDATE key_versions SET wrapping_seal = zeroblob(32) WHERE version = 2",
         "DELETE FROM key_versions WHERE version = 2",
         "UPDATE grants SET principal = 'mallory'",
         "UPDATE grants SET allowed_ops = 'decrypt,read'",
         "UPDATE grants SET conditions = '{\"notAfter\":\"2030-01-01T00:00:00Z\"}'",
         "UPDATE grants SET role = 'admin'",
         "UPDATE grants SET withdrawn_at = 5",
+        "UPDATE grants SET grantor = 'mallory'",
+        "UPDATE grants SET grantor_role = 'app'",
+        "UPDATE grants SET granted_through = id",
+        "UPDATE grants SET cascaded = 1",
         "DELETE FROM grants",
         "INSERT INTO grants SELECT randomblob(16), 'mallory', role, key_id, allowed_ops, conditions, created_at, NULL,
-         revision, seal FROM grants",
+         grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants",
         "UPDATE key_versions SET wrapped_material =
          (SELECT wrapped_material FROM key_versions WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'b'))
          WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'a') AND version = 2",
@@ -325,7 +329,7 @@ async fn what_was_altered_is_not_used() {
     for sql in [
         "UPDATE grants SET allowed_ops = 'encrypt,read'",
         "INSERT INTO grants SELECT randomblob(16), 'mallory', role, '*', 'encrypt', conditions, created_at, NULL,
-         revision, seal FROM grants",
+         grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants",
     ] {
         let extended = copy(&place);
         extended.tamper(sql).await;

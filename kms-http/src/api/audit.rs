@@ -160,7 +160,7 @@ async fn list(call: Call) -> Reply {
         cursor: query.cursor,
         ascending: query.order == Some(Order::Asc),
         action: query.action,
-        actor: query.actor,
+        actor: query.actor.map(|actor| call.app.auth.principals.named(&actor)).transpose()?,
         key: query.key_id.map(KeyRef::from),
         status: query.status,
         request_id: query.request_id,

@@ -11,14 +11,16 @@ use super::keys::PAGE;
 use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, models, strict};
 
-/// A grant to be made, or to replace the one that the principal has on the same keys.
+/// A grant to be made, or to replace the one that the principal has from the same grantor on the same keys. All admins count
+/// as one grantor.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PutGrant)]
 struct Put {
-    /// To whom; compared in lower case.
+    /// To whom. Folded to lower case if it has the prefix of a method that folds names, else exactly so.
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
+    /// A note about the callers that the grant is meant for. It restricts nothing and gives nothing.
     role: models::Role,
     /// A key, by id or name, or `*` for all.
     key_id: String,
@@ -38,6 +40,13 @@ struct ListQuery {
     cursor: Option<GrantId>,
     principal: Option<String>,
     key_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WithdrawQuery {
+    #[serde(default)]
+    cascade: bool,
 }
 
 /// The routes.
@@ -67,14 +76,26 @@ pub(super) fn routes() -> Vec<Route> {
                 )
                 .errors(&[404]),
         ),
-        Route::delete("/v1/grants/{id}", "withdrawGrant", withdraw)
-            .doc(doc("Withdraw a grant").empty().errors(&[404]).idempotent()),
+        Route::delete("/v1/grants/{id}", "withdrawGrant", withdraw).doc(
+            doc("Withdraw a grant")
+                .query(
+                    "cascade",
+                    "Also end what was passed on through it.",
+                    json!({"type": "boolean", "default": false}),
+                )
+                .empty()
+                .errors(&[404])
+                .idempotent(),
+        ),
     ]
 }
 
 async fn put(call: Call) -> Reply {
     let sent: Put = call.json()?;
-    let scope = scope(&call, &sent.key_id).await?;
+    let scope = match GrantScope::parse(&sent.key_id) {
+        Ok(scope) => scope,
+        Err(_) => GrantScope::Key(call.session.find_key_to_grant(&*sent.key_id).await?),
+    };
     let conditions = sent.conditions.unwrap_or_default();
     if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
         && from >= until
@@ -83,31 +104,33 @@ async fn put(call: Call) -> Reply {
         return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::WrongState.as_str(), message));
     }
     let session = call.changing()?;
-    reply::created(&session.put_grant(&sent.principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
-}
-
-/// A key by its id, or by its name for who may read it; or all keys.
-async fn scope(call: &Call, key: &str) -> Result<GrantScope, ApiError> {
-    match GrantScope::parse(key) {
-        Ok(scope) => Ok(scope),
-        Err(_) => Ok(GrantScope::Key(call.session.get_key(key).await?.id)),
-    }
+    let principal = call.app.auth.principals.named(&sent.principal)?;
+    reply::created(&session.put_grant(&principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
 }
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let limit = query.limit.unwrap_or(PAGE);
-    let scope = match &query.key_id {
-        Some(key) => Some(scope(&call, key).await?),
+    let scope = match query.key_id.as_deref().map(|key| (key, GrantScope::parse(key))) {
         None => None,
+        Some((_, Ok(scope))) => Some(scope),
+        // A name, for callers who may read the key.
+        Some((name, Err(_))) => Some(GrantScope::Key(call.session.get_key(name).await?.id)),
     };
-    let grants = call.session.list_grants_on(scope, query.principal.as_deref(), limit, query.cursor).await?;
+    let principal = query.principal.map(|principal| call.app.auth.principals.named(&principal)).transpose()?;
+    let grants = call.session.list_grants_on(scope, principal.as_deref(), limit, query.cursor).await?;
     let next = grants.last().filter(|_| grants.len() == limit).map(|grant| grant.id.to_string());
     reply::page(&grants, next.as_deref())
 }
 
 async fn withdraw(mut call: Call) -> Reply {
     let id: GrantId = call.path("id").await?.parse()?;
-    call.changing()?.withdraw_grant(id).await?;
+    let WithdrawQuery { cascade } = call.query()?;
+    let session = call.changing()?;
+    if cascade {
+        session.withdraw_grant_cascading(id).await?;
+    } else {
+        session.withdraw_grant(id).await?;
+    }
     reply::no_content()
 }

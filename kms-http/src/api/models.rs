@@ -220,6 +220,11 @@ pub struct Grant {
     conditions: Option<Conditions>,
     #[schema(format = "date-time")]
     created_at: String,
+    /// The principal that made it; `system` for what the creator of a key gets.
+    granted_by: String,
+    /// The grants that it was passed on through, if an app made it.
+    #[schema(nullable = false)]
+    granted_through: Option<Vec<String>>,
 }
 
 /// A token's description; the token itself is not kept.
@@ -251,9 +256,15 @@ pub struct Verification {
     /// The first sequence number that is wrong.
     #[schema(nullable = false)]
     broken_at: Option<u64>,
+    /// Records verified earlier that were read again: behind the first number, up to the second.
+    #[schema(nullable = false)]
+    reread: Option<[u64; 2]>,
     /// What is wrong.
     #[schema(value_type = Vec<Object>)]
     faults: Vec<Value>,
+    /// What is not wrong but worth a look, such as foreign objects in the database. Absent if there is nothing.
+    #[schema(nullable = false)]
+    warnings: Option<Vec<String>>,
 }
 
 /// What people who run the service want to see.

@@ -79,7 +79,7 @@ async fn create(call: Call) -> Reply {
     if sent.expires_at.is_some_and(|end| end <= Timestamp::now()) {
         return Err(ApiError::new(StatusCode::CONFLICT, "WrongState", "the token would have expired already"));
     }
-    let principal = format!("{}{}", call.app.http.token.prefix, sent.principal);
+    let principal = call.app.auth.principals.of_token(&sent.principal)?;
     let session = call.changing()?;
     let made = session.create_token(&principal, sent.role.into(), sent.label.as_deref(), sent.expires_at).await?;
     let answer = Created { token: &made.token, credential: &made.credential };

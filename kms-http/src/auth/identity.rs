@@ -1,22 +1,21 @@
 //! From what a credential says to a principal and a role.
 
-use kms_lib::types::actor::{RESERVED_PRINCIPALS, normalize_principal};
+use kms_lib::types::actor::{check_principal, is_reserved};
 use kms_lib::{Error, ErrorCode, Result, Role};
 
 use super::error::AuthError;
 
-/// The principal that `name`, as a credential says it, stands for: with the prefix of its kind of credential, in lower
-/// case. The names the service keeps for itself are refused.
+/// The principal that `name`, as a credential says it, stands for: exactly that, with the prefix of its kind of
+/// credential. An issuer may distinguish subjects by case alone. The names the service keeps for itself are refused.
 pub fn principal(prefix: &str, name: &str) -> std::result::Result<String, AuthError> {
     if name.is_empty() {
         return Err(AuthError::rejected("the principal is empty"));
     }
-    let principal = normalize_principal(&format!("{prefix}{name}")).map_err(|_| {
-        AuthError::rejected(
-            "the principal is too long, has blanks at its ends, unprintable parts, or letters that pass for others",
-        )
+    let principal = format!("{prefix}{name}");
+    check_principal(&principal).map_err(|_| {
+        AuthError::rejected("the principal is too long, has blanks at its ends, or invisible characters")
     })?;
-    if RESERVED_PRINCIPALS.contains(&principal.as_str()) {
+    if is_reserved(&principal) {
         return Err(AuthError::rejected("the principal is reserved"));
     }
     Ok(principal)
@@ -73,20 +72,24 @@ mod tests {
     }
 
     #[test]
-    fn principals_are_lower_case_and_prefixed() {
-        assert_eq!(principal("", "Alice@Example.com").unwrap(), "alice@example.com");
-        assert_eq!(principal("OIDC:", "System").unwrap(), "oidc:system");
-        assert_eq!(principal("", "Jürgen").unwrap(), "jürgen");
+    fn principals_are_exact_and_prefixed() {
+        assert_eq!(principal("", "Alice@Example.com").unwrap(), "Alice@Example.com");
+        assert_eq!(principal("OIDC:", "System").unwrap(), "OIDC:System");
+        assert_eq!(principal("", "Jürgen").unwrap(), "Jürgen");
+        assert_ne!(principal("", "refs/heads/main").unwrap(), principal("", "refs/heads/MAIN").unwrap());
+        // Letters that pass for others in lower case are themselves.
+        assert_eq!(principal("", "\u{212a}ms-admin").unwrap(), "\u{212a}ms-admin");
+        assert_eq!(principal("", "İbrahim").unwrap(), "İbrahim");
     }
 
     #[test]
     fn reserved_and_deceptive_names_are_refused() {
         for (prefix, name) in
-            [("", "system"), ("", "Scheduler"), ("", "ANONYMOUS"), ("sys", "tem"), ("", "\u{212a}ms-admin"), ("", "İ")]
+            [("", "system"), ("", "Scheduler"), ("", "ANONYMOUS"), ("", "Operator"), ("sys", "tem"), ("", "*")]
         {
             assert!(matches!(principal(prefix, name), Err(AuthError::Rejected(_))), "{prefix}{name}");
         }
-        for name in ["", " ", " a", "a ", "a\0b", "a\nb", &"a".repeat(257)] {
+        for name in ["", " ", " a", "a ", "a\0b", "a\nb", "a\u{200b}b", "a\u{202e}b", "a\u{ad}", &"a".repeat(257)] {
             assert!(matches!(principal("", name), Err(AuthError::Rejected(_))), "{name:?}");
         }
         assert!(principal("oidc:", "").is_err());

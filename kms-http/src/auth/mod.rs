@@ -6,6 +6,7 @@ mod forwarded;
 pub mod identity;
 pub mod mtls;
 pub mod oidc;
+pub mod principals;
 mod token;
 mod trusted_headers;
 
@@ -19,6 +20,7 @@ use kms_lib::{Actor, Kms, Result, Role};
 
 use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
+use self::principals::Principals;
 use crate::api::ApiError;
 use crate::front::{Peer, host};
 use crate::settings::{AuthMethod, Http};
@@ -29,6 +31,8 @@ pub struct Authenticator {
     oidc: Option<OidcVerifier>,
     mtls: Option<MtlsMapper>,
     trusted_headers: Option<trusted_headers::TrustedHeaders>,
+    /// How principals are written.
+    pub principals: Principals,
     proxies: Vec<IpNet>,
     trust_unix_socket: bool,
 }
@@ -43,6 +47,7 @@ impl Authenticator {
             trusted_headers: http
                 .has(AuthMethod::TrustedHeaders)
                 .then(|| trusted_headers::TrustedHeaders::new(&http.trusted_headers)),
+            principals: Principals::new(http),
             proxies: http.trusted_proxies.clone(),
             trust_unix_socket: http.trust_unix_socket_proxy,
         })
@@ -70,20 +75,32 @@ impl Authenticator {
 
     async fn by_bearer(&self, kms: &Kms, secret: &str) -> std::result::Result<Actor, ApiError> {
         match (&self.token, &self.oidc) {
-            (Some(tokens), None) => tokens.identify(kms, secret).await,
+            (Some(tokens), None) => self.own(AuthMethod::Token, tokens.identify(kms, secret).await?),
             // A JWT has points between its parts, and a token has none.
-            (Some(tokens), Some(_)) if !secret.contains('.') => tokens.identify(kms, secret).await,
-            (_, Some(oidc)) => known(oidc.authenticate(secret).await),
+            (Some(tokens), Some(_)) if !secret.contains('.') => {
+                self.own(AuthMethod::Token, tokens.identify(kms, secret).await?)
+            }
+            (_, Some(oidc)) => self.own(AuthMethod::Oidc, known(oidc.authenticate(secret).await)?),
             (None, None) => Err(ApiError::not_authenticated()),
         }
     }
 
+    /// The caller that a method names, unless the principal is one of another method's: two subjects are never the
+    /// same.
+    fn own(&self, method: AuthMethod, actor: Actor) -> std::result::Result<Actor, ApiError> {
+        let is_own = self.principals.is_of(method, actor.principal());
+        if is_own { Ok(actor) } else { Err(ApiError::not_authenticated()) }
+    }
+
     fn without_bearer(&self, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         if let (Some(mapper), Some(certificate)) = (&self.mtls, &peer.certificate) {
-            return known(mapper.authenticate(certificate));
+            return self.own(AuthMethod::Mtls, known(mapper.authenticate(certificate))?);
         }
         match &self.trusted_headers {
-            Some(trusted) => trusted.identify(&parts.headers, host(&parts.uri, &parts.headers).as_ref()),
+            Some(trusted) => match trusted.identify(&parts.headers, host(&parts.uri, &parts.headers).as_ref())? {
+                actor if actor.is_anonymous() => Ok(actor),
+                actor => self.own(AuthMethod::TrustedHeaders, actor),
+            },
             None => Err(ApiError::not_authenticated()),
         }
     }

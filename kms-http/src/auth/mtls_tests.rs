@@ -36,16 +36,16 @@ fn the_principal_is_the_configured_name() {
         ],
     );
     for (field, expected) in [
-        (PrincipalField::CommonName, "shop.backend"),
-        (PrincipalField::Uri, "spiffe://example/shop"),
+        (PrincipalField::CommonName, "Shop.Backend"),
+        (PrincipalField::Uri, "spiffe://example/Shop"),
         (PrincipalField::Dns, "shop.example.com"),
-        (PrincipalField::Email, "shop@example.com"),
+        (PrincipalField::Email, "Shop@Example.com"),
     ] {
         assert_eq!(mapper(field).authenticate(&certificate), Ok((expected.to_owned(), Role::App)));
     }
     let settings = MtlsSettings { principal_prefix: "cert:".into(), ..MtlsSettings::default() };
     let prefixed = MtlsMapper::new(&settings).unwrap().authenticate(&certificate);
-    assert_eq!(prefixed, Ok(("cert:shop.backend".to_owned(), Role::App)));
+    assert_eq!(prefixed, Ok(("cert:Shop.Backend".to_owned(), Role::App)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use kms_lib::{Actor, ErrorCode, Role};
 
+use super::principals::fold;
 use crate::api::ApiError;
 use crate::settings::TrustedHeadersSettings;
 
@@ -35,7 +36,7 @@ impl TrustedHeaders {
         let actor = match principal.as_deref().map(str::trim) {
             None | Some("") => Actor::anonymous(role),
             Some(name) if name.eq_ignore_ascii_case("anonymous") => Actor::anonymous(role),
-            Some(name) => Actor::new(format!("{}{name}", self.0.prefix), role),
+            Some(name) => fold(&format!("{}{name}", self.0.prefix)).and_then(|principal| Actor::new(principal, role)),
         };
         actor.map_err(|_| ApiError::not_authenticated())
     }

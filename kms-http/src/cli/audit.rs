@@ -11,14 +11,14 @@ use std::time::Duration;
 use clap::Subcommand;
 use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::AuditRow;
-use kms_lib::verification::{Progress, VerifyOptions};
+use kms_lib::verification::{Progress, Report, VerifyOptions};
 use kms_lib::{Session, Timestamp};
 use serde_json::json;
 
 use super::acknowledge;
 use super::exit::Failure;
 use super::output;
-use super::store::{bar, watched, with_store};
+use super::store::{bar, watched, with_store, with_store_to_read};
 use crate::api::audit::Record;
 use crate::settings::Settings;
 
@@ -63,6 +63,12 @@ pub enum Audit {
     },
     /// Replace the key that signs the log
     RotateKey,
+    /// List the quarantined rows: those that are not what the log says of them, and are not used
+    Quarantine {
+        /// Release the rows that are again what the log says of them
+        #[arg(long)]
+        release: bool,
+    },
     /// Accept that the store was put back to an older state; the log records what was lost
     AcknowledgeRestore,
     /// Accept that a clock was ahead when the log's last record was written, while this machine's is right; the log records
@@ -87,11 +93,15 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
     match command {
         Audit::AcknowledgeRestore => return acknowledge::restore(settings, as_json),
         Audit::AcknowledgeClock { now, restore } => return acknowledge::clock(settings, now, restore, as_json),
+        Audit::Verify { incremental, pinned_key } => {
+            return with_store_to_read(settings, |_, session, is_read_only| async move {
+                verify(&session, incremental, pinned_key, Shown { as_json, is_read_only }).await
+            });
+        }
         _ => {}
     }
     with_store(settings, |_, session| async move {
         match command {
-            Audit::Verify { incremental, pinned_key } => verify(&session, incremental, pinned_key, as_json).await,
             Audit::Tail { lines, follow } => tail(&session, lines.into(), follow, as_json).await,
             Audit::Export { output, since, until } => export(&session, output, since, until).await,
             Audit::PublicKey { all } => public_key(&session, all, as_json).await,
@@ -100,28 +110,59 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
                 output::show(as_json, &json!({"verifierKey": key}), [key.clone()])?;
                 Ok(ExitCode::SUCCESS)
             }
-            Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
+            Audit::Quarantine { release } => quarantine(&session, release, as_json).await,
+            Audit::Verify { .. } | Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
         }
     })
+}
+
+/// Lists the rows in quarantine, or releases those that were repaired and lists them.
+async fn quarantine(session: &Session, release: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let rows = if release { session.release_quarantine().await? } else { session.list_quarantine().await? };
+    let lines = rows.iter().map(|row| {
+        let key = row.key_name.clone().or(row.key_id.map(|id| id.to_string())).map(|key| format!("  key {key}"));
+        format!("{}  {}  {}{}", row.created_at, row.table, row.row, key.unwrap_or_default())
+    });
+    output::show(as_json, &rows, lines)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a report is shown.
+struct Shown {
+    as_json: bool,
+    /// Whether the store is on a read-only medium, so that the verification is not recorded.
+    is_read_only: bool,
 }
 
 async fn verify(
     session: &Session,
     incremental: bool,
     pinned_key: Option<String>,
-    as_json: bool,
+    shown: Shown,
 ) -> Result<ExitCode, Failure> {
     let report = if incremental {
         session.verify_audit_incrementally().await?
     } else {
         let progress = Arc::new(Progress::default());
-        let options = VerifyOptions { trusted_size: None, pinned_key, progress: Some(Arc::clone(&progress)) };
+        let options = VerifyOptions { pinned_key, progress: Some(Arc::clone(&progress)), ..VerifyOptions::default() };
         watched("reading the store", &progress, session.verify_audit_with(&options)).await?
     };
-    let good = report.ok.then(|| format!("good        records {} to {}", report.from + 1, report.size));
-    let faults = report.faults.iter().map(|fault| format!("fault       {fault}"));
-    output::show(as_json, &report, good.into_iter().chain(faults))?;
+    show_report(&report, &shown)?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAULT) })
+}
+
+fn show_report(report: &Report, shown: &Shown) -> Result<(), Failure> {
+    let mut value = serde_json::to_value(report).map_err(|e| Failure::new(1, e.to_string()))?;
+    value["recorded"] = json!(!shown.is_read_only);
+    let mut lines = Vec::new();
+    if report.ok {
+        lines.push(format!("good        records {} to {}", report.from + 1, report.size));
+        lines.extend(report.reread.map(|(after, end)| format!("again       records {} to {end}", after + 1)));
+    }
+    lines.extend(report.faults.iter().map(|fault| format!("fault       {fault}")));
+    lines.extend(report.warnings.iter().map(|warning| format!("warning     {warning}")));
+    lines.extend(shown.is_read_only.then(|| "recorded    no: the store is read-only".to_owned()));
+    output::show(shown.as_json, &value, lines)
 }
 
 async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use kms_lib::Kms;
-use kms_lib::kms::{BackupReport, BroughtBack};
+use kms_lib::kms::{BackupComparison, BackupReport};
 use kms_lib::verification::Progress;
 
 use super::bootstrap::make_folders;
@@ -27,7 +27,7 @@ pub struct Backup {
 pub struct Restore {
     /// The backup
     from: PathBuf,
-    /// Only say what a restore would bring back that has been taken away since
+    /// Only say what a restore would bring back, and what would be lost
     #[arg(long)]
     compare: bool,
 }
@@ -45,10 +45,10 @@ pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<Exit
 /// Verifies a backup, and puts it where the store belongs; or compares it with the store that is there.
 pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     if command.compare {
-        let back = with_store(settings, |kms, session| async move {
+        let found = with_store(settings, |kms, session| async move {
             Ok(kms.compare_backup(session.actor(), &command.from).await?)
         })?;
-        return show_brought_back(&back, as_json);
+        return show_comparison(&found, as_json);
     }
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
@@ -66,12 +66,29 @@ fn show(report: &BackupReport, as_json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_brought_back(back: &BroughtBack, as_json: bool) -> Result<ExitCode, Failure> {
-    let mut lines = vec![format!("records that would be lost: {}", back.lost_records)];
-    lines.extend(back.keys.iter().map(|key| format!("key         {key}")));
-    lines.extend(back.versions.iter().map(|(key, version)| format!("version     {key} v{version}")));
-    lines.extend(back.grants.iter().map(|(principal, scope)| format!("grant       {principal} on {scope}")));
-    lines.extend(back.credentials.iter().map(|principal| format!("token       {principal}")));
-    output::show(as_json, back, lines)?;
+fn show_comparison(found: &BackupComparison, as_json: bool) -> Result<ExitCode, Failure> {
+    let version = |(key, version): &(String, u32)| format!("{key} v{version}");
+    let grant = |(principal, scope): &(String, String)| format!("{principal} on {scope}");
+    let lost = found.lost_versions.iter().map(|v| format!("{} v{} ({} encryptions)", v.key, v.version, v.encryptions));
+    let sections = [
+        section("usable again", "key", found.keys.iter().cloned()),
+        section("usable again", "version", found.versions.iter().map(version)),
+        section("usable again", "grant", found.grants.iter().map(grant)),
+        section("usable again", "token", found.credentials.iter().cloned()),
+        section("enabled again", "key", found.disabled_keys.iter().cloned()),
+        section("enabled again", "version", found.disabled_versions.iter().map(version)),
+        section("readable for longer", "version", found.shortened_windows.iter().map(version)),
+        section("as wide as before", "grant", found.narrowed_grants.iter().map(grant)),
+        section("lost", "key", found.lost_keys.iter().cloned()),
+        section("lost", "version", lost),
+        section("lost", "grant", found.lost_grants.iter().map(grant)),
+        section("lost", "token", found.lost_credentials.iter().cloned()),
+    ];
+    let first = format!("records that would be lost: {}", found.lost_records);
+    output::show(as_json, found, [first].into_iter().chain(sections.into_iter().flatten()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn section(what: &str, kind: &str, items: impl Iterator<Item = String>) -> Vec<String> {
+    items.map(|item| format!("{what:<20}{kind:<9}{item}")).collect()
 }

@@ -2,27 +2,26 @@
 
 use std::fs;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use base64::Engine;
 use clap::Args;
 use kms_lib::session::NewToken;
 use kms_lib::types::ids::RecordId;
-use kms_lib::{Actor, Kms, Role, Timestamp};
+use kms_lib::{Actor, ErrorCode, Kms, Role, Timestamp};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::exit::Failure;
 use super::output;
+use crate::auth::principals::Principals;
 use crate::settings::{Settings, is_same_folder};
 
 /// Bytes of a root key.
 const ROOT_KEY: usize = 32;
 /// Days for which the first token is good, unless `init` is told otherwise.
 const FIRST_TOKEN_DAYS: u32 = 1;
-/// Who acts on the command line.
-pub const OPERATOR: &str = "operator";
 
 /// `kms-http init`.
 #[derive(Args)]
@@ -43,10 +42,12 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let principal = format!("{}{}", http.token.prefix, command.principal);
+    let principal = Principals::new(&http).of_token(&command.principal)?;
     let made = runtime.block_on(async {
         let kms = Kms::open(settings.kms.clone()).await?;
-        let made = first_token(&kms, &principal, command.days).await;
+        let end = (command.days > 0).then(|| Timestamp::now().plus_days(command.days));
+        let operator = kms.session(Actor::operator());
+        let made = operator.create_token(&principal, Role::Admin, Some("first token"), end).await;
         kms.close().await?;
         made
     })?;
@@ -71,39 +72,70 @@ pub fn token_lines(made: &NewToken) -> [String; 2] {
     [format!("token       {}", made.token.as_str()), format!("            {about}")]
 }
 
-/// A token for an admin, for so many days; 0: without an end.
-async fn first_token(kms: &Kms, principal: &str, days: u32) -> kms_lib::Result<NewToken> {
-    let operator = kms.session(Actor::new(OPERATOR, Role::Admin)?);
-    let end = (days > 0).then(|| Timestamp::now().plus_days(days));
-    operator.create_token(principal, Role::Admin, Some("first token"), end).await
+/// The first token of a store, for an admin. None if another node, or anybody, has made one: of several nodes that
+/// start together on an empty database, one makes it.
+async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<NewToken>> {
+    let end = Timestamp::now().plus_days(FIRST_TOKEN_DAYS);
+    match kms.session(Actor::operator()).create_first_token(principal, Some("first token"), Some(end)).await {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if error.code() == ErrorCode::Conflict => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-/// A first token for who starts the service: shown on a terminal, else in a file that only its owner may read. What goes to
-/// standard output without a terminal is kept by the log of a container.
+/// The first token for the operator who starts the service: shown on a terminal, else in a file that only its owner may
+/// read. The log of a container keeps what goes to standard output without a terminal.
 pub async fn hand_over_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<(), Failure> {
-    if std::io::stdout().is_terminal() {
-        let made = first_token(kms, principal, FIRST_TOKEN_DAYS).await?;
-        token_lines(&made).iter().for_each(|text| output::line(text));
-        return Ok(());
+    let is_made = if std::io::stdout().is_terminal() {
+        let made = first_token(kms, principal).await?;
+        made.iter().flat_map(token_lines).for_each(|text| output::line(&text));
+        made.is_some()
+    } else {
+        write_first_token(kms, principal, file).await?
+    };
+    if !is_made {
+        tracing::info!("another node has made the first token and has handed it over");
     }
+    Ok(())
+}
+
+/// Makes the first token and writes it to a file. Answers whether it did: another node may have made it.
+async fn write_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<bool, Failure> {
     let failed = |e: std::io::Error| {
-        Failure::new(
-            3,
-            format!("the first token cannot be written to {}: {e}; `kms-http init` shows one", file.display()),
-        )
+        let path = file.display();
+        Failure::new(3, format!("the first token cannot be written to {path}: {e}; `kms-http init` shows one"))
     };
     make_parent(file)?;
-    // Of an earlier store at the same place. The new file is there before the token: else nobody might ever have that.
-    match fs::remove_file(file) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => write_new(file, b"").map_err(failed)?,
+    // The file exists before the token, because a token that cannot be written is lost. It has another name until then,
+    // because another node on this machine may have the same file.
+    let new = new_beside(file);
+    write_new(&new, b"").map_err(failed)?;
+    let written = match first_token(kms, principal).await {
+        Ok(Some(made)) => fill(&new, made.token.as_bytes()).and_then(|()| fs::rename(&new, file)).map_err(failed),
+        other => {
+            let _ = fs::remove_file(&new);
+            return Ok(other?.is_some());
+        }
+    };
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
     }
-    let made = first_token(kms, principal, FIRST_TOKEN_DAYS).await?;
-    let mut out = fs::OpenOptions::new().write(true).open(file).map_err(failed)?;
-    out.write_all(made.token.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)?;
+    written?;
     output::line(&format!("token file  {}", file.display()));
     tracing::info!(file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first token of an admin is in a file");
-    Ok(())
+    Ok(true)
+}
+
+fn fill(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    file.write_all(bytes).and_then(|()| file.sync_all())
+}
+
+/// A name in the same folder that no other file has.
+fn new_beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", RecordId::random()));
+    path.with_file_name(name)
 }
 
 /// Makes the default root key file if no root key is configured and there is none. Answers whether it did. Never beside
@@ -158,9 +190,7 @@ fn write_root_key(path: &Path) -> Result<(), Failure> {
     text.push('\n');
     let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
     // Written elsewhere first: half a key must not be taken for one, nor one that was there be replaced.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", RecordId::random()));
-    let new = path.with_file_name(name);
+    let new = new_beside(path);
     let written = write_new(&new, text.as_bytes()).and_then(|()| match fs::hard_link(&new, path) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => write_new(path, text.as_bytes()),
         linked => linked,
@@ -202,3 +232,7 @@ fn make_parent(path: &Path) -> Result<(), Failure> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
     made.map_err(|e| Failure::new(3, format!("the folder {} cannot be made: {e}", parent.display())))
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/first_token.rs"]
+mod tests;

@@ -4,16 +4,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use kms_lib::{Actor, Kms, Role};
+use kms_lib::{Actor, Kms};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::bootstrap::{OPERATOR, hand_over_first_token, make_folders, make_root_key_if_missing, root_key_lines};
+use super::bootstrap::{hand_over_first_token, make_folders, make_root_key_if_missing, root_key_lines};
 use super::exit::Failure;
 use super::output;
 use crate::api::App;
 use crate::auth::Authenticator;
+use crate::auth::principals::Principals;
 use crate::server::{self, Listeners};
 use crate::settings::{AuthMethod, Flags, Http, LogFormat, Settings};
 use crate::tls::TlsServer;
@@ -89,7 +90,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     make_folders(&settings)?;
     let kms = Kms::open(settings.kms).await?;
     if settings.http.has(AuthMethod::Token) && is_untouched(&kms).await? {
-        hand_over_first_token(&kms, &format!("{}admin", settings.http.token.prefix), &settings.token_file).await?;
+        let principal = Principals::new(&settings.http).of_token("admin")?;
+        hand_over_first_token(&kms, &principal, &settings.token_file).await?;
     }
     let address = listeners.address();
     let socket = settings.http.unix_socket.clone();
@@ -116,7 +118,7 @@ async fn is_untouched(kms: &Kms) -> Result<bool, Failure> {
     if kms.telemetry().await?.records > OPENING {
         return Ok(false);
     }
-    let operator = kms.session(Actor::new(OPERATOR, Role::Admin)?);
+    let operator = kms.session(Actor::operator());
     Ok(operator.list_credentials(1, None).await?.is_empty())
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use kms_lib::scheduler::SchedulerConfig;
 use kms_lib::verification::Progress;
-use kms_lib::{Actor, Config, Kms, Role, Session};
+use kms_lib::{Actor, Config, Kms, Session};
 
-use super::bootstrap::{OPERATOR, make_high_water_folder};
+use super::bootstrap::make_high_water_folder;
 use super::exit::Failure;
 use crate::settings::Settings;
 
@@ -21,8 +21,30 @@ where
     let config = for_one_command(settings)?;
     run(async {
         let kms = Kms::open(config).await?;
-        let session = kms.session(Actor::new(OPERATOR, Role::Admin)?);
+        let session = kms.session(Actor::operator());
         let done = work(kms.clone(), session).await;
+        kms.close().await?;
+        done
+    })
+}
+
+/// Does something that only reads, on a read-only medium too. `work` is told whether the store is on one: then it is
+/// opened to be read, and nothing that is done is recorded.
+pub fn with_store_to_read<T, Fut>(
+    settings: Settings,
+    work: impl FnOnce(Kms, Session, bool) -> Fut,
+) -> Result<T, Failure>
+where
+    Fut: Future<Output = Result<T, Failure>>,
+{
+    if !settings.kms.is_store_read_only() {
+        return with_store(settings, |kms, session| work(kms, session, false));
+    }
+    let config = settings.with_default_key()?.kms;
+    run(async {
+        let kms = Kms::open_read_only(config).await?;
+        let session = kms.session(Actor::operator());
+        let done = work(kms.clone(), session, true).await;
         kms.close().await?;
         done
     })

@@ -11,6 +11,7 @@ use super::bootstrap::token_lines;
 use super::exit::Failure;
 use super::output;
 use super::store::with_store;
+use crate::auth::principals::Principals;
 use crate::settings::Settings;
 
 /// What to do with tokens.
@@ -68,12 +69,12 @@ const PAGE: usize = 1_000;
 
 /// Does it.
 pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    let prefix = settings.http.token.prefix.clone();
+    let principals = Principals::new(&settings.http);
     with_store(settings, |_, session| async move {
         match command {
             Token::Create { principal, role, label, expires_at, days } => {
                 let expires_at = expires_at.or_else(|| days.map(|days| Timestamp::now().plus_days(days)));
-                let principal = format!("{prefix}{principal}");
+                let principal = principals.of_token(&principal)?;
                 let made = session.create_token(&principal, role.into(), label.as_deref(), expires_at).await?;
                 let shown = json!({"token": made.token.as_str(), "credential": made.credential});
                 output::show(as_json, &shown, token_lines(&made))?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Answer, Doc, ErrorModel, Model, Route};
-use narrow::{PRINCIPAL, narrow, refine};
+use narrow::{narrow, principal, refine};
 
 /// A page to try the service, with nothing from elsewhere.
 pub const PAGE: &str = include_str!("docs.html");
@@ -96,7 +96,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         let mut schema = query.schema.clone();
         narrow(&mut schema);
         if query.name == "principal" {
-            schema["pattern"] = PRINCIPAL.into();
+            schema["pattern"] = principal().into();
         }
         parameters.push(json!({"name": query.name, "in": "query", "description": query.about, "schema": schema}));
     }

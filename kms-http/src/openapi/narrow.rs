@@ -7,33 +7,42 @@ use serde_json::{Value, json};
 
 /// Base64 with padding. The last character before padding has no bits that would be lost.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
-/// A key's name: nothing unprintable, no outer blanks.
-const NAME: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb]\
-                    ([^\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb]*\
-                    [^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u1680\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u3000\\ufeff\\ufff9-\\ufffb])?$";
-/// A principal: no control characters, no outer blanks, no letters that become ASCII in lower case.
-pub(super) const PRINCIPAL: &str = "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\u0130\\u212a]\
-                         ([^\\u0000-\\u001f\\u007f-\\u009f\\u0130\\u212a]*\
-                         [^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\u0130\\u212a])?$";
+/// What `types::text::is_deceptive` of the library refuses, for a class of characters.
+const DECEPTIVE: &str = "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\
+                         \\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\
+                         \u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}";
+/// Blanks, which must not stand at the ends.
+const BLANKS: &str = "\\u0020\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000";
+/// Letters that become ASCII in lower case.
+const DECEPTIVE_LETTERS: &str = "\\u0130\\u212a";
+
 /// A ciphertext of this service: format 1, AES or RSA, a version that is not 0, and as long as it has to be.
 const BLOB: &str = "^AQ([E-H][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){9,}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?\
                     |[I-L][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){84}[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$";
 /// An id.
 const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
-/// No control characters.
-const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 /// Text that every database keeps.
 const NO_NUL: &str = "^[^\\u0000]*$";
 /// The largest number that JSON carries exactly everywhere.
 const EXACT: i64 = (1 << 53) - 1;
 
+/// Names of keys and principals: nothing deceptive, no outer blanks, and none of these.
+fn name(others: &str) -> String {
+    format!("^[^{DECEPTIVE}{BLANKS}{others}]([^{DECEPTIVE}{others}]*[^{DECEPTIVE}{BLANKS}{others}])?$")
+}
+
+/// A principal that is named in a grant or a query.
+pub(super) fn principal() -> String {
+    name("")
+}
+
 /// Says of these schemas what concerns more than one property, or one by its name.
 pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
     for (place, pattern) in [
-        ("CreateKey/name", NAME),
-        ("PutGrant/principal", PRINCIPAL),
-        ("CreateToken/principal", PRINCIPAL),
-        ("CreateToken/label", PRINTABLE),
+        ("CreateKey/name", name("")),
+        ("PutGrant/principal", principal()),
+        ("CreateToken/principal", name(DECEPTIVE_LETTERS)),
+        ("CreateToken/label", format!("^[^{DECEPTIVE}]*$")),
     ] {
         let (schema, property) = place.split_once('/').unwrap_or_default();
         if let Some(property) =
@@ -42,10 +51,12 @@ pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
             property["pattern"] = pattern.into();
         }
     }
-    if let Some(create) = schemas.get_mut("CreateKey") {
-        if let Some(name) = create.pointer_mut("/properties/name") {
-            name["not"] = json!({"const": "*"});
+    for (schema, property) in [("CreateKey", "name"), ("PutGrant", "principal"), ("CreateToken", "principal")] {
+        if let Some(it) = schemas.get_mut(schema).and_then(|it| it.pointer_mut(&format!("/properties/{property}"))) {
+            it["not"] = json!({"const": "*"});
         }
+    }
+    if let Some(create) = schemas.get_mut("CreateKey") {
         create["if"] = json!({"properties": {"type": {"const": "AES256_GCM"}}});
         create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
     }

@@ -14,6 +14,7 @@ pub use places::Places;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use kms_lib::config::is_service_link;
 use kms_lib::{Config, Error, ErrorCode, Result};
 
 /// Variables of Mini KMS on Node that mean nothing here, each with what takes its place. To go on without a word would
@@ -24,7 +25,6 @@ const REPLACED: &[(&str, &str)] = &[
     ("DB_USER", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
     ("DB_PASSWORD", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
     ("DB_NAME", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
-    ("PORT", "KMS_HTTP_LISTEN takes address and port, such as 127.0.0.1:8080"),
 ];
 
 /// What flags say. They go ahead of the file and the environment.
@@ -125,6 +125,10 @@ fn filtered(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec
     for (name, value) in variables {
         // A name that is not UTF-8 is none of ours.
         let Ok(name) = name.into_string() else { continue };
+        // Kubernetes injects links for a Service called `kms-http`, or `db`, whose link is called DB_PORT.
+        if value.to_str().is_some_and(|value| is_service_link(&name, value)) {
+            continue;
+        }
         if let Some((_, instead)) = REPLACED.iter().find(|(old, _)| *old == name) {
             return Err(invalid(format!(
                 "{name} is a variable of Mini KMS on Node and has no meaning here: {instead}. Unset it"
@@ -156,13 +160,27 @@ mod tests {
 
     #[test]
     fn variables_of_the_node_service_name_what_replaces_them() {
-        let variables = |names: &[&str]| {
-            filtered(names.iter().map(|name| (name.into(), "x".into())).collect::<Vec<_>>().into_iter())
+        let variables = |variables: &[(&str, &str)]| {
+            filtered(variables.iter().map(|(name, value)| (name.into(), value.into())).collect::<Vec<_>>().into_iter())
         };
-        let refused = variables(&["PATH", "DB_HOST"]);
+        let refused = variables(&[("PATH", "/bin"), ("DB_HOST", "db")]);
         let message = refused.expect_err("refused").to_string();
         assert!(message.contains("DB_HOST") && message.contains("KMS_STORE_URL"), "{message}");
-        let own = variables(&["PATH", "KMS_GRACE_DAYS", "KMS_HTTP_QUEUE"]).expect("accepted");
+        let refused = variables(&[("DB_PORT", "3306")]).expect_err("refused").to_string();
+        assert!(refused.contains("DB_PORT"), "{refused}");
+        let own = variables(&[("PORT", "80"), ("KMS_GRACE_DAYS", "7"), ("KMS_HTTP_QUEUE", "x")]).expect("accepted");
         assert_eq!(own, [("KMS_HTTP_QUEUE".to_owned(), OsString::from("x"))]);
+    }
+
+    #[test]
+    fn service_links_are_passed_over() {
+        let links = [
+            ("DB_PORT", "tcp://10.96.0.17:3306"),
+            ("KMS_HTTP_PORT", "tcp://10.96.0.17:8080"),
+            ("KMS_HTTP_SERVICE_HOST", "10.96.0.17"),
+            ("KMS_HTTP_PORT_8080_TCP_ADDR", "10.96.0.17"),
+        ];
+        let links = links.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        assert_eq!(filtered(links.into_iter()).expect("accepted"), []);
     }
 }

@@ -33,7 +33,7 @@ fn verifier(issuer: &Issuer) -> OidcVerifier {
 }
 
 fn alice() -> Result<(String, Role), AuthError> {
-    Ok(("alice".to_owned(), Role::App))
+    Ok(("Alice".to_owned(), Role::App))
 }
 
 /// The reason for which a token is refused for good.

@@ -82,7 +82,7 @@ async fn a_certificate_says_who_is_calling() {
     for protocol in ["h2", "http/1.1"] {
         let made = request("/v1/keys", None, Some(&new_key(&format!("by {}", protocol.replace('/', " ")))));
         let made = send(&server, config(&servers, Some(&alice), Some(protocol)), made).await.unwrap();
-        assert_eq!((made.status.as_u16(), &made.body["metadata"]["owner"]), (201, &json!("cert:alice")));
+        assert_eq!((made.status.as_u16(), &made.body["metadata"]["owner"]), (201, &json!("cert:Alice")));
         let refused = request("/v1/keys", None, Some(&new_key("by bob")));
         let refused = send(&server, config(&servers, Some(&bob), Some(protocol)), refused).await.unwrap();
         assert_eq!((refused.status.as_u16(), &refused.body["code"]), (403, &json!("AccessDenied")));

@@ -41,7 +41,7 @@ async fn a_jwt_says_who_is_calling() {
     let issuer = Issuer::start(&[&key]).await;
     let server = serve(&issuer);
     let admin = server.client_with(Some(&key.token(&claims(&issuer, "Alice", "kms-admins"))));
-    assert_eq!(admin.aes_key("users").await["metadata"]["owner"], "sso:alice");
+    assert_eq!(admin.aes_key("users").await["metadata"]["owner"], "sso:Alice");
     let app = server.client_with(Some(&key.token(&claims(&issuer, "shop", "others"))));
     app.get("/v1/keys/users").await.refused(403, "AccessDenied");
     let grant = json!({"principal": "sso:shop", "role": "app", "keyId": "users", "allowedOps": ["read"]});
@@ -50,7 +50,41 @@ async fn a_jwt_says_who_is_calling() {
     // Tokens of the service go on beside it.
     server.client().get("/v1/keys/users").await.expect(200);
     let records = admin.get("/v1/audit?action=KEY_CREATE&limit=1").await.expect(200);
-    assert_eq!(records[0]["actor"], "sso:alice");
+    assert_eq!(records[0]["actor"], "sso:Alice");
+}
+
+/// Subjects that an issuer distinguishes by case are distinct, whoever names them; names of tokens are folded.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_prefix_of_a_named_principal_decides_whether_it_is_folded() {
+    let key = SigningKey::rs256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = serve(&issuer);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let subject = |name: &str| server.client_with(Some(&key.token(&claims(&issuer, name, "others"))));
+    let (main, other) = (subject("refs/heads/MAIN"), subject("refs/heads/main"));
+    let grant = |to: &str| json!({"principal": to, "role": "app", "keyId": "users", "allowedOps": ["read", "grant"]});
+    // By an admin with a token, whose own name is folded.
+    let made = admin.post("/v1/grants", grant("sso:refs/heads/MAIN")).await.expect(201);
+    assert_eq!(made["principal"], "sso:refs/heads/MAIN");
+    main.get("/v1/keys/users").await.expect(200);
+    other.get("/v1/keys/users").await.refused(403, "AccessDenied");
+    let shop = admin.token_for("Shop", "app").await;
+    // By a subject of the issuer, to a principal with a token.
+    assert_eq!(main.post("/v1/grants", grant("SHOP")).await.expect(201)["principal"], "shop");
+    shop.get("/v1/keys/users").await.expect(200);
+    for (named, found) in [("Shop", 1), ("sso:refs/heads/MAIN", 1), ("sso:refs/heads/main", 0)] {
+        let grants = admin.get(&format!("/v1/grants?principal={named}")).await.expect(200);
+        assert_eq!(grants.as_array().unwrap().len(), found, "{named}");
+    }
+    for (named, is_found) in [("SHOP", true), ("sso:refs/heads/main", true), ("sso:refs/heads/Main", false)] {
+        shop.get("/v1/keys/nothing").await.refused(403, "AccessDenied");
+        let records = admin.get(&format!("/v1/audit?actor={named}")).await.expect(200);
+        assert_eq!(!records.as_array().unwrap().is_empty(), is_found, "{named}");
+    }
+    // No token makes somebody a subject of the issuer.
+    let stolen = json!({"principal": "sso:refs/heads/MAIN", "role": "app"});
+    admin.post("/v1/tokens", stolen).await.refused(400, "InvalidArgument");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ async fn a_good_certificate_gives_a_principal() {
             assert!(met.client.is_ok(), "{:?}", met.client);
             let peer = met.server.unwrap().unwrap();
             assert_eq!(&peer, alice.certificate.der());
-            assert_eq!(mapper.authenticate(&peer), Ok(("alice".to_owned(), Role::App)));
+            assert_eq!(mapper.authenticate(&peer), Ok(("Alice".to_owned(), Role::App)));
         }
     }
 }

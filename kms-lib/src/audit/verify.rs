@@ -11,7 +11,7 @@ use super::record::{Body, FORMAT, record_hash};
 use super::signing_keys::Link;
 use super::tree::Frontier;
 use crate::types::audit::{Action, AuditRow, Status};
-use crate::types::ids::{KeyId, LogId};
+use crate::types::ids::LogId;
 use crate::types::time::Timestamp;
 
 /// Records of a full chunk; chunks begin at multiples of it.
@@ -94,26 +94,54 @@ pub enum Finding {
         /// The version's id.
         id: String,
     },
-}
-
-impl Finding {
-    /// The row that is wrong, by table and id; none if the fault is one of the log.
-    pub fn row(&self) -> Option<(String, [u8; 16])> {
-        let (table, id) = match self {
-            Self::RowMismatch { table, id } | Self::RowMissing { table, id } | Self::RowWithoutRecord { table, id } => {
-                (table.as_str(), id)
-            }
-            Self::MaterialMismatch { id } => ("key_versions", id),
-            _ => return None,
-        };
-        Some((table.to_owned(), *id.parse::<KeyId>().ok()?.as_bytes()))
-    }
+    /// There are records with numbers below 1, which no list and no verification would come to.
+    BelowFirst {
+        /// The smallest number.
+        found: i64,
+    },
+    /// A checkpoint is kept that the ledger did not store: of more records than the log has, without the log's
+    /// signature, or more of them than the ledger stores.
+    SurplusCheckpoint {
+        /// Its size.
+        size: u64,
+    },
+    /// Rows that cannot be read, or that no statement looks at.
+    SurplusRows {
+        /// Their table.
+        table: String,
+        /// How many there are.
+        count: u64,
+    },
+    /// The schema of the database was altered, so that statements may do something else than they say.
+    SchemaAltered {
+        /// The object, by its kind and name.
+        object: String,
+        /// How it differs.
+        what: String,
+    },
+    /// An index lacks rows of its table: lists that use it would miss them.
+    IndexIncomplete {
+        /// The index.
+        index: String,
+    },
+    /// The database's own check found damage.
+    Damaged {
+        /// What it says.
+        what: String,
+    },
+    /// The log is an older state, or the continuation of one, than was seen before.
+    RolledBack {
+        /// Records that the log has now.
+        size: u64,
+        /// Records that were seen: by this process, or by whoever wrote the high-water file.
+        seen: u64,
+    },
 }
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The first sequence number that is not as it should be.
+    /// The first sequence number that is not as it should be; 0 if the fault is not one of a record or its effect.
     pub seq: u64,
     /// What is wrong with it.
     #[serde(flatten)]
@@ -157,6 +185,23 @@ impl fmt::Display for Fault {
                 write!(f, "the log's signing key from record {seq} on is not the one that the records and states name")
             }
             Finding::MaterialMismatch { id } => write!(f, "version {id} does not have the material of record {seq}"),
+            Finding::BelowFirst { found } => write!(f, "there are records below number 1; the first is {found}"),
+            Finding::SurplusCheckpoint { size } => {
+                write!(f, "the kept checkpoint of {size} records is not one that this service stored")
+            }
+            Finding::SurplusRows { table, count } => {
+                write!(f, "{count} rows of {table} cannot be read or were not written by this service")
+            }
+            Finding::SchemaAltered { object, what } => write!(f, "the schema was altered: {object} {what}"),
+            Finding::IndexIncomplete { index } => {
+                write!(f, "the index {index} lacks record {seq}; rebuild it after finding out why")
+            }
+            Finding::Damaged { what } => write!(f, "the database is damaged: {what}"),
+            Finding::RolledBack { size, seen } => write!(
+                f,
+                "the log was rolled back: {seen} records were seen earlier, and the log of {size} records does not \
+                 continue them"
+            ),
         }
     }
 }

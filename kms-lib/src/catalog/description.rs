@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, VersionFacts};
 use crate::types::actor::Role;
+use crate::types::change::Change;
 use crate::types::error::Result;
 use crate::types::grant::{Conditions, Grant, GrantScope, Permission, StoredConditions};
 use crate::types::ids::{GrantId, KeyId, VersionId};
@@ -89,33 +90,19 @@ pub struct VersionDescription {
     pub grace_period_days: Option<u32>,
     /// Where its material comes from.
     pub origin: Origin,
-    /// Messages encrypted under it.
-    pub encryptions: u64,
+    /// Messages encrypted under it. None in the answer to a change if the store could not be read after the commit; so
+    /// is the public half of a version that the change did not make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryptions: Option<u64>,
     /// When it was last used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
 }
 
 impl VersionDescription {
-    /// A version, with what only the store has of it: counters, and its public key, if that is the version's own.
-    pub(crate) fn of(version: &KeyVersion, facts: Option<&VersionFacts>) -> Self {
-        let pem = facts.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
-            version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
-        });
-        Self {
-            id: version.id,
-            key_id: version.key_id,
-            version: version.version,
-            state: version.state,
-            created_at: version.created_at,
-            not_before: version.not_before,
-            not_after: version.not_after,
-            public_key_pem: pem,
-            grace_period_days: version.grace_period_days,
-            origin: version.origin,
-            encryptions: facts.map_or(0, |facts| facts.usage.encryptions),
-            last_used_at: facts.and_then(|facts| facts.usage.last_used_at),
-        }
+    /// A version of a key, with what only the store has of it.
+    pub(crate) fn of(key: &Key, version: &KeyVersion, stored: Option<&VersionFacts>) -> Self {
+        Facts::of(version, stored).describe(&in_state(key, version))
     }
 }
 
@@ -127,7 +114,7 @@ pub struct GrantDescription {
     pub id: GrantId,
     /// To whom.
     pub principal: String,
-    /// For callers of which role it is meant; it never raises a caller.
+    /// A note about the callers it is meant for. It restricts nothing and gives nothing.
     pub role: Role,
     /// On which keys: an id, or `*`.
     pub key_id: GrantScope,
@@ -138,6 +125,55 @@ pub struct GrantDescription {
     pub conditions: Option<Conditions>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The principal that made it; `system` for what the creator of a key gets.
+    pub granted_by: String,
+    /// The grants that it was passed on through, if an app made it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted_through: Vec<GrantId>,
+}
+
+/// What only the store has of a version.
+#[derive(Default)]
+struct Facts {
+    public_key_pem: Option<String>,
+    encryptions: Option<u64>,
+    last_used_at: Option<Timestamp>,
+}
+
+impl Facts {
+    /// Counters, and the public key if it is the version's own.
+    fn of(version: &KeyVersion, stored: Option<&VersionFacts>) -> Self {
+        let pem = stored.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
+            version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
+        });
+        Self {
+            public_key_pem: pem,
+            encryptions: Some(stored.map_or(0, |facts| facts.usage.encryptions)),
+            last_used_at: stored.and_then(|facts| facts.usage.last_used_at),
+        }
+    }
+
+    fn describe(self, version: &KeyVersion) -> VersionDescription {
+        VersionDescription {
+            id: version.id,
+            key_id: version.key_id,
+            version: version.version,
+            state: version.state,
+            created_at: version.created_at,
+            not_before: version.not_before,
+            not_after: version.not_after,
+            public_key_pem: self.public_key_pem,
+            grace_period_days: version.grace_period_days,
+            origin: version.origin,
+            encryptions: self.encryptions,
+            last_used_at: self.last_used_at,
+        }
+    }
+}
+
+/// A version in the state that callers see: all versions of a revoked key are revoked.
+fn in_state(key: &Key, version: &KeyVersion) -> KeyVersion {
+    KeyVersion { state: key.state_of(version), ..version.clone() }
 }
 
 /// A key and its newest versions as of one moment, without what is only in the store.
@@ -150,9 +186,10 @@ pub struct Outline {
 impl Outline {
     /// Of a key in this view.
     pub fn of(view: &dyn View, id: KeyId) -> Option<Self> {
-        let key = view.key(id).map(key_description)?;
+        let key = view.key(id)?;
         let mut versions = Vec::new();
-        view.each_version(id, &mut |version| versions.push(version.clone()));
+        view.each_version(id, &mut |version| versions.push(in_state(key, version)));
+        let key = key_description(key);
         versions.reverse();
         versions.truncate(PAGE_LIMIT);
         Some(Self { key, id, versions })
@@ -161,9 +198,29 @@ impl Outline {
     /// Adds what the store has of the versions: counters, and public keys, if they are the versions' own.
     pub async fn complete(self, connection: &mut dyn Connection) -> Result<KeyDescription> {
         let stored = entities::facts(connection, self.id, PAGE_LIMIT).await?;
-        let described =
-            self.versions.iter().map(|version| VersionDescription::of(version, stored.get(&version.version)));
-        Ok(KeyDescription { versions: Some(described.collect()), ..self.key })
+        Ok(self.describe(|version| Facts::of(version, stored.get(&version.version))))
+    }
+
+    /// Without what the store has, but for the versions that these changes made.
+    pub fn without_store(self, changes: &[Change]) -> KeyDescription {
+        let made = |number: u32| {
+            changes.iter().find_map(|change| match change {
+                Change::InsertVersion(version, material) if version.version == number => Some(material),
+                _ => None,
+            })
+        };
+        self.describe(|version| {
+            made(version.version).map_or_else(Facts::default, |material| Facts {
+                public_key_pem: material.public_key_pem.clone(),
+                encryptions: Some(0),
+                last_used_at: None,
+            })
+        })
+    }
+
+    fn describe(self, facts: impl Fn(&KeyVersion) -> Facts) -> KeyDescription {
+        let described = self.versions.iter().map(|version| facts(version).describe(version));
+        KeyDescription { versions: Some(described.collect()), ..self.key }
     }
 }
 
@@ -207,5 +264,7 @@ pub fn grant_description(grant: &Grant) -> GrantDescription {
             _ => None,
         },
         created_at: grant.created_at,
+        granted_by: grant.grantor.principal.clone(),
+        granted_through: grant.grantor.through.clone(),
     }
 }

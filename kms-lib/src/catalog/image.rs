@@ -7,8 +7,9 @@ use crate::envelope::{RowSet, Seals, row};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::grant::Grant;
-use crate::types::ids::{CredentialId, GrantId, KeyId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId};
 use crate::types::key::{Key, KeyVersion};
+use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::view::View;
 
 /// A key with its versions.
@@ -27,21 +28,25 @@ pub struct Image {
     grants: HashMap<GrantId, Grant>,
     by_principal: HashMap<String, BTreeSet<GrantId>>,
     credentials: HashMap<CredentialId, Credential>,
+    quarantine: HashMap<QuarantineId, Quarantined>,
+    /// The rows in quarantine, each with the key that it makes unusable.
+    quarantined: HashMap<(EntityTable, [u8; 16]), Option<KeyId>>,
+    /// The keys among them.
     damaged: HashSet<KeyId>,
     rows: RowSet,
     trust: Trust,
 }
 
-/// Whether the rows in the image are those that the log's head stands for.
+/// Whether the rows of the image are those that the row commitment in the head stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
     /// They are.
     #[default]
-    Whole,
-    /// They are not, and nobody has found out yet which.
-    Doubtful,
-    /// Those that are not have been taken out.
-    Sifted,
+    Verified,
+    /// They are not, and it is not known which of them were altered.
+    Suspect,
+    /// The log was altered too, so nothing can tell: no row is used.
+    Refused,
 }
 
 impl Image {
@@ -78,12 +83,20 @@ impl Image {
     pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
         self.credentials.values()
     }
-    /// Keys of which a row does not match its seal.
-    pub fn damaged(&self) -> impl Iterator<Item = KeyId> {
-        self.damaged.iter().copied()
+    /// Whether an entry says that this row is in quarantine. A row that was only set aside has none yet.
+    pub(super) fn is_quarantined_by_entry(&self, table: EntityTable, row: [u8; 16]) -> bool {
+        self.quarantine().any(|entry| (entry.table, entry.row) == (table, row))
+    }
+    /// An entry of the quarantine, released or not.
+    pub(super) fn quarantine_entry(&self, id: QuarantineId) -> Option<&Quarantined> {
+        self.quarantine.get(&id)
+    }
+    /// The entries of the quarantine that are not released, in no order.
+    pub fn quarantine(&self) -> impl Iterator<Item = &Quarantined> {
+        self.quarantine.values().filter(|entry| entry.is_active())
     }
 
-    /// All rows, folded.
+    /// All rows that are used, and the entries of the quarantine, folded.
     pub(crate) fn rows(&self) -> &RowSet {
         &self.rows
     }
@@ -94,25 +107,48 @@ impl Image {
     pub(super) fn set_trust(&mut self, trust: Trust) {
         self.trust = trust;
     }
-    /// Takes a row out that is not to be used, or marks its key.
-    pub(super) fn refuse(&mut self, table: &str, id: [u8; 16]) {
-        match table {
-            "keys" => self.mark_damaged(KeyId::from_bytes(id)),
-            "key_versions" => {
-                let of_key = self.versions().find(|version| *version.id.as_bytes() == id).map(|version| version.key_id);
-                of_key.into_iter().for_each(|key| self.mark_damaged(key));
-            }
-            "grants" => {
-                let id = GrantId::from_bytes(id);
-                self.grants.remove(&id);
-                self.by_principal.values_mut().for_each(|ids| ids.retain(|of_principal| *of_principal != id));
-            }
-            _ => drop(self.credentials.remove(&CredentialId::from_bytes(id))),
+
+    /// Takes a row out and makes its key unusable. The row stays out whatever is read of it later, until it is released.
+    pub(super) fn set_aside(&mut self, table: EntityTable, row: [u8; 16], key: Option<KeyId>, seals: &Seals) {
+        if self.quarantined.insert((table, row), key).is_some() {
+            return;
+        }
+        self.damaged.extend(key);
+        if let Some(taken_out) = self.take_out(table, row) {
+            self.rows.toggle(seals, &taken_out);
         }
     }
-    /// Takes everything out or marks it: nothing of it is to be used.
+
+    /// Removes a row, if it is there; answers its bytes.
+    fn take_out(&mut self, table: EntityTable, id: [u8; 16]) -> Option<Vec<u8>> {
+        match table {
+            EntityTable::Keys => {
+                let key = self.keys.get_mut(&KeyId::from_bytes(id))?.key.take()?;
+                self.names.remove(&key.name);
+                Some(row::key(&key))
+            }
+            EntityTable::KeyVersions => {
+                let of = self.versions().find(|version| *version.id.as_bytes() == id);
+                let (key, number) = of.map(|version| (version.key_id, version.version))?;
+                let version = self.keys.get_mut(&key)?.versions.remove(&number)?;
+                Some(row::version(&version))
+            }
+            EntityTable::Grants => {
+                let grant = self.grants.remove(&GrantId::from_bytes(id))?;
+                if let Some(of_principal) = self.by_principal.get_mut(&grant.principal) {
+                    of_principal.remove(&grant.id);
+                }
+                row::grant(&grant).ok()
+            }
+            EntityTable::Credentials => {
+                self.credentials.remove(&CredentialId::from_bytes(id)).as_ref().map(row::credential)
+            }
+        }
+    }
+
+    /// Uses nothing of it.
     pub(super) fn refuse_all(&mut self) {
-        self.damaged.extend(self.keys.keys());
+        self.trust = Trust::Refused;
         self.grants.clear();
         self.by_principal.clear();
         self.credentials.clear();
@@ -133,6 +169,31 @@ impl Image {
             Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
                 self.put_credential(credential.clone(), seals);
             }
+            Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
+                self.put_quarantined(entry.clone(), seals);
+            }
+        }
+    }
+
+    /// Whether a row is in quarantine, so that nothing that is read of it counts.
+    fn is_kept_out(&self, table: EntityTable, row: &[u8; 16]) -> bool {
+        self.quarantined.contains_key(&(table, *row))
+    }
+
+    pub(super) fn put_quarantined(&mut self, entry: Quarantined, seals: &Seals) {
+        if self.quarantine.get(&entry.id).is_some_and(|present| present.revision >= entry.revision) {
+            return;
+        }
+        let (table, row, new) = (entry.table, entry.row, row::quarantined(&entry));
+        let (is_active, key, name) = (entry.is_active(), entry.key, entry.key_name.clone());
+        let old = self.quarantine.insert(entry.id, entry);
+        self.replace(old.as_ref().map(row::quarantined), &new, seals);
+        if is_active {
+            self.set_aside(table, row, key, seals);
+            self.names.extend(name.zip(key));
+        } else if !self.quarantine().any(|other| (other.table, other.row) == (table, row)) {
+            self.quarantined.remove(&(table, row));
+            self.damaged = self.quarantined.values().copied().flatten().collect();
         }
     }
 
@@ -141,6 +202,9 @@ impl Image {
     }
 
     pub(super) fn put_key(&mut self, key: Key, seals: &Seals) {
+        if self.is_kept_out(EntityTable::Keys, key.id.as_bytes()) {
+            return;
+        }
         let (id, name, new) = (key.id, key.name.clone(), row::key(&key));
         let entry = self.entry(id);
         if entry.key.as_ref().is_none_or(|present| present.revision < key.revision) {
@@ -151,6 +215,9 @@ impl Image {
     }
 
     pub(super) fn put_version(&mut self, version: KeyVersion, seals: &Seals) {
+        if self.is_kept_out(EntityTable::KeyVersions, version.id.as_bytes()) {
+            return;
+        }
         let entry = self.entry(version.key_id);
         let newer = entry.versions.get(&version.version).is_none_or(|present| present.revision < version.revision);
         if newer {
@@ -169,6 +236,9 @@ impl Image {
     }
 
     pub(super) fn put_grant(&mut self, grant: Grant, seals: &Seals) {
+        if self.is_kept_out(EntityTable::Grants, grant.id.as_bytes()) {
+            return;
+        }
         let present = self.grants.get(&grant.id);
         if present.is_some_and(|present| present.revision >= grant.revision) {
             return;
@@ -187,15 +257,14 @@ impl Image {
     }
 
     pub(super) fn put_credential(&mut self, credential: Credential, seals: &Seals) {
+        if self.is_kept_out(EntityTable::Credentials, credential.id.as_bytes()) {
+            return;
+        }
         if self.credentials.get(&credential.id).is_none_or(|present| present.revision < credential.revision) {
             let new = row::credential(&credential);
             let old = self.credentials.insert(credential.id, credential);
             self.replace(old.as_ref().map(row::credential), &new, seals);
         }
-    }
-
-    pub(super) fn mark_damaged(&mut self, id: KeyId) {
-        self.damaged.insert(id);
     }
 }
 
@@ -222,7 +291,18 @@ impl View for Image {
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id)
     }
+    fn has_credentials(&self) -> bool {
+        // Those that are not used because they were altered count too.
+        let is_one_quarantined = self.quarantined.keys().any(|(table, _)| *table == EntityTable::Credentials);
+        !self.credentials.is_empty() || is_one_quarantined || self.trust == Trust::Refused
+    }
     fn is_damaged(&self, key: KeyId) -> bool {
-        !self.damaged.is_empty() && self.damaged.contains(&key)
+        match self.trust {
+            Trust::Refused => self.keys.contains_key(&key),
+            Trust::Verified | Trust::Suspect => !self.damaged.is_empty() && self.damaged.contains(&key),
+        }
+    }
+    fn is_quarantined(&self, table: EntityTable, row: [u8; 16]) -> bool {
+        self.quarantined.contains_key(&(table, row))
     }
 }

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
-use sha2::{Digest, Sha256};
 
 use super::Catalog;
 use crate::crypto::provider::{Aead, Provider, RsaPrivate, RsaPublic};
-use crate::envelope::{Binding, Envelope};
+use crate::envelope::{Binding, Envelope, fingerprint};
 use crate::storage::Store;
 use crate::storage::tables::entities;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -71,12 +70,12 @@ impl MaterialCache {
         drop(connection);
         let wrapped = material.and_then(|material| material.wrapped);
         let wrapped = wrapped.ok_or_else(|| altered("is missing"))?;
-        // The sealed row names the material by its digest: material put in from elsewhere is found before it is used.
-        if version.material_digest != Some(Sha256::digest(&wrapped).into()) {
-            return Err(altered("is not the one its version was made with"));
-        }
         let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
         let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
+        // The sealed row names the material: what another history of this version left is found before it is used.
+        if fingerprint(version.key_id, version.version, key_type, &plaintext)? != version.fingerprint {
+            return Err(altered("is not the one its version was made with"));
+        }
         let ready = match key_type {
             KeyType::Aes256Gcm => {
                 let key = plaintext.as_slice().try_into().map_err(|_| altered("has the wrong length"))?;
@@ -99,14 +98,21 @@ impl MaterialCache {
     pub async fn forget(&self, key: KeyId, version: u32) {
         self.ready.invalidate(&(key, version)).await;
     }
+    /// Drops all versions of a key.
+    pub async fn forget_key(&self, key: KeyId) {
+        let of_key: Vec<u32> = self.ready.iter().filter(|(id, _)| id.0 == key).map(|(id, _)| id.1).collect();
+        for version in of_key {
+            self.forget(key, version).await;
+        }
+    }
     /// Drops what may not be used any more as of this image: versions that are revoked, destroyed or not there, whoever
     /// brought that about, and whether or not they were being loaded at that moment.
     pub async fn drop_unusable(&self, catalog: &Catalog) {
         let unusable: Vec<(KeyId, u32)> = {
             let image = catalog.image();
-            let is_over = |&(key, version): &(KeyId, u32)| {
-                let state = image.version(key, version).map_or(VersionState::Destroyed, |version| version.state);
-                matches!(state, VersionState::Revoked | VersionState::Destroyed)
+            let is_over = |&(id, number): &(KeyId, u32)| {
+                let state = image.key(id).zip(image.version(id, number)).map(|(key, version)| key.state_of(version));
+                image.is_damaged(id) || !matches!(state, Some(VersionState::Enabled | VersionState::Disabled))
             };
             self.ready.iter().map(|(id, _)| *id).filter(is_over).collect()
         };

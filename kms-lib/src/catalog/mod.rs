@@ -20,11 +20,12 @@ pub use image::{Image, Trust};
 pub use material::{MaterialCache, ReadyKey, run_blocking};
 pub use overlay::Overlay;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::audit::checkpoint;
 use crate::envelope::{RowSet, Seals, row};
+use crate::keys::NewQuarantined;
 use crate::storage::tables::head;
 use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
@@ -42,6 +43,8 @@ pub struct Catalog {
     looks: AtomicU64,
     /// Which of them was the last that came to its end.
     seen: AtomicU64,
+    /// Whether rows were set aside that are not in the committed quarantine yet.
+    quarantining: AtomicBool,
 }
 
 impl Catalog {
@@ -54,6 +57,7 @@ impl Catalog {
             refreshing: tokio::sync::Mutex::new(()),
             looks: AtomicU64::new(0),
             seen: AtomicU64::new(0),
+            quarantining: AtomicBool::new(false),
         }
     }
     /// The image. Not to be held across an await.
@@ -79,7 +83,7 @@ impl Catalog {
             self.look().await?;
             self.seen.store(this, Ordering::Release);
         }
-        if self.image().trust() == Trust::Doubtful { Err(altered()) } else { Ok(()) }
+        if self.image().trust() == Trust::Suspect { Err(altered()) } else { Ok(()) }
     }
 
     async fn look(&self) -> Result<()> {
@@ -94,7 +98,7 @@ impl Catalog {
     }
 
     /// Brings the image up to the store's revision, on a connection that already sees one state of the store. The image is
-    /// doubtful then if its rows are not those that the head stands for.
+    /// suspect then if its rows are not those that the head stands for.
     ///
     /// Does not wait for others who do the same: the ledger holds the head's lock meanwhile. Newer rows are never replaced
     /// by older ones.
@@ -111,11 +115,11 @@ impl Catalog {
             let mut image = self.image_mut();
             delta.apply(&mut image, head.revision, &self.seals);
             if image.revision() == head.revision
-                && image.trust() == Trust::Whole
+                && image.trust() == Trust::Verified
                 && !self.stands_for(&head, image.rows())
             {
                 tracing::error!("rows of the store are not those that the head of the log stands for");
-                image.set_trust(Trust::Doubtful);
+                image.set_trust(Trust::Suspect);
             }
         }
         Ok(())
@@ -128,18 +132,27 @@ impl Catalog {
         said == Some(self.seals.commitment(head.revision, rows))
     }
 
-    /// Says that a verification found the rows to be good.
-    pub fn trust(&self) {
-        self.image_mut().set_trust(Trust::Whole);
-    }
-    /// Takes out what a verification found to be altered: table and id of each row; everything if it could not tell.
-    pub fn sift(&self, altered: Option<&[(&str, [u8; 16])]>) {
+    /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into `good`,
+    /// that the verification found to be good: `StoreContended` if rows have changed since.
+    pub fn set_aside(&self, altered: &[NewQuarantined], good: &RowSet) -> Result<()> {
         let mut image = self.image_mut();
-        match altered {
-            Some(rows) => rows.iter().for_each(|(table, id)| image.refuse(table, *id)),
-            None => image.refuse_all(),
+        for row in altered {
+            image.set_aside(row.table, row.row, row.key, &self.seals);
         }
-        image.set_trust(Trust::Sifted);
+        if image.rows() != good {
+            return Err(Error::new(ErrorCode::StoreContended, "rows of the store changed while they were verified"));
+        }
+        image.set_trust(Trust::Verified);
+        self.quarantining.store(!altered.is_empty(), Ordering::Release);
+        Ok(())
+    }
+    /// Whether rows were set aside that are not in the committed quarantine yet.
+    pub fn is_quarantining(&self) -> bool {
+        self.quarantining.load(Ordering::Acquire)
+    }
+    /// Uses nothing: it cannot be told which rows were altered.
+    pub fn refuse_all(&self) {
+        self.image_mut().refuse_all();
     }
 
     /// Applies changes that this process has committed.
@@ -147,6 +160,9 @@ impl Catalog {
         let mut image = self.image_mut();
         for change in changes {
             image.apply(change, &self.seals);
+            if matches!(change, Change::InsertQuarantined(_)) {
+                self.quarantining.store(false, Ordering::Release);
+            }
         }
         image.advance(revision);
     }
@@ -156,7 +172,7 @@ impl Catalog {
 fn altered() -> Error {
     Error::new(
         ErrorCode::IntegrityFailure,
-        "rows of the store were altered or put back to an older state; close the service and open it again to find out which",
+        "rows of the store were altered; close the service and open it again to quarantine them",
     )
 }
 
@@ -169,5 +185,6 @@ pub fn change_row(change: &Change) -> Result<Vec<u8>> {
         }
         Change::InsertGrant(grant) | Change::UpdateGrant(grant) => row::grant(grant)?,
         Change::InsertCredential(credential) | Change::UpdateCredential(credential) => row::credential(credential),
+        Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => row::quarantined(entry),
     })
 }

@@ -8,8 +8,9 @@ use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
-use crate::types::ids::{CredentialId, GrantId, KeyId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId};
 use crate::types::key::{Key, KeyVersion};
+use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::view::View;
 
 /// An image and changes on top of it that are not committed yet.
@@ -21,6 +22,7 @@ pub struct Overlay<'a> {
     versions: HashMap<(KeyId, u32), KeyVersion>,
     grants: HashMap<GrantId, Grant>,
     credentials: HashMap<CredentialId, Credential>,
+    quarantine: HashMap<QuarantineId, Quarantined>,
     rows: RowSet,
 }
 
@@ -35,6 +37,7 @@ impl<'a> Overlay<'a> {
             versions: HashMap::new(),
             grants: HashMap::new(),
             credentials: HashMap::new(),
+            quarantine: HashMap::new(),
             rows: *base.rows(),
         }
     }
@@ -67,6 +70,9 @@ impl<'a> Overlay<'a> {
                 Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
                     self.credentials.insert(credential.id, credential.clone());
                 }
+                Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
+                    self.quarantine.insert(entry.id, entry.clone());
+                }
             }
         }
         self.revision = revision;
@@ -85,6 +91,11 @@ impl<'a> Overlay<'a> {
             }
             Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
                 self.credential(credential.id).map(row::credential)
+            }
+            // The rows that it names were set aside before.
+            Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
+                let present = self.quarantine.get(&entry.id).or_else(|| self.base.quarantine_entry(entry.id));
+                present.map(row::quarantined)
             }
         })
     }
@@ -127,7 +138,14 @@ impl View for Overlay<'_> {
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id).or_else(|| self.base.credential(id))
     }
+    fn has_credentials(&self) -> bool {
+        !self.credentials.is_empty() || self.base.has_credentials()
+    }
     fn is_damaged(&self, key: KeyId) -> bool {
         self.base.is_damaged(key)
+    }
+    fn is_quarantined(&self, table: EntityTable, row: [u8; 16]) -> bool {
+        let of_batch = self.quarantine.values().find(|entry| (entry.table, entry.row) == (table, row));
+        of_batch.map_or_else(|| self.base.is_quarantined_by_entry(table, row), Quarantined::is_active)
     }
 }

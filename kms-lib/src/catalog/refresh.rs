@@ -7,80 +7,59 @@ use crate::storage::tables::entities::{self, Sealed};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
-use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyVersion};
+use crate::types::quarantine::Quarantined;
 
-/// Rows that changed, and keys of which a row cannot be trusted.
+/// Rows that changed.
 pub(super) struct Delta {
+    quarantined: Vec<Quarantined>,
     keys: Vec<Key>,
     versions: Vec<KeyVersion>,
     grants: Vec<Grant>,
     credentials: Vec<Credential>,
-    damaged: Vec<KeyId>,
 }
 
-/// Reads the rows that changed after `known`.
+/// Reads the rows that changed after `known`. A row without a good seal is passed over: if it stands in the place of a row
+/// that should be there, the row commitment tells; if not, it is surplus, and nothing uses it.
 pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: u64) -> Result<Delta> {
     // At first everything, also rows that claim a revision no record ever had.
     let known = Some(known).filter(|known| *known > 0);
-    let mut damaged = Vec::new();
-    let refuse = |table: &str, id: Option<[u8; 16]>| {
-        let id = id.map(KeyId::from_bytes);
-        tracing::error!(table, ?id, "a row does not match its seal and is refused");
-        id
-    };
-    let keys = checked(
-        entities::keys_since(connection, known).await?,
-        |key| Ok(row::key(key)),
-        seals,
-        |id| damaged.extend(refuse("keys", id)),
-    );
-    let versions = checked(
-        entities::versions_since(connection, known).await?,
-        |version| Ok(row::version(version)),
-        seals,
-        |id| damaged.extend(refuse("key_versions", id)),
-    );
-    let grants = checked(entities::grants_since(connection, known).await?, row::grant, seals, |id| {
-        // A grant that cannot be trusted gives nothing.
-        refuse("grants", id);
-    });
+    let quarantined = entities::quarantined_since(connection, known).await?;
+    let keys = entities::keys_since(connection, known).await?;
+    let versions = entities::versions_since(connection, known).await?;
+    let grants = entities::grants_since(connection, known).await?;
     let credentials = entities::credentials_since(connection, known).await?;
-    let credentials = checked(
-        credentials,
-        |c| Ok(row::credential(c)),
-        seals,
-        |id| {
-            refuse("credentials", id);
-        },
-    );
-    Ok(Delta { keys, versions, grants, credentials, damaged })
+    Ok(Delta {
+        quarantined: checked("quarantine", quarantined, |entry| Ok(row::quarantined(entry)), seals),
+        keys: checked("keys", keys, |key| Ok(row::key(key)), seals),
+        versions: checked("key_versions", versions, |version| Ok(row::version(version)), seals),
+        grants: checked("grants", grants, row::grant, seals),
+        credentials: checked("credentials", credentials, |credential| Ok(row::credential(credential)), seals),
+    })
 }
 
-fn checked<T>(
-    rows: Vec<Sealed<T>>,
-    bytes: impl Fn(&T) -> Result<Vec<u8>>,
-    seals: &Seals,
-    mut refuse: impl FnMut(Option<[u8; 16]>),
-) -> Vec<T> {
+fn checked<T>(table: &str, rows: Vec<Sealed<T>>, bytes: impl Fn(&T) -> Result<Vec<u8>>, seals: &Seals) -> Vec<T> {
     let mut good = Vec::with_capacity(rows.len());
     for sealed in rows {
         match sealed.row {
             Ok(row) if bytes(&row).is_ok_and(|bytes| seals.is_sealed(&bytes, &sealed.seal)) => good.push(row),
-            _ => refuse(sealed.id),
+            _ => {
+                let id = sealed.id.map(uuid::Uuid::from_bytes);
+                tracing::error!(table, ?id, "a row without a good seal is not used");
+            }
         }
     }
     good
 }
 
 impl Delta {
-    /// Puts the rows into the image, which then is of `revision`.
+    /// Puts the rows into the image, which then is of `revision`. The quarantine comes first: it says which rows count.
     pub(super) fn apply(self, image: &mut Image, revision: u64, seals: &Seals) {
+        self.quarantined.into_iter().for_each(|entry| image.put_quarantined(entry, seals));
         self.keys.into_iter().for_each(|key| image.put_key(key, seals));
         self.versions.into_iter().for_each(|version| image.put_version(version, seals));
         self.grants.into_iter().for_each(|grant| image.put_grant(grant, seals));
         self.credentials.into_iter().for_each(|credential| image.put_credential(credential, seals));
-        self.damaged.into_iter().for_each(|id| image.mark_damaged(id));
         image.advance(revision);
     }
 }

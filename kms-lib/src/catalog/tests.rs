@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Image, Overlay};
-use crate::keys::{Command, KeyEdit, NewGrant, NewKey, NewVersion, apply};
+use crate::keys::{Command, Context, KeyEdit, NewGrant, NewKey, NewVersion, apply};
 use crate::policy;
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::{Attempt, Decision, Operation};
@@ -19,7 +19,7 @@ use crate::types::view::View;
 
 fn new_version(number: u32) -> NewVersion {
     let material = Material { wrapped: Some(vec![1, 2, 3]), public_key_pem: None };
-    NewVersion { id: VersionId::random(), version: number, material, root_generation: 1 }
+    NewVersion { id: VersionId::random(), version: number, material, fingerprint: [1; 32] }
 }
 
 /// A random command, with the operation that decides on it.
@@ -56,7 +56,9 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
         10 => (Operation::DisableVersion { version }, Command::DisableVersion(id, version)),
         11 => (Operation::SetWindow { version, not_after: window }, Command::SetWindow(id, version, window)),
         12 => match random.random_range(0..3) {
-            0 if random.random_ratio(1, 4) => (Operation::ScheduleDeletion, Command::ScheduleDeletion(id, 1)),
+            0 if random.random_ratio(1, 4) => {
+                (Operation::ScheduleDeletion { waiting_days: 1 }, Command::ScheduleDeletion(id, 1))
+            }
             1 => (Operation::DestroyKey, Command::DestroyKey(id)),
             _ => (Operation::CancelDeletion, Command::CancelDeletion(id)),
         },
@@ -71,7 +73,8 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
             image.each_grant(&principal, &mut |grant| present = Some(grant.id));
             match present {
                 Some(grant) if random.random() => {
-                    (Operation::WithdrawGrant { id: grant }, Command::WithdrawGrant(grant))
+                    let cascade = random.random();
+                    (Operation::WithdrawGrant { id: grant, cascade }, Command::WithdrawGrant(grant, cascade))
                 }
                 _ => {
                     let new = NewGrant {
@@ -100,18 +103,19 @@ fn check_invariants(image: &Image, before: &Image) {
         let mut enabled = Vec::new();
         image.each_version(key.id, &mut |version| {
             numbers.push(version.version);
-            if version.state == VersionState::Enabled {
+            let state = key.state_of(version);
+            if state == VersionState::Enabled {
                 enabled.push(version.version);
             }
             // What is revoked stays revoked, or is destroyed; what is destroyed stays so and has no material.
-            match before.version(key.id, version.version).map(|version| version.state) {
+            let former = before.key(key.id).zip(before.version(key.id, version.version));
+            match former.map(|(key, version)| key.state_of(version)) {
                 Some(VersionState::Revoked) => {
-                    assert!(matches!(version.state, VersionState::Revoked | VersionState::Destroyed));
+                    assert!(matches!(state, VersionState::Revoked | VersionState::Destroyed));
                 }
-                Some(VersionState::Destroyed) => assert_eq!(version.state, VersionState::Destroyed),
+                Some(VersionState::Destroyed) => assert_eq!(state, VersionState::Destroyed),
                 _ => {}
             }
-            assert_eq!(version.material_digest.is_none(), version.state == VersionState::Destroyed);
         });
         assert_eq!(numbers, (1..=key.current_version).collect::<Vec<_>>());
         assert!(enabled.is_empty() || enabled == [key.current_version], "{key:?}: {enabled:?}");
@@ -128,7 +132,7 @@ fn check_invariants(image: &Image, before: &Image) {
 }
 
 fn check_key(key: &Key, image: &Image, before: Option<&Key>) {
-    let current = image.version(key.id, key.current_version).unwrap().state;
+    let current = key.state_of(image.version(key.id, key.current_version).unwrap());
     match key.state {
         KeyState::Enabled => {
             assert_eq!(key.disabled_reason, None);
@@ -146,13 +150,14 @@ fn check_key(key: &Key, image: &Image, before: Option<&Key>) {
     }
     let pending = key.state == KeyState::PendingDeletion;
     assert_eq!(key.state_before_deletion.is_some(), pending);
+    assert!(key.deletion_wait_days.is_some() || !pending);
     assert!(key.delete_at.is_some() || !pending);
     assert!(key.rotate_at.is_none() || matches!(key.state, KeyState::Enabled | KeyState::Disabled));
     if let Some(before) = before {
         assert!(key.current_version >= before.current_version && key.name == before.name);
         match before.state {
             KeyState::Destroyed => assert_eq!(key.state, KeyState::Destroyed),
-            KeyState::Revoked => assert!(matches!(key.state, KeyState::Revoked | KeyState::PendingDeletion)),
+            _ if before.is_revoked() => assert!(key.is_revoked() || key.state == KeyState::Destroyed),
             _ => {}
         }
     }
@@ -177,7 +182,7 @@ fn random_histories_keep_the_lifecycle() {
                     GrantScope::AllKeys => None,
                     GrantScope::Key(id) => Some(id),
                 },
-                Command::WithdrawGrant(_) => None,
+                Command::WithdrawGrant(..) => None,
                 _ => Some(keyed(&command)),
             };
             let attempt =
@@ -185,7 +190,9 @@ fn random_histories_keep_the_lifecycle() {
             if !matches!(policy::decide(&image, &attempt, now), Decision::Allowed { .. }) {
                 continue;
             }
-            let Ok(changes) = apply(&image, &command, now, seq, Some(1)) else {
+            let grantor = None;
+            let context = Context { view: &image, now, revision: seq, default_grace_days: Some(1), grantor };
+            let Ok(changes) = apply(&command, &context) else {
                 assert!(matches!(command, Command::CreateKey(_)), "an allowed command failed: {command:?}");
                 continue;
             };

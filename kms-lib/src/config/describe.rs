@@ -26,6 +26,7 @@ impl Config {
             ("high_water", self.high_water.as_ref().map_or_else(none, |path| path.display().to_string())),
             ("lock_memory", self.lock_memory.to_string()),
             ("audit.ack", ack.into()),
+            ("audit.reverify_days", self.reverify_days.to_string()),
             ("scheduler.enabled", self.scheduler.enabled.to_string()),
             ("scheduler.cron", self.scheduler.cron.clone()),
             ("scheduler.revoke_expired", self.scheduler.revoke_expired.to_string()),
@@ -47,6 +48,14 @@ impl Config {
     /// The file of the store, if it is one.
     pub fn store_file(&self) -> Option<PathBuf> {
         self.store().ok()?.file().ok().cloned()
+    }
+    /// Whether the store is a file on a read-only medium, or one that this user may not write: it can be opened with
+    /// [`crate::Kms::open_read_only`].
+    pub fn is_store_read_only(&self) -> bool {
+        #[cfg(feature = "sqlite")]
+        return self.store_file().is_some_and(|file| crate::storage::sqlite::is_read_only(&file));
+        #[cfg(not(feature = "sqlite"))]
+        false
     }
     /// Where the last signed head is noted.
     pub fn high_water_file(&self) -> Option<PathBuf> {

@@ -1,7 +1,10 @@
 //! Configuration: by builder, from a TOML file, from the environment.
 
 mod describe;
+mod service_links;
 mod sources;
+
+pub use service_links::is_service_link;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,6 +45,7 @@ const RESERVE: u64 = 1024 * MIB;
 /// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
 /// | `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
 /// | the scheduler | `[scheduler]` | `KMS_SCHEDULER_ENABLED`, `KMS_SCHEDULER_CRON`, `KMS_SCHEDULER_REVOKE_EXPIRED` | on, `0 * * * *`, off |
+/// | days within which the whole log is read again (0: each run) | `audit.reverify_days` | `KMS_AUDIT_REVERIFY_DAYS` | 7 |
 /// | the last signed head, outside of the store | `high_water` | `KMS_HIGH_WATER` | none |
 /// | unwrapped keys in memory | `cache.size`, `cache.ttl_seconds` | `KMS_CACHE_SIZE`, `KMS_CACHE_TTL_SECONDS` | 10,000, 3,600 |
 /// | days before a deletion | `deletion.wait_days`, `deletion.minimum_days` | `KMS_DELETION_WAIT_DAYS`, `KMS_DELETION_MINIMUM_DAYS` | 30, 7 |
@@ -64,6 +68,7 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) high_water: Option<PathBuf>,
+    pub(crate) reverify_days: u32,
     pub(crate) make_store: bool,
     pub(crate) acknowledge_restore: bool,
     pub(crate) acknowledge_clock: Option<Timestamp>,
@@ -89,6 +94,7 @@ impl Config {
             limits: Limits { operations: 16_384, changes: 1_024, bytes: 256 * 1024 * 1024 },
             clock: Clock::default(),
             high_water: None,
+            reverify_days: 7,
             make_store: true,
             acknowledge_restore: false,
             acknowledge_clock: None,
@@ -254,6 +260,13 @@ impl Config {
         self.lock_memory = lock;
         self
     }
+    /// Incremental verifications, which the scheduler does, read the whole log again within so many days, a part
+    /// each time; 0: each of them reads all of it.
+    #[must_use]
+    pub fn reverify_days(mut self, days: u32) -> Self {
+        self.reverify_days = days;
+        self
+    }
     /// With another clock than the system's, for tests and simulations.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -270,6 +283,7 @@ impl Config {
             ("grace_days", self.grace_days.unwrap_or(0)),
             ("deletion.wait_days", self.deletion_wait_days),
             ("deletion.minimum_days", self.deletion_wait_min_days),
+            ("audit.reverify_days", self.reverify_days),
         ] {
             if days > PERIOD_DAYS {
                 return Err(invalid(format!("{what} is more than {PERIOD_DAYS}")));

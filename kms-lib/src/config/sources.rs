@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
-use super::{Config, MIB, invalid};
+use super::{Config, MIB, invalid, is_service_link};
 use crate::crypto::ProviderName;
-use crate::envelope::{RootKeySource, check_secret_mode};
+use crate::envelope::{RootKeySource, check_secret_file};
 use crate::ledger::AuditAck;
 use crate::scheduler::SchedulerConfig;
 use crate::storage::redact;
@@ -30,7 +30,7 @@ impl Config {
         file.read_to_string(&mut text).map_err(unreadable)?;
         if self.apply_toml(&text)? {
             let instead = "or name files in it with master_key_file and store_password_file";
-            check_secret_mode(&file, path)
+            check_secret_file(&file, path)
                 .map_err(|why| invalid(format!("the configuration holds a secret, and its {why}, {instead}")))?;
         }
         Ok(())
@@ -75,6 +75,7 @@ impl Config {
         if let Some(ack) = audit.ack {
             self.audit_ack = parse_ack(&ack)?;
         }
+        self.reverify_days = audit.reverify_days.unwrap_or(self.reverify_days);
         if let Some(scheduler) = scheduler {
             self.scheduler = scheduler;
         }
@@ -111,12 +112,13 @@ impl Config {
     }
 
     /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
-    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others.
+    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes are
+    /// ignored ([`is_service_link`]).
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let (mut key, mut key_file) = (None, None);
         for (name, value) in variables {
             let Some(setting) = name.strip_prefix("KMS_") else { continue };
-            if setting.starts_with("TEST_") || setting.starts_with("HTTP_") {
+            if setting.starts_with("TEST_") || setting.starts_with("HTTP_") || is_service_link(&name, &value) {
                 continue;
             }
             let number = || value.parse::<u64>().map_err(|_| invalid(format!("{name} is not a number")));
@@ -128,6 +130,7 @@ impl Config {
                 "MASTER_KEY_FILE" => key_file = Some(PathBuf::from(value)),
                 "GRACE_DAYS" => self.grace_days = Some(days()?),
                 "AUDIT_ACK" => self.audit_ack = parse_ack(&value)?,
+                "AUDIT_REVERIFY_DAYS" => self.reverify_days = days()?,
                 "CRYPTO_PROVIDER" => self.crypto_provider = ProviderName::parse(&value)?,
                 "SCHEDULER_ENABLED" => self.scheduler.enabled = boolean(&name, &value)?,
                 "SCHEDULER_CRON" => self.scheduler.cron = value,
@@ -180,6 +183,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct AuditSection {
     ack: Option<String>,
+    reverify_days: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]

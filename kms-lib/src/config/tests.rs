@@ -7,7 +7,7 @@ const KEY: &str = "hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1
 fn a_file_sets_everything_and_unknown_settings_are_refused() {
     let config = Config::from_toml(&format!(
         "store_url = 'sqlite://x.db'\nmaster_key = '{KEY}'\ngrace_days = 3\ncrypto_provider = 'rust-crypto'\n\
-         [audit]\nack = 'queued'\n[scheduler]\ncron = '5 4 * * *'\nrevoke_expired = true\n\
+         [audit]\nack = 'queued'\nreverify_days = 3\n[scheduler]\ncron = '5 4 * * *'\nrevoke_expired = true\n\
          [cache]\nsize = 5\nttl_seconds = 6\n[deletion]\nwait_days = 9\nminimum_days = 1\n\
          [limits]\noperations = 7\nresult_mib = 8\n"
     ))
@@ -17,6 +17,7 @@ fn a_file_sets_everything_and_unknown_settings_are_refused() {
     assert_eq!((config.cache_size, config.cache_ttl), (5, Duration::from_secs(6)));
     assert_eq!((config.limits.operations, config.limits.bytes), (7, 8 << 20));
     assert!(config.scheduler.revoke_expired && config.scheduler.destroy);
+    assert_eq!(config.reverify_days, 3);
     for bad in [
         "store = 'x'",
         "grace_days = -1",
@@ -24,6 +25,7 @@ fn a_file_sets_everything_and_unknown_settings_are_refused() {
         "[scheduler]\ncorn = 'x'",
         "[scheduler]\ncron = '* *'",
         "[audit]\nack = 'maybe'",
+        "[audit]\nreverify_days = 99999999",
         "crypto_provider = 'openssl'",
         "store_url = 'sqlite::memory:'",
         "store_url = 'mysql://localhost'",
@@ -58,13 +60,28 @@ fn the_environment_sets_and_refuses() {
     assert_eq!(apply("KMS_GRACE_DAYS", "12").unwrap().grace_days, Some(12));
     assert_eq!(apply("KMS_STORE_URL", "sqlite:y").unwrap().store_url, "sqlite:y");
     assert!(apply("KMS_MASTER_KEY", KEY).unwrap().root_key.is_some());
+    assert_eq!(apply("KMS_AUDIT_REVERIFY_DAYS", "0").unwrap().reverify_days, 0);
     assert!(!apply("KMS_SCHEDULER_ENABLED", "off").unwrap().scheduler.enabled);
     apply("KMS_TEST_MODE", "fast").unwrap();
     apply("PATH", "x").unwrap();
+    // A Kubernetes Service called `kms`, and settings beside it.
+    for (name, value) in [
+        ("KMS_SERVICE_HOST", "10.96.0.17"),
+        ("KMS_SERVICE_PORT", "8080"),
+        ("KMS_PORT", "tcp://10.96.0.17:8080"),
+        ("KMS_PORT_8080_TCP_ADDR", "10.96.0.17"),
+    ] {
+        let mut config = Config::new("sqlite:x");
+        let variables = [(name, value), ("KMS_CACHE_SIZE", "5")];
+        config.apply_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+        assert_eq!(config.cache_size, 5, "{name}");
+    }
     for (name, value) in [
         ("KMS_GRACE_DAY", "1"),
         ("KMS_GRACE_DAYS", "-1"),
         ("KMS_GRACE_DAYS", "\u{fffd}"),
+        ("KMS_PORT", "8080"),
+        ("KMS_SERVICE", "10.96.0.17"),
         ("KMS_SCHEDULER_ENABLED", "perhaps"),
         ("KMS_CACHE_SIZE", "many"),
     ] {
@@ -97,17 +114,25 @@ fn secrets_come_from_files_that_only_their_owner_may_read() {
     assert!(!format!("{config:?} {:?}", config.describe()).contains("p@ss"));
 
     for text in [format!("master_key = '{KEY}'"), "store_url = 'mysql://kms:secret@db/kms'".to_owned()] {
-        load(&text, 0o600).unwrap();
-        for mode in [0o640, 0o604, 0o644] {
+        for mode in [0o600, 0o640, 0o440] {
+            load(&text, mode).unwrap();
+        }
+        for mode in [0o660, 0o604, 0o644] {
             let refused = load(&text, mode).unwrap_err();
             assert_eq!(refused.code(), ErrorCode::InvalidConfiguration);
             assert!(refused.message().contains("0600") && !refused.message().contains("secret@"), "{refused}");
         }
     }
     load(&format!("master_key = 'file:{}'\n{url}", key.display()), 0o644).unwrap();
-    let open = write("open", "password", 0o644);
-    let refused = load(&format!("{url}store_password_file = '{}'", open.display()), 0o600).unwrap().store();
+    let with_password = |file: &std::path::Path| {
+        load(&format!("{url}store_password_file = '{}'", file.display()), 0o600).unwrap().store().map(drop)
+    };
+    let refused = with_password(&write("open", "password", 0o644));
     assert!(refused.is_err_and(|e| e.code() == ErrorCode::InvalidConfiguration && e.message().contains("0600")));
+    with_password(&write("of-a-volume", "password", 0o440)).unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap().success());
+    assert!(with_password(&fifo).is_err_and(|e| e.message().contains("not a regular file")), "without waiting");
     for bad in ["sqlite:kms.db", "sqlite://kms.db", "postgres://kms:old@db/kms", "postgres://db/kms"] {
         let config = Config::new(bad).store_password_file(&password);
         assert_eq!(config.store().err().map(|e| e.code()), Some(ErrorCode::InvalidConfiguration), "{bad}");

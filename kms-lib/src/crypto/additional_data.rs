@@ -1,10 +1,11 @@
-//! What a ciphertext is bound to besides its key: canonical JSON (RFC 8785) of algorithm, context, format, key and
-//! version. Other implementations can make it from the published format alone.
+//! What a ciphertext is bound to besides its key: canonical JSON (RFC 8785) of algorithm, context, the material's
+//! fingerprint, format, key and version. Other implementations can make it from the published format alone.
 
 use std::fmt::Write;
 
+use crate::types::audit::hex;
 use crate::types::context::Context;
-use crate::types::ids::KeyId;
+use crate::types::key::MaterialId;
 
 /// How a blob is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,19 +27,20 @@ impl Algorithm {
 }
 
 /// The additional data of a blob: AES-GCM's, and the label of OAEP.
-pub fn additional_data(alg: Algorithm, key: KeyId, version: u32, context: &Context) -> Vec<u8> {
-    // Names, quotes and punctuation of an entry take 6 bytes, the members around them at most 123.
-    let mut out = String::with_capacity(128 + context.bytes() + 6 * context.len());
+pub fn additional_data(alg: Algorithm, id: &MaterialId, context: &Context) -> Vec<u8> {
+    // Names, quotes and punctuation of an entry take 6 bytes, the members around them at most 204.
+    let mut out = String::with_capacity(208 + context.bytes() + 6 * context.len());
     out.push_str("{\"alg\":\"");
     out.push_str(alg.as_str());
     out.push_str("\",\"context\":{");
     write_members(&mut out, context);
-    out.push_str("},\"format\":1,\"keyId\":\"");
-    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    out.push_str(uuid::Uuid::from_bytes(*key.as_bytes()).hyphenated().encode_lower(&mut id));
+    out.push_str("},\"fingerprint\":\"");
+    out.push_str(&hex(&id.fingerprint));
+    out.push_str("\",\"format\":1,\"keyId\":\"");
+    id.key.write_to(&mut out);
     out.push_str("\",\"version\":");
     // Writing to a String cannot fail.
-    let _ = write!(out, "{version}}}");
+    let _ = write!(out, "{}}}", id.version);
     out.into_bytes()
 }
 
@@ -97,10 +99,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::types::ids::KeyId;
 
     fn json(context: &Context) -> String {
-        let key = KeyId::from_bytes([0xAB; 16]);
-        String::from_utf8(additional_data(Algorithm::Aes256Gcm, key, 7, context)).unwrap()
+        let id = MaterialId { key: KeyId::from_bytes([0xAB; 16]), version: 7, fingerprint: [0xCD; 32] };
+        String::from_utf8(additional_data(Algorithm::Aes256Gcm, &id, context)).unwrap()
     }
 
     #[test]
@@ -108,12 +111,21 @@ mod tests {
         let context = Context::from([("tenant", "acme"), ("a", "\"b\"")]);
         assert_eq!(
             json(&context),
-            r#"{"alg":"AES_256_GCM","context":{"a":"\"b\"","tenant":"acme"},"format":1,"keyId":"abababab-abab-abab-abab-abababababab","version":7}"#
+            concat!(
+                r#"{"alg":"AES_256_GCM","context":{"a":"\"b\"","tenant":"acme"},"#,
+                r#""fingerprint":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","#,
+                r#""format":1,"keyId":"abababab-abab-abab-abab-abababababab","version":7}"#
+            )
         );
-        let rsa = additional_data(Algorithm::RsaOaepSha256, KeyId::from_bytes([0; 16]), u32::MAX, &Context::new());
+        let id = MaterialId { key: KeyId::from_bytes([0; 16]), version: u32::MAX, fingerprint: [0; 32] };
+        let rsa = additional_data(Algorithm::RsaOaepSha256, &id, &Context::new());
         assert_eq!(
             String::from_utf8(rsa).unwrap(),
-            r#"{"alg":"RSA_OAEP_SHA_256","context":{},"format":1,"keyId":"00000000-0000-0000-0000-000000000000","version":4294967295}"#
+            concat!(
+                r#"{"alg":"RSA_OAEP_SHA_256","context":{},"#,
+                r#""fingerprint":"0000000000000000000000000000000000000000000000000000000000000000","#,
+                r#""format":1,"keyId":"00000000-0000-0000-0000-000000000000","version":4294967295}"#
+            )
         );
     }
 
@@ -142,7 +154,8 @@ mod tests {
     #[test]
     fn one_allocation_is_enough_without_escapes() {
         let context = Context::from([("tenant", "acme"), ("table", "users"), ("row", "1")]);
-        let data = additional_data(Algorithm::RsaOaepSha256, KeyId::random(), u32::MAX, &context);
-        assert!(data.len() <= 128 + context.bytes() + 6 * context.len());
+        let id = MaterialId { key: KeyId::random(), version: u32::MAX, fingerprint: [1; 32] };
+        let data = additional_data(Algorithm::RsaOaepSha256, &id, &context);
+        assert!(data.len() <= 208 + context.bytes() + 6 * context.len());
     }
 }

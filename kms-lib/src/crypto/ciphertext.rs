@@ -6,6 +6,7 @@
 //! | 1 | algorithm: 1 is AES-256-GCM, 2 is RSA-OAEP with SHA-256 |
 //! | 16 | key id |
 //! | 4 | version of the key, big-endian |
+//! | 8 | the first bytes of the fingerprint of the version's material |
 //! | rest | AES: nonce (12), ciphertext, tag (16). RSA: ciphertext (256) |
 
 use zeroize::{Zeroize, Zeroizing};
@@ -17,11 +18,14 @@ use super::provider::{Aead, NONCE, Provider, RSA_BYTES, RsaPrivate, RsaPublic, T
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
+use crate::types::key::MaterialId;
 
 /// The format written here, and the newest that is read.
 const FORMAT: u8 = 1;
+/// Bytes of a fingerprint that a ciphertext names. The whole fingerprint is part of the additional data.
+const FINGERPRINT: usize = 8;
 /// Bytes in front of the body.
-pub const HEADER: usize = 1 + 1 + 16 + 4;
+pub const HEADER: usize = 1 + 1 + 16 + 4 + FINGERPRINT;
 
 impl Algorithm {
     const fn byte(self) -> u8 {
@@ -41,6 +45,8 @@ pub struct Blob<'a> {
     pub key: KeyId,
     /// With which version of the key.
     pub version: u32,
+    /// The first bytes of the fingerprint of the version's material.
+    pub fingerprint: [u8; FINGERPRINT],
     /// What follows the header: nonce, ciphertext and tag for AES, the ciphertext for RSA.
     pub body: &'a [u8],
 }
@@ -62,8 +68,10 @@ impl Blob<'_> {
         let cut = || invalid(format!("the ciphertext is cut: it has only {} bytes", bytes.len()));
         let (header, body) = bytes.split_first_chunk::<HEADER>().ok_or_else(cut)?;
         let [_, algorithm, rest @ ..] = header;
-        let (id, version) = rest.split_first_chunk::<16>().ok_or_else(cut)?;
-        let version = version.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(cut)?;
+        let (id, rest) = rest.split_first_chunk::<16>().ok_or_else(cut)?;
+        let (version, fingerprint) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let version = u32::from_be_bytes(*version);
+        let fingerprint = *fingerprint.first_chunk().ok_or_else(cut)?;
         if version == 0 {
             return Err(invalid("the ciphertext names version 0, which no key has"));
         }
@@ -80,18 +88,35 @@ impl Blob<'_> {
             2 => Algorithm::RsaOaepSha256,
             unknown => return Err(invalid(format!("the ciphertext's algorithm {unknown} is unknown"))),
         };
-        Ok(Blob { algorithm, key: KeyId::from_bytes(*id), version, body })
+        Ok(Blob { algorithm, key: KeyId::from_bytes(*id), version, fingerprint, body })
     }
 
-    fn additional_data(&self, context: &Context) -> Vec<u8> {
-        additional_data(self.algorithm, self.key, self.version, context)
-    }
-
-    fn expect(&self, algorithm: Algorithm) -> Result<()> {
-        if self.algorithm == algorithm {
-            return Ok(());
+    /// The nonce and the authentication tag, for those who keep them apart too. Both are empty for RSA.
+    pub fn copies(&self) -> (&[u8], &[u8]) {
+        match (self.algorithm, self.body.split_first_chunk::<NONCE>(), self.body.split_last_chunk::<TAG>()) {
+            (Algorithm::Aes256Gcm, Some((nonce, _)), Some((_, tag))) => (nonce, tag),
+            _ => (&[], &[]),
         }
-        Err(invalid(format!("the ciphertext is of {}, the key of {}", self.algorithm.as_str(), algorithm.as_str())))
+    }
+
+    /// Checks that the ciphertext is of this algorithm and was made with this material.
+    fn expect(&self, algorithm: Algorithm, id: &MaterialId) -> Result<()> {
+        if self.algorithm != algorithm {
+            let text = format!("the ciphertext is of {}, the key of {}", self.algorithm.as_str(), algorithm.as_str());
+            return Err(invalid(text));
+        }
+        if (self.key, self.version) != (id.key, id.version) {
+            return Err(invalid("the ciphertext was made with another version"));
+        }
+        if !id.fingerprint.starts_with(&self.fingerprint) {
+            let text = format!(
+                "version {} of the key has other material than the version of that number that made the ciphertext: that \
+                 material is gone if a backup from before it was restored; a later backup may have it",
+                self.version
+            );
+            return Err(Error::new(ErrorCode::DecryptionFailed, text));
+        }
+        Ok(())
     }
 }
 
@@ -99,30 +124,28 @@ impl Blob<'_> {
 pub fn seal(
     provider: &dyn Provider,
     aead: &dyn Aead,
-    key: KeyId,
-    version: u32,
+    id: &MaterialId,
     context: &Context,
     plaintext: &[u8],
 ) -> Result<Vec<u8>> {
-    seal_with(Nonces::new(provider, 1).next()?, aead, key, version, context, plaintext)
+    seal_with(Nonces::new(provider, 1).next()?, aead, id, context, plaintext)
 }
 
 /// The same under this nonce, which is used up by it.
 pub(crate) fn seal_with(
     nonce: Nonce,
     aead: &dyn Aead,
-    key: KeyId,
-    version: u32,
+    id: &MaterialId,
     context: &Context,
     plaintext: &[u8],
 ) -> Result<Vec<u8>> {
     let nonce = nonce.into_bytes();
     // The exact size: a buffer that grew would leave copies of the plaintext behind.
     let mut blob = Vec::with_capacity(HEADER + NONCE + plaintext.len() + TAG);
-    write_header(&mut blob, Algorithm::Aes256Gcm, key, version);
+    write_header(&mut blob, Algorithm::Aes256Gcm, id);
     blob.extend_from_slice(&nonce);
     blob.extend_from_slice(plaintext);
-    let aad = additional_data(Algorithm::Aes256Gcm, key, version, context);
+    let aad = additional_data(Algorithm::Aes256Gcm, id, context);
     if let Err(error) = aead.seal(&nonce, &aad, &mut blob, HEADER + NONCE) {
         blob.zeroize();
         return Err(error);
@@ -131,39 +154,39 @@ pub(crate) fn seal_with(
 }
 
 /// Decrypts what [`seal`] made; `DecryptionFailed` if it was altered, or the context differs.
-pub fn open(aead: &dyn Aead, blob: &Blob<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
-    blob.expect(Algorithm::Aes256Gcm)?;
+pub fn open(aead: &dyn Aead, id: &MaterialId, blob: &Blob<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
+    blob.expect(Algorithm::Aes256Gcm, id)?;
     let (nonce, body) =
         blob.body.split_first_chunk::<NONCE>().ok_or_else(|| invalid("the ciphertext is cut: its nonce is missing"))?;
-    aead.open(nonce, &blob.additional_data(context), body)
+    aead.open(nonce, &additional_data(blob.algorithm, id, context), body)
 }
 
 /// Encrypts with RSA-OAEP; `PlaintextTooLong` above 190 bytes.
-pub fn rsa_seal(
-    public: &dyn RsaPublic,
-    key: KeyId,
-    version: u32,
-    context: &Context,
-    plaintext: &[u8],
-) -> Result<Vec<u8>> {
-    let label = additional_data(Algorithm::RsaOaepSha256, key, version, context);
+pub fn rsa_seal(public: &dyn RsaPublic, id: &MaterialId, context: &Context, plaintext: &[u8]) -> Result<Vec<u8>> {
+    let label = additional_data(Algorithm::RsaOaepSha256, id, context);
     let body = public.oaep_encrypt(&label, plaintext)?;
     let mut blob = Vec::with_capacity(HEADER + body.len());
-    write_header(&mut blob, Algorithm::RsaOaepSha256, key, version);
+    write_header(&mut blob, Algorithm::RsaOaepSha256, id);
     blob.extend_from_slice(&body);
     Ok(blob)
 }
 
 /// Decrypts what [`rsa_seal`] made; `DecryptionFailed` if it was altered, or the context differs.
-pub fn rsa_open(private: &dyn RsaPrivate, blob: &Blob<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
-    blob.expect(Algorithm::RsaOaepSha256)?;
-    private.oaep_decrypt(&blob.additional_data(context), blob.body)
+pub fn rsa_open(
+    private: &dyn RsaPrivate,
+    id: &MaterialId,
+    blob: &Blob<'_>,
+    context: &Context,
+) -> Result<Zeroizing<Vec<u8>>> {
+    blob.expect(Algorithm::RsaOaepSha256, id)?;
+    private.oaep_decrypt(&additional_data(blob.algorithm, id, context), blob.body)
 }
 
-fn write_header(blob: &mut Vec<u8>, algorithm: Algorithm, key: KeyId, version: u32) {
+fn write_header(blob: &mut Vec<u8>, algorithm: Algorithm, id: &MaterialId) {
     blob.extend_from_slice(&[FORMAT, algorithm.byte()]);
-    blob.extend_from_slice(key.as_bytes());
-    blob.extend_from_slice(&version.to_be_bytes());
+    blob.extend_from_slice(id.key.as_bytes());
+    blob.extend_from_slice(&id.version.to_be_bytes());
+    blob.extend_from_slice(&id.fingerprint[..FINGERPRINT]);
 }
 
 fn invalid(message: impl Into<String>) -> Error {

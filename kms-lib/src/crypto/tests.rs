@@ -10,6 +10,7 @@ use super::*;
 use crate::types::context::Context;
 use crate::types::error::ErrorCode;
 use crate::types::ids::KeyId;
+use crate::types::key::MaterialId;
 
 fn providers() -> Vec<Arc<dyn Provider>> {
     [ProviderName::AwsLc, ProviderName::RustCrypto].into_iter().filter_map(|name| provider(name).ok()).collect()
@@ -19,6 +20,11 @@ fn providers() -> Vec<Arc<dyn Provider>> {
 fn materials() -> &'static [RsaMaterial] {
     static MATERIALS: OnceLock<Vec<RsaMaterial>> = OnceLock::new();
     MATERIALS.get_or_init(|| providers().iter().map(|provider| provider.rsa_generate().unwrap()).collect())
+}
+
+/// The material that version 3 of some key has.
+fn material_id() -> MaterialId {
+    MaterialId { key: KeyId::from_bytes([5; 16]), version: 3, fingerprint: [6; 32] }
 }
 
 fn context() -> Context {
@@ -53,22 +59,22 @@ fn random_fills() {
 
 #[test]
 fn aes_is_the_same_in_both() {
-    let (key, id) = ([7; 32], KeyId::random());
+    let (key, id) = ([7; 32], material_id());
     for maker in providers() {
         for length in [0, 1, 15, 16, 17, 1000, 65_537] {
             let plaintext: Vec<u8> = (0..length).map(|i| i as u8).collect();
-            let blob = seal(&*maker, &*maker.aes(&key).unwrap(), id, 3, &context(), &plaintext).unwrap();
+            let blob = seal(&*maker, &*maker.aes(&key).unwrap(), &id, &context(), &plaintext).unwrap();
             assert_eq!(blob.len(), HEADER + NONCE + length + TAG);
             assert_eq!(blob.capacity(), blob.len());
             let parsed = Blob::parse(&blob).unwrap();
-            assert_eq!((parsed.algorithm, parsed.key, parsed.version), (Algorithm::Aes256Gcm, id, 3));
+            assert_eq!((parsed.algorithm, parsed.key, parsed.version), (Algorithm::Aes256Gcm, id.key, 3));
             for reader in providers() {
                 let aead = reader.aes(&key).unwrap();
-                assert_eq!(*open(&*aead, &parsed, &context()).unwrap(), plaintext);
-                let error = open(&*aead, &parsed, &Context::new()).unwrap_err();
+                assert_eq!(*open(&*aead, &id, &parsed, &context()).unwrap(), plaintext);
+                let error = open(&*aead, &id, &parsed, &Context::new()).unwrap_err();
                 assert_eq!(error.code(), ErrorCode::DecryptionFailed);
                 let wrong = reader.aes(&[8; 32]).unwrap();
-                assert_eq!(open(&*wrong, &parsed, &context()).unwrap_err().code(), ErrorCode::DecryptionFailed);
+                assert_eq!(open(&*wrong, &id, &parsed, &context()).unwrap_err().code(), ErrorCode::DecryptionFailed);
             }
         }
     }
@@ -78,8 +84,7 @@ fn aes_is_the_same_in_both() {
 fn nonces_differ() {
     for provider in providers() {
         let aead = provider.aes(&[1; 32]).unwrap();
-        let id = KeyId::random();
-        let blob = || seal(&*provider, &*aead, id, 1, &context(), b"x").unwrap()[HEADER..][..NONCE].to_vec();
+        let blob = || seal(&*provider, &*aead, &material_id(), &context(), b"x").unwrap()[HEADER..][..NONCE].to_vec();
         assert_ne!(blob(), blob());
     }
 }
@@ -115,7 +120,7 @@ fn rsa_keys_of_one_load_in_the_other() {
 
 #[test]
 fn rsa_ciphertexts_and_signatures_of_one_are_good_in_the_other() {
-    let id = KeyId::random();
+    let id = material_id();
     for material in materials() {
         for maker in providers() {
             let public = maker.rsa_public(&material.public_pem).unwrap();
@@ -125,11 +130,11 @@ fn rsa_ciphertexts_and_signatures_of_one_are_good_in_the_other() {
                 let other_private = reader.rsa_private(&material.pkcs8).unwrap();
                 for length in [0, 1, 190] {
                     let plaintext = vec![0x5A; length];
-                    let blob = rsa_seal(&*public, id, 9, &context(), &plaintext).unwrap();
+                    let blob = rsa_seal(&*public, &id, &context(), &plaintext).unwrap();
                     let parsed = Blob::parse(&blob).unwrap();
-                    assert_eq!((parsed.algorithm, parsed.key, parsed.version), (Algorithm::RsaOaepSha256, id, 9));
-                    assert_eq!(*rsa_open(&*other_private, &parsed, &context()).unwrap(), plaintext);
-                    let error = rsa_open(&*other_private, &parsed, &Context::new()).unwrap_err();
+                    assert_eq!((parsed.algorithm, parsed.key, parsed.version), (Algorithm::RsaOaepSha256, id.key, 3));
+                    assert_eq!(*rsa_open(&*other_private, &id, &parsed, &context()).unwrap(), plaintext);
+                    let error = rsa_open(&*other_private, &id, &parsed, &Context::new()).unwrap_err();
                     assert_eq!(error.code(), ErrorCode::DecryptionFailed);
                     // Without a label: what another tool encrypted with the public key.
                     let raw = public.oaep_encrypt(b"", &plaintext).unwrap();
@@ -257,12 +262,12 @@ fn a_damaged_aes_blob_is_an_error() {
     for provider in providers() {
         let aead = provider.aes(&[9; 32]).unwrap();
         for length in [0, 40, RSA_BYTES - NONCE - TAG] {
-            let blob = seal(&*provider, &*aead, KeyId::random(), 1, &context(), &vec![0x42; length]).unwrap();
+            let blob = seal(&*provider, &*aead, &material_id(), &context(), &vec![0x42; length]).unwrap();
             for bad in damaged(&blob) {
                 if bad == blob {
                     continue;
                 }
-                let result = Blob::parse(&bad).and_then(|blob| open(&*aead, &blob, &context()));
+                let result = Blob::parse(&bad).and_then(|blob| open(&*aead, &material_id(), &blob, &context()));
                 assert!(expected(result.unwrap_err().code()));
             }
         }
@@ -275,12 +280,12 @@ fn a_damaged_rsa_blob_is_an_error() {
     for provider in providers() {
         let public = provider.rsa_public(&material.public_pem).unwrap();
         let private = provider.rsa_private(&material.pkcs8).unwrap();
-        let blob = rsa_seal(&*public, KeyId::random(), 1, &context(), b"secret").unwrap();
+        let blob = rsa_seal(&*public, &material_id(), &context(), b"secret").unwrap();
         for bad in damaged(&blob) {
             if bad == blob {
                 continue;
             }
-            let result = Blob::parse(&bad).and_then(|blob| rsa_open(&*private, &blob, &context()));
+            let result = Blob::parse(&bad).and_then(|blob| rsa_open(&*private, &material_id(), &blob, &context()));
             assert!(expected(result.unwrap_err().code()));
         }
     }
@@ -294,7 +299,7 @@ fn parsing_says_what_is_wrong() {
         error.message().to_owned()
     };
     let blob = |format: u8, algorithm: u8, version: u32, body: usize| {
-        [&[format, algorithm][..], &[5; 16], &version.to_be_bytes(), &vec![0; body]].concat()
+        [&[format, algorithm][..], &[5; 16], &version.to_be_bytes(), &[6; 8], &vec![0; body]].concat()
     };
     assert!(message(&[]).contains("empty"));
     assert!(message(&[1]).contains("cut"));
@@ -304,7 +309,7 @@ fn parsing_says_what_is_wrong() {
     assert!(message(&blob(0, 1, 1, 100)).contains("format 0"));
     assert!(message(&blob(1, 3, 1, 100)).contains("algorithm 3 is unknown"));
     assert!(message(&blob(1, 1, 0, 100)).contains("version 0"));
-    assert!(message(&blob(1, 2, 1, 255)).contains("277 bytes; 278 are expected"));
+    assert!(message(&blob(1, 2, 1, 255)).contains("285 bytes; 286 are expected"));
     let good = blob(1, 1, u32::MAX, NONCE + TAG);
     let parsed = Blob::parse(&good).unwrap();
     assert_eq!((parsed.key, parsed.version), (KeyId::from_bytes([5; 16]), u32::MAX));
@@ -312,16 +317,37 @@ fn parsing_says_what_is_wrong() {
 }
 
 #[test]
+fn other_material_of_the_same_version_is_told_apart() {
+    let provider = provider(ProviderName::RustCrypto).unwrap();
+    let aead = provider.aes(&[1; 32]).unwrap();
+    let blob = seal(&*provider, &*aead, &material_id(), &context(), b"x").unwrap();
+    let parsed = Blob::parse(&blob).unwrap();
+    let restored = MaterialId { fingerprint: [7; 32], ..material_id() };
+    let error = open(&*aead, &restored, &parsed, &context()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::DecryptionFailed);
+    assert!(error.message().contains("version 3 of the key has other material"), "{error}");
+    // The bytes that the ciphertext does not name are bound too.
+    let mut similar = material_id();
+    similar.fingerprint[31] ^= 1;
+    let error = open(&*aead, &similar, &parsed, &context()).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::DecryptionFailed);
+    for other in [MaterialId { version: 4, ..material_id() }, MaterialId { key: KeyId::random(), ..material_id() }] {
+        let error = open(&*aead, &other, &parsed, &context()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidCiphertext);
+    }
+}
+
+#[test]
 fn a_blob_of_another_algorithm_is_refused() {
     let provider = provider(ProviderName::RustCrypto).unwrap();
     let material = &materials()[0];
     let aead = provider.aes(&[1; 32]).unwrap();
-    let blob = seal(&*provider, &*aead, KeyId::random(), 1, &context(), b"x").unwrap();
+    let blob = seal(&*provider, &*aead, &material_id(), &context(), b"x").unwrap();
     let private = provider.rsa_private(&material.pkcs8).unwrap();
-    let error = rsa_open(&*private, &Blob::parse(&blob).unwrap(), &context()).unwrap_err();
+    let error = rsa_open(&*private, &material_id(), &Blob::parse(&blob).unwrap(), &context()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidCiphertext);
     let public = provider.rsa_public(&material.public_pem).unwrap();
-    let blob = rsa_seal(&*public, KeyId::random(), 1, &context(), b"x").unwrap();
-    let error = open(&*aead, &Blob::parse(&blob).unwrap(), &context()).unwrap_err();
+    let blob = rsa_seal(&*public, &material_id(), &context(), b"x").unwrap();
+    let error = open(&*aead, &material_id(), &Blob::parse(&blob).unwrap(), &context()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidCiphertext);
 }

@@ -4,6 +4,7 @@
 //! be replaced by another. Rows are sealed under an integrity key that is itself wrapped.
 
 mod binding;
+mod fingerprint;
 mod local;
 pub mod row;
 mod seal;
@@ -14,9 +15,10 @@ mod source;
 mod tests;
 
 pub use binding::Binding;
+pub use fingerprint::fingerprint;
 pub use local::{Derivation, LocalRootKey};
 pub use seal::{RowSet, Seals};
-pub use secret_file::{check_secret_mode, read_secret_file};
+pub use secret_file::{check_secret_file, read_secret_file};
 pub use source::RootKeySource;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,9 @@ use sha2::{Digest, Sha256};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
+use crate::types::ids::VersionId;
 use crate::types::key::{Key, KeyVersion};
+use crate::types::quarantine::Quarantined;
 use crate::types::time::Timestamp;
 
 /// Fields one after the other, each with its length (or its absence) ahead of it: no two different sequences give
@@ -79,6 +81,7 @@ pub fn key(key: &Key) -> Vec<u8> {
         .number(u64::from(key.current_version))
         .time(key.rotate_at)
         .time(key.delete_at)
+        .optional_number(key.deletion_wait_days.map(u64::from))
         .text(key.audit_context.as_str())
         .optional(key.metadata.as_deref().map(str::as_bytes))
         .time(Some(key.created_at))
@@ -86,7 +89,7 @@ pub fn key(key: &Key) -> Vec<u8> {
     fields.finish()
 }
 
-/// A row of `key_versions`, without its counters. Material stands in it by its digest.
+/// A row of `key_versions`, without its counters. The row names its material by the fingerprint.
 pub fn version(version: &KeyVersion) -> Vec<u8> {
     let mut fields = row("key_versions");
     fields
@@ -99,8 +102,7 @@ pub fn version(version: &KeyVersion) -> Vec<u8> {
         .optional_number(version.grace_period_days.map(u64::from))
         .time(Some(version.created_at))
         .text(version.origin.as_str())
-        .number(u64::from(version.root_generation))
-        .optional(version.material_digest.as_ref().map(<[u8; 32]>::as_slice))
+        .bytes(&version.fingerprint)
         .optional(version.public_key_digest.as_ref().map(<[u8; 32]>::as_slice))
         .number(version.revision);
     fields.finish()
@@ -122,8 +124,37 @@ pub fn grant(grant: &Grant) -> Result<Vec<u8>> {
         .text(&grant.conditions.to_json()?)
         .time(Some(grant.created_at))
         .time(grant.withdrawn_at)
-        .number(grant.revision);
+        .text(&grant.grantor.principal)
+        .text(grant.grantor.role.as_str())
+        .number(grant.grantor.through.len() as u64);
+    for parent in &grant.grantor.through {
+        fields.bytes(parent.as_bytes());
+    }
+    fields.number(u64::from(grant.cascade)).number(grant.revision);
     Ok(fields.finish())
+}
+
+/// A row of `quarantine`.
+pub fn quarantined(entry: &Quarantined) -> Vec<u8> {
+    let mut fields = row("quarantine");
+    fields
+        .bytes(entry.id.as_bytes())
+        .text(entry.table.as_str())
+        .bytes(&entry.row)
+        .optional(entry.key.as_ref().map(|key| key.as_bytes().as_slice()))
+        .optional(entry.key_name.as_deref().map(str::as_bytes))
+        .time(Some(entry.created_at))
+        .time(entry.released_at)
+        .number(entry.revision);
+    fields.finish()
+}
+
+/// The wrapped material of a version, by its SHA-256: what its own seal covers. It is not part of the row, since material is
+/// wrapped anew without a change of its version.
+pub fn wrapping(version: VersionId, fingerprint: &[u8; 32], wrapped_digest: &[u8; 32]) -> Vec<u8> {
+    let mut fields = row("wrappings");
+    fields.bytes(version.as_bytes()).bytes(fingerprint).bytes(wrapped_digest);
+    fields.finish()
 }
 
 /// A row of `credentials`.

@@ -24,12 +24,20 @@ pub struct Seals {
 pub struct RowSet([u8; 32]);
 
 impl RowSet {
-    /// Puts a row in that was not there, or takes one out that was.
-    pub fn toggle(&mut self, seals: &Seals, row: &[u8]) {
+    /// The set of one row.
+    pub fn of(seals: &Seals, row: &[u8]) -> Self {
         let mut mac = seals.sets.clone();
         mac.update(&[0]);
         mac.update(row);
-        for (byte, other) in self.0.iter_mut().zip(mac.finalize().into_bytes()) {
+        Self(mac.finalize().into_bytes().into())
+    }
+    /// Puts a row in that was not there, or takes one out that was.
+    pub fn toggle(&mut self, seals: &Seals, row: &[u8]) {
+        self.combine(&Self::of(seals, row));
+    }
+    /// Puts all rows of another set in; those that both have are taken out.
+    pub fn combine(&mut self, other: &Self) {
+        for (byte, other) in self.0.iter_mut().zip(other.0) {
             *byte ^= other;
         }
     }

@@ -22,8 +22,11 @@ const PASSPHRASE_CHARS: usize = 12;
 /// | --- | --- |
 /// | `base64:...` | 32 bytes in base64 (RFC 4648, with padding) |
 /// | `hex:...` | 32 bytes in hexadecimal |
-/// | `file:PATH` | the file's content in one of the other forms; the file must have mode 0600 |
+/// | `file:PATH` | the file's content in one of the other forms |
 /// | `passphrase:...`, or no prefix | a passphrase of at least 12 characters (Argon2id, RFC 9106) |
+///
+/// Line ends at the end of the text or the file are not part of it. The file must be a regular file with mode 0600 or
+/// stricter. Modes 0440 and 0640, which a Kubernetes volume gets from `fsGroup`, are accepted with a warning.
 #[derive(Clone)]
 pub struct RootKeySource(Form);
 
@@ -37,8 +40,9 @@ pub(super) enum Form {
 impl RootKeySource {
     /// Reads a root key in one of its forms; a file is read at once. `InvalidRootKey` if it is malformed.
     pub fn parse(text: &str) -> Result<Self> {
+        let text = without_line_end(text);
         match text.strip_prefix("file:") {
-            Some(path) => Self::parse_content(Self::read(path)?.trim_end_matches(['\r', '\n'])),
+            Some(path) => Self::parse_content(without_line_end(&Self::read(path)?)),
             None => Self::parse_content(text),
         }
     }
@@ -122,4 +126,9 @@ fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
         bytes.push(value(pair[0])? << 4 | value(pair[1])?);
     }
     Some(bytes)
+}
+
+/// Editors and `echo` end a text with a line end, and so do secrets that are made of such files.
+fn without_line_end(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
 }

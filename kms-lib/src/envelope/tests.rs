@@ -83,3 +83,71 @@ fn a_root_key_file_is_its_owners_alone() {
     assert!(RootKeySource::parse("file:/nowhere/at/all").is_err());
     assert!(!format!("{:?}", RootKeySource::parse(HEX).unwrap()).contains("0001"));
 }
+
+#[cfg(unix)]
+#[test]
+fn modes_of_root_key_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("root.key");
+    std::fs::write(&path, HEX).unwrap();
+    let parse = |mode: u32| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        RootKeySource::parse(&format!("file:{}", path.display()))
+    };
+    // 0440 and 0640 are what `fsGroup` makes.
+    for mode in [0o400, 0o600, 0o700, 0o440, 0o640] {
+        parse(mode).unwrap();
+    }
+    for (mode, why) in [
+        (0o444, "readable by other users (mode 0444)"),
+        (0o604, "readable by other users (mode 0604)"),
+        (0o602, "writable by other users (mode 0602)"),
+        (0o601, "readable by other users (mode 0601)"),
+        (0o660, "writable by its group (mode 0660)"),
+        (0o620, "writable by its group (mode 0620)"),
+    ] {
+        let error = parse(mode).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidRootKey);
+        assert!(error.message().contains(why) && error.message().contains("run chmod 0600"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_root_key_file_that_is_no_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap().success());
+    for path in [fifo.as_path(), folder.path(), "/dev/zero".as_ref()] {
+        let error = RootKeySource::parse(&format!("file:{}", path.display())).unwrap_err();
+        assert!(error.message().contains("not a regular file"), "{error}");
+    }
+}
+
+#[test]
+fn line_ends_are_not_part_of_a_root_key() {
+    use super::source::Form;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("root.key");
+    for end in ["\n", "\r\n", "\n\n"] {
+        for text in [HEX, "passphrase:correct horse battery staple", "correct horse battery staple"] {
+            let text = format!("{text}{end}");
+            std::fs::write(&path, &text).unwrap();
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            }
+            for source in [text, format!("file:{}{end}", path.display())] {
+                match RootKeySource::parse(&source).unwrap().form() {
+                    Form::Key(_) => assert!(source.starts_with("hex:") || source.starts_with("file:")),
+                    Form::Passphrase(passphrase) => {
+                        assert_eq!(passphrase.as_str(), "correct horse battery staple");
+                    }
+                }
+            }
+        }
+    }
+    assert!(RootKeySource::parse("\r\n").is_err());
+}

@@ -7,7 +7,7 @@ mod delegation;
 mod validate;
 
 pub use conditions::{Circumstances, holds};
-pub use delegation::may_pass_on;
+pub use delegation::{NewRights, PassedOn, is_grantor, is_in_force, pass_on};
 pub use validate::check_new_grant;
 
 use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
@@ -53,7 +53,7 @@ pub fn find(
     circumstances: &Circumstances<'_>,
 ) -> Option<Match> {
     let mut best: Option<Match> = None;
-    view.each_grant(principal, &mut |grant: &Grant| {
+    find_all(view, principal, &mut |grant: &Grant| {
         if !covers(grant.scope, key) || !grant.permissions.contains(&permission) {
             return;
         }
@@ -68,4 +68,13 @@ pub fn find(
         }
     });
     best
+}
+
+/// Calls `visit` with every grant of a principal that is in force.
+fn find_all(view: &dyn View, principal: &str, visit: &mut dyn FnMut(&Grant)) {
+    view.each_grant(principal, &mut |grant| {
+        if is_in_force(view, grant) {
+            visit(grant);
+        }
+    });
 }

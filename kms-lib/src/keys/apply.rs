@@ -2,93 +2,95 @@
 
 use sha2::{Digest, Sha256};
 
-use super::command::{Command, KeyEdit, NewGrant, NewKey, NewVersion};
+use super::command::{Command, KeyEdit, NewKey, NewVersion};
 use crate::grants::CREATOR_PERMISSIONS;
 use crate::types::actor::Role;
 use crate::types::change::Change;
-use crate::types::credential::Credential;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::grant::{Conditions, Grant, GrantScope, StoredConditions};
+use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, StoredConditions};
 use crate::types::ids::KeyId;
 use crate::types::key::{DisabledReason, Key, KeyState, KeyVersion, Origin, VersionState};
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
-/// The rows `command` changes, as they are afterwards. `now` is the time of its record and `revision` the record's
-/// sequence number. `default_grace_days` is the service's grace period for keys without one.
-///
-/// Fails if a name is taken, or if a row is missing that the decision before must have seen.
-pub fn apply(
-    view: &dyn View,
-    command: &Command,
-    now: Timestamp,
-    revision: u64,
-    default_grace_days: Option<u32>,
-) -> Result<Vec<Change>> {
-    let context = Context { view, now, revision };
-    match command {
-        Command::CreateKey(new) => context.create(new),
-        Command::Rotate(key, new) => context.rotate(*key, new, default_grace_days),
-        Command::EnableKey(key) => context.enable_key(*key),
-        Command::DisableKey(key) => context.edit_key(*key, |key| {
-            key.state = KeyState::Disabled;
-            key.disabled_reason = Some(DisabledReason::Admin);
-        }),
-        Command::RevokeKey(key) => context.revoke_key(*key),
-        Command::EnableVersion(key, version) => {
-            context.edit_version(*key, *version, |version| version.state = VersionState::Enabled)
-        }
-        Command::DisableVersion(key, version) => {
-            context.edit_version(*key, *version, |version| version.state = VersionState::Disabled)
-        }
-        Command::RevokeVersion(key, version) => context.revoke_version(*key, *version),
-        Command::SetWindow(key, version, not_after) => {
-            context.edit_version(*key, *version, |version| version.not_after = *not_after)
-        }
-        Command::UpdateKey(key, edit) => context.update_key(*key, edit),
-        Command::ScheduleDeletion(key, days) => context.edit_key(*key, |key| {
-            key.state_before_deletion = Some(key.state);
-            key.state = KeyState::PendingDeletion;
-            key.delete_at = Some(now.plus_days(*days));
-        }),
-        Command::CancelDeletion(key) => context.edit_key(*key, |key| {
-            key.state = key.state_before_deletion.take().unwrap_or(KeyState::Disabled);
-            key.delete_at = None;
-        }),
-        Command::DestroyKey(key) => context.destroy(*key),
-        Command::PutGrant(new) => context.put_grant(new),
-        Command::WithdrawGrant(id) => {
-            let grant = view.grant(*id).ok_or_else(|| missing("grant"))?;
-            Ok(vec![Change::UpdateGrant(Grant { withdrawn_at: Some(now), revision, ..grant.clone() })])
-        }
-        Command::CreateCredential(new) => Ok(vec![Change::InsertCredential(Credential {
-            id: new.id,
-            principal: new.principal.clone(),
-            role: new.role,
-            secret_hash: new.secret_hash,
-            label: new.label.clone(),
-            created_at: now,
-            expires_at: new.expires_at,
-            withdrawn_at: None,
-            revision,
-        })]),
-        Command::WithdrawCredential(id) => {
-            let credential = view.credential(*id).ok_or_else(|| missing("credential"))?;
-            let withdrawn = Credential { withdrawn_at: Some(now), revision, ..credential.clone() };
-            Ok(vec![Change::UpdateCredential(withdrawn)])
-        }
-        Command::ReplaceSigningKey(_) | Command::Record(_) => Ok(Vec::new()),
-    }
+/// Where and when a command is applied.
+pub struct Context<'a> {
+    /// The rows before it.
+    pub view: &'a dyn View,
+    /// The time of its record.
+    pub now: Timestamp,
+    /// The sequence number of its record.
+    pub revision: u64,
+    /// The service's grace period for keys without one.
+    pub default_grace_days: Option<u32>,
+    /// Who makes the grant, for a command that makes one.
+    pub grantor: Option<Grantor>,
 }
 
-struct Context<'a> {
-    view: &'a dyn View,
-    now: Timestamp,
-    revision: u64,
+/// The rows that `command` changes, as they are afterwards. None if they are already as the command wants them.
+///
+/// Fails if a name is taken, or if a row is missing that the decision before must have seen.
+pub fn apply(command: &Command, context: &Context<'_>) -> Result<Vec<Change>> {
+    let mut changes = context.changes(command)?;
+    changes.retain(|change| !context.is_present(change));
+    Ok(changes)
 }
 
 impl Context<'_> {
-    fn key(&self, id: KeyId) -> Result<Key> {
+    fn changes(&self, command: &Command) -> Result<Vec<Change>> {
+        match command {
+            Command::CreateKey(new) => self.create(new),
+            Command::Rotate(key, new) => self.rotate(*key, new),
+            Command::EnableKey(key) => self.enable_key(*key),
+            Command::DisableKey(key) => self.edit_key(*key, |key| {
+                key.state = KeyState::Disabled;
+                key.disabled_reason = Some(DisabledReason::Admin);
+            }),
+            Command::RevokeKey(key) => self.revoke_key(*key),
+            Command::EnableVersion(key, version) => {
+                self.edit_version(*key, *version, |version| version.state = VersionState::Enabled)
+            }
+            Command::DisableVersion(key, version) => {
+                self.edit_version(*key, *version, |version| version.state = VersionState::Disabled)
+            }
+            Command::RevokeVersion(key, version) => self.revoke_version(*key, *version),
+            Command::SetWindow(key, version, not_after) => {
+                self.edit_version(*key, *version, |version| version.not_after = *not_after)
+            }
+            Command::UpdateKey(key, edit) => self.update_key(*key, edit),
+            Command::ScheduleDeletion(key, days) => self.schedule_deletion(*key, *days),
+            Command::CancelDeletion(key) => self.edit_key(*key, |key| {
+                key.state = key.state_before_deletion.take().unwrap_or(KeyState::Disabled);
+                key.delete_at = None;
+                key.deletion_wait_days = None;
+            }),
+            Command::DestroyKey(key) => self.destroy(*key),
+            Command::PutGrant(new) => self.put_grant(new),
+            Command::WithdrawGrant(id, cascade) => self.withdraw_grant(*id, *cascade),
+            Command::CreateCredential(new) => self.create_credential(new),
+            Command::WithdrawCredential(id) => self.withdraw_credential(*id),
+            Command::Quarantine(rows) => Ok(self.quarantine(rows)),
+            Command::Release(rows) => Ok(self.release(rows)),
+            Command::ReplaceSigningKey(_) | Command::Record(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether a row is there just like this, apart from the record that wrote it.
+    fn is_present(&self, change: &Change) -> bool {
+        match change {
+            Change::UpdateKey(key) => self
+                .view
+                .key(key.id)
+                .is_some_and(|present| *present == Key { revision: present.revision, ..key.clone() }),
+            Change::UpdateVersion(version) => {
+                let present = self.view.version(version.key_id, version.version);
+                present.is_some_and(|present| *present == KeyVersion { revision: present.revision, ..version.clone() })
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn key(&self, id: KeyId) -> Result<Key> {
         let mut key = self.view.key(id).cloned().ok_or_else(|| missing("key"))?;
         key.revision = self.revision;
         Ok(key)
@@ -130,6 +132,7 @@ impl Context<'_> {
             current_version: new.first.version,
             rotate_at: None,
             delete_at: None,
+            deletion_wait_days: None,
             audit_context: new.audit_context,
             metadata: new.metadata.clone(),
             created_at: self.now,
@@ -151,6 +154,8 @@ impl Context<'_> {
                 conditions: StoredConditions::Known(Conditions::default()),
                 created_at: self.now,
                 withdrawn_at: None,
+                grantor: Grantor::service(),
+                cascade: false,
                 revision: self.revision,
             }));
         }
@@ -168,21 +173,20 @@ impl Context<'_> {
             grace_period_days: None,
             created_at: self.now,
             origin: Origin::Generated,
-            root_generation: new.root_generation,
-            material_digest: new.material.wrapped.as_deref().map(|bytes| Sha256::digest(bytes).into()),
+            fingerprint: new.fingerprint,
             public_key_digest: new.material.public_key_pem.as_deref().map(|pem| Sha256::digest(pem).into()),
             revision: self.revision,
         };
         Change::InsertVersion(version, new.material.clone())
     }
 
-    fn rotate(&self, id: KeyId, new: &NewVersion, default_grace_days: Option<u32>) -> Result<Vec<Change>> {
+    fn rotate(&self, id: KeyId, new: &NewVersion) -> Result<Vec<Change>> {
         let mut key = self.key(id)?;
         let mut former = self.version(id, key.current_version)?;
         let mut changes = Vec::with_capacity(3);
         if matches!(former.state, VersionState::Enabled | VersionState::Disabled) {
             former.state = VersionState::Disabled;
-            let grace = key.grace_period_days.or(default_grace_days);
+            let grace = key.grace_period_days.or(self.default_grace_days);
             if let (Some(days), None) = (grace, former.not_after) {
                 former.not_after = Some(self.now.plus_days(days));
                 former.grace_period_days = Some(days);
@@ -214,33 +218,52 @@ impl Context<'_> {
         })
     }
 
+    /// Only the key's row changes: [`Key::state_of`] says that its versions are revoked.
     fn revoke_key(&self, id: KeyId) -> Result<Vec<Change>> {
-        let mut changes = self.edit_key(id, |key| {
-            key.state = KeyState::Revoked;
-            key.disabled_reason = None;
-        })?;
-        self.view.each_version(id, &mut |version| {
-            if matches!(version.state, VersionState::Enabled | VersionState::Disabled) {
-                changes.push(Change::UpdateVersion(KeyVersion {
-                    state: VersionState::Revoked,
-                    revision: self.revision,
-                    ..version.clone()
-                }));
+        self.edit_key(id, |key| {
+            match key.state {
+                KeyState::PendingDeletion => key.state_before_deletion = Some(KeyState::Revoked),
+                _ => key.state = KeyState::Revoked,
             }
-        });
-        Ok(changes)
+            key.disabled_reason = None;
+        })
     }
 
     fn revoke_version(&self, id: KeyId, number: u32) -> Result<Vec<Change>> {
-        let mut changes = self.edit_version(id, number, |version| version.state = VersionState::Revoked)?;
-        let key = self.key(id)?;
-        if number == key.current_version && key.state == KeyState::Enabled {
+        let (key, version) = (self.key(id)?, self.version(id, number)?);
+        if key.state_of(&version) == VersionState::Revoked {
+            return Ok(Vec::new());
+        }
+        let mut changes = self.edit_version(id, number, |version| {
+            version.state = VersionState::Revoked;
+            version.not_after = Some(version.not_after.map_or(self.now, |end| end.min(self.now)));
+        })?;
+        if number == key.current_version {
             changes.extend(self.edit_key(id, |key| {
-                key.state = KeyState::Disabled;
-                key.disabled_reason = Some(DisabledReason::CurrentVersionRevoked);
+                let state = match key.state {
+                    KeyState::PendingDeletion => key.state_before_deletion.as_mut(),
+                    _ => Some(&mut key.state),
+                };
+                if let Some(state) = state.filter(|state| **state == KeyState::Enabled) {
+                    *state = KeyState::Disabled;
+                    key.disabled_reason = Some(DisabledReason::CurrentVersionRevoked);
+                }
             })?);
         }
         Ok(changes)
+    }
+
+    /// A deletion that is scheduled already keeps its date.
+    fn schedule_deletion(&self, id: KeyId, days: u32) -> Result<Vec<Change>> {
+        if self.key(id)?.state == KeyState::PendingDeletion {
+            return Ok(Vec::new());
+        }
+        self.edit_key(id, |key| {
+            key.state_before_deletion = Some(key.state);
+            key.state = KeyState::PendingDeletion;
+            key.delete_at = Some(self.now.plus_days(days));
+            key.deletion_wait_days = Some(days);
+        })
     }
 
     fn update_key(&self, id: KeyId, edit: &KeyEdit) -> Result<Vec<Change>> {
@@ -269,36 +292,11 @@ impl Context<'_> {
         self.view.each_version(id, &mut |version| {
             changes.push(Change::EraseVersion(KeyVersion {
                 state: VersionState::Destroyed,
-                material_digest: None,
                 revision: self.revision,
                 ..version.clone()
             }));
         });
         Ok(changes)
-    }
-
-    fn put_grant(&self, new: &NewGrant) -> Result<Vec<Change>> {
-        if let GrantScope::Key(key) = new.scope {
-            self.key(key)?;
-        }
-        let mut existing = None;
-        self.view.each_grant(&new.principal, &mut |grant| {
-            if grant.scope == new.scope {
-                existing = Some(grant.clone());
-            }
-        });
-        let grant = Grant {
-            id: existing.as_ref().map_or(new.id, |grant| grant.id),
-            principal: new.principal.clone(),
-            role: new.role,
-            scope: new.scope,
-            permissions: new.permissions.clone(),
-            conditions: StoredConditions::Known(new.conditions.clone()),
-            created_at: existing.as_ref().map_or(self.now, |grant| grant.created_at),
-            withdrawn_at: None,
-            revision: self.revision,
-        };
-        Ok(vec![if existing.is_some() { Change::UpdateGrant(grant) } else { Change::InsertGrant(grant) }])
     }
 
     /// When the scheduler rotates the key next. `rotated` is the time of its current version, if that is new.
@@ -314,6 +312,6 @@ impl Context<'_> {
     }
 }
 
-fn missing(what: &str) -> Error {
+pub(super) fn missing(what: &str) -> Error {
     Error::new(ErrorCode::Internal, format!("the {what} to change is not there"))
 }

@@ -7,8 +7,9 @@ use crate::crypto::provider::Ed25519;
 use crate::types::actor::Role;
 use crate::types::audit::Action;
 use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, VersionId};
 use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
+use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::time::Timestamp;
 
 /// A version's new material, generated and wrapped.
@@ -20,8 +21,8 @@ pub struct NewVersion {
     pub version: u32,
     /// Its wrapped material and public key.
     pub material: Material,
-    /// The generation of the root key that wraps it.
-    pub root_generation: u32,
+    /// The material's fingerprint.
+    pub fingerprint: [u8; 32],
 }
 
 /// A key to be created, checked.
@@ -62,14 +63,14 @@ pub struct KeyEdit {
     pub audit_context: Option<AuditContext>,
 }
 
-/// A grant to be made, or put in the place of the one its principal has on the same scope.
+/// A grant to be made, or put in the place of the one that its principal has from the same grantor on the same scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewGrant {
     /// Its id, if it is a new one.
     pub id: GrantId,
     /// To whom.
     pub principal: String,
-    /// For callers of which role it is meant.
+    /// A note about the callers it is meant for.
     pub role: Role,
     /// On which keys.
     pub scope: GrantScope,
@@ -94,6 +95,8 @@ pub struct NewCredential {
     pub label: Option<String>,
     /// From when on it is not accepted.
     pub expires_at: Option<Timestamp>,
+    /// Whether it must be the first one: a conflict if there is another one or ever was.
+    pub is_first: bool,
 }
 
 /// A key that is to sign the log from now on.
@@ -111,6 +114,30 @@ impl fmt::Debug for NewSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewSigningKey").field("number", &self.number).finish_non_exhaustive()
     }
+}
+
+/// A row to be quarantined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewQuarantined {
+    /// The id of the entry.
+    pub id: QuarantineId,
+    /// The table of the row.
+    pub table: EntityTable,
+    /// The row's own identifier.
+    pub row: [u8; 16],
+    /// The key that the row belongs to.
+    pub key: Option<KeyId>,
+    /// The name of the key, for a row of `keys` whose name can still be trusted.
+    pub key_name: Option<String>,
+}
+
+/// A row to be released from the quarantine.
+#[derive(Clone, Debug)]
+pub struct Released {
+    /// The entry that names the row.
+    pub entry: Quarantined,
+    /// The row as it was verified.
+    pub row: EntityRow,
 }
 
 /// A change somebody wants made.
@@ -144,12 +171,16 @@ pub enum Command {
     DestroyKey(KeyId),
     /// Make or replace a grant.
     PutGrant(Box<NewGrant>),
-    /// Withdraw a grant.
-    WithdrawGrant(GrantId),
+    /// Withdraw a grant; with the flag, everything that was passed on through it too.
+    WithdrawGrant(GrantId, bool),
     /// Make a credential.
     CreateCredential(Box<NewCredential>),
     /// Withdraw a credential.
     WithdrawCredential(CredentialId),
+    /// Put rows into the quarantine.
+    Quarantine(Vec<NewQuarantined>),
+    /// Release rows from the quarantine: each as it is stored, which is what the log says of it.
+    Release(Vec<Released>),
     /// Replace the key that signs the log. No row of the catalog changes: the ledger does it.
     ReplaceSigningKey(Box<NewSigningKey>),
     /// Only record something the service did. No row changes.
@@ -168,7 +199,8 @@ impl Command {
             | Self::SetWindow(_, _, Some(_))
             | Self::ScheduleDeletion(..)
             | Self::DestroyKey(_)
-            | Self::WithdrawGrant(_)
+            | Self::WithdrawGrant(..)
+            | Self::Quarantine(_)
             | Self::WithdrawCredential(_)
             // Without these nothing at all can be done.
             | Self::Record(Action::ClockAcknowledge | Action::RestoreAcknowledge | Action::QueuedAckOn) => true,
@@ -182,6 +214,7 @@ impl Command {
             | Self::PutGrant(_)
             | Self::CreateCredential(_)
             | Self::ReplaceSigningKey(_)
+            | Self::Release(_)
             | Self::Record(_) => false,
         }
     }

@@ -2,11 +2,14 @@
 //! transition changes. The tables are those of NIST SP 800-57 part 1 in the terms of this service.
 
 mod apply;
+mod apply_rights;
 mod command;
 mod permits;
 mod validate;
 
-pub use apply::apply;
-pub use command::{Command, KeyEdit, NewCredential, NewGrant, NewKey, NewSigningKey, NewVersion};
+pub use apply::{Context, apply};
+pub use command::{
+    Command, KeyEdit, NewCredential, NewGrant, NewKey, NewQuarantined, NewSigningKey, NewVersion, Released,
+};
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

@@ -60,47 +60,40 @@ pub fn permits<'v>(
             }
             Ok(None)
         }
+        // A transition to the state that holds already is allowed, so that a retry is safe; it changes nothing.
         Operation::EnableKey => match (key.state, key.disabled_reason) {
-            (KeyState::Disabled, Some(DisabledReason::Admin)) => Ok(None),
-            (KeyState::Enabled | KeyState::Disabled, _) => Err(ErrorCode::WrongState.into()),
-            _ => Err(ended(key).into()),
-        },
-        Operation::DisableKey => match (key.state, key.disabled_reason) {
-            (KeyState::Enabled, _) | (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)) => Ok(None),
+            (KeyState::Enabled, _) | (KeyState::Disabled, Some(DisabledReason::Admin)) => Ok(None),
             (KeyState::Disabled, _) => Err(ErrorCode::WrongState.into()),
             _ => Err(ended(key).into()),
         },
-        Operation::RevokeKey | Operation::UpdateKey => require_alive(key),
+        Operation::DisableKey | Operation::UpdateKey => require_alive(key),
+        Operation::RevokeKey => require_material(key),
         Operation::EnableVersion { version: number } => {
             require_alive(key)?;
             let version = named(number)?;
-            match version.state {
-                VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
-                VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
-                _ if number != key.current_version => Err(ErrorCode::VersionNotCurrent.into()),
-                VersionState::Enabled => Err(ErrorCode::WrongState.into()),
-                VersionState::Disabled => Ok(None),
-            }
+            require_usable(version)?;
+            if number == key.current_version { Ok(None) } else { Err(ErrorCode::VersionNotCurrent.into()) }
         }
         Operation::DisableVersion { version: number } => {
             require_alive(key)?;
+            require_usable(named(number)?)
+        }
+        Operation::RevokeVersion { version: number } => {
+            require_material(key)?;
             match named(number)?.state {
-                VersionState::Enabled => Ok(None),
-                VersionState::Disabled => Err(ErrorCode::WrongState.into()),
-                VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
                 VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
+                VersionState::Enabled | VersionState::Disabled | VersionState::Revoked => Ok(None),
             }
         }
-        Operation::RevokeVersion { version: number } | Operation::SetWindow { version: number, .. } => {
+        Operation::SetWindow { version: number, .. } => {
             require_alive(key)?;
-            match named(number)?.state {
-                VersionState::Enabled | VersionState::Disabled => Ok(None),
-                VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
-                VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
-            }
+            require_usable(named(number)?)?;
+            // The current version has no window: one that is over would end with the next rotation what is encrypted today.
+            if number == key.current_version { Err(ErrorCode::WrongState.into()) } else { Ok(None) }
         }
-        Operation::ScheduleDeletion => match key.state {
+        Operation::ScheduleDeletion { waiting_days } => match key.state {
             KeyState::Enabled | KeyState::Disabled | KeyState::Revoked => Ok(None),
+            KeyState::PendingDeletion if key.deletion_wait_days == Some(waiting_days) => Ok(None),
             _ => Err(ended(key).into()),
         },
         Operation::CancelDeletion => match key.state {
@@ -124,6 +117,8 @@ pub fn permits<'v>(
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
+        | Operation::ManageQuarantine
+        | Operation::ReadQuarantine
         | Operation::ReadGrants
         | Operation::ReadAudit
         | Operation::VerifyAudit
@@ -190,6 +185,23 @@ fn require_alive(key: &Key) -> Permitted {
     match key.state {
         KeyState::Enabled | KeyState::Disabled => Ok(None),
         _ => Err(ended(key).into()),
+    }
+}
+
+/// Anything but destroyed: what takes usability away is possible until there is nothing left to take.
+fn require_material(key: &Key) -> Permitted {
+    match key.state {
+        KeyState::Destroyed => Err(ErrorCode::KeyDestroyed.into()),
+        _ => Ok(None),
+    }
+}
+
+/// Neither revoked nor destroyed.
+fn require_usable(version: &KeyVersion) -> Permitted {
+    match version.state {
+        VersionState::Enabled | VersionState::Disabled => Ok(None),
+        VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
+        VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{KeyPurpose, KeyType};
 use crate::types::limits::{METADATA_BYTES, NAME_CHARS, PERIOD_DAYS};
+use crate::types::text::is_deceptive;
 
 /// Deepest nesting of metadata.
 const METADATA_DEPTH: usize = 32;
@@ -26,8 +27,8 @@ pub fn check_name(name: &str) -> Result<()> {
     if name.trim() != name {
         return refuse("must not begin or end with a blank");
     }
-    if name.chars().any(is_unprintable) {
-        return refuse("must not contain control or formatting characters");
+    if name.chars().any(is_deceptive) {
+        return refuse("must not contain control, invisible or bidirectional characters");
     }
     if name == "*" {
         return refuse("must not be *, which stands for all keys");
@@ -36,13 +37,6 @@ pub fn check_name(name: &str) -> Result<()> {
         return refuse("must not look like a UUID");
     }
     Ok(())
-}
-
-/// Control characters, separators of lines, and those that change the direction of text or cannot be seen: two
-/// names that look the same to an auditor must not be two keys.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// AES cannot sign.

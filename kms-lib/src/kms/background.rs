@@ -11,12 +11,15 @@ use tokio::time::{sleep, timeout};
 use crate::config::Config;
 use crate::scheduler::{self, Schedule, SchedulerConfig};
 use crate::session::{Session, Shared, write_counted};
+use crate::storage::inspection;
 use crate::types::actor::Actor;
 use crate::types::error::Result;
 use crate::types::time::{Clock, Timestamp};
 
 /// How often the head is looked at, and expired material dropped.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the schema is inspected. On SQLite, a change that its counter shows is noticed at once.
+const INSPECT: Duration = Duration::from_secs(60);
 /// The scheduler looks at the clock at least this often, so that a clock that jumps does not make it sleep for ever.
 const WAKE: Duration = Duration::from_secs(30);
 
@@ -86,8 +89,13 @@ async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
 
 async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: watch::Receiver<bool>) {
     let mut noted = 0;
+    let mut inspected = Instant::now();
     while pause(LOOK, &mut stopped).await {
         let Some(shared) = shared.upgrade() else { return };
+        if inspected.elapsed() >= INSPECT {
+            inspected = Instant::now();
+            inspect_schema(&shared).await;
+        }
         shared.space.look().await;
         let fresh = shared.catalog.ensure_fresh().await;
         // Whatever another process has revoked must not stay in memory.
@@ -99,20 +107,37 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
         if let Err(error) = write_counted(&shared, shared.clock.now()).await {
             tracing::warn!(%error, "denials could not be counted in the log");
         }
-        if let Some(path) = &high_water
-            && let Err(error) = note_head(&shared, path, &mut noted).await
-        {
+        if let Err(error) = note_head(&shared, high_water.as_deref(), &mut noted).await {
             tracing::warn!(%error, "the high-water file is not up to date");
         }
     }
 }
 
-/// Notes the head in the high-water file, if it has moved.
-async fn note_head(shared: &Shared, path: &Path, noted: &mut u64) -> Result<()> {
-    let head = super::open::head(shared).await?;
-    if head.seq > *noted {
-        super::high_water::write(path, &head.checkpoint)?;
-        *noted = head.seq;
+/// Inspects the schema. One that was altered is neither written nor listed until it is sound again.
+async fn inspect_schema(shared: &Shared) {
+    let inspected = async {
+        let mut connection = shared.store.reader().await?;
+        inspection::inspect(connection.as_mut()).await
+    };
+    match inspected.await {
+        Ok(found) => {
+            let refusal = inspection::refuse(&found.faults).err();
+            if let Some(error) = &refusal {
+                tracing::error!(%error, "nothing is written until the schema is sound again");
+            }
+            shared.ledger.seen().set_refusal(refusal);
+        }
+        Err(error) => tracing::warn!(%error, "the schema of the store cannot be inspected"),
+    }
+}
+
+/// Notes the head, if it has moved, as one that this process has seen; and in the high-water file.
+async fn note_head(shared: &Shared, path: Option<&Path>, noted: &mut u64) -> Result<()> {
+    super::open::see_head(shared).await?;
+    let (size, checkpoint) = shared.ledger.seen().checkpoint();
+    if size > *noted {
+        path.map_or(Ok(()), |path| super::high_water::write(path, &checkpoint))?;
+        *noted = size;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The files of a restore: what is verified is what is put in place, and nothing that is there is replaced.
+//! The files of a backup and a restore: what is verified is what gets the final name, and no file that is there is
+//! replaced.
 
 use std::fs;
 use std::io;
@@ -53,13 +54,18 @@ pub(super) fn check_is_whole(backup: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A copy of a backup beside the place where it is to be. Removed when dropped, unless it was put there.
+/// A file beside the place where it is to be, under a name of its own. Removed when dropped.
 pub(super) struct Part {
     path: PathBuf,
     to: PathBuf,
 }
 
 impl Part {
+    /// A name for a file that is to be made: `NAME.<random>.part`.
+    pub fn of(to: &Path) -> Self {
+        Self { path: beside(to, &format!(".{}.part", RecordId::random())), to: to.to_owned() }
+    }
+
     /// Copies. Only its owner may read the copy, whatever the mode of the backup.
     pub async fn copy(backup: &Path, to: &Path) -> Result<Self> {
         let part = Self { path: beside(to, &format!(".{}.restoring", RecordId::random())), to: to.to_owned() };
@@ -74,13 +80,18 @@ impl Part {
         &self.path
     }
 
-    /// Puts it in its place.
-    pub fn place(self) -> Result<()> {
+    /// Leaves it where it is; answers its name.
+    pub fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.path)
+    }
+
+    /// Gives it its final name too. `InvalidArgument` if there is a file of that name by now.
+    pub fn place(&self) -> Result<()> {
         // Whoever has made a store there meanwhile has it open: what it writes beside it would end in this one.
         check_is_free(&self.to)?;
         rename_to_new(&self.path, &self.to).map_err(failed(&self.path, &self.to))?;
         sync_name(&self.to).map_err(|e| {
-            let text = format!("{} is restored, but its name may not outlast a power failure: {e}", self.to.display());
+            let text = format!("{} is complete, but its name may not outlast a power failure: {e}", self.to.display());
             Error::new(ErrorCode::InputOutput, text)
         })
     }
@@ -88,6 +99,9 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
+        if self.path.as_os_str().is_empty() {
+            return;
+        }
         for ending in std::iter::once("").chain(BESIDE) {
             let _ = fs::remove_file(beside(&self.path, ending));
         }
@@ -98,7 +112,7 @@ fn failed(from: &Path, to: &Path) -> impl Fn(io::Error) -> Error + Send + 'stati
     let (from, to) = (from.display().to_string(), to.display().to_string());
     move |e| {
         let code = if e.kind() == io::ErrorKind::StorageFull { ErrorCode::StoreFull } else { ErrorCode::InputOutput };
-        Error::new(code, format!("{from} cannot be restored to {to}: {e}"))
+        Error::new(code, format!("{from} cannot be written to {to}: {e}"))
     }
 }
 

@@ -2,13 +2,16 @@
 
 mod background;
 mod backup;
+mod comparison;
 mod create;
 mod files;
-mod high_water;
 mod memory;
 pub(crate) mod open;
+mod quarantine;
 
-pub use backup::{BackupReport, BroughtBack};
+pub(crate) use crate::verification::high_water;
+pub use backup::BackupReport;
+pub use comparison::{BackupComparison, LostVersion};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -82,6 +85,17 @@ impl Kms {
         Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::new(tasks) }) })
     }
 
+    /// Opens a SQLite store to look at it, also on a read-only medium. Nothing is written: neither to the store nor to
+    /// the high-water file, which it is held against. Listing, describing and verifying work; a verification is not
+    /// recorded, and whatever has to be in the log fails with `StoreReadOnly`.
+    pub async fn open_read_only(config: Config) -> Result<Self> {
+        config.check()?;
+        let shared = open::open_read_only(&config).await?;
+        let (stop, _) = watch::channel(false);
+        let config = config.no_high_water();
+        Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::default() }) })
+    }
+
     /// What this actor may do. Mini KMS does not authenticate: whoever embeds it says who is acting.
     pub fn session(&self, actor: Actor) -> Session {
         Session::new(Arc::clone(&self.inner.shared), actor)
@@ -114,8 +128,9 @@ impl Kms {
         scheduler::run(&session, &self.inner.config.scheduler).await
     }
 
-    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the copy,
-    /// and records it. The backup is worth nothing without the root key. For admins.
+    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the
+    /// copy, records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The
+    /// backup is worth nothing without the root key. For admins.
     pub async fn backup(&self, actor: &Actor, to: &Path) -> Result<BackupReport> {
         self.backup_with_progress(actor, to, &Arc::default()).await
     }
@@ -129,26 +144,28 @@ impl Kms {
     ) -> Result<BackupReport> {
         let session = self.session(actor.clone());
         session.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let report = backup::backup(&self.inner.shared, &self.inner.config, to, progress).await?;
+        let (report, part) = backup::backup(&self.inner.shared, &self.inner.config, to, progress).await?;
         let mut details = Details::default();
         details.number("size", report.verification.size);
         let recorded = session.record_event(Action::StoreBackup, Operation::Backup, details).await;
-        if let Err(error) = recorded {
-            // No backup without its record; one that may have one stays.
-            if error.code() != ErrorCode::OutcomeUnknown {
-                let _ = std::fs::remove_file(to);
-            }
-            return Err(error);
-        }
-        Ok(report)
+        // No backup without its record, and no record without its backup: a copy that has or may have a record stays.
+        let placed = match recorded {
+            Err(error) if error.code() != ErrorCode::OutcomeUnknown => return Err(error),
+            recorded => recorded.and_then(|()| part.place()),
+        };
+        placed.map(|()| report).map_err(|error| {
+            let text = format!("{}; the verified copy of the store is {}", error.message(), part.keep().display());
+            Error::new(error.code(), text)
+        })
     }
 
-    /// What restoring this backup would bring back that has been taken away since: revoked keys and versions, withdrawn
-    /// grants and credentials. To be looked at before a restore is accepted. For admins.
-    pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BroughtBack> {
+    /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and versions,
+    /// shortened windows, withdrawn and narrowed grants, tokens), and what would be lost (keys, versions, grants, tokens).
+    /// To be looked at before a restore is accepted. For admins.
+    pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BackupComparison> {
         self.session(actor.clone()).permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
         let (_, backup) = backup::inspect(&self.inner.config, from, &Arc::default()).await?;
-        backup::compare(&backup, &self.inner.shared).await
+        comparison::compare(&backup, &self.inner.shared).await
     }
 
     /// Verifies a backup without restoring it. `config` gives the root key; `WrongRootKey` if it is another store's.
@@ -204,10 +221,10 @@ impl Kms {
     }
 
     async fn note_head(&self) -> Result<()> {
-        match (&self.inner.config.high_water, open::head(&self.inner.shared).await) {
-            (Some(path), Ok(head)) => high_water::write(path, &head.checkpoint),
-            _ => Ok(()),
-        }
+        let Some(path) = &self.inner.config.high_water else { return Ok(()) };
+        // If the store cannot be read, what was seen before is what there is to note.
+        let _ = open::see_head(&self.inner.shared).await;
+        high_water::write(path, &self.inner.shared.ledger.seen().checkpoint().1)
     }
 }
 

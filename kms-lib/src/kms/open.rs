@@ -5,14 +5,16 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::create::{create, derive};
-use super::high_water;
+use super::{high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
 use crate::catalog::{Catalog, MaterialCache, Trust};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySource, Seals};
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
-use crate::session::{Denials, Session, Shared};
+use crate::session::{Denials, Rotations, Session, Shared, VerificationSettings};
+use crate::storage::inspection::require_sound;
+use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
@@ -20,12 +22,13 @@ use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::verification::Verifier;
 
 /// With fewer free bytes than this, SQLite cannot even make what it works with.
 const NO_ROOM: u64 = 256 * 1024;
 /// How long opening is tried again when what others do in the store at that moment aborts it.
 const CONTENTION: std::time::Duration = std::time::Duration::from_secs(60);
+/// The same on a cluster, where several nodes that set the store up at once wait for each other's statements.
+const CONTENTION_ON_CLUSTER: std::time::Duration = std::time::Duration::from_secs(240);
 /// The pause in between.
 const CONTENTION_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -67,8 +70,8 @@ pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc
 }
 
 /// Opens the store, again if need be: on a Galera cluster the lock for setting up is only of one database node, and what
-/// another one makes aborts whatever is done with the same tables here. Nothing that opening does is harmed by a
-/// second time.
+/// another one makes aborts, or holds up, whatever is done with the same tables here. Nothing that opening does is harmed
+/// by a second time.
 async fn open_contended(
     config: Config,
     source: &RootKeySource,
@@ -76,9 +79,12 @@ async fn open_contended(
     store: &Arc<dyn Store>,
 ) -> Result<Arc<Shared>> {
     let begun = tokio::time::Instant::now();
+    let bound = if store.is_cluster() { CONTENTION_ON_CLUSTER } else { CONTENTION };
+    let mut is_being_set_up = false;
     loop {
-        match open_store(config.clone(), source, Arc::clone(provider), store).await {
-            Err(error) if error.code() == ErrorCode::StoreContended && begun.elapsed() < CONTENTION => {
+        match open_store(config.clone(), source, Arc::clone(provider), store, &mut is_being_set_up).await {
+            Err(error) if is_passing(error.code(), store, is_being_set_up) && begun.elapsed() < bound => {
+                tracing::debug!(%error, "opening the store again");
                 tokio::time::sleep(CONTENTION_PAUSE).await;
             }
             // On a full disk SQLite cannot even make what it works with; keys must still be revocable then.
@@ -88,6 +94,12 @@ async fn open_contended(
             done => return done,
         }
     }
+}
+
+/// Whether a failure is one that other nodes cause by setting the store up at the same time.
+fn is_passing(code: ErrorCode, store: &Arc<dyn Store>, is_being_set_up: bool) -> bool {
+    let is_held_up = code == ErrorCode::StoreUnavailable && is_being_set_up && store.is_cluster();
+    code == ErrorCode::StoreContended || is_held_up
 }
 
 /// Whether a failure may be due to a full disk: SQLite does not always say so.
@@ -101,12 +113,18 @@ async fn open_store(
     source: &RootKeySource,
     provider: Arc<dyn Provider>,
     store: &Arc<dyn Store>,
+    is_being_set_up: &mut bool,
 ) -> Result<Arc<Shared>> {
     let mut connection = store.writer().await?;
+    if store.is_cluster() {
+        // No lock there, but time: reads wait as well for what other nodes are making.
+        connection.lock_setup().await?;
+    }
     if is_set_up(connection.as_mut()).await? {
         store.claim(config.audit_ack == AuditAck::Queued)?;
         return assemble(config, source, provider, store, connection, false).await;
     }
+    *is_being_set_up = true;
     connection.lock_setup().await?;
     let made = set_up(&config, source, &provider, store, connection.as_mut()).await;
     let unlocked = connection.unlock_setup().await;
@@ -167,8 +185,18 @@ pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> 
     let mut connection = store.reader().await?;
     check_schema(connection.as_mut()).await?;
     // What is older can still be read; and nothing is released or written.
-    let config = Config { audit_ack: AuditAck::Durable, high_water: None, ..config.clone() };
+    let config = Config { audit_ack: AuditAck::Durable, ..config.clone() };
     assemble(config, &source, provider, &store, connection, true).await
+}
+
+/// Opens the file of a store to read it.
+pub(super) async fn open_read_only(config: &Config) -> Result<Arc<Shared>> {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(config.store()?.file()?).await?);
+    let opened = open_for_reading(config, Arc::clone(&store)).await;
+    if opened.is_err() {
+        let _ = store.close().await;
+    }
+    opened
 }
 
 /// The head as it is stored now.
@@ -176,6 +204,21 @@ pub(super) async fn head(shared: &Shared) -> Result<Head> {
     let mut connection = shared.store.reader().await?;
     let head = head::read(connection.as_mut()).await?;
     head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
+}
+
+/// Notes the head as seen, if it is signed and continues what this process has seen. That of a store which was rolled
+/// back underneath is not noted: what was seen before is what tells the next process.
+pub(super) async fn see_head(shared: &Shared) -> Result<()> {
+    let (size, hash) = shared.ledger.seen().state();
+    let head = head(shared).await?;
+    if head.seq <= size || shared.signer.keys().check(&head).is_err() {
+        return Ok(());
+    }
+    let mut connection = shared.store.reader().await?;
+    if audit::hash_of(connection.as_mut(), size).await? == Some(hash) {
+        shared.ledger.seen().note(&head);
+    }
+    Ok(())
 }
 
 async fn assemble(
@@ -193,6 +236,7 @@ async fn assemble(
         },
         None => (None, Vec::new()),
     };
+    require_sound(connection.as_mut()).await?;
     let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
     connection.close().await?;
@@ -235,9 +279,8 @@ async fn assemble(
         reader.rollback().await?;
         loaded?;
     }
-    if catalog.image().trust() == Trust::Doubtful {
-        sift(store, &catalog, &signer).await?;
-    }
+    let is_suspect = catalog.image().trust() == Trust::Suspect;
+    let altered = if is_suspect { quarantine::set_aside(store, &catalog, &signer).await? } else { Vec::new() };
     let materials = Arc::new(MaterialCache::new(
         Arc::clone(store),
         Arc::clone(&provider),
@@ -271,8 +314,13 @@ async fn assemble(
         signer,
         clock: config.clock,
         denials: Denials::default(),
+        rotations: Rotations::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
+        verification: VerificationSettings {
+            high_water: config.high_water.clone(),
+            reverify_days: config.reverify_days,
+        },
     });
     // First: no other record can be written before.
     if is_ahead {
@@ -288,6 +336,9 @@ async fn assemble(
             Err(_) => {}
         }
     }
+    if !altered.is_empty() && !is_for_reading {
+        quarantine::commit(&shared, altered).await?;
+    }
     let is_acknowledged = lost.is_some();
     if let Some(lost) = lost {
         let session = Session::new(Arc::clone(&shared), Actor::internal("system"));
@@ -295,7 +346,7 @@ async fn assemble(
         details.number("present", lost.present).number("noted", lost.noted);
         session.record_event(Action::RestoreAcknowledge, Operation::AcknowledgeRestore, details).await?;
     }
-    if let Some(path) = &config.high_water {
+    if let Some(path) = config.high_water.as_ref().filter(|_| !is_for_reading) {
         // As every second from now on: not being able to note it keeps nobody from revoking.
         let noted = high_water::write(path, &self::head(&shared).await?.checkpoint);
         match noted {
@@ -327,24 +378,6 @@ async fn check_time(store: &Arc<dyn Store>, head: &Head) -> Result<()> {
     }
     let text = "the time of the log's head is not that of its last record: it was altered";
     Err(Error::new(ErrorCode::IntegrityFailure, text))
-}
-
-/// Finds out, by the log, which rows were altered, and takes them out of the catalog. Nothing is used if the log was
-/// altered too.
-async fn sift(store: &Arc<dyn Store>, catalog: &Catalog, signer: &Signer) -> Result<()> {
-    match (Verifier { store, catalog, signer }).altered_rows().await? {
-        Some(rows) if rows.is_empty() => catalog.trust(),
-        rows => {
-            tracing::error!(
-                ?rows,
-                "rows of the store were altered, and are not used; verify the log, and restore a backup"
-            );
-            let named: Option<Vec<(&str, [u8; 16])>> =
-                rows.as_ref().map(|rows| rows.iter().map(|(table, id)| (table.as_str(), *id)).collect());
-            catalog.sift(named.as_deref());
-        }
-    }
-    Ok(())
 }
 
 fn no_key() -> Error {

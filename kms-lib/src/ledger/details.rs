@@ -34,6 +34,21 @@ impl Details {
         self.0.retain(|(present, _)| *present != name);
         self.0.len() < before
     }
+    /// Whether there is a member of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(present, _)| *present == name)
+    }
+    /// Whether there is no member.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// Sets all members of `other`.
+    pub fn extend(&mut self, other: &Self) -> &mut Self {
+        for (name, json) in &other.0 {
+            self.raw(name, json.clone());
+        }
+        self
+    }
     /// What a replay needs to know of a decision: the revision it was made at, and the grant that allowed.
     pub fn decision(&mut self, decision: &Decision, revision: u64) -> &mut Self {
         if let Decision::Allowed { grant: Some(grant), .. } = decision {

@@ -26,6 +26,7 @@ impl Writer {
     /// A connection with a transaction that has the head's lock. One that was kept may have been lost meanwhile: then
     /// nothing was done on it, and a new one is as good.
     pub(super) async fn begin(&mut self) -> Result<Begun> {
+        self.seen_before = self.seen.state();
         if let Some(mut kept) = self.connection.take() {
             match head::begin_locked(kept.as_mut()).await {
                 Ok(locked) => return Ok((kept, locked)),
@@ -110,8 +111,13 @@ impl Writer {
             self.catalog.refresh(connection).await?;
             self.materials.drop_unusable(&self.catalog).await;
         }
-        if self.catalog.image().trust() == Trust::Doubtful {
-            return Err(self.stop("rows of the store were altered or put back to an older state"));
+        if self.catalog.image().trust() == Trust::Suspect {
+            // While this process is still putting rows into quarantine, another one may simply have changed others.
+            if self.catalog.is_quarantining() {
+                let text = "rows changed while altered ones were being quarantined";
+                return Err(Error::new(ErrorCode::StoreContended, text));
+            }
+            return Err(self.stop("rows of the store were altered"));
         }
         self.known = head.clone();
         Ok(())

@@ -5,6 +5,7 @@ mod details;
 mod kept;
 mod locked;
 mod queue;
+mod seen;
 mod settle;
 mod signer;
 pub mod skew;
@@ -16,14 +17,16 @@ mod write;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use counters::{BATCH_BOUNDS, Counters};
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::{Debt, Lane, Limits};
+pub use seen::Seen;
 pub use signer::{HeadKeys, Signer};
 pub use space::{Space, SpaceLimits, StorageMetrics};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
+pub use write::CHECKPOINT_EVERY;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -55,6 +58,7 @@ pub struct Ledger {
     queue: Arc<Queue>,
     clock: Clock,
     ack: AuditAck,
+    seen: Seen,
     ended: watch::Receiver<Ended>,
 }
 
@@ -90,6 +94,7 @@ impl Ledger {
     pub fn start(parts: Parts) -> Result<Self> {
         let queue = Arc::new(Queue::new(parts.limits));
         queue.set_revision(parts.head.revision);
+        let seen = Seen::new(&parts.head);
         let writer = Writer {
             store: parts.store,
             space: parts.space,
@@ -100,12 +105,16 @@ impl Ledger {
             default_grace_days: parts.default_grace_days,
             clock: parts.clock.clone(),
             known: parts.head,
+            seen_before: seen.state(),
+            seen: seen.clone(),
             connection: None,
             begun: None,
             exhausted: HashSet::new(),
             keys_behind: false,
             stopped: None,
             contended: None,
+            // A process that ended before may have left some.
+            scrub_at: Some(tokio::time::Instant::now()),
             lost: None,
         };
         let (end, ended) = watch::channel(None);
@@ -117,7 +126,7 @@ impl Ledger {
                 end.send_replace(Some(written));
             });
         }
-        Ok(Self { queue, clock: parts.clock, ack: parts.ack, ended })
+        Ok(Self { queue, clock: parts.clock, ack: parts.ack, seen, ended })
     }
 
     /// Lets an operation in whose result has about this many bytes; `Overloaded` before any work is done.
@@ -168,6 +177,11 @@ impl Ledger {
     /// What it has counted.
     pub fn counters(&self) -> &Counters {
         &self.queue.counters
+    }
+
+    /// The largest state of the log that this process has seen, and whether the database may be written.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Whether it takes and writes submissions.

@@ -205,6 +205,10 @@ impl Queue {
         if released {
             submission.released_at = release;
             lanes.released.push_back(submission);
+        } else if debt.is_some() && is_rotation(&submission) {
+            // Never before what rotations superseded: it could be superseded for ever.
+            lanes.changing += 1;
+            lanes.changes.push_front(submission);
         } else if debt.is_some() {
             lanes.changing += usize::from(submission.command.is_some());
             lanes.again.push_back(submission);
@@ -357,7 +361,6 @@ impl Lanes {
             self.waiting_since = None;
             return VecDeque::new();
         }
-        let is_rotation = |s: &Submission| matches!(s.command, Some(Command::Rotate(..)));
         if !self.changes.iter().any(is_rotation) {
             return VecDeque::new();
         }
@@ -369,6 +372,10 @@ impl Lanes {
         self.changes = others;
         rotations
     }
+}
+
+fn is_rotation(submission: &Submission) -> bool {
+    matches!(submission.command, Some(Command::Rotate(..)))
 }
 
 /// Bytes of a submission's records, about.

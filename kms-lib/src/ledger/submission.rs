@@ -56,8 +56,13 @@ impl Rendered {
 impl Draft {
     /// Writes the body for this status and hashes it.
     pub fn render(&self, status: Status) -> Rendered {
+        self.render_with(&self.details, status)
+    }
+
+    /// The same with these details instead of the draft's own.
+    pub(super) fn render_with(&self, details: &Details, status: Status) -> Rendered {
         let id = self.id;
-        let details = self.details.render();
+        let details = details.render();
         let body = Body {
             id,
             actor: self.actor.principal(),

@@ -15,8 +15,7 @@ use crate::types::view::View;
 use crate::{Actor, Config, Context, CreateKey, Error, ErrorCode, Result, Role};
 
 /// What goes wrong.
-#[derive(Default)]
-struct Faults {
+pub(crate) struct Faults {
     /// The next commit takes place, and then says that the connection was lost.
     lose_answer: AtomicBool,
     /// So many commits do not take place.
@@ -31,6 +30,23 @@ struct Faults {
     gate: tokio::sync::Mutex<()>,
     /// So many reading connections are not to be had.
     lose_readers: AtomicU32,
+    /// After so many reading connections, no other is to be had.
+    pub(crate) readers_left: AtomicU32,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            lose_answer: AtomicBool::new(false),
+            lose_commits: AtomicU32::new(0),
+            poison: Mutex::new(None),
+            lose_rollbacks: AtomicBool::new(false),
+            unreachable: AtomicBool::new(false),
+            gate: tokio::sync::Mutex::new(()),
+            lose_readers: AtomicU32::new(0),
+            readers_left: AtomicU32::new(u32::MAX),
+        }
+    }
 }
 
 struct FaultyStore {
@@ -61,7 +77,8 @@ impl Store for FaultyStore {
         Box::pin(async {
             drop(self.faults.gate.lock().await);
             let lose = |n: u32| n.checked_sub(1);
-            if self.faults.lose_readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
+            let is_last = self.faults.readers_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_err();
+            if is_last || self.faults.lose_readers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
                 return Err(Error::new(ErrorCode::StoreUnavailable, "unplugged"));
             }
             self.wrap(self.inner.reader()).await
@@ -146,7 +163,7 @@ impl Connection for FaultyConnection {
     }
 }
 
-async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
+pub(crate) async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
     let inner = SqliteStore::open(file).await.unwrap();
     let store = Arc::new(FaultyStore { inner, faults: Arc::clone(&faults) });

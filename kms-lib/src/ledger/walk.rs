@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::details::Details;
 use super::kept::Keeping;
 use super::signer::HeadKeys;
 use super::skew;
-use super::submission::{Entry, Outcome, Submission, Verdict};
+use super::submission::{Entry, Outcome, Rendered, Submission, Verdict};
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, Trust, change_row};
@@ -20,7 +21,9 @@ use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
+use crate::types::key::{AuditContext, KeyVersion};
 use crate::types::time::Timestamp;
+use crate::types::view::View;
 
 /// What a batch writes.
 pub(super) struct Plan {
@@ -71,14 +74,27 @@ pub(super) struct Place<'a> {
 
 /// What becomes of a submission at its place.
 enum Fate {
-    Commit(Vec<Change>),
+    Commit(Commit),
     Refuse(ErrorCode),
     Redo,
     Fail(Error),
 }
 
-/// Plans what the batch writes.
-pub(super) fn walk(batch: &mut [Submission], place: &Place<'_>) -> Result<Plan> {
+/// What a submission commits.
+#[derive(Default)]
+struct Commit {
+    changes: Vec<Change>,
+    /// The decisions that were made again, one for each entry; empty where those of the session still hold.
+    decisions: Vec<Option<Decision>>,
+    /// What the record of a change says beside what its session knew.
+    details: Details,
+    /// Small values to be kept, by name.
+    remember: Vec<(&'static str, String)>,
+}
+
+/// Plans what the batch writes. The submissions stay as they are: a plan may be discarded, and the next one must say nothing
+/// of it.
+pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
     let mut walk = Walk {
         overlay: Overlay::new(place.image),
         frontier: Frontier::from_parts(place.head.seq, place.head.frontier.clone())?,
@@ -115,75 +131,81 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn fate(&mut self, submission: &mut Submission) -> Fate {
+    fn fate(&self, submission: &Submission) -> Fate {
         let now = self.time(submission);
-        let revision = self.overlay.revision();
         // What was released has happened: the few that were when the limit was reached count beyond it.
         if submission.released_at.is_none() && submission.encrypts_with(self.place.exhausted) {
             return single(submission, Fate::Refuse(ErrorCode::KeyExhausted));
         }
         if let Some(command) = &submission.command {
-            let Some(attempt) = submission.entries.first().and_then(|entry| entry.attempts.first()) else {
-                return Fate::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
-            };
-            let destroys = matches!(command, Command::DestroyKey(_));
-            let decision = policy::decide(&self.overlay, attempt, if destroys { self.place.surely } else { now });
-            return match decision {
-                Decision::Allowed { .. } => {
-                    if let Command::ReplaceSigningKey(new) = command
-                        && (new.number != self.place.signing_number + 1 || self.plan.signing_key.is_some())
-                    {
-                        return Fate::Refuse(ErrorCode::Conflict);
-                    }
-                    if submission.acknowledges_clock() {
-                        return self.set_back(submission, &decision);
-                    }
-                    let seq = self.plan.head.seq + 1;
-                    let changes = crate::keys::apply(&self.overlay, command, now, seq, self.place.default_grace_days);
-                    match changes {
-                        Ok(changes) => {
-                            for entry in &mut submission.entries {
-                                entry.draft.details.decision(&decision, revision);
-                            }
-                            Fate::Commit(changes)
-                        }
-                        Err(error) if error.code() == ErrorCode::Internal => Fate::Fail(error),
-                        Err(error) => Fate::Refuse(error.code()),
-                    }
-                }
-                Decision::Denied(code) => Fate::Refuse(code),
-                Decision::Superseded => Fate::Redo,
-            };
+            return self.change(submission, command, now);
         }
         // A released result cannot be taken back; the queue lets no change come before it.
-        if submission.released_at.is_some() {
-            return Fate::Commit(Vec::new());
+        let still_holds = self.overlay.revision() == submission.decided_at && submission.holds_at(now);
+        if submission.released_at.is_some() || still_holds {
+            return Fate::Commit(Commit::default());
         }
-        if revision == submission.decided_at && submission.holds_at(now) {
-            return Fate::Commit(Vec::new());
+        self.decide_again(submission, now)
+    }
+
+    /// Decides on a change at its place, and applies it.
+    fn change(&self, submission: &Submission, command: &Command, now: Timestamp) -> Fate {
+        let Some(attempt) = submission.entries.first().and_then(|entry| entry.attempts.first()) else {
+            return Fate::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
+        };
+        let destroys = matches!(command, Command::DestroyKey(_));
+        let decision = policy::decide(&self.overlay, attempt, if destroys { self.place.surely } else { now });
+        match decision {
+            Decision::Allowed { .. } => {}
+            Decision::Denied(code) => return Fate::Refuse(code),
+            Decision::Superseded => return Fate::Redo,
         }
-        self.decide_again(submission, now, revision)
+        if let Command::ReplaceSigningKey(new) = command
+            && (new.number != self.place.signing_number + 1 || self.plan.signing_key.is_some())
+        {
+            return Fate::Refuse(ErrorCode::Conflict);
+        }
+        let decisions = vec![Some(decision); submission.entries.len()];
+        if submission.acknowledges_clock() {
+            return self.set_back(decisions);
+        }
+        let context = crate::keys::Context {
+            view: &self.overlay,
+            now,
+            revision: self.plan.head.seq + 1,
+            default_grace_days: self.place.default_grace_days,
+            grantor: matches!(command, Command::PutGrant(_)).then(|| policy::grantor(&self.overlay, attempt, now)),
+        };
+        match crate::keys::apply(command, &context) {
+            Ok(changes) => match replay_details(command, &changes) {
+                Ok(details) => Fate::Commit(Commit { changes, decisions, details, remember: Vec::new() }),
+                Err(error) => Fate::Fail(error),
+            },
+            Err(error) if error.code() == ErrorCode::Internal => Fate::Fail(error),
+            Err(error) => Fate::Refuse(error.code()),
+        }
     }
 
     /// Lets time go back, unless somebody else has done so meanwhile: then there is nothing to record.
-    fn set_back(&self, submission: &mut Submission, decision: &Decision) -> Fate {
+    fn set_back(&self, decisions: Vec<Option<Decision>>) -> Fate {
         let last = self.plan.head.timestamp;
         if !skew::is_to_come(last, self.place.now) {
             return Fate::Fail(Error::new(ErrorCode::Conflict, "the log's last record is not of a time to come"));
         }
-        for entry in &mut submission.entries {
-            entry.draft.details.text("last", &last.to_string());
-            entry.remember = vec![(CLOCK_ACKNOWLEDGED, self.place.now.to_string())];
-            entry.draft.details.decision(decision, self.overlay.revision());
-            entry.rendered = None;
-        }
-        Fate::Commit(Vec::new())
+        let mut details = Details::default();
+        details.text("last", &last.to_string());
+        let remember = vec![(CLOCK_ACKNOWLEDGED, self.place.now.to_string())];
+        Fate::Commit(Commit { changes: Vec::new(), decisions, details, remember })
     }
 
-    fn decide_again(&self, submission: &mut Submission, now: Timestamp, revision: u64) -> Fate {
+    fn decide_again(&self, submission: &Submission, now: Timestamp) -> Fate {
         // Of one operation, not of many that share an attempt: those fail each for itself.
         let alone = submission.entries.len() == 1 && submission.entries[0].tally.0 + submission.entries[0].tally.1 == 1;
-        for entry in &mut submission.entries {
+        let mut decisions = Vec::with_capacity(submission.entries.len());
+        for entry in &submission.entries {
+            if self.shows_hidden_context(entry) {
+                return Fate::Redo;
+            }
             let mut last = None;
             for attempt in &entry.attempts {
                 let decision = policy::decide(&self.overlay, attempt, now);
@@ -197,89 +219,100 @@ impl Walk<'_> {
                 }
                 last = Some(decision);
             }
-            if let Some(decision) = last {
-                entry.draft.details.decision(&decision, revision);
-                entry.rendered = None;
-            }
+            decisions.push(last);
         }
-        Fate::Commit(Vec::new())
+        Fate::Commit(Commit { decisions, ..Commit::default() })
     }
 
-    fn settle(&mut self, submission: &mut Submission, fate: Fate) -> Result<Outcome> {
-        let time = self.time(submission);
+    /// Whether a record would show a context that its key has begun to hide since the session wrote it.
+    fn shows_hidden_context(&self, entry: &Entry) -> bool {
+        let key = entry.draft.key_id.and_then(|id| self.overlay.key(id));
+        key.is_some_and(|key| key.audit_context == AuditContext::Hmac)
+            && ["context", "contexts"].into_iter().any(|name| entry.draft.details.has(name))
+    }
+
+    fn settle(&mut self, submission: &Submission, fate: Fate) -> Result<Outcome> {
         match fate {
             Fate::Redo => Ok(Outcome::Redo(None)),
             Fate::Fail(error) => Ok(Outcome::Failed(error)),
             Fate::Refuse(code) => {
-                let entry = &mut submission.entries[0];
-                entry.draft.details.text("error", code.as_str());
-                entry.draft.details.number("revision", self.overlay.revision());
-                entry.draft.details.remove("grant");
-                // From a walk that was given up, which would have changed them.
-                entry.draft.details.remove("rows");
-                entry.rendered = None;
-                let receipt = self.record(entry, Status::Failure, time);
+                let entry = &submission.entries[0];
+                let mut details = entry.draft.details.clone();
+                details.decision(&Decision::Denied(code), self.overlay.revision()).text("error", code.as_str());
+                let rendered = entry.draft.render_with(&details, Status::Failure);
+                let receipt = self.record(entry, rendered, self.time(submission));
                 Ok(Outcome::Refused(code, receipt))
             }
-            Fate::Commit(changes) => {
-                if !changes.is_empty()
-                    && let Some(entry) = submission.entries.first_mut()
-                {
-                    entry.draft.details.raw("rows", changed_rows(&changes)?);
-                    entry.rendered = None;
+            Fate::Commit(commit) => self.commit(submission, commit),
+        }
+    }
+
+    fn commit(&mut self, submission: &Submission, commit: Commit) -> Result<Outcome> {
+        let Commit { changes, decisions, details, remember } = commit;
+        let time = self.time(submission);
+        let mut receipts = Vec::with_capacity(submission.entries.len());
+        for (n, entry) in submission.entries.iter().enumerate() {
+            let decision = decisions.get(n).and_then(Option::as_ref);
+            let rendered = self.render(entry, decision, (n == 0).then_some(&details));
+            receipts.push(self.record(entry, rendered, time));
+            self.plan.remember.extend(entry.remember.iter().cloned());
+            for used in &entry.uses {
+                *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
+            }
+        }
+        self.plan.remember.extend(remember);
+        if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
+            let frontier = self.frontier.roots().to_vec();
+            let state = Head { frontier, ..self.plan.head.clone() };
+            self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
+        }
+        if !changes.is_empty() {
+            self.plan.head.revision = self.plan.head.seq;
+            self.overlay.apply(&changes, self.plan.head.seq, self.place.seals)?;
+            self.plan.changes.extend(changes.iter().cloned());
+        }
+        let entries = submission.entries.iter().filter(|e| matches!(e.verdict, Verdict::Allowed { .. }));
+        for entry in entries {
+            let Some(idempotency) = entry.idempotency.as_deref() else { continue };
+            let principal = entry.draft.actor.principal();
+            let kept = Keeping::new(idempotency, principal, self.plan.head.seq, time, &self.overlay, &changes);
+            self.plan.kept_requests.push(kept?);
+        }
+        Ok(Outcome::Committed { receipts, changes })
+    }
+
+    /// The record of an entry: as its session wrote it out, unless something has to be added.
+    fn render(&self, entry: &Entry, decision: Option<&Decision>, added: Option<&Details>) -> Rendered {
+        let added = added.filter(|added| !added.is_empty());
+        match &entry.rendered {
+            Some(rendered) if decision.is_none() && added.is_none() => rendered.clone(),
+            _ => {
+                let mut details = entry.draft.details.clone();
+                if let Some(decision) = decision {
+                    details.decision(decision, self.overlay.revision());
                 }
-                let mut receipts = Vec::with_capacity(submission.entries.len());
-                for entry in &mut submission.entries {
-                    // A batch that is walked again may let through what it refused before.
-                    if matches!(entry.verdict, Verdict::Allowed { .. }) && entry.draft.details.remove("error") {
-                        entry.rendered = None;
-                    }
-                    receipts.push(self.record(entry, entry.status(), time));
-                    self.plan.remember.extend(entry.remember.iter().cloned());
-                    for used in &entry.uses {
-                        *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
-                    }
+                if let Some(added) = added {
+                    details.extend(added);
                 }
-                if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
-                    let frontier = self.frontier.roots().to_vec();
-                    let state = Head { frontier, ..self.plan.head.clone() };
-                    self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
-                }
-                if !changes.is_empty() {
-                    self.plan.head.revision = self.plan.head.seq;
-                    self.overlay.apply(&changes, self.plan.head.seq, self.place.seals)?;
-                    self.plan.changes.extend(changes.iter().cloned());
-                }
-                let entries = submission.entries.iter().filter(|e| matches!(e.verdict, Verdict::Allowed { .. }));
-                for entry in entries {
-                    let Some(idempotency) = entry.idempotency.as_deref() else { continue };
-                    let principal = entry.draft.actor.principal();
-                    let kept = Keeping::new(idempotency, principal, self.plan.head.seq, time, &self.overlay, &changes);
-                    self.plan.kept_requests.push(kept?);
-                }
-                Ok(Outcome::Committed { receipts, changes })
+                entry.draft.render_with(&details, entry.status())
             }
         }
     }
 
     /// What stands for all rows as they are at this place.
     fn rows(&self) -> Option<[u8; 32]> {
-        let whole = self.place.image.trust() == Trust::Whole;
-        whole.then(|| self.place.seals.commitment(self.plan.head.revision, self.overlay.rows()))
+        let is_verified = self.place.image.trust() == Trust::Verified;
+        is_verified.then(|| self.place.seals.commitment(self.plan.head.revision, self.overlay.rows()))
     }
 
     /// Gives a record its place.
-    fn record(&mut self, entry: &mut Entry, status: Status, time: Timestamp) -> Receipt {
-        let rendered = match entry.rendered.take() {
-            Some(rendered) if rendered.status == status => rendered,
-            _ => entry.draft.render(status),
-        };
+    fn record(&mut self, entry: &Entry, rendered: Rendered, time: Timestamp) -> Receipt {
         let draft = &entry.draft;
         let head = &mut self.plan.head;
         let seq = head.seq + 1;
         let hash = record_hash(head.log_id, seq, time, &head.hash, &rendered.digest);
         self.frontier.push(hash);
-        let (succeeded, failed) = match status {
+        let (succeeded, failed) = match rendered.status {
             // A single operation that its session saw succeed, and the walk refused.
             Status::Failure => (0, entry.tally.0 + entry.tally.1),
             Status::Success => entry.tally,
@@ -296,17 +329,15 @@ impl Walk<'_> {
             actor: draft.actor.principal().to_owned(),
             role: draft.actor.role().as_str().to_owned(),
             action: draft.action.as_str().to_owned(),
-            status: status.as_str().to_owned(),
+            status: rendered.status.as_str().to_owned(),
             request_id: draft.actor.request_id().map(str::to_owned),
             key_id: draft.key_id,
             key_version: draft.key_version,
-            details: Some(rendered.details.clone()),
+            details: Some(rendered.details),
             prev_hash: head.hash,
             hash,
             format: FORMAT,
         });
-        // Kept for the case that the batch has to be walked again.
-        entry.rendered = Some(rendered);
         head.seq = seq;
         head.hash = hash;
         head.timestamp = time;
@@ -328,6 +359,47 @@ fn single(submission: &Submission, fate: Fate) -> Fate {
     if submission.entries.len() == 1 { fate } else { Fate::Redo }
 }
 
+/// What the record of a change says so that it can be replayed: the rows afterwards, and what the service decided itself.
+fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
+    let mut details = Details::default();
+    if changes.is_empty() {
+        if !matches!(command, Command::ReplaceSigningKey(_) | Command::Record(_)) {
+            details.raw("changed", "false".into());
+        }
+        return Ok(details);
+    }
+    details.raw("rows", changed_rows(changes)?);
+    let mut rows = Vec::new();
+    let quoted = |time: Timestamp| format!("\"{time}\"");
+    for change in changes {
+        match (command, change) {
+            (Command::Rotate(..), Change::UpdateVersion(former)) => {
+                details.raw("formerNotAfter", former.not_after.map_or_else(|| "null".into(), quoted));
+                if let Some(days) = former.grace_period_days {
+                    details.number("graceDays", days.into());
+                }
+            }
+            (Command::RevokeVersion(..), Change::UpdateVersion(KeyVersion { not_after: Some(end), .. })) => {
+                details.raw("notAfter", quoted(*end));
+            }
+            (Command::PutGrant(_), Change::InsertGrant(grant) | Change::UpdateGrant(grant))
+                if !grant.grantor.through.is_empty() =>
+            {
+                let through: Vec<String> = grant.grantor.through.iter().map(|id| format!("\"{id}\"")).collect();
+                details.raw("through", format!("[{}]", through.join(",")));
+            }
+            (_, Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry)) => {
+                rows.push(format!("[\"{}\",\"{}\"]", entry.table, KeyId::from_bytes(entry.row)));
+            }
+            _ => {}
+        }
+    }
+    if !rows.is_empty() {
+        details.raw("quarantine", format!("[{}]", rows.join(",")));
+    }
+    Ok(details)
+}
+
 /// The rows a record changes, each with the SHA-256 of the row afterwards, so that verification can hold the tables
 /// against the log.
 fn changed_rows(changes: &[Change]) -> Result<String> {
@@ -340,6 +412,7 @@ fn changed_rows(changes: &[Change]) -> Result<String> {
             }
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => ("grants", grant.id.to_string()),
             Change::InsertCredential(c) | Change::UpdateCredential(c) => ("credentials", c.id.to_string()),
+            Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => ("quarantine", entry.id.to_string()),
         };
         if json.len() > 1 {
             json.push(',');

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::kept::BATCH_ANSWER_BYTES;
 use super::locked::Base;
 use super::signer::HeadKeys;
@@ -9,17 +11,21 @@ use super::submission::Submission;
 use super::walk::{Place, Plan, Replacement, walk};
 use super::writer::Writer;
 use crate::catalog::change_row;
+use crate::envelope::row;
+use crate::storage::tables::entities::RowSeals;
 use crate::storage::tables::head::Locked;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
 use crate::storage::{Connection, corrupt};
-use crate::types::audit::StoredCheckpoint;
+use crate::types::audit::{Head, StoredCheckpoint};
+use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
+use crate::types::key::Material;
 use crate::types::limits::ENCRYPTIONS_MAX;
 
 /// A signed state of the log is kept for every so many records.
-const CHECKPOINT_EVERY: u64 = 8_192;
+pub const CHECKPOINT_EVERY: u64 = 8_192;
 
 /// A version of a key.
 type Version = (KeyId, u32);
@@ -30,9 +36,11 @@ impl Writer {
         &mut self,
         connection: &mut dyn Connection,
         locked: Locked,
-        batch: &mut [Submission],
+        batch: &[Submission],
     ) -> Result<Plan> {
+        let known = self.known.seq;
         let base = self.base(connection, locked, batch).await?;
+        self.check_seen(connection, &base.head, known).await?;
         loop {
             let mut plan = walk(
                 batch,
@@ -63,11 +71,22 @@ impl Writer {
         }
     }
 
+    /// Stops if the head does not continue what others in this process had seen, beyond what the ledger knew, before the
+    /// head was locked.
+    async fn check_seen(&mut self, connection: &mut dyn Connection, head: &Head, known: u64) -> Result<()> {
+        let (size, hash) = self.seen_before;
+        if size > known && (head.seq < size || audit::hash_of(connection, size).await? != Some(hash)) {
+            return Err(self.stop("the log does not continue what this process has seen: it was rolled back"));
+        }
+        self.seen.note(head);
+        Ok(())
+    }
+
     /// Writes what few batches have: changed rows, what is remembered, a new signing key.
     async fn write_changes(&self, connection: &mut dyn Connection, plan: &mut Plan) -> Result<()> {
         for change in &plan.changes {
-            let seal = self.catalog.seals().seal(&change_row(change)?);
-            entities::write(connection, change.clone(), seal).await?;
+            let seals = self.row_seals(change)?;
+            entities::write(connection, change.clone(), seals).await?;
         }
         self.keep_requests(connection, plan).await?;
         for (name, value) in &plan.remember {
@@ -79,6 +98,18 @@ impl Writer {
             plan.keys = Some(Arc::new(keys));
         }
         Ok(())
+    }
+
+    fn row_seals(&self, change: &Change) -> Result<RowSeals> {
+        let seals = self.catalog.seals();
+        let wrapping = match change {
+            Change::InsertVersion(version, Material { wrapped: Some(wrapped), .. }) => {
+                let digest = Sha256::digest(wrapped).into();
+                Some(seals.seal(&row::wrapping(version.id, &version.fingerprint, &digest)))
+            }
+            _ => None,
+        };
+        Ok(RowSeals { row: seals.seal(&change_row(change)?), wrapping })
     }
 
     /// Keeps requests with their answers; without those while the disk is full, whose reserve is for the changes.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::queue::Queue;
+use super::seen::Seen;
 use super::signer::Signer;
 use super::space::Space;
 use super::submission::{Outcome, Submission};
@@ -34,6 +35,11 @@ const CONTENTION: Duration = Duration::from_secs(10);
 /// The longest pause before such a try; they begin with a fraction of it.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(64);
 
+/// The pause before the next attempt to remove erased material from the engine's own log, after readers held it back.
+const SCRUB: Duration = Duration::from_secs(1);
+/// The same, after an attempt that failed.
+const SCRUB_FAILED: Duration = Duration::from_secs(60);
+
 /// A transaction that has the head's lock.
 pub(super) type Begun = (Box<dyn Connection>, Locked);
 
@@ -48,6 +54,11 @@ pub(super) struct Writer {
     pub clock: Clock,
     /// The end of the log as this process last saw it.
     pub known: Head,
+    /// What others in this process are told of that.
+    pub seen: Seen,
+    /// The largest state of the log that was seen before the head was last locked: a cluster's members commit beside that
+    /// lock, so what is seen later proves nothing about the locked head.
+    pub seen_before: (u64, [u8; 32]),
     pub connection: Option<Box<dyn Connection>>,
     /// What beginning the next transaction came to, if that is done already.
     pub begun: Option<Result<Begun>>,
@@ -58,6 +69,8 @@ pub(super) struct Writer {
     pub keys_behind: bool,
     /// When another process last moved the head.
     pub contended: Option<Instant>,
+    /// When erased material is next to be removed from the engine's own log.
+    pub scrub_at: Option<Instant>,
     /// How many results that were released could not be written before the end, and why.
     pub lost: Option<(usize, Error)>,
 }
@@ -68,7 +81,7 @@ impl Writer {
         // Should this task end before its time, nobody must wait for it for ever.
         let _end = End(Arc::clone(&self.queue));
         let mut last = 0;
-        while let Some(mut batch) = self.queue.take().await {
+        while let Some(mut batch) = self.take().await {
             self.begin_and_gather(&mut batch, last).await;
             last = batch.len();
             self.queue.counters.batch(last);
@@ -91,6 +104,36 @@ impl Writer {
         }
         let Some((count, error)) = self.lost else { return Ok(()) };
         Err(Error::new(error.code(), format!("released results that the log lacks: {count}; {}", error.message())))
+    }
+
+    /// The next batch. Before it, or while there is none, erased material is removed from the engine's own log if it is
+    /// time for that.
+    async fn take(&mut self) -> Option<Vec<Submission>> {
+        let queue = Arc::clone(&self.queue);
+        loop {
+            let Some(at) = self.scrub_at.filter(|_| self.connection.is_some()) else { return queue.take().await };
+            if at > Instant::now()
+                && let Ok(taken) = tokio::time::timeout_at(at, queue.take()).await
+            {
+                return taken;
+            }
+            self.scrub().await;
+        }
+    }
+
+    /// Removes erased material from the engine's own log; later, if somebody still reads that.
+    async fn scrub(&mut self) {
+        self.scrub_at = match &mut self.connection {
+            None => Some(Instant::now()),
+            Some(connection) => match connection.scrub().await {
+                Ok(true) => None,
+                Ok(false) => Some(Instant::now() + SCRUB),
+                Err(error) => {
+                    tracing::warn!(%error, "erased key material may still be in the store's write-ahead log");
+                    Some(Instant::now() + SCRUB_FAILED)
+                }
+            },
+        };
     }
 
     /// Whether other processes write too.
@@ -128,7 +171,7 @@ impl Writer {
     async fn commit_released(&mut self, mut released: Vec<Submission>, rest: &mut Vec<Submission>) {
         released.append(rest);
         loop {
-            match self.try_commit(&mut released).await {
+            match self.try_commit(&released).await {
                 Ok(plan) => return self.answer(released, plan.outcomes),
                 // What was promised is written before anything else, from the reserve if need be.
                 Err(error) if error.code() == ErrorCode::StoreFull && self.space.ran_out() => {}
@@ -164,7 +207,7 @@ impl Writer {
                     continue;
                 }
             }
-            match self.try_commit(&mut batch).await {
+            match self.try_commit(&batch).await {
                 Ok(plan) => self.answer(batch, plan.outcomes),
                 Err(error) if error.code() == ErrorCode::StoreFull && self.has_room_left(&batch) => waiting.push(batch),
                 Err(error) if batch.len() > 1 && may_be_one_culprit(error.code()) => {
@@ -209,7 +252,7 @@ impl Writer {
     }
 
     /// A transaction from the lock on the head to the commit; tried again when other nodes came first.
-    async fn try_commit(&mut self, batch: &mut [Submission]) -> Result<Plan> {
+    async fn try_commit(&mut self, batch: &[Submission]) -> Result<Plan> {
         let begun = Instant::now();
         let mut pause = CONTENTION_PAUSE / 64;
         loop {
@@ -244,10 +287,11 @@ impl Writer {
         }
     }
 
-    async fn commit_once(&mut self, batch: &mut [Submission]) -> Result<Plan> {
+    async fn commit_once(&mut self, batch: &[Submission]) -> Result<Plan> {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
+        self.seen.check_writable()?;
         let begun = match self.begun.take() {
             Some(begun) => begun,
             None => self.begin().await,
@@ -277,6 +321,10 @@ impl Writer {
             self.connection = Some(connection);
         }
         self.known = plan.head.clone();
+        self.seen.note(&plan.head);
+        if plan.keys.is_some() || plan.changes.iter().any(|change| matches!(change, Change::EraseVersion(_))) {
+            self.scrub().await;
+        }
         if let Some(keys) = plan.keys.take() {
             self.signer.install(Arc::new(keys.settled()));
         }
@@ -303,10 +351,14 @@ impl Writer {
     /// Drops the material of versions that may no longer be used.
     async fn forget(&self, changes: &[Change]) {
         for change in changes {
-            if let Change::UpdateVersion(version) | Change::EraseVersion(version) = change
-                && matches!(version.state, VersionState::Revoked | VersionState::Destroyed)
-            {
-                self.materials.forget(version.key_id, version.version).await;
+            match change {
+                Change::UpdateVersion(version) | Change::EraseVersion(version)
+                    if matches!(version.state, VersionState::Revoked | VersionState::Destroyed) =>
+                {
+                    self.materials.forget(version.key_id, version.version).await;
+                }
+                Change::UpdateKey(key) if key.is_revoked() => self.materials.forget_key(key.id).await,
+                _ => {}
             }
         }
         if !changes.is_empty() {

@@ -163,6 +163,8 @@ impl Session {
             *by_state.entry(key.state).or_default() += 1;
         }
         let name = |id: KeyId| image.key(id).map(|key| key.name.clone()).unwrap_or_default();
+        // The rows of its versions do not say that a key is revoked.
+        let is_live = |id: KeyId| image.key(id).is_some_and(|key| !key.is_revoked());
         let rotation_alerts = due.into_iter().filter_map(|id| {
             let key = image.key(id)?;
             let rotated = image.version(id, key.current_version).map(|version| version.created_at);
@@ -193,6 +195,7 @@ impl Session {
                 rotation_alerts: rotation_alerts.collect(),
                 windows_ending: ending
                     .into_iter()
+                    .filter(|(id, ..)| is_live(*id))
                     .map(|(id, version, not_after, last_used_at)| WindowAlert {
                         id,
                         name: name(id),
@@ -203,6 +206,7 @@ impl Session {
                     .collect(),
                 near_encryption_limit: near
                     .into_iter()
+                    .filter(|(id, ..)| is_live(*id))
                     .map(|(id, version, encryptions)| EncryptionAlert {
                         id,
                         name: name(id),

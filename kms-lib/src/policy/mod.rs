@@ -3,12 +3,12 @@
 #[cfg(test)]
 mod tests;
 
-use crate::grants::{self, Circumstances, Match};
+use crate::grants::{self, Circumstances, Match, NewRights, PassedOn};
 use crate::keys::{self, Refusal};
 use crate::types::actor::Role;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::ErrorCode;
-use crate::types::grant::{Conditions, GrantScope, Permission, StoredConditions};
+use crate::types::grant::{GrantScope, Grantor, Permission};
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
@@ -65,6 +65,7 @@ fn authorize(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
             Operation::ReadKey
             | Operation::ReadCredentials
             | Operation::ReadGrants
+            | Operation::ReadQuarantine
             | Operation::ReadAudit
             | Operation::VerifyAudit
             | Operation::ReadMetrics => Ok(None),
@@ -76,44 +77,43 @@ fn authorize(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
 
 fn by_grant(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Option<Match> {
     let principal = attempt.actor.principal();
-    let circumstances =
-        Circumstances { now, source_ip: attempt.actor.source_ip(), context: attempt.context.as_deref() };
-    let pass_on = |permissions: &[Permission], conditions: &Conditions, key: Option<KeyId>| {
-        grants::may_pass_on(view, principal, permissions, conditions, key, &circumstances)
-    };
     match &attempt.operation {
-        Operation::PutGrant { principal: to, permissions, conditions } => {
-            let right = pass_on(permissions, conditions, attempt.key)?;
-            // Putting a grant replaces the one its principal has there: that takes the right over that one too.
-            let mut replaced = Vec::new();
-            view.each_grant(to, &mut |grant| {
-                if grant.scope == attempt.key.map_or(GrantScope::AllKeys, GrantScope::Key) {
-                    replaced.push(grant.clone());
-                }
-            });
-            replaced
-                .iter()
-                .all(|grant| {
-                    matches!(&grant.conditions, StoredConditions::Known(conditions)
-                        if pass_on(&grant.permissions, conditions, attempt.key).is_some())
-                })
-                .then_some(right)
-        }
-        // Who could have made a grant may take it back.
-        Operation::WithdrawGrant { id } => {
+        Operation::PutGrant { .. } => passes_on(view, attempt, now).map(|passed_on| passed_on.right),
+        // Only the grantor, or one above it in the chain, takes a grant back, and only while it may grant there itself.
+        Operation::WithdrawGrant { id, .. } => {
             let grant = view.grant(*id)?;
-            let StoredConditions::Known(conditions) = &grant.conditions else { return None };
             let key = match grant.scope {
                 GrantScope::AllKeys => None,
                 GrantScope::Key(key) => Some(key),
             };
-            pass_on(&grant.permissions, conditions, key)
+            let right = grants::find(view, principal, Permission::Grant, key, &circumstances(attempt, now))?;
+            grants::is_grantor(view, grant, principal).then_some(right)
         }
         operation => {
             let permission = permission_for(view, operation, attempt.key)?;
-            grants::find(view, principal, permission, attempt.key, &circumstances)
+            grants::find(view, principal, permission, attempt.key, &circumstances(attempt, now))
         }
     }
+}
+
+fn circumstances(attempt: &Attempt, now: Timestamp) -> Circumstances<'_> {
+    Circumstances { now, source_ip: attempt.actor.source_ip(), context: attempt.context.as_deref() }
+}
+
+fn passes_on(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Option<PassedOn> {
+    let Operation::PutGrant { principal, permissions, conditions } = &attempt.operation else { return None };
+    let new = NewRights { to: principal, permissions, conditions, key: attempt.key };
+    grants::pass_on(view, attempt.actor.principal(), &new, &circumstances(attempt, now))
+}
+
+/// Who makes a grant, and through which grants, for an attempt that was allowed.
+pub fn grantor(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Grantor {
+    let (principal, role) = (attempt.actor.principal().to_owned(), attempt.actor.role());
+    let through = match role {
+        Role::App => passes_on(view, attempt, now).map(|passed_on| passed_on.through).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    Grantor { principal, role, through }
 }
 
 /// The permission an operation needs; none if no grant can give it.
@@ -138,7 +138,7 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         Operation::EnableKey | Operation::EnableVersion { .. } | Operation::UpdateKey | Operation::CancelDeletion => {
             Permission::Manage
         }
-        Operation::ScheduleDeletion => Permission::Delete,
+        Operation::ScheduleDeletion { .. } => Permission::Delete,
         Operation::PutGrant { .. } | Operation::WithdrawGrant { .. } => Permission::Grant,
         Operation::DestroyKey
         | Operation::Backup
@@ -148,6 +148,8 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
+        | Operation::ManageQuarantine
+        | Operation::ReadQuarantine
         | Operation::ReadGrants
         | Operation::ReadAudit
         | Operation::VerifyAudit
@@ -165,6 +167,8 @@ fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::ReadCredentials
+        | Operation::ManageQuarantine
+        | Operation::ReadQuarantine
         | Operation::ReadGrants
         | Operation::ReadAudit
         | Operation::VerifyAudit
@@ -176,9 +180,11 @@ fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
                 _ => Err(ErrorCode::CredentialNotFound.into()),
             };
         }
-        Operation::WithdrawGrant { id } => {
+        Operation::WithdrawGrant { id, cascade } => {
             return match view.grant(*id) {
                 Some(grant) if grant.withdrawn_at.is_none() => Ok(None),
+                // What was passed on can still be ended afterwards.
+                Some(grant) if *cascade && !grant.cascade => Ok(None),
                 _ => Err(ErrorCode::GrantNotFound.into()),
             };
         }

@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
-use super::decide;
+use super::{decide, grantor};
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::context::Context;
 use crate::types::credential::Credential;
 use crate::types::error::ErrorCode::{self, *};
-use crate::types::grant::{Conditions, Grant, GrantScope, Permission, StoredConditions};
+use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, Permission, StoredConditions};
 use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
 use crate::types::key::{
     AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, VersionState,
 };
+use crate::types::quarantine::EntityTable;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
@@ -56,6 +57,12 @@ impl View for Rows {
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.iter().find(|credential| credential.id == id)
     }
+    fn is_quarantined(&self, _: EntityTable, _: [u8; 16]) -> bool {
+        false
+    }
+    fn has_credentials(&self) -> bool {
+        !self.credentials.is_empty()
+    }
     fn is_damaged(&self, _: KeyId) -> bool {
         self.damaged
     }
@@ -72,8 +79,7 @@ fn version(number: u32, state: VersionState) -> KeyVersion {
         grace_period_days: None,
         created_at: EARLIER,
         origin: Origin::Generated,
-        root_generation: 1,
-        material_digest: None,
+        fingerprint: [0; 32],
         public_key_digest: None,
         revision: 1,
     }
@@ -94,13 +100,13 @@ fn rows(purpose: KeyPurpose, state: KeyState) -> Rows {
         current_version: 2,
         rotate_at: None,
         delete_at: (state == KeyState::PendingDeletion).then_some(EARLIER),
+        deletion_wait_days: (state == KeyState::PendingDeletion).then_some(7),
         audit_context: AuditContext::Clear,
         metadata: None,
         created_at: EARLIER,
         revision: 1,
     };
     let (former, current) = match state {
-        KeyState::Revoked => (VersionState::Revoked, VersionState::Revoked),
         KeyState::Destroyed => (VersionState::Destroyed, VersionState::Destroyed),
         _ => (VersionState::Disabled, VersionState::Enabled),
     };
@@ -129,6 +135,8 @@ fn grant(scope: GrantScope, permissions: &[Permission], conditions: Conditions) 
         conditions: StoredConditions::Known(conditions),
         created_at: EARLIER,
         withdrawn_at: None,
+        grantor: Grantor { principal: "alice".into(), role: Role::Admin, through: Vec::new() },
+        cascade: false,
         revision: 1,
     }
 }
@@ -164,12 +172,13 @@ fn put_grant() -> Operation {
 fn every_operation_against_every_key_state() {
     let rotate = Operation::Rotate { new_version: 3, expected_current: None };
     let set_window = Operation::SetWindow { version: 1, not_after: None };
+    let set_current_window = Operation::SetWindow { version: 2, not_after: None };
     let encrypt = Operation::Encrypt { version: 2 };
     let sign = Operation::Sign { version: 2 };
     let (dis, rev, pen, des) = (No(KeyDisabled), No(KeyRevoked), No(KeyPendingDeletion), No(KeyDestroyed));
     // In the last column but two the current version (2) is revoked; there, the former one (1) is asked for.
     #[rustfmt::skip]
-    let table: [(Operation, [Cell; 8]); 26] = [
+    let table: [(Operation, [Cell; 8]); 28] = [
         //                                       ENABLED DIS.admin DIS.revoked        REVOKED PENDING DESTROYED missing         damaged
         (Operation::CreateKey,                  [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      Yes,            Yes]),
         (Operation::ReadKey,                    [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      No(KeyNotFound), No(IntegrityFailure)]),
@@ -181,18 +190,20 @@ fn every_operation_against_every_key_state() {
         (Operation::Verify { version: Some(1) },[Yes,    dis,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::Verify { version: None },   [Yes,    dis,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (rotate,                                [Yes,    dis,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::EnableKey,                  [No(WrongState), Yes, No(WrongState), rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::DisableKey,                 [Yes,    No(WrongState), Yes,         rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::RevokeKey,                  [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::EnableKey,                  [Yes,    Yes,      No(WrongState),    rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::DisableKey,                 [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::RevokeKey,                  [Yes,    Yes,      Yes,               Yes,    Yes,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::EnableVersion { version: 1 }, [No(VersionNotCurrent), No(VersionNotCurrent), No(VersionNotCurrent), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::EnableVersion { version: 2 }, [No(WrongState), No(WrongState), No(VersionRevoked), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::DisableVersion { version: 1 }, [No(WrongState), No(WrongState), No(WrongState), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::EnableVersion { version: 2 }, [Yes,  Yes,      No(VersionRevoked), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::DisableVersion { version: 1 }, [Yes, Yes,      Yes,               rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::DisableVersion { version: 2 }, [Yes, Yes,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::RevokeVersion { version: 1 }, [Yes,  Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::RevokeVersion { version: 2 }, [Yes,  Yes,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::RevokeVersion { version: 1 }, [Yes,  Yes,      Yes,               Yes,    Yes,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::RevokeVersion { version: 2 }, [Yes,  Yes,      Yes,               Yes,    Yes,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (set_current_window,                    [No(WrongState), No(WrongState), No(VersionRevoked), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
         (set_window,                            [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::UpdateKey,                  [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::ScheduleDeletion,           [Yes,    Yes,      Yes,               Yes,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::ScheduleDeletion { waiting_days: 7 }, [Yes, Yes, Yes,             Yes,    Yes,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::ScheduleDeletion { waiting_days: 8 }, [Yes, Yes, Yes,             Yes,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::CancelDeletion,             [No(WrongState), No(WrongState), No(WrongState), No(WrongState), Yes, des, No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::DestroyKey,                 [No(AccessDenied); 8]),
         (put_grant(),                           [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      No(KeyNotFound), No(IntegrityFailure)]),
@@ -313,7 +324,7 @@ fn every_permission_against_every_operation() {
         (window(None), KeyState::Enabled, &[P::Manage]),
         (Operation::UpdateKey, KeyState::Enabled, &[P::Manage]),
         (Operation::CancelDeletion, KeyState::PendingDeletion, &[P::Manage]),
-        (Operation::ScheduleDeletion, KeyState::Enabled, &[P::Delete]),
+        (Operation::ScheduleDeletion { waiting_days: 7 }, KeyState::Enabled, &[P::Delete]),
         (Operation::DestroyKey, KeyState::PendingDeletion, &[]),
         (Operation::ReadGrants, KeyState::Enabled, &[]),
         (Operation::ReadAudit, KeyState::Enabled, &[]),
@@ -519,30 +530,149 @@ fn passing_on_gives_no_more_than_one_holds() {
     }
 }
 
-#[test]
-fn withdrawing_and_replacing_need_the_right_over_the_present_grant() {
+/// A grant that an app made through others.
+fn passed_on(from: &str, to: &str, permissions: &[Permission], through: &[GrantId]) -> Grant {
+    Grant {
+        principal: to.into(),
+        grantor: Grantor { principal: from.into(), role: Role::App, through: through.to_vec() },
+        ..grant(GrantScope::Key(KEY), permissions, Conditions::default())
+    }
+}
+
+fn named(principal: &str) -> Actor {
+    Actor::new(principal, Role::App).unwrap()
+}
+
+fn withdraw(actor: Actor, id: GrantId, cascade: bool) -> Attempt {
+    attempt(actor, Operation::WithdrawGrant { id, cascade })
+}
+
+/// alice (admin) -> shop -> bob -> carol; and dave, to whom alice gave the same as to shop.
+fn chain() -> Rows {
     use Permission as P;
-    let none = Conditions::default();
     let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
-    view.grants.push(grant(GrantScope::Key(KEY), &[P::Encrypt, P::Grant], none.clone()));
-    let mut bobs = grant(GrantScope::Key(KEY), &[P::Encrypt], none.clone());
-    bobs.principal = "bob".into();
-    let id = bobs.id;
-    view.grants.push(bobs);
-    let withdraw = |id| attempt(app(), Operation::WithdrawGrant { id });
-    expect(&view, &withdraw(id), Yes, "what one could have made");
-    let put = attempt(
-        app(),
-        Operation::PutGrant { principal: "bob".into(), permissions: vec![P::Encrypt], conditions: none },
-    );
-    expect(&view, &put, Yes, "replaces what one could have made");
-    view.grants[1].permissions = vec![P::Encrypt, P::Delete];
-    expect(&view, &withdraw(id), No(AccessDenied), "a grant of more than one holds");
-    expect(&view, &put, No(AccessDenied), "replaces a grant of more than one holds");
-    let unknown = attempt(admin(), Operation::WithdrawGrant { id: GrantId::random() });
-    expect(&view, &unknown, No(GrantNotFound), "unknown");
-    view.grants[1].withdrawn_at = Some(EARLIER);
-    expect(&view, &attempt(admin(), Operation::WithdrawGrant { id }), No(GrantNotFound), "withdrawn before");
+    let all = [P::Encrypt, P::Grant];
+    let shops = grant(GrantScope::Key(KEY), &all, Conditions::default());
+    let bobs = passed_on("shop", "bob", &all, &[shops.id]);
+    let carols = passed_on("bob", "carol", &[P::Encrypt], &[bobs.id]);
+    let daves = Grant { principal: "dave".into(), ..grant(GrantScope::Key(KEY), &all, Conditions::default()) };
+    view.grants = vec![shops, bobs, carols, daves];
+    view
+}
+
+#[test]
+fn only_those_above_a_grant_withdraw_it() {
+    let view = chain();
+    let [shops, bobs, carols, _] = [0, 1, 2, 3].map(|n| view.grants[n].id);
+    for (who, id, cell) in [
+        ("shop", shops, No(AccessDenied)),
+        ("shop", bobs, Yes),
+        ("shop", carols, Yes),
+        ("bob", shops, No(AccessDenied)),
+        ("bob", bobs, No(AccessDenied)),
+        ("bob", carols, Yes),
+        ("carol", carols, No(AccessDenied)),
+        ("dave", bobs, No(AccessDenied)),
+        ("dave", carols, No(AccessDenied)),
+    ] {
+        for cascade in [false, true] {
+            expect(&view, &withdraw(named(who), id, cascade), cell, who);
+        }
+    }
+    for id in [shops, bobs, carols] {
+        expect(&view, &withdraw(admin(), id, false), Yes, "an admin");
+    }
+    expect(&view, &withdraw(admin(), GrantId::random(), false), No(GrantNotFound), "unknown");
+
+    // Without the permission grant there, not even what one granted oneself.
+    let mut view = chain();
+    view.grants[0].permissions = vec![Permission::Encrypt];
+    expect(&view, &withdraw(named("shop"), bobs, false), No(AccessDenied), "without the permission grant");
+}
+
+#[test]
+fn what_was_passed_on_ends_only_with_a_cascade() {
+    let encrypt = |who| attempt(named(who), Operation::Encrypt { version: 2 });
+    let mut view = chain();
+    view.grants[0].withdrawn_at = Some(EARLIER);
+    let shops = view.grants[0].id;
+    for who in ["bob", "carol"] {
+        expect(&view, &encrypt(who), Yes, who);
+    }
+    expect(&view, &withdraw(admin(), shops, false), No(GrantNotFound), "withdrawn before");
+    expect(&view, &withdraw(admin(), shops, true), Yes, "what was passed on can still be ended");
+    view.grants[0].cascade = true;
+    expect(&view, &withdraw(admin(), shops, true), No(GrantNotFound), "withdrawn before with all");
+    for (who, cell) in
+        [("shop", No(AccessDenied)), ("bob", No(AccessDenied)), ("carol", No(AccessDenied)), ("dave", Yes)]
+    {
+        expect(&view, &encrypt(who), cell, who);
+    }
+    // A grant whose origin is not there gives nothing.
+    let mut view = chain();
+    view.grants.remove(0);
+    for who in ["bob", "carol"] {
+        expect(&view, &encrypt(who), No(AccessDenied), who);
+    }
+}
+
+#[test]
+fn nobody_passes_on_to_itself_upwards_or_without_end() {
+    use Permission as P;
+    let put = |who: &str, to: &str| {
+        let operation = Operation::PutGrant {
+            principal: to.into(),
+            permissions: vec![P::Encrypt],
+            conditions: Conditions::default(),
+        };
+        attempt(named(who), operation)
+    };
+    let view = chain();
+    expect(&view, &put("bob", "eve"), Yes, "down");
+    expect(&view, &put("bob", "bob"), No(AccessDenied), "to itself");
+    expect(&view, &put("bob", "shop"), No(AccessDenied), "upwards");
+    assert_eq!(grantor(&view, &put("bob", "eve"), NOW).through, [view.grants[1].id]);
+    assert_eq!(grantor(&view, &attempt(admin(), put_grant()), NOW).through, []);
+
+    // A chain of 16 grants can be made and used, a longer one not.
+    let mut view = chain();
+    view.grants.truncate(1);
+    for n in 0..20 {
+        let from = if n == 0 { "shop".to_owned() } else { format!("p{n}") };
+        let to = format!("p{}", n + 1);
+        let cell = if n < 16 { Yes } else { No(AccessDenied) };
+        expect(&view, &put(&from, &to), cell, &format!("{n} times passed on before"));
+        let through = [view.grants[view.grants.len() - 1].id];
+        view.grants.push(passed_on(&from, &to, &[P::Encrypt, P::Grant], &through));
+    }
+    expect(&view, &attempt(named("p16"), Operation::Encrypt { version: 2 }), Yes, "at the end of the chain");
+    expect(&view, &attempt(named("p17"), Operation::Encrypt { version: 2 }), No(AccessDenied), "beyond it");
+}
+
+#[test]
+fn what_comes_from_several_grants_depends_on_all_of_them() {
+    use Permission as P;
+    let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Grant], Conditions::default()));
+    view.grants.push(grant(GrantScope::AllKeys, &[P::Encrypt], Conditions::default()));
+    view.grants.push(grant(GrantScope::Key(KEY), &[P::Decrypt], Conditions::default()));
+    let operation = Operation::PutGrant {
+        principal: "bob".into(),
+        permissions: vec![P::Encrypt],
+        conditions: Conditions::default(),
+    };
+    let mut expected = vec![view.grants[0].id, view.grants[1].id];
+    expected.sort_unstable();
+    let through = grantor(&view, &attempt(app(), operation), NOW).through;
+    assert_eq!(through, expected);
+    view.grants.push(passed_on("shop", "bob", &[P::Encrypt], &through));
+    for n in 0..3 {
+        let mut view = view.clone();
+        view.grants[n].withdrawn_at = Some(EARLIER);
+        view.grants[n].cascade = true;
+        let cell = if n == 2 { Yes } else { No(AccessDenied) };
+        expect(&view, &attempt(named("bob"), Operation::Encrypt { version: 2 }), cell, &n.to_string());
+    }
 }
 
 #[test]

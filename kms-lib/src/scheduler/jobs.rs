@@ -130,7 +130,7 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
         let used_since = replaced
             .zip(last_used)
             .is_some_and(|(replaced, used)| used > replaced || is_doubtful(replaced) || is_doubtful(used));
-        if used_since && !even_if_used {
+        if (used_since && !even_if_used) || is_revoked(session, id) {
             continue;
         }
         match session.revoke_located(id, version).await {
@@ -140,6 +140,11 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
         }
     }
     Ok(())
+}
+
+/// Whether the key is revoked, and with it all its versions.
+fn is_revoked(session: &Session, id: KeyId) -> bool {
+    session.shared().catalog.image().key(id).is_some_and(Key::is_revoked)
 }
 
 async fn due(session: &Session, what: Due, tried: usize) -> Result<Vec<KeyId>> {

@@ -10,20 +10,17 @@ use super::refusal::refusal;
 use super::{KeyRef, Session};
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::SigningKey;
-use crate::envelope::row;
 use crate::keys::Command;
-use crate::ledger::{Details, Draft, Entry, HeadKeys, Lane, Outcome, Verdict};
+use crate::ledger::{Details, HeadKeys};
 use crate::storage::Connection;
 use crate::storage::tables::audit::{self, Selection};
-use crate::storage::tables::{head, secrets, usage};
+use crate::storage::tables::{head, secrets};
 use crate::types::actor::Actor;
 use crate::types::attempt::{Decision, Operation};
-use crate::types::audit::{Action, AuditRow, Status, hex};
+use crate::types::audit::{Action, AuditRow, Status};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::RecordId;
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::time::Timestamp;
-use crate::verification::{Report, Verifier, VerifyOptions};
 
 /// Which records are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,13 +71,10 @@ pub struct AuditPage {
     pub next_cursor: Option<u64>,
 }
 
-/// What is kept of the last verification.
-pub(crate) const LAST_VERIFICATION: &str = "audit.last_verification";
+/// How many records of the table the answer of an index is held against.
+const HELD: u64 = 2_000;
 /// More times than this is no clock acknowledged.
 const SET_BACK: usize = 100_000;
-/// How far the log was verified without a fault.
-pub(crate) const VERIFIED_SIZE: &str = "audit.verified_size";
-
 impl Session {
     /// A page of the log, newest first unless asked otherwise.
     pub async fn list_audit(&self, query: &AuditQuery) -> Result<AuditPage> {
@@ -94,6 +88,9 @@ impl Session {
             None => None,
         };
         let mut connection = self.shared.store.reader().await?;
+        // What was put into the schema since it was inspected might hide records.
+        self.shared.ledger.seen().check_writable()?;
+        connection.check_schema_change().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
         let mut ranges = ranges(connection.as_mut(), query, last).await?;
         if !query.ascending {
@@ -120,7 +117,9 @@ impl Session {
                 ascending: query.ascending,
                 limit: limit + 1 - records.len(),
             };
-            records.extend(audit::select(connection.as_mut(), &selection).await?);
+            let found = audit::select(connection.as_mut(), &selection).await?;
+            hold_against_table(connection.as_mut(), &selection, &found).await?;
+            records.extend(found);
         }
         let more = records.len() > limit;
         records.truncate(limit);
@@ -194,90 +193,6 @@ impl Session {
         Ok(self.shared.signer.keys())
     }
 
-    /// Verifies the whole log. The verification is itself recorded, and what it found kept for the metrics.
-    pub async fn verify_audit(&self) -> Result<Report> {
-        self.verify_audit_with(&VerifyOptions::default()).await
-    }
-
-    /// Verifies what came since the last verification that found no fault.
-    pub async fn verify_audit_incrementally(&self) -> Result<Report> {
-        let mut connection = self.shared.store.reader().await?;
-        let kept = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
-        drop(connection);
-        // What this service did not write itself counts as nothing: then everything is verified.
-        let trusted = kept.and_then(|kept| {
-            let (size, _) = kept.split_once(' ')?;
-            size.parse().ok().filter(|size| self.verified_size(*size) == kept)
-        });
-        self.verify_audit_with(&VerifyOptions { trusted_size: trusted, ..VerifyOptions::default() }).await
-    }
-
-    /// Verifies as the options say.
-    pub async fn verify_audit_with(&self, options: &VerifyOptions) -> Result<Report> {
-        self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
-        let shared = self.shared();
-        let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
-        let report = verifier.verify(options).await?;
-        // A log that is broken may refuse the record of its verification; the report matters more.
-        if let Err(error) = self.record_verification(&report).await {
-            tracing::warn!(%error, "a verification could not be recorded");
-        }
-        Ok(report)
-    }
-
-    /// A verified size as it is kept: with a seal.
-    fn verified_size(&self, size: u64) -> String {
-        format!("{size} {}", hex(&self.shared.catalog.seals().seal(&row::verified(size))))
-    }
-
-    async fn record_verification(&self, report: &Report) -> Result<()> {
-        let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
-        let attempt = self.attempt(Operation::VerifyAudit, None);
-        let (decision, revision) = self.decide(&attempt);
-        let mut details = Details::default();
-        details.raw("ok", report.ok.to_string()).number("size", report.size).number("from", report.from);
-        details.decision(&decision, revision).source(&attempt);
-        if let Some(seq) = report.broken_at {
-            details.number("brokenAt", seq).text("error", ErrorCode::IntegrityFailure.as_str());
-        }
-        if let Some(fault) = report.faults.first() {
-            details.text("fault", &fault.to_string());
-        }
-        let id = RecordId::random();
-        let kept = serde_json::json!({
-            "id": id, "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
-        });
-        let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
-        if report.ok {
-            remember.push((VERIFIED_SIZE, self.verified_size(report.size)));
-        }
-        let entry = Entry {
-            verdict: if report.ok {
-                Verdict::Allowed { valid_until: None }
-            } else {
-                Verdict::Failed(ErrorCode::IntegrityFailure)
-            },
-            attempts: vec![attempt],
-            draft: Draft {
-                id,
-                actor: self.actor.clone(),
-                action: Action::AuditVerify,
-                key_id: None,
-                key_version: None,
-                details,
-            },
-            rendered: None,
-            uses: Vec::new(),
-            tally: (1, 0),
-            idempotency: None,
-            remember,
-        };
-        match self.shared.ledger.submit(&admission, revision, vec![entry], None, None).await {
-            Outcome::Failed(error) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// Records something the service did that is no operation of a caller.
     pub(crate) async fn record_event(&self, action: Action, operation: Operation, details: Details) -> Result<()> {
         let admission = self.admit_change()?;
@@ -289,6 +204,40 @@ impl Session {
             Changed::Done(..) | Changed::Redo(_) => Ok(()),
         }
     }
+}
+
+/// Holds what an index found against the table: the answer must have what was asked for, and the next records of the
+/// table, up to a bound, must not match without being in it. An index that lacks older records is found by
+/// verification.
+async fn hold_against_table(connection: &mut dyn Connection, selection: &Selection, found: &[AuditRow]) -> Result<()> {
+    if selection.key.is_none() && selection.actor.is_none() {
+        return Ok(());
+    }
+    let damaged = |seq: u64| {
+        Err(Error::new(
+            ErrorCode::StoreCorrupt,
+            format!("an index of audit_logs does not agree with record {seq}: verify the log, then rebuild the index"),
+        ))
+    };
+    let is_asked_for = |row: &AuditRow| {
+        selection.actor.as_ref().is_none_or(|actor| *actor == row.actor)
+            && selection.key.is_none_or(|key| row.key_id == Some(key))
+    };
+    if let Some(row) = found.iter().find(|row| !is_asked_for(row)) {
+        return damaged(row.seq);
+    }
+    for seq in audit::matching_near(connection, selection, HELD).await? {
+        if found.len() < selection.limit && found.iter().all(|row| row.seq != seq) {
+            return damaged(seq);
+        }
+        // A full page ends with its last record.
+        let Some(end) = found.last().map(|row| row.seq) else { continue };
+        let is_within = if selection.ascending { seq <= end } else { seq >= end };
+        if is_within && found.iter().all(|row| row.seq != seq) {
+            return damaged(seq);
+        }
+    }
+    Ok(())
 }
 
 /// The sequence numbers, first and last, of the records that a query's times allow, oldest first.

@@ -59,9 +59,9 @@ fn single(
 ) -> Entry {
     let mut details = Details::default();
     let verdict = match (&decided.ruling, worked) {
-        (Ruling::Work { grant, valid_until, .. }, Ok(_)) => {
+        (Ruling::Work { grant, .. }, Ok((_, version))) => {
             details.decision(&Decision::Allowed { grant: *grant, valid_until: None }, revision);
-            Verdict::Allowed { valid_until: *valid_until }
+            Verdict::Allowed { valid_until: decided.valid_until(*version) }
         }
         (Ruling::Denied(code), _) => Verdict::Denied(*code),
         (_, Err(error)) => Verdict::Failed(error.code()),
@@ -77,6 +77,9 @@ fn single(
     }
     if let Job::Sign(_, algorithm) | Job::Verify(_, _, algorithm) = item.job {
         details.text("signingAlgorithm", algorithm.as_str());
+    }
+    if let Some(is_returned) = item.data_key {
+        details.number("dataKeyBytes", item.job.bytes() as u64).raw("plaintextReturned", is_returned.to_string());
     }
     if let Ok((Product::Valid(valid), _)) = worked {
         details.raw("valid", valid.to_string());
@@ -138,10 +141,10 @@ fn grouped(
             contexts.push(context);
         }
         match (&worked[i], &decided[i].ruling) {
-            (Ok((product, version)), Ruling::Work { grant, valid_until: end, .. }) => {
+            (Ok((product, version)), Ruling::Work { grant, .. }) => {
                 *versions.entry(*version).or_default() += 1;
                 invalid += u64::from(matches!(product, Product::Valid(false)));
-                valid_until = [valid_until, *end].into_iter().flatten().min();
+                valid_until = [valid_until, decided[i].valid_until(*version)].into_iter().flatten().min();
                 if let Some(grant) = grant.map(|grant| grant.to_string())
                     && !grants.contains(&grant)
                 {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Session;
 use super::refusal::refusal;
+use super::{KeyRef, Session};
 use crate::keys::Command;
 use crate::ledger::{Admission, Debt, Details, Draft, Entry, Idempotency, Lane, Outcome, Verdict};
 use crate::types::attempt::{Attempt, Decision, Operation};
@@ -29,8 +29,15 @@ pub(super) enum Changed {
     Redo(Option<Debt>),
 }
 
-/// How often a change is decided again because others came first.
-const REDO: usize = 3;
+/// How often an operation is prepared again because a change overtook it. Within a process once is enough: what comes
+/// back goes before the next rotation. Another node's rotations cannot be held back; a share of them gets ahead each
+/// time.
+pub(super) const REDO: usize = 64;
+
+/// The failure of an operation that was overtaken each time.
+pub(super) fn overtaken() -> Error {
+    Error::new(ErrorCode::StoreContended, "other changes came first each time; nothing was done, retry later")
+}
 
 impl Session {
     /// Lets a change in: the lane that cryptographic operations cannot fill.
@@ -49,7 +56,7 @@ impl Session {
                 Changed::Redo(owed) => debt = owed,
             }
         }
-        Err(Error::new(ErrorCode::Conflict, "other changes came first again and again"))
+        Err(overtaken())
     }
 
     /// Commits a change that was decided on, or the refusal.
@@ -157,6 +164,18 @@ impl Session {
     /// Whether the actor may read something, as of now. Only a refusal is recorded.
     pub(crate) async fn permit_reading(&self, action: Action, operation: Operation, key: Option<KeyId>) -> Result<()> {
         self.shared.catalog.ensure_fresh().await?;
+        self.decide_reading(action, operation, key).await
+    }
+
+    /// The key that the actor wants to read, if it may. One look at the store, whether or not there is such a key.
+    pub(super) async fn permit_reading_key(&self, key: &KeyRef) -> Result<KeyId> {
+        self.shared.catalog.ensure_fresh().await?;
+        let id = key.resolve(&self.shared.catalog.image());
+        self.decide_reading(Action::KeyRead, Operation::ReadKey, id).await?;
+        id.ok_or_else(|| refusal(ErrorCode::KeyNotFound))
+    }
+
+    pub(super) async fn decide_reading(&self, action: Action, operation: Operation, key: Option<KeyId>) -> Result<()> {
         let attempt = self.attempt(operation, key);
         let (decision, revision) = self.decide(&attempt);
         if matches!(decision, Decision::Allowed { .. }) {

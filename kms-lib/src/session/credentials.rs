@@ -15,10 +15,12 @@ use crate::ledger::Details;
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
+use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::CredentialId;
 use crate::types::limits::{PAGE_LIMIT, TEXT_BYTES};
+use crate::types::text::is_printable;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
@@ -72,15 +74,35 @@ impl Session {
         label: Option<&str>,
         expires_at: Option<Timestamp>,
     ) -> Result<NewToken> {
+        self.new_token(principal, role, label, expires_at, false).await
+    }
+
+    /// Makes the first token of a store, for an admin. `Conflict` if there is a credential or ever was one, withdrawn
+    /// ones included: of several nodes that start on an empty database, exactly one makes it. For admins.
+    pub async fn create_first_token(
+        &self,
+        principal: &str,
+        label: Option<&str>,
+        expires_at: Option<Timestamp>,
+    ) -> Result<NewToken> {
+        self.new_token(principal, Role::Admin, label, expires_at, true).await
+    }
+
+    async fn new_token(
+        &self,
+        principal: &str,
+        role: Role,
+        label: Option<&str>,
+        expires_at: Option<Timestamp>,
+        is_first: bool,
+    ) -> Result<NewToken> {
         if self.has_idempotency_key() {
             return Err(Error::invalid("a token is shown once: an idempotency key could not bring it back"));
         }
         // The same rules as for every actor: reserved principals cannot be had from a token.
         let actor = Actor::new(principal, role)?;
-        if label
-            .is_some_and(|label| label.is_empty() || label.len() > TEXT_BYTES || label.chars().any(char::is_control))
-        {
-            return Err(Error::invalid("a label has 1 to 256 printable bytes"));
+        if label.is_some_and(|label| !is_printable(label, TEXT_BYTES)) {
+            return Err(Error::invalid("a label has 1 to 256 bytes and no control or invisible characters"));
         }
         if expires_at.is_some_and(|end| end <= self.shared.clock.now()) {
             return Err(Error::invalid("the token would have expired already"));
@@ -95,6 +117,7 @@ impl Session {
             secret_hash: Sha256::digest(secret.as_slice()).into(),
             label: label.map(str::to_owned),
             expires_at,
+            is_first,
         };
         let mut details = Details::default();
         details
@@ -104,6 +127,9 @@ impl Session {
         if let Some(end) = expires_at {
             details.text("expiresAt", &end.to_string());
         }
+        if let Some(label) = label {
+            details.text("label", label);
+        }
         let intent = Intent {
             action: Action::CredentialCreate,
             attempt: self.attempt(Operation::CreateCredential, None),
@@ -111,16 +137,20 @@ impl Session {
             details,
             once: None,
         };
-        self.change(intent, Command::CreateCredential(Box::new(new))).await?;
+        let (changes, _) = self.change(intent, Command::CreateCredential(Box::new(new))).await?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(16 + SECRET));
         bytes.extend_from_slice(id.as_bytes());
         bytes.extend_from_slice(secret.as_slice());
         let mut token = Zeroizing::new(String::with_capacity(TOKEN));
         token.push_str(PREFIX);
         URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut token);
-        let image = self.shared.catalog.image();
-        let credential = image.credential(id).ok_or_else(|| refusal(ErrorCode::CredentialNotFound))?;
-        Ok(NewToken { token, credential: description(credential) })
+        let made = changes.iter().find_map(|change| match change {
+            Change::InsertCredential(credential) => Some(description(credential)),
+            _ => None,
+        });
+        let credential =
+            made.ok_or_else(|| Error::new(ErrorCode::Internal, "a credential was created without a row"))?;
+        Ok(NewToken { token, credential })
     }
 
     /// Withdraws a credential: from now on, no operation of who shows it succeeds. For admins.

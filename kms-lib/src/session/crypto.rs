@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::engine::{Done, Item, Target, only, share};
 use super::job::{Job, Product};
 use super::{KeyRef, Session};
+use crate::crypto::ciphertext::Blob;
 use crate::crypto::provider::SignatureAlgorithm;
 use crate::types::audit::{Action, Receipt};
 use crate::types::context::Context;
@@ -116,17 +117,25 @@ pub struct EncryptItem<'a> {
     pub context: Context,
 }
 
-/// One ciphertext of a batch.
-#[derive(Clone, Debug)]
+/// One ciphertext to decrypt. It names its key and version itself; what else is passed must agree with it. Anything
+/// that does not is `InvalidCiphertext`, whether or not there is such a key; callers who may not decrypt with `key` get
+/// `AccessDenied`.
+#[derive(Clone, Debug, Default)]
 pub struct DecryptItem<'a> {
     /// The ciphertext.
     pub ciphertext: &'a [u8],
     /// The context it was encrypted with.
     pub context: Context,
-    /// The key it must have been encrypted with, if the caller wants that checked.
+    /// The key it must have been encrypted with.
     pub key: Option<KeyRef>,
+    /// The version it must have been encrypted with.
+    pub version: Option<u32>,
+    /// The nonce that it must hold (for RSA an empty one).
+    pub iv: Option<&'a [u8]>,
+    /// The authentication tag that it must hold (for RSA an empty one).
+    pub auth_tag: Option<&'a [u8]>,
     /// The ciphertext is none of this service, but raw RSA-OAEP with SHA-256, made with the public key of this version of
-    /// `key`, and without a context.
+    /// `key`. It has no context, `iv` or `auth_tag`.
     pub oaep_version: Option<u32>,
 }
 
@@ -177,13 +186,13 @@ impl Session {
         check_plaintext(plaintext)?;
         context.check()?;
         let context = share(context);
-        let item = Item { target: Target::Current(key.into()), job: Job::Encrypt(plaintext, &context), key_type: None };
+        let item = Item::new(Target::Current(key.into()), Job::Encrypt(plaintext, &context));
         only(self.operate(Action::Encrypt, &[item], false).await?).map(encrypted)
     }
 
     /// Decrypts what [`Session::encrypt`] made; `context` must be the same. The ciphertext names its key and version.
     pub async fn decrypt(&self, ciphertext: &[u8], context: &Context) -> Result<Decrypted> {
-        self.decrypt_blob(ciphertext, context, None).await
+        self.decrypt_item(DecryptItem { ciphertext, context: context.clone(), ..DecryptItem::default() }).await
     }
 
     /// Decrypts, and refuses (`InvalidCiphertext`) what another key than this one encrypted.
@@ -193,25 +202,22 @@ impl Session {
         ciphertext: &[u8],
         context: &Context,
     ) -> Result<Decrypted> {
-        self.decrypt_blob(ciphertext, context, Some(key.into())).await
+        let (key, context) = (Some(key.into()), context.clone());
+        self.decrypt_item(DecryptItem { ciphertext, context, key, ..DecryptItem::default() }).await
     }
 
-    async fn decrypt_blob(&self, ciphertext: &[u8], context: &Context, key: Option<KeyRef>) -> Result<Decrypted> {
-        context.check()?;
-        let context = share(context);
-        let target = self.decrypt_target(ciphertext, key);
-        let item = Item { target, job: Job::Decrypt(ciphertext, &context), key_type: None };
+    /// Decrypts a ciphertext, with all that must agree with it.
+    pub async fn decrypt_item(&self, item: DecryptItem<'_>) -> Result<Decrypted> {
+        item.context.check()?;
+        let context = share(&item.context);
+        let item = decryption(&item, &context)?;
         only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
     }
 
     /// Decrypts what another tool encrypted with a version's public key: RSA-OAEP with SHA-256, without a label.
     /// Grants with a condition on the context do not allow it.
     pub async fn decrypt_oaep(&self, key: impl Into<KeyRef>, version: u32, ciphertext: &[u8]) -> Result<Decrypted> {
-        let item = Item {
-            target: Target::Version(key.into(), version),
-            job: Job::DecryptOaep(ciphertext),
-            key_type: Some(KeyType::Rsa2048),
-        };
+        let item = Item::rsa(Target::Version(key.into(), version), Job::DecryptOaep(ciphertext));
         only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
     }
 
@@ -223,11 +229,7 @@ impl Session {
         algorithm: SignatureAlgorithm,
     ) -> Result<Signature> {
         check_payload(payload)?;
-        let item = Item {
-            target: Target::Current(key.into()),
-            job: Job::Sign(payload, algorithm),
-            key_type: Some(KeyType::Rsa2048),
-        };
+        let item = Item::rsa(Target::Current(key.into()), Job::Sign(payload, algorithm));
         only(self.operate(Action::Sign, &[item], false).await?).map(signature)
     }
 
@@ -240,11 +242,7 @@ impl Session {
         algorithm: SignatureAlgorithm,
     ) -> Result<Signature> {
         check_payload(payload)?;
-        let item = Item {
-            target: Target::Version(key.into(), version),
-            job: Job::Sign(payload, algorithm),
-            key_type: Some(KeyType::Rsa2048),
-        };
+        let item = Item::rsa(Target::Version(key.into(), version), Job::Sign(payload, algorithm));
         only(self.operate(Action::Sign, &[item], false).await?).map(signature)
     }
 
@@ -264,17 +262,8 @@ impl Session {
 
     /// Generates a data key of 1 to 1,024 bytes, and encrypts it under the key.
     pub async fn generate_data_key(&self, key: impl Into<KeyRef>, bytes: usize, context: &Context) -> Result<DataKey> {
-        if bytes == 0 || bytes > DATA_KEY_BYTES {
-            return Err(Error::invalid(format!("a data key has 1 to {DATA_KEY_BYTES} bytes")));
-        }
-        context.check()?;
-        let mut plaintext = Zeroizing::new(vec![0; bytes]);
-        self.shared.provider.random(&mut plaintext)?;
-        let context = share(context);
-        let item =
-            Item { target: Target::Current(key.into()), job: Job::Encrypt(&plaintext, &context), key_type: None };
-        let done = only(self.operate(Action::GenerateDataKey, &[item], false).await?)?;
-        let Encrypted { ciphertext, key, version, receipt, .. } = encrypted(done);
+        let (plaintext, encrypted) = self.data_key(key.into(), bytes, context, true).await?;
+        let Encrypted { ciphertext, key, version, receipt, .. } = encrypted;
         Ok(DataKey { plaintext: Some(plaintext), ciphertext, key, version, receipt })
     }
 
@@ -285,8 +274,29 @@ impl Session {
         bytes: usize,
         context: &Context,
     ) -> Result<DataKey> {
-        let data_key = self.generate_data_key(key, bytes, context).await?;
-        Ok(DataKey { plaintext: None, ..data_key })
+        let (_, encrypted) = self.data_key(key.into(), bytes, context, false).await?;
+        let Encrypted { ciphertext, key, version, receipt, .. } = encrypted;
+        Ok(DataKey { plaintext: None, ciphertext, key, version, receipt })
+    }
+
+    async fn data_key(
+        &self,
+        key: KeyRef,
+        bytes: usize,
+        context: &Context,
+        is_returned: bool,
+    ) -> Result<(Zeroizing<Vec<u8>>, Encrypted)> {
+        if bytes == 0 || bytes > DATA_KEY_BYTES {
+            return Err(Error::invalid(format!("a data key has 1 to {DATA_KEY_BYTES} bytes")));
+        }
+        context.check()?;
+        let mut plaintext = Zeroizing::new(vec![0; bytes]);
+        self.shared.provider.random(&mut plaintext)?;
+        let context = share(context);
+        let item = Item::new(Target::Current(key), Job::Encrypt(&plaintext, &context));
+        let item = Item { data_key: Some(is_returned), ..item };
+        let done = only(self.operate(Action::GenerateDataKey, &[item], false).await?)?;
+        Ok((plaintext, encrypted(done)))
     }
 
     /// Encrypts what a ciphertext holds anew, under the current version of its key or another key. The plaintext
@@ -303,11 +313,7 @@ impl Session {
         let prepared: Vec<Result<Item<'_>>> = checks
             .zip(items.iter().zip(&contexts))
             .map(|(check, (item, context))| {
-                check.map(|()| Item {
-                    target: Target::Current(item.key.clone()),
-                    job: Job::Encrypt(item.plaintext, context),
-                    key_type: None,
-                })
+                check.map(|()| Item::new(Target::Current(item.key.clone()), Job::Encrypt(item.plaintext, context)))
             })
             .collect();
         self.operate_checked(Action::Encrypt, prepared, encrypted).await
@@ -320,21 +326,7 @@ impl Session {
         let prepared: Vec<Result<Item<'_>>> = items
             .iter()
             .zip(&contexts)
-            .map(|(item, context)| {
-                item.context.check()?;
-                let Some(version) = item.oaep_version else {
-                    let target = self.decrypt_target(item.ciphertext, item.key.clone());
-                    return Ok(Item { target, job: Job::Decrypt(item.ciphertext, context), key_type: None });
-                };
-                match &item.key {
-                    Some(key) if item.context.is_empty() => Ok(Item {
-                        target: Target::Version(key.clone(), version),
-                        job: Job::DecryptOaep(item.ciphertext),
-                        key_type: Some(KeyType::Rsa2048),
-                    }),
-                    _ => Err(Error::invalid("raw RSA-OAEP needs the key named, and binds no context")),
-                }
-            })
+            .map(|(item, context)| item.context.check().and_then(|()| decryption(item, context)))
             .collect();
         self.operate_checked(Action::Decrypt, prepared, decrypted).await
     }
@@ -345,14 +337,11 @@ impl Session {
         let prepared: Vec<Result<Item<'_>>> = items
             .iter()
             .map(|item| {
-                check_payload(item.payload).map(|()| Item {
-                    target: match item.version {
-                        Some(version) => Target::Version(item.key.clone(), version),
-                        None => Target::Current(item.key.clone()),
-                    },
-                    job: Job::Sign(item.payload, item.algorithm),
-                    key_type: Some(KeyType::Rsa2048),
-                })
+                let target = match item.version {
+                    Some(version) => Target::Version(item.key.clone(), version),
+                    None => Target::Current(item.key.clone()),
+                };
+                check_payload(item.payload).map(|()| Item::rsa(target, Job::Sign(item.payload, item.algorithm)))
             })
             .collect();
         self.operate_checked(Action::Sign, prepared, signature).await
@@ -387,15 +376,14 @@ impl Session {
             if !is_good {
                 continue;
             }
-            let target = self.decrypt_target(item.ciphertext, None);
-            let onto = match (&item.destination, &target) {
+            let blob = Blob::parse(item.ciphertext).map(|blob| (blob.key, blob.version));
+            let onto = match (&item.destination, &blob) {
                 (Some(key), _) => Target::Current(key.clone()),
-                (None, Target::Version(key, _)) => Target::Current(key.clone()),
-                (None, Target::Malformed(key, error)) => Target::Malformed(key.clone(), error.clone()),
-                (None, other) => other.clone(),
+                (None, Ok((key, _))) => Target::Current(KeyRef::Id(*key)),
+                (None, Err(error)) => Target::Sealed(Err(error.clone()), None),
             };
-            pairs.push(Item { target, job: Job::Decrypt(item.ciphertext, source), key_type: None });
-            pairs.push(Item { target: onto, job: Job::Encrypt(&[], destination), key_type: None });
+            pairs.push(Item::new(Target::Sealed(blob, None), Job::Decrypt(item.ciphertext, source)));
+            pairs.push(Item::new(onto, Job::Encrypt(&[], destination)));
         }
         let done = if pairs.is_empty() { Vec::new() } else { self.operate(Action::Reencrypt, &pairs, true).await? };
         let mut results = done.into_iter();
@@ -441,14 +429,48 @@ fn verify_item<'a>(
     algorithm: SignatureAlgorithm,
     version: Option<u32>,
 ) -> Item<'a> {
-    Item {
-        target: match version {
-            Some(version) => Target::Version(key, version),
-            None => Target::AnyUsable(key),
-        },
-        job: Job::Verify(payload, signature, algorithm),
-        key_type: Some(KeyType::Rsa2048),
+    let target = match version {
+        Some(version) => Target::Version(key, version),
+        None => Target::AnyUsable(key),
+    };
+    Item::rsa(target, Job::Verify(payload, signature, algorithm))
+}
+
+fn decryption<'a>(item: &DecryptItem<'a>, context: &'a Arc<Context>) -> Result<Item<'a>> {
+    let Some(version) = item.oaep_version else {
+        return Ok(Item::new(sealed(item), Job::Decrypt(item.ciphertext, context)));
+    };
+    let is_alone = item.context.is_empty()
+        && item.iv.is_none()
+        && item.auth_tag.is_none()
+        && item.version.is_none_or(|named| named == version);
+    match &item.key {
+        Some(key) if is_alone => {
+            Ok(Item::rsa(Target::Version(key.clone(), version), Job::DecryptOaep(item.ciphertext)))
+        }
+        _ => Err(Error::invalid("raw RSA-OAEP needs the key named, and has no context, nonce, tag or second version")),
     }
+}
+
+/// What a ciphertext says of itself, held against what was passed beside it; the key is held against it with the
+/// decision.
+fn sealed(item: &DecryptItem<'_>) -> Target {
+    let read = Blob::parse(item.ciphertext).and_then(|blob| {
+        let (nonce, tag) = blob.copies();
+        let parts = [("iv", item.iv, nonce), ("authTag", item.auth_tag, tag)];
+        if item.version.is_some_and(|version| version != blob.version) {
+            return Err(disagrees("version"));
+        }
+        match parts.into_iter().find(|(_, passed, held)| passed.is_some_and(|passed| passed != *held)) {
+            Some((what, ..)) => Err(disagrees(what)),
+            None => Ok((blob.key, blob.version)),
+        }
+    });
+    Target::Sealed(read, item.key.clone())
+}
+
+fn disagrees(field: &str) -> Error {
+    Error::new(ErrorCode::InvalidCiphertext, format!("{field}: not what the ciphertext itself says"))
 }
 
 fn encrypted(done: Done) -> Encrypted {

@@ -10,7 +10,7 @@ use crate::catalog::{KeyDescription, Outline, key_description};
 use crate::policy;
 use crate::storage::tables::entities;
 use crate::types::attempt::{Decision, Operation};
-use crate::types::audit::Action;
+use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::Key;
@@ -31,12 +31,8 @@ pub struct KeyPage {
 impl Session {
     /// A key with its versions.
     pub async fn get_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
-        let id = self.locate(&key.into()).await?;
-        self.permit_reading(Action::KeyRead, Operation::ReadKey, id).await?;
-        match id {
-            Some(id) => self.describe(id).await,
-            None => Err(refusal(ErrorCode::KeyNotFound)),
-        }
+        let id = self.permit_reading_key(&key.into()).await?;
+        self.describe(id).await
     }
 
     /// A page of the keys the caller may read, by name: at most 1,000. `cursor` is the one of the page before.
@@ -70,9 +66,7 @@ impl Session {
 
     /// The public half of a version, as PEM (SubjectPublicKeyInfo). It stays readable when the version is revoked.
     pub async fn public_key(&self, key: impl Into<KeyRef>, version: u32) -> Result<String> {
-        let id = self.locate(&key.into()).await?;
-        self.permit_reading(Action::KeyRead, Operation::ReadKey, id).await?;
-        let id = id.ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+        let id = self.permit_reading_key(&key.into()).await?;
         let digest = match self.shared.catalog.image().version(id, version) {
             None => return Err(refusal(ErrorCode::VersionNotFound)),
             Some(version) => version.public_key_digest,
@@ -92,6 +86,20 @@ impl Session {
         let outline = Outline::of(&*self.shared.catalog.image(), id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
         let mut connection = self.shared.store.reader().await?;
         outline.complete(connection.as_mut()).await
+    }
+
+    /// A key after a change that is committed: whatever cannot be read now, the change is not reported as a failure.
+    /// What only the store has is left out then, but for the versions that the change itself made.
+    pub(super) async fn describe_changed(&self, id: KeyId, changes: &[Change]) -> Result<KeyDescription> {
+        match self.describe(id).await {
+            Ok(description) => Ok(description),
+            Err(error) => {
+                tracing::warn!(%error, key = %id, "a change was made; its answer lacks what the store would add");
+                let missing =
+                    || Error::new(ErrorCode::Internal, "a change was made to a key that is not in the catalog");
+                Ok(Outline::of(&*self.shared.catalog.image(), id).ok_or_else(missing)?.without_store(changes))
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::batch;
+use super::change::{REDO, overtaken};
 use super::job::{Job, Product};
 use super::refusal::refusal;
 use super::workbench::Workbench;
@@ -17,9 +18,6 @@ use crate::types::key::{AuditContext, KeyType, KeyVersion};
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
-/// How often an operation is done again because a rotation overtook it.
-const REDO: usize = 3;
-
 /// Which key and version an operation is for.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
@@ -29,8 +27,19 @@ pub(super) enum Target {
     Version(KeyRef, u32),
     /// Any version that is usable, the newest first.
     AnyUsable(KeyRef),
-    /// None: what was sent cannot be understood.
-    Malformed(Option<KeyRef>, Error),
+    /// The key and version that a ciphertext names, or why it cannot be decrypted; and the key that the caller named
+    /// beside it, which must be the same.
+    Sealed(Result<(KeyId, u32)>, Option<KeyRef>),
+}
+
+impl Target {
+    /// The key as the caller named it.
+    fn named(&self) -> Option<&KeyRef> {
+        match self {
+            Self::Current(key) | Self::Version(key, _) | Self::AnyUsable(key) => Some(key),
+            Self::Sealed(_, key) => key.as_ref(),
+        }
+    }
 }
 
 /// One operation of a call.
@@ -40,14 +49,27 @@ pub(super) struct Item<'a> {
     pub job: Job<'a>,
     /// The type the key must have.
     pub key_type: Option<KeyType>,
+    /// Of a data key: whether the caller gets its plaintext.
+    pub data_key: Option<bool>,
 }
 
-impl Item<'_> {
+impl<'a> Item<'a> {
+    /// An operation with a key of any type.
+    pub fn new(target: Target, job: Job<'a>) -> Self {
+        Self { target, job, key_type: None, data_key: None }
+    }
+
+    /// An operation with an RSA key.
+    pub fn rsa(target: Target, job: Job<'a>) -> Self {
+        Self { key_type: Some(KeyType::Rsa2048), ..Self::new(target, job) }
+    }
+
     /// Whether what is decided on one is decided on the other too.
     fn is_decided_like(&self, other: &Self) -> bool {
         let is_same_target = match (&self.target, &other.target) {
             (Target::Current(a), Target::Current(b)) | (Target::AnyUsable(a), Target::AnyUsable(b)) => a == b,
             (Target::Version(a, m), Target::Version(b, n)) => a == b && m == n,
+            (Target::Sealed(Ok(a), named), Target::Sealed(Ok(b), other)) => a == b && named == other,
             // What is wrong with each is its own matter.
             _ => false,
         };
@@ -72,6 +94,8 @@ pub(super) struct Decided {
     pub attempt: Attempt,
     pub version: Option<u32>,
     pub audit_context: AuditContext,
+    /// What was passed beside a ciphertext does not agree with it, as far as this image knows.
+    disagrees: bool,
     pub ruling: Ruling,
 }
 
@@ -84,11 +108,25 @@ impl Decided {
             Ruling::Work { .. } => None,
         }
     }
+
+    /// From when on work with this version is void: the earliest end of a window that it relied on.
+    pub fn valid_until(&self, version: u32) -> Option<Timestamp> {
+        let Ruling::Work { versions, valid_until, .. } = &self.ruling else { return None };
+        let window = versions.iter().find(|usable| usable.version.version == version).and_then(|usable| usable.until);
+        [*valid_until, window].into_iter().flatten().min()
+    }
+}
+
+/// A version that may do the work.
+pub(super) struct Usable {
+    pub version: KeyVersion,
+    /// The end of its window, if it was looked for: `Ruling::Work` has that of a version which the attempt names.
+    pub until: Option<Timestamp>,
 }
 
 pub(super) enum Ruling {
     /// Do it with one of these versions: the first that fits.
-    Work { key_type: KeyType, versions: Vec<KeyVersion>, grant: Option<GrantId>, valid_until: Option<Timestamp> },
+    Work { key_type: KeyType, versions: Vec<Usable>, grant: Option<GrantId>, valid_until: Option<Timestamp> },
     /// Refused by policy or state.
     Denied(ErrorCode),
     /// Allowed to try, but it cannot work.
@@ -110,13 +148,16 @@ impl Session {
         let mut debt = None;
         for _ in 0..=REDO {
             let (mut revision, mut decided) = self.decide_items(items);
-            // The ledger looks again at a single denial under the lock; items of a batch, and names that are not
-            // found, are looked at again here.
-            let look_again = |d: &Arc<Decided>| {
-                matches!(d.ruling, Ruling::Denied(_))
-                    && (items.len() > 1 || d.attempt.key.is_none() || self.is_flooding(d))
+            // The ledger looks again at a single denial under the lock; items of a batch and keys that are named by
+            // name are looked at again here. A name that is unknown, or that of another key than a ciphertext's, may
+            // have been given by another node a moment ago. Known names take the same look, so that the time does not
+            // tell.
+            let look_again = |(item, d): (&Item<'_>, &Arc<Decided>)| {
+                let by_name = !matches!(item.target.named(), Some(KeyRef::Id(_)));
+                d.disagrees
+                    || (matches!(d.ruling, Ruling::Denied(_)) && (items.len() > 1 || by_name || self.is_flooding(d)))
             };
-            let fresh = decided.iter().any(look_again);
+            let fresh = items.iter().zip(&decided).any(look_again);
             if fresh {
                 self.shared.catalog.ensure_fresh().await?;
                 (revision, decided) = self.decide_items(items);
@@ -150,7 +191,7 @@ impl Session {
                 Outcome::Failed(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorCode::Conflict, "the key was rotated again and again while this was done"))
+        Err(overtaken())
     }
 
     /// The denial of a single operation that gets no record of its own, because there are too many.
@@ -187,18 +228,16 @@ impl Session {
     }
 
     fn decide_item(&self, image: &crate::catalog::Image, item: &Item<'_>, now: Timestamp) -> Decided {
-        let (key_ref, asked) = match &item.target {
-            Target::Current(key) => (Some(key), None),
-            Target::Version(key, version) => (Some(key), Some(*version)),
-            Target::AnyUsable(key) => (Some(key), None),
-            Target::Malformed(key, _) => (key.as_ref(), None),
+        let named = item.target.named().and_then(|key| key.resolve(image));
+        let (id, asked, contradiction) = match &item.target {
+            Target::Current(_) | Target::AnyUsable(_) => (named, None, None),
+            Target::Version(_, version) => (named, Some(*version), None),
+            Target::Sealed(Ok((key, version)), beside) if beside.is_none() || named == Some(*key) => {
+                (Some(*key), Some(*version), None)
+            }
+            Target::Sealed(Ok(_), _) => (named, None, Some(refusal(ErrorCode::InvalidCiphertext))),
+            Target::Sealed(Err(error), _) => (named, None, Some(error.clone())),
         };
-        let id = key_ref.and_then(|key| {
-            key.find(image).or(match key {
-                KeyRef::Id(id) => Some(*id),
-                KeyRef::Name(_) => None,
-            })
-        });
         let key = id.and_then(|id| image.key(id));
         let current = key.map_or(0, |key| key.current_version);
         let version = asked.unwrap_or(current);
@@ -215,64 +254,67 @@ impl Session {
             key_type: item.key_type,
             context: item.job.context().cloned(),
         };
-        let audit_context = key.map_or(AuditContext::Clear, |key| key.audit_context);
+        // How contexts are recorded is said by the key they belong to. Where that is not known, they stay out of the
+        // log.
+        let audit_context = match key {
+            Some(key) if contradiction.is_none() && !image.is_damaged(key.id) => key.audit_context,
+            _ => AuditContext::Hmac,
+        };
+        let has_version = contradiction.is_none() && !matches!(item.target, Target::AnyUsable(_));
         let mut decided = Decided {
             attempt,
-            version: key.is_some().then_some(version).filter(|_| !matches!(item.target, Target::AnyUsable(_))),
+            version: key.is_some().then_some(version).filter(|_| has_version),
             audit_context,
+            disagrees: contradiction.is_some() && item.target.named().is_some(),
             ruling: Ruling::Denied(ErrorCode::AccessDenied),
         };
-        if let Target::Malformed(key, error) = &item.target {
-            // Who may not decrypt with the key named beside it learns no more than that.
-            decided.ruling = match (key, policy::decide(image, &decided.attempt, now)) {
-                (Some(_), Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::KeyNotFound))) => {
-                    Ruling::Denied(code)
-                }
-                _ => Ruling::Bad(error.clone()),
-            };
-            return decided;
-        }
-        // Signing with another version than the current one is refused, not done again with the current one.
-        if matches!(item.job, Job::Sign(..)) && asked.is_some_and(|asked| asked != current) && key.is_some() {
-            let decision = policy::decide(
-                image,
-                &Attempt { operation: Operation::Sign { version: current }, ..decided.attempt.clone() },
-                now,
-            );
-            decided.ruling = match decision {
-                Decision::Denied(code) => Ruling::Denied(code),
-                _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
-            };
-            return decided;
-        }
-        decided.ruling = match policy::decide(image, &decided.attempt, now) {
-            Decision::Denied(code) => Ruling::Denied(code),
-            Decision::Superseded => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
-            Decision::Allowed { grant, valid_until } => match key {
-                None => Ruling::Denied(ErrorCode::KeyNotFound),
-                Some(key) => Ruling::Work {
-                    key_type: key.key_type,
-                    versions: if matches!(item.target, Target::AnyUsable(_)) {
-                        self.usable(image, &decided.attempt, now)
-                    } else {
-                        image.version(key.id, version).cloned().into_iter().collect()
-                    },
-                    grant,
-                    valid_until,
-                },
-            },
+        decided.ruling = match contradiction {
+            Some(error) => self.rule_contradiction(image, &decided, error, now),
+            None => self.rule(image, item, &decided.attempt, now),
         };
         decided
     }
 
+    /// What an operation comes to that nothing contradicts beforehand.
+    fn rule(&self, image: &crate::catalog::Image, item: &Item<'_>, attempt: &Attempt, now: Timestamp) -> Ruling {
+        let key = attempt.key.and_then(|id| image.key(id));
+        let current = key.map_or(0, |key| key.current_version);
+        let version = match item.target {
+            Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
+            _ => current,
+        };
+        // Signing with another version than the current one is refused, not done again with the current one.
+        if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
+            let operation = Operation::Sign { version: current };
+            return match policy::decide(image, &Attempt { operation, ..attempt.clone() }, now) {
+                Decision::Denied(code) => Ruling::Denied(code),
+                _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+            };
+        }
+        match (policy::decide(image, attempt, now), key) {
+            (Decision::Denied(code), _) => Ruling::Denied(code),
+            (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+            (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
+            (Decision::Allowed { grant, valid_until }, Some(key)) => {
+                let versions = if matches!(item.target, Target::AnyUsable(_)) {
+                    self.usable(image, attempt, now)
+                } else {
+                    let named = image.version(key.id, version).cloned();
+                    named.map(|version| Usable { version, until: None }).into_iter().collect()
+                };
+                Ruling::Work { key_type: key.key_type, versions, grant, valid_until }
+            }
+        }
+    }
+
     /// The versions that may verify now, newest first.
-    fn usable(&self, image: &crate::catalog::Image, attempt: &Attempt, now: Timestamp) -> Vec<KeyVersion> {
+    fn usable(&self, image: &crate::catalog::Image, attempt: &Attempt, now: Timestamp) -> Vec<Usable> {
         let mut versions = Vec::new();
         let Some(key) = attempt.key.and_then(|id| image.key(id)) else { return versions };
         image.each_version(key.id, &mut |version| {
             let operation = Operation::Verify { version: Some(version.version) };
-            if crate::keys::permits(&operation, key, |_| Some(version), now).is_ok() {
-                versions.push(version.clone());
+            if let Ok(until) = crate::keys::permits(&operation, key, |_| Some(version), now) {
+                versions.push(Usable { version: version.clone(), until });
             }
         });
         versions.reverse();
@@ -299,28 +341,22 @@ impl Session {
         worked
     }
 
-    /// The item for decrypting a blob; `key` is what the caller says it was encrypted with, if anything.
-    pub(super) fn decrypt_target(&self, blob: &[u8], key: Option<KeyRef>) -> Target {
-        match crate::crypto::ciphertext::Blob::parse(blob) {
-            Err(error) => Target::Malformed(key, error),
-            Ok(parsed) => {
-                let image = self.shared.catalog.image();
-                // A name that is not known here yet is looked for again; only a known other key contradicts.
-                let other = key.as_ref().and_then(|key| key.find(&image)).is_some_and(|id| id != parsed.key);
-                if other {
-                    let error = Error::new(
-                        ErrorCode::InvalidCiphertext,
-                        "the ciphertext was made with another key than the one named beside it",
-                    );
-                    return Target::Malformed(key, error);
-                }
-                match key {
-                    Some(KeyRef::Name(name)) if image.key_by_name(&name).is_none() => {
-                        Target::Version(KeyRef::Name(name), parsed.version)
-                    }
-                    _ => Target::Version(KeyRef::Id(parsed.key), parsed.version),
-                }
-            }
+    /// What a ciphertext comes to that cannot be decrypted whatever the key: the same whether the key that was named
+    /// beside it is another one or unknown. A caller who may not decrypt with the key it named learns only that.
+    fn rule_contradiction(
+        &self,
+        image: &crate::catalog::Image,
+        decided: &Decided,
+        error: Error,
+        now: Timestamp,
+    ) -> Ruling {
+        if !decided.disagrees {
+            let known = policy::is_authenticated(image, &decided.attempt, now);
+            return if known { Ruling::Bad(error) } else { Ruling::Denied(ErrorCode::NotAuthenticated) };
+        }
+        match policy::decide(image, &decided.attempt, now) {
+            Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::NotAuthenticated)) => Ruling::Denied(code),
+            _ => Ruling::Bad(error),
         }
     }
 }
@@ -354,9 +390,9 @@ async fn work(bench: &mut Workbench<'_>, job: Job<'_>, decided: &Decided) -> Wor
         return Err(decided.error().unwrap_or_else(unreached));
     };
     let mut last = None;
-    for version in versions {
+    for Usable { version, .. } in versions {
         let ready = bench.ready(version, *key_type).await?;
-        let product = job.run(bench, &ready, version.key_id, version.version).await?;
+        let product = job.run(bench, &ready, version.material_id()).await?;
         if !matches!(product, Product::Valid(false)) {
             return Ok((product, version.version));
         }

@@ -1,26 +1,32 @@
 //! Making, listing and withdrawing grants.
 
-use super::Session;
 use super::change::Intent;
 use super::idempotency::{Once, first_answer};
 use super::refusal::refusal;
+use super::{KeyRef, Session};
 use crate::catalog::{GrantDescription, grant_description};
-use crate::grants::check_new_grant;
+use crate::grants::{self, Circumstances, check_new_grant, is_in_force};
 use crate::keys::{Command, NewGrant};
-use crate::ledger::Details;
-use crate::types::actor::{RESERVED_PRINCIPALS, Role, normalize_principal};
+use crate::ledger::{Details, context_json};
+use crate::policy;
+use crate::types::actor::{Role, check_principal, is_reserved};
 use crate::types::attempt::Operation;
-use crate::types::audit::Action;
+use crate::types::audit::{Action, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::grant::{Conditions, Grant, GrantScope, Permission};
-use crate::types::ids::GrantId;
+use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, Permission};
+use crate::types::ids::{GrantId, KeyId};
+use crate::types::key::AuditContext;
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
 impl Session {
-    /// Makes a grant, or replaces the one the principal has on the same scope. An app needs `grant` there, and may
-    /// pass on only what it holds itself, with conditions no weaker.
+    /// Makes a grant, or replaces the one that the principal has from the same grantor on the same scope; admins count as
+    /// one grantor. The rights of a principal are the union of its grants.
+    ///
+    /// An app needs `grant` on the scope. It may pass on only what it holds itself, with conditions no weaker, and neither to
+    /// itself nor to anybody above it in the chain of at most 16 grants. `role` is a note about the callers that the grant
+    /// is meant for: it restricts nothing.
     pub async fn put_grant(
         &self,
         principal: &str,
@@ -29,10 +35,11 @@ impl Session {
         permissions: &[Permission],
         conditions: Conditions,
     ) -> Result<GrantDescription> {
-        let principal = normalize_principal(principal)?;
-        if RESERVED_PRINCIPALS.contains(&principal.as_str()) || role == Role::System {
-            return Err(Error::invalid("a grant cannot be made to the service itself"));
+        check_principal(principal)?;
+        if is_reserved(principal) || role == Role::System {
+            return Err(Error::invalid(format!("a grant cannot be made to {principal:?}, which is reserved")));
         }
+        let principal = principal.to_owned();
         let permissions = check_new_grant(scope, permissions, &conditions)?;
         let key = match scope {
             GrantScope::AllKeys => None,
@@ -46,21 +53,15 @@ impl Session {
             permissions: permissions.clone(),
             conditions: conditions.clone(),
         };
+        let own =
+            Grantor { principal: self.actor.principal().to_owned(), role: self.actor.role(), through: Vec::new() };
+        let is_replaced = |grant: &Grant| grant.scope == scope && own.replaces(&grant.grantor);
         let replaces = {
             let mut replaces = false;
-            self.shared.catalog.image().each_grant(&principal, &mut |grant| replaces |= grant.scope == scope);
+            self.shared.catalog.image().each_grant(&principal, &mut |grant| replaces |= is_replaced(grant));
             replaces
         };
-        let mut details = Details::default();
-        let names: Vec<String> = permissions.iter().map(|permission| format!("\"{permission}\"")).collect();
-        let conditions_value = serde_json::to_value(&conditions)
-            .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")))?;
-        details
-            .text("principal", &principal)
-            .text("grantRole", role.as_str())
-            .text("scope", &scope.to_string())
-            .raw("allowedOps", format!("[{}]", names.join(",")))
-            .raw("conditions", crate::audit::canonical::canonical(&conditions_value)?);
+        let details = self.grant_details(&new)?;
         let once = self.once(Action::GrantCreate, "", None, &details, *new.id.as_bytes());
         let intent = Intent {
             action: if replaces { Action::GrantUpdate } else { Action::GrantCreate },
@@ -79,7 +80,7 @@ impl Session {
                     let image = self.shared.catalog.image();
                     let mut found = image.grant(GrantId::from_bytes(kept.subject)).map(grant_description);
                     image.each_grant(&to, &mut |grant| {
-                        if found.is_none() && grant.scope == scope {
+                        if found.is_none() && is_replaced(grant) {
                             found = Some(grant_description(grant));
                         }
                     });
@@ -97,27 +98,100 @@ impl Session {
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
     }
 
-    /// Withdraws a grant. An app may withdraw what it could have made.
+    /// What the record of a grant says of it. Contexts in the conditions appear as those of operations with the key do.
+    fn grant_details(&self, new: &NewGrant) -> Result<Details> {
+        let mut conditions = serde_json::to_value(&new.conditions)
+            .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")))?;
+        let hides_contexts = match new.scope {
+            GrantScope::AllKeys => false,
+            GrantScope::Key(id) => {
+                let image = self.shared.catalog.image();
+                image.key(id).is_none_or(|key| key.audit_context == AuditContext::Hmac)
+            }
+        };
+        if hides_contexts && let Some(members) = conditions.as_object_mut() {
+            for (name, context) in [
+                ("encryptionContextEquals", &new.conditions.encryption_context_equals),
+                ("encryptionContextSubset", &new.conditions.encryption_context_subset),
+            ] {
+                if let Some(context) = context {
+                    let mac = self.shared.catalog.seals().context_mac(context_json(context).as_bytes());
+                    members.remove(name);
+                    members.insert(format!("{name}Hmac"), hex(&mac).into());
+                }
+            }
+        }
+        let names: Vec<String> = new.permissions.iter().map(|permission| format!("\"{permission}\"")).collect();
+        let mut details = Details::default();
+        details
+            .text("principal", &new.principal)
+            .text("grantRole", new.role.as_str())
+            .text("scope", &new.scope.to_string())
+            .raw("allowedOps", format!("[{}]", names.join(",")))
+            .raw("conditions", crate::audit::canonical::canonical(&conditions)?);
+        Ok(details)
+    }
+
+    /// The id of a key that a grant is to be made on, for callers who may read the key or hold `grant` on it. Others
+    /// are refused as in reading it.
+    pub async fn find_key_to_grant(&self, key: impl Into<KeyRef>) -> Result<KeyId> {
+        let key = key.into();
+        self.shared.catalog.ensure_fresh().await?;
+        let found = key.resolve(&self.shared.catalog.image());
+        match found {
+            Some(id) if self.holds_grant(id) => Ok(id),
+            id => {
+                self.decide_reading(Action::KeyRead, Operation::ReadKey, id).await?;
+                id.ok_or_else(|| refusal(ErrorCode::KeyNotFound))
+            }
+        }
+    }
+
+    fn holds_grant(&self, key: KeyId) -> bool {
+        let image = self.shared.catalog.image();
+        let now = self.shared.clock.now();
+        let circumstances = Circumstances { now, source_ip: self.actor.source_ip(), context: None };
+        policy::is_authenticated(&*image, &self.attempt(Operation::ReadKey, Some(key)), now)
+            && image.key(key).is_some()
+            && grants::find(&*image, self.actor.principal(), Permission::Grant, Some(key), &circumstances).is_some()
+    }
+
+    /// Withdraws a grant. What was passed on through it stays in force. An app may withdraw what it granted itself, and what
+    /// was passed on through that, as long as it holds `grant` there.
     pub async fn withdraw_grant(&self, id: GrantId) -> Result<()> {
+        self.withdraw(id, false).await
+    }
+
+    /// Withdraws a grant with everything that was passed on through it, however often. Also for a grant that was withdrawn
+    /// without that before.
+    pub async fn withdraw_grant_cascading(&self, id: GrantId) -> Result<()> {
+        self.withdraw(id, true).await
+    }
+
+    async fn withdraw(&self, id: GrantId, cascade: bool) -> Result<()> {
         let mut details = Details::default();
         details.text("grantId", &id.to_string());
+        if cascade {
+            details.raw("cascade", "true".into());
+        }
         let key = match self.shared.catalog.image().grant(id).map(|grant| grant.scope) {
             Some(GrantScope::Key(key)) => Some(key),
             _ => None,
         };
-        let once = self.once(Action::GrantWithdraw, &id.to_string(), None, &Details::default(), *id.as_bytes());
+        let target = if cascade { format!("{id} cascade") } else { id.to_string() };
+        let once = self.once(Action::GrantWithdraw, &target, None, &Details::default(), *id.as_bytes());
         let intent = Intent {
             action: Action::GrantWithdraw,
-            attempt: self.attempt(Operation::WithdrawGrant { id }, key),
+            attempt: self.attempt(Operation::WithdrawGrant { id, cascade }, key),
             version: None,
             details,
             once: once.clone(),
         };
-        self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id))).await.map(drop)
+        self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id, cascade))).await.map(drop)
     }
 
-    /// The grants that are not withdrawn, of one principal or of all, by principal: at most 1,000 from the one after
-    /// `cursor` on.
+    /// The grants in force (neither withdrawn nor passed on through one that was withdrawn with everything), of one
+    /// principal or of all, by principal: at most 1,000 from the one after `cursor` on.
     pub async fn list_grants(
         &self,
         principal: Option<&str>,
@@ -139,12 +213,13 @@ impl Session {
         if limit == 0 || limit > PAGE_LIMIT {
             return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
         }
-        let principal = principal.map(normalize_principal).transpose()?;
+        principal.map_or(Ok(()), check_principal)?;
         self.permit_reading(Action::GrantRead, Operation::ReadGrants, None).await?;
         let image = self.shared.catalog.image();
         let is_wanted = |grant: &&Grant| {
-            principal.as_ref().is_none_or(|p| *p == grant.principal)
+            principal.is_none_or(|p| p == grant.principal)
                 && scope.is_none_or(|scope| grant.scope == scope || grant.scope == GrantScope::AllKeys)
+                && is_in_force(&*image, grant)
         };
         let mut grants: Vec<&Grant> = image.grants().filter(is_wanted).collect();
         grants.sort_by(|a, b| (&a.principal, a.id).cmp(&(&b.principal, b.id)));

@@ -14,9 +14,11 @@ use crate::policy;
 use crate::storage::tables::idempotency::{self, KeptRequest};
 use crate::types::attempt::{Attempt, Operation};
 use crate::types::audit::Action;
+use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::limits::TEXT_BYTES;
+use crate::types::text::is_printable;
 
 /// What became of a request that is to have its effect once.
 pub(super) enum Once<T> {
@@ -32,8 +34,8 @@ impl Session {
     /// (one longer than 64 KiB, about a key with very many versions, is not kept: then it is about the key as it is). Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
     /// meaning for what changes nothing; [`Session::create_token`] refuses it, since a token cannot be shown again.
     pub fn with_idempotency_key(&self, key: &str) -> Result<Self> {
-        if key.is_empty() || key.len() > TEXT_BYTES || key.chars().any(char::is_control) {
-            return Err(Error::invalid("an idempotency key has 1 to 256 printable bytes"));
+        if !is_printable(key, TEXT_BYTES) {
+            return Err(Error::invalid("an idempotency key has 1 to 256 bytes and no control or invisible characters"));
         }
         Ok(Self { idempotency_key: Some(Arc::from(key)), ..self.clone() })
     }
@@ -78,21 +80,40 @@ impl Session {
         }
         match work.await {
             Ok(done) => Ok(Once::Now(done)),
-            // Sent twice at the same time, perhaps: then the other one has had its effect by now.
-            Err(error) => self.find_request(&once).await?.filter(|_| may_be_told()).map(Once::Before).ok_or(error),
+            // Sent twice at the same time, perhaps: then the other one has had its effect by now. If that cannot be
+            // found out, the first failure counts: it may be that the outcome is unknown.
+            Err(error) => match self.find_request(&once).await {
+                Ok(kept) => kept.filter(|_| may_be_told()).map(Once::Before).ok_or(error),
+                Err(other) if other.code() == ErrorCode::IdempotencyConflict => Err(other),
+                Err(_) => Err(error),
+            },
         }
     }
 
     /// The answer to a change of a key: the kept one, which is the first and every later answer to the same request, else
-    /// the key as it is now.
-    pub(super) async fn answer(&self, id: KeyId, once: Option<&Idempotency>) -> Result<KeyDescription> {
+    /// the key as it is now. A change that was made now is answered whatever can be read.
+    pub(super) async fn answer(
+        &self,
+        id: KeyId,
+        done: Once<Vec<Change>>,
+        once: Option<&Idempotency>,
+    ) -> Result<KeyDescription> {
+        let changes = match done {
+            Once::Now(changes) => changes,
+            Once::Before(kept) => {
+                return match first_answer(&kept) {
+                    Some(answer) => Ok(answer),
+                    None => self.describe(id).await,
+                };
+            }
+        };
         let kept = match once {
-            Some(once) => self.find_request(once).await?,
+            Some(once) => self.find_request(once).await.unwrap_or_default(),
             None => None,
         };
         match kept.as_ref().and_then(first_answer) {
             Some(answer) => Ok(answer),
-            None => self.describe(id).await,
+            None => self.describe_changed(id, &changes).await,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::crypto::nonces::Nonces;
 use crate::crypto::provider::{NONCE, Provider, SignatureAlgorithm, TAG};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::KeyId;
+use crate::types::key::MaterialId;
 use crate::types::limits::RSA_PLAINTEXT_BYTES;
 
 /// Above this size work leaves the async threads: above 64 KiB of plaintext, with what a ciphertext adds to it.
@@ -69,61 +69,51 @@ impl Job<'_> {
     }
 
     /// Does it, off the async threads if it takes long.
-    pub async fn run(
-        self,
-        bench: &mut Workbench<'_>,
-        ready: &Arc<ReadyKey>,
-        key: KeyId,
-        version: u32,
-    ) -> Result<Product> {
+    pub async fn run(self, bench: &mut Workbench<'_>, ready: &Arc<ReadyKey>, id: MaterialId) -> Result<Product> {
         let quick = match ready.as_ref() {
             ReadyKey::Aes(_) => self.bytes() <= INLINE_BYTES,
             // A public key operation takes some 20 us, a private one ten times as long.
             ReadyKey::Rsa { .. } => matches!(self, Job::Encrypt(..) | Job::Verify(..)) && self.bytes() <= INLINE_BYTES,
         };
         if quick {
-            return self.now(&mut bench.nonces, ready, key, version);
+            return self.now(&mut bench.nonces, ready, &id);
         }
         let (provider, ready) = (Arc::clone(bench.provider()), Arc::clone(ready));
         let copy = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
         match self {
             Job::Encrypt(input, context) => {
                 let (input, context) = (copy(input), Arc::clone(context));
-                run_blocking(move || Job::Encrypt(&input, &context).alone(provider.as_ref(), &ready, key, version))
-                    .await
+                run_blocking(move || Job::Encrypt(&input, &context).alone(provider.as_ref(), &ready, &id)).await
             }
             Job::Decrypt(input, context) => {
                 let (input, context) = (copy(input), Arc::clone(context));
-                run_blocking(move || Job::Decrypt(&input, &context).alone(provider.as_ref(), &ready, key, version))
-                    .await
+                run_blocking(move || Job::Decrypt(&input, &context).alone(provider.as_ref(), &ready, &id)).await
             }
             Job::DecryptOaep(input) => {
                 let input = copy(input);
-                run_blocking(move || Job::DecryptOaep(&input).alone(provider.as_ref(), &ready, key, version)).await
+                run_blocking(move || Job::DecryptOaep(&input).alone(provider.as_ref(), &ready, &id)).await
             }
             Job::Sign(input, algorithm) => {
                 let input = copy(input);
-                run_blocking(move || Job::Sign(&input, algorithm).alone(provider.as_ref(), &ready, key, version)).await
+                run_blocking(move || Job::Sign(&input, algorithm).alone(provider.as_ref(), &ready, &id)).await
             }
             Job::Verify(input, signature, algorithm) => {
                 let (input, signature) = (copy(input), signature.to_vec());
-                run_blocking(move || {
-                    Job::Verify(&input, &signature, algorithm).alone(provider.as_ref(), &ready, key, version)
-                })
-                .await
+                run_blocking(move || Job::Verify(&input, &signature, algorithm).alone(provider.as_ref(), &ready, &id))
+                    .await
             }
         }
     }
 
-    fn alone(self, provider: &dyn Provider, ready: &ReadyKey, key: KeyId, version: u32) -> Result<Product> {
-        self.now(&mut Nonces::new(provider, 1), ready, key, version)
+    fn alone(self, provider: &dyn Provider, ready: &ReadyKey, id: &MaterialId) -> Result<Product> {
+        self.now(&mut Nonces::new(provider, 1), ready, id)
     }
 
-    fn now(self, nonces: &mut Nonces<'_>, ready: &ReadyKey, key: KeyId, version: u32) -> Result<Product> {
+    fn now(self, nonces: &mut Nonces<'_>, ready: &ReadyKey, id: &MaterialId) -> Result<Product> {
         let bytes = |bytes: Vec<u8>| Product::Bytes(Zeroizing::new(bytes));
         match (self, ready) {
             (Job::Encrypt(plaintext, context), ReadyKey::Aes(aead)) => {
-                ciphertext::seal_with(nonces.next()?, aead.as_ref(), key, version, context, plaintext).map(bytes)
+                ciphertext::seal_with(nonces.next()?, aead.as_ref(), id, context, plaintext).map(bytes)
             }
             (Job::Encrypt(plaintext, context), ReadyKey::Rsa { public, .. }) => {
                 if plaintext.len() > RSA_PLAINTEXT_BYTES {
@@ -132,13 +122,13 @@ impl Job<'_> {
                         format!("RSA-2048 encrypts at most {RSA_PLAINTEXT_BYTES} bytes; use a data key for more"),
                     ));
                 }
-                ciphertext::rsa_seal(public.as_ref(), key, version, context, plaintext).map(bytes)
+                ciphertext::rsa_seal(public.as_ref(), id, context, plaintext).map(bytes)
             }
             (Job::Decrypt(blob, context), ReadyKey::Aes(aead)) => {
-                ciphertext::open(aead.as_ref(), &Blob::parse(blob)?, context).map(Product::Bytes)
+                ciphertext::open(aead.as_ref(), id, &Blob::parse(blob)?, context).map(Product::Bytes)
             }
             (Job::Decrypt(blob, context), ReadyKey::Rsa { private, .. }) => {
-                ciphertext::rsa_open(private.as_ref(), &Blob::parse(blob)?, context).map(Product::Bytes)
+                ciphertext::rsa_open(private.as_ref(), id, &Blob::parse(blob)?, context).map(Product::Bytes)
             }
             (Job::DecryptOaep(ciphertext), ReadyKey::Rsa { private, .. }) => {
                 private.oaep_decrypt(&[], ciphertext).map(Product::Bytes)

@@ -2,12 +2,12 @@
 
 use sha2::{Digest, Sha256};
 
-use super::change::{Changed, Intent};
+use super::change::{Changed, Intent, REDO, overtaken};
 use super::idempotency::Once;
 use super::requests::{CreateKey, UpdateKey};
 use super::{KeyRef, Session};
 use crate::catalog::{KeyDescription, run_blocking};
-use crate::envelope::Binding;
+use crate::envelope::{Binding, fingerprint};
 use crate::keys::{
     Command, KeyEdit, NewKey, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
 };
@@ -15,6 +15,7 @@ use crate::ledger::{Details, Idempotency};
 use crate::types::actor::Role;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, hex};
+use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, KeyType, Material};
@@ -22,10 +23,6 @@ use crate::types::limits::PERIOD_DAYS;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 use zeroize::Zeroizing;
-
-/// How often a rotation is prepared again because another came first. More often than cryptographic operations: only
-/// wrapping is done again, and several processes that rotate one key all the time should each get through.
-const REDO: usize = 16;
 
 impl Session {
     /// Creates a key with its first version. A caller who is no admin gets a grant on it: read, encrypt, decrypt,
@@ -54,8 +51,9 @@ impl Session {
         let id = KeyId::random();
         let once = self.once(Action::KeyCreate, "", None, &details, *id.as_bytes());
         let work = self.create_checked(new, id, metadata, details, once.clone());
-        let id = match self.do_once(once.clone(), None, work).await? {
-            Once::Now(id) => id,
+        let done = self.do_once(once.clone(), None, work).await?;
+        let id = match &done {
+            Once::Now(_) => id,
             Once::Before(kept) => {
                 // Who may not read it any more is refused as in every other reading.
                 let id = KeyId::from_bytes(kept.subject);
@@ -63,7 +61,7 @@ impl Session {
                 id
             }
         };
-        self.answer(id, once.as_ref()).await
+        self.answer(id, done, once.as_ref()).await
     }
 
     async fn create_checked(
@@ -73,7 +71,7 @@ impl Session {
         metadata: Option<String>,
         details: Details,
         once: Option<Idempotency>,
-    ) -> Result<KeyId> {
+    ) -> Result<Vec<Change>> {
         let admission = self.admit_change()?;
         let mut intent = Intent {
             action: Action::KeyCreate,
@@ -82,58 +80,63 @@ impl Session {
             details,
             once,
         };
-        let (decision, revision) = self.decide(&intent.attempt);
-        if let Decision::Denied(_) = decision {
-            intent.version = None;
-            return match self.commit(&admission, &intent, decision, revision, None, None).await? {
-                Changed::Done(..) | Changed::Redo(_) => Err(Error::new(
-                    ErrorCode::Conflict,
-                    "the right to create keys was given while it was refused; ask again",
-                )),
-            };
-        }
-        // Looked for before the material is made, which takes an RSA key a tenth of a second.
-        if self.shared.catalog.image().key_by_name(&new.name).is_some() {
-            intent.version = None;
-            let taken =
-                Error::new(ErrorCode::NameTaken, "a key of this name exists or existed; names are never used again");
-            return Err(self.fail(&admission, &intent, taken).await);
-        }
-        let material = self.generate(new.key_type).await?;
-        let first = self.wrap(id, 1, new.key_type, &material).await?;
         let creator = (self.actor.role() == Role::App).then(|| (GrantId::random(), self.actor.principal().to_owned()));
-        let command = Command::CreateKey(Box::new(NewKey {
-            id,
-            name: new.name,
-            key_type: new.key_type,
-            purpose: new.purpose,
-            rotation_period_days: new.rotation_period_days,
-            grace_period_days: new.grace_period_days,
-            audit_context: new.audit_context.unwrap_or(AuditContext::Clear),
-            metadata,
-            first,
-            creator_grant: creator,
-        }));
-        match self.commit(&admission, &intent, decision, revision, Some(command), None).await? {
-            Changed::Done(..) => Ok(id),
-            Changed::Redo(_) => Err(Error::new(ErrorCode::Conflict, "the right to create keys changed meanwhile")),
+        let mut command = None;
+        let mut debt = None;
+        for _ in 0..=REDO {
+            let (decision, revision) = self.decide(&intent.attempt);
+            let is_allowed = matches!(decision, Decision::Allowed { .. });
+            intent.version = Some(1).filter(|_| is_allowed);
+            // Looked for before the material is made, which takes an RSA key a tenth of a second.
+            if is_allowed && self.shared.catalog.image().key_by_name(&new.name).is_some() {
+                intent.version = None;
+                let taken = Error::new(
+                    ErrorCode::NameTaken,
+                    "a key of this name exists or existed; names are never used again",
+                );
+                return Err(self.fail(&admission, &intent, taken).await);
+            }
+            if is_allowed && command.is_none() {
+                let material = self.generate(new.key_type).await?;
+                let first = self.wrap(id, 1, new.key_type, &material).await?;
+                command = Some(Command::CreateKey(Box::new(NewKey {
+                    id,
+                    name: new.name.clone(),
+                    key_type: new.key_type,
+                    purpose: new.purpose,
+                    rotation_period_days: new.rotation_period_days,
+                    grace_period_days: new.grace_period_days,
+                    audit_context: new.audit_context.unwrap_or(AuditContext::Clear),
+                    metadata: metadata.clone(),
+                    first,
+                    creator_grant: creator.clone(),
+                })));
+            }
+            match self.commit(&admission, &intent, decision, revision, command.clone(), debt.take()).await? {
+                Changed::Done(changes, _) => return Ok(changes),
+                // The right was given or withdrawn meanwhile.
+                Changed::Redo(owed) => debt = owed,
+            }
         }
+        Err(overtaken())
     }
 
-    /// Makes a new current version. The former one stays usable for decryption and verification: for the grace
-    /// period if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first.
+    /// Makes a new current version. The former one stays usable for decryption and verification: for the grace period
+    /// if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first; without it,
+    /// simultaneous rotations all succeed, each with a version of its own.
     pub async fn rotate_key(&self, key: impl Into<KeyRef>, expected_current: Option<u32>) -> Result<KeyDescription> {
         let id = self.locate(&key.into()).await?;
         let target = id.map(|id| id.to_string()).unwrap_or_default();
         let subject = id.map_or([0; 16], |id| *id.as_bytes());
         let once = self.once(Action::KeyRotate, &target, expected_current, &Details::default(), subject);
         let right = self.attempt(Operation::Rotate { new_version: 0, expected_current }, id);
-        self.do_once(once.clone(), Some(right), self.rotate_once(id, expected_current, once.clone())).await?;
-        self.answer_about(id, once).await
+        let work = self.rotate_once(id, expected_current, once.clone());
+        let done = self.do_once(once.clone(), Some(right), work).await?;
+        self.answer_about(id, done, once).await
     }
 
     pub(crate) async fn rotate_located(&self, id: Option<KeyId>, expected_current: Option<u32>) -> Result<()> {
-        self.rotate_once(id, expected_current, None).await
+        self.rotate_once(id, expected_current, None).await.map(drop)
     }
 
     async fn rotate_once(
@@ -141,8 +144,12 @@ impl Session {
         id: Option<KeyId>,
         expected_current: Option<u32>,
         once: Option<Idempotency>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Change>> {
         let admission = self.admit_change()?;
+        let _turn = match id {
+            Some(id) => Some(self.shared.rotations.turn(id).await),
+            None => None,
+        };
         let mut material: Option<Zeroizing<Vec<u8>>> = None;
         let mut pem = None;
         let mut debt = None;
@@ -183,14 +190,14 @@ impl Session {
                 _ => None,
             };
             match self.commit(&admission, &intent, decision, revision, command, debt.take()).await? {
-                Changed::Done(..) => return Ok(()),
+                Changed::Done(changes, _) => return Ok(changes),
                 Changed::Redo(owed) => debt = owed,
             }
         }
-        Err(Error::new(ErrorCode::Conflict, "the key was rotated again and again meanwhile"))
+        Err(overtaken())
     }
 
-    /// Enables a key that was disabled.
+    /// Enables a key that was disabled. Like every transition, it succeeds without a change where the state holds already.
     pub async fn enable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyEnable, None, Operation::EnableKey, Command::EnableKey).await
     }
@@ -198,7 +205,8 @@ impl Session {
     pub async fn disable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyDisable, None, Operation::DisableKey, Command::DisableKey).await
     }
-    /// Revokes a key with all its versions, for ever. What it encrypted can no longer be read.
+    /// Revokes a key with all its versions, for ever. What it encrypted can no longer be read. A key that is pending
+    /// deletion keeps its date; cancelling the deletion then leaves a revoked key.
     pub async fn revoke_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyRevoke, None, Operation::RevokeKey, Command::RevokeKey).await
     }
@@ -212,14 +220,15 @@ impl Session {
         let command = |id| Command::DisableVersion(id, version);
         self.simple(key.into(), Action::KeyDisable, Some(version), Operation::DisableVersion { version }, command).await
     }
-    /// Revokes a version, for ever. If it is the current one, the key is disabled until it is rotated.
+    /// Revokes a version, for ever, and ends its window now. If it is the current one, the key is disabled until it is
+    /// rotated.
     pub async fn revoke_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
         let command = |id| Command::RevokeVersion(id, version);
         self.simple(key.into(), Action::KeyRevoke, Some(version), Operation::RevokeVersion { version }, command).await
     }
 
     /// Sets until when a former version decrypts and verifies: for ever without a time. Ending or shortening a
-    /// window needs `revoke`, extending it `manage`.
+    /// window needs `revoke`, extending it `manage`. `WrongState` for the current version, which has no window.
     pub async fn set_window(
         &self,
         key: impl Into<KeyRef>,
@@ -277,7 +286,8 @@ impl Session {
         self.detailed(key.into(), Action::KeyUpdate, None, Operation::UpdateKey, details, command).await
     }
 
-    /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured).
+    /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured). Asked
+    /// again with the same number it keeps the date; with another number it fails with `KeyPendingDeletion`.
     pub async fn schedule_deletion(&self, key: impl Into<KeyRef>, waiting_days: Option<u32>) -> Result<KeyDescription> {
         let days = waiting_days.unwrap_or(self.shared.deletion_wait_days);
         let least = self.shared.deletion_wait_min_days;
@@ -289,8 +299,8 @@ impl Session {
         let mut details = Details::default();
         details.number("waitingDays", days.into());
         let command = |id| Command::ScheduleDeletion(id, days);
-        self.detailed(key.into(), Action::KeyScheduleDeletion, None, Operation::ScheduleDeletion, details, command)
-            .await
+        let operation = Operation::ScheduleDeletion { waiting_days: days };
+        self.detailed(key.into(), Action::KeyScheduleDeletion, None, operation, details, command).await
     }
 
     /// Cancels a scheduled deletion: the key is again in the state it was in.
@@ -351,13 +361,19 @@ impl Session {
         // A key that is not there is refused before the command is looked at.
         let command = command(id.unwrap_or_else(KeyId::random));
         let right = intent.attempt.clone();
-        self.do_once(once.clone(), Some(right), self.change(intent, command)).await?;
-        self.answer_about(id, once).await
+        let work = async { self.change(intent, command).await.map(|(changes, _)| changes) };
+        let done = self.do_once(once.clone(), Some(right), work).await?;
+        self.answer_about(id, done, once).await
     }
 
-    async fn answer_about(&self, id: Option<KeyId>, once: Option<Idempotency>) -> Result<KeyDescription> {
+    async fn answer_about(
+        &self,
+        id: Option<KeyId>,
+        done: Once<Vec<Change>>,
+        once: Option<Idempotency>,
+    ) -> Result<KeyDescription> {
         match id {
-            Some(id) => self.answer(id, once.as_ref()).await,
+            Some(id) => self.answer(id, done, once.as_ref()).await,
             None => Err(super::refusal::refusal(ErrorCode::KeyNotFound)),
         }
     }
@@ -384,7 +400,7 @@ impl Session {
             id: VersionId::random(),
             version,
             material: Material { wrapped: Some(wrapped), public_key_pem: made.public_key_pem.clone() },
-            root_generation: self.shared.envelope.generation(),
+            fingerprint: fingerprint(key, version, key_type, &made.secret)?,
         })
     }
 }

@@ -12,15 +12,21 @@ mod grants;
 mod idempotency;
 mod job;
 mod keys;
+mod quarantine;
 mod refusal;
 mod requests;
+mod rotations;
 mod stream;
+mod verify;
 mod versions;
+
+#[cfg(test)]
+mod tests;
 mod workbench;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
+pub(crate) use audit::doubtful_times;
 pub use audit::{AuditKey, AuditPage, AuditQuery};
-pub(crate) use audit::{LAST_VERIFICATION, doubtful_times};
 pub(crate) use credentials::authenticate;
 pub use credentials::{CredentialDescription, NewToken};
 pub use crypto::{
@@ -30,9 +36,13 @@ pub use crypto::{
 pub use denials::Denials;
 pub(crate) use denials::write_counted;
 pub use describe::KeyPage;
+pub use quarantine::QuarantinedRow;
 pub use requests::{CreateKey, KeyFilter, UpdateKey};
+pub(crate) use rotations::Rotations;
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
+pub(crate) use verify::LAST_VERIFICATION;
+pub use verify::VerificationSettings;
 pub use versions::VersionPage;
 
 use std::fmt;
@@ -73,10 +83,14 @@ pub struct Shared {
     pub clock: Clock,
     /// Denials of the last minute.
     pub denials: Denials,
+    /// Rotations under way, by key.
+    pub(crate) rotations: Rotations,
     /// Days before a scheduled deletion unless the caller says otherwise.
     pub deletion_wait_days: u32,
     /// The least of them.
     pub deletion_wait_min_days: u32,
+    /// How the log is verified.
+    pub verification: VerificationSettings,
 }
 
 /// Everything one actor may do. Cheap to make and to clone.
@@ -105,17 +119,16 @@ impl Session {
         Attempt { actor: self.actor.clone(), operation, key, key_type: None, context: None }
     }
 
-    /// The key a caller means; looked for again in a fresh image before it counts as not there.
+    /// The key a caller means. A name is looked up in a fresh image whether or not it is known already, so that the
+    /// time of an answer does not tell; whether there is a key of an id, the ledger decides under the head's lock.
     async fn locate(&self, key: &KeyRef) -> Result<Option<KeyId>> {
-        if let Some(id) = key.find(&self.shared.catalog.image()) {
-            return Ok(Some(id));
-        }
-        self.shared.catalog.ensure_fresh().await?;
-        Ok(key.find(&self.shared.catalog.image()).or(match key {
-            // An id that is not there is named in the record of the refusal.
-            KeyRef::Id(id) => Some(*id),
-            KeyRef::Name(_) => None,
-        }))
+        let looked = match key {
+            KeyRef::Name(_) => self.shared.catalog.ensure_fresh().await,
+            KeyRef::Id(_) => Ok(()),
+        };
+        let found = key.resolve(&self.shared.catalog.image());
+        // A name stays a key's for ever: a store that cannot be read now is no reason not to revoke.
+        if found.is_none() { looked.map(|()| None) } else { Ok(found) }
     }
 
     /// Decides on the image as it is. Answers the revision it decided at.
@@ -141,9 +154,10 @@ pub enum KeyRef {
 }
 
 impl KeyRef {
-    fn find(&self, image: &Image) -> Option<KeyId> {
+    /// The id it stands for; none for a name that no key has. There need not be a key of an id.
+    fn resolve(&self, image: &Image) -> Option<KeyId> {
         match self {
-            Self::Id(id) => image.key(*id).map(|key| key.id).or_else(|| image.is_damaged(*id).then_some(*id)),
+            Self::Id(id) => Some(*id),
             Self::Name(name) => image.key_by_name(name),
         }
     }

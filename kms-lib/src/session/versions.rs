@@ -11,7 +11,7 @@ use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::KeyVersion;
+use crate::types::key::{Key, KeyVersion};
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
@@ -38,23 +38,28 @@ impl Session {
             return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
         }
         let id = self.readable_key(&key.into()).await?;
-        let (found, more) = {
+        let (key, found, more) = {
             let image = self.shared.catalog.image();
-            let last = image.key(id).map_or(0, |key| key.current_version);
+            let key = image.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+            let last = key.current_version;
             let mut versions = (cursor.unwrap_or(0).saturating_add(1)..=last).filter_map(|n| image.version(id, n));
             let found: Vec<KeyVersion> = versions.by_ref().take(limit).cloned().collect();
-            (found, versions.next().is_some())
+            let more = versions.next().is_some();
+            (key, found, more)
         };
         let next_cursor = found.last().filter(|_| more).map(|version| version.version);
-        Ok(VersionPage { versions: self.complete(id, found).await?, next_cursor })
+        Ok(VersionPage { versions: self.complete(&key, found).await?, next_cursor })
     }
 
     /// A version of a key.
     pub async fn get_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<VersionDescription> {
         let id = self.readable_key(&key.into()).await?;
-        let found = self.shared.catalog.image().version(id, version).cloned();
-        let found = found.ok_or_else(|| refusal(ErrorCode::VersionNotFound))?;
-        self.complete(id, vec![found]).await?.pop().ok_or_else(|| refusal(ErrorCode::VersionNotFound))
+        let (key, found) = {
+            let image = self.shared.catalog.image();
+            let key = image.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+            (key, image.version(id, version).cloned().ok_or_else(|| refusal(ErrorCode::VersionNotFound))?)
+        };
+        self.complete(&key, vec![found]).await?.pop().ok_or_else(|| refusal(ErrorCode::VersionNotFound))
     }
 
     /// Whether the caller may read every key, also those to come.
@@ -71,10 +76,11 @@ impl Session {
     }
 
     /// Adds what only the store has of versions of a key, given in order.
-    async fn complete(&self, key: KeyId, versions: Vec<KeyVersion>) -> Result<Vec<VersionDescription>> {
+    async fn complete(&self, key: &Key, versions: Vec<KeyVersion>) -> Result<Vec<VersionDescription>> {
         let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(Vec::new()) };
         let mut connection = self.shared.store.reader().await?;
-        let facts = entities::facts_between(connection.as_mut(), key, first.version, last.version).await?;
-        Ok(versions.into_iter().map(|version| VersionDescription::of(&version, facts.get(&version.version))).collect())
+        let facts = entities::facts_between(connection.as_mut(), key.id, first.version, last.version).await?;
+        let describe = |version: &KeyVersion| VersionDescription::of(key, version, facts.get(&version.version));
+        Ok(versions.iter().map(describe).collect())
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 pub mod dialect;
 pub(crate) mod durable;
+pub mod inspection;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod literal;
 mod location;
@@ -17,6 +18,7 @@ mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod tables;
+mod url;
 
 pub use location::{Location, redact};
 pub use schema::{check_schema, is_current, migrate};
@@ -112,6 +114,10 @@ pub trait Store: Send + Sync {
     fn makes_way(&self) -> bool {
         false
     }
+    /// Whether it is one of several database nodes whose commits abort each other's, and that share no locks.
+    fn is_cluster(&self) -> bool {
+        false
+    }
     /// Free bytes where the store is; none if that cannot be known from here.
     fn free_space(&self) -> Option<u64> {
         None
@@ -138,7 +144,7 @@ pub trait Connection: Send + Sync {
     fn dialect(&self) -> &'static Dialect;
     /// Waits for the lock under which stores are made and brought up to date, and takes it: no two processes do that
     /// at once. Held until [`Connection::unlock_setup`], or the connection ends. A cluster has none: there, others are
-    /// noticed by `StoreContended` or `Conflict`.
+    /// noticed by `StoreContended` or `Conflict`. Until then statements may take longer than at other times.
     fn lock_setup(&mut self) -> StoreFuture<'_, ()>;
     /// Gives the lock back.
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;
@@ -173,6 +179,22 @@ pub trait Connection: Send + Sync {
     }
     /// Calls `each` with every row of the answer, as it streams in.
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()>;
+    /// Removes what was deleted or overwritten from the engine's own log, where that is a file of ours. Not within a
+    /// transaction. Answers whether it is gone; if not, somebody still reads the log, and it is worth another try later.
+    fn scrub(&mut self) -> StoreFuture<'_, bool> {
+        Box::pin(async { Ok(true) })
+    }
+    /// A number that changes with the schema, where the engine has one.
+    fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// Notes that the schema of this cookie was inspected and is sound. From then on, transactions that write inspect
+    /// it again when it has changed.
+    fn approve_schema(&mut self, _cookie: Option<i64>) {}
+    /// Inspects the schema again if it has changed since it was approved; `StoreCorrupt` if it was altered.
+    fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
     /// Closes the connection.
     fn close(self: Box<Self>) -> StoreFuture<'static, ()>;
 }

@@ -8,8 +8,8 @@ use sqlx::mysql::{
 
 use super::access::{access, several};
 use super::dialect::{Dialect, MYSQL};
-use super::location::Url;
-use super::server::{Engine, ServerStore, misconfigured, other_error, share};
+use super::server::{Engine, ServerStore, Target, misconfigured, other_error, share};
+use super::url::{Host, Url};
 use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -35,15 +35,8 @@ struct Server {
 
 /// Opens a database.
 pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
-    // Its text may hold the password.
-    let mut options: MySqlConnectOptions =
-        url.secret().parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
-    if !url.has_ssl_mode() {
-        let is_socket = options.get_socket().is_some();
-        options = options.ssl_mode(if is_socket { MySqlSslMode::Preferred } else { MySqlSslMode::VerifyIdentity });
-    }
-    let options = options.charset("utf8mb4").statement_cache_capacity(256);
-    let probe = ServerStore::<MySql>::new(options.clone(), "DO 0".into(), false);
+    let target = Target::new(url, |host| options(url, host))?;
+    let probe = ServerStore::<MySql>::new(Arc::clone(&target), "DO 0".into(), false);
     let server = check(&mut probe.connect().await?).await?;
     let mut settings = SETTINGS.to_owned();
     if server.is_mariadb {
@@ -52,7 +45,21 @@ pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
     if server.is_galera {
         settings.push_str(SETTINGS_GALERA);
     }
-    Ok(share(ServerStore::<MySql>::new(options, settings, server.is_galera)))
+    Ok(share(ServerStore::<MySql>::new(target, settings, server.is_galera)))
+}
+
+fn options(url: &Url, host: &Host) -> Result<MySqlConnectOptions> {
+    // Its text may hold the password.
+    let mut options: MySqlConnectOptions =
+        host.url.parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
+    if let Some(address) = host.literal {
+        options = options.host(&address.to_string());
+    }
+    if !url.has_ssl_mode() {
+        let is_socket = options.get_socket().is_some();
+        options = options.ssl_mode(if is_socket { MySqlSslMode::Preferred } else { MySqlSslMode::VerifyIdentity });
+    }
+    Ok(options.charset("utf8mb4").statement_cache_capacity(256))
 }
 
 async fn check(connection: &mut dyn Connection) -> Result<Server> {
@@ -109,6 +116,8 @@ impl Engine for MySql {
     // Such names belong to the whole server, and are at most 64 characters long.
     const LOCK_SETUP: &'static str = "SELECT GET_LOCK(CONCAT('mini-kms ', MD5(DATABASE())), 5)";
     const UNLOCK_SETUP: &'static str = "SELECT RELEASE_LOCK(CONCAT('mini-kms ', MD5(DATABASE())))";
+    // A number, or a word where there are more kinds of it.
+    const IS_WRITABLE: &'static str = "SELECT CAST(@@global.read_only IN ('0', 'OFF') AS SIGNED)";
 
     fn run(connection: &mut MySqlConnection, sql: Sql) -> StoreFuture<'_, ()> {
         Box::pin(async move {

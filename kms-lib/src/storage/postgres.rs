@@ -12,8 +12,8 @@ use sqlx::postgres::{
 
 use super::access::{access, several};
 use super::dialect::{Dialect, POSTGRES};
-use super::location::Url;
-use super::server::{Engine, ServerStore, misconfigured, other_error, share};
+use super::server::{Engine, ServerStore, Target, misconfigured, other_error, share};
+use super::url::{Host, Url};
 use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -27,19 +27,68 @@ const SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '15s'; 
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
+/// How often two connections are looked at, whether a pooler moves them between sessions.
+const PROBES: usize = 3;
+/// What to do about a pooler.
+const POOLER: &str = ": a connection pooler, such as PgBouncer, is in transaction or statement mode, or refuses a parameter; \
+    use session mode (pool_mode = session), or the address of PostgreSQL itself in store_url";
+
 /// Opens a database.
 pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
+    let target = Target::new(url, |host| options(url, host))?;
+    // Before any setting is made: it would stay behind in a session that others use too.
+    check_session(&ServerStore::new(Arc::clone(&target), "SELECT 1".into(), false)).await?;
+    let store = ServerStore::<Postgres>::new(target, SETTINGS.into(), false);
+    check(&mut store.connect().await?).await?;
+    Ok(share(store))
+}
+
+fn options(url: &Url, host: &Host) -> Result<PgConnectOptions> {
     // Its text may hold the password.
     let mut options: PgConnectOptions =
-        url.secret().parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
+        host.url.parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
+    if let Some(address) = host.literal {
+        options = options.host(&address.to_string());
+    }
     if !url.has_ssl_mode() {
         let is_socket = options.get_socket().is_some() || options.get_host().starts_with('/');
         options = options.ssl_mode(if is_socket { PgSslMode::Disable } else { PgSslMode::VerifyFull });
     }
-    let options = options.application_name("mini-kms").statement_cache_capacity(256);
-    let store = ServerStore::<Postgres>::new(options, SETTINGS.into(), false);
-    check(&mut store.connect().await?).await?;
-    Ok(share(store))
+    if !url.has_application_name() {
+        options = options.application_name("mini-kms");
+    }
+    // No numbers with fractions are read, and PgBouncer refuses the parameter.
+    Ok(options.extra_float_digits(None).statement_cache_capacity(256))
+}
+
+/// Refuses a connection pooler that gives each transaction whichever session of the server is free: settings, the lock for
+/// setting up and prepared statements belong to a session. Transactions of two connections, one after the other, show it.
+async fn check_session(probe: &ServerStore<Postgres>) -> Result<()> {
+    let (mut one, mut two) = (probe.connect().await?, probe.connect().await?);
+    let (first, second) = (session_id(&mut one).await?, session_id(&mut two).await?);
+    let mut is_own = first != second;
+    for _ in 0..PROBES {
+        is_own &= session_id(&mut one).await? == first && session_id(&mut two).await? == second;
+    }
+    if is_own {
+        Ok(())
+    } else {
+        Err(misconfigured(format!("transactions share sessions of the database server{POOLER}")))
+    }
+}
+
+/// Which session of the server a transaction gets. Without a prepared statement.
+async fn session_id(connection: &mut dyn Connection) -> Result<i64> {
+    let mut id = 0;
+    let sql = "SELECT CAST(pg_backend_pid() AS BIGINT)".into();
+    connection
+        .begin_write_with(sql, &mut |row| {
+            id = row.int(0)?;
+            Ok(())
+        })
+        .await?;
+    connection.rollback().await?;
+    Ok(id)
 }
 
 async fn check(connection: &mut dyn Connection) -> Result<()> {
@@ -72,6 +121,8 @@ impl Engine for Postgres {
     // "mini-kms", as a number. The lock belongs to the database, and ends with the session.
     const LOCK_SETUP: &'static str = "SELECT CAST(1 AS BIGINT) FROM pg_advisory_lock(7883954206563397491)";
     const UNLOCK_SETUP: &'static str = "SELECT pg_advisory_unlock(7883954206563397491)";
+    const IS_WRITABLE: &'static str = "SELECT CAST(CASE WHEN pg_is_in_recovery() \
+        OR current_setting('transaction_read_only') = 'on' THEN 0 ELSE 1 END AS BIGINT)";
 
     fn run(connection: &mut PgConnection, sql: Sql) -> StoreFuture<'_, ()> {
         Box::pin(async move {
@@ -193,6 +244,9 @@ impl Row for TextRow {
 fn store_error(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(database) = error else { return other_error(error) };
     let state = database.code().unwrap_or_default();
+    if is_poolers(&state, database.message()) {
+        return misconfigured(format!("the database server: {} ({state}){POOLER}", database.message()));
+    }
     let code = match &*state {
         // Deadlock, serialization failure, lock not available.
         "40P01" | "40001" | "55P03" => ErrorCode::StoreContended,
@@ -206,7 +260,7 @@ fn store_error(error: &sqlx::Error) -> Error {
         // The server is a standby: after a failover it may be the primary again.
         "25006" => ErrorCode::StoreUnavailable,
         // No such table or column, or one that is there already.
-        "42P01" | "42703" | "42P07" => ErrorCode::StoreCorrupt,
+        "42P01" | "42703" | "42P07" | "42701" => ErrorCode::StoreCorrupt,
         // Cancelled by a time limit; ended while idle in a transaction.
         "57014" | "25P03" | "25P02" => ErrorCode::StoreUnavailable,
         _ => match state.get(..2).unwrap_or_default() {
@@ -217,6 +271,16 @@ fn store_error(error: &sqlx::Error) -> Error {
         },
     };
     Error::new(code, format!("the database server: {} ({state})", database.message()))
+}
+
+/// Whether this is what PgBouncer refuses, or what becomes of prepared statements behind a pooler.
+fn is_poolers(state: &str, message: &str) -> bool {
+    match state {
+        // No such prepared statement, or one that another connection has made.
+        "26000" | "42P05" => true,
+        "08P01" => message.contains("unsupported startup parameter") || message.contains("pooling mode"),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

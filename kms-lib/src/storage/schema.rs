@@ -4,14 +4,17 @@ use super::{Connection, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Names are quoted where an engine reserves them (`keys` in MySQL).
-const MIGRATIONS: &[&[&str]] = &[FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
+pub(super) const MIGRATIONS: &[&[&str]] = &[FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
+
+/// Makes the table that holds the schema's version.
+pub(super) const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL PRIMARY KEY)";
 
 const FIRST: &[&str] = &[
     "CREATE TABLE \"keys\" (
         id {short_blob} NOT NULL PRIMARY KEY, name {short_text} NOT NULL UNIQUE, type {short_text} NOT NULL,
         purpose {short_text} NOT NULL, state {short_text} NOT NULL, disabled_reason {short_text},
         state_before_deletion {short_text}, rotation_period_days {int}, grace_period_days {int},
-        current_version {int} NOT NULL, rotate_at {int}, delete_at {int}, audit_context {short_text} NOT NULL,
+        current_version {int} NOT NULL, rotate_at {int}, delete_at {int}, deletion_wait_days {int}, audit_context {short_text} NOT NULL,
         metadata {text}, created_at {int} NOT NULL, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
     "CREATE INDEX keys_revision ON \"keys\" (revision)",
     "CREATE INDEX keys_rotate_at ON \"keys\" (rotate_at)",
@@ -19,8 +22,8 @@ const FIRST: &[&str] = &[
     "CREATE TABLE key_versions (
         id {short_blob} NOT NULL PRIMARY KEY, key_id {short_blob} NOT NULL, version {int} NOT NULL,
         state {short_text} NOT NULL, not_before {int}, not_after {int}, grace_period_days {int},
-        created_at {int} NOT NULL, origin {short_text} NOT NULL, root_generation {int} NOT NULL,
-        material_digest {short_blob}, public_key_digest {short_blob}, wrapped_material {blob}, public_key_pem {text},
+        created_at {int} NOT NULL, origin {short_text} NOT NULL, fingerprint {short_blob} NOT NULL,
+        public_key_digest {short_blob}, wrapped_material {blob}, wrapping_seal {short_blob}, public_key_pem {text},
         encryptions {int} NOT NULL, last_used_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL,
         UNIQUE (key_id, version))",
     "CREATE INDEX key_versions_revision ON key_versions (revision)",
@@ -29,7 +32,13 @@ const FIRST: &[&str] = &[
     "CREATE TABLE grants (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         key_id {short_text} NOT NULL, allowed_ops {text} NOT NULL, conditions {text} NOT NULL,
-        created_at {int} NOT NULL, withdrawn_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+        created_at {int} NOT NULL, withdrawn_at {int}, grantor {short_text} NOT NULL, grantor_role {short_text} NOT NULL,
+        granted_through {blob} NOT NULL, cascaded {int} NOT NULL, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE TABLE quarantine (
+        id {short_blob} NOT NULL PRIMARY KEY, entity_table {short_text} NOT NULL, row_id {short_blob} NOT NULL,
+        key_id {short_blob}, key_name {short_text}, created_at {int} NOT NULL, released_at {int},
+        revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE INDEX quarantine_revision ON quarantine (revision)",
     "CREATE TABLE credentials (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         secret_hash {short_blob} NOT NULL, label {text}, created_at {int} NOT NULL, expires_at {int},
@@ -66,7 +75,7 @@ const FIRST: &[&str] = &[
 ];
 
 /// The tables above, to recognise somebody else's.
-const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'audit_logs', 'audit_head', \
+const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'quarantine', 'audit_logs', 'audit_head', \
                       'audit_checkpoints', 'usage_hourly', 'root_keys', 'service_keys', 'idempotency', 'meta'";
 
 /// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
@@ -85,7 +94,7 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
     let present = if is_ours { stored_version(connection).await? } else { 0 };
     if present > newest {
-        return Err(too_new(i64::try_from(present).unwrap_or(i64::MAX)));
+        return Err(too_new(present));
     }
     if present == newest {
         return Ok(());
@@ -100,12 +109,19 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
 }
 
-/// Whether the store has the present schema.
+/// Whether the store has the present schema. `StoreCorrupt` if it says so and lacks tables.
 pub async fn is_current(connection: &mut dyn Connection) -> Result<bool> {
-    Ok(count_tables(connection, "'kms_schema'").await? > 0 && stored_version(connection).await? == MIGRATIONS.len())
+    if count_tables(connection, "'kms_schema'").await? == 0 || stored_version(connection).await? != MIGRATIONS.len() {
+        return Ok(false);
+    }
+    let (found, expected) = (count_tables(connection, TABLES).await?, TABLES.split(',').count());
+    if usize::try_from(found).is_ok_and(|found| found < expected) {
+        return Err(corrupt(format!("the store has {found} of its {expected} tables; restore a backup")));
+    }
+    Ok(true)
 }
 
-async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i64> {
+pub(super) async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i64> {
     let mut count = 0;
     let sql = connection.dialect().count_tables.replace("{tables}", tables);
     connection
@@ -117,12 +133,15 @@ async fn count_tables(connection: &mut dyn Connection, tables: &str) -> Result<i
     Ok(count)
 }
 
-/// The version that the store says it has; 0 if it was never finished.
-async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
+/// The version that the store says it has; 0 if it was never finished. `StoreCorrupt` if there can be no such version.
+pub(super) async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
     let mut stored = 0;
     connection
         .query("SELECT version FROM kms_schema ORDER BY version".into(), vec![], &mut |row| {
-            stored = row.unsigned(0)?;
+            stored = row.int(0).ok().and_then(|version| usize::try_from(version).ok()).unwrap_or(0);
+            if stored == 0 {
+                return Err(corrupt("the store's schema version is not a positive number; restore a backup"));
+            }
             Ok(())
         })
         .await?;
@@ -131,9 +150,7 @@ async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
 
 async fn upgrade(connection: &mut dyn Connection, present: usize) -> Result<()> {
     let newest = MIGRATIONS.len();
-    connection
-        .execute("CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL PRIMARY KEY)".into(), vec![])
-        .await?;
+    connection.execute(VERSION_TABLE.into(), vec![]).await?;
     for statements in &MIGRATIONS[present..] {
         for statement in *statements {
             let text = connection.dialect().ddl(statement);
@@ -158,23 +175,16 @@ async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Valu
 /// Whether a store that is only read has a schema that can be: `SchemaTooNew`, or `StoreCorrupt` if it is no store. Of an
 /// older one only kept requests differ, which nothing that only reads looks at.
 pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
-    let mut stored = None;
-    let asked = connection
-        .query("SELECT version FROM kms_schema".into(), vec![], &mut |row| {
-            stored = Some(row.int(0)?);
-            Ok(())
-        })
-        .await;
-    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    match (asked, stored) {
-        (Err(error), _) if error.code() != ErrorCode::Internal => Err(error),
-        (Ok(()), Some(version)) if version > newest => Err(too_new(version)),
-        (Ok(()), Some(version)) if version > 0 => Ok(()),
-        _ => Err(corrupt("the file is a database, but not a store of this service")),
+    let present =
+        if count_tables(connection, "'kms_schema'").await? > 0 { stored_version(connection).await? } else { 0 };
+    match present {
+        0 => Err(corrupt("the file is a database, but not a store of this service")),
+        version if version > MIGRATIONS.len() => Err(too_new(version)),
+        _ => Ok(()),
     }
 }
 
-fn too_new(version: i64) -> Error {
+fn too_new(version: usize) -> Error {
     let newest = MIGRATIONS.len();
     let text =
         format!("the store has schema {version}; this software knows {newest} at most: use a newer version of it");

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::dialect::Dialect;
+use super::url::{Host, Url};
 use super::{Connection, EachRow, Sql, Statement, Store, StoreFuture, Value, literal};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// How long connecting may take.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How long a free connection that reads is waited for.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// How long a statement may take. Longer than the server's own bounds, which give clearer errors.
 const STATEMENT_WAIT: Duration = Duration::from_secs(20);
+/// How long a statement may take while the store is set up. On a cluster a statement that changes the schema waits until
+/// every member has executed all such statements before it, and a read waits for them too.
+const SETUP_STATEMENT_WAIT: Duration = Duration::from_secs(120);
 /// How long the lock for making a store and bringing it up to date is waited for.
 const SETUP_WAIT: Duration = Duration::from_secs(120);
 /// Connections that read.
@@ -45,6 +50,8 @@ pub(super) trait Engine: Database<Connection: Sync> {
     const LOCK_SETUP: &'static str;
     /// Gives it back.
     const UNLOCK_SETUP: &'static str;
+    /// Answers one row whose only value is 1 if the server accepts writes.
+    const IS_WRITABLE: &'static str;
 
     /// Executes statements that have no values.
     fn run(connection: &mut Self::Connection, sql: Sql) -> StoreFuture<'_, ()>;
@@ -70,9 +77,30 @@ pub(super) trait Engine: Database<Connection: Sync> {
 
 type Options<E> = <<E as Database>::Connection as sqlx::Connection>::Options;
 
+/// Where a store connects to.
+pub(super) struct Target<E: Engine> {
+    /// The hosts, in the order in which they are tried.
+    hosts: Vec<Options<E>>,
+    /// How long connecting to one of them may take.
+    wait: Duration,
+    /// Whether a server that only reads is passed over.
+    must_write: bool,
+}
+
+impl<E: Engine> Target<E> {
+    /// The hosts of a URL, each with the options that `options` makes of it.
+    pub(super) fn new(url: &Url, options: impl Fn(&Host) -> Result<Options<E>>) -> Result<Arc<Self>> {
+        let hosts = url.hosts().iter().map(|host| Ok(options(host)?.disable_statement_logging()));
+        let hosts = hosts.collect::<Result<_>>()?;
+        Ok(Arc::new(Self { hosts, wait: url.connect_wait(), must_write: url.must_write() }))
+    }
+}
+
 /// A database on a server.
 pub(super) struct ServerStore<E: Engine> {
-    options: Options<E>,
+    target: Arc<Target<E>>,
+    /// Which host was connected to last: it is tried first.
+    last: AtomicUsize,
     /// Makes the settings of a new connection.
     settings: String,
     readers: Arc<Readers<E>>,
@@ -81,27 +109,57 @@ pub(super) struct ServerStore<E: Engine> {
 }
 
 impl<E: Engine> ServerStore<E> {
-    /// A store that connects with these options, and then executes `settings` on every connection.
-    pub(super) fn new(options: Options<E>, settings: String, is_cluster: bool) -> Self {
-        let options = options.disable_statement_logging();
-        Self { options, settings, readers: Arc::new(Readers::new()), is_cluster }
+    /// A store that connects to this target, and then executes `settings` on every connection.
+    pub(super) fn new(target: Arc<Target<E>>, settings: String, is_cluster: bool) -> Self {
+        Self { target, last: AtomicUsize::new(0), settings, readers: Arc::new(Readers::new()), is_cluster }
     }
 
-    /// A new connection, with its settings made.
+    /// A new connection, with its settings made, to the first host that can be used.
     pub(super) async fn connect(&self) -> Result<Held<E>> {
-        let connecting = timeout(CONNECT_WAIT, self.options.connect()).await;
+        let count = self.target.hosts.len();
+        let mut failed = None;
+        let first = self.last.load(Ordering::Relaxed);
+        for (number, host) in self.target.hosts.iter().enumerate().cycle().skip(first).take(count) {
+            match self.connect_to(host).await {
+                Ok(held) => {
+                    self.last.store(number, Ordering::Relaxed);
+                    return Ok(held);
+                }
+                Err(error) if error.code() == ErrorCode::StoreUnavailable => failed = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(match failed {
+            Some(error) if count == 1 => error,
+            Some(error) => {
+                unavailable(&format!("none of the {count} database servers can be used: {}", error.message()))
+            }
+            None => misconfigured("store_url names no host"),
+        })
+    }
+
+    async fn connect_to(&self, host: &Options<E>) -> Result<Held<E>> {
+        let connecting = timeout(self.target.wait, host.connect()).await;
         let connection = match connecting {
             Ok(connected) => connected.map_err(|e| E::error(&e))?,
-            Err(_) => return Err(unavailable("the database server does not answer")),
+            Err(_) => {
+                let seconds = self.target.wait.as_secs();
+                return Err(unavailable(&format!(
+                    "the database server did not accept a connection within {seconds} s"
+                )));
+            }
         };
         let mut held = Held::new(Box::new(connection), Instant::now());
         held.in_cluster = self.is_cluster;
         held.run(self.settings.clone().into()).await?;
+        if self.target.must_write {
+            held.check_writable().await?;
+        }
         Ok(held)
     }
 
     async fn reader(&self) -> Result<Held<E>> {
-        let waiting = timeout(CONNECT_WAIT, Arc::clone(&self.readers.places).acquire_owned()).await;
+        let waiting = timeout(PLACE_WAIT, Arc::clone(&self.readers.places).acquire_owned()).await;
         let place = match waiting {
             Ok(Ok(place)) => place,
             Ok(Err(_)) => return Err(Error::new(ErrorCode::Closed, "the service is closed")),
@@ -175,6 +233,9 @@ impl<E: Engine> Store for ServerStore<E> {
     fn makes_way(&self) -> bool {
         self.is_cluster
     }
+    fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             // Whoever still reads after that finds its place gone.
@@ -200,13 +261,35 @@ pub(super) struct Held<E: Engine> {
     /// seen to change without its records. And the lock for setting up is not taken: it is none of the cluster's, Galera
     /// does not support `GET_LOCK`, and with it clusters were seen to hang.
     in_cluster: bool,
+    /// How long a statement may take.
+    bound: Duration,
     /// Where it goes when it is not used any more, and its place there.
     home: Option<(Arc<Readers<E>>, OwnedSemaphorePermit)>,
 }
 
 impl<E: Engine> Held<E> {
     fn new(connection: Box<E::Connection>, born: Instant) -> Self {
-        Self { connection: Some(connection), born, busy: false, in_transaction: false, in_cluster: false, home: None }
+        Self {
+            connection: Some(connection),
+            born,
+            busy: false,
+            in_transaction: false,
+            in_cluster: false,
+            bound: STATEMENT_WAIT,
+            home: None,
+        }
+    }
+
+    /// Refuses a server that only reads: another host may be the primary.
+    async fn check_writable(&mut self) -> Result<()> {
+        let mut is_writable = false;
+        let sql = E::IS_WRITABLE.into();
+        self.query(sql, vec![], &mut |row| {
+            is_writable = row.int(0)? == 1;
+            Ok(())
+        })
+        .await?;
+        if is_writable { Ok(()) } else { Err(unavailable("the database server is read-only (a standby or replica)")) }
     }
 
     /// Does something on the connection, for a bounded time.
@@ -220,7 +303,7 @@ impl<E: Engine> Held<E> {
         };
         self.busy = true;
         let busy = &mut self.busy;
-        let done = timeout(STATEMENT_WAIT, work(connection)).await;
+        let done = timeout(self.bound, work(connection)).await;
         match done {
             // An error of the connection itself leaves it as it is: unusable.
             Ok(Err(error)) if error.code() == ErrorCode::StoreUnavailable => Err(error),
@@ -228,7 +311,10 @@ impl<E: Engine> Held<E> {
                 *busy = false;
                 done
             }
-            Err(_) => Err(unavailable("the database server does not answer")),
+            Err(_) => {
+                let seconds = self.bound.as_secs();
+                Err(unavailable(&format!("the database server did not answer a statement within {seconds} s")))
+            }
         }
     }
 
@@ -252,6 +338,7 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
+            self.bound = SETUP_STATEMENT_WAIT;
             if self.in_cluster {
                 return Ok(());
             }
@@ -279,6 +366,7 @@ impl<E: Engine> Connection for Held<E> {
     }
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
+            self.bound = STATEMENT_WAIT;
             if self.in_cluster {
                 return Ok(());
             }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Result};
 use super::ids::CredentialId;
 use super::limits::{PRINCIPAL_BYTES, TEXT_BYTES};
+use super::text::{is_deceptive, is_printable};
 
 /// What a caller is by role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,8 +53,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// Principals that the service keeps for itself.
-pub const RESERVED_PRINCIPALS: [&str; 3] = ["scheduler", "system", "anonymous"];
+/// Principals that the service keeps for itself, in any case: [`is_reserved`].
+pub const RESERVED_PRINCIPALS: [&str; 4] = ["scheduler", "system", "operator", "anonymous"];
 
 /// Who performs an operation: a principal in a role, and from where. Cheap to clone.
 ///
@@ -62,7 +63,8 @@ pub const RESERVED_PRINCIPALS: [&str; 3] = ["scheduler", "system", "anonymous"];
 /// ```
 /// use kms_lib::{Actor, Role};
 /// let actor = Actor::new("Alice@Example.com", Role::App)?;
-/// assert_eq!(actor.principal(), "alice@example.com");
+/// assert_eq!(actor.principal(), "Alice@Example.com");
+/// assert_ne!(actor, Actor::new("alice@example.com", Role::App)?);
 /// assert!(Actor::new("scheduler", Role::App).is_err());
 /// # Ok::<(), kms_lib::Error>(())
 /// ```
@@ -76,11 +78,14 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// An actor; the principal is lower-cased. Refused are empty, overlong and unprintable principals,
-    /// the reserved ones (`scheduler`, `system`, `anonymous`) and [`Role::System`].
+    /// An actor. Principals are compared exactly: a caller that folds case or normalizes Unicode does so before. Fails
+    /// with
+    /// `InvalidArgument` for a principal that [`check_principal`] refuses, for a reserved one (`scheduler`, `system`,
+    /// `operator`, `anonymous`) and for [`Role::System`].
     pub fn new(principal: impl AsRef<str>, role: Role) -> Result<Self> {
-        let principal = normalize_principal(principal.as_ref())?;
-        if RESERVED_PRINCIPALS.contains(&principal.as_str()) {
+        let principal = principal.as_ref();
+        check_principal(principal)?;
+        if is_reserved(principal) {
             return Err(Error::invalid(format!("the principal {principal:?} is reserved")));
         }
         if role == Role::System {
@@ -96,6 +101,11 @@ impl Actor {
         }
         Ok(Self { principal: "anonymous".into(), role, source_ip: None, request_id: None, credential: None })
     }
+    /// The operator: an admin known by nothing but access to the store and its root key, such as a command line.
+    pub fn operator() -> Self {
+        let (principal, role) = ("operator".into(), Role::Admin);
+        Self { principal, role, source_ip: None, request_id: None, credential: None }
+    }
     /// The service acting for itself under one of its reserved names.
     pub(crate) fn internal(principal: &'static str) -> Self {
         Self { principal: principal.into(), role: Role::System, source_ip: None, request_id: None, credential: None }
@@ -106,11 +116,12 @@ impl Actor {
         self.source_ip = Some(address.to_canonical());
         self
     }
-    /// The same actor with an id for the request, which records carry. At most 256 printable bytes.
+    /// The same actor with an id for the request, which records carry: 1 to 256 bytes, no control or invisible
+    /// characters.
     pub fn with_request_id(mut self, request_id: impl AsRef<str>) -> Result<Self> {
         let id = request_id.as_ref();
-        if id.is_empty() || id.len() > TEXT_BYTES || id.chars().any(char::is_control) {
-            return Err(Error::invalid("a request id has 1 to 256 printable bytes"));
+        if !is_printable(id, TEXT_BYTES) {
+            return Err(Error::invalid("a request id has 1 to 256 bytes and no control or invisible characters"));
         }
         self.request_id = Some(id.into());
         Ok(self)
@@ -125,9 +136,13 @@ impl Actor {
     pub fn credential(&self) -> Option<CredentialId> {
         self.credential
     }
-    /// Who it is, in lower case.
+    /// The principal, as it was given.
     pub fn principal(&self) -> &str {
         &self.principal
+    }
+    /// Whether this is a caller who did not say who it is.
+    pub fn is_anonymous(&self) -> bool {
+        &*self.principal == "anonymous"
     }
     /// In which role.
     pub fn role(&self) -> Role {
@@ -143,16 +158,26 @@ impl Actor {
     }
 }
 
-/// A principal in the form it is compared in: lower case, 1 to 256 printable bytes, no outer blanks. Letters that only become
-/// ASCII by lower-casing (the Kelvin sign, for one) are refused: nobody shall choose a name that turns into another's.
-pub fn normalize_principal(text: &str) -> Result<String> {
-    if text.chars().any(|c| !c.is_ascii() && c.to_lowercase().any(|lower| lower.is_ascii())) {
-        return Err(Error::invalid("a principal has no letters that pass for others"));
+/// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks and
+/// without control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands for all
+/// keys.
+pub fn check_principal(text: &str) -> Result<()> {
+    if text.is_empty() || text.len() > PRINCIPAL_BYTES {
+        return Err(Error::invalid(format!("a principal has 1 to {PRINCIPAL_BYTES} bytes")));
     }
-    let lower = text.to_lowercase();
-    if lower.is_empty() || lower.len() > PRINCIPAL_BYTES || lower.trim() != lower || lower.chars().any(char::is_control)
-    {
-        return Err(Error::invalid("a principal has 1 to 256 printable bytes and no outer blanks"));
+    if text.trim() != text {
+        return Err(Error::invalid("a principal must not begin or end with a blank"));
     }
-    Ok(lower)
+    if text.chars().any(is_deceptive) {
+        return Err(Error::invalid("a principal must not contain control, invisible or bidirectional characters"));
+    }
+    if text == "*" {
+        return Err(Error::invalid("a principal must not be *, which stands for all keys"));
+    }
+    Ok(())
+}
+
+/// Whether the service keeps this principal for itself. In any case: `System` would pass for `system` in a log.
+pub fn is_reserved(principal: &str) -> bool {
+    RESERVED_PRINCIPALS.iter().any(|reserved| reserved.eq_ignore_ascii_case(principal))
 }

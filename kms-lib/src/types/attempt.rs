@@ -74,8 +74,11 @@ pub enum Operation {
     },
     /// Edit periods, metadata or the form of recorded contexts.
     UpdateKey,
-    /// Schedule a deletion.
-    ScheduleDeletion,
+    /// Schedule a deletion after this many days.
+    ScheduleDeletion {
+        /// The waiting period.
+        waiting_days: u32,
+    },
     /// Cancel a deletion.
     CancelDeletion,
     /// Erase the key's material; its date has passed.
@@ -93,6 +96,8 @@ pub enum Operation {
     WithdrawGrant {
         /// Which one.
         id: GrantId,
+        /// Whether what was passed on through it ends with it.
+        cascade: bool,
     },
     /// Make a credential.
     CreateCredential,
@@ -111,6 +116,10 @@ pub enum Operation {
     AcknowledgeClock,
     /// Replace the key that signs the log.
     ReplaceSigningKey,
+    /// Put rows into the quarantine, or release them from it.
+    ManageQuarantine,
+    /// List the rows in quarantine.
+    ReadQuarantine,
     /// Read grants.
     ReadGrants,
     /// Read the log.

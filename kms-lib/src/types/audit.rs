@@ -22,6 +22,12 @@ named!(
         /// The key that signs the log was replaced; the details name both. The state that ends with this record is signed by
         /// both.
         SigningKeyReplace = "SIGNING_KEY_REPLACE",
+        /// Rows that are not what the log says of them were quarantined.
+        RowsQuarantine = "ROWS_QUARANTINE",
+        /// Quarantined rows that are again what the log says of them were released.
+        RowsRelease = "ROWS_RELEASE",
+        /// The quarantine was asked for. Recorded when it was refused.
+        QuarantineRead = "QUARANTINE_READ",
         /// The service opened the store with `audit.ack = "queued"`: a crash may lose the last records.
         QueuedAckOn = "QUEUED_ACK_ON",
         /// A key was created.

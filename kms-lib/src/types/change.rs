@@ -3,6 +3,7 @@
 use super::credential::Credential;
 use super::grant::Grant;
 use super::key::{Key, KeyVersion, Material};
+use super::quarantine::Quarantined;
 
 /// One row inserted or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,4 +26,8 @@ pub enum Change {
     InsertCredential(Credential),
     /// A credential as it is afterwards.
     UpdateCredential(Credential),
+    /// A row that enters the quarantine.
+    InsertQuarantined(Quarantined),
+    /// An entry of the quarantine as it is afterwards.
+    UpdateQuarantined(Quarantined),
 }

@@ -74,7 +74,7 @@ codes! {
     PlaintextTooLong,
     /// The version has encrypted as many messages as its algorithm bears; rotate the key.
     KeyExhausted,
-    /// Another change came first.
+    /// Another change came first, and the request no longer fits: look at the present state before asking again.
     Conflict,
     /// The idempotency key was used for another request.
     IdempotencyConflict,
@@ -86,7 +86,7 @@ codes! {
     OutcomeUnknown,
     /// The store cannot be reached or written.
     StoreUnavailable,
-    /// Other nodes wrote, or held the store's lock, for as long as this one was willing to wait; nothing was done.
+    /// Other callers or nodes came first for as long as this node was willing to try; nothing was done.
     StoreContended,
     /// The store is full.
     StoreFull,
@@ -129,8 +129,7 @@ impl ErrorCode {
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::Conflict
-                | Self::Overloaded
+            Self::Overloaded
                 | Self::CallerOverloaded
                 | Self::StoreUnavailable
                 | Self::StoreContended

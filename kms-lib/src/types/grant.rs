@@ -140,9 +140,9 @@ impl StoredConditions {
 pub struct Grant {
     /// Identifies the grant.
     pub id: GrantId,
-    /// To whom, in lower case.
+    /// The principal that holds the grant.
     pub principal: String,
-    /// The role it was written for. It never raises a caller.
+    /// A note about the callers it is meant for. It restricts nothing and gives nothing.
     pub role: Role,
     /// On which keys.
     pub scope: GrantScope,
@@ -154,6 +154,39 @@ pub struct Grant {
     pub created_at: Timestamp,
     /// When it was withdrawn.
     pub withdrawn_at: Option<Timestamp>,
+    /// Who made it.
+    pub grantor: Grantor,
+    /// Whether it was withdrawn with everything that was passed on through it.
+    pub cascade: bool,
     /// The sequence number of the record of its last change.
     pub revision: u64,
+}
+
+/// Who made a grant, and by which right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grantor {
+    /// The principal that made the grant; `system` for the grant that the creator of a key gets.
+    pub principal: String,
+    /// The grantor's role.
+    pub role: Role,
+    /// The grants that an app passed on, sorted. Empty for admins and for the service itself.
+    pub through: Vec<GrantId>,
+}
+
+impl Grantor {
+    /// The service itself.
+    pub fn service() -> Self {
+        Self { principal: "system".into(), role: Role::System, through: Vec::new() }
+    }
+
+    /// Whether two grants to one principal on one scope cannot stand beside each other: those of one app, and those of admins
+    /// and the service, who share the same authority.
+    pub fn replaces(&self, other: &Self) -> bool {
+        let is_app = |grantor: &Self| grantor.role == Role::App;
+        match (is_app(self), is_app(other)) {
+            (true, true) => self.principal == other.principal,
+            (false, false) => true,
+            _ => false,
+        }
+    }
 }

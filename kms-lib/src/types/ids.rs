@@ -82,6 +82,10 @@ id!(
     CredentialId
 );
 id!(
+    /// Identifies an entry of the quarantine.
+    QuarantineId
+);
+id!(
     /// Identifies an audit record.
     RecordId
 );

@@ -144,6 +144,8 @@ pub struct Key {
     pub rotate_at: Option<Timestamp>,
     /// When its material is erased; set while the deletion is pending.
     pub delete_at: Option<Timestamp>,
+    /// The waiting period, in days, that `delete_at` was computed from.
+    pub deletion_wait_days: Option<u32>,
     /// How records show its contexts.
     pub audit_context: AuditContext,
     /// JSON object given by its owners; canonical (RFC 8785) text.
@@ -175,14 +177,47 @@ pub struct KeyVersion {
     pub created_at: Timestamp,
     /// Where its material comes from.
     pub origin: Origin,
-    /// The generation of the root key that wraps its material.
-    pub root_generation: u32,
-    /// SHA-256 of the wrapped material; none once it is erased.
-    pub material_digest: Option<[u8; 32]>,
+    /// Derived from the material ([`crate::envelope::fingerprint`]); stays when the material is erased. A version number
+    /// that comes back with other material after a restore has another fingerprint.
+    pub fingerprint: [u8; 32],
     /// SHA-256 of the public key's PEM text, for RSA.
     pub public_key_digest: Option<[u8; 32]>,
     /// The sequence number of the record of its last change.
     pub revision: u64,
+}
+
+impl Key {
+    /// Whether the key is revoked, also while its deletion is pending.
+    pub fn is_revoked(&self) -> bool {
+        self.state == KeyState::Revoked || self.state_before_deletion == Some(KeyState::Revoked)
+    }
+
+    /// The state of one of the key's versions. Revoking a key writes only the key's row, so the state in the version's row
+    /// is not the whole answer.
+    pub fn state_of(&self, version: &KeyVersion) -> VersionState {
+        match version.state {
+            VersionState::Enabled | VersionState::Disabled if self.is_revoked() => VersionState::Revoked,
+            state => state,
+        }
+    }
+}
+
+impl KeyVersion {
+    /// What a ciphertext names of the version that made it.
+    pub fn material_id(&self) -> MaterialId {
+        MaterialId { key: self.key_id, version: self.version, fingerprint: self.fingerprint }
+    }
+}
+
+/// The key, version and material that a ciphertext is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaterialId {
+    /// The key.
+    pub key: KeyId,
+    /// The version of the key.
+    pub version: u32,
+    /// The fingerprint of the version's material.
+    pub fingerprint: [u8; 32],
 }
 
 /// The stored material of a version.

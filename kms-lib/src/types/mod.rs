@@ -13,5 +13,7 @@ pub mod grant;
 pub mod ids;
 pub mod key;
 pub mod limits;
+pub mod quarantine;
+pub mod text;
 pub mod time;
 pub mod view;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::{SignedDuration, civil};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::{Error, ErrorCode};
@@ -77,10 +78,10 @@ impl Timestamp {
 /// RFC 3339 in UTC with six decimals.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(t) => write!(f, "{t:.6}"),
-            Err(_) => f.write_str("9999-12-31T23:59:59.999999Z"),
-        }
+        // `jiff::Timestamp` ends a day before the year 9999 does; its civil times do not.
+        let start = civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        let time = start.checked_add(SignedDuration::from_micros(self.0)).unwrap_or(civil::DateTime::MAX);
+        write!(f, "{time:.6}Z")
     }
 }
 
@@ -90,15 +91,70 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// RFC 3339: date and time with seconds, and an offset from UTC of less than a day. A leap second counts as the second
+/// before it, and what is finer than a microsecond is dropped.
 impl FromStr for Timestamp {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad =
-            || Error::new(ErrorCode::InvalidArgument, "not a time: RFC 3339 is expected, such as 2026-11-23T18:26:46Z");
-        let t: jiff::Timestamp = text.parse().map_err(|_| bad())?;
-        let micros = t.as_microsecond();
-        if (0..=LAST).contains(&micros) { Ok(Self(micros)) } else { Err(bad()) }
+        parse(text.as_bytes()).ok_or_else(|| {
+            Error::new(ErrorCode::InvalidArgument, "not a time: RFC 3339 is expected, such as 2026-11-23T18:26:46Z")
+        })
     }
+}
+
+fn parse(text: &[u8]) -> Option<Timestamp> {
+    let (date_time, rest) = text.split_at_checked("2026-11-23T18:26:46".len())?;
+    let at = |from: usize, count: usize| number(&date_time[from..from + count]);
+    let is_shaped = (date_time[4], date_time[7], date_time[13], date_time[16]) == (b'-', b'-', b':', b':');
+    if !is_shaped || !matches!(date_time[10], b'T' | b't' | b' ') {
+        return None;
+    }
+    let (hour, minute, second) = (at(11, 2)?, at(14, 2)?, at(17, 2)?);
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let date = civil::Date::new(i16::try_from(at(0, 4)?).ok()?, narrow(at(5, 2)?)?, narrow(at(8, 2)?)?).ok()?;
+    let days = date.duration_since(civil::date(1970, 1, 1)).as_hours() / 24;
+    let (fraction, zone) = fraction(rest)?;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second.min(59) - offset(zone)?;
+    let micros = seconds * SECOND + fraction;
+    (0..=LAST).contains(&micros).then_some(Timestamp(micros))
+}
+
+fn narrow(number: i64) -> Option<i8> {
+    i8::try_from(number).ok()
+}
+
+/// The number that these bytes, all of them digits, say. There are at most four.
+fn number(digits: &[u8]) -> Option<i64> {
+    let each = |sum: i64, digit: &u8| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0'));
+    digits.iter().try_fold(0, each)
+}
+
+/// Microseconds after the second, and what follows them.
+fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
+    let Some(digits) = text.strip_prefix(b".") else { return Some((0, text)) };
+    let length = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
+    let (digits, rest) = digits.split_at(length);
+    if digits.is_empty() {
+        return None;
+    }
+    let six = digits.iter().chain(std::iter::repeat(&b'0')).take(6);
+    Some((six.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')), rest))
+}
+
+/// How far a zone is ahead of UTC, in seconds.
+fn offset(zone: &[u8]) -> Option<i64> {
+    let (sign, hours, minutes) = match zone {
+        b"Z" | b"z" => return Some(0),
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => (*sign, number(&[*h1, *h2])?, number(&[*m1, *m2])?),
+        _ => return None,
+    };
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let seconds = hours * 3_600 + minutes * 60;
+    Some(if sign == b'-' { -seconds } else { seconds })
 }
 
 impl Serialize for Timestamp {
@@ -149,5 +205,79 @@ impl Default for Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Clock({})", self.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn rfc_3339_is_read_to_the_last_second() {
+        for (text, shown) in [
+            ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000Z"),
+            ("2026-11-23t18:26:46.5z", "2026-11-23T18:26:46.500000Z"),
+            ("2026-11-23 18:26:46.1234567899Z", "2026-11-23T18:26:46.123456Z"),
+            ("2026-11-23T18:26:46+02:00", "2026-11-23T16:26:46.000000Z"),
+            ("2026-11-23T18:26:46-23:59", "2026-11-24T18:25:46.000000Z"),
+            ("2026-11-23T18:26:46-00:00", "2026-11-23T18:26:46.000000Z"),
+            ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00.000000Z"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.000000Z"),
+            ("9999-12-30T22:00:01Z", "9999-12-30T22:00:01.000000Z"),
+            ("9999-12-31T05:00:00Z", "9999-12-31T05:00:00.000000Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000000Z"),
+            ("9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59.999999Z"),
+        ] {
+            let time: Timestamp = text.parse().unwrap();
+            assert_eq!(time.to_string(), shown, "{text}");
+            assert_eq!(shown.parse::<Timestamp>().unwrap(), time);
+        }
+        for micros in (0..=LAST).step_by(997 * 86_400 * SECOND as usize + 7_777_777) {
+            let time = Timestamp(micros);
+            assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+            // Where both know the time, they agree.
+            assert_eq!(
+                jiff::Timestamp::from_microsecond(micros).unwrap().to_string().parse::<Timestamp>().unwrap(),
+                time
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_rfc_3339_is_refused() {
+        for text in [
+            "",
+            "2026-11-23",
+            "2026-11-23T18:26:46",
+            "2026-11-23T18:26Z",
+            "2026-11-23T18:26:46+25:00",
+            "2026-11-23T18:26:46+24:00",
+            "2026-11-23T18:26:46+02:60",
+            "2026-11-23T18:26:46+02",
+            "2026-11-23T18:26:46+0200",
+            "2026-11-23T18:26:46+02:00[Europe/Berlin]",
+            "2026-11-23T18:26:46Z[Europe/Berlin]",
+            "2026-11-23T18:26:46[Europe/Berlin]",
+            "2026-11-23T18:26:46.Z",
+            "2026-11-23T18:26:46,5Z",
+            "2026-11-23T24:00:00Z",
+            "2026-11-23T18:60:00Z",
+            "2026-11-23T18:26:61Z",
+            "2026-02-29T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-1-01T00:00:00Z",
+            "+02026-11-23T18:26:46Z",
+            " 2026-11-23T18:26:46Z",
+            "2026-11-23T18:26:46Z ",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "２０２６-11-23T18:26:46Z",
+            "2026-11-23T18:26:4é",
+        ] {
+            assert_eq!(text.parse::<Timestamp>().unwrap_err().code(), ErrorCode::InvalidArgument, "{text}");
+        }
     }
 }

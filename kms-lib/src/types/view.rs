@@ -4,6 +4,7 @@ use super::credential::Credential;
 use super::grant::Grant;
 use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::{Key, KeyVersion};
+use super::quarantine::EntityTable;
 
 /// Keys, versions and grants as of one revision. The catalog's image is one; while the ledger walks a batch,
 /// the image together with the changes the batch has made so far is another.
@@ -22,6 +23,10 @@ pub trait View {
     fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant));
     /// The credential with this id, withdrawn or not.
     fn credential(&self, id: CredentialId) -> Option<&Credential>;
-    /// Whether a row of this key does not match its seal: it must not be used.
+    /// Whether there is or ever was a credential: withdrawn ones count.
+    fn has_credentials(&self) -> bool;
+    /// Whether a row of this key is in quarantine: the key must not be used.
     fn is_damaged(&self, key: KeyId) -> bool;
+    /// Whether this row is in quarantine.
+    fn is_quarantined(&self, table: EntityTable, row: [u8; 16]) -> bool;
 }

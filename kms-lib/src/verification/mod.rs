@@ -1,26 +1,34 @@
 //! Verifying the log of a store: streams the records, digests them on all cores, and holds them against the signed
 //! states and the tables.
 
+mod checkpoints;
+pub(crate) mod high_water;
+mod records;
+mod seen;
+mod state;
 mod tables;
+mod window;
 
-use std::collections::VecDeque;
+pub(crate) use seen::rolled_back;
+pub(crate) use tables::{AlteredRow, Compared};
+pub(crate) use window::{REVERIFY_WINDOW, Window};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
-use tokio::task::JoinHandle;
 
 use crate::audit::checkpoint;
-use crate::audit::signing_keys::{Link, SigningKeys};
-use crate::audit::tree::Frontier;
-use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
-use crate::catalog::{Catalog, run_blocking};
+use crate::audit::verify::{Fault, Finding};
+use crate::catalog::Catalog;
 use crate::ledger::{HeadKeys, Signer};
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head};
 use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
+use checkpoints::{starting_point, surplus, window_between};
+use records::Records;
 
 /// How far a verification is, for whoever looks on.
 #[derive(Debug, Default)]
@@ -50,6 +58,9 @@ pub struct VerifyOptions {
     pub pinned_key: Option<String>,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,
+    /// With a trusted size: read records that were verified earlier again, those behind the first number up to the
+    /// second. Both are widened to kept checkpoints.
+    pub reread: Option<(u64, u64)>,
 }
 
 impl VerifyOptions {
@@ -74,12 +85,53 @@ pub struct Report {
     /// The first sequence number that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken_at: Option<u64>,
-    /// What is wrong: the first fault of the log, or all faults of the tables (at most 100).
+    /// Records verified earlier that were read again: behind the first number, up to the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reread: Option<(u64, u64)>,
+    /// What is wrong (at most 100): the first fault of the log, or all faults of the tables; then those of the
+    /// database.
     pub faults: Vec<Fault>,
+    /// What is not wrong but worth a look: foreign objects in the database, and what could not be inspected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    fn new(size: u64, from: u64) -> Self {
+        Self { ok: true, size, from, broken_at: None, reread: None, faults: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Adds a fault, ahead of the others.
+    pub(crate) fn put_first(&mut self, fault: Fault) {
+        self.faults.insert(0, fault);
+        self.settle();
+    }
+
+    /// Adds a fault that is not one of a record, behind the others.
+    pub(crate) fn put_last(&mut self, finding: Finding) {
+        self.faults.push(Fault { seq: 0, finding });
+        self.settle();
+    }
+
+    /// Draws the conclusions from the faults.
+    fn settle(&mut self) {
+        self.ok = self.faults.is_empty();
+        self.broken_at = self.faults.iter().map(|fault| fault.seq).filter(|seq| *seq > 0).min();
+        self.faults.truncate(FAULTS);
+    }
 }
 
 /// Faults of the tables that are reported; who has more has other worries than their number.
 const FAULTS: usize = 100;
+
+/// What an examination came to.
+struct Examined {
+    report: Report,
+    /// The head that was verified.
+    head: Head,
+    /// The comparison of the tables with the log, if the log is good.
+    compared: Option<Compared>,
+}
 
 /// What verifying needs.
 pub struct Verifier<'a> {
@@ -92,48 +144,86 @@ pub struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    /// Verifies. An error means that it could not be done; what is wrong with the log is in the report.
+    /// Verifies the log, the tables, and the schema and indexes of the database. An error means that it could not be
+    /// done; what is wrong is in the report.
     pub async fn verify(&self, options: &VerifyOptions) -> Result<Report> {
-        let mut report = self.examine(options).await?;
-        report.faults.truncate(FAULTS);
-        Ok(report)
+        Ok(self.verify_and_see(options).await?.0)
     }
 
-    /// The rows that are not as the log says, by table and id. None if the log itself is altered: then nobody can tell.
-    pub async fn altered_rows(&self) -> Result<Option<Vec<(String, [u8; 16])>>> {
-        let report = self.examine(&VerifyOptions::default()).await?;
-        Ok(report.faults.iter().map(|fault| fault.finding.row()).collect())
+    /// The same, with the head that was verified; none if the database is so altered that the rest cannot be read.
+    pub(crate) async fn verify_and_see(&self, options: &VerifyOptions) -> Result<(Report, Option<Head>)> {
+        let is_whole = options.trusted_size.is_none();
+        let mut state = state::check(self.store, is_whole).await?;
+        let examined = match self.examine(options, true).await {
+            Err(error) if state.is_broken => {
+                tracing::warn!(%error, "the log cannot be verified in a database that was altered");
+                (Report::new(0, 0), None)
+            }
+            examined => {
+                let Examined { report, head, .. } = examined?;
+                (report, Some(head))
+            }
+        };
+        let (mut report, head) = examined;
+        report.faults.append(&mut state.faults);
+        report.warnings.append(&mut state.warnings);
+        report.settle();
+        Ok((report, head))
     }
 
-    async fn examine(&self, options: &VerifyOptions) -> Result<Report> {
+    /// Holds all rows against the whole log. None if the log itself was altered: then nothing can tell.
+    pub(crate) async fn compare_rows(&self) -> Result<Option<Compared>> {
+        Ok(self.examine(&VerifyOptions::default(), false).await?.compared)
+    }
+
+    async fn examine(&self, options: &VerifyOptions, with_indexes: bool) -> Result<Examined> {
         let pinned = self.pinned(options)?;
         let (head, kept, keys) = self.read_states().await?;
         let Some(keys) = keys.filter(|keys| pinned.is_none_or(|pinned| keys.public().find(&pinned).is_some())) else {
-            let fault = Fault { seq: 1, finding: Finding::SigningKey };
-            return Ok(Report { ok: false, size: head.seq, from: 0, broken_at: Some(1), faults: vec![fault] });
+            let mut report = Report::new(head.seq, 0);
+            report.put_first(Fault { seq: 1, finding: Finding::SigningKey });
+            return Ok(Examined { report, head, compared: None });
         };
-        let trusted = options.trusted_size;
-        let (from, start) = starting_point(&keys, trusted, pinned, &kept);
-        let mut report = Report { ok: true, size: head.seq, from, broken_at: None, faults: Vec::new() };
-        let mut changed = Vec::new();
-        let kept: Vec<StoredCheckpoint> = kept.into_iter().filter(|kept| kept.size > from).collect();
-        let tell = |done| options.tell(done, head.seq);
-        match self.verify_records(&head, start, &kept, &keys, &mut changed, &tell).await? {
-            Some(fault) => report.faults.push(fault),
-            None => {
-                let faults = tables::compare(self.store, self.catalog, &changed, from, head.seq).await?;
-                match faults {
-                    Some(faults) => report.faults.extend(faults),
-                    None => {
-                        let all = VerifyOptions { trusted_size: None, ..options.clone() };
-                        return Box::pin(self.examine(&all)).await;
-                    }
-                }
-            }
+        let (from, start) = starting_point(&keys, options.trusted_size, pinned, &kept);
+        let window = options.reread.and_then(|due| window_between(&keys, &kept, due, from));
+        let mut report = Report::new(head.seq, from);
+        let behind: Vec<StoredCheckpoint> = kept.iter().filter(|kept| kept.size > from).cloned().collect();
+        let records = Records {
+            store: self.store,
+            head: &head,
+            kept: &behind,
+            keys: &keys,
+            // SQLite's own check of the whole file looks at every entry of every index.
+            probe: with_indexes && (from > 0 || self.store.dialect().name != "sqlite"),
+            tell: &|done| options.tell(done, head.seq),
+        };
+        if let Some((start, end)) = window {
+            report.reread = Some((start.frontier.size(), end));
+            let read = Records { kept: &kept, tell: &|_| (), ..records }.read(start, end).await?;
+            report.faults.extend(read.fault);
+            report.faults.extend(read.unindexed);
         }
-        report.ok = report.faults.is_empty();
-        report.broken_at = report.faults.iter().map(|fault| fault.seq).min();
-        Ok(report)
+        let read = records.verify(start).await?;
+        let mut compared = None;
+        match read.fault {
+            Some(fault) => report.faults.push(fault),
+            None => match tables::compare(self.store, self.catalog, &read.changed, from, head.seq).await? {
+                Some(found) => {
+                    report.faults.extend_from_slice(&found.faults);
+                    compared = Some(found);
+                }
+                None => {
+                    let all = VerifyOptions { trusted_size: None, reread: None, ..options.clone() };
+                    return Box::pin(self.examine(&all, with_indexes)).await;
+                }
+            },
+        }
+        if with_indexes {
+            report.faults.extend(surplus(keys.public(), &kept, head.seq));
+        }
+        report.faults.extend(read.unindexed);
+        report.settle();
+        Ok(Examined { report, head, compared })
     }
 
     fn pinned(&self, options: &VerifyOptions) -> Result<Option<[u8; 32]>> {
@@ -162,183 +252,10 @@ impl Verifier<'_> {
         };
         Ok((head, kept, keys))
     }
-
-    async fn verify_records(
-        &self,
-        head: &Head,
-        start: Start,
-        kept: &[StoredCheckpoint],
-        keys: &HeadKeys,
-        changed: &mut Vec<ChangedRow>,
-        tell: &(dyn Fn(u64) + Sync),
-    ) -> Result<Option<Fault>> {
-        let mut state = start;
-        // Up to here the records agree with a signed state.
-        let confirmed_from = state.frontier.size();
-        let mut confirmed = confirmed_from;
-        let width = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
-        let mut next = state.frontier.size() + 1;
-        let mut running: VecDeque<JoinHandle<Result<Digest>>> = VecDeque::new();
-        loop {
-            while running.len() < width && next <= head.seq {
-                let last = head.seq.min((next - 1) / CHUNK * CHUNK + CHUNK);
-                running.push_back(tokio::spawn(read_and_digest(Arc::clone(self.store), head.log_id, next, last)));
-                next = last + 1;
-            }
-            let Some(task) = running.pop_front() else { break };
-            let ended = |_| Error::new(ErrorCode::Internal, "a part of the verification ended unexpectedly");
-            let digest = task.await.map_err(ended)??;
-            let expected = (state.frontier.size() / CHUNK * CHUNK + CHUNK).min(head.seq);
-            let within: Vec<u64> = kept
-                .iter()
-                .map(|kept| kept.size)
-                .filter(|size| (state.frontier.size() + 1..=expected).contains(size))
-                .collect();
-            let before = state.frontier.size();
-            let stitched = stitch(state, &digest, &within);
-            state = stitched.state;
-            // The kept states first: what does not agree with one lies before the fault of a record behind it.
-            for found in stitched.states {
-                let kept = kept.iter().find(|kept| kept.size == found.size);
-                if let Some(finding) = kept.and_then(|kept| hold(keys, kept, &found)) {
-                    return Ok(Some(Fault { seq: confirmed + 1, finding }));
-                }
-                confirmed = found.size;
-            }
-            let fault = hold_links(keys.public(), &digest.links, before, state.frontier.size());
-            if let Some(fault) = fault.or(stitched.fault) {
-                return Ok(Some(fault));
-            }
-            changed.extend(digest.changed);
-            tell(state.frontier.size());
-            if state.frontier.size() < expected {
-                // The chunk ended early: what follows is missing, or only the tail is.
-                break;
-            }
-        }
-        let size = state.frontier.size();
-        if size < head.seq {
-            let mut connection = self.store.reader().await?;
-            let next = audit::next_seq(connection.as_mut(), size).await?;
-            let finding = next.map_or(Finding::TailMissing { expected: head.seq }, |found| Finding::Gap { found });
-            return Ok(Some(Fault { seq: size + 1, finding }));
-        }
-        if let Some(fault) = missing_state(keys.public(), kept, confirmed_from, head.seq) {
-            return Ok(Some(fault));
-        }
-        let Ok(signed) = keys.open(&head.checkpoint) else {
-            return Ok(Some(Fault { seq: confirmed + 1, finding: Finding::BadSignature { size: head.seq } }));
-        };
-        if signed.size != head.seq
-            || signed.root != state.frontier.root()
-            || signed.revision != Some(head.revision)
-            || head.frontier != state.frontier.roots()
-            || head.hash != state.hash
-        {
-            return Ok(Some(Fault { seq: confirmed + 1, finding: Finding::RootMismatch { size: signed.size } }));
-        }
-        // Nothing is known of the time of a record that was verified earlier.
-        if size > confirmed_from && state.timestamp != head.timestamp {
-            return Ok(Some(Fault { seq: size, finding: Finding::HeadTime }));
-        }
-        self.beyond(head).await
-    }
-
-    /// Records behind the head, unless the head has moved on meanwhile.
-    async fn beyond(&self, head: &Head) -> Result<Option<Fault>> {
-        let mut connection = self.store.reader().await?;
-        connection.begin_read().await?;
-        let last = audit::last_seq(connection.as_mut()).await;
-        let now = head::read(connection.as_mut()).await;
-        connection.rollback().await?;
-        let counted = now?.map_or(head.seq, |now| now.seq);
-        Ok((last? > counted).then_some(Fault { seq: counted + 1, finding: Finding::BeyondHead }))
-    }
 }
 
 async fn read_states(connection: &mut dyn Connection) -> Result<(Head, Vec<StoredCheckpoint>, Vec<ServiceKeyRow>)> {
     let head = head::read(connection).await?;
     let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
     Ok((head, audit::checkpoints(connection, 0).await?, secrets::service_keys(connection).await?))
-}
-
-/// The newest kept state that is signed and no larger than what is trusted; else the beginning.
-fn starting_point(
-    keys: &HeadKeys,
-    trusted: Option<u64>,
-    pinned: Option<[u8; 32]>,
-    kept: &[StoredCheckpoint],
-) -> (u64, Start) {
-    let genesis = (0, Start::genesis());
-    let Some(trusted) = trusted else { return genesis };
-    // Who pins a key must be led from it: not from a state that a later key signed.
-    let pinned = pinned.and_then(|pinned| keys.public().find(&pinned)).map_or(u32::MAX, |key| key.number);
-    for checkpoint in kept.iter().rev().filter(|checkpoint| checkpoint.size <= trusted) {
-        let frontier = Frontier::from_parts(checkpoint.size, checkpoint.frontier.clone());
-        if let (Ok(frontier), Ok(signed)) = (frontier, keys.open(&checkpoint.note))
-            && signed.size == checkpoint.size
-            && signed.root == frontier.root()
-            && keys.public().at(checkpoint.size).number <= pinned
-        {
-            let timestamp = crate::Timestamp::from_micros(0);
-            return (checkpoint.size, Start { hash: checkpoint.hash, timestamp, frontier });
-        }
-    }
-    genesis
-}
-
-/// Whether a kept state is signed and the one found; also as a place to go on from.
-fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, found: &State) -> Option<Finding> {
-    let Ok(signed) = keys.open(&kept.note) else { return Some(Finding::BadSignature { size: kept.size }) };
-    let frontier = Frontier::from_parts(kept.size, kept.frontier.clone());
-    let is_found = signed.size == kept.size
-        && signed.root == found.root
-        && kept.hash == found.hash
-        && frontier.is_ok_and(|frontier| frontier.root() == found.root);
-    (!is_found).then_some(Finding::RootMismatch { size: kept.size })
-}
-
-/// Whether the records behind `after`, up to `to`, name the signing keys that are stored, and no others.
-fn hold_links(keys: &SigningKeys, found: &[Link], after: u64, to: u64) -> Option<Fault> {
-    let expected = keys.links(after, to);
-    let differs = (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))?;
-    let seqs = [expected.get(differs), found.get(differs)];
-    let seq = seqs.into_iter().flatten().map(|link| link.seq).min().unwrap_or(after + 1);
-    Some(Fault { seq, finding: Finding::SigningKey })
-}
-
-/// Whether each replacement of the signing key has its state that both keys signed.
-fn missing_state(keys: &SigningKeys, kept: &[StoredCheckpoint], after: u64, to: u64) -> Option<Fault> {
-    let missing = keys
-        .links(after, to)
-        .into_iter()
-        .find(|link| link.previous.is_some() && !kept.iter().any(|kept| kept.size == link.seq))?;
-    Some(Fault { seq: missing.seq, finding: Finding::SigningKey })
-}
-
-async fn read_and_digest(
-    store: Arc<dyn Store>,
-    log: crate::types::ids::LogId,
-    first: u64,
-    last: u64,
-) -> Result<Digest> {
-    let mut rows = Vec::with_capacity(usize::try_from(last + 1 - first).unwrap_or_default());
-    let mut connection = store.reader().await?;
-    let read = audit::range(connection.as_mut(), first, last, &mut |row| {
-        rows.push(row);
-        Ok(())
-    })
-    .await;
-    drop(connection);
-    match read {
-        Ok(()) => run_blocking(move || Ok(digest(log, &rows))).await,
-        // A column of a type that was never written there: the record before it is the last that can be read.
-        Err(error) if error.code() == ErrorCode::StoreCorrupt => {
-            let seq = rows.last().map_or(first, |row| row.seq + 1);
-            let mut good = digest(log, &rows);
-            good.fail(first, Fault { seq, finding: Finding::Unreadable });
-            Ok(good)
-        }
-        Err(error) => Err(error),
-    }
 }

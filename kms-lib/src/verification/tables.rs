@@ -1,17 +1,22 @@
 //! Holding the tables against the log: every row as the record of its last change left it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::audit::verify::{ChangedRow, Fault, Finding};
 use crate::catalog::Catalog;
 use crate::envelope::{RowSet, row};
-use crate::storage::Store;
-use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::entities::{self, Sealed, StoredMaterial};
 use crate::storage::tables::head;
-use crate::types::audit::hex;
+use crate::storage::{Connection, Store};
+use crate::types::audit::{Head, hex};
+use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
+use crate::types::ids::VersionId;
+use crate::types::key::{Key, KeyVersion, VersionState};
+use crate::types::quarantine::{EntityTable, Quarantined};
+use crate::types::view::View;
 
 /// What a row of a table says of itself.
 struct Present {
@@ -20,6 +25,53 @@ struct Present {
     digest: String,
     revision: u64,
     sealed: bool,
+    quarantined: bool,
+    /// The row's part of the row commitment.
+    fold: RowSet,
+}
+
+/// The table of the quarantine's entries.
+const QUARANTINE: &str = "quarantine";
+
+/// What a comparison found.
+#[derive(Default)]
+pub struct Compared {
+    pub faults: Vec<Fault>,
+    /// The rows that must be quarantined: with a seal but not as the log says, or missing.
+    pub altered: Vec<AlteredRow>,
+    /// Whether the quarantine itself was altered: then it does not tell which rows are out of use.
+    pub is_quarantine_altered: bool,
+    /// The rows in quarantine that are as the log says again.
+    pub restored: Vec<RestoredRow>,
+    /// All other rows, without those in quarantine, folded with the entries of the quarantine.
+    pub good: RowSet,
+}
+
+/// A row in quarantine that is as the log says again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredRow {
+    /// Its table.
+    pub table: &'static str,
+    /// Its own identifier, as a UUID.
+    pub id: String,
+    /// The SHA-256 of the row, in hexadecimal.
+    pub digest: String,
+}
+
+/// A row that is not as the log says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlteredRow {
+    /// Its table.
+    pub table: EntityTable,
+    /// Its own identifier.
+    pub id: [u8; 16],
+    /// The record of its last change, or, for a row that no record made, the one that it claims.
+    pub seq: u64,
+}
+
+fn altered(table: &str, id: &str, seq: u64) -> Option<AlteredRow> {
+    let id = *id.parse::<VersionId>().ok()?.as_bytes();
+    Some(AlteredRow { table: EntityTable::parse(table).ok()?, id, seq })
 }
 
 /// Compares the tables with what the records from `from` to `size` say they changed. None if these records are not enough
@@ -30,43 +82,101 @@ pub(super) async fn compare(
     changed: &[ChangedRow],
     from: u64,
     size: u64,
-) -> Result<Option<Vec<Fault>>> {
+) -> Result<Option<Compared>> {
     let mut recorded: HashMap<(&str, &str), &ChangedRow> = HashMap::new();
     for change in changed {
         recorded.insert((&change.table, &change.id), change);
     }
-    let Tables { present, mut faults, whole, size: now } = read(store, catalog).await?;
+    let Tables { present, faults, unreadable, whole, size: now } = read(store, catalog).await?;
     // Without the records before, a row put back to an older state looks as it should: then only the whole tells.
     if from > 0 && !whole {
         return Ok(None);
     }
-    for row in &present {
+    let found = Compared { faults, ..Compared::default() };
+    let mut comparison = Comparison { recorded, from, size, now, found };
+    present.iter().for_each(|row| comparison.hold(row));
+    comparison.note_missing(catalog);
+    comparison.note_unreadable(unreadable);
+    Ok(Some(comparison.finish()))
+}
+
+/// A comparison under way.
+struct Comparison<'a> {
+    /// What the records say of the rows that were not found yet, by table and id.
+    recorded: HashMap<(&'a str, &'a str), &'a ChangedRow>,
+    from: u64,
+    size: u64,
+    /// The records of the moment that the tables are of.
+    now: u64,
+    found: Compared,
+}
+
+impl<'a> Comparison<'a> {
+    /// Holds a row against the record of its last change.
+    fn hold(&mut self, row: &'a Present) {
+        let change = self.recorded.remove(&(row.table, row.id.as_str()));
         // Rows that changed after the head that is verified belong to the next verification, if they are sealed, and if the
         // log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
-        if row.sealed && row.revision > size && row.revision <= now {
-            recorded.remove(&(row.table, row.id.as_str()));
-            continue;
-        }
-        let fault = match recorded.remove(&(row.table, row.id.as_str())) {
-            Some(change) if change.digest == row.digest && row.sealed => continue,
+        let is_later = row.revision > self.size && row.revision <= self.now;
+        let fault = match change {
+            _ if row.sealed && is_later => return self.keep(row),
+            Some(change) if change.digest == row.digest && row.sealed => return self.keep(row),
             Some(change) => {
                 Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
             }
             // Verified earlier, and not changed since.
-            None if from > 0 && row.sealed && row.revision <= from => continue,
+            None if self.from > 0 && row.sealed && row.revision <= self.from => return self.keep(row),
             None => Fault {
                 seq: row.revision,
                 finding: Finding::RowWithoutRecord { table: row.table.into(), id: row.id.clone() },
             },
         };
-        faults.push(fault);
+        // A surplus row without a seal is used nowhere.
+        if row.sealed || change.is_some() {
+            self.found.is_quarantine_altered |= row.table == QUARANTINE;
+            if !row.quarantined {
+                self.found.altered.extend(altered(row.table, &row.id, fault.seq));
+            }
+        }
+        self.found.faults.push(fault);
     }
-    faults.extend(recorded.into_values().map(|change| Fault {
-        seq: change.seq,
-        finding: Finding::RowMissing { table: change.table.clone(), id: change.id.clone() },
-    }));
-    faults.sort_by_key(|fault| fault.seq);
-    Ok(Some(faults))
+
+    /// The row is as the log says.
+    fn keep(&mut self, row: &Present) {
+        if row.quarantined {
+            let restored = RestoredRow { table: row.table, id: row.id.clone(), digest: row.digest.clone() };
+            self.found.restored.push(restored);
+        } else {
+            self.found.good.combine(&row.fold);
+        }
+    }
+
+    /// Rows that a record made and that are not there.
+    fn note_missing(&mut self, catalog: &Catalog) {
+        let image = catalog.image();
+        for change in self.recorded.values() {
+            self.found.is_quarantine_altered |= change.table == QUARANTINE;
+            let missing = altered(&change.table, &change.id, change.seq);
+            self.found.altered.extend(missing.filter(|row| !image.is_quarantined(row.table, row.id)));
+            let finding = Finding::RowMissing { table: change.table.clone(), id: change.id.clone() };
+            self.found.faults.push(Fault { seq: change.seq, finding });
+        }
+    }
+
+    /// A row that cannot be read is reported as missing if a record names it. Others are surplus.
+    fn note_unreadable(&mut self, unreadable: BTreeMap<&'static str, u64>) {
+        for (table, count) in unreadable {
+            let missing = self.recorded.keys().filter(|(of, _)| *of == table).count() as u64;
+            if let Some(count) = count.checked_sub(missing).filter(|surplus| *surplus > 0) {
+                self.found.faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: table.into(), count } });
+            }
+        }
+    }
+
+    fn finish(mut self) -> Compared {
+        self.found.faults.sort_by_key(|fault| fault.seq);
+        self.found
+    }
 }
 
 /// The tables as they are at one moment.
@@ -74,87 +184,123 @@ struct Tables {
     present: Vec<Present>,
     /// What is wrong with stored material.
     faults: Vec<Fault>,
+    /// Rows that cannot be read, by table.
+    unreadable: BTreeMap<&'static str, u64>,
     /// Whether they are, as a whole, what the head of that moment stands for.
     whole: bool,
     /// The records of that moment.
     size: u64,
 }
 
+/// All rows of the tables that the log covers.
+struct Rows {
+    keys: Vec<Sealed<Key>>,
+    versions: Vec<Sealed<KeyVersion>>,
+    grants: Vec<Sealed<Grant>>,
+    credentials: Vec<Sealed<Credential>>,
+    quarantine: Vec<Sealed<Quarantined>>,
+    materials: Vec<StoredMaterial>,
+    head: Option<Head>,
+}
+
+async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
+    Ok(Rows {
+        keys: entities::keys_since(connection, None).await?,
+        versions: entities::versions_since(connection, None).await?,
+        grants: entities::grants_since(connection, None).await?,
+        credentials: entities::credentials_since(connection, None).await?,
+        quarantine: entities::quarantined_since(connection, None).await?,
+        materials: entities::materials(connection).await?,
+        head: head::read(connection).await?,
+    })
+}
+
 async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     let mut connection = store.reader().await?;
     connection.begin_read().await?;
-    let read = async {
-        let keys = entities::keys_since(connection.as_mut(), None).await?;
-        let versions = entities::versions_since(connection.as_mut(), None).await?;
-        let grants = entities::grants_since(connection.as_mut(), None).await?;
-        let credentials = entities::credentials_since(connection.as_mut(), None).await?;
-        let materials = entities::materials(connection.as_mut()).await?;
-        let head = head::read(connection.as_mut()).await?;
-        Ok::<_, crate::Error>((keys, versions, grants, credentials, materials, head))
-    }
-    .await;
+    let read = read_rows(connection.as_mut()).await;
     connection.rollback().await?;
-    let (keys, versions, grants, credentials, materials, head) = read?;
-    let mut present = Vec::new();
-    let mut rows = RowSet::default();
-    let mut faults = Vec::new();
-    let set = &mut rows;
-    collect("keys", keys, |key| (key.id.to_string(), Ok(row::key(key)), key.revision), catalog, &mut present, set);
-    let mut digests = HashMap::new();
-    let versions = versions.into_iter().inspect(|sealed| {
-        if let Ok(version) = &sealed.row {
-            digests
-                .insert(*version.id.as_bytes(), (version.material_digest, version.public_key_digest, version.revision));
-        }
+    let Rows { keys, versions, grants, credentials, quarantine, materials, head } = read?;
+    let faults = material_faults(&versions, &materials, catalog);
+    let quarantined = active(&quarantine, catalog);
+    let mut rows = Collected { catalog, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
+    rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));
+    rows.collect("key_versions", versions, |version| {
+        (*version.id.as_bytes(), Ok(row::version(version)), version.revision)
     });
-    let versions: Vec<_> = versions.collect();
-    collect(
-        "key_versions",
-        versions,
-        |version| (version.id.to_string(), Ok(row::version(version)), version.revision),
-        catalog,
-        &mut present,
-        set,
-    );
-    let describe = |grant: &Grant| (grant.id.to_string(), row::grant(grant), grant.revision);
-    collect("grants", grants, describe, catalog, &mut present, set);
-    collect(
-        "credentials",
-        credentials,
-        |credential| (credential.id.to_string(), Ok(row::credential(credential)), credential.revision),
-        catalog,
-        &mut present,
-        set,
-    );
-    for (id, material, public_key) in materials {
-        if let Some((expected, expected_public, revision)) = digests.get(&id)
-            && (*expected != material || *expected_public != public_key)
-        {
-            let id = crate::types::ids::VersionId::from_bytes(id).to_string();
-            faults.push(Fault { seq: *revision, finding: Finding::MaterialMismatch { id } });
-        }
-    }
-    let whole = head.as_ref().is_some_and(|head| catalog.stands_for(head, &rows));
-    Ok(Tables { present, faults, whole, size: head.map_or(0, |head| head.seq) })
+    rows.collect("grants", grants, |grant| (*grant.id.as_bytes(), row::grant(grant), grant.revision));
+    rows.collect("credentials", credentials, |credential| {
+        (*credential.id.as_bytes(), Ok(row::credential(credential)), credential.revision)
+    });
+    rows.collect(QUARANTINE, quarantine, |entry| (*entry.id.as_bytes(), Ok(row::quarantined(entry)), entry.revision));
+    let mut all = RowSet::default();
+    let used = rows.present.iter().filter(|row| row.sealed && !row.quarantined);
+    used.for_each(|row| all.combine(&row.fold));
+    let whole = head.as_ref().is_some_and(|head| catalog.stands_for(head, &all));
+    let Collected { present, unreadable, .. } = rows;
+    Ok(Tables { present, faults, unreadable, whole, size: head.map_or(0, |head| head.seq) })
 }
 
-fn collect<T>(
-    table: &'static str,
-    rows: Vec<Sealed<T>>,
-    describe: impl Fn(&T) -> (String, Result<Vec<u8>>, u64),
-    catalog: &Catalog,
-    present: &mut Vec<Present>,
-    set: &mut RowSet,
-) {
-    for sealed in rows {
-        // A row that cannot be read counts as missing: the record of its last change names it.
-        if let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) {
-            let digest = hex(&row::digest(&bytes));
-            let is_sealed = catalog.seals().is_sealed(&bytes, &sealed.seal);
-            if is_sealed {
-                set.toggle(catalog.seals(), &bytes);
+/// The rows in quarantine, as its sealed entries say.
+fn active(entries: &[Sealed<Quarantined>], catalog: &Catalog) -> HashSet<(&'static str, [u8; 16])> {
+    let sealed = entries.iter().filter_map(|sealed| {
+        let entry = sealed.row.as_ref().ok()?;
+        catalog.seals().is_sealed(&row::quarantined(entry), &sealed.seal).then_some(entry)
+    });
+    sealed.filter(|entry| entry.is_active()).map(|entry| (entry.table.as_str(), entry.row)).collect()
+}
+
+/// Versions whose stored material or public key is not their own.
+fn material_faults(versions: &[Sealed<KeyVersion>], materials: &[StoredMaterial], catalog: &Catalog) -> Vec<Fault> {
+    let known: HashMap<[u8; 16], &KeyVersion> =
+        versions.iter().filter_map(|sealed| sealed.row.as_ref().ok()).map(|v| (*v.id.as_bytes(), v)).collect();
+    let mut faults = Vec::new();
+    for stored in materials {
+        let Some(version) = known.get(&stored.version) else { continue };
+        let is_own = match &stored.wrapped {
+            None => version.state == VersionState::Destroyed,
+            Some(digest) => {
+                let wrapping = row::wrapping(version.id, &version.fingerprint, digest);
+                version.state != VersionState::Destroyed && catalog.seals().is_sealed(&wrapping, &stored.seal)
             }
-            present.push(Present { table, id, digest, revision, sealed: is_sealed });
+        };
+        if !is_own || stored.public_key != version.public_key_digest {
+            let finding = Finding::MaterialMismatch { id: version.id.to_string() };
+            faults.push(Fault { seq: version.revision, finding });
+        }
+    }
+    faults
+}
+
+struct Collected<'a> {
+    catalog: &'a Catalog,
+    quarantined: HashSet<(&'static str, [u8; 16])>,
+    present: Vec<Present>,
+    unreadable: BTreeMap<&'static str, u64>,
+}
+
+impl Collected<'_> {
+    fn collect<T>(
+        &mut self,
+        table: &'static str,
+        rows: Vec<Sealed<T>>,
+        describe: impl Fn(&T) -> ([u8; 16], Result<Vec<u8>>, u64),
+    ) {
+        let seals = self.catalog.seals();
+        for sealed in rows {
+            let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) else {
+                *self.unreadable.entry(table).or_default() += 1;
+                continue;
+            };
+            self.present.push(Present {
+                table,
+                id: VersionId::from_bytes(id).to_string(),
+                digest: hex(&row::digest(&bytes)),
+                revision,
+                sealed: seals.is_sealed(&bytes, &sealed.seal),
+                quarantined: self.quarantined.contains(&(table, id)),
+                fold: RowSet::of(seals, &bytes),
+            });
         }
     }
 }

@@ -17,7 +17,7 @@ impl Certificates {
         let files = ["ca.key", "ca.pem", "server.key", "server.csr", "server.pem"].map(|name| made.file(name));
         let [authority_key, authority, key, request, certificate] = files.each_ref().map(|file| file.as_os_str());
         let extensions = made.file("extensions");
-        std::fs::write(&extensions, "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        std::fs::write(&extensions, "subjectAltName=IP:127.0.0.1,IP:::1\nbasicConstraints=CA:FALSE\n")
             .expect("the extensions");
         let openssl = |arguments: &[&std::ffi::OsStr]| {
             let mut command = Command::new("openssl");

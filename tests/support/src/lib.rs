@@ -4,6 +4,7 @@
 mod certificates;
 mod galera;
 mod mariadb;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
@@ -11,6 +12,7 @@ mod proxy;
 pub use certificates::Certificates;
 pub use galera::Galera;
 pub use mariadb::MariaDb;
+pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use process::free_port;
 pub use proxy::{Mode, Proxy};

@@ -2,16 +2,14 @@
 
 use std::borrow::Cow;
 
-use axum::http::StatusCode;
-use kms_lib::crypto::ciphertext::{Algorithm, Blob};
+use kms_lib::crypto::ciphertext::Blob;
 use kms_lib::crypto::provider::RSA_BYTES;
 use kms_lib::session::{DecryptItem, Decrypted};
-use kms_lib::{Context, ErrorCode, Session};
+use kms_lib::{Context, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::codec::{Encoding, Plaintext, from_base64};
-use super::encrypt::copies;
 use super::many::{self, Done};
 use crate::api::{ApiError, strict};
 
@@ -64,7 +62,42 @@ pub(super) enum Way {
     Oaep(u32),
 }
 
-/// A blob is recognised first, and what was sent beside it must agree with it.
+/// A ciphertext, what was sent beside it, and how it is to be decrypted.
+pub(super) struct Plan<'i> {
+    item: &'i Item<'i>,
+    ciphertext: Vec<u8>,
+    iv: Option<Vec<u8>>,
+    auth_tag: Option<Vec<u8>>,
+    way: Way,
+}
+
+impl<'i> Plan<'i> {
+    fn of(item: &'i Item<'i>) -> Result<Self, ApiError> {
+        let ciphertext = from_base64("ciphertext", &item.ciphertext)?;
+        let way = way(item, &ciphertext)?;
+        let copy =
+            |field, sent: &Option<Cow<'_, str>>| sent.as_deref().map(|sent| from_base64(field, sent)).transpose();
+        Ok(Self { item, ciphertext, iv: copy("iv", &item.iv)?, auth_tag: copy("authTag", &item.auth_tag)?, way })
+    }
+
+    /// The library checks the caller's rights, and then holds against the ciphertext what was sent beside it.
+    fn item(&self) -> DecryptItem<'_> {
+        DecryptItem {
+            ciphertext: &self.ciphertext,
+            context: self.item.aad.clone().unwrap_or_default(),
+            key: Some((&*self.item.key_id).into()),
+            version: self.item.version,
+            iv: self.iv.as_deref(),
+            auth_tag: self.auth_tag.as_deref(),
+            oaep_version: match self.way {
+                Way::Oaep(version) => Some(version),
+                Way::Blob => None,
+            },
+        }
+    }
+}
+
+/// A blob is recognised first. What has the size of a raw ciphertext and is no blob was made with the public key.
 fn way(item: &Item<'_>, ciphertext: &[u8]) -> Result<Way, ApiError> {
     let is_raw_size = ciphertext.len() == RSA_BYTES && item.iv.is_none() && item.auth_tag.is_none();
     match (Blob::parse(ciphertext), item.version) {
@@ -80,36 +113,14 @@ fn way(item: &Item<'_>, ciphertext: &[u8]) -> Result<Way, ApiError> {
             Err(ApiError::invalid("version: raw RSA-OAEP does not name the version whose public key was used"))
         }
         // The library says what is wrong with it, and records the attempt.
-        (Err(_), _) => Ok(Way::Blob),
-        (Ok(blob), version) => {
-            if version.is_some_and(|version| version != blob.version) {
-                return Err(disagreement("version"));
-            }
-            let (iv, tag) = match blob.algorithm {
-                Algorithm::Aes256Gcm => copies(&blob),
-                Algorithm::RsaOaepSha256 => (&[][..], &[][..]),
-            };
-            for (field, sent, held) in [("iv", &item.iv, iv), ("authTag", &item.auth_tag, tag)] {
-                if let Some(sent) = sent
-                    && from_base64(field, sent)? != held
-                {
-                    return Err(disagreement(field));
-                }
-            }
-            Ok(Way::Blob)
-        }
+        _ => Ok(Way::Blob),
     }
-}
-
-fn disagreement(field: &str) -> ApiError {
-    let message = format!("{field}: not what the ciphertext itself says");
-    ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidCiphertext.as_str(), message)
 }
 
 impl many::Item for Item<'static> {
     const SECRET: bool = true;
     type Sent<'a> = Item<'a>;
-    type Input<'i> = (&'i Item<'i>, Vec<u8>, Way);
+    type Input<'i> = Plan<'i>;
     type Output = Decrypted;
     type Answer = Answer;
 
@@ -117,24 +128,14 @@ impl many::Item for Item<'static> {
         sent.encoding.get_or_insert(encoding);
     }
     fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
-        let ciphertext = from_base64("ciphertext", &sent.ciphertext)?;
-        let way = way(sent, &ciphertext)?;
-        Ok((sent, ciphertext, way))
+        Plan::of(sent)
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Decrypted> {
-        let items = inputs.iter().map(|(item, ciphertext, way)| DecryptItem {
-            ciphertext,
-            context: item.aad.clone().unwrap_or_default(),
-            key: Some((&*item.key_id).into()),
-            oaep_version: match way {
-                Way::Oaep(version) => Some(*version),
-                Way::Blob => None,
-            },
-        });
-        session.decrypt_batch(&items.collect::<Vec<_>>()).await
+        let items: Vec<DecryptItem<'_>> = inputs.iter().map(|plan| plan.item()).collect();
+        session.decrypt_batch(&items).await
     }
-    fn answer((item, ..): &Self::Input<'_>, done: Decrypted) -> Result<(Answer, usize), ApiError> {
-        let plaintext = Plaintext::new(done.plaintext, item.encoding.unwrap_or_default())?;
+    fn answer(plan: &Self::Input<'_>, done: Decrypted) -> Result<(Answer, usize), ApiError> {
+        let plaintext = Plaintext::new(done.plaintext, plan.item.encoding.unwrap_or_default())?;
         let about = plaintext.json_bytes() + 64;
         Ok((Answer { plaintext, version: done.version }, about))
     }

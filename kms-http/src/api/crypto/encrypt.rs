@@ -79,12 +79,6 @@ impl From<Encrypted> for Answer {
     }
 }
 
-/// Nonce and tag within an AES ciphertext, which has both.
-pub(super) fn copies<'a>(blob: &Blob<'a>) -> (&'a [u8], &'a [u8]) {
-    let body = blob.body;
-    (body.get(..NONCE).unwrap_or_default(), body.get(body.len().saturating_sub(TAG)..).unwrap_or_default())
-}
-
 impl many::Item for Item<'static> {
     type Sent<'a> = Item<'a>;
     type Input<'i> = (&'i Item<'i>, Secret<'i>);

@@ -43,6 +43,21 @@ pub(super) fn give_to_owner(store: &Path, file: &File) {
 #[cfg(not(unix))]
 pub(super) fn give_to_owner(_: &Path, _: &File) {}
 
+/// Whether the file is there and may not be written, or no file may be made beside it, which writing takes.
+#[cfg(unix)]
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    use rustix::io::Errno;
+    let is_refused = |path: &Path| matches!(access(path, Access::WRITE_OK), Err(Errno::ROFS | Errno::ACCESS));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    path.is_file() && (is_refused(path) || is_refused(folder))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn is_read_only(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().readonly())
+}
+
 #[cfg(unix)]
 pub(super) fn free_space(folder: &Path) -> Option<u64> {
     // What is left for users other than root: that is what the service can have.

@@ -1,7 +1,9 @@
 //! SQLite in one file: write-ahead log, every commit synced, several processes on one file.
 
+mod file_system;
 mod files;
 mod reader;
+mod schema;
 mod writer;
 
 use std::fs::File;
@@ -10,14 +12,18 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 
 use super::dialect::{Dialect, SQLITE};
 use super::durable::sync_name;
 use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
+pub(crate) use files::is_read_only;
 use files::{FileId, create_private, empty, fill, free_space, give_to_owner, gone};
 use reader::Reader;
+use schema::Approved;
 use writer::Writer;
 
 /// Connections that read.
@@ -30,11 +36,14 @@ pub struct SqliteStore {
     claim: Mutex<Option<File>>,
     /// The file that was opened first. None for a store that is only read.
     file: Option<FileId>,
+    /// The schema that was inspected last.
+    approved: Approved,
 }
 
 impl SqliteStore {
     /// Opens the file, and makes it (mode 0600) if there is none. A file that is not a database is left untouched.
     pub async fn open(path: &Path) -> Result<Self> {
+        file_system::check(path)?;
         create_private(path)?;
         // SQLite keeps its files beside the one that a link leads to.
         let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
@@ -54,10 +63,14 @@ impl SqliteStore {
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options);
         let file = Some(FileId::of(path).map_err(|e| gone(path, &e.to_string()))?);
-        Ok(Self { path: path.to_owned(), readers, claim: Mutex::new(None), file })
+        Ok(Self { path: path.to_owned(), readers, claim: Mutex::new(None), file, approved: Approved::default() })
     }
 
     /// Opens a file to read it; nothing is ever written to it.
+    ///
+    /// Where SQLite cannot make the files beside it that reading a write-ahead log takes, such as on a read-only
+    /// medium, the file is read without locks: nobody can have it open for writing there, since that takes these files
+    /// too.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
         let options = SqliteConnectOptions::new()
@@ -66,11 +79,41 @@ impl SqliteStore {
             .read_only(true)
             .busy_timeout(Duration::from_secs(5))
             .disable_statement_logging();
+        let store = Self::reading(path, options.clone());
+        let is_refused = |error: &Error| matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::StoreReadOnly);
+        match store.probe().await {
+            Err(error) if is_refused(&error) => {
+                tracing::debug!(%error, "the store is read without locks");
+                let has_log = std::fs::metadata(store.beside("-wal")).is_ok_and(|log| log.len() > 0);
+                // What is in the write-ahead log belongs to the store; its index is then kept in memory.
+                let options = match has_log && cfg!(unix) {
+                    true => options.vfs("unix-none").locking_mode(SqliteLockingMode::Exclusive),
+                    false => options.immutable(true),
+                };
+                let unlocked = Self::reading(path, options);
+                match unlocked.probe().await {
+                    Ok(()) => Ok(unlocked),
+                    Err(_) => Ok(store),
+                }
+            }
+            // Whatever else is wrong shows when it is read.
+            _ => Ok(store),
+        }
+    }
+
+    fn reading(path: &Path, options: SqliteConnectOptions) -> Self {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options);
-        Ok(Self { path: path.to_owned(), readers, claim: Mutex::new(None), file: None })
+        let claim = Mutex::new(None);
+        Self { path: path.to_owned(), readers, claim, file: None, approved: Approved::default() }
+    }
+
+    /// Whether it can be read at all.
+    async fn probe(&self) -> Result<()> {
+        let mut reader = self.reader().await?;
+        reader.query("SELECT COUNT(*) FROM sqlite_schema".into(), vec![], &mut |_| Ok(())).await
     }
 
     /// A file beside that of the database.
@@ -92,7 +135,7 @@ impl Store for SqliteStore {
                 return Err(Error::new(ErrorCode::StoreReadOnly, "a store that was opened to be read is not written"));
             };
             file.check(&self.path)?;
-            let writer = Writer::open(&self.path, file, self.beside("-wal")).await?;
+            let writer = Writer::open(&self.path, file, self.beside("-wal"), self.approved.clone()).await?;
             Ok(Box::new(writer) as Box<dyn Connection>)
         })
     }
@@ -102,7 +145,7 @@ impl Store for SqliteStore {
                 file.check(&self.path)?;
             }
             let connection = self.readers.acquire().await.map_err(|e| store_error(&e))?;
-            Ok(Box::new(Reader::new(connection)) as Box<dyn Connection>)
+            Ok(Box::new(Reader::new(connection, self.approved.clone())) as Box<dyn Connection>)
         })
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
@@ -220,10 +263,17 @@ fn store_error(error: &sqlx::Error) -> Error {
     }
 }
 
+/// What SQLite says when a table, a column or an index is not as our statements expect it. It has no codes for that.
+const SCHEMA_ERRORS: [&str; 5] =
+    ["no such table", "no such column", "has no column named", "already exists", "duplicate column name"];
+
 /// The error for one of SQLite's result codes (https://www.sqlite.org/rescode.html). The primary one counts: the extended
 /// one without its upper bytes.
-fn coded(code: i32, message: impl std::fmt::Display) -> Error {
+fn coded(code: i32, message: &str) -> Error {
     let (code, what) = match code & 0xff {
+        1 if SCHEMA_ERRORS.iter().any(|known| message.contains(known)) => {
+            (ErrorCode::StoreCorrupt, "the store's schema is damaged; restore a backup")
+        }
         5 | 6 => (ErrorCode::StoreUnavailable, "the store is locked by another process"),
         3 | 8 => (ErrorCode::StoreReadOnly, "the store may not be written"),
         10 | 14 => (ErrorCode::StoreUnavailable, "the store cannot be read or written"),

@@ -4,20 +4,23 @@ use sqlx::Sqlite;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 
+use super::schema::{Approved, COOKIE};
 use super::store_error;
 use crate::storage::access::access;
 use crate::storage::dialect::{Dialect, SQLITE};
+use crate::storage::inspection::require_sound;
 use crate::storage::{Connection, EachRow, Row, Sql, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
 pub(super) struct Reader {
     connection: PoolConnection<Sqlite>,
     in_transaction: bool,
+    approved: Approved,
 }
 
 impl Reader {
-    pub(super) fn new(connection: PoolConnection<Sqlite>) -> Self {
-        Self { connection, in_transaction: false }
+    pub(super) fn new(connection: PoolConnection<Sqlite>, approved: Approved) -> Self {
+        Self { connection, in_transaction: false, approved }
     }
 }
 
@@ -55,6 +58,26 @@ impl Connection for Reader {
     }
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         Box::pin(query(&mut self.connection, sql, values, each))
+    }
+    fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
+        Box::pin(async {
+            let mut cookie = None;
+            self.query(COOKIE.into(), vec![], &mut |row| {
+                cookie = row.int_opt(0)?;
+                Ok(())
+            })
+            .await?;
+            Ok(cookie)
+        })
+    }
+    fn approve_schema(&mut self, cookie: Option<i64>) {
+        self.approved.set(cookie);
+    }
+    fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            let cookie = self.schema_cookie().await?;
+            if self.approved.has_changed(cookie) { require_sound(self).await } else { Ok(()) }
+        })
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
         Box::pin(async { Ok(()) })

@@ -9,8 +9,10 @@ use rusqlite::types::{Null, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags};
 
 use super::files::{FileId, Files};
+use super::schema::{Approved, COOKIE};
 use super::{coded, unexpected};
 use crate::storage::dialect::{Dialect, SQLITE};
+use crate::storage::inspection::require_sound;
 use crate::storage::{Connection, EachRow, Row, Sql, Statement, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -21,17 +23,27 @@ const WRITE_POLL: Duration = Duration::from_micros(500);
 /// Statements that stay prepared: those that insert rows differ by their number, up to 64.
 const PREPARED: usize = 256;
 
+/// On every connection. On macOS only `F_FULLFSYNC` reaches the disk; elsewhere it does not exist and changes nothing.
+const SETTINGS: [&str; 5] = [
+    "PRAGMA synchronous = FULL",
+    "PRAGMA fullfsync = ON",
+    "PRAGMA checkpoint_fullfsync = ON",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA foreign_keys = ON",
+];
+
 /// A connection that writes.
 pub(super) struct Writer {
     // SQLite's handle is used by one thread at a time; only exclusive access is ever asked for.
     connection: Mutex<rusqlite::Connection>,
     files: Files,
+    approved: Approved,
 }
 
 impl Writer {
     /// Connects to the file, which must be there. Sets WAL and therefore locks: another process doing the same does not
     /// make it fail.
-    pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf) -> Result<Self> {
+    pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf, approved: Approved) -> Result<Self> {
         let deadline = Instant::now() + WRITE_WAIT;
         let connection = loop {
             // Writers poll for the lock themselves.
@@ -44,7 +56,7 @@ impl Writer {
         };
         let files = Files { path: path.to_owned(), file, log_path, log: None };
         files.check()?;
-        Ok(Self { connection: Mutex::new(connection), files })
+        Ok(Self { connection: Mutex::new(connection), files, approved })
     }
 
     fn connection(&mut self) -> &rusqlite::Connection {
@@ -56,13 +68,25 @@ impl Writer {
         let deadline = Instant::now() + WRITE_WAIT;
         loop {
             match run(self.connection(), "BEGIN IMMEDIATE", &[], &mut |_| Ok(())) {
-                Ok(_) => return self.files.note_log(),
+                Ok(_) => break,
                 Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(WRITE_POLL).await;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+        self.files.note_log()?;
+        // A trigger that was added meanwhile would be a part of what is written.
+        self.check_schema_change().await
+    }
+
+    fn cookie(&mut self) -> Result<Option<i64>> {
+        let mut cookie = None;
+        self.run(COOKIE, &[], &mut |row| {
+            cookie = row.int_opt(0)?;
+            Ok(())
+        })?;
+        Ok(cookie)
     }
 
     fn run(&mut self, sql: &str, values: &[Value], each: &mut EachRow<'_>) -> Result<u64> {
@@ -85,7 +109,7 @@ fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connect
         let what = format!("the store's journal stays in mode {mode}: its file system cannot share memory");
         return Err(Error::new(ErrorCode::StoreUnavailable, what).into());
     }
-    for setting in ["PRAGMA synchronous = FULL", "PRAGMA secure_delete = ON", "PRAGMA foreign_keys = ON"] {
+    for setting in SETTINGS {
         run(&connection, setting, &[], &mut |_| Ok(()))?;
     }
     Ok(connection)
@@ -141,6 +165,30 @@ impl Connection for Writer {
     }
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         Box::pin(async move { self.run(&sql, &values, each).map(drop) })
+    }
+    fn scrub(&mut self) -> StoreFuture<'_, bool> {
+        Box::pin(async {
+            self.files.check()?;
+            // A checkpoint alone would leave the pages in the log, until later ones happen to be written over them.
+            let mut is_busy = true;
+            self.run("PRAGMA wal_checkpoint(TRUNCATE)", &[], &mut |row| {
+                is_busy = row.int(0)? != 0;
+                Ok(())
+            })?;
+            Ok(!is_busy)
+        })
+    }
+    fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
+        Box::pin(async { self.cookie() })
+    }
+    fn approve_schema(&mut self, cookie: Option<i64>) {
+        self.approved.set(cookie);
+    }
+    fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            let cookie = self.cookie()?;
+            if self.approved.has_changed(cookie) { require_sound(self).await } else { Ok(()) }
+        })
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
         Box::pin(async move {
@@ -235,8 +283,10 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 fn error_of(error: &rusqlite::Error) -> Error {
-    match error.sqlite_error() {
-        Some(code) => coded(code.extended_code, error),
+    // Errors in statements are a kind of their own if another crate enables that feature of rusqlite.
+    let code = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::ffi::Error>());
+    match error.sqlite_error().or(code) {
+        Some(code) => coded(code.extended_code, &error.to_string()),
         None => unexpected(error),
     }
 }

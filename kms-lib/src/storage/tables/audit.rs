@@ -68,25 +68,62 @@ pub struct Selection {
     pub limit: usize,
 }
 
+impl Selection {
+    /// The numbers it begins and ends with.
+    fn bounds(&self) -> Vec<Value> {
+        vec![self.first.unwrap_or(0).into(), self.last.unwrap_or(i64::MAX.unsigned_abs()).into()]
+    }
+    fn order(&self) -> &'static str {
+        if self.ascending { "ORDER BY seq LIMIT ?" } else { "ORDER BY seq DESC LIMIT ?" }
+    }
+    /// The columns it compares, and with what.
+    fn filters(&self) -> Vec<(&'static str, Value)> {
+        let filters = [
+            ("key_id", self.key.map(|key| key.as_bytes().into())),
+            ("actor", self.actor.as_deref().map(Into::into)),
+            ("action", self.action.map(|action| action.as_str().into())),
+            ("status", self.status.map(|status| status.as_str().into())),
+            ("request_id", self.request_id.as_deref().map(Into::into)),
+        ];
+        filters.into_iter().filter_map(|(column, value)| Some((column, value?))).collect()
+    }
+}
+
+/// The numbers of the records of a selection among its next `count` records of any kind: found without the indexes over
+/// what is compared, since the limit stands ahead of the comparison.
+pub async fn matching_near(connection: &mut dyn Connection, selection: &Selection, count: u64) -> Result<Vec<u64>> {
+    let (columns, compared): (Vec<&str>, Vec<Value>) = selection.filters().into_iter().unzip();
+    let sql = format!(
+        "SELECT seq FROM (SELECT seq, {} FROM audit_logs WHERE seq >= ? AND seq <= ? {}) AS next_records WHERE {} = ?",
+        columns.join(", "),
+        selection.order(),
+        columns.join(" = ? AND ")
+    );
+    let mut values = selection.bounds();
+    values.push(count.into());
+    values.extend(compared);
+    let mut found = Vec::new();
+    connection
+        .query(sql.into(), values, &mut |row| {
+            found.push(row.unsigned(0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
 /// The records of a selection.
 pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> Result<Vec<AuditRow>> {
     let mut sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ?");
-    let mut values: Vec<Value> =
-        vec![selection.first.unwrap_or(0).into(), selection.last.unwrap_or(i64::MAX.unsigned_abs()).into()];
-    let mut filter = |column: &'static str, value: Option<Value>| {
-        if let Some(value) = value {
-            sql.push_str(" AND ");
-            sql.push_str(column);
-            sql.push_str(" = ?");
-            values.push(value);
-        }
-    };
-    filter("key_id", selection.key.map(|key| key.as_bytes().into()));
-    filter("actor", selection.actor.as_deref().map(Into::into));
-    filter("action", selection.action.map(|action| action.as_str().into()));
-    filter("status", selection.status.map(|status| status.as_str().into()));
-    filter("request_id", selection.request_id.as_deref().map(Into::into));
-    sql.push_str(if selection.ascending { " ORDER BY seq LIMIT ?" } else { " ORDER BY seq DESC LIMIT ?" });
+    let mut values = selection.bounds();
+    for (column, value) in selection.filters() {
+        sql.push_str(" AND ");
+        sql.push_str(column);
+        sql.push_str(" = ?");
+        values.push(value);
+    }
+    sql.push(' ');
+    sql.push_str(selection.order());
     values.push((selection.limit as u64).into());
     let mut rows = Vec::new();
     connection

@@ -1,38 +1,53 @@
-//! `keys`, `key_versions` and `grants`. Rows are written with their seal; whoever reads checks it.
+//! `keys`, `key_versions`, `grants`, `credentials` and `quarantine`. Rows are written with their seal; whoever reads checks it.
 
-use crate::storage::{Connection, Row, Value, corrupt};
+use crate::storage::{Connection, Row, Sql, Value, corrupt};
 use crate::types::actor::Role;
 use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::Result;
-use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
-use crate::types::ids::{CredentialId, GrantId, KeyId, VersionId};
+use crate::types::grant::{Grant, GrantScope, Grantor, Permission, StoredConditions};
+use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, VersionId};
 use crate::types::key::{
     AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, KeyVersion, Material, Origin, VersionState,
 };
+use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 
 const KEY: &str = "name, type, purpose, state, disabled_reason, state_before_deletion, rotation_period_days, \
-                   grace_period_days, current_version, rotate_at, delete_at, audit_context, metadata, created_at, \
-                   revision, seal, id";
+                   grace_period_days, current_version, rotate_at, delete_at, deletion_wait_days, audit_context, metadata, \
+                   created_at, revision, seal, id";
 const VERSION: &str = "key_id, version, state, not_before, not_after, grace_period_days, created_at, origin, \
-                       root_generation, material_digest, public_key_digest, revision, seal, id";
-const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at, revision, seal, id";
+                       fingerprint, public_key_digest, revision, seal, id";
+const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at, grantor, grantor_role, \
+                     granted_through, cascaded, revision, seal, id";
 
 const CREDENTIAL: &str =
     "principal, role, secret_hash, label, created_at, expires_at, withdrawn_at, revision, seal, id";
 
-/// Writes one row. `seal` is that of the row afterwards.
-pub async fn write(connection: &mut dyn Connection, change: Change, seal: [u8; 32]) -> Result<()> {
+const QUARANTINED: &str = "entity_table, row_id, key_id, key_name, created_at, released_at, revision, seal, id";
+
+/// The seals of a row as it is afterwards.
+#[derive(Clone, Copy, Debug)]
+pub struct RowSeals {
+    /// Over the row.
+    pub row: [u8; 32],
+    /// Over the wrapped material that is written with it.
+    pub wrapping: Option<[u8; 32]>,
+}
+
+/// Writes one row.
+pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSeals) -> Result<()> {
+    let seal = seals.row;
     let changed = match change {
         Change::InsertKey(key) => insert(connection, "\"keys\"", KEY, key_values(&key, seal)).await?,
         Change::UpdateKey(key) => update(connection, "\"keys\"", KEY, key_values(&key, seal)).await?,
         Change::InsertVersion(version, material) => {
             let mut values = version_values(&version, seal);
-            values.extend([material.wrapped.into(), material.public_key_pem.into(), 0u32.into()]);
+            let wrapping = seals.wrapping.as_ref().into();
+            values.extend([material.wrapped.into(), wrapping, material.public_key_pem.into(), 0u32.into()]);
             insert(
                 connection,
                 "key_versions",
-                &format!("{VERSION}, wrapped_material, public_key_pem, encryptions"),
+                &format!("{VERSION}, wrapped_material, wrapping_seal, public_key_pem, encryptions"),
                 values,
             )
             .await?
@@ -43,7 +58,7 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seal: [u8; 3
         Change::EraseVersion(version) => {
             let id = version.id;
             update(connection, "key_versions", VERSION, version_values(&version, seal)).await?;
-            let sql = "UPDATE key_versions SET wrapped_material = NULL WHERE id = ?";
+            let sql = "UPDATE key_versions SET wrapped_material = NULL, wrapping_seal = NULL WHERE id = ?";
             connection.execute(sql.into(), vec![id.as_bytes().into()]).await?
         }
         Change::InsertGrant(grant) => insert(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
@@ -53,6 +68,12 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seal: [u8; 3
         }
         Change::UpdateCredential(c) => {
             update(connection, "credentials", CREDENTIAL, credential_values(&c, seal)).await?
+        }
+        Change::InsertQuarantined(entry) => {
+            insert(connection, "quarantine", QUARANTINED, quarantined_values(&entry, seal)).await?
+        }
+        Change::UpdateQuarantined(entry) => {
+            update(connection, "quarantine", QUARANTINED, quarantined_values(&entry, seal)).await?
         }
     };
     if changed == 1 { Ok(()) } else { Err(corrupt("a row to be changed is not in the store")) }
@@ -82,6 +103,7 @@ fn key_values(key: &Key, seal: [u8; 32]) -> Vec<Value> {
         key.current_version.into(),
         key.rotate_at.into(),
         key.delete_at.into(),
+        key.deletion_wait_days.into(),
         key.audit_context.as_str().into(),
         key.metadata.clone().into(),
         key.created_at.into(),
@@ -101,8 +123,7 @@ fn version_values(version: &KeyVersion, seal: [u8; 32]) -> Vec<Value> {
         version.grace_period_days.into(),
         version.created_at.into(),
         version.origin.as_str().into(),
-        version.root_generation.into(),
-        version.material_digest.as_ref().into(),
+        (&version.fingerprint).into(),
         version.public_key_digest.as_ref().into(),
         version.revision.into(),
         (&seal).into(),
@@ -112,6 +133,7 @@ fn version_values(version: &KeyVersion, seal: [u8; 32]) -> Vec<Value> {
 
 fn grant_values(grant: &Grant, seal: [u8; 32]) -> Result<Vec<Value>> {
     let permissions: Vec<&str> = grant.permissions.iter().map(|permission| permission.as_str()).collect();
+    let through: Vec<[u8; 16]> = grant.grantor.through.iter().map(|parent| *parent.as_bytes()).collect();
     Ok(vec![
         grant.principal.as_str().into(),
         grant.role.as_str().into(),
@@ -120,6 +142,10 @@ fn grant_values(grant: &Grant, seal: [u8; 32]) -> Result<Vec<Value>> {
         grant.conditions.to_json()?.into(),
         grant.created_at.into(),
         grant.withdrawn_at.into(),
+        grant.grantor.principal.as_str().into(),
+        grant.grantor.role.as_str().into(),
+        through.concat().into(),
+        u32::from(grant.cascade).into(),
         grant.revision.into(),
         (&seal).into(),
         grant.id.as_bytes().into(),
@@ -141,6 +167,20 @@ fn credential_values(credential: &Credential, seal: [u8; 32]) -> Vec<Value> {
     ]
 }
 
+fn quarantined_values(entry: &Quarantined, seal: [u8; 32]) -> Vec<Value> {
+    vec![
+        entry.table.as_str().into(),
+        (&entry.row).into(),
+        entry.key.as_ref().map(KeyId::as_bytes).into(),
+        entry.key_name.clone().into(),
+        entry.created_at.into(),
+        entry.released_at.into(),
+        entry.revision.into(),
+        (&seal).into(),
+        entry.id.as_bytes().into(),
+    ]
+}
+
 /// A row as it is stored, or why it cannot be read; with its seal.
 pub struct Sealed<T> {
     /// The row's own id, if that much can be read.
@@ -154,19 +194,18 @@ pub struct Sealed<T> {
 /// Reads rows that changed after a revision, or all of them. A row that cannot be understood does not hide the
 /// others: it comes as an error of its own.
 pub async fn keys_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Key>>> {
-    since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 16, 15, read_key).await
+    since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 17, 16, read_key).await
 }
 
 /// Versions that changed after a revision.
 pub async fn versions_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<KeyVersion>>> {
-    // A damaged version is reported under its key.
-    since(connection, &format!("SELECT {VERSION} FROM key_versions WHERE revision > ?"), revision, 0, 12, read_version)
+    since(connection, &format!("SELECT {VERSION} FROM key_versions WHERE revision > ?"), revision, 12, 11, read_version)
         .await
 }
 
 /// Grants that changed after a revision.
 pub async fn grants_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Grant>>> {
-    since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 9, 8, read_grant).await
+    since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 13, 12, read_grant).await
 }
 
 /// Credentials that changed after a revision.
@@ -178,6 +217,15 @@ pub async fn credentials_since(
     since(connection, &sql, revision, 9, 8, read_credential).await
 }
 
+/// Entries of the quarantine that changed after a revision.
+pub async fn quarantined_since(
+    connection: &mut dyn Connection,
+    revision: Option<u64>,
+) -> Result<Vec<Sealed<Quarantined>>> {
+    let sql = format!("SELECT {QUARANTINED} FROM quarantine WHERE revision > ?");
+    since(connection, &sql, revision, 8, 7, read_quarantined).await
+}
+
 async fn since<T: Send>(
     connection: &mut dyn Connection,
     sql: &str,
@@ -186,14 +234,30 @@ async fn since<T: Send>(
     seal: usize,
     read: fn(&dyn Row) -> Result<T>,
 ) -> Result<Vec<Sealed<T>>> {
-    let mut rows = Vec::new();
     // Every row, whatever stands in its revision, unless one is asked for.
     let (sql, values) = match revision {
         Some(revision) => (sql.to_owned(), vec![revision.into()]),
         None => (sql.trim_end_matches(" WHERE revision > ?").to_owned(), vec![]),
     };
+    select(connection, sql.into(), values, Place { id, seal }, read).await
+}
+
+/// The columns of a row's own id and of its seal.
+struct Place {
+    id: usize,
+    seal: usize,
+}
+
+async fn select<T: Send>(
+    connection: &mut dyn Connection,
+    sql: Sql,
+    values: Vec<Value>,
+    Place { id, seal }: Place,
+    read: impl Fn(&dyn Row) -> Result<T> + Send + Sync,
+) -> Result<Vec<Sealed<T>>> {
+    let mut rows = Vec::new();
     connection
-        .query(sql.into(), values, &mut |row| {
+        .query(sql, values, &mut |row| {
             rows.push(Sealed {
                 id: row.blob_opt(id).ok().flatten().and_then(|bytes| bytes.try_into().ok()),
                 row: read(row),
@@ -203,6 +267,38 @@ async fn since<T: Send>(
         })
         .await?;
     Ok(rows)
+}
+
+/// A row by its own id.
+pub async fn by_id(
+    connection: &mut dyn Connection,
+    table: EntityTable,
+    id: [u8; 16],
+) -> Result<Option<Sealed<EntityRow>>> {
+    let values: Vec<Value> = vec![(&id).into()];
+    let rows = match table {
+        EntityTable::Keys => {
+            let sql = format!("SELECT {KEY} FROM \"keys\" WHERE id = ?");
+            let read = |row: &dyn Row| read_key(row).map(EntityRow::Key);
+            select(connection, sql.into(), values, Place { id: 17, seal: 16 }, read).await
+        }
+        EntityTable::KeyVersions => {
+            let sql = format!("SELECT {VERSION} FROM key_versions WHERE id = ?");
+            let read = |row: &dyn Row| read_version(row).map(EntityRow::Version);
+            select(connection, sql.into(), values, Place { id: 12, seal: 11 }, read).await
+        }
+        EntityTable::Grants => {
+            let sql = format!("SELECT {GRANT} FROM grants WHERE id = ?");
+            let read = |row: &dyn Row| read_grant(row).map(EntityRow::Grant);
+            select(connection, sql.into(), values, Place { id: 13, seal: 12 }, read).await
+        }
+        EntityTable::Credentials => {
+            let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE id = ?");
+            let read = |row: &dyn Row| read_credential(row).map(EntityRow::Credential);
+            select(connection, sql.into(), values, Place { id: 9, seal: 8 }, read).await
+        }
+    }?;
+    Ok(rows.into_iter().next())
 }
 
 /// A version's material.
@@ -234,11 +330,12 @@ fn read_key(row: &dyn Row) -> Result<Key> {
         current_version: row.unsigned(8)?,
         rotate_at: row.time_opt(9)?,
         delete_at: row.time_opt(10)?,
-        audit_context: AuditContext::parse(row.text(11)?)?,
-        metadata: row.text_opt(12)?.map(str::to_owned),
-        created_at: row.time(13)?,
-        revision: row.unsigned(14)?,
-        id: KeyId::from_slice(row.blob(16)?)?,
+        deletion_wait_days: row.unsigned_opt(11)?,
+        audit_context: AuditContext::parse(row.text(12)?)?,
+        metadata: row.text_opt(13)?.map(str::to_owned),
+        created_at: row.time(14)?,
+        revision: row.unsigned(15)?,
+        id: KeyId::from_slice(row.blob(17)?)?,
     })
 }
 
@@ -252,11 +349,10 @@ fn read_version(row: &dyn Row) -> Result<KeyVersion> {
         grace_period_days: row.unsigned_opt(5)?,
         created_at: row.time(6)?,
         origin: Origin::parse(row.text(7)?)?,
-        root_generation: row.unsigned(8)?,
-        material_digest: row.hash_opt(9)?,
-        public_key_digest: row.hash_opt(10)?,
-        revision: row.unsigned(11)?,
-        id: VersionId::from_slice(row.blob(13)?)?,
+        fingerprint: row.hash(8)?,
+        public_key_digest: row.hash_opt(9)?,
+        revision: row.unsigned(10)?,
+        id: VersionId::from_slice(row.blob(12)?)?,
     })
 }
 
@@ -286,8 +382,42 @@ fn read_grant(row: &dyn Row) -> Result<Grant> {
         conditions: StoredConditions::from_json(row.text(4)?),
         created_at: row.time(5)?,
         withdrawn_at: row.time_opt(6)?,
-        revision: row.unsigned(7)?,
-        id: GrantId::from_slice(row.blob(9)?)?,
+        grantor: Grantor {
+            principal: row.text(7)?.to_owned(),
+            role: match row.text(8)? {
+                "system" => Role::System,
+                role => Role::parse(role)?,
+            },
+            through: grant_ids(row.blob(9)?)?,
+        },
+        cascade: match row.int(10)? {
+            0 => false,
+            1 => true,
+            _ => return Err(corrupt("a grant's flag is neither 0 nor 1")),
+        },
+        revision: row.unsigned(11)?,
+        id: GrantId::from_slice(row.blob(13)?)?,
+    })
+}
+
+fn grant_ids(bytes: &[u8]) -> Result<Vec<GrantId>> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    if !rest.is_empty() {
+        return Err(corrupt("the list of the grants that a grant came from is cut"));
+    }
+    Ok(ids.iter().copied().map(GrantId::from_bytes).collect())
+}
+
+fn read_quarantined(row: &dyn Row) -> Result<Quarantined> {
+    Ok(Quarantined {
+        table: EntityTable::parse(row.text(0)?)?,
+        row: row.blob(1)?.try_into().map_err(|_| corrupt("a quarantined row's id is not 16 bytes long"))?,
+        key: row.blob_opt(2)?.map(KeyId::from_slice).transpose()?,
+        key_name: row.text_opt(3)?.map(str::to_owned),
+        created_at: row.time(4)?,
+        released_at: row.time_opt(5)?,
+        revision: row.unsigned(6)?,
+        id: QuarantineId::from_slice(row.blob(8)?)?,
     })
 }
 
@@ -343,21 +473,31 @@ async fn facts_where(
     Ok(found)
 }
 
-/// The digests of a version's material and of its public key, by its id.
-pub type MaterialDigests = ([u8; 16], Option<[u8; 32]>, Option<[u8; 32]>);
+/// What is stored of a version beside its row.
+pub struct StoredMaterial {
+    /// The version's own identifier.
+    pub version: [u8; 16],
+    /// The SHA-256 of the wrapped material.
+    pub wrapped: Option<[u8; 32]>,
+    /// The seal over the wrapped material.
+    pub seal: Vec<u8>,
+    /// The SHA-256 of the public key.
+    pub public_key: Option<[u8; 32]>,
+}
 
-/// The SHA-256 of every stored material and public key.
-pub async fn materials(connection: &mut dyn Connection) -> Result<Vec<MaterialDigests>> {
+/// What is stored of every version beside its row.
+pub async fn materials(connection: &mut dyn Connection) -> Result<Vec<StoredMaterial>> {
     use sha2::{Digest, Sha256};
     let mut found = Vec::new();
-    let sql = "SELECT id, wrapped_material, public_key_pem FROM key_versions";
+    let sql = "SELECT id, wrapped_material, wrapping_seal, public_key_pem FROM key_versions";
     connection
         .query(sql.into(), vec![], &mut |row| {
             // A column of another type than was ever written counts as other material.
-            let Some(id) = row.blob_opt(0).ok().flatten().and_then(|id| id.try_into().ok()) else { return Ok(()) };
-            let material = row.blob_opt(1).unwrap_or(Some(&[])).map(|bytes| Sha256::digest(bytes).into());
-            let public_key = row.text_opt(2).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into());
-            found.push((id, material, public_key));
+            let Some(version) = row.blob_opt(0).ok().flatten().and_then(|id| id.try_into().ok()) else { return Ok(()) };
+            let wrapped = row.blob_opt(1).unwrap_or(Some(&[])).map(|bytes| Sha256::digest(bytes).into());
+            let seal = row.blob_opt(2).ok().flatten().unwrap_or_default().to_vec();
+            let public_key = row.text_opt(3).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into());
+            found.push(StoredMaterial { version, wrapped, seal, public_key });
             Ok(())
         })
         .await?;

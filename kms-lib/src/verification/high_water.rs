@@ -33,7 +33,7 @@ pub struct Lost {
 
 impl Lost {
     /// The error for it, unless it is acknowledged.
-    pub(super) fn error(&self) -> Error {
+    pub(crate) fn error(&self) -> Error {
         let what = if self.present < self.noted {
             format!("the store has {} records, but had {}: it was put back to an older state", self.present, self.noted)
         } else {
@@ -46,7 +46,7 @@ impl Lost {
 }
 
 /// Refuses to make a new store where one was seen before.
-pub(super) fn check_is_new(mark: &Path) -> Result<()> {
+pub(crate) fn check_is_new(mark: &Path) -> Result<()> {
     let Some(noted) = read(mark)?.and_then(|note| checkpoint::claimed(&note)) else { return Ok(()) };
     let text = format!(
         "the store is missing: it had {} records, says the high-water file {}. Put it back or restore a backup; a new \
@@ -63,7 +63,7 @@ fn bad(path: &Path, why: &str) -> Error {
 }
 
 /// What the file says, if there is one. It must be read before the head it is held against: a busy service moves both.
-pub(super) fn read(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     let unreadable = |e: std::io::Error| {
         Error::new(ErrorCode::InputOutput, format!("the high-water file {} cannot be read: {e}", path.display()))
     };
@@ -78,9 +78,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// What other such files in the same folder say: of the stores that have been somewhere else. For a store that has none of
-/// its own yet, such as one that was restored to a new place.
-pub(super) fn others(path: &Path) -> Vec<(PathBuf, String)> {
+/// What other such files in the same folder say: of the stores that have been somewhere else. For a store that has none
+/// of its own yet, such as one that was restored to a new place.
+pub(crate) fn others(path: &Path) -> Vec<(PathBuf, String)> {
     let is_mark = |name: &std::ffi::OsStr| {
         let name = name.to_string_lossy();
         name.starts_with(NAME) && !name.ends_with(".new")
@@ -96,13 +96,13 @@ pub(super) fn others(path: &Path) -> Vec<(PathBuf, String)> {
 }
 
 /// Whether a file is about this log.
-pub(super) fn is_of(note: &str, signer: &Signer) -> bool {
+pub(crate) fn is_of(note: &str, signer: &Signer) -> bool {
     checkpoint::claimed(note).is_some_and(|claimed| claimed.origin == signer.keys().public().origin())
 }
 
-/// Holds the head against what the file said: what of the log is missing, if anything is. `IntegrityFailure` if the file is
-/// not a checkpoint signed by this log's key.
-pub(super) async fn compare(
+/// Holds the head against what the file said: what of the log is missing, if anything is. `IntegrityFailure` if the
+/// file is not a checkpoint signed by this log's key.
+pub(crate) async fn compare(
     path: &Path,
     note: &str,
     head: &Head,
@@ -111,7 +111,8 @@ pub(super) async fn compare(
 ) -> Result<Option<Lost>> {
     let (noted, is_signed) = match signer.open(note) {
         Ok(noted) => (noted, true),
-        // The store may have been put back to a state from before its signing key was replaced: it does not know the key.
+        // The store may have been put back to a state from before its signing key was replaced: it does not know the
+        // key.
         Err(_) => match checkpoint::claimed(note) {
             Some(claimed) if claimed.origin == signer.keys().public().origin() => (claimed, false),
             Some(_) => return Err(bad(path, "is that of another log")),
@@ -139,8 +140,9 @@ fn root_of(head: &Head) -> Result<[u8; 32]> {
     Ok(Frontier::from_parts(head.seq, head.frontier.clone())?.root())
 }
 
-/// Whether the log had this root when it had so many records: else it was put back, and has gone on from there. Hashes the
-/// records from the last kept state on, up to the signed head: only that makes sure that the kept state is this log's.
+/// Whether the log had this root when it had so many records: else it was put back, and has gone on from there. Hashes
+/// the records from the last kept state on, up to the signed head: only that makes sure that the kept state is this
+/// log's.
 async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], head: &Head) -> Result<bool> {
     let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= noted);
     // One that is damaged tells nothing; verification says where.
@@ -165,7 +167,7 @@ async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], he
 }
 
 /// Writes the head to the file: to a new one beside it, synced, then put in its place.
-pub(super) fn write(path: &Path, checkpoint: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, checkpoint: &str) -> Result<()> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorCode::InputOutput, format!("the high-water file {} cannot be written: {e}", path.display()))
     };

@@ -1,0 +1,110 @@
+//! Transitions of grants, credentials and the quarantine.
+
+use super::apply::{Context, missing};
+use super::command::{NewCredential, NewGrant, NewQuarantined, Released};
+use crate::types::change::Change;
+use crate::types::credential::Credential;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::grant::{Grant, GrantScope, Grantor, StoredConditions};
+use crate::types::ids::{CredentialId, GrantId};
+use crate::types::key::{Key, KeyVersion};
+use crate::types::quarantine::{EntityRow, Quarantined};
+
+impl Context<'_> {
+    pub(super) fn put_grant(&self, new: &NewGrant) -> Result<Vec<Change>> {
+        if let GrantScope::Key(key) = new.scope {
+            self.key(key)?;
+        }
+        let grantor = self.grantor.clone().unwrap_or_else(Grantor::service);
+        let mut existing = None;
+        self.view.each_grant(&new.principal, &mut |grant| {
+            if grant.scope == new.scope && grantor.replaces(&grant.grantor) {
+                existing = Some(grant.clone());
+            }
+        });
+        let grant = Grant {
+            id: existing.as_ref().map_or(new.id, |grant| grant.id),
+            principal: new.principal.clone(),
+            role: new.role,
+            scope: new.scope,
+            permissions: new.permissions.clone(),
+            conditions: StoredConditions::Known(new.conditions.clone()),
+            created_at: existing.as_ref().map_or(self.now, |grant| grant.created_at),
+            withdrawn_at: None,
+            grantor,
+            cascade: false,
+            revision: self.revision,
+        };
+        Ok(vec![if existing.is_some() { Change::UpdateGrant(grant) } else { Change::InsertGrant(grant) }])
+    }
+
+    pub(super) fn withdraw_grant(&self, id: GrantId, cascade: bool) -> Result<Vec<Change>> {
+        let grant = self.view.grant(id).ok_or_else(|| missing("grant"))?;
+        Ok(vec![Change::UpdateGrant(Grant {
+            withdrawn_at: grant.withdrawn_at.or(Some(self.now)),
+            cascade: cascade || grant.cascade,
+            revision: self.revision,
+            ..grant.clone()
+        })])
+    }
+
+    pub(super) fn create_credential(&self, new: &NewCredential) -> Result<Vec<Change>> {
+        if new.is_first && self.view.has_credentials() {
+            return Err(Error::new(ErrorCode::Conflict, "the store has or had a credential already"));
+        }
+        Ok(vec![Change::InsertCredential(Credential {
+            id: new.id,
+            principal: new.principal.clone(),
+            role: new.role,
+            secret_hash: new.secret_hash,
+            label: new.label.clone(),
+            created_at: self.now,
+            expires_at: new.expires_at,
+            withdrawn_at: None,
+            revision: self.revision,
+        })])
+    }
+
+    pub(super) fn withdraw_credential(&self, id: CredentialId) -> Result<Vec<Change>> {
+        let credential = self.view.credential(id).ok_or_else(|| missing("credential"))?;
+        let withdrawn = Credential { withdrawn_at: Some(self.now), revision: self.revision, ..credential.clone() };
+        Ok(vec![Change::UpdateCredential(withdrawn)])
+    }
+
+    /// Rows that are in quarantine already, put there by another process, stay there.
+    pub(super) fn quarantine(&self, rows: &[NewQuarantined]) -> Vec<Change> {
+        let new = rows.iter().filter(|row| !self.view.is_quarantined(row.table, row.row));
+        new.map(|new| {
+            Change::InsertQuarantined(Quarantined {
+                id: new.id,
+                table: new.table,
+                row: new.row,
+                key: new.key,
+                key_name: new.key_name.clone(),
+                created_at: self.now,
+                released_at: None,
+                revision: self.revision,
+            })
+        })
+        .collect()
+    }
+
+    /// The rows are written anew, so that every process reads them again.
+    pub(super) fn release(&self, rows: &[Released]) -> Vec<Change> {
+        let active = rows.iter().filter(|row| self.view.is_quarantined(row.entry.table, row.entry.row));
+        let revision = self.revision;
+        let changes = active.flat_map(|Released { entry, row }| {
+            let released = Quarantined { released_at: Some(self.now), revision, ..entry.clone() };
+            let row = match row {
+                EntityRow::Key(key) => Change::UpdateKey(Key { revision, ..key.clone() }),
+                EntityRow::Version(version) => Change::UpdateVersion(KeyVersion { revision, ..version.clone() }),
+                EntityRow::Grant(grant) => Change::UpdateGrant(Grant { revision, ..grant.clone() }),
+                EntityRow::Credential(credential) => {
+                    Change::UpdateCredential(Credential { revision, ..credential.clone() })
+                }
+            };
+            [Change::UpdateQuarantined(released), row]
+        });
+        changes.collect()
+    }
+}

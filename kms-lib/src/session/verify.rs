@@ -1,0 +1,177 @@
+//! Verifying the log.
+
+use std::path::PathBuf;
+
+use super::Session;
+use crate::audit::verify::{Fault, Finding};
+use crate::envelope::row;
+use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::storage::tables::usage;
+use crate::types::attempt::Operation;
+use crate::types::audit::{Action, hex};
+use crate::types::error::{ErrorCode, Result};
+use crate::types::ids::RecordId;
+use crate::types::time::Timestamp;
+use crate::verification::{REVERIFY_WINDOW, Report, Verifier, VerifyOptions, Window, high_water, rolled_back};
+
+/// The name under which the last verification is kept.
+pub(crate) const LAST_VERIFICATION: &str = "audit.last_verification";
+/// The name under which the size is kept up to which the log was verified without a fault.
+const VERIFIED_SIZE: &str = "audit.verified_size";
+
+/// What the configuration says of verification.
+#[derive(Clone, Debug)]
+pub struct VerificationSettings {
+    /// The high-water file.
+    pub high_water: Option<PathBuf>,
+    /// Days within which incremental verifications read the whole log again; 0: each of them does.
+    pub reverify_days: u32,
+}
+
+impl Session {
+    /// Verifies the whole log, the tables, and the schema and indexes of the database. The verification is itself
+    /// recorded, and what it found kept for the metrics.
+    pub async fn verify_audit(&self) -> Result<Report> {
+        self.verify_audit_with(&VerifyOptions::default()).await
+    }
+
+    /// Verifies what came since the last verification that found no fault, and reads a part of the older records again:
+    /// so many that the whole log is read within the configured time (`audit.reverify_days`).
+    ///
+    /// Everything is verified if what is kept of earlier verifications is missing, altered or older than that time.
+    pub async fn verify_audit_incrementally(&self) -> Result<Report> {
+        let (trusted, window) = self.kept_verification().await?;
+        let now = self.shared.clock.now();
+        let due = window.and_then(|window| window.due(now, self.shared.verification.reverify_days));
+        match (trusted, window, due) {
+            (Some(size), Some(window), Some(due)) if self.shared.verification.reverify_days > 0 => {
+                let options = VerifyOptions { trusted_size: Some(size), reread: Some(due), ..VerifyOptions::default() };
+                self.verify_log(&options, Some(window), now).await
+            }
+            _ => self.verify_audit().await,
+        }
+    }
+
+    /// Verifies as the options say.
+    pub async fn verify_audit_with(&self, options: &VerifyOptions) -> Result<Report> {
+        self.verify_log(options, None, self.shared.clock.now()).await
+    }
+
+    /// Verifies, and records it. `window` is the round of reading again that the options go on with.
+    async fn verify_log(&self, options: &VerifyOptions, window: Option<Window>, begun: Timestamp) -> Result<Report> {
+        self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
+        let shared = self.shared();
+        // Before the head is read, which moves.
+        let seen = shared.ledger.seen().state();
+        let path = shared.verification.high_water.as_ref();
+        let note = path.map(|path| Ok((path.clone(), high_water::read(path)?)));
+        let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
+        let (mut report, head) = verifier.verify_and_see(options).await?;
+        let (note, unreadable) = match note.transpose() {
+            Ok(note) => (note.and_then(|(path, note)| Some((path, note?))), None),
+            Err(error) => (None, Some(error)),
+        };
+        report.warnings.extend(unreadable.map(|error: crate::Error| error.message().to_owned()));
+        match rolled_back(&shared.store, &shared.signer, seen, note).await {
+            Ok((fault, warning)) => {
+                report.warnings.extend(warning);
+                put_rollback(&mut report, fault);
+            }
+            // What is wrong is in the report already.
+            Err(error) if !report.ok => tracing::warn!(%error, "a rollback cannot be looked for"),
+            Err(error) => return Err(error),
+        }
+        if let Some(head) = head.filter(|_| report.ok) {
+            shared.ledger.seen().note(&head);
+        }
+        let window = match (window, report.reread) {
+            (_, _) if report.from == 0 => Some(Window::new(report.size, begun)),
+            (Some(window), Some((_, end))) => Some(window.advanced(end, report.from, begun)),
+            _ => None,
+        };
+        // A log that is broken may refuse the record of its verification; the report matters more.
+        if let Err(error) = self.record_verification(&report, window).await {
+            tracing::warn!(%error, "a verification could not be recorded");
+        }
+        Ok(report)
+    }
+
+    /// The size up to which the log was verified, and the round of reading again: none of what this service did not
+    /// write itself.
+    async fn kept_verification(&self) -> Result<(Option<u64>, Option<Window>)> {
+        let mut connection = self.shared.store.reader().await?;
+        let size = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
+        let window = usage::meta(connection.as_mut(), REVERIFY_WINDOW).await?;
+        let size = size.and_then(|kept| {
+            let (size, _) = kept.split_once(' ')?;
+            size.parse().ok().filter(|size| self.verified_size(*size) == kept)
+        });
+        Ok((size, window.and_then(|window| Window::open(&window, self.shared.catalog.seals()))))
+    }
+
+    /// A verified size as it is kept: with a seal.
+    fn verified_size(&self, size: u64) -> String {
+        format!("{size} {}", hex(&self.shared.catalog.seals().seal(&row::verified(size))))
+    }
+
+    async fn record_verification(&self, report: &Report, window: Option<Window>) -> Result<()> {
+        let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
+        let attempt = self.attempt(Operation::VerifyAudit, None);
+        let (decision, revision) = self.decide(&attempt);
+        let mut details = Details::default();
+        details.raw("ok", report.ok.to_string()).number("size", report.size).number("from", report.from);
+        details.decision(&decision, revision).source(&attempt);
+        if let Some(seq) = report.broken_at {
+            details.number("brokenAt", seq).text("error", ErrorCode::IntegrityFailure.as_str());
+        }
+        if let Some(fault) = report.faults.first() {
+            details.text("fault", &fault.to_string());
+        }
+        let id = RecordId::random();
+        let kept = serde_json::json!({
+            "id": id, "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
+        });
+        let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
+        if report.ok {
+            remember.push((VERIFIED_SIZE, self.verified_size(report.size)));
+            remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(self.shared.catalog.seals()))));
+        }
+        let entry = Entry {
+            verdict: if report.ok {
+                Verdict::Allowed { valid_until: None }
+            } else {
+                Verdict::Failed(ErrorCode::IntegrityFailure)
+            },
+            attempts: vec![attempt],
+            draft: Draft {
+                id,
+                actor: self.actor.clone(),
+                action: Action::AuditVerify,
+                key_id: None,
+                key_version: None,
+                details,
+            },
+            rendered: None,
+            uses: Vec::new(),
+            tally: (1, 0),
+            idempotency: None,
+            remember,
+        };
+        match self.shared.ledger.submit(&admission, revision, vec![entry], None, None).await {
+            Outcome::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// That the log is shorter than it was is the first thing to know. A record that differs from the one that was seen may
+/// have been altered in place, which is then a fault ahead of this one.
+fn put_rollback(report: &mut Report, fault: Option<Fault>) {
+    match fault {
+        Some(Fault { finding: Finding::RolledBack { size, seen }, .. }) if size >= seen => {
+            report.put_last(Finding::RolledBack { size, seen });
+        }
+        Some(fault) => report.put_first(fault),
+        None => {}
+    }
+}

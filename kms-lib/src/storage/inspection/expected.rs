@@ -1,0 +1,163 @@
+//! What the migrations make, as a description to compare the catalogs of database servers with. It is read from the
+//! statements of the migrations themselves, so that there is one place that says what the schema is.
+
+use crate::storage::schema::{MIGRATIONS, VERSION_TABLE};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// The type of a column, as the migrations name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Int,
+    ShortBlob,
+    Blob,
+    ShortText,
+    Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Column {
+    pub name: String,
+    pub kind: Kind,
+    pub is_nullable: bool,
+}
+
+/// An index. Those of constraints have no name here: engines name them differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Index {
+    pub name: Option<String>,
+    pub columns: Vec<String>,
+    pub is_unique: bool,
+    pub is_primary: bool,
+    /// Whether it holds only versions near their limit, where the engine has partial indexes.
+    pub is_near_limit: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub name: String,
+    pub columns: Vec<Column>,
+    pub indexes: Vec<Index>,
+}
+
+/// The tables of this version of the schema.
+pub(super) fn tables(version: usize) -> Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    for statement in std::iter::once(&VERSION_TABLE).chain(MIGRATIONS.iter().take(version).copied().flatten()) {
+        let text = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+        read(&text, &mut tables).ok_or_else(|| {
+            Error::new(ErrorCode::Internal, format!("a statement of the schema cannot be described: {text}"))
+        })?;
+    }
+    Ok(tables)
+}
+
+fn read(text: &str, tables: &mut Vec<Table>) -> Option<()> {
+    if let Some(rest) = text.strip_prefix("CREATE TABLE ") {
+        let rest = rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest);
+        let (name, body) = rest.split_once(" (")?;
+        let mut table = Table { name: unquoted(name), columns: Vec::new(), indexes: Vec::new() };
+        for part in parts(body.strip_suffix(')')?) {
+            read_part(part.trim(), &mut table)?;
+        }
+        tables.push(table);
+        return Some(());
+    }
+    if let Some(rest) = text.strip_prefix("ALTER TABLE ") {
+        let (name, column) = rest.split_once(" ADD COLUMN ")?;
+        return read_part(column, find(tables, name)?);
+    }
+    let (is_unique, rest) = match text.strip_prefix("CREATE UNIQUE INDEX ") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("CREATE INDEX ")?),
+    };
+    let (name, rest) = rest.split_once(" ON ")?;
+    let (table, rest) = rest.split_once(" (")?;
+    let (is_near_limit, rest) = match rest.strip_suffix("{near_limit}") {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    let columns = rest.strip_suffix(')')?.split(", ").map(unquoted).collect();
+    let index = Index { name: Some(name.to_owned()), columns, is_unique, is_primary: false, is_near_limit };
+    find(tables, table)?.indexes.push(index);
+    Some(())
+}
+
+fn find<'a>(tables: &'a mut [Table], name: &str) -> Option<&'a mut Table> {
+    let name = unquoted(name);
+    tables.iter_mut().find(|table| table.name == name)
+}
+
+/// A column or a constraint of a table.
+fn read_part(part: &str, table: &mut Table) -> Option<()> {
+    for (prefix, is_primary) in [("UNIQUE (", false), ("PRIMARY KEY (", true)] {
+        if let Some(columns) = part.strip_prefix(prefix) {
+            let columns = columns.strip_suffix(')')?.split(", ").map(unquoted).collect();
+            table.indexes.push(constraint(columns, is_primary));
+            return Some(());
+        }
+    }
+    let mut words = part.splitn(3, ' ');
+    let name = unquoted(words.next()?);
+    let kind = match words.next()? {
+        "{int}" | "BIGINT" => Kind::Int,
+        "{short_blob}" => Kind::ShortBlob,
+        "{blob}" => Kind::Blob,
+        "{short_text}" => Kind::ShortText,
+        "{text}" => Kind::Text,
+        _ => return None,
+    };
+    let (is_nullable, index) = match words.next() {
+        None => (true, None),
+        Some("NOT NULL") => (false, None),
+        Some("NOT NULL PRIMARY KEY") => (false, Some(true)),
+        Some("NOT NULL UNIQUE") => (false, Some(false)),
+        Some(_) => return None,
+    };
+    if let Some(is_primary) = index {
+        table.indexes.push(constraint(vec![name.clone()], is_primary));
+    }
+    table.columns.push(Column { name, kind, is_nullable });
+    Some(())
+}
+
+fn constraint(columns: Vec<String>, is_primary: bool) -> Index {
+    Index { name: None, columns, is_unique: true, is_primary, is_near_limit: false }
+}
+
+/// Splits at the commas that stand in no parentheses.
+fn parts(body: &str) -> Vec<&str> {
+    let mut depth = 0usize;
+    body.split(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
+}
+
+fn unquoted(name: &str) -> String {
+    name.trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_statement_of_the_migrations_is_described() {
+        let tables = tables(MIGRATIONS.len()).unwrap();
+        let statements = MIGRATIONS.iter().copied().flatten();
+        assert_eq!(tables.len(), statements.filter(|text| text.starts_with("CREATE TABLE")).count() + 1);
+        assert!(tables.iter().all(|table| table.indexes.iter().any(|index| index.is_primary)), "{tables:?}");
+        let logs = tables.iter().find(|table| table.name == "audit_logs").unwrap();
+        let actor = logs.indexes.iter().find(|index| index.name.as_deref() == Some("audit_logs_actor")).unwrap();
+        assert_eq!(actor.columns, ["actor", "seq"]);
+        let versions = tables.iter().find(|table| table.name == "key_versions").unwrap();
+        assert!(versions.indexes.iter().any(|index| index.is_near_limit));
+        assert!(versions.indexes.iter().any(|index| index.columns == ["key_id", "version"] && index.is_unique));
+    }
+}

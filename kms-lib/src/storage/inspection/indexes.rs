@@ -1,0 +1,171 @@
+//! Indexes compared with their tables: what an index lacks, a list that uses it would silently miss.
+
+use super::expected;
+use crate::storage::schema::MIGRATIONS;
+use crate::storage::{Connection, Sql};
+use crate::types::error::{ErrorCode, Result};
+
+/// Indexes of the log with the column that a list looks for in them.
+pub const LOG_INDEXES: [(&str, &str); 2] = [("audit_logs_actor", "actor"), ("audit_logs_key", "key_id")];
+/// Most messages of an integrity check.
+const MESSAGES: usize = 100;
+/// Tables that a verification reads whole. Their primary key is the column `id`.
+const SMALL_TABLES: [&str; 4] = ["keys", "key_versions", "grants", "credentials"];
+
+/// What SQLite's own check of the whole file finds: damaged pages, indexes that are not as their tables. Nothing for
+/// other engines. One statement, so it sees one state of the store; it locks nobody out.
+pub async fn integrity(connection: &mut dyn Connection) -> Result<Vec<String>> {
+    if connection.dialect().name != "sqlite" {
+        return Ok(Vec::new());
+    }
+    sqlite_check(connection, format!("PRAGMA integrity_check({MESSAGES})").into()).await
+}
+
+async fn sqlite_check(connection: &mut dyn Connection, sql: Sql) -> Result<Vec<String>> {
+    let mut messages = Vec::new();
+    let checked = connection
+        .query(sql, vec![], &mut |row| {
+            let message = row.text(0)?;
+            // Several lines come in one row.
+            messages.extend(message.lines().filter(|line| *line != "ok").map(str::to_owned));
+            Ok(())
+        })
+        .await;
+    match checked {
+        // What is so damaged that it cannot be checked is the finding.
+        Err(error) if error.code() == ErrorCode::StoreCorrupt => messages.push(error.message().to_owned()),
+        checked => checked?,
+    }
+    messages.truncate(MESSAGES);
+    Ok(messages)
+}
+
+/// The first record from `first` to `last` that an index of the log lacks. One probe of the index for each record.
+pub async fn first_unindexed(
+    connection: &mut dyn Connection,
+    (index, column): (&'static str, &'static str),
+    first: u64,
+    last: u64,
+) -> Result<Option<u64>> {
+    let engine = connection.dialect().name;
+    let (table, probe, condition) = match engine {
+        "sqlite" => (
+            "audit_logs AS t NOT INDEXED".to_owned(),
+            format!("audit_logs AS i INDEXED BY {index}"),
+            format!("i.{column} = t.{column} AND i.seq = t.seq"),
+        ),
+        "mysql" => (
+            "audit_logs AS t FORCE INDEX (PRIMARY)".to_owned(),
+            format!("audit_logs AS i FORCE INDEX ({index})"),
+            format!("i.{column} = t.{column} AND i.seq = t.seq"),
+        ),
+        // There are no hints; but only this index can answer a comparison of rows.
+        _ => (
+            "audit_logs AS t".to_owned(),
+            "audit_logs AS i".to_owned(),
+            format!("(i.{column}, i.seq) >= (t.{column}, t.seq) AND (i.{column}, i.seq) <= (t.{column}, t.seq)"),
+        ),
+    };
+    let sql = format!(
+        "SELECT MIN(t.seq) FROM {table} LEFT JOIN {probe} ON {condition} \
+         WHERE t.seq >= ? AND t.seq <= ? AND t.{column} IS NOT NULL AND i.seq IS NULL"
+    );
+    let mut found = None;
+    connection.begin_read().await?;
+    let asked = async {
+        if engine == "postgres" {
+            for setting in ["SET LOCAL enable_seqscan = off", "SET LOCAL enable_bitmapscan = off"] {
+                connection.execute(setting.into(), vec![]).await?;
+            }
+        }
+        connection
+            .query(sql.into(), vec![first.into(), last.into()], &mut |row| {
+                found = row.unsigned_opt(0)?;
+                Ok(())
+            })
+            .await
+    }
+    .await;
+    connection.rollback().await?;
+    asked.map(|()| found)
+}
+
+/// The indexes of the tables that are read whole which do not hold the rows of their tables, by name.
+pub async fn small_tables(connection: &mut dyn Connection) -> Result<Vec<String>> {
+    match connection.dialect().name {
+        "sqlite" => {
+            let mut messages = Vec::new();
+            for table in SMALL_TABLES {
+                let sql = format!("PRAGMA integrity_check('{table}')");
+                messages.extend(sqlite_check(connection, sql.into()).await?);
+            }
+            Ok(messages)
+        }
+        engine => {
+            connection.begin_read().await?;
+            let compared = compare_small(connection, engine == "mysql").await;
+            connection.rollback().await?;
+            compared
+        }
+    }
+}
+
+async fn compare_small(connection: &mut dyn Connection, is_mysql: bool) -> Result<Vec<String>> {
+    let mut differing = Vec::new();
+    for table in expected::tables(MIGRATIONS.len())? {
+        if !SMALL_TABLES.contains(&table.name.as_str()) {
+            continue;
+        }
+        for index in &table.indexes {
+            let condition = if index.is_near_limit && !is_mysql { " WHERE encryptions >= 2147483648" } else { "" };
+            let (scan, ordered) = if is_mysql {
+                // Only unnamed unique indexes have another name: that of their first column.
+                let unnamed = if index.is_primary { "PRIMARY" } else { &index.columns[0] };
+                let name = index.name.as_deref().unwrap_or(unnamed);
+                let hint = |name: &str| format!("SELECT id FROM \"{}\" FORCE INDEX (\"{name}\")", table.name);
+                (hint("PRIMARY"), format!("{} ORDER BY {}", hint(name), index.columns.join(", ")))
+            } else {
+                let select = format!("SELECT id FROM \"{}\"{condition}", table.name);
+                (select.clone(), format!("{select} ORDER BY {} OFFSET 0", index.columns.join(", ")))
+            };
+            let of_table = fingerprint(connection, scan, is_mysql, false).await?;
+            if of_table != fingerprint(connection, ordered, is_mysql, true).await? {
+                let name = index.name.clone().unwrap_or_else(|| format!("over {}", index.columns.join(", ")));
+                differing.push(format!("the index {name} does not hold the rows of {}", table.name));
+            }
+        }
+    }
+    Ok(differing)
+}
+
+/// How many rows a statement answers, and a sum over their ids that does not depend on their order.
+async fn fingerprint(
+    connection: &mut dyn Connection,
+    select: String,
+    is_mysql: bool,
+    by_index: bool,
+) -> Result<(i64, i64)> {
+    let sum = if is_mysql {
+        "CAST(COALESCE(SUM(CRC32(id)), 0) AS SIGNED)"
+    } else {
+        let (index, table) = if by_index { ("on", "off") } else { ("off", "on") };
+        for setting in [
+            format!("SET LOCAL enable_indexscan = {index}"),
+            format!("SET LOCAL enable_indexonlyscan = {index}"),
+            format!("SET LOCAL enable_seqscan = {table}"),
+            format!("SET LOCAL enable_sort = {table}"),
+            "SET LOCAL enable_bitmapscan = off".to_owned(),
+        ] {
+            connection.execute(setting.into(), vec![]).await?;
+        }
+        "CAST(COALESCE(SUM(CAST(hashtext(encode(id, 'hex')) AS BIGINT)), 0) AS BIGINT)"
+    };
+    let mut found = (0, 0);
+    connection
+        .query(format!("SELECT COUNT(*), {sum} FROM ({select}) AS rows_read").into(), vec![], &mut |row| {
+            found = (row.int(0)?, row.int(1)?);
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}

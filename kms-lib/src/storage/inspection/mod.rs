@@ -1,0 +1,95 @@
+//! The schema of the database is not trusted: it is compared with the one that the migrations make.
+//!
+//! A difference that could alter what our statements do is a fault. Objects that are not ours and cannot alter them are
+//! warnings. Content is not looked at here: [`indexes`] compares indexes with their tables.
+
+mod expected;
+pub mod indexes;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use super::schema::{MIGRATIONS, count_tables, stored_version};
+use super::{Connection, corrupt};
+use crate::types::error::Result;
+
+/// A part of the schema that is not as the migrations make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deviation {
+    /// What kind of object, and its name: `index audit_logs_actor`.
+    pub object: String,
+    /// How it differs.
+    pub what: String,
+}
+
+/// What an inspection of the schema found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Differences that could alter what statements do.
+    pub faults: Vec<Deviation>,
+    /// Foreign objects that cannot, and what the user's rights hide.
+    pub warnings: Vec<String>,
+}
+
+impl Inspection {
+    fn fault(&mut self, object: impl Into<String>, what: impl Into<String>) {
+        self.faults.push(Deviation { object: object.into(), what: what.into() });
+    }
+    fn warn(&mut self, what: impl Into<String>) {
+        self.warnings.push(what.into());
+    }
+}
+
+/// Compares the schema with the one that the migrations make, up to the version that the store says it has. Not to be
+/// called within a transaction that changed the schema.
+pub async fn inspect(connection: &mut dyn Connection) -> Result<Inspection> {
+    let newest = MIGRATIONS.len();
+    let has_version = count_tables(connection, "'kms_schema'").await? > 0;
+    let version = if has_version { stored_version(connection).await? } else { newest };
+    if version > newest {
+        // Another node is newer: it knows what the schema should be.
+        let warning = format!("the schema has version {version}, which this software does not know: not inspected");
+        return Ok(Inspection { warnings: vec![warning], ..Inspection::default() });
+    }
+    let mut found = Inspection::default();
+    match connection.dialect().name {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::inspect(connection, version.max(1), &mut found).await?,
+        #[cfg(feature = "mysql")]
+        "mysql" => mysql::inspect(connection, &expected::tables(version.max(1))?, &mut found).await?,
+        #[cfg(feature = "postgres")]
+        "postgres" => postgres::inspect(connection, &expected::tables(version.max(1))?, &mut found).await?,
+        other => found.warn(format!("the schema of {other} cannot be inspected")),
+    }
+    Ok(found)
+}
+
+/// Refuses a store whose schema was altered (`StoreCorrupt`), and logs what it warns of. On SQLite, writers and lists
+/// inspect again when the schema has changed since.
+pub async fn require_sound(connection: &mut dyn Connection) -> Result<()> {
+    // Before the inspection: what changes meanwhile is then noticed as a change.
+    let cookie = connection.schema_cookie().await?;
+    let found = inspect(connection).await?;
+    for warning in &found.warnings {
+        tracing::warn!("{warning}");
+    }
+    refuse(&found.faults)?;
+    connection.approve_schema(cookie);
+    Ok(())
+}
+
+/// The error for faults of the schema, if there are any.
+pub fn refuse(faults: &[Deviation]) -> Result<()> {
+    let Some(first) = faults.first() else { return Ok(()) };
+    let others = match faults.len() - 1 {
+        0 => String::new(),
+        count => format!(", and {count} more"),
+    };
+    Err(corrupt(format!(
+        "the schema of the store was altered: {} {}{others}; undo the alteration or restore a backup",
+        first.object, first.what
+    )))
+}

@@ -1,0 +1,140 @@
+//! The schema of a SQLite file: its `sqlite_schema` is compared with that of a database in memory in which the same
+//! migrations were executed.
+//!
+//! The text of a statement says everything that SQLite knows of an object (columns, types, collations, conflict
+//! clauses, generated columns, `WHERE` of a partial index), so texts are compared. Any trigger is a fault, also one on
+//! a foreign table: it could be reached through a view or a foreign key.
+
+use std::collections::BTreeMap;
+
+use super::Inspection;
+use crate::storage::dialect::SQLITE;
+use crate::storage::schema::{MIGRATIONS, VERSION_TABLE};
+use crate::storage::{Connection, corrupt};
+use crate::types::error::{Error, ErrorCode, Result};
+
+const OBJECTS: &str = "SELECT type, name, tbl_name, sql FROM sqlite_schema";
+
+/// Objects by kind and name.
+type Objects = BTreeMap<(String, String), Object>;
+
+struct Object {
+    table: String,
+    /// The statement that made it; none of indexes that belong to a constraint.
+    sql: Option<String>,
+}
+
+/// Compares the schema with that of the migrations up to this version.
+pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, found: &mut Inspection) -> Result<()> {
+    let expected = expected(version).map_err(|e| {
+        Error::new(ErrorCode::Internal, format!("the schema cannot be made in memory to compare it: {e}"))
+    })?;
+    let mut present = Objects::new();
+    connection
+        .query(OBJECTS.into(), vec![], &mut |row| {
+            let key = (row.text(0)?.to_owned(), row.text(1)?.to_owned());
+            let sql = row.text_opt(3)?.map(normalized);
+            if present.insert(key.clone(), Object { table: row.text(2)?.to_owned(), sql }).is_some() {
+                return Err(corrupt(format!("the schema has two objects of the name {}", key.1)));
+            }
+            Ok(())
+        })
+        .await?;
+    for ((kind, name), object) in &expected {
+        match present.get(&(kind.clone(), name.clone())) {
+            None => found.fault(format!("{kind} {name}"), "is missing"),
+            Some(here) if here.sql != object.sql || here.table != object.table => {
+                found.fault(format!("{kind} {name}"), "is not as this software made it");
+            }
+            Some(_) => {}
+        }
+    }
+    for ((kind, name), object) in present.iter().filter(|(key, _)| !expected.contains_key(*key)) {
+        foreign(kind, name, object, &expected, found);
+    }
+    Ok(())
+}
+
+/// An object that the migrations do not make.
+fn foreign(kind: &str, name: &str, object: &Object, expected: &Objects, found: &mut Inspection) {
+    let is_ours = |table: &str| expected.keys().any(|(kind, name)| kind == "table" && name.eq_ignore_ascii_case(table));
+    match kind {
+        "trigger" => found.fault(format!("trigger {name}"), format!("was added, on {}", object.table)),
+        "index" if is_ours(&object.table) => {
+            // It could refuse rows, or be what a conflict clause means.
+            let sql = object.sql.as_deref().unwrap_or("create unique");
+            if sql.to_ascii_lowercase().starts_with("create unique") {
+                found.fault(format!("unique index {name}"), format!("was added, on {}", object.table));
+            } else {
+                found.warn(format!("the index {name} on {} is not of this service", object.table));
+            }
+        }
+        "view" | "table" if is_ours(name) => found.fault(format!("{kind} {name}"), "has the name of a table"),
+        // Indexes of foreign tables come with these.
+        "view" | "table" => found.warn(format!("the {kind} {name} is not of this service")),
+        _ => {}
+    }
+}
+
+fn expected(version: usize) -> rusqlite::Result<Objects> {
+    let memory = rusqlite::Connection::open_in_memory()?;
+    memory.execute_batch(VERSION_TABLE)?;
+    for statement in MIGRATIONS.iter().take(version).copied().flatten() {
+        memory.execute_batch(&SQLITE.ddl(statement))?;
+    }
+    let mut statement = memory.prepare(OBJECTS)?;
+    let objects = statement.query_map([], |row| {
+        let sql: Option<String> = row.get(3)?;
+        Ok(((row.get(0)?, row.get(1)?), Object { table: row.get(2)?, sql: sql.as_deref().map(normalized) }))
+    })?;
+    objects.collect()
+}
+
+/// A statement with single blanks between words. What is quoted stays as it is.
+fn normalized(sql: &str) -> String {
+    let mut text = String::with_capacity(sql.len());
+    let mut quote = None;
+    for c in sql.trim().chars() {
+        match quote {
+            Some(end) => {
+                text.push(c);
+                if c == end {
+                    quote = None;
+                }
+            }
+            None if c.is_ascii_whitespace() => {
+                if !text.ends_with(' ') {
+                    text.push(' ');
+                }
+            }
+            None => {
+                text.push(c);
+                quote = match c {
+                    '\'' | '"' | '`' => Some(c),
+                    '[' => Some(']'),
+                    _ => None,
+                };
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn blanks_between_words_do_not_matter_but_quoted_ones_do() {
+        assert_eq!(normalized(" CREATE  TABLE\n\tt (a)"), "CREATE TABLE t (a)");
+        assert_ne!(normalized("CREATE TABLE t (a DEFAULT ' ')"), normalized("CREATE TABLE t (a DEFAULT '  ')"));
+    }
+
+    #[test]
+    fn the_migrations_make_tables_and_indexes_and_nothing_else() {
+        let objects = expected(MIGRATIONS.len()).unwrap();
+        assert!(objects.keys().all(|(kind, _)| kind == "table" || kind == "index"));
+        assert!(objects.contains_key(&("index".into(), "audit_logs_actor".into())));
+    }
+}

@@ -1,0 +1,30 @@
+//! The schema that was inspected last, known by SQLite's own counter of changes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Asks for the counter: one field of the first page, which every transaction reads anyway.
+pub(super) const COOKIE: &str = "PRAGMA schema_version";
+/// Nothing was inspected yet. The counter has 32 bits.
+const NONE: i64 = i64::MIN;
+
+/// The counter at the last inspection, shared by all connections of a store.
+#[derive(Clone)]
+pub(super) struct Approved(Arc<AtomicI64>);
+
+impl Default for Approved {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(NONE)))
+    }
+}
+
+impl Approved {
+    pub(super) fn set(&self, cookie: Option<i64>) {
+        self.0.store(cookie.unwrap_or(NONE), Ordering::Release);
+    }
+    /// Whether the schema has changed since it was inspected. While a store is being set up it was not yet.
+    pub(super) fn has_changed(&self, cookie: Option<i64>) -> bool {
+        let approved = self.0.load(Ordering::Acquire);
+        approved != NONE && cookie != Some(approved)
+    }
+}

@@ -1,0 +1,211 @@
+//! Streaming the records: read in chunks, digested on all cores, stitched together in order, and held against the kept
+//! checkpoints on the way and the signed head at the end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::audit::signing_keys::{Link, SigningKeys};
+use crate::audit::tree::Frontier;
+use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
+use crate::catalog::run_blocking;
+use crate::ledger::HeadKeys;
+use crate::storage::Store;
+use crate::storage::inspection::indexes::{LOG_INDEXES, first_unindexed};
+use crate::storage::tables::{audit, head};
+use crate::types::audit::{Head, StoredCheckpoint};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::LogId;
+
+/// What records are read from, and what they are held against.
+pub(super) struct Records<'a> {
+    pub store: &'a Arc<dyn Store>,
+    pub head: &'a Head,
+    pub kept: &'a [StoredCheckpoint],
+    pub keys: &'a HeadKeys,
+    /// Whether each record is looked for in the indexes of the log too.
+    pub probe: bool,
+    /// Told how far it is.
+    pub tell: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Records that were read, up to their first fault.
+pub(super) struct Read {
+    state: Start,
+    /// Up to here they agree with a signed state.
+    confirmed: u64,
+    /// The rows they say they changed.
+    pub changed: Vec<ChangedRow>,
+    /// What is wrong with them.
+    pub fault: Option<Fault>,
+    /// Records that an index lacks: the first of each chunk.
+    pub unindexed: Vec<Fault>,
+}
+
+/// A chunk of records, and what the indexes lack of it.
+type Chunk = (Digest, Vec<Fault>);
+
+impl Records<'_> {
+    /// Verifies all records behind `start`, and that they are what the head signs.
+    pub async fn verify(&self, start: Start) -> Result<Read> {
+        let from = start.frontier.size();
+        let mut read = self.read(start, self.head.seq).await?;
+        if read.fault.is_none() {
+            read.fault = self.hold_head(&read, from).await?;
+        }
+        Ok(read)
+    }
+
+    /// Reads the records behind `start` up to number `end`, and holds them against the checkpoints kept of them.
+    pub async fn read(&self, start: Start, end: u64) -> Result<Read> {
+        let confirmed = start.frontier.size();
+        let mut next = confirmed + 1;
+        let mut read = Read { state: start, confirmed, changed: Vec::new(), fault: None, unindexed: Vec::new() };
+        let width = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
+        let mut running: VecDeque<JoinHandle<Result<Chunk>>> = VecDeque::new();
+        loop {
+            while running.len() < width && next <= end {
+                let last = end.min((next - 1) / CHUNK * CHUNK + CHUNK);
+                let store = Arc::clone(self.store);
+                running.push_back(tokio::spawn(read_chunk(store, self.head.log_id, next, last, self.probe)));
+                next = last + 1;
+            }
+            let Some(task) = running.pop_front() else { break };
+            let ended = |_| Error::new(ErrorCode::Internal, "a part of the verification ended unexpectedly");
+            let (digest, unindexed) = task.await.map_err(ended)??;
+            read.unindexed.extend(unindexed);
+            let expected = (read.state.frontier.size() / CHUNK * CHUNK + CHUNK).min(end);
+            read = self.stitch(read, digest, expected);
+            (self.tell)(read.state.frontier.size());
+            if read.fault.is_some() || read.state.frontier.size() < expected {
+                // The chunk ended early: what follows is missing, or only the tail is.
+                break;
+            }
+        }
+        let size = read.state.frontier.size();
+        if read.fault.is_none() && size < end {
+            let mut connection = self.store.reader().await?;
+            let next = audit::next_seq(connection.as_mut(), size).await?;
+            let finding = next.map_or(Finding::TailMissing { expected: end }, |found| Finding::Gap { found });
+            read.fault = Some(Fault { seq: size + 1, finding });
+        }
+        Ok(read)
+    }
+
+    /// Puts a chunk, which should end at `expected`, behind what was read.
+    fn stitch(&self, mut read: Read, digest: Digest, expected: u64) -> Read {
+        let before = read.state.frontier.size();
+        let sizes = self.kept.iter().map(|kept| kept.size);
+        let within: Vec<u64> = sizes.filter(|size| (before + 1..=expected).contains(size)).collect();
+        let stitched = stitch(read.state, &digest, &within);
+        read.state = stitched.state;
+        // The kept states first: what does not agree with one lies before the fault of a record behind it.
+        for found in stitched.states {
+            let kept = self.kept.iter().find(|kept| kept.size == found.size);
+            if let Some(finding) = kept.and_then(|kept| hold(self.keys, kept, &found)) {
+                read.fault = Some(Fault { seq: read.confirmed + 1, finding });
+                return read;
+            }
+            read.confirmed = found.size;
+        }
+        let fault = hold_links(self.keys.public(), &digest.links, before, read.state.frontier.size());
+        read.fault = fault.or(stitched.fault);
+        read.changed.extend(digest.changed);
+        read
+    }
+
+    /// Holds what was read, from the beginning or behind the record `from`, against the head.
+    async fn hold_head(&self, read: &Read, from: u64) -> Result<Option<Fault>> {
+        let (head, state) = (self.head, &read.state);
+        if let Some(fault) = missing_state(self.keys.public(), self.kept, from, head.seq) {
+            return Ok(Some(fault));
+        }
+        let seq = read.confirmed + 1;
+        let Ok(signed) = self.keys.open(&head.checkpoint) else {
+            return Ok(Some(Fault { seq, finding: Finding::BadSignature { size: head.seq } }));
+        };
+        if signed.size != head.seq
+            || signed.root != state.frontier.root()
+            || signed.revision != Some(head.revision)
+            || head.frontier != state.frontier.roots()
+            || head.hash != state.hash
+        {
+            return Ok(Some(Fault { seq, finding: Finding::RootMismatch { size: signed.size } }));
+        }
+        // Nothing is known of the time of a record that was verified earlier.
+        if head.seq > from && state.timestamp != head.timestamp {
+            return Ok(Some(Fault { seq: head.seq, finding: Finding::HeadTime }));
+        }
+        self.beyond().await
+    }
+
+    /// Records behind the head, unless the head has moved on meanwhile.
+    async fn beyond(&self) -> Result<Option<Fault>> {
+        let mut connection = self.store.reader().await?;
+        connection.begin_read().await?;
+        let last = audit::last_seq(connection.as_mut()).await;
+        let now = head::read(connection.as_mut()).await;
+        connection.rollback().await?;
+        let counted = now?.map_or(self.head.seq, |now| now.seq);
+        Ok((last? > counted).then_some(Fault { seq: counted + 1, finding: Finding::BeyondHead }))
+    }
+}
+
+/// Whether a kept state is signed and the one found; also as a place to go on from.
+fn hold(keys: &HeadKeys, kept: &StoredCheckpoint, found: &State) -> Option<Finding> {
+    let Ok(signed) = keys.open(&kept.note) else { return Some(Finding::BadSignature { size: kept.size }) };
+    let frontier = Frontier::from_parts(kept.size, kept.frontier.clone());
+    let is_found = signed.size == kept.size
+        && signed.root == found.root
+        && kept.hash == found.hash
+        && frontier.is_ok_and(|frontier| frontier.root() == found.root);
+    (!is_found).then_some(Finding::RootMismatch { size: kept.size })
+}
+
+/// Whether the records behind `after`, up to `to`, name the signing keys that are stored, and no others.
+fn hold_links(keys: &SigningKeys, found: &[Link], after: u64, to: u64) -> Option<Fault> {
+    let expected = keys.links(after, to);
+    let differs = (0..expected.len().max(found.len())).find(|&i| expected.get(i) != found.get(i))?;
+    let seqs = [expected.get(differs), found.get(differs)];
+    let seq = seqs.into_iter().flatten().map(|link| link.seq).min().unwrap_or(after + 1);
+    Some(Fault { seq, finding: Finding::SigningKey })
+}
+
+/// Whether each replacement of the signing key has its state that both keys signed.
+fn missing_state(keys: &SigningKeys, kept: &[StoredCheckpoint], after: u64, to: u64) -> Option<Fault> {
+    let missing = keys
+        .links(after, to)
+        .into_iter()
+        .find(|link| link.previous.is_some() && !kept.iter().any(|kept| kept.size == link.seq))?;
+    Some(Fault { seq: missing.seq, finding: Finding::SigningKey })
+}
+
+async fn read_chunk(store: Arc<dyn Store>, log: LogId, first: u64, last: u64, probe: bool) -> Result<Chunk> {
+    let mut rows = Vec::with_capacity(usize::try_from(last + 1 - first).unwrap_or_default());
+    let mut unindexed = Vec::new();
+    let mut connection = store.reader().await?;
+    let read = audit::range(connection.as_mut(), first, last, &mut |row| {
+        rows.push(row);
+        Ok(())
+    })
+    .await;
+    for index in LOG_INDEXES.into_iter().filter(|_| probe) {
+        if let Some(seq) = first_unindexed(connection.as_mut(), index, first, last).await? {
+            unindexed.push(Fault { seq, finding: Finding::IndexIncomplete { index: index.0.to_owned() } });
+        }
+    }
+    drop(connection);
+    let digest = match read {
+        Ok(()) => run_blocking(move || Ok(digest(log, &rows))).await?,
+        // A column of a type that was never written there: the record before it is the last that can be read.
+        Err(error) if error.code() == ErrorCode::StoreCorrupt => {
+            let seq = rows.last().map_or(first, |row| row.seq + 1);
+            let mut good = digest(log, &rows);
+            good.fail(first, Fault { seq, finding: Finding::Unreadable });
+            good
+        }
+        Err(error) => return Err(error),
+    };
+    Ok((digest, unindexed))
+}

@@ -1,0 +1,210 @@
+//! The service for callers without an async runtime: every method of it, on every engine.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Place, code};
+use kms_lib::blocking::{Kms, Session};
+use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
+use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
+use kms_lib::verification::VerifyOptions;
+use kms_lib::{
+    Actor, Conditions, Context, CreateKey, ErrorCode, GrantScope, KeyFilter, KeyState, Permission, Role, UpdateKey,
+    VersionState,
+};
+
+fn open(place: &Place) -> (Kms, Session) {
+    let kms = Kms::open(place.config().deletion_wait(7, 1)).unwrap();
+    let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    assert_eq!(session.actor().principal(), "alice");
+    (kms, session)
+}
+
+#[test]
+fn keys() {
+    let place = Place::new();
+    let (kms, session) = open(&place);
+    let key = session.with_idempotency_key("make users").unwrap().create_key(CreateKey::aes("users")).unwrap();
+    let again = session.with_idempotency_key("make users").unwrap().create_key(CreateKey::aes("users")).unwrap();
+    assert_eq!(key.id, again.id);
+    session.create_key(CreateKey::rsa_signing("invoices")).unwrap();
+    assert!(session.public_key("invoices", 1).unwrap().contains("PUBLIC KEY"));
+    assert_eq!(session.list_keys(&KeyFilter::default(), 10, None).unwrap().keys.len(), 2);
+
+    assert_eq!(session.rotate_key("users", Some(1)).unwrap().current_version, 2);
+    assert_eq!(session.disable_key("users").unwrap().state, KeyState::Disabled);
+    assert_eq!(session.enable_key("users").unwrap().state, KeyState::Enabled);
+    session.disable_version("users", 2).unwrap();
+    session.enable_version("users", 2).unwrap();
+    session.set_window("users", 1, Some(place.now().plus_days(1))).unwrap();
+    session.revoke_version("users", 1).unwrap();
+    assert_eq!(code(session.public_key("users", 1)), ErrorCode::WrongKeyType);
+    session.update_key("users", UpdateKey { rotation_period_days: Some(Some(30)), ..UpdateKey::default() }).unwrap();
+    session.schedule_deletion("users", Some(3)).unwrap();
+    assert_eq!(session.cancel_deletion("users").unwrap().state, KeyState::Enabled);
+    session.revoke_key("users").unwrap();
+    assert_eq!(session.get_key("users").unwrap().state, KeyState::Revoked);
+    assert_eq!(session.get_version("users", 2).unwrap().state, VersionState::Revoked);
+    let page = session.list_versions("users", 1, None).unwrap();
+    assert_eq!((page.versions[0].version, page.next_cursor), (1, Some(1)));
+    let states = session.list_versions("users", 10, Some(1)).unwrap().versions;
+    assert!(states.iter().all(|version| version.state == VersionState::Revoked), "{states:?}");
+    assert_eq!(code(session.get_key("none")), ErrorCode::KeyNotFound);
+    assert!(kms.run_scheduler().unwrap().failed.is_empty());
+    kms.close().unwrap();
+}
+
+#[test]
+fn cryptography() {
+    let (place, context) = (Place::new(), Context::from([("row", "1")]));
+    let (kms, session) = open(&place);
+    session.create_key(CreateKey::aes("users")).unwrap();
+    session.create_key(CreateKey::rsa_encryption("letters")).unwrap();
+    session.create_key(CreateKey::rsa_signing("invoices")).unwrap();
+
+    let sealed = session.encrypt("users", b"a plaintext", &context).unwrap();
+    assert_eq!(session.decrypt(&sealed.ciphertext, &context).unwrap().plaintext.as_slice(), b"a plaintext");
+    assert_eq!(session.decrypt_with("users", &sealed.ciphertext, &context).unwrap().version, 1);
+    assert_eq!(code(session.decrypt_oaep("letters", 1, &[0; 256])), ErrorCode::DecryptionFailed);
+    let letter = session.encrypt("letters", b"a letter", &Context::new()).unwrap();
+    assert_eq!(session.decrypt(&letter.ciphertext, &Context::new()).unwrap().plaintext.as_slice(), b"a letter");
+    let signed = session.sign("invoices", b"total", RsaPssSha256).unwrap();
+    assert!(session.verify("invoices", b"total", &signed.signature, RsaPssSha256, None).unwrap().valid);
+    session.sign_with_version("invoices", 1, b"total", RsaPssSha256).unwrap();
+    let data_key = session.generate_data_key("users", 32, &context).unwrap();
+    assert_eq!(data_key.plaintext.unwrap().len(), 32);
+    assert!(session.generate_data_key_without_plaintext("users", 32, &context).unwrap().plaintext.is_none());
+
+    let encrypt = EncryptItem { key: "users".into(), plaintext: b"x", context: context.clone() };
+    let encrypted = session.encrypt_batch(&[encrypt]).unwrap().remove(0).unwrap();
+    let decrypt = DecryptItem {
+        ciphertext: &encrypted.ciphertext,
+        context: context.clone(),
+        key: Some("users".into()),
+        version: Some(encrypted.version),
+        ..DecryptItem::default()
+    };
+    assert_eq!(session.decrypt_item(decrypt.clone()).unwrap().plaintext.as_slice(), b"x");
+    assert_eq!(session.decrypt_batch(&[decrypt]).unwrap().remove(0).unwrap().plaintext.as_slice(), b"x");
+    let sign = SignItem { key: "invoices".into(), payload: b"x", algorithm: RsaPssSha256, version: None };
+    let signature = session.sign_batch(&[sign]).unwrap().remove(0).unwrap().signature;
+    let verify = VerifyItem {
+        key: "invoices".into(),
+        payload: b"x",
+        signature: &signature,
+        algorithm: RsaPssSha256,
+        version: None,
+    };
+    assert!(session.verify_batch(&[verify]).unwrap().remove(0).unwrap().valid);
+    let reencrypt = || ReencryptItem {
+        ciphertext: &sealed.ciphertext,
+        context: context.clone(),
+        destination: Some("letters".into()),
+        destination_context: Some(Context::new()),
+    };
+    session.reencrypt(reencrypt()).unwrap();
+    session.reencrypt_batch(&[reencrypt()]).unwrap().remove(0).unwrap();
+    kms.close().unwrap();
+}
+
+#[test]
+fn streams() {
+    let place = Place::new();
+    let (kms, session) = open(&place);
+    session.create_key(CreateKey::aes("files")).unwrap();
+    let (file, context) = (vec![7; 200_000], Context::from([("file", "1")]));
+    let mut sealed = Vec::new();
+    session.encrypt_reader("files", &context, &mut file.as_slice(), &mut sealed).unwrap();
+    let mut opened = Vec::new();
+    session.decrypt_reader(&context, &mut sealed.as_slice(), &mut opened).unwrap();
+    assert_eq!(opened, file);
+
+    let mut sealed = Vec::new();
+    let mut encryptor = session.encrypt_stream("files", &context).unwrap();
+    encryptor.update(&file, &mut sealed).unwrap();
+    encryptor.finish(&mut sealed).unwrap();
+    let (mut decryptor, header) = session.decrypt_stream(&sealed, &context).unwrap().unwrap();
+    let mut opened = Vec::new();
+    decryptor.update(&sealed[header..], &mut opened).unwrap();
+    decryptor.finish(&mut opened).unwrap();
+    assert_eq!(opened, file);
+    kms.close().unwrap();
+}
+
+#[test]
+fn grants_tokens_and_the_log() {
+    let place = Place::new();
+    let (kms, session) = open(&place);
+    let key = session.create_key(CreateKey::aes("users")).unwrap();
+    let scope = GrantScope::Key(key.id);
+    assert_eq!(session.find_key_to_grant("users").unwrap(), session.get_key("users").unwrap().id);
+    let grant = session.put_grant("app", Role::App, scope, &[Permission::Encrypt], Conditions::default()).unwrap();
+    session.create_first_token("boss", None, None).unwrap();
+    assert_eq!(session.create_first_token("boss", None, None).unwrap_err().code(), ErrorCode::Conflict);
+    let token = session.create_token("app", Role::App, Some("billing"), None).unwrap();
+    let app = kms.session(kms.authenticate(&token.token).unwrap());
+    app.encrypt("users", b"x", &Context::new()).unwrap();
+    assert_eq!(session.list_grants(Some("app"), 10, None).unwrap().len(), 1);
+    assert_eq!(session.list_grants_on(Some(scope), Some("app"), 10, None).unwrap().len(), 1);
+    assert_eq!(session.list_grants_on(Some(GrantScope::AllKeys), None, 10, None).unwrap(), []);
+    assert_eq!(session.list_credentials(10, None).unwrap().len(), 2);
+    session.withdraw_grant(grant.id).unwrap();
+    session.withdraw_grant_cascading(grant.id).unwrap();
+    assert_eq!(session.list_quarantine().unwrap(), []);
+    assert_eq!(session.release_quarantine().unwrap(), []);
+    assert_eq!(code(app.encrypt("users", b"x", &Context::new())), ErrorCode::AccessDenied);
+    session.withdraw_credential(token.credential.id).unwrap();
+    assert_eq!(code(kms.authenticate(&token.token)), ErrorCode::NotAuthenticated);
+
+    assert!(!session.list_audit(&AuditQuery { limit: 100, ..AuditQuery::default() }).unwrap().records.is_empty());
+    assert!(session.checkpoint().unwrap().contains('\n'));
+    let pinned = session.audit_public_key().unwrap();
+    assert_ne!(session.replace_signing_key().unwrap(), pinned);
+    assert_eq!(session.audit_public_keys().unwrap().len(), 2);
+    assert!(session.verify_audit().unwrap().ok);
+    assert!(session.verify_audit_incrementally().unwrap().ok);
+    let options = VerifyOptions { pinned_key: Some(pinned), ..VerifyOptions::default() };
+    assert!(session.verify_audit_with(&options).unwrap().ok);
+    session.metrics().unwrap();
+    kms.close().unwrap();
+    assert_eq!(code(session.metrics()), ErrorCode::Closed);
+}
+
+/// Threads share it, and it is opened again where it was closed.
+#[test]
+fn threads() {
+    let place = Place::new();
+    let (kms, session) = open(&place);
+    session.create_key(CreateKey::aes("users")).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    session.encrypt("users", b"x", &Context::new()).unwrap();
+                }
+            });
+        }
+    });
+    kms.close().unwrap();
+    let (kms, session) = open(&place);
+    assert!(session.verify_audit().unwrap().ok);
+    kms.close().unwrap();
+}
+
+/// A method that is mirrored without being used here fails this: it would be untested on servers.
+#[test]
+fn every_mirrored_method_is_used_above() {
+    let mirrored =
+        include_str!("../src/blocking.rs").split_once("\nmirror! {\n").unwrap().1.split_once("\n}\n").unwrap().0;
+    let names: Vec<&str> = mirrored
+        .lines()
+        .filter_map(|line| line.strip_prefix("    ")?.split_once('(').map(|(name, _)| name))
+        .filter(|name| !name.is_empty() && !name.contains(' '))
+        .collect();
+    assert!(names.len() > 40, "{names:?}");
+    let here = include_str!("blocking.rs");
+    for name in names {
+        assert!(here.contains(&format!(".{name}(")), "{name} is not used");
+    }
+}

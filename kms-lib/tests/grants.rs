@@ -1,0 +1,129 @@
+//! Grants have an origin: who made them and through which grants, so that they end with it, and only from above.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use Permission::{Create, Decrypt, Encrypt, Grant};
+use common::{Place, actor, admin, check_usable, code};
+use kms_lib::session::GrantDescription;
+use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantId, GrantScope, KeyId, Kms, Permission, Role, Session};
+
+async fn put(session: &Session, principal: &str, key: KeyId, permissions: &[Permission]) -> GrantDescription {
+    try_put(session, principal, key, permissions).await.unwrap()
+}
+
+async fn try_put(
+    session: &Session,
+    principal: &str,
+    key: KeyId,
+    permissions: &[Permission],
+) -> kms_lib::Result<GrantDescription> {
+    session.put_grant(principal, Role::App, GrantScope::Key(key), permissions, Conditions::default()).await
+}
+
+fn app(kms: &Kms, principal: &str) -> Session {
+    kms.session(actor(principal, Role::App))
+}
+
+async fn may_encrypt(kms: &Kms, principal: &str, key: KeyId) -> bool {
+    match app(kms, principal).encrypt(key, b"x", &Context::new()).await {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.code(), ErrorCode::AccessDenied);
+            false
+        }
+    }
+}
+
+/// A compromised app hides nothing behind the withdrawal of its own grant: with a cascade, everything it gave ends too, on
+/// every node and after a restart; and nobody below takes rights from somebody above.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cascade_ends_what_was_passed_on() {
+    let place = Place::new();
+    let (kms, other) = (place.open().await, place.open().await);
+    let session = admin(&kms);
+    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
+    let shops = put(&session, "shop", key, &[Encrypt, Grant]).await;
+    assert_eq!((shops.granted_by.as_str(), shops.granted_through.as_slice()), ("alice", &[][..]));
+    let bobs = put(&app(&kms, "shop"), "bob", key, &[Encrypt, Grant]).await;
+    assert_eq!((bobs.granted_by.as_str(), bobs.granted_through.as_slice()), ("shop", &[shops.id][..]));
+    put(&app(&other, "bob"), "carol", key, &[Encrypt]).await;
+    for (who, id) in [("bob", shops.id), ("carol", bobs.id), ("bob", bobs.id)] {
+        assert_eq!(code(app(&kms, who).withdraw_grant(id).await), ErrorCode::AccessDenied);
+        assert_eq!(code(app(&kms, who).withdraw_grant_cascading(id).await), ErrorCode::AccessDenied);
+    }
+    // A delegate that puts a grant for the one above it does not replace that one's.
+    assert_eq!(code(try_put(&app(&kms, "bob"), "shop", key, &[Encrypt]).await), ErrorCode::AccessDenied);
+    assert_eq!(code(try_put(&app(&kms, "bob"), "bob", key, &[Encrypt]).await), ErrorCode::AccessDenied);
+    assert!(may_encrypt(&kms, "shop", key).await);
+
+    session.withdraw_grant(shops.id).await.unwrap();
+    for (who, expected) in [("shop", false), ("bob", true), ("carol", true)] {
+        assert_eq!(may_encrypt(&other, who, key).await, expected, "{who}");
+    }
+    session.withdraw_grant_cascading(shops.id).await.unwrap();
+    for kms in [&kms, &other] {
+        for who in ["shop", "bob", "carol"] {
+            assert!(!may_encrypt(kms, who, key).await, "{who}");
+        }
+        assert_eq!(admin(kms).list_grants(None, 10, None).await.unwrap(), []);
+    }
+    assert_eq!(code(session.withdraw_grant_cascading(shops.id).await), ErrorCode::GrantNotFound);
+    // A new grant to the same app does not bring back what it had passed on.
+    put(&session, "shop", key, &[Encrypt, Grant]).await;
+    assert!(may_encrypt(&kms, "shop", key).await && !may_encrypt(&kms, "bob", key).await);
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let kms = place.open().await;
+    assert!(!may_encrypt(&kms, "carol", key).await);
+    kms.close().await.unwrap();
+}
+
+/// Grants of several grantors stand beside each other, and an upsert replaces only one's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_are_the_union_over_grantors() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
+    for delegate in ["shop", "desk"] {
+        put(&session, delegate, key, &[Encrypt, Decrypt, Grant]).await;
+    }
+    let of = |grants: Vec<GrantDescription>| -> Vec<(String, Vec<Permission>)> {
+        let mut all: Vec<_> = grants.into_iter().map(|grant| (grant.granted_by, grant.allowed_ops)).collect();
+        all.sort();
+        all
+    };
+    put(&session, "bob", key, &[Decrypt]).await;
+    put(&app(&kms, "shop"), "bob", key, &[Encrypt]).await;
+    put(&app(&kms, "desk"), "bob", key, &[Decrypt]).await;
+    let first = put(&app(&kms, "desk"), "bob", key, &[Encrypt, Decrypt]).await;
+    let boss = kms.session(actor("boss", Role::Admin));
+    put(&boss, "bob", key, &[Encrypt]).await;
+    let listed = session.list_grants(Some("bob"), 10, None).await.unwrap();
+    let expected = [("boss", vec![Encrypt]), ("desk", vec![Encrypt, Decrypt]), ("shop", vec![Encrypt])];
+    assert_eq!(of(listed), expected.map(|(who, permissions)| (who.to_owned(), permissions)));
+    // One goes, the others stay.
+    app(&kms, "desk").withdraw_grant(first.id).await.unwrap();
+    assert!(may_encrypt(&kms, "bob", key).await);
+    assert_eq!(session.list_grants(Some("bob"), 10, None).await.unwrap().len(), 2);
+    kms.close().await.unwrap();
+}
+
+/// What the creator of a key gets comes from the service; an admin's grant takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_narrows_what_a_creator_got() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.put_grant("maker", Role::App, GrantScope::AllKeys, &[Create], Conditions::default()).await.unwrap();
+    let key = app(&kms, "maker").create_key(CreateKey::aes("k")).await.unwrap().id;
+    let grants = session.list_grants(Some("maker"), 10, None).await.unwrap();
+    assert_eq!(grants.iter().filter(|grant| grant.granted_by == "system").count(), 1);
+    put(&session, "maker", key, &[Decrypt]).await;
+    assert!(!may_encrypt(&kms, "maker", key).await);
+    assert_eq!(code(app(&kms, "maker").withdraw_grant(GrantId::random()).await), ErrorCode::AccessDenied);
+    kms.close().await.unwrap();
+}

@@ -1,0 +1,208 @@
+//! The quarantine: rows that are not what the log says are out of use on every node and after every restart, everything else
+//! is still held against the row commitment, and rows come back only by a recorded command.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Place, actor, admin, check_usable, code, whole_log};
+use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Session};
+
+const ALTERED: &str = "UPDATE grants SET allowed_ops = 'decrypt,encrypt' WHERE principal = 'unused'";
+const REPAIRED: &str = "UPDATE grants SET allowed_ops = 'encrypt' WHERE principal = 'unused'";
+
+/// A closed store with two keys, a grant that nobody uses, and one that `app` uses. Answers a ciphertext.
+async fn prepared() -> (Place, Vec<u8>) {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    for name in ["a", "b"] {
+        session.create_key(CreateKey::aes(name)).await.unwrap();
+    }
+    put(&session, "unused", Permission::Encrypt).await;
+    put(&session, "app", Permission::Decrypt).await;
+    let sealed = session.encrypt("a", b"secret", &Context::new()).await.unwrap().ciphertext;
+    kms.close().await.unwrap();
+    (place, sealed)
+}
+
+async fn put(session: &Session, principal: &str, permission: Permission) -> kms_lib::GrantId {
+    let scope = GrantScope::AllKeys;
+    session.put_grant(principal, Role::App, scope, &[permission], Conditions::default()).await.unwrap().id
+}
+
+/// The attack that the commitment did not see while any row was in quarantine: a revocation is undone in the database, and
+/// a node that learns of it only there must not go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_is_not_hidden_by_a_row_in_quarantine() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let key = session.create_key(CreateKey::aes("a")).await.unwrap();
+    put(&session, "unused", Permission::Encrypt).await;
+    let used = put(&session, "app", Permission::Decrypt).await;
+    let sealed = session.encrypt("a", b"secret", &Context::new()).await.unwrap().ciphertext;
+    kms.close().await.unwrap();
+    place.tamper(ALTERED).await;
+    for revocation in 0..3 {
+        let copy = Place::in_a_file();
+        std::fs::copy(place.file(), copy.file()).unwrap();
+        let (a, b) = (copy.open().await, copy.open().await);
+        let app = b.session(actor("app", Role::App));
+        app.decrypt(&sealed, &Context::new()).await.unwrap();
+        let before = copy.folder.path().join("before.db");
+        copy.tamper(&format!("VACUUM INTO '{}'", before.display())).await;
+        let session = admin(&a);
+        match revocation {
+            0 => session.revoke_version(key.id, 1).await.map(drop),
+            1 => session.withdraw_grant(used).await,
+            _ => session.disable_key(key.id).await.map(drop),
+        }
+        .unwrap();
+        // In one transaction, so that the other node never sees the revocation.
+        let undo = ["keys", "key_versions", "grants"]
+            .map(|table| format!("DELETE FROM \"{table}\"; INSERT INTO \"{table}\" SELECT * FROM before.\"{table}\";"));
+        copy.tamper(&format!("ATTACH '{}' AS before; BEGIN; {} COMMIT", before.display(), undo.concat())).await;
+        let error = app.decrypt(&sealed, &Context::new()).await.unwrap_err();
+        assert!(!error.is_retryable(), "{error}");
+        for kms in [a, b] {
+            let _ = kms.close().await;
+        }
+    }
+}
+
+/// Every node and every restart keeps the same rows out, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_set_is_the_same_everywhere() {
+    let (place, sealed) = prepared().await;
+    place.tamper(ALTERED).await;
+    let mut listed = Vec::new();
+    for _ in 0..3 {
+        let (a, b) = (place.open().await, place.open().await);
+        for kms in [&a, &b] {
+            let rows = admin(kms).list_quarantine().await.unwrap();
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0].table.as_str(), "grants");
+            listed.push(rows);
+            let unused = kms.session(actor("unused", Role::App));
+            assert_eq!(code(unused.encrypt("b", b"x", &Context::new()).await), ErrorCode::AccessDenied);
+            kms.session(actor("app", Role::App)).decrypt(&sealed, &Context::new()).await.unwrap();
+        }
+        // Changes of one node reach the other, although a row is out.
+        let name = format!("new-{}", listed.len());
+        admin(&a).create_key(CreateKey::aes(&name)).await.unwrap();
+        admin(&b).encrypt(name.as_str(), b"x", &Context::new()).await.unwrap();
+        a.close().await.unwrap();
+        b.close().await.unwrap();
+    }
+    assert!(listed.windows(2).all(|pair| pair[0] == pair[1]));
+    let kms = place.open().await;
+    let session = admin(&kms);
+    assert!(!session.verify_audit().await.unwrap().ok);
+    let records = whole_log(&session).await;
+    assert_eq!(records.iter().filter(|record| record.action == "ROWS_QUARANTINE").count(), 1);
+    assert_eq!(code(kms.session(actor("app", Role::App)).list_quarantine().await), ErrorCode::AccessDenied);
+    kms.session(actor("carl", Role::Auditor)).list_quarantine().await.unwrap();
+    kms.close().await.unwrap();
+}
+
+/// A row that is put right in the database stays out until it is released, by a recorded command.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_back_only_by_command() {
+    let (place, _) = prepared().await;
+    place.tamper(ALTERED).await;
+    let kms = place.open().await;
+    // Still wrong: nothing is released.
+    assert_eq!(admin(&kms).release_quarantine().await.unwrap(), []);
+    kms.close().await.unwrap();
+    place.tamper(REPAIRED).await;
+    let encrypt = |kms: &Kms| {
+        let session = kms.session(actor("unused", Role::App));
+        async move { session.encrypt("b", b"x", &Context::new()).await }
+    };
+    let (kms, other) = (place.open().await, place.open().await);
+    assert_eq!(code(encrypt(&kms).await), ErrorCode::AccessDenied);
+    let session = admin(&kms);
+    assert!(session.verify_audit().await.unwrap().ok);
+    assert_eq!(session.list_quarantine().await.unwrap().len(), 1);
+    for role in [Role::App, Role::Auditor] {
+        assert_eq!(code(kms.session(actor("eve", role)).release_quarantine().await), ErrorCode::AccessDenied);
+    }
+    assert_eq!(session.release_quarantine().await.unwrap().len(), 1);
+    for kms in [&kms, &other] {
+        encrypt(kms).await.unwrap();
+        assert_eq!(admin(kms).list_quarantine().await.unwrap(), []);
+        check_usable(kms).await;
+    }
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let kms = place.open().await;
+    encrypt(&kms).await.unwrap();
+    // Altered again, it is quarantined again.
+    kms.close().await.unwrap();
+    place.tamper(ALTERED).await;
+    let kms = place.open().await;
+    assert_eq!(code(encrypt(&kms).await), ErrorCode::AccessDenied);
+    let records = whole_log(&admin(&kms)).await;
+    let done = |action: &str| records.iter().filter(|r| r.action == action && r.status == "SUCCESS").count();
+    assert_eq!((done("ROWS_QUARANTINE"), done("ROWS_RELEASE")), (2, 1));
+    kms.close().await.unwrap();
+}
+
+/// A quarantined key row takes its versions along, a version its key; other keys work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_out_with_all_its_versions() {
+    for sql in [
+        "UPDATE \"keys\" SET state = 'DISABLED' WHERE name = 'a'",
+        "UPDATE \"keys\" SET name = 'z' WHERE name = 'a'",
+        "UPDATE key_versions SET state = 'DISABLED' WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'a')",
+        "DELETE FROM key_versions WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'a')",
+    ] {
+        let (place, sealed) = prepared().await;
+        place.tamper(sql).await;
+        for _ in 0..2 {
+            let kms = place.open().await;
+            let session = admin(&kms);
+            assert_eq!(code(session.decrypt(&sealed, &Context::new()).await), ErrorCode::IntegrityFailure, "{sql}");
+            session.encrypt("b", b"x", &Context::new()).await.unwrap();
+            session.create_key(CreateKey::aes(format!("k{}", kms_lib::KeyId::random()))).await.unwrap();
+            kms.close().await.unwrap();
+        }
+    }
+}
+
+/// Rows that were never there, without a good seal, are surplus: they change nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_surplus_row_is_in_nobodys_way() {
+    let (place, sealed) = prepared().await;
+    let sql = "INSERT INTO key_versions (id, key_id, version, state, created_at, origin, fingerprint, encryptions, revision, seal)
+               SELECT key_id, key_id, 9, 'ENABLED', created_at, origin, fingerprint, 0, revision, seal FROM key_versions";
+    place.tamper(sql).await;
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.decrypt(&sealed, &Context::new()).await.unwrap();
+    assert_eq!(session.list_quarantine().await.unwrap(), []);
+    assert!(!session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// Where the quarantine itself was altered, it cannot be told what is out of use: then nothing is used.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_altered_quarantine_makes_everything_unusable() {
+    for sql in [
+        "DELETE FROM quarantine",
+        "UPDATE quarantine SET released_at = created_at",
+        "UPDATE quarantine SET row_id = id",
+    ] {
+        let (place, sealed) = prepared().await;
+        place.tamper(ALTERED).await;
+        place.open().await.close().await.unwrap();
+        place.tamper(REPAIRED).await;
+        place.tamper(sql).await;
+        let kms = place.open().await;
+        let session = admin(&kms);
+        assert_eq!(code(session.decrypt(&sealed, &Context::new()).await), ErrorCode::IntegrityFailure, "{sql}");
+        assert!(!session.verify_audit().await.unwrap().ok, "{sql}");
+        kms.close().await.unwrap();
+    }
+}

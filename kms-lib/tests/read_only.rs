@@ -1,0 +1,97 @@
+//! Stores on a read-only medium: looked at and verified, never written.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Place, admin, code};
+use kms_lib::session::AuditQuery;
+use kms_lib::{Config, Context, CreateKey, ErrorCode, Kms};
+use tempfile::TempDir;
+
+/// A folder that is mounted read-only; unmounted when dropped.
+struct Medium(TempDir);
+
+impl Medium {
+    /// With these files on it. None where mounting is not allowed.
+    fn with(files: &[(&str, Vec<u8>)]) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        if !run("mount", &["-t", "tmpfs", "-o", "size=64m", "tmpfs"], at) {
+            eprintln!("SKIPPED: a read-only medium needs the right to mount");
+            return None;
+        }
+        let medium = Self(folder);
+        for (name, bytes) in files {
+            std::fs::write(medium.0.path().join(name), bytes).unwrap();
+        }
+        assert!(run("mount", &["-o", "remount,ro"], medium.0.path()));
+        Some(medium)
+    }
+    fn config(&self) -> Config {
+        Config::new(format!("sqlite:{}", self.0.path().join("kms.db").display())).root_key_bytes(common::ROOT_KEY)
+    }
+}
+
+impl Drop for Medium {
+    fn drop(&mut self) {
+        run("umount", &["-l"], self.0.path());
+    }
+}
+
+fn run(program: &str, arguments: &[&str], at: &Path) -> bool {
+    let done = Command::new(program).args(arguments).arg(at).output();
+    done.is_ok_and(|done| done.status.success())
+}
+
+fn files(place: &Place, endings: &[&str]) -> Vec<(&'static str, Vec<u8>)> {
+    let all = [("", "kms.db"), ("-wal", "kms.db-wal"), ("-shm", "kms.db-shm")];
+    let wanted = all.into_iter().filter(|(ending, _)| endings.contains(ending));
+    wanted.map(|(ending, name)| (name, std::fs::read(format!("{}{ending}", place.file().display())).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_on_a_read_only_medium_is_verified() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    for _ in 0..20 {
+        session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    }
+    // With what the service has not moved into the file yet, as an image of a running machine has it.
+    let (with_index, with_log) = (files(&place, &["", "-wal", "-shm"]), files(&place, &["", "-wal"]));
+    assert!(with_log[1].1.len() > 1_000);
+    let size = session.verify_audit().await.unwrap().size;
+    kms.close().await.unwrap();
+    for files in [files(&place, &[""]), with_log, with_index] {
+        let Some(medium) = Medium::with(&files) else { return };
+        let config = medium.config();
+        assert!(config.is_store_read_only());
+        let kms = Kms::open_read_only(config).await.unwrap();
+        let session = admin(&kms);
+        let report = session.verify_audit().await.unwrap();
+        assert!(report.ok, "{:?}", report.faults);
+        // The verification of the original is recorded in the one that was closed.
+        let expected = if files.len() == 1 { size + 1 } else { size };
+        assert_eq!(report.size, expected, "{} files", files.len());
+        assert!(session.verify_audit_incrementally().await.unwrap().ok);
+        assert_eq!(session.list_audit(&AuditQuery::default()).await.unwrap().records.len() as u64, expected);
+        session.metrics().await.unwrap();
+        session.get_key("k").await.unwrap();
+        kms.telemetry().await.unwrap();
+        assert_eq!(code(session.encrypt("k", b"x", &Context::new()).await), ErrorCode::StoreReadOnly);
+        assert_eq!(code(kms.ready().await), ErrorCode::StoreReadOnly);
+        kms.close().await.unwrap();
+    }
+    // Altered ones are told apart there too.
+    place.tamper("UPDATE audit_logs SET actor = 'mallory' WHERE seq = 3").await;
+    let Some(medium) = Medium::with(&files(&place, &[""])) else { return };
+    let kms = Kms::open_read_only(medium.config()).await.unwrap();
+    assert_eq!(admin(&kms).verify_audit().await.unwrap().broken_at, Some(3));
+    kms.close().await.unwrap();
+}
