@@ -146,8 +146,9 @@ pub struct Version {
     grace_period_days: Option<u32>,
     /// `GENERATED` or `IMPORTED`.
     origin: String,
-    /// Messages encrypted under it.
-    encryptions: u64,
+    /// Messages encrypted under it. Absent from the answer to a change if the store could not be read after the commit.
+    #[schema(nullable = false)]
+    encryptions: Option<u64>,
     #[schema(nullable = false, format = "date-time")]
     last_used_at: Option<String>,
 }
