@@ -350,6 +350,60 @@ async fn headers_are_believed_only_when_asked_for() {
     assert!(String::from_utf8_lossy(&loud.stderr).contains("trusted_headers_beyond_loopback"));
 }
 
+/// The clients of Mini KMS on Node name one principal in several ways.
+#[tokio::test]
+async fn trusted_headers_and_grants_meet_whatever_their_case() {
+    let server = Server::start(&[
+        ("KMS_HTTP_AUTH", "token,trusted_headers"),
+        ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+        ("KMS_HTTP_TRUSTED_HEADERS_PREFIX", "hdr:"),
+    ]);
+    let send = async |method: Method, path: &str, (name, role): (&str, &str), body: Option<Value>| {
+        let request = server.client_with(None).request(method, path);
+        let request = request.header("x-principal", name).header("x-role", role);
+        Client::send(if let Some(body) = body { request.json(&body) } else { request }).await
+    };
+    let (admin, shop) = (("Admin", "admin"), ("sHOP", "app"));
+    let new = json!({"name": "users", "type": "AES256_GCM", "purpose": "ENCRYPTION"});
+    assert_eq!(send(Method::POST, "/v1/keys", admin, Some(new)).await.expect(201)["metadata"]["owner"], "hdr:admin");
+    let grant = json!({"principal": "HDR:Shop", "role": "app", "keyId": "users", "allowedOps": ["read"]});
+    send(Method::POST, "/v1/grants", admin, Some(grant)).await.expect(201);
+    send(Method::GET, "/v1/keys/users", shop, None).await.expect(200);
+    let listed = send(Method::GET, "/v1/grants?principal=Hdr:SHOP", admin, None).await.expect(200);
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    let records = send(Method::GET, "/v1/audit?actor=HDR:ADMIN", admin, None).await.expect(200);
+    assert!(!records.as_array().unwrap().is_empty());
+}
+
+/// A grant says who made it and through which grant; the cascade flag ends what was passed on through it.
+#[tokio::test]
+async fn grants_that_were_passed_on_end_with_the_cascade_flag() {
+    let server = Server::start(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let delegate = admin.token_for("delegate", "app").await;
+    let third = admin.token_for("third", "app").await;
+    let grant = |to: &str, ops: &[&str]| json!({"principal": to, "role": "app", "keyId": "users", "allowedOps": ops});
+    let pass_on = async || {
+        let above = admin.post("/v1/grants", grant("delegate", &["grant", "read"])).await.expect(201);
+        let passed = delegate.post("/v1/grants", grant("third", &["read"])).await.expect(201);
+        assert_eq!((&passed["grantedBy"], &passed["grantedThrough"]), (&json!("delegate"), &json!([above["id"]])));
+        third.get("/v1/keys/users").await.expect(200);
+        format!("/v1/grants/{}", above["id"].as_str().unwrap())
+    };
+    let above = pass_on().await;
+    admin.delete(&format!("{above}?cascade=perhaps")).await.refused(400, "InvalidArgument");
+    admin.delete(&above).await.expect(204);
+    third.get("/v1/keys/users").await.expect(200);
+    let above = pass_on().await;
+    admin.delete(&format!("{above}?cascade=true")).await.expect(204);
+    third.get("/v1/keys/users").await.refused(403, "AccessDenied");
+    for query in ["principal=third", "keyId=users"] {
+        let listed = admin.get(&format!("/v1/grants?{query}")).await.expect(200);
+        assert!(!listed.as_array().unwrap().iter().any(|grant| grant["principal"] == "third"), "{listed}");
+    }
+}
+
 #[tokio::test]
 async fn addresses_come_from_believed_proxies_only() {
     let server = Server::start(&[("KMS_HTTP_TRUSTED_PROXIES", "127.0.0.0/8")]);

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Client, Server};
+use kms_lib::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,11 +43,40 @@ async fn the_console_works_on_keys() {
         assert_eq!(versions.collect::<Vec<_>>(), (1..=version).collect::<Vec<_>>(), "oldest first");
         assert!(rotated.get("versionsTruncated").is_none());
     }
+    transitions_repeat(&admin, &id).await;
     let grant = json!({"principal": "shop", "role": "app", "keyId": id, "allowedOps": ["", "encrypt", ""]});
     let made = post(&admin, "/v1/grants", &grant).await.expect(201);
     assert_eq!(made["allowedOps"], json!(["encrypt"]));
     let empty = json!({"principal": "shop", "role": "app", "keyId": id, "allowedOps": [""]});
     post(&admin, "/v1/grants", &empty).await.refused(400, "InvalidArgument");
+}
+
+/// Of a key with three versions.
+async fn transitions_repeat(admin: &Client, id: &str) {
+    let version = |key: &Value, n: usize| key["versions"][n - 1].clone();
+    for _ in 0..2 {
+        let disabled = post(admin, &format!("/v1/keys/{id}/versions/1/disable"), &json!({})).await.expect(200);
+        assert_eq!(version(&disabled, 1)["state"], "DISABLED");
+    }
+    let revoke = async || post(admin, &format!("/v1/keys/{id}/versions/1/revoke"), &json!({})).await.expect(200);
+    let (first, second) = (revoke().await, revoke().await);
+    assert_eq!(version(&first, 1)["state"], "REVOKED");
+    let end: Timestamp = version(&first, 1)["notAfter"].as_str().unwrap().parse().unwrap();
+    assert!(end <= Timestamp::now());
+    assert_eq!(version(&first, 1), version(&second, 1));
+    let path = format!("/v1/keys/{id}/versions/1/disable");
+    post(admin, &path, &json!({})).await.refused(409, "VersionRevoked");
+
+    for (action, state) in [("disable", "DISABLED"), ("revoke", "REVOKED")] {
+        for _ in 0..2 {
+            let key = post(admin, &format!("/v1/keys/{id}/{action}"), &json!({})).await.expect(200);
+            assert_eq!(key["state"], state);
+        }
+    }
+    let all = admin.get(&format!("/v1/keys/{id}")).await.expect(200)["versions"].clone();
+    assert!(all.as_array().unwrap().iter().all(|version| version["state"] == "REVOKED"), "{all}");
+    assert_eq!(admin.get(&format!("/v1/keys/{id}/versions")).await.expect(200), all);
+    assert_eq!(admin.get(&format!("/v1/keys/{id}/versions/3")).await.expect(200), all[2]);
 }
 
 #[tokio::test]

@@ -106,6 +106,39 @@ async fn a_certificate_says_who_is_calling() {
     }
 }
 
+/// Subjects that an authority distinguishes by case are distinct, also where others name them.
+#[tokio::test]
+async fn certificates_that_differ_in_case_are_distinct_callers() {
+    let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
+    let files = Files::new();
+    files.write("callers.pem", callers.pem());
+    let server = serve(
+        &servers,
+        &files,
+        &[
+            ("KMS_HTTP_AUTH", "token,mtls"),
+            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
+            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "optional"),
+            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
+        ],
+    );
+    let admin = Some(server.admin.as_str());
+    let by_admin = async |path: &str, body: Option<&Value>| {
+        send(&server, config(&servers, None, None), request(path, admin, body)).await.unwrap()
+    };
+    assert_eq!(by_admin("/v1/keys", Some(&new_key("users"))).await.status, 201);
+    let grant = json!({"principal": "cert:Bob", "role": "app", "keyId": "users", "allowedOps": ["read"]});
+    assert_eq!(by_admin("/v1/grants", Some(&grant)).await.body["principal"], "cert:Bob");
+    for (name, status, found) in [("Bob", 200, 1), ("bob", 403, 0), ("BOB", 403, 0)] {
+        let read = request("/v1/keys/users", None, None);
+        let answer = send(&server, config(&servers, Some(&callers.client(name)), None), read).await.unwrap();
+        assert_eq!(answer.status, status, "{name}");
+        let listed = by_admin(&format!("/v1/grants?principal=cert:{name}"), None).await;
+        assert_eq!(listed.body.as_array().unwrap().len(), found, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn where_a_certificate_is_optional_a_token_will_do() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
