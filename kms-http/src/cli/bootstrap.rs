@@ -111,16 +111,17 @@ async fn write_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<bo
     let new = new_beside(file);
     write_new(&new, b"").map_err(failed)?;
     let written = match first_token(kms, principal).await {
-        Ok(Some(made)) => fill(&new, made.token.as_bytes()).and_then(|()| fs::rename(&new, file)).map_err(failed),
-        other => {
-            let _ = fs::remove_file(&new);
-            return Ok(other?.is_some());
+        Ok(Some(made)) => {
+            let written = fill(&new, made.token.as_bytes()).and_then(|()| fs::rename(&new, file));
+            written.map(|()| true).map_err(failed)
         }
+        Ok(None) => Ok(false),
+        Err(error) => Err(error.into()),
     };
-    if written.is_err() {
+    if !matches!(written, Ok(true)) {
         let _ = fs::remove_file(&new);
+        return written;
     }
-    written?;
     output::line(&format!("token file  {}", file.display()));
     tracing::info!(file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first token of an admin is in a file");
     Ok(true)

@@ -124,7 +124,7 @@ fn secrets_come_from_files_that_only_their_owner_may_read() {
         }
     }
     load(&format!("master_key = 'file:{}'\n{url}", key.display()), 0o644).unwrap();
-    let with_password = |file: &std::path::Path| {
+    let with_password = |file: &Path| {
         load(&format!("{url}store_password_file = '{}'", file.display()), 0o600).unwrap().store().map(drop)
     };
     let refused = with_password(&write("open", "password", 0o644));
