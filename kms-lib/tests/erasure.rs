@@ -117,3 +117,25 @@ async fn a_replaced_signing_key_is_in_no_file() {
     wait_until_gone(&place, &former).await;
     kms.close().await.unwrap();
 }
+
+/// The process that erased it ends while somebody still reads; another one, which was open all along, completes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_open_all_along_completes_it() {
+    let place = Place::in_a_file();
+    let kms = Kms::open(place.config().deletion_wait(1, 1)).await.unwrap();
+    let other = Kms::open(place.config()).await.unwrap();
+    let material = doomed(&place, &kms).await;
+    admin(&other).encrypt("kept", b"x", &Context::new()).await.unwrap();
+    // What it may have found to complete when it began is done.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut reader = SqliteConnection::connect(&place.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT COUNT(*) FROM key_versions").execute(&mut reader).await.unwrap();
+    assert_eq!(kms.run_scheduler().await.unwrap().destroyed.len(), 2);
+    kms.close().await.unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
+    reader.close().await.unwrap();
+    assert_ne!(found(&place, &material), 0);
+    admin(&other).encrypt("kept", b"x", &Context::new()).await.unwrap();
+    wait_until_gone(&place, &material).await;
+    other.close().await.unwrap();
+}

@@ -7,6 +7,7 @@ mod common;
 
 use common::{Place, actor, admin};
 use kms_lib::audit::verify::Finding;
+use kms_lib::verification::VerifyOptions;
 use kms_lib::{Context, CreateKey, Kms, Role, Session};
 
 async fn encrypt(session: &Session, count: usize) {
@@ -127,6 +128,23 @@ async fn the_position_of_the_window_cannot_be_set() {
 }
 
 /// Puts the whole store back to what it is in another file, under whoever has it open.
+/// A verification that begins where its caller says does not move the place from which others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_with_a_gap_does_not_count() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(CreateKey::aes("k")).await.unwrap();
+    encrypt(&session, 9_000).await;
+    place.tamper("UPDATE audit_logs SET actor = 'mallory' WHERE seq = 100").await;
+    let options = VerifyOptions { trusted_size: Some(u64::MAX), ..VerifyOptions::default() };
+    let report = session.verify_audit_with(&options).await.unwrap();
+    assert!(report.ok && report.from > 8_000, "{report:?}");
+    let report = session.verify_audit_incrementally().await.unwrap();
+    assert_eq!((report.from, report.broken_at), (0, Some(100)));
+    kms.close().await.unwrap();
+}
+
 async fn roll_back(place: &Place, old: &std::path::Path) {
     let mut sql = format!("ATTACH '{}' AS old; BEGIN;", old.display());
     for table in

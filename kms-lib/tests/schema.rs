@@ -49,7 +49,7 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ("DROP TABLE usage_hourly", "usage_hourly"),
         ("ALTER TABLE audit_logs DROP COLUMN request_id", "audit_logs"),
     ];
-    const SQLITE: [(&str, &str); 5] = [
+    const SQLITE: [(&str, &str); 6] = [
         ("CREATE TRIGGER t BEFORE UPDATE ON grants BEGIN SELECT RAISE(IGNORE); END", "trigger t"),
         ("CREATE TABLE x (a); CREATE TRIGGER t AFTER INSERT ON x BEGIN DELETE FROM grants; END", "trigger t"),
         (
@@ -61,15 +61,27 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
             "audit_logs_actor",
         ),
         (
+            // SQLite reads past the comment, and does not see that the text was changed.
+            "CREATE UNIQUE INDEX mine ON usage_hourly (hour, action, status, count); PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = 'CREATE/**/UNIQUE INDEX mine ON usage_hourly (hour, action, status, count)'
+             WHERE name = 'mine'",
+            "mine",
+        ),
+        (
             "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (lower(actor), seq)",
             "audit_logs_actor",
         ),
     ];
-    const POSTGRES: [(&str, &str); 13] = [
+    const POSTGRES: [(&str, &str); 14] = [
         (
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
              CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW EXECUTE FUNCTION f()",
             "trigger t",
+        ),
+        (
+            "DROP INDEX audit_logs_actor;
+             CREATE INDEX audit_logs_actor ON audit_logs (actor, seq) WITH (fillfactor = 90) WHERE (seq > 40)",
+            "audit_logs_actor",
         ),
         ("CREATE RULE r AS ON UPDATE TO grants DO INSTEAD NOTHING", "grants"),
         ("ALTER TABLE grants ENABLE ROW LEVEL SECURITY", "grants"),
@@ -95,7 +107,7 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         ),
         ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'audit_logs_key'::regclass", "audit_logs_key"),
     ];
-    const MYSQL: [(&str, &str); 7] = [
+    const MYSQL: [(&str, &str); 8] = [
         ("CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW SET NEW.withdrawn_at = NULL", "trigger t"),
         ("ALTER TABLE meta ENGINE = MyISAM", "table meta"),
         ("ALTER TABLE usage_hourly PARTITION BY HASH (hour) PARTITIONS 2", "usage_hourly"),
@@ -104,6 +116,11 @@ fn alterations() -> Vec<(&'static str, &'static str)> {
         (
             "ALTER TABLE grants MODIFY allowed_ops LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
             "allowed_ops",
+        ),
+        (
+            // The server does not use it, and refuses statements that ask for it.
+            "ALTER TABLE audit_logs ALTER INDEX audit_logs_actor IGNORED",
+            "audit_logs_actor",
         ),
         (
             "ALTER TABLE audit_logs DROP INDEX audit_logs_actor;
@@ -170,6 +187,127 @@ async fn foreign_objects_are_warned_of() {
         assert!(warnings.contains("sqlite_stat1"), "{warnings}");
     }
     check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// What an operator may do with the database of a store is neither refused nor a fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_is_accepted() {
+    let statements: &[&str] = match common::engine::name().as_str() {
+        "sqlite" => &[
+            "ANALYZE; REINDEX; PRAGMA optimize = 0x10002",
+            "VACUUM",
+            "ALTER TABLE grants RENAME TO other; ALTER TABLE other RENAME TO grants",
+            "PRAGMA journal_mode = DELETE; PRAGMA page_size = 8192; PRAGMA auto_vacuum = FULL; VACUUM",
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY AUTOINCREMENT, a TEXT UNIQUE); CREATE VIEW v AS SELECT 1",
+            "create  index\n mine on audit_logs (lower(action)) where seq > 5",
+        ],
+        "postgres" => &[
+            "ALTER INDEX audit_logs_actor SET (fillfactor = 80); ALTER INDEX keys_pkey SET (fillfactor = 80)",
+            "ALTER INDEX key_versions_encryptions SET (fillfactor = 70)",
+            "ALTER TABLE audit_logs SET (autovacuum_enabled = false); ALTER TABLE audit_logs REPLICA IDENTITY FULL",
+            "CLUSTER audit_logs USING audit_logs_actor",
+            "REINDEX INDEX CONCURRENTLY audit_logs_actor",
+            "CREATE MATERIALIZED VIEW v AS SELECT * FROM grants; CREATE TABLE r (id BYTEA REFERENCES keys (id))",
+        ],
+        _ => &[
+            "ANALYZE TABLE audit_logs; OPTIMIZE TABLE audit_logs",
+            "ALTER TABLE \"keys\" RENAME INDEX name TO \"na\"\"me\"",
+            "ALTER TABLE key_versions RENAME INDEX key_id TO number",
+            "ALTER DATABASE CHARACTER SET utf8mb4; ALTER TABLE meta DEFAULT CHARACTER SET latin1, COMMENT = 'x'",
+            "CREATE TABLE r (id VARBINARY(64), CHECK (id <> ''), FOREIGN KEY (id) REFERENCES \"keys\" (id))",
+        ],
+    };
+    for sql in statements {
+        let place = Place::new();
+        prepared(&place).await;
+        place.tamper(sql).await;
+        let opened = Kms::open(place.config()).await;
+        let kms = opened.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let report = admin(&kms).verify_audit().await.unwrap();
+        assert!(report.ok, "{sql}: {:?}", report.faults);
+        check_usable(&kms).await;
+        kms.close().await.unwrap();
+    }
+}
+
+/// A version that this software does not know excuses what migrations do, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_version_excuses_no_trigger() {
+    let newer = "UPDATE kms_schema SET version = 99; CREATE TABLE added (id INTEGER NOT NULL PRIMARY KEY);
+                 ALTER TABLE grants ADD COLUMN more BIGINT; DROP INDEX grants_revision{on grants};
+                 CREATE INDEX grants_revision_2 ON grants (revision)";
+    let trigger = match common::engine::name().as_str() {
+        "sqlite" => {
+            "CREATE TRIGGER t AFTER UPDATE ON \"keys\" BEGIN
+             UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END"
+        }
+        "postgres" => {
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER t BEFORE UPDATE ON keys FOR EACH ROW EXECUTE FUNCTION f()"
+        }
+        _ => "CREATE TRIGGER t BEFORE UPDATE ON \"keys\" FOR EACH ROW SET NEW.state = OLD.state",
+    };
+    let partial =
+        "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (actor, seq) WHERE seq > 40";
+    let prefix =
+        "DROP INDEX audit_logs_actor ON audit_logs; CREATE INDEX audit_logs_actor ON audit_logs (actor(4), seq)";
+    let is_mysql = common::engine::name() == "mysql";
+    let altered = if is_mysql { prefix } else { partial };
+    let place = Place::new();
+    prepared(&place).await;
+    let kms = place.open().await;
+    place.tamper(&spelled(newer)).await;
+    let report = admin(&kms).verify_audit().await.unwrap();
+    assert!(report.ok && report.warnings.iter().any(|warning| warning.contains("99")), "{report:?}");
+    admin(&kms).encrypt("k", b"x", &Context::new()).await.unwrap();
+    place.tamper(&format!("{trigger}; {altered}")).await;
+    let report = admin(&kms).verify_audit().await.unwrap();
+    assert!(!report.ok && names(&report, "trigger t") && names(&report, "audit_logs_actor"), "{report:?}");
+    if place.is_a_file() {
+        assert_eq!(code(admin(&kms).disable_key("k").await), ErrorCode::StoreCorrupt);
+    }
+    kms.close().await.unwrap();
+    assert_eq!(code(Kms::open(place.config()).await.map(drop)), ErrorCode::SchemaTooNew);
+}
+
+/// Functions and operators of our statements are the server's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_path_with_the_catalog_at_its_end_is_refused() {
+    if common::engine::name() != "postgres" {
+        return;
+    }
+    let place = Place::new();
+    prepared(&place).await;
+    let set = |path: &str| {
+        let sql = format!("ALTER DATABASE %I SET search_path = {path}");
+        format!("DO $$ BEGIN EXECUTE format('{sql}', current_database()); END $$")
+    };
+    for (path, is_sound) in [("public, pg_catalog", false), ("pg_catalog, public", true), ("public", true)] {
+        place.tamper(&set(path)).await;
+        match Kms::open(place.config()).await {
+            Ok(kms) if is_sound => kms.close().await.unwrap(),
+            Err(error) if !is_sound => assert!(error.message().contains("search_path"), "{path}: {error}"),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+}
+
+/// SQLite's counter of changes can be put back. A connection that parses the schema anew is not fooled by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_counter_that_was_put_back_hides_no_trigger() {
+    let place = Place::in_a_file();
+    prepared(&place).await;
+    let kms = place.open().await;
+    let counter = place.number("PRAGMA schema_version").await;
+    place
+        .tamper(&format!(
+            "CREATE TRIGGER undo AFTER UPDATE ON \"keys\" BEGIN
+             UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END; PRAGMA schema_version = {counter}"
+        ))
+        .await;
+    // The service has not written yet, and connects to do it.
+    assert_eq!(code(admin(&kms).disable_key("k").await), ErrorCode::StoreCorrupt);
     kms.close().await.unwrap();
 }
 

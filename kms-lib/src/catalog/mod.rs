@@ -45,6 +45,8 @@ pub struct Catalog {
     seen: AtomicU64,
     /// Whether rows were set aside that are not in the committed quarantine yet.
     quarantining: AtomicBool,
+    /// Whether versions were read whose material is erased.
+    erased: AtomicBool,
 }
 
 impl Catalog {
@@ -58,6 +60,7 @@ impl Catalog {
             looks: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             quarantining: AtomicBool::new(false),
+            erased: AtomicBool::new(false),
         }
     }
     /// The image. Not to be held across an await.
@@ -112,6 +115,9 @@ impl Catalog {
         let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
         if head.revision > known || known == 0 {
             let delta = refresh::read(connection, &self.seals, known).await?;
+            if delta.has_erased() {
+                self.erased.store(true, Ordering::Release);
+            }
             let mut image = self.image_mut();
             delta.apply(&mut image, head.revision, &self.seals);
             if image.revision() == head.revision
@@ -149,6 +155,10 @@ impl Catalog {
     /// Whether rows were set aside that are not in the committed quarantine yet.
     pub fn is_quarantining(&self) -> bool {
         self.quarantining.load(Ordering::Acquire)
+    }
+    /// Whether, since the last call, versions were read whose material another process has erased.
+    pub fn take_erased(&self) -> bool {
+        self.erased.swap(false, Ordering::AcqRel)
     }
     /// Uses nothing: it cannot be told which rows were altered.
     pub fn refuse_all(&self) {

@@ -7,7 +7,7 @@ use crate::storage::tables::entities::{self, Sealed};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
-use crate::types::key::{Key, KeyVersion};
+use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::Quarantined;
 
 /// Rows that changed.
@@ -53,6 +53,11 @@ fn checked<T>(table: &str, rows: Vec<Sealed<T>>, bytes: impl Fn(&T) -> Result<Ve
 }
 
 impl Delta {
+    /// Whether material of these versions is erased.
+    pub(super) fn has_erased(&self) -> bool {
+        self.versions.iter().any(|version| version.state == VersionState::Destroyed)
+    }
+
     /// Puts the rows into the image, which then is of `revision`. The quarantine comes first: it says which rows count.
     pub(super) fn apply(self, image: &mut Image, revision: u64, seals: &Seals) {
         self.quarantined.into_iter().for_each(|entry| image.put_quarantined(entry, seals));

@@ -18,7 +18,8 @@ use crate::types::time::{Clock, Timestamp};
 
 /// How often the head is looked at, and expired material dropped.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the schema is inspected. On SQLite, a change that its counter shows is noticed at once.
+/// How often the schema is inspected. On SQLite, a change that its counter shows is noticed at once. One that was found
+/// altered is inspected at every look: it may have been amidst a migration.
 const INSPECT: Duration = Duration::from_secs(60);
 /// The scheduler looks at the clock at least this often, so that a clock that jumps does not make it sleep for ever.
 const WAKE: Duration = Duration::from_secs(30);
@@ -92,7 +93,7 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
     let mut inspected = Instant::now();
     while pause(LOOK, &mut stopped).await {
         let Some(shared) = shared.upgrade() else { return };
-        if inspected.elapsed() >= INSPECT {
+        if inspected.elapsed() >= INSPECT || shared.ledger.seen().check_writable().is_err() {
             inspected = Instant::now();
             inspect_schema(&shared).await;
         }

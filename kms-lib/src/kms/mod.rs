@@ -2,6 +2,7 @@
 
 mod background;
 mod backup;
+mod claim;
 mod comparison;
 mod create;
 mod files;

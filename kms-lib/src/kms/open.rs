@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::claim::claim;
 use super::create::{create, derive};
 use super::{high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
@@ -121,7 +122,7 @@ async fn open_store(
         connection.lock_setup().await?;
     }
     if is_set_up(connection.as_mut()).await? {
-        store.claim(config.audit_ack == AuditAck::Queued)?;
+        claim(store, config.audit_ack == AuditAck::Queued).await?;
         return assemble(config, source, provider, store, connection, false).await;
     }
     *is_being_set_up = true;
@@ -157,7 +158,7 @@ async fn set_up(
         check_may_be_made(config, "in the database")?;
     }
     migrate(connection).await?;
-    store.claim(config.audit_ack == AuditAck::Queued)?;
+    claim(store, config.audit_ack == AuditAck::Queued).await?;
     let now = config.clock.now();
     // The first record's time is one that all nodes must agree with.
     if let Some(theirs) = head::database_now(connection).await?

@@ -101,6 +101,8 @@ impl Writer {
             && secrets::newest_signing_key(connection).await? != Some(keys.public().newest().number)
         {
             self.keys_behind = true;
+            // The former key's material is erased, too.
+            self.scrub_at = Some(Instant::now());
             return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that signs the log"));
         }
         if head.revision < self.known.revision || !is_signed {

@@ -40,6 +40,9 @@ const SCRUB: Duration = Duration::from_secs(1);
 /// The same, after an attempt that failed.
 const SCRUB_FAILED: Duration = Duration::from_secs(60);
 
+/// How often an idle writer looks whether another process has erased material.
+const SCRUB_LOOK: Duration = Duration::from_secs(10);
+
 /// A transaction that has the head's lock.
 pub(super) type Begun = (Box<dyn Connection>, Locked);
 
@@ -107,17 +110,23 @@ impl Writer {
     }
 
     /// The next batch. Before it, or while there is none, erased material is removed from the engine's own log if it is
-    /// time for that.
+    /// time for that; also what another process erased, which may have ended before it could do that.
     async fn take(&mut self) -> Option<Vec<Submission>> {
         let queue = Arc::clone(&self.queue);
         loop {
-            let Some(at) = self.scrub_at.filter(|_| self.connection.is_some()) else { return queue.take().await };
-            if at > Instant::now()
-                && let Ok(taken) = tokio::time::timeout_at(at, queue.take()).await
+            if self.catalog.take_erased() && self.scrub_at.is_none() {
+                self.scrub_at = Some(Instant::now() + SCRUB);
+            }
+            let due = self.scrub_at.filter(|_| self.connection.is_some());
+            let until = due.unwrap_or_else(|| Instant::now() + SCRUB_LOOK);
+            if until > Instant::now()
+                && let Ok(taken) = tokio::time::timeout_at(until, queue.take()).await
             {
                 return taken;
             }
-            self.scrub().await;
+            if due.is_some() {
+                self.scrub().await;
+            }
         }
     }
 

@@ -84,13 +84,15 @@ impl Session {
         if let Some(head) = head.filter(|_| report.ok) {
             shared.ledger.seen().note(&head);
         }
+        // A verification from where somebody else says, and not this service, leaves a gap behind it.
+        let has_gap = report.from > 0 && window.is_none();
         let window = match (window, report.reread) {
             (_, _) if report.from == 0 => Some(Window::new(report.size, begun)),
             (Some(window), Some((_, end))) => Some(window.advanced(end, report.from, begun)),
             _ => None,
         };
         // A log that is broken may refuse the record of its verification; the report matters more.
-        if let Err(error) = self.record_verification(&report, window).await {
+        if let Err(error) = self.record_verification(&report, window, has_gap).await {
             tracing::warn!(%error, "a verification could not be recorded");
         }
         Ok(report)
@@ -114,7 +116,7 @@ impl Session {
         format!("{size} {}", hex(&self.shared.catalog.seals().seal(&row::verified(size))))
     }
 
-    async fn record_verification(&self, report: &Report, window: Option<Window>) -> Result<()> {
+    async fn record_verification(&self, report: &Report, window: Option<Window>, has_gap: bool) -> Result<()> {
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
         let attempt = self.attempt(Operation::VerifyAudit, None);
         let (decision, revision) = self.decide(&attempt);
@@ -132,7 +134,7 @@ impl Session {
             "id": id, "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
         });
         let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
-        if report.ok {
+        if report.ok && !has_gap {
             remember.push((VERIFIED_SIZE, self.verified_size(report.size)));
             remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(self.shared.catalog.seals()))));
         }

@@ -119,11 +119,9 @@ async fn compare_small(connection: &mut dyn Connection, is_mysql: bool) -> Resul
         for index in &table.indexes {
             let condition = if index.is_near_limit && !is_mysql { " WHERE encryptions >= 2147483648" } else { "" };
             let (scan, ordered) = if is_mysql {
-                // Only unnamed unique indexes have another name: that of their first column.
-                let unnamed = if index.is_primary { "PRIMARY" } else { &index.columns[0] };
-                let name = index.name.as_deref().unwrap_or(unnamed);
+                let name = name_on_mysql(connection, &table.name, index).await?;
                 let hint = |name: &str| format!("SELECT id FROM \"{}\" FORCE INDEX (\"{name}\")", table.name);
-                (hint("PRIMARY"), format!("{} ORDER BY {}", hint(name), index.columns.join(", ")))
+                (hint("PRIMARY"), format!("{} ORDER BY {}", hint(&name), index.columns.join(", ")))
             } else {
                 let select = format!("SELECT id FROM \"{}\"{condition}", table.name);
                 (select.clone(), format!("{select} ORDER BY {} OFFSET 0", index.columns.join(", ")))
@@ -136,6 +134,26 @@ async fn compare_small(connection: &mut dyn Connection, is_mysql: bool) -> Resul
         }
     }
     Ok(differing)
+}
+
+/// The name of an index on MySQL, as a part of a quoted name. Those of constraints may have been renamed.
+async fn name_on_mysql(connection: &mut dyn Connection, table: &str, index: &expected::Index) -> Result<String> {
+    if let Some(name) = &index.name {
+        return Ok(name.clone());
+    }
+    if index.is_primary {
+        return Ok("PRIMARY".into());
+    }
+    let sql = "SELECT index_name FROM information_schema.statistics WHERE table_schema = DATABASE() \
+               AND table_name = ? AND column_name = ? AND seq_in_index = 1 AND non_unique = 0";
+    let mut name = index.columns[0].clone();
+    connection
+        .query(sql.into(), vec![table.into(), index.columns[0].as_str().into()], &mut |row| {
+            name = row.text(0)?.replace('"', "\"\"");
+            Ok(())
+        })
+        .await?;
+    Ok(name)
 }
 
 /// How many rows a statement answers, and a sum over their ids that does not depend on their order.

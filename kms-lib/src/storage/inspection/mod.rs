@@ -32,11 +32,22 @@ pub struct Inspection {
     pub faults: Vec<Deviation>,
     /// Foreign objects that cannot, and what the user's rights hide.
     pub warnings: Vec<String>,
+    /// Whether the store says that its schema is newer than the one it is compared with.
+    is_newer: bool,
 }
 
 impl Inspection {
     fn fault(&mut self, object: impl Into<String>, what: impl Into<String>) {
         self.faults.push(Deviation { object: object.into(), what: what.into() });
+    }
+    /// A difference that a newer schema may have, and is only worth a warning there.
+    fn differs(&mut self, object: impl Into<String>, what: impl Into<String>) {
+        let (object, what) = (object.into(), what.into());
+        if self.is_newer {
+            self.warn(format!("{object} {what}, perhaps by a newer version of this software"));
+        } else {
+            self.fault(object, what);
+        }
     }
     fn warn(&mut self, what: impl Into<String>) {
         self.warnings.push(what.into());
@@ -45,23 +56,38 @@ impl Inspection {
 
 /// Compares the schema with the one that the migrations make, up to the version that the store says it has. Not to be
 /// called within a transaction that changed the schema.
+///
+/// A newer schema than this software knows is compared with the newest known one. The version is not signed, so it
+/// excuses only what migrations do: new columns, and tables and indexes that come and go.
 pub async fn inspect(connection: &mut dyn Connection) -> Result<Inspection> {
-    let newest = MIGRATIONS.len();
-    let has_version = count_tables(connection, "'kms_schema'").await? > 0;
-    let version = if has_version { stored_version(connection).await? } else { newest };
-    if version > newest {
-        // Another node is newer: it knows what the schema should be.
-        let warning = format!("the schema has version {version}, which this software does not know: not inspected");
-        return Ok(Inspection { warnings: vec![warning], ..Inspection::default() });
+    let before = version(connection).await?;
+    let found = inspect_version(connection, before).await?;
+    if found.faults.is_empty() {
+        return Ok(found);
     }
-    let mut found = Inspection::default();
+    // Another node may have migrated meanwhile.
+    let after = version(connection).await?;
+    if after == before { Ok(found) } else { inspect_version(connection, after).await }
+}
+
+async fn version(connection: &mut dyn Connection) -> Result<usize> {
+    let has_version = count_tables(connection, "'kms_schema'").await? > 0;
+    if has_version { stored_version(connection).await } else { Ok(MIGRATIONS.len()) }
+}
+
+async fn inspect_version(connection: &mut dyn Connection, stored: usize) -> Result<Inspection> {
+    let version = stored.clamp(1, MIGRATIONS.len());
+    let mut found = Inspection { is_newer: stored > version, ..Inspection::default() };
+    if found.is_newer {
+        found.warn(format!("the schema has version {stored}, which this software does not know"));
+    }
     match connection.dialect().name {
         #[cfg(feature = "sqlite")]
-        "sqlite" => sqlite::inspect(connection, version.max(1), &mut found).await?,
+        "sqlite" => sqlite::inspect(connection, version, &mut found).await?,
         #[cfg(feature = "mysql")]
-        "mysql" => mysql::inspect(connection, &expected::tables(version.max(1))?, &mut found).await?,
+        "mysql" => mysql::inspect(connection, &expected::tables(version)?, &mut found).await?,
         #[cfg(feature = "postgres")]
-        "postgres" => postgres::inspect(connection, &expected::tables(version.max(1))?, &mut found).await?,
+        "postgres" => postgres::inspect(connection, &expected::tables(version)?, &mut found).await?,
         other => found.warn(format!("the schema of {other} cannot be inspected")),
     }
     Ok(found)

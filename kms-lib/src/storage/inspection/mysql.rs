@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Inspection;
 use super::expected::{Column, Index, Kind, Table};
-use crate::storage::Connection;
+use crate::storage::{Connection, Sql};
 use crate::types::error::Result;
 
 /// Whether this user sees triggers: `information_schema.triggers` shows only those of tables on which it has that
@@ -26,7 +26,7 @@ pub(super) async fn inspect(connection: &mut dyn Connection, expected: &[Table],
 /// Calls `each` with the cells of every row, all of them text; an absent one is empty.
 async fn texts(
     connection: &mut dyn Connection,
-    sql: &'static str,
+    sql: impl Into<Sql>,
     columns: usize,
     each: &mut (dyn FnMut(Vec<String>) + Send),
 ) -> Result<()> {
@@ -51,7 +51,7 @@ async fn inspect_tables(connection: &mut dyn Connection, expected: &[Table], fou
     for table in expected {
         let object = format!("table {}", table.name);
         let Some(cells) = present.remove(&table.name) else {
-            found.fault(object, "is missing");
+            found.differs(object, "is missing");
             continue;
         };
         let (kind, engine, options) = (&cells[1], &cells[2], cells[3].to_ascii_lowercase());
@@ -91,7 +91,7 @@ async fn inspect_columns(connection: &mut dyn Connection, expected: &[Table], fo
     }
     for (table, column) in present.into_keys() {
         if expected.iter().any(|expected| expected.name == table) {
-            found.fault(format!("column {table}.{column}"), "was added");
+            found.differs(format!("column {table}.{column}"), "was added");
         }
     }
     Ok(())
@@ -118,11 +118,14 @@ fn is_as_expected(cells: &[String], column: &Column) -> bool {
 }
 
 async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
+    let usable = usable_index(connection).await?;
     // A part of an expression has no column; one of a prefix has its length.
-    let sql = "SELECT table_name, index_name, CAST(non_unique AS CHAR), COALESCE(column_name, '(expression)'), \
-               COALESCE(CAST(sub_part AS CHAR), ''), index_type, COALESCE(collation, '') \
-               FROM information_schema.statistics WHERE table_schema = DATABASE() \
-               ORDER BY table_name, index_name, seq_in_index";
+    let sql = format!(
+        "SELECT table_name, index_name, CAST(non_unique AS CHAR), COALESCE(column_name, '(expression)'), \
+         COALESCE(CAST(sub_part AS CHAR), ''), CASE WHEN {usable} THEN index_type ELSE 'ignored' END, \
+         COALESCE(collation, '') FROM information_schema.statistics WHERE table_schema = DATABASE() \
+         ORDER BY table_name, index_name, seq_in_index"
+    );
     let mut present: BTreeMap<(String, String), (bool, Vec<String>)> = BTreeMap::new();
     texts(connection, sql, 7, &mut |cells| {
         let index = present.entry((cells[0].clone(), cells[1].clone())).or_default();
@@ -139,18 +142,34 @@ async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], fo
         for index in &table.indexes {
             match find(index, &here) {
                 Some(name) => drop(here.remove(&name)),
-                None => found.fault(described(table, index), "is missing or was altered"),
+                None if index.name.as_ref().is_some_and(|name| !here.contains_key(name)) => {
+                    found.differs(described(table, index), "is missing or was altered");
+                }
+                None => found.fault(described(table, index), "was altered"),
             }
         }
         for (name, (is_unique, _)) in here {
             if is_unique {
-                found.fault(format!("unique index {name}"), format!("was added, on {}", table.name));
+                found.differs(format!("unique index {name}"), format!("was added, on {}", table.name));
             } else if !table.indexes.iter().any(|index| index.name.as_ref() == Some(&name)) {
                 found.warn(format!("the index {name} on {} is not of this service", table.name));
             }
         }
     }
     Ok(())
+}
+
+/// The condition on `information_schema.statistics` that the server uses an index: MariaDB has ignored ones and MySQL
+/// invisible ones, by columns that the other one and older servers lack.
+async fn usable_index(connection: &mut dyn Connection) -> Result<&'static str> {
+    let mut condition = "1 = 1";
+    let sql = "SELECT UPPER(column_name) FROM information_schema.columns WHERE table_schema = 'information_schema' \
+               AND UPPER(table_name) = 'STATISTICS' AND UPPER(column_name) IN ('IGNORED', 'IS_VISIBLE')";
+    texts(connection, sql, 1, &mut |cells| {
+        condition = if cells[0] == "IGNORED" { "ignored = 'NO'" } else { "is_visible = 'YES'" };
+    })
+    .await?;
+    Ok(condition)
 }
 
 /// The name of the index that is as expected. Those of constraints may have any name, but for the primary key.

@@ -14,6 +14,7 @@ const IN_PATH: &str = "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace 
 
 /// Compares the schema with the expected tables.
 pub(super) async fn inspect(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
+    inspect_search_path(connection, found).await?;
     inspect_tables(connection, expected, found).await?;
     inspect_columns(connection, expected, found).await?;
     inspect_indexes(connection, expected, found).await?;
@@ -31,6 +32,19 @@ async fn texts(connection: &mut dyn Connection, sql: String, columns: usize) -> 
         })
         .await?;
     Ok(rows)
+}
+
+/// The server's own functions and operators come first unless the path names `pg_catalog` behind other schemas, in which
+/// somebody else's could then stand in their place.
+async fn inspect_search_path(connection: &mut dyn Connection, found: &mut Inspection) -> Result<()> {
+    let sql = "SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(true), ',')";
+    let path = texts(connection, sql.to_owned(), 1).await?.pop().and_then(|mut cells| cells.pop()).unwrap_or_default();
+    // Temporary tables come ahead of it, but are only those of our own session, and never functions.
+    let first = path.split(',').find(|schema| !schema.starts_with("pg_temp"));
+    if first != Some("pg_catalog") {
+        found.fault("setting search_path", "names pg_catalog behind other schemas");
+    }
+    Ok(())
 }
 
 async fn inspect_tables(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
@@ -54,7 +68,10 @@ async fn inspect_tables(connection: &mut dyn Connection, expected: &[Table], fou
         let object = format!("table {}", table.name);
         let here = present.remove(&table.name).unwrap_or_default();
         let what = match &here[..] {
-            [] => "is missing".to_owned(),
+            [] => {
+                found.differs(object, "is missing");
+                continue;
+            }
             [cells] if cells[1] != "r" => format!("is {}", kind(&cells[1])),
             [cells] if cells[2] != "p" => "is unlogged or temporary".to_owned(),
             [cells] if cells[3] != "heap" => format!("has the access method {}", cells[3]),
@@ -106,7 +123,7 @@ async fn inspect_columns(connection: &mut dyn Connection, expected: &[Table], fo
     }
     for (table, column) in present.into_keys() {
         if expected.iter().any(|expected| expected.name == table) {
-            found.fault(format!("column {table}.{column}"), "was added");
+            found.differs(format!("column {table}.{column}"), "was added");
         }
     }
     Ok(())
@@ -123,27 +140,31 @@ fn is_as_expected(cells: &[String], column: &Column) -> bool {
 }
 
 async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
-    // The definition says columns, order, collation and operator class where they are not the usual ones, and `WHERE`.
+    // The definition says columns, order, collation and operator class where they are not the usual ones.
     let sql = format!(
         "SELECT c.relname::text, x.relname::text, \
          CASE WHEN i.indisprimary THEN 'primary' WHEN i.indisunique THEN 'unique' ELSE '' END, \
          (i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate)::text, \
-         pg_catalog.pg_get_indexdef(i.indexrelid) \
+         pg_catalog.pg_get_indexdef(i.indexrelid), \
+         COALESCE(pg_catalog.pg_get_expr(i.indpred, i.indrelid), '') \
          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid \
          JOIN pg_catalog.pg_class c ON c.oid = i.indrelid {IN_PATH}"
     );
-    let present = texts(connection, sql, 5).await?;
+    let present = texts(connection, sql, 6).await?;
     for table in expected {
         let mut here: Vec<&Vec<String>> = present.iter().filter(|cells| cells[0] == table.name).collect();
         for index in &table.indexes {
             match here.iter().position(|cells| is_index(cells, index)) {
                 Some(at) => drop(here.remove(at)),
-                None => found.fault(described(table, index), "is missing, invalid or was altered"),
+                None if index.name.as_ref().is_some_and(|name| here.iter().all(|cells| cells[1] != *name)) => {
+                    found.differs(described(table, index), "is missing or was altered");
+                }
+                None => found.fault(described(table, index), "is invalid or was altered"),
             }
         }
         for cells in here {
             if !cells[2].is_empty() {
-                found.fault(format!("unique index {}", cells[1]), format!("was added, on {}", table.name));
+                found.differs(format!("unique index {}", cells[1]), format!("was added, on {}", table.name));
             } else if !table.indexes.iter().any(|index| index.name.as_ref() == Some(&cells[1])) {
                 found.warn(format!("the index {} on {} is not of this service", cells[1], table.name));
             }
@@ -159,16 +180,18 @@ fn is_index(cells: &[String], index: &Index) -> bool {
         (false, false) => "",
     };
     let definition = cells[4].split_once(" USING ").map(|(_, definition)| definition.replace('"', ""));
-    let mut expected = format!("btree ({})", index.columns.join(", "));
-    if index.is_near_limit {
-        expected.push_str(" WHERE (encryptions >= '2147483648'::bigint)");
-    }
-    // How full its pages are is the operator's business.
+    let expected = format!("btree ({})", index.columns.join(", "));
+    // How full its pages are (`WITH`) is the operator's business; the condition is compared by itself.
     let is_defined = definition.is_some_and(|definition| {
-        definition == expected
-            || definition.strip_prefix(&expected).is_some_and(|rest| rest.starts_with(" WITH (") && rest.ends_with(')'))
+        let rest = definition.strip_prefix(&expected);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" WITH (") || rest.starts_with(" WHERE "))
     });
-    index.name.as_ref().is_none_or(|name| *name == cells[1]) && cells[2] == unique && cells[3] == "true" && is_defined
+    let condition = if index.is_near_limit { "(encryptions >= '2147483648'::bigint)" } else { "" };
+    index.name.as_ref().is_none_or(|name| *name == cells[1])
+        && cells[2] == unique
+        && cells[3] == "true"
+        && is_defined
+        && cells[5] == condition
 }
 
 fn described(table: &Table, index: &Index) -> String {

@@ -42,7 +42,10 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
         .await?;
     for ((kind, name), object) in &expected {
         match present.get(&(kind.clone(), name.clone())) {
-            None => found.fault(format!("{kind} {name}"), "is missing"),
+            None => found.differs(format!("{kind} {name}"), "is missing"),
+            Some(here) if kind == "table" && has_more_columns(here, object) => {
+                found.differs(format!("table {name}"), "has more columns than this software made");
+            }
             Some(here) if here.sql != object.sql || here.table != object.table => {
                 found.fault(format!("{kind} {name}"), "is not as this software made it");
             }
@@ -55,18 +58,31 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
     Ok(())
 }
 
+/// Whether a table differs only by columns that `ALTER TABLE` added, without anything that could refuse or ignore rows.
+fn has_more_columns(here: &Object, expected: &Object) -> bool {
+    let texts = here.sql.as_deref().zip(expected.sql.as_deref());
+    let added = texts.and_then(|(here, expected)| here.strip_prefix(expected.strip_suffix(')')?)?.strip_suffix(')'));
+    added.is_some_and(|added| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | ',' | '_' | '"');
+        here.table == expected.table
+            && added.starts_with(", ")
+            && added.chars().all(is_plain)
+            && !added.to_ascii_lowercase().contains("conflict")
+    })
+}
+
 /// An object that the migrations do not make.
 fn foreign(kind: &str, name: &str, object: &Object, expected: &Objects, found: &mut Inspection) {
     let is_ours = |table: &str| expected.keys().any(|(kind, name)| kind == "table" && name.eq_ignore_ascii_case(table));
     match kind {
         "trigger" => found.fault(format!("trigger {name}"), format!("was added, on {}", object.table)),
         "index" if is_ours(&object.table) => {
-            // It could refuse rows, or be what a conflict clause means.
-            let sql = object.sql.as_deref().unwrap_or("create unique");
-            if sql.to_ascii_lowercase().starts_with("create unique") {
-                found.fault(format!("unique index {name}"), format!("was added, on {}", object.table));
-            } else {
+            // A unique one could refuse rows, or be what a conflict clause means. SQLite itself begins the text so.
+            let sql = object.sql.as_deref().unwrap_or_default();
+            if sql.to_ascii_lowercase().starts_with("create index ") {
                 found.warn(format!("the index {name} on {} is not of this service", object.table));
+            } else {
+                found.differs(format!("unique index {name}"), format!("was added, on {}", object.table));
             }
         }
         "view" | "table" if is_ours(name) => found.fault(format!("{kind} {name}"), "has the name of a table"),
@@ -90,8 +106,22 @@ fn expected(version: usize) -> rusqlite::Result<Objects> {
     objects.collect()
 }
 
-/// A statement with single blanks between words. What is quoted stays as it is.
+/// A statement with single blanks between words and without quotes around the name of its table, which `ALTER TABLE ...
+/// RENAME` puts there. What else is quoted stays as it is: `"NOT" NULL` is not `NOT NULL`.
 fn normalized(sql: &str) -> String {
+    let text = single_blanks(sql);
+    let place = if text.starts_with("CREATE TABLE ") { "CREATE TABLE \"" } else { " ON \"" };
+    let unquoted = text.split_once(place).and_then(|(before, rest)| {
+        let (name, after) = rest.split_once('"')?;
+        let is_plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let place = place.strip_suffix('"')?;
+        (is_plain && !before.contains(['"', '(']) && after.starts_with(" ("))
+            .then(|| format!("{before}{place}{name}{after}"))
+    });
+    unquoted.unwrap_or(text)
+}
+
+fn single_blanks(sql: &str) -> String {
     let mut text = String::with_capacity(sql.len());
     let mut quote = None;
     for c in sql.trim().chars() {
@@ -129,6 +159,15 @@ mod tests {
     fn blanks_between_words_do_not_matter_but_quoted_ones_do() {
         assert_eq!(normalized(" CREATE  TABLE\n\tt (a)"), "CREATE TABLE t (a)");
         assert_ne!(normalized("CREATE TABLE t (a DEFAULT ' ')"), normalized("CREATE TABLE t (a DEFAULT '  ')"));
+    }
+
+    #[test]
+    fn quotes_around_the_name_of_a_table_do_not_matter_but_others_do() {
+        assert_eq!(normalized("CREATE TABLE \"t\" (a)"), "CREATE TABLE t (a)");
+        assert_eq!(normalized("CREATE INDEX i ON \"t\" (a)"), "CREATE INDEX i ON t (a)");
+        for kept in ["CREATE TABLE t (a TEXT \"NOT\" NULL)", "CREATE INDEX i ON t (\"a\")", "CREATE TABLE \"T\" (a)"] {
+            assert_eq!(normalized(kept), kept);
+        }
     }
 
     #[test]

@@ -22,9 +22,12 @@ impl Approved {
     pub(super) fn set(&self, cookie: Option<i64>) {
         self.0.store(cookie.unwrap_or(NONE), Ordering::Release);
     }
-    /// Whether the schema has changed since it was inspected. While a store is being set up it was not yet.
+    /// Whether it was inspected. While a store is being set up it was not yet.
+    pub(super) fn is_known(&self) -> bool {
+        self.0.load(Ordering::Acquire) != NONE
+    }
+    /// Whether the schema has changed since it was inspected.
     pub(super) fn has_changed(&self, cookie: Option<i64>) -> bool {
-        let approved = self.0.load(Ordering::Acquire);
-        approved != NONE && cookie != Some(approved)
+        self.is_known() && cookie != Some(self.0.load(Ordering::Acquire))
     }
 }

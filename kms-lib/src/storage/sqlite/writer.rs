@@ -38,6 +38,9 @@ pub(super) struct Writer {
     connection: Mutex<rusqlite::Connection>,
     files: Files,
     approved: Approved,
+    /// Whether the schema was found sound on this connection. Another one may have parsed another schema, though the
+    /// counter is the same: it can be set.
+    is_inspected: bool,
 }
 
 impl Writer {
@@ -56,7 +59,7 @@ impl Writer {
         };
         let files = Files { path: path.to_owned(), file, log_path, log: None };
         files.check()?;
-        Ok(Self { connection: Mutex::new(connection), files, approved })
+        Ok(Self { connection: Mutex::new(connection), files, approved, is_inspected: false })
     }
 
     fn connection(&mut self) -> &rusqlite::Connection {
@@ -183,11 +186,13 @@ impl Connection for Writer {
     }
     fn approve_schema(&mut self, cookie: Option<i64>) {
         self.approved.set(cookie);
+        self.is_inspected = true;
     }
     fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             let cookie = self.cookie()?;
-            if self.approved.has_changed(cookie) { require_sound(self).await } else { Ok(()) }
+            let is_new = !self.is_inspected && self.approved.is_known();
+            if is_new || self.approved.has_changed(cookie) { require_sound(self).await } else { Ok(()) }
         })
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
