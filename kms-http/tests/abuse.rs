@@ -23,6 +23,8 @@ async fn malformed_bodies_are_told_what_and_where() {
     let cases: &[(&[u8], &str)] = &[
         (b"", "empty"),
         (b"{", "line 1"),
+        (b"\xef\xbb\xbf{}", "BOM"),
+        (br#"{"keyId":"users","plaintext":"x","messageType":"DIGEST"}"#, "messageType"),
         (b"[]", "object"),
         (br#"["users","x"]"#, "object"),
         (b"null", "expected"),
@@ -42,7 +44,15 @@ async fn malformed_bodies_are_told_what_and_where() {
         assert!(message.contains(what), "{what:?} in {message:?}");
     }
     let plain = admin.request(Method::POST, "/v1/crypto/encrypt").header("content-type", "text/plain").body("{}");
-    assert!(Client::send(plain).await.refused(400, "InvalidArgument").contains("content-type"));
+    assert!(Client::send(plain).await.refused(415, "UnsupportedMediaType").contains("content-type"));
+    for (name, value) in [("content-type", "application/json; charset=latin1"), ("content-encoding", "gzip")] {
+        let mut odd = admin.request(Method::POST, "/v1/crypto/encrypt").body("{}");
+        if name != "content-type" {
+            odd = odd.header("content-type", "application/json");
+        }
+        let message = Client::send(odd.header(name, value)).await.refused(415, "UnsupportedMediaType");
+        assert!(message.starts_with(name), "{message}");
+    }
     let large = json!({"keyId": "users", "plaintext": "x".repeat(1024 * 1024)});
     admin.post("/v1/crypto/encrypt", large.clone()).await.refused(413, "PayloadTooLarge");
     // Who is not known is not even read.
@@ -248,7 +258,7 @@ async fn answers_that_nobody_takes_are_bounded() {
     let grown = server.resident_kib().saturating_sub(before);
     assert!(grown < 80 * 1024, "{grown} KiB");
     admin.get("/v1/keys/k1").await.expect(200);
-    admin.get("/v1/keys").await.refused(429, "Overloaded");
+    admin.get("/v1/keys").await.refused(429, "CallerOverloaded");
     drop(silent);
     for n in 0.. {
         if admin.get("/v1/keys").await.status == 200 {

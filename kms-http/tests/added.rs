@@ -108,10 +108,13 @@ async fn items_fail_alone() {
     assert_eq!((&checked["results"][0]["valid"], &checked["results"][1]["valid"]), (&json!(true), &json!(false)));
 
     admin.post("/v1/crypto/encrypt", json!({"items": []})).await.refused(400, "InvalidArgument");
-    let done =
-        admin.post("/v1/crypto/encrypt", json!({"items": [1, {"keyId": "users", "plaintext": 1}], "more": 1})).await;
+    let more = json!({"items": [{"keyId": "users", "plaintext": "x"}], "more": 1});
+    assert!(admin.post("/v1/crypto/encrypt", more).await.refused(400, "InvalidArgument").contains("more"));
+    let odd =
+        json!({"items": [1, {"keyId": "users", "plaintext": 1}, {"keyId": "users", "plaintext": "x", "more": 1}]});
+    let done = admin.post("/v1/crypto/encrypt", odd).await;
     let done = done.expect(200)["results"].clone();
-    assert_eq!((&done[0]["code"], &done[1]["code"]), (&json!("InvalidArgument"), &json!("InvalidArgument")));
+    assert!((0..3).all(|n| done[n]["code"] == "InvalidArgument"), "{done}");
     assert!(done[1]["error"].as_str().unwrap().starts_with("plaintext: "), "{done}");
     let more = json!({"items": [{"ciphertext": "AAAA"}], "more": 1});
     admin.post("/v1/crypto/reencrypt", more).await.refused(400, "InvalidArgument");
@@ -148,9 +151,9 @@ async fn lifecycle_beyond_the_kept_contract() {
     admin.post("/v1/keys/users/rotate", json!({})).await.expect(200);
     let window = json!({"notAfter": "2999-01-01T00:00:00Z"});
     let set = admin.patch("/v1/keys/users/versions/1", window).await.expect(200);
-    assert_eq!(set["versions"][1]["notAfter"], "2999-01-01T00:00:00.000000Z");
+    assert_eq!(set["versions"][0]["notAfter"], "2999-01-01T00:00:00.000000Z");
     let open = admin.patch("/v1/keys/users/versions/1", json!({"notAfter": null})).await.expect(200);
-    assert!(open["versions"][1].get("notAfter").is_none());
+    assert!(open["versions"][0].get("notAfter").is_none());
     admin.patch("/v1/keys/users/versions/1", json!({})).await.refused(400, "InvalidArgument");
     admin.patch("/v1/keys/users/versions/1", json!({"notAfter": "soon"})).await.refused(400, "InvalidArgument");
 
@@ -307,8 +310,11 @@ async fn what_everybody_may_ask_leaves_no_record() {
 
 #[tokio::test]
 async fn headers_are_believed_only_when_asked_for() {
-    let server =
-        Server::start(&[("KMS_HTTP_AUTH", "token,trusted_headers"), ("KMS_HTTP_TRUSTED_HEADERS_PREFIX", "hdr:")]);
+    let server = Server::start(&[
+        ("KMS_HTTP_AUTH", "token,trusted_headers"),
+        ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+        ("KMS_HTTP_TRUSTED_HEADERS_PREFIX", "hdr:"),
+    ]);
     let as_principal = |name: &'static str, role: &'static str| {
         let client = server.client_with(None);
         async move {
@@ -321,6 +327,18 @@ async fn headers_are_believed_only_when_asked_for() {
     let wrong = server.client_with(Some("kms_wrong"));
     let wrong = wrong.request(Method::GET, "/v1/keys").header("x-principal", "alice").header("x-role", "admin");
     Client::send(wrong).await.refused(401, "NotAuthenticated");
+    // In UTF-8 and in Latin-1 it is the same principal.
+    for (n, name) in [&b"j\xc3\xbcrgen"[..], b"j\xfcrgen"].into_iter().enumerate() {
+        let name = reqwest::header::HeaderValue::from_bytes(name).unwrap();
+        let new = json!({"name": format!("of j {n}"), "type": "AES256_GCM", "purpose": "ENCRYPTION"});
+        let request = server.client_with(None).request(Method::POST, "/v1/keys").header("x-principal", name);
+        let made = Client::send(request.header("x-role", "admin").json(&new)).await.expect(201);
+        assert_eq!(made["metadata"]["owner"], "hdr:j\u{fc}rgen");
+    }
+    // A page whose name leads to this machine is not believed.
+    let rebound = server.client_with(None).request(Method::GET, "/v1/keys").header("host", "evil.example");
+    let rebound = rebound.header("x-principal", "alice").header("x-role", "admin");
+    assert!(Client::send(rebound).await.refused(403, "AccessDenied").contains("trusted_headers.hosts"));
     // Nobody in particular may do nothing in particular.
     assert_eq!(server.client_with(None).get("/v1/keys").await.expect(200), json!([]));
     let strict = Server::start(&[]);
@@ -330,6 +348,60 @@ async fn headers_are_believed_only_when_asked_for() {
     let loud = server.command(&["--set", "auth=trusted_headers", "--set", "listen=0.0.0.0:0", "config", "check"]);
     assert_eq!(loud.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&loud.stderr).contains("trusted_headers_beyond_loopback"));
+}
+
+/// The clients of Mini KMS on Node name one principal in several ways.
+#[tokio::test]
+async fn trusted_headers_and_grants_meet_whatever_their_case() {
+    let server = Server::start(&[
+        ("KMS_HTTP_AUTH", "token,trusted_headers"),
+        ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+        ("KMS_HTTP_TRUSTED_HEADERS_PREFIX", "hdr:"),
+    ]);
+    let send = async |method: Method, path: &str, (name, role): (&str, &str), body: Option<Value>| {
+        let request = server.client_with(None).request(method, path);
+        let request = request.header("x-principal", name).header("x-role", role);
+        Client::send(if let Some(body) = body { request.json(&body) } else { request }).await
+    };
+    let (admin, shop) = (("Admin", "admin"), ("sHOP", "app"));
+    let new = json!({"name": "users", "type": "AES256_GCM", "purpose": "ENCRYPTION"});
+    assert_eq!(send(Method::POST, "/v1/keys", admin, Some(new)).await.expect(201)["metadata"]["owner"], "hdr:admin");
+    let grant = json!({"principal": "HDR:Shop", "role": "app", "keyId": "users", "allowedOps": ["read"]});
+    send(Method::POST, "/v1/grants", admin, Some(grant)).await.expect(201);
+    send(Method::GET, "/v1/keys/users", shop, None).await.expect(200);
+    let listed = send(Method::GET, "/v1/grants?principal=Hdr:SHOP", admin, None).await.expect(200);
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    let records = send(Method::GET, "/v1/audit?actor=HDR:ADMIN", admin, None).await.expect(200);
+    assert!(!records.as_array().unwrap().is_empty());
+}
+
+/// A grant says who made it and through which grant; the cascade flag ends what was passed on through it.
+#[tokio::test]
+async fn grants_that_were_passed_on_end_with_the_cascade_flag() {
+    let server = Server::start(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let delegate = admin.token_for("delegate", "app").await;
+    let third = admin.token_for("third", "app").await;
+    let grant = |to: &str, ops: &[&str]| json!({"principal": to, "role": "app", "keyId": "users", "allowedOps": ops});
+    let pass_on = async || {
+        let above = admin.post("/v1/grants", grant("delegate", &["grant", "read"])).await.expect(201);
+        let passed = delegate.post("/v1/grants", grant("third", &["read"])).await.expect(201);
+        assert_eq!((&passed["grantedBy"], &passed["grantedThrough"]), (&json!("delegate"), &json!([above["id"]])));
+        third.get("/v1/keys/users").await.expect(200);
+        format!("/v1/grants/{}", above["id"].as_str().unwrap())
+    };
+    let above = pass_on().await;
+    admin.delete(&format!("{above}?cascade=perhaps")).await.refused(400, "InvalidArgument");
+    admin.delete(&above).await.expect(204);
+    third.get("/v1/keys/users").await.expect(200);
+    let above = pass_on().await;
+    admin.delete(&format!("{above}?cascade=true")).await.expect(204);
+    third.get("/v1/keys/users").await.refused(403, "AccessDenied");
+    for query in ["principal=third", "keyId=users"] {
+        let listed = admin.get(&format!("/v1/grants?{query}")).await.expect(200);
+        assert!(!listed.as_array().unwrap().iter().any(|grant| grant["principal"] == "third"), "{listed}");
+    }
 }
 
 #[tokio::test]

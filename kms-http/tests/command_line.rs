@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Output;
 
 use common::{Server, program};
@@ -102,6 +102,33 @@ fn a_fault_in_the_log_has_its_own_exit_code() {
     assert_eq!((&report["ok"], &report["brokenAt"]), (&json!(false), &json!(2)));
 }
 
+/// What is written to standard output without a terminal is kept by the log of a container.
+#[tokio::test]
+async fn the_first_token_is_in_a_file_unless_there_is_a_terminal() {
+    let server = Server::start_on_file(&[]);
+    let state = server.home.path().join(".local/state/mini-kms");
+    let files = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.into_iter().find(|path| path.to_str().unwrap().contains("first-token")).unwrap();
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), server.admin);
+    let log = std::fs::read_to_string(server.home.path().join("log")).unwrap();
+    assert!(log.contains(file.to_str().unwrap()) && !log.contains(&server.admin), "{log}");
+    let listed = server.client().get("/v1/tokens").await.expect(200);
+    let end: Timestamp = listed[0]["expiresAt"].as_str().unwrap().parse().unwrap();
+    assert!(end > Timestamp::now() && end <= Timestamp::now().plus_days(1));
+
+    let home = TempDir::new().unwrap();
+    let on_terminal = "import os, pty, sys\npid, fd = pty.fork()\nif pid == 0: os.execv(sys.argv[1], sys.argv[1:])\n\
+                       said = b''\nwhile b'listening' not in said: said += os.read(fd, 4096)\nos.kill(pid, 15)\n\
+                       os.waitpid(pid, 0)\nsys.stdout.buffer.write(said)\n";
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", on_terminal]).arg(program(&home).get_program()).args(["serve", "--listen", "127.0.0.1:0"]);
+    let shown = command.env("HOME", home.path()).output().unwrap();
+    assert!(out(&shown).contains("token       kms_"), "{shown:?}");
+    let kept = std::fs::read_dir(home.path().join(".local/state/mini-kms")).unwrap();
+    assert!(!kept.into_iter().any(|entry| entry.unwrap().file_name().to_str().unwrap().contains("first-token")));
+}
+
 /// A folder that is mounted over itself, read-only, until this is dropped.
 struct ReadOnly(std::path::PathBuf);
 
@@ -150,6 +177,9 @@ fn init_makes_a_key_and_a_token() {
     assert!(made["token"].as_str().unwrap().starts_with("kms_"));
     assert_eq!(made["credential"]["role"], "admin");
     assert_eq!(std::fs::metadata(made["rootKeyFile"].as_str().unwrap()).unwrap().mode() & 0o777, 0o600);
+    assert!(made["credential"]["expiresAt"].is_string(), "for a day, unless asked otherwise");
+    let lasting = parsed(&program(&home).args(["--json", "init", "--days", "0"]).output().unwrap());
+    assert_eq!(lasting["credential"]["expiresAt"], Value::Null);
     // Another token, but not another key.
     let again = parsed(&program(&home).args(["--json", "init"]).output().unwrap());
     assert_eq!(again["rootKeyFile"], Value::Null);
@@ -168,6 +198,7 @@ fn configuration_by_file_environment_and_flags() {
          [http]\nlisten = '127.0.0.1:1'\nconnections = 10\nqueue = 7\n[http.token]\nprefix = 'a:'\n",
     )
     .unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let check = |variables: &[(&str, &str)], flags: &[&str]| {
         let mut command = program(&home);
         command.arg("--config").arg(&file).args(flags).envs(variables.iter().copied());
@@ -207,13 +238,72 @@ fn configuration_by_file_environment_and_flags() {
         (&[("KMS_HTTP_AUTH", "")], &[], "nobody could be let in"),
         (&[("KMS_HTTP_AUTH", "password")], &[], "password"),
         (&[("KMS_HTTP_CORS_ORIGINS", "example.com")], &[], "origin"),
+        (&[("KMS_HTTP_OIDC_ADMIN_VALUES", "Acme, Inc.")], &[], "TOML array"),
+        (&[], &["--set", "queue=many"], "whole number"),
+        (&[], &["--set", "auth=token,trusted_headers"], "http.trusted_headers.prefix"),
+        (
+            &[("KMS_HTTP_TOKEN_PREFIX", "a:"), ("KMS_HTTP_TRUSTED_HEADERS_PREFIX", "A:b:")],
+            &["--set", "auth=token,trusted_headers"],
+            "must differ",
+        ),
+        (&[], &["--set", "auth=trusted_headers", "--set", "cors_origins=*"], "every page"),
         (&[], &["--set", "colour=red"], "http.colour"),
+        (&[], &["--set", "unix_socket_mode=rw"], "octal"),
     ] {
         let refused = check(variables, flags);
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(message.contains(what) && !message.contains("battery"), "{message}");
     }
+    // A secret in a file that others may read is none.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = check(&[], &[]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains("0600") && !message.contains("battery"), "{message}");
+}
+
+/// Every command reads secrets, so none leaves its memory to others; nor what it writes.
+#[cfg(target_os = "linux")]
+#[test]
+fn commands_are_hardened_as_the_service_is() {
+    let server = Server::start_on_file(&[]);
+    let mut follow = program(&server.home);
+    follow.args(["audit", "tail", "--follow"]).stdout(std::process::Stdio::piped());
+    let mut follow = follow.spawn().unwrap();
+    // It has read the store when it says something.
+    let mut said = [0];
+    std::io::Read::read_exact(follow.stdout.as_mut().unwrap(), &mut said).unwrap();
+    for process in [follow.id(), server.process.id()] {
+        let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().filter(|part| *part == "0").count(), 2, "{core}");
+    }
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+
+    let export = server.home.path().join("export.jsonl");
+    out(&server.command(&["audit", "export", "--output", export.to_str().unwrap()]));
+    assert_eq!(export.metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn the_root_key_comes_from_a_file_that_is_named() {
+    let home = TempDir::new().unwrap();
+    let key = home.path().join("key");
+    std::fs::write(&key, format!("hex:{}\n", "ab".repeat(32))).unwrap();
+    let check = |mode: u32| {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = program(&home);
+        command.env("KMS_MASTER_KEY_FILE", &key).args(["--json", "config", "check"]).output().unwrap()
+    };
+    assert_eq!(parsed(&check(0o600))["master_key"], "RootKeySource(32 bytes, hidden)");
+    assert_eq!(check(0o644).status.code(), Some(3));
+    let mut other = program(&home);
+    let other = other.envs([("KMS_STORE_URL", "mysql://kms@db/kms"), ("KMS_STORE_PASSWORD_FILE", "/none")]);
+    let other = other.args(["config", "check"]).output().unwrap();
+    assert_eq!(other.status.code(), Some(2), "{other:?}");
+    assert!(String::from_utf8_lossy(&other.stderr).contains("store_password_file"), "{other:?}");
 }
 
 #[test]

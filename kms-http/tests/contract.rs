@@ -33,8 +33,8 @@ async fn keys_live() {
 
     let rotated = admin.post(&format!("/v1/keys/{id}/rotate"), json!({})).await.expect(200);
     assert_eq!(rotated["currentVersion"], 2);
-    assert_eq!(rotated["versions"][1]["state"], "DISABLED");
-    assert!(rotated["versions"][1]["notAfter"].is_string(), "the grace period");
+    assert_eq!(rotated["versions"][0]["state"], "DISABLED");
+    assert!(rotated["versions"][0]["notAfter"].is_string(), "the grace period");
     let stale = admin.post("/v1/keys/users/rotate", json!({"expectedCurrentVersion": 1})).await;
     stale.refused(409, "Conflict");
     admin.post("/v1/keys/users/rotate", json!({"expectedCurrentVersion": 2})).await.expect(200);
@@ -42,7 +42,7 @@ async fn keys_live() {
     let disabled = admin.post("/v1/keys/users/versions/1/disable", json!({})).await;
     assert!(disabled.status == 200 || disabled.status == 409, "{}", disabled.text);
     let revoked = admin.post("/v1/keys/users/versions/1/revoke", json!({})).await.expect(200);
-    assert_eq!(revoked["versions"][2]["state"], "REVOKED");
+    assert_eq!(revoked["versions"][0]["state"], "REVOKED");
     admin.post("/v1/keys/users/versions/9/revoke", json!({})).await.refused(404, "VersionNotFound");
     admin.post("/v1/keys/users/versions/x/revoke", json!({})).await.refused(400, "InvalidArgument");
     admin.get("/v1/keys/nobody").await.refused(404, "KeyNotFound");
@@ -220,7 +220,8 @@ async fn grants_give_and_the_log_tells() {
     assert_eq!(metrics["keys"]["total"], 1);
     assert_eq!(metrics["keys"]["byState"]["ENABLED"], 1);
     assert_eq!(metrics["usage"]["encryptionsLast24h"], 1);
-    assert_eq!(metrics["audit"]["failuresLast24h"], 6, "with the verification that was refused");
+    assert_eq!(metrics["audit"]["failuresLast24h"], 1, "the verification that was refused");
+    assert_eq!(metrics["audit"]["failedOperationsLast24h"], 6, "with the five that were denied");
     assert_eq!(metrics["audit"]["lastVerification"]["ok"], true);
     shop.get("/v1/ops/metrics").await.refused(403, "AccessDenied");
 }

@@ -70,7 +70,8 @@ async fn more_than_can_wait_is_sent_away() {
     }
     for _ in 0..7 {
         let refused = callers.join_next().await.unwrap().unwrap();
-        refused.refused(429, "Overloaded");
+        // The service has no place to wait for anybody.
+        refused.refused(503, "Overloaded");
         assert!(retry_after(&refused) >= 1);
     }
     // Probes do not stand in line.
@@ -111,7 +112,11 @@ async fn a_request_that_takes_too_long_is_given_up() {
     let lock = write_lock(&server).await;
     let encrypt = json!({"keyId": "users", "plaintext": "x"});
     let late = admin.post("/v1/crypto/encrypt", encrypt.clone()).await;
-    late.refused(503, "Timeout");
+    late.refused(504, "OutcomeUnknown");
+    assert!(!late.headers.contains_key("retry-after"), "repeated, it might have its effect twice");
+    let repeatable = admin.request(Method::POST, "/v1/keys/users/rotate").header("idempotency-key", "once");
+    let late = Client::send(repeatable.json(&json!({}))).await;
+    late.refused(504, "OutcomeUnknown");
     assert!(retry_after(&late) >= 1);
     // Nor does a probe wait any longer.
     until(503, &server.client_with(None), Method::GET, "/v1/readyz").await;
@@ -166,6 +171,73 @@ async fn bodies_that_are_late_or_large() {
     let fits = json!({"keyId": "users", "plaintext": "x".repeat(4000)}).to_string();
     let chunked = format!("{}{:x}\r\n{fits}\r\n0\r\n\r\n", head(&server, "transfer-encoding: chunked"), fits.len());
     assert_eq!(raw(&server, &chunked).await.0, 200);
+}
+
+/// Who is still sending gets the answer all the same.
+#[tokio::test]
+async fn answers_reach_who_is_still_sending() {
+    let server = Server::start(&[]);
+    let length = 8 * 1024 * 1024;
+    let known = head(&server, &format!("content-length: {length}"));
+    let unknown = known.replace(&server.admin, "kms_nobody");
+    let no_route = known.replace("/v1/crypto/encrypt", "/v1/nothing");
+    for (text, status) in [(known, 413), (unknown, 401), (no_route, 404)] {
+        let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        // Nothing is read before all is sent.
+        for _ in 0..length / 65_536 {
+            stream.write_all(&[b' '; 65_536]).await.unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+    }
+    // More than that is not read, and the connection ends.
+    let endless = head(&server, "transfer-encoding: chunked").replace(&server.admin, "kms_nobody");
+    let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(endless.as_bytes()).await.unwrap();
+    let chunk = [&b"10000\r\n"[..], &[b' '; 65_536], b"\r\n"].concat();
+    while stream.write_all(&chunk).await.is_ok() {}
+}
+
+/// What the service encrypts and signs, it takes back.
+#[tokio::test]
+async fn the_largest_ciphertexts_come_back() {
+    let server = Server::start(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    admin.rsa_key("invoices", "SIGNING").await;
+    for length in [786_358, 786_359, 1_048_000] {
+        let plaintext = "x".repeat(length);
+        let sealed =
+            admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": plaintext})).await.expect(200);
+        let anew = json!({"ciphertext": sealed["ciphertext"]});
+        assert_eq!(admin.post("/v1/crypto/reencrypt", anew).await.expect(200)["keyId"], sealed["keyId"]);
+        let mut back = sealed.clone();
+        back.as_object_mut().unwrap().remove("keyType");
+        assert!(admin.post("/v1/crypto/decrypt", back).await.expect(200)["plaintext"] == plaintext.as_str());
+        let signed =
+            admin.post("/v1/crypto/sign", json!({"keyId": "invoices", "payload": plaintext})).await.expect(200);
+        let check = json!({"keyId": "invoices", "payload": plaintext, "signature": signed["signature"], "version": 1});
+        assert_eq!(admin.post("/v1/crypto/verify", check).await.expect(200)["valid"], true);
+    }
+    let items = vec![json!({"keyId": "users", "plaintext": "x".repeat(1_000)}); 1_000];
+    let sealed = admin.post("/v1/crypto/encrypt", json!({"items": items})).await.expect(200);
+    let back: Vec<Value> = sealed["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| {
+            let mut item = result.clone();
+            item.as_object_mut().unwrap().remove("keyType");
+            item
+        })
+        .collect();
+    let opened = admin.post("/v1/crypto/decrypt", json!({"items": back})).await.expect(200);
+    assert!(opened["results"].as_array().unwrap().iter().all(|result| result["plaintext"] == "x".repeat(1_000)));
+    // There still is a limit.
+    let large = json!({"keyId": "users", "ciphertext": "A".repeat(3 * 1024 * 1024)});
+    admin.post("/v1/crypto/decrypt", large).await.refused(413, "PayloadTooLarge");
 }
 
 fn from(client: &Client, method: Method, origin: &str) -> reqwest::RequestBuilder {

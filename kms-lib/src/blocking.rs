@@ -29,7 +29,7 @@ use crate::session::{
     self, AuditKey, AuditPage, AuditQuery, CreateKey, CredentialDescription, DataKey, DecryptItem, Decrypted,
     EncryptItem, Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, QuarantinedRow,
     ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey,
-    Verification, VerifyItem,
+    Verification, VerifyItem, VersionDescription, VersionPage,
 };
 use crate::types::actor::{Actor, Role};
 use crate::types::context::Context;
@@ -177,6 +177,8 @@ mirror! {
     get_key(key: impl Into<KeyRef>) -> KeyDescription;
     list_keys(filter: &KeyFilter, limit: usize, cursor: Option<&str>) -> KeyPage;
     public_key(key: impl Into<KeyRef>, version: u32) -> String;
+    list_versions(key: impl Into<KeyRef>, limit: usize, cursor: Option<u32>) -> VersionPage;
+    get_version(key: impl Into<KeyRef>, version: u32) -> VersionDescription;
     rotate_key(key: impl Into<KeyRef>, expected_current: Option<u32>) -> KeyDescription;
     enable_key(key: impl Into<KeyRef>) -> KeyDescription;
     disable_key(key: impl Into<KeyRef>) -> KeyDescription;
@@ -215,6 +217,9 @@ mirror! {
     withdraw_grant(id: GrantId) -> ();
     withdraw_grant_cascading(id: GrantId) -> ();
     list_grants(principal: Option<&str>, limit: usize, cursor: Option<GrantId>) -> Vec<GrantDescription>;
+    list_grants_on(
+        scope: Option<GrantScope>, principal: Option<&str>, limit: usize, cursor: Option<GrantId>
+    ) -> Vec<GrantDescription>;
     create_token(principal: &str, role: Role, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
     create_first_token(principal: &str, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
     withdraw_credential(id: CredentialId) -> ();

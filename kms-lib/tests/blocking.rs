@@ -11,6 +11,7 @@ use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem, ReencryptItem, Sign
 use kms_lib::verification::VerifyOptions;
 use kms_lib::{
     Actor, Conditions, Context, CreateKey, ErrorCode, GrantScope, KeyFilter, KeyState, Permission, Role, UpdateKey,
+    VersionState,
 };
 
 fn open(place: &Place) -> (Kms, Session) {
@@ -44,6 +45,11 @@ fn keys() {
     assert_eq!(session.cancel_deletion("users").unwrap().state, KeyState::Enabled);
     session.revoke_key("users").unwrap();
     assert_eq!(session.get_key("users").unwrap().state, KeyState::Revoked);
+    assert_eq!(session.get_version("users", 2).unwrap().state, VersionState::Revoked);
+    let page = session.list_versions("users", 1, None).unwrap();
+    assert_eq!((page.versions[0].version, page.next_cursor), (1, Some(1)));
+    let states = session.list_versions("users", 10, Some(1)).unwrap().versions;
+    assert!(states.iter().all(|version| version.state == VersionState::Revoked), "{states:?}");
     assert_eq!(code(session.get_key("none")), ErrorCode::KeyNotFound);
     assert!(kms.run_scheduler().unwrap().failed.is_empty());
     kms.close().unwrap();
@@ -77,8 +83,7 @@ fn cryptography() {
         context: context.clone(),
         key: Some("users".into()),
         version: Some(encrypted.version),
-        iv: None,
-        auth_tag: None,
+        ..DecryptItem::default()
     };
     assert_eq!(session.decrypt_item(decrypt.clone()).unwrap().plaintext.as_slice(), b"x");
     assert_eq!(session.decrypt_batch(&[decrypt]).unwrap().remove(0).unwrap().plaintext.as_slice(), b"x");
@@ -141,6 +146,8 @@ fn grants_tokens_and_the_log() {
     let app = kms.session(kms.authenticate(&token.token).unwrap());
     app.encrypt("users", b"x", &Context::new()).unwrap();
     assert_eq!(session.list_grants(Some("app"), 10, None).unwrap().len(), 1);
+    assert_eq!(session.list_grants_on(Some(scope), Some("app"), 10, None).unwrap().len(), 1);
+    assert_eq!(session.list_grants_on(Some(GrantScope::AllKeys), None, 10, None).unwrap(), []);
     assert_eq!(session.list_credentials(10, None).unwrap().len(), 2);
     session.withdraw_grant(grant.id).unwrap();
     session.withdraw_grant_cascading(grant.id).unwrap();

@@ -58,6 +58,14 @@ fn codes_are_their_names() {
         ErrorCode::ALL.iter().filter(|code| code.is_retryable()).map(|code| code.as_str()).collect();
     assert_eq!(
         retryable,
-        ["Overloaded", "StoreUnavailable", "StoreContended", "StoreFull", "RootKeyUnavailable", "ClockSkew"]
+        [
+            "Overloaded",
+            "CallerOverloaded",
+            "StoreUnavailable",
+            "StoreContended",
+            "StoreFull",
+            "RootKeyUnavailable",
+            "ClockSkew"
+        ]
     );
 }

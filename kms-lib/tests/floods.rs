@@ -37,7 +37,7 @@ async fn denials_are_counted_when_there_are_many() {
     assert!((61..70).contains(&records.len()), "{} records", records.len());
     assert!(records[0].details.as_ref().unwrap().contains("\"count\":"));
     // All of them are in the numbers.
-    assert_eq!(session.metrics().await.unwrap().audit.failures_last24h, 1_000);
+    assert_eq!(session.metrics().await.unwrap().audit.failed_operations_last24h, 1_000);
     // Another caller's denials have their own records.
     let other = kms.session(actor("other", Role::App));
     assert_eq!(code(other.get_key("k").await), ErrorCode::AccessDenied);
@@ -72,7 +72,7 @@ async fn one_caller_leaves_room_for_others() {
         match call.await.unwrap() {
             Ok(()) => {}
             Err(code) => {
-                assert_eq!(code, ErrorCode::Overloaded);
+                assert!(matches!(code, ErrorCode::Overloaded | ErrorCode::CallerOverloaded), "{code}");
                 refused += 1;
             }
         }

@@ -571,7 +571,7 @@ async fn records_say_what_happened_and_nothing_secret() {
         assert!(found, "{action} {error} is not recorded");
     }
     let metrics = session.metrics().await.unwrap();
-    assert!(metrics.audit.failures_last24h >= 9);
+    assert!(metrics.audit.failed_operations_last24h >= 9);
     assert_eq!(metrics.usage.encryptions_last24h, 5);
     check_usable(&kms).await;
     kms.close().await.unwrap();

@@ -1,6 +1,6 @@
 //! The log.
 
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use kms_lib::session::{AuditQuery, KeyRef};
 use kms_lib::types::audit::{Action, AuditRow, Status, hex};
 use kms_lib::types::ids::RecordId;
@@ -93,6 +93,7 @@ struct ListQuery {
     actor: Option<String>,
     key_id: Option<String>,
     status: Option<Status>,
+    request_id: Option<String>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
 }
@@ -118,10 +119,7 @@ pub(super) fn routes() -> Vec<Route> {
     let actions: Vec<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();
     let time = || json!({"type": "string", "format": "date-time"});
     vec![
-        Route::new(
-            Method::GET,
-            "/v1/audit",
-            "listAudit",
+        Route::get("/v1/audit", "listAudit", list).doc(
             doc("The log: without parameters its newest 1,000 records, oldest of them first; else pages, newest first")
                 .lists::<Record<'static>>()
                 .query(
@@ -134,25 +132,17 @@ pub(super) fn routes() -> Vec<Route> {
                 .query("actor", "Only by this principal.", json!({"type": "string"}))
                 .query("keyId", "Only about this key: its id or its name.", json!({"type": "string"}))
                 .query("status", "Only with this outcome.", json!({"type": "string", "enum": ["SUCCESS", "FAILURE"]}))
+                .query("requestId", "Only of the request with this id.", json!({"type": "string"}))
                 .query("since", "Only from this time on.", time())
                 .query("until", "Only before this time.", time())
                 .errors(&[404]),
-            list,
         ),
-        Route::new(
-            Method::POST,
-            "/v1/audit/verify",
-            "verifyAudit",
-            doc("Verify the log").may_take::<Verify>().gives::<models::Verification>().errors(&[409]).patient(),
-            verify,
-        ),
-        Route::new(
-            Method::GET,
-            "/v1/audit/checkpoint",
-            "getCheckpoint",
-            doc("The signed head of the log (C2SP checkpoint)").sends("text/plain; charset=utf-8"),
-            |call: Call| async move { reply::text("text/plain; charset=utf-8", call.session.checkpoint().await?) },
-        ),
+        Route::post("/v1/audit/verify", "verifyAudit", verify)
+            .doc(doc("Verify the log").may_take::<Verify>().gives::<models::Verification>().errors(&[409]).patient()),
+        Route::get("/v1/audit/checkpoint", "getCheckpoint", |call: Call| async move {
+            reply::text("text/plain; charset=utf-8", call.session.checkpoint().await?)
+        })
+        .doc(doc("The signed head of the log (C2SP checkpoint)").sends("text/plain; charset=utf-8")),
     ]
 }
 
@@ -173,6 +163,7 @@ async fn list(call: Call) -> Reply {
         actor: query.actor.map(|actor| call.app.auth.principals.named(&actor)).transpose()?,
         key: query.key_id.map(KeyRef::from),
         status: query.status,
+        request_id: query.request_id,
         since: query.since,
         until: query.until,
     };

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
-use bytes::Bytes;
 use kms_lib::{Actor, Session};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App, strict};
+use crate::front::body::Whole;
 
 /// A request whose caller is known.
 pub struct Call {
@@ -19,12 +19,12 @@ pub struct Call {
     /// What the caller may do.
     pub session: Session,
     parts: Parts,
-    body: Bytes,
+    body: Whole,
 }
 
 impl Call {
     /// A call by this actor.
-    pub fn new(app: Arc<App>, actor: Actor, parts: Parts, body: Bytes) -> Self {
+    pub fn new(app: Arc<App>, actor: Actor, parts: Parts, body: Whole) -> Self {
         let session = app.kms.session(actor);
         Self { app, session, parts, body }
     }
@@ -56,15 +56,28 @@ impl Call {
         if self.body.is_empty() { Ok(T::default()) } else { self.json() }
     }
 
-    /// Only JSON, and said so: a page of another origin cannot send that without being asked beforehand.
+    /// Only JSON in UTF-8 that is not compressed, and said so.
     fn check_content_type(&self) -> Result<(), ApiError> {
-        let value = self.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        if essence.eq_ignore_ascii_case("application/json") {
-            Ok(())
-        } else {
-            Err(ApiError::invalid("content-type: application/json is expected"))
+        let is = |name: HeaderName, fits: fn(&str) -> bool| {
+            self.parts.headers.get_all(name).iter().all(|value| value.to_str().is_ok_and(fits))
+        };
+        let is_json = |value: &str| {
+            let mut parts = value.split(';').map(str::trim);
+            parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+                && parts.all(|part| match part.split_once('=') {
+                    Some((name, value)) if name.trim_end().eq_ignore_ascii_case("charset") => {
+                        value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+                    }
+                    _ => true,
+                })
+        };
+        if !self.parts.headers.contains_key(CONTENT_TYPE) || !is(CONTENT_TYPE, is_json) {
+            return Err(ApiError::unsupported("content-type: application/json in UTF-8 is expected"));
         }
+        if !is(CONTENT_ENCODING, |value| value.eq_ignore_ascii_case("identity")) {
+            return Err(ApiError::unsupported("content-encoding: compressed bodies are not handled"));
+        }
+        Ok(())
     }
 
     /// Whether the body can hold many items: a look that spares most bodies a second reading.
@@ -78,6 +91,11 @@ impl Call {
         let read = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
         serde_path_to_error::deserialize(read)
             .map_err(|e| ApiError::invalid(format!("the query: {}: {}", e.path(), e.inner())))
+    }
+
+    /// The key in the path, by id or name.
+    pub async fn key(&mut self) -> Result<String, ApiError> {
+        self.path("key").await
     }
 
     /// Whether there is a query.

@@ -25,6 +25,7 @@ impl Model {
 }
 
 /// What the body of an answer is.
+#[derive(Default)]
 pub enum Answer {
     /// JSON of a model.
     Json(Model),
@@ -33,6 +34,7 @@ pub enum Answer {
     /// Something else: content type and description.
     Other(&'static str),
     /// Nothing.
+    #[default]
     Empty,
 }
 
@@ -47,6 +49,7 @@ pub struct QueryParam {
 }
 
 /// What `/openapi.json` says of a route.
+#[derive(Default)]
 pub struct Doc {
     /// The group it is in.
     pub tag: &'static str,
@@ -70,24 +73,14 @@ pub struct Doc {
     pub is_open: bool,
     /// How long it may take.
     pub pace: Pace,
+    /// Whether it is sent back what another route answered, which is longer than what was sent there.
+    pub returns: bool,
 }
 
 impl Doc {
     /// A route in this group that answers nothing.
     pub fn new(tag: &'static str, summary: &'static str) -> Self {
-        Self {
-            tag,
-            summary,
-            body: None,
-            status: 200,
-            answer: Answer::Empty,
-            query: Vec::new(),
-            errors: Vec::new(),
-            idempotent: false,
-            paged: false,
-            is_open: false,
-            pace: Pace::Normal,
-        }
+        Self { tag, summary, status: 200, ..Self::default() }
     }
     /// Takes this body.
     #[must_use]
@@ -150,6 +143,12 @@ impl Doc {
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self.errors(&[409])
+    }
+    /// Is sent back what another route answered.
+    #[must_use]
+    pub fn returning(mut self) -> Self {
+        self.returns = true;
+        self
     }
     /// May take long.
     #[must_use]

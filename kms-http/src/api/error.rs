@@ -48,6 +48,14 @@ impl ApiError {
             "show a valid credential; this service does not know the caller",
         )
     }
+    /// A page of another site made a browser send it.
+    pub fn cross_site() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::AccessDenied.as_str(),
+            "a page of another site sent this request; if it may, add its origin to http.cors_origins",
+        )
+    }
     /// No such route.
     pub fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "NotFound", "there is no such route; /openapi.json lists them")
@@ -60,6 +68,10 @@ impl ApiError {
     pub fn too_large(limit: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", format!("a body has at most {limit} bytes"))
     }
+    /// A body in a form that is not handled.
+    pub fn unsupported(message: &'static str) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+    }
     /// A body that took too long.
     pub fn slow_body() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the body took too long to arrive")
@@ -68,10 +80,13 @@ impl ApiError {
     pub fn broken_body() -> Self {
         Self::invalid("the body ended before its announced length, or its framing is wrong")
     }
-    /// Too much under way.
-    pub fn overloaded(message: &'static str) -> Self {
-        let code = ErrorCode::Overloaded.as_str();
-        Self { retry_after: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
+    /// Too much under way: by this caller alone, or in the whole service.
+    pub fn overloaded(is_own_excess: bool) -> Self {
+        let (code, message) = match is_own_excess {
+            true => (ErrorCode::CallerOverloaded, "too much in flight for this caller; nothing was done, retry later"),
+            false => (ErrorCode::Overloaded, "the service has too much in flight; nothing was done, retry later"),
+        };
+        Self { retry_after: Some(1), ..Self::new(status_of(code), code.as_str(), message) }
     }
     /// More than a principal's rate.
     pub fn rate_limited(seconds: u32) -> Self {
@@ -82,10 +97,25 @@ impl ApiError {
     pub fn unavailable(code: &'static str, message: Cow<'static, str>) -> Self {
         Self { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
-    /// It took too long; a change may yet be made.
+    /// It took too long, and nothing was submitted.
     pub fn timed_out() -> Self {
-        let message = "the request took too long; what it was to change may have been changed, or be yet";
-        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Timeout", message) }
+        let message = "the request ran out of time; nothing was done, retry later";
+        Self { retry_after: Some(1), ..Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message) }
+    }
+    /// It took too long, and what was submitted may have its effect yet.
+    pub fn outcome_unknown() -> Self {
+        let message =
+            "the request ran out of time; it may have had its effect, or have it yet: look before you repeat it";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::OutcomeUnknown.as_str(), message)
+    }
+
+    /// The error of a request. If its outcome is unknown it may be sent again only with an idempotency key.
+    #[must_use]
+    pub fn for_request(mut self, has_idempotency_key: bool) -> Self {
+        if self.code == ErrorCode::OutcomeUnknown.as_str() {
+            self.retry_after = has_idempotency_key.then_some(1);
+        }
+        self
     }
 
     /// The answer, which names the request.
@@ -149,8 +179,9 @@ pub fn status_of(code: ErrorCode) -> StatusCode {
         | E::KeyExhausted
         | E::Conflict
         | E::IdempotencyConflict => StatusCode::CONFLICT,
-        E::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        E::OutcomeUnknown | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        E::CallerOverloaded => StatusCode::TOO_MANY_REQUESTS,
+        E::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+        E::Overloaded | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
         code if code.is_unusable_service() => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

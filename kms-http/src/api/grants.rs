@@ -1,6 +1,6 @@
 //! Grants.
 
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use kms_lib::{Conditions, ErrorCode, GrantId, GrantScope, Permission};
 use serde::Deserialize;
 use serde_json::json;
@@ -24,6 +24,8 @@ struct Put {
     role: models::Role,
     /// A key, by id or name, or `*` for all.
     key_id: String,
+    /// Empty texts are passed over.
+    #[serde(deserialize_with = "strict::words")]
     #[schema(value_type = Vec<models::Permission>, min_items = 1)]
     allowed_ops: Vec<Permission>,
     #[serde(default, deserialize_with = "strict::object")]
@@ -32,11 +34,12 @@ struct Put {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ListQuery {
     limit: Option<usize>,
     cursor: Option<GrantId>,
     principal: Option<String>,
+    key_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -50,17 +53,10 @@ struct WithdrawQuery {
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Grants", summary);
     vec![
-        Route::new(
-            Method::POST,
-            "/v1/grants",
-            "putGrant",
+        Route::post("/v1/grants", "putGrant", put).doc(
             doc("Make a grant, or replace one").takes::<Put>().creates::<models::Grant>().errors(&[404]).idempotent(),
-            put,
         ),
-        Route::new(
-            Method::GET,
-            "/v1/grants",
-            "listGrants",
+        Route::get("/v1/grants", "listGrants", list).doc(
             doc("Grants, by principal")
                 .lists::<models::Grant>()
                 .query(
@@ -73,13 +69,14 @@ pub(super) fn routes() -> Vec<Route> {
                     "Only of this principal.",
                     json!({"type": "string", "minLength": 1, "maxLength": 256}),
                 )
+                .query(
+                    "keyId",
+                    "Only on this key, by id or name, or on all keys; `*`: only on all keys.",
+                    json!({"type": "string", "minLength": 1}),
+                )
                 .errors(&[404]),
-            list,
         ),
-        Route::new(
-            Method::DELETE,
-            "/v1/grants/{id}",
-            "withdrawGrant",
+        Route::delete("/v1/grants/{id}", "withdrawGrant", withdraw).doc(
             doc("Withdraw a grant")
                 .query(
                     "cascade",
@@ -89,7 +86,6 @@ pub(super) fn routes() -> Vec<Route> {
                 .empty()
                 .errors(&[404])
                 .idempotent(),
-            withdraw,
         ),
     ]
 }
@@ -115,8 +111,14 @@ async fn put(call: Call) -> Reply {
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let limit = query.limit.unwrap_or(PAGE);
+    let scope = match query.key_id.as_deref().map(|key| (key, GrantScope::parse(key))) {
+        None => None,
+        Some((_, Ok(scope))) => Some(scope),
+        // A name, for callers who may read the key.
+        Some((name, Err(_))) => Some(GrantScope::Key(call.session.get_key(name).await?.id)),
+    };
     let principal = query.principal.map(|principal| call.app.auth.principals.named(&principal)).transpose()?;
-    let grants = call.session.list_grants(principal.as_deref(), limit, query.cursor).await?;
+    let grants = call.session.list_grants_on(scope, principal.as_deref(), limit, query.cursor).await?;
     let next = grants.last().filter(|_| grants.len() == limit).map(|grant| grant.id.to_string());
     reply::page(&grants, next.as_deref())
 }

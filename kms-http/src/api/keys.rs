@@ -1,15 +1,17 @@
 //! Keys and their versions.
 
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, LOCATION};
+use kms_lib::session::KeyDescription;
 use kms_lib::types::key::AuditContext;
-use kms_lib::{CreateKey, ErrorCode, KeyFilter, KeyPurpose, KeyState, KeyType, Session, Timestamp, UpdateKey};
-use serde::{Deserialize, Deserializer};
+use kms_lib::{CreateKey, ErrorCode, KeyPurpose, KeyState, KeyType, Timestamp, UpdateKey};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::call::{Call, Nothing, StrictlyNothing};
 use super::reply::{self, Reply};
-use super::{ApiError, Doc, Route, models, strict};
+use super::{ApiError, Doc, Route, key_list, models, strict};
 
 /// Entries of a page unless the caller says otherwise, and the most.
 pub(super) const PAGE: usize = 1_000;
@@ -27,9 +29,9 @@ struct Create {
     key_type: KeyType,
     #[schema(value_type = models::KeyPurpose)]
     purpose: KeyPurpose,
-    /// Days between rotations by the scheduler.
+    /// Days between rotations by the scheduler; 0 for none.
     #[serde(default, deserialize_with = "strict::whole")]
-    #[schema(minimum = 1, maximum = 36500)]
+    #[schema(minimum = 0, maximum = 36500)]
     rotation_period_days: Option<u32>,
     /// Days a former version stays usable; the service's default without.
     #[serde(default, deserialize_with = "strict::whole")]
@@ -47,7 +49,7 @@ struct Create {
 #[schema(as = UpdateKey, min_properties = 1)]
 struct Update {
     #[serde(default, deserialize_with = "strict::given_whole")]
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 36500)]
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 36500)]
     rotation_period_days: Option<Option<u32>>,
     #[serde(default, deserialize_with = "strict::given_whole")]
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 36500)]
@@ -105,10 +107,9 @@ struct Window {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListQuery {
+struct VersionsQuery {
     limit: Option<usize>,
-    cursor: Option<String>,
-    state: Option<KeyState>,
+    cursor: Option<u32>,
 }
 
 /// The routes.
@@ -117,18 +118,10 @@ pub(super) fn routes() -> Vec<Route> {
     let change = |summary| doc(summary).errors(&[404]).idempotent().gives::<models::Key>();
     let states: Vec<&str> = KeyState::ALL.iter().map(|state| state.as_str()).collect();
     vec![
-        Route::new(
-            Method::POST,
-            "/v1/keys",
-            "createKey",
-            doc("Create a key").takes::<Create>().creates::<models::Key>().idempotent(),
-            create,
-        ),
-        Route::new(
-            Method::GET,
-            "/v1/keys",
-            "listKeys",
-            doc("The keys the caller may read, by name")
+        Route::post("/v1/keys", "createKey", create)
+            .doc(doc("Create a key").takes::<Create>().creates::<models::Key>().idempotent()),
+        Route::get("/v1/keys", "listKeys", key_list::list).doc(
+            doc("All keys that the caller may read, by name; with `limit` a page of them")
                 .lists::<models::Key>()
                 .query(
                     "cursor",
@@ -136,99 +129,45 @@ pub(super) fn routes() -> Vec<Route> {
                     json!({"type": "string"}),
                 )
                 .query("state", "Only keys in this state.", json!({"type": "string", "enum": states})),
-            list,
         ),
-        Route::new(
-            Method::GET,
-            "/v1/keys/{key}",
-            "getKey",
-            doc("A key, by id or name").gives::<models::Key>().errors(&[404]),
-            get,
+        Route::get("/v1/keys/{key}", "getKey", get)
+            .doc(doc("A key, by id or name").gives::<models::Key>().errors(&[404])),
+        Route::patch("/v1/keys/{key}", "updateKey", update)
+            .doc(change("Edit periods, metadata, and how contexts are recorded").takes::<Update>()),
+        Route::post("/v1/keys/{key}/rotate", "rotateKey", rotate)
+            .doc(change("Make a new current version").may_take::<Rotate>()),
+        Route::post("/v1/keys/{key}/enable", "enableKey", enable_key)
+            .doc(change("Enable a disabled key").may_take::<StrictlyNothing>()),
+        Route::post("/v1/keys/{key}/disable", "disableKey", disable_key)
+            .doc(change("Disable a key").may_take::<StrictlyNothing>()),
+        Route::post("/v1/keys/{key}/revoke", "revokeKey", revoke_key)
+            .doc(change("Revoke a key and all its versions, for ever").may_take::<StrictlyNothing>()),
+        Route::post("/v1/keys/{key}/schedule-deletion", "scheduleDeletion", schedule_deletion)
+            .doc(change("Schedule the erasure of a key's material").may_take::<Schedule>()),
+        Route::post("/v1/keys/{key}/cancel-deletion", "cancelDeletion", cancel_deletion)
+            .doc(change("Cancel a scheduled erasure").may_take::<StrictlyNothing>()),
+        Route::post("/v1/keys/{key}/versions/{version}/enable", "enableVersion", enable_version)
+            .doc(change("Enable the current version").may_take::<StrictlyNothing>()),
+        Route::post("/v1/keys/{key}/versions/{version}/disable", "disableVersion", disable_version)
+            .doc(change("Disable a version").may_take::<Nothing>()),
+        Route::post("/v1/keys/{key}/versions/{version}/revoke", "revokeVersion", revoke_version)
+            .doc(change("Revoke a version, for ever").may_take::<Nothing>()),
+        Route::get("/v1/keys/{key}/versions", "listVersions", list_versions).doc(
+            doc("The versions of a key, oldest first")
+                .lists::<models::Version>()
+                .query(
+                    "cursor",
+                    "The version after which to go on: `x-next-cursor` of the page before.",
+                    json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
+                )
+                .errors(&[404]),
         ),
-        Route::new(
-            Method::PATCH,
-            "/v1/keys/{key}",
-            "updateKey",
-            change("Edit periods, metadata, and how contexts are recorded").takes::<Update>(),
-            update,
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/rotate",
-            "rotateKey",
-            change("Make a new current version").may_take::<Rotate>(),
-            rotate,
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/enable",
-            "enableKey",
-            change("Enable a disabled key").may_take::<StrictlyNothing>(),
-            |call| simple(call, Simple::Enable),
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/disable",
-            "disableKey",
-            change("Disable a key").may_take::<StrictlyNothing>(),
-            |call| simple(call, Simple::Disable),
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/revoke",
-            "revokeKey",
-            change("Revoke a key and all its versions, for ever").may_take::<StrictlyNothing>(),
-            |call| simple(call, Simple::Revoke),
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/schedule-deletion",
-            "scheduleDeletion",
-            change("Schedule the erasure of a key's material").may_take::<Schedule>(),
-            schedule_deletion,
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/cancel-deletion",
-            "cancelDeletion",
-            change("Cancel a scheduled erasure").may_take::<StrictlyNothing>(),
-            |call| simple(call, Simple::CancelDeletion),
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/versions/{version}/enable",
-            "enableVersion",
-            change("Enable the current version").may_take::<StrictlyNothing>(),
-            |call| of_version(call, OfVersion::Enable),
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/versions/{version}/disable",
-            "disableVersion",
-            change("Disable a version").may_take::<Nothing>(),
-            |call| of_version(call, OfVersion::Disable),
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/keys/{key}/versions/{version}/revoke",
-            "revokeVersion",
-            change("Revoke a version, for ever").may_take::<Nothing>(),
-            |call| of_version(call, OfVersion::Revoke),
-        ),
-        Route::new(
-            Method::PATCH,
-            "/v1/keys/{key}/versions/{version}",
-            "updateVersion",
-            change("Set, extend or end the window of a former version").takes::<Window>(),
-            window,
-        ),
-        Route::new(
-            Method::GET,
-            "/v1/keys/{key}/versions/{version}/public-key",
-            "getPublicKey",
-            doc("The public half of a version").sends("application/x-pem-file").errors(&[404, 409]),
-            public_key,
-        ),
+        Route::get("/v1/keys/{key}/versions/{version}", "getVersion", get_version)
+            .doc(doc("A version of a key").gives::<models::Version>().errors(&[404])),
+        Route::patch("/v1/keys/{key}/versions/{version}", "updateVersion", window)
+            .doc(change("Set, extend or end the window of a former version").takes::<Window>()),
+        Route::get("/v1/keys/{key}/versions/{version}/public-key", "getPublicKey", public_key)
+            .doc(doc("The public half of a version").sends("application/x-pem-file").errors(&[404, 409])),
     ]
 }
 
@@ -243,126 +182,118 @@ async fn create(call: Call) -> Reply {
         name: sent.name,
         key_type: sent.key_type,
         purpose: sent.purpose,
-        rotation_period_days: sent.rotation_period_days,
+        rotation_period_days: sent.rotation_period_days.filter(|days| *days > 0),
         grace_period_days: sent.grace_period_days,
         metadata: Some(Value::Object(metadata)),
         audit_context: sent.audit_context,
     };
-    reply::created(&call.changing()?.create_key(new).await.map_err(|error| match error.code() {
+    let created = call.changing()?.create_key(new).await.map_err(|error| match error.code() {
         // There is no key yet that the request does not go with: it contradicts itself.
         ErrorCode::WrongPurpose => ApiError { status: StatusCode::BAD_REQUEST, ..error.into() },
         _ => error.into(),
-    })?)
+    })?;
+    let location = HeaderValue::from_str(&format!("/v1/keys/{}", created.id));
+    let mut response = reply::created(&Shown::from(created))?;
+    response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
+    Ok(response)
 }
 
-async fn list(call: Call) -> Reply {
-    let query: ListQuery = call.query()?;
-    let filter = KeyFilter { state: query.state, ..KeyFilter::default() };
-    let cursor = query.cursor.map(decode_cursor);
-    let page = call.session.list_keys(&filter, query.limit.unwrap_or(PAGE), cursor.as_deref()).await?;
-    let next = page.next_cursor.as_deref().map(encode_cursor);
-    reply::page(&page.keys, next.as_deref())
+/// A key with its versions in the order of the kept contract.
+fn show(key: KeyDescription) -> Reply {
+    reply::ok(&Shown::from(key))
 }
 
-/// A name may hold what a header may not.
-fn encode_cursor(name: &str) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(name)
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    #[serde(flatten)]
+    key: KeyDescription,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    versions_truncated: bool,
 }
 
-/// A cursor that this service did not give is taken for a name: whoever knows one may go on from there.
-fn decode_cursor(cursor: String) -> String {
-    use base64::Engine;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&cursor).ok();
-    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or(cursor)
+impl From<KeyDescription> for Shown {
+    fn from(mut key: KeyDescription) -> Self {
+        let versions = key.versions.as_deref_mut().unwrap_or_default();
+        versions.reverse();
+        let versions_truncated = versions.len() == PAGE && versions.first().is_some_and(|first| first.version > 1);
+        Self { key, versions_truncated }
+    }
 }
 
 async fn get(mut call: Call) -> Reply {
-    let key = call.path("key").await?;
-    reply::ok(&call.session.get_key(key).await?)
+    let key = call.key().await?;
+    show(call.session.get_key(key).await?)
 }
 
 async fn update(mut call: Call) -> Reply {
-    let key = call.path("key").await?;
+    let key = call.key().await?;
     let sent: Update = call.json()?;
     let update = UpdateKey {
-        rotation_period_days: sent.rotation_period_days,
+        rotation_period_days: sent.rotation_period_days.map(|days| days.filter(|days| *days > 0)),
         grace_period_days: sent.grace_period_days,
         metadata: sent.metadata.map(|metadata| metadata.map(Value::Object)),
         audit_context: sent.audit_context,
     };
-    reply::ok(&call.changing()?.update_key(key, update).await?)
+    show(call.changing()?.update_key(key, update).await?)
 }
 
 async fn rotate(mut call: Call) -> Reply {
-    let key = call.path("key").await?;
+    let key = call.key().await?;
     let sent: Rotate = call.json_or_default()?;
-    reply::ok(&call.changing()?.rotate_key(key, sent.expected_current_version).await?)
+    show(call.changing()?.rotate_key(key, sent.expected_current_version).await?)
 }
 
-#[derive(Clone, Copy)]
-enum Simple {
-    Enable,
-    Disable,
-    Revoke,
-    CancelDeletion,
-}
-
-async fn simple(mut call: Call, what: Simple) -> Reply {
-    let key = call.path("key").await?;
-    call.json_or_default::<StrictlyNothing>()?;
-    let session: Session = call.changing()?;
-    let described = match what {
-        Simple::Enable => session.enable_key(key).await,
-        Simple::Disable => session.disable_key(key).await,
-        Simple::Revoke => session.revoke_key(key).await,
-        Simple::CancelDeletion => session.cancel_deletion(key).await,
-    };
-    reply::ok(&described?)
-}
-
-#[derive(Clone, Copy)]
-enum OfVersion {
-    Enable,
-    Disable,
-    Revoke,
-}
-
-async fn of_version(mut call: Call, what: OfVersion) -> Reply {
-    let key = call.path("key").await?;
-    let version = call.version().await?;
-    match what {
-        OfVersion::Enable => {
-            call.json_or_default::<StrictlyNothing>()?;
+/// Handlers that change the state of a key, or of a version of it, and are sent nothing else.
+macro_rules! transitions {
+    ($($name:ident: $body:ty $(, $version:ident)?;)+) => {$(
+        async fn $name(mut call: Call) -> Reply {
+            let key = call.key().await?;
+            $(let $version = call.version().await?;)?
+            call.json_or_default::<$body>()?;
+            show(call.changing()?.$name(key $(, $version)?).await?)
         }
-        OfVersion::Disable | OfVersion::Revoke => {
-            call.json_or_default::<Nothing>()?;
-        }
-    }
-    let session: Session = call.changing()?;
-    let described = match what {
-        OfVersion::Enable => session.enable_version(key, version).await,
-        OfVersion::Disable => session.disable_version(key, version).await,
-        OfVersion::Revoke => session.revoke_version(key, version).await,
-    };
-    reply::ok(&described?)
+    )+};
+}
+
+transitions! {
+    enable_key: StrictlyNothing;
+    disable_key: StrictlyNothing;
+    revoke_key: StrictlyNothing;
+    cancel_deletion: StrictlyNothing;
+    enable_version: StrictlyNothing, version;
+    disable_version: Nothing, version;
+    revoke_version: Nothing, version;
 }
 
 async fn schedule_deletion(mut call: Call) -> Reply {
-    let key = call.path("key").await?;
+    let key = call.key().await?;
     let sent: Schedule = call.json_or_default()?;
-    reply::ok(&call.changing()?.schedule_deletion(key, sent.waiting_days).await?)
+    show(call.changing()?.schedule_deletion(key, sent.waiting_days).await?)
+}
+
+async fn list_versions(mut call: Call) -> Reply {
+    let key = call.key().await?;
+    let query: VersionsQuery = call.query()?;
+    let page = call.session.list_versions(key, query.limit.unwrap_or(PAGE), query.cursor).await?;
+    reply::page(&page.versions, page.next_cursor.map(|cursor| cursor.to_string()).as_deref())
+}
+
+async fn get_version(mut call: Call) -> Reply {
+    let key = call.key().await?;
+    let version = call.version().await?;
+    reply::ok(&call.session.get_version(key, version).await?)
 }
 
 async fn window(mut call: Call) -> Reply {
-    let key = call.path("key").await?;
+    let key = call.key().await?;
     let version = call.version().await?;
     let sent: Window = call.json()?;
-    reply::ok(&call.changing()?.set_window(key, version, sent.not_after).await?)
+    show(call.changing()?.set_window(key, version, sent.not_after).await?)
 }
 
 async fn public_key(mut call: Call) -> Reply {
-    let key = call.path("key").await?;
+    let key = call.key().await?;
     let version = call.version().await?;
     reply::text("application/x-pem-file", call.session.public_key(key, version).await?)
 }

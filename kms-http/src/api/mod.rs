@@ -6,6 +6,7 @@ mod crypto;
 mod doc;
 mod error;
 mod grants;
+mod key_list;
 mod keys;
 mod models;
 pub mod ops;
@@ -23,6 +24,7 @@ pub use route::Route;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -35,7 +37,7 @@ use crate::auth::Authenticator;
 use crate::front::RequestContext;
 use crate::front::body::BodyMemory;
 use crate::front::gate::Gate;
-use crate::front::headers::Cors;
+use crate::front::origins::Origins;
 use crate::front::rate::Rate;
 use crate::metrics::{Metrics, Standing};
 use crate::settings::Http;
@@ -60,8 +62,8 @@ pub struct App {
     pub lists: Semaphore,
     /// Memory for bodies.
     pub bodies: Arc<BodyMemory>,
-    /// Browsers of which origins may call.
-    pub cors: Option<Cors>,
+    /// Pages of which origins may call.
+    pub origins: Origins,
     /// What is counted.
     pub metrics: Metrics,
     /// Connections that are open.
@@ -81,10 +83,10 @@ impl App {
             kms,
             auth: Authenticator::new(&http)?,
             gate: Arc::new(Gate::new(http.concurrency, http.queue)),
-            rate: Rate::new(http.rate, http.rate_burst),
+            rate: Rate::new(http.rate_per_second, http.rate_burst),
             lists: Semaphore::new(LISTS),
-            bodies: Arc::new(BodyMemory::new(http.body_memory, http.body_limit, http.body_timeout)),
-            cors: Cors::new(&http.cors_origins),
+            bodies: Arc::new(BodyMemory::new(http.body_memory(), Duration::from_secs(http.body_timeout_seconds))),
+            origins: Origins::new(&http.cors_origins, &http.public_origins, http.tls.is_on()),
             metrics: Metrics::default(),
             connections: AtomicUsize::new(0),
             tls: OnceLock::new(),
@@ -123,7 +125,8 @@ pub fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
     for route in routes(&app.http) {
         let meter = app.metrics.meter(route.operation);
-        router = router.route(route.path, (route.mount)(meter));
+        let (path, handler) = route.mount(meter);
+        router = router.route(path, handler);
     }
     router
         .fallback(|request: Request| async move { refuse(&request, &ApiError::no_route()) })

@@ -114,9 +114,12 @@ pub struct Key {
     #[schema(format = "date-time")]
     created_at: String,
     current_version: u32,
-    /// Newest first, at most 1,000; not in lists.
+    /// Oldest first, at most the newest 1,000; not in lists.
     #[schema(nullable = false)]
     versions: Option<Vec<Version>>,
+    /// There are older versions than `versions` has.
+    #[schema(nullable = false)]
+    versions_truncated: Option<bool>,
 }
 
 /// A version of a key. Its material is never sent.
@@ -143,8 +146,9 @@ pub struct Version {
     grace_period_days: Option<u32>,
     /// `GENERATED` or `IMPORTED`.
     origin: String,
-    /// Messages encrypted under it.
-    encryptions: u64,
+    /// Messages encrypted under it. Absent from the answer to a change if the store could not be read after the commit.
+    #[schema(nullable = false)]
+    encryptions: Option<u64>,
     #[schema(nullable = false, format = "date-time")]
     last_used_at: Option<String>,
 }

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
-use axum::http::{Method, StatusCode};
 use kms_lib::{Error, ErrorCode, Result, Timestamp};
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -79,42 +79,37 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
     let doc = |summary| Doc::new("Operations", summary);
     let scrape = doc("Counters for Prometheus").sends(OPENMETRICS);
     let mut routes = vec![
-        Route::open(
-            Method::GET,
-            "/v1/healthz",
-            "healthz",
-            doc("Whether the service answers").gives::<Health>(),
-            |_| async { reply::ok(&Health { status: "ok", timestamp: Timestamp::now() }) },
-        ),
-        Route::open(
-            Method::GET,
-            "/v1/readyz",
-            "readyz",
+        Route::open("/v1/healthz", "healthz", |_| async {
+            reply::ok(&Health { status: "ok", timestamp: Timestamp::now() })
+        })
+        .doc(doc("Whether the service answers").gives::<Health>()),
+        Route::open("/v1/readyz", "readyz", ready).doc(
             doc("Whether the service can be sent work: the store is writable, the root key usable, the ledger running")
                 .gives::<Health>()
                 .errors(&[503]),
-            ready,
         ),
-        Route::new(
-            Method::GET,
+        Route::get(
             "/v1/ops/metrics",
             "getMetrics",
-            doc("What people who run the service want to see").gives::<models::Metrics>(),
             |call: Call| async move { reply::ok(&call.session.metrics().await?) },
-        ),
+        )
+        .doc(doc("What people who run the service want to see").gives::<models::Metrics>()),
     ];
     if http.metrics_public {
-        routes.push(Route::open(Method::GET, "/metrics", "scrape", scrape, |app| async move { scraped(&app).await }));
+        routes.push(Route::open("/metrics", "scrape", |app| async move { scraped(&app).await }).doc(scrape));
     } else {
-        routes.push(Route::new(Method::GET, "/metrics", "scrape", scrape, scrape_known));
+        routes.push(Route::get("/metrics", "scrape", scrape_known).doc(scrape));
     }
     if http.docs {
         let contract = doc("This contract").sends("application/json");
-        routes.push(Route::open(Method::GET, "/openapi.json", "getOpenApi", contract, |app| async move {
-            reply::text("application/json", app.openapi.clone())
-        }));
+        routes.push(
+            Route::open("/openapi.json", "getOpenApi", |app| async move {
+                reply::text("application/json", app.openapi.clone())
+            })
+            .doc(contract),
+        );
         let page = doc("A page to try it").sends("text/html; charset=utf-8");
-        routes.push(Route::open(Method::GET, "/docs", "getDocs", page, |_| async { docs() }));
+        routes.push(Route::open("/docs", "getDocs", |_| async { docs() }).doc(page));
     }
     routes
 }
@@ -122,15 +117,16 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
 async fn ready(app: Arc<App>) -> Reply {
     let kms = app.kms.clone();
     let looking = app.readiness.look(|| async move { kms.ready().await });
-    match tokio::time::timeout(app.http.request_timeout, looking).await.map_err(|_| ApiError::timed_out())? {
-        Ok(()) => reply::ok(&Health { status: "ok", timestamp: Timestamp::now() }),
-        Err(error) => Err(unready(&error)),
+    match tokio::time::timeout(app.http.request_timeout(), looking).await {
+        Ok(Ok(())) => reply::ok(&Health { status: "ok", timestamp: Timestamp::now() }),
+        Ok(Err(error)) => Err(unready(error.code().as_str())),
+        Err(_) => Err(unready("Timeout")),
     }
 }
 
 /// Everybody may ask, so the code is all that is told.
-fn unready(error: &Error) -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.code().as_str(), "not ready; the log of the process says why")
+fn unready(code: &'static str) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, "not ready; the log of the process says why")
 }
 
 async fn scrape_known(call: Call) -> Reply {
@@ -160,39 +156,5 @@ fn docs() -> Reply {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::sync::Semaphore;
-
-    #[tokio::test]
-    async fn who_hangs_up_does_not_make_others_look_again() {
-        let (readiness, looks) =
-            (Readiness { fresh: Duration::MAX, ..Readiness::default() }, Arc::new(AtomicUsize::new(0)));
-        let readiness = Arc::new(readiness);
-        let (begun, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-        let look = || {
-            let (readiness, looks) = (Arc::clone(&readiness), Arc::clone(&looks));
-            let (begun, go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
-            tokio::spawn(async move {
-                let ask = || async move {
-                    looks.fetch_add(1, Ordering::SeqCst);
-                    begun.add_permits(1);
-                    go_on.acquire().await.expect("open").forget();
-                    Ok(())
-                };
-                readiness.look(ask).await
-            })
-        };
-        let first = look();
-        begun.acquire().await.expect("open").forget();
-        first.abort();
-        assert!(first.await.expect_err("gone").is_cancelled());
-        let others: Vec<_> = (0..100).map(|_| look()).collect();
-        go_on.add_permits(1);
-        for other in others {
-            other.await.expect("an answer").expect("ready");
-        }
-        assert_eq!(looks.load(Ordering::SeqCst), 1);
-    }
-}
+#[path = "../../tests/unit/readiness.rs"]
+mod tests;

@@ -1,10 +1,12 @@
 //! Answers.
 
+use axum::BoxError;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::Stream;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -52,6 +54,11 @@ pub fn secret(body: &impl Serialize, about: usize) -> Reply {
     let mut text = Zeroizing::new(Vec::with_capacity(about));
     serde_json::to_writer(&mut *text, body).map_err(|_| unwritable())?;
     Ok(respond(StatusCode::OK, Body::from(Bytes::from_owner(text))))
+}
+
+/// 200 with JSON that is made while it is sent.
+pub fn stream(chunks: impl Stream<Item = Result<Vec<u8>, BoxError>> + Send + 'static) -> Reply {
+    Ok(respond(StatusCode::OK, Body::from_stream(chunks)))
 }
 
 /// A page of a list: the header names the next one.

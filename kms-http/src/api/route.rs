@@ -8,13 +8,14 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use kms_lib::ErrorCode;
 
 use super::doc::Doc;
 use super::{ApiError, App, Call, Reply};
 use crate::front::RequestContext;
 use crate::front::answer;
 use crate::front::body::Room;
-use crate::front::gate::Pass;
+use crate::front::gate::{Full, Pass};
 use crate::metrics::Meter;
 
 /// A route.
@@ -27,49 +28,66 @@ pub struct Route {
     pub operation: &'static str,
     /// What it is, for `/openapi.json`.
     pub doc: Doc,
-    /// Makes its handler.
-    pub mount: Box<dyn FnOnce(Meter) -> MethodRouter<Arc<App>>>,
+    mount: Box<dyn FnOnce(Meter, Kind) -> MethodRouter<Arc<App>>>,
 }
 
 /// How long a request may be worked on, if that differs from the configured time.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub enum Pace {
     /// As configured.
+    #[default]
     Normal,
     /// As long as it takes, for what grows with the store.
     Patient,
 }
 
+/// What its route says of a request.
+#[derive(Clone, Copy)]
+struct Kind {
+    pace: Pace,
+    is_list: bool,
+    returns: bool,
+}
+
 /// The longest that a patient request may take.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
+/// Routes for callers who are known.
+macro_rules! known {
+    ($($name:ident: $method:ident, $about:literal;)+) => {$(
+        #[doc = $about]
+        pub fn $name<F, Fut>(path: &'static str, operation: &'static str, handler: F) -> Self
+        where
+            F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = Reply> + Send + 'static,
+        {
+            let mount = move |meter: Meter, kind: Kind| {
+                on(MethodFilter::$method, move |State(app): State<Arc<App>>, request: Request| {
+                    let (handler, meter) = (handler.clone(), meter.clone());
+                    async move { guarded(app, request, meter, kind, handler).await }
+                })
+            };
+            Self { method: Method::$method, path, operation, doc: Doc::default(), mount: Box::new(mount) }
+        }
+    )+};
+}
+
 impl Route {
-    /// A route for callers who are known.
-    pub fn new<F, Fut>(method: Method, path: &'static str, operation: &'static str, doc: Doc, handler: F) -> Self
-    where
-        F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Reply> + Send + 'static,
-    {
-        let filter = filter(&method);
-        let (pace, is_list) = (doc.pace, doc.paged);
-        let mount = move |meter: Meter| {
-            on(filter, move |State(app): State<Arc<App>>, request: Request| {
-                let (handler, meter) = (handler.clone(), meter.clone());
-                async move { guarded(app, request, meter, (pace, is_list), handler).await }
-            })
-        };
-        Self { method, path, operation, doc, mount: Box::new(mount) }
+    known! {
+        get: GET, "Reads, for callers who are known.";
+        post: POST, "Does something, for callers who are known.";
+        patch: PATCH, "Edits, for callers who are known.";
+        delete: DELETE, "Withdraws, for callers who are known.";
     }
 
-    /// A route for everybody.
-    pub fn open<F, Fut>(method: Method, path: &'static str, operation: &'static str, doc: Doc, handler: F) -> Self
+    /// Reads, for everybody.
+    pub fn open<F, Fut>(path: &'static str, operation: &'static str, handler: F) -> Self
     where
         F: Fn(Arc<App>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Reply> + Send + 'static,
     {
-        let filter = filter(&method);
-        let mount = move |meter: Meter| {
-            on(filter, move |State(app): State<Arc<App>>, request: Request| {
+        let mount = move |meter: Meter, _: Kind| {
+            on(MethodFilter::GET, move |State(app): State<Arc<App>>, request: Request| {
                 let (handler, meter) = (handler.clone(), meter.clone());
                 async move {
                     let context = context(&request);
@@ -78,16 +96,20 @@ impl Route {
                 }
             })
         };
-        Self { method, path, operation, doc: doc.open(), mount: Box::new(mount) }
+        Self { method: Method::GET, path, operation, doc: Doc::default().open(), mount: Box::new(mount) }
     }
-}
 
-fn filter(method: &Method) -> MethodFilter {
-    match *method {
-        Method::GET => MethodFilter::GET,
-        Method::PATCH => MethodFilter::PATCH,
-        Method::DELETE => MethodFilter::DELETE,
-        _ => MethodFilter::POST,
+    /// With this description.
+    #[must_use]
+    pub fn doc(mut self, doc: Doc) -> Self {
+        self.doc = Doc { is_open: self.doc.is_open, ..doc };
+        self
+    }
+
+    /// Its path and its handler, which counts with this.
+    pub fn mount(self, meter: Meter) -> (&'static str, MethodRouter<Arc<App>>) {
+        let kind = Kind { pace: self.doc.pace, is_list: self.doc.paged, returns: self.doc.returns };
+        (self.path, (self.mount)(meter, kind))
     }
 }
 
@@ -103,36 +125,35 @@ struct Held {
 }
 
 /// Recognises the caller, holds it to its limits, reads the body, waits for its turn, and works.
-async fn guarded<F, Fut>(
-    app: Arc<App>,
-    request: Request,
-    meter: Meter,
-    (pace, is_list): (Pace, bool),
-    handler: F,
-) -> Response
+async fn guarded<F, Fut>(app: Arc<App>, request: Request, meter: Meter, kind: Kind, handler: F) -> Response
 where
     F: Fn(Call) -> Fut,
     Fut: Future<Output = Reply>,
 {
     let context = context(&request);
     let mut principal = None;
-    let reply = match admit(&app, &context, request, &mut principal).await {
+    let is_read = request.method() == Method::GET;
+    let is_repeatable = request.headers().contains_key("idempotency-key");
+    let reply = match admit(&app, &context, request, kind, &mut principal).await {
         Ok((call, mut held)) => {
             let caller = call.session.actor().principal().to_owned();
-            let limit = match pace {
-                Pace::Normal => app.http.request_timeout,
+            let limit = match kind.pace {
+                Pace::Normal => app.http.request_timeout(),
                 Pace::Patient => PATIENCE,
             };
             // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
             let working = Box::pin(async {
                 // A list can be a thousand times as large as what asks for it: few are made at a time.
-                let _turn = if is_list { app.lists.acquire().await.ok() } else { None };
+                let _turn = if kind.is_list { app.lists.acquire().await.ok() } else { None };
                 let response = handler(call).await?;
-                answer::hold(response, held.room.take(), &app.bodies, &caller, is_list)
+                answer::hold(response, held.room.take(), &app.bodies, &caller, kind.is_list)
             });
-            let reply = tokio::time::timeout(limit, working).await.unwrap_or_else(|_| Err(ApiError::timed_out()));
+            let reply = tokio::time::timeout(limit, working).await.unwrap_or_else(|_| {
+                // What only reads submits nothing that matters to its caller.
+                Err(if is_read { ApiError::timed_out() } else { ApiError::outcome_unknown() })
+            });
             drop(held);
-            reply
+            reply.map_err(|error| error.for_request(is_repeatable))
         }
         Err(error) => Err(error),
     };
@@ -143,10 +164,11 @@ async fn admit(
     app: &Arc<App>,
     context: &RequestContext,
     request: Request,
+    kind: Kind,
     principal: &mut Option<String>,
 ) -> Result<(Call, Held), ApiError> {
     let (parts, body) = request.into_parts();
-    let actor = app.auth.identify(&app.kms, &parts.headers, &context.peer).await?;
+    let actor = app.auth.identify(&app.kms, &parts, &context.peer).await?;
     let actor = actor.with_request_id(&*context.id)?;
     if app.http.log_requests {
         *principal = Some(actor.principal().to_owned());
@@ -154,9 +176,11 @@ async fn admit(
     if let Some(rate) = &app.rate {
         rate.check(actor.principal()).map_err(ApiError::rate_limited)?;
     }
-    let (body, room) = app.bodies.read(actor.principal(), &parts.headers, body).await?;
-    let pass = app.gate.enter(actor.principal()).await;
-    let pass = pass.map_err(|_| ApiError::overloaded("too many requests wait already; nothing was done"))?;
+    let limit = if kind.returns { app.http.returning_body_limit() } else { app.http.body_limit() };
+    let (body, room) = app.bodies.read(actor.principal(), &parts.headers, body, limit).await?;
+    let waiting = tokio::time::timeout(app.http.request_timeout(), app.gate.enter(actor.principal()));
+    let pass = waiting.await.map_err(|_| ApiError::timed_out())?;
+    let pass = pass.map_err(|full| ApiError::overloaded(full == Full::Caller))?;
     Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _pass: pass }))
 }
 
@@ -169,7 +193,9 @@ fn finish(app: &App, context: &RequestContext, meter: &Meter, principal: Option<
     };
     meter.observe(code, elapsed);
     let status = response.status();
-    if app.http.log_requests || status.is_server_error() {
+    // Requests that an overload turns away are counted; a line for each would make it worse.
+    let is_fault = status.is_server_error() && code != Some(ErrorCode::Overloaded.as_str());
+    if app.http.log_requests || is_fault {
         log(context, meter.operation(), principal, status, code, elapsed);
     }
     response

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use super::ApiError;
 
@@ -26,6 +26,11 @@ const FEW: usize = 16;
 pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     if body.is_empty() {
         return Err(ApiError::invalid("the body is empty: JSON is expected"));
+    }
+    if body.starts_with(b"\xef\xbb\xbf") || body.starts_with(b"\xfe\xff") || body.starts_with(b"\xff\xfe") {
+        return Err(ApiError::invalid(
+            "the body begins with a byte order mark (BOM): JSON in UTF-8 without one is expected",
+        ));
     }
     let text = std::str::from_utf8(body)
         .map_err(|e| ApiError::invalid(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
@@ -109,6 +114,22 @@ fn explain<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Error) 
         }
         Ok(_) => ApiError::invalid(error.to_string()),
     }
+}
+
+/// A list of words, of which empty ones are passed over.
+pub fn words<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Word<T>(Option<T>);
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = Cow::<str>::deserialize(deserializer)?;
+            if text.is_empty() {
+                Ok(Self(None))
+            } else {
+                T::deserialize(text.into_deserializer()).map(|word| Self(Some(word)))
+            }
+        }
+    }
+    Ok(Vec::<Word<T>>::deserialize(deserializer)?.into_iter().filter_map(|word| word.0).collect())
 }
 
 /// Walks through a value and keeps nothing.
@@ -204,37 +225,5 @@ impl<'a> Seen<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Sample {
-        #[allow(dead_code, reason = "only its reading is tested")]
-        key_id: String,
-        #[allow(dead_code, reason = "only its reading is tested")]
-        version: Option<u32>,
-    }
-
-    fn refusal(body: &[u8]) -> String {
-        parse::<Sample>(body).expect_err("refused").message.into_owned()
-    }
-
-    #[test]
-    fn errors_say_what_and_where() {
-        assert!(refusal(b"").contains("empty"));
-        assert!(refusal(b"{\"keyId\":\"\xff\"}").contains("byte 10"));
-        assert!(refusal(br#"{"keyId":"a","keyId":"b"}"#).contains("twice"));
-        assert!(refusal(br#"{"keyId":"a","x":{"y":1,"y":2}}"#).contains("\"y\""));
-        assert!(refusal(br#"{"keyId":"a","x":{"y":1,"\u0079":2}}"#).contains("twice"), "escapes do not hide it");
-        assert!(refusal(br#"{"keyId":"a"} {}"#).contains("trailing"));
-        assert!(refusal(br#"{"keyId":"a","version":"1"}"#).starts_with("version: "));
-        assert!(refusal(br#"{"version":1}"#).contains("keyId"));
-        assert!(refusal(b"[1").contains("line 1"));
-        let deep = format!("{{\"keyId\":\"a\",\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(refusal(deep.as_bytes()).contains("deep"), "{}", refusal(deep.as_bytes()));
-        let many: Vec<String> = (0..100).map(|n| format!("\"k{n}\":{n}")).collect();
-        assert!(parse::<Sample>(format!("{{\"keyId\":\"a\",{}}}", many.join(",")).as_bytes()).is_ok());
-        assert!(refusal(format!("{{\"keyId\":\"a\",{},\"k7\":1}}", many.join(",")).as_bytes()).contains("\"k7\""));
-    }
-}
+#[path = "../../tests/unit/strict.rs"]
+mod tests;

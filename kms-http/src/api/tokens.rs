@@ -1,6 +1,6 @@
 //! Tokens: for who cannot reach the machine the store is on.
 
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use kms_lib::Timestamp;
 use kms_lib::session::CredentialDescription;
 use kms_lib::types::ids::CredentialId;
@@ -53,31 +53,17 @@ struct ListQuery {
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Tokens", summary);
     vec![
-        Route::new(
-            Method::POST,
-            "/v1/tokens",
-            "createToken",
-            doc("Make a token").takes::<Create>().creates::<Created<'static>>().errors(&[409]),
-            create,
-        ),
-        Route::new(
-            Method::GET,
-            "/v1/tokens",
-            "listTokens",
+        Route::post("/v1/tokens", "createToken", create)
+            .doc(doc("Make a token").takes::<Create>().creates::<Created<'static>>().errors(&[409])),
+        Route::get("/v1/tokens", "listTokens", list).doc(
             doc("Tokens that are not withdrawn").lists::<models::Credential>().query(
                 "cursor",
                 "The one after which to go on: `x-next-cursor` of the page before.",
                 json!({"type": "string", "format": "uuid"}),
             ),
-            list,
         ),
-        Route::new(
-            Method::DELETE,
-            "/v1/tokens/{id}",
-            "withdrawToken",
-            doc("Withdraw a token").empty().errors(&[404]).idempotent(),
-            withdraw,
-        ),
+        Route::delete("/v1/tokens/{id}", "withdrawToken", withdraw)
+            .doc(doc("Withdraw a token").empty().errors(&[404]).idempotent()),
     ]
 }
 

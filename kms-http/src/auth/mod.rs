@@ -14,6 +14,7 @@ pub use error::AuthError;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use ipnet::IpNet;
 use kms_lib::{Actor, Kms, Result, Role};
 
@@ -21,7 +22,7 @@ use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
 use self::principals::Principals;
 use crate::api::ApiError;
-use crate::front::Peer;
+use crate::front::{Peer, host};
 use crate::settings::{AuthMethod, Http};
 
 /// Recognises callers.
@@ -40,12 +41,12 @@ impl Authenticator {
     /// The methods that the settings name.
     pub fn new(http: &Http) -> Result<Self> {
         Ok(Self {
-            token: http.has(AuthMethod::Token).then(|| token::Tokens::new(&http.token_prefix)),
+            token: http.has(AuthMethod::Token).then(|| token::Tokens::new(&http.token.prefix)),
             oidc: http.has(AuthMethod::Oidc).then(|| OidcVerifier::new(http.oidc.clone())).transpose()?,
             mtls: http.has(AuthMethod::Mtls).then(|| MtlsMapper::new(&http.mtls)).transpose()?,
             trusted_headers: http
                 .has(AuthMethod::TrustedHeaders)
-                .then(|| trusted_headers::TrustedHeaders::new(&http.trusted_headers_prefix)),
+                .then(|| trusted_headers::TrustedHeaders::new(&http.trusted_headers)),
             principals: Principals::new(http),
             proxies: http.trusted_proxies.clone(),
             trust_unix_socket: http.trust_unix_socket_proxy,
@@ -53,10 +54,11 @@ impl Authenticator {
     }
 
     /// Who sends this request, and from where.
-    pub async fn identify(&self, kms: &Kms, headers: &HeaderMap, peer: &Peer) -> std::result::Result<Actor, ApiError> {
+    pub async fn identify(&self, kms: &Kms, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
+        let headers = &parts.headers;
         let actor = match bearer(headers)? {
             Some(secret) => self.by_bearer(kms, secret).await?,
-            None => self.without_bearer(headers, peer)?,
+            None => self.without_bearer(parts, peer)?,
         };
         Ok(match forwarded::source(headers, peer, &self.proxies, self.trust_unix_socket) {
             Some(address) => actor.with_source_ip(address),
@@ -90,12 +92,12 @@ impl Authenticator {
         if is_own { Ok(actor) } else { Err(ApiError::not_authenticated()) }
     }
 
-    fn without_bearer(&self, headers: &HeaderMap, peer: &Peer) -> std::result::Result<Actor, ApiError> {
+    fn without_bearer(&self, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         if let (Some(mapper), Some(certificate)) = (&self.mtls, &peer.certificate) {
             return self.own(AuthMethod::Mtls, known(mapper.authenticate(certificate))?);
         }
         match &self.trusted_headers {
-            Some(trusted) => match trusted.identify(headers)? {
+            Some(trusted) => match trusted.identify(&parts.headers, host(&parts.uri, &parts.headers).as_ref())? {
                 actor if actor.is_anonymous() => Ok(actor),
                 actor => self.own(AuthMethod::TrustedHeaders, actor),
             },

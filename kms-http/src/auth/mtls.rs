@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use kms_lib::Role;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Reader, SliceReader};
@@ -15,13 +15,14 @@ use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
 
 use super::error::AuthError;
 use super::identity::{RoleMapping, principal};
+use crate::settings::forms;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
 
 /// A part of a certificate that names its holder.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrincipalField {
     /// The subject's common name.
@@ -36,7 +37,7 @@ pub enum PrincipalField {
 }
 
 /// A part of a certificate that gives its holder a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleField {
     /// The subject's organizations.
@@ -54,18 +55,22 @@ pub enum RoleField {
 }
 
 /// How certificates are read.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct MtlsSettings {
     /// What names the principal. A certificate must have it exactly once.
+    #[serde(deserialize_with = "forms::word")]
     pub principal_field: PrincipalField,
     /// What is put before the principal, such as `cert:`.
     pub principal_prefix: String,
     /// What gives the role.
+    #[serde(deserialize_with = "forms::maybe")]
     pub role_field: Option<RoleField>,
     /// Its values that make an admin.
+    #[serde(deserialize_with = "forms::texts")]
     pub admin_values: Vec<String>,
     /// Its values that make an auditor.
+    #[serde(deserialize_with = "forms::texts")]
     pub auditor_values: Vec<String>,
 }
 

@@ -32,8 +32,8 @@ impl Principals {
     pub fn new(http: &Http) -> Self {
         let namespace = |&method: &AuthMethod| {
             let prefix = match method {
-                AuthMethod::Token => &http.token_prefix,
-                AuthMethod::TrustedHeaders => &http.trusted_headers_prefix,
+                AuthMethod::Token => &http.token.prefix,
+                AuthMethod::TrustedHeaders => &http.trusted_headers.prefix,
                 AuthMethod::Oidc => &http.oidc.principal_prefix,
                 AuthMethod::Mtls => &http.mtls.principal_prefix,
             };
@@ -101,8 +101,8 @@ mod tests {
         for (method, prefix) in methods {
             let prefix = (*prefix).to_owned();
             match method {
-                AuthMethod::Token => http.token_prefix = prefix,
-                AuthMethod::TrustedHeaders => http.trusted_headers_prefix = prefix,
+                AuthMethod::Token => http.token.prefix = prefix,
+                AuthMethod::TrustedHeaders => http.trusted_headers.prefix = prefix,
                 AuthMethod::Oidc => http.oidc.principal_prefix = prefix,
                 AuthMethod::Mtls => http.mtls.principal_prefix = prefix,
             }

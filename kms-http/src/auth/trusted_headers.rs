@@ -1,82 +1,121 @@
 //! `x-principal` and `x-role`, believed, as Mini KMS on Node does. For development, or behind a proxy that authenticates
 //! and sets them.
 
-use axum::http::{HeaderMap, HeaderValue};
-use kms_lib::{Actor, Role};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use kms_lib::{Actor, ErrorCode, Role};
 
 use super::principals::fold;
 use crate::api::ApiError;
+use crate::settings::TrustedHeadersSettings;
 
 /// Believes headers.
-pub struct TrustedHeaders {
-    prefix: String,
-}
+pub struct TrustedHeaders(TrustedHeadersSettings);
 
 impl TrustedHeaders {
-    /// With this prefix for principals.
-    pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+    /// With a prefix for principals, and the hosts under which the service is reached.
+    pub fn new(settings: &TrustedHeadersSettings) -> Self {
+        Self(settings.clone())
     }
 
     /// Whom the headers name: `anonymous` without a principal, an app without a role that is known.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<Actor, ApiError> {
-        let role = match one(headers, "x-role")?.map(str::to_ascii_lowercase).as_deref() {
+    pub fn identify(&self, headers: &HeaderMap, host: Option<&Authority>) -> Result<Actor, ApiError> {
+        if !host.is_some_and(|host| self.is_own(host.host())) {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                ErrorCode::AccessDenied.as_str(),
+                "the host header names none of this service's hosts; add it to http.trusted_headers.hosts",
+            ));
+        }
+        let role = match one(headers, "x-role")?.map(|role| role.to_ascii_lowercase()).as_deref() {
             Some("admin") => Role::Admin,
             Some("auditor") => Role::Auditor,
             _ => Role::App,
         };
-        let actor = match one(headers, "x-principal")?.map(str::trim) {
+        let principal = one(headers, "x-principal")?;
+        let actor = match principal.as_deref().map(str::trim) {
             None | Some("") => Actor::anonymous(role),
             Some(name) if name.eq_ignore_ascii_case("anonymous") => Actor::anonymous(role),
-            Some(name) => fold(&format!("{}{name}", self.prefix)).and_then(|principal| Actor::new(principal, role)),
+            Some(name) => fold(&format!("{}{name}", self.0.prefix)).and_then(|principal| Actor::new(principal, role)),
         };
         actor.map_err(|_| ApiError::not_authenticated())
     }
+
+    /// Whether a host is this service's: a page whose own name leads to this machine (DNS rebinding) must not be believed.
+    fn is_own(&self, host: &str) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost")
+            || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+            || self.0.hosts.iter().any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare))
+    }
 }
 
-/// The one value of a header. Several would let a proxy see one caller and this service another.
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ApiError> {
-    let mut values = headers.get_all(name).iter();
+/// The one value of a header, in UTF-8, else in Latin-1, which Node reads headers as. Several would let a proxy see one
+/// caller and this service another.
+fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let value = values.next();
     if values.next().is_some() {
         return Err(ApiError::not_authenticated());
     }
-    value.map(HeaderValue::to_str).transpose().map_err(|_| ApiError::not_authenticated())
+    Ok(value.map(|bytes| match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().copied().map(char::from).collect(),
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn identify(sent: &[(&'static str, &'static str)]) -> Result<Actor, ApiError> {
+    const HOST: &str = "127.0.0.1:8080";
+
+    fn identify(sent: &[(&'static str, &[u8])], host: &str) -> Result<Actor, ApiError> {
         let mut headers = HeaderMap::new();
         for (name, value) in sent {
-            headers.append(*name, HeaderValue::from_static(value));
+            headers.append(*name, HeaderValue::from_bytes(value).expect("a header"));
         }
-        TrustedHeaders::new("dev:").identify(&headers)
+        let settings = TrustedHeadersSettings { prefix: "dev:".into(), hosts: vec!["kms.example".into()] };
+        TrustedHeaders::new(&settings).identify(&headers, host.parse().ok().as_ref())
     }
 
     #[test]
     fn headers_name_the_caller() {
-        let actor = identify(&[("x-principal", "Alice"), ("x-role", "admin")]).expect("an actor");
+        let actor = identify(&[("x-principal", b"Alice"), ("x-role", b"admin")], HOST).expect("an actor");
         assert_eq!((actor.principal(), actor.role()), ("dev:alice", Role::Admin));
-        let actor = identify(&[("x-role", "root")]).expect("an actor");
+        let actor = identify(&[("x-role", b"root")], HOST).expect("an actor");
         assert_eq!((actor.principal(), actor.role()), ("anonymous", Role::App));
+        for name in [&b"J\xc3\xbcrgen"[..], &b"J\xfcrgen"[..]] {
+            let actor = identify(&[("x-principal", name)], HOST).expect("an actor");
+            assert_eq!(actor.principal(), "dev:j\u{fc}rgen", "UTF-8 and Latin-1");
+        }
     }
 
     #[test]
     fn two_principals_are_none() {
-        assert!(identify(&[("x-principal", "alice"), ("x-principal", "bob")]).is_err());
-        assert!(
-            TrustedHeaders::new("")
-                .identify(&[("x-principal", "scheduler")].into_iter().fold(
-                    HeaderMap::new(),
-                    |mut headers, (name, value)| {
-                        headers.append(name, HeaderValue::from_static(value));
-                        headers
-                    }
-                ))
-                .is_err()
-        );
+        assert!(identify(&[("x-principal", b"alice"), ("x-principal", b"bob")], HOST).is_err());
+        let unprefixed = TrustedHeaders::new(&TrustedHeadersSettings::default());
+        let mut headers = HeaderMap::new();
+        headers.append("x-principal", HeaderValue::from_static("scheduler"));
+        assert!(unprefixed.identify(&headers, HOST.parse().ok().as_ref()).is_err());
+    }
+
+    #[test]
+    fn other_hosts_are_not_believed() {
+        for (host, is_own) in [
+            ("localhost:1", true),
+            ("LOCALHOST", true),
+            ("127.9.9.9", true),
+            ("[::1]:80", true),
+            ("kms.example:443", true),
+            ("KMS.example", true),
+            ("evil.example", false),
+            ("localhost.evil.example", false),
+            ("192.0.2.1", false),
+            ("[2001:db8::1]", false),
+            ("", false),
+        ] {
+            assert_eq!(identify(&[("x-principal", b"alice")], host).is_ok(), is_own, "{host:?}");
+        }
     }
 }

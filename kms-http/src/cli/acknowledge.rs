@@ -71,27 +71,24 @@ fn hint(error: kms_lib::Error, clock: bool, restore: bool) -> Failure {
 }
 
 fn report(done: &Acknowledged, with_restore: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    if as_json {
-        let Acknowledged { clock, restore, .. } = *done;
-        output::json(&json!({"acknowledged": clock || restore, "clock": clock, "restore": restore}))?;
-        return Ok(ExitCode::SUCCESS);
+    let Acknowledged { clock, restore, unknown } = done;
+    let mut lines = Vec::new();
+    if *clock {
+        lines.push("acknowledged; the log says where time goes back".to_owned());
     }
-    if done.clock {
-        output::line("acknowledged; the log says where time goes back");
+    if *restore {
+        lines.push("acknowledged; the log says what was lost".to_owned());
     }
-    if done.restore {
-        output::line("acknowledged; the log says what was lost");
-    }
-    match &done.unknown {
+    match unknown {
         Some(mark) if with_restore => {
-            output::line(&format!("nothing known: there was no high-water file {mark} to hold the store against"));
+            lines.push(format!("nothing known: there was no high-water file {mark} to hold the store against"));
         }
-        _ if !done.clock && !done.restore => {
-            output::line(
-                "nothing to acknowledge: the store is not older than it was, its last record of no time to come",
-            );
-        }
+        _ if lines.is_empty() => lines.push(
+            "nothing to acknowledge: the store is not older than it was, its last record of no time to come".to_owned(),
+        ),
         _ => {}
     }
+    let shown = json!({"acknowledged": *clock || *restore, "clock": clock, "restore": restore});
+    output::show(as_json, &shown, lines)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -106,11 +107,7 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
             Audit::PublicKey { all } => public_key(&session, all, as_json).await,
             Audit::RotateKey => {
                 let key = session.replace_signing_key().await?;
-                if as_json {
-                    output::json(&json!({"verifierKey": key}))?
-                } else {
-                    output::line(&key)
-                }
+                output::show(as_json, &json!({"verifierKey": key}), [key.clone()])?;
                 Ok(ExitCode::SUCCESS)
             }
             Audit::Quarantine { release } => quarantine(&session, release, as_json).await,
@@ -122,14 +119,11 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
 /// Lists the rows in quarantine, or releases those that were repaired and lists them.
 async fn quarantine(session: &Session, release: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let rows = if release { session.release_quarantine().await? } else { session.list_quarantine().await? };
-    if as_json {
-        output::json(&rows)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    for row in rows {
-        let key = row.key_name.or(row.key_id.map(|id| id.to_string())).map(|key| format!("  key {key}"));
-        output::line(&format!("{}  {}  {}{}", row.created_at, row.table, row.row, key.unwrap_or_default()));
-    }
+    let lines = rows.iter().map(|row| {
+        let key = row.key_name.clone().or(row.key_id.map(|id| id.to_string())).map(|key| format!("  key {key}"));
+        format!("{}  {}  {}{}", row.created_at, row.table, row.row, key.unwrap_or_default())
+    });
+    output::show(as_json, &rows, lines)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -158,27 +152,17 @@ async fn verify(
 }
 
 fn show_report(report: &Report, shown: &Shown) -> Result<(), Failure> {
-    if shown.as_json {
-        let mut value = serde_json::to_value(report).map_err(|e| Failure::new(1, e.to_string()))?;
-        value["recorded"] = json!(!shown.is_read_only);
-        return output::json(&value);
-    }
+    let mut value = serde_json::to_value(report).map_err(|e| Failure::new(1, e.to_string()))?;
+    value["recorded"] = json!(!shown.is_read_only);
+    let mut lines = Vec::new();
     if report.ok {
-        output::line(&format!("good        records {} to {}", report.from + 1, report.size));
+        lines.push(format!("good        records {} to {}", report.from + 1, report.size));
+        lines.extend(report.reread.map(|(after, end)| format!("again       records {} to {end}", after + 1)));
     }
-    if let Some((after, end)) = report.reread.filter(|_| report.ok) {
-        output::line(&format!("again       records {} to {end}", after + 1));
-    }
-    for fault in &report.faults {
-        output::line(&format!("fault       {fault}"));
-    }
-    for warning in &report.warnings {
-        output::line(&format!("warning     {warning}"));
-    }
-    if shown.is_read_only {
-        output::line("recorded    no: the store is read-only");
-    }
-    Ok(())
+    lines.extend(report.faults.iter().map(|fault| format!("fault       {fault}")));
+    lines.extend(report.warnings.iter().map(|warning| format!("warning     {warning}")));
+    lines.extend(shown.is_read_only.then(|| "recorded    no: the store is read-only".to_owned()));
+    output::show(shown.as_json, &value, lines)
 }
 
 async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {
@@ -234,7 +218,8 @@ async fn export(
 ) -> Result<ExitCode, Failure> {
     let mut out: Box<dyn Write> = match &to {
         Some(path) => {
-            let file = File::options().write(true).create_new(true).open(path);
+            // Records hold contexts and names: for its owner alone.
+            let file = File::options().write(true).create_new(true).mode(0o600).open(path);
             let file = file.map_err(|e| Failure::new(1, format!("{} cannot be written: {e}", path.display())))?;
             Box::new(BufWriter::new(file))
         }
@@ -264,17 +249,14 @@ async fn export(
 async fn public_key(session: &Session, all: bool, as_json: bool) -> Result<ExitCode, Failure> {
     if all {
         let keys = session.audit_public_keys().await?;
-        if as_json {
-            output::json(&keys)?;
-        } else {
-            for key in &keys {
-                let end = key.last_seq.map_or_else(|| "now".into(), |last| last.to_string());
-                output::line(&format!("{} to {end}: {}", key.first_seq, key.verifier_key));
-            }
-        }
+        let lines = keys.iter().map(|key| {
+            let end = key.last_seq.map_or_else(|| "now".into(), |last| last.to_string());
+            format!("{} to {end}: {}", key.first_seq, key.verifier_key)
+        });
+        output::show(as_json, &keys, lines)?;
     } else {
         let key = session.audit_public_key().await?;
-        if as_json { output::json(&json!({"verifierKey": key}))? } else { output::line(&key) }
+        output::show(as_json, &json!({"verifierKey": key}), [key.clone()])?;
     }
     Ok(ExitCode::SUCCESS)
 }

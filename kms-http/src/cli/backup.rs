@@ -62,40 +62,33 @@ pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<Ex
 }
 
 fn show(report: &BackupReport, as_json: bool) -> Result<ExitCode, Failure> {
-    if as_json {
-        output::json(report)?;
-    } else {
-        output::line(&format!("good        {} records", report.verification.size));
-    }
+    output::show(as_json, report, [format!("good        {} records", report.verification.size)])?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn show_comparison(found: &BackupComparison, as_json: bool) -> Result<ExitCode, Failure> {
-    if as_json {
-        output::json(found)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let version = |(key, version): &(String, u32)| format!("{key} v{version}");
     let grant = |(principal, scope): &(String, String)| format!("{principal} on {scope}");
     let lost = found.lost_versions.iter().map(|v| format!("{} v{} ({} encryptions)", v.key, v.version, v.encryptions));
-    output::line(&format!("records that would be lost: {}", found.lost_records));
-    section("usable again", "key", found.keys.iter().cloned());
-    section("usable again", "version", found.versions.iter().map(version));
-    section("usable again", "grant", found.grants.iter().map(grant));
-    section("usable again", "token", found.credentials.iter().cloned());
-    section("enabled again", "key", found.disabled_keys.iter().cloned());
-    section("enabled again", "version", found.disabled_versions.iter().map(version));
-    section("readable for longer", "version", found.shortened_windows.iter().map(version));
-    section("as wide as before", "grant", found.narrowed_grants.iter().map(grant));
-    section("lost", "key", found.lost_keys.iter().cloned());
-    section("lost", "version", lost);
-    section("lost", "grant", found.lost_grants.iter().map(grant));
-    section("lost", "token", found.lost_credentials.iter().cloned());
+    let sections = [
+        section("usable again", "key", found.keys.iter().cloned()),
+        section("usable again", "version", found.versions.iter().map(version)),
+        section("usable again", "grant", found.grants.iter().map(grant)),
+        section("usable again", "token", found.credentials.iter().cloned()),
+        section("enabled again", "key", found.disabled_keys.iter().cloned()),
+        section("enabled again", "version", found.disabled_versions.iter().map(version)),
+        section("readable for longer", "version", found.shortened_windows.iter().map(version)),
+        section("as wide as before", "grant", found.narrowed_grants.iter().map(grant)),
+        section("lost", "key", found.lost_keys.iter().cloned()),
+        section("lost", "version", lost),
+        section("lost", "grant", found.lost_grants.iter().map(grant)),
+        section("lost", "token", found.lost_credentials.iter().cloned()),
+    ];
+    let first = format!("records that would be lost: {}", found.lost_records);
+    output::show(as_json, found, [first].into_iter().chain(sections.into_iter().flatten()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn section(what: &str, kind: &str, items: impl Iterator<Item = String>) {
-    for item in items {
-        output::line(&format!("{what:<20}{kind:<9}{item}"));
-    }
+fn section(what: &str, kind: &str, items: impl Iterator<Item = String>) -> Vec<String> {
+    items.map(|item| format!("{what:<20}{kind:<9}{item}")).collect()
 }

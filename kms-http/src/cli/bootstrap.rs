@@ -1,15 +1,15 @@
 //! The first steps: folders, a root key, a token.
 
 use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use base64::Engine;
 use clap::Args;
 use kms_lib::session::NewToken;
 use kms_lib::types::ids::RecordId;
-use kms_lib::{Actor, ErrorCode, Kms, Role};
+use kms_lib::{Actor, ErrorCode, Kms, Role, Timestamp};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -20,6 +20,8 @@ use crate::settings::{Settings, is_same_folder};
 
 /// Bytes of a root key.
 const ROOT_KEY: usize = 32;
+/// Days for which the first token is good, unless `init` is told otherwise.
+const FIRST_TOKEN_DAYS: u32 = 1;
 
 /// `kms-http init`.
 #[derive(Args)]
@@ -27,6 +29,9 @@ pub struct Init {
     /// Whom the token is for
     #[arg(long, default_value = "admin")]
     principal: String,
+    /// In how many days the token expires; 0 for never
+    #[arg(long, default_value_t = FIRST_TOKEN_DAYS, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    days: u32,
 }
 
 /// Makes what is missing, and a token.
@@ -40,47 +45,98 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
     let principal = Principals::new(&http).of_token(&command.principal)?;
     let made = runtime.block_on(async {
         let kms = Kms::open(settings.kms.clone()).await?;
+        let end = (command.days > 0).then(|| Timestamp::now().plus_days(command.days));
         let operator = kms.session(Actor::operator());
-        let made = operator.create_token(&principal, Role::Admin, Some("first token"), None).await;
+        let made = operator.create_token(&principal, Role::Admin, Some("first token"), end).await;
         kms.close().await?;
         made
     })?;
-    if as_json {
-        output::json(&json!({
-            "rootKeyFile": key_file.filter(|_| made_key),
-            "token": made.token.as_str(),
-            "credential": made.credential,
-        }))?;
-    } else {
-        if let Some(path) = key_file.filter(|_| made_key) {
-            show_root_key(&path);
-        }
-        show(&made);
-    }
+    let key_file = key_file.filter(|_| made_key);
+    let shown = json!({"rootKeyFile": key_file, "token": made.token.as_str(), "credential": made.credential});
+    let lines = key_file.iter().flat_map(|path| root_key_lines(path)).chain(token_lines(&made));
+    output::show(as_json, &shown, lines)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says where the root key that was just made is.
-pub fn show_root_key(path: &Path) {
-    output::line(&format!("root key    {}", path.display()));
-    output::line("            Keep a copy of it elsewhere: without it, what is stored is lost.");
+pub fn root_key_lines(path: &Path) -> [String; 2] {
+    let warning = "            Keep a copy of it elsewhere: without it, what is stored is lost.";
+    [format!("root key    {}", path.display()), warning.to_owned()]
 }
 
 /// Shows a token, this once.
-pub fn show(made: &NewToken) {
+pub fn token_lines(made: &NewToken) -> [String; 2] {
     let credential = &made.credential;
-    output::line(&format!("token       {}", made.token.as_str()));
-    output::line(&format!("            for {} ({}). It is shown this once.", credential.principal, credential.role));
+    let end = credential.expires_at.map_or_else(|| "never".into(), |end| format!("at {end}"));
+    let about = format!("for {} ({}). It is shown this once and expires {end}.", credential.principal, credential.role);
+    [format!("token       {}", made.token.as_str()), format!("            {about}")]
 }
 
 /// The first token of a store, for an admin. None if another node, or anybody, has made one: of several nodes that
 /// start together on an empty database, one makes it.
-pub async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<NewToken>> {
-    match kms.session(Actor::operator()).create_first_token(principal, Some("first token"), None).await {
+async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<NewToken>> {
+    let end = Timestamp::now().plus_days(FIRST_TOKEN_DAYS);
+    match kms.session(Actor::operator()).create_first_token(principal, Some("first token"), Some(end)).await {
         Ok(made) => Ok(Some(made)),
         Err(error) if error.code() == ErrorCode::Conflict => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The first token for the operator who starts the service: shown on a terminal, else in a file that only its owner may
+/// read. The log of a container keeps what goes to standard output without a terminal.
+pub async fn hand_over_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<(), Failure> {
+    let is_made = if std::io::stdout().is_terminal() {
+        let made = first_token(kms, principal).await?;
+        made.iter().flat_map(token_lines).for_each(|text| output::line(&text));
+        made.is_some()
+    } else {
+        write_first_token(kms, principal, file).await?
+    };
+    if !is_made {
+        tracing::info!("another node has made the first token and has handed it over");
+    }
+    Ok(())
+}
+
+/// Makes the first token and writes it to a file. Answers whether it did: another node may have made it.
+async fn write_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<bool, Failure> {
+    let failed = |e: std::io::Error| {
+        let path = file.display();
+        Failure::new(3, format!("the first token cannot be written to {path}: {e}; `kms-http init` shows one"))
+    };
+    make_parent(file)?;
+    // The file exists before the token, because a token that cannot be written is lost. It has another name until then,
+    // because another node on this machine may have the same file.
+    let new = new_beside(file);
+    write_new(&new, b"").map_err(failed)?;
+    let written = match first_token(kms, principal).await {
+        Ok(Some(made)) => {
+            let written = fill(&new, made.token.as_bytes()).and_then(|()| fs::rename(&new, file));
+            written.map(|()| true).map_err(failed)
+        }
+        Ok(None) => Ok(false),
+        Err(error) => Err(error.into()),
+    };
+    if !matches!(written, Ok(true)) {
+        let _ = fs::remove_file(&new);
+        return written;
+    }
+    output::line(&format!("token file  {}", file.display()));
+    tracing::info!(file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first token of an admin is in a file");
+    Ok(true)
+}
+
+fn fill(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    file.write_all(bytes).and_then(|()| file.sync_all())
+}
+
+/// A name in the same folder that no other file has.
+fn new_beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", RecordId::random()));
+    path.with_file_name(name)
 }
 
 /// Makes the default root key file if no root key is configured and there is none. Answers whether it did. Never beside
@@ -135,9 +191,7 @@ fn write_root_key(path: &Path) -> Result<(), Failure> {
     text.push('\n');
     let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
     // Written elsewhere first: half a key must not be taken for one, nor one that was there be replaced.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", RecordId::random()));
-    let new = path.with_file_name(name);
+    let new = new_beside(path);
     let written = write_new(&new, text.as_bytes()).and_then(|()| match fs::hard_link(&new, path) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => write_new(path, text.as_bytes()),
         linked => linked,
@@ -179,3 +233,7 @@ fn make_parent(path: &Path) -> Result<(), Failure> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
     made.map_err(|e| Failure::new(3, format!("the folder {} cannot be made: {e}", parent.display())))
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/first_token.rs"]
+mod tests;

@@ -57,14 +57,11 @@ const PAGE: usize = 1_000;
 /// Does it.
 pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     with_store(settings, |_, session| async move {
-        let keys = match command {
+        let key = match command {
             Key::List => {
                 let keys = all(&session).await?;
-                if as_json {
-                    output::json(&keys)?;
-                    return Ok(ExitCode::SUCCESS);
-                }
-                keys
+                output::show(as_json, &keys, keys.iter().map(line))?;
+                return Ok(ExitCode::SUCCESS);
             }
             Key::Create { name, kind, rotation_days, grace_days } => {
                 let (key_type, purpose) = match kind {
@@ -77,27 +74,19 @@ pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, 
                     grace_period_days: grace_days,
                     ..CreateKey::new(name, key_type, purpose)
                 };
-                vec![session.create_key(new).await?]
+                session.create_key(new).await?
             }
-            Key::Rotate { key, expected } => vec![session.rotate_key(key, expected).await?],
+            Key::Rotate { key, expected } => session.rotate_key(key, expected).await?,
         };
-        for key in &keys {
-            if as_json {
-                output::json(key)?;
-            } else {
-                output::line(&format!(
-                    "{}  {:<16} {:<10} {:<10} v{:<4} {}",
-                    key.id,
-                    key.state.as_str(),
-                    key.key_type.as_str(),
-                    key.purpose.as_str(),
-                    key.current_version,
-                    key.name
-                ));
-            }
-        }
+        output::show(as_json, &key, [line(&key)])?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn line(key: &KeyDescription) -> String {
+    let KeyDescription { id, state, key_type, purpose, current_version, name, .. } = key;
+    let (state, key_type, purpose) = (state.as_str(), key_type.as_str(), purpose.as_str());
+    format!("{id}  {state:<16} {key_type:<10} {purpose:<10} v{current_version:<4} {name}")
 }
 
 async fn all(session: &Session) -> Result<Vec<KeyDescription>, Failure> {

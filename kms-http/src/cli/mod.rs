@@ -92,7 +92,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
+    // Before any secret is read, whatever the command.
+    let unhardened = crate::server::harden();
     let cli = Cli::parse();
+    if !unhardened.is_empty() {
+        eprintln!("kms-http: {}", unhardened.join("; "));
+    }
     match dispatch(cli) {
         Ok(code) => code,
         Err(failure) => failure.report(),

@@ -19,6 +19,15 @@ pub fn line(text: &str) {
     }
 }
 
+/// JSON for scripts, or lines for people.
+pub fn show(as_json: bool, value: &impl Serialize, lines: impl IntoIterator<Item = String>) -> Result<(), Failure> {
+    if as_json {
+        return json(value);
+    }
+    lines.into_iter().for_each(|text| line(&text));
+    Ok(())
+}
+
 /// JSON for scripts.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(1, e.to_string()))?;

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::bootstrap::{first_token, make_folders, make_root_key_if_missing, show, show_root_key};
+use super::bootstrap::{hand_over_first_token, make_folders, make_root_key_if_missing, root_key_lines};
 use super::exit::Failure;
 use super::output;
 use crate::api::App;
@@ -45,10 +45,9 @@ impl Serve {
 /// Serves until a signal says to stop.
 pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     start_log(&settings.http)?;
-    server::harden();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = settings.http.threads {
-        runtime.worker_threads(threads);
+    if settings.http.threads > 0 {
+        runtime.worker_threads(settings.http.threads);
     }
     let runtime = runtime.enable_all().build()?;
     runtime.block_on(serve(settings))?;
@@ -58,7 +57,7 @@ pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
 /// Whether this can be served: finds what only starting would find, without doing anything.
 pub fn try_settings(http: &Http) -> Result<(), Failure> {
     log_filter(http)?;
-    http.tls.settings().map(TlsServer::open).transpose()?;
+    http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
     Authenticator::new(http)?;
     Ok(())
 }
@@ -85,17 +84,14 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     if make_root_key_if_missing(&settings)?
         && let Some(path) = &settings.default_key_file
     {
-        show_root_key(path);
+        root_key_lines(path).iter().for_each(|text| output::line(text));
     }
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
     let kms = Kms::open(settings.kms).await?;
     if settings.http.has(AuthMethod::Token) && is_untouched(&kms).await? {
         let principal = Principals::new(&settings.http).of_token("admin")?;
-        match first_token(&kms, &principal).await? {
-            Some(made) => show(&made),
-            None => tracing::info!("another node has made the first token and has shown it"),
-        }
+        hand_over_first_token(&kms, &principal, &settings.token_file).await?;
     }
     let address = listeners.address();
     let socket = settings.http.unix_socket.clone();
@@ -131,7 +127,7 @@ fn warn_of_open_doors(http: &Http) {
     if http.has(AuthMethod::TrustedHeaders) {
         tracing::warn!(%address, "TRUSTED HEADERS ARE ON: whoever can connect is whoever it says it is");
     }
-    if http.tls.certificate_file.is_none() {
+    if !http.tls.is_on() {
         tracing::warn!(%address, "others can connect, and there is no TLS: tokens and plaintexts can be read on the way");
     }
 }

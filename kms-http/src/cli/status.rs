@@ -44,7 +44,7 @@ pub fn status(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
                 None => "verified    never".to_owned(),
                 Some(last) => format!("verified    {} ok: {}", text(last, "timestamp"), text(last, "ok")),
             });
-            output::line(&format!("failures    {} in the last 24 hours", metrics.audit.failures_last24h));
+            output::line(&format!("failures    {} in the last 24 hours", metrics.audit.failed_operations_last24h));
         }
         match ready {
             Err(_) if is_read_only => Ok(ExitCode::SUCCESS),

@@ -7,7 +7,7 @@ use kms_lib::types::ids::CredentialId;
 use kms_lib::{Role, Timestamp};
 use serde_json::json;
 
-use super::bootstrap::show;
+use super::bootstrap::token_lines;
 use super::exit::Failure;
 use super::output;
 use super::store::with_store;
@@ -76,11 +76,8 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
                 let expires_at = expires_at.or_else(|| days.map(|days| Timestamp::now().plus_days(days)));
                 let principal = principals.of_token(&principal)?;
                 let made = session.create_token(&principal, role.into(), label.as_deref(), expires_at).await?;
-                if as_json {
-                    output::json(&json!({"token": made.token.as_str(), "credential": made.credential}))?;
-                } else {
-                    show(&made);
-                }
+                let shown = json!({"token": made.token.as_str(), "credential": made.credential});
+                output::show(as_json, &shown, token_lines(&made))?;
             }
             Token::List => {
                 let mut all = Vec::new();
@@ -94,24 +91,16 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
                         break;
                     }
                 }
-                if as_json {
-                    output::json(&all)?;
-                } else {
-                    for token in &all {
-                        let until =
-                            token.expires_at.map_or_else(|| "does not expire".into(), |end| format!("until {end}"));
-                        let label = token.label.as_deref().unwrap_or_default();
-                        output::line(&format!("{}  {:<8} {}  {until}  {label}", token.id, token.role, token.principal));
-                    }
-                }
+                let lines = all.iter().map(|token| {
+                    let until = token.expires_at.map_or_else(|| "does not expire".into(), |end| format!("until {end}"));
+                    let label = token.label.as_deref().unwrap_or_default();
+                    format!("{}  {:<8} {}  {until}  {label}", token.id, token.role, token.principal)
+                });
+                output::show(as_json, &all, lines)?;
             }
             Token::Revoke { id } => {
                 session.withdraw_credential(id).await?;
-                if as_json {
-                    output::json(&json!({"withdrawn": id}))?;
-                } else {
-                    output::line(&format!("withdrawn   {id}"));
-                }
+                output::show(as_json, &json!({"withdrawn": id}), [format!("withdrawn   {id}")])?;
             }
         }
         Ok(ExitCode::SUCCESS)

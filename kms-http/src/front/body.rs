@@ -8,17 +8,19 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
-use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::api::ApiError;
 
 /// Bodies up to this size need no room of their own: every connection may have one.
 const SMALL: usize = 8 * 1024;
 
+/// A body, which may hold plaintexts: wiped when dropped.
+pub type Whole = Zeroizing<Vec<u8>>;
+
 /// Memory for bodies. A principal may hold no more than is free, so that one alone never has it all.
 pub struct BodyMemory {
-    limit: usize,
     timeout: Duration,
     state: Mutex<State>,
 }
@@ -36,60 +38,63 @@ pub struct Room {
 }
 
 impl BodyMemory {
-    /// Room for so many bytes, and so many for one body, which has to arrive in this time.
-    pub fn new(total: usize, limit: usize, timeout: Duration) -> Self {
-        Self { limit, timeout, state: Mutex::new(State { free: total, held: HashMap::new() }) }
+    /// Room for so many bytes. A body has to arrive in this time.
+    pub fn new(total: usize, timeout: Duration) -> Self {
+        Self { timeout, state: Mutex::new(State { free: total, held: HashMap::new() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a body. The room it takes is to be held as long as the body is.
+    /// Reads a body of at most so many bytes. The room it takes is to be held as long as the body is.
     pub async fn read(
         self: &Arc<Self>,
         principal: &str,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<(Bytes, Option<Room>), ApiError> {
+        limit: usize,
+    ) -> Result<(Whole, Option<Room>), ApiError> {
         let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > self.limit as u64) {
-            return Err(ApiError::too_large(self.limit));
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Err(ApiError::too_large(limit));
         }
-        match tokio::time::timeout(self.timeout, self.collect(principal, body)).await {
+        match tokio::time::timeout(self.timeout, self.collect(principal, body, limit)).await {
             Ok(read) => read,
             Err(_) => Err(ApiError::slow_body()),
         }
     }
 
-    async fn collect(self: &Arc<Self>, principal: &str, mut body: Body) -> Result<(Bytes, Option<Room>), ApiError> {
-        // Most bodies are one frame, and are not copied.
-        let mut first = Bytes::new();
-        let mut whole: Option<BytesMut> = None;
+    async fn collect(
+        self: &Arc<Self>,
+        principal: &str,
+        mut body: Body,
+        limit: usize,
+    ) -> Result<(Whole, Option<Room>), ApiError> {
+        let mut whole = Zeroizing::new(Vec::new());
         let mut room: Option<Room> = None;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| ApiError::broken_body())?.into_data() else { continue };
-            let length = first.len().max(whole.as_ref().map_or(0, BytesMut::len)) + data.len();
-            if length > self.limit {
-                return Err(ApiError::too_large(self.limit));
+            let length = whole.len() + data.len();
+            if length > limit {
+                return Err(ApiError::too_large(limit));
             }
             if length > SMALL {
                 // Only for what has really arrived: an announcement costs nothing.
                 room.get_or_insert_with(|| self.no_room_yet(principal)).grow_to(length)?;
             }
-            match &mut whole {
-                Some(whole) => whole.extend_from_slice(&data),
-                None if first.is_empty() => first = data,
-                None => {
-                    let mut joined = BytesMut::with_capacity(length);
-                    joined.extend_from_slice(&first);
-                    joined.extend_from_slice(&data);
-                    first = Bytes::new();
-                    whole = Some(joined);
-                }
+            if length > whole.capacity() {
+                // What is left behind is wiped, which growing in place would not do.
+                let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * whole.capacity()).min(limit)));
+                larger.extend_from_slice(&whole);
+                whole = larger;
+            }
+            whole.extend_from_slice(&data);
+            if let Ok(mut own) = data.try_into_mut() {
+                own.zeroize();
             }
         }
-        Ok((whole.map_or(first, BytesMut::freeze), room))
+        Ok((whole, room))
     }
 
     /// Room for so many bytes.
@@ -115,8 +120,8 @@ impl Room {
         let more = bytes.saturating_sub(self.bytes);
         let mut state = self.memory.state();
         let held = state.held.get(&self.principal).copied().unwrap_or(0);
-        if more > state.free || held + more > state.free {
-            return Err(ApiError::overloaded("too much is being sent at the moment; nothing was done"));
+        if held + more > state.free {
+            return Err(ApiError::overloaded(more <= state.free));
         }
         state.free -= more;
         *state.held.entry(Arc::clone(&self.principal)).or_default() += more;
@@ -137,26 +142,5 @@ impl Drop for Room {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::FutureExt;
-
-    fn read(memory: &Arc<BodyMemory>, principal: &str, bytes: usize) -> Result<(Bytes, Option<Room>), ApiError> {
-        let body = Body::from(vec![b'x'; bytes]);
-        memory.collect(principal, body).now_or_never().expect("a body in memory")
-    }
-
-    #[test]
-    fn one_principal_never_has_all_the_room() {
-        let memory = Arc::new(BodyMemory::new(60_000, 20_000, Duration::from_secs(1)));
-        let first = read(&memory, "flood", 20_000).expect("room");
-        assert!(read(&memory, "flood", 20_000).is_ok(), "it is given back");
-        let second = read(&memory, "flood", 20_000).expect("as much is left as it holds then");
-        assert!(read(&memory, "flood", 20_000).is_err(), "the rest is for others");
-        let other = read(&memory, "other", 20_000).expect("room for another");
-        drop((first, second, other));
-        assert_eq!(memory.state().free, 60_000);
-        assert!(memory.state().held.is_empty());
-        assert!(read(&memory, "a", 20_001).is_err(), "over the limit of one body");
-    }
-}
+#[path = "../../tests/unit/body.rs"]
+mod tests;

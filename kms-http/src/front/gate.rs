@@ -26,8 +26,13 @@ struct State {
 pub struct Pass(Option<Arc<Gate>>);
 
 /// There is no room, not even to wait.
-#[derive(Debug)]
-pub struct Full;
+#[derive(Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Others wait as well.
+    Everyone,
+    /// This principal has the longest line.
+    Caller,
+}
 
 impl Gate {
     /// A gate for so many at a time, and so many that wait.
@@ -48,12 +53,13 @@ impl Gate {
                 return Ok(Pass(Some(Arc::clone(self))));
             }
             if state.waiting >= self.most_waiting && !state.make_room_for(principal) {
-                return Err(Full);
+                let is_waiting = state.lines.contains_key(principal);
+                return Err(if is_waiting { Full::Caller } else { Full::Everyone });
             }
             state.line_up(principal)
         };
         // Nobody answers who was sent away to make room for another principal.
-        turn.await.map_err(|_| Full)
+        turn.await.map_err(|_| Full::Caller)
     }
 
     /// Lets the next one in, in place of one who leaves.
@@ -133,55 +139,5 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::FutureExt;
-    use futures_util::future::BoxFuture;
-
-    fn waiting(gate: &Arc<Gate>, principal: &'static str) -> BoxFuture<'static, Result<Pass, Full>> {
-        let gate = Arc::clone(gate);
-        let mut entering = async move { gate.enter(principal).await }.boxed();
-        assert!((&mut entering).now_or_never().is_none(), "{principal} has to wait");
-        entering
-    }
-
-    #[test]
-    fn principals_take_turns() {
-        let gate = Arc::new(Gate::new(1, 10));
-        let first = gate.enter("flood").now_or_never().expect("at once").expect("let in");
-        let mut flood: Vec<_> = (0..3).map(|_| waiting(&gate, "flood")).collect();
-        let mut other = waiting(&gate, "other");
-        drop(first);
-        let second = (&mut flood[0]).now_or_never().expect("its turn").expect("let in");
-        assert!((&mut other).now_or_never().is_none());
-        drop(second);
-        let third = (&mut other).now_or_never().expect("its turn").expect("let in");
-        assert!((&mut flood[1]).now_or_never().is_none());
-        drop(third);
-        assert!((&mut flood[1]).now_or_never().is_some());
-    }
-
-    #[test]
-    fn a_full_line_makes_room_for_who_has_less() {
-        let gate = Arc::new(Gate::new(1, 3));
-        let _first = gate.enter("flood").now_or_never().expect("at once").expect("let in");
-        let mut flood: Vec<_> = (0..3).map(|_| waiting(&gate, "flood")).collect();
-        assert!(gate.enter("flood").now_or_never().expect("at once").is_err(), "the queue is full");
-        let _other = waiting(&gate, "other");
-        assert!((&mut flood[2]).now_or_never().expect("sent away").is_err());
-        assert_eq!(gate.load(), (1, 3));
-    }
-
-    #[test]
-    fn who_goes_away_leaves_no_hole() {
-        let gate = Arc::new(Gate::new(1, 10));
-        let first = gate.enter("a").now_or_never().expect("at once").expect("let in");
-        drop(waiting(&gate, "b"));
-        let mut third = waiting(&gate, "c");
-        drop(first);
-        let pass = (&mut third).now_or_never().expect("its turn").expect("let in");
-        assert_eq!(gate.load(), (1, 0));
-        drop(pass);
-        assert_eq!(gate.load(), (0, 0));
-    }
-}
+#[path = "../../tests/unit/gate.rs"]
+mod tests;

@@ -1,8 +1,7 @@
-//! Headers that every answer carries: the ones that helmet sets, and CORS if it is configured.
+//! Headers that every answer carries: the ones that helmet sets.
 
+use axum::http::HeaderMap;
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{HeaderMap, Method, StatusCode};
-use axum::response::Response;
 
 /// What helmet 8 sets.
 const SECURITY: [(HeaderName, HeaderValue); 13] = [
@@ -40,79 +39,5 @@ pub fn secure(headers: &mut HeaderMap) {
         if let header::Entry::Vacant(place) = headers.entry(name) {
             place.insert(value.clone());
         }
-    }
-}
-
-/// Who may call from a browser.
-pub struct Cors {
-    origins: Vec<String>,
-}
-
-impl Cors {
-    /// These origins may; `*` lets all.
-    pub fn new(origins: &[String]) -> Option<Self> {
-        (!origins.is_empty()).then(|| Self { origins: origins.to_vec() })
-    }
-
-    fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let origin = headers.get(header::ORIGIN)?;
-        let all = self.origins.iter().any(|allowed| allowed == "*");
-        if all {
-            return Some(HeaderValue::from_static("*"));
-        }
-        self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
-    }
-
-    /// Answers a browser that asks beforehand; none if it is no such question.
-    pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
-        if method != Method::OPTIONS || !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-            return None;
-        }
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        let answer = response.headers_mut();
-        self.allow(headers, answer);
-        if answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-            let methods = HeaderValue::from_static("GET, POST, PATCH, DELETE");
-            answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-            let names = "authorization, content-type, idempotency-key, x-request-id, x-principal, x-role";
-            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(names));
-            answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        }
-        Some(response)
-    }
-
-    /// Lets the page that asked read the answer, if its origin may.
-    pub fn allow(&self, request: &HeaderMap, answer: &mut HeaderMap) {
-        // Also when it may not: caches must not give one origin's answer to another.
-        answer.append(header::VARY, HeaderValue::from_static("origin"));
-        if let Some(origin) = self.allowed(request) {
-            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            let names = HeaderValue::from_static("x-request-id, x-next-cursor, retry-after");
-            answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, names);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(origin: &'static str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
-        headers.insert(header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("POST"));
-        headers
-    }
-
-    #[test]
-    fn only_configured_origins_are_let_in() {
-        let cors = Cors::new(&["https://console.example".into()]).expect("configured");
-        let good = cors.preflight(&Method::OPTIONS, &asked("https://console.example")).expect("a preflight");
-        assert_eq!(good.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://console.example");
-        let bad = cors.preflight(&Method::OPTIONS, &asked("https://console.example.evil")).expect("a preflight");
-        assert!(!bad.headers().contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
-        assert!(cors.preflight(&Method::POST, &asked("https://console.example")).is_none());
-        assert!(Cors::new(&[]).is_none(), "off unless configured");
     }
 }

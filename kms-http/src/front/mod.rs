@@ -4,12 +4,16 @@ pub mod answer;
 pub mod body;
 pub mod gate;
 pub mod headers;
+pub mod linger;
+pub mod origins;
 pub mod rate;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::http::header::HOST;
+use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, HeaderValue};
 use kms_lib::types::ids::RecordId;
 
@@ -44,6 +48,12 @@ impl RequestContext {
         let id = headers.get(X_REQUEST_ID).and_then(sane_id).map_or_else(new_id, Arc::from);
         Self { id, peer, started: Instant::now() }
     }
+}
+
+/// The host that a request is for: of its target, else of its header.
+pub fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    let named = || Authority::try_from(headers.get(HOST)?.as_bytes()).ok();
+    uri.authority().cloned().or_else(named)
 }
 
 fn new_id() -> Arc<str> {

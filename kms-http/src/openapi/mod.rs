@@ -16,7 +16,7 @@ pub const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sc
                                connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Statuses of errors that every route for known callers may answer.
-const ALWAYS: [u16; 5] = [400, 401, 403, 429, 503];
+const ALWAYS: [u16; 6] = [400, 401, 403, 429, 503, 504];
 
 /// The document.
 pub fn document(routes: &[Route]) -> String {
@@ -142,7 +142,7 @@ fn responses(doc: &Doc, schemas: &mut BTreeMap<String, Value>) -> Value {
     if !doc.is_open {
         errors.extend(ALWAYS);
         if doc.body.is_some() {
-            errors.extend([408, 413]);
+            errors.extend([408, 413, 415]);
         }
     }
     errors.push(500);
@@ -162,15 +162,20 @@ fn error_responses() -> Value {
         (408, "The body took too long to arrive."),
         (409, "Another change came first, or the state of the key does not allow it."),
         (413, "The body is over the limit."),
-        (429, "Too much: `RateLimited` for the caller's own rate, `Overloaded` for the service. Nothing was done."),
+        (415, "The body is no JSON in UTF-8, or it is compressed."),
+        (429, "Too much of this caller: `RateLimited` in a second, `CallerOverloaded` at a time. Nothing was done."),
         (500, "A fault of the service, or data that was altered."),
-        (503, "The store, or the root key, cannot be used at the moment."),
+        (503, "The service is `Overloaded`, or its store or root key cannot be used at the moment."),
+        (
+            504,
+            "The request ran out of time: `Timeout` if nothing was done, `OutcomeUnknown` if it may have had its effect.",
+        ),
     ] {
         let mut response = json!({
             "description": about,
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
         });
-        if matches!(status, 429 | 503) {
+        if matches!(status, 429 | 503 | 504) {
             response["headers"] = json!({"Retry-After": {
                 "description": "In how many seconds it may be worth trying again.",
                 "schema": {"type": "integer", "minimum": 1},

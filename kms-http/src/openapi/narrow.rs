@@ -61,6 +61,11 @@ pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
         create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
     }
     if let Some(grant) = schemas.get_mut("PutGrant") {
+        // Once: this is called again with every schema that is added.
+        if let Some(allowed) = grant.pointer_mut("/properties/allowedOps").filter(|it| it.get("contains").is_none()) {
+            allowed["contains"] = allowed["items"].clone();
+            allowed["items"] = json!({"anyOf": [allowed["items"], {"const": ""}]});
+        }
         // Whoever may create keys may do so under any name.
         grant["if"] = json!({"properties": {"allowedOps": {"contains": {"const": "create"}}}});
         grant["then"] = json!({"properties": {"keyId": {"const": "*"}}});

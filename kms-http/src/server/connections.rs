@@ -116,9 +116,9 @@ impl Connection {
     pub async fn closed(&self) {
         self.activity.close.notified().await;
     }
-    /// Whether no request is being worked on.
-    pub fn is_idle(&self) -> bool {
-        self.activity.is_idle()
+    /// Whether no request is being worked on, and no answer has been taken for a moment.
+    pub fn is_quiet(&self) -> bool {
+        self.activity.is_idle() && self.activity.last() + FRESH <= millis(self.all.begun)
     }
 }
 
@@ -140,8 +140,12 @@ impl Activity {
     }
     /// A request has been answered.
     pub fn end(&self) {
-        self.last.store(millis(self.begun), Ordering::Relaxed);
+        self.go_on();
         self.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+    /// A part of an answer has been taken.
+    pub fn go_on(&self) {
+        self.last.store(millis(self.begun), Ordering::Relaxed);
     }
     fn is_idle(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
@@ -156,27 +160,5 @@ fn millis(since: Instant) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_silent_makes_room() {
-        let all = Arc::new(Connections::new(2, metrics::Connections::default()));
-        let (busy, silent) = (all.open_one().expect("room"), all.open_one().expect("room"));
-        assert!(all.open_one().is_none(), "both are fresh");
-        busy.activity.begin();
-        for connection in [&busy, &silent] {
-            connection.activity.last.store(0, Ordering::Relaxed);
-        }
-        let old = Connections {
-            begun: all.begun - Duration::from_secs(10),
-            ..Connections::new(2, metrics::Connections::default())
-        };
-        *old.all() = all.all().clone();
-        old.next.store(2, Ordering::Relaxed);
-        let old = Arc::new(old);
-        let third = old.open_one().expect("room was made");
-        assert_eq!(old.open(), 2);
-        assert!(old.all().contains_key(&busy.id) && old.all().contains_key(&third.id));
-    }
-}
+#[path = "../../tests/unit/connections.rs"]
+mod tests;

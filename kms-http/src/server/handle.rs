@@ -7,18 +7,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::header::HOST;
+use axum::body::{Body, HttpBody};
+use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderValue, Request, StatusCode, Version};
 use axum::response::Response;
 use futures_util::FutureExt;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::connections::Activity;
 use crate::api::{ApiError, App};
 use crate::front::headers::secure;
-use crate::front::{Peer, RequestContext, X_REQUEST_ID};
+use crate::front::linger::Lingering;
+use crate::front::{Peer, RequestContext, X_REQUEST_ID, host};
+
+/// Answers up to this size are taken at once or never.
+const SHORT: u64 = 64 * 1024;
 
 /// Handles the requests of a connection.
 pub struct Handler {
@@ -53,41 +58,68 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         self.activity.begin();
         let active = Active(Arc::clone(&self.activity));
         let context = RequestContext::new(request.headers(), Arc::clone(&self.peer));
+        let (parts, body) = request.into_parts();
+        let body = Body::new(Lingering::new(body, &parts.headers));
+        let request = Request::from_parts(parts, body);
         let (app, router) = (Arc::clone(&self.app), self.router.clone());
         Box::pin(async move {
-            let _active = active;
-            Ok(answer(&app, router, context, request.map(Body::new)).await)
+            let response = answer(&app, router, context, request).await;
+            let is_long = response.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT);
+            if !is_long {
+                return Ok(response);
+            }
+            // Who takes a long answer slowly is not silent.
+            let activity = Arc::clone(&active.0);
+            Ok(response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    activity.go_on();
+                    frame
+                }))
+            }))
         })
     }
 }
 
-async fn answer(app: &App, mut router: Router, context: RequestContext, mut request: Request<Body>) -> Response {
-    let origin = app.cors.as_ref().map(|cors| (cors, request.headers().clone()));
+async fn answer(app: &App, router: Router, context: RequestContext, request: Request<Body>) -> Response {
+    let origin = app.origins.is_open().then(|| request.headers().get(ORIGIN).cloned());
     let id = Arc::clone(&context.id);
-    let preflight = app.cors.as_ref().and_then(|cors| cors.preflight(request.method(), request.headers()));
-    let is_preflight = preflight.is_some();
-    let mut response = match preflight {
+    let mut response = match app.origins.preflight(request.method(), request.headers()) {
         Some(response) => response,
-        None if !names_one_host(&request) => {
-            ApiError::invalid("host: exactly one such header is expected (RFC 9112)").respond(&id)
-        }
-        None => {
-            request.extensions_mut().insert(context);
-            match AssertUnwindSafe(router.call(request)).catch_unwind().await {
-                Ok(answered) => answered.unwrap_or_else(|never| match never {}),
-                Err(_) => fault(&id),
-            }
-        }
+        None => match check(app, &request) {
+            Err(error) => error.respond(&id),
+            Ok(()) => route(router, context, request).await,
+        },
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(X_REQUEST_ID, id);
     }
     secure(headers);
-    if let Some((cors, request)) = origin.filter(|_| !is_preflight) {
-        cors.allow(&request, headers);
+    if let Some(origin) = origin {
+        app.origins.allow(origin, headers);
     }
     response
+}
+
+/// Refuses what no route is to see.
+fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
+    if !names_one_host(request) {
+        return Err(ApiError::invalid("host: exactly one such header is expected (RFC 9112)"));
+    }
+    let host = host(request.uri(), request.headers());
+    if app.origins.is_cross_site(request.method(), request.headers(), host.as_ref()) {
+        return Err(ApiError::cross_site());
+    }
+    Ok(())
+}
+
+async fn route(mut router: Router, context: RequestContext, mut request: Request<Body>) -> Response {
+    let id = Arc::clone(&context.id);
+    request.extensions_mut().insert(context);
+    match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+        Ok(answered) => answered.unwrap_or_else(|never| match never {}),
+        Err(_) => fault(&id),
+    }
 }
 
 /// What proxies and this service could take for requests to different hosts is none (RFC 9112, section 3.2).

@@ -8,16 +8,19 @@ pub use process::harden;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::Listener;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use kms_lib::{Error, ErrorCode, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::api::{self, App};
@@ -27,8 +30,6 @@ use crate::tls::TlsServer;
 use connections::{Connection, Connections};
 use handle::Handler;
 
-/// After an error of accepting, such as no free file descriptor.
-const PAUSE: Duration = Duration::from_millis(50);
 /// Largest head of a request, in bytes.
 const HEAD: usize = 32 * 1024;
 /// Most headers of a request.
@@ -53,8 +54,8 @@ impl Listeners {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|e| unusable(&address.to_string(), &e))?),
             None => None,
         };
-        let unix = http.unix_socket.as_deref().map(bind_unix).transpose()?;
-        let tls = http.tls.settings().map(TlsServer::open).transpose()?;
+        let unix = http.unix_socket.as_deref().map(|path| bind_unix(path, http.unix_socket_mode)).transpose()?;
+        let tls = http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
         Ok(Self { tcp, unix, socket: http.unix_socket.clone(), tls })
     }
 
@@ -70,20 +71,24 @@ impl Listeners {
 }
 
 /// Opens a unix socket in the place of one that nobody listens on any more.
-fn bind_unix(path: &Path) -> Result<UnixListener> {
+fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener> {
     let name = path.display().to_string();
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(Error::new(ErrorCode::InvalidConfiguration, format!("somebody listens on {name} already")));
         }
-        use std::os::unix::fs::FileTypeExt;
         let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
         if !is_socket {
             return Err(Error::new(ErrorCode::InvalidConfiguration, format!("{name} is there, and is no socket")));
         }
         std::fs::remove_file(path).map_err(|e| unusable(&name, &e))?;
     }
-    UnixListener::bind(path).map_err(|e| unusable(&name, &e))
+    // For nobody else until its mode is set.
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    let set = |_: &UnixListener| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    bound.and_then(|socket| set(&socket).map(|()| socket)).map_err(|e| unusable(&name, &e))
 }
 
 fn unusable(place: &str, e: &std::io::Error) -> Error {
@@ -99,7 +104,16 @@ pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bo
         let _ = server.app.tls.set(Arc::clone(tls));
     }
     let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
-    tokio::join!(accept_tcp(&server, tcp, tls), accept_unix(&server, unix), sweep(&server));
+    let start_tcp = |stream: TcpStream, address: SocketAddr| {
+        let _ = stream.set_nodelay(true);
+        let peer = Peer { address: Some(address.ip().to_canonical()), certificate: None };
+        match &tls {
+            Some(tls) => server.start_tls(stream, peer, Arc::clone(tls)),
+            None => server.start(stream, peer),
+        }
+    };
+    let start_unix = |stream: UnixStream, _| server.start(stream, Peer::default());
+    tokio::join!(accept(&server, tcp, start_tcp), accept(&server, unix, start_unix), sweep(&server));
     if let Some(watching) = watching {
         watching.abort();
     }
@@ -107,7 +121,7 @@ pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bo
     if let Some(path) = socket {
         let _ = std::fs::remove_file(path);
     }
-    let limit = server.app.http.shutdown_timeout;
+    let limit = Duration::from_secs(server.app.http.shutdown_timeout_seconds);
     if tokio::time::timeout(limit, server.connections.empty()).await.is_err() {
         tracing::warn!(
             open = server.connections.open(),
@@ -125,54 +139,21 @@ struct Server {
     stop: watch::Receiver<bool>,
 }
 
-async fn accept_tcp(server: &Server, listener: Option<TcpListener>, tls: Option<Arc<TlsServer>>) {
-    let Some(listener) = listener else { return };
+/// Accepts connections until the service stops.
+async fn accept<L: Listener>(server: &Server, listener: Option<L>, start: impl Fn(L::Io, L::Addr)) {
+    let Some(mut listener) = listener else { return };
     let mut stop = server.stop.clone();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        tokio::select! {
+            (stream, address) = listener.accept() => start(stream, address),
             _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let _ = stream.set_nodelay(true);
-                let peer = Peer { address: Some(address.ip().to_canonical()), certificate: None };
-                match &tls {
-                    Some(tls) => server.start_tls(stream, peer, Arc::clone(tls)),
-                    None => server.start(stream, peer),
-                }
-            }
-            Err(error) => pause(&error).await,
         }
-    }
-}
-
-async fn accept_unix(server: &Server, listener: Option<UnixListener>) {
-    let Some(listener) = listener else { return };
-    let mut stop = server.stop.clone();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match accepted {
-            Ok((stream, _)) => server.start(stream, Peer::default()),
-            Err(error) => pause(&error).await,
-        }
-    }
-}
-
-async fn pause(error: &std::io::Error) {
-    // One that went away before it was accepted is nobody's fault.
-    if !matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset) {
-        tracing::warn!(%error, "a connection could not be accepted");
-        tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Closes connections on which an answer has been waiting to be taken for longer than a connection may be silent.
 async fn sweep(server: &Server) {
-    let limit = server.app.http.idle_timeout;
+    let limit = server.app.http.idle_timeout();
     let mut stop = server.stop.clone();
     while tokio::time::timeout(Duration::from_secs(2), stop.wait_for(|stop| *stop)).await.is_err() {
         server.connections.close_silent(limit + SETTLE);
@@ -185,7 +166,7 @@ impl Server {
     fn start<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: Peer) {
         let Some(connection) = self.connections.open_one() else { return };
         let server = self.clone();
-        tokio::spawn(async move { server.drive(stream, Arc::new(peer), connection).await });
+        tokio::spawn(async move { server.drive(stream, peer, connection, std::future::pending()).await });
     }
 
     /// The same, after a handshake.
@@ -203,59 +184,76 @@ impl Server {
                 Err(error) => return tracing::debug!(%error, peer = ?peer.address, "a TLS handshake failed"),
             };
             peer.certificate = shaken.peer.map(|certificate| Arc::from(certificate.as_ref()));
+            let retired = tls.distrusted(shaken.trust);
             let is_http2 = shaken.stream.get_ref().1.alpn_protocol() == Some(b"h2");
             if is_http2 {
-                server.drive_http2(shaken.stream, Arc::new(peer), connection).await;
+                server.drive_http2(shaken.stream, peer, connection, retired).await;
             } else {
-                server.drive(shaken.stream, Arc::new(peer), connection).await;
+                server.drive(shaken.stream, peer, connection, retired).await;
             }
         });
     }
 
     async fn drive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        mut self,
+        self,
         stream: S,
-        peer: Arc<Peer>,
+        peer: Peer,
         connection: Connection,
+        retired: impl Future<Output = ()>,
     ) {
-        let handler = Handler::new(self.app.clone(), self.router.clone(), peer, connection.activity());
+        let handler = Handler::new(self.app.clone(), self.router.clone(), Arc::new(peer), connection.activity());
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(self.app.http.idle_timeout)
+            .header_read_timeout(self.app.http.idle_timeout())
             .max_buf_size(HEAD)
             // Who has sent all of a request may say so, and still wants the answer.
             .half_close(true)
             .max_headers(HEADERS);
-        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), handler));
-        tokio::select! {
-            _ = serving.as_mut() => return,
-            () = connection.closed() => return,
-            _ = self.stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
-        }
-        settle(serving, &connection).await;
+        self.conduct(builder.serve_connection(TokioIo::new(stream), handler), connection, retired).await;
     }
 
     async fn drive_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        mut self,
+        self,
         stream: S,
-        peer: Arc<Peer>,
+        peer: Peer,
         connection: Connection,
+        retired: impl Future<Output = ()>,
     ) {
-        let handler = Handler::new(self.app.clone(), self.router.clone(), peer, connection.activity());
+        let handler = Handler::new(self.app.clone(), self.router.clone(), Arc::new(peer), connection.activity());
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .keep_alive_interval(self.app.http.idle_timeout / 2)
+            .keep_alive_interval(self.app.http.idle_timeout() / 2)
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(HEAD as u32);
-        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), handler));
+        self.conduct(builder.serve_connection(TokioIo::new(stream), handler), connection, retired).await;
+    }
+
+    /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old, or
+    /// when it is `retired`.
+    async fn conduct(
+        mut self,
+        serving: impl GracefulConnection,
+        connection: Connection,
+        retired: impl Future<Output = ()>,
+    ) {
+        let mut serving = pin!(serving);
+        let age = match self.app.http.connection_age_seconds {
+            0 => Duration::MAX,
+            seconds => Duration::from_secs(seconds),
+        };
         tokio::select! {
             _ = serving.as_mut() => return,
             () = connection.closed() => return,
-            _ = self.stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
+            _ = self.stop.wait_for(|stop| *stop) => {}
+            () = retired => {}
+            () = tokio::time::sleep(age) => {}
         }
-        settle(serving, &connection).await;
+        serving.as_mut().graceful_shutdown();
+        // Whoever takes its answer for ever does not keep the connection for ever.
+        let limit = Duration::from_secs(self.app.http.shutdown_timeout_seconds);
+        let _ = tokio::time::timeout(limit, settle(serving, &connection)).await;
     }
 }
 
@@ -264,7 +262,7 @@ async fn settle<T>(mut serving: Pin<&mut impl Future<Output = T>>, connection: &
     loop {
         tokio::select! {
             _ = serving.as_mut() => return,
-            () = tokio::time::sleep(SETTLE) => if connection.is_idle() { return },
+            () = tokio::time::sleep(SETTLE) => if connection.is_quiet() { return },
         }
     }
 }

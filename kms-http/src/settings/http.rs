@@ -6,14 +6,20 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kms_lib::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::invalid;
+use super::{forms, invalid};
 use crate::auth::mtls::MtlsSettings;
 use crate::auth::oidc::OidcSettings;
 use crate::tls::{ClientCertificates, TlsSettings};
 
+/// Bytes that an item of a batch takes at most beside what was sent for it before: a signature, or a nonce and a tag.
+const BESIDE: usize = 512;
+
 /// A way to say who is calling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
     /// `Authorization: Bearer` with a token of this service.
     Token,
@@ -25,22 +31,9 @@ pub enum AuthMethod {
     TrustedHeaders,
 }
 
-impl AuthMethod {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Token, Self::Oidc, Self::Mtls, Self::TrustedHeaders];
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Oidc => "oidc",
-            Self::Mtls => "mtls",
-            Self::TrustedHeaders => "trusted_headers",
-        }
-    }
-}
-
 /// How the log of the process is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -48,116 +41,119 @@ pub enum LogFormat {
     Json,
 }
 
-/// Certificates of the server, as far as they are set.
-#[derive(Clone, Debug)]
-pub struct TlsForm {
-    /// The chain of certificates, PEM. TLS is on when it is set.
-    pub certificate_file: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key_file: Option<PathBuf>,
-    /// Whether callers must show a certificate.
-    pub client_certificates: ClientCertificates,
-    /// The authorities of callers' certificates, PEM.
-    pub client_ca_file: Option<PathBuf>,
-    /// What those authorities have revoked, PEM.
-    pub client_crl_file: Option<PathBuf>,
-    /// How long a handshake may take.
-    pub handshake_timeout_seconds: u64,
-    /// How often the files are looked at for changes.
-    pub reload_seconds: u64,
+/// The section `http.token`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenSettings {
+    /// Put ahead of the principals of tokens.
+    pub prefix: String,
 }
 
-impl Default for TlsForm {
-    fn default() -> Self {
-        let default = TlsSettings::new("", "");
-        Self {
-            certificate_file: None,
-            key_file: None,
-            client_certificates: default.client_certificates,
-            client_ca_file: None,
-            client_crl_file: None,
-            handshake_timeout_seconds: default.handshake_timeout_seconds,
-            reload_seconds: default.reload_seconds,
-        }
-    }
+/// The section `http.trusted_headers`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrustedHeadersSettings {
+    /// Put ahead of the principals of trusted headers.
+    pub prefix: String,
+    /// Names that the `Host` header may have beside those of this machine's loopback, without a port.
+    #[serde(deserialize_with = "forms::words")]
+    pub hosts: Vec<String>,
 }
 
-impl TlsForm {
-    /// The settings, if TLS is on.
-    pub fn settings(&self) -> Option<TlsSettings> {
-        let (certificate, key) = self.certificate_file.as_ref().zip(self.key_file.as_ref())?;
-        Some(TlsSettings {
-            client_certificates: self.client_certificates,
-            client_ca_file: self.client_ca_file.clone(),
-            client_crl_file: self.client_crl_file.clone(),
-            handshake_timeout_seconds: self.handshake_timeout_seconds,
-            reload_seconds: self.reload_seconds,
-            ..TlsSettings::new(certificate, key)
-        })
-    }
-}
-
-/// The server's settings.
-#[derive(Clone, Debug)]
+/// The server's settings. Their names are those in files; in the environment `tls.key_file` is `KMS_HTTP_TLS_KEY_FILE`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Where to listen. None: on the unix socket only.
+    #[serde(deserialize_with = "forms::maybe")]
     pub listen: Option<SocketAddr>,
     /// A unix socket to listen on too.
+    #[serde(deserialize_with = "forms::maybe")]
     pub unix_socket: Option<PathBuf>,
+    /// Who may connect to it: its mode, in octal, such as 0660.
+    #[serde(deserialize_with = "forms::mode", serialize_with = "forms::octal")]
+    pub unix_socket_mode: u32,
     /// The ways to say who is calling.
+    #[serde(deserialize_with = "forms::words")]
     pub auth: Vec<AuthMethod>,
-    /// Put ahead of the principals of tokens.
-    pub token_prefix: String,
-    /// Put ahead of the principals of trusted headers.
-    pub trusted_headers_prefix: String,
+    /// Tokens of this service.
+    pub token: TokenSettings,
+    /// Headers that name the caller.
+    pub trusted_headers: TrustedHeadersSettings,
     /// Headers are believed even where others than this machine can connect.
+    #[serde(deserialize_with = "forms::switch")]
     pub trusted_headers_beyond_loopback: bool,
     /// Certificates.
-    pub tls: TlsForm,
+    pub tls: TlsSettings,
     /// The issuer of JWTs.
     pub oidc: OidcSettings,
     /// What client certificates mean.
     pub mtls: MtlsSettings,
     /// Proxies whose `x-forwarded-for` is believed.
+    #[serde(deserialize_with = "forms::words")]
     pub trusted_proxies: Vec<IpNet>,
     /// Whether who connects through the unix socket is such a proxy.
+    #[serde(deserialize_with = "forms::switch")]
     pub trust_unix_socket_proxy: bool,
-    /// Origins that browsers may call from; `*` for all.
+    /// Origins whose pages may call; `*` for all.
+    #[serde(deserialize_with = "forms::words")]
     pub cors_origins: Vec<String>,
-    /// Largest body of a request, in bytes.
-    pub body_limit: usize,
-    /// Bytes of bodies in memory at a time.
-    pub body_memory: usize,
+    /// Origins under which browsers reach this service through a proxy that changes `Host`.
+    #[serde(deserialize_with = "forms::words")]
+    pub public_origins: Vec<String>,
+    /// Largest body of a request, in KiB.
+    #[serde(deserialize_with = "forms::count::<1, 92_160, _, _>")]
+    pub body_limit_kib: usize,
+    /// Memory for bodies and large answers, in MiB.
+    #[serde(deserialize_with = "forms::count::<1, 1_048_576, _, _>")]
+    pub body_memory_mib: usize,
     /// How long a request may take.
-    pub request_timeout: Duration,
+    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+    pub request_timeout_seconds: u64,
     /// How long a connection may be silent before, between and within requests' heads.
-    pub idle_timeout: Duration,
+    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+    pub idle_timeout_seconds: u64,
     /// How long a body may take to arrive.
-    pub body_timeout: Duration,
+    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+    pub body_timeout_seconds: u64,
     /// How long shutting down waits for what is running.
-    pub shutdown_timeout: Duration,
+    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+    pub shutdown_timeout_seconds: u64,
+    /// How old a connection may get; 0 for any age. A client opens another one.
+    #[serde(deserialize_with = "forms::count::<0, 31_536_000, _, _>")]
+    pub connection_age_seconds: u64,
     /// Most connections.
+    #[serde(deserialize_with = "forms::count::<1, 1_000_000, _, _>")]
     pub connections: usize,
     /// Most requests being worked on.
+    #[serde(deserialize_with = "forms::count::<1, 100_000, _, _>")]
     pub concurrency: usize,
     /// Most requests that wait for that.
+    #[serde(deserialize_with = "forms::count::<0, 1_000_000, _, _>")]
     pub queue: usize,
     /// Requests a second that a principal may send; 0 for any number.
-    pub rate: u32,
-    /// How many it may send at once within that.
+    #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
+    pub rate_per_second: u32,
+    /// How many it may send at once within that; 0 for as many as in a second.
+    #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
     pub rate_burst: u32,
     /// The level or filter of the log.
     pub log: String,
     /// Its form.
+    #[serde(deserialize_with = "forms::word")]
     pub log_format: LogFormat,
     /// Whether each request is logged.
+    #[serde(deserialize_with = "forms::switch")]
     pub log_requests: bool,
     /// Whether `/metrics` needs no authentication.
+    #[serde(deserialize_with = "forms::switch")]
     pub metrics_public: bool,
     /// Whether `/openapi.json` and `/docs` are served.
+    #[serde(deserialize_with = "forms::switch")]
     pub docs: bool,
-    /// Threads that serve; as many as the machine has without.
-    pub threads: Option<usize>,
+    /// Threads that serve; 0 for as many as the machine has.
+    #[serde(deserialize_with = "forms::count::<0, 1_024, _, _>")]
+    pub threads: usize,
 }
 
 impl Default for Http {
@@ -165,33 +161,36 @@ impl Default for Http {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             unix_socket: None,
+            unix_socket_mode: 0o600,
             auth: vec![AuthMethod::Token],
-            token_prefix: String::new(),
-            trusted_headers_prefix: String::new(),
+            token: TokenSettings::default(),
+            trusted_headers: TrustedHeadersSettings::default(),
             trusted_headers_beyond_loopback: false,
-            tls: TlsForm::default(),
-            oidc: OidcSettings { audiences: Vec::new(), ..OidcSettings::new("", "") },
+            tls: TlsSettings::default(),
+            oidc: OidcSettings::default(),
             mtls: MtlsSettings::default(),
             trusted_proxies: Vec::new(),
             trust_unix_socket_proxy: false,
             cors_origins: Vec::new(),
-            body_limit: 1024 * 1024,
-            body_memory: 64 * 1024 * 1024,
-            request_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(30),
-            body_timeout: Duration::from_secs(15),
-            shutdown_timeout: Duration::from_secs(30),
+            public_origins: Vec::new(),
+            body_limit_kib: 1024,
+            body_memory_mib: 64,
+            request_timeout_seconds: 30,
+            idle_timeout_seconds: 30,
+            body_timeout_seconds: 15,
+            shutdown_timeout_seconds: 30,
+            connection_age_seconds: 3_600,
             connections: 12_000,
             concurrency: 256,
             queue: 8_192,
-            rate: 0,
+            rate_per_second: 0,
             rate_burst: 0,
             log: "info".into(),
             log_format: LogFormat::Text,
             log_requests: false,
             metrics_public: false,
             docs: true,
-            threads: None,
+            threads: 0,
         }
     }
 }
@@ -202,6 +201,58 @@ impl Http {
         self.auth.contains(&method)
     }
 
+    /// Two methods must never name the same principal, so that none lets a caller in as another method's.
+    fn check_prefixes(&self) -> Result<()> {
+        let on: Vec<(&str, String)> = prefixes(self).collect();
+        if on.len() < 2 {
+            return Ok(());
+        }
+        if let Some((name, _)) = on.iter().find(|(_, prefix)| prefix.is_empty()) {
+            return Err(invalid(format!(
+                "http.auth has several methods, so each needs a prefix of its own for its principals: set {name}"
+            )));
+        }
+        for (n, (name, prefix)) in on.iter().enumerate() {
+            // With `a:` and `a:b:`, the name `b:x` of the one would be the name `x` of the other.
+            let same = |(_, other): &&(&str, String)| other.starts_with(prefix) || prefix.starts_with(other);
+            if let Some((other, _)) = on[n + 1..].iter().find(same) {
+                return Err(invalid(format!(
+                    "{name} and {other} must differ, and neither may begin with the other: their principals could be the \
+                     same"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every setting by its full name, with its value as it can be set.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        flatten("http", serde_json::to_value(self).unwrap_or_default(), &mut all);
+        all
+    }
+    /// Largest body of a request, in bytes.
+    pub fn body_limit(&self) -> usize {
+        self.body_limit_kib * 1024
+    }
+    /// Largest body of a request that brings back what another one got: base64 takes a third more, and every item of a batch
+    /// what stands beside it.
+    pub fn returning_body_limit(&self) -> usize {
+        self.body_limit() / 3 * 4 + kms_lib::types::limits::BATCH_ITEMS * BESIDE
+    }
+    /// Memory for bodies and large answers, in bytes.
+    pub fn body_memory(&self) -> usize {
+        self.body_memory_mib * 1024 * 1024
+    }
+    /// How long a request may take.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_seconds)
+    }
+    /// How long a connection may be silent.
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_seconds)
+    }
+
     /// Whether the settings make sense together.
     pub fn check(&self) -> Result<()> {
         if self.listen.is_none() && self.unix_socket.is_none() {
@@ -209,6 +260,13 @@ impl Http {
         }
         if self.auth.is_empty() {
             return Err(invalid("http.auth names no method: nobody could be let in"));
+        }
+        self.check_prefixes()?;
+        if self.has(AuthMethod::TrustedHeaders) && self.cors_origins.iter().any(|origin| origin == "*") {
+            return Err(invalid(
+                "http.auth has trusted_headers and http.cors_origins is *: every page in a browser could act as anybody; \
+                 name the origins that may call",
+            ));
         }
         let beyond = self.listen.filter(|address| !address.ip().is_loopback());
         if let Some(address) = beyond
@@ -221,11 +279,11 @@ impl Http {
                  http.trusted_headers_beyond_loopback = true"
             )));
         }
-        if self.tls.certificate_file.is_some() != self.tls.key_file.is_some() {
+        if self.tls.is_on() == self.tls.key_file.as_os_str().is_empty() {
             return Err(invalid("http.tls.certificate_file and http.tls.key_file belong together"));
         }
-        let asks = self.tls.settings().is_some_and(|tls| tls.client_certificates != ClientCertificates::Off);
-        if self.has(AuthMethod::Mtls) && !asks {
+        let asks = self.tls.client_certificates != ClientCertificates::Off;
+        if self.has(AuthMethod::Mtls) && !(self.tls.is_on() && asks) {
             return Err(invalid(
                 "http.auth has mtls: http.tls.certificate_file and .key_file are needed, and .client_certificates must be \
                  optional or required",
@@ -234,32 +292,41 @@ impl Http {
         if self.has(AuthMethod::Oidc) && (self.oidc.issuer.is_empty() || self.oidc.audiences.is_empty()) {
             return Err(invalid("http.auth has oidc: http.oidc.issuer and http.oidc.audiences are needed"));
         }
-        let ranges: [(&str, usize, usize, usize); 6] = [
-            ("http.connections", self.connections, 1, 1_000_000),
-            ("http.concurrency", self.concurrency, 1, 100_000),
-            ("http.queue", self.queue, 0, 1_000_000),
-            ("http.body_limit_kib", self.body_limit / 1024, 1, 90 * 1024),
-            ("http.body_memory_mib", self.body_memory / (1024 * 1024), 1, 1024 * 1024),
-            ("http.threads", self.threads.unwrap_or(1), 1, 1_024),
-        ];
-        for (name, value, least, most) in ranges {
-            if !(least..=most).contains(&value) {
-                return Err(invalid(format!("{name} lies between {least} and {most}")));
-            }
-        }
-        if self.body_memory < 2 * self.body_limit {
+        if self.body_memory() < 2 * self.returning_body_limit() {
             return Err(invalid("http.body_memory_mib has no room for two bodies of http.body_limit_kib"));
         }
-        for origin in &self.cors_origins {
+        let origins = self.cors_origins.iter().filter(|origin| *origin != "*").map(|origin| ("cors_origins", origin));
+        for (name, origin) in origins.chain(self.public_origins.iter().map(|origin| ("public_origins", origin))) {
             let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
                 matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@'])
             });
-            if origin != "*" && !is_origin {
-                return Err(invalid(format!(
-                    "http.cors_origins: {origin:?} is no origin, such as https://kms.example.com"
-                )));
+            if !is_origin {
+                return Err(invalid(format!("http.{name}: {origin:?} is no origin, such as https://kms.example.com")));
             }
         }
         Ok(())
+    }
+}
+
+/// The prefixes of methods that are on, by the names of their settings.
+fn prefixes(http: &Http) -> impl Iterator<Item = (&'static str, String)> {
+    let all = [
+        (AuthMethod::Token, "http.token.prefix", &http.token.prefix),
+        (AuthMethod::Oidc, "http.oidc.principal_prefix", &http.oidc.principal_prefix),
+        (AuthMethod::Mtls, "http.mtls.principal_prefix", &http.mtls.principal_prefix),
+        (AuthMethod::TrustedHeaders, "http.trusted_headers.prefix", &http.trusted_headers.prefix),
+    ];
+    all.into_iter().filter(|(method, ..)| http.has(*method)).map(|(_, name, prefix)| (name, prefix.to_lowercase()))
+}
+
+fn flatten(name: &str, value: Value, all: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            fields.into_iter().for_each(|(field, value)| flatten(&format!("{name}.{field}"), value, all))
+        }
+        Value::Null => all.push((name.to_owned(), "none".into())),
+        Value::String(text) => all.push((name.to_owned(), text)),
+        // A list as an array, which also is one in TOML.
+        other => all.push((name.to_owned(), other.to_string())),
     }
 }

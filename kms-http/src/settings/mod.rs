@@ -3,16 +3,18 @@
 //! The file is the one of [`kms_lib::Config`], with a section `[http]` for what only a service has. In the environment
 //! the settings of that section begin with `KMS_HTTP_`.
 
+pub(crate) mod forms;
 mod http;
+mod layers;
 mod places;
-mod table;
 
-pub use http::{AuthMethod, Http, LogFormat, TlsForm};
+pub use http::{AuthMethod, Http, LogFormat, TrustedHeadersSettings};
 pub use places::Places;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use kms_lib::config::is_service_link;
 use kms_lib::{Config, Error, ErrorCode, Result};
 
 /// Variables of Mini KMS on Node that mean nothing here, each with what takes its place. To go on without a word would
@@ -49,12 +51,14 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// The root key file that is to be used, and made if it is not there, when no root key was given.
     pub default_key_file: Option<PathBuf>,
+    /// Where the first token goes if there is no terminal to show it on.
+    pub token_file: PathBuf,
 }
 
 impl Settings {
     /// Reads file and environment, and applies the flags.
     pub fn load(flags: &Flags, places: &Places) -> Result<Self> {
-        refuse_replaced(std::env::vars_os())?;
+        let variables = environment()?;
         let file = flags.config.clone().or_else(|| places.config_file().filter(|path| path.exists()));
         let mut kms = Config::new(places.store_url()).overlaid(file.as_deref())?;
         if let Some(url) = &flags.store_url {
@@ -74,16 +78,12 @@ impl Settings {
         let default_key_file = (!kms.has_root_key()).then(|| places.root_key_file());
         kms.check()?;
 
-        let mut http = Http::default();
-        if let Some(path) = &file {
-            table::apply_file(&mut http, path)?;
-        }
-        table::apply_variables(&mut http, std::env::vars_os())?;
-        for (name, value) in &flags.http {
-            table::apply(&mut http, name, value)?;
-        }
+        let text = file.as_ref().map(std::fs::read_to_string).transpose();
+        let text = text.map_err(|e| invalid(format!("the configuration file cannot be read: {e}")))?;
+        let http = layers::read(text.as_deref(), variables, &flags.http)?;
         http.check()?;
-        Ok(Self { kms, http, file, default_key_file })
+        let token_file = places.first_token(&kms);
+        Ok(Self { kms, http, file, default_key_file, token_file })
     }
 
     /// Every setting with its value, secrets hidden.
@@ -93,7 +93,7 @@ impl Settings {
             Some(path) if name == "master_key" => (name, format!("file:{} (the default)", path.display())),
             _ => (name, value),
         });
-        lib.chain(table::describe(&self.http)).collect()
+        lib.chain(self.http.describe()).collect()
     }
 
     /// With the root key of the default file, if no other was given. `InvalidRootKey` if it is not there.
@@ -114,23 +114,31 @@ impl Settings {
     }
 }
 
-fn refuse_replaced(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<()> {
-    // `DB_PORT` may be the link of a Kubernetes Service called `db`.
-    for (name, _) in variables.filter(|(name, value)| !is_service_link(name, value)) {
-        let found = name.to_str().and_then(|name| REPLACED.iter().find(|(old, _)| *old == name));
-        if let Some((old, instead)) = found {
-            return Err(invalid(format!(
-                "{old} is a variable of Mini KMS on Node and has no meaning here: {instead}. Unset it"
-            )));
-        }
-    }
-    Ok(())
+/// The variables of this service. Everything that is to be passed over or refused in the environment is so here, but for
+/// those of the library, which [`Config::overlaid`] reads.
+fn environment() -> Result<Vec<(String, OsString)>> {
+    filtered(std::env::vars_os())
 }
 
-/// Whether a variable is one that Kubernetes injects for a Service ([`kms_lib::config::is_service_link`]).
-fn is_service_link(name: &OsStr, value: &OsStr) -> bool {
-    let pair = name.to_str().zip(value.to_str());
-    pair.is_some_and(|(name, value)| kms_lib::config::is_service_link(name, value))
+fn filtered(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, OsString)>> {
+    let mut own = Vec::new();
+    for (name, value) in variables {
+        // A name that is not UTF-8 is none of ours.
+        let Ok(name) = name.into_string() else { continue };
+        // Kubernetes injects links for a Service called `kms-http`, or `db`, whose link is called DB_PORT.
+        if value.to_str().is_some_and(|value| is_service_link(&name, value)) {
+            continue;
+        }
+        if let Some((_, instead)) = REPLACED.iter().find(|(old, _)| *old == name) {
+            return Err(invalid(format!(
+                "{name} is a variable of Mini KMS on Node and has no meaning here: {instead}. Unset it"
+            )));
+        }
+        if name.starts_with("KMS_HTTP_") {
+            own.push((name, value));
+        }
+    }
+    Ok(own)
 }
 
 /// Whether two paths lie in the same folder.
@@ -152,13 +160,27 @@ mod tests {
 
     #[test]
     fn variables_of_the_node_service_name_what_replaces_them() {
-        let variables = |variables: [(&str, &str); 2]| {
-            variables.map(|(name, value)| (OsString::from(name), OsString::from(value))).into_iter()
+        let variables = |variables: &[(&str, &str)]| {
+            filtered(variables.iter().map(|(name, value)| (name.into(), value.into())).collect::<Vec<_>>().into_iter())
         };
-        let refused = refuse_replaced(variables([("PATH", "/bin"), ("DB_HOST", "db")]));
+        let refused = variables(&[("PATH", "/bin"), ("DB_HOST", "db")]);
         let message = refused.expect_err("refused").to_string();
         assert!(message.contains("DB_HOST") && message.contains("KMS_STORE_URL"), "{message}");
-        refuse_replaced(variables([("PORT", "80"), ("HOME", "/")])).expect("accepted");
-        refuse_replaced(variables([("PATH", "/bin"), ("DB_PORT", "tcp://10.96.0.17:3306")])).expect("accepted");
+        let refused = variables(&[("DB_PORT", "3306")]).expect_err("refused").to_string();
+        assert!(refused.contains("DB_PORT"), "{refused}");
+        let own = variables(&[("PORT", "80"), ("KMS_GRACE_DAYS", "7"), ("KMS_HTTP_QUEUE", "x")]).expect("accepted");
+        assert_eq!(own, [("KMS_HTTP_QUEUE".to_owned(), OsString::from("x"))]);
+    }
+
+    #[test]
+    fn service_links_are_passed_over() {
+        let links = [
+            ("DB_PORT", "tcp://10.96.0.17:3306"),
+            ("KMS_HTTP_PORT", "tcp://10.96.0.17:8080"),
+            ("KMS_HTTP_SERVICE_HOST", "10.96.0.17"),
+            ("KMS_HTTP_PORT_8080_TCP_ADDR", "10.96.0.17"),
+        ];
+        let links = links.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        assert_eq!(filtered(links.into_iter()).expect("accepted"), []);
     }
 }

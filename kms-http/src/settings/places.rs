@@ -54,8 +54,17 @@ impl Places {
     pub fn root_key_file(&self) -> PathBuf {
         self.config.join("root.key")
     }
-    /// The last signed head: in a third folder, which a restore of the data does not reach. Every store has its own.
+    /// The last signed head: in a third folder, which a restore of the data does not reach.
     pub fn high_water(&self, store: &Config) -> PathBuf {
+        self.of_store("high-water", store)
+    }
+    /// The first token, if there is no terminal to show it on.
+    pub fn first_token(&self, store: &Config) -> PathBuf {
+        self.of_store("first-token", store)
+    }
+
+    /// A file in the state folder. Every store has its own.
+    fn of_store(&self, what: &str, store: &Config) -> PathBuf {
         let store = match store.store_file() {
             Some(file) => std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned(),
             None => store.describe().into_iter().find(|(name, _)| *name == "store_url").unwrap_or_default().1,
@@ -72,6 +81,6 @@ impl Places {
         }
         // The end of a path tells more than its beginning.
         let name = &name[name.len().saturating_sub(NAME)..];
-        self.state.join(format!("high-water{name}"))
+        self.state.join(format!("{what}{name}"))
     }
 }

@@ -8,12 +8,13 @@ use kms_lib::{Error, ErrorCode, Result};
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{VERSIONS, pem, provider};
+use crate::settings::forms;
 
 /// Whether callers must show a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientCertificates {
     /// None is asked for.
@@ -26,43 +27,53 @@ pub enum ClientCertificates {
 }
 
 /// How the service speaks TLS.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TlsSettings {
-    /// The chain of certificates (PEM), the server's own first.
+    /// The chain of certificates (PEM), the server's own first. TLS is on when it is set.
     pub certificate_file: PathBuf,
     /// Its private key (PEM: PKCS#8, PKCS#1 or SEC 1).
     pub key_file: PathBuf,
     /// Whether callers must show a certificate.
-    #[serde(default)]
+    #[serde(deserialize_with = "forms::word")]
     pub client_certificates: ClientCertificates,
     /// The authorities (PEM) whose certificates callers may show.
-    #[serde(default)]
+    #[serde(deserialize_with = "forms::maybe")]
     pub client_ca_file: Option<PathBuf>,
     /// Lists (PEM) of certificates that those authorities have revoked. With them, a list of each authority is needed, and one
     /// that is past its time lets nobody in.
-    #[serde(default)]
+    #[serde(deserialize_with = "forms::maybe")]
     pub client_crl_file: Option<PathBuf>,
     /// How long a handshake may take.
-    #[serde(default = "ten")]
+    #[serde(deserialize_with = "forms::count::<1, 3_600, _, _>")]
     pub handshake_timeout_seconds: u64,
     /// How often the files are looked at for changes; 0: only on SIGHUP.
-    #[serde(default = "ten")]
+    #[serde(deserialize_with = "forms::count::<0, 86_400, _, _>")]
     pub reload_seconds: u64,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self {
+            certificate_file: PathBuf::new(),
+            key_file: PathBuf::new(),
+            client_certificates: ClientCertificates::Off,
+            client_ca_file: None,
+            client_crl_file: None,
+            handshake_timeout_seconds: 10,
+            reload_seconds: 10,
+        }
+    }
 }
 
 impl TlsSettings {
     /// A certificate and its key; no certificates of callers.
     pub fn new(certificate_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
-        Self {
-            certificate_file: certificate_file.into(),
-            key_file: key_file.into(),
-            client_certificates: ClientCertificates::Off,
-            client_ca_file: None,
-            client_crl_file: None,
-            handshake_timeout_seconds: ten(),
-            reload_seconds: ten(),
-        }
+        Self { certificate_file: certificate_file.into(), key_file: key_file.into(), ..Self::default() }
+    }
+    /// Whether the service speaks TLS at all.
+    pub fn is_on(&self) -> bool {
+        !self.certificate_file.as_os_str().is_empty()
     }
     pub(super) fn handshake_timeout(&self) -> Duration {
         Duration::from_secs(self.handshake_timeout_seconds)
@@ -73,14 +84,12 @@ impl TlsSettings {
     }
 }
 
-fn ten() -> u64 {
-    10
-}
-
 /// A configuration, and the certificate it shows.
 pub(super) struct Loaded {
     pub(super) server: Arc<ServerConfig>,
     pub(super) certificate: Vec<u8>,
+    /// What decides which callers' certificates are good: the authorities and revocation lists.
+    pub(super) judges: Vec<u8>,
 }
 
 /// Reads all files. An error leaves nothing changed.
@@ -89,7 +98,7 @@ pub(super) fn load(settings: &TlsSettings) -> Result<Loaded> {
     let chain = pem::chain(&settings.certificate_file)?;
     let key = pem::private_key(&settings.key_file)?;
     let certificate = chain.first().map(|certificate| certificate.to_vec()).unwrap_or_default();
-    let verifier = client_verifier(settings)?;
+    let (verifier, judges) = client_verifier(settings)?;
     let asks_for_certificates = verifier.is_some();
 
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS);
@@ -109,7 +118,7 @@ pub(super) fn load(settings: &TlsSettings) -> Result<Loaded> {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
     }
-    Ok(Loaded { server: Arc::new(server), certificate })
+    Ok(Loaded { server: Arc::new(server), certificate, judges })
 }
 
 fn check(settings: &TlsSettings) -> Result<()> {
@@ -128,17 +137,24 @@ fn check(settings: &TlsSettings) -> Result<()> {
     Ok(())
 }
 
-fn client_verifier(settings: &TlsSettings) -> Result<Option<Arc<dyn ClientCertVerifier>>> {
-    let Some(authorities) = &settings.client_ca_file else { return Ok(None) };
+type Verifier = Arc<dyn ClientCertVerifier>;
+
+/// What looks at callers' certificates, and what it goes by.
+fn client_verifier(settings: &TlsSettings) -> Result<(Option<Verifier>, Vec<u8>)> {
+    let Some(authorities) = &settings.client_ca_file else { return Ok((None, Vec::new())) };
     let roots = Arc::new(pem::authorities(authorities)?);
+    let mut judges: Vec<u8> = pem::certificates(authorities)?.iter().flat_map(|one| one.to_vec()).collect();
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
     if let Some(lists) = &settings.client_crl_file {
-        builder = builder.with_crls(pem::revocation_lists(lists)?).enforce_revocation_expiration();
+        let lists = pem::revocation_lists(lists)?;
+        judges.extend(lists.iter().flat_map(|list| list.to_vec()));
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
     }
     if settings.client_certificates == ClientCertificates::Optional {
         builder = builder.allow_unauthenticated();
     }
-    builder.build().map(Some).map_err(|e| invalid(format!("{}: {e}", authorities.display())))
+    let verifier = builder.build().map_err(|e| invalid(format!("{}: {e}", authorities.display())))?;
+    Ok((Some(verifier), judges))
 }
 
 fn invalid(problem: impl AsRef<str>) -> Error {

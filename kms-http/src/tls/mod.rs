@@ -2,7 +2,8 @@
 //!
 //! [`TlsServer::open`] reads the files, [`TlsServer::accept`] makes a handshake out of a connection, and
 //! [`TlsServer::watch`] reads the files again when they change or on SIGHUP. Connections that stand keep what they began
-//! with; new ones get what was read last. Files that cannot be read, or a key that is not the certificate's, leave the
+//! with, new ones get what was read last; when authorities or revocation lists have changed, [`TlsServer::distrusted`] tells
+//! the older connections to end. Files that cannot be read, or a key that is not the certificate's, leave the
 //! former configuration in place: a certificate that is about to expire is better than none.
 
 mod config;
@@ -18,6 +19,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -42,16 +44,22 @@ pub struct TlsConnection<S> {
     pub stream: TlsStream<S>,
     /// The caller's certificate, if it showed one: of a trusted authority, and the caller has its key.
     pub peer: Option<CertificateDer<'static>>,
+    /// Under which authorities and revocation lists it was accepted, counted from 0.
+    pub trust: u64,
 }
 
 /// The TLS side of a listening socket. Shared by all its connections.
 pub struct TlsServer {
     settings: TlsSettings,
     current: RwLock<Current>,
+    /// How often authorities or revocation lists have changed.
+    trust: watch::Sender<u64>,
 }
 
 struct Current {
     server: Arc<ServerConfig>,
+    /// The content of the files that decide which callers' certificates are good.
+    judges: Vec<u8>,
     expires: Option<SystemTime>,
     /// The state of the files when they were last read, well or not.
     seen: Fingerprint,
@@ -64,7 +72,8 @@ impl TlsServer {
         let loaded = config::load(&settings)?;
         let expires = expiry(&loaded.certificate);
         warn_of_expiry(expires);
-        Ok(Arc::new(Self { settings, current: RwLock::new(Current { server: loaded.server, expires, seen }) }))
+        let current = Current { server: loaded.server, judges: loaded.judges, expires, seen };
+        Ok(Arc::new(Self { settings, current: RwLock::new(current), trust: watch::Sender::new(0) }))
     }
 
     /// Makes the handshake. Fails when it takes too long, and with a caller that has no acceptable certificate.
@@ -72,14 +81,23 @@ impl TlsServer {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let server = self.current.read().unwrap_or_else(PoisonError::into_inner).server.clone();
+        let (server, trust) = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            (current.server.clone(), *self.trust.borrow())
+        };
         let handshake = TlsAcceptor::from(server).accept(stream);
         let stream = tokio::time::timeout(self.settings.handshake_timeout(), handshake)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))??;
         let chain = stream.get_ref().1.peer_certificates();
         let peer = chain.and_then(|chain| chain.first()).map(|certificate| certificate.clone().into_owned());
-        Ok(TlsConnection { stream, peer })
+        Ok(TlsConnection { stream, peer, trust })
+    }
+
+    /// Waits until other authorities or revocation lists are in force than those that a connection was accepted under.
+    pub async fn distrusted(&self, trust: u64) {
+        // The sender is this server's own: it is there as long as somebody waits.
+        let _ = self.trust.subscribe().wait_for(|now| *now != trust).await;
     }
 
     /// When the server's certificate ends, for the metrics.

@@ -8,6 +8,7 @@ use kms_lib::{Error, ErrorCode, Result};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 /// Longer than any chain or bundle of authorities.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
@@ -19,7 +20,7 @@ pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 /// A private key: PKCS#8, PKCS#1 or SEC 1.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    let text = zeroize::Zeroizing::new(read(path)?);
+    let text = read(path)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|e| invalid(path, &format!("no private key in it: {e}")))
 }
 
@@ -40,17 +41,19 @@ pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationL
     if lists.is_empty() { Err(invalid(path, "no revocation list in it")) } else { Ok(lists) }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// Certificates, in their order.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| invalid(path, &format!("not PEM: {e}")))?;
     if certificates.is_empty() { Err(invalid(path, "no certificate in it")) } else { Ok(certificates) }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// A file with certificates or a key.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let unreadable = |e: std::io::Error| invalid(path, &format!("cannot be read: {e}"));
     let file = fs::File::open(path).map_err(unreadable)?;
-    let mut content = Vec::new();
+    let mut content = Zeroizing::new(Vec::new());
     file.take(LARGEST_FILE + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > LARGEST_FILE { Err(invalid(path, "too large")) } else { Ok(content) }
 }

@@ -1,52 +1,29 @@
 //! Reading the files again.
 
-use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kms_lib::Result;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{self, TlsSettings};
-use super::{TlsServer, warn_of_expiry};
+use super::{TlsServer, pem, warn_of_expiry};
 use crate::auth::mtls::expiry;
 
-/// What can be seen of the files without reading them. Links are followed, so that a directory of secrets that is
-/// exchanged as a whole is noticed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<Option<FileState>>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileState {
-    length: u64,
-    modified: Option<SystemTime>,
-    /// Device, inode and the time of its last change, which also tell a file that was put in another's place.
-    identity: Identity,
-}
-
-#[cfg(unix)]
-type Identity = (u64, u64, i64, i64);
-#[cfg(not(unix))]
-type Identity = ();
+/// A digest of the files, to see whether they have changed. It is compared with itself only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint(u64);
 
 impl Fingerprint {
     pub(super) fn of(settings: &TlsSettings) -> Self {
-        Self(settings.files().map(|path| fs::metadata(path).ok().map(|metadata| FileState::of(&metadata))).collect())
+        let mut hasher = DefaultHasher::new();
+        for file in settings.files() {
+            pem::read(file).ok().as_deref().hash(&mut hasher);
+        }
+        Self(hasher.finish())
     }
 }
-
-impl FileState {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self { length: metadata.len(), modified: metadata.modified().ok(), identity: identity(metadata) }
-    }
-}
-
-#[cfg(unix)]
-fn identity(metadata: &fs::Metadata) -> Identity {
-    use std::os::unix::fs::MetadataExt;
-    (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
-}
-#[cfg(not(unix))]
-fn identity(_: &fs::Metadata) -> Identity {}
 
 impl TlsServer {
     /// Reads the files. On an error the former configuration stays.
@@ -58,6 +35,10 @@ impl TlsServer {
         current.seen = seen;
         let loaded = loaded?;
         current.server = loaded.server;
+        if current.judges != loaded.judges {
+            current.judges = loaded.judges;
+            self.trust.send_modify(|trust| *trust += 1);
+        }
         current.expires = expiry(&loaded.certificate);
         warn_of_expiry(current.expires);
         Ok(())
@@ -74,10 +55,13 @@ impl TlsServer {
 
     /// Reads the files again on SIGHUP, and when they change. Runs until it is dropped.
     pub async fn watch(self: Arc<Self>) {
-        let mut hangup = Hangup::new();
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => return tracing::warn!(%error, "SIGHUP cannot be listened to; TLS files are not read again"),
+        };
         loop {
             let forced = tokio::select! {
-                () = hangup.wait() => true,
+                _ = hangup.recv() => true,
                 () = pause(self.settings.reload_seconds) => false,
             };
             let server = self.clone();
@@ -99,41 +83,5 @@ async fn pause(seconds: u64) {
     match seconds {
         0 => std::future::pending().await,
         _ => tokio::time::sleep(Duration::from_secs(seconds)).await,
-    }
-}
-
-/// The signal that asks for reading files again.
-struct Hangup {
-    #[cfg(unix)]
-    signal: Option<tokio::signal::unix::Signal>,
-}
-
-impl Hangup {
-    #[cfg(unix)]
-    fn new() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        let signal = signal(SignalKind::hangup());
-        if let Err(error) = &signal {
-            tracing::warn!(%error, "SIGHUP cannot be listened to");
-        }
-        Self { signal: signal.ok() }
-    }
-    #[cfg(not(unix))]
-    fn new() -> Self {
-        Self {}
-    }
-
-    #[cfg(unix)]
-    async fn wait(&mut self) {
-        if let Some(signal) = &mut self.signal
-            && signal.recv().await.is_some()
-        {
-            return;
-        }
-        std::future::pending().await
-    }
-    #[cfg(not(unix))]
-    async fn wait(&mut self) {
-        std::future::pending().await
     }
 }

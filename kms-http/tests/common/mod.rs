@@ -129,8 +129,9 @@ fn spawn(home: &TempDir, environment: &[(String, String)]) -> (Child, String, Op
     let mut token = None;
     for line in BufReader::new(process.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
-        if let Some(text) = line.strip_prefix("token       ") {
-            token = Some(text.to_owned());
+        assert!(!line.starts_with("token   "), "no token goes to what is not a terminal");
+        if let Some(file) = line.strip_prefix("token file  ") {
+            token = Some(std::fs::read_to_string(file).unwrap());
         }
         if let Some(url) = line.strip_prefix("listening   ").filter(|url| url.starts_with("http")) {
             return (process, url.to_owned(), token);

@@ -1,8 +1,12 @@
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::Version;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 
 use crate::authority::{Authority, Files};
 use crate::client::{config, connect, many, request, send, shown};
@@ -66,6 +70,7 @@ async fn a_certificate_says_who_is_calling() {
         &files,
         &[
             ("KMS_HTTP_AUTH", "token,mtls"),
+            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
             ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "required"),
             ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
             ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
@@ -101,6 +106,39 @@ async fn a_certificate_says_who_is_calling() {
     }
 }
 
+/// Subjects that an authority distinguishes by case are distinct, also where others name them.
+#[tokio::test]
+async fn certificates_that_differ_in_case_are_distinct_callers() {
+    let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
+    let files = Files::new();
+    files.write("callers.pem", callers.pem());
+    let server = serve(
+        &servers,
+        &files,
+        &[
+            ("KMS_HTTP_AUTH", "token,mtls"),
+            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
+            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "optional"),
+            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
+        ],
+    );
+    let admin = Some(server.admin.as_str());
+    let by_admin = async |path: &str, body: Option<&Value>| {
+        send(&server, config(&servers, None, None), request(path, admin, body)).await.unwrap()
+    };
+    assert_eq!(by_admin("/v1/keys", Some(&new_key("users"))).await.status, 201);
+    let grant = json!({"principal": "cert:Bob", "role": "app", "keyId": "users", "allowedOps": ["read"]});
+    assert_eq!(by_admin("/v1/grants", Some(&grant)).await.body["principal"], "cert:Bob");
+    for (name, status, found) in [("Bob", 200, 1), ("bob", 403, 0), ("BOB", 403, 0)] {
+        let read = request("/v1/keys/users", None, None);
+        let answer = send(&server, config(&servers, Some(&callers.client(name)), None), read).await.unwrap();
+        assert_eq!(answer.status, status, "{name}");
+        let listed = by_admin(&format!("/v1/grants?principal=cert:{name}"), None).await;
+        assert_eq!(listed.body.as_array().unwrap().len(), found, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn where_a_certificate_is_optional_a_token_will_do() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
@@ -111,6 +149,8 @@ async fn where_a_certificate_is_optional_a_token_will_do() {
         &files,
         &[
             ("KMS_HTTP_AUTH", "token,mtls"),
+            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
             ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "optional"),
             ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
         ],
@@ -168,4 +208,70 @@ async fn expiration(servers: &Authority, server: &Server) -> String {
     let text = answer.body.as_str().unwrap();
     let name = "kms_tls_certificate_expiration_timestamp_seconds ";
     text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+/// Ends with the connection; a connection that stands is a fault.
+async fn ended(connection: impl Future) {
+    tokio::time::timeout(Duration::from_secs(60), connection).await.expect("the connection ends");
+}
+
+#[tokio::test]
+async fn connections_end_when_their_certificates_may_have_been_revoked() {
+    let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
+    let files = Files::new();
+    files.write("callers.pem", callers.pem());
+    files.write("revoked.pem", callers.revoke(9));
+    let server = serve(
+        &servers,
+        &files,
+        &[
+            ("KMS_HTTP_AUTH", "token,mtls"),
+            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
+            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "required"),
+            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
+            ("KMS_HTTP_TLS_CLIENT_CRL_FILE", "{files}/revoked.pem"),
+            ("KMS_HTTP_TLS_RELOAD_SECONDS", "1"),
+            ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "3600"),
+        ],
+    );
+    let alice = callers.client_with_serial("alice", 1);
+    let old = connect(&server, config(&servers, Some(&alice), Some("http/1.1"))).await.unwrap();
+    let (mut old, connection) = http1::handshake::<_, Body>(TokioIo::new(old)).await.unwrap();
+    let old_end = tokio::spawn(connection);
+    let multiplexed = connect(&server, config(&servers, Some(&alice), Some("h2"))).await.unwrap();
+    let (mut multiplexed, connection) =
+        http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(multiplexed)).await.unwrap();
+    let multiplexed_end = tokio::spawn(connection);
+    let list = || request("/v1/keys", None, None);
+    assert_eq!(old.send_request(list()).await.unwrap().status(), 200);
+    assert_eq!(multiplexed.send_request(list()).await.unwrap().status(), 200);
+
+    // A new certificate of the server ends nothing.
+    let renewed = servers.server(2);
+    files.install(&renewed);
+    let bob = callers.client("bob");
+    while &shown(&server, config(&servers, Some(&bob), None)).await != renewed.certificate.der() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(multiplexed.send_request(list()).await.unwrap().status(), 200);
+    assert!(!old_end.is_finished() && !multiplexed_end.is_finished());
+
+    files.write("revoked.pem", callers.revoke(1));
+    ended(old_end).await;
+    ended(multiplexed_end).await;
+    let again = config(&servers, Some(&alice), Some("http/1.1"));
+    send(&server, again, list()).await.unwrap_err();
+    assert_eq!(send(&server, config(&servers, Some(&bob), None), list()).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn connections_end_when_they_are_old() {
+    let (servers, files) = (Authority::new("servers"), Files::new());
+    let ages = [("KMS_HTTP_CONNECTION_AGE_SECONDS", "1"), ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "3600")];
+    let server = serve(&servers, &files, &ages);
+    for protocol in ["http/1.1", "h2"] {
+        let mut stream = connect(&server, config(&servers, None, Some(protocol))).await.unwrap();
+        ended(async move { while stream.read_u8().await.is_ok() {} }).await;
+    }
 }

@@ -1,7 +1,12 @@
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
+use kms_http::tls::{TlsServer, TlsSettings};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
 
 use crate::common::{Answer, Server};
 use crate::issuer::{Issuer, SigningKey, base64url};
@@ -16,6 +21,7 @@ fn claims(issuer: &Issuer, subject: &str, role: &str) -> Value {
 fn serve(issuer: &Issuer) -> Server {
     Server::start(&[
         ("KMS_HTTP_AUTH", "token,oidc"),
+        ("KMS_HTTP_TOKEN_PREFIX", "token:"),
         ("KMS_HTTP_OIDC_ISSUER", &issuer.url),
         ("KMS_HTTP_OIDC_AUDIENCES", "kms"),
         ("KMS_HTTP_OIDC_PRINCIPAL_PREFIX", "sso:"),
@@ -65,20 +71,21 @@ async fn the_prefix_of_a_named_principal_decides_whether_it_is_folded() {
     other.get("/v1/keys/users").await.refused(403, "AccessDenied");
     let shop = admin.token_for("Shop", "app").await;
     // By a subject of the issuer, to a principal with a token.
-    assert_eq!(main.post("/v1/grants", grant("SHOP")).await.expect(201)["principal"], "shop");
+    assert_eq!(main.post("/v1/grants", grant("TOKEN:Shop")).await.expect(201)["principal"], "token:shop");
     shop.get("/v1/keys/users").await.expect(200);
-    for (named, found) in [("Shop", 1), ("sso:refs/heads/MAIN", 1), ("sso:refs/heads/main", 0)] {
+    for (named, found) in [("Token:SHOP", 1), ("sso:refs/heads/MAIN", 1), ("sso:refs/heads/main", 0)] {
         let grants = admin.get(&format!("/v1/grants?principal={named}")).await.expect(200);
         assert_eq!(grants.as_array().unwrap().len(), found, "{named}");
     }
-    for (named, is_found) in [("SHOP", true), ("sso:refs/heads/main", true), ("sso:refs/heads/Main", false)] {
+    for (named, is_found) in [("Token:SHOP", true), ("sso:refs/heads/main", true), ("sso:refs/heads/Main", false)] {
         shop.get("/v1/keys/nothing").await.refused(403, "AccessDenied");
         let records = admin.get(&format!("/v1/audit?actor={named}")).await.expect(200);
         assert_eq!(!records.as_array().unwrap().is_empty(), is_found, "{named}");
     }
     // No token makes somebody a subject of the issuer.
     let stolen = json!({"principal": "sso:refs/heads/MAIN", "role": "app"});
-    admin.post("/v1/tokens", stolen).await.refused(400, "InvalidArgument");
+    let made = admin.post("/v1/tokens", stolen).await.expect(201);
+    assert_eq!(made["credential"]["principal"], "token:sso:refs/heads/main");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,4 +149,70 @@ async fn keys_are_rolled_and_an_issuer_that_is_away_is_no_fault_of_the_caller() 
     list(&server, &new.token(&claims)).await.expect(200);
     issuer.start_again().await;
     list(&fresh, &new.token(&claims)).await.expect(200);
+}
+
+/// An issuer that can only be reached through a proxy, which the variables name.
+#[tokio::test(flavor = "multi_thread")]
+async fn proxy_variables_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let generated = rcgen::generate_simple_self_signed(vec!["issuer.example".to_owned()]).unwrap();
+    std::fs::write(path("server.pem"), generated.cert.pem()).unwrap();
+    std::fs::write(path("server.key"), generated.signing_key.serialize_pem()).unwrap();
+    let (listener, proxy) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (address, through) = (listener.local_addr().unwrap(), proxy.local_addr().unwrap());
+    let key = SigningKey::rs256("a");
+    let issuer = Issuer::prepare("https://issuer.example".to_owned(), address, &[&key]);
+    let tls = TlsServer::open(TlsSettings::new(path("server.pem"), path("server.key"))).unwrap();
+    let routes = issuer.routes();
+    tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, routes).await.unwrap() });
+    tokio::spawn(async move {
+        loop {
+            let (mut caller, _) = proxy.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(caller.read_u8().await.unwrap());
+                }
+                assert!(head.starts_with(b"CONNECT issuer.example:443 "), "{}", String::from_utf8_lossy(&head));
+                caller.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let mut issuer = TcpStream::connect(address).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut caller, &mut issuer).await;
+            });
+        }
+    });
+    let server = Server::start(&[
+        ("HTTPS_PROXY", &format!("http://{through}")),
+        ("KMS_HTTP_AUTH", "token,oidc"),
+        ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+        ("KMS_HTTP_OIDC_ISSUER", "https://issuer.example"),
+        ("KMS_HTTP_OIDC_AUDIENCES", "kms"),
+        ("KMS_HTTP_OIDC_CA_FILE", &path("server.pem")),
+        ("KMS_HTTP_OIDC_PRINCIPAL_PREFIX", "sso:"),
+    ]);
+    list(&server, &key.token(&claims(&issuer, "alice", "others"))).await.expect(200);
+}
+
+/// A listener that makes TLS handshakes.
+struct TlsListener {
+    listener: TcpListener,
+    tls: Arc<TlsServer>,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            if let Ok(connection) = self.tls.accept(stream).await {
+                return (connection.stream, address);
+            }
+        }
+    }
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
 }

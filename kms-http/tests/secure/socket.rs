@@ -1,5 +1,6 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -31,8 +32,8 @@ fn serve(home: &TempDir, socket: &Path) -> OnSocket {
     let mut running = OnSocket { process, token: String::new() };
     for line in output.lines() {
         let line = line.unwrap();
-        if let Some(token) = line.strip_prefix("token       ") {
-            running.token = token.to_owned();
+        if let Some(file) = line.strip_prefix("token file  ") {
+            running.token = std::fs::read_to_string(file).unwrap();
         }
         if let Some(place) = line.strip_prefix("listening   ") {
             assert_eq!(place, format!("unix:{}", socket.display()), "and nowhere else");
@@ -51,6 +52,7 @@ async fn a_socket_is_another_way_to_listen() {
     let home = TempDir::new().unwrap();
     let socket = home.path().join("kms.sock");
     let mut server = serve(&home, &socket);
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600, "unless it is set");
     let token = server.token.clone();
     let body = json!({"name": "users", "type": "AES256_GCM", "purpose": "ENCRYPTION"});
     let stream = UnixStream::connect(&socket).await.unwrap();
@@ -93,7 +95,9 @@ async fn what_is_no_socket_is_left_alone() {
 async fn a_socket_beside_an_address() {
     let home = TempDir::new().unwrap();
     let socket = home.path().join("kms.sock");
-    let server = Server::start_in(home, &[("KMS_HTTP_UNIX_SOCKET", socket.to_str().unwrap())]);
+    let variables = [("KMS_HTTP_UNIX_SOCKET", socket.to_str().unwrap()), ("KMS_HTTP_UNIX_SOCKET_MODE", "0660")];
+    let server = Server::start_in(home, &variables);
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
     let admin = server.client();
     admin.aes_key("users").await;
     assert_eq!(get(&socket, "/v1/keys/users", Some(&server.admin)).await.status, 200);

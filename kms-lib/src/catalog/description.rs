@@ -5,7 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::storage::Connection;
-use crate::storage::tables::entities;
+use crate::storage::tables::entities::{self, VersionFacts};
 use crate::types::actor::Role;
 use crate::types::change::Change;
 use crate::types::error::Result;
@@ -99,6 +99,13 @@ pub struct VersionDescription {
     pub last_used_at: Option<Timestamp>,
 }
 
+impl VersionDescription {
+    /// A version of a key, with what only the store has of it.
+    pub(crate) fn of(key: &Key, version: &KeyVersion, stored: Option<&VersionFacts>) -> Self {
+        Facts::of(version, stored).describe(&in_state(key, version))
+    }
+}
+
 /// A grant as callers see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,6 +140,42 @@ struct Facts {
     last_used_at: Option<Timestamp>,
 }
 
+impl Facts {
+    /// Counters, and the public key if it is the version's own.
+    fn of(version: &KeyVersion, stored: Option<&VersionFacts>) -> Self {
+        let pem = stored.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
+            version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
+        });
+        Self {
+            public_key_pem: pem,
+            encryptions: Some(stored.map_or(0, |facts| facts.usage.encryptions)),
+            last_used_at: stored.and_then(|facts| facts.usage.last_used_at),
+        }
+    }
+
+    fn describe(self, version: &KeyVersion) -> VersionDescription {
+        VersionDescription {
+            id: version.id,
+            key_id: version.key_id,
+            version: version.version,
+            state: version.state,
+            created_at: version.created_at,
+            not_before: version.not_before,
+            not_after: version.not_after,
+            public_key_pem: self.public_key_pem,
+            grace_period_days: version.grace_period_days,
+            origin: version.origin,
+            encryptions: self.encryptions,
+            last_used_at: self.last_used_at,
+        }
+    }
+}
+
+/// A version in the state that callers see: all versions of a revoked key are revoked.
+fn in_state(key: &Key, version: &KeyVersion) -> KeyVersion {
+    KeyVersion { state: key.state_of(version), ..version.clone() }
+}
+
 /// A key and its newest versions as of one moment, without what is only in the store.
 pub struct Outline {
     key: KeyDescription,
@@ -145,9 +188,7 @@ impl Outline {
     pub fn of(view: &dyn View, id: KeyId) -> Option<Self> {
         let key = view.key(id)?;
         let mut versions = Vec::new();
-        view.each_version(id, &mut |version| {
-            versions.push(KeyVersion { state: key.state_of(version), ..version.clone() });
-        });
+        view.each_version(id, &mut |version| versions.push(in_state(key, version)));
         let key = key_description(key);
         versions.reverse();
         versions.truncate(PAGE_LIMIT);
@@ -157,17 +198,7 @@ impl Outline {
     /// Adds what the store has of the versions: counters, and public keys, if they are the versions' own.
     pub async fn complete(self, connection: &mut dyn Connection) -> Result<KeyDescription> {
         let stored = entities::facts(connection, self.id, PAGE_LIMIT).await?;
-        Ok(self.describe(|version| {
-            let facts = stored.get(&version.version);
-            let pem = facts.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
-                version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
-            });
-            Facts {
-                public_key_pem: pem,
-                encryptions: Some(facts.map_or(0, |facts| facts.usage.encryptions)),
-                last_used_at: facts.and_then(|facts| facts.usage.last_used_at),
-            }
-        }))
+        Ok(self.describe(|version| Facts::of(version, stored.get(&version.version))))
     }
 
     /// Without what the store has, but for the versions that these changes made.
@@ -188,23 +219,7 @@ impl Outline {
     }
 
     fn describe(self, facts: impl Fn(&KeyVersion) -> Facts) -> KeyDescription {
-        let described = self.versions.into_iter().map(|version| {
-            let Facts { public_key_pem, encryptions, last_used_at } = facts(&version);
-            VersionDescription {
-                id: version.id,
-                key_id: version.key_id,
-                version: version.version,
-                state: version.state,
-                created_at: version.created_at,
-                not_before: version.not_before,
-                not_after: version.not_after,
-                public_key_pem,
-                grace_period_days: version.grace_period_days,
-                origin: version.origin,
-                encryptions,
-                last_used_at,
-            }
-        });
+        let described = self.versions.iter().map(|version| facts(version).describe(version));
         KeyDescription { versions: Some(described.collect()), ..self.key }
     }
 }

@@ -16,6 +16,10 @@ impl Config {
         let none = || "none".to_owned();
         vec![
             ("store_url", self.shown_store_url()),
+            (
+                "store_password_file",
+                self.store_password_file.as_ref().map_or_else(none, |path| path.display().to_string()),
+            ),
             ("master_key", self.root_key.as_ref().map_or_else(none, |key| format!("{key:?}"))),
             ("grace_days", self.grace_days.map_or_else(|| "for ever".into(), |days| days.to_string())),
             ("crypto_provider", self.crypto_provider.as_str().into()),

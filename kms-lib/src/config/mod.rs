@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::crypto::ProviderName;
-use crate::envelope::RootKeySource;
+use crate::envelope::{RootKeySource, read_secret_file};
 use crate::ledger::{AuditAck, Limits, SpaceLimits};
 use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::storage::{Location, redact};
@@ -39,7 +39,8 @@ const RESERVE: u64 = 1024 * MIB;
 /// | setting | file | environment | default |
 /// | --- | --- | --- | --- |
 /// | where everything is kept: `sqlite:PATH`, `mysql://USER:PASSWORD@HOST/DATABASE`, `postgres://...` | `store_url` | `KMS_STORE_URL` | `sqlite:kms.db` |
-/// | root key ([`RootKeySource`]) | `master_key` | `KMS_MASTER_KEY` | none: must be given |
+/// | a file of mode 0600 with the password that belongs into that URL | `store_password_file` | `KMS_STORE_PASSWORD_FILE` | none |
+/// | root key ([`RootKeySource`]), or a file of mode 0600 with it | `master_key`, `master_key_file` | `KMS_MASTER_KEY`, `KMS_MASTER_KEY_FILE` | none: must be given |
 /// | days former versions stay usable | `grace_days` | `KMS_GRACE_DAYS` | for ever |
 /// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
 /// | `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
@@ -54,6 +55,7 @@ const RESERVE: u64 = 1024 * MIB;
 #[derive(Clone)]
 pub struct Config {
     pub(crate) store_url: String,
+    pub(crate) store_password_file: Option<PathBuf>,
     pub(crate) root_key: Option<RootKeySource>,
     pub(crate) grace_days: Option<u32>,
     pub(crate) audit_ack: AuditAck,
@@ -79,6 +81,7 @@ impl Config {
     pub fn new(store_url: impl Into<String>) -> Self {
         Self {
             store_url: store_url.into(),
+            store_password_file: None,
             root_key: None,
             grace_days: None,
             audit_ack: AuditAck::Durable,
@@ -128,7 +131,7 @@ impl Config {
     /// The configuration of a TOML text. Unknown settings are refused.
     pub fn from_toml(text: &str) -> Result<Self> {
         let mut config = Self::new("sqlite:kms.db");
-        config.apply_toml(text)?;
+        config.apply_toml(text).map(drop)?;
         config.check()?;
         Ok(config)
     }
@@ -137,6 +140,12 @@ impl Config {
     #[must_use]
     pub fn store_url(mut self, url: impl Into<String>) -> Self {
         self.store_url = url.into();
+        self
+    }
+    /// With the password of this file, which has mode 0600, in the URL of the store. It is read when the store is opened.
+    #[must_use]
+    pub fn store_password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store_password_file = Some(path.into());
         self
     }
     /// With this root key, in one of the forms of [`RootKeySource`].
@@ -300,7 +309,14 @@ impl Config {
 
     /// Where the store is.
     pub(crate) fn store(&self) -> Result<Location> {
-        let location = Location::parse(&self.store_url)?;
+        let location = match &self.store_password_file {
+            None => Location::parse(&self.store_url)?,
+            Some(file) => {
+                let password = read_secret_file(file).map_err(|why| invalid(format!("store_password_file: {why}")))?;
+                let password = password.trim_end_matches(['\r', '\n']);
+                Location::parse_with_password(&self.store_url, password)?
+            }
+        };
         if self.audit_ack == AuditAck::Queued && !matches!(location, Location::Sqlite(_)) {
             return Err(invalid("audit.ack = \"queued\" needs the store alone: a SQLite file"));
         }

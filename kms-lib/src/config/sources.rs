@@ -1,16 +1,19 @@
 //! Where settings come from: a TOML file and the environment.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use zeroize::Zeroizing;
 
 use super::{Config, MIB, invalid, is_service_link};
 use crate::crypto::ProviderName;
-use crate::envelope::RootKeySource;
+use crate::envelope::{RootKeySource, check_secret_file};
 use crate::ledger::AuditAck;
 use crate::scheduler::SchedulerConfig;
+use crate::storage::redact;
 use crate::types::error::Result;
 
 /// Largest configuration file, in bytes.
@@ -19,14 +22,22 @@ const FILE_BYTES: u64 = 1024 * 1024;
 impl Config {
     pub(super) fn apply_file(&mut self, path: &Path) -> Result<()> {
         let unreadable = |e: std::io::Error| invalid(format!("{} cannot be read: {e}", path.display()));
-        let size = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size > FILE_BYTES {
+        let mut file = std::fs::File::open(path).map_err(unreadable)?;
+        if file.metadata().map_err(unreadable)?.len() > FILE_BYTES {
             return Err(invalid(format!("{} is too large", path.display())));
         }
-        self.apply_toml(&std::fs::read_to_string(path).map_err(unreadable)?)
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        if self.apply_toml(&text)? {
+            let instead = "or name files in it with master_key_file and store_password_file";
+            check_secret_file(&file, path)
+                .map_err(|why| invalid(format!("the configuration holds a secret, and its {why}, {instead}")))?;
+        }
+        Ok(())
     }
 
-    pub(super) fn apply_toml(&mut self, text: &str) -> Result<()> {
+    /// Applies a TOML text. Answers whether it holds a secret.
+    pub(super) fn apply_toml(&mut self, text: &str) -> Result<bool> {
         // The parser's own message quotes the line, and the line may hold the root key.
         let file: File = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
@@ -35,6 +46,8 @@ impl Config {
         let File {
             store_url,
             master_key,
+            master_key_file,
+            store_password_file,
             grace_days,
             crypto_provider,
             high_water,
@@ -47,12 +60,13 @@ impl Config {
             lock_memory,
             _http: _,
         } = file;
+        let is_secret_url = store_url.as_ref().is_some_and(|url| redact(url) != *url);
+        let is_secret_key = master_key.as_ref().is_some_and(|key| !key.starts_with("file:"));
         if let Some(url) = store_url {
             self.store_url = url;
         }
-        if let Some(key) = master_key {
-            self.root_key = Some(RootKeySource::parse(&key)?);
-        }
+        self.set_root_key(master_key.as_deref(), master_key_file.as_deref())?;
+        self.store_password_file = store_password_file.or_else(|| self.store_password_file.take());
         self.grace_days = grace_days.or(self.grace_days);
         if let Some(name) = crypto_provider {
             self.crypto_provider = ProviderName::parse(&name)?;
@@ -80,6 +94,20 @@ impl Config {
             self.space.reserve = mib.saturating_mul(MIB);
         }
         self.lock_memory = lock_memory.unwrap_or(self.lock_memory);
+        Ok(is_secret_url || is_secret_key)
+    }
+
+    /// Takes the root key that one source gives, itself or as a file.
+    fn set_root_key(&mut self, key: Option<&str>, file: Option<&Path>) -> Result<()> {
+        let given = match (key, file) {
+            (Some(_), Some(_)) => {
+                return Err(invalid("both master_key and master_key_file are given: one is to be left out"));
+            }
+            (Some(key), None) => RootKeySource::parse(key)?,
+            (None, Some(file)) => RootKeySource::parse(&format!("file:{}", file.display()))?,
+            (None, None) => return Ok(()),
+        };
+        self.root_key = Some(given);
         Ok(())
     }
 
@@ -87,6 +115,7 @@ impl Config {
     /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes are
     /// ignored ([`is_service_link`]).
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
+        let (mut key, mut key_file) = (None, None);
         for (name, value) in variables {
             let Some(setting) = name.strip_prefix("KMS_") else { continue };
             if setting.starts_with("TEST_") || setting.starts_with("HTTP_") || is_service_link(&name, &value) {
@@ -96,7 +125,9 @@ impl Config {
             let days = || value.parse::<u32>().map_err(|_| invalid(format!("{name} is not a number of days")));
             match setting {
                 "STORE_URL" => self.store_url = value,
-                "MASTER_KEY" => self.root_key = Some(RootKeySource::parse(&value)?),
+                "STORE_PASSWORD_FILE" => self.store_password_file = Some(PathBuf::from(value)),
+                "MASTER_KEY" => key = Some(Zeroizing::new(value)),
+                "MASTER_KEY_FILE" => key_file = Some(PathBuf::from(value)),
                 "GRACE_DAYS" => self.grace_days = Some(days()?),
                 "AUDIT_ACK" => self.audit_ack = parse_ack(&value)?,
                 "AUDIT_REVERIFY_DAYS" => self.reverify_days = days()?,
@@ -117,7 +148,7 @@ impl Config {
                 _ => return Err(invalid(format!("{name} is not a setting"))),
             }
         }
-        Ok(())
+        self.set_root_key(key.as_ref().map(|key| key.as_str()), key_file.as_deref())
     }
 }
 
@@ -126,6 +157,8 @@ impl Config {
 struct File {
     store_url: Option<String>,
     master_key: Option<String>,
+    master_key_file: Option<PathBuf>,
+    store_password_file: Option<PathBuf>,
     grace_days: Option<u32>,
     crypto_provider: Option<String>,
     high_water: Option<PathBuf>,

@@ -89,3 +89,60 @@ fn the_environment_sets_and_refuses() {
     }
     assert_eq!(apply("KMS_MASTER_KEY", "short").unwrap_err().code(), ErrorCode::InvalidRootKey);
 }
+
+#[cfg(unix)]
+#[test]
+fn secrets_come_from_files_that_only_their_owner_may_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let load = |text: &str, mode: u32| Config::new("sqlite:x").overlaid(Some(&write("kms.toml", text, mode)));
+    let (key, password) = (write("key", KEY, 0o600), write("password", "p@ss:/word%\n", 0o600));
+    let url = "store_url = 'postgres://kms@db/kms'\n";
+    let named = format!("{url}master_key_file = '{}'\nstore_password_file = '{}'\n", key.display(), password.display());
+    let config = load(&named, 0o644).unwrap();
+    assert!(config.root_key.is_some());
+    let Location::Postgres(found) = config.store().unwrap() else { panic!("a PostgreSQL store") };
+    assert_eq!(found.to_string(), "postgres://kms:***@db/kms");
+    let whole = Location::parse("postgres://kms:p%40ss%3A%2Fword%25@db/kms").unwrap();
+    assert!(matches!(whole, Location::Postgres(url) if url == found), "the password is written as it must be in a URL");
+    assert!(!format!("{config:?} {:?}", config.describe()).contains("p@ss"));
+
+    for text in [format!("master_key = '{KEY}'"), "store_url = 'mysql://kms:secret@db/kms'".to_owned()] {
+        for mode in [0o600, 0o640, 0o440] {
+            load(&text, mode).unwrap();
+        }
+        for mode in [0o660, 0o604, 0o644] {
+            let refused = load(&text, mode).unwrap_err();
+            assert_eq!(refused.code(), ErrorCode::InvalidConfiguration);
+            assert!(refused.message().contains("0600") && !refused.message().contains("secret@"), "{refused}");
+        }
+    }
+    load(&format!("master_key = 'file:{}'\n{url}", key.display()), 0o644).unwrap();
+    let with_password = |file: &Path| {
+        load(&format!("{url}store_password_file = '{}'", file.display()), 0o600).unwrap().store().map(drop)
+    };
+    let refused = with_password(&write("open", "password", 0o644));
+    assert!(refused.is_err_and(|e| e.code() == ErrorCode::InvalidConfiguration && e.message().contains("0600")));
+    with_password(&write("of-a-volume", "password", 0o440)).unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap().success());
+    assert!(with_password(&fifo).is_err_and(|e| e.message().contains("not a regular file")), "without waiting");
+    for bad in ["sqlite:kms.db", "sqlite://kms.db", "postgres://kms:old@db/kms", "postgres://db/kms"] {
+        let config = Config::new(bad).store_password_file(&password);
+        assert_eq!(config.store().err().map(|e| e.code()), Some(ErrorCode::InvalidConfiguration), "{bad}");
+    }
+    let both = format!("master_key = '{KEY}'\nmaster_key_file = '{}'", key.display());
+    assert!(load(&both, 0o600).unwrap_err().message().contains("master_key_file"));
+    let mut config = Config::new("sqlite:x");
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    config.apply_variables([variable("KMS_MASTER_KEY_FILE", key.to_str().unwrap())]).unwrap();
+    assert!(config.root_key.is_some());
+    let both = [variable("KMS_MASTER_KEY_FILE", key.to_str().unwrap()), variable("KMS_MASTER_KEY", KEY)];
+    config.apply_variables(both).unwrap_err();
+}

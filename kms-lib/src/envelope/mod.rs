@@ -8,6 +8,7 @@ mod fingerprint;
 mod local;
 pub mod row;
 mod seal;
+mod secret_file;
 mod source;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use binding::Binding;
 pub use fingerprint::fingerprint;
 pub use local::{Derivation, LocalRootKey};
 pub use seal::{RowSet, Seals};
+pub use secret_file::{check_secret_file, read_secret_file};
 pub use source::RootKeySource;
 
 use std::collections::BTreeMap;

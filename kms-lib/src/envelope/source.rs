@@ -1,8 +1,6 @@
 //! Where a local root key comes from: the forms of `KMS_MASTER_KEY`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,12 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::secret_file::read_secret_file;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Shortest passphrase, in characters.
 const PASSPHRASE_CHARS: usize = 12;
-/// Largest root key file, in bytes.
-const FILE_BYTES: u64 = 4096;
 
 /// A local root key as it was given: 32 bytes, or a passphrase to derive them from.
 ///
@@ -45,9 +42,13 @@ impl RootKeySource {
     pub fn parse(text: &str) -> Result<Self> {
         let text = without_line_end(text);
         match text.strip_prefix("file:") {
-            Some(path) => Self::parse_content(without_line_end(&read_file(Path::new(path))?)),
+            Some(path) => Self::parse_content(without_line_end(&Self::read(path)?)),
             None => Self::parse_content(text),
         }
+    }
+
+    fn read(path: &str) -> Result<Zeroizing<String>> {
+        read_secret_file(Path::new(path)).map_err(|why| invalid(&why))
     }
 
     /// Reads 32 bytes.
@@ -130,58 +131,4 @@ fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 /// Editors and `echo` end a text with a line end, and so do secrets that are made of such files.
 fn without_line_end(text: &str) -> &str {
     text.trim_end_matches(['\r', '\n'])
-}
-
-fn read_file(path: &Path) -> Result<Zeroizing<String>> {
-    let mut file = open(path).map_err(|e| invalid(&format!("file {} cannot be opened: {e}", path.display())))?;
-    check_file(&file, path)?;
-    // With room for all: growing would leave a copy of what was there.
-    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize + 32));
-    let read = Read::by_ref(&mut file).take(FILE_BYTES + 1).read_to_string(&mut text);
-    match read {
-        Ok(n) if n as u64 > FILE_BYTES => Err(invalid(&format!("file {} is too large", path.display()))),
-        Ok(_) => Ok(text),
-        Err(e) => Err(invalid(&format!("file {} cannot be read: {e}", path.display()))),
-    }
-}
-
-/// Opens a file, and does not wait for the other end of a FIFO.
-#[cfg(unix)]
-fn open(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> std::io::Result<File> {
-    File::open(path)
-}
-
-/// Refuses what is not a regular file, and a file that other users may read or write. A group that may only read it is
-/// worth a warning.
-#[cfg(unix)]
-fn check_file(file: &File, path: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let path = path.display();
-    let metadata = file.metadata().map_err(|e| invalid(&format!("file {path}: {e}")))?;
-    if !metadata.is_file() {
-        return Err(invalid(&format!("file {path} is not a regular file")));
-    }
-    let mode = metadata.mode() & 0o777;
-    let refused = |what: &str| Err(invalid(&format!("file {path} is {what} (mode {mode:04o}); run chmod 0600 on it")));
-    match mode {
-        _ if mode & 0o006 == 0o002 => refused("writable by other users"),
-        _ if mode & 0o007 != 0 => refused("readable by other users"),
-        _ if mode & 0o020 != 0 => refused("writable by its group"),
-        _ if mode & 0o040 != 0 => {
-            tracing::warn!("the root key file {path} is readable by its group (mode {mode:04o}); 0600 is safer");
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-fn check_file(_: &File, _: &Path) -> Result<()> {
-    Ok(())
 }

@@ -152,7 +152,7 @@ impl Queue {
         let refuse = |error: TryAcquireError| match error {
             TryAcquireError::Closed => closed(),
             TryAcquireError::NoPermits => {
-                Error::new(ErrorCode::Overloaded, "too many operations are under way; nothing was done")
+                Error::new(ErrorCode::Overloaded, "too many operations in flight; nothing was done, retry later")
             }
         };
         let places = if lane == Lane::Change { &self.changes } else { &self.operations };
@@ -174,8 +174,8 @@ impl Queue {
         };
         if held >= free {
             return Err(Error::new(
-                ErrorCode::Overloaded,
-                "this caller has as many operations under way as there is room for beside others; nothing was done",
+                ErrorCode::CallerOverloaded,
+                "too many operations in flight for this caller; nothing was done, retry later",
             ));
         }
         shares.insert(Arc::clone(&holder), held + 1);

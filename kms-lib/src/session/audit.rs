@@ -39,6 +39,8 @@ pub struct AuditQuery {
     pub key: Option<KeyRef>,
     /// Only with this status.
     pub status: Option<Status>,
+    /// Only of the request with this id.
+    pub request_id: Option<String>,
     /// Only from this time on.
     pub since: Option<Timestamp>,
     /// Only before this time.
@@ -111,6 +113,7 @@ impl Session {
                 actor: query.actor.clone(),
                 action: query.action,
                 status: query.status,
+                request_id: query.request_id.clone(),
                 ascending: query.ascending,
                 limit: limit + 1 - records.len(),
             };

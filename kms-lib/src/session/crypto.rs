@@ -134,6 +134,9 @@ pub struct DecryptItem<'a> {
     pub iv: Option<&'a [u8]>,
     /// The authentication tag that it must hold (for RSA an empty one).
     pub auth_tag: Option<&'a [u8]>,
+    /// The ciphertext is none of this service, but raw RSA-OAEP with SHA-256, made with the public key of this version of
+    /// `key`. It has no context, `iv` or `auth_tag`.
+    pub oaep_version: Option<u32>,
 }
 
 /// One payload of a batch to sign.
@@ -206,9 +209,8 @@ impl Session {
     /// Decrypts a ciphertext, with all that must agree with it.
     pub async fn decrypt_item(&self, item: DecryptItem<'_>) -> Result<Decrypted> {
         item.context.check()?;
-        let target = sealed(&item);
-        let context = Arc::new(item.context);
-        let item = Item::new(target, Job::Decrypt(item.ciphertext, &context));
+        let context = share(&item.context);
+        let item = decryption(&item, &context)?;
         only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
     }
 
@@ -324,9 +326,7 @@ impl Session {
         let prepared: Vec<Result<Item<'_>>> = items
             .iter()
             .zip(&contexts)
-            .map(|(item, context)| {
-                item.context.check().map(|()| Item::new(sealed(item), Job::Decrypt(item.ciphertext, context)))
-            })
+            .map(|(item, context)| item.context.check().and_then(|()| decryption(item, context)))
             .collect();
         self.operate_checked(Action::Decrypt, prepared, decrypted).await
     }
@@ -434,6 +434,22 @@ fn verify_item<'a>(
         None => Target::AnyUsable(key),
     };
     Item::rsa(target, Job::Verify(payload, signature, algorithm))
+}
+
+fn decryption<'a>(item: &DecryptItem<'a>, context: &'a Arc<Context>) -> Result<Item<'a>> {
+    let Some(version) = item.oaep_version else {
+        return Ok(Item::new(sealed(item), Job::Decrypt(item.ciphertext, context)));
+    };
+    let is_alone = item.context.is_empty()
+        && item.iv.is_none()
+        && item.auth_tag.is_none()
+        && item.version.is_none_or(|named| named == version);
+    match &item.key {
+        Some(key) if is_alone => {
+            Ok(Item::rsa(Target::Version(key.clone(), version), Job::DecryptOaep(item.ciphertext)))
+        }
+        _ => Err(Error::invalid("raw RSA-OAEP needs the key named, and has no context, nonce, tag or second version")),
+    }
 }
 
 /// What a ciphertext says of itself, held against what was passed beside it; the key is held against it with the

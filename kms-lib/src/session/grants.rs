@@ -198,15 +198,30 @@ impl Session {
         limit: usize,
         cursor: Option<GrantId>,
     ) -> Result<Vec<GrantDescription>> {
+        self.list_grants_on(None, principal, limit, cursor).await
+    }
+
+    /// The same, and only those that concern a key: on the key itself or on all keys. [`GrantScope::AllKeys`] asks for those
+    /// on all keys alone.
+    pub async fn list_grants_on(
+        &self,
+        scope: Option<GrantScope>,
+        principal: Option<&str>,
+        limit: usize,
+        cursor: Option<GrantId>,
+    ) -> Result<Vec<GrantDescription>> {
         if limit == 0 || limit > PAGE_LIMIT {
             return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
         }
         principal.map_or(Ok(()), check_principal)?;
         self.permit_reading(Action::GrantRead, Operation::ReadGrants, None).await?;
         let image = self.shared.catalog.image();
-        let mut grants: Vec<&Grant> =
-            image.grants().filter(|grant| principal.is_none_or(|p| p == grant.principal)).collect();
-        grants.retain(|grant| is_in_force(&*image, grant));
+        let is_wanted = |grant: &&Grant| {
+            principal.is_none_or(|p| p == grant.principal)
+                && scope.is_none_or(|scope| grant.scope == scope || grant.scope == GrantScope::AllKeys)
+                && is_in_force(&*image, grant)
+        };
+        let mut grants: Vec<&Grant> = image.grants().filter(is_wanted).collect();
         grants.sort_by(|a, b| (&a.principal, a.id).cmp(&(&b.principal, b.id)));
         let first = match cursor {
             None => 0,

@@ -18,6 +18,7 @@ mod requests;
 mod rotations;
 mod stream;
 mod verify;
+mod versions;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
 pub(crate) use verify::LAST_VERIFICATION;
 pub use verify::VerificationSettings;
+pub use versions::VersionPage;
 
 use std::fmt;
 use std::sync::Arc;

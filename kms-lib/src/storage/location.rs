@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::Store;
 pub use super::url::{Url, redact};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -27,6 +29,28 @@ impl Location {
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(Url::parse(url, "postgres")?)),
             _ => Err(invalid("store_url: sqlite:PATH, mysql://... or postgres://... is expected")),
         }
+    }
+
+    /// Understands the URL of a server that names a user, with the password for it, as it is.
+    pub fn parse_with_password(url: &str, password: &str) -> Result<Self> {
+        let wrong =
+            || invalid("store_password_file: the store_url of a server that names a user and no password is needed");
+        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+        let (user, place) = rest.split_once('@').ok_or_else(wrong)?;
+        if user.contains([':', '/']) || scheme == "sqlite" {
+            return Err(wrong());
+        }
+        let mut whole = Zeroizing::new(format!("{scheme}://{user}:"));
+        for byte in password.bytes() {
+            match byte {
+                b'-' | b'.' | b'_' | b'~' => whole.push(char::from(byte)),
+                _ if byte.is_ascii_alphanumeric() => whole.push(char::from(byte)),
+                _ => whole.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        whole.push('@');
+        whole.push_str(place);
+        Self::parse(&whole)
     }
 
     /// Opens the store there.

@@ -78,8 +78,10 @@ codes! {
     Conflict,
     /// The idempotency key was used for another request.
     IdempotencyConflict,
-    /// Too much is in flight; nothing was done.
+    /// The service has too much in flight; nothing was done.
     Overloaded,
+    /// This caller has too much in flight, whatever others have; nothing was done.
+    CallerOverloaded,
     /// The store was lost while committing, and it could not be found out whether it did.
     OutcomeUnknown,
     /// The store cannot be reached or written.
@@ -128,6 +130,7 @@ impl ErrorCode {
         matches!(
             self,
             Self::Overloaded
+                | Self::CallerOverloaded
                 | Self::StoreUnavailable
                 | Self::StoreContended
                 | Self::StoreFull

@@ -190,6 +190,7 @@ async fn complain(error: &Error) {
             | ErrorCode::StoreUnavailable
             | ErrorCode::StoreContended
             | ErrorCode::Overloaded
+            | ErrorCode::CallerOverloaded
             | ErrorCode::OutcomeUnknown
     );
     say(&if expected { format!("error {}", error.code()) } else { format!("fault {error}") });

@@ -1,12 +1,14 @@
 //! Bytes as text.
 
-use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kms_lib::crypto::provider::SignatureAlgorithm;
-use serde::Deserialize;
+use serde::de::Visitor;
 use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
@@ -26,53 +28,109 @@ pub(super) enum Encoding {
 
 impl Encoding {
     /// The bytes of a plaintext or payload.
-    pub fn decode<'a>(self, field: &str, text: &'a str) -> Result<Cow<'a, [u8]>, ApiError> {
-        match self {
-            Self::Utf8 => Ok(Cow::Borrowed(text.as_bytes())),
-            Self::Base64 => from_base64(field, text).map(Cow::Owned),
+    pub fn decode<'t>(self, field: &str, text: &'t Text<'_>) -> Result<Secret<'t>, ApiError> {
+        if self == Self::Utf8 {
+            return Ok(Secret::Borrowed(text.as_str().as_bytes()));
         }
-    }
-
-    /// A plaintext as text. It is wiped when dropped, if it was copied.
-    pub fn encode(self, bytes: &[u8]) -> Result<Text<'_>, ApiError> {
-        match self {
-            Self::Utf8 => std::str::from_utf8(bytes)
-                .map(Text::Borrowed)
-                .map_err(|_| ApiError::invalid("the plaintext is not UTF-8: ask for it with \"encoding\": \"base64\"")),
-            Self::Base64 => Ok(Text::Owned(secret_base64(bytes))),
+        // With room for all: growing would leave a copy of what was there.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(text.as_str().len() / 4 * 3 + 3));
+        match STANDARD.decode_vec(text.as_str(), &mut bytes) {
+            Ok(()) => Ok(Secret::Owned(bytes)),
+            Err(e) => Err(not_base64(field, &e)),
         }
     }
 }
 
-/// Text that may be secret.
+/// Bytes that may be secret; wiped when dropped, if they are a copy.
+pub(super) enum Secret<'a> {
+    /// Where they were.
+    Borrowed(&'a [u8]),
+    /// Decoded.
+    Owned(Zeroizing<Vec<u8>>),
+}
+
+impl Deref for Secret<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// Text that may be secret; wiped when dropped, if it is a copy.
 pub(super) enum Text<'a> {
     /// Where it was.
     Borrowed(&'a str),
-    /// Wiped when dropped.
+    /// With its escapes resolved.
     Owned(Zeroizing<String>),
 }
 
 impl Text<'_> {
-    /// Most bytes it takes as a JSON string.
-    pub fn json_bytes(&self) -> usize {
+    /// It.
+    pub fn as_str(&self) -> &str {
         match self {
-            Self::Borrowed(text) => text.bytes().map(|byte| if byte < 0x20 { 6 } else { 2 }).sum::<usize>() + 2,
-            Self::Owned(text) => text.len() + 2,
+            Self::Borrowed(text) => text,
+            Self::Owned(text) => text,
         }
     }
 }
 
-impl serde::Serialize for Text<'_> {
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ReadText;
+        impl<'de> Visitor<'de> for ReadText {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text::Borrowed(text))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text::Owned(Zeroizing::new(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(ReadText)
+    }
+}
+
+/// A plaintext on its way out, wiped when dropped.
+pub(super) struct Plaintext {
+    bytes: Zeroizing<Vec<u8>>,
+    encoding: Encoding,
+}
+
+impl Plaintext {
+    /// Refuses what is not text where text is asked for.
+    pub fn new(bytes: Zeroizing<Vec<u8>>, encoding: Encoding) -> Result<Self, ApiError> {
+        if encoding == Encoding::Utf8 && std::str::from_utf8(&bytes).is_err() {
+            return Err(ApiError::invalid("the plaintext is not UTF-8: ask for it with \"encoding\": \"base64\""));
+        }
+        Ok(Self { bytes, encoding })
+    }
+
+    /// Most bytes it takes as a JSON string.
+    pub fn json_bytes(&self) -> usize {
+        match self.encoding {
+            Encoding::Utf8 => self.bytes.iter().map(|byte| if *byte < 0x20 { 6 } else { 2 }).sum::<usize>() + 2,
+            Encoding::Base64 => json_bytes(self.bytes.len()),
+        }
+    }
+}
+
+impl serde::Serialize for Plaintext {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Borrowed(text) => serializer.serialize_str(text),
-            Self::Owned(text) => serializer.serialize_str(text),
+        match self.encoding {
+            Encoding::Utf8 => serializer.serialize_str(std::str::from_utf8(&self.bytes).map_err(S::Error::custom)?),
+            Encoding::Base64 => serializer.serialize_str(&secret_base64(&self.bytes)),
         }
     }
 }
 
 /// Bytes in base64, wiped when dropped.
-pub(super) fn secret_base64(bytes: &[u8]) -> Zeroizing<String> {
+fn secret_base64(bytes: &[u8]) -> Zeroizing<String> {
     // With room for all: growing would leave a copy of what was there.
     let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
     STANDARD.encode_string(bytes, &mut text);
@@ -108,7 +166,11 @@ impl<B: AsRef<[u8]>> serde::Serialize for Base64<B> {
 
 /// The bytes of a field in base64.
 pub(super) fn from_base64(field: &str, text: &str) -> Result<Vec<u8>, ApiError> {
-    STANDARD.decode(text).map_err(|e| ApiError::invalid(format!("{field}: not valid base64: {e}")))
+    STANDARD.decode(text).map_err(|e| not_base64(field, &e))
+}
+
+fn not_base64(field: &str, error: &base64::DecodeError) -> ApiError {
+    ApiError::invalid(format!("{field}: not valid base64: {error}"))
 }
 
 /// How a signature is made.

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use kms_lib::{Context, KeyId};
+use axum::http::StatusCode;
+use kms_lib::{Context, ErrorCode, KeyId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Base64, Text, secret_base64};
+use super::codec::{Base64, Encoding, Plaintext};
 use crate::api::reply::{self, Reply};
-use crate::api::{Call, strict};
+use crate::api::{ApiError, Call, strict};
 
 /// Bytes of a data key unless the caller says otherwise.
 const BYTES: u32 = 32;
@@ -39,14 +40,14 @@ pub(super) struct Request<'a> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DataKey)]
-pub(super) struct Answer<'a> {
+pub(super) struct Answer {
     /// The key that encrypted it.
     #[schema(value_type = String, format = "uuid")]
     key_id: KeyId,
     /// In base64; absent with `withoutPlaintext`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
-    plaintext: Option<Text<'a>>,
+    plaintext: Option<Plaintext>,
     /// `decrypt` gives it back.
     #[schema(value_type = String)]
     ciphertext: Base64<Vec<u8>>,
@@ -60,16 +61,21 @@ pub(super) async fn generate(call: Call) -> Reply {
     let (key, bytes) = (&*sent.key_id, sent.bytes.unwrap_or(BYTES) as usize);
     let context = sent.aad.unwrap_or_default();
     let made = if sent.without_plaintext {
-        call.session.generate_data_key_without_plaintext(key, bytes, &context).await?
+        call.session.generate_data_key_without_plaintext(key, bytes, &context).await
     } else {
-        call.session.generate_data_key(key, bytes, &context).await?
+        call.session.generate_data_key(key, bytes, &context).await
     };
+    let made = made.map_err(|error| match error.code() {
+        // The request is good; it does not go with the type of the key.
+        ErrorCode::PlaintextTooLong => ApiError { status: StatusCode::CONFLICT, ..error.into() },
+        _ => error.into(),
+    })?;
     let answer = Answer {
         key_id: made.key,
-        plaintext: made.plaintext.as_ref().map(|plaintext| Text::Owned(secret_base64(plaintext))),
+        plaintext: made.plaintext.map(|bytes| Plaintext::new(bytes, Encoding::Base64)).transpose()?,
         ciphertext: Base64(made.ciphertext),
         version: made.version,
     };
-    let about = answer.ciphertext.json_bytes() + answer.plaintext.as_ref().map_or(0, Text::json_bytes) + 160;
+    let about = answer.ciphertext.json_bytes() + answer.plaintext.as_ref().map_or(0, Plaintext::json_bytes) + 160;
     reply::secret(&answer, about)
 }

@@ -5,18 +5,17 @@ use std::borrow::Cow;
 use kms_lib::crypto::ciphertext::Blob;
 use kms_lib::crypto::provider::RSA_BYTES;
 use kms_lib::session::{DecryptItem, Decrypted};
-use kms_lib::{Context, Error, ErrorCode, Session};
+use kms_lib::{Context, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Encoding, Text, from_base64};
-use super::many::{Answered, Answers, BatchItem, Sent, Side};
-use crate::api::reply::{self, Reply};
-use crate::api::{ApiError, Call, strict};
+use super::codec::{Encoding, Plaintext, from_base64};
+use super::many::{self, Done};
+use crate::api::{ApiError, strict};
 
 /// What is to be decrypted.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Decrypt)]
 pub(super) struct Item<'a> {
     /// The key, by id or name.
@@ -44,32 +43,19 @@ pub(super) struct Item<'a> {
     encoding: Option<Encoding>,
 }
 
-impl BatchItem for Item<'_> {
-    fn default_encoding(&mut self, encoding: Encoding) {
-        self.encoding.get_or_insert(encoding);
-    }
-}
-
 /// A plaintext.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Decrypted)]
-pub(super) struct Answer<'a> {
+pub(super) struct Answer {
     /// UTF-8, or base64 if `encoding` said so.
     #[schema(value_type = String)]
-    plaintext: Text<'a>,
+    plaintext: Plaintext,
     /// The version it was encrypted with.
     version: u32,
 }
 
-impl Side for Item<'_> {
-    const ARRAY: &'static str = "items";
-}
-impl Side for Answer<'_> {
-    const ARRAY: &'static str = "results";
-}
-
 /// How a ciphertext is to be decrypted.
-enum Way {
+pub(super) enum Way {
     /// It names its key and version.
     Blob,
     /// Raw OAEP, with this version.
@@ -77,16 +63,16 @@ enum Way {
 }
 
 /// A ciphertext, what was sent beside it, and how it is to be decrypted.
-struct Plan<'i, 'a> {
-    item: &'i Item<'a>,
+pub(super) struct Plan<'i> {
+    item: &'i Item<'i>,
     ciphertext: Vec<u8>,
     iv: Option<Vec<u8>>,
     auth_tag: Option<Vec<u8>>,
     way: Way,
 }
 
-impl<'i, 'a> Plan<'i, 'a> {
-    fn of(item: &'i Item<'a>) -> Result<Self, ApiError> {
+impl<'i> Plan<'i> {
+    fn of(item: &'i Item<'i>) -> Result<Self, ApiError> {
         let ciphertext = from_base64("ciphertext", &item.ciphertext)?;
         let way = way(item, &ciphertext)?;
         let copy =
@@ -94,15 +80,8 @@ impl<'i, 'a> Plan<'i, 'a> {
         Ok(Self { item, ciphertext, iv: copy("iv", &item.iv)?, auth_tag: copy("authTag", &item.auth_tag)?, way })
     }
 
-    async fn alone(&self, session: &Session) -> Result<Decrypted, Error> {
-        match self.way {
-            Way::Oaep(version) => session.decrypt_oaep(&*self.item.key_id, version, &self.ciphertext).await,
-            Way::Blob => session.decrypt_item(self.with_what_must_agree()).await,
-        }
-    }
-
-    /// The library holds against the ciphertext what was sent beside it, after it has looked at the caller's rights.
-    fn with_what_must_agree(&self) -> DecryptItem<'_> {
+    /// The library checks the caller's rights, and then holds against the ciphertext what was sent beside it.
+    fn item(&self) -> DecryptItem<'_> {
         DecryptItem {
             ciphertext: &self.ciphertext,
             context: self.item.aad.clone().unwrap_or_default(),
@@ -110,12 +89,11 @@ impl<'i, 'a> Plan<'i, 'a> {
             version: self.item.version,
             iv: self.iv.as_deref(),
             auth_tag: self.auth_tag.as_deref(),
+            oaep_version: match self.way {
+                Way::Oaep(version) => Some(version),
+                Way::Blob => None,
+            },
         }
-    }
-
-    fn answer<'d>(&self, decrypted: &'d Decrypted) -> Result<Answer<'d>, ApiError> {
-        let plaintext = self.item.encoding.unwrap_or_default().encode(&decrypted.plaintext)?;
-        Ok(Answer { plaintext, version: decrypted.version })
     }
 }
 
@@ -139,60 +117,26 @@ fn way(item: &Item<'_>, ciphertext: &[u8]) -> Result<Way, ApiError> {
     }
 }
 
-/// Decrypts one or many.
-pub(super) async fn decrypt(call: Call) -> Reply {
-    match call.one_or_many::<Item<'_>>()? {
-        Sent::One(item) => {
-            let plan = Plan::of(&item)?;
-            let decrypted = plan.alone(&call.session).await?;
-            let answer = plan.answer(&decrypted)?;
-            reply::secret(&answer, answer.plaintext.json_bytes() + 64)
-        }
-        Sent::Many(items, _) => {
-            let items: Vec<Result<&Item<'_>, ApiError>> =
-                items.iter().map(|item| item.as_ref().map_err(Clone::clone)).collect();
-            let plans: Vec<Result<Plan<'_, '_>, ApiError>> =
-                items.into_iter().map(|item| item.and_then(Plan::of)).collect();
-            let done = decrypt_many(&call.session, &plans).await?;
-            let results: Vec<Answered<Answer<'_>>> = plans
-                .iter()
-                .zip(&done)
-                .map(|(plan, done)| match (plan, done) {
-                    (Ok(plan), Ok(decrypted)) => plan.answer(decrypted).map_or_else(Answered::failed, Answered::Good),
-                    (Err(error), _) => Answered::failed(error.clone()),
-                    (_, Err(error)) => Answered::failed(error.clone()),
-                })
-                .collect();
-            let about = results.iter().map(|result| match result {
-                Answered::Good(answer) => answer.plaintext.json_bytes() + 64,
-                Answered::Bad { error, .. } => 6 * error.len() + 64,
-            });
-            let about = about.sum::<usize>() + 64;
-            reply::secret(&Answers { results }, about)
-        }
-    }
-}
+impl many::Item for Item<'static> {
+    const SECRET: bool = true;
+    type Sent<'a> = Item<'a>;
+    type Input<'i> = Plan<'i>;
+    type Output = Decrypted;
+    type Answer = Answer;
 
-/// Decrypts what is understood: blobs in one call, raw ciphertexts, which are rare, one by one. In the order of the plans.
-async fn decrypt_many(
-    session: &Session,
-    plans: &[Result<Plan<'_, '_>, ApiError>],
-) -> Result<Vec<Result<Decrypted, ApiError>>, ApiError> {
-    let blobs: Vec<DecryptItem<'_>> =
-        plans.iter().flatten().filter(|plan| matches!(plan.way, Way::Blob)).map(Plan::with_what_must_agree).collect();
-    let mut done = if blobs.is_empty() { Vec::new() } else { session.decrypt_batch(&blobs).await? }.into_iter();
-    let mut results = Vec::with_capacity(plans.len());
-    for plan in plans {
-        results.push(match plan {
-            Err(error) => Err(error.clone()),
-            Ok(plan) => match plan.way {
-                Way::Oaep(_) => plan.alone(session).await.map_err(ApiError::from),
-                Way::Blob => match done.next() {
-                    Some(decrypted) => decrypted.map_err(ApiError::from),
-                    None => Err(Error::new(ErrorCode::Internal, "an item without a result").into()),
-                },
-            },
-        });
+    fn default_encoding(sent: &mut Item<'_>, encoding: Encoding) {
+        sent.encoding.get_or_insert(encoding);
     }
-    Ok(results)
+    fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
+        Plan::of(sent)
+    }
+    async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Decrypted> {
+        let items: Vec<DecryptItem<'_>> = inputs.iter().map(|plan| plan.item()).collect();
+        session.decrypt_batch(&items).await
+    }
+    fn answer(plan: &Self::Input<'_>, done: Decrypted) -> Result<(Answer, usize), ApiError> {
+        let plaintext = Plaintext::new(done.plaintext, plan.item.encoding.unwrap_or_default())?;
+        let about = plaintext.json_bytes() + 64;
+        Ok((Answer { plaintext, version: done.version }, about))
+    }
 }

@@ -5,21 +5,20 @@ use std::borrow::Cow;
 use kms_lib::crypto::ciphertext::Blob;
 use kms_lib::crypto::provider::{NONCE, TAG};
 use kms_lib::session::{EncryptItem, Encrypted};
-use kms_lib::{Context, KeyId, KeyType};
+use kms_lib::{Context, KeyId, KeyType, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Base64, Encoding, json_bytes};
-use super::many::{BatchItem, Sent, Side, merge};
-use crate::api::reply::{self, Reply};
-use crate::api::{Call, models};
+use super::codec::{Base64, Encoding, Secret, Text};
+use super::many::{self, Done};
+use crate::api::{ApiError, models};
 
-/// Bytes that an answer takes beside the plaintext in base64, about.
-pub(super) const BESIDE: usize = 288;
+/// Bytes that an answer takes beside the ciphertext, about.
+const BESIDE: usize = 288;
 
 /// What is to be encrypted.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Encrypt)]
 pub(super) struct Item<'a> {
     /// The key, by id or name.
@@ -27,18 +26,13 @@ pub(super) struct Item<'a> {
     key_id: Cow<'a, str>,
     /// UTF-8, or base64 if `encoding` says so.
     #[serde(borrow)]
-    plaintext: Cow<'a, str>,
+    #[schema(value_type = String)]
+    plaintext: Text<'a>,
     /// Bound to the ciphertext: decrypting needs the same. Not secret.
     #[serde(default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
     encoding: Option<Encoding>,
-}
-
-impl BatchItem for Item<'_> {
-    fn default_encoding(&mut self, encoding: Encoding) {
-        self.encoding.get_or_insert(encoding);
-    }
 }
 
 /// A ciphertext.
@@ -66,13 +60,6 @@ pub(super) struct Answer {
     auth_tag: Option<Base64<[u8; TAG]>>,
 }
 
-impl Side for Item<'_> {
-    const ARRAY: &'static str = "items";
-}
-impl Side for Answer {
-    const ARRAY: &'static str = "results";
-}
-
 impl From<Encrypted> for Answer {
     fn from(encrypted: Encrypted) -> Self {
         let (iv, auth_tag) = match (encrypted.key_type, Blob::parse(&encrypted.ciphertext)) {
@@ -92,35 +79,36 @@ impl From<Encrypted> for Answer {
     }
 }
 
-/// Encrypts one or many.
-pub(super) async fn encrypt(call: Call) -> Reply {
-    match call.one_or_many::<Item<'_>>()? {
-        Sent::One(item) => {
-            let plaintext = item.encoding.unwrap_or_default().decode("plaintext", &item.plaintext)?;
-            let context = item.aad.unwrap_or_default();
-            let encrypted = call.session.encrypt(&*item.key_id, &plaintext, &context).await?;
-            reply::ok(&Answer::from(encrypted))
-        }
-        Sent::Many(items, _) => {
-            let mut plaintexts = Vec::with_capacity(items.len());
-            let mut understood = Vec::with_capacity(items.len());
-            for item in &items {
-                let decoded = item.as_ref().map_err(Clone::clone).and_then(|item| {
-                    item.encoding.unwrap_or_default().decode("plaintext", &item.plaintext).map(|bytes| (item, bytes))
-                });
-                understood.push(decoded.map(|good| plaintexts.push(good)));
-            }
-            let batch: Vec<EncryptItem<'_>> = plaintexts
-                .iter()
-                .map(|(item, plaintext)| EncryptItem {
-                    key: (&*item.key_id).into(),
-                    plaintext,
-                    context: item.aad.clone().unwrap_or_default(),
-                })
-                .collect();
-            let done = if batch.is_empty() { Vec::new() } else { call.session.encrypt_batch(&batch).await? };
-            let about = plaintexts.iter().map(|(_, plaintext)| json_bytes(plaintext.len()) + BESIDE).sum();
-            reply::large(&merge(understood, done, |_, encrypted| Ok(Answer::from(encrypted))), about)
-        }
+impl many::Item for Item<'static> {
+    type Sent<'a> = Item<'a>;
+    type Input<'i> = (&'i Item<'i>, Secret<'i>);
+    type Output = Encrypted;
+    type Answer = Answer;
+
+    fn default_encoding(sent: &mut Item<'_>, encoding: Encoding) {
+        sent.encoding.get_or_insert(encoding);
+    }
+    fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
+        Ok((sent, sent.encoding.unwrap_or_default().decode("plaintext", &sent.plaintext)?))
+    }
+    async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Encrypted> {
+        let items = inputs.iter().map(|(item, plaintext)| EncryptItem {
+            key: (&*item.key_id).into(),
+            plaintext,
+            context: item.aad.clone().unwrap_or_default(),
+        });
+        session.encrypt_batch(&items.collect::<Vec<_>>()).await
+    }
+    fn answer(_: &Self::Input<'_>, encrypted: Encrypted) -> Result<(Answer, usize), ApiError> {
+        Ok(Answer::sized(encrypted))
+    }
+}
+
+impl Answer {
+    /// An answer, and about how many bytes it takes.
+    pub fn sized(encrypted: Encrypted) -> (Self, usize) {
+        let answer = Self::from(encrypted);
+        let about = answer.ciphertext.json_bytes() + BESIDE;
+        (answer, about)
     }
 }

@@ -1,8 +1,10 @@
 //! One item, or up to 1,000 in `items`: each is answered, or fails, alone.
 
+use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::Pin;
 
-use kms_lib::Error;
+use kms_lib::{Error, ErrorCode, Session};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,24 +15,40 @@ use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::codec::Encoding;
+use crate::api::reply::{self, Reply};
 use crate::api::{ApiError, Call, strict};
 
 /// Most items of a batch.
 const ITEMS: usize = kms_lib::types::limits::BATCH_ITEMS;
 
-/// What was sent.
-pub(super) enum Sent<'a, T> {
-    /// One.
-    One(T),
-    /// Many, those that cannot be understood among them, and how what does not say otherwise is encoded.
-    Many(Vec<Result<T, ApiError>>, PhantomData<&'a ()>),
+/// An item of a call for cryptography: how it is read, done and answered. For items with any lifetime, implemented by
+/// those with the static one.
+pub(super) trait Item: 'static {
+    /// Whether an encoding for all items may stand beside them.
+    const ENCODED: bool = true;
+    /// Whether an answer holds a secret.
+    const SECRET: bool = false;
+    /// The item as it was sent.
+    type Sent<'a>: Deserialize<'a> + Send + Sync;
+    /// What the library works on.
+    type Input<'i>: Send + Sync;
+    /// What the library gives.
+    type Output: Send;
+    /// What is answered.
+    type Answer: Serialize;
+
+    /// Gives an item the batch's encoding, unless it has its own.
+    fn default_encoding(_: &mut Self::Sent<'_>, _: Encoding) {}
+    /// Decodes what was sent.
+    fn read<'i, 'a: 'i>(sent: &'i Self::Sent<'a>) -> Result<Self::Input<'i>, ApiError>;
+    /// Does all of them in one call.
+    fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> impl Future<Output = Done<Self::Output>> + Send;
+    /// The answer to one of them, and about how many bytes it takes.
+    fn answer(input: &Self::Input<'_>, output: Self::Output) -> Result<(Self::Answer, usize), ApiError>;
 }
 
-/// An item that may leave its encoding to the batch.
-pub(super) trait BatchItem {
-    /// Takes the batch's encoding, unless it has its own.
-    fn default_encoding(&mut self, _: Encoding) {}
-}
+/// What the library answers to a batch.
+pub(super) type Done<T> = kms_lib::Result<Vec<kms_lib::Result<T>>>;
 
 #[derive(Deserialize)]
 struct Batch<'a> {
@@ -47,18 +65,62 @@ struct Batch<'a> {
 struct OnlyItems {
     #[serde(rename = "items")]
     _items: IgnoredAny,
+    encoding: Option<IgnoredAny>,
 }
 
+/// Does the one item of the body, or many: those that cannot be understood fail alone.
+pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+    Box::pin(async move {
+        let (items, is_batch) = call.items::<T>()?;
+        let inputs: Vec<Result<T::Input<'_>, ApiError>> =
+            items.iter().map(|item| item.as_ref().map_err(Clone::clone).and_then(T::read)).collect();
+        let understood: Vec<&T::Input<'_>> = inputs.iter().flatten().collect();
+        let done = if understood.is_empty() { Vec::new() } else { T::work(&call.session, &understood).await? };
+        let mut done = done.into_iter();
+        let mut results = inputs.iter().map(|input| {
+            let input = input.as_ref().map_err(Clone::clone)?;
+            let missing = || Err(Error::new(ErrorCode::Internal, "an item without a result"));
+            T::answer(input, done.next().unwrap_or_else(missing)?)
+        });
+        if is_batch {
+            return write_all::<T>(results);
+        }
+        let (answer, about) = results.next().unwrap_or_else(|| Err(ApiError::invalid("there is no item")))?;
+        write::<T>(&answer, about)
+    })
+}
+
+/// The answer to many.
+fn write_all<T: Item>(results: impl Iterator<Item = Result<(T::Answer, usize), ApiError>>) -> Reply {
+    let mut about = 64;
+    let results = results.map(|result| {
+        let (answered, bytes) = match result {
+            Ok((answer, bytes)) => (Answered::Good(answer), bytes),
+            Err(error) => {
+                let bytes = 6 * error.message.len() + 64;
+                (Answered::Bad { error: error.message.into_owned(), code: error.code }, bytes)
+            }
+        };
+        about += bytes;
+        answered
+    });
+    let answers = Answers { results: results.collect() };
+    write::<T>(&answers, about)
+}
+
+/// Items, those that cannot be understood among them.
+type Sent<'a, T> = Vec<Result<<T as Item>::Sent<'a>, ApiError>>;
+
 impl Call {
-    /// The body: one item or many.
-    pub(super) fn one_or_many<'a, T: Deserialize<'a> + BatchItem + Side>(&'a self) -> Result<Sent<'a, T>, ApiError> {
+    /// The items of the body, and whether it is a batch.
+    fn items<'a, T: Item>(&'a self) -> Result<(Sent<'a, T>, bool), ApiError> {
         if !self.mentions_items() {
-            return self.json().map(Sent::One);
+            return Ok((vec![Ok(self.json()?)], false));
         }
         let batch: Batch<'a> = self.json()?;
-        let Some(items) = batch.items else { return self.json_again().map(Sent::One) };
-        if T::STRICT {
-            self.json_again::<OnlyItems>()?;
+        let Some(items) = batch.items else { return Ok((vec![Ok(self.json_again()?)], false)) };
+        if self.json_again::<OnlyItems>()?.encoding.is_some() && !T::ENCODED {
+            return Err(ApiError::invalid("unknown field `encoding`, expected `items`"));
         }
         if items.is_empty() || items.len() > ITEMS {
             return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
@@ -68,21 +130,26 @@ impl Call {
             .map(|raw| serde_json::from_str(raw.get()))
             .transpose()
             .map_err(|e| ApiError::invalid(format!("encoding: {e}")))?;
-        let read = |raw: &'a RawValue| {
-            let mut item: T = strict::item(raw.get())?;
+        let read = |raw: &&'a RawValue| {
+            let raw: &'a RawValue = raw;
+            let mut item = strict::item(raw.get())?;
             if let Some(encoding) = encoding {
-                item.default_encoding(encoding);
+                T::default_encoding(&mut item, encoding);
             }
             Ok(item)
         };
-        Ok(Sent::Many(items.iter().map(|raw| read(raw)).collect(), PhantomData))
+        Ok((items.iter().map(read).collect(), true))
     }
+}
+
+fn write<T: Item>(answer: &impl Serialize, about: usize) -> Reply {
+    if T::SECRET { reply::secret(answer, about) } else { reply::large(answer, about) }
 }
 
 /// The answer to an item.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Answered<T> {
+enum Answered<T> {
     /// It.
     Good(T),
     /// Why there is none.
@@ -94,91 +161,59 @@ pub(super) enum Answered<T> {
     },
 }
 
-impl<T> Answered<T> {
-    /// An item that failed.
-    pub fn failed(error: ApiError) -> Self {
-        Self::Bad { error: error.message.into_owned(), code: error.code }
-    }
-}
-
 /// The answer to many.
 #[derive(Serialize)]
-pub(super) struct Answers<T> {
+struct Answers<T> {
     /// In the order of the items.
-    pub results: Vec<Answered<T>>,
+    results: Vec<Answered<T>>,
 }
 
-/// Puts what the library answered to the items that were understood in its place among those that were not.
-pub(super) fn merge<R, T>(
-    understood: Vec<Result<(), ApiError>>,
-    done: Vec<Result<R, Error>>,
-    mut finish: impl FnMut(usize, R) -> Result<T, ApiError>,
-) -> Answers<T> {
-    let mut done = done.into_iter();
-    let results = understood.into_iter().enumerate().map(|(n, item)| {
-        let answer = item.and_then(|()| match done.next() {
-            Some(Ok(result)) => finish(n, result),
-            Some(Err(error)) => Err(error.into()),
-            None => Err(ApiError::from(Error::new(kms_lib::ErrorCode::Internal, "an item without a result"))),
-        });
-        answer.map_or_else(Answered::failed, Answered::Good)
-    });
-    Answers { results: results.collect() }
-}
+/// Describes a body that is one item, or many in `items`.
+pub(super) struct Items<T>(PhantomData<T>);
 
-/// Describes a body that is one `T`, or many in `items` or `results`.
-pub(super) struct OneOrMany<T>(PhantomData<T>);
+/// Describes an answer to one item, or to many in `results`.
+pub(super) struct Results<T>(PhantomData<T>);
 
-/// Whether a model is sent or answered.
-pub(super) trait Side {
-    /// The name of the array.
-    const ARRAY: &'static str;
-    /// Whether there may be nothing else beside the array: in a call that was added to the kept ones.
-    const STRICT: bool = false;
-}
-
-impl<T: ToSchema + Side> PartialSchema for OneOrMany<T> {
+impl<T: ToSchema + Item> PartialSchema for Items<T> {
     fn schema() -> RefOr<Schema> {
         let one: RefOr<Schema> = Ref::from_schema_name(T::name()).into();
-        let is_answer = T::ARRAY == "results";
-        let item = if is_answer {
-            let failed = ObjectBuilder::new()
-                .property("error", string())
-                .property("code", string())
-                .required("error")
-                .required("code");
-            RefOr::T(OneOfBuilder::new().item(one.clone()).item(failed).build().into())
-        } else {
-            // Anything else fails alone.
-            let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
-            RefOr::T(AnyOfBuilder::new().item(one.clone()).item(anything).build().into())
-        };
-        let mut array = ArrayBuilder::new().items(item);
-        if !is_answer {
-            array = array.min_items(Some(1)).max_items(Some(ITEMS));
-        }
-        let mut many = ObjectBuilder::new().property(T::ARRAY, array).required(T::ARRAY);
-        if T::STRICT {
-            many = many.additional_properties(Some(AdditionalProperties::FreeForm(false)));
-        } else if !is_answer {
+        // Anything else fails alone.
+        let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+        let item: RefOr<Schema> = RefOr::T(AnyOfBuilder::new().item(one.clone()).item(anything).build().into());
+        let array = ArrayBuilder::new().items(item).min_items(Some(1)).max_items(Some(ITEMS));
+        let mut many = ObjectBuilder::new().property("items", array).required("items");
+        many = many.additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        if T::ENCODED {
             many = many.property("encoding", Option::<Encoding>::schema());
         }
-        // A body that has `items` is many, whatever else stands in it.
         RefOr::T(AnyOfBuilder::new().item(one).item(many).build().into())
     }
 }
 
-impl<T: ToSchema + Side> ToSchema for OneOrMany<T> {
-    fn name() -> std::borrow::Cow<'static, str> {
-        let what = if T::ARRAY == "results" { "Answers" } else { "Request" };
-        format!("{}{what}", T::name()).into()
-    }
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((T::name().into_owned(), T::schema()));
-        T::schemas(schemas);
+impl<T: ToSchema> PartialSchema for Results<T> {
+    fn schema() -> RefOr<Schema> {
+        let one: RefOr<Schema> = Ref::from_schema_name(T::name()).into();
+        let text = || ObjectBuilder::new().schema_type(utoipa::openapi::schema::Type::String);
+        let failed = ObjectBuilder::new().property("error", text()).property("code", text());
+        let failed = failed.required("error").required("code");
+        let item: RefOr<Schema> = RefOr::T(OneOfBuilder::new().item(one.clone()).item(failed).build().into());
+        let many = ObjectBuilder::new().property("results", ArrayBuilder::new().items(item)).required("results");
+        RefOr::T(AnyOfBuilder::new().item(one).item(many).build().into())
     }
 }
 
-fn string() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(utoipa::openapi::schema::Type::String)
+macro_rules! named {
+    ($($of:ident: $ending:literal $(, $bound:ident)?;)+) => {$(
+        impl<T: ToSchema $(+ $bound)?> ToSchema for $of<T> {
+            fn name() -> std::borrow::Cow<'static, str> {
+                format!(concat!("{}", $ending), T::name()).into()
+            }
+            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+                schemas.push((T::name().into_owned(), T::schema()));
+                T::schemas(schemas);
+            }
+        }
+    )+};
 }
+
+named! { Items: "Request", Item; Results: "Answers"; }

@@ -8,66 +8,42 @@ mod many;
 mod reencrypt;
 mod sign;
 
-use axum::http::Method;
-
 use super::{Doc, Route};
-use many::OneOrMany;
+use many::{Items, Results, each};
 
 /// The routes.
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Cryptography", summary).errors(&[404, 409]);
     vec![
-        Route::new(
-            Method::POST,
-            "/v1/crypto/encrypt",
-            "encrypt",
+        Route::post("/v1/crypto/encrypt", "encrypt", each::<encrypt::Item<'static>>).doc(
             doc("Encrypt under the current version")
-                .takes::<OneOrMany<encrypt::Item<'static>>>()
-                .gives::<OneOrMany<encrypt::Answer>>(),
-            encrypt::encrypt,
+                .takes::<Items<encrypt::Item<'static>>>()
+                .gives::<Results<encrypt::Answer>>(),
         ),
-        Route::new(
-            Method::POST,
-            "/v1/crypto/decrypt",
-            "decrypt",
+        Route::post("/v1/crypto/decrypt", "decrypt", each::<decrypt::Item<'static>>).doc(
             doc("Decrypt; the context must be the same")
-                .takes::<OneOrMany<decrypt::Item<'static>>>()
-                .gives::<OneOrMany<decrypt::Answer<'static>>>(),
-            decrypt::decrypt,
+                .takes::<Items<decrypt::Item<'static>>>()
+                .gives::<Results<decrypt::Answer>>()
+                .returning(),
         ),
-        Route::new(
-            Method::POST,
-            "/v1/crypto/sign",
-            "sign",
+        Route::post("/v1/crypto/sign", "sign", each::<sign::SignItem<'static>>).doc(
             doc("Sign with the current version")
-                .takes::<OneOrMany<sign::SignItem<'static>>>()
-                .gives::<OneOrMany<sign::SignAnswer>>(),
-            sign::sign,
+                .takes::<Items<sign::SignItem<'static>>>()
+                .gives::<Results<sign::SignAnswer>>(),
         ),
-        Route::new(
-            Method::POST,
-            "/v1/crypto/verify",
-            "verify",
+        Route::post("/v1/crypto/verify", "verify", each::<sign::VerifyItem<'static>>).doc(
             doc("Verify a signature")
-                .takes::<OneOrMany<sign::VerifyItem<'static>>>()
-                .gives::<OneOrMany<sign::VerifyAnswer>>(),
-            sign::verify,
+                .takes::<Items<sign::VerifyItem<'static>>>()
+                .gives::<Results<sign::VerifyAnswer>>()
+                .returning(),
         ),
-        Route::new(
-            Method::POST,
-            "/v1/crypto/generate-data-key",
-            "generateDataKey",
-            doc("Generate a data key").takes::<data_key::Request<'static>>().gives::<data_key::Answer<'static>>(),
-            data_key::generate,
-        ),
-        Route::new(
-            Method::POST,
-            "/v1/crypto/reencrypt",
-            "reencrypt",
+        Route::post("/v1/crypto/generate-data-key", "generateDataKey", data_key::generate)
+            .doc(doc("Generate a data key").takes::<data_key::Request<'static>>().gives::<data_key::Answer>()),
+        Route::post("/v1/crypto/reencrypt", "reencrypt", each::<reencrypt::Item<'static>>).doc(
             doc("Encrypt anew what a ciphertext holds; the plaintext does not leave")
-                .takes::<OneOrMany<reencrypt::Item<'static>>>()
-                .gives::<OneOrMany<encrypt::Answer>>(),
-            reencrypt::reencrypt,
+                .takes::<Items<reencrypt::Item<'static>>>()
+                .gives::<Results<encrypt::Answer>>()
+                .returning(),
         ),
     ]
 }

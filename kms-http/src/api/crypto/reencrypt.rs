@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use kms_lib::Context;
-use kms_lib::session::ReencryptItem;
+use kms_lib::session::{ReencryptItem, Reencrypted};
+use kms_lib::{Context, Session};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::codec::{from_base64, json_bytes};
-use super::encrypt::{Answer, BESIDE};
-use super::many::{BatchItem, Sent, Side, merge};
-use crate::api::reply::{self, Reply};
-use crate::api::{ApiError, Call};
+use super::codec::from_base64;
+use super::encrypt::Answer;
+use super::many::{self, Done};
+use crate::api::ApiError;
 
 /// A ciphertext to be encrypted anew.
 #[derive(Deserialize, ToSchema)]
@@ -34,47 +33,26 @@ pub(super) struct Item<'a> {
     destination_aad: Option<Context>,
 }
 
-impl BatchItem for Item<'_> {}
-impl Side for Item<'_> {
-    const ARRAY: &'static str = "items";
-    const STRICT: bool = true;
-}
+impl many::Item for Item<'static> {
+    const ENCODED: bool = false;
+    type Sent<'a> = Item<'a>;
+    type Input<'i> = (&'i Item<'i>, Vec<u8>);
+    type Output = Reencrypted;
+    type Answer = Answer;
 
-impl Item<'_> {
-    fn ciphertext(&self) -> Result<Vec<u8>, ApiError> {
-        from_base64("ciphertext", &self.ciphertext)
+    fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
+        Ok((sent, from_base64("ciphertext", &sent.ciphertext)?))
     }
-
-    fn with<'a>(&self, ciphertext: &'a [u8]) -> ReencryptItem<'a> {
-        ReencryptItem {
+    async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Reencrypted> {
+        let items = inputs.iter().map(|(item, ciphertext)| ReencryptItem {
             ciphertext,
-            context: self.aad.clone().unwrap_or_default(),
-            destination: self.destination_key_id.as_deref().map(Into::into),
-            destination_context: self.destination_aad.clone(),
-        }
+            context: item.aad.clone().unwrap_or_default(),
+            destination: item.destination_key_id.as_deref().map(Into::into),
+            destination_context: item.destination_aad.clone(),
+        });
+        session.reencrypt_batch(&items.collect::<Vec<_>>()).await
     }
-}
-
-/// Encrypts one or many anew.
-pub(super) async fn reencrypt(call: Call) -> Reply {
-    match call.one_or_many::<Item<'_>>()? {
-        Sent::One(item) => {
-            let ciphertext = item.ciphertext()?;
-            let done = call.session.reencrypt(item.with(&ciphertext)).await?;
-            reply::ok(&Answer::from(done.encrypted))
-        }
-        Sent::Many(items, _) => {
-            let mut ciphertexts = Vec::with_capacity(items.len());
-            let mut understood = Vec::with_capacity(items.len());
-            for item in &items {
-                let decoded = item.as_ref().map_err(Clone::clone).and_then(|item| Ok((item, item.ciphertext()?)));
-                understood.push(decoded.map(|good| ciphertexts.push(good)));
-            }
-            let batch: Vec<ReencryptItem<'_>> =
-                ciphertexts.iter().map(|(item, ciphertext)| item.with(ciphertext)).collect();
-            let done = if batch.is_empty() { Vec::new() } else { call.session.reencrypt_batch(&batch).await? };
-            let about = ciphertexts.iter().map(|(_, ciphertext)| json_bytes(ciphertext.len()) + BESIDE).sum();
-            reply::large(&merge(understood, done, |_, done| Ok(Answer::from(done.encrypted))), about)
-        }
+    fn answer(_: &Self::Input<'_>, done: Reencrypted) -> Result<(Answer, usize), ApiError> {
+        Ok(Answer::sized(done.encrypted))
     }
 }

@@ -95,13 +95,9 @@ impl OidcVerifier {
     /// What the token calls its holder.
     fn name<'a>(&self, claims: &'a Claims) -> Result<&'a str, AuthError> {
         let claim = self.settings.principal_claim.as_str();
-        // Where anybody may enter any address, an address that nobody verified says nothing (OpenID Connect Core, 5.7).
-        if claim == "email" && claims.get("email_verified") != Some(&Value::Bool(true)) {
-            return Err(AuthError::rejected("the token's email is not verified"));
-        }
-        lookup(claims, claim)
-            .and_then(Value::as_str)
-            .ok_or_else(|| AuthError::rejected("the token has no text in the claim that names the principal"))
+        lookup(claims, claim).and_then(Value::as_str).ok_or_else(|| {
+            AuthError::rejected("the token has no text, or an email that is not verified, in the principal's claim")
+        })
     }
 
     fn role(&self, claims: &Claims) -> Role {
@@ -165,14 +161,23 @@ fn acceptable_header(token: &str) -> Result<Header, AuthError> {
     Ok(header)
 }
 
-/// The claim of this name, or at this JSON pointer.
+/// The claim of this name, or at this JSON pointer (RFC 6901). An `email` is none without a true `email_verified` beside
+/// it, however it is addressed: where anybody may enter any address, an address that nobody verified says nothing (OpenID
+/// Connect Core, 5.7).
 fn lookup<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
-    let Some(pointer) = path.strip_prefix('/') else { return claims.get(path) };
-    let (first, rest) = match pointer.split_once('/') {
-        Some((first, _)) => (first, &pointer[first.len()..]),
-        None => (pointer, ""),
-    };
-    claims.get(&first.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
+    let Some(pointer) = path.strip_prefix('/') else { return member(claims, path) };
+    let mut parts = pointer.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let first = member(claims, &parts.next()?)?;
+    parts.try_fold(first, |value, part| match value {
+        Value::Object(fields) => member(fields, &part),
+        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+fn member<'a>(claims: &'a Claims, name: &str) -> Option<&'a Value> {
+    let is_verified = name != "email" || claims.get("email_verified") == Some(&Value::Bool(true));
+    claims.get(name).filter(|_| is_verified)
 }
 
 /// What is wrong with a token, for its holder.
@@ -214,6 +219,20 @@ mod tests {
         assert_eq!(lookup(&claims, "/a~1b/c~0d"), Some(&json!("e")));
         for missing in ["", "/", "realm_access/roles", "/realm_access/nothing", "/sub/x", "//"] {
             assert_eq!(lookup(&claims, missing), None, "{missing:?}");
+        }
+    }
+
+    #[test]
+    fn an_email_counts_only_when_it_is_verified() {
+        let named = |verified: Value| json!({"email": "a@b", "email_verified": verified, "user": {"email": "c@d"}, "list": [{"email": "e@f"}]});
+        for verified in [json!(false), json!("true"), json!(1), Value::Null, json!(true)] {
+            let Value::Object(claims) = named(verified.clone()) else { unreachable!() };
+            for path in ["email", "/email"] {
+                assert_eq!(lookup(&claims, path).is_some(), verified == json!(true), "{path} {verified}");
+            }
+            for path in ["/user/email", "/list/0/email"] {
+                assert_eq!(lookup(&claims, path), None, "nobody verified the one at {path}");
+            }
         }
     }
 

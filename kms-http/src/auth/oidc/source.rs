@@ -8,8 +8,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use axum::http::Uri;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -32,7 +32,7 @@ pub(super) struct Ages {
 pub(super) struct KeySource {
     issuer: String,
     /// Where the key set is; found by discovery if it is not configured.
-    jwks_uri: Option<Uri>,
+    jwks_uri: Option<Url>,
     fetcher: Fetcher,
     ages: Ages,
     state: RwLock<State>,
@@ -50,7 +50,7 @@ struct State {
 }
 
 impl KeySource {
-    pub(super) fn new(issuer: String, jwks_uri: Option<Uri>, fetcher: Fetcher, ages: Ages) -> Arc<Self> {
+    pub(super) fn new(issuer: String, jwks_uri: Option<Url>, fetcher: Fetcher, ages: Ages) -> Arc<Self> {
         Arc::new(Self { issuer, jwks_uri, fetcher, ages, state: RwLock::default(), fetching: Arc::default() })
     }
 
@@ -178,7 +178,7 @@ impl KeySource {
     }
 
     /// Where the issuer says its key set is (OpenID Connect Discovery 1.0, 4).
-    async fn discover(&self) -> Result<Uri, String> {
+    async fn discover(&self) -> Result<Url, String> {
         #[derive(Deserialize)]
         struct Document {
             issuer: String,
@@ -199,7 +199,7 @@ impl KeySource {
 }
 
 /// The place of an issuer's discovery document (OpenID Connect Discovery 1.0, 4.1).
-pub(super) fn discovery_url(issuer: &str) -> Result<Uri, String> {
+pub(super) fn discovery_url(issuer: &str) -> Result<Url, String> {
     if issuer.contains(['?', '#']) {
         return Err(format!("{issuer:?} has a query or a fragment"));
     }

@@ -60,6 +60,8 @@ pub struct Selection {
     pub action: Option<Action>,
     /// Only this status.
     pub status: Option<Status>,
+    /// Only of the request with this id.
+    pub request_id: Option<String>,
     /// Oldest first instead of newest first.
     pub ascending: bool,
     /// How many at most.
@@ -81,6 +83,7 @@ impl Selection {
             ("actor", self.actor.as_deref().map(Into::into)),
             ("action", self.action.map(|action| action.as_str().into())),
             ("status", self.status.map(|status| status.as_str().into())),
+            ("request_id", self.request_id.as_deref().map(Into::into)),
         ];
         filters.into_iter().filter_map(|(column, value)| Some((column, value?))).collect()
     }

@@ -435,11 +435,34 @@ pub async fn facts(
     key: KeyId,
     limit: usize,
 ) -> Result<std::collections::HashMap<u32, VersionFacts>> {
+    facts_where(
+        connection,
+        "key_id = ? ORDER BY version DESC LIMIT ?",
+        vec![key.as_bytes().into(), (limit as u64).into()],
+    )
+    .await
+}
+
+/// The same of the versions of a key between two, both included.
+pub async fn facts_between(
+    connection: &mut dyn Connection,
+    key: KeyId,
+    first: u32,
+    last: u32,
+) -> Result<std::collections::HashMap<u32, VersionFacts>> {
+    let values = vec![key.as_bytes().into(), first.into(), last.into()];
+    facts_where(connection, "key_id = ? AND version >= ? AND version <= ?", values).await
+}
+
+async fn facts_where(
+    connection: &mut dyn Connection,
+    condition: &str,
+    values: Vec<Value>,
+) -> Result<std::collections::HashMap<u32, VersionFacts>> {
     let mut found = std::collections::HashMap::new();
-    let sql = "SELECT version, public_key_pem, encryptions, last_used_at FROM key_versions WHERE key_id = ? \
-               ORDER BY version DESC LIMIT ?";
+    let sql = format!("SELECT version, public_key_pem, encryptions, last_used_at FROM key_versions WHERE {condition}");
     connection
-        .query(sql.into(), vec![key.as_bytes().into(), (limit as u64).into()], &mut |row| {
+        .query(sql.into(), values, &mut |row| {
             let usage =
                 crate::types::key::VersionUsage { encryptions: row.unsigned(2)?, last_used_at: row.time_opt(3)? };
             let public_key_pem = row.text_opt(1)?.map(str::to_owned);

@@ -1,0 +1,66 @@
+//! Files that hold a secret. Their owner may read them, and nobody else; a group that may only read one is worth a warning,
+//! because `fsGroup` gives the files of a Kubernetes volume mode 0440 or 0640.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// Largest file with a secret, in bytes.
+const FILE_BYTES: u64 = 4096;
+
+/// Reads a file with one secret. The error says what is wrong with the file, and holds none of its content.
+pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
+    let file = open(path).map_err(|e| format!("file {} cannot be opened: {e}", path.display()))?;
+    check_secret_file(&file, path)?;
+    // With room for all: growing would leave a copy of what was there.
+    let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize + 32));
+    match file.take(FILE_BYTES + 1).read_to_string(&mut text) {
+        Ok(n) if n as u64 > FILE_BYTES => Err(format!("file {} is too large", path.display())),
+        Ok(_) => Ok(text),
+        Err(e) => Err(format!("file {} cannot be read: {e}", path.display())),
+    }
+}
+
+/// Opens a file, and does not wait for the other end of a FIFO.
+#[cfg(unix)]
+fn open(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> std::io::Result<File> {
+    File::open(path)
+}
+
+/// Refuses what is not a regular file, and a file that other users may read or write. A group that may only read it is
+/// worth a warning.
+#[cfg(unix)]
+pub fn check_secret_file(file: &File, path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    let path = path.display();
+    let metadata = file.metadata().map_err(|e| format!("file {path}: {e}"))?;
+    if !metadata.is_file() {
+        return Err(format!("file {path} is not a regular file"));
+    }
+    let mode = metadata.mode() & 0o777;
+    let refused = |what: &str| Err(format!("file {path} is {what} (mode {mode:04o}); run chmod 0600 on it"));
+    match mode {
+        _ if mode & 0o006 == 0o002 => refused("writable by other users"),
+        _ if mode & 0o007 != 0 => refused("readable by other users"),
+        _ if mode & 0o020 != 0 => refused("writable by its group"),
+        _ if mode & 0o040 != 0 => {
+            tracing::warn!("the secret file {path} is readable by its group (mode {mode:04o}); 0600 is safer");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses nothing: there are no modes here.
+#[cfg(not(unix))]
+pub fn check_secret_file(_: &File, _: &Path) -> Result<(), String> {
+    Ok(())
+}
