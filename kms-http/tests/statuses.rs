@@ -1,4 +1,5 @@
-//! Answers of a service that has too much to do, waits for too long, or has lost its store; and browsers of other origins.
+//! Answers of a service that has too much to do, waits for too long, or has lost its store; and browsers of other
+//! origins.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 

@@ -209,8 +209,8 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     Kms::open(config).await.unwrap().close().await.unwrap();
 }
 
-/// Before a restore is accepted, it can be seen what it would open again and what would be lost; afterwards, what is lost
-/// says that it is.
+/// Before a restore is accepted, it can be seen what it would open again and what would be lost; afterwards, what is
+/// lost says that it is.
 #[tokio::test]
 async fn a_restore_says_what_it_changes_and_what_is_lost() {
     let place = Place::new();
@@ -414,7 +414,8 @@ async fn a_restore_to_a_new_place_is_noticed() {
     // Acknowledged once. The former store is where it was, and as it was.
     Kms::open(elsewhere.clone()).await.unwrap().close().await.unwrap();
     Kms::open(config).await.unwrap().close().await.unwrap();
-    // Where it goes from there, what was noted of the former one counts again: an acknowledgement is no leave for others.
+    // Where it goes from there, what was noted of the former one counts again: an acknowledgement is no leave for
+    // others.
     let kms = Kms::open(elsewhere).await.unwrap();
     let next = place.folder.path().join("next.backup");
     kms.backup(&actor("alice", Role::Admin), &next).await.unwrap();

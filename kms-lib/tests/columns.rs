@@ -1,5 +1,5 @@
-//! Every column of every table, altered: the service does not open the store or verification finds it, or the column is one
-//! of those of which ARCHITECTURE.md says that nothing protects them. And what is put back as a whole.
+//! Every column of every table, altered: the service does not open the store or verification finds it, or the column is
+//! one of those of which ARCHITECTURE.md says that nothing protects them. And what is put back as a whole.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,8 +12,9 @@ use kms_lib::audit::verify::Finding;
 use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
 use sqlx::{Connection, Row, SqliteConnection};
 
-/// Counters, notes for the metrics, and what is not used: the private part of a former signing key, the salt of a root key
-/// that is not a passphrase. Kept requests are sealed, but looked at only when a request comes (tests/idempotency.rs).
+/// Counters, notes for the metrics, and what is not used: the private part of a former signing key, the salt of a root
+/// key that is not a passphrase. Kept requests are sealed, but looked at only when a request comes
+/// (tests/idempotency.rs).
 const UNPROTECTED: [(&str, &str); 21] = [
     ("idempotency", "answer"),
     ("idempotency", "expires_at"),

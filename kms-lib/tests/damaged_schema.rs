@@ -1,4 +1,5 @@
-//! Tables that are gone, and schema versions that cannot be: the store is corrupt, and whoever opens or uses it is told so.
+//! Tables that are gone, and schema versions that cannot be: the store is corrupt, and whoever opens or uses it is told
+//! so.
 
 #![allow(clippy::unwrap_used)]
 
@@ -71,8 +72,8 @@ async fn a_version_that_cannot_be() {
         place.tamper(&format!("UPDATE kms_schema SET version = {version}")).await;
         assert_eq!(code(Kms::open(place.config()).await), expected, "{version}");
     }
-    // Older than its tables are, or none: where changes of a schema cannot be rolled back, that is a store half made, and
-    // is completed.
+    // Older than its tables are, or none: where changes of a schema cannot be rolled back, that is a store half made,
+    // and is completed.
     for sql in ["UPDATE kms_schema SET version = 1", "DELETE FROM kms_schema"] {
         place.tamper(sql).await;
         match Kms::open(place.config()).await {

@@ -36,8 +36,8 @@ async fn may_encrypt(kms: &Kms, principal: &str, key: KeyId) -> bool {
     }
 }
 
-/// A compromised app hides nothing behind the withdrawal of its own grant: with a cascade, everything it gave ends too, on
-/// every node and after a restart; and nobody below takes rights from somebody above.
+/// A compromised app hides nothing behind the withdrawal of its own grant: with a cascade, everything it gave ends too,
+/// on every node and after a restart; and nobody below takes rights from somebody above.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cascade_ends_what_was_passed_on() {
     let place = Place::new();

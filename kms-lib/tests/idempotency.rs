@@ -172,8 +172,8 @@ async fn who_lost_the_right_is_not_told_again() {
     kms.close().await.unwrap();
 }
 
-/// The first answer is given again, whatever has become of the key or grant since: also by another process, and to whom it is
-/// about something that is gone.
+/// The first answer is given again, whatever has become of the key or grant since: also by another process, and to whom
+/// it is about something that is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_answer_is_given_again() {
     let place = Place::new();
@@ -237,8 +237,8 @@ async fn an_older_store_keeps_answers_from_now_on() {
     kms.close().await.unwrap();
 }
 
-/// Answers that would be long are not kept: the request is answered with what is then. And what is over is dropped, not all
-/// of it at once.
+/// Answers that would be long are not kept: the request is answered with what is then. And what is over is dropped, not
+/// all of it at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_is_bounded() {
     let place = Place::new();

@@ -167,7 +167,8 @@ async fn a_deletion_can_be_asked_for_again_and_does_not_keep_from_revoking() {
     kms.close().await.unwrap();
 }
 
-/// Revoking a key writes one row, however many versions it has, and counts, lists and the scheduler show them as revoked.
+/// Revoking a key writes one row, however many versions it has, and counts, lists and the scheduler show them as
+/// revoked.
 #[tokio::test]
 async fn a_revoked_key_has_no_other_versions() {
     let place = Place::new();

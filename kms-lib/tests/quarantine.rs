@@ -1,5 +1,5 @@
-//! The quarantine: rows that are not what the log says are out of use on every node and after every restart, everything else
-//! is still held against the row commitment, and rows come back only by a recorded command.
+//! The quarantine: rows that are not what the log says are out of use on every node and after every restart, everything
+//! else is still held against the row commitment, and rows come back only by a recorded command.
 
 #![allow(clippy::unwrap_used)]
 
@@ -31,8 +31,8 @@ async fn put(session: &Session, principal: &str, permission: Permission) -> kms_
     session.put_grant(principal, Role::App, scope, &[permission], Conditions::default()).await.unwrap().id
 }
 
-/// The attack that the commitment did not see while any row was in quarantine: a revocation is undone in the database, and
-/// a node that learns of it only there must not go on.
+/// The attack that the commitment did not see while any row was in quarantine: a revocation is undone in the database,
+/// and a node that learns of it only there must not go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_is_not_hidden_by_a_row_in_quarantine() {
     for table in ["key_versions", "grants", "\"keys\""] {
@@ -165,9 +165,12 @@ async fn a_key_is_out_with_all_its_versions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_surplus_row_is_in_nobodys_way() {
     let (place, sealed) = prepared().await;
-    let sql = "INSERT INTO key_versions (id, key_id, version, state, created_at, origin, fingerprint, encryptions, revision, seal)
-               SELECT key_id, key_id, 9, 'ENABLED', created_at, origin, fingerprint, 0, revision, seal FROM key_versions";
-    place.tamper(sql).await;
+    let columns = "created_at, origin, fingerprint, revision, seal";
+    let sql = format!(
+        "INSERT INTO key_versions (id, key_id, version, state, encryptions, {columns})
+         SELECT key_id, key_id, 9, 'ENABLED', 0, {columns} FROM key_versions"
+    );
+    place.tamper(&sql).await;
     let kms = place.open().await;
     let session = admin(&kms);
     session.decrypt(&sealed, &Context::new()).await.unwrap();
@@ -197,8 +200,8 @@ async fn an_altered_quarantine_makes_everything_unusable() {
     }
 }
 
-/// The name of a key that cannot be used any more stays taken, whatever was done to its row: else somebody who may create
-/// keys would get what others encrypt under that name.
+/// The name of a key that cannot be used any more stays taken, whatever was done to its row: else somebody who may
+/// create keys would get what others encrypt under that name.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_quarantined_keys_stay_taken() {
     for sql in [
@@ -224,7 +227,8 @@ async fn names_of_quarantined_keys_stay_taken() {
     }
 }
 
-/// Nodes that open at once quarantine the same rows, whichever is first. None takes a later alteration for a passing one.
+/// Nodes that open at once quarantine the same rows, whichever is first. None takes a later alteration for a passing
+/// one.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_open_at_once_agree() {
     for _ in 0..3 {
@@ -262,8 +266,8 @@ async fn nodes_that_open_at_once_agree() {
     }
 }
 
-/// A store whose log was altered has no commitment. Rights that are given in it are not used before it was opened again and
-/// found right: a withdrawn one that is put back would look the same.
+/// A store whose log was altered has no commitment. Rights that are given in it are not used before it was opened again
+/// and found right: a withdrawn one that is put back would look the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_new_rights_are_used_where_the_log_was_altered() {
     let (place, _) = prepared().await;

@@ -11,8 +11,8 @@ use super::keys::PAGE;
 use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, models, strict};
 
-/// A grant to be made, or to replace the one that the principal has from the same grantor on the same keys. All admins count
-/// as one grantor.
+/// A grant to be made, or to replace the one that the principal has from the same grantor on the same keys. All admins
+/// count as one grantor.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PutGrant)]

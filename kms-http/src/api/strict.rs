@@ -1,7 +1,7 @@
 //! JSON, strictly: UTF-8, no key twice in an object, not too deep, and an error says what is wrong and where.
 //!
-//! What two parsers would read differently is not read at all: of two `keyId` in one object, one would have been checked
-//! by a proxy, and the other used here.
+//! What two parsers would read differently is not read at all: of two `keyId` in one object, one would have been
+//! checked by a proxy, and the other used here.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -16,8 +16,8 @@ use super::ApiError;
 
 /// Deepest nesting of objects and arrays.
 const DEPTH: usize = 32;
-/// How the keys begin by which serde_json marks text that is to be read as JSON within other JSON: nothing of that has been
-/// looked at here.
+/// How the keys begin by which serde_json marks text that is to be read as JSON within other JSON: nothing of that has
+/// been looked at here.
 const RESERVED: &str = "$serde_json::private::";
 /// Objects with more keys than this look them up in a set.
 const FEW: usize = 16;

@@ -1,5 +1,5 @@
-//! `x-principal` and `x-role`, believed, as Mini KMS on Node does. For development, or behind a proxy that authenticates
-//! and sets them.
+//! `x-principal` and `x-role`, believed, as Mini KMS on Node does. For development, or behind a proxy that
+//! authenticates and sets them.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -41,7 +41,8 @@ impl TrustedHeaders {
         actor.map_err(|_| ApiError::not_authenticated())
     }
 
-    /// Whether a host is this service's: a page whose own name leads to this machine (DNS rebinding) must not be believed.
+    /// Whether a host is this service's: a page whose own name leads to this machine (DNS rebinding) must not be
+    /// believed.
     fn is_own(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost")

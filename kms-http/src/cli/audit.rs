@@ -71,10 +71,11 @@ pub enum Audit {
     },
     /// Accept that the store was put back to an older state; the log records what was lost
     AcknowledgeRestore,
-    /// Accept that a clock was ahead when the log's last record was written, while this machine's is right; the log records
-    /// that time is the present again
+    /// Accept that a clock was ahead when the log's last record was written, while this machine's is right; the log
+    /// records that time is the present again
     AcknowledgeClock {
-        /// The present, as another clock than this machine's says it, such as 2026-11-23T18:26:46Z: 5 minutes off at most
+        /// The present, as another clock than this machine's says it, such as 2026-11-23T18:26:46Z: 5 minutes off at
+        /// most
         #[arg(long)]
         now: Timestamp,
         /// Accept as well that the store was put back to an older state

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::exit::Failure;
 
-/// A line on standard output. Whoever closed it does not want to know more; but what cannot be written there is lost, and with
-/// it perhaps a token that is shown once: then the program ends with 1.
+/// A line on standard output. Whoever closed it does not want to know more; but what cannot be written there is lost,
+/// and with it perhaps a token that is shown once: then the program ends with 1.
 pub fn line(text: &str) {
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());

@@ -112,8 +112,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether nobody has done anything with the store, whatever became of earlier starts: it holds no more than what opening
-/// records.
+/// Whether nobody has done anything with the store, whatever became of earlier starts: it holds no more than what
+/// opening records.
 async fn is_untouched(kms: &Kms) -> Result<bool, Failure> {
     if kms.telemetry().await?.records > OPENING {
         return Ok(false);
@@ -132,8 +132,8 @@ fn warn_of_open_doors(http: &Http) {
     }
 }
 
-/// Says when to stop: on SIGTERM and SIGINT. SIGHUP asks for files to be read again, which TLS does; without TLS there are
-/// none, and it must not end the process.
+/// Says when to stop: on SIGTERM and SIGINT. SIGHUP asks for files to be read again, which TLS does; without TLS there
+/// are none, and it must not end the process.
 fn stop_on_signals() -> Result<watch::Receiver<bool>, Failure> {
     let (say, stop) = watch::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -25,8 +25,9 @@ struct Held {
     _room: Option<Room>,
 }
 
-/// Lets a large answer keep the room its request had, or get some. Without room a list is refused, since nothing was done but
-/// reading. What was done is answered all the same: its request was small, and so is the answer, but for a few times.
+/// Lets a large answer keep the room its request had, or get some. Without room a list is refused, since nothing was
+/// done but reading. What was done is answered all the same: its request was small, and so is the answer, but for a few
+/// times.
 pub fn hold(
     response: Response,
     room: Option<Room>,

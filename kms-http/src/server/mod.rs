@@ -1,4 +1,5 @@
-//! Listening: connections come in, requests go through the front to the router, and in the end all of it stops in order.
+//! Listening: connections come in, requests go through the front to the router, and in the end all of it stops in
+//! order.
 
 mod connections;
 mod handle;
@@ -230,8 +231,8 @@ impl Server {
         self.conduct(builder.serve_connection(TokioIo::new(stream), handler), connection, retired).await;
     }
 
-    /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old, or
-    /// when it is `retired`.
+    /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old,
+    /// or when it is `retired`.
     async fn conduct(
         mut self,
         serving: impl GracefulConnection,

@@ -235,8 +235,8 @@ impl Http {
     pub fn body_limit(&self) -> usize {
         self.body_limit_kib * 1024
     }
-    /// Largest body of a request that brings back what another one got: base64 takes a third more, and every item of a batch
-    /// what stands beside it.
+    /// Largest body of a request that brings back what another one got: base64 takes a third more, and every item of a
+    /// batch what stands beside it.
     pub fn returning_body_limit(&self) -> usize {
         self.body_limit() / 3 * 4 + kms_lib::types::limits::BATCH_ITEMS * BESIDE
     }

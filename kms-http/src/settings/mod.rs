@@ -114,8 +114,8 @@ impl Settings {
     }
 }
 
-/// The variables of this service. Everything that is to be passed over or refused in the environment is so here, but for
-/// those of the library, which [`Config::overlaid`] reads.
+/// The variables of this service. Everything that is to be passed over or refused in the environment is so here, but
+/// for those of the library, which [`Config::overlaid`] reads.
 fn environment() -> Result<Vec<(String, OsString)>> {
     filtered(std::env::vars_os())
 }

@@ -40,8 +40,8 @@ pub struct TlsSettings {
     /// The authorities (PEM) whose certificates callers may show.
     #[serde(deserialize_with = "forms::maybe")]
     pub client_ca_file: Option<PathBuf>,
-    /// Lists (PEM) of certificates that those authorities have revoked. With them, a list of each authority is needed, and one
-    /// that is past its time lets nobody in.
+    /// Lists (PEM) of certificates that those authorities have revoked. With them, a list of each authority is needed,
+    /// and one that is past its time lets nobody in.
     #[serde(deserialize_with = "forms::maybe")]
     pub client_crl_file: Option<PathBuf>,
     /// How long a handshake may take.

@@ -1,10 +1,10 @@
 //! TLS 1.2 and 1.3 (RFC 5246, RFC 8446) with rustls on aws-lc, and mutual TLS.
 //!
 //! [`TlsServer::open`] reads the files, [`TlsServer::accept`] makes a handshake out of a connection, and
-//! [`TlsServer::watch`] reads the files again when they change or on SIGHUP. Connections that stand keep what they began
-//! with, new ones get what was read last; when authorities or revocation lists have changed, [`TlsServer::distrusted`] tells
-//! the older connections to end. Files that cannot be read, or a key that is not the certificate's, leave the
-//! former configuration in place: a certificate that is about to expire is better than none.
+//! [`TlsServer::watch`] reads the files again when they change or on SIGHUP. Connections that stand keep what they
+//! began with, new ones get what was read last; when authorities or revocation lists have changed,
+//! [`TlsServer::distrusted`] tells the older connections to end. Files that cannot be read, or a key that is not the
+//! certificate's, leave the former configuration in place: a certificate that is about to expire is better than none.
 
 mod config;
 pub(crate) mod pem;

@@ -1,4 +1,5 @@
-//! The service as a real process on a free port, on the engine that `KMS_TEST_ENGINE` names, and a client that speaks to it.
+//! The service as a real process on a free port, on the engine that `KMS_TEST_ENGINE` names, and a client that speaks
+//! to it.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each suite uses its part, and a test may fail by a panic")]
 

@@ -108,7 +108,8 @@ impl Image {
         self.trust = trust;
     }
 
-    /// Takes a row out and makes its key unusable. The row stays out whatever is read of it later, until it is released.
+    /// Takes a row out and makes its key unusable. The row stays out whatever is read of it later, until it is
+    /// released.
     pub(super) fn set_aside(&mut self, table: EntityTable, row: [u8; 16], key: Option<KeyId>, seals: &Seals) {
         if self.quarantined.insert((table, row), key).is_some() {
             return;

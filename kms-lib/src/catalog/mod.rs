@@ -100,11 +100,11 @@ impl Catalog {
         loaded
     }
 
-    /// Brings the image up to the store's revision, on a connection that already sees one state of the store. The image is
-    /// suspect then if its rows are not those that the head stands for.
+    /// Brings the image up to the store's revision, on a connection that already sees one state of the store. The image
+    /// is suspect then if its rows are not those that the head stands for.
     ///
-    /// Does not wait for others who do the same: the ledger holds the head's lock meanwhile. Newer rows are never replaced
-    /// by older ones.
+    /// Does not wait for others who do the same: the ledger holds the head's lock meanwhile. Newer rows are never
+    /// replaced by older ones.
     pub async fn refresh(&self, connection: &mut dyn Connection) -> Result<()> {
         self.load(connection).await
     }
@@ -131,15 +131,15 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether the head was written over just these rows. What it says of them needs no signature: it is keyed, and bound
-    /// to the revision.
+    /// Whether the head was written over just these rows. What it says of them needs no signature: it is keyed, and
+    /// bound to the revision.
     pub fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
         let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
         said == Some(self.seals.commitment(head.revision, rows))
     }
 
-    /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into `good`,
-    /// that the verification found to be good: `StoreContended` if rows have changed since.
+    /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into
+    /// `good`, that the verification found to be good: `StoreContended` if rows have changed since.
     pub fn set_aside(&self, altered: &[NewQuarantined], good: &RowSet) -> Result<()> {
         let mut image = self.image_mut();
         for row in altered {

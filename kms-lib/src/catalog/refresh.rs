@@ -19,8 +19,8 @@ pub(super) struct Delta {
     credentials: Vec<Credential>,
 }
 
-/// Reads the rows that changed after `known`. A row without a good seal is passed over: if it stands in the place of a row
-/// that should be there, the row commitment tells; if not, it is surplus, and nothing uses it.
+/// Reads the rows that changed after `known`. A row without a good seal is passed over: if it stands in the place of a
+/// row that should be there, the row commitment tells; if not, it is surplus, and nothing uses it.
 pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: u64) -> Result<Delta> {
     // At first everything, also rows that claim a revision no record ever had.
     let known = Some(known).filter(|known| *known > 0);

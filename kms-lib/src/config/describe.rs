@@ -6,8 +6,8 @@ use super::{Config, MIB};
 use crate::ledger::AuditAck;
 
 impl Config {
-    /// Every setting by its name in a file, with its value. The root key is hidden, and so is the password in the URL of
-    /// the store.
+    /// Every setting by its name in a file, with its value. The root key is hidden, and so is the password in the URL
+    /// of the store.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
         let ack = match self.audit_ack {
             AuditAck::Durable => "durable",

@@ -142,7 +142,8 @@ impl Config {
         self.store_url = url.into();
         self
     }
-    /// With the password of this file, which has mode 0600, in the URL of the store. It is read when the store is opened.
+    /// With the password of this file, which has mode 0600, in the URL of the store. It is read when the store is
+    /// opened.
     #[must_use]
     pub fn store_password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.store_password_file = Some(path.into());
@@ -203,9 +204,9 @@ impl Config {
     }
 
     /// With a high-water file: the last signed head is kept in it, outside of the database, and opening a store that is
-    /// older, or was older once and has gone on from there, fails with `RestoreDetected`; one that is missing is not made
-    /// anew. Put it where a restore of the database does not reach. A store without a file of its own is held against all
-    /// files of that folder whose names begin with `high-water`, if that of this one does.
+    /// older, or was older once and has gone on from there, fails with `RestoreDetected`; one that is missing is not
+    /// made anew. Put it where a restore of the database does not reach. A store without a file of its own is held
+    /// against all files of that folder whose names begin with `high-water`, if that of this one does.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());
@@ -230,24 +231,25 @@ impl Config {
         self.acknowledge_restore = acknowledge;
         self
     }
-    /// Accept that the log's last record is of a time that has not come yet, because a clock was ahead when it was written
-    /// (`ClockSkew`): opening records that time is the present again. Where no record is of such a time, it does nothing.
+    /// Accept that the log's last record is of a time that has not come yet, because a clock was ahead when it was
+    /// written (`ClockSkew`): opening records that time is the present again. Where no record is of such a time, it
+    /// does nothing.
     ///
-    /// `now` is the present as somebody knows it from elsewhere than this machine's clock, which must agree with it by five
-    /// minutes (`InvalidArgument`): far more often it is this machine's clock that is behind, and then whatever has
-    /// ended by its date would be open again.
+    /// `now` is the present as somebody knows it from elsewhere than this machine's clock, which must agree with it by
+    /// five minutes (`InvalidArgument`): far more often it is this machine's clock that is behind, and then whatever
+    /// has ended by its date would be open again.
     ///
-    /// What the clock that was ahead gave a date keeps it. Keys with a rotation period that it made or rotated
-    /// are rotated by the scheduler in its next run; but a window that was ended by hand meanwhile is open again until that
+    /// What the clock that was ahead gave a date keeps it. Keys with a rotation period that it made or rotated are
+    /// rotated by the scheduler in its next run; but a window that was ended by hand meanwhile is open again until that
     /// date, so end it again, and tokens made meanwhile expire accordingly late.
     #[must_use]
     pub fn acknowledge_clock(mut self, now: Timestamp) -> Self {
         self.acknowledge_clock = Some(now);
         self
     }
-    /// An alarm (a warning in the logs, `low` in the metrics) when less than so many bytes are free where a SQLite store
-    /// is; and so many bytes set aside in a file beside it, given up when the disk is full, so that keys can still be
-    /// revoked and grants withdrawn. 0 for none.
+    /// An alarm (a warning in the logs, `low` in the metrics) when less than so many bytes are free where a SQLite
+    /// store is; and so many bytes set aside in a file beside it, given up when the disk is full, so that keys can
+    /// still be revoked and grants withdrawn. 0 for none.
     #[must_use]
     pub fn disk_space(mut self, alarm_bytes: u64, reserve_bytes: u64) -> Self {
         self.space = SpaceLimits { alarm: alarm_bytes, reserve: reserve_bytes };

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
-/// Whether an environment variable is a service link: one that Kubernetes injects into every pod of a namespace for each
-/// Service there, in the form of Docker's container links.
+/// Whether an environment variable is a service link: one that Kubernetes injects into every pod of a namespace for
+/// each Service there, in the form of Docker's container links.
 ///
 /// A Service called `kms` yields `KMS_SERVICE_HOST`, `KMS_SERVICE_PORT`, `KMS_SERVICE_PORT_HTTPS`, `KMS_PORT`,
-/// `KMS_PORT_8080_TCP` and, for that port, `_PROTO`, `_PORT` and `_ADDR`. These names collide with the prefixes `KMS_` and
-/// `KMS_HTTP_`; a front end ignores such variables and refuses other unknown ones. The value must fit the name.
+/// `KMS_PORT_8080_TCP` and, for that port, `_PROTO`, `_PORT` and `_ADDR`. These names collide with the prefixes `KMS_`
+/// and `KMS_HTTP_`; a front end ignores such variables and refuses other unknown ones. The value must fit the name.
 pub fn is_service_link(name: &str, value: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") {
         return is_address(value);

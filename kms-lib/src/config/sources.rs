@@ -112,8 +112,8 @@ impl Config {
     }
 
     /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
-    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes are
-    /// ignored ([`is_service_link`]).
+    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes
+    /// are ignored ([`is_service_link`]).
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let (mut key, mut key_file) = (None, None);
         for (name, value) in variables {

@@ -110,8 +110,8 @@ impl Blob<'_> {
         }
         if !id.fingerprint.starts_with(&self.fingerprint) {
             let text = format!(
-                "version {} of the key has other material than the version of that number that made the ciphertext: that \
-                 material is gone if a backup from before it was restored; a later backup may have it",
+                "version {} of the key has other material than the version of that number that made the ciphertext: \
+                 that material is gone if a backup from before it was restored; a later backup may have it",
                 self.version
             );
             return Err(Error::new(ErrorCode::DecryptionFailed, text));

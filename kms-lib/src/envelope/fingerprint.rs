@@ -8,8 +8,9 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::KeyType;
 
-/// The fingerprint of a version's material: HKDF-SHA256 (RFC 5869) without salt, with `kms-fingerprint/v1`, key, version and
-/// type as its info. It does not reveal the material, and equal material of two versions has two fingerprints.
+/// The fingerprint of a version's material: HKDF-SHA256 (RFC 5869) without salt, with `kms-fingerprint/v1`, key,
+/// version and type as its info. It does not reveal the material, and equal material of two versions has two
+/// fingerprints.
 pub fn fingerprint(key: KeyId, version: u32, key_type: KeyType, material: &[u8]) -> Result<[u8; 32]> {
     let mut info = Fields::new(b"kms-fingerprint/v1\0");
     info.bytes(key.as_bytes()).number(u64::from(version)).bytes(key_type.as_str().as_bytes());

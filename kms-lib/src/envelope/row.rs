@@ -149,8 +149,8 @@ pub fn quarantined(entry: &Quarantined) -> Vec<u8> {
     fields.finish()
 }
 
-/// The wrapped material of a version, by its SHA-256: what its own seal covers. It is not part of the row, since material is
-/// wrapped anew without a change of its version.
+/// The wrapped material of a version, by its SHA-256: what its own seal covers. It is not part of the row, since
+/// material is wrapped anew without a change of its version.
 pub fn wrapping(version: VersionId, fingerprint: &[u8; 32], wrapped_digest: &[u8; 32]) -> Vec<u8> {
     let mut fields = row("wrappings");
     fields.bytes(version.as_bytes()).bytes(fingerprint).bytes(wrapped_digest);
@@ -173,8 +173,8 @@ pub fn credential(credential: &Credential) -> Vec<u8> {
     fields.finish()
 }
 
-/// A request that had its effect, with the digest of what was asked and the first answer: who writes the database must not make a request that
-/// never came pass for one that did.
+/// A request that had its effect, with the digest of what was asked and the first answer: who writes the database must
+/// not make a request that never came pass for one that did.
 pub fn request(
     principal: &str,
     key: &str,

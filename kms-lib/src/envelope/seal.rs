@@ -17,9 +17,9 @@ pub struct Seals {
     sets: HmacSha256,
 }
 
-/// The set of all rows as they are now, folded into one value that is renewed row by row: the exclusive or of an HMAC of
-/// each. It stays in memory, since who knew it could look for other rows that fold into the same; [`Seals::commitment`]
-/// is what others may see.
+/// The set of all rows as they are now, folded into one value that is renewed row by row: the exclusive or of an HMAC
+/// of each. It stays in memory, since who knew it could look for other rows that fold into the same;
+/// [`Seals::commitment`] is what others may see.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowSet([u8; 32]);
 

@@ -1,5 +1,5 @@
-//! Files that hold a secret. Their owner may read them, and nobody else; a group that may only read one is worth a warning,
-//! because `fsGroup` gives the files of a Kubernetes volume mode 0440 or 0640.
+//! Files that hold a secret. Their owner may read them, and nobody else; a group that may only read one is worth a
+//! warning, because `fsGroup` gives the files of a Kubernetes volume mode 0440 or 0640.
 
 use std::fs::File;
 use std::io::Read;

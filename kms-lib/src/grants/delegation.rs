@@ -1,4 +1,5 @@
-//! Passing on: an actor may give what it holds itself, with conditions no weaker, and what it gave stays traceable to it.
+//! Passing on: an actor may give what it holds itself, with conditions no weaker, and what it gave stays traceable to
+//! it.
 
 use super::conditions::{Circumstances, no_weaker};
 use super::{Match, better, covers, find_all, matching};
@@ -34,9 +35,9 @@ pub struct NewRights<'a> {
     pub key: Option<KeyId>,
 }
 
-/// Whether `principal` may pass `new` on: it holds `grant` there now, and each of the permissions under conditions that the
-/// new ones do not weaken. Nobody passes on to itself or to somebody above it in the chain, so that no right outlives the
-/// grant that it came from unnoticed.
+/// Whether `principal` may pass `new` on: it holds `grant` there now, and each of the permissions under conditions that
+/// the new ones do not weaken. Nobody passes on to itself or to somebody above it in the chain, so that no right
+/// outlives the grant that it came from unnoticed.
 pub fn pass_on(
     view: &dyn View,
     principal: &str,
@@ -74,8 +75,8 @@ pub fn pass_on(
     (!is_above).then_some(PassedOn { right, through })
 }
 
-/// Whether a grant that was passed on still is in force: no grant that it came from was withdrawn together with what was
-/// passed on through it.
+/// Whether a grant that was passed on still is in force: no grant that it came from was withdrawn together with what
+/// was passed on through it.
 pub fn is_in_force(view: &dyn View, grant: &Grant) -> bool {
     grant.grantor.through.is_empty()
         || ancestors(view, &grant.grantor.through).is_some_and(|above| above.iter().all(|parent| !parent.cascade))

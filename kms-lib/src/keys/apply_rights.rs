@@ -18,8 +18,8 @@ impl Context<'_> {
         }
         let grantor = self.grantor.clone().unwrap_or_else(Grantor::service);
         let former = self.standing(&new.principal, new.scope, &grantor);
-        // A grant that ended with a cascade takes what was passed on through it along. Its row must not return to force with
-        // a new origin, so a new row replaces it.
+        // A grant that ended with a cascade takes what was passed on through it along. Its row must not return to force
+        // with a new origin, so a new row replaces it.
         let (existing, ended) = match former {
             Some(grant) if is_in_force(self.view, &grant) => (Some(grant), None),
             former => (None, former),

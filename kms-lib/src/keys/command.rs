@@ -188,8 +188,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether it only takes rights or keys away, or leads to where that can be done, so that it must be possible even when
-    /// little else is.
+    /// Whether it only takes rights or keys away, or leads to where that can be done, so that it must be possible even
+    /// when little else is.
     pub fn takes_away(&self) -> bool {
         match self {
             Self::DisableKey(_)

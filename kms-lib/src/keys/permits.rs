@@ -88,7 +88,8 @@ pub fn permits<'v>(
         Operation::SetWindow { version: number, .. } => {
             require_alive(key)?;
             require_usable(named(number)?)?;
-            // The current version has no window: one that is over would end with the next rotation what is encrypted today.
+            // The current version has no window: one that is over would end with the next rotation what is encrypted
+            // today.
             if number == key.current_version { Err(ErrorCode::WrongState.into()) } else { Ok(None) }
         }
         Operation::ScheduleDeletion { waiting_days } => match key.state {

@@ -79,8 +79,8 @@ pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// What is stored must be read again as what it was: not nested deeper than every reader follows, and without the names by
-/// which serde_json marks values that it makes out of text.
+/// What is stored must be read again as what it was: not nested deeper than every reader follows, and without the names
+/// by which serde_json marks values that it makes out of text.
 fn check_shape(value: &Value, depth: usize) -> Result<()> {
     if depth > METADATA_DEPTH {
         return Err(Error::invalid(format!("metadata is nested at most {METADATA_DEPTH} deep")));

@@ -28,8 +28,8 @@ const WAKE: Duration = Duration::from_secs(30);
 const JUMP: Duration = Duration::from_secs(30);
 /// A clock that is put back further than this comes to other minutes, though they have the same names.
 const FAR: Duration = Duration::from_secs(120);
-/// Nothing is done that cannot be undone before the clock has run evenly for so long: one that was set wrongly, or is yet to
-/// be set, would erase keys whose deletion can still be cancelled.
+/// Nothing is done that cannot be undone before the clock has run evenly for so long: one that was set wrongly, or is
+/// yet to be set, would erase keys whose deletion can still be cancelled.
 const STEADY: Duration = Duration::from_secs(600);
 
 /// Holds the clock against the one that nobody sets.

@@ -10,8 +10,8 @@ use crate::types::error::{ErrorCode, Result};
 const TRIES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the lock. A process that another thread of the former owner has just forked holds it too, until it executes its
-/// program, so a lock that is held is tried again for half a second.
+/// Takes the lock. A process that another thread of the former owner has just forked holds it too, until it executes
+/// its program, so a lock that is held is tried again for half a second.
 pub(super) async fn claim(store: &Arc<dyn Store>, is_exclusive: bool) -> Result<()> {
     for _ in 0..TRIES {
         match store.claim(is_exclusive) {

@@ -19,8 +19,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Refuses a place for a new file where something is, a link that leads nowhere too. What SQLite keeps beside a store would
-/// be taken for a part of the new one: the write-ahead log of a former store would be played into it.
+/// Refuses a place for a new file where something is, a link that leads nowhere too. What SQLite keeps beside a store
+/// would be taken for a part of the new one: the write-ahead log of a former store would be played into it.
 pub(super) fn check_is_free(to: &Path) -> Result<()> {
     for ending in std::iter::once("").chain(BESIDE) {
         let taken = beside(to, ending);
@@ -37,8 +37,8 @@ pub(super) fn check_is_free(to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses the copy of a store's files for a backup: SQLite would read it with what lies beside it, and only the one file
-/// would be restored.
+/// Refuses the copy of a store's files for a backup: SQLite would read it with what lies beside it, and only the one
+/// file would be restored.
 pub(super) fn check_is_whole(backup: &Path) -> Result<()> {
     for ending in ["-wal", "-journal"] {
         let part = beside(backup, ending);

@@ -68,8 +68,8 @@ struct Inner {
 impl Kms {
     /// Opens the store, and makes it if there is none. Needs a tokio runtime with time and at least one thread; see
     /// [`crate::blocking`] for callers without one. The service belongs to the runtime it was opened on: once that has
-    /// ended, calls answer `Closed`. A SQLite file is read and brought up to date on the thread that opens it, for as long
-    /// as the disk takes.
+    /// ended, calls answer `Closed`. A SQLite file is read and brought up to date on the thread that opens it, for as
+    /// long as the disk takes.
     ///
     /// Fails with `InvalidRootKey` or `WrongRootKey`, `StoreCorrupt` (not a database), `SchemaTooNew`,
     /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`.
@@ -109,8 +109,8 @@ impl Kms {
         crate::session::authenticate(&self.inner.shared, token).await
     }
 
-    /// Whether operations can be expected to succeed, and why not. It asks the store for its lock and the root key for an
-    /// answer: a look every few seconds is meant.
+    /// Whether operations can be expected to succeed, and why not. It asks the store for its lock and the root key for
+    /// an answer: a look every few seconds is meant.
     pub async fn ready(&self) -> Result<()> {
         // In a task of its own: a transaction that was begun must be ended, whoever goes away.
         let shared = Arc::clone(&self.inner.shared);
@@ -160,9 +160,9 @@ impl Kms {
         })
     }
 
-    /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and versions,
-    /// shortened windows, withdrawn and narrowed grants, tokens), and what would be lost (keys, versions, grants, tokens).
-    /// To be looked at before a restore is accepted. For admins.
+    /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and
+    /// versions, shortened windows, withdrawn and narrowed grants, tokens), and what would be lost (keys, versions,
+    /// grants, tokens). To be looked at before a restore is accepted. For admins.
     pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BackupComparison> {
         self.session(actor.clone()).permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
         let (_, backup) = backup::inspect(&self.inner.config, from, &Arc::default()).await?;
@@ -174,8 +174,8 @@ impl Kms {
         Ok(backup::inspect(config, backup, &Arc::default()).await?.0)
     }
 
-    /// Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. Opening it with
-    /// the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
+    /// Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. Opening it
+    /// with the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
     pub async fn restore(config: &Config, backup: &Path) -> Result<BackupReport> {
         Self::restore_with_progress(config, backup, &Arc::default()).await
     }
@@ -200,8 +200,8 @@ impl Kms {
     /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Sessions
     /// that are still held answer `Closed`. Closing twice changes nothing.
     ///
-    /// Whatever fails, it is closed then. With `audit.ack = "queued"` it fails if there are results that were released and
-    /// could not be written to the log since, with the code of the reason.
+    /// Whatever fails, it is closed then. With `audit.ack = "queued"` it fails if there are results that were released
+    /// and could not be written to the log since, with the code of the reason.
     pub async fn close(&self) -> Result<()> {
         let _ = self.inner.stop.send(true);
         let mut tasks = self.inner.tasks.lock().await;

@@ -70,9 +70,9 @@ pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc
     opened
 }
 
-/// Opens the store, again if need be: on a Galera cluster the lock for setting up is only of one database node, and what
-/// another one makes aborts, or holds up, whatever is done with the same tables here. Nothing that opening does is harmed
-/// by a second time.
+/// Opens the store, again if need be: on a Galera cluster the lock for setting up is only of one database node, and
+/// what another one makes aborts, or holds up, whatever is done with the same tables here. Nothing that opening does is
+/// harmed by a second time.
 async fn open_contended(
     config: Config,
     source: &RootKeySource,

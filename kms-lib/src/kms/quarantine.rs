@@ -17,8 +17,8 @@ use crate::verification::{AlteredRow, Compared, Verifier};
 /// Most rows that are quarantined: they are written with one record, in one transaction.
 const QUARANTINED: usize = 1_000;
 
-/// Finds out by the log which rows were altered, and takes them out of the catalog. If the log was altered too, no row is
-/// used. `StoreContended` if rows have changed meanwhile.
+/// Finds out by the log which rows were altered, and takes them out of the catalog. If the log was altered too, no row
+/// is used. `StoreContended` if rows have changed meanwhile.
 pub(super) async fn set_aside(
     store: &Arc<dyn Store>,
     catalog: &Catalog,
@@ -28,8 +28,8 @@ pub(super) async fn set_aside(
     let can_tell = |found: &Compared| !found.is_quarantine_altered && found.altered.len() <= QUARANTINED;
     let Some(found) = found.filter(can_tell) else {
         tracing::error!(
-            "the log, the quarantine or more than {QUARANTINED} rows were altered: no key, grant or token is used; verify \
-             the log, and restore a backup"
+            "the log, the quarantine or more than {QUARANTINED} rows were altered: no key, grant or token is used; \
+             verify the log, and restore a backup"
         );
         catalog.refuse_all();
         return Ok(Vec::new());

@@ -194,8 +194,8 @@ impl Ledger {
         self.queue.len()
     }
 
-    /// Closes the door, and waits until what has come in is committed. Fails if there are results that were released before
-    /// their commit (`audit.ack = "queued"`) and could not be written.
+    /// Closes the door, and waits until what has come in is committed. Fails if there are results that were released
+    /// before their commit (`audit.ack = "queued"`) and could not be written.
     pub async fn close(&self) -> Result<()> {
         self.queue.close();
         // Not a task that is waited for: it would end with the runtime that the ledger was started on.

@@ -92,8 +92,8 @@ struct Commit {
     remember: Vec<(&'static str, String)>,
 }
 
-/// Plans what the batch writes. The submissions stay as they are: a plan may be discarded, and the next one must say nothing
-/// of it.
+/// Plans what the batch writes. The submissions stay as they are: a plan may be discarded, and the next one must say
+/// nothing of it.
 pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
     let mut walk = Walk {
         overlay: Overlay::new(place.image),
@@ -359,7 +359,8 @@ fn single(submission: &Submission, fate: Fate) -> Fate {
     if submission.entries.len() == 1 { fate } else { Fate::Redo }
 }
 
-/// What the record of a change says so that it can be replayed: the rows afterwards, and what the service decided itself.
+/// What the record of a change says so that it can be replayed: the rows afterwards, and what the service decided
+/// itself.
 fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
     let mut details = Details::default();
     if changes.is_empty() {

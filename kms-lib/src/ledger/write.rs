@@ -76,8 +76,8 @@ impl Writer {
         }
     }
 
-    /// Stops if the head does not continue what others in this process had seen, beyond what the ledger knew, before the
-    /// head was locked.
+    /// Stops if the head does not continue what others in this process had seen, beyond what the ledger knew, before
+    /// the head was locked.
     async fn check_seen(&mut self, connection: &mut dyn Connection, head: &Head, known: u64) -> Result<()> {
         let (size, hash) = self.seen_before;
         if size > known && (head.seq < size || audit::hash_of(connection, size).await? != Some(hash)) {
@@ -133,8 +133,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what every batch has: uses of versions, records, counters, the signed head. Answers the version that would
-    /// encrypt more than it may, if there is one: then nothing of this may be committed.
+    /// Writes what every batch has: uses of versions, records, counters, the signed head. Answers the version that
+    /// would encrypt more than it may, if there is one: then nothing of this may be committed.
     async fn write_log(
         &self,
         connection: &mut dyn Connection,

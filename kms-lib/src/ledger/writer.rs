@@ -59,8 +59,8 @@ pub(super) struct Writer {
     pub known: Head,
     /// What others in this process are told of that.
     pub seen: Seen,
-    /// The largest state of the log that was seen before the head was last locked: a cluster's members commit beside that
-    /// lock, so what is seen later proves nothing about the locked head.
+    /// The largest state of the log that was seen before the head was last locked: a cluster's members commit beside
+    /// that lock, so what is seen later proves nothing about the locked head.
     pub seen_before: (u64, [u8; 32]),
     pub connection: Option<Box<dyn Connection>>,
     /// What beginning the next transaction came to, if that is done already.
@@ -150,8 +150,8 @@ impl Writer {
         self.contended.is_some_and(|last| last.elapsed() < Duration::from_secs(1))
     }
 
-    /// Takes the lock on the head while the callers who were just answered, `last` of them, come back, and adds them to the
-    /// batch. When others want the lock too it is not held for that.
+    /// Takes the lock on the head while the callers who were just answered, `last` of them, come back, and adds them to
+    /// the batch. When others want the lock too it is not held for that.
     ///
     /// A ledger with a thread of its own waits for nobody: the callers work beside it, and it does beside them.
     async fn begin_and_gather(&mut self, batch: &mut Vec<Submission>, last: usize) {

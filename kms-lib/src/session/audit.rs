@@ -299,8 +299,8 @@ pub(crate) async fn doubtful_times(connection: &mut dyn Connection) -> Result<Ve
     Ok(spans)
 }
 
-/// The first sequence number of a record at or after `time`, of those from `low` on; `end`, which is behind them, if there is
-/// none.
+/// The first sequence number of a record at or after `time`, of those from `low` on; `end`, which is behind them, if
+/// there is none.
 async fn first_at(connection: &mut dyn Connection, time: Timestamp, low: u64, end: u64) -> Result<u64> {
     let (mut low, mut high) = (low, end);
     while low < high {

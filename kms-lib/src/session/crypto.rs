@@ -134,8 +134,8 @@ pub struct DecryptItem<'a> {
     pub iv: Option<&'a [u8]>,
     /// The authentication tag that it must hold (for RSA an empty one).
     pub auth_tag: Option<&'a [u8]>,
-    /// The ciphertext is none of this service, but raw RSA-OAEP with SHA-256, made with the public key of this version of
-    /// `key`. It has no context, `iv` or `auth_tag`.
+    /// The ciphertext is none of this service, but raw RSA-OAEP with SHA-256, made with the public key of this version
+    /// of `key`. It has no context, `iv` or `auth_tag`.
     pub oaep_version: Option<u32>,
 }
 

@@ -21,12 +21,12 @@ use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
 impl Session {
-    /// Makes a grant, or replaces the one that the principal has from the same grantor on the same scope; admins count as
-    /// one grantor. The rights of a principal are the union of its grants.
+    /// Makes a grant, or replaces the one that the principal has from the same grantor on the same scope; admins count
+    /// as one grantor. The rights of a principal are the union of its grants.
     ///
-    /// An app needs `grant` on the scope. It may pass on only what it holds itself, with conditions no weaker, and neither to
-    /// itself nor to anybody above it in the chain of at most 16 grants. `role` is a note about the callers that the grant
-    /// is meant for: it restricts nothing.
+    /// An app needs `grant` on the scope. It may pass on only what it holds itself, with conditions no weaker, and
+    /// neither to itself nor to anybody above it in the chain of at most 16 grants. `role` is a note about the callers
+    /// that the grant is meant for: it restricts nothing.
     pub async fn put_grant(
         &self,
         principal: &str,
@@ -156,14 +156,14 @@ impl Session {
             && grants::find(&*image, self.actor.principal(), Permission::Grant, Some(key), &circumstances).is_some()
     }
 
-    /// Withdraws a grant. What was passed on through it stays in force. An app may withdraw what it granted itself, and what
-    /// was passed on through that, as long as it holds `grant` there.
+    /// Withdraws a grant. What was passed on through it stays in force. An app may withdraw what it granted itself, and
+    /// what was passed on through that, as long as it holds `grant` there.
     pub async fn withdraw_grant(&self, id: GrantId) -> Result<()> {
         self.withdraw(id, false).await
     }
 
-    /// Withdraws a grant with everything that was passed on through it, however often. Also for a grant that was withdrawn
-    /// without that before.
+    /// Withdraws a grant with everything that was passed on through it, however often. Also for a grant that was
+    /// withdrawn without that before.
     pub async fn withdraw_grant_cascading(&self, id: GrantId) -> Result<()> {
         self.withdraw(id, true).await
     }
@@ -201,8 +201,8 @@ impl Session {
         self.list_grants_on(None, principal, limit, cursor).await
     }
 
-    /// The same, and only those that concern a key: on the key itself or on all keys. [`GrantScope::AllKeys`] asks for those
-    /// on all keys alone.
+    /// The same, and only those that concern a key: on the key itself or on all keys. [`GrantScope::AllKeys`] asks for
+    /// those on all keys alone.
     pub async fn list_grants_on(
         &self,
         scope: Option<GrantScope>,

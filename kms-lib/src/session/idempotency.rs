@@ -30,8 +30,9 @@ pub(super) enum Once<T> {
 
 impl Session {
     /// The same session for one request with this idempotency key: sent again within 24 hours, by the same principal,
-    /// also through another process or after a restart, it changes nothing a second time and gets the first answer again
-    /// (one longer than 64 KiB, about a key with very many versions, is not kept: then it is about the key as it is). Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
+    /// also through another process or after a restart, it changes nothing a second time and gets the first answer
+    /// again (one longer than 64 KiB, about a key with very many versions, is not kept: then it is about the key as it
+    /// is). Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
     /// meaning for what changes nothing; [`Session::create_token`] refuses it, since a token cannot be shown again.
     pub fn with_idempotency_key(&self, key: &str) -> Result<Self> {
         if !is_printable(key, TEXT_BYTES) {
@@ -62,8 +63,9 @@ impl Session {
         Some(Idempotency { key: key.to_owned(), request_digest: hash.finalize().into(), subject })
     }
 
-    /// Makes a request have its effect, unless it had it before. Where the answer describes something, `right` is what it
-    /// takes to be told again: without it the request is sent on its way, on which it is refused, and that is recorded.
+    /// Makes a request have its effect, unless it had it before. Where the answer describes something, `right` is what
+    /// it takes to be told again: without it the request is sent on its way, on which it is refused, and that is
+    /// recorded.
     pub(super) async fn do_once<T>(
         &self,
         once: Option<Idempotency>,
@@ -90,8 +92,8 @@ impl Session {
         }
     }
 
-    /// The answer to a change of a key: the kept one, which is the first and every later answer to the same request, else
-    /// the key as it is now. A change that was made now is answered whatever can be read.
+    /// The answer to a change of a key: the kept one, which is the first and every later answer to the same request,
+    /// else the key as it is now. A change that was made now is answered whatever can be read.
     pub(super) async fn answer(
         &self,
         id: KeyId,

@@ -197,7 +197,8 @@ impl Session {
         Err(overtaken())
     }
 
-    /// Enables a key that was disabled. Like every transition, it succeeds without a change where the state holds already.
+    /// Enables a key that was disabled. Like every transition, it succeeds without a change where the state holds
+    /// already.
     pub async fn enable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyEnable, None, Operation::EnableKey, Command::EnableKey).await
     }

@@ -42,8 +42,8 @@ pub struct QuarantinedRow {
 }
 
 impl Session {
-    /// The rows in quarantine, oldest first. They were not what the log said of them when the store was opened, and are not
-    /// used. For admins and auditors.
+    /// The rows in quarantine, oldest first. They were not what the log said of them when the store was opened, and are
+    /// not used. For admins and auditors.
     pub async fn list_quarantine(&self) -> Result<Vec<QuarantinedRow>> {
         self.permit_reading(Action::QuarantineRead, Operation::ReadQuarantine, None).await?;
         let image = self.shared().catalog.image();
@@ -52,11 +52,11 @@ impl Session {
         Ok(entries.into_iter().map(describe).collect())
     }
 
-    /// Releases the quarantined rows that are again what the log says of them, for example after the operator has put them
-    /// back from a backup; answers which. The others stay in quarantine. For admins.
+    /// Releases the quarantined rows that are again what the log says of them, for example after the operator has put
+    /// them back from a backup; answers which. The others stay in quarantine. For admins.
     ///
-    /// The whole log is verified first; `IntegrityFailure` if the log itself is not good. At most 1,000 rows are released in
-    /// one call. The release is recorded.
+    /// The whole log is verified first; `IntegrityFailure` if the log itself is not good. At most 1,000 rows are
+    /// released in one call. The release is recorded.
     pub async fn release_quarantine(&self) -> Result<Vec<QuarantinedRow>> {
         self.permit_reading(Action::RowsRelease, Operation::ManageQuarantine, None).await?;
         let shared = self.shared();

@@ -105,8 +105,8 @@ pub trait Store: Send + Sync {
     fn claim(&self, exclusive: bool) -> Result<()>;
     /// Copies the store, as it is at one moment, to a new file, while it goes on working.
     fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
-    /// Whether its writing connections work on the thread that uses them, for as long as the disk takes: the ledger then
-    /// has a thread of its own.
+    /// Whether its writing connections work on the thread that uses them, for as long as the disk takes: the ledger
+    /// then has a thread of its own.
     fn blocks(&self) -> bool {
         false
     }
@@ -150,8 +150,8 @@ pub trait Connection: Send + Sync {
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;
     /// Begins a transaction that will write; waits, for seconds at most, for other writers.
     fn begin_write(&mut self) -> StoreFuture<'_, ()>;
-    /// Does that, and calls `each` with what its first statement answers, which has no values: one trip to the engine where
-    /// it allows that. After an error it is open whether a transaction has begun.
+    /// Does that, and calls `each` with what its first statement answers, which has no values: one trip to the engine
+    /// where it allows that. After an error it is open whether a transaction has begun.
     fn begin_write_with<'a>(&'a mut self, first: Sql, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.begin_write().await?;
@@ -166,8 +166,8 @@ pub trait Connection: Send + Sync {
     fn rollback(&mut self) -> StoreFuture<'_, ()>;
     /// Executes a statement; answers how many rows it changed.
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
-    /// Executes statements one after the other, until one fails; answers how many rows each of them changed. As few trips
-    /// to the engine as it allows.
+    /// Executes statements one after the other, until one fails; answers how many rows each of them changed. As few
+    /// trips to the engine as it allows.
     fn execute_all(&mut self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<u64>> {
         Box::pin(async move {
             let mut changed = Vec::with_capacity(statements.len());
@@ -180,7 +180,8 @@ pub trait Connection: Send + Sync {
     /// Calls `each` with every row of the answer, as it streams in.
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()>;
     /// Removes what was deleted or overwritten from the engine's own log, where that is a file of ours. Not within a
-    /// transaction. Answers whether it is gone; if not, somebody still reads the log, and it is worth another try later.
+    /// transaction. Answers whether it is gone; if not, somebody still reads the log, and it is worth another try
+    /// later.
     fn scrub(&mut self) -> StoreFuture<'_, bool> {
         Box::pin(async { Ok(true) })
     }

@@ -24,7 +24,8 @@ const SETTINGS: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO
     SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 /// MariaDB can bound idle transactions by themselves.
 const SETTINGS_MARIADB: &str = "; SET SESSION idle_transaction_timeout = 5";
-/// On a Galera node reads wait until what was committed elsewhere has arrived: what one node answered, another one knows.
+/// On a Galera node reads wait until what was committed elsewhere has arrived: what one node answered, another one
+/// knows.
 const SETTINGS_GALERA: &str = "; SET SESSION wsrep_sync_wait = 1";
 
 /// What a server is.
@@ -65,8 +66,8 @@ fn options(url: &Url, host: &Host) -> Result<MySqlConnectOptions> {
 async fn check(connection: &mut dyn Connection) -> Result<Server> {
     let mut version = String::new();
     let mut limits = (0, false);
-    // Commits are on the disk when they are answered: the engine's log, and the binary log if there is one, since recovery
-    // goes by that.
+    // Commits are on the disk when they are answered: the engine's log, and the binary log if there is one, since
+    // recovery goes by that.
     let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED), \
                CAST(@@innodb_flush_log_at_trx_commit IN (1, 3) AND (NOT @@log_bin OR @@sync_binlog = 1) AS SIGNED)";
     connection
@@ -165,8 +166,8 @@ fn store_error(error: &sqlx::Error) -> Error {
     let sqlx::Error::Database(database) = error else { return other_error(error) };
     let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
     let code = match number {
-        // Lock wait timeout, which rolls back only the statement; deadlock, also Galera's answer to whoever comes second;
-        // record has changed since last read; a prepared statement that must be prepared again.
+        // Lock wait timeout, which rolls back only the statement; deadlock, also Galera's answer to whoever comes
+        // second; record has changed since last read; a prepared statement that must be prepared again.
         1205 | 1213 | 1020 | 1615 => ErrorCode::StoreContended,
         // A row, a table or an index that is there already.
         1062 | 1022 | 1050 | 1060 | 1061 => ErrorCode::Conflict,

@@ -61,8 +61,9 @@ fn options(url: &Url, host: &Host) -> Result<PgConnectOptions> {
     Ok(options.extra_float_digits(None).statement_cache_capacity(256))
 }
 
-/// Refuses a connection pooler that gives each transaction whichever session of the server is free: settings, the lock for
-/// setting up and prepared statements belong to a session. Transactions of two connections, one after the other, show it.
+/// Refuses a connection pooler that gives each transaction whichever session of the server is free: settings, the lock
+/// for setting up and prepared statements belong to a session. Transactions of two connections, one after the other,
+/// show it.
 async fn check_session(probe: &ServerStore<Postgres>) -> Result<()> {
     let (mut one, mut two) = (probe.connect().await?, probe.connect().await?);
     let (first, second) = (session_id(&mut one).await?, session_id(&mut two).await?);

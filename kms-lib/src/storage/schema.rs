@@ -14,7 +14,8 @@ const FIRST: &[&str] = &[
         id {short_blob} NOT NULL PRIMARY KEY, name {short_text} NOT NULL UNIQUE, type {short_text} NOT NULL,
         purpose {short_text} NOT NULL, state {short_text} NOT NULL, disabled_reason {short_text},
         state_before_deletion {short_text}, rotation_period_days {int}, grace_period_days {int},
-        current_version {int} NOT NULL, rotate_at {int}, delete_at {int}, deletion_wait_days {int}, audit_context {short_text} NOT NULL,
+        current_version {int} NOT NULL, rotate_at {int}, delete_at {int}, deletion_wait_days {int},
+        audit_context {short_text} NOT NULL,
         metadata {text}, created_at {int} NOT NULL, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
     "CREATE INDEX keys_revision ON \"keys\" (revision)",
     "CREATE INDEX keys_rotate_at ON \"keys\" (rotate_at)",
@@ -32,8 +33,9 @@ const FIRST: &[&str] = &[
     "CREATE TABLE grants (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         key_id {short_text} NOT NULL, allowed_ops {text} NOT NULL, conditions {text} NOT NULL,
-        created_at {int} NOT NULL, withdrawn_at {int}, grantor {short_text} NOT NULL, grantor_role {short_text} NOT NULL,
-        granted_through {blob} NOT NULL, cascaded {int} NOT NULL, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+        created_at {int} NOT NULL, withdrawn_at {int}, grantor {short_text} NOT NULL,
+        grantor_role {short_text} NOT NULL, granted_through {blob} NOT NULL, cascaded {int} NOT NULL,
+        revision {int} NOT NULL, seal {short_blob} NOT NULL)",
     "CREATE TABLE quarantine (
         id {short_blob} NOT NULL PRIMARY KEY, entity_table {short_text} NOT NULL, row_id {short_blob} NOT NULL,
         key_id {short_blob}, key_name {short_text}, created_at {int} NOT NULL, released_at {int},
@@ -79,8 +81,8 @@ const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'quaranti
                       'audit_checkpoints', 'usage_hourly', 'root_keys', 'service_keys', 'idempotency', 'meta'";
 
 /// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
-/// holds tables of these names that are not ours is refused rather than mixed with them. To be called under the lock for
-/// setting up.
+/// holds tables of these names that are not ours is refused rather than mixed with them. To be called under the lock
+/// for setting up.
 pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     let newest = MIGRATIONS.len();
     // In this order: what another node is making at this moment begins with the version's table.
@@ -172,8 +174,8 @@ async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Valu
     }
 }
 
-/// Whether a store that is only read has a schema that can be: `SchemaTooNew`, or `StoreCorrupt` if it is no store. Of an
-/// older one only kept requests differ, which nothing that only reads looks at.
+/// Whether a store that is only read has a schema that can be: `SchemaTooNew`, or `StoreCorrupt` if it is no store. Of
+/// an older one only kept requests differ, which nothing that only reads looks at.
 pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
     let present =
         if count_tables(connection, "'kms_schema'").await? > 0 { stored_version(connection).await? } else { 0 };

@@ -20,8 +20,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 const PLACE_WAIT: Duration = Duration::from_secs(5);
 /// How long a statement may take. Longer than the server's own bounds, which give clearer errors.
 const STATEMENT_WAIT: Duration = Duration::from_secs(20);
-/// How long a statement may take while the store is set up. On a cluster a statement that changes the schema waits until
-/// every member has executed all such statements before it, and a read waits for them too.
+/// How long a statement may take while the store is set up. On a cluster a statement that changes the schema waits
+/// until every member has executed all such statements before it, and a read waits for them too.
 const SETUP_STATEMENT_WAIT: Duration = Duration::from_secs(120);
 /// How long the lock for making a store and bringing it up to date is waited for.
 const SETUP_WAIT: Duration = Duration::from_secs(120);
@@ -55,8 +55,8 @@ pub(super) trait Engine: Database<Connection: Sync> {
 
     /// Executes statements that have no values.
     fn run(connection: &mut Self::Connection, sql: Sql) -> StoreFuture<'_, ()>;
-    /// Executes the statements of a text, which has no values to bind, until one fails; answers how many rows each of them
-    /// changed, and calls `each` with every row that one answers.
+    /// Executes the statements of a text, which has no values to bind, until one fails; answers how many rows each of
+    /// them changed, and calls `each` with every row that one answers.
     fn several<'a>(
         connection: &'a mut Self::Connection,
         text: String,
@@ -175,8 +175,8 @@ impl<E: Engine> ServerStore<E> {
     }
 }
 
-/// Connections that read, while nobody uses them. They are not asked whether they still work: who uses one finds out, and
-/// then all others go too.
+/// Connections that read, while nobody uses them. They are not asked whether they still work: who uses one finds out,
+/// and then all others go too.
 struct Readers<E: Engine> {
     rested: Mutex<Vec<Rested<E>>>,
     places: Arc<Semaphore>,
@@ -256,10 +256,10 @@ pub(super) struct Held<E: Engine> {
     /// Set while something is under way: whoever gives up waiting leaves a connection of unknown state behind.
     busy: bool,
     in_transaction: bool,
-    /// Whether its server is a member of a cluster, whose other members' commits abort what is done here. There each statement
-    /// is sent alone, so that the next one says that the transaction is gone: with several in one message, the head was
-    /// seen to change without its records. And the lock for setting up is not taken: it is none of the cluster's, Galera
-    /// does not support `GET_LOCK`, and with it clusters were seen to hang.
+    /// Whether its server is a member of a cluster, whose other members' commits abort what is done here. There each
+    /// statement is sent alone, so that the next one says that the transaction is gone: with several in one message,
+    /// the head was seen to change without its records. And the lock for setting up is not taken: it is none of the
+    /// cluster's, Galera does not support `GET_LOCK`, and with it clusters were seen to hang.
     in_cluster: bool,
     /// How long a statement may take.
     bound: Duration,

@@ -93,8 +93,8 @@ impl Actor {
         }
         Ok(Self { principal: principal.into(), role, source_ip: None, request_id: None, credential: None })
     }
-    /// A caller who did not say who it is: `anonymous`. It can hold no grants, so that only its role gives it rights. For
-    /// services that trust what their network says of a caller, and for nothing else.
+    /// A caller who did not say who it is: `anonymous`. It can hold no grants, so that only its role gives it rights.
+    /// For services that trust what their network says of a caller, and for nothing else.
     pub fn anonymous(role: Role) -> Result<Self> {
         if role == Role::System {
             return Err(Error::invalid("the role system is not available to callers"));

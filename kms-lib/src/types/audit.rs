@@ -16,11 +16,12 @@ named!(
         StoreBackup = "STORE_BACKUP",
         /// It was accepted that the store was put back to an older state; the details say what was lost.
         RestoreAcknowledge = "RESTORE_ACKNOWLEDGE",
-        /// It was accepted that the last record is of a time that has not come yet: from this record on, which therefore may
-        /// be of an earlier time than the one before it, time is the present again. The details say how late it was.
+        /// It was accepted that the last record is of a time that has not come yet: from this record on, which
+        /// therefore may be of an earlier time than the one before it, time is the present again. The details say how
+        /// late it was.
         ClockAcknowledge = "CLOCK_ACKNOWLEDGE",
-        /// The key that signs the log was replaced; the details name both. The state that ends with this record is signed by
-        /// both.
+        /// The key that signs the log was replaced; the details name both. The state that ends with this record is
+        /// signed by both.
         SigningKeyReplace = "SIGNING_KEY_REPLACE",
         /// Rows that are not what the log says of them were quarantined.
         RowsQuarantine = "ROWS_QUARANTINE",

@@ -139,7 +139,8 @@ impl ErrorCode {
         )
     }
 
-    /// Whether the service cannot work as it is, whatever it is asked: its store, its root key or its clock is in the way.
+    /// Whether the service cannot work as it is, whatever it is asked: its store, its root key or its clock is in the
+    /// way.
     pub fn is_unusable_service(self) -> bool {
         matches!(
             self,

@@ -179,8 +179,8 @@ impl Grantor {
         Self { principal: "system".into(), role: Role::System, through: Vec::new() }
     }
 
-    /// Whether two grants to one principal on one scope cannot stand beside each other: those of one app, and those of admins
-    /// and the service, who share the same authority.
+    /// Whether two grants to one principal on one scope cannot stand beside each other: those of one app, and those of
+    /// admins and the service, who share the same authority.
     pub fn replaces(&self, other: &Self) -> bool {
         let is_app = |grantor: &Self| grantor.role == Role::App;
         match (is_app(self), is_app(other)) {

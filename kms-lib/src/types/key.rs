@@ -177,8 +177,8 @@ pub struct KeyVersion {
     pub created_at: Timestamp,
     /// Where its material comes from.
     pub origin: Origin,
-    /// Derived from the material ([`crate::envelope::fingerprint`]); stays when the material is erased. A version number
-    /// that comes back with other material after a restore has another fingerprint.
+    /// Derived from the material ([`crate::envelope::fingerprint`]); stays when the material is erased. A version
+    /// number that comes back with other material after a restore has another fingerprint.
     pub fingerprint: [u8; 32],
     /// SHA-256 of the public key's PEM text, for RSA.
     pub public_key_digest: Option<[u8; 32]>,
@@ -192,8 +192,8 @@ impl Key {
         self.state == KeyState::Revoked || self.state_before_deletion == Some(KeyState::Revoked)
     }
 
-    /// The state of one of the key's versions. Revoking a key writes only the key's row, so the state in the version's row
-    /// is not the whole answer.
+    /// The state of one of the key's versions. Revoking a key writes only the key's row, so the state in the version's
+    /// row is not the whole answer.
     pub fn state_of(&self, version: &KeyVersion) -> VersionState {
         match version.state {
             VersionState::Enabled | VersionState::Disabled if self.is_revoked() => VersionState::Revoked,

@@ -38,8 +38,8 @@ pub enum EntityRow {
 
 /// A quarantined row. One row of `quarantine`; released ones stay as tombstones.
 ///
-/// The row commitment in the head covers these entries and leaves out the rows that they name, so every process and every
-/// restart uses the same set of rows.
+/// The row commitment in the head covers these entries and leaves out the rows that they name, so every process and
+/// every restart uses the same set of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
     /// Identifies the entry.

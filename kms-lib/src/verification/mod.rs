@@ -53,8 +53,8 @@ impl Progress {
 pub struct VerifyOptions {
     /// Go on from the last kept state whose signature is good, up to this many records; from the beginning without.
     pub trusted_size: Option<u64>,
-    /// A public key of the log as its verifier keeps it (`name+id+key`). Without, the one under the root key. Any of the
-    /// log's keys will do: those before and after it are followed from it.
+    /// A public key of the log as its verifier keeps it (`name+id+key`). Without, the one under the root key. Any of
+    /// the log's keys will do: those before and after it are followed from it.
     pub pinned_key: Option<String>,
     /// Told how far it is.
     pub progress: Option<Arc<Progress>>,

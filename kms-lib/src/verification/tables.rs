@@ -94,8 +94,8 @@ fn name_keys(altered: &mut [AlteredRow], changed: &[ChangedRow]) {
     }
 }
 
-/// Compares the tables with what the records from `from` to `size` say they changed. None if these records are not enough
-/// to find out what is wrong.
+/// Compares the tables with what the records from `from` to `size` say they changed. None if these records are not
+/// enough to find out what is wrong.
 pub(super) async fn compare(
     store: &Arc<dyn Store>,
     catalog: &Catalog,
@@ -136,8 +136,8 @@ impl<'a> Comparison<'a> {
     /// Holds a row against the record of its last change.
     fn hold(&mut self, row: &'a Present) {
         let change = self.recorded.remove(&(row.table, row.id.as_str()));
-        // Rows that changed after the head that is verified belong to the next verification, if they are sealed, and if the
-        // log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
+        // Rows that changed after the head that is verified belong to the next verification, if they are sealed, and if
+        // the log has gone on meanwhile: else they say of themselves that they are from a future that was cut off.
         let is_later = row.revision > self.size && row.revision <= self.now;
         let fault = match change {
             // No record that was read says that a row in quarantine is right.

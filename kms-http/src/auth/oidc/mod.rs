@@ -1,8 +1,9 @@
 //! Callers who show a JSON Web Token (RFC 7519) of an OpenID Connect issuer.
 //!
-//! A token is believed if its signature verifies under one of the issuer's published keys, by an algorithm that fits the
-//! key's type, and if it is from this issuer, meant for this service, and within its time. See RFC 8725 for what goes
-//! wrong elsewhere. Nothing in a token says where its key is to be found (`jku`, `jwk`, `x5u` and `x5c` are not looked at).
+//! A token is believed if its signature verifies under one of the issuer's published keys, by an algorithm that fits
+//! the key's type, and if it is from this issuer, meant for this service, and within its time. See RFC 8725 for what
+//! goes wrong elsewhere. Nothing in a token says where its key is to be found (`jku`, `jwk`, `x5u` and `x5c` are not
+//! looked at).
 
 mod fetch;
 mod keys;
@@ -57,8 +58,8 @@ impl OidcVerifier {
         Ok(Self { settings: Arc::new(settings), roles: Arc::new(roles), source })
     }
 
-    /// Fetches the issuer's keys, so that the first caller need not wait. That the issuer cannot be reached is logged: it
-    /// may start later than this service.
+    /// Fetches the issuer's keys, so that the first caller need not wait. That the issuer cannot be reached is logged:
+    /// it may start later than this service.
     pub async fn prefetch(&self) {
         self.source.prefetch().await;
     }
@@ -161,9 +162,9 @@ fn acceptable_header(token: &str) -> Result<Header, AuthError> {
     Ok(header)
 }
 
-/// The claim of this name, or at this JSON pointer (RFC 6901). An `email` is none without a true `email_verified` beside
-/// it, however it is addressed: where anybody may enter any address, an address that nobody verified says nothing (OpenID
-/// Connect Core, 5.7).
+/// The claim of this name, or at this JSON pointer (RFC 6901). An `email` is none without a true `email_verified`
+/// beside it, however it is addressed: where anybody may enter any address, an address that nobody verified says
+/// nothing (OpenID Connect Core, 5.7).
 fn lookup<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     let Some(pointer) = path.strip_prefix('/') else { return member(claims, path) };
     let mut parts = pointer.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));

@@ -30,8 +30,8 @@ pub struct OidcSettings {
     /// Certificate authorities (PEM) to trust for the issuer, instead of the system's.
     #[serde(deserialize_with = "forms::maybe")]
     pub ca_file: Option<PathBuf>,
-    /// The claim that names the principal. Like the other claims, the name of one at the top, or a JSON pointer (RFC 6901)
-    /// such as `/realm_access/roles`. `email` is only taken together with a true `email_verified`.
+    /// The claim that names the principal. Like the other claims, the name of one at the top, or a JSON pointer (RFC
+    /// 6901) such as `/realm_access/roles`. `email` is only taken together with a true `email_verified`.
     pub principal_claim: String,
     /// What is put before the principal, such as `oidc:`.
     pub principal_prefix: String,

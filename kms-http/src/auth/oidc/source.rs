@@ -1,9 +1,9 @@
 //! Where an issuer's keys come from, and how long they are good for.
 //!
 //! Keys are fetched when they are needed. Young ones are used as they are; of middle age they are used while fresh ones
-//! are on their way; old ones only when the issuer cannot be reached, and for a bounded time. A token that names an unknown
-//! key makes one fetch, since the issuer may have rolled its keys, but never more than one in `retry`: whoever sends
-//! made-up names cannot make this service flood the issuer.
+//! are on their way; old ones only when the issuer cannot be reached, and for a bounded time. A token that names an
+//! unknown key makes one fetch, since the issuer may have rolled its keys, but never more than one in `retry`: whoever
+//! sends made-up names cannot make this service flood the issuer.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -112,8 +112,8 @@ impl KeySource {
 
     /// What is known after an attempt to fetch, or after finding that one was made a moment ago.
     ///
-    /// The attempt is a task of its own: a caller who hangs up must not be able to stop it, or hanging up often enough would
-    /// keep new keys from being learned.
+    /// The attempt is a task of its own: a caller who hangs up must not be able to stop it, or hanging up often enough
+    /// would keep new keys from being learned.
     async fn refreshed(self: &Arc<Self>) -> State {
         if self.is_due() {
             let source = self.clone();

@@ -34,8 +34,8 @@ async fn texts(connection: &mut dyn Connection, sql: String, columns: usize) -> 
     Ok(rows)
 }
 
-/// The server's own functions and operators come first unless the path names `pg_catalog` behind other schemas, in which
-/// somebody else's could then stand in their place.
+/// The server's own functions and operators come first unless the path names `pg_catalog` behind other schemas, in
+/// which somebody else's could then stand in their place.
 async fn inspect_search_path(connection: &mut dyn Connection, found: &mut Inspection) -> Result<()> {
     let sql = "SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(true), ',')";
     let path = texts(connection, sql.to_owned(), 1).await?.pop().and_then(|mut cells| cells.pop()).unwrap_or_default();

@@ -27,8 +27,8 @@ pub(super) fn create_private(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Gives a new file to the owner of the store, with the mode of that, as SQLite does with its own: what root makes must not
-/// keep the service out.
+/// Gives a new file to the owner of the store, with the mode of that, as SQLite does with its own: what root makes must
+/// not keep the service out.
 #[cfg(unix)]
 pub(super) fn give_to_owner(store: &Path, file: &File) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};

@@ -267,8 +267,8 @@ fn store_error(error: &sqlx::Error) -> Error {
 const SCHEMA_ERRORS: [&str; 5] =
     ["no such table", "no such column", "has no column named", "already exists", "duplicate column name"];
 
-/// The error for one of SQLite's result codes (https://www.sqlite.org/rescode.html). The primary one counts: the extended
-/// one without its upper bytes.
+/// The error for one of SQLite's result codes (https://www.sqlite.org/rescode.html). The primary one counts: the
+/// extended one without its upper bytes.
 fn coded(code: i32, message: &str) -> Error {
     let (code, what) = match code & 0xff {
         1 if SCHEMA_ERRORS.iter().any(|known| message.contains(known)) => {

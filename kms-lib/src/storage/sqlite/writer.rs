@@ -1,5 +1,5 @@
-//! The connection that writes: SQLite on the thread that calls it. Its statements take microseconds, and a trip to another
-//! thread and back would cost more than most of them.
+//! The connection that writes: SQLite on the thread that calls it. Its statements take microseconds, and a trip to
+//! another thread and back would cost more than most of them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

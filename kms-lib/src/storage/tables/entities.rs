@@ -1,4 +1,5 @@
-//! `keys`, `key_versions`, `grants`, `credentials` and `quarantine`. Rows are written with their seal; whoever reads checks it.
+//! `keys`, `key_versions`, `grants`, `credentials` and `quarantine`. Rows are written with their seal; whoever reads
+//! checks it.
 
 use crate::storage::{Connection, Row, Sql, Value, corrupt};
 use crate::types::actor::Role;
@@ -13,12 +14,12 @@ use crate::types::key::{
 use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 
 const KEY: &str = "name, type, purpose, state, disabled_reason, state_before_deletion, rotation_period_days, \
-                   grace_period_days, current_version, rotate_at, delete_at, deletion_wait_days, audit_context, metadata, \
-                   created_at, revision, seal, id";
+                   grace_period_days, current_version, rotate_at, delete_at, deletion_wait_days, audit_context, \
+                   metadata, created_at, revision, seal, id";
 const VERSION: &str = "key_id, version, state, not_before, not_after, grace_period_days, created_at, origin, \
                        fingerprint, public_key_digest, revision, seal, id";
-const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at, grantor, grantor_role, \
-                     granted_through, cascaded, revision, seal, id";
+const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at, grantor, \
+                     grantor_role, granted_through, cascaded, revision, seal, id";
 
 const CREDENTIAL: &str =
     "principal, role, secret_hash, label, created_at, expires_at, withdrawn_at, revision, seal, id";
