@@ -1,5 +1,6 @@
 //! How principals are written: every method of authentication has its prefix, and two of them fold names to lower case.
 
+use kms_lib::types::actor::check_principal;
 use kms_lib::{Error, Result};
 
 use crate::settings::{AuthMethod, Http};
@@ -50,8 +51,9 @@ impl Principals {
     }
 
     /// The principal of a token for `name`: with the prefix of tokens, in lower case. Refused if it would be the
-    /// principal of another method's subject.
+    /// principal of another method's subject, and if `name` itself could not be one: a prefix alone is nobody's.
     pub fn of_token(&self, name: &str) -> Result<String> {
+        check_principal(name)?;
         let prefix = self.0.iter().find(|namespace| namespace.method == AuthMethod::Token);
         let principal = fold(&format!("{}{name}", prefix.map_or("", |namespace| &namespace.prefix)))?;
         if prefix.is_some() && !self.is_of(AuthMethod::Token, &principal) {
@@ -140,6 +142,14 @@ mod tests {
         let reversed = of(&[(AuthMethod::Token, "ab:"), (AuthMethod::Oidc, "a")]);
         assert_eq!(reversed.named("AB:X").unwrap(), "ab:x");
         assert!(!reversed.is_of(AuthMethod::Oidc, "ab:x"));
+    }
+
+    #[test]
+    fn a_prefix_does_not_make_a_name_of_none() {
+        let tokens = of(&[(AuthMethod::Token, "token:")]);
+        for name in ["", " ", " shop", "shop ", "*", "sh\u{200b}op"] {
+            assert!(tokens.of_token(name).is_err(), "{name:?}");
+        }
     }
 
     #[test]

@@ -16,9 +16,10 @@ const BLANKS: &str = "\\u0020\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000"
 /// Letters that become ASCII in lower case.
 const DECEPTIVE_LETTERS: &str = "\\u0130\\u212a";
 
-/// A ciphertext of this service: format 1, AES or RSA, a version that is not 0, and as long as it has to be.
-const BLOB: &str = "^AQ([E-H][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){9,}([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?\
-                    |[I-L][A-Za-z0-9+/]{25}[B-Za-z0-9+/][A-Za-z0-9+/]{3}([A-Za-z0-9+/]{4}){84}[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)$";
+/// A character of base64.
+const DIGIT: &str = "[A-Za-z0-9+/]";
+/// One of base64 that is not the first, zero.
+const NOT_ZERO: &str = "[B-Za-z0-9+/]";
 /// An id.
 const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
 /// Text that every database keeps.
@@ -29,6 +30,20 @@ const EXACT: i64 = (1 << 53) - 1;
 /// Names of keys and principals: nothing deceptive, no outer blanks, and none of these.
 fn name(others: &str) -> String {
     format!("^[^{DECEPTIVE}{BLANKS}{others}]([^{DECEPTIVE}{others}]*[^{DECEPTIVE}{BLANKS}{others}])?$")
+}
+
+/// A ciphertext of this service: format 1, AES or RSA, its key, a version that is not 0, and as long as it has to be.
+fn blob() -> String {
+    // The version has 32 bits, in six characters of which the last has two.
+    let mut versions: Vec<String> =
+        (0..5).map(|zeros| format!("A{{{zeros}}}{NOT_ZERO}{DIGIT}{{{}}}", 5 - zeros)).collect();
+    versions.push("A{5}[Q-Za-z0-9+/]".into());
+    let version = versions.join("|");
+    let (one, two) = (format!("{DIGIT}[AQgw]=="), format!("{DIGIT}{{2}}[AEIMQUYcgkosw048]="));
+    let aes = format!("({DIGIT}{{4}}){{11}}({one}|{two})|({DIGIT}{{4}}){{12,}}({one}|{two})?");
+    let rsa = format!("({DIGIT}{{4}}){{87}}{one}");
+    let header = |algorithm| format!("AQ{algorithm}{DIGIT}{{21}}({version}){DIGIT}{{2}}");
+    format!("^({}({aes})|{}{rsa})$", header("[E-H]"), header("[I-L]"))
 }
 
 /// A principal that is named in a grant or a query.
@@ -71,7 +86,7 @@ pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
         grant["then"] = json!({"properties": {"keyId": {"const": "*"}}});
     }
     if let Some(ciphertext) = schemas.get_mut("Reencrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
-        ciphertext["pattern"] = BLOB.into();
+        ciphertext["pattern"] = blob().into();
     }
     if let Some(ciphertext) = schemas.get_mut("Decrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
         ciphertext["minLength"] = 4.into();
