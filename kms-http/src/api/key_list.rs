@@ -23,7 +23,7 @@ struct ListQuery {
     state: Option<KeyState>,
 }
 
-/// Lists keys.
+/// Answers all keys, streamed, or one page of them if there is a `limit`.
 pub(super) async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let filter = KeyFilter { state: query.state, ..KeyFilter::default() };

@@ -123,7 +123,9 @@ async fn write_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<bo
         return written;
     }
     output::line(&format!("token file  {}", file.display()));
-    tracing::info!(file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first token of an admin is in a file");
+    tracing::info!(
+        file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first token of an admin is in a file"
+    );
     Ok(true)
 }
 

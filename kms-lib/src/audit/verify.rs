@@ -67,21 +67,21 @@ pub enum Finding {
     HeadTime,
     /// A row is not as the record of its last change left it.
     RowMismatch {
-        /// Its table.
+        /// The table that the row belongs to.
         table: String,
         /// Its id.
         id: String,
     },
     /// A row is gone although no record removed it.
     RowMissing {
-        /// Its table.
+        /// The table that the row belongs to.
         table: String,
         /// Its id.
         id: String,
     },
     /// A row is there although no record made it.
     RowWithoutRecord {
-        /// Its table.
+        /// The table that the row belongs to.
         table: String,
         /// Its id.
         id: String,
@@ -102,12 +102,12 @@ pub enum Finding {
     /// A checkpoint is kept that the ledger did not store: of more records than the log has, without the log's
     /// signature, or more of them than the ledger stores.
     SurplusCheckpoint {
-        /// Its size.
+        /// The size of the log that the checkpoint says it covers, in records.
         size: u64,
     },
     /// Rows that cannot be read, or that no statement looks at.
     SurplusRows {
-        /// Their table.
+        /// The table that has the rows.
         table: String,
         /// How many there are.
         count: u64,
@@ -121,7 +121,7 @@ pub enum Finding {
     },
     /// An index lacks rows of its table: lists that use it would miss them.
     IndexIncomplete {
-        /// The index.
+        /// The name of the index in the database.
         index: String,
     },
     /// The database's own check found damage.

@@ -27,11 +27,11 @@ pub struct PassedOn {
 pub struct NewRights<'a> {
     /// The principal that is to hold them.
     pub to: &'a str,
-    /// The permissions.
+    /// What the grant is to allow.
     pub permissions: &'a [Permission],
-    /// Their conditions.
+    /// The conditions under which it is to allow that.
     pub conditions: &'a Conditions,
-    /// The key.
+    /// The key that the grant is for; none for all keys.
     pub key: Option<KeyId>,
 }
 

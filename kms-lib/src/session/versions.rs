@@ -19,7 +19,7 @@ use crate::types::view::View;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionPage {
-    /// Oldest first.
+    /// The versions of this page, oldest first.
     pub versions: Vec<VersionDescription>,
     /// Give this to get the next page; none on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -50,7 +50,7 @@ pub struct Compared {
 /// A row in quarantine that is as the log says again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoredRow {
-    /// Its table.
+    /// The table that has the row.
     pub table: &'static str,
     /// Its own identifier, as a UUID.
     pub id: String,
@@ -61,7 +61,7 @@ pub struct RestoredRow {
 /// A row that is not as the log says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlteredRow {
-    /// Its table.
+    /// The table that has the row.
     pub table: EntityTable,
     /// Its own identifier.
     pub id: [u8; 16],

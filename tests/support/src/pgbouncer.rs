@@ -36,7 +36,7 @@ impl PgBouncer {
         Some(Self { _folder: folder, _running: running, port })
     }
 
-    /// Its port.
+    /// The port on 127.0.0.1 that it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }

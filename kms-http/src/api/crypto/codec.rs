@@ -45,7 +45,7 @@ impl Encoding {
 pub(super) enum Secret<'a> {
     /// Where they were.
     Borrowed(&'a [u8]),
-    /// Decoded.
+    /// Decoded from base64, and wiped after use.
     Owned(Zeroizing<Vec<u8>>),
 }
 
@@ -68,7 +68,7 @@ pub(super) enum Text<'a> {
 }
 
 impl Text<'_> {
-    /// It.
+    /// The text, wherever it is kept.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Borrowed(text) => text,
