@@ -87,3 +87,8 @@ pub use types::grant::{Conditions, GrantScope, Permission};
 pub use types::ids::{GrantId, KeyId};
 pub use types::key::{KeyPurpose, KeyState, KeyType, VersionState};
 pub use types::time::{Clock, Timestamp};
+
+/// The program in README.md, compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
