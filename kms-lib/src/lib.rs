@@ -82,7 +82,7 @@ pub use ledger::AuditAck;
 pub use session::{CreateKey, KeyFilter, KeyRef, Session, UpdateKey};
 pub use types::actor::{Actor, Role};
 pub use types::context::Context;
-pub use types::error::{Error, ErrorCode, Result};
+pub use types::error::{Error, ErrorCode, Result, UnknownErrorCode};
 pub use types::grant::{Conditions, GrantScope, Permission};
 pub use types::ids::{GrantId, KeyId};
 pub use types::key::{KeyPurpose, KeyState, KeyType, VersionState};

@@ -9,12 +9,14 @@ use axum::response::Response;
 use kms_lib::{Error, ErrorCode};
 use serde::Serialize;
 
+use super::code::ServiceCode;
+
 /// An error as callers see it.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     /// The status.
     pub status: StatusCode,
-    /// What programs rely on: one of [`ErrorCode`], or one of the few that only a server has.
+    /// What programs rely on: the name of an [`ErrorCode`] or of a [`ServiceCode`].
     pub code: &'static str,
     /// For a person.
     pub message: Cow<'static, str>,
@@ -36,9 +38,18 @@ impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, code, message: message.into(), retry_after: None }
     }
+    /// An error that only a service has.
+    fn own(code: &ServiceCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(status(code.status), code.name, message)
+    }
     /// Malformed input.
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidArgument.as_str(), message)
+    }
+    /// A fault in this software.
+    pub fn internal(message: &'static str) -> Self {
+        let code = ErrorCode::Internal;
+        Self::new(status_of(code), code.as_str(), message)
     }
     /// Nobody we know. Always the same words: they tell nothing about what was wrong.
     pub fn not_authenticated() -> Self {
@@ -58,23 +69,23 @@ impl ApiError {
     }
     /// No such route.
     pub fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", "there is no such route; /openapi.json lists them")
+        Self::own(&ServiceCode::NOT_FOUND, "there is no such route; /openapi.json lists them")
     }
     /// No such method on this route.
     pub fn no_method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "the route does not take this method")
+        Self::own(&ServiceCode::METHOD_NOT_ALLOWED, "the route does not take this method")
     }
     /// A body over the limit.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", format!("a body has at most {limit} bytes"))
+        Self::own(&ServiceCode::PAYLOAD_TOO_LARGE, format!("a body has at most {limit} bytes"))
     }
     /// A body in a form that is not handled.
     pub fn unsupported(message: &'static str) -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+        Self::own(&ServiceCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
     /// A body that took too long.
     pub fn slow_body() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", "the body took too long to arrive")
+        Self::own(&ServiceCode::REQUEST_TIMEOUT, "the body took too long to arrive")
     }
     /// A body that ended too early.
     pub fn broken_body() -> Self {
@@ -91,16 +102,16 @@ impl ApiError {
     /// More than a principal's rate.
     pub fn rate_limited(seconds: u32) -> Self {
         let message = "this caller sends more requests a second than it may; nothing was done";
-        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimited", message) }
+        Self { retry_after: Some(seconds), ..Self::own(&ServiceCode::RATE_LIMITED, message) }
     }
-    /// Something that is needed cannot be reached.
-    pub fn unavailable(code: &'static str, message: Cow<'static, str>) -> Self {
-        Self { retry_after: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    /// The issuer of the caller's token cannot be reached.
+    pub fn issuer_unavailable(message: Cow<'static, str>) -> Self {
+        Self { retry_after: Some(5), ..Self::own(&ServiceCode::ISSUER_UNAVAILABLE, message) }
     }
     /// It took too long, and nothing was submitted.
     pub fn timed_out() -> Self {
         let message = "the request ran out of time; nothing was done, retry later";
-        Self { retry_after: Some(1), ..Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message) }
+        Self { retry_after: Some(1), ..Self::own(&ServiceCode::TIMEOUT, message) }
     }
     /// It took too long, and what was submitted may have its effect yet.
     pub fn outcome_unknown() -> Self {
@@ -155,41 +166,33 @@ impl From<Error> for ApiError {
 
 /// The status that goes with a code.
 pub fn status_of(code: ErrorCode) -> StatusCode {
-    use ErrorCode as E;
-    match code {
-        E::InvalidArgument | E::InvalidName | E::InvalidCiphertext | E::DecryptionFailed | E::PlaintextTooLong => {
-            StatusCode::BAD_REQUEST
-        }
-        E::NotAuthenticated => StatusCode::UNAUTHORIZED,
-        E::AccessDenied => StatusCode::FORBIDDEN,
-        E::KeyNotFound | E::VersionNotFound | E::GrantNotFound | E::CredentialNotFound => StatusCode::NOT_FOUND,
-        // The input is good; it does not go with what the key is.
-        E::NameTaken
-        | E::WrongPurpose
-        | E::WrongKeyType
-        | E::KeyDisabled
-        | E::KeyRevoked
-        | E::KeyPendingDeletion
-        | E::KeyDestroyed
-        | E::VersionDisabled
-        | E::VersionRevoked
-        | E::VersionDestroyed
-        | E::VersionNotCurrent
-        | E::WrongState
-        | E::KeyExhausted
-        | E::Conflict
-        | E::IdempotencyConflict => StatusCode::CONFLICT,
-        E::CallerOverloaded => StatusCode::TOO_MANY_REQUESTS,
-        E::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
-        E::Overloaded | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
-        code if code.is_unusable_service() => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+    status(code.http_status())
+}
+
+/// A status of one of the tables of codes; their tests know that there are no others.
+fn status(number: u16) -> StatusCode {
+    StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_code_has_the_status_of_an_error() {
+        let statuses = ErrorCode::ALL.iter().map(|code| (code.as_str(), code.http_status()));
+        for (code, number) in statuses.chain(ServiceCode::ALL.iter().map(|code| (code.name, code.status))) {
+            assert_eq!(status(number).as_u16(), number, "{code}");
+            assert!((400..600).contains(&number), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_unusable_is_unavailable() {
+        for code in ErrorCode::ALL.iter().filter(|code| code.is_unusable_service()) {
+            assert_eq!(status_of(*code), StatusCode::SERVICE_UNAVAILABLE, "{code}");
+        }
+    }
 
     #[test]
     fn only_faults_of_our_own_are_500() {
@@ -199,11 +202,11 @@ mod tests {
             faults,
             [
                 &E::InvalidConfiguration,
+                &E::CryptoFailure,
                 &E::IntegrityFailure,
                 &E::UsedAfterFork,
                 &E::BlockingInAsync,
                 &E::InputOutput,
-                &E::CryptoFailure,
                 &E::Internal
             ]
         );

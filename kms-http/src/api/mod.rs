@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod call;
+mod code;
 mod crypto;
 mod doc;
 mod error;
@@ -16,6 +17,7 @@ mod strict;
 mod tokens;
 
 pub use call::Call;
+pub use code::ServiceCode;
 pub use doc::{Answer, Doc, Model};
 pub use error::{ApiError, status_of};
 pub use models::ErrorModel;

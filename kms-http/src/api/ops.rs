@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::call::Call;
+use super::code::ServiceCode;
 use super::reply::{self, Reply};
 use super::{ApiError, App, Doc, Route, models};
 use crate::metrics;
@@ -120,7 +121,7 @@ async fn ready(app: Arc<App>) -> Reply {
     match tokio::time::timeout(app.http.request_timeout(), looking).await {
         Ok(Ok(())) => reply::ok(&Health { status: "ok", timestamp: Timestamp::now() }),
         Ok(Err(error)) => Err(unready(error.code().as_str())),
-        Err(_) => Err(unready("Timeout")),
+        Err(_) => Err(unready(ServiceCode::TIMEOUT.name)),
     }
 }
 
@@ -143,8 +144,7 @@ async fn scraped(app: &App) -> Reply {
         text.truncate(text.trim_end_matches("# EOF\n").len());
         metrics::gauges(&telemetry, &app.standing(), &mut text)
     });
-    written
-        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "metrics could not be written"))?;
+    written.map_err(|_| ApiError::internal("metrics could not be written"))?;
     reply::text(OPENMETRICS, text)
 }
 

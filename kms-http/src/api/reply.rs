@@ -86,5 +86,5 @@ fn respond(status: StatusCode, body: Body) -> Response {
 }
 
 fn unwritable() -> ApiError {
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "the answer could not be written")
+    ApiError::internal("the answer could not be written")
 }

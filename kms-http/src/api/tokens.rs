@@ -1,9 +1,9 @@
 //! Tokens: for who cannot reach the machine the store is on.
 
 use axum::http::StatusCode;
-use kms_lib::Timestamp;
 use kms_lib::session::CredentialDescription;
 use kms_lib::types::ids::CredentialId;
+use kms_lib::{ErrorCode, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -72,12 +72,13 @@ async fn create(call: Call) -> Reply {
     if !call.app.http.has(AuthMethod::Token) {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
-            "WrongState",
+            ErrorCode::WrongState.as_str(),
             "tokens are not accepted here: http.auth has no token",
         ));
     }
     if sent.expires_at.is_some_and(|end| end <= Timestamp::now()) {
-        return Err(ApiError::new(StatusCode::CONFLICT, "WrongState", "the token would have expired already"));
+        let message = "the token would have expired already";
+        return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::WrongState.as_str(), message));
     }
     let principal = call.app.auth.principals.of_token(&sent.principal)?;
     let session = call.changing()?;

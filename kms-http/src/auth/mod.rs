@@ -110,7 +110,7 @@ impl Authenticator {
 fn known(found: std::result::Result<(String, Role), AuthError>) -> std::result::Result<Actor, ApiError> {
     match found {
         Ok((principal, role)) => Actor::new(principal, role).map_err(|_| ApiError::not_authenticated()),
-        Err(AuthError::Unavailable(reason)) => Err(ApiError::unavailable("IssuerUnavailable", reason)),
+        Err(AuthError::Unavailable(reason)) => Err(ApiError::issuer_unavailable(reason)),
         Err(rejected @ AuthError::Rejected(_)) => {
             // The caller is told nothing; who runs the service may want to know.
             tracing::debug!(reason = %rejected, "a caller was not recognised");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderValue, Request, StatusCode, Version};
+use axum::http::{HeaderValue, Request, Version};
 use axum::response::Response;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -130,6 +130,5 @@ fn names_one_host(request: &Request<Body>) -> bool {
 /// A fault of this software must not take the connection with it.
 fn fault(id: &str) -> Response {
     tracing::error!(request_id = id, "a request ended in a panic");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "a fault of this software; please report it")
-        .respond(id)
+    ApiError::internal("a fault of this software; please report it").respond(id)
 }

@@ -21,7 +21,7 @@ const FILE_BYTES: u64 = 1024 * 1024;
 
 impl Config {
     pub(super) fn apply_file(&mut self, path: &Path) -> Result<()> {
-        let unreadable = |e: std::io::Error| invalid(format!("{} cannot be read: {e}", path.display()));
+        let unreadable = |e: std::io::Error| invalid(format!("{} cannot be read: {e}", path.display())).with_source(e);
         let mut file = std::fs::File::open(path).map_err(unreadable)?;
         if file.metadata().map_err(unreadable)?.len() > FILE_BYTES {
             return Err(invalid(format!("{} is too large", path.display())));

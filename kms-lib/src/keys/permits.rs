@@ -55,10 +55,8 @@ pub fn permits<'v>(
             if expected_current.is_some_and(|expected| expected != key.current_version) {
                 return Err(ErrorCode::Conflict.into());
             }
-            if new_version != key.current_version.saturating_add(1) {
-                return Err(Refusal::Superseded);
-            }
-            Ok(None)
+            let next = key.current_version.checked_add(1).ok_or(ErrorCode::LimitExceeded)?;
+            if new_version == next { Ok(None) } else { Err(Refusal::Superseded) }
         }
         // A transition to the state that holds already is allowed, so that a retry is safe; it changes nothing.
         Operation::EnableKey => match (key.state, key.disabled_reason) {

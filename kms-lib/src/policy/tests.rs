@@ -296,6 +296,9 @@ fn purpose_type_and_expected_version() {
     expect(&encryption, &attempt(admin(), rotate(3, Some(2))), Yes, "expected");
     expect(&encryption, &attempt(admin(), rotate(3, Some(1))), No(Conflict), "another came first");
     expect(&encryption, &attempt(admin(), rotate(2, None)), Again, "prepared for an older state");
+    let mut last = rows(KeyPurpose::Encryption, KeyState::Enabled);
+    last.keys[0].current_version = u32::MAX;
+    expect(&last, &attempt(admin(), rotate(u32::MAX, None)), No(LimitExceeded), "no further version number");
     let mut due = rows(KeyPurpose::Encryption, KeyState::PendingDeletion);
     let destroy = attempt(Actor::internal("scheduler"), Operation::DestroyKey);
     expect(&due, &destroy, Yes, "due");
