@@ -5,8 +5,8 @@
 use std::error::Error;
 use std::path::Path;
 
-use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
-use kms_lib::{Actor, Clock, Config, Context, CreateKey, GrantScope, Kms, Permission, Role, Timestamp};
+use kms_lib::SignatureAlgorithm::RsaPssSha256;
+use kms_lib::{Actor, Clock, Config, Context, Kms, NewGrant, NewKey, Permission, Role, Timestamp};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -26,8 +26,8 @@ async fn tour(file: &Path) -> Result<(), Box<dyn Error>> {
 
     // Everybody acts in a session. Who it is, the embedding application says.
     let admin = kms.session(Actor::new("alice", Role::Admin)?);
-    let users = admin.create_key(CreateKey::aes("users").rotation_period_days(90)).await?;
-    let invoices = admin.create_key(CreateKey::rsa_signing("invoices")).await?;
+    let users = admin.create_key(NewKey::aes("users").rotation_period_days(90)).await?;
+    let invoices = admin.create_key(NewKey::rsa_signing("invoices")).await?;
     println!("created     {} ({}) and {} ({})", users.name, users.key_type, invoices.name, invoices.key_type);
 
     // A short field, bound to where it belongs; and a whole file.
@@ -59,7 +59,9 @@ async fn tour(file: &Path) -> Result<(), Box<dyn Error>> {
     let denied = shop.decrypt(&card.ciphertext, &context).await.expect_err("no grant yet");
     println!("denied      {denied}");
     let permissions = [Permission::Encrypt, Permission::Decrypt];
-    admin.put_grant("shop", Role::App, GrantScope::Key(users.id), &permissions, Default::default()).await?;
+    admin
+        .put_grant(NewGrant::new("shop", Role::App).on_key(users.id).allow(permissions).conditions(Default::default()))
+        .await?;
     println!("granted     shop reads {} bytes", shop.decrypt(&card.ciphertext, &context).await?.plaintext.len());
 
     // Revoking is for ever, and at once.

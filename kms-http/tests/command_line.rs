@@ -8,9 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Output;
 
 use common::{Server, program};
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::types::time::Clock;
-use kms_lib::{Actor, Config, Kms, Role, Timestamp};
+use kms_lib::{Actor, Clock, Config, Kms, Role, SchedulerConfig, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -408,7 +406,7 @@ async fn a_clock_that_was_ahead_is_acknowledged() {
         .no_high_water()
         .clock(Clock::new(move || ahead));
     // The scheduler does not run: its dates have all come.
-    let config = config.scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() });
+    let config = config.scheduler(SchedulerConfig::disabled());
     let kms = Kms::open(config).await.unwrap();
     kms.session(Actor::new("alice", Role::Admin).unwrap()).rotate_key("users", None).await.unwrap();
     kms.close().await.unwrap();

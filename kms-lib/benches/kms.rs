@@ -11,10 +11,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use futures_util::TryStreamExt;
-use kms_lib::crypto::provider::SignatureAlgorithm::RsaPkcs1Sha256;
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::session::EncryptItem;
-use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, Kms, Role, Session};
+use kms_lib::SignatureAlgorithm::RsaPkcs1Sha256;
+use kms_lib::{Actor, AuditAck, Config, Context, EncryptItem, KeyUpdate, Kms, NewKey, Role, SchedulerConfig, Session};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, Row, SqliteConnection};
 
@@ -60,11 +58,11 @@ async fn open(file: &Path, ack: AuditAck) -> (Kms, Session) {
         .root_key_bytes([7; 32])
         .audit_ack(ack)
         .limits(65_536, 1 << 30)
-        .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() });
+        .scheduler(SchedulerConfig::disabled());
     let kms = Kms::open(config).await.unwrap();
     let session = kms.session(Actor::new("bench", Role::Admin).unwrap());
-    session.create_key(CreateKey::aes("aes")).await.unwrap();
-    session.create_key(CreateKey::rsa_signing("rsa")).await.unwrap();
+    session.create_key(NewKey::aes("aes")).await.unwrap();
+    session.create_key(NewKey::rsa_signing("rsa")).await.unwrap();
     (kms, session)
 }
 
@@ -123,7 +121,7 @@ async fn queued(folder: &Path, scale: usize) {
 
 /// Waits until what was released is written: a change stands behind it.
 async fn drain(session: &Session) {
-    let update = kms_lib::UpdateKey { rotation_period_days: Some(Some(90)), ..Default::default() };
+    let update = KeyUpdate::new().rotation_period_days(90);
     session.update_key("rsa", update).await.unwrap();
 }
 
@@ -138,8 +136,7 @@ async fn durable(folder: &Path, scale: usize) {
     let plaintext = vec![0x5a; 256];
     let (mut one, mut many, mut batch) = (Vec::new(), Vec::new(), Vec::new());
     let (mut bare_one, mut bare_64, mut bare_256) = (Vec::new(), Vec::new(), Vec::new());
-    let items: Vec<EncryptItem<'_>> =
-        (0..100).map(|_| EncryptItem { key: "aes".into(), plaintext: &plaintext, context: Context::new() }).collect();
+    let items: Vec<EncryptItem<'_>> = (0..100).map(|_| EncryptItem::new("aes", &plaintext, Context::new())).collect();
     encrypt_by(&session, 64, 2_000, &plaintext).await;
     let rows = sample(&file).await;
     for round in 0..ROUNDS {

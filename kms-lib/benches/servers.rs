@@ -4,11 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
+use kms_lib::{Actor, Config, Context, Kms, NewKey, Role, SchedulerConfig, Session};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::{Actor, Config, Context, CreateKey, Kms, Role, Session};
 use kms_test_support::{Galera, MariaDb, Postgres, Server};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 
@@ -48,13 +47,11 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 async fn open(url: &str) -> Session {
-    let config = Config::new(url)
-        .root_key_bytes([7; 32])
-        .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() });
+    let config = Config::new(url).root_key_bytes([7; 32]).scheduler(SchedulerConfig::disabled());
     let kms = Kms::open(config).await.unwrap();
     let session = kms.session(Actor::new("bench", Role::Admin).unwrap());
     if session.get_key("aes").await.is_err() {
-        session.create_key(CreateKey::aes("aes")).await.unwrap();
+        session.create_key(NewKey::aes("aes")).await.unwrap();
     }
     session
 }

@@ -6,11 +6,10 @@ use kms_lib::audit::checkpoint;
 use kms_lib::crypto::ciphertext::Blob;
 use kms_lib::crypto::provider::Provider;
 use kms_lib::crypto::stream::{Decryptor, Header};
-use kms_lib::envelope::{Derivation, RootKeySource};
+use kms_lib::envelope::Derivation;
 use kms_lib::scheduler::Schedule;
-use kms_lib::session::KeyRef;
 use kms_lib::types::grant::StoredConditions;
-use kms_lib::{Actor, Conditions, Config, Context, CreateKey, GrantScope, Role, Timestamp};
+use kms_lib::{Actor, Conditions, Config, Context, GrantScope, KeyRef, NewKey, Role, RootKeySource, Timestamp};
 
 /// What a parser made of some bytes; none if it refused them.
 pub type Target = fn(&[u8]) -> Option<String>;
@@ -125,7 +124,7 @@ fn context(bytes: &[u8]) -> Option<String> {
 }
 
 fn create_key(bytes: &[u8]) -> Option<String> {
-    serde_json::from_slice::<CreateKey>(bytes).ok().map(|new| format!("{new:?}"))
+    serde_json::from_slice::<NewKey>(bytes).ok().map(|new| format!("{new:?}"))
 }
 
 fn cron(bytes: &[u8]) -> Option<String> {

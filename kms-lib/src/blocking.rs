@@ -4,11 +4,11 @@
 //! # fn main() -> Result<(), kms_lib::Error> {
 //! # let folder = tempfile::tempdir().map_err(|e| kms_lib::Error::invalid(e.to_string()))?;
 //! # let file = folder.path().join("kms.db");
-//! use kms_lib::{Actor, Config, Context, CreateKey, Role, blocking::Kms};
+//! use kms_lib::{Actor, Config, Context, NewKey, Role, blocking::Kms};
 //!
 //! let kms = Kms::open(Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]))?;
 //! let alice = kms.session(Actor::new("alice", Role::Admin)?);
-//! alice.create_key(CreateKey::aes("users"))?;
+//! alice.create_key(NewKey::aes("users"))?;
 //! let sealed = alice.encrypt("users", b"secret", &Context::new())?;
 //! assert_eq!(alice.decrypt(&sealed.ciphertext, &Context::new())?.plaintext.as_slice(), b"secret");
 //! kms.close()
@@ -17,25 +17,26 @@
 
 use std::future::Future;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Runtime};
 
 use crate::config::Config;
 use crate::crypto::provider::SignatureAlgorithm;
-use crate::ops::Metrics;
-use crate::scheduler::JobReport;
+use crate::kms::{BackupComparison, BackupOptions, BackupReport, JobReport};
+use crate::ops::{Metrics, Telemetry};
 use crate::session::{
-    self, AuditKey, AuditPage, AuditQuery, CreateKey, CredentialDescription, DataKey, DecryptItem, Decrypted,
-    EncryptItem, Encrypted, GrantDescription, KeyDescription, KeyFilter, KeyPage, KeyRef, NewToken, QuarantinedRow,
-    ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, UpdateKey,
-    Verification, VerifyItem, VersionDescription, VersionPage,
+    self, AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
+    Encrypted, GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken,
+    Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor,
+    StreamSummary, Verification, VerifyItem, VersionDescription,
 };
-use crate::types::actor::{Actor, Role};
+use crate::types::actor::Actor;
+use crate::types::audit::AuditRow;
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::{CredentialId, GrantId, KeyId};
+use crate::types::ids::{CredentialId, GrantId};
 use crate::types::time::Timestamp;
 use crate::verification::{Report, VerifyOptions};
 
@@ -112,17 +113,51 @@ impl Kms {
         let kms = engine.run(crate::Kms::open(config))?;
         Ok(Self { engine, kms })
     }
-    /// What this actor may do.
+    /// Opens a SQLite store to read it; see [`crate::Kms::open_read_only`].
+    pub fn open_read_only(config: Config) -> Result<Self> {
+        let engine = Arc::new(Engine::new()?);
+        let kms = engine.run(crate::Kms::open_read_only(config))?;
+        Ok(Self { engine, kms })
+    }
+    /// The operations of an actor; see [`crate::Kms::session`].
     pub fn session(&self, actor: Actor) -> Session {
         Session { engine: Arc::clone(&self.engine), session: self.kms.session(actor) }
     }
-    /// Who shows this token; see [`crate::Kms::authenticate`].
+    /// See [`crate::Kms::authenticate`].
     pub fn authenticate(&self, token: &str) -> Result<Actor> {
         self.engine.run(self.kms.authenticate(token))
     }
-    /// Does the scheduler's jobs now.
+    /// See [`crate::Kms::ready`].
+    pub fn ready(&self) -> Result<()> {
+        self.engine.run(self.kms.ready())
+    }
+    /// See [`crate::Kms::telemetry`].
+    pub fn telemetry(&self) -> Result<Telemetry> {
+        self.engine.run(self.kms.telemetry())
+    }
+    /// See [`crate::Kms::run_scheduler`].
     pub fn run_scheduler(&self) -> Result<JobReport> {
         self.engine.run(self.kms.run_scheduler())
+    }
+    /// See [`crate::Kms::verify_backup`].
+    pub fn verify_backup(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
+        Engine::new()?.run(crate::Kms::verify_backup(config, backup))
+    }
+    /// See [`crate::Kms::verify_backup_with`].
+    pub fn verify_backup_with(
+        config: &Config,
+        backup: impl AsRef<Path>,
+        options: &BackupOptions,
+    ) -> Result<BackupReport> {
+        Engine::new()?.run(crate::Kms::verify_backup_with(config, backup, options))
+    }
+    /// See [`crate::Kms::restore`].
+    pub fn restore(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
+        Engine::new()?.run(crate::Kms::restore(config, backup))
+    }
+    /// See [`crate::Kms::restore_with`].
+    pub fn restore_with(config: &Config, backup: impl AsRef<Path>, options: &BackupOptions) -> Result<BackupReport> {
+        Engine::new()?.run(crate::Kms::restore_with(config, backup, options))
     }
     /// Closes the service; see [`crate::Kms::close`].
     pub fn close(&self) -> Result<()> {
@@ -173,11 +208,11 @@ macro_rules! mirror {
 }
 
 mirror! {
-    create_key(new: CreateKey) -> KeyDescription;
+    create_key(new: NewKey) -> KeyDescription;
     get_key(key: impl Into<KeyRef>) -> KeyDescription;
-    list_keys(filter: &KeyFilter, limit: usize, cursor: Option<&str>) -> KeyPage;
+    list_keys(filter: &KeyFilter, paging: &Paging) -> Page<KeyDescription>;
     public_key(key: impl Into<KeyRef>, version: u32) -> String;
-    list_versions(key: impl Into<KeyRef>, limit: usize, cursor: Option<u32>) -> VersionPage;
+    list_versions(key: impl Into<KeyRef>, paging: &Paging) -> Page<VersionDescription>;
     get_version(key: impl Into<KeyRef>, version: u32) -> VersionDescription;
     rotate_key(key: impl Into<KeyRef>, expected_current: Option<u32>) -> KeyDescription;
     enable_key(key: impl Into<KeyRef>) -> KeyDescription;
@@ -187,7 +222,7 @@ mirror! {
     disable_version(key: impl Into<KeyRef>, version: u32) -> KeyDescription;
     revoke_version(key: impl Into<KeyRef>, version: u32) -> KeyDescription;
     set_window(key: impl Into<KeyRef>, version: u32, not_after: Option<Timestamp>) -> KeyDescription;
-    update_key(key: impl Into<KeyRef>, update: UpdateKey) -> KeyDescription;
+    update_key(key: impl Into<KeyRef>, update: KeyUpdate) -> KeyDescription;
     schedule_deletion(key: impl Into<KeyRef>, waiting_days: Option<u32>) -> KeyDescription;
     cancel_deletion(key: impl Into<KeyRef>) -> KeyDescription;
     encrypt(key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Encrypted;
@@ -210,23 +245,17 @@ mirror! {
     sign_batch(items: &[SignItem<'_>]) -> Vec<Result<Signature>>;
     verify_batch(items: &[VerifyItem<'_>]) -> Vec<Result<Verification>>;
     reencrypt_batch(items: &[ReencryptItem<'_>]) -> Vec<Result<Reencrypted>>;
-    put_grant(
-        principal: &str, role: Role, scope: GrantScope, permissions: &[Permission], conditions: Conditions
-    ) -> GrantDescription;
-    find_key_to_grant(key: impl Into<KeyRef>) -> KeyId;
-    withdraw_grant(id: GrantId) -> ();
-    withdraw_grant_cascading(id: GrantId) -> ();
-    list_grants(principal: Option<&str>, limit: usize, cursor: Option<GrantId>) -> Vec<GrantDescription>;
-    list_grants_on(
-        scope: Option<GrantScope>, principal: Option<&str>, limit: usize, cursor: Option<GrantId>
-    ) -> Vec<GrantDescription>;
-    create_token(principal: &str, role: Role, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
-    create_first_token(principal: &str, label: Option<&str>, expires_at: Option<Timestamp>) -> NewToken;
-    withdraw_credential(id: CredentialId) -> ();
-    list_credentials(limit: usize, cursor: Option<CredentialId>) -> Vec<CredentialDescription>;
+    put_grant(new: NewGrant) -> GrantDescription;
+    revoke_grant(id: GrantId) -> ();
+    revoke_grant_cascading(id: GrantId) -> ();
+    list_grants(filter: &GrantFilter, paging: &Paging) -> Page<GrantDescription>;
+    create_token(new: NewToken) -> CreatedToken;
+    create_first_token(new: NewToken) -> CreatedToken;
+    revoke_credential(id: CredentialId) -> ();
+    list_credentials(paging: &Paging) -> Page<CredentialDescription>;
     list_quarantine() -> Vec<QuarantinedRow>;
     release_quarantine() -> Vec<QuarantinedRow>;
-    list_audit(query: &AuditQuery) -> AuditPage;
+    list_audit(query: &AuditQuery, paging: &Paging) -> Page<AuditRow>;
     checkpoint() -> String;
     audit_public_key() -> String;
     audit_public_keys() -> Vec<AuditKey>;
@@ -235,6 +264,9 @@ mirror! {
     verify_audit_incrementally() -> Report;
     verify_audit_with(options: &VerifyOptions) -> Report;
     metrics() -> Metrics;
+    backup(to: impl AsRef<Path>) -> BackupReport;
+    backup_with(to: impl AsRef<Path>, options: &BackupOptions) -> BackupReport;
+    compare_backup(from: impl AsRef<Path>) -> BackupComparison;
     encrypt_stream(key: impl Into<KeyRef>, context: &Context) -> StreamEncryptor;
     decrypt_stream(beginning: &[u8], context: &Context) -> Option<(StreamDecryptor, usize)>;
 }
@@ -265,6 +297,7 @@ impl Session {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::types::actor::Role;
 
     #[test]
     fn refuses_to_block_a_runtime() {
@@ -280,7 +313,7 @@ mod tests {
         });
         session.metrics().unwrap();
         kms.close().unwrap();
-        assert_eq!(session.create_key(CreateKey::aes("late")).unwrap_err().code(), ErrorCode::Closed);
+        assert_eq!(session.create_key(NewKey::aes("late")).unwrap_err().code(), ErrorCode::Closed);
     }
 
     #[test]

@@ -8,18 +8,16 @@
 //! # async fn main() -> Result<(), kms_lib::Error> {
 //! # let folder = tempfile::tempdir().map_err(|e| kms_lib::Error::invalid(e.to_string()))?;
 //! # let url = format!("sqlite:{}", folder.path().join("kms.db").display());
-//! use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
-//! use kms_lib::{Actor, Config, Context, CreateKey, GrantScope, Kms, Permission, Role};
+//! use kms_lib::SignatureAlgorithm::RsaPssSha256;
+//! use kms_lib::{Actor, Config, Context, Kms, NewGrant, NewKey, Permission, Role};
 //!
 //! // The root key wraps all others, and is not in the store.
 //! let kms = Kms::open(Config::new(url).root_key("passphrase:correct horse battery staple")?).await?;
 //!
 //! let admin = kms.session(Actor::new("alice", Role::Admin)?);
-//! let users = admin.create_key(CreateKey::aes("users").rotation_period_days(90)).await?;
-//! admin.create_key(CreateKey::rsa_signing("invoices")).await?;
-//! admin
-//!     .put_grant("shop", Role::App, GrantScope::Key(users.id), &[Permission::Encrypt], Default::default())
-//!     .await?;
+//! admin.create_key(NewKey::aes("users").rotation_period_days(90)).await?;
+//! admin.create_key(NewKey::rsa_signing("invoices")).await?;
+//! admin.put_grant(NewGrant::new("shop", Role::App).on_key("users").allow([Permission::Encrypt])).await?;
 //!
 //! // An application does what its grants allow. What it encrypts is bound to where it belongs.
 //! let shop = kms.session(Actor::new("shop", Role::App)?);
@@ -44,12 +42,12 @@
 //!
 //! | to | see |
 //! | --- | --- |
-//! | set it up | [`Config`], [`envelope::RootKeySource`] |
+//! | set it up | [`Config`], [`RootKeySource`] |
 //! | use keys, manage them, grant, read the log | [`Session`] |
 //! | encrypt files | [`Session::encrypt_reader`], [`crypto::stream`] |
 //! | do without an async runtime | [`blocking`] |
-//! | rotate by itself | [`scheduler`] |
-//! | back up | [`Kms::backup`] |
+//! | rotate by itself | [`SchedulerConfig`] |
+//! | back up and restore | [`Session::backup`], [`Kms::restore`] |
 //! | check a log elsewhere | [`audit`] |
 //! | react to errors | [`ErrorCode`] |
 //!
@@ -76,17 +74,33 @@ mod storage;
 pub mod types;
 pub mod verification;
 
+pub use audit::verify::{Fault, Finding};
 pub use config::Config;
-pub use kms::Kms;
+pub use crypto::ProviderName;
+pub use crypto::provider::SignatureAlgorithm;
+pub use envelope::RootKeySource;
+pub use ipnet::IpNet;
+pub use kms::{BackupComparison, BackupOptions, BackupReport, JobReport, Kms, LostVersion};
 pub use ledger::AuditAck;
-pub use session::{CreateKey, KeyFilter, KeyRef, Session, UpdateKey};
+pub use ops::{Metrics, Telemetry};
+pub use scheduler::SchedulerConfig;
+pub use session::{
+    AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted,
+    GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken, Page,
+    Paging, QuarantinedRow, ReencryptItem, Reencrypted, Session, SignItem, Signature, StreamDecryptor, StreamEncryptor,
+    StreamSummary, Verification, VerifyItem, VersionDescription,
+};
 pub use types::actor::{Actor, Role};
+pub use types::audit::{Action, AuditRow, Receipt, Status};
 pub use types::context::Context;
 pub use types::error::{Error, ErrorCode, Result, UnknownErrorCode};
 pub use types::grant::{Conditions, GrantScope, Permission};
-pub use types::ids::{GrantId, KeyId};
-pub use types::key::{KeyPurpose, KeyState, KeyType, VersionState};
+pub use types::ids::{CredentialId, GrantId, KeyId, QuarantineId, RecordId, VersionId};
+pub use types::key::{AuditContext, DisabledReason, KeyPurpose, KeyState, KeyType, Origin, VersionState};
+pub use types::quarantine::EntityTable;
 pub use types::time::{Clock, Timestamp};
+pub use verification::{Progress, Report, VerifyOptions};
+pub use zeroize::Zeroizing;
 
 /// The program in README.md, compiled and run as a test.
 #[cfg(doctest)]

@@ -7,17 +7,15 @@ mod common;
 use common::{Place, actor, admin, code, last_record, whole_log};
 use kms_lib::crypto::ciphertext::HEADER;
 use kms_lib::crypto::provider::{NONCE, TAG};
-use kms_lib::session::{DecryptItem, ReencryptItem};
-use kms_lib::types::audit::Action;
-use kms_lib::types::key::AuditContext;
 use kms_lib::{
-    Conditions, Context, CreateKey, ErrorCode, GrantScope, KeyId, KeyRef, Permission, Role, Session, UpdateKey,
+    Action, AuditContext, Context, DecryptItem, ErrorCode, GrantFilter, GrantScope, KeyId, KeyRef, KeyUpdate, NewGrant,
+    NewKey, NewToken, Paging, Permission, ReencryptItem, Role, Session,
 };
 
 /// The codes of an item alone and in a batch, which must be the same.
 async fn refused(session: &Session, item: DecryptItem<'_>) -> ErrorCode {
     let alone = code(session.decrypt_item(item.clone()).await);
-    let batch = [item, DecryptItem { ciphertext: b"rubbish", ..DecryptItem::default() }];
+    let batch = [item, DecryptItem::new(b"rubbish", Context::new())];
     let batched = code(session.decrypt_batch(&batch).await.unwrap().swap_remove(0));
     assert_eq!(alone, batched);
     alone
@@ -28,45 +26,45 @@ async fn what_is_passed_beside_a_ciphertext_must_agree_with_it() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
-    let other = session.create_key(CreateKey::aes("other")).await.unwrap().id;
+    let key = session.create_key(NewKey::aes("k")).await.unwrap().id;
+    let other = session.create_key(NewKey::aes("other")).await.unwrap().id;
     let app = kms.session(actor("app", Role::App));
-    let scope = GrantScope::Key(key);
-    session.put_grant("app", Role::App, scope, &[Permission::Decrypt], Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_key(key).allow([Permission::Decrypt])).await.unwrap();
     let all = kms.session(actor("all", Role::App));
-    let everything = GrantScope::AllKeys;
-    session.put_grant("all", Role::App, everything, &[Permission::Decrypt], Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("all", Role::App).on_all_keys().allow([Permission::Decrypt])).await.unwrap();
     let nobody = kms.session(actor("nobody", Role::App));
     let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap().ciphertext;
     session.rotate_key("k", None).await.unwrap();
-    let item = || DecryptItem { ciphertext: &sealed, ..DecryptItem::default() };
+    let item = || DecryptItem::new(&sealed, Context::new());
 
     let wrong: [KeyRef; 4] = [other.into(), "other".into(), KeyId::random().into(), "unknown".into()];
     for named in wrong {
-        let item = DecryptItem { key: Some(named.clone()), ..item() };
+        let item = item().key(named.clone());
         assert_eq!(refused(&session, item.clone()).await, ErrorCode::InvalidCiphertext, "{named:?}");
         assert_eq!(refused(&all, item.clone()).await, ErrorCode::InvalidCiphertext, "{named:?}");
         // Who may decrypt with the ciphertext's key, but not with the named one, learns nothing of that.
         for caller in [&app, &nobody] {
             assert_eq!(refused(caller, item.clone()).await, ErrorCode::AccessDenied, "{named:?}");
         }
-        let rubbish = DecryptItem { ciphertext: b"rubbish", ..item };
+        let mut rubbish = item;
+        rubbish.ciphertext = b"rubbish";
         assert_eq!(refused(&session, rubbish.clone()).await, ErrorCode::InvalidCiphertext, "{named:?}");
         assert_eq!(refused(&app, rubbish).await, ErrorCode::AccessDenied, "{named:?}");
     }
     for named in [None, Some(KeyRef::from(key)), Some("k".into())] {
-        let item = DecryptItem { key: named.clone(), ..item() };
+        let mut item = item();
+        item.key = named.clone();
         let (iv, tag) = (&sealed[HEADER..HEADER + NONCE], &sealed[sealed.len() - TAG..]);
-        let whole = DecryptItem { version: Some(1), iv: Some(iv), auth_tag: Some(tag), ..item.clone() };
+        let whole = item.clone().version(1).iv(iv).auth_tag(tag);
         for caller in [&session, &all, &app] {
             assert_eq!(caller.decrypt_item(whole.clone()).await.unwrap().plaintext.as_slice(), b"x");
         }
         for contradiction in [
-            DecryptItem { version: Some(2), ..item.clone() },
-            DecryptItem { version: Some(0), ..item.clone() },
-            DecryptItem { iv: Some(&[0; 12]), ..item.clone() },
-            DecryptItem { iv: Some(&[]), ..item.clone() },
-            DecryptItem { auth_tag: Some(&tag[1..]), ..item.clone() },
+            item.clone().version(2),
+            item.clone().version(0),
+            item.clone().iv(&[0; 12]),
+            item.clone().iv(&[]),
+            item.clone().auth_tag(&tag[1..]),
         ] {
             assert_eq!(refused(&app, contradiction.clone()).await, ErrorCode::InvalidCiphertext, "{contradiction:?}");
             if named.is_some() {
@@ -75,7 +73,7 @@ async fn what_is_passed_beside_a_ciphertext_must_agree_with_it() {
         }
     }
     // The record names the key that the caller named.
-    let item = DecryptItem { key: Some("other".into()), ..item() };
+    let item = item().key("other");
     assert_eq!(code(session.decrypt_item(item).await), ErrorCode::InvalidCiphertext);
     assert_eq!(last_record(&session).await.key_id, Some(other));
     kms.close().await.unwrap();
@@ -86,7 +84,7 @@ async fn a_name_that_another_node_has_just_given_is_known() {
     let place = Place::new();
     let (one, two) = (place.open().await, place.open().await);
     for name in ["a", "b", "c"] {
-        admin(&one).create_key(CreateKey::aes(name)).await.unwrap();
+        admin(&one).create_key(NewKey::aes(name)).await.unwrap();
         let sealed = admin(&one).encrypt(name, b"x", &Context::new()).await.unwrap().ciphertext;
         let opened = admin(&two).decrypt_with(name, &sealed, &Context::new()).await.unwrap();
         assert_eq!(opened.plaintext.as_slice(), b"x");
@@ -101,11 +99,12 @@ async fn a_withdrawn_credential_comes_before_a_malformed_ciphertext() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    let made = session.create_token("gone", Role::Admin, None, None).await.unwrap();
+    let made = session.create_token(NewToken::new("gone", Role::Admin)).await.unwrap();
     let gone = kms.session(kms.authenticate(&made.token).await.unwrap());
-    session.withdraw_credential(made.credential.id).await.unwrap();
+    session.revoke_credential(made.credential.id).await.unwrap();
     for key in [None, Some(KeyRef::from("unknown")), Some(KeyId::random().into())] {
-        let item = DecryptItem { ciphertext: b"rubbish", key, ..DecryptItem::default() };
+        let mut item = DecryptItem::new(b"rubbish", Context::new());
+        item.key = key;
         assert_eq!(refused(&gone, item).await, ErrorCode::NotAuthenticated);
     }
     kms.close().await.unwrap();
@@ -117,11 +116,8 @@ async fn contexts_of_unknown_keys_reach_the_log_as_hmac() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    let clear = session.create_key(CreateKey::aes("clear")).await.unwrap().id;
-    session
-        .create_key(CreateKey { audit_context: Some(AuditContext::Hmac), ..CreateKey::aes("private") })
-        .await
-        .unwrap();
+    let clear = session.create_key(NewKey::aes("clear")).await.unwrap().id;
+    session.create_key(NewKey::aes("private").audit_context(AuditContext::Hmac)).await.unwrap();
     let context = Context::from([("patient", SECRET)]);
     let sealed = session.encrypt("private", b"x", &context).await.unwrap().ciphertext;
     let open = || Context::from([("patient", "in the open")]);
@@ -132,30 +128,25 @@ async fn contexts_of_unknown_keys_reach_the_log_as_hmac() {
     for ciphertext in [cut, &sealed[..1], b"", b"rubbish", &foreign] {
         // Named beside it: nothing, the key, and another key whose contexts are recorded in clear.
         for key in [None, Some(KeyRef::from("private")), Some("clear".into()), Some("unknown".into())] {
-            let item = DecryptItem { ciphertext, context: context.clone(), key, ..DecryptItem::default() };
+            let mut item = DecryptItem::new(ciphertext, context.clone());
+            item.key = key;
             session.decrypt_item(item.clone()).await.unwrap_err();
             for done in session.decrypt_batch(&[item.clone(), item]).await.unwrap() {
                 done.unwrap_err();
             }
         }
-        let item = ReencryptItem {
-            ciphertext,
-            context: context.clone(),
-            destination: Some("private".into()),
-            destination_context: None,
-        };
+        let item = ReencryptItem::new(ciphertext, context.clone()).destination("private");
         session.reencrypt(item.clone()).await.unwrap_err();
         session.reencrypt_batch(&[item.clone(), item]).await.unwrap()[0].as_ref().unwrap_err();
     }
-    let item =
-        DecryptItem { ciphertext: &sealed, context: context.clone(), key: Some("clear".into()), ..Default::default() };
+    let item = DecryptItem::new(&sealed, context.clone()).key("clear");
     session.decrypt_item(item).await.unwrap_err();
     for unknown in [KeyRef::from("unknown"), KeyId::random().into()] {
         session.encrypt(&unknown, b"x", &context).await.unwrap_err();
         session.generate_data_key(&unknown, 32, &context).await.unwrap_err();
     }
     // A key of which a row is damaged: how its contexts are recorded is not known either.
-    session.update_key("clear", UpdateKey { grace_period_days: Some(Some(3)), ..UpdateKey::default() }).await.unwrap();
+    session.update_key("clear", KeyUpdate::new().grace_period_days(3)).await.unwrap();
     place.tamper("UPDATE key_versions SET grace_period_days = 4").await;
     kms.close().await.unwrap();
     let kms = place.open().await;
@@ -174,7 +165,7 @@ async fn records_of_data_keys_say_how_long_they_are_and_whether_they_were_return
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     session.generate_data_key("k", 48, &Context::new()).await.unwrap();
     let record = last_record(&session).await;
     assert_eq!(record.action, Action::GenerateDataKey.as_str());
@@ -195,22 +186,34 @@ async fn who_may_grant_on_a_key_may_name_it() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
-    session.create_key(CreateKey::aes("other")).await.unwrap();
+    let key = session.create_key(NewKey::aes("k")).await.unwrap().id;
+    session.create_key(NewKey::aes("other")).await.unwrap();
     let delegate = kms.session(actor("delegate", Role::App));
-    let scope = GrantScope::Key(key);
     let may = [Permission::Grant, Permission::Encrypt];
-    session.put_grant("delegate", Role::App, scope, &may, Conditions::default()).await.unwrap();
-    assert_eq!(delegate.find_key_to_grant("k").await.unwrap(), key);
+    session.put_grant(NewGrant::new("delegate", Role::App).on_key("k").allow(may)).await.unwrap();
+    let put = async |session: &Session, name: &str| {
+        session.put_grant(NewGrant::new("friend", Role::App).on_key(name).allow([Permission::Encrypt])).await
+    };
+    assert_eq!(put(&delegate, "k").await.unwrap().key_id, GrantScope::Key(key));
     assert_eq!(code(delegate.get_key("k").await), ErrorCode::AccessDenied);
     for hidden in ["other", "unknown"] {
-        assert_eq!(code(delegate.find_key_to_grant(hidden).await), ErrorCode::AccessDenied);
+        assert_eq!(code(put(&delegate, hidden).await), ErrorCode::AccessDenied);
     }
-    assert_eq!(session.find_key_to_grant("k").await.unwrap(), key);
-    assert_eq!(code(session.find_key_to_grant("unknown").await), ErrorCode::KeyNotFound);
+    assert_eq!(put(&session, "k").await.unwrap().key_id, GrantScope::Key(key));
+    assert_eq!(code(put(&session, "unknown").await), ErrorCode::KeyNotFound);
+    // A reader may look the key up, but not grant.
     let reader = kms.session(actor("auditor", Role::Auditor));
-    assert_eq!(reader.find_key_to_grant("k").await.unwrap(), key);
+    assert_eq!(code(put(&reader, "k").await), ErrorCode::AccessDenied);
+    assert_eq!(code(put(&reader, "unknown").await), ErrorCode::KeyNotFound);
     let nobody = kms.session(actor("nobody", Role::App));
-    assert_eq!(code(nobody.find_key_to_grant("k").await), ErrorCode::AccessDenied);
+    assert_eq!(code(put(&nobody, "k").await), ErrorCode::AccessDenied);
+    // A grant without keys is refused, and so is a filter by a name that no key has.
+    let nowhere = NewGrant::new("friend", Role::App).allow([Permission::Encrypt]);
+    assert_eq!(code(session.put_grant(nowhere).await), ErrorCode::InvalidArgument);
+    let on = async |filter: GrantFilter| session.list_grants(&filter, &Paging::default()).await;
+    assert_eq!(on(GrantFilter::new().on_key("k")).await.unwrap().items.len(), 3);
+    assert_eq!(on(GrantFilter::new().on_key(key).principal("friend")).await.unwrap().items.len(), 2);
+    assert_eq!(on(GrantFilter::new().on_all_keys()).await.unwrap().items, []);
+    assert_eq!(code(on(GrantFilter::new().on_key("unknown")).await), ErrorCode::KeyNotFound);
     kms.close().await.unwrap();
 }

@@ -5,9 +5,9 @@
 mod common;
 
 use common::{Place, actor, admin, check_usable, code};
-use kms_lib::session::AuditQuery;
-use kms_lib::types::audit::Action;
-use kms_lib::{Conditions, Config, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
+use kms_lib::{
+    Action, AuditQuery, Config, Context, ErrorCode, Kms, NewGrant, NewKey, NewToken, Paging, Permission, Role,
+};
 
 fn at(place: &Place, name: &str) -> Config {
     Config::new(format!("sqlite:{}", place.folder.path().join(name).display())).root_key_bytes([7; 32])
@@ -25,7 +25,7 @@ async fn a_backup_under_load_is_whole() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let sealed = session.encrypt("k", b"kept", &Context::new()).await.unwrap().ciphertext;
     let load: Vec<_> = (0..8)
         .map(|_| {
@@ -39,7 +39,7 @@ async fn a_backup_under_load_is_whole() {
         .collect();
     let to = place.folder.path().join("backup.db");
     let alice = actor("alice", Role::Admin);
-    let report = kms.backup(&alice, &to).await.unwrap();
+    let report = kms.session(alice.clone()).backup(&to).await.unwrap();
     assert!(report.verification.ok && report.checkpoint.starts_with("mini-kms/log/"));
     for task in load {
         task.await.unwrap();
@@ -60,7 +60,7 @@ async fn a_backup_under_load_is_whole() {
     copy.close().await.unwrap();
 
     // Not over anything that is there, not by anybody, not elsewhere than a file can be.
-    assert_eq!(code(kms.backup(&alice, &to).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(kms.session(alice.clone()).backup(&to).await), ErrorCode::InvalidArgument);
     assert_eq!(code(Kms::restore(&config, &to).await), ErrorCode::InvalidArgument);
     // What a former store left beside its place would become a part of the restored one.
     for ending in ["-wal", "-journal"] {
@@ -70,8 +70,11 @@ async fn a_backup_under_load_is_whole() {
         std::fs::remove_file(left).unwrap();
     }
     let app = actor("app", Role::App);
-    assert_eq!(code(kms.backup(&app, &place.folder.path().join("b")).await), ErrorCode::AccessDenied);
-    assert_eq!(code(kms.backup(&alice, &place.folder.path().join("no/b")).await), ErrorCode::StoreUnavailable);
+    assert_eq!(code(kms.session(app.clone()).backup(&place.folder.path().join("b")).await), ErrorCode::AccessDenied);
+    assert_eq!(
+        code(kms.session(alice.clone()).backup(&place.folder.path().join("no/b")).await),
+        ErrorCode::StoreUnavailable
+    );
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }
@@ -82,7 +85,7 @@ async fn a_backup_has_its_name_only_once_it_is_recorded() {
     let place = Place::in_a_file();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     for i in 0..200 {
         session.encrypt("k", &[i; 64], &Context::new()).await.unwrap();
     }
@@ -90,7 +93,7 @@ async fn a_backup_has_its_name_only_once_it_is_recorded() {
     for i in 1..=3 {
         let to = place.folder.path().join(format!("backup-{i}.db"));
         let (kms, alice, path) = (kms.clone(), alice.clone(), to.clone());
-        let making = tokio::spawn(async move { kms.backup(&alice, &path).await });
+        let making = tokio::spawn(async move { kms.session(alice.clone()).backup(&path).await });
         while !to.exists() && !making.is_finished() {
             tokio::time::sleep(std::time::Duration::from_micros(200)).await;
         }
@@ -108,7 +111,7 @@ async fn a_backup_has_its_name_only_once_it_is_recorded() {
     // What cannot be recorded leaves nothing.
     let nobody = actor("nobody", Role::App);
     let to = place.folder.path().join("backup-4.db");
-    assert_eq!(code(kms.backup(&nobody, &to).await), ErrorCode::AccessDenied);
+    assert_eq!(code(kms.session(nobody.clone()).backup(&to).await), ErrorCode::AccessDenied);
     assert!(!to.exists());
     kms.close().await.unwrap();
 }
@@ -117,9 +120,9 @@ async fn a_backup_has_its_name_only_once_it_is_recorded() {
 async fn bad_backups_are_refused() {
     let place = Place::new();
     let kms = place.open().await;
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     let to = place.folder.path().join("backup.db");
-    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
     kms.close().await.unwrap();
     let other_key = Config::new(place.url()).root_key_bytes([8; 32]);
     assert_eq!(code(Kms::verify_backup(&other_key, &to).await), ErrorCode::WrongRootKey);
@@ -151,24 +154,23 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     let kms = Kms::open(config.clone()).await.unwrap();
     let session = admin(&kms);
     for name in ["a", "b", "c"] {
-        session.create_key(CreateKey::aes(name)).await.unwrap();
+        session.create_key(NewKey::aes(name)).await.unwrap();
     }
     session.rotate_key("c", None).await.unwrap();
     let granted = [Permission::Encrypt];
-    let grant =
-        session.put_grant("shop", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
-    let token = session.create_token("shop", Role::App, None, None).await.unwrap();
+    let grant = session.put_grant(NewGrant::new("shop", Role::App).on_all_keys().allow(granted)).await.unwrap();
+    let token = session.create_token(NewToken::new("shop", Role::App)).await.unwrap();
     common::output::secret(token.token.as_bytes());
     let to = place.folder.path().join("backup.db");
     let alice = actor("alice", Role::Admin);
-    kms.backup(&alice, &to).await.unwrap();
-    assert_eq!(kms.compare_backup(&alice, &to).await.unwrap().lost_records, 1);
+    kms.session(alice.clone()).backup(&to).await.unwrap();
+    assert_eq!(kms.session(alice.clone()).compare_backup(&to).await.unwrap().lost_records, 1);
     session.revoke_key("a").await.unwrap();
     session.schedule_deletion("b", None).await.unwrap();
     session.revoke_version("c", 1).await.unwrap();
-    session.withdraw_grant(grant.id).await.unwrap();
-    session.withdraw_credential(token.credential.id).await.unwrap();
-    let back = kms.compare_backup(&alice, &to).await.unwrap();
+    session.revoke_grant(grant.id).await.unwrap();
+    session.revoke_credential(token.credential.id).await.unwrap();
+    let back = kms.session(alice.clone()).compare_backup(&to).await.unwrap();
     assert_eq!(back.keys, ["a", "b"]);
     assert_eq!(back.versions, [("a".to_owned(), 1), ("c".to_owned(), 1)]);
     assert_eq!(back.grants, [("shop".to_owned(), "*".to_owned())]);
@@ -184,8 +186,8 @@ async fn what_a_restore_brings_back_is_told_and_noticed() {
     assert_eq!(error.code(), ErrorCode::RestoreDetected);
     assert!(error.message().contains("put back"), "{error}");
     let kms = Kms::open(config.clone().acknowledge_restore(true)).await.unwrap();
-    let query = AuditQuery { action: Some(Action::RestoreAcknowledge), ..AuditQuery::default() };
-    let records = admin(&kms).list_audit(&query).await.unwrap().records;
+    let query = AuditQuery::new().action(Action::RestoreAcknowledge);
+    let records = admin(&kms).list_audit(&query, &Paging::default()).await.unwrap().items;
     assert!(records[0].details.as_ref().unwrap().contains("\"noted\":"), "{records:?}");
     check_usable(&kms).await;
     kms.close().await.unwrap();
@@ -218,14 +220,14 @@ async fn a_restore_says_what_it_changes_and_what_is_lost() {
     let session = admin(&kms);
     let none = Context::new();
     for name in ["rotated", "off", "version-off", "windowed"] {
-        session.create_key(CreateKey::aes(name)).await.unwrap();
+        session.create_key(NewKey::aes(name)).await.unwrap();
     }
     session.rotate_key("windowed", None).await.unwrap();
     let wide = [Permission::Encrypt, Permission::Decrypt];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &wide, Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(wide)).await.unwrap();
     let alice = actor("alice", Role::Admin);
     let to = place.folder.path().join("backup.db");
-    kms.backup(&alice, &to).await.unwrap();
+    kms.session(alice.clone()).backup(&to).await.unwrap();
 
     session.rotate_key("rotated", None).await.unwrap();
     let lost = session.encrypt("rotated", b"x", &none).await.unwrap().ciphertext;
@@ -233,12 +235,12 @@ async fn a_restore_says_what_it_changes_and_what_is_lost() {
     session.disable_key("off").await.unwrap();
     session.disable_version("version-off", 1).await.unwrap();
     session.set_window("windowed", 1, Some(place.now())).await.unwrap();
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &wide[..1], Conditions::default()).await.unwrap();
-    session.create_key(CreateKey::aes("new")).await.unwrap();
-    session.put_grant("late", Role::App, GrantScope::AllKeys, &wide[..1], Conditions::default()).await.unwrap();
-    let token = session.create_token("late", Role::App, None, None).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(wide[..1].iter().copied())).await.unwrap();
+    session.create_key(NewKey::aes("new")).await.unwrap();
+    session.put_grant(NewGrant::new("late", Role::App).on_all_keys().allow(wide[..1].iter().copied())).await.unwrap();
+    let token = session.create_token(NewToken::new("late", Role::App)).await.unwrap();
     common::output::secret(token.token.as_bytes());
-    let found = kms.compare_backup(&alice, &to).await.unwrap();
+    let found = kms.session(alice.clone()).compare_backup(&to).await.unwrap();
     assert_eq!(found.disabled_keys, ["off"]);
     assert_eq!(found.disabled_versions, [("version-off".to_owned(), 1)]);
     assert_eq!(found.shortened_windows, [("windowed".to_owned(), 1)]);
@@ -286,7 +288,7 @@ async fn a_restore_says_what_it_changes_and_what_is_lost() {
 async fn a_copy_of_files_is_no_backup() {
     let place = Place::new();
     let kms = place.open().await;
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     let copy = place.folder.path().join("copy.db");
     for ending in ["", "-wal"] {
         std::fs::copy(format!("{}{ending}", place.file().display()), format!("{}{ending}", copy.display())).unwrap();
@@ -308,9 +310,9 @@ async fn a_restore_follows_and_replaces_nothing() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     let place = Place::new();
     let kms = place.open().await;
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     let to = place.folder.path().join("backup.db");
-    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
     kms.close().await.unwrap();
     std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o444)).unwrap();
     let before = std::fs::read(&to).unwrap();
@@ -343,9 +345,9 @@ async fn a_store_that_was_put_back_and_used_is_noticed() {
     let config = place.config().high_water(&water);
     let kms = Kms::open(config.clone()).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::aes("a")).await.unwrap();
     let to = place.folder.path().join("backup.db");
-    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
     session.revoke_key("a").await.unwrap();
     kms.close().await.unwrap();
     // Not put back, and used without the file: that is no restore.
@@ -381,7 +383,7 @@ async fn a_store_is_found_by_a_link_too() {
     std::os::unix::fs::symlink(place.file(), &link).unwrap();
     let kms = place.open().await;
     let linked = Kms::open(at(&place, "link.db")).await.unwrap();
-    admin(&linked).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&linked).create_key(NewKey::aes("k")).await.unwrap();
     admin(&kms).encrypt("k", b"x", &Context::new()).await.unwrap();
     linked.close().await.unwrap();
     kms.close().await.unwrap();
@@ -396,9 +398,9 @@ async fn a_restore_to_a_new_place_is_noticed() {
     let config = place.config().high_water(folder.join("high-water-kms.db"));
     let kms = Kms::open(config.clone()).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::aes("a")).await.unwrap();
     let to = place.folder.path().join("backup.db");
-    kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
     session.revoke_key("a").await.unwrap();
     // Of another store, and what is none, do not disturb.
     let other = Place::new();
@@ -418,7 +420,7 @@ async fn a_restore_to_a_new_place_is_noticed() {
     // others.
     let kms = Kms::open(elsewhere).await.unwrap();
     let next = place.folder.path().join("next.backup");
-    kms.backup(&actor("alice", Role::Admin), &next).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&next).await.unwrap();
     kms.close().await.unwrap();
     let third = at(&place, "third.db").high_water(folder.join("high-water-third.db"));
     std::fs::remove_file(folder.join("high-water-elsewhere.db")).unwrap();
@@ -436,9 +438,9 @@ async fn a_fork_of_the_log_is_noticed() {
         let config = place.config().high_water(&water);
         let kms = Kms::open(config.clone()).await.unwrap();
         let session = admin(&kms);
-        session.create_key(CreateKey::aes("a")).await.unwrap();
+        session.create_key(NewKey::aes("a")).await.unwrap();
         let to = place.folder.path().join("backup.db");
-        kms.backup(&actor("alice", Role::Admin), &to).await.unwrap();
+        kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap();
         kms.close().await.unwrap();
         let former = place.folder.path().join("former.db");
         std::fs::copy(place.file(), &former).unwrap();

@@ -5,10 +5,10 @@
 mod common;
 
 use common::{Place, admin, check_usable, code};
-use kms_lib::crypto::provider::SignatureAlgorithm::RsaPkcs1Sha256;
-use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem};
+use kms_lib::SignatureAlgorithm::RsaPkcs1Sha256;
 use kms_lib::{
-    Conditions, Config, Context, CreateKey, ErrorCode, GrantScope, KeyFilter, Kms, Permission, Role, UpdateKey,
+    AuditQuery, Config, Context, DecryptItem, EncryptItem, ErrorCode, GrantFilter, KeyFilter, KeyUpdate, Kms, NewGrant,
+    NewKey, NewToken, Paging, Permission, Role,
 };
 
 #[tokio::test]
@@ -34,10 +34,10 @@ async fn names_types_and_periods() {
         "00000000-0000-4000-8000-000000000000",
         "ABCDEF00-0000-4000-8000-000000000000",
     ] {
-        assert_eq!(code(session.create_key(CreateKey::aes(name)).await), ErrorCode::InvalidName, "{name:?}");
+        assert_eq!(code(session.create_key(NewKey::aes(name)).await), ErrorCode::InvalidName, "{name:?}");
     }
-    session.create_key(CreateKey::aes("n".repeat(128))).await.unwrap();
-    session.create_key(CreateKey::aes("Schlüssel für 鍵 🔑")).await.unwrap();
+    session.create_key(NewKey::aes("n".repeat(128))).await.unwrap();
+    session.create_key(NewKey::aes("Schlüssel für 鍵 🔑")).await.unwrap();
     for json in [
         r#"{"name":"x","type":"DES","purpose":"ENCRYPTION"}"#,
         r#"{"name":"x","type":"AES256_GCM","purpose":"FUN"}"#,
@@ -46,17 +46,17 @@ async fn names_types_and_periods() {
         r#"{"name":"x","type":"AES256_GCM","purpose":"ENCRYPTION","colour":"red"}"#,
         r#"{"name":"x","type":"AES256_GCM"}"#,
     ] {
-        assert!(serde_json::from_str::<CreateKey>(json).is_err(), "{json}");
+        assert!(serde_json::from_str::<NewKey>(json).is_err(), "{json}");
     }
     for days in [0, 36_501, u32::MAX] {
-        let new = CreateKey::aes("p").rotation_period_days(days);
+        let new = NewKey::aes("p").rotation_period_days(days);
         assert_eq!(code(session.create_key(new).await), ErrorCode::InvalidArgument);
     }
-    let new = CreateKey::aes("p").grace_period_days(36_501);
+    let new = NewKey::aes("p").grace_period_days(36_501);
     assert_eq!(code(session.create_key(new).await), ErrorCode::InvalidArgument);
-    let signing = CreateKey::new("s", kms_lib::KeyType::Aes256Gcm, kms_lib::KeyPurpose::Signing);
+    let signing = NewKey::new("s", kms_lib::KeyType::Aes256Gcm, kms_lib::KeyPurpose::Signing);
     assert_eq!(code(session.create_key(signing).await), ErrorCode::WrongPurpose);
-    assert_eq!(code(session.create_key(CreateKey::aes("*")).await), ErrorCode::InvalidName);
+    assert_eq!(code(session.create_key(NewKey::aes("*")).await), ErrorCode::InvalidName);
     for metadata in [
         serde_json::json!("text"),
         serde_json::json!([1]),
@@ -71,26 +71,34 @@ async fn names_types_and_periods() {
         serde_json::Value::Object([("$serde_json::private::RawValue".to_owned(), "[]".into())].into_iter().collect()),
         (0..40).fold(serde_json::json!({}), |inner, _| serde_json::json!({ "a": inner })),
     ] {
-        let new = CreateKey::aes("m").metadata(metadata);
+        let new = NewKey::aes("m").metadata(metadata);
         assert_eq!(code(session.create_key(new).await), ErrorCode::InvalidArgument);
     }
-    session.create_key(CreateKey::aes("k")).await.unwrap();
-    assert_eq!(code(session.update_key("k", UpdateKey::default()).await), ErrorCode::InvalidArgument);
-    let update = UpdateKey { rotation_period_days: Some(Some(0)), ..UpdateKey::default() };
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    assert_eq!(code(session.update_key("k", KeyUpdate::new()).await), ErrorCode::InvalidArgument);
+    let update = KeyUpdate::new().rotation_period_days(0);
     assert_eq!(code(session.update_key("k", update).await), ErrorCode::InvalidArgument);
     for days in [0, 6, 36_501] {
         assert_eq!(code(session.schedule_deletion("k", Some(days)).await), ErrorCode::InvalidArgument);
     }
-    assert_eq!(code(session.list_keys(&KeyFilter::default(), 0, None).await), ErrorCode::InvalidArgument);
-    assert_eq!(code(session.list_keys(&KeyFilter::default(), 1_001, None).await), ErrorCode::InvalidArgument);
-    let query = AuditQuery { limit: 1_001, ..AuditQuery::default() };
-    assert_eq!(code(session.list_audit(&query).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(session.list_keys(&KeyFilter::new(), &Paging::new(0)).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(session.list_keys(&KeyFilter::new(), &Paging::new(1_001)).await), ErrorCode::InvalidArgument);
+    let all = AuditQuery::new();
+    assert_eq!(code(session.list_audit(&all, &Paging::new(1_001)).await), ErrorCode::InvalidArgument);
+    for cursor in ["", "x", "-1", "99999999999999999999", "1 "] {
+        let paging = Paging::new(10).after(cursor);
+        assert_eq!(code(session.list_audit(&all, &paging).await), ErrorCode::InvalidArgument, "{cursor:?}");
+        assert_eq!(code(session.list_versions("k", &paging).await), ErrorCode::InvalidArgument, "{cursor:?}");
+        assert_eq!(code(session.list_grants(&GrantFilter::new(), &paging).await), ErrorCode::InvalidArgument);
+        assert_eq!(code(session.list_credentials(&paging).await), ErrorCode::InvalidArgument, "{cursor:?}");
+    }
     // Cursors that nobody gave out: an empty page or one that goes on, never an error that says too much.
-    assert!(session.list_keys(&KeyFilter::default(), 10, Some("zzzz\u{10ffff}")).await.unwrap().keys.is_empty());
-    let query = AuditQuery { cursor: Some(u64::MAX), ascending: true, ..AuditQuery::default() };
-    assert!(session.list_audit(&query).await.unwrap().records.is_empty());
-    let query = AuditQuery { cursor: Some(0), ..AuditQuery::default() };
-    assert!(session.list_audit(&query).await.unwrap().records.is_empty());
+    assert!(
+        session.list_keys(&KeyFilter::new(), &Paging::new(10).after("zzzz\u{10ffff}")).await.unwrap().items.is_empty()
+    );
+    let last = Paging::default().after(u64::MAX.to_string());
+    assert!(session.list_audit(&AuditQuery::new().oldest_first(), &last).await.unwrap().items.is_empty());
+    assert!(session.list_audit(&AuditQuery::new(), &Paging::default().after("0")).await.unwrap().items.is_empty());
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }
@@ -100,9 +108,9 @@ async fn ciphertexts() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("a")).await.unwrap();
-    session.create_key(CreateKey::aes("b")).await.unwrap();
-    session.create_key(CreateKey::rsa_encryption("r")).await.unwrap();
+    session.create_key(NewKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::aes("b")).await.unwrap();
+    session.create_key(NewKey::rsa_encryption("r")).await.unwrap();
     let context = Context::from([("a", "1")]);
     for key in ["a", "r"] {
         let good = session.encrypt(key, b"plaintext", &context).await.unwrap().ciphertext;
@@ -155,9 +163,9 @@ async fn contexts_and_sizes() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("a")).await.unwrap();
-    session.create_key(CreateKey::rsa_encryption("r")).await.unwrap();
-    session.create_key(CreateKey::rsa_signing("s")).await.unwrap();
+    session.create_key(NewKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::rsa_encryption("r")).await.unwrap();
+    session.create_key(NewKey::rsa_signing("s")).await.unwrap();
     let many: Context = (0..10_000).map(|i| (format!("n{i}"), "v")).collect();
     let long = Context::from([("n", "v".repeat(8 * 1024))]);
     let nul = Context::from([("n", "a\0b")]);
@@ -200,12 +208,11 @@ async fn contexts_and_sizes() {
     assert_eq!(code(session.decrypt_oaep("a", 1, &[0; 256]).await), ErrorCode::WrongKeyType);
 
     // Batches: too few, too many; and one bad item does not hurt the others.
-    let item =
-        |key: &str, plaintext: &'static [u8]| EncryptItem { key: key.into(), plaintext, context: Context::new() };
+    let item = |key: &str, plaintext: &'static [u8]| EncryptItem::new(key, plaintext, Context::new());
     assert_eq!(code(session.encrypt_batch(&[]).await), ErrorCode::InvalidArgument);
     let too_many: Vec<EncryptItem<'_>> = (0..1_001).map(|_| item("a", b"x")).collect();
     assert_eq!(code(session.encrypt_batch(&too_many).await), ErrorCode::InvalidArgument);
-    let bad_context = EncryptItem { context: many, ..item("a", b"x") };
+    let bad_context = EncryptItem::new("a", b"x", many);
     let mixed = [item("a", b"1"), item("missing", b"2"), bad_context, item("s", b"3"), item("r", b"4")];
     let results = session.encrypt_batch(&mixed).await.unwrap();
     let codes: Vec<Option<ErrorCode>> =
@@ -214,10 +221,8 @@ async fn contexts_and_sizes() {
         [None, Some(ErrorCode::KeyNotFound), Some(ErrorCode::InvalidArgument), Some(ErrorCode::WrongPurpose), None];
     assert_eq!(codes, expected);
     let first = results[0].as_ref().unwrap();
-    let items = [
-        DecryptItem { ciphertext: &first.ciphertext, context: Context::new(), ..DecryptItem::default() },
-        DecryptItem { ciphertext: b"garbage", key: Some("a".into()), ..DecryptItem::default() },
-    ];
+    let items =
+        [DecryptItem::new(&first.ciphertext, Context::new()), DecryptItem::new(b"garbage", Context::new()).key("a")];
     let results = session.decrypt_batch(&items).await.unwrap();
     assert_eq!(results[0].as_ref().unwrap().plaintext.as_slice(), b"1");
     assert_eq!(results[1].as_ref().unwrap_err().code(), ErrorCode::InvalidCiphertext);
@@ -310,7 +315,7 @@ async fn files() {
     let kms = place.open().await;
     check_usable(&kms).await;
     place.pass_days(-10);
-    assert_eq!(code(admin(&kms).create_key(CreateKey::aes("past")).await), ErrorCode::ClockSkew);
+    assert_eq!(code(admin(&kms).create_key(NewKey::aes("past")).await), ErrorCode::ClockSkew);
     kms.close().await.unwrap();
     assert_eq!(code(open(place.config()).await), ErrorCode::ClockSkew);
     place.pass_days(10);
@@ -325,13 +330,10 @@ async fn principals_and_names_obey_one_rule() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let read = [Permission::Read];
     let grant = async |to: &str| {
-        session
-            .put_grant(to, Role::App, GrantScope::AllKeys, &read, Conditions::default())
-            .await
-            .map(|made| made.principal)
+        session.put_grant(NewGrant::new(to, Role::App).on_all_keys().allow(read)).await.map(|made| made.principal)
     };
     for hidden in [
         '\0',
@@ -362,19 +364,26 @@ async fn principals_and_names_obey_one_rule() {
         '\u{e0100}',
     ] {
         let text = format!("a{hidden}b");
-        assert_eq!(code(session.create_key(CreateKey::aes(&text)).await), ErrorCode::InvalidName, "{hidden:?}");
+        assert_eq!(code(session.create_key(NewKey::aes(&text)).await), ErrorCode::InvalidName, "{hidden:?}");
         assert_eq!(code(kms_lib::Actor::new(&text, Role::App)), ErrorCode::InvalidArgument, "{hidden:?}");
         assert_eq!(code(grant(&text).await), ErrorCode::InvalidArgument, "{hidden:?}");
-        assert_eq!(code(session.list_grants(Some(&text), 10, None).await), ErrorCode::InvalidArgument, "{hidden:?}");
-        assert_eq!(code(session.create_token(&text, Role::App, None, None).await), ErrorCode::InvalidArgument);
-        assert_eq!(code(session.create_token("t", Role::App, Some(&text), None).await), ErrorCode::InvalidArgument);
+        assert_eq!(
+            code(session.list_grants(&GrantFilter::new().principal(&text), &Paging::new(10)).await),
+            ErrorCode::InvalidArgument,
+            "{hidden:?}"
+        );
+        assert_eq!(code(session.create_token(NewToken::new(&text, Role::App)).await), ErrorCode::InvalidArgument);
+        assert_eq!(
+            code(session.create_token(NewToken::new("t", Role::App).label(&text)).await),
+            ErrorCode::InvalidArgument
+        );
         assert_eq!(code(session.with_idempotency_key(&text)), ErrorCode::InvalidArgument);
         assert_eq!(code(common::actor("a", Role::App).with_request_id(&text)), ErrorCode::InvalidArgument);
     }
     for taken in ["*", "scheduler", "system", "operator", "anonymous", "System", "OPERATOR", "", " a", "a "] {
         assert_eq!(code(kms_lib::Actor::new(taken, Role::Admin)), ErrorCode::InvalidArgument, "{taken:?}");
         assert_eq!(code(grant(taken).await), ErrorCode::InvalidArgument, "{taken:?}");
-        assert_eq!(code(session.create_token(taken, Role::Admin, None, None).await), ErrorCode::InvalidArgument);
+        assert_eq!(code(session.create_token(NewToken::new(taken, Role::Admin)).await), ErrorCode::InvalidArgument);
     }
     // Two spellings are two principals, in every place that names them.
     for name in ["repo:a/b:ref:refs/heads/MAIN", "\u{212a}ate", "İbrahim", "Straße"] {
@@ -385,13 +394,23 @@ async fn principals_and_names_obey_one_rule() {
         kms.session(common::actor(name, Role::App)).get_key("k").await.unwrap();
         let other = kms.session(common::actor(&folded, Role::App));
         assert_eq!(code(other.get_key("k").await), ErrorCode::AccessDenied, "{name}");
-        assert_eq!(session.list_grants(Some(name), 10, None).await.unwrap().len(), 1);
-        assert!(session.list_grants(Some(&folded), 10, None).await.unwrap().is_empty());
-        let made = session.create_token(name, Role::App, None, None).await.unwrap();
+        assert_eq!(
+            session.list_grants(&GrantFilter::new().principal(name), &Paging::new(10)).await.unwrap().items.len(),
+            1
+        );
+        assert!(
+            session
+                .list_grants(&GrantFilter::new().principal(&folded), &Paging::new(10))
+                .await
+                .unwrap()
+                .items
+                .is_empty()
+        );
+        let made = session.create_token(NewToken::new(name, Role::App)).await.unwrap();
         assert_eq!(kms.authenticate(&made.token).await.unwrap().principal(), name);
-        let by = |actor: &str| AuditQuery { actor: Some(actor.into()), ..AuditQuery::default() };
-        assert_eq!(session.list_audit(&by(&folded)).await.unwrap().records.len(), 1);
-        assert!(session.list_audit(&by(name)).await.unwrap().records.is_empty());
+        let by = |actor: &str| AuditQuery::new().actor(actor);
+        assert_eq!(session.list_audit(&by(&folded), &Paging::default()).await.unwrap().items.len(), 1);
+        assert!(session.list_audit(&by(name), &Paging::default()).await.unwrap().items.is_empty());
     }
     assert_eq!(kms_lib::Actor::operator().principal(), "operator");
     kms.close().await.unwrap();

@@ -5,12 +5,11 @@
 mod common;
 
 use common::{Place, code};
+use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::blocking::{Kms, Session};
-use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
-use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
-use kms_lib::verification::VerifyOptions;
 use kms_lib::{
-    Actor, Conditions, Context, CreateKey, ErrorCode, GrantScope, KeyFilter, KeyState, Permission, Role, UpdateKey,
+    Actor, AuditQuery, Context, DecryptItem, EncryptItem, ErrorCode, GrantFilter, KeyFilter, KeyState, KeyUpdate,
+    NewGrant, NewKey, NewToken, Paging, Permission, ReencryptItem, Role, SignItem, VerifyItem, VerifyOptions,
     VersionState,
 };
 
@@ -25,12 +24,12 @@ fn open(place: &Place) -> (Kms, Session) {
 fn keys() {
     let place = Place::new();
     let (kms, session) = open(&place);
-    let key = session.with_idempotency_key("make users").unwrap().create_key(CreateKey::aes("users")).unwrap();
-    let again = session.with_idempotency_key("make users").unwrap().create_key(CreateKey::aes("users")).unwrap();
+    let key = session.with_idempotency_key("make users").unwrap().create_key(NewKey::aes("users")).unwrap();
+    let again = session.with_idempotency_key("make users").unwrap().create_key(NewKey::aes("users")).unwrap();
     assert_eq!(key.id, again.id);
-    session.create_key(CreateKey::rsa_signing("invoices")).unwrap();
+    session.create_key(NewKey::rsa_signing("invoices")).unwrap();
     assert!(session.public_key("invoices", 1).unwrap().contains("PUBLIC KEY"));
-    assert_eq!(session.list_keys(&KeyFilter::default(), 10, None).unwrap().keys.len(), 2);
+    assert_eq!(session.list_keys(&KeyFilter::new(), &Paging::new(10)).unwrap().items.len(), 2);
 
     assert_eq!(session.rotate_key("users", Some(1)).unwrap().current_version, 2);
     assert_eq!(session.disable_key("users").unwrap().state, KeyState::Disabled);
@@ -40,15 +39,15 @@ fn keys() {
     session.set_window("users", 1, Some(place.now().plus_days(1))).unwrap();
     session.revoke_version("users", 1).unwrap();
     assert_eq!(code(session.public_key("users", 1)), ErrorCode::WrongKeyType);
-    session.update_key("users", UpdateKey { rotation_period_days: Some(Some(30)), ..UpdateKey::default() }).unwrap();
+    session.update_key("users", KeyUpdate::new().rotation_period_days(30)).unwrap();
     session.schedule_deletion("users", Some(3)).unwrap();
     assert_eq!(session.cancel_deletion("users").unwrap().state, KeyState::Enabled);
     session.revoke_key("users").unwrap();
     assert_eq!(session.get_key("users").unwrap().state, KeyState::Revoked);
     assert_eq!(session.get_version("users", 2).unwrap().state, VersionState::Revoked);
-    let page = session.list_versions("users", 1, None).unwrap();
-    assert_eq!((page.versions[0].version, page.next_cursor), (1, Some(1)));
-    let states = session.list_versions("users", 10, Some(1)).unwrap().versions;
+    let page = session.list_versions("users", &Paging::new(1)).unwrap();
+    assert_eq!((page.items[0].version, page.next_cursor), (1, Some("1".into())));
+    let states = session.list_versions("users", &Paging::new(10).after("1")).unwrap().items;
     assert!(states.iter().all(|version| version.state == VersionState::Revoked), "{states:?}");
     assert_eq!(code(session.get_key("none")), ErrorCode::KeyNotFound);
     assert!(kms.run_scheduler().unwrap().failed.is_empty());
@@ -59,9 +58,9 @@ fn keys() {
 fn cryptography() {
     let (place, context) = (Place::new(), Context::from([("row", "1")]));
     let (kms, session) = open(&place);
-    session.create_key(CreateKey::aes("users")).unwrap();
-    session.create_key(CreateKey::rsa_encryption("letters")).unwrap();
-    session.create_key(CreateKey::rsa_signing("invoices")).unwrap();
+    session.create_key(NewKey::aes("users")).unwrap();
+    session.create_key(NewKey::rsa_encryption("letters")).unwrap();
+    session.create_key(NewKey::rsa_signing("invoices")).unwrap();
 
     let sealed = session.encrypt("users", b"a plaintext", &context).unwrap();
     assert_eq!(session.decrypt(&sealed.ciphertext, &context).unwrap().plaintext.as_slice(), b"a plaintext");
@@ -76,32 +75,19 @@ fn cryptography() {
     assert_eq!(data_key.plaintext.unwrap().len(), 32);
     assert!(session.generate_data_key_without_plaintext("users", 32, &context).unwrap().plaintext.is_none());
 
-    let encrypt = EncryptItem { key: "users".into(), plaintext: b"x", context: context.clone() };
+    let encrypt = EncryptItem::new("users", b"x", context.clone());
     let encrypted = session.encrypt_batch(&[encrypt]).unwrap().remove(0).unwrap();
-    let decrypt = DecryptItem {
-        ciphertext: &encrypted.ciphertext,
-        context: context.clone(),
-        key: Some("users".into()),
-        version: Some(encrypted.version),
-        ..DecryptItem::default()
-    };
+    let decrypt = DecryptItem::new(&encrypted.ciphertext, context.clone()).key("users").version(encrypted.version);
     assert_eq!(session.decrypt_item(decrypt.clone()).unwrap().plaintext.as_slice(), b"x");
     assert_eq!(session.decrypt_batch(&[decrypt]).unwrap().remove(0).unwrap().plaintext.as_slice(), b"x");
-    let sign = SignItem { key: "invoices".into(), payload: b"x", algorithm: RsaPssSha256, version: None };
+    let sign = SignItem::new("invoices", b"x", RsaPssSha256);
     let signature = session.sign_batch(&[sign]).unwrap().remove(0).unwrap().signature;
-    let verify = VerifyItem {
-        key: "invoices".into(),
-        payload: b"x",
-        signature: &signature,
-        algorithm: RsaPssSha256,
-        version: None,
-    };
+    let verify = VerifyItem::new("invoices", b"x", &signature, RsaPssSha256);
     assert!(session.verify_batch(&[verify]).unwrap().remove(0).unwrap().valid);
-    let reencrypt = || ReencryptItem {
-        ciphertext: &sealed.ciphertext,
-        context: context.clone(),
-        destination: Some("letters".into()),
-        destination_context: Some(Context::new()),
+    let reencrypt = || {
+        ReencryptItem::new(&sealed.ciphertext, context.clone())
+            .destination("letters")
+            .destination_context(Context::new())
     };
     session.reencrypt(reencrypt()).unwrap();
     session.reencrypt_batch(&[reencrypt()]).unwrap().remove(0).unwrap();
@@ -112,7 +98,7 @@ fn cryptography() {
 fn streams() {
     let place = Place::new();
     let (kms, session) = open(&place);
-    session.create_key(CreateKey::aes("files")).unwrap();
+    session.create_key(NewKey::aes("files")).unwrap();
     let (file, context) = (vec![7; 200_000], Context::from([("file", "1")]));
     let mut sealed = Vec::new();
     session.encrypt_reader("files", &context, &mut file.as_slice(), &mut sealed).unwrap();
@@ -136,35 +122,35 @@ fn streams() {
 fn grants_tokens_and_the_log() {
     let place = Place::new();
     let (kms, session) = open(&place);
-    let key = session.create_key(CreateKey::aes("users")).unwrap();
-    let scope = GrantScope::Key(key.id);
-    assert_eq!(session.find_key_to_grant("users").unwrap(), session.get_key("users").unwrap().id);
-    let grant = session.put_grant("app", Role::App, scope, &[Permission::Encrypt], Conditions::default()).unwrap();
-    session.create_first_token("boss", None, None).unwrap();
-    assert_eq!(session.create_first_token("boss", None, None).unwrap_err().code(), ErrorCode::Conflict);
-    let token = session.create_token("app", Role::App, Some("billing"), None).unwrap();
+    let key = session.create_key(NewKey::aes("users")).unwrap();
+    let grant =
+        session.put_grant(NewGrant::new("app", Role::App).on_key("users").allow([Permission::Encrypt])).unwrap();
+    session.create_first_token(NewToken::new("boss", Role::Admin)).unwrap();
+    assert_eq!(session.create_first_token(NewToken::new("boss", Role::Admin)).unwrap_err().code(), ErrorCode::Conflict);
+    let token = session.create_token(NewToken::new("app", Role::App).label("billing")).unwrap();
     let app = kms.session(kms.authenticate(&token.token).unwrap());
     app.encrypt("users", b"x", &Context::new()).unwrap();
-    assert_eq!(session.list_grants(Some("app"), 10, None).unwrap().len(), 1);
-    assert_eq!(session.list_grants_on(Some(scope), Some("app"), 10, None).unwrap().len(), 1);
-    assert_eq!(session.list_grants_on(Some(GrantScope::AllKeys), None, 10, None).unwrap(), []);
-    assert_eq!(session.list_credentials(10, None).unwrap().len(), 2);
-    session.withdraw_grant(grant.id).unwrap();
-    session.withdraw_grant_cascading(grant.id).unwrap();
+    assert_eq!(session.list_grants(&GrantFilter::new().principal("app"), &Paging::new(10)).unwrap().items.len(), 1);
+    let on_key = GrantFilter::new().on_key(key.id).principal("app");
+    assert_eq!(session.list_grants(&on_key, &Paging::new(10)).unwrap().items.len(), 1);
+    assert_eq!(session.list_grants(&GrantFilter::new().on_all_keys(), &Paging::new(10)).unwrap().items, []);
+    assert_eq!(session.list_credentials(&Paging::new(10)).unwrap().items.len(), 2);
+    session.revoke_grant(grant.id).unwrap();
+    session.revoke_grant_cascading(grant.id).unwrap();
     assert_eq!(session.list_quarantine().unwrap(), []);
     assert_eq!(session.release_quarantine().unwrap(), []);
     assert_eq!(code(app.encrypt("users", b"x", &Context::new())), ErrorCode::AccessDenied);
-    session.withdraw_credential(token.credential.id).unwrap();
+    session.revoke_credential(token.credential.id).unwrap();
     assert_eq!(code(kms.authenticate(&token.token)), ErrorCode::NotAuthenticated);
 
-    assert!(!session.list_audit(&AuditQuery { limit: 100, ..AuditQuery::default() }).unwrap().records.is_empty());
+    assert!(!session.list_audit(&AuditQuery::new(), &Paging::new(100)).unwrap().items.is_empty());
     assert!(session.checkpoint().unwrap().contains('\n'));
     let pinned = session.audit_public_key().unwrap();
     assert_ne!(session.replace_signing_key().unwrap(), pinned);
     assert_eq!(session.audit_public_keys().unwrap().len(), 2);
     assert!(session.verify_audit().unwrap().ok);
     assert!(session.verify_audit_incrementally().unwrap().ok);
-    let options = VerifyOptions { pinned_key: Some(pinned), ..VerifyOptions::default() };
+    let options = VerifyOptions::new().pinned_key(pinned);
     assert!(session.verify_audit_with(&options).unwrap().ok);
     session.metrics().unwrap();
     kms.close().unwrap();
@@ -176,7 +162,7 @@ fn grants_tokens_and_the_log() {
 fn threads() {
     let place = Place::new();
     let (kms, session) = open(&place);
-    session.create_key(CreateKey::aes("users")).unwrap();
+    session.create_key(NewKey::aes("users")).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {

@@ -7,11 +7,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Place, actor, admin, check_usable, code, last_record, whole_log};
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::session::AuditQuery;
-use kms_lib::types::audit::Action;
 use kms_lib::{
-    AuditAck, Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Session, Timestamp,
+    Action, AuditAck, AuditQuery, Conditions, Context, ErrorCode, Kms, NewGrant, NewKey, Paging, Permission, Role,
+    SchedulerConfig, Session, Timestamp,
 };
 
 const DAYS: i64 = 26_000;
@@ -21,8 +19,8 @@ async fn acknowledged(place: &Place) -> Kms {
 }
 
 async fn count_acknowledgements(session: &Session) -> usize {
-    let query = AuditQuery { action: Some(Action::ClockAcknowledge), ..AuditQuery::default() };
-    session.list_audit(&query).await.unwrap().records.len()
+    let query = AuditQuery::new().action(Action::ClockAcknowledge);
+    session.list_audit(&query, &Paging::default()).await.unwrap().items.len()
 }
 
 #[tokio::test]
@@ -30,7 +28,7 @@ async fn a_log_goes_on_once_it_is_acknowledged_that_a_clock_was_ahead() {
     let place = Place::new();
     let kms = place.open().await;
     let none = Context::new();
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     let before = admin(&kms).encrypt("k", b"before", &none).await.unwrap();
     kms.close().await.unwrap();
 
@@ -75,7 +73,7 @@ async fn records_are_found_by_their_time_although_it_runs_backwards() {
     for (days, name) in [(0, "a"), (DAYS, "b"), (-DAYS, "c"), (1, "d")] {
         place.pass_days(days);
         let kms = acknowledged(&place).await;
-        admin(&kms).create_key(CreateKey::aes(name)).await.unwrap();
+        admin(&kms).create_key(NewKey::aes(name)).await.unwrap();
         borders.push(last_record(&admin(&kms)).await.timestamp);
         kms.close().await.unwrap();
     }
@@ -90,13 +88,15 @@ async fn records_are_found_by_their_time_although_it_runs_backwards() {
             if !ascending {
                 expected.reverse();
             }
-            let mut query = AuditQuery { since, until, ascending, limit: 2, ..AuditQuery::default() };
+            let mut query = AuditQuery::new();
+            (query.oldest_first, query.since, query.until) = (ascending, since, until);
+            let mut paging = Paging::new(2);
             let mut found = Vec::new();
             loop {
-                let page = session.list_audit(&query).await.unwrap();
-                found.extend(page.records.iter().map(|row| row.seq));
-                query.cursor = page.next_cursor;
-                if query.cursor.is_none() {
+                let page = session.list_audit(&query, &paging).await.unwrap();
+                found.extend(page.items.iter().map(|row| row.seq));
+                paging.cursor = page.next_cursor;
+                if paging.cursor.is_none() {
                     break;
                 }
             }
@@ -115,11 +115,14 @@ async fn a_service_that_runs_goes_on_when_another_process_acknowledges() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let app = kms.session(actor("app", Role::App));
-    let not_after = Some(last_record(&session).await.timestamp.plus_days(10));
-    let conditions = Conditions { not_after, ..Conditions::default() };
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &[Permission::Encrypt], conditions).await.unwrap();
+    let not_after = last_record(&session).await.timestamp.plus_days(10);
+    let conditions = Conditions::new().not_after(not_after);
+    session
+        .put_grant(NewGrant::new("app", Role::App).on_all_keys().allow([Permission::Encrypt]).conditions(conditions))
+        .await
+        .unwrap();
     app.encrypt("k", b"x", &Context::new()).await.unwrap();
     place.pass_days(DAYS);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
@@ -148,9 +151,9 @@ async fn a_restore_and_a_clock_are_acknowledged_together() {
     let config = place.config().high_water(place.folder.path().join("high-water"));
     place.pass_days(DAYS);
     let kms = Kms::open(config.clone()).await.unwrap();
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     let backup = place.folder.path().join("backup.db");
-    kms.backup(&actor("alice", Role::Admin), &backup).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&backup).await.unwrap();
     check_usable(&kms).await;
     kms.close().await.unwrap();
     place.pass_days(-DAYS);
@@ -205,13 +208,13 @@ async fn an_acknowledgement_of_another_time_or_of_an_altered_head_is_none() {
 #[tokio::test]
 async fn dates_of_a_clock_that_was_ahead() {
     let place = Place::new();
-    let scheduler = SchedulerConfig { enabled: false, revoke_expired: true, ..SchedulerConfig::default() };
+    let scheduler = SchedulerConfig::disabled().revoke_expired(true);
     let config = place.config().scheduler(scheduler);
     let none = Context::new();
     place.pass_days(DAYS);
     let kms = Kms::open(config.clone()).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k").rotation_period_days(90)).await.unwrap();
+    session.create_key(NewKey::aes("k").rotation_period_days(90)).await.unwrap();
     let sealed = session.encrypt("k", b"x", &none).await.unwrap();
     let once = session.with_idempotency_key("once").unwrap();
     assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 2);
@@ -245,13 +248,13 @@ async fn dates_of_a_clock_that_was_ahead() {
 async fn versions_in_use_are_not_revoked_by_doubtful_times() {
     for (ahead, revoked) in [(5, 0), (0, 1)] {
         let place = Place::new();
-        let scheduler = SchedulerConfig { enabled: false, revoke_expired: true, ..SchedulerConfig::default() };
+        let scheduler = SchedulerConfig::disabled().revoke_expired(true);
         let config = place.config().scheduler(scheduler);
         let none = Context::new();
         place.pass_days(ahead);
         let kms = Kms::open(config.clone()).await.unwrap();
         let session = admin(&kms);
-        session.create_key(CreateKey::aes("k").grace_period_days(7)).await.unwrap();
+        session.create_key(NewKey::aes("k").grace_period_days(7)).await.unwrap();
         let sealed = session.encrypt("k", b"x", &none).await.unwrap();
         session.rotate_key("k", None).await.unwrap();
         kms.close().await.unwrap();
@@ -302,14 +305,14 @@ async fn backups_are_left_as_they_are() {
     check_usable(&kms).await;
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("backup.db");
-    kms.backup(&actor("alice", Role::Admin), &backup).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&backup).await.unwrap();
     kms.close().await.unwrap();
     place.pass_days(-DAYS);
     let before = std::fs::read(&backup).unwrap();
     let given = place.config().acknowledge_clock(place.now());
     Kms::verify_backup(&given, &backup).await.unwrap();
     let kms = Kms::open(given.clone()).await.unwrap();
-    kms.compare_backup(&actor("alice", Role::Admin), &backup).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).compare_backup(&backup).await.unwrap();
     kms.close().await.unwrap();
     for _ in 0..5 {
         std::fs::remove_file(place.file()).unwrap();
@@ -328,7 +331,7 @@ async fn closing_says_that_released_results_are_not_in_the_log() {
     let place = Place::in_a_file();
     let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     place.pass_days(-1);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     let error = kms.close().await.unwrap_err();

@@ -8,8 +8,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Place, actor, admin, code};
-use kms_lib::audit::verify::Finding;
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
+use kms_lib::{Context, ErrorCode, Finding, Kms, NewGrant, NewKey, NewToken, Permission, Role};
 use sqlx::{Connection, Row, SqliteConnection};
 
 /// Counters, notes for the metrics, and what is not used: the private part of a former signing key, the salt of a root
@@ -45,16 +44,16 @@ async fn prepared() -> Place {
     let kms = place.open().await;
     let session = admin(&kms);
     for name in ["a", "b", "c"] {
-        session.create_key(CreateKey::aes(name).grace_period_days(5).rotation_period_days(90)).await.unwrap();
+        session.create_key(NewKey::aes(name).grace_period_days(5).rotation_period_days(90)).await.unwrap();
     }
-    session.create_key(CreateKey::rsa_signing("s")).await.unwrap();
+    session.create_key(NewKey::rsa_signing("s")).await.unwrap();
     session.rotate_key("a", None).await.unwrap();
     session.encrypt("a", b"x", &Context::new()).await.unwrap();
     session.disable_key("b").await.unwrap();
     session.schedule_deletion("c", None).await.unwrap();
     let granted = [Permission::Read];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
-    session.create_token("app", Role::App, Some("a label"), None).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(granted)).await.unwrap();
+    session.create_token(NewToken::new("app", Role::App).label("a label")).await.unwrap();
     session.with_idempotency_key("once").unwrap().revoke_version("a", 1).await.unwrap();
     session.replace_signing_key().await.unwrap();
     kms.close().await.unwrap();
@@ -155,11 +154,11 @@ async fn an_older_head_with_its_older_signature() {
     let kms = Kms::open(config.clone()).await.unwrap();
     let session = admin(&kms);
     for name in ["a", "b"] {
-        session.create_key(CreateKey::aes(name)).await.unwrap();
+        session.create_key(NewKey::aes(name)).await.unwrap();
     }
     let anchor = session.checkpoint().await.unwrap();
     let old = place.folder.path().join("old.db");
-    kms.backup(&actor("alice", Role::Admin), &old).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&old).await.unwrap();
     session.encrypt("a", b"x", &Context::new()).await.unwrap();
     session.revoke_key("a").await.unwrap();
     kms.close().await.unwrap();

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use common::{Place, admin, whole_log};
 
-use kms_lib::session::AuditQuery;
-use kms_lib::types::audit::{Action, AuditRow, Status};
-use kms_lib::{Actor, AuditAck, Config, Context, CreateKey, ErrorCode, Kms, Role};
+use kms_lib::{
+    Action, Actor, AuditAck, AuditQuery, AuditRow, Config, Context, ErrorCode, Kms, NewKey, Paging, Role, Status,
+};
 
 fn config(file: &Path) -> Config {
     Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32])
@@ -42,7 +42,7 @@ async fn rotation_under_load_costs_no_caller_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let kms = Kms::open(config(&folder.path().join("kms.db"))).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("busy")).await.unwrap();
+    session.create_key(NewKey::aes("busy")).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
     let mut tasks = Vec::new();
@@ -79,7 +79,7 @@ async fn nothing_succeeds_after_a_revocation() {
     for ack in [AuditAck::Durable, AuditAck::Queued] {
         let kms = Kms::open(config(&folder.path().join(format!("{ack:?}.db"))).audit_ack(ack)).await.unwrap();
         let session = admin(&kms);
-        session.create_key(CreateKey::aes("doomed")).await.unwrap();
+        session.create_key(NewKey::aes("doomed")).await.unwrap();
         for _ in 0..20 {
             let revoked = Arc::new(AtomicBool::new(false));
             let mut tasks = Vec::new();
@@ -120,7 +120,7 @@ async fn a_full_queue_lets_a_revocation_through() {
     let folder = tempfile::tempdir().unwrap();
     let kms = Kms::open(config(&folder.path().join("kms.db")).limits(4, 1 << 20)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("full")).await.unwrap();
+    session.create_key(NewKey::aes("full")).await.unwrap();
     let calls: Vec<_> = (0..64)
         .map(|_| {
             let session = session.clone();
@@ -138,7 +138,7 @@ async fn a_full_queue_lets_a_revocation_through() {
     }
     assert!(refused > 0, "64 operations fit where 4 are allowed");
     // More bytes than are allowed at once are refused before any work is done.
-    session.create_key(CreateKey::aes("large")).await.unwrap();
+    session.create_key(NewKey::aes("large")).await.unwrap();
     let error = session.encrypt("large", &vec![0; 2 << 20], &Context::new()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Overloaded);
     kms.close().await.unwrap();
@@ -150,7 +150,7 @@ async fn dropped_callers_leave_no_trace_but_their_records() {
     let folder = tempfile::tempdir().unwrap();
     let kms = Kms::open(config(&folder.path().join("kms.db"))).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("dropped")).await.unwrap();
+    session.create_key(NewKey::aes("dropped")).await.unwrap();
     for i in 0..200u64 {
         let none = Context::new();
         let call = session.encrypt("dropped", b"x", &none);
@@ -207,7 +207,7 @@ async fn child_process() {
                 assert_eq!(error.code(), ErrorCode::VersionRevoked);
             });
         }
-        let own = session.create_key(CreateKey::aes(format!("{}-{round}", std::process::id()))).await.unwrap();
+        let own = session.create_key(NewKey::aes(format!("{}-{round}", std::process::id()))).await.unwrap();
         // A key made by one process is usable there at once, and found by the other when it asks.
         assert_eq!(session.get_key(own.id).await.unwrap().name, own.name);
     }
@@ -220,7 +220,7 @@ async fn several_processes_write_one_log() {
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("shared")).await.unwrap();
+    session.create_key(NewKey::aes("shared")).await.unwrap();
     let mut children = [spawn_child(&file), spawn_child(&file), spawn_child(&file)];
     // One is killed in the midst of its work: the others go on.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -256,7 +256,7 @@ async fn closing_under_load() {
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let tasks: Vec<_> = (0..32)
         .map(|_| {
             let session = session.clone();
@@ -303,7 +303,7 @@ async fn who_gives_up_closing_leaves_it_to_the_next() {
         let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
         let session = admin(&kms);
         if session.get_key("k").await.is_err() {
-            session.create_key(CreateKey::aes("k")).await.unwrap();
+            session.create_key(NewKey::aes("k")).await.unwrap();
         }
         for _ in 0..100 {
             session.encrypt("k", b"x", &Context::new()).await.unwrap();
@@ -314,7 +314,7 @@ async fn who_gives_up_closing_leaves_it_to_the_next() {
         assert_eq!(session.encrypt("k", b"x", &Context::new()).await.unwrap_err().code(), ErrorCode::Closed);
     }
     let kms = Kms::open(place.config()).await.unwrap();
-    let query = AuditQuery { action: Some(Action::Encrypt), limit: 1_000, ..AuditQuery::default() };
-    assert_eq!(admin(&kms).list_audit(&query).await.unwrap().records.len(), 1_000);
+    let query = AuditQuery::new().action(Action::Encrypt);
+    assert_eq!(admin(&kms).list_audit(&query, &Paging::new(1_000)).await.unwrap().items.len(), 1_000);
     kms.close().await.unwrap();
 }

@@ -11,9 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{admin, check_usable};
-use kms_lib::session::AuditQuery;
 use kms_lib::types::audit::hex;
-use kms_lib::{Actor, Config, Context, CreateKey, Kms, Role};
+use kms_lib::{Actor, AuditQuery, Config, Context, Kms, NewKey, Paging, Role};
 
 const CHILD: &str = "KMS_TEST_CRASH_FILE";
 
@@ -52,7 +51,7 @@ async fn what_was_acknowledged_survives_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     kms.close().await.unwrap();
     let mut acknowledged = 0;
     for round in 0..if full { 50 } else { 6 } {
@@ -85,8 +84,8 @@ async fn what_was_acknowledged_survives_kill_9() {
             match words[..] {
                 ["acknowledged", seq, hash] if hash.len() == 64 => {
                     let seq: u64 = seq.parse().unwrap();
-                    let query = AuditQuery { limit: 1, cursor: Some(seq + 1), ..AuditQuery::default() };
-                    let record = session.list_audit(&query).await.unwrap().records.remove(0);
+                    let paging = Paging::new(1).after((seq + 1).to_string());
+                    let record = session.list_audit(&AuditQuery::new(), &paging).await.unwrap().items.remove(0);
                     assert_eq!((record.seq, hex(&record.hash).as_str()), (seq, hash), "round {round}");
                     acknowledged += 1;
                 }

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Place, admin, check_usable, code};
-use kms_lib::{CreateKey, ErrorCode, Kms};
+use kms_lib::{ErrorCode, Kms, NewKey};
 
 const TABLES: [&str; 14] = [
     "kms_schema",
@@ -50,9 +50,9 @@ async fn a_table_that_is_gone() {
     // Underneath a running service.
     place.tamper("DROP TABLE key_versions").await;
     let session = admin(&kms);
-    assert_eq!(code(session.create_key(CreateKey::aes("late")).await), ErrorCode::StoreCorrupt);
+    assert_eq!(code(session.create_key(NewKey::aes("late")).await), ErrorCode::StoreCorrupt);
     place.tamper("DROP TABLE audit_logs").await;
-    assert_eq!(code(session.create_key(CreateKey::aes("late")).await), ErrorCode::StoreCorrupt);
+    assert_eq!(code(session.create_key(NewKey::aes("late")).await), ErrorCode::StoreCorrupt);
     assert!(!session.verify_audit().await.is_ok_and(|report| report.ok));
     let _ = kms.close().await;
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{Place, actor, admin, check_usable, code, whole_log};
 use kms_lib::{
-    AuditAck, Conditions, Config, Context, CreateKey, Error, ErrorCode, GrantScope, Kms, Permission, Role, Session,
+    AuditAck, Config, Context, Error, ErrorCode, Kms, NewGrant, NewKey, NewToken, Permission, Role, Session,
 };
 
 /// A small file system. Root may write anything, so that only a file system can forbid it; where none can be mounted, the
@@ -74,7 +74,7 @@ async fn read_only_and_full_stores() {
     let Some(disk) = Disk::new("2m") else { return };
     let kms = Kms::open(disk.config()).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let full = fill(&session).await;
     assert_eq!(full.code(), ErrorCode::StoreFull, "{full}");
     assert!(full.is_retryable());
@@ -115,7 +115,7 @@ async fn open_to_revoke(ack: AuditAck) {
     let Some(disk) = Disk::new("24m") else { return };
     let config = disk.config().disk_space(8 << 20, 4 << 20).high_water(disk.path.join("high-water")).audit_ack(ack);
     let kms = Kms::open(config.clone()).await.unwrap();
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     while !admin(&kms).metrics().await.unwrap().storage.reserved {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -138,7 +138,7 @@ async fn the_reserve_of_two_processes() {
     let config = disk.config().disk_space(8 << 20, 4 << 20);
     let one = Kms::open(config.clone()).await.unwrap();
     let two = Kms::open(config).await.unwrap();
-    admin(&one).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&one).create_key(NewKey::aes("k")).await.unwrap();
     for kms in [&one, &two] {
         while !admin(kms).metrics().await.unwrap().storage.reserved {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -163,18 +163,18 @@ async fn a_backup_that_finds_no_room() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let context = Context::from([("filler", "x".repeat(1_900))]);
     for _ in 0..2_000 {
         session.encrypt("k", b"x", &context).await.unwrap();
     }
     let to = disk.path.join("backup.db");
-    let error = code(kms.backup(&actor("alice", Role::Admin), &to).await);
+    let error = code(kms.session(actor("alice", Role::Admin)).backup(&to).await);
     assert_eq!(error, ErrorCode::StoreFull);
     let left: Vec<_> = std::fs::read_dir(&disk.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
     disk.remount("size=64m");
-    assert!(kms.backup(&actor("alice", Role::Admin), &to).await.unwrap().verification.ok);
+    assert!(kms.session(actor("alice", Role::Admin)).backup(&to).await.unwrap().verification.ok);
     kms.close().await.unwrap();
     // Nor half a restore for a store.
     disk.stuff();
@@ -195,12 +195,11 @@ async fn a_full_store_can_still_revoke() {
         let mut kms = Kms::open(disk.config().audit_ack(ack).disk_space(8 << 20, 4 << 20)).await.unwrap();
         let mut session = admin(&kms);
         for name in ["k", "gone", "off"] {
-            session.create_key(CreateKey::aes(name)).await.unwrap();
+            session.create_key(NewKey::aes(name)).await.unwrap();
         }
         let read = [Permission::Read];
-        let grant =
-            session.put_grant("app", Role::App, GrantScope::AllKeys, &read, Conditions::default()).await.unwrap();
-        let token = session.create_token("bob", Role::App, None, None).await.unwrap();
+        let grant = session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(read)).await.unwrap();
+        let token = session.create_token(NewToken::new("bob", Role::App)).await.unwrap();
         let sealed = session.encrypt("gone", b"x", &Context::new()).await.unwrap();
         let before = session.metrics().await.unwrap().storage;
         assert!(!before.full && before.free_bytes.is_some(), "{before:?}");
@@ -218,12 +217,12 @@ async fn a_full_store_can_still_revoke() {
         // Much is refused, nothing that takes away is.
         for i in 0..20 {
             let name = format!("new-{i}");
-            assert_eq!(code(session.create_key(CreateKey::aes(name)).await), ErrorCode::StoreFull);
+            assert_eq!(code(session.create_key(NewKey::aes(name)).await), ErrorCode::StoreFull);
         }
         session.revoke_key("gone").await.unwrap();
         session.disable_key("off").await.unwrap();
-        session.withdraw_grant(grant.id).await.unwrap();
-        session.withdraw_credential(token.credential.id).await.unwrap();
+        session.revoke_grant(grant.id).await.unwrap();
+        session.revoke_credential(token.credential.id).await.unwrap();
         assert!(session.metrics().await.unwrap().storage.full && std::fs::metadata(&reserve).unwrap().len() == 0);
         assert!(session.decrypt(&sealed.ciphertext, &Context::new()).await.is_err());
         assert_eq!(code(kms.authenticate(&token.token).await), ErrorCode::NotAuthenticated);
@@ -260,9 +259,9 @@ async fn files_removed_or_replaced_underneath() {
         let place = Place::new();
         let kms = place.open().await;
         let session = admin(&kms);
-        session.create_key(CreateKey::aes("k")).await.unwrap();
+        session.create_key(NewKey::aes("k")).await.unwrap();
         let older = place.folder.path().join("older.db");
-        kms.backup(&actor("alice", Role::Admin), &older).await.unwrap();
+        kms.session(actor("alice", Role::Admin)).backup(&older).await.unwrap();
         session.encrypt("k", b"x", &Context::new()).await.unwrap();
         let other = Place::new();
         let elsewhere = other.open().await;

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Place, admin};
-use kms_lib::{Context, CreateKey, KeyState, Kms};
+use kms_lib::{Context, KeyState, Kms, NewKey};
 use sqlx::{Connection, Row, SqliteConnection};
 
 /// How long the files may be looked at until the material is gone from them.
@@ -45,8 +45,8 @@ async fn wait_until_gone(place: &Place, material: &[Vec<u8>]) {
 /// A key with several versions, AES and RSA, of which all is erased; the material that it had.
 async fn doomed(place: &Place, kms: &Kms) -> Vec<Vec<u8>> {
     let session = admin(kms);
-    session.create_key(CreateKey::aes("kept")).await.unwrap();
-    for new in [CreateKey::aes("doomed-aes"), CreateKey::rsa_signing("doomed-rsa")] {
+    session.create_key(NewKey::aes("kept")).await.unwrap();
+    for new in [NewKey::aes("doomed-aes"), NewKey::rsa_signing("doomed-rsa")] {
         let key = session.create_key(new).await.unwrap();
         session.rotate_key(key.id, None).await.unwrap();
         session.schedule_deletion(key.id, Some(1)).await.unwrap();

@@ -7,16 +7,14 @@ mod common;
 use std::time::Duration;
 
 use common::{Place, actor, admin, check_usable, code};
-use kms_lib::session::AuditQuery;
-use kms_lib::types::audit::Status;
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
+use kms_lib::{AuditQuery, Context, ErrorCode, Kms, NewGrant, NewKey, Paging, Permission, Role, Status};
 
 #[tokio::test]
 async fn denials_are_counted_when_there_are_many() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let outsider = kms.session(actor("outsider", Role::App));
     for _ in 0..500 {
         assert_eq!(code(outsider.encrypt("k", b"x", &Context::new()).await), ErrorCode::AccessDenied);
@@ -24,16 +22,11 @@ async fn denials_are_counted_when_there_are_many() {
     }
     // A right given meanwhile is seen at once, also in the midst of a flood.
     let permissions = [Permission::Encrypt];
-    session.put_grant("outsider", Role::App, GrantScope::AllKeys, &permissions, Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("outsider", Role::App).on_all_keys().allow(permissions)).await.unwrap();
     outsider.encrypt("k", b"x", &Context::new()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(2_200)).await;
-    let query = AuditQuery {
-        limit: 1_000,
-        actor: Some("outsider".into()),
-        status: Some(Status::Failure),
-        ..AuditQuery::default()
-    };
-    let records = session.list_audit(&query).await.unwrap().records;
+    let query = AuditQuery::new().actor("outsider").status(Status::Failure);
+    let records = session.list_audit(&query, &Paging::new(1_000)).await.unwrap().items;
     assert!((61..70).contains(&records.len()), "{} records", records.len());
     assert!(records[0].details.as_ref().unwrap().contains("\"count\":"));
     // All of them are in the numbers.
@@ -51,7 +44,7 @@ async fn one_caller_leaves_room_for_others() {
     let place = Place::new();
     let kms = Kms::open(place.config().limits(100, 1 << 20)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::rsa_signing("slow")).await.unwrap();
+    session.create_key(NewKey::rsa_signing("slow")).await.unwrap();
     let greedy: Vec<_> = (0..400)
         .map(|_| {
             let session = kms.session(actor("greedy", Role::Admin));

@@ -6,8 +6,10 @@ mod common;
 
 use Permission::{Create, Decrypt, Encrypt, Grant};
 use common::{Place, actor, admin, check_usable, code};
-use kms_lib::session::GrantDescription;
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantId, GrantScope, KeyId, Kms, Permission, Role, Session};
+use kms_lib::{
+    Context, ErrorCode, GrantDescription, GrantFilter, GrantId, GrantScope, KeyId, Kms, NewGrant, NewKey, Paging,
+    Permission, Role, Session,
+};
 
 async fn put(session: &Session, principal: &str, key: KeyId, permissions: &[Permission]) -> GrantDescription {
     try_put(session, principal, key, permissions).await.unwrap()
@@ -19,7 +21,7 @@ async fn try_put(
     key: KeyId,
     permissions: &[Permission],
 ) -> kms_lib::Result<GrantDescription> {
-    session.put_grant(principal, Role::App, GrantScope::Key(key), permissions, Conditions::default()).await
+    session.put_grant(NewGrant::new(principal, Role::App).on_key(key).allow(permissions.iter().copied())).await
 }
 
 fn app(kms: &Kms, principal: &str) -> Session {
@@ -43,33 +45,33 @@ async fn a_cascade_ends_what_was_passed_on() {
     let place = Place::new();
     let (kms, other) = (place.open().await, place.open().await);
     let session = admin(&kms);
-    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
+    let key = session.create_key(NewKey::aes("k")).await.unwrap().id;
     let shops = put(&session, "shop", key, &[Encrypt, Grant]).await;
     assert_eq!((shops.granted_by.as_str(), shops.granted_through.as_slice()), ("alice", &[][..]));
     let bobs = put(&app(&kms, "shop"), "bob", key, &[Encrypt, Grant]).await;
     assert_eq!((bobs.granted_by.as_str(), bobs.granted_through.as_slice()), ("shop", &[shops.id][..]));
     put(&app(&other, "bob"), "carol", key, &[Encrypt]).await;
     for (who, id) in [("bob", shops.id), ("carol", bobs.id), ("bob", bobs.id)] {
-        assert_eq!(code(app(&kms, who).withdraw_grant(id).await), ErrorCode::AccessDenied);
-        assert_eq!(code(app(&kms, who).withdraw_grant_cascading(id).await), ErrorCode::AccessDenied);
+        assert_eq!(code(app(&kms, who).revoke_grant(id).await), ErrorCode::AccessDenied);
+        assert_eq!(code(app(&kms, who).revoke_grant_cascading(id).await), ErrorCode::AccessDenied);
     }
     // A delegate that puts a grant for the one above it does not replace that one's.
     assert_eq!(code(try_put(&app(&kms, "bob"), "shop", key, &[Encrypt]).await), ErrorCode::AccessDenied);
     assert_eq!(code(try_put(&app(&kms, "bob"), "bob", key, &[Encrypt]).await), ErrorCode::AccessDenied);
     assert!(may_encrypt(&kms, "shop", key).await);
 
-    session.withdraw_grant(shops.id).await.unwrap();
+    session.revoke_grant(shops.id).await.unwrap();
     for (who, expected) in [("shop", false), ("bob", true), ("carol", true)] {
         assert_eq!(may_encrypt(&other, who, key).await, expected, "{who}");
     }
-    session.withdraw_grant_cascading(shops.id).await.unwrap();
+    session.revoke_grant_cascading(shops.id).await.unwrap();
     for kms in [&kms, &other] {
         for who in ["shop", "bob", "carol"] {
             assert!(!may_encrypt(kms, who, key).await, "{who}");
         }
-        assert_eq!(admin(kms).list_grants(None, 10, None).await.unwrap(), []);
+        assert_eq!(admin(kms).list_grants(&GrantFilter::new(), &Paging::new(10)).await.unwrap().items, []);
     }
-    assert_eq!(code(session.withdraw_grant_cascading(shops.id).await), ErrorCode::GrantNotFound);
+    assert_eq!(code(session.revoke_grant_cascading(shops.id).await), ErrorCode::GrantNotFound);
     // A new grant to the same app does not bring back what it had passed on.
     put(&session, "shop", key, &[Encrypt, Grant]).await;
     assert!(may_encrypt(&kms, "shop", key).await && !may_encrypt(&kms, "bob", key).await);
@@ -87,7 +89,7 @@ async fn rights_are_the_union_over_grantors() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
+    let key = session.create_key(NewKey::aes("k")).await.unwrap().id;
     for delegate in ["shop", "desk"] {
         put(&session, delegate, key, &[Encrypt, Decrypt, Grant]).await;
     }
@@ -102,13 +104,16 @@ async fn rights_are_the_union_over_grantors() {
     let first = put(&app(&kms, "desk"), "bob", key, &[Encrypt, Decrypt]).await;
     let boss = kms.session(actor("boss", Role::Admin));
     put(&boss, "bob", key, &[Encrypt]).await;
-    let listed = session.list_grants(Some("bob"), 10, None).await.unwrap();
+    let listed = session.list_grants(&GrantFilter::new().principal("bob"), &Paging::new(10)).await.unwrap().items;
     let expected = [("boss", vec![Encrypt]), ("desk", vec![Encrypt, Decrypt]), ("shop", vec![Encrypt])];
     assert_eq!(of(listed), expected.map(|(who, permissions)| (who.to_owned(), permissions)));
     // One goes, the others stay.
-    app(&kms, "desk").withdraw_grant(first.id).await.unwrap();
+    app(&kms, "desk").revoke_grant(first.id).await.unwrap();
     assert!(may_encrypt(&kms, "bob", key).await);
-    assert_eq!(session.list_grants(Some("bob"), 10, None).await.unwrap().len(), 2);
+    assert_eq!(
+        session.list_grants(&GrantFilter::new().principal("bob"), &Paging::new(10)).await.unwrap().items.len(),
+        2
+    );
     kms.close().await.unwrap();
 }
 
@@ -118,13 +123,13 @@ async fn an_admin_narrows_what_a_creator_got() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.put_grant("maker", Role::App, GrantScope::AllKeys, &[Create], Conditions::default()).await.unwrap();
-    let key = app(&kms, "maker").create_key(CreateKey::aes("k")).await.unwrap().id;
-    let grants = session.list_grants(Some("maker"), 10, None).await.unwrap();
+    session.put_grant(NewGrant::new("maker", Role::App).on_all_keys().allow([Create])).await.unwrap();
+    let key = app(&kms, "maker").create_key(NewKey::aes("k")).await.unwrap().id;
+    let grants = session.list_grants(&GrantFilter::new().principal("maker"), &Paging::new(10)).await.unwrap().items;
     assert_eq!(grants.iter().filter(|grant| grant.granted_by == "system").count(), 1);
     put(&session, "maker", key, &[Decrypt]).await;
     assert!(!may_encrypt(&kms, "maker", key).await);
-    assert_eq!(code(app(&kms, "maker").withdraw_grant(GrantId::random()).await), ErrorCode::AccessDenied);
+    assert_eq!(code(app(&kms, "maker").revoke_grant(GrantId::random()).await), ErrorCode::AccessDenied);
     kms.close().await.unwrap();
 }
 
@@ -134,11 +139,11 @@ async fn a_new_grant_does_not_revive_what_a_cascade_ended() {
     let place = Place::new();
     let (kms, other) = (place.open().await, place.open().await);
     let session = admin(&kms);
-    let key = session.create_key(CreateKey::aes("k")).await.unwrap().id;
+    let key = session.create_key(NewKey::aes("k")).await.unwrap().id;
     let shops = put(&session, "shop", key, &[Encrypt, Grant]).await;
     let former = put(&app(&kms, "shop"), "bob", key, &[Encrypt, Grant]).await;
     put(&app(&kms, "bob"), "carol", key, &[Encrypt]).await;
-    session.withdraw_grant_cascading(shops.id).await.unwrap();
+    session.revoke_grant_cascading(shops.id).await.unwrap();
     put(&session, "shop", key, &[Encrypt, Grant]).await;
     let shop = app(&other, "shop").with_idempotency_key("bob again").unwrap();
     let new = put(&shop, "bob", key, &[Encrypt]).await;
@@ -146,7 +151,10 @@ async fn a_new_grant_does_not_revive_what_a_cascade_ended() {
     assert_eq!(put(&shop, "bob", key, &[Encrypt]).await, new);
     for kms in [&kms, &other] {
         assert!(may_encrypt(kms, "bob", key).await && !may_encrypt(kms, "carol", key).await);
-        assert_eq!(admin(kms).list_grants(Some("bob"), 10, None).await.unwrap(), std::slice::from_ref(&new));
+        assert_eq!(
+            admin(kms).list_grants(&GrantFilter::new().principal("bob"), &Paging::new(10)).await.unwrap().items,
+            std::slice::from_ref(&new)
+        );
     }
     check_usable(&kms).await;
     kms.close().await.unwrap();
@@ -157,7 +165,8 @@ async fn a_new_grant_does_not_revive_what_a_cascade_ended() {
 }
 
 async fn of_admin(session: &Session, principal: &str, key: KeyId) -> GrantId {
-    let grants = session.list_grants(Some(principal), 1_000, None).await.unwrap();
+    let grants =
+        session.list_grants(&GrantFilter::new().principal(principal), &Paging::new(1_000)).await.unwrap().items;
     let found = grants.into_iter().find(|grant| grant.key_id == GrantScope::Key(key) && grant.granted_by == "alice");
     found.unwrap().id
 }
@@ -170,7 +179,7 @@ async fn delegates_pass_on_what_does_not_come_from_each_other() {
     let session = admin(&kms);
     // Which grants a choice prefers depends on their random ids.
     for n in 0..8 {
-        let key = session.create_key(CreateKey::aes(format!("k{n}"))).await.unwrap().id;
+        let key = session.create_key(NewKey::aes(format!("k{n}"))).await.unwrap().id;
         for delegate in ["bob", "dave"] {
             put(&session, delegate, key, &[Encrypt, Grant]).await;
         }
@@ -180,7 +189,7 @@ async fn delegates_pass_on_what_does_not_come_from_each_other() {
             assert_eq!(made.granted_through, [of_admin(&session, from, key).await]);
         }
         // Without a right of its own left, what came from the other goes nowhere.
-        session.withdraw_grant(of_admin(&session, "dave", key).await).await.unwrap();
+        session.revoke_grant(of_admin(&session, "dave", key).await).await.unwrap();
         assert_eq!(code(try_put(&app(&kms, "dave"), "bob", key, &[Encrypt]).await), ErrorCode::AccessDenied);
     }
     kms.close().await.unwrap();

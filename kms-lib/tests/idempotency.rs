@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::Place;
-use kms_lib::session::AuditQuery;
-use kms_lib::types::audit::Action;
 use kms_lib::{
-    Actor, Clock, Conditions, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Timestamp, UpdateKey,
+    Action, Actor, AuditQuery, Clock, ErrorCode, KeyUpdate, Kms, NewGrant, NewKey, NewToken, Paging, Permission, Role,
+    Timestamp,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,18 +26,18 @@ async fn a_request_has_its_effect_once() {
     let kms = Kms::open(config.clone()).await.unwrap();
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
     let once = alice.with_idempotency_key("request-1").unwrap();
-    let made = once.create_key(CreateKey::aes("k")).await.unwrap();
-    assert_eq!(once.create_key(CreateKey::aes("k")).await.unwrap().id, made.id);
+    let made = once.create_key(NewKey::aes("k")).await.unwrap();
+    assert_eq!(once.create_key(NewKey::aes("k")).await.unwrap().id, made.id);
     // Without the key it is an attempt to take a name that is taken.
-    assert_eq!(alice.create_key(CreateKey::aes("k")).await.unwrap_err().code(), ErrorCode::NameTaken);
+    assert_eq!(alice.create_key(NewKey::aes("k")).await.unwrap_err().code(), ErrorCode::NameTaken);
     // Another content, or another operation, under the same key.
-    let error = once.create_key(CreateKey::aes("k").grace_period_days(1)).await.unwrap_err();
+    let error = once.create_key(NewKey::aes("k").grace_period_days(1)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
     let error = once.rotate_key("k", None).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
     // Another caller's keys are his own.
     let bob = kms.session(Actor::new("bob", Role::Admin).unwrap()).with_idempotency_key("request-1").unwrap();
-    bob.create_key(CreateKey::aes("bobs")).await.unwrap();
+    bob.create_key(NewKey::aes("bobs")).await.unwrap();
 
     // Many times at the same time, through two services on the store.
     let other = Kms::open(config.clone()).await.unwrap();
@@ -64,14 +63,16 @@ async fn a_request_has_its_effect_once() {
     let grant = alice.with_idempotency_key("grant").unwrap();
     let put = |permissions: &'static [Permission]| {
         let grant = grant.clone();
-        async move { grant.put_grant("app", Role::App, GrantScope::AllKeys, permissions, Conditions::default()).await }
+        async move {
+            grant.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(permissions.iter().copied())).await
+        }
     };
     let first = put(&[Permission::Read]).await.unwrap();
     assert_eq!(put(&[Permission::Read]).await.unwrap().id, first.id);
     assert_eq!(put(&[Permission::Encrypt]).await.unwrap_err().code(), ErrorCode::IdempotencyConflict);
     let withdraw = alice.with_idempotency_key("withdraw").unwrap();
-    withdraw.withdraw_grant(first.id).await.unwrap();
-    withdraw.withdraw_grant(first.id).await.unwrap();
+    withdraw.revoke_grant(first.id).await.unwrap();
+    withdraw.revoke_grant(first.id).await.unwrap();
     let disable = alice.with_idempotency_key("disable").unwrap();
     let disabled = disable.disable_key("k").await.unwrap();
     alice.enable_key("k").await.unwrap();
@@ -81,8 +82,8 @@ async fn a_request_has_its_effect_once() {
     // A day later it is a new request.
     hours.store(25, Ordering::SeqCst);
     assert_eq!(again.rotate_key("k", None).await.unwrap().current_version, 3);
-    let query = AuditQuery { action: Some(Action::KeyRotate), ..AuditQuery::default() };
-    assert_eq!(alice.list_audit(&query).await.unwrap().records.len(), 2);
+    let query = AuditQuery::new().action(Action::KeyRotate);
+    assert_eq!(alice.list_audit(&query, &Paging::default()).await.unwrap().items.len(), 2);
     assert!(alice.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }
@@ -98,9 +99,9 @@ async fn bad_keys_are_refused_and_failures_are_not_kept() {
     }
     let once = alice.with_idempotency_key("later").unwrap();
     assert_eq!(once.rotate_key("k", None).await.unwrap_err().code(), ErrorCode::KeyNotFound);
-    alice.create_key(CreateKey::aes("k")).await.unwrap();
+    alice.create_key(NewKey::aes("k")).await.unwrap();
     assert_eq!(once.rotate_key("k", None).await.unwrap().current_version, 2);
-    let error = once.create_token("x", Role::App, None, None).await.unwrap_err();
+    let error = once.create_token(NewToken::new("x", Role::App)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
     kms.close().await.unwrap();
 }
@@ -112,7 +113,7 @@ async fn a_request_that_never_came_is_not_taken_for_done() {
     let kms = place.open().await;
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
     for name in ["a", "b"] {
-        alice.create_key(CreateKey::aes(name)).await.unwrap();
+        alice.create_key(NewKey::aes(name)).await.unwrap();
     }
     alice.with_idempotency_key("first").unwrap().revoke_key("a").await.unwrap();
     // The kept request under the key of one that is to come; with another record, and with another answer.
@@ -149,25 +150,25 @@ async fn who_lost_the_right_is_not_told_again() {
     let admin = kms.session(Actor::new("admin", Role::Admin).unwrap());
     let app = kms.session(Actor::new("app", Role::App).unwrap());
     let create = [Permission::Create];
-    admin.put_grant("app", Role::App, GrantScope::AllKeys, &create, Conditions::default()).await.unwrap();
+    admin.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(create)).await.unwrap();
     let create = app.with_idempotency_key("create").unwrap();
-    let made = create.create_key(CreateKey::aes("k")).await.unwrap();
+    let made = create.create_key(NewKey::aes("k")).await.unwrap();
     let rotate = app.with_idempotency_key("rotate").unwrap();
     rotate.rotate_key("k", None).await.unwrap();
     assert_eq!(rotate.rotate_key("k", None).await.unwrap().current_version, 2);
-    assert_eq!(create.create_key(CreateKey::aes("k")).await.unwrap().id, made.id);
+    assert_eq!(create.create_key(NewKey::aes("k")).await.unwrap().id, made.id);
     // Rotating without reading: the answer that was given is given again.
-    let scope = GrantScope::Key(made.id);
-    admin.put_grant("app", Role::App, scope, &[Permission::Rotate], Conditions::default()).await.unwrap();
+    admin.put_grant(NewGrant::new("app", Role::App).on_key(made.id).allow([Permission::Rotate])).await.unwrap();
     assert_eq!(rotate.rotate_key("k", None).await.unwrap().current_version, 2);
-    assert_eq!(create.create_key(CreateKey::aes("k")).await.unwrap_err().code(), ErrorCode::AccessDenied);
+    assert_eq!(create.create_key(NewKey::aes("k")).await.unwrap_err().code(), ErrorCode::AccessDenied);
     // Neither.
-    let grant = admin.put_grant("app", Role::App, scope, &[Permission::Verify], Conditions::default()).await.unwrap();
+    let grant =
+        admin.put_grant(NewGrant::new("app", Role::App).on_key(made.id).allow([Permission::Verify])).await.unwrap();
     assert_eq!(rotate.rotate_key("k", None).await.unwrap_err().code(), ErrorCode::AccessDenied);
-    let refused = AuditQuery { action: Some(Action::KeyRotate), limit: 1, ..AuditQuery::default() };
-    let last = admin.list_audit(&refused).await.unwrap().records.remove(0);
+    let refused = AuditQuery::new().action(Action::KeyRotate);
+    let last = admin.list_audit(&refused, &Paging::new(1)).await.unwrap().items.remove(0);
     assert_eq!((last.actor.as_str(), last.status.as_str()), ("app", "FAILURE"));
-    admin.withdraw_grant(grant.id).await.unwrap();
+    admin.revoke_grant(grant.id).await.unwrap();
     assert_eq!(admin.get_key("k").await.unwrap().current_version, 2);
     kms.close().await.unwrap();
 }
@@ -180,7 +181,7 @@ async fn the_first_answer_is_given_again() {
     let kms = Kms::open(place.config()).await.unwrap();
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
     let with = |key: &str| alice.with_idempotency_key(key).unwrap();
-    for new in [CreateKey::aes("aes").metadata(serde_json::json!({"a": [1, 2.5]})), CreateKey::rsa_encryption("rsa")] {
+    for new in [NewKey::aes("aes").metadata(serde_json::json!({"a": [1, 2.5]})), NewKey::rsa_encryption("rsa")] {
         let name = new.name.clone();
         let key = |what: &str| format!("{name} {what}");
         let made = with(&key("create")).create_key(new.clone()).await.unwrap();
@@ -206,13 +207,15 @@ async fn the_first_answer_is_given_again() {
     let put = |key: &'static str, permissions: &'static [Permission]| {
         let session = with(key);
         async move {
-            let scope = GrantScope::AllKeys;
-            session.put_grant("app", Role::App, scope, permissions, Conditions::default()).await.unwrap()
+            session
+                .put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(permissions.iter().copied()))
+                .await
+                .unwrap()
         }
     };
     let first = put("first", &[Permission::Read]).await;
     let second = put("second", &[Permission::Read, Permission::Encrypt]).await;
-    alice.withdraw_grant(second.id).await.unwrap();
+    alice.revoke_grant(second.id).await.unwrap();
     assert_eq!(put("first", &[Permission::Read]).await, first);
     assert_eq!(put("second", &[Permission::Read, Permission::Encrypt]).await, second);
     kms.close().await.unwrap();
@@ -231,8 +234,8 @@ async fn an_older_store_keeps_answers_from_now_on() {
     }
     let kms = place.open().await;
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap()).with_idempotency_key("create").unwrap();
-    let made = alice.create_key(CreateKey::aes("k")).await.unwrap();
-    assert_eq!(alice.create_key(CreateKey::aes("k")).await.unwrap(), made);
+    let made = alice.create_key(NewKey::aes("k")).await.unwrap();
+    assert_eq!(alice.create_key(NewKey::aes("k")).await.unwrap(), made);
     assert!(alice.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
 }
@@ -244,7 +247,7 @@ async fn what_is_kept_is_bounded() {
     let place = Place::new();
     let kms = place.open().await;
     let alice = kms.session(Actor::new("alice", Role::Admin).unwrap());
-    alice.create_key(CreateKey::aes("k")).await.unwrap();
+    alice.create_key(NewKey::aes("k")).await.unwrap();
     for i in 0..310 {
         let session =
             if i < 160 { alice.with_idempotency_key(&format!("rotation {i}")).unwrap() } else { alice.clone() };
@@ -264,7 +267,7 @@ async fn what_is_kept_is_bounded() {
     alice.with_idempotency_key("disable").unwrap().disable_key("k").await.unwrap();
     assert_eq!(kept("seq > 0").await, 61);
     for i in 0..5 {
-        let change = UpdateKey { grace_period_days: Some(Some(i)), ..UpdateKey::default() };
+        let change = KeyUpdate::new().grace_period_days(i);
         alice.with_idempotency_key(&format!("later {i}")).unwrap().update_key("k", change).await.unwrap();
     }
     assert_eq!(kept("seq > 0").await, 6);

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use common::{ROOT_KEY, actor, admin, check_usable, whole_log};
 use kms_lib::types::audit::hex;
-use kms_lib::{Config, Context, CreateKey, ErrorCode, Kms, Role};
+use kms_lib::{Config, Context, ErrorCode, Kms, NewKey, Role};
 
 const CHILD: &str = "KMS_TEST_LIMITED_FILE";
 
@@ -57,7 +57,7 @@ async fn writes_that_fail_in_the_midst_of_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     kms.close().await.unwrap();
     // 2 MiB (in blocks of 1,024 bytes), less than the write-ahead log grows to. The signal that would end the process is ignored, so that the write
     // fails instead.

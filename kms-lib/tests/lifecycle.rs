@@ -5,15 +5,11 @@
 mod common;
 
 use common::{Place, actor, admin, check_usable, code, last_record};
-use kms_lib::crypto::ProviderName;
-use kms_lib::crypto::provider::SignatureAlgorithm::{RsaPkcs1Sha256, RsaPssSha256};
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::session::{AuditQuery, DecryptItem, EncryptItem, KeyDescription, ReencryptItem, VersionDescription};
-use kms_lib::types::audit::{Action, Status};
-use kms_lib::types::key::{AuditContext, DisabledReason};
+use kms_lib::SignatureAlgorithm::{RsaPkcs1Sha256, RsaPssSha256};
 use kms_lib::{
-    AuditAck, Conditions, Context, CreateKey, ErrorCode, GrantScope, KeyFilter, KeyState, KeyType, Kms, Permission,
-    Role, UpdateKey, VersionState,
+    Action, AuditAck, AuditContext, AuditQuery, Conditions, Context, DecryptItem, DisabledReason, EncryptItem,
+    ErrorCode, KeyDescription, KeyFilter, KeyState, KeyType, KeyUpdate, Kms, NewGrant, NewKey, Paging, Permission,
+    ProviderName, ReencryptItem, Role, SchedulerConfig, Status, VersionDescription, VersionState,
 };
 
 #[tokio::test]
@@ -22,7 +18,7 @@ async fn rotation_and_windows() {
     let kms = Kms::open(place.config().grace_days(10)).await.unwrap();
     let session = admin(&kms);
     let none = Context::new();
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let sealed = session.encrypt("k", b"x", &none).await.unwrap();
     assert_eq!(code(session.rotate_key("k", Some(2)).await), ErrorCode::Conflict);
     let key = session.rotate_key("k", Some(1)).await.unwrap();
@@ -43,7 +39,7 @@ async fn rotation_and_windows() {
     place.pass_days(10_000);
     session.decrypt(&sealed.ciphertext, &none).await.unwrap();
     // The key's own period goes ahead of the service's; none of both means for ever.
-    session.create_key(CreateKey::aes("short").grace_period_days(0)).await.unwrap();
+    session.create_key(NewKey::aes("short").grace_period_days(0)).await.unwrap();
     let sealed = session.encrypt("short", b"x", &none).await.unwrap();
     session.rotate_key("short", None).await.unwrap();
     assert_eq!(code(session.decrypt(&sealed.ciphertext, &none).await), ErrorCode::VersionDisabled);
@@ -52,7 +48,7 @@ async fn rotation_and_windows() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let sealed = session.encrypt("k", b"x", &none).await.unwrap();
     session.rotate_key("k", None).await.unwrap();
     place.pass_days(30_000);
@@ -67,7 +63,7 @@ async fn disabling_and_revoking() {
     let kms = place.open().await;
     let session = admin(&kms);
     let none = Context::new();
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let first = session.encrypt("k", b"1", &none).await.unwrap().ciphertext;
     session.rotate_key("k", None).await.unwrap();
     let second = session.encrypt("k", b"2", &none).await.unwrap().ciphertext;
@@ -141,7 +137,7 @@ async fn a_deletion_can_be_asked_for_again_and_does_not_keep_from_revoking() {
     let kms = place.open().await;
     let session = admin(&kms);
     for name in ["k", "current"] {
-        session.create_key(CreateKey::aes(name)).await.unwrap();
+        session.create_key(NewKey::aes(name)).await.unwrap();
     }
     let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap().ciphertext;
     assert_eq!(code(session.cancel_deletion("k").await), ErrorCode::WrongState);
@@ -174,7 +170,7 @@ async fn a_revoked_key_has_no_other_versions() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k").grace_period_days(1)).await.unwrap();
+    session.create_key(NewKey::aes("k").grace_period_days(1)).await.unwrap();
     for _ in 0..5 {
         session.rotate_key("k", None).await.unwrap();
     }
@@ -183,8 +179,8 @@ async fn a_revoked_key_has_no_other_versions() {
     assert_eq!(details.matches("\"keys\"").count() + details.matches("\"key_versions\"").count(), 1, "{details}");
     assert!(key.versions.unwrap().iter().all(|version| version.state == VersionState::Revoked));
     place.pass_days(5);
-    let jobs = SchedulerConfig { revoke_expired: true, ..SchedulerConfig::default() };
-    let other = Kms::open(place.config().scheduler(SchedulerConfig { enabled: false, ..jobs })).await.unwrap();
+    let jobs = SchedulerConfig::disabled().revoke_expired(true);
+    let other = Kms::open(place.config().scheduler(jobs)).await.unwrap();
     let report = other.run_scheduler().await.unwrap();
     assert!(report.revoked.is_empty() && report.failed.is_empty(), "{report:?}");
     other.close().await.unwrap();
@@ -197,7 +193,7 @@ async fn the_current_version_takes_no_window() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     for end in [None, Some(place.now().minus_days(1)), Some(place.now().plus_days(1))] {
         assert_eq!(code(session.set_window("k", 1, end).await), ErrorCode::WrongState);
     }
@@ -216,14 +212,14 @@ async fn records_of_changes_can_be_replayed() {
     let place = Place::new();
     let kms = Kms::open(place.config().grace_days(3)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let details =
         async || -> serde_json::Value { serde_json::from_str(&last_record(&session).await.details.unwrap()).unwrap() };
     let key = session.rotate_key("k", None).await.unwrap();
     let rotated = details().await;
     assert_eq!(rotated["graceDays"], 3);
     assert_eq!(rotated["formerNotAfter"], version(&key, 1).not_after.unwrap().to_string());
-    session.update_key("k", UpdateKey { grace_period_days: Some(Some(0)), ..UpdateKey::default() }).await.unwrap();
+    session.update_key("k", KeyUpdate::new().grace_period_days(0)).await.unwrap();
     session.revoke_version("k", 2).await.unwrap();
     let revoked = details().await;
     assert_eq!(revoked["notAfter"], version(&session.get_key("k").await.unwrap(), 2).not_after.unwrap().to_string());
@@ -237,7 +233,7 @@ async fn deletion_and_destruction() {
     let session = admin(&kms);
     let none = Context::new();
     for name in ["gone", "kept", "revoked"] {
-        session.create_key(CreateKey::aes(name)).await.unwrap();
+        session.create_key(NewKey::aes(name)).await.unwrap();
     }
     let sealed = session.encrypt("gone", b"x", &none).await.unwrap().ciphertext;
     session.revoke_key("revoked").await.unwrap();
@@ -257,7 +253,7 @@ async fn deletion_and_destruction() {
     assert_eq!(key.state, KeyState::Destroyed);
     assert_eq!(code(session.decrypt(&sealed, &none).await), ErrorCode::KeyDestroyed);
     assert_eq!(code(session.cancel_deletion("gone").await), ErrorCode::KeyDestroyed);
-    assert_eq!(code(session.create_key(CreateKey::aes("gone")).await), ErrorCode::NameTaken);
+    assert_eq!(code(session.create_key(NewKey::aes("gone")).await), ErrorCode::NameTaken);
     check_usable(&kms).await;
     kms.close().await.unwrap();
     let erased = place
@@ -276,7 +272,7 @@ async fn signatures_in_every_way() {
         let kms = Kms::open(place.config().crypto_provider(provider)).await.unwrap();
         let session = admin(&kms);
         let name = format!("signing-{provider}");
-        session.create_key(CreateKey::rsa_signing(&name)).await.unwrap();
+        session.create_key(NewKey::rsa_signing(&name)).await.unwrap();
         for algorithm in [RsaPkcs1Sha256, RsaPssSha256] {
             let signed = session.sign(&name, b"payload", algorithm).await.unwrap();
             let other = if algorithm == RsaPkcs1Sha256 { RsaPssSha256 } else { RsaPkcs1Sha256 };
@@ -305,7 +301,7 @@ async fn signatures_in_every_way() {
             assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----"));
         }
         assert_eq!(code(session.encrypt(&name, b"x", &Context::new()).await), ErrorCode::WrongPurpose);
-        session.create_key(CreateKey::aes(format!("aes-{provider}"))).await.unwrap();
+        session.create_key(NewKey::aes(format!("aes-{provider}"))).await.unwrap();
         let aes = format!("aes-{provider}");
         assert_eq!(code(session.sign(&aes, b"x", RsaPssSha256).await), ErrorCode::WrongKeyType);
         assert_eq!(code(session.public_key(&aes, 1).await), ErrorCode::WrongKeyType);
@@ -324,7 +320,7 @@ async fn each_provider_opens_what_the_other_made() {
         let session = admin(&kms);
         for (name, key_type) in [("a", KeyType::Aes256Gcm), ("r", KeyType::Rsa2048)] {
             if making {
-                let new = CreateKey::new(name, key_type, kms_lib::KeyPurpose::Encryption);
+                let new = NewKey::new(name, key_type, kms_lib::KeyPurpose::Encryption);
                 session.create_key(new).await.unwrap();
                 sealed.push(session.encrypt(name, b"made by the other", &none).await.unwrap().ciphertext);
             }
@@ -342,8 +338,8 @@ async fn data_keys_and_reencryption() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("old")).await.unwrap();
-    session.create_key(CreateKey::rsa_encryption("new")).await.unwrap();
+    session.create_key(NewKey::aes("old")).await.unwrap();
+    session.create_key(NewKey::rsa_encryption("new")).await.unwrap();
     let context = Context::from([("tenant", "acme")]);
     let made = session.generate_data_key("old", 32, &context).await.unwrap();
     let plaintext = made.plaintext.unwrap();
@@ -353,28 +349,25 @@ async fn data_keys_and_reencryption() {
     assert_eq!(session.decrypt(&hidden.ciphertext, &context).await.unwrap().plaintext.len(), 64);
 
     let other = Context::from([("tenant", "other")]);
-    let item = ReencryptItem {
-        ciphertext: &made.ciphertext,
-        context: context.clone(),
-        destination: Some("new".into()),
-        destination_context: Some(other.clone()),
-    };
+    let item =
+        ReencryptItem::new(&made.ciphertext, context.clone()).destination("new").destination_context(other.clone());
     let again = session.reencrypt(item.clone()).await.unwrap();
     assert_eq!(session.decrypt(&again.encrypted.ciphertext, &other).await.unwrap().plaintext, plaintext);
     session.rotate_key("old", None).await.unwrap();
-    let same = ReencryptItem { destination: None, destination_context: None, ..item.clone() };
+    let same = ReencryptItem::new(&made.ciphertext, context.clone());
     let again = session.reencrypt(same).await.unwrap();
     assert_eq!((again.source_version, again.encrypted.version), (1, 2));
     // One fails alone.
-    let wrong = ReencryptItem { context: Context::new(), ..item.clone() };
-    let garbage = ReencryptItem { ciphertext: b"garbage", ..item.clone() };
+    let to = |ciphertext, context| ReencryptItem::new(ciphertext, context).destination("new");
+    let wrong = to(&made.ciphertext, Context::new());
+    let garbage = to(b"garbage", context.clone());
     let results = session.reencrypt_batch(&[item.clone(), wrong, garbage]).await.unwrap();
     assert!(results[0].is_ok());
     assert_eq!(results[1].as_ref().unwrap_err().code(), ErrorCode::DecryptionFailed);
     assert_eq!(results[2].as_ref().unwrap_err().code(), ErrorCode::InvalidCiphertext);
     let nul = Context::from([("n", "a\0b")]);
-    let bad = ReencryptItem { context: nul.clone(), ..item.clone() };
-    let bad_destination = ReencryptItem { destination_context: Some(nul), ..item.clone() };
+    let bad = to(&made.ciphertext, nul.clone());
+    let bad_destination = item.clone().destination_context(nul);
     let results = session.reencrypt_batch(&[item.clone(), bad, bad_destination, item.clone()]).await.unwrap();
     let codes: Vec<_> = results.iter().map(|result| result.as_ref().err().map(kms_lib::Error::code)).collect();
     let invalid = Some(ErrorCode::InvalidArgument);
@@ -382,12 +375,12 @@ async fn data_keys_and_reencryption() {
     // Both rights are needed.
     let app = kms.session(actor("app", Role::App));
     let permissions = [Permission::Encrypt];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &permissions, Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(permissions)).await.unwrap();
     assert_eq!(code(app.reencrypt(item.clone()).await), ErrorCode::AccessDenied);
     // Also within one key: nothing was done, and the one record says so.
     let permissions = [Permission::Decrypt];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &permissions, Conditions::default()).await.unwrap();
-    let within = ReencryptItem { destination: None, ..item.clone() };
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(permissions)).await.unwrap();
+    let within = ReencryptItem::new(&made.ciphertext, context.clone()).destination_context(other.clone());
     assert_eq!(code(app.reencrypt(within).await), ErrorCode::AccessDenied);
     let record = last_record(&session).await;
     assert_eq!((record.action.as_str(), record.status.as_str()), ("REENCRYPT", "FAILURE"));
@@ -395,13 +388,12 @@ async fn data_keys_and_reencryption() {
     assert_eq!((&details["errors"]["AccessDenied"], &details["versions"]), (&2.into(), &serde_json::Value::Null));
     // Nor was anything done where the plaintext does not fit the destination.
     let long = session.encrypt("old", &[1; 300], &context).await.unwrap();
-    let too_long = ReencryptItem { ciphertext: &long.ciphertext, ..item.clone() };
+    let too_long = to(&long.ciphertext, context.clone());
     assert_eq!(code(session.reencrypt(too_long).await), ErrorCode::PlaintextTooLong);
-    let query = AuditQuery { limit: 2, ..AuditQuery::default() };
-    let records = session.list_audit(&query).await.unwrap().records;
+    let records = session.list_audit(&AuditQuery::new(), &Paging::new(2)).await.unwrap().items;
     assert!(records.iter().all(|record| (record.action.as_str(), record.status.as_str()) == ("REENCRYPT", "FAILURE")));
     let permissions = [Permission::Encrypt, Permission::Decrypt];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &permissions, Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(permissions)).await.unwrap();
     app.reencrypt(item).await.unwrap();
     check_usable(&kms).await;
     kms.close().await.unwrap();
@@ -413,7 +405,7 @@ async fn raw_oaep_from_another_tool() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    let key = session.create_key(CreateKey::rsa_encryption("r")).await.unwrap();
+    let key = session.create_key(NewKey::rsa_encryption("r")).await.unwrap();
     let pem = session.public_key("r", 1).await.unwrap();
     let public = rsa::PublicKey::from_public_key_pem(&pem).unwrap();
     let padding = rsa::Oaep::<sha2::Sha256>::new();
@@ -421,9 +413,12 @@ async fn raw_oaep_from_another_tool() {
     assert_eq!(session.decrypt_oaep("r", 1, &sealed).await.unwrap().plaintext.as_slice(), b"from elsewhere");
     // A grant that asks for a context does not let through what binds none.
     let app = kms.session(actor("app", Role::App));
-    let conditions = Conditions { encryption_context_subset: Some(Context::new()), ..Conditions::default() };
+    let conditions = Conditions::new().encryption_context_subset(Context::new());
     let permissions = [Permission::Encrypt, Permission::Decrypt];
-    session.put_grant("app", Role::App, GrantScope::Key(key.id), &permissions, conditions).await.unwrap();
+    session
+        .put_grant(NewGrant::new("app", Role::App).on_key(key.id).allow(permissions).conditions(conditions))
+        .await
+        .unwrap();
     app.encrypt("r", b"x", &Context::new()).await.unwrap();
     assert_eq!(code(app.decrypt_oaep("r", 1, &sealed).await), ErrorCode::AccessDenied);
     kms.close().await.unwrap();
@@ -435,85 +430,83 @@ async fn lists_filters_and_pages() {
     let kms = place.open().await;
     let session = admin(&kms);
     for i in 0..25 {
-        session.create_key(CreateKey::aes(format!("key-{i:02}"))).await.unwrap();
+        session.create_key(NewKey::aes(format!("key-{i:02}"))).await.unwrap();
     }
-    session.create_key(CreateKey::rsa_signing("signing")).await.unwrap();
+    session.create_key(NewKey::rsa_signing("signing")).await.unwrap();
     session.disable_key("key-07").await.unwrap();
     let mut names = Vec::new();
-    let mut cursor = None;
+    let mut paging = Paging::new(10);
     loop {
-        let page = session.list_keys(&KeyFilter::default(), 10, cursor.as_deref()).await.unwrap();
-        assert!(page.keys.len() <= 10);
-        names.extend(page.keys.into_iter().map(|key| key.name));
-        cursor = page.next_cursor;
-        if cursor.is_none() {
+        let page = session.list_keys(&KeyFilter::new(), &paging).await.unwrap();
+        assert!(page.items.len() <= 10);
+        names.extend(page.items.into_iter().map(|key| key.name));
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
             break;
         }
     }
     assert_eq!(names.len(), 26);
     assert!(names.is_sorted());
-    let count = async |filter: KeyFilter| session.list_keys(&filter, 1_000, None).await.unwrap().keys.len();
-    assert_eq!(count(KeyFilter { state: Some(KeyState::Disabled), ..KeyFilter::default() }).await, 1);
-    assert_eq!(count(KeyFilter { key_type: Some(KeyType::Rsa2048), ..KeyFilter::default() }).await, 1);
-    assert_eq!(count(KeyFilter { name_prefix: Some("key-1".into()), ..KeyFilter::default() }).await, 10);
+    let count = async |filter: KeyFilter| session.list_keys(&filter, &Paging::new(1_000)).await.unwrap().items.len();
+    assert_eq!(count(KeyFilter::new().state(KeyState::Disabled)).await, 1);
+    assert_eq!(count(KeyFilter::new().key_type(KeyType::Rsa2048)).await, 1);
+    assert_eq!(count(KeyFilter::new().name_prefix("key-1")).await, 10);
 
     // An app sees what it may read, and gets the creator's rights on what it makes.
     let app = kms.session(actor("app", Role::App));
-    assert!(app.list_keys(&KeyFilter::default(), 100, None).await.unwrap().keys.is_empty());
-    assert_eq!(code(app.create_key(CreateKey::aes("mine")).await), ErrorCode::AccessDenied);
+    assert!(app.list_keys(&KeyFilter::new(), &Paging::new(100)).await.unwrap().items.is_empty());
+    assert_eq!(code(app.create_key(NewKey::aes("mine")).await), ErrorCode::AccessDenied);
     let create = [Permission::Create];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &create, Conditions::default()).await.unwrap();
-    let mine = app.create_key(CreateKey::aes("mine")).await.unwrap();
-    assert_eq!(app.list_keys(&KeyFilter::default(), 100, None).await.unwrap().keys.len(), 1);
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(create)).await.unwrap();
+    let mine = app.create_key(NewKey::aes("mine")).await.unwrap();
+    assert_eq!(app.list_keys(&KeyFilter::new(), &Paging::new(100)).await.unwrap().items.len(), 1);
     app.rotate_key(mine.id, None).await.unwrap();
     app.encrypt("mine", b"x", &Context::new()).await.unwrap();
     assert_eq!(
-        code(
-            app.update_key("mine", UpdateKey { audit_context: Some(AuditContext::Hmac), ..UpdateKey::default() }).await
-        ),
+        code(app.update_key("mine", KeyUpdate::new().audit_context(AuditContext::Hmac)).await),
         ErrorCode::AccessDenied
     );
     app.revoke_key("mine").await.unwrap();
     assert_eq!(code(app.schedule_deletion("mine", None).await), ErrorCode::AccessDenied);
     assert_eq!(code(app.get_key("key-01").await), ErrorCode::AccessDenied);
     assert_eq!(code(app.get_key("no such key").await), ErrorCode::AccessDenied);
-    for refused in [code(app.list_audit(&AuditQuery::default()).await), code(app.metrics().await)] {
+    for refused in [code(app.list_audit(&AuditQuery::new(), &Paging::default()).await), code(app.metrics().await)] {
         assert_eq!(refused, ErrorCode::AccessDenied);
     }
 
     // The log: pages in both orders, filters, times.
     let all = async |query: AuditQuery| {
-        let mut query = AuditQuery { limit: 7, ..query };
+        let mut paging = Paging::new(7);
         let mut rows = Vec::new();
         loop {
-            let page = session.list_audit(&query).await.unwrap();
-            rows.extend(page.records);
-            match page.next_cursor {
-                Some(cursor) => query.cursor = Some(cursor),
-                None => return rows,
+            let page = session.list_audit(&query, &paging).await.unwrap();
+            rows.extend(page.items);
+            paging.cursor = page.next_cursor;
+            if paging.cursor.is_none() {
+                return rows;
             }
         }
     };
-    let forward = all(AuditQuery { ascending: true, ..AuditQuery::default() }).await;
-    let mut backward = all(AuditQuery::default()).await;
+    let forward = all(AuditQuery::new().oldest_first()).await;
+    let mut backward = all(AuditQuery::new()).await;
     backward.reverse();
     assert_eq!(forward, backward);
-    let created = all(AuditQuery { action: Some(Action::KeyCreate), ..AuditQuery::default() }).await;
+    let created = all(AuditQuery::new().action(Action::KeyCreate)).await;
     assert_eq!(created.len(), 28);
-    let failed = all(AuditQuery { status: Some(Status::Failure), ..AuditQuery::default() }).await;
+    let failed = all(AuditQuery::new().status(Status::Failure)).await;
     assert_eq!(failed.len(), 7);
-    let by_app = all(AuditQuery { actor: Some("app".into()), ..AuditQuery::default() }).await;
+    let by_app = all(AuditQuery::new().actor("app")).await;
     assert!(by_app.iter().all(|row| row.actor == "app") && by_app.len() == 11, "{}", by_app.len());
-    let by_name = AuditQuery { key: Some("no such key".into()), ..AuditQuery::default() };
+    let by_name = AuditQuery::new().key("no such key");
     let auditor = kms.session(kms_lib::Actor::new("reader", Role::Auditor).unwrap());
-    assert_eq!(auditor.list_audit(&by_name).await.unwrap_err().code(), ErrorCode::KeyNotFound);
-    let of_mine = all(AuditQuery { key: Some(mine.id.into()), ..AuditQuery::default() }).await;
-    assert_eq!(all(AuditQuery { key: Some(mine.name.as_str().into()), ..AuditQuery::default() }).await, of_mine);
+    assert_eq!(auditor.list_audit(&by_name, &Paging::default()).await.unwrap_err().code(), ErrorCode::KeyNotFound);
+    let of_mine = all(AuditQuery::new().key(mine.id)).await;
+    assert_eq!(all(AuditQuery::new().key(mine.name.as_str())).await, of_mine);
     assert!(of_mine.iter().all(|row| row.key_id == Some(mine.id)) && of_mine.len() == 6, "{of_mine:#?}");
     let middle = forward[20].timestamp;
-    let since = all(AuditQuery { since: Some(middle), ..AuditQuery::default() }).await;
+    let since = all(AuditQuery::new().since(middle)).await;
     assert!(since.iter().all(|row| row.timestamp >= middle) && since.len() >= forward.len() - 20);
-    let until = all(AuditQuery { until: Some(middle), ..AuditQuery::default() }).await;
+    let until = all(AuditQuery::new().until(middle)).await;
     assert!(until.iter().all(|row| row.timestamp < middle) && since.len() + until.len() == forward.len());
     kms.close().await.unwrap();
 }
@@ -523,29 +516,26 @@ async fn records_say_what_happened_and_nothing_secret() {
     let place = Place::new();
     let kms = place.open().await;
     let session = kms.session(actor("alice", Role::Admin).with_source_ip("10.0.0.9".parse().unwrap()));
-    session.create_key(CreateKey::aes("k")).await.unwrap();
-    session.create_key(CreateKey::aes("other")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("other")).await.unwrap();
     let context = Context::from([("tenant", "acme")]);
     let sealed = session.encrypt("k", b"very secret plaintext", &context).await.unwrap();
     let record = last_record(&session).await;
     assert_eq!((record.seq, record.hash), (sealed.receipt.seq, sealed.receipt.hash));
     let details = record.details.unwrap();
     assert!(details.contains("\"context\":{\"tenant\":\"acme\"}") && details.contains("\"sourceIp\":\"10.0.0.9\""));
-    session
-        .update_key("k", UpdateKey { audit_context: Some(AuditContext::Hmac), ..UpdateKey::default() })
-        .await
-        .unwrap();
+    session.update_key("k", KeyUpdate::new().audit_context(AuditContext::Hmac)).await.unwrap();
     session.encrypt("k", b"very secret plaintext", &context).await.unwrap();
     let details = last_record(&session).await.details.unwrap();
     assert!(details.contains("contextHmac") && !details.contains("acme"), "{details}");
 
     // One record for each key of a batch.
-    let item = |key: &str| EncryptItem { key: key.into(), plaintext: b"x", context: Context::new() };
+    let item = |key: &str| EncryptItem::new(key, b"x", Context::new());
     session.encrypt_batch(&[item("k"), item("other"), item("k"), item("missing")]).await.unwrap();
-    let page = session.list_audit(&AuditQuery { limit: 3, ..AuditQuery::default() }).await.unwrap();
-    let items: Vec<_> = page.records.iter().map(|row| (row.status.as_str(), row.key_id.is_some())).collect();
+    let page = session.list_audit(&AuditQuery::new(), &Paging::new(3)).await.unwrap();
+    let items: Vec<_> = page.items.iter().map(|row| (row.status.as_str(), row.key_id.is_some())).collect();
     assert_eq!(items, [("FAILURE", false), ("SUCCESS", true), ("SUCCESS", true)]);
-    assert!(page.records[2].details.as_ref().unwrap().contains("\"items\":2"));
+    assert!(page.items[2].details.as_ref().unwrap().contains("\"items\":2"));
 
     // Failures are recorded too.
     let outsider = kms.session(actor("outsider", Role::App));
@@ -560,12 +550,12 @@ async fn records_say_what_happened_and_nothing_secret() {
         (code(session.rotate_key("other", None).await), "KEY_ROTATE", "KeyDisabled"),
         (code(outsider.get_key("k").await), "KEY_READ", "AccessDenied"),
         (code(outsider.verify_audit().await), "AUDIT_VERIFY", "AccessDenied"),
-        (code(session.create_key(CreateKey::aes("k")).await), "KEY_CREATE", "NameTaken"),
-        (code(session.withdraw_grant(kms_lib::GrantId::random()).await), "GRANT_WITHDRAW", "GrantNotFound"),
+        (code(session.create_key(NewKey::aes("k")).await), "KEY_CREATE", "NameTaken"),
+        (code(session.revoke_grant(kms_lib::GrantId::random()).await), "GRANT_WITHDRAW", "GrantNotFound"),
     ] {
         assert_eq!(refused.as_str(), error);
-        let query = AuditQuery { limit: 1, status: Some(Status::Failure), ..AuditQuery::default() };
-        let failures = session.list_audit(&AuditQuery { limit: 100, ..query }).await.unwrap().records;
+        let query = AuditQuery::new().status(Status::Failure);
+        let failures = session.list_audit(&query, &Paging::default()).await.unwrap().items;
         let found = failures.iter().any(|row| {
             row.action == action && row.details.as_ref().unwrap().contains(&format!("\"error\":\"{error}\""))
         });
@@ -585,15 +575,15 @@ async fn records_say_what_happened_and_nothing_secret() {
 #[tokio::test]
 async fn the_scheduler() {
     let place = Place::new();
-    let scheduler = SchedulerConfig { enabled: false, revoke_expired: true, ..SchedulerConfig::default() };
+    let scheduler = SchedulerConfig::disabled().revoke_expired(true);
     let kms = Kms::open(place.config().scheduler(scheduler)).await.unwrap();
     let session = admin(&kms);
     let none = Context::new();
     for name in ["due-1", "due-2", "due-3"] {
-        session.create_key(CreateKey::aes(name).rotation_period_days(30).grace_period_days(5)).await.unwrap();
+        session.create_key(NewKey::aes(name).rotation_period_days(30).grace_period_days(5)).await.unwrap();
     }
-    session.create_key(CreateKey::aes("never")).await.unwrap();
-    session.create_key(CreateKey::aes("disabled").rotation_period_days(30)).await.unwrap();
+    session.create_key(NewKey::aes("never")).await.unwrap();
+    session.create_key(NewKey::aes("disabled").rotation_period_days(30)).await.unwrap();
     session.disable_key("disabled").await.unwrap();
     let unused = session.encrypt("due-1", b"x", &none).await.unwrap().ciphertext;
     let used = session.encrypt("due-2", b"x", &none).await.unwrap().ciphertext;
@@ -622,8 +612,8 @@ async fn the_scheduler() {
     let report = kms.run_scheduler().await.unwrap();
     assert_eq!((report.rotated.len(), report.failed.len()), (2, 1));
     assert_eq!(report.failed[0].1.code(), ErrorCode::IntegrityFailure);
-    let query = AuditQuery { actor: Some("scheduler".into()), status: Some(Status::Failure), ..AuditQuery::default() };
-    assert!(!admin(&kms).list_audit(&query).await.unwrap().records.is_empty());
+    let query = AuditQuery::new().actor("scheduler").status(Status::Failure);
+    assert!(!admin(&kms).list_audit(&query, &Paging::default()).await.unwrap().items.is_empty());
     kms.close().await.unwrap();
 }
 
@@ -634,7 +624,7 @@ async fn two_schedulers_rotate_each_key_once() {
     let kms = place.open().await;
     let session = admin(&kms);
     for i in 0..20 {
-        session.create_key(CreateKey::aes(format!("key-{i}")).rotation_period_days(1)).await.unwrap();
+        session.create_key(NewKey::aes(format!("key-{i}")).rotation_period_days(1)).await.unwrap();
     }
     let other = place.open().await;
     place.pass_days(2);
@@ -652,16 +642,16 @@ async fn two_schedulers_rotate_each_key_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scheduler_runs_at_its_time() {
     let place = Place::new();
-    let scheduler = SchedulerConfig { cron: "* * * * *".into(), ..SchedulerConfig::default() };
+    let scheduler = SchedulerConfig::new().cron("* * * * *");
     let kms = Kms::open(place.config().scheduler(scheduler)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k").rotation_period_days(1)).await.unwrap();
-    session.create_key(CreateKey::aes("doomed")).await.unwrap();
+    session.create_key(NewKey::aes("k").rotation_period_days(1)).await.unwrap();
+    session.create_key(NewKey::aes("doomed")).await.unwrap();
     session.schedule_deletion("doomed", None).await.unwrap();
     // Its clock is looked at twice a minute at least; it is waiting for the next minute now.
     place.pass_days(40);
     kms.close().await.unwrap();
-    let scheduler = SchedulerConfig { cron: "* * * * *".into(), ..SchedulerConfig::default() };
+    let scheduler = SchedulerConfig::new().cron("* * * * *");
     // Just before a full minute.
     let now = kms_lib::Timestamp::now().micros() / 1_000_000 % 60;
     place.pass_seconds(59 - now);
@@ -690,7 +680,7 @@ async fn queued_results_reach_the_log() {
     let place = Place::in_a_file();
     let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     for _ in 0..500 {
         let sealed = session.encrypt("k", b"x", &Context::new()).await.unwrap();
         assert!(sealed.receipt.seq == 0 || sealed.receipt.seq > 2);
@@ -699,8 +689,8 @@ async fn queued_results_reach_the_log() {
     session.rotate_key("k", None).await.unwrap();
     let count = session.get_key("k").await.unwrap().versions.unwrap()[1].encryptions;
     assert_eq!(count, Some(500));
-    let query = AuditQuery { action: Some(Action::QueuedAckOn), ..AuditQuery::default() };
-    assert_eq!(session.list_audit(&query).await.unwrap().records.len(), 1);
+    let query = AuditQuery::new().action(Action::QueuedAckOn);
+    assert_eq!(session.list_audit(&query, &Paging::default()).await.unwrap().items.len(), 1);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     // Closing writes what is left.
     kms.close().await.unwrap();
@@ -716,7 +706,7 @@ async fn many_versions() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let first = session.encrypt("k", b"first", &Context::new()).await.unwrap();
     for _ in 0..300 {
         session.rotate_key("k", None).await.unwrap();
@@ -735,7 +725,7 @@ async fn a_batch_that_is_overtaken_fails_item_by_item() {
     let (one, two) = (place.open().await, place.open().await);
     let none = Context::new();
     let first = admin(&one);
-    first.create_key(CreateKey::aes("k")).await.unwrap();
+    first.create_key(NewKey::aes("k")).await.unwrap();
     let old = first.encrypt("k", b"x", &none).await.unwrap().ciphertext;
     first.rotate_key("k", None).await.unwrap();
     let mut altered = first.encrypt("k", b"x", &none).await.unwrap().ciphertext;
@@ -743,8 +733,13 @@ async fn a_batch_that_is_overtaken_fails_item_by_item() {
     // Known to both; then only to the second.
     admin(&two).decrypt(&old, &none).await.unwrap();
     admin(&two).revoke_version("k", 1).await.unwrap();
-    let item =
-        |ciphertext, key: Option<&str>| DecryptItem { ciphertext, key: key.map(Into::into), ..DecryptItem::default() };
+    let item = |ciphertext, key: Option<&str>| {
+        let item = DecryptItem::new(ciphertext, Context::new());
+        match key {
+            Some(key) => item.key(key),
+            None => item,
+        }
+    };
     let items =
         [item(&old[..], None), item(&old[..], None), item(&altered[..], None), item(&b"rubbish"[..], Some("k"))];
     let codes: Vec<ErrorCode> = first.decrypt_batch(&items).await.unwrap().into_iter().map(code).collect();

@@ -7,7 +7,7 @@ mod common;
 
 use std::io::{Read, Seek, SeekFrom};
 
-use kms_lib::{Actor, Config, Context, CreateKey, Kms, Role};
+use kms_lib::{Actor, Config, Context, Kms, NewKey, Role};
 use zeroize::Zeroizing;
 
 /// How often the pattern stands in this process's memory. It is given inverted, so that it is not its own finding.
@@ -61,8 +61,8 @@ fn nothing_is_left_after_closing() {
         let config = Config::new(url).root_key(&format!("file:{}", path.display())).unwrap();
         let kms = Kms::open(config).await.unwrap();
         let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
-        session.create_key(CreateKey::aes("a")).await.unwrap();
-        session.create_key(CreateKey::rsa_signing("s")).await.unwrap();
+        session.create_key(NewKey::aes("a")).await.unwrap();
+        session.create_key(NewKey::rsa_signing("s")).await.unwrap();
         for _ in 0..20 {
             let made = session.generate_data_key("a", 32, &Context::new()).await.unwrap();
             let opened = session.decrypt(&made.ciphertext, &Context::new()).await.unwrap();

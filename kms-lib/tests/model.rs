@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use common::{Place, actor, admin, whole_log};
-use kms_lib::types::audit::AuditRow;
 use kms_lib::{
-    AuditAck, Conditions, Context, CreateKey, GrantScope, KeyId, KeyState, Kms, Permission, Role, Session, VersionState,
+    AuditAck, AuditRow, Context, GrantFilter, KeyId, KeyState, Kms, NewGrant, NewKey, Paging, Permission, Role,
+    Session, VersionState,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -163,13 +163,14 @@ async fn act(
         35 => session.revoke_version(key, random.random_range(1..6)).await.map(|_| None).ok()?,
         36 if random.random_ratio(1, 10) => session.revoke_key(key).await.map(|_| None).ok()?,
         37 => {
-            let grants = root.list_grants(None, 10, None).await.unwrap();
+            let grants = root.list_grants(&GrantFilter::new(), &Paging::new(10)).await.unwrap().items;
             let grant = grants.first()?;
-            root.withdraw_grant(grant.id).await.map(|()| None).ok()?
+            root.revoke_grant(grant.id).await.map(|()| None).ok()?
         }
         _ => {
             let principal = ["app-1", "app-2"][random.random_range(0..2)];
-            let scope = if random.random() { GrantScope::AllKeys } else { GrantScope::Key(key) };
+            let grant = NewGrant::new(principal, Role::App);
+            let grant = if random.random() { grant.on_all_keys() } else { grant.on_key(key) };
             let permissions: Vec<Permission> =
                 [Permission::Encrypt, Permission::Decrypt, Permission::Rotate, Permission::Revoke]
                     .into_iter()
@@ -178,7 +179,7 @@ async fn act(
             if permissions.is_empty() {
                 return None;
             }
-            root.put_grant(principal, Role::App, scope, &permissions, Conditions::default()).await.map(|_| None).ok()?
+            root.put_grant(grant.allow(permissions)).await.map(|_| None).ok()?
         }
     }
 }
@@ -190,7 +191,7 @@ async fn history(seed: u64) {
     let root = admin(&kms);
     let mut keys = Vec::new();
     for i in 0..3 {
-        keys.push(root.create_key(CreateKey::aes(format!("key-{i}"))).await.unwrap().id);
+        keys.push(root.create_key(NewKey::aes(format!("key-{i}"))).await.unwrap().id);
     }
     let sealed = Sealed::default();
     let tasks: Vec<_> = (0..8u64)

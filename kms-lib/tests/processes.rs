@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{ROOT_KEY, actor, admin, check_usable};
-use kms_lib::{Config, Context, CreateKey, ErrorCode, Kms, Role};
+use kms_lib::{Config, Context, ErrorCode, Kms, NewKey, Role};
 use sqlx::{Connection, SqliteConnection};
 
 const CHILD: &str = "KMS_TEST_PROCESSES";
@@ -121,7 +121,7 @@ async fn a_revocation_in_one_process_holds_in_the_others() {
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("doomed")).await.unwrap();
+    session.create_key(NewKey::aes("doomed")).await.unwrap();
     announce(&file, "0");
     let mut children = [spawn("uses", &file), spawn("uses", &file)];
     let mut outputs = children.each_mut().map(lines);
@@ -153,7 +153,7 @@ async fn a_process_killed_with_the_lock_keeps_nobody_waiting() {
     let file = folder.path().join("kms.db");
     let kms = Kms::open(config(&file)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     for i in 0..200 {
         session.encrypt("k", b"x", &Context::from([("i", i.to_string())])).await.unwrap();
     }

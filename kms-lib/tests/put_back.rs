@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Place, actor, admin, check_usable, code};
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
+use kms_lib::{Context, ErrorCode, Kms, NewGrant, NewKey, NewToken, Permission, Role};
 
 /// A store in which much was taken away, with a copy of it from before.
 struct Taken {
@@ -23,15 +23,14 @@ async fn taken() -> Taken {
     let kms = place.open().await;
     let session = admin(&kms);
     for name in ["a", "b", "c"] {
-        session.create_key(CreateKey::aes(name)).await.unwrap();
+        session.create_key(NewKey::aes(name)).await.unwrap();
     }
     let sealed = session.encrypt("a", b"secret", &Context::new()).await.unwrap().ciphertext;
     let sealed_b = session.encrypt("b", b"secret", &Context::new()).await.unwrap().ciphertext;
     session.rotate_key("a", None).await.unwrap();
     let granted = [Permission::Encrypt];
-    let grant =
-        session.put_grant("app", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
-    let token = session.create_token("app", Role::App, None, None).await.unwrap();
+    let grant = session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(granted)).await.unwrap();
+    let token = session.create_token(NewToken::new("app", Role::App)).await.unwrap();
     common::output::secret(token.token.as_bytes());
     tracing::trace!(target: "kms_lib::tests", ?token);
     kms.close().await.unwrap();
@@ -41,8 +40,8 @@ async fn taken() -> Taken {
     let session = admin(&kms);
     session.revoke_version("a", 1).await.unwrap();
     session.disable_key("b").await.unwrap();
-    session.withdraw_grant(grant.id).await.unwrap();
-    session.withdraw_credential(token.credential.id).await.unwrap();
+    session.revoke_grant(grant.id).await.unwrap();
+    session.revoke_credential(token.credential.id).await.unwrap();
     kms.close().await.unwrap();
     Taken { place, old, sealed, sealed_b, token: token.token.to_string() }
 }
@@ -97,7 +96,7 @@ async fn rows_put_back_with_their_former_seals_are_not_used() {
         check_refused(&taken, &kms, tables).await;
         // Whatever is changed meanwhile does not make good what was put back.
         let name = format!("while-{}", tables.join("-"));
-        admin(&kms).create_key(CreateKey::aes(name)).await.unwrap();
+        admin(&kms).create_key(NewKey::aes(name)).await.unwrap();
         check_refused(&taken, &kms, tables).await;
         kms.close().await.unwrap();
         let kms = taken.place.open().await;
@@ -172,14 +171,13 @@ async fn a_change_hidden_from_another_process_is_noticed() {
     let taken = taken().await;
     let kms = taken.place.open().await;
     let granted = [Permission::Encrypt];
-    let grant =
-        admin(&kms).put_grant("app", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
+    let grant = admin(&kms).put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(granted)).await.unwrap();
     let other = taken.place.open().await;
     let app = other.session(actor("app", Role::App));
     app.encrypt("c", b"x", &Context::new()).await.unwrap();
     let before = taken.place.folder.path().join("before.db");
-    kms.backup(&actor("alice", Role::Admin), &before).await.unwrap();
-    admin(&kms).withdraw_grant(grant.id).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&before).await.unwrap();
+    admin(&kms).revoke_grant(grant.id).await.unwrap();
     // In one transaction of its own, so that the other process never sees the withdrawn grant.
     put_back(&taken.place, &before, &["grants"]).await;
     let refused = code(app.encrypt("c", b"x", &Context::new()).await);

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Place, actor, admin, check_usable, code, whole_log};
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role, Session};
+use kms_lib::{Context, ErrorCode, GrantFilter, Kms, NewGrant, NewKey, NewToken, Paging, Permission, Role, Session};
 
 const ALTERED: &str = "UPDATE grants SET allowed_ops = 'decrypt,encrypt' WHERE principal = 'unused'";
 const REPAIRED: &str = "UPDATE grants SET allowed_ops = 'encrypt' WHERE principal = 'unused'";
@@ -17,7 +17,7 @@ async fn prepared() -> (Place, Vec<u8>) {
     let kms = place.open().await;
     let session = admin(&kms);
     for name in ["a", "b"] {
-        session.create_key(CreateKey::aes(name)).await.unwrap();
+        session.create_key(NewKey::aes(name)).await.unwrap();
     }
     put(&session, "unused", Permission::Encrypt).await;
     put(&session, "app", Permission::Decrypt).await;
@@ -27,8 +27,7 @@ async fn prepared() -> (Place, Vec<u8>) {
 }
 
 async fn put(session: &Session, principal: &str, permission: Permission) -> kms_lib::GrantId {
-    let scope = GrantScope::AllKeys;
-    session.put_grant(principal, Role::App, scope, &[permission], Conditions::default()).await.unwrap().id
+    session.put_grant(NewGrant::new(principal, Role::App).on_all_keys().allow([permission])).await.unwrap().id
 }
 
 /// The attack that the commitment did not see while any row was in quarantine: a revocation is undone in the database,
@@ -46,8 +45,13 @@ async fn a_revocation_is_not_hidden_by_a_row_in_quarantine() {
         match table {
             "key_versions" => session.revoke_version("a", 1).await.map(drop).unwrap(),
             "grants" => {
-                let grant = session.list_grants(Some("app"), 1, None).await.unwrap().remove(0);
-                session.withdraw_grant(grant.id).await.unwrap();
+                let grant = session
+                    .list_grants(&GrantFilter::new().principal("app"), &Paging::new(1))
+                    .await
+                    .unwrap()
+                    .items
+                    .remove(0);
+                session.revoke_grant(grant.id).await.unwrap();
             }
             _ => session.disable_key("a").await.map(drop).unwrap(),
         }
@@ -80,7 +84,7 @@ async fn the_set_is_the_same_everywhere() {
         }
         // Changes of one node reach the other, although a row is out.
         let name = format!("new-{}", listed.len());
-        admin(&a).create_key(CreateKey::aes(&name)).await.unwrap();
+        admin(&a).create_key(NewKey::aes(&name)).await.unwrap();
         admin(&b).encrypt(name.as_str(), b"x", &Context::new()).await.unwrap();
         a.close().await.unwrap();
         b.close().await.unwrap();
@@ -155,7 +159,7 @@ async fn a_key_is_out_with_all_its_versions() {
             let session = admin(&kms);
             assert_eq!(code(session.decrypt(&sealed, &Context::new()).await), ErrorCode::IntegrityFailure, "{sql}");
             session.encrypt("b", b"x", &Context::new()).await.unwrap();
-            session.create_key(CreateKey::aes(format!("k{}", kms_lib::KeyId::random()))).await.unwrap();
+            session.create_key(NewKey::aes(format!("k{}", kms_lib::KeyId::random()))).await.unwrap();
             kms.close().await.unwrap();
         }
     }
@@ -215,7 +219,7 @@ async fn names_of_quarantined_keys_stay_taken() {
             let (kms, other) = (place.open().await, place.open().await);
             for kms in [&kms, &other] {
                 let session = admin(kms);
-                assert_eq!(code(session.create_key(CreateKey::aes("a")).await), ErrorCode::NameTaken, "{sql}");
+                assert_eq!(code(session.create_key(NewKey::aes("a")).await), ErrorCode::NameTaken, "{sql}");
                 let encrypted = session.encrypt("a", b"x", &Context::new()).await;
                 assert_eq!(code(encrypted), ErrorCode::IntegrityFailure, "{sql}");
                 let listed = session.list_quarantine().await.unwrap();
@@ -251,9 +255,15 @@ async fn nodes_that_open_at_once_agree() {
         let quarantines = records.iter().filter(|record| record.action == "ROWS_QUARANTINE");
         assert_eq!(quarantines.filter(|record| is_first(&record.details)).count(), 1);
         // A withdrawn grant is put back behind the others' backs.
-        let grant = admin(&nodes[0]).list_grants(Some("app"), 1, None).await.unwrap().remove(0).id;
+        let grant = admin(&nodes[0])
+            .list_grants(&GrantFilter::new().principal("app"), &Paging::new(1))
+            .await
+            .unwrap()
+            .items
+            .remove(0)
+            .id;
         place.tamper("CREATE TABLE former AS SELECT * FROM grants WHERE principal = 'app'").await;
-        admin(&nodes[0]).withdraw_grant(grant).await.unwrap();
+        admin(&nodes[0]).revoke_grant(grant).await.unwrap();
         place.tamper("DELETE FROM grants WHERE principal = 'app'").await;
         place.tamper("INSERT INTO grants SELECT * FROM former").await;
         for kms in &nodes[1..] {
@@ -276,9 +286,9 @@ async fn no_new_rights_are_used_where_the_log_was_altered() {
     let (kms, other) = (place.open().await, place.open().await);
     let session = admin(&kms);
     put(&session, "maker", Permission::Create).await;
-    let token = session.create_token("root", Role::Admin, None, None).await.unwrap();
+    let token = session.create_token(NewToken::new("root", Role::Admin)).await.unwrap();
     for kms in [&kms, &other] {
-        let created = kms.session(actor("maker", Role::App)).create_key(CreateKey::aes("m")).await;
+        let created = kms.session(actor("maker", Role::App)).create_key(NewKey::aes("m")).await;
         assert_eq!(code(created), ErrorCode::AccessDenied);
         assert_eq!(code(kms.authenticate(token.token.as_str()).await), ErrorCode::NotAuthenticated);
     }
@@ -301,7 +311,8 @@ async fn a_grant_that_was_replaced_meanwhile_is_released_as_withdrawn() {
     let session = admin(&kms);
     assert_eq!(session.release_quarantine().await.unwrap().len(), 1);
     for kms in [&kms, &other] {
-        let granted = admin(kms).list_grants(Some("unused"), 10, None).await.unwrap();
+        let granted =
+            admin(kms).list_grants(&GrantFilter::new().principal("unused"), &Paging::new(10)).await.unwrap().items;
         assert_eq!(granted.iter().map(|grant| grant.id).collect::<Vec<_>>(), [narrowed]);
         let unused = kms.session(actor("unused", Role::App));
         assert_eq!(code(unused.encrypt("b", b"x", &Context::new()).await), ErrorCode::AccessDenied);

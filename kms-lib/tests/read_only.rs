@@ -9,8 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{Place, admin, code};
-use kms_lib::session::AuditQuery;
-use kms_lib::{Config, Context, CreateKey, ErrorCode, Kms};
+use kms_lib::{AuditQuery, Config, Context, ErrorCode, Kms, NewKey, Paging};
 use tempfile::TempDir;
 
 /// A folder that is mounted read-only; unmounted when dropped.
@@ -59,7 +58,7 @@ async fn a_store_on_a_read_only_medium_is_verified() {
     let place = Place::in_a_file();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     for _ in 0..20 {
         session.encrypt("k", b"x", &Context::new()).await.unwrap();
     }
@@ -80,7 +79,10 @@ async fn a_store_on_a_read_only_medium_is_verified() {
         let expected = if files.len() == 1 { size + 1 } else { size };
         assert_eq!(report.size, expected, "{} files", files.len());
         assert!(session.verify_audit_incrementally().await.unwrap().ok);
-        assert_eq!(session.list_audit(&AuditQuery::default()).await.unwrap().records.len() as u64, expected);
+        assert_eq!(
+            session.list_audit(&AuditQuery::new(), &Paging::default()).await.unwrap().items.len() as u64,
+            expected
+        );
         session.metrics().await.unwrap();
         session.get_key("k").await.unwrap();
         kms.telemetry().await.unwrap();

@@ -6,9 +6,7 @@
 mod common;
 
 use common::{Place, actor, admin};
-use kms_lib::audit::verify::Finding;
-use kms_lib::verification::VerifyOptions;
-use kms_lib::{Context, CreateKey, Kms, Role, Session};
+use kms_lib::{Context, Finding, Kms, NewKey, Role, Session, VerifyOptions};
 
 async fn encrypt(session: &Session, count: usize) {
     let tasks: Vec<_> = (0..64)
@@ -31,7 +29,7 @@ async fn verified() -> Place {
     let place = Place::in_a_file();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     encrypt(&session, 17_000).await;
     assert!(session.verify_audit().await.unwrap().ok);
     let report = session.verify_audit_incrementally().await.unwrap();
@@ -134,10 +132,10 @@ async fn a_verification_with_a_gap_does_not_count() {
     let place = Place::in_a_file();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     encrypt(&session, 9_000).await;
     place.tamper("UPDATE audit_logs SET actor = 'mallory' WHERE seq = 100").await;
-    let options = VerifyOptions { trusted_size: Some(u64::MAX), ..VerifyOptions::default() };
+    let options = VerifyOptions::new().trusted_size(u64::MAX);
     let report = session.verify_audit_with(&options).await.unwrap();
     assert!(report.ok && report.from > 8_000, "{report:?}");
     let report = session.verify_audit_incrementally().await.unwrap();
@@ -161,9 +159,9 @@ async fn a_store_rolled_back_under_a_service_is_not_good() {
     let water = place.folder.path().join("high-water");
     let kms = Kms::open(place.config().high_water(&water)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let old = place.folder.path().join("old.db");
-    kms.backup(&actor("alice", Role::Admin), &old).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&old).await.unwrap();
     encrypt(&session, 64).await;
     roll_back(&place, &old).await;
     for incremental in [false, true] {
@@ -194,9 +192,9 @@ async fn the_high_water_file_is_held_against_the_store() {
     let place = Place::in_a_file();
     let water = place.folder.path().join("high-water");
     let kms = Kms::open(place.config().high_water(&water)).await.unwrap();
-    admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     let old = place.folder.path().join("old.db");
-    kms.backup(&actor("alice", Role::Admin), &old).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&old).await.unwrap();
     kms.close().await.unwrap();
     // As it is a second later.
     let note = {

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use common::{Place, admin, code, last_record, whole_log};
-use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
-use kms_lib::types::audit::{Action, Status};
-use kms_lib::{Clock, Context, CreateKey, ErrorCode, Kms, Role, Session, Timestamp};
+use kms_lib::SignatureAlgorithm::RsaPssSha256;
+use kms_lib::{Action, Clock, Context, ErrorCode, Kms, NewKey, Role, Session, Status, Timestamp};
 
 /// Rotations of one key by each of so many tasks, while others encrypt and sign: none of them fails.
 async fn rotate_under_load(sessions: &[Session], rotators: u32, rotations: u32) {
@@ -57,7 +56,7 @@ async fn four_rotators_cost_no_caller_an_error() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("busy")).await.unwrap();
+    session.create_key(NewKey::aes("busy")).await.unwrap();
     rotate_under_load(std::slice::from_ref(&session), 4, 20).await;
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();
@@ -68,7 +67,7 @@ async fn rotators_on_several_nodes_cost_no_caller_an_error() {
     let place = Place::new();
     let (one, two) = (place.open().await, place.open().await);
     let sessions = [admin(&one), admin(&two)];
-    sessions[0].create_key(CreateKey::aes("busy")).await.unwrap();
+    sessions[0].create_key(NewKey::aes("busy")).await.unwrap();
     rotate_under_load(&sessions, 4, 10).await;
     assert!(sessions[1].verify_audit().await.unwrap().ok);
     one.close().await.unwrap();
@@ -80,7 +79,7 @@ async fn fifty_rotations_at_once_make_fifty_versions() {
     let place = Place::new();
     let kms = Kms::open(place.config().limits(4_096, 64 << 20)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let calls: Vec<_> = (0..50)
         .map(|i| {
             // Each by a caller of its own: no caller may fill the lane of changes.
@@ -104,7 +103,7 @@ async fn a_rotation_that_expected_another_version_is_no_use_to_repeat() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     // Of many that expect the same version, one succeeds.
     let calls: Vec<_> = (0..8)
         .map(|_| {
@@ -141,7 +140,7 @@ async fn a_window_that_ends_meanwhile_ends_a_verification() {
     });
     let kms = Kms::open(place.config().clock(clock.apart())).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::rsa_signing("s")).await.unwrap();
+    session.create_key(NewKey::rsa_signing("s")).await.unwrap();
     let signed = session.sign("s", b"m", RsaPssSha256).await.unwrap().signature;
     session.rotate_key("s", None).await.unwrap();
     let mut ends = 0;

@@ -8,7 +8,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Place, ROOT_KEY, admin};
-use kms_lib::{AuditAck, Config, Context, CreateKey, ErrorCode, Kms};
+use kms_lib::{AuditAck, Config, Context, ErrorCode, Kms, NewKey};
 use tokio::runtime::{Builder, Runtime};
 
 const OPERATIONS: u64 = 100;
@@ -26,7 +26,7 @@ fn orphaned(place: &Place, ack: AuditAck) -> Kms {
     let first = runtime();
     let kms = first.block_on(Kms::open(config(place, ack))).unwrap();
     let session = admin(&kms);
-    first.block_on(session.create_key(CreateKey::aes("key"))).unwrap();
+    first.block_on(session.create_key(NewKey::aes("key"))).unwrap();
     let come_in = || {
         let telemetry = first.block_on(kms.telemetry()).unwrap();
         telemetry.queued + telemetry.submissions
@@ -107,7 +107,7 @@ fn a_runtime_may_rest_between_calls() {
     let place = Place::in_a_file();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let kms = runtime.block_on(Kms::open(config(&place, AuditAck::Queued))).unwrap();
-    runtime.block_on(admin(&kms).create_key(CreateKey::aes("key"))).unwrap();
+    runtime.block_on(admin(&kms).create_key(NewKey::aes("key"))).unwrap();
     for _ in 0..OPERATIONS {
         runtime.block_on(admin(&kms).encrypt("key", b"x", &Context::new())).unwrap();
     }

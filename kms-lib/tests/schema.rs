@@ -7,18 +7,15 @@
 mod common;
 
 use common::{Place, actor, admin, check_usable, code};
-use kms_lib::audit::verify::Finding;
-use kms_lib::session::AuditQuery;
-use kms_lib::verification::Report;
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
+use kms_lib::{AuditQuery, Context, ErrorCode, Finding, Kms, NewGrant, NewKey, Paging, Permission, Report, Role};
 
 /// A closed store with a key, a grant and some records of two actors.
 async fn prepared(place: &Place) {
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let granted = [Permission::Encrypt];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(granted)).await.unwrap();
     let app = kms.session(actor("app", Role::App));
     for _ in 0..30 {
         session.encrypt("k", b"x", &Context::new()).await.unwrap();
@@ -323,12 +320,12 @@ async fn a_running_service_does_not_write_through_a_trigger() {
                 UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END";
     place.tamper(undo).await;
     assert_eq!(code(session.disable_key("k").await), ErrorCode::StoreCorrupt);
-    assert_eq!(code(session.list_audit(&AuditQuery::default()).await), ErrorCode::StoreCorrupt);
+    assert_eq!(code(session.list_audit(&AuditQuery::new(), &Paging::default()).await), ErrorCode::StoreCorrupt);
     place.tamper("DROP TRIGGER undo").await;
     // An index of the operator's is a change of the schema too, which is inspected and accepted.
     place.tamper("CREATE INDEX mine ON audit_logs (timestamp)").await;
     session.disable_key("k").await.unwrap();
-    session.list_audit(&AuditQuery::default()).await.unwrap();
+    session.list_audit(&AuditQuery::new(), &Paging::default()).await.unwrap();
     kms.close().await.unwrap();
 }
 
@@ -350,18 +347,20 @@ async fn an_index_that_lacks_records_hides_none() {
             let session = admin(&kms);
             let key = session.get_key("k").await.unwrap().id;
             let query = match index {
-                "audit_logs_actor" => AuditQuery { actor: Some("app".into()), ..AuditQuery::default() },
-                _ => AuditQuery { key: Some(key.into()), ..AuditQuery::default() },
+                "audit_logs_actor" => AuditQuery::new().actor("app"),
+                _ => AuditQuery::new().key(key),
             };
             for ascending in [true, false] {
-                let listed = session.list_audit(&AuditQuery { ascending, limit: 1_000, ..query.clone() }).await;
+                let mut query = query.clone();
+                query.oldest_first = ascending;
+                let listed = session.list_audit(&query, &Paging::new(1_000)).await;
                 assert_eq!(code(listed), ErrorCode::StoreCorrupt, "{index} {keeps}");
             }
             let report = session.verify_audit().await.unwrap();
             let text = report.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
             assert!(!report.ok && text.contains(index), "{index} {keeps}: {text}");
             let to = place.folder.path().join("backup.db");
-            let backed_up = kms.backup(&actor("alice", Role::Admin), &to).await;
+            let backed_up = kms.session(actor("alice", Role::Admin)).backup(&to).await;
             assert_eq!(code(backed_up), ErrorCode::IntegrityFailure, "{index} {keeps}");
             kms.close().await.unwrap();
         }
@@ -449,12 +448,14 @@ async fn answers(place: &Place) -> Option<String> {
         Ok(report) if report.ok => {
             let mut text = String::new();
             for actor in ["app", "alice"] {
-                let query =
-                    AuditQuery { actor: Some(actor.into()), limit: 25, ascending: true, ..AuditQuery::default() };
-                text.push_str(&format!("{:?}", session.list_audit(&query).await.map(|page| page.records)));
+                let query = AuditQuery::new().oldest_first().actor(actor);
+                text.push_str(&format!(
+                    "{:?}",
+                    session.list_audit(&query, &Paging::new(25)).await.map(|page| page.items)
+                ));
             }
-            let query = AuditQuery { key: Some("k".into()), limit: 20, ascending: true, ..AuditQuery::default() };
-            text.push_str(&format!("{:?}", session.list_audit(&query).await.map(|page| page.records)));
+            let query = AuditQuery::new().oldest_first().key("k");
+            text.push_str(&format!("{:?}", session.list_audit(&query, &Paging::new(20)).await.map(|page| page.items)));
             text.push_str(&format!("{:?}", session.encrypt("k", b"x", &Context::new()).await.is_ok()));
             Some(text)
         }

@@ -5,13 +5,13 @@
 mod common;
 
 use common::{admin, check_usable, code};
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::session::EncryptItem;
-use kms_lib::{Actor, AuditAck, Clock, Config, Context, CreateKey, ErrorCode, Kms, Role, Timestamp};
+use kms_lib::{
+    Actor, AuditAck, Clock, Config, Context, EncryptItem, ErrorCode, Kms, NewKey, Role, SchedulerConfig, Timestamp,
+};
 use kms_test_support::{Certificates, MariaDb, PgBouncer, Postgres, Server};
 
 fn config(url: &str) -> Config {
-    let scheduler = SchedulerConfig { enabled: false, ..SchedulerConfig::default() };
+    let scheduler = SchedulerConfig::disabled();
     Config::new(url).root_key_bytes([7; 32]).scheduler(scheduler)
 }
 
@@ -66,7 +66,7 @@ async fn bad_access(url: &str) {
     let wrong_key = config(url).root_key_bytes([8; 32]);
     assert_eq!(code(Kms::open(wrong_key).await), ErrorCode::WrongRootKey);
     let folder = tempfile::tempdir().unwrap();
-    let backup = kms.backup(&Actor::new("root", Role::Admin).unwrap(), &folder.path().join("x")).await;
+    let backup = kms.session(Actor::new("root", Role::Admin).unwrap()).backup(&folder.path().join("x")).await;
     assert_eq!(code(backup), ErrorCode::InvalidArgument);
     held_lock(url, &kms).await;
     clocks(url, &kms).await;
@@ -79,11 +79,11 @@ async fn held_lock(url: &str, kms: &Kms) {
     let url = url.to_owned();
     let holder = tokio::spawn(async move { common::engine::hold_head(&url, locked.0, release.1).await });
     locked.1.await.unwrap();
-    let error = admin(kms).create_key(CreateKey::aes("held")).await.unwrap_err();
+    let error = admin(kms).create_key(NewKey::aes("held")).await.unwrap_err();
     assert!(error.code() == ErrorCode::StoreContended && error.is_retryable(), "{error}");
     release.0.send(()).unwrap();
     holder.await.unwrap();
-    admin(kms).create_key(CreateKey::aes("held")).await.unwrap();
+    admin(kms).create_key(NewKey::aes("held")).await.unwrap();
 }
 
 /// A node whose clock is wrong commits nothing; the others are not disturbed.
@@ -91,7 +91,7 @@ async fn clocks(url: &str, kms: &Kms) {
     let in_2099 = Clock::new(|| Timestamp::now().plus_days(365 * 73));
     let wrong = Kms::open(config(url).clock(in_2099)).await.unwrap();
     let session = wrong.session(Actor::new("from 2099", Role::Admin).unwrap());
-    assert_eq!(code(session.create_key(CreateKey::aes("future")).await), ErrorCode::ClockSkew);
+    assert_eq!(code(session.create_key(NewKey::aes("future")).await), ErrorCode::ClockSkew);
     check_usable(kms).await;
     wrong.close().await.unwrap();
     let yesterday = Clock::new(|| Timestamp::from_micros(Timestamp::now().micros() - 86_400_000_000));
@@ -112,7 +112,7 @@ async fn clocks(url: &str, kms: &Kms) {
         match made {
             Err(error) if error.code() == ErrorCode::KeyNotFound => {
                 assert!(i64::abs(seconds) < 30);
-                admin(&node).create_key(CreateKey::aes("clocked")).await.unwrap();
+                admin(&node).create_key(NewKey::aes("clocked")).await.unwrap();
             }
             Err(error) => assert!(error.code() == ErrorCode::ClockSkew && i64::abs(seconds) > 30, "{seconds}: {error}"),
             Ok(_) => assert!(i64::abs(seconds) < 30, "{seconds}"),
@@ -156,7 +156,7 @@ async fn mariadb_bad_input() {
     kms.close().await.unwrap();
     server.sql(&format!("REVOKE INSERT, UPDATE, DELETE ON {database}.* FROM worker@'127.0.0.1'"));
     let kms = Kms::open(config(&as_worker)).await.unwrap();
-    assert_eq!(code(admin(&kms).create_key(CreateKey::aes("k")).await), ErrorCode::StoreReadOnly);
+    assert_eq!(code(admin(&kms).create_key(NewKey::aes("k")).await), ErrorCode::StoreReadOnly);
     kms.close().await.unwrap();
 }
 
@@ -200,12 +200,11 @@ async fn mariadb_with_a_small_packet_limit() {
     for i in 0..100 {
         names.push(format!("key-{i}"));
         let metadata = serde_json::json!({ "filler": "x".repeat(16_000) });
-        session.create_key(CreateKey::aes(names[i].as_str()).metadata(metadata)).await.unwrap();
+        session.create_key(NewKey::aes(names[i].as_str()).metadata(metadata)).await.unwrap();
     }
     let context = Context::from([("filler", "x".repeat(1_900))]);
-    let items: Vec<EncryptItem<'_>> = (0..1_000)
-        .map(|i| EncryptItem { key: names[i % 100].as_str().into(), plaintext: b"x", context: context.clone() })
-        .collect();
+    let items: Vec<EncryptItem<'_>> =
+        (0..1_000).map(|i| EncryptItem::new(names[i % 100].as_str(), b"x", context.clone())).collect();
     for result in session.encrypt_batch(&items).await.unwrap() {
         result.unwrap();
     }

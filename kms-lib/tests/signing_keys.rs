@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Place, actor, admin, check_usable, code, last_record};
-use kms_lib::verification::{Report, VerifyOptions};
-use kms_lib::{Context, CreateKey, ErrorCode, Kms, Role, Session};
+use kms_lib::{Context, ErrorCode, Kms, NewKey, Report, Role, Session, VerifyOptions};
 use sqlx::{Connection, Row, SqliteConnection};
 
 fn pinned(key: &str) -> VerifyOptions {
-    VerifyOptions { pinned_key: Some(key.to_owned()), ..VerifyOptions::default() }
+    VerifyOptions::new().pinned_key(key)
 }
 
 async fn encrypt(session: &Session, times: usize) {
@@ -27,7 +26,7 @@ async fn replaced_twice() -> (Place, Vec<String>) {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let mut keys = vec![session.audit_public_key().await.unwrap()];
     for _ in 0..2 {
         encrypt(&session, 5).await;
@@ -122,7 +121,7 @@ async fn other_processes_follow() {
     let place = Place::new();
     let one = place.open().await;
     let two = place.open().await;
-    admin(&one).create_key(CreateKey::aes("k")).await.unwrap();
+    admin(&one).create_key(NewKey::aes("k")).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let load: Vec<_> = [&one, &two, &one, &two]
         .into_iter()
@@ -259,9 +258,9 @@ async fn a_restore_to_before_the_replacement_is_noticed() {
     let config = place.config().high_water(&noted);
     let kms = Kms::open(config.clone()).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     let backup = place.folder.path().join("backup.db");
-    kms.backup(&actor("alice", Role::Admin), &backup).await.unwrap();
+    kms.session(actor("alice", Role::Admin)).backup(&backup).await.unwrap();
     let before = session.audit_public_key().await.unwrap();
     session.replace_signing_key().await.unwrap();
     encrypt(&session, 3).await;

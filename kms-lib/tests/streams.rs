@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 
 use kms_lib::crypto::stream::CHUNK;
-use kms_lib::{Actor, Config, Context, CreateKey, ErrorCode, Kms, Role, blocking};
+use kms_lib::{Actor, Config, Context, ErrorCode, Kms, NewKey, Role, blocking};
 
 /// Bytes between two numbers in an endless text.
 const BLOCK: usize = 4096;
@@ -64,8 +64,8 @@ async fn a_file_makes_the_round_trip() {
     let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
     let kms = Kms::open(config).await.unwrap();
     let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
-    session.create_key(CreateKey::aes("files")).await.unwrap();
-    session.create_key(CreateKey::rsa_encryption("rsa-files")).await.unwrap();
+    session.create_key(NewKey::aes("files")).await.unwrap();
+    session.create_key(NewKey::rsa_encryption("rsa-files")).await.unwrap();
     let context = Context::from([("file", "report.pdf")]);
     for key in ["files", "rsa-files"] {
         for len in [0, 1, CHUNK, 5 * CHUNK + 3] {
@@ -109,7 +109,7 @@ fn memory_stays_constant() {
     let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
     let kms = blocking::Kms::open(config).unwrap();
     let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
-    session.create_key(CreateKey::aes("files")).unwrap();
+    session.create_key(NewKey::aes("files")).unwrap();
     let full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");
     let chunks: u64 = if full { 1_000_003 } else { 2_003 };
     let len = chunks * CHUNK as u64 - 11;
@@ -160,7 +160,7 @@ fn a_broken_input_or_output_is_an_error_of_its_own() {
     let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
     let kms = blocking::Kms::open(config).unwrap();
     let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
-    session.create_key(CreateKey::aes("files")).unwrap();
+    session.create_key(NewKey::aes("files")).unwrap();
     let none = Context::new();
     let error = session.encrypt_reader("files", &none, &mut Broken, &mut Vec::new()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::InputOutput);

@@ -15,8 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::admin;
-use kms_lib::types::ids::KeyId;
-use kms_lib::{Actor, AuditAck, Conditions, Config, Context, CreateKey, GrantScope, Kms, Permission, Role, Session};
+use kms_lib::{Actor, AuditAck, Config, Context, KeyId, Kms, NewGrant, NewKey, NewToken, Permission, Role, Session};
 
 const CHILD: &str = "KMS_TEST_SYNC_FILE";
 const QUEUED: &str = "KMS_TEST_SYNC_QUEUED";
@@ -52,14 +51,13 @@ async fn round(kms: &Kms, task: usize, round: usize) {
     say("use", &mark(1));
     session(2).generate_data_key("k", 32, &none).await.unwrap();
     say("use", &mark(2));
-    let key = session(3).create_key(CreateKey::aes(format!("k-{task}-{round}"))).await.unwrap();
+    let key = session(3).create_key(NewKey::aes(format!("k-{task}-{round}"))).await.unwrap();
     say("change", &mark(3));
     session(4).rotate_key(key.id, None).await.unwrap();
     say("change", &mark(4));
-    let scope = GrantScope::Key(key.id);
-    session(5).put_grant("app", Role::App, scope, &[Permission::Read], Conditions::default()).await.unwrap();
+    session(5).put_grant(NewGrant::new("app", Role::App).on_key(key.id).allow([Permission::Read])).await.unwrap();
     say("change", &mark(5));
-    session(6).create_token("app", Role::App, None, None).await.unwrap();
+    session(6).create_token(NewToken::new("app", Role::App)).await.unwrap();
     say("change", &mark(6));
     session(7).revoke_key(key.id).await.unwrap();
     say("change", &mark(7));
@@ -105,7 +103,7 @@ fn trace(ack: AuditAck) -> Option<String> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let kms = Kms::open(config(&file, AuditAck::Durable)).await.unwrap();
-        admin(&kms).create_key(CreateKey::aes("k")).await.unwrap();
+        admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
         kms.close().await.unwrap();
     });
     let mut command = Command::new("strace");

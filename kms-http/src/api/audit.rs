@@ -1,11 +1,10 @@
 //! The log.
 
 use axum::http::StatusCode;
-use kms_lib::session::{AuditQuery, KeyRef};
-use kms_lib::types::audit::{Action, AuditRow, Status, hex};
-use kms_lib::types::ids::RecordId;
-use kms_lib::verification::VerifyOptions;
-use kms_lib::{ErrorCode, KeyId, Timestamp};
+use kms_lib::types::audit::hex;
+use kms_lib::{
+    Action, AuditQuery, AuditRow, ErrorCode, KeyId, KeyRef, Paging, RecordId, Status, Timestamp, VerifyOptions,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -152,28 +151,26 @@ async fn list(call: Call) -> Reply {
         return Err(ApiError::invalid("cursor: not one that this service gave"));
     }
     let is_plain = !call.has_query();
-    let wanted = AuditQuery {
-        limit: match query.limit {
-            Some(0) => return Err(ApiError::invalid(format!("limit: a page has 1 to {PAGE} entries"))),
-            limit => limit.unwrap_or(PAGE),
-        },
-        cursor: query.cursor,
-        ascending: query.order == Some(Order::Asc),
-        action: query.action,
-        actor: query.actor.map(|actor| call.app.auth.principals.named(&actor)).transpose()?,
-        key: query.key_id.map(KeyRef::from),
-        status: query.status,
-        request_id: query.request_id,
-        since: query.since,
-        until: query.until,
+    let limit = match query.limit {
+        Some(0) => return Err(ApiError::invalid(format!("limit: a page has 1 to {PAGE} entries"))),
+        limit => limit.unwrap_or(PAGE),
     };
-    let page = call.session.list_audit(&wanted).await?;
-    let next = page.next_cursor.map(|cursor| cursor.to_string());
-    let mut records: Vec<Record<'_>> = page.records.iter().map(Record::from).collect();
+    let mut paging = Paging::new(limit);
+    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
+    let mut wanted = AuditQuery::new();
+    wanted.oldest_first = query.order == Some(Order::Asc);
+    wanted.action = query.action;
+    wanted.actor = query.actor.map(|actor| call.app.auth.principals.named(&actor)).transpose()?;
+    wanted.key = query.key_id.map(KeyRef::from);
+    wanted.status = query.status;
+    wanted.request_id = query.request_id;
+    (wanted.since, wanted.until) = (query.since, query.until);
+    let page = call.session.list_audit(&wanted, &paging).await?;
+    let mut records: Vec<Record<'_>> = page.items.iter().map(Record::from).collect();
     if is_plain {
         records.reverse();
     }
-    reply::page(&records, next.as_deref())
+    reply::page(&records, page.next_cursor.as_deref())
 }
 
 async fn verify(call: Call) -> Reply {
@@ -188,7 +185,8 @@ async fn verify(call: Call) -> Reply {
     let report = if sent.incremental {
         call.session.verify_audit_incrementally().await?
     } else {
-        let options = VerifyOptions { pinned_key: sent.pinned_key, ..VerifyOptions::default() };
+        let mut options = VerifyOptions::new();
+        options.pinned_key = sent.pinned_key;
         let is_pinned = options.pinned_key.is_some();
         call.session.verify_audit_with(&options).await.map_err(|error| match error.code() {
             ErrorCode::InvalidArgument if is_pinned => {

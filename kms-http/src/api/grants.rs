@@ -1,7 +1,7 @@
 //! Grants.
 
 use axum::http::StatusCode;
-use kms_lib::{Conditions, ErrorCode, GrantId, GrantScope, Permission};
+use kms_lib::{Conditions, ErrorCode, GrantFilter, GrantId, NewGrant, Paging, Permission};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -10,6 +10,9 @@ use super::call::Call;
 use super::keys::PAGE;
 use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, models, strict};
+
+/// What stands for all keys.
+const ALL_KEYS: &str = "*";
 
 /// A grant to be made, or to replace the one that the principal has from the same grantor on the same keys. All admins
 /// count as one grantor.
@@ -92,10 +95,6 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn put(call: Call) -> Reply {
     let sent: Put = call.json()?;
-    let scope = match GrantScope::parse(&sent.key_id) {
-        Ok(scope) => scope,
-        Err(_) => GrantScope::Key(call.session.find_key_to_grant(&*sent.key_id).await?),
-    };
     let conditions = sent.conditions.unwrap_or_default();
     if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
         && from >= until
@@ -105,22 +104,24 @@ async fn put(call: Call) -> Reply {
     }
     let session = call.changing()?;
     let principal = call.app.auth.principals.named(&sent.principal)?;
-    reply::created(&session.put_grant(&principal, sent.role.into(), scope, &sent.allowed_ops, conditions).await?)
+    let grant = NewGrant::new(principal, sent.role.into()).allow(sent.allowed_ops).conditions(conditions);
+    let grant = if sent.key_id == ALL_KEYS { grant.on_all_keys() } else { grant.on_key(sent.key_id) };
+    reply::created(&session.put_grant(grant).await?)
 }
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
-    let limit = query.limit.unwrap_or(PAGE);
-    let scope = match query.key_id.as_deref().map(|key| (key, GrantScope::parse(key))) {
-        None => None,
-        Some((_, Ok(scope))) => Some(scope),
-        // A name, for callers who may read the key.
-        Some((name, Err(_))) => Some(GrantScope::Key(call.session.get_key(name).await?.id)),
+    let filter = match query.key_id {
+        None => GrantFilter::new(),
+        Some(key) if key == ALL_KEYS => GrantFilter::new().on_all_keys(),
+        Some(key) => GrantFilter::new().on_key(key),
     };
     let principal = query.principal.map(|principal| call.app.auth.principals.named(&principal)).transpose()?;
-    let grants = call.session.list_grants_on(scope, principal.as_deref(), limit, query.cursor).await?;
-    let next = grants.last().filter(|_| grants.len() == limit).map(|grant| grant.id.to_string());
-    reply::page(&grants, next.as_deref())
+    let filter = principal.into_iter().fold(filter, GrantFilter::principal);
+    let mut paging = Paging::new(query.limit.unwrap_or(PAGE));
+    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
+    let grants = call.session.list_grants(&filter, &paging).await?;
+    reply::page(&grants.items, grants.next_cursor.as_deref())
 }
 
 async fn withdraw(mut call: Call) -> Reply {
@@ -128,9 +129,9 @@ async fn withdraw(mut call: Call) -> Reply {
     let WithdrawQuery { cascade } = call.query()?;
     let session = call.changing()?;
     if cascade {
-        session.withdraw_grant_cascading(id).await?;
+        session.revoke_grant_cascading(id).await?;
     } else {
-        session.withdraw_grant(id).await?;
+        session.revoke_grant(id).await?;
     }
     reply::no_content()
 }

@@ -4,8 +4,7 @@ use axum::BoxError;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
-use kms_lib::session::KeyPage;
-use kms_lib::{KeyFilter, KeyState};
+use kms_lib::{KeyDescription, KeyFilter, KeyState, Page, Paging};
 use serde::Deserialize;
 
 use super::call::Call;
@@ -26,19 +25,22 @@ struct ListQuery {
 /// Answers all keys, streamed, or one page of them if there is a `limit`.
 pub(super) async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
-    let filter = KeyFilter { state: query.state, ..KeyFilter::default() };
-    let cursor = query.cursor.map(decode_cursor);
-    let Some(limit) = query.limit else { return list_all(call, filter, cursor).await };
-    let page = call.session.list_keys(&filter, limit, cursor.as_deref()).await?;
+    let filter = query.state.into_iter().fold(KeyFilter::new(), KeyFilter::state);
+    let mut paging = Paging::new(query.limit.unwrap_or(CHUNK));
+    paging.cursor = query.cursor.map(decode_cursor);
+    if query.limit.is_none() {
+        return list_all(call, filter, paging).await;
+    }
+    let page = call.session.list_keys(&filter, &paging).await?;
     let next = page.next_cursor.as_deref().map(encode_cursor);
-    reply::page(&page.keys, next.as_deref())
+    reply::page(&page.items, next.as_deref())
 }
 
 /// All keys as one array, which is sent while it is read. An error after its beginning ends the connection, so that
 /// nobody takes a part for the whole.
-async fn list_all(call: Call, filter: KeyFilter, cursor: Option<String>) -> Reply {
+async fn list_all(call: Call, filter: KeyFilter, paging: Paging) -> Reply {
     // Read beforehand: who may not is answered as everywhere.
-    let first = call.session.list_keys(&filter, CHUNK, cursor.as_deref()).await?;
+    let first = call.session.list_keys(&filter, &paging).await?;
     let room = call.app.bodies.room(call.session.actor().principal(), CHUNK_BYTES)?;
     let session = call.session.clone();
     let chunks = stream::try_unfold((Some(first), true), move |(page, is_first)| {
@@ -49,7 +51,7 @@ async fn list_all(call: Call, filter: KeyFilter, cursor: Option<String>) -> Repl
             let next = match &page.next_cursor {
                 None => None,
                 Some(cursor) => {
-                    let next = session.list_keys(&filter, CHUNK, Some(cursor)).await;
+                    let next = session.list_keys(&filter, &Paging::new(CHUNK).after(cursor)).await;
                     Some(next.inspect_err(|error| tracing::warn!(%error, "a list of keys is cut off"))?)
                 }
             };
@@ -60,8 +62,8 @@ async fn list_all(call: Call, filter: KeyFilter, cursor: Option<String>) -> Repl
 }
 
 /// A part of the array.
-fn chunk(page: &KeyPage, is_first: bool) -> serde_json::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(&page.keys)?;
+fn chunk(page: &Page<KeyDescription>, is_first: bool) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(&page.items)?;
     // Within brackets of its own: one array is made of all.
     if !is_first {
         text[0] = b',';

@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION};
-use kms_lib::session::KeyDescription;
-use kms_lib::types::key::AuditContext;
-use kms_lib::{CreateKey, ErrorCode, KeyPurpose, KeyState, KeyType, Timestamp, UpdateKey};
+use kms_lib::{
+    AuditContext, ErrorCode, KeyDescription, KeyPurpose, KeyState, KeyType, KeyUpdate, NewKey, Paging, Timestamp,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -178,15 +178,10 @@ async fn create(call: Call) -> Reply {
     if owner.is_null() {
         *owner = call.session.actor().principal().into();
     }
-    let new = CreateKey {
-        name: sent.name,
-        key_type: sent.key_type,
-        purpose: sent.purpose,
-        rotation_period_days: sent.rotation_period_days.filter(|days| *days > 0),
-        grace_period_days: sent.grace_period_days,
-        metadata: Some(Value::Object(metadata)),
-        audit_context: sent.audit_context,
-    };
+    let mut new = NewKey::new(sent.name, sent.key_type, sent.purpose).metadata(Value::Object(metadata));
+    new.rotation_period_days = sent.rotation_period_days.filter(|days| *days > 0);
+    new.grace_period_days = sent.grace_period_days;
+    new.audit_context = sent.audit_context;
     let created = call.changing()?.create_key(new).await.map_err(|error| match error.code() {
         // There is no key yet that the request does not go with: it contradicts itself.
         ErrorCode::WrongPurpose => ApiError { status: StatusCode::BAD_REQUEST, ..error.into() },
@@ -229,12 +224,11 @@ async fn get(mut call: Call) -> Reply {
 async fn update(mut call: Call) -> Reply {
     let key = call.key().await?;
     let sent: Update = call.json()?;
-    let update = UpdateKey {
-        rotation_period_days: sent.rotation_period_days.map(|days| days.filter(|days| *days > 0)),
-        grace_period_days: sent.grace_period_days,
-        metadata: sent.metadata.map(|metadata| metadata.map(Value::Object)),
-        audit_context: sent.audit_context,
-    };
+    let mut update = KeyUpdate::new();
+    update.rotation_period_days = sent.rotation_period_days.map(|days| days.filter(|days| *days > 0));
+    update.grace_period_days = sent.grace_period_days;
+    update.metadata = sent.metadata.map(|metadata| metadata.map(Value::Object));
+    update.audit_context = sent.audit_context;
     show(call.changing()?.update_key(key, update).await?)
 }
 
@@ -275,8 +269,10 @@ async fn schedule_deletion(mut call: Call) -> Reply {
 async fn list_versions(mut call: Call) -> Reply {
     let key = call.key().await?;
     let query: VersionsQuery = call.query()?;
-    let page = call.session.list_versions(key, query.limit.unwrap_or(PAGE), query.cursor).await?;
-    reply::page(&page.versions, page.next_cursor.map(|cursor| cursor.to_string()).as_deref())
+    let mut paging = Paging::new(query.limit.unwrap_or(PAGE));
+    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
+    let page = call.session.list_versions(key, &paging).await?;
+    reply::page(&page.items, page.next_cursor.as_deref())
 }
 
 async fn get_version(mut call: Call) -> Reply {

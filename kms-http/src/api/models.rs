@@ -114,6 +114,8 @@ pub struct Key {
     #[schema(format = "date-time")]
     created_at: String,
     current_version: u32,
+    /// The sequence number of the record of the last change of the key itself.
+    revision: u64,
     /// Oldest first, at most the newest 1,000; not in lists.
     #[schema(nullable = false)]
     versions: Option<Vec<Version>>,

@@ -1,9 +1,7 @@
 //! Tokens: for who cannot reach the machine the store is on.
 
 use axum::http::StatusCode;
-use kms_lib::session::CredentialDescription;
-use kms_lib::types::ids::CredentialId;
-use kms_lib::{ErrorCode, Timestamp};
+use kms_lib::{CredentialDescription, CredentialId, ErrorCode, NewToken, Paging, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -82,7 +80,9 @@ async fn create(call: Call) -> Reply {
     }
     let principal = call.app.auth.principals.of_token(&sent.principal)?;
     let session = call.changing()?;
-    let made = session.create_token(&principal, sent.role.into(), sent.label.as_deref(), sent.expires_at).await?;
+    let mut new = NewToken::new(principal, sent.role.into()).expires_at(sent.expires_at);
+    new.label = sent.label;
+    let made = session.create_token(new).await?;
     let answer = Created { token: &made.token, credential: &made.credential };
     let mut response = reply::secret(&answer, 4 * 1024)?;
     *response.status_mut() = StatusCode::CREATED;
@@ -91,14 +91,14 @@ async fn create(call: Call) -> Reply {
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
-    let limit = query.limit.unwrap_or(PAGE);
-    let tokens = call.session.list_credentials(limit, query.cursor).await?;
-    let next = tokens.last().filter(|_| tokens.len() == limit).map(|token| token.id.to_string());
-    reply::page(&tokens, next.as_deref())
+    let mut paging = Paging::new(query.limit.unwrap_or(PAGE));
+    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
+    let tokens = call.session.list_credentials(&paging).await?;
+    reply::page(&tokens.items, tokens.next_cursor.as_deref())
 }
 
 async fn withdraw(mut call: Call) -> Reply {
     let id: CredentialId = call.path("id").await?.parse()?;
-    call.changing()?.withdraw_credential(id).await?;
+    call.changing()?.revoke_credential(id).await?;
     reply::no_content()
 }

@@ -5,14 +5,10 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
-use kms_lib::session::AuditQuery;
-use kms_lib::types::audit::AuditRow;
-use kms_lib::verification::{Progress, Report, VerifyOptions};
-use kms_lib::{Session, Timestamp};
+use kms_lib::{AuditQuery, AuditRow, Paging, Progress, Report, Session, Timestamp, VerifyOptions};
 use serde_json::json;
 
 use super::acknowledge;
@@ -144,8 +140,9 @@ async fn verify(
     let report = if incremental {
         session.verify_audit_incrementally().await?
     } else {
-        let progress = Arc::new(Progress::default());
-        let options = VerifyOptions { pinned_key, progress: Some(Arc::clone(&progress)), ..VerifyOptions::default() };
+        let progress = Progress::new();
+        let mut options = VerifyOptions::new().progress(&progress);
+        options.pinned_key = pinned_key;
         watched("reading the store", &progress, session.verify_audit_with(&options)).await?
     };
     show_report(&report, &shown)?;
@@ -167,9 +164,9 @@ fn show_report(report: &Report, shown: &Shown) -> Result<(), Failure> {
 }
 
 async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    let newest = session.list_audit(&AuditQuery { limit: lines, ..AuditQuery::default() }).await?;
-    let last = newest.records.first().map_or(0, |record| record.seq);
-    for record in newest.records.iter().rev() {
+    let newest = session.list_audit(&AuditQuery::new(), &Paging::new(lines)).await?.items;
+    let last = newest.first().map_or(0, |record| record.seq);
+    for record in newest.iter().rev() {
         show(record, as_json)?;
     }
     if follow {
@@ -185,8 +182,8 @@ async fn follow(session: &Session, mut last: u64, as_json: bool) -> Result<(), F
             () = tokio::time::sleep(LOOK) => {}
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
-        let query = AuditQuery { limit: PAGE, cursor: Some(last), ascending: true, ..AuditQuery::default() };
-        for record in &session.list_audit(&query).await?.records {
+        let paging = Paging::new(PAGE).after(last.to_string());
+        for record in &session.list_audit(&AuditQuery::new().oldest_first(), &paging).await?.items {
             show(record, as_json)?;
             last = record.seq;
         }
@@ -226,19 +223,22 @@ async fn export(
         }
         None => Box::new(BufWriter::new(std::io::stdout())),
     };
-    let newest = session.list_audit(&AuditQuery { limit: 1, since, until, ..AuditQuery::default() }).await?;
+    let mut query = AuditQuery::new();
+    (query.since, query.until) = (since, until);
+    let newest = session.list_audit(&query, &Paging::new(1)).await?.items;
     // What is recorded while this runs is not waited for.
-    let end = newest.records.first().map_or(0, |record| record.seq);
+    let end = newest.first().map_or(0, |record| record.seq);
     let bar = bar("exporting", end);
-    let mut query = AuditQuery { limit: PAGE, ascending: true, since, until, ..AuditQuery::default() };
+    let (query, mut paging) = (query.oldest_first(), Paging::new(PAGE));
     loop {
-        let page = session.list_audit(&query).await?;
-        for record in page.records.iter().take_while(|record| record.seq <= end) {
+        let page = session.list_audit(&query, &paging).await?;
+        for record in page.items.iter().take_while(|record| record.seq <= end) {
             writeln!(out, "{}", line(record)?)?;
         }
-        query.cursor = page.records.last().map(|record| record.seq);
-        bar.set_position(query.cursor.unwrap_or(end).min(end));
-        if page.next_cursor.is_none() || query.cursor >= Some(end) {
+        let last = page.items.last().map_or(end, |record| record.seq);
+        bar.set_position(last.min(end));
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() || last >= end {
             break;
         }
     }

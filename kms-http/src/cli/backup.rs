@@ -2,12 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
-use kms_lib::Kms;
-use kms_lib::kms::{BackupComparison, BackupReport};
-use kms_lib::verification::Progress;
+use kms_lib::{BackupComparison, BackupOptions, BackupReport, Kms, Progress, Session};
 
 use super::bootstrap::make_folders;
 use super::exit::Failure;
@@ -34,9 +31,10 @@ pub struct Restore {
 
 /// Copies the store while others work on it, and verifies the copy.
 pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    let report = with_store(settings, |kms, session| async move {
-        let progress = Arc::new(Progress::default());
-        let copying = kms.backup_with_progress(session.actor(), &command.to, &progress);
+    let report = with_store(settings, |_, session| async move {
+        let progress = Progress::new();
+        let options = BackupOptions::new().progress(&progress);
+        let copying = session.backup_with(&command.to, &options);
         Ok(watched("copying the store", &progress, copying).await?)
     })?;
     show(&report, as_json)
@@ -45,17 +43,17 @@ pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<Exit
 /// Verifies a backup, and puts it where the store belongs; or compares it with the store that is there.
 pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     if command.compare {
-        let found = with_store(settings, |kms, session| async move {
-            Ok(kms.compare_backup(session.actor(), &command.from).await?)
-        })?;
+        let compare = |_, session: Session| async move { Ok(session.compare_backup(&command.from).await?) };
+        let found = with_store(settings, compare)?;
         return show_comparison(&found, as_json);
     }
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
     let config = for_one_command(settings)?;
     let report = run_async(async {
-        let progress = Arc::new(Progress::default());
-        let restoring = Kms::restore_with_progress(&config, &command.from, &progress);
+        let progress = Progress::new();
+        let options = BackupOptions::new().progress(&progress);
+        let restoring = Kms::restore_with(&config, &command.from, &options);
         Ok(watched("copying the backup", &progress, restoring).await?)
     })?;
     show(&report, as_json)

@@ -7,9 +7,7 @@ use std::process::ExitCode;
 
 use base64::Engine;
 use clap::Args;
-use kms_lib::session::NewToken;
-use kms_lib::types::ids::RecordId;
-use kms_lib::{Actor, ErrorCode, Kms, Role, Timestamp};
+use kms_lib::{Actor, CreatedToken, ErrorCode, Kms, NewToken, RecordId, Role, Timestamp};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -47,7 +45,7 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
         let kms = Kms::open(settings.kms.clone()).await?;
         let end = (command.days > 0).then(|| Timestamp::now().plus_days(command.days));
         let operator = kms.session(Actor::operator());
-        let made = operator.create_token(&principal, Role::Admin, Some("first token"), end).await;
+        let made = operator.create_token(first_token_of(principal, end)).await;
         kms.close().await?;
         made
     })?;
@@ -65,18 +63,22 @@ pub fn root_key_lines(path: &Path) -> [String; 2] {
 }
 
 /// Shows a token, this once.
-pub fn token_lines(made: &NewToken) -> [String; 2] {
+pub fn token_lines(made: &CreatedToken) -> [String; 2] {
     let credential = &made.credential;
     let end = credential.expires_at.map_or_else(|| "never".into(), |end| format!("at {end}"));
     let about = format!("for {} ({}). It is shown this once and expires {end}.", credential.principal, credential.role);
     [format!("token       {}", made.token.as_str()), format!("            {about}")]
 }
 
+fn first_token_of(principal: impl Into<String>, end: Option<Timestamp>) -> NewToken {
+    NewToken::new(principal, Role::Admin).label("first token").expires_at(end)
+}
+
 /// The first token of a store, for an admin. None if another node, or anybody, has made one: of several nodes that
 /// start together on an empty database, one makes it.
-async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<NewToken>> {
+async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<CreatedToken>> {
     let end = Timestamp::now().plus_days(FIRST_TOKEN_DAYS);
-    match kms.session(Actor::operator()).create_first_token(principal, Some("first token"), Some(end)).await {
+    match kms.session(Actor::operator()).create_first_token(first_token_of(principal, Some(end))).await {
         Ok(made) => Ok(Some(made)),
         Err(error) if error.code() == ErrorCode::Conflict => Ok(None),
         Err(error) => Err(error),

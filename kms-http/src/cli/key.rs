@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
-use kms_lib::session::KeyDescription;
-use kms_lib::{CreateKey, KeyFilter, KeyPurpose, KeyType, Session};
+use kms_lib::{KeyDescription, KeyFilter, KeyPurpose, KeyType, NewKey, Paging, Session};
 
 use super::exit::Failure;
 use super::output;
@@ -69,11 +68,8 @@ pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, 
                     Kind::RsaEncryption => (KeyType::Rsa2048, KeyPurpose::Encryption),
                     Kind::RsaSigning => (KeyType::Rsa2048, KeyPurpose::Signing),
                 };
-                let new = CreateKey {
-                    rotation_period_days: rotation_days,
-                    grace_period_days: grace_days,
-                    ..CreateKey::new(name, key_type, purpose)
-                };
+                let mut new = NewKey::new(name, key_type, purpose);
+                (new.rotation_period_days, new.grace_period_days) = (rotation_days, grace_days);
                 session.create_key(new).await?
             }
             Key::Rotate { key, expected } => session.rotate_key(key, expected).await?,
@@ -90,13 +86,12 @@ fn line(key: &KeyDescription) -> String {
 }
 
 async fn all(session: &Session) -> Result<Vec<KeyDescription>, Failure> {
-    let mut keys = Vec::new();
-    let mut cursor = None;
+    let (mut keys, mut paging) = (Vec::new(), Paging::new(PAGE));
     loop {
-        let page = session.list_keys(&KeyFilter::default(), PAGE, cursor.as_deref()).await?;
-        keys.extend(page.keys);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
+        let page = session.list_keys(&KeyFilter::new(), &paging).await?;
+        keys.extend(page.items);
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
             return Ok(keys);
         }
     }

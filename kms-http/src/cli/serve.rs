@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use kms_lib::{Actor, Kms};
+use kms_lib::{Actor, Kms, Paging};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -119,7 +119,7 @@ async fn is_untouched(kms: &Kms) -> Result<bool, Failure> {
         return Ok(false);
     }
     let operator = kms.session(Actor::operator());
-    Ok(operator.list_credentials(1, None).await?.is_empty())
+    Ok(operator.list_credentials(&Paging::new(1)).await?.items.is_empty())
 }
 
 fn warn_of_open_doors(http: &Http) {

@@ -5,9 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::verification::Progress;
-use kms_lib::{Actor, Config, Kms, Session};
+use kms_lib::{Actor, Config, Kms, Progress, SchedulerConfig, Session};
 
 use super::bootstrap::make_high_water_folder;
 use super::exit::Failure;
@@ -55,8 +53,7 @@ where
 pub fn for_one_command(settings: Settings) -> Result<Config, Failure> {
     let settings = settings.with_default_key()?;
     make_high_water_folder(&settings)?;
-    let scheduler = SchedulerConfig { enabled: false, ..SchedulerConfig::default() };
-    Ok(settings.kms.scheduler(scheduler).make_store(false))
+    Ok(settings.kms.scheduler(SchedulerConfig::disabled()).make_store(false))
 }
 
 /// Runs to its end.

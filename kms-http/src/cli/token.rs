@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
-use kms_lib::types::ids::CredentialId;
-use kms_lib::{Role, Timestamp};
+use kms_lib::{CredentialId, NewToken, Paging, Role, Timestamp};
 use serde_json::json;
 
 use super::bootstrap::token_lines;
@@ -75,19 +74,19 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
             Token::Create { principal, role, label, expires_at, days } => {
                 let expires_at = expires_at.or_else(|| days.map(|days| Timestamp::now().plus_days(days)));
                 let principal = principals.of_token(&principal)?;
-                let made = session.create_token(&principal, role.into(), label.as_deref(), expires_at).await?;
+                let mut new = NewToken::new(principal, role.into()).expires_at(expires_at);
+                new.label = label;
+                let made = session.create_token(new).await?;
                 let shown = json!({"token": made.token.as_str(), "credential": made.credential});
                 output::show(as_json, &shown, token_lines(&made))?;
             }
             Token::List => {
-                let mut all = Vec::new();
+                let (mut all, mut paging) = (Vec::new(), Paging::new(PAGE));
                 loop {
-                    let page = session
-                        .list_credentials(PAGE, all.last().map(|c: &kms_lib::session::CredentialDescription| c.id))
-                        .await?;
-                    let is_last = page.len() < PAGE;
-                    all.extend(page);
-                    if is_last {
+                    let page = session.list_credentials(&paging).await?;
+                    all.extend(page.items);
+                    paging.cursor = page.next_cursor;
+                    if paging.cursor.is_none() {
                         break;
                     }
                 }
@@ -99,7 +98,7 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
                 output::show(as_json, &all, lines)?;
             }
             Token::Revoke { id } => {
-                session.withdraw_credential(id).await?;
+                session.revoke_credential(id).await?;
                 output::show(as_json, &json!({"withdrawn": id}), [format!("withdrawn   {id}")])?;
             }
         }

@@ -57,6 +57,9 @@ pub struct KeyDescription {
     pub created_at: Timestamp,
     /// The version that encrypts and signs.
     pub current_version: u32,
+    /// The sequence number of the record of the last change of the key itself: its state, current version, periods or
+    /// metadata. Changes of its other versions do not count. See [`KeyUpdate`](crate::KeyUpdate).
+    pub revision: u64,
     /// Its versions, newest first, at most 1,000 of them; not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub versions: Option<Vec<VersionDescription>>,
@@ -247,6 +250,7 @@ pub fn key_description(key: &Key) -> KeyDescription {
         metadata: key.metadata.as_deref().and_then(|text| metadata(key, text)),
         created_at: key.created_at,
         current_version: key.current_version,
+        revision: key.revision,
         versions: None,
     }
 }

@@ -7,8 +7,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Image, Overlay};
-use crate::keys::{Command, Context, KeyEdit, NewGrant, NewKey, NewVersion, apply};
+use crate::keys::{CheckedGrant, CheckedKey, Command, Context, KeyEdit, NewVersion, apply};
 use crate::policy;
+use crate::session::{GrantFilter, NewGrant, NewToken, Paging};
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::grant::{Conditions, GrantScope, Permission};
@@ -30,7 +31,7 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
     let window = random.random::<bool>().then(|| now.plus_days(random.random_range(0..5)));
     match random.random_range(0..15) {
         0 => {
-            let new = NewKey {
+            let new = CheckedKey {
                 id,
                 name: format!("key-{}", random.random_range(0..keys.len() * 2)),
                 key_type: KeyType::Aes256Gcm,
@@ -65,7 +66,7 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
         13 => {
             let edit =
                 KeyEdit { rotation_period_days: Some(random.random::<bool>().then_some(4)), ..KeyEdit::default() };
-            (Operation::UpdateKey, Command::UpdateKey(id, edit))
+            (Operation::UpdateKey { expected_revision: None }, Command::UpdateKey(id, edit))
         }
         _ => {
             let principal = ["a", "b"][random.random_range(0..2)].to_owned();
@@ -77,7 +78,7 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
                     (Operation::WithdrawGrant { id: grant, cascade }, Command::WithdrawGrant(grant, cascade))
                 }
                 _ => {
-                    let new = NewGrant {
+                    let new = CheckedGrant {
                         id: GrantId::random(),
                         principal: principal.clone(),
                         role: Role::App,
@@ -266,18 +267,17 @@ async fn a_refreshed_image_is_a_freshly_loaded_one() {
         let version = random.random_range(1..4);
         // Whether it is allowed or not: the images must agree.
         let _ = match random.random_range(0..7) {
-            0 => session.create_key(crate::CreateKey::aes(&name)).await.map(drop),
+            0 => session.create_key(crate::NewKey::aes(&name)).await.map(drop),
             1 | 2 => session.rotate_key(&name, None).await.map(drop),
             3 => session.revoke_version(&name, version).await.map(drop),
             4 => session.disable_key(&name).await.map(drop),
             5 => {
-                let scope = GrantScope::AllKeys;
-                let granted = [Permission::Read];
-                session.put_grant(&name, Role::App, scope, &granted, Conditions::default()).await.map(drop)
+                let grant = NewGrant::new(&name, Role::App).on_all_keys().allow([Permission::Read]);
+                session.put_grant(grant).await.map(drop)
             }
-            _ => match session.list_grants(None, 1, None).await.unwrap().first() {
-                Some(grant) => session.withdraw_grant(grant.id).await,
-                None => session.create_token(&name, Role::App, None, None).await.map(drop),
+            _ => match session.list_grants(&GrantFilter::new(), &Paging::new(1)).await.unwrap().items.first() {
+                Some(grant) => session.revoke_grant(grant.id).await,
+                None => session.create_token(NewToken::new(&name, Role::App)).await.map(drop),
             },
         };
         if round.is_multiple_of(3) {
@@ -303,7 +303,7 @@ async fn unusable_material_is_dropped_whoever_revoked_it() {
     let alice = Actor::new("alice", Role::Admin).unwrap();
     let (here, there) = (crate::Session::new(one.clone(), alice.clone()), crate::Session::new(two, alice));
     for name in ["gone", "kept"] {
-        here.create_key(crate::CreateKey::aes(name)).await.unwrap();
+        here.create_key(crate::NewKey::aes(name)).await.unwrap();
         here.encrypt(name, b"x", &crate::Context::new()).await.unwrap();
     }
     one.materials.sweep().await;
@@ -355,7 +355,7 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
     let url = format!("sqlite:{}", folder.path().join("kms.db").display());
     let shared = crate::kms::open::open(crate::Config::new(url).root_key_bytes([7; 32])).await.unwrap();
     let session = crate::Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
-    let key = session.create_key(crate::CreateKey::aes("k")).await.unwrap();
+    let key = session.create_key(crate::NewKey::aes("k")).await.unwrap();
     let source = RootKeySource::from_bytes([7; 32]);
     let inner = LocalRootKey::new(shared.provider.clone(), &source, &Derivation::None, 1).unwrap();
     let root = Arc::new(Counting { inner, unwraps: 0.into() });

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::command::{Command, KeyEdit, NewKey, NewVersion};
+use super::command::{CheckedKey, Command, KeyEdit, NewVersion};
 use crate::grants::CREATOR_PERMISSIONS;
 use crate::types::actor::Role;
 use crate::types::change::Change;
@@ -115,7 +115,7 @@ impl Context<'_> {
         Ok(vec![Change::UpdateVersion(version)])
     }
 
-    fn create(&self, new: &NewKey) -> Result<Vec<Change>> {
+    fn create(&self, new: &CheckedKey) -> Result<Vec<Change>> {
         if self.view.key_by_name(&new.name).is_some() {
             return Err(Error::new(ErrorCode::NameTaken, "a key of this name exists or existed"));
         }

@@ -1,7 +1,7 @@
 //! Transitions of grants, credentials and the quarantine.
 
 use super::apply::{Context, missing};
-use super::command::{NewCredential, NewGrant, NewQuarantined, Released};
+use super::command::{CheckedCredential, CheckedGrant, NewQuarantined, Released};
 use crate::grants::is_in_force;
 use crate::types::change::Change;
 use crate::types::credential::Credential;
@@ -12,7 +12,7 @@ use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityRow, Quarantined};
 
 impl Context<'_> {
-    pub(super) fn put_grant(&self, new: &NewGrant) -> Result<Vec<Change>> {
+    pub(super) fn put_grant(&self, new: &CheckedGrant) -> Result<Vec<Change>> {
         if let GrantScope::Key(key) = new.scope {
             self.key(key)?;
         }
@@ -69,7 +69,7 @@ impl Context<'_> {
         })])
     }
 
-    pub(super) fn create_credential(&self, new: &NewCredential) -> Result<Vec<Change>> {
+    pub(super) fn create_credential(&self, new: &CheckedCredential) -> Result<Vec<Change>> {
         if new.is_first && self.view.has_credentials() {
             return Err(Error::new(ErrorCode::Conflict, "the store has or had a credential already"));
         }

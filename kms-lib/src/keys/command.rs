@@ -27,7 +27,7 @@ pub struct NewVersion {
 
 /// A key to be created, checked.
 #[derive(Clone, Debug)]
-pub struct NewKey {
+pub struct CheckedKey {
     /// Its id.
     pub id: KeyId,
     /// Its name.
@@ -65,7 +65,7 @@ pub struct KeyEdit {
 
 /// A grant to be made, or put in the place of the one that its principal has from the same grantor on the same scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewGrant {
+pub struct CheckedGrant {
     /// Its id, if it is a new one.
     pub id: GrantId,
     /// To whom.
@@ -82,7 +82,7 @@ pub struct NewGrant {
 
 /// A credential to be made, checked.
 #[derive(Clone, Debug)]
-pub struct NewCredential {
+pub struct CheckedCredential {
     /// Its id.
     pub id: CredentialId,
     /// Who shows it is this principal.
@@ -144,7 +144,7 @@ pub struct Released {
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Create a key.
-    CreateKey(Box<NewKey>),
+    CreateKey(Box<CheckedKey>),
     /// Rotate a key.
     Rotate(KeyId, NewVersion),
     /// Enable a key.
@@ -170,11 +170,11 @@ pub enum Command {
     /// Erase the material.
     DestroyKey(KeyId),
     /// Make or replace a grant.
-    PutGrant(Box<NewGrant>),
+    PutGrant(Box<CheckedGrant>),
     /// Withdraw a grant; with the flag, everything that was passed on through it too.
     WithdrawGrant(GrantId, bool),
     /// Make a credential.
-    CreateCredential(Box<NewCredential>),
+    CreateCredential(Box<CheckedCredential>),
     /// Withdraw a credential.
     WithdrawCredential(CredentialId),
     /// Put rows into the quarantine.

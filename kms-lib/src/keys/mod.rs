@@ -9,7 +9,7 @@ mod validate;
 
 pub use apply::{Context, apply};
 pub use command::{
-    Command, KeyEdit, NewCredential, NewGrant, NewKey, NewQuarantined, NewSigningKey, NewVersion, Released,
+    CheckedCredential, CheckedGrant, CheckedKey, Command, KeyEdit, NewQuarantined, NewSigningKey, NewVersion, Released,
 };
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

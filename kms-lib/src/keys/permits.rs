@@ -64,7 +64,14 @@ pub fn permits<'v>(
             (KeyState::Disabled, _) => Err(ErrorCode::WrongState.into()),
             _ => Err(ended(key).into()),
         },
-        Operation::DisableKey | Operation::UpdateKey => require_alive(key),
+        Operation::DisableKey => require_alive(key),
+        Operation::UpdateKey { expected_revision } => {
+            require_alive(key)?;
+            match expected_revision {
+                Some(expected) if expected != key.revision => Err(ErrorCode::Conflict.into()),
+                _ => Ok(None),
+            }
+        }
         Operation::RevokeKey => require_material(key),
         Operation::EnableVersion { version: number } => {
             require_alive(key)?;

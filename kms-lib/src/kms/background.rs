@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::jobs;
 use crate::config::Config;
-use crate::scheduler::{self, Schedule, SchedulerConfig};
+use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::session::{Session, Shared, write_counted};
 use crate::storage::inspection;
 use crate::types::actor::Actor;
@@ -189,7 +190,7 @@ async fn schedule_jobs(
         }
         let Some(shared) = shared.upgrade() else { return };
         let session = Session::new(shared, Actor::internal("scheduler"));
-        let jobs = SchedulerConfig {
+        let due = SchedulerConfig {
             rotate: config.rotate && is_time,
             destroy: config.destroy && is_steady,
             revoke_expired: config.revoke_expired && is_steady,
@@ -198,7 +199,7 @@ async fn schedule_jobs(
         };
         // What cannot be undone is done as soon as the clock can be trusted.
         is_put_off = !is_steady && (config.destroy || config.revoke_expired);
-        if let Err(error) = scheduler::run(&session, &jobs).await {
+        if let Err(error) = jobs::run(&session, &due).await {
             tracing::error!(%error, "the scheduler's jobs could not be done");
         }
         drop(session);

@@ -1,22 +1,48 @@
-//! Backups: made while the service works, and checked before they count.
+//! Backups: made while the service works, and checked before they count; and restoring them.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::comparison::{self, BackupComparison};
 use super::files::{self, Part};
 use super::open;
 use crate::config::Config;
-use crate::session::Shared;
+use crate::ledger::Details;
+use crate::session::{Session, Shared};
 use crate::storage::Store;
 use crate::storage::sqlite::SqliteStore;
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::verification::{Progress, Report, Verifier, VerifyOptions};
+
+/// How to make, verify or restore a backup.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct BackupOptions {
+    /// Told how many records of the copy are verified; its total is 0 while the store is being copied.
+    pub progress: Option<Progress>,
+}
+
+impl BackupOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Telling how far the work is.
+    #[must_use]
+    pub fn progress(mut self, progress: &Progress) -> Self {
+        self.progress = Some(progress.clone());
+        self
+    }
+}
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct BackupReport {
     /// Its verification: the log, and the tables against it.
     pub verification: Report,
@@ -24,26 +50,70 @@ pub struct BackupReport {
     pub checkpoint: String,
 }
 
-/// Copies the store as it is at one moment to a new file beside `to`, and verifies the copy, telling how far that is.
-/// The copy gets its final name once its record is written.
-pub(super) async fn backup(
-    shared: &Arc<Shared>,
-    config: &Config,
-    to: &Path,
-    progress: &Arc<Progress>,
-) -> Result<(BackupReport, Part)> {
-    config.store()?.file()?;
+impl Session {
+    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the
+    /// copy, records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The
+    /// backup is worth nothing without the root key. For admins, of a SQLite store; servers have tools of their own.
+    pub async fn backup(&self, to: impl AsRef<Path>) -> Result<BackupReport> {
+        self.backup_with(to, &BackupOptions::new()).await
+    }
+
+    /// Makes a backup as the options say.
+    pub async fn backup_with(&self, to: impl AsRef<Path>, options: &BackupOptions) -> Result<BackupReport> {
+        self.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
+        let (report, part) = copy(self.shared(), to.as_ref(), options).await?;
+        let mut details = Details::default();
+        details.number("size", report.verification.size);
+        let recorded = self.record_event(Action::StoreBackup, Operation::Backup, details).await;
+        // No backup without its record, and no record without its backup: a copy that has or may have a record stays.
+        let placed = match recorded {
+            Err(error) if error.code() != ErrorCode::OutcomeUnknown => return Err(error),
+            recorded => recorded.and_then(|()| part.place()),
+        };
+        placed.map(|()| report).map_err(|error| {
+            let text = format!("{}; the verified copy of the store is {}", error.message(), part.keep().display());
+            Error::new(error.code(), text)
+        })
+    }
+
+    /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and
+    /// versions, shortened windows, revoked and narrowed grants, tokens), and what would be lost (keys, versions,
+    /// grants, tokens). To be looked at before a restore is accepted. For admins.
+    pub async fn compare_backup(&self, from: impl AsRef<Path>) -> Result<BackupComparison> {
+        self.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
+        let (_, backup) = inspect(&self.shared().config, from.as_ref(), &BackupOptions::new()).await?;
+        comparison::compare(&backup, self.shared()).await
+    }
+}
+
+/// Copies the store as it is at one moment to a new file beside `to`, and verifies the copy. The copy gets its final
+/// name once its record is written.
+async fn copy(shared: &Shared, to: &Path, options: &BackupOptions) -> Result<(BackupReport, Part)> {
+    shared.config.store()?.file()?;
     files::check_is_free(to)?;
     let part = Part::of(to);
     shared.store.copy_to(part.path()).await?;
     // What cannot be verified goes with the part.
-    let (report, inspected) = inspect(config, part.path(), progress).await?;
+    let (report, inspected) = inspect(&shared.config, part.path(), options).await?;
     inspected.store.close().await?;
     Ok((report, part))
 }
 
+/// Copies a backup to the place that `config` names, and gives it its name there once it is verified.
+pub(super) async fn restore(config: &Config, backup: &Path, options: &BackupOptions) -> Result<BackupReport> {
+    let store = config.store()?;
+    let to = store.file()?;
+    files::check_is_free(to)?;
+    check(backup)?;
+    let part = Part::copy(backup, to).await?;
+    let (report, inspected) = inspect(config, part.path(), options).await?;
+    inspected.store.close().await?;
+    part.place()?;
+    Ok(report)
+}
+
 /// Refuses what cannot be a backup.
-pub(super) fn check(backup: &Path) -> Result<()> {
+fn check(backup: &Path) -> Result<()> {
     if !backup.is_file() {
         return Err(Error::invalid(format!("{} is not a file", backup.display())));
     }
@@ -54,14 +124,14 @@ pub(super) fn check(backup: &Path) -> Result<()> {
 pub(super) async fn inspect(
     config: &Config,
     backup: &Path,
-    progress: &Arc<Progress>,
+    options: &BackupOptions,
 ) -> Result<(BackupReport, Arc<Shared>)> {
     check(backup)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
     // A backup is older than what was seen since.
     let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
     let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
-    let options = VerifyOptions { progress: Some(Arc::clone(progress)), ..VerifyOptions::default() };
+    let options = VerifyOptions { progress: options.progress.clone(), ..VerifyOptions::default() };
     let verification = verifier.verify(&options).await?;
     if !verification.ok {
         let what = verification.faults.first().map(ToString::to_string).unwrap_or_default();

@@ -62,7 +62,7 @@ pub struct LostVersion {
 }
 
 /// Compares a backup with the present store.
-pub(super) async fn compare(backup: &Arc<Shared>, present: &Arc<Shared>) -> Result<BackupComparison> {
+pub(super) async fn compare(backup: &Arc<Shared>, present: &Shared) -> Result<BackupComparison> {
     let (then, now) = (open::head(backup).await?, open::head(present).await?);
     if then.log_id != now.log_id {
         return Err(Error::invalid("the backup is of another store"));

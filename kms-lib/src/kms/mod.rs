@@ -6,13 +6,15 @@ mod claim;
 mod comparison;
 mod create;
 mod files;
+mod jobs;
 mod memory;
 pub(crate) mod open;
 mod quarantine;
 
 pub(crate) use crate::verification::high_water;
-pub use backup::BackupReport;
+pub use backup::{BackupOptions, BackupReport};
 pub use comparison::{BackupComparison, LostVersion};
+pub use jobs::JobReport;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,15 +23,10 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::ledger::Details;
 use crate::ops::{self, Telemetry};
-use crate::scheduler::{self, JobReport};
 use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
-use crate::types::attempt::Operation;
-use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::verification::Progress;
 
 /// The key management service on one store. Cheap to clone; all clones are the same service.
 ///
@@ -38,12 +35,12 @@ use crate::verification::Progress;
 /// # async fn main() -> Result<(), kms_lib::Error> {
 /// # let folder = tempfile::tempdir().map_err(|e| kms_lib::Error::invalid(e.to_string()))?;
 /// # let file = folder.path().join("kms.db");
-/// use kms_lib::{Actor, Config, Context, CreateKey, Kms, Role};
+/// use kms_lib::{Actor, Config, Context, NewKey, Kms, Role};
 ///
 /// let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
 /// let kms = Kms::open(config).await?;
 /// let alice = kms.session(Actor::new("alice", Role::Admin)?);
-/// alice.create_key(CreateKey::aes("users")).await?;
+/// alice.create_key(NewKey::aes("users")).await?;
 ///
 /// let context = Context::from([("table", "users")]);
 /// let sealed = alice.encrypt("users", b"4111 1111 1111 1111", &context).await?;
@@ -126,75 +123,38 @@ impl Kms {
     /// Does the scheduler's jobs now, whether or not it is their time.
     pub async fn run_scheduler(&self) -> Result<JobReport> {
         let session = Session::new(Arc::clone(&self.inner.shared), Actor::internal("scheduler"));
-        scheduler::run(&session, &self.inner.config.scheduler).await
-    }
-
-    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the
-    /// copy, records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The
-    /// backup is worth nothing without the root key. For admins.
-    pub async fn backup(&self, actor: &Actor, to: &Path) -> Result<BackupReport> {
-        self.backup_with_progress(actor, to, &Arc::default()).await
-    }
-
-    /// The same, telling how far the verification of the copy is; until that begins, the total is 0.
-    pub async fn backup_with_progress(
-        &self,
-        actor: &Actor,
-        to: &Path,
-        progress: &Arc<Progress>,
-    ) -> Result<BackupReport> {
-        let session = self.session(actor.clone());
-        session.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let (report, part) = backup::backup(&self.inner.shared, &self.inner.config, to, progress).await?;
-        let mut details = Details::default();
-        details.number("size", report.verification.size);
-        let recorded = session.record_event(Action::StoreBackup, Operation::Backup, details).await;
-        // No backup without its record, and no record without its backup: a copy that has or may have a record stays.
-        let placed = match recorded {
-            Err(error) if error.code() != ErrorCode::OutcomeUnknown => return Err(error),
-            recorded => recorded.and_then(|()| part.place()),
-        };
-        placed.map(|()| report).map_err(|error| {
-            let text = format!("{}; the verified copy of the store is {}", error.message(), part.keep().display());
-            Error::new(error.code(), text)
-        })
-    }
-
-    /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and
-    /// versions, shortened windows, withdrawn and narrowed grants, tokens), and what would be lost (keys, versions,
-    /// grants, tokens). To be looked at before a restore is accepted. For admins.
-    pub async fn compare_backup(&self, actor: &Actor, from: &Path) -> Result<BackupComparison> {
-        self.session(actor.clone()).permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let (_, backup) = backup::inspect(&self.inner.config, from, &Arc::default()).await?;
-        comparison::compare(&backup, &self.inner.shared).await
+        jobs::run(&session, &self.inner.config.scheduler).await
     }
 
     /// Verifies a backup without restoring it. `config` gives the root key; `WrongRootKey` if it is another store's.
-    pub async fn verify_backup(config: &Config, backup: &Path) -> Result<BackupReport> {
-        Ok(backup::inspect(config, backup, &Arc::default()).await?.0)
+    pub async fn verify_backup(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
+        Self::verify_backup_with(config, backup, &BackupOptions::new()).await
+    }
+
+    /// Verifies a backup as the options say.
+    pub async fn verify_backup_with(
+        config: &Config,
+        backup: impl AsRef<Path>,
+        options: &BackupOptions,
+    ) -> Result<BackupReport> {
+        Ok(backup::inspect(config, backup.as_ref(), options).await?.0)
     }
 
     /// Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. Opening it
     /// with the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
-    pub async fn restore(config: &Config, backup: &Path) -> Result<BackupReport> {
-        Self::restore_with_progress(config, backup, &Arc::default()).await
+    ///
+    /// [`Session::backup`] makes backups, [`Session::compare_backup`] says what restoring one would change.
+    pub async fn restore(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
+        Self::restore_with(config, backup, &BackupOptions::new()).await
     }
 
-    /// The same, telling how far the verification is.
-    pub async fn restore_with_progress(
+    /// Restores a backup as the options say.
+    pub async fn restore_with(
         config: &Config,
-        backup: &Path,
-        progress: &Arc<Progress>,
+        backup: impl AsRef<Path>,
+        options: &BackupOptions,
     ) -> Result<BackupReport> {
-        let store = config.store()?;
-        let to = store.file()?;
-        files::check_is_free(to)?;
-        backup::check(backup)?;
-        let part = files::Part::copy(backup, to).await?;
-        let (report, inspected) = backup::inspect(config, part.path(), progress).await?;
-        inspected.store.close().await?;
-        part.place()?;
-        Ok(report)
+        backup::restore(config, backup.as_ref(), options).await
     }
 
     /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Sessions

@@ -305,6 +305,7 @@ async fn assemble(
         ack: config.audit_ack,
     })?;
     let shared = Arc::new(Shared {
+        config: config.clone(),
         store: Arc::clone(store),
         provider,
         envelope,

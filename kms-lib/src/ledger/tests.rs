@@ -12,7 +12,7 @@ use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, EachRow, Reserve, Sql, Store, StoreFuture, Value};
 use crate::types::view::View;
-use crate::{Actor, Config, Context, CreateKey, Error, ErrorCode, Result, Role};
+use crate::{Action, Actor, AuditQuery, Config, Context, Error, ErrorCode, NewKey, Paging, Result, Role, Status};
 
 /// What goes wrong.
 pub(crate) struct Faults {
@@ -170,7 +170,7 @@ pub(crate) async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
     let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
     let shared = open_on(config, store).await.unwrap();
     let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
-    session.create_key(CreateKey::aes("k")).await.unwrap();
+    session.create_key(NewKey::aes("k")).await.unwrap();
     (shared, session, faults)
 }
 
@@ -365,20 +365,13 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
     drop((session, shared));
     let shared = crate::kms::open::open(config).await.unwrap();
     let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
-    let query = crate::session::AuditQuery {
-        action: Some(crate::types::audit::Action::Encrypt),
-        status: Some(crate::types::audit::Status::Success),
-        limit: 1_000,
-        ascending: true,
-        ..Default::default()
-    };
-    let mut recorded = 0;
-    let mut cursor = None;
+    let query = AuditQuery::new().action(Action::Encrypt).status(Status::Success);
+    let (mut recorded, mut paging) = (0, Paging::new(1_000));
     loop {
-        let page = session.list_audit(&crate::session::AuditQuery { cursor, ..query.clone() }).await.unwrap();
-        recorded += page.records.len() as u64;
-        cursor = page.next_cursor;
-        if cursor.is_none() {
+        let page = session.list_audit(&query, &paging).await.unwrap();
+        recorded += page.items.len() as u64;
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
             break;
         }
     }

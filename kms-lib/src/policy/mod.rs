@@ -135,9 +135,10 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
             let end = |t: Option<Timestamp>| t.map_or(i64::MAX, Timestamp::micros);
             if end(*not_after) < end(present) { Permission::Revoke } else { Permission::Manage }
         }
-        Operation::EnableKey | Operation::EnableVersion { .. } | Operation::UpdateKey | Operation::CancelDeletion => {
-            Permission::Manage
-        }
+        Operation::EnableKey
+        | Operation::EnableVersion { .. }
+        | Operation::UpdateKey { .. }
+        | Operation::CancelDeletion => Permission::Manage,
         Operation::ScheduleDeletion { .. } => Permission::Delete,
         Operation::PutGrant { .. } | Operation::WithdrawGrant { .. } => Permission::Grant,
         Operation::DestroyKey

@@ -178,7 +178,7 @@ fn every_operation_against_every_key_state() {
     let (dis, rev, pen, des) = (No(KeyDisabled), No(KeyRevoked), No(KeyPendingDeletion), No(KeyDestroyed));
     // In the last column but two the current version (2) is revoked; there, the former one (1) is asked for.
     #[rustfmt::skip]
-    let table: [(Operation, [Cell; 8]); 28] = [
+    let table: [(Operation, [Cell; 8]); 29] = [
         //                                       ENABLED DIS.admin DIS.revoked        REVOKED PENDING DESTROYED missing         damaged
         (Operation::CreateKey,                  [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      Yes,            Yes]),
         (Operation::ReadKey,                    [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      No(KeyNotFound), No(IntegrityFailure)]),
@@ -201,7 +201,8 @@ fn every_operation_against_every_key_state() {
         (Operation::RevokeVersion { version: 2 }, [Yes,  Yes,      Yes,               Yes,    Yes,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (set_current_window,                    [No(WrongState), No(WrongState), No(VersionRevoked), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
         (set_window,                            [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
-        (Operation::UpdateKey,                  [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::UpdateKey { expected_revision: None }, [Yes,    Yes,      Yes,               rev,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
+        (Operation::UpdateKey { expected_revision: Some(u64::MAX) }, [No(Conflict), No(Conflict), No(Conflict), rev, pen, des, No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::ScheduleDeletion { waiting_days: 7 }, [Yes, Yes, Yes,             Yes,    Yes,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::ScheduleDeletion { waiting_days: 8 }, [Yes, Yes, Yes,             Yes,    pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),
         (Operation::CancelDeletion,             [No(WrongState), No(WrongState), No(WrongState), No(WrongState), Yes, des, No(KeyNotFound), No(IntegrityFailure)]),
@@ -325,7 +326,7 @@ fn every_permission_against_every_operation() {
         (Operation::RevokeVersion { version: 1 }, KeyState::Enabled, &[P::Revoke]),
         (window(Some(LATER)), KeyState::Enabled, &[P::Revoke]),
         (window(None), KeyState::Enabled, &[P::Manage]),
-        (Operation::UpdateKey, KeyState::Enabled, &[P::Manage]),
+        (Operation::UpdateKey { expected_revision: None }, KeyState::Enabled, &[P::Manage]),
         (Operation::CancelDeletion, KeyState::PendingDeletion, &[P::Manage]),
         (Operation::ScheduleDeletion { waiting_days: 7 }, KeyState::Enabled, &[P::Delete]),
         (Operation::DestroyKey, KeyState::PendingDeletion, &[]),

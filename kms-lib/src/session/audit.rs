@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::change::{Changed, Intent};
 use super::refusal::refusal;
+use super::requests::{Page, Paging};
 use super::{KeyRef, Session};
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::SigningKey;
@@ -19,18 +20,14 @@ use crate::types::actor::Actor;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, AuditRow, Status};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::limits::PAGE_LIMIT;
 use crate::types::time::Timestamp;
 
-/// Which records are shown.
+/// Which records a list shows, and in which order; all of them, newest first, by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditQuery {
-    /// How many, at most 1,000; 100 if 0.
-    pub limit: usize,
-    /// Go on behind the record with this sequence number: the `next_cursor` of the page before.
-    pub cursor: Option<u64>,
     /// Oldest first instead of newest first.
-    pub ascending: bool,
+    pub oldest_first: bool,
     /// Only this action.
     pub action: Option<Action>,
     /// Only by this actor.
@@ -47,6 +44,61 @@ pub struct AuditQuery {
     pub until: Option<Timestamp>,
 }
 
+impl AuditQuery {
+    /// All records, newest first.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Oldest first.
+    #[must_use]
+    pub fn oldest_first(mut self) -> Self {
+        self.oldest_first = true;
+        self
+    }
+    /// Only records of this action.
+    #[must_use]
+    pub fn action(mut self, action: Action) -> Self {
+        self.action = Some(action);
+        self
+    }
+    /// Only records of this actor, by its principal.
+    #[must_use]
+    pub fn actor(mut self, principal: impl Into<String>) -> Self {
+        self.actor = Some(principal.into());
+        self
+    }
+    /// Only records about this key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<KeyRef>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+    /// Only records with this status.
+    #[must_use]
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = Some(status);
+        self
+    }
+    /// Only records of the request with this id.
+    #[must_use]
+    pub fn request_id(mut self, id: impl Into<String>) -> Self {
+        self.request_id = Some(id.into());
+        self
+    }
+    /// Only records of this time or later.
+    #[must_use]
+    pub fn since(mut self, time: Timestamp) -> Self {
+        self.since = Some(time);
+        self
+    }
+    /// Only records before this time.
+    #[must_use]
+    pub fn until(mut self, time: Timestamp) -> Self {
+        self.until = Some(time);
+        self
+    }
+}
+
 /// A public key of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,28 +112,16 @@ pub struct AuditKey {
     pub last_seq: Option<u64>,
 }
 
-/// A page of records.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AuditPage {
-    /// The records.
-    #[serde(skip)]
-    pub records: Vec<AuditRow>,
-    /// Give this to get the next page; none on the last one.
-    pub next_cursor: Option<u64>,
-}
-
 /// How many records of the table the answer of an index is held against.
 const HELD: u64 = 2_000;
 /// More times than this is no clock acknowledged.
 const SET_BACK: usize = 100_000;
 impl Session {
-    /// A page of the log, newest first unless asked otherwise.
-    pub async fn list_audit(&self, query: &AuditQuery) -> Result<AuditPage> {
-        let limit = if query.limit == 0 { 100 } else { query.limit };
-        if limit > PAGE_LIMIT {
-            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
-        }
+    /// The records of the log. A cursor is the sequence number of a record: the list goes on behind it. For admins and
+    /// auditors.
+    pub async fn list_audit(&self, query: &AuditQuery, paging: &Paging) -> Result<Page<AuditRow>> {
+        paging.check()?;
+        let (limit, cursor): (usize, Option<u64>) = (paging.limit, paging.cursor_as()?);
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let key = match &query.key {
             Some(key) => Some(self.locate(key).await?.ok_or_else(|| refusal(ErrorCode::KeyNotFound))?),
@@ -93,13 +133,13 @@ impl Session {
         connection.check_schema_change().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
         let mut ranges = ranges(connection.as_mut(), query, last).await?;
-        if !query.ascending {
+        if !query.oldest_first {
             ranges.reverse();
         }
         let mut records = Vec::new();
         for (mut first, mut end) in ranges {
-            match query.cursor {
-                Some(cursor) if query.ascending => first = first.max(cursor.saturating_add(1)),
+            match cursor {
+                Some(cursor) if query.oldest_first => first = first.max(cursor.saturating_add(1)),
                 Some(cursor) => end = end.min(cursor.saturating_sub(1)),
                 None => {}
             }
@@ -114,17 +154,14 @@ impl Session {
                 action: query.action,
                 status: query.status,
                 request_id: query.request_id.clone(),
-                ascending: query.ascending,
+                ascending: query.oldest_first,
                 limit: limit + 1 - records.len(),
             };
             let found = audit::select(connection.as_mut(), &selection).await?;
             hold_against_table(connection.as_mut(), &selection, &found).await?;
             records.extend(found);
         }
-        let more = records.len() > limit;
-        records.truncate(limit);
-        let next_cursor = records.last().filter(|_| more).map(|record| record.seq);
-        Ok(AuditPage { records, next_cursor })
+        Ok(Page::of(records, limit, |record| record.seq))
     }
 
     /// The signed head of the log (C2SP checkpoint).

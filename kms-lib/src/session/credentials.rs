@@ -1,4 +1,4 @@
-//! Tokens: making, listing and withdrawing credentials, and recognising who shows one.
+//! Tokens: creating, listing and revoking credentials, and authenticating the callers that show one.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,8 +9,9 @@ use zeroize::Zeroizing;
 
 use super::change::Intent;
 use super::refusal::refusal;
+use super::requests::{NewToken, Page, Paging};
 use super::{Session, Shared};
-use crate::keys::{Command, NewCredential};
+use crate::keys::{CheckedCredential, Command};
 use crate::ledger::Details;
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::Operation;
@@ -19,7 +20,7 @@ use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::CredentialId;
-use crate::types::limits::{PAGE_LIMIT, TEXT_BYTES};
+use crate::types::limits::TEXT_BYTES;
 use crate::types::text::is_printable;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
@@ -51,57 +52,45 @@ pub struct CredentialDescription {
     pub expires_at: Option<Timestamp>,
 }
 
-/// A new credential with its token, which is shown this once.
-pub struct NewToken {
+/// A token that was made, which is shown this once.
+#[non_exhaustive]
+pub struct CreatedToken {
     /// What its owner shows: keep it like a password.
     pub token: Zeroizing<String>,
     /// The credential.
     pub credential: CredentialDescription,
 }
 
-impl std::fmt::Debug for NewToken {
+impl std::fmt::Debug for CreatedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewToken").field("credential", &self.credential).finish_non_exhaustive()
+        f.debug_struct("CreatedToken").field("credential", &self.credential).finish_non_exhaustive()
     }
 }
 
 impl Session {
-    /// Makes a token for a principal in a role. Only its hash is stored: what is not kept now is gone. For admins.
-    pub async fn create_token(
-        &self,
-        principal: &str,
-        role: Role,
-        label: Option<&str>,
-        expires_at: Option<Timestamp>,
-    ) -> Result<NewToken> {
-        self.new_token(principal, role, label, expires_at, false).await
+    /// Makes a token. Only its hash is stored: a token that its caller does not keep cannot be shown again. For admins.
+    pub async fn create_token(&self, new: NewToken) -> Result<CreatedToken> {
+        self.new_token(new, false).await
     }
 
-    /// Makes the first token of a store, for an admin. `Conflict` if there is a credential or ever was one, withdrawn
-    /// ones included: of several nodes that start on an empty database, exactly one makes it. For admins.
-    pub async fn create_first_token(
-        &self,
-        principal: &str,
-        label: Option<&str>,
-        expires_at: Option<Timestamp>,
-    ) -> Result<NewToken> {
-        self.new_token(principal, Role::Admin, label, expires_at, true).await
+    /// Makes the first token of a store, which must be one for an admin. `Conflict` if the store has or ever had a
+    /// credential, also a revoked one: of several nodes that start on an empty database, exactly one makes it. For
+    /// admins.
+    pub async fn create_first_token(&self, new: NewToken) -> Result<CreatedToken> {
+        if new.role != Role::Admin {
+            return Err(Error::invalid("the first token of a store must be one for an admin"));
+        }
+        self.new_token(new, true).await
     }
 
-    async fn new_token(
-        &self,
-        principal: &str,
-        role: Role,
-        label: Option<&str>,
-        expires_at: Option<Timestamp>,
-        is_first: bool,
-    ) -> Result<NewToken> {
+    async fn new_token(&self, new: NewToken, is_first: bool) -> Result<CreatedToken> {
+        let NewToken { principal, role, label, expires_at } = new;
         if self.has_idempotency_key() {
             return Err(Error::invalid("a token is shown once: an idempotency key could not bring it back"));
         }
         // The same rules as for every actor: reserved principals cannot be had from a token.
         let actor = Actor::new(principal, role)?;
-        if label.is_some_and(|label| !is_printable(label, TEXT_BYTES)) {
+        if label.as_deref().is_some_and(|label| !is_printable(label, TEXT_BYTES)) {
             return Err(Error::invalid("a label has 1 to 256 bytes and no control or invisible characters"));
         }
         if expires_at.is_some_and(|end| end <= self.shared.clock.now()) {
@@ -110,12 +99,12 @@ impl Session {
         let id = CredentialId::random();
         let mut secret = Zeroizing::new([0; SECRET]);
         self.shared.provider.random(secret.as_mut_slice())?;
-        let new = NewCredential {
+        let new = CheckedCredential {
             id,
             principal: actor.principal().to_owned(),
             role,
             secret_hash: Sha256::digest(secret.as_slice()).into(),
-            label: label.map(str::to_owned),
+            label: label.clone(),
             expires_at,
             is_first,
         };
@@ -127,7 +116,7 @@ impl Session {
         if let Some(end) = expires_at {
             details.text("expiresAt", &end.to_string());
         }
-        if let Some(label) = label {
+        if let Some(label) = &label {
             details.text("label", label);
         }
         let intent = Intent {
@@ -150,11 +139,11 @@ impl Session {
         });
         let credential =
             made.ok_or_else(|| Error::new(ErrorCode::Internal, "a credential was created without a row"))?;
-        Ok(NewToken { token, credential })
+        Ok(CreatedToken { token, credential })
     }
 
-    /// Withdraws a credential: from now on, no operation of who shows it succeeds. For admins.
-    pub async fn withdraw_credential(&self, id: CredentialId) -> Result<()> {
+    /// Revokes a credential: from now on, no operation of a caller that shows its token succeeds. For admins.
+    pub async fn revoke_credential(&self, id: CredentialId) -> Result<()> {
         let mut details = Details::default();
         details.text("credentialId", &id.to_string());
         let once = self.once(Action::CredentialWithdraw, &id.to_string(), None, &Details::default(), *id.as_bytes());
@@ -168,15 +157,10 @@ impl Session {
         self.do_once(once, None, self.change(intent, Command::WithdrawCredential(id))).await.map(drop)
     }
 
-    /// The credentials that are not withdrawn, by id, from the one after `cursor` on: at most 1,000.
-    pub async fn list_credentials(
-        &self,
-        limit: usize,
-        cursor: Option<CredentialId>,
-    ) -> Result<Vec<CredentialDescription>> {
-        if limit == 0 || limit > PAGE_LIMIT {
-            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
-        }
+    /// The credentials that are not revoked, by id. For admins and auditors.
+    pub async fn list_credentials(&self, paging: &Paging) -> Result<Page<CredentialDescription>> {
+        paging.check()?;
+        let cursor: Option<CredentialId> = paging.cursor_as()?;
         self.permit_reading(Action::CredentialRead, Operation::ReadCredentials, None).await?;
         let image = self.shared.catalog.image();
         let mut credentials: Vec<&Credential> = image
@@ -186,7 +170,8 @@ impl Session {
             })
             .collect();
         credentials.sort_unstable_by_key(|credential| credential.id);
-        Ok(credentials.into_iter().take(limit).map(description).collect())
+        let found = credentials.into_iter().take(paging.limit + 1).map(description).collect();
+        Ok(Page::of(found, paging.limit, |credential: &CredentialDescription| credential.id))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::engine::{Done, Item, Target, only, share};
+use super::items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 use super::job::{Job, Product};
 use super::{KeyRef, Session};
 use crate::crypto::ciphertext::Blob;
@@ -106,80 +107,6 @@ pub struct Reencrypted {
     pub source_version: u32,
 }
 
-/// One plaintext of a batch.
-#[derive(Clone, Debug)]
-pub struct EncryptItem<'a> {
-    /// Under which key.
-    pub key: KeyRef,
-    /// What.
-    pub plaintext: &'a [u8],
-    /// Bound to it.
-    pub context: Context,
-}
-
-/// One ciphertext to decrypt. It names its key and version itself; what else is passed must agree with it. Anything
-/// that does not is `InvalidCiphertext`, whether or not there is such a key; callers who may not decrypt with `key` get
-/// `AccessDenied`.
-#[derive(Clone, Debug, Default)]
-pub struct DecryptItem<'a> {
-    /// The ciphertext.
-    pub ciphertext: &'a [u8],
-    /// The context it was encrypted with.
-    pub context: Context,
-    /// The key it must have been encrypted with.
-    pub key: Option<KeyRef>,
-    /// The version it must have been encrypted with.
-    pub version: Option<u32>,
-    /// The nonce that it must hold (for RSA an empty one).
-    pub iv: Option<&'a [u8]>,
-    /// The authentication tag that it must hold (for RSA an empty one).
-    pub auth_tag: Option<&'a [u8]>,
-    /// The ciphertext is none of this service, but raw RSA-OAEP with SHA-256, made with the public key of this version
-    /// of `key`. It has no context, `iv` or `auth_tag`.
-    pub oaep_version: Option<u32>,
-}
-
-/// One payload of a batch to sign.
-#[derive(Clone, Debug)]
-pub struct SignItem<'a> {
-    /// With which key.
-    pub key: KeyRef,
-    /// What.
-    pub payload: &'a [u8],
-    /// How.
-    pub algorithm: SignatureAlgorithm,
-    /// With which version, which must be the current one (`VersionNotCurrent`); with the current one without.
-    pub version: Option<u32>,
-}
-
-/// One signature of a batch to verify.
-#[derive(Clone, Debug)]
-pub struct VerifyItem<'a> {
-    /// Of which key.
-    pub key: KeyRef,
-    /// Over what.
-    pub payload: &'a [u8],
-    /// The signature.
-    pub signature: &'a [u8],
-    /// How it was made.
-    pub algorithm: SignatureAlgorithm,
-    /// By which version; any usable one without.
-    pub version: Option<u32>,
-}
-
-/// One ciphertext of a batch to encrypt anew.
-#[derive(Clone, Debug)]
-pub struct ReencryptItem<'a> {
-    /// The ciphertext.
-    pub ciphertext: &'a [u8],
-    /// The context it was encrypted with.
-    pub context: Context,
-    /// Under which key anew; the same one without.
-    pub destination: Option<KeyRef>,
-    /// The new context; the same one without.
-    pub destination_context: Option<Context>,
-}
-
 impl Session {
     /// Encrypts up to 64 MiB (RSA: 190 bytes) under the key's current version, bound to `context`.
     pub async fn encrypt(&self, key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Result<Encrypted> {
@@ -192,7 +119,7 @@ impl Session {
 
     /// Decrypts what [`Session::encrypt`] made; `context` must be the same. The ciphertext names its key and version.
     pub async fn decrypt(&self, ciphertext: &[u8], context: &Context) -> Result<Decrypted> {
-        self.decrypt_item(DecryptItem { ciphertext, context: context.clone(), ..DecryptItem::default() }).await
+        self.decrypt_item(DecryptItem::new(ciphertext, context.clone())).await
     }
 
     /// Decrypts, and refuses (`InvalidCiphertext`) what another key than this one encrypted.
@@ -202,8 +129,7 @@ impl Session {
         ciphertext: &[u8],
         context: &Context,
     ) -> Result<Decrypted> {
-        let (key, context) = (Some(key.into()), context.clone());
-        self.decrypt_item(DecryptItem { ciphertext, context, key, ..DecryptItem::default() }).await
+        self.decrypt_item(DecryptItem::new(ciphertext, context.clone()).key(key)).await
     }
 
     /// Decrypts a ciphertext, with all that must agree with it.

@@ -1,10 +1,9 @@
 //! Keys as callers see them, and pages of them.
 
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::refusal::refusal;
-use super::requests::KeyFilter;
+use super::requests::{KeyFilter, Page, Paging};
 use super::{KeyRef, Session};
 use crate::catalog::{KeyDescription, Outline, key_description};
 use crate::policy;
@@ -14,19 +13,7 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::Key;
-use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
-
-/// A page of keys.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyPage {
-    /// By name, without their versions.
-    pub keys: Vec<KeyDescription>,
-    /// Give this to get the next page; none on the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<String>,
-}
 
 impl Session {
     /// A key with its versions.
@@ -35,11 +22,9 @@ impl Session {
         self.describe(id).await
     }
 
-    /// A page of the keys the caller may read, by name: at most 1,000. `cursor` is the one of the page before.
-    pub async fn list_keys(&self, filter: &KeyFilter, limit: usize, cursor: Option<&str>) -> Result<KeyPage> {
-        if limit == 0 || limit > PAGE_LIMIT {
-            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
-        }
+    /// The keys that the caller may read, by name, without their versions.
+    pub async fn list_keys(&self, filter: &KeyFilter, paging: &Paging) -> Result<Page<KeyDescription>> {
+        paging.check()?;
         self.shared.catalog.ensure_fresh().await?;
         let image = self.shared.catalog.image();
         let now = self.shared.clock.now();
@@ -50,18 +35,9 @@ impl Session {
             let attempt = self.attempt(Operation::ReadKey, Some(key.id));
             matches!(policy::decide(&*image, &attempt, now), Decision::Allowed { .. })
         };
-        let mut keys = Vec::new();
-        let mut next_cursor = None;
-        for key in image.keys_by_name(cursor) {
-            if filter.matches(key) && readable(key) {
-                if keys.len() == limit {
-                    next_cursor = keys.last().map(|key: &KeyDescription| key.name.clone());
-                    break;
-                }
-                keys.push(key_description(key));
-            }
-        }
-        Ok(KeyPage { keys, next_cursor })
+        let wanted = image.keys_by_name(paging.cursor.as_deref()).filter(|key| filter.matches(key) && readable(key));
+        let keys = wanted.take(paging.limit + 1).map(key_description).collect();
+        Ok(Page::of(keys, paging.limit, |key: &KeyDescription| key.name.clone()))
     }
 
     /// The public half of a version, as PEM (SubjectPublicKeyInfo). It stays readable when the version is revoked.

@@ -1,12 +1,13 @@
-//! Making, listing and withdrawing grants.
+//! Making, listing and revoking grants.
 
 use super::change::Intent;
 use super::idempotency::{Once, first_answer};
 use super::refusal::refusal;
+use super::requests::{GrantFilter, GrantTarget, NewGrant, Page, Paging};
 use super::{KeyRef, Session};
 use crate::catalog::{GrantDescription, grant_description};
 use crate::grants::{self, Circumstances, check_new_grant, is_in_force};
-use crate::keys::{Command, NewGrant};
+use crate::keys::{CheckedGrant, Command};
 use crate::ledger::{Details, context_json};
 use crate::policy;
 use crate::types::actor::{Role, check_principal, is_reserved};
@@ -14,10 +15,9 @@ use crate::types::attempt::Operation;
 use crate::types::audit::{Action, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, Permission};
+use crate::types::grant::{Grant, GrantScope, Grantor, Permission};
 use crate::types::ids::{GrantId, KeyId};
 use crate::types::key::AuditContext;
-use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
 impl Session {
@@ -25,27 +25,26 @@ impl Session {
     /// as one grantor. The rights of a principal are the union of its grants.
     ///
     /// An app needs `grant` on the scope. It may pass on only what it holds itself, with conditions no weaker, and
-    /// neither to itself nor to anybody above it in the chain of at most 16 grants. `role` is a note about the callers
-    /// that the grant is meant for: it restricts nothing.
-    pub async fn put_grant(
-        &self,
-        principal: &str,
-        role: Role,
-        scope: GrantScope,
-        permissions: &[Permission],
-        conditions: Conditions,
-    ) -> Result<GrantDescription> {
-        check_principal(principal)?;
-        if is_reserved(principal) || role == Role::System {
+    /// neither to itself nor to anybody above it in the chain of at most 16 grants. A key that is named by its name is
+    /// looked up for callers that may read it or hold `grant` on it; others are refused as in reading it.
+    pub async fn put_grant(&self, new: NewGrant) -> Result<GrantDescription> {
+        let NewGrant { principal, role, permissions, conditions, target } = new;
+        check_principal(&principal)?;
+        if is_reserved(&principal) || role == Role::System {
             return Err(Error::invalid(format!("a grant cannot be made to {principal:?}, which is reserved")));
         }
-        let principal = principal.to_owned();
-        let permissions = check_new_grant(scope, permissions, &conditions)?;
+        let scope = match target {
+            None => return Err(Error::invalid("a grant needs its keys: name one, or say that it is on all keys")),
+            Some(GrantTarget::AllKeys) => GrantScope::AllKeys,
+            Some(GrantTarget::Key(KeyRef::Id(id))) => GrantScope::Key(id),
+            Some(GrantTarget::Key(key)) => GrantScope::Key(self.find_key_to_grant(&key).await?),
+        };
+        let permissions = check_new_grant(scope, &permissions, &conditions)?;
         let key = match scope {
             GrantScope::AllKeys => None,
             GrantScope::Key(id) => Some(id),
         };
-        let new = NewGrant {
+        let new = CheckedGrant {
             id: GrantId::random(),
             principal: principal.clone(),
             role,
@@ -99,7 +98,7 @@ impl Session {
     }
 
     /// What the record of a grant says of it. Contexts in the conditions appear as those of operations with the key do.
-    fn grant_details(&self, new: &NewGrant) -> Result<Details> {
+    fn grant_details(&self, new: &CheckedGrant) -> Result<Details> {
         let mut conditions = serde_json::to_value(&new.conditions)
             .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")))?;
         let hides_contexts = match new.scope {
@@ -132,10 +131,7 @@ impl Session {
         Ok(details)
     }
 
-    /// The id of a key that a grant is to be made on, for callers who may read the key or hold `grant` on it. Others
-    /// are refused as in reading it.
-    pub async fn find_key_to_grant(&self, key: impl Into<KeyRef>) -> Result<KeyId> {
-        let key = key.into();
+    async fn find_key_to_grant(&self, key: &KeyRef) -> Result<KeyId> {
         self.shared.catalog.ensure_fresh().await?;
         let found = key.resolve(&self.shared.catalog.image());
         match found {
@@ -156,19 +152,19 @@ impl Session {
             && grants::find(&*image, self.actor.principal(), Permission::Grant, Some(key), &circumstances).is_some()
     }
 
-    /// Withdraws a grant. What was passed on through it stays in force. An app may withdraw what it granted itself, and
+    /// Revokes a grant. What was passed on through it stays in force. An app may revoke what it granted itself, and
     /// what was passed on through that, as long as it holds `grant` there.
-    pub async fn withdraw_grant(&self, id: GrantId) -> Result<()> {
-        self.withdraw(id, false).await
+    pub async fn revoke_grant(&self, id: GrantId) -> Result<()> {
+        self.revoke(id, false).await
     }
 
-    /// Withdraws a grant with everything that was passed on through it, however often. Also for a grant that was
-    /// withdrawn without that before.
-    pub async fn withdraw_grant_cascading(&self, id: GrantId) -> Result<()> {
-        self.withdraw(id, true).await
+    /// Revokes a grant with everything that was passed on through it, however often; also a grant that was revoked
+    /// without that before.
+    pub async fn revoke_grant_cascading(&self, id: GrantId) -> Result<()> {
+        self.revoke(id, true).await
     }
 
-    async fn withdraw(&self, id: GrantId, cascade: bool) -> Result<()> {
+    async fn revoke(&self, id: GrantId, cascade: bool) -> Result<()> {
         let mut details = Details::default();
         details.text("grantId", &id.to_string());
         if cascade {
@@ -190,32 +186,24 @@ impl Session {
         self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id, cascade))).await.map(drop)
     }
 
-    /// The grants in force (neither withdrawn nor passed on through one that was withdrawn with everything), of one
-    /// principal or of all, by principal: at most 1,000 from the one after `cursor` on.
-    pub async fn list_grants(
-        &self,
-        principal: Option<&str>,
-        limit: usize,
-        cursor: Option<GrantId>,
-    ) -> Result<Vec<GrantDescription>> {
-        self.list_grants_on(None, principal, limit, cursor).await
-    }
-
-    /// The same, and only those that concern a key: on the key itself or on all keys. [`GrantScope::AllKeys`] asks for
-    /// those on all keys alone.
-    pub async fn list_grants_on(
-        &self,
-        scope: Option<GrantScope>,
-        principal: Option<&str>,
-        limit: usize,
-        cursor: Option<GrantId>,
-    ) -> Result<Vec<GrantDescription>> {
-        if limit == 0 || limit > PAGE_LIMIT {
-            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
-        }
+    /// The grants in force, by principal: neither revoked nor passed on through one that was revoked with everything.
+    /// `KeyNotFound` if the filter names a key by a name that no key has; an id need not be one of a key. For admins
+    /// and auditors.
+    pub async fn list_grants(&self, filter: &GrantFilter, paging: &Paging) -> Result<Page<GrantDescription>> {
+        paging.check()?;
+        let cursor: Option<GrantId> = paging.cursor_as()?;
+        let principal = filter.principal.as_deref();
         principal.map_or(Ok(()), check_principal)?;
         self.permit_reading(Action::GrantRead, Operation::ReadGrants, None).await?;
         let image = self.shared.catalog.image();
+        let scope = match &filter.target {
+            None => None,
+            Some(GrantTarget::AllKeys) => Some(GrantScope::AllKeys),
+            Some(GrantTarget::Key(key)) => {
+                let id = key.resolve(&image).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+                Some(GrantScope::Key(id))
+            }
+        };
         let is_wanted = |grant: &&Grant| {
             principal.is_none_or(|p| p == grant.principal)
                 && scope.is_none_or(|scope| grant.scope == scope || grant.scope == GrantScope::AllKeys)
@@ -231,6 +219,7 @@ impl Session {
                 grants.partition_point(|grant| (&grant.principal, grant.id) <= (&principal, id))
             }
         };
-        Ok(grants.into_iter().skip(first).take(limit).map(grant_description).collect())
+        let found = grants.into_iter().skip(first).take(paging.limit + 1).map(grant_description).collect();
+        Ok(Page::of(found, paging.limit, |grant: &GrantDescription| grant.id))
     }
 }

@@ -4,12 +4,12 @@ use sha2::{Digest, Sha256};
 
 use super::change::{Changed, Intent, REDO, overtaken};
 use super::idempotency::Once;
-use super::requests::{CreateKey, UpdateKey};
+use super::requests::{KeyUpdate, NewKey};
 use super::{KeyRef, Session};
 use crate::catalog::{KeyDescription, run_blocking};
 use crate::envelope::{Binding, fingerprint};
 use crate::keys::{
-    Command, KeyEdit, NewKey, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
+    CheckedKey, Command, KeyEdit, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
 };
 use crate::ledger::{Details, Idempotency};
 use crate::types::actor::Role;
@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 impl Session {
     /// Creates a key with its first version. A caller who is no admin gets a grant on it: read, encrypt, decrypt,
     /// sign, verify, rotate, revoke.
-    pub async fn create_key(&self, new: CreateKey) -> Result<KeyDescription> {
+    pub async fn create_key(&self, new: NewKey) -> Result<KeyDescription> {
         check_name(&new.name)?;
         check_type_and_purpose(new.key_type, new.purpose)?;
         check_period("rotation period", new.rotation_period_days, 1)?;
@@ -66,7 +66,7 @@ impl Session {
 
     async fn create_checked(
         &self,
-        new: CreateKey,
+        new: NewKey,
         id: KeyId,
         metadata: Option<String>,
         details: Details,
@@ -99,7 +99,7 @@ impl Session {
             if is_allowed && command.is_none() {
                 let material = self.generate(new.key_type).await?;
                 let first = self.wrap(id, 1, new.key_type, &material).await?;
-                command = Some(Command::CreateKey(Box::new(NewKey {
+                command = Some(Command::CreateKey(Box::new(CheckedKey {
                     id,
                     name: new.name.clone(),
                     key_type: new.key_type,
@@ -246,8 +246,9 @@ impl Session {
         self.detailed(key.into(), Action::KeyWindow, Some(version), operation, details, command).await
     }
 
-    /// Edits periods, metadata, and how contexts are recorded.
-    pub async fn update_key(&self, key: impl Into<KeyRef>, update: UpdateKey) -> Result<KeyDescription> {
+    /// Edits periods, metadata, and how contexts are recorded. `Conflict` if the update expects another revision than the
+    /// key has, which is decided as of the update's place in the log.
+    pub async fn update_key(&self, key: impl Into<KeyRef>, update: KeyUpdate) -> Result<KeyDescription> {
         check_period("rotation period", update.rotation_period_days.flatten(), 1)?;
         check_period("grace period", update.grace_period_days.flatten(), 0)?;
         let metadata = match &update.metadata {
@@ -274,6 +275,9 @@ impl Session {
         if let Some(form) = update.audit_context {
             details.text("auditContext", form.as_str());
         }
+        if let Some(revision) = update.expected_revision {
+            details.number("expectedRevision", revision);
+        }
         let edit = KeyEdit {
             rotation_period_days: update.rotation_period_days,
             grace_period_days: update.grace_period_days,
@@ -284,7 +288,8 @@ impl Session {
             return Err(Error::invalid("the update changes nothing"));
         }
         let command = |id| Command::UpdateKey(id, edit);
-        self.detailed(key.into(), Action::KeyUpdate, None, Operation::UpdateKey, details, command).await
+        let operation = Operation::UpdateKey { expected_revision: update.expected_revision };
+        self.detailed(key.into(), Action::KeyUpdate, None, operation, details, command).await
     }
 
     /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured). Asked

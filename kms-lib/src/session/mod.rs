@@ -10,6 +10,7 @@ mod describe;
 mod engine;
 mod grants;
 mod idempotency;
+mod items;
 mod job;
 mod keys;
 mod quarantine;
@@ -26,29 +27,26 @@ mod workbench;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
 pub(crate) use audit::doubtful_times;
-pub use audit::{AuditKey, AuditPage, AuditQuery};
+pub use audit::{AuditKey, AuditQuery};
 pub(crate) use credentials::authenticate;
-pub use credentials::{CredentialDescription, NewToken};
-pub use crypto::{
-    DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted, ReencryptItem, Reencrypted, SignItem, Signature,
-    Verification, VerifyItem,
-};
+pub use credentials::{CreatedToken, CredentialDescription};
+pub use crypto::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, Verification};
 pub use denials::Denials;
 pub(crate) use denials::write_counted;
-pub use describe::KeyPage;
+pub use items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 pub use quarantine::QuarantinedRow;
-pub use requests::{CreateKey, KeyFilter, UpdateKey};
+pub use requests::{GrantFilter, KeyFilter, KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging};
 pub(crate) use rotations::Rotations;
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
 pub(crate) use stream::{pump_decryption, pump_encryption};
 pub(crate) use verify::LAST_VERIFICATION;
 pub use verify::VerificationSettings;
-pub use versions::VersionPage;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Image, MaterialCache};
+use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::Envelope;
 use crate::ledger::{Ledger, Signer, Space};
@@ -91,6 +89,8 @@ pub struct Shared {
     pub deletion_wait_min_days: u32,
     /// How the log is verified.
     pub verification: VerificationSettings,
+    /// The settings that the store was opened with: what opens a copy of it.
+    pub config: Config,
 }
 
 /// Everything one actor may do. Cheap to make and to clone.

@@ -5,12 +5,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{DecryptItem, Session};
+use super::{DecryptItem, GrantFilter, NewGrant, NewToken, Paging, Session};
 use crate::ledger::tests::{Faults, open};
-use crate::{
-    Actor, Conditions, Context, CreateKey, ErrorCode, GrantScope, KeyFilter, KeyId, KeyRef, Permission, Result, Role,
-    UpdateKey,
-};
+use crate::{Actor, Context, ErrorCode, KeyFilter, KeyId, KeyRef, KeyUpdate, NewKey, Permission, Result, Role};
 
 /// More than any change reads.
 const READS: u32 = 8;
@@ -41,7 +38,7 @@ async fn a_committed_change_is_answered_whatever_can_be_read() {
             let session =
                 if once { session.with_idempotency_key(&format!("create {reads}")).unwrap() } else { session.clone() };
             let name = format!("{kind}{reads}");
-            let made = with_reads(&faults, reads, session.create_key(CreateKey::rsa_signing(&name))).await;
+            let made = with_reads(&faults, reads, session.create_key(NewKey::rsa_signing(&name))).await;
             agree("create", reads, &made, session.get_key(name.as_str()).await.is_ok());
             if let Ok(made) = made {
                 let first = &made.versions.as_ref().unwrap()[0];
@@ -57,18 +54,19 @@ async fn a_committed_change_is_answered_whatever_can_be_read() {
                 assert_eq!((rotated.current_version, rotated.versions.unwrap().len() as u32), (before + 1, before + 1));
             }
         }
-        let update = UpdateKey { grace_period_days: Some(Some(reads + 1)), ..UpdateKey::default() };
+        let update = KeyUpdate::new().grace_period_days(reads + 1);
         let updated = with_reads(&faults, reads, session.update_key("k", update)).await;
         let is_made = session.get_key("k").await.unwrap().grace_period_days == Some(reads + 1);
         agree("update", reads, &updated, is_made);
 
         let to = format!("app{reads}");
-        let grant = session.put_grant(&to, Role::App, GrantScope::AllKeys, &[Permission::Read], Conditions::default());
+        let grant = session.put_grant(NewGrant::new(&to, Role::App).on_all_keys().allow([Permission::Read]));
         let made = with_reads(&faults, reads, grant).await;
-        agree("grant", reads, &made, !session.list_grants(Some(&to), 1, None).await.unwrap().is_empty());
-        let tokens = async || session.list_credentials(1_000, None).await.unwrap().len();
+        let granted = session.list_grants(&GrantFilter::new().principal(&to), &Paging::new(1)).await.unwrap();
+        agree("grant", reads, &made, !granted.items.is_empty());
+        let tokens = async || session.list_credentials(&Paging::new(1_000)).await.unwrap().items.len();
         let before = tokens().await;
-        let made = with_reads(&faults, reads, session.create_token(&to, Role::App, None, None)).await;
+        let made = with_reads(&faults, reads, session.create_token(NewToken::new(&to, Role::App))).await;
         agree("token", reads, &made, tokens().await == before + 1);
     }
     assert!(session.verify_audit().await.unwrap().ok);
@@ -96,11 +94,12 @@ async fn absent_keys_take_the_same_reads_as_present_ones() {
         for key in [present, absent] {
             let denied = ErrorCode::AccessDenied;
             let none = Context::new();
-            let beside = |ciphertext| DecryptItem { ciphertext, key: Some(key.clone()), ..DecryptItem::default() };
+            let beside = |ciphertext| DecryptItem::new(ciphertext, Context::new()).key(&key);
+            let grant = NewGrant::new("friend", Role::App).on_key(&key).allow([Permission::Read]);
             counts.push([
                 reads(&faults, denied, nobody.get_key(&key)).await,
                 reads(&faults, denied, nobody.public_key(&key, 1)).await,
-                reads(&faults, denied, nobody.find_key_to_grant(&key)).await,
+                reads(&faults, denied, nobody.put_grant(grant)).await,
                 reads(&faults, denied, nobody.rotate_key(&key, None)).await,
                 reads(&faults, denied, nobody.revoke_key(&key)).await,
                 reads(&faults, denied, nobody.revoke_version(&key, 1)).await,
@@ -112,7 +111,7 @@ async fn absent_keys_take_the_same_reads_as_present_ones() {
         assert_eq!(counts[0], counts[1]);
     }
     // Beside a ciphertext: another key, and one that there is not.
-    let other = session.create_key(CreateKey::aes("other")).await.unwrap().id;
+    let other = session.create_key(NewKey::aes("other")).await.unwrap().id;
     for (caller, code) in [(&session, ErrorCode::InvalidCiphertext), (&nobody, ErrorCode::AccessDenied)] {
         let mut counts = Vec::new();
         let keys: [KeyRef; 4] = [other.into(), KeyId::random().into(), "other".into(), "unknown".into()];
@@ -121,6 +120,6 @@ async fn absent_keys_take_the_same_reads_as_present_ones() {
         }
         assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
     }
-    let all = session.list_keys(&KeyFilter::default(), 10, None).await.unwrap();
-    assert_eq!(all.keys.len(), 2);
+    let all = session.list_keys(&KeyFilter::new(), &Paging::new(10)).await.unwrap();
+    assert_eq!(all.items.len(), 2);
 }

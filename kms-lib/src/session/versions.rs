@@ -1,54 +1,32 @@
 //! Single versions of a key, and pages of them.
 
-use serde::Serialize;
-
 use super::refusal::refusal;
+use super::requests::{Page, Paging};
 use super::{KeyRef, Session};
 use crate::catalog::VersionDescription;
 use crate::policy;
 use crate::storage::tables::entities;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
-use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyVersion};
-use crate::types::limits::PAGE_LIMIT;
 use crate::types::view::View;
 
-/// A page of versions.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct VersionPage {
-    /// The versions of this page, oldest first.
-    pub versions: Vec<VersionDescription>,
-    /// Give this to get the next page; none on the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<u32>,
-}
-
 impl Session {
-    /// A page of a key's versions, oldest first: at most 1,000, from the one after `cursor` on.
-    pub async fn list_versions(
-        &self,
-        key: impl Into<KeyRef>,
-        limit: usize,
-        cursor: Option<u32>,
-    ) -> Result<VersionPage> {
-        if limit == 0 || limit > PAGE_LIMIT {
-            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
-        }
+    /// The versions of a key, oldest first.
+    pub async fn list_versions(&self, key: impl Into<KeyRef>, paging: &Paging) -> Result<Page<VersionDescription>> {
+        paging.check()?;
+        let after: u32 = paging.cursor_as()?.unwrap_or(0);
         let id = self.readable_key(&key.into()).await?;
-        let (key, found, more) = {
+        let (key, page) = {
             let image = self.shared.catalog.image();
             let key = image.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
-            let last = key.current_version;
-            let mut versions = (cursor.unwrap_or(0).saturating_add(1)..=last).filter_map(|n| image.version(id, n));
-            let found: Vec<KeyVersion> = versions.by_ref().take(limit).cloned().collect();
-            let more = versions.next().is_some();
-            (key, found, more)
+            let versions = (after.saturating_add(1)..=key.current_version).filter_map(|n| image.version(id, n));
+            let found: Vec<KeyVersion> = versions.take(paging.limit + 1).cloned().collect();
+            (key, Page::of(found, paging.limit, |version| version.version))
         };
-        let next_cursor = found.last().filter(|_| more).map(|version| version.version);
-        Ok(VersionPage { versions: self.complete(&key, found).await?, next_cursor })
+        Ok(Page { items: self.complete(&key, page.items).await?, next_cursor: page.next_cursor })
     }
 
     /// A version of a key.

@@ -73,7 +73,10 @@ pub enum Operation {
         not_after: Option<Timestamp>,
     },
     /// Edit periods, metadata or the form of recorded contexts.
-    UpdateKey,
+    UpdateKey {
+        /// The revision that the caller expects the key to have: another one is a conflict.
+        expected_revision: Option<u64>,
+    },
     /// Schedule a deletion after this many days.
     ScheduleDeletion {
         /// The waiting period.

@@ -84,6 +84,12 @@ impl<'de> Deserialize<'de> for GrantScope {
 
 /// Conditions of a grant. All that are set must hold. Written as JSON; a name that is not known here is
 /// refused on writing and makes the grant deny on reading.
+///
+/// ```
+/// use kms_lib::{Conditions, Timestamp};
+/// let office = Conditions::new().not_after(Timestamp::now().plus_days(30)).source_ip(["10.0.0.0/8".parse().unwrap()]);
+/// assert!(!office.is_empty());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Conditions {
@@ -105,6 +111,40 @@ pub struct Conditions {
 }
 
 impl Conditions {
+    /// No conditions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// The grant holds from this time on.
+    #[must_use]
+    pub fn not_before(mut self, time: Timestamp) -> Self {
+        self.not_before = Some(time);
+        self
+    }
+    /// The grant holds until this time, which is excluded.
+    #[must_use]
+    pub fn not_after(mut self, time: Timestamp) -> Self {
+        self.not_after = Some(time);
+        self
+    }
+    /// Callers must come from one of these networks; see [`Actor::with_source_ip`](crate::Actor::with_source_ip).
+    #[must_use]
+    pub fn source_ip(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.source_ip = Some(networks.into_iter().collect());
+        self
+    }
+    /// The encryption context must be exactly this one.
+    #[must_use]
+    pub fn encryption_context_equals(mut self, context: Context) -> Self {
+        self.encryption_context_equals = Some(context);
+        self
+    }
+    /// The encryption context must hold at least these entries.
+    #[must_use]
+    pub fn encryption_context_subset(mut self, context: Context) -> Self {
+        self.encryption_context_subset = Some(context);
+        self
+    }
     /// Whether nothing is required.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -3,18 +3,19 @@
 
 mod checkpoints;
 pub(crate) mod high_water;
+mod progress;
 mod records;
 mod seen;
 mod state;
 mod tables;
 mod window;
 
+pub use progress::Progress;
 pub(crate) use seen::rolled_back;
 pub(crate) use tables::{AlteredRow, Compared};
 pub(crate) use window::{REVERIFY_WINDOW, Window};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -30,44 +31,55 @@ use crate::types::error::{Error, ErrorCode, Result};
 use checkpoints::{starting_point, surplus, window_between};
 use records::Records;
 
-/// How far a verification is, for whoever looks on.
-#[derive(Debug, Default)]
-pub struct Progress {
-    done: AtomicU64,
-    total: AtomicU64,
-}
-
-impl Progress {
-    /// Records that are verified, those that were earlier included.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-    /// Records of the log; 0 until that is known.
-    pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
-    }
-}
-
-/// How to verify.
+/// How to verify the log; all of it against the log's own key by default.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct VerifyOptions {
     /// Go on from the last kept state whose signature is good, up to this many records; from the beginning without.
     pub trusted_size: Option<u64>,
     /// A public key of the log as its verifier keeps it (`name+id+key`). Without, the one under the root key. Any of
     /// the log's keys will do: those before and after it are followed from it.
     pub pinned_key: Option<String>,
-    /// Told how far it is.
-    pub progress: Option<Arc<Progress>>,
+    /// Told how many records are verified.
+    pub progress: Option<Progress>,
     /// With a trusted size: read records that were verified earlier again, those behind the first number up to the
     /// second. Both are widened to kept checkpoints.
     pub reread: Option<(u64, u64)>,
 }
 
 impl VerifyOptions {
+    /// The whole log, against its own key.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// On from the last kept state up to this many records; see [`trusted_size`](Self::trusted_size).
+    #[must_use]
+    pub fn trusted_size(mut self, records: u64) -> Self {
+        self.trusted_size = Some(records);
+        self
+    }
+    /// Against this public key of the log; see [`pinned_key`](Self::pinned_key).
+    #[must_use]
+    pub fn pinned_key(mut self, key: impl Into<String>) -> Self {
+        self.pinned_key = Some(key.into());
+        self
+    }
+    /// Telling how far it is.
+    #[must_use]
+    pub fn progress(mut self, progress: &Progress) -> Self {
+        self.progress = Some(progress.clone());
+        self
+    }
+    /// Reading records again that were verified earlier; see [`reread`](Self::reread).
+    #[must_use]
+    pub fn reread(mut self, behind: u64, to: u64) -> Self {
+        self.reread = Some((behind, to));
+        self
+    }
+
     fn tell(&self, done: u64, total: u64) {
         if let Some(progress) = &self.progress {
-            progress.done.store(done, Ordering::Relaxed);
-            progress.total.store(total, Ordering::Relaxed);
+            progress.tell(done, total);
         }
     }
 }

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::session::AuditQuery;
-use kms_lib::types::audit::AuditRow;
-use kms_lib::{Actor, Clock, Config, Context, CreateKey, Error, ErrorCode, Kms, Role, Session, Timestamp};
+use kms_lib::{
+    Actor, AuditQuery, AuditRow, Clock, Config, Context, Error, ErrorCode, Kms, NewKey, Paging, Role, SchedulerConfig,
+    Session, Timestamp,
+};
 use tempfile::TempDir;
 
 /// The root key of most suites.
@@ -59,10 +59,7 @@ impl Place {
         let ahead = Arc::clone(&self.ahead);
         let clock =
             Clock::new(move || Timestamp::from_micros(Timestamp::now().micros() + ahead.load(Ordering::SeqCst)));
-        Config::new(self.url())
-            .root_key_bytes(ROOT_KEY)
-            .clock(clock.apart())
-            .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() })
+        Config::new(self.url()).root_key_bytes(ROOT_KEY).clock(clock.apart()).scheduler(SchedulerConfig::disabled())
     }
     /// The movable clock's time.
     pub fn now(&self) -> Timestamp {
@@ -115,7 +112,7 @@ pub async fn check_usable(kms: &Kms) {
     output::secret(PLAINTEXT);
     let session = admin(kms);
     let name = format!("check-{}", kms_lib::KeyId::random().to_string().replace('-', "_"));
-    let key = session.create_key(CreateKey::aes(name)).await.unwrap();
+    let key = session.create_key(NewKey::aes(name)).await.unwrap();
     let sealed = session.encrypt(key.id, PLAINTEXT, &Context::new()).await.unwrap();
     let opened = session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
     assert_eq!(opened.plaintext.as_slice(), PLAINTEXT);
@@ -128,20 +125,20 @@ pub async fn check_usable(kms: &Kms) {
 
 /// The newest record.
 pub async fn last_record(session: &Session) -> AuditRow {
-    let page = session.list_audit(&AuditQuery { limit: 1, ..AuditQuery::default() }).await.unwrap();
-    page.records.into_iter().next().unwrap()
+    let page = session.list_audit(&AuditQuery::new(), &Paging::new(1)).await.unwrap();
+    page.items.into_iter().next().unwrap()
 }
 
 /// The whole log, oldest first.
 pub async fn whole_log(session: &Session) -> Vec<AuditRow> {
-    let mut query = AuditQuery { limit: 1_000, ascending: true, ..AuditQuery::default() };
+    let (query, mut paging) = (AuditQuery::new().oldest_first(), Paging::new(1_000));
     let mut rows = Vec::new();
     loop {
-        let page = session.list_audit(&query).await.unwrap();
-        rows.extend(page.records);
-        match page.next_cursor {
-            Some(cursor) => query.cursor = Some(cursor),
-            None => return rows,
+        let page = session.list_audit(&query, &paging).await.unwrap();
+        rows.extend(page.items);
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
+            return rows;
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use kms_lib::types::audit::{Action, AuditRow, Status, hex};
-use kms_lib::{Kms, Session};
+use kms_lib::types::audit::hex;
+use kms_lib::{Action, AuditRow, Kms, Session, Status};
 
 use crate::common::{admin, whole_log};
 use crate::node::Acknowledged;

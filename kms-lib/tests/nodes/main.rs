@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use check::{check, check_variety};
 use common::{admin, check_usable};
-use kms_lib::{Actor, Conditions, Context, CreateKey, ErrorCode, GrantScope, Kms, Permission, Role};
+use kms_lib::{Actor, Context, ErrorCode, Kms, NewGrant, NewKey, Permission, Role};
 use kms_test_support::{Galera, MariaDb, Mode, Postgres, Proxy, Server};
 use node::{Acknowledged, Node, config};
 
@@ -92,7 +92,7 @@ async fn progress(nodes: &[Node], operations: usize, database: impl Fn() -> Stri
 async fn three_nodes_write_one_log(server: Box<dyn Server>) {
     let url = server.create_database();
     let kms = Kms::open(config(&url)).await.unwrap();
-    admin(&kms).create_key(CreateKey::aes("shared")).await.unwrap();
+    admin(&kms).create_key(NewKey::aes("shared")).await.unwrap();
     let mut nodes: Vec<Node> = (0..3).map(|i| Node::start(&format!("node-{i}"), &url)).collect();
     let mut acknowledged = Vec::new();
     for kill in 0..if is_full() { 30 } else { 3 } {
@@ -122,7 +122,7 @@ async fn open_at_once(urls: &[String], count: usize) -> Vec<Kms> {
 async fn nodes_start_at_once_on_an_empty_database(server: Box<dyn Server>) {
     for _ in 0..3 {
         let nodes = open_at_once(&[server.create_database()], 6).await;
-        admin(&nodes[0]).create_key(CreateKey::aes("shared")).await.unwrap();
+        admin(&nodes[0]).create_key(NewKey::aes("shared")).await.unwrap();
         // Made on one, usable on the others at once.
         for node in &nodes {
             admin(node).encrypt("shared", b"x", &Context::new()).await.unwrap();
@@ -147,7 +147,7 @@ async fn revocations(one: &Kms, two: &Kms, trials: u32) {
     let (here, there) = (admin(one), two.session(Actor::new("bob", Role::Admin).unwrap()));
     let app = two.session(Actor::new("app", Role::App).unwrap());
     let may_encrypt = [Permission::Encrypt];
-    here.create_key(CreateKey::aes("shared")).await.unwrap();
+    here.create_key(NewKey::aes("shared")).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let noise: Vec<_> = [here.clone(), there.clone()]
         .into_iter()
@@ -169,9 +169,9 @@ async fn revocations(one: &Kms, two: &Kms, trials: u32) {
         assert_eq!(error.code(), ErrorCode::VersionRevoked, "trial {trial}");
         there.rotate_key("shared", None).await.unwrap();
         // The same of a grant.
-        let grant = here.put_grant("app", Role::App, GrantScope::AllKeys, &may_encrypt, Conditions::default()).await;
+        let grant = here.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(may_encrypt)).await;
         app.encrypt("shared", b"x", &Context::new()).await.unwrap();
-        here.withdraw_grant(grant.unwrap().id).await.unwrap();
+        here.revoke_grant(grant.unwrap().id).await.unwrap();
         let error = app.encrypt("shared", b"x", &Context::new()).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::AccessDenied, "trial {trial}");
         here.encrypt("shared", b"x", &Context::new()).await.unwrap();
@@ -188,9 +188,9 @@ async fn a_due_key_is_rotated_once(server: Box<dyn Server>) {
     let ahead = kms_lib::Clock::new(|| kms_lib::Timestamp::now().plus_days(40)).apart();
     let setup = Kms::open(config(&url)).await.unwrap();
     for i in 0..10 {
-        admin(&setup).create_key(CreateKey::aes(format!("due-{i}")).rotation_period_days(30)).await.unwrap();
+        admin(&setup).create_key(NewKey::aes(format!("due-{i}")).rotation_period_days(30)).await.unwrap();
     }
-    admin(&setup).create_key(CreateKey::aes("shared")).await.unwrap();
+    admin(&setup).create_key(NewKey::aes("shared")).await.unwrap();
     setup.close().await.unwrap();
     let mut nodes = Vec::new();
     for _ in 0..3 {
@@ -216,7 +216,7 @@ async fn the_database_is_killed_and_restarted(mut server: Box<dyn Server>) {
     let url = server.create_database();
     let kms = Kms::open(config(&url)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("shared")).await.unwrap();
+    session.create_key(NewKey::aes("shared")).await.unwrap();
     let nodes: Vec<Node> = (0..2).map(|i| Node::start(&format!("node-{i}"), &url)).collect();
     for _ in 0..if is_full() { 10 } else { 2 } {
         wait_for_progress(&nodes, 50).await;
@@ -240,7 +240,7 @@ async fn connections_are_cut_while_committing(server: Box<dyn Server>) {
     let proxy = Proxy::new(server.port());
     let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
     let direct = Kms::open(config(&url)).await.unwrap();
-    admin(&direct).create_key(CreateKey::aes("shared")).await.unwrap();
+    admin(&direct).create_key(NewKey::aes("shared")).await.unwrap();
     let kms = Kms::open(config(&through)).await.unwrap();
     let session = admin(&kms);
     let mut receipts = std::collections::HashMap::new();
@@ -279,7 +279,7 @@ async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
     let through = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
     let kms = Kms::open(config(&url)).await.unwrap();
     let session = admin(&kms);
-    session.create_key(CreateKey::aes("shared")).await.unwrap();
+    session.create_key(NewKey::aes("shared")).await.unwrap();
     let frozen = Kms::open(config(&through)).await.unwrap();
     let mut receipts = std::collections::HashMap::new();
     for _ in 0..if is_full() { 5 } else { 1 } {

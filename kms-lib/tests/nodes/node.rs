@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kms_lib::scheduler::SchedulerConfig;
-use kms_lib::types::audit::{Receipt, hex};
+use kms_lib::types::audit::hex;
 use kms_lib::{
-    Actor, Conditions, Config, Context, CreateKey, Error, ErrorCode, GrantScope, Kms, Permission, Role, Session,
+    Actor, Config, Context, Error, ErrorCode, Kms, NewGrant, NewKey, Permission, Receipt, Role, SchedulerConfig,
+    Session,
 };
 
 const URL: &str = "KMS_TEST_NODE_URL";
@@ -20,10 +20,7 @@ const NAME: &str = "KMS_TEST_NODE_NAME";
 const TASKS: usize = 8;
 
 pub fn config(url: &str) -> Config {
-    Config::new(url)
-        .root_key_bytes([7; 32])
-        .scheduler(SchedulerConfig { enabled: false, ..SchedulerConfig::default() })
-        .deletion_wait(0, 0)
+    Config::new(url).root_key_bytes([7; 32]).scheduler(SchedulerConfig::disabled()).deletion_wait(0, 0)
 }
 
 /// A node's process, seen from the test.
@@ -228,13 +225,12 @@ async fn change(session: Session, app: Session, name: String, stop: Arc<AtomicBo
                 session.revoke_version("shared", rotated.current_version - 1).await?;
             }
             let own = format!("{name} {} {round}", std::process::id());
-            let own = session.create_key(CreateKey::aes(own)).await?;
+            let own = session.create_key(NewKey::aes(own)).await?;
             // A key made here is usable here at once, and the grant over it too.
             let grant = [Permission::Encrypt, Permission::Decrypt];
-            let scope = GrantScope::Key(own.id);
-            let grant = session.put_grant("app", Role::App, scope, &grant, Conditions::default()).await?;
+            let grant = session.put_grant(NewGrant::new("app", Role::App).on_key(own.id).allow(grant)).await?;
             acknowledge(&app.encrypt(own.id, b"x", &Context::new()).await?.receipt);
-            session.withdraw_grant(grant.id).await?;
+            session.revoke_grant(grant.id).await?;
             // Due at once: the schedulers destroy it.
             session.schedule_deletion(own.id, Some(0)).await.map(drop)
         };

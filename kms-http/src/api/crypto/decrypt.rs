@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use kms_lib::crypto::ciphertext::Blob;
 use kms_lib::crypto::provider::RSA_BYTES;
-use kms_lib::session::{DecryptItem, Decrypted};
-use kms_lib::{Context, Session};
+use kms_lib::{Context, DecryptItem, Decrypted, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -82,18 +81,16 @@ impl<'i> Plan<'i> {
 
     /// The library checks the caller's rights, and then holds against the ciphertext what was sent beside it.
     fn item(&self) -> DecryptItem<'_> {
-        DecryptItem {
-            ciphertext: &self.ciphertext,
-            context: self.item.aad.clone().unwrap_or_default(),
-            key: Some((&*self.item.key_id).into()),
-            version: self.item.version,
-            iv: self.iv.as_deref(),
-            auth_tag: self.auth_tag.as_deref(),
-            oaep_version: match self.way {
-                Way::Oaep(version) => Some(version),
-                Way::Blob => None,
-            },
-        }
+        let context = self.item.aad.clone().unwrap_or_default();
+        let mut item = DecryptItem::new(&self.ciphertext, context).key(&*self.item.key_id);
+        item.version = self.item.version;
+        item.iv = self.iv.as_deref();
+        item.auth_tag = self.auth_tag.as_deref();
+        item.oaep_version = match self.way {
+            Way::Oaep(version) => Some(version),
+            Way::Blob => None,
+        };
+        item
     }
 }
 

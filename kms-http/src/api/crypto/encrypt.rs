@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use kms_lib::crypto::ciphertext::Blob;
 use kms_lib::crypto::provider::{NONCE, TAG};
-use kms_lib::session::{EncryptItem, Encrypted};
-use kms_lib::{Context, KeyId, KeyType, Session};
+use kms_lib::{Context, EncryptItem, Encrypted, KeyId, KeyType, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -92,11 +91,9 @@ impl many::Item for Item<'static> {
         Ok((sent, sent.encoding.unwrap_or_default().decode("plaintext", &sent.plaintext)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Encrypted> {
-        let items = inputs.iter().map(|(item, plaintext)| EncryptItem {
-            key: (&*item.key_id).into(),
-            plaintext,
-            context: item.aad.clone().unwrap_or_default(),
-        });
+        let items = inputs
+            .iter()
+            .map(|(item, plaintext)| EncryptItem::new(&*item.key_id, plaintext, item.aad.clone().unwrap_or_default()));
         session.encrypt_batch(&items.collect::<Vec<_>>()).await
     }
     fn answer(_: &Self::Input<'_>, encrypted: Encrypted) -> Result<(Answer, usize), ApiError> {

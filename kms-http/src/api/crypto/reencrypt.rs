@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use kms_lib::session::{ReencryptItem, Reencrypted};
-use kms_lib::{Context, Session};
+use kms_lib::{Context, ReencryptItem, Reencrypted, Session};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -44,11 +43,11 @@ impl many::Item for Item<'static> {
         Ok((sent, from_base64("ciphertext", &sent.ciphertext)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Reencrypted> {
-        let items = inputs.iter().map(|(item, ciphertext)| ReencryptItem {
-            ciphertext,
-            context: item.aad.clone().unwrap_or_default(),
-            destination: item.destination_key_id.as_deref().map(Into::into),
-            destination_context: item.destination_aad.clone(),
+        let items = inputs.iter().map(|(sent, ciphertext)| {
+            let mut item = ReencryptItem::new(ciphertext, sent.aad.clone().unwrap_or_default());
+            item.destination = sent.destination_key_id.as_deref().map(Into::into);
+            item.destination_context = sent.destination_aad.clone();
+            item
         });
         session.reencrypt_batch(&items.collect::<Vec<_>>()).await
     }

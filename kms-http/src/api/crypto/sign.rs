@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use kms_lib::Session;
-use kms_lib::session::{self, Signature, Verification};
+use kms_lib::{Session, Signature, Verification};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -92,11 +91,10 @@ impl Item for SignItem<'static> {
         Ok((sent, sent.encoding.unwrap_or_default().decode("payload", &sent.payload)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Signature> {
-        let items = inputs.iter().map(|(item, payload)| session::SignItem {
-            key: (&*item.key_id).into(),
-            payload,
-            algorithm: item.signing_algorithm.unwrap_or_default().into(),
-            version: item.version,
+        let items = inputs.iter().map(|(sent, payload)| {
+            let algorithm = sent.signing_algorithm.unwrap_or_default().into();
+            let item = kms_lib::SignItem::new(&*sent.key_id, payload, algorithm);
+            sent.version.into_iter().fold(item, kms_lib::SignItem::version)
         });
         session.sign_batch(&items.collect::<Vec<_>>()).await
     }
@@ -121,12 +119,10 @@ impl Item for VerifyItem<'static> {
         Ok((sent, payload, from_base64("signature", &sent.signature)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Verification> {
-        let items = inputs.iter().map(|(item, payload, signature)| session::VerifyItem {
-            key: (&*item.key_id).into(),
-            payload,
-            signature,
-            algorithm: item.signing_algorithm.unwrap_or_default().into(),
-            version: item.version,
+        let items = inputs.iter().map(|(sent, payload, signature)| {
+            let algorithm = sent.signing_algorithm.unwrap_or_default().into();
+            let item = kms_lib::VerifyItem::new(&*sent.key_id, payload, signature, algorithm);
+            sent.version.into_iter().fold(item, kms_lib::VerifyItem::version)
         });
         session.verify_batch(&items.collect::<Vec<_>>()).await
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::SchedulerConfig;
 use crate::catalog::Image;
 use crate::ledger::skew;
+use crate::scheduler::SchedulerConfig;
 use crate::session::{Session, doubtful_times};
 use crate::storage::tables::usage::{self, Due};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -19,6 +19,7 @@ const PAGE: usize = 100;
 
 /// What the scheduler has done.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct JobReport {
     /// Keys it rotated.
     pub rotated: Vec<KeyId>,

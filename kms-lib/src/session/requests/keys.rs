@@ -1,0 +1,194 @@
+//! Keys to be created, edits of keys, and filters of keys.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType};
+
+/// A key to be created by [`Session::create_key`](crate::Session::create_key).
+///
+/// ```
+/// use kms_lib::NewKey;
+/// let users = NewKey::aes("users").rotation_period_days(90);
+/// let invoices = NewKey::rsa_signing("invoices");
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct NewKey {
+    /// Unique for ever: 1 to 128 printable characters, no outer blanks, not the shape of a UUID.
+    pub name: String,
+    /// Its kind.
+    #[serde(rename = "type")]
+    pub key_type: KeyType,
+    /// Its use.
+    pub purpose: KeyPurpose,
+    /// Days between rotations by the scheduler; none without.
+    #[serde(default)]
+    pub rotation_period_days: Option<u32>,
+    /// Days a former version stays usable; the service's default without.
+    #[serde(default)]
+    pub grace_period_days: Option<u32>,
+    /// A JSON object of at most 16 KiB.
+    #[serde(default)]
+    pub metadata: Option<Value>,
+    /// How records show contexts.
+    #[serde(default)]
+    pub audit_context: Option<AuditContext>,
+}
+
+impl NewKey {
+    /// An AES-256-GCM key for encryption.
+    pub fn aes(name: impl Into<String>) -> Self {
+        Self::new(name, KeyType::Aes256Gcm, KeyPurpose::Encryption)
+    }
+    /// An RSA-2048 key for encryption.
+    pub fn rsa_encryption(name: impl Into<String>) -> Self {
+        Self::new(name, KeyType::Rsa2048, KeyPurpose::Encryption)
+    }
+    /// An RSA-2048 key for signatures.
+    pub fn rsa_signing(name: impl Into<String>) -> Self {
+        Self::new(name, KeyType::Rsa2048, KeyPurpose::Signing)
+    }
+    /// A key of this type and purpose.
+    pub fn new(name: impl Into<String>, key_type: KeyType, purpose: KeyPurpose) -> Self {
+        Self {
+            name: name.into(),
+            key_type,
+            purpose,
+            rotation_period_days: None,
+            grace_period_days: None,
+            metadata: None,
+            audit_context: None,
+        }
+    }
+    /// Rotated by the scheduler every so many days.
+    #[must_use]
+    pub fn rotation_period_days(mut self, days: u32) -> Self {
+        self.rotation_period_days = Some(days);
+        self
+    }
+    /// Former versions stay usable for so many days.
+    #[must_use]
+    pub fn grace_period_days(mut self, days: u32) -> Self {
+        self.grace_period_days = Some(days);
+        self
+    }
+    /// With this metadata.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Value) -> Self {
+        self.metadata = Some(metadata);
+        self
+    }
+    /// With contexts recorded in this form.
+    #[must_use]
+    pub fn audit_context(mut self, form: AuditContext) -> Self {
+        self.audit_context = Some(form);
+        self
+    }
+}
+
+/// An edit of a key for [`Session::update_key`](crate::Session::update_key). What is not named stays as it is.
+///
+/// ```
+/// use kms_lib::KeyUpdate;
+/// let monthly = KeyUpdate::new().rotation_period_days(30);
+/// let never = KeyUpdate::new().rotation_period_days(None);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct KeyUpdate {
+    /// Days between rotations by the scheduler; `Some(None)` ends them.
+    pub rotation_period_days: Option<Option<u32>>,
+    /// Days a former version stays usable; `Some(None)` leaves that to the service's default.
+    pub grace_period_days: Option<Option<u32>>,
+    /// A JSON object of at most 16 KiB; `Some(None)` removes it.
+    pub metadata: Option<Option<Value>>,
+    /// How records show contexts.
+    pub audit_context: Option<AuditContext>,
+    /// The [`revision`](crate::KeyDescription::revision) that the key must still have. If it has another one, somebody
+    /// else changed the key first, and the update fails with `Conflict`.
+    pub expected_revision: Option<u64>,
+}
+
+impl KeyUpdate {
+    /// An edit that changes nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Rotated by the scheduler every so many days; not at all with `None`.
+    #[must_use]
+    pub fn rotation_period_days(mut self, days: impl Into<Option<u32>>) -> Self {
+        self.rotation_period_days = Some(days.into());
+        self
+    }
+    /// Former versions stay usable for so many days; as long as the service's default says with `None`.
+    #[must_use]
+    pub fn grace_period_days(mut self, days: impl Into<Option<u32>>) -> Self {
+        self.grace_period_days = Some(days.into());
+        self
+    }
+    /// With this metadata; without any with `None`.
+    #[must_use]
+    pub fn metadata(mut self, metadata: impl Into<Option<Value>>) -> Self {
+        self.metadata = Some(metadata.into());
+        self
+    }
+    /// With contexts recorded in this form from now on.
+    #[must_use]
+    pub fn audit_context(mut self, form: AuditContext) -> Self {
+        self.audit_context = Some(form);
+        self
+    }
+    /// Only if the key still has this revision.
+    #[must_use]
+    pub fn expected_revision(mut self, revision: u64) -> Self {
+        self.expected_revision = Some(revision);
+        self
+    }
+}
+
+/// Which keys a list shows; all of them by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyFilter {
+    /// Only keys in this state.
+    pub state: Option<KeyState>,
+    /// Only keys of this type.
+    pub key_type: Option<KeyType>,
+    /// Only keys with this purpose.
+    pub purpose: Option<KeyPurpose>,
+    /// Only keys whose name begins with this text.
+    pub name_prefix: Option<String>,
+}
+
+impl KeyFilter {
+    /// All keys.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Only keys in this state.
+    #[must_use]
+    pub fn state(mut self, state: KeyState) -> Self {
+        self.state = Some(state);
+        self
+    }
+    /// Only keys of this type.
+    #[must_use]
+    pub fn key_type(mut self, key_type: KeyType) -> Self {
+        self.key_type = Some(key_type);
+        self
+    }
+    /// Only keys with this purpose.
+    #[must_use]
+    pub fn purpose(mut self, purpose: KeyPurpose) -> Self {
+        self.purpose = Some(purpose);
+        self
+    }
+    /// Only keys whose name begins with this text.
+    #[must_use]
+    pub fn name_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.name_prefix = Some(prefix.into());
+        self
+    }
+}
