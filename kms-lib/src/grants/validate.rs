@@ -1,6 +1,6 @@
 //! Whether a grant may be written at all.
 
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, GrantScope, Permission};
 use crate::types::limits::CONDITION_NETWORKS;
 
@@ -19,7 +19,8 @@ pub fn check_new_grant(
     if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
         && from >= until
     {
-        return Err(Error::invalid("the grant's notAfter is not later than its notBefore"));
+        let message = "the grant would never hold: its notAfter is not later than its notBefore";
+        return Err(Error::new(ErrorCode::WrongState, message));
     }
     if let Some(networks) = &conditions.source_ip
         && (networks.is_empty() || networks.len() > CONDITION_NETWORKS)

@@ -94,7 +94,7 @@ impl Session {
             return Err(Error::invalid("a label has 1 to 256 bytes and no control or invisible characters"));
         }
         if expires_at.is_some_and(|end| end <= self.shared.clock.now()) {
-            return Err(Error::invalid("the token would have expired already"));
+            return Err(Error::new(ErrorCode::WrongState, "the token would have expired already"));
         }
         let id = CredentialId::random();
         let mut secret = Zeroizing::new([0; SECRET]);

@@ -1,6 +1,7 @@
 //! Audit records and the head of the log.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::error::{Error, ErrorCode, Result};
 use super::ids::{KeyId, LogId, RecordId};
@@ -98,8 +99,9 @@ named!(
     }
 );
 
-/// A record of the log as stored. One row of `audit_logs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A record of the log as stored. One row of `audit_logs`. In JSON, hashes are in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AuditRow {
     /// Its place in the log, counted from 1 without gaps.
     pub seq: u64,
@@ -118,17 +120,35 @@ pub struct AuditRow {
     /// The caller's id for the request.
     pub request_id: Option<String>,
     /// The key it was about.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
     /// The version it was about.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key_version: Option<u32>,
     /// Canonical JSON (RFC 8785).
+    #[serde(skip_serializing_if = "has_no_json", serialize_with = "as_json")]
     pub details: Option<String>,
     /// Hash of the record before; zeros for the first.
+    #[serde(serialize_with = "hex_bytes")]
     pub prev_hash: [u8; 32],
     /// Hash of this record.
+    #[serde(serialize_with = "hex_bytes")]
     pub hash: [u8; 32],
     /// Format of body and header: 2.
     pub format: u8,
+}
+
+/// Text that is no JSON was altered: it is left out, and verification says so.
+fn has_no_json(text: &Option<String>) -> bool {
+    json(text).is_none()
+}
+
+fn as_json<S: Serializer>(text: &Option<String>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    json(text).serialize(serializer)
+}
+
+fn json(text: &Option<String>) -> Option<&RawValue> {
+    serde_json::from_str(text.as_deref()?).ok()
 }
 
 /// The end of the log, and all that is needed to extend it. The row of `audit_head`.
@@ -174,7 +194,7 @@ pub struct Receipt {
     pub hash: [u8; 32],
 }
 
-fn hex_bytes<S: serde::Serializer>(bytes: &[u8; 32], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+fn hex_bytes<S: Serializer>(bytes: &[u8; 32], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_str(&hex(bytes))
 }
 
