@@ -54,7 +54,8 @@ async fn data_keys_and_reencryption() {
         admin.post("/v1/crypto/generate-data-key", odd).await.refused(400, "InvalidArgument");
     }
     let anew = json!({
-        "ciphertext": made["ciphertext"], "aad": {"file": "7"}, "destinationKeyId": new["id"], "destinationAad": {"file": "8"},
+        "ciphertext": made["ciphertext"], "aad": {"file": "7"}, "destinationKeyId": new["id"],
+        "destinationAad": {"file": "8"},
     });
     let moved = admin.post("/v1/crypto/reencrypt", anew).await.expect(200);
     assert_eq!(moved["keyId"], new["id"]);
@@ -75,7 +76,8 @@ async fn items_fail_alone() {
     admin.rsa_key("invoices", "SIGNING").await;
     let items = json!([
         {"keyId": "users", "plaintext": "a"}, {"keyId": "nothing", "plaintext": "b"}, {"plaintext": "c"},
-        {"keyId": "users", "plaintext": "ZA==", "encoding": "base64"}, {"keyId": "users", "plaintext": "!", "encoding": "base64"},
+        {"keyId": "users", "plaintext": "ZA==", "encoding": "base64"},
+        {"keyId": "users", "plaintext": "!", "encoding": "base64"},
     ]);
     let done = admin.post("/v1/crypto/encrypt", json!({"items": items})).await.expect(200);
     let done = done["results"].as_array().unwrap();
@@ -102,7 +104,8 @@ async fn items_fail_alone() {
     assert_eq!(signed["results"][1]["code"], "VersionNotCurrent");
     let signature = &signed["results"][0]["signature"];
     let checks = json!({"items": [
-        {"keyId": "invoices", "payload": "a", "signature": signature}, {"keyId": "invoices", "payload": "b", "signature": signature},
+        {"keyId": "invoices", "payload": "a", "signature": signature},
+        {"keyId": "invoices", "payload": "b", "signature": signature},
     ]});
     let checked = admin.post("/v1/crypto/verify", checks).await.expect(200);
     assert_eq!((&checked["results"][0]["valid"], &checked["results"][1]["valid"]), (&json!(true), &json!(false)));
@@ -411,7 +414,8 @@ async fn addresses_come_from_believed_proxies_only() {
     admin.aes_key("users").await;
     let shop = admin.token_for("shop", "app").await;
     let grant = json!({
-        "principal": "shop", "role": "app", "keyId": "users", "allowedOps": ["read"], "conditions": {"sourceIp": ["10.0.0.0/8"]},
+        "principal": "shop", "role": "app", "keyId": "users", "allowedOps": ["read"],
+        "conditions": {"sourceIp": ["10.0.0.0/8"]},
     });
     admin.post("/v1/grants", grant).await.expect(201);
     let from = |address: &'static str| {

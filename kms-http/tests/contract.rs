@@ -143,7 +143,10 @@ async fn cryptography_works() {
     let check = |payload: &str, algorithm: &str| {
         admin.post(
             "/v1/crypto/verify",
-            json!({"keyId": "invoices", "payload": payload, "signature": signed["signature"], "signingAlgorithm": algorithm}),
+            json!({
+                "keyId": "invoices", "payload": payload, "signature": signed["signature"],
+                "signingAlgorithm": algorithm,
+            }),
         )
     };
     assert_eq!(check("42.00", "RSASSA_PKCS1_V1_5_SHA_256").await.expect(200), json!({"valid": true, "version": 1}));
@@ -198,7 +201,8 @@ async fn grants_give_and_the_log_tells() {
     }
     let odd = json!({"principal": "shop", "role": "app", "keyId": "*", "allowedOps": ["fly"]});
     assert!(admin.post("/v1/grants", odd).await.refused(400, "InvalidArgument").starts_with("allowedOps[0]: "));
-    let odd = json!({"principal": "shop", "role": "app", "keyId": "*", "allowedOps": ["read"], "conditions": {"moon": "full"}});
+    let moon = json!({"moon": "full"});
+    let odd = json!({"principal": "shop", "role": "app", "keyId": "*", "allowedOps": ["read"], "conditions": moon});
     admin.post("/v1/grants", odd).await.refused(400, "InvalidArgument");
 
     let log = admin.get("/v1/audit").await.expect(200);

@@ -1,14 +1,10 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use axum::serve::Listener;
 use kms_http::auth::AuthError;
 use kms_http::auth::oidc::{OidcSettings, OidcVerifier};
-use kms_http::tls::{TlsServer, TlsSettings};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::server::TlsStream;
 
 use crate::issuer::{Fault, Issuer, SigningKey};
 use crate::{alice, claims, refused, settings, verifier};
@@ -225,46 +221,14 @@ async fn keys_are_there_before_the_first_token_if_asked_for() {
     assert_eq!(verifier.authenticate(&key.token(&claims(&issuer))).await, alice());
 }
 
-/// A listener that makes TLS handshakes, for an issuer behind https.
-struct TlsListener {
-    listener: TcpListener,
-    tls: Arc<TlsServer>,
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = std::net::SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = self.listener.accept().await.unwrap();
-            if let Ok(connection) = self.tls.accept(stream).await {
-                return (connection.stream, address);
-            }
-        }
-    }
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
 #[tokio::test]
 async fn an_https_issuer_must_have_a_certificate_that_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let generated = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(path("server.pem"), generated.cert.pem()).unwrap();
-    std::fs::write(path("server.key"), generated.signing_key.serialize_pem()).unwrap();
     let stranger = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(path("stranger.pem"), stranger.cert.pem()).unwrap();
-
     let key = SigningKey::es256("a");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let issuer = Issuer::prepare(format!("https://localhost:{}", address.port()), address, &[&key]);
-    let tls = TlsServer::open(TlsSettings::new(path("server.pem"), path("server.key"))).unwrap();
-    let routes = issuer.routes();
-    tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, routes).await.unwrap() });
+    let issuer = Issuer::start_https("localhost", folder.path(), &[&key]).await;
 
     let trusting = |ca: &str| OidcVerifier::new(OidcSettings { ca_file: Some(path(ca)), ..eager(&issuer) }).unwrap();
     let token = key.token(&claims(&issuer));

@@ -1,6 +1,7 @@
 //! An OpenID Connect issuer on loopback, with real keys, whose faults can be chosen.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,12 +17,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kms_http::tls::{TlsServer, TlsSettings};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_rustls::server::TlsStream;
 
 pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -170,8 +174,24 @@ impl Issuer {
         issuer
     }
 
-    /// An issuer that the caller serves.
-    pub fn prepare(url: String, address: SocketAddr, keys: &[&SigningKey]) -> Self {
+    /// An issuer on `https://HOST:PORT`, which makes `server.pem` and `server.key` in this folder.
+    pub async fn start_https(host: &str, folder: &Path, keys: &[&SigningKey]) -> Self {
+        let generated = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+        let files = TlsSettings {
+            certificate_file: folder.join("server.pem"),
+            key_file: folder.join("server.key"),
+            ..TlsSettings::default()
+        };
+        std::fs::write(&files.certificate_file, generated.cert.pem()).unwrap();
+        std::fs::write(&files.key_file, generated.signing_key.serialize_pem()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut issuer = Self::prepare(format!("https://{host}:{}", address.port()), address, keys);
+        issuer.serve(TlsListener { listener, tls: TlsServer::open(files).unwrap() });
+        issuer
+    }
+
+    fn prepare(url: String, address: SocketAddr, keys: &[&SigningKey]) -> Self {
         let discovery = json!({"issuer": url, "jwks_uri": format!("{url}/keys"), "scopes_supported": ["openid"]});
         let shared = Shared {
             keys: Mutex::default(),
@@ -197,15 +217,11 @@ impl Issuer {
         self.shared.key_requests.load(Ordering::SeqCst)
     }
 
-    pub fn routes(&self) -> Router {
-        Router::new()
+    fn serve<L: Listener<Addr = SocketAddr>>(&mut self, listener: L) {
+        let routes = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/keys", get(keys))
-            .with_state(self.shared.clone())
-    }
-
-    fn serve(&mut self, listener: TcpListener) {
-        let routes = self.routes();
+            .with_state(self.shared.clone());
         self.running = Some(tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }));
     }
 
@@ -219,6 +235,29 @@ impl Issuer {
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.serve(listener);
+    }
+}
+
+/// A listener that makes TLS handshakes.
+struct TlsListener {
+    listener: TcpListener,
+    tls: Arc<TlsServer>,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            if let Ok(connection) = self.tls.accept(stream).await {
+                return (connection.stream, address);
+            }
+        }
+    }
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 

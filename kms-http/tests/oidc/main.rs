@@ -25,7 +25,7 @@ fn claims(issuer: &Issuer) -> Value {
 }
 
 fn settings(issuer: &Issuer) -> OidcSettings {
-    OidcSettings::new(&issuer.url, "kms")
+    OidcSettings { issuer: issuer.url.clone(), audiences: vec!["kms".into()], ..OidcSettings::default() }
 }
 
 fn verifier(issuer: &Issuer) -> OidcVerifier {

@@ -26,6 +26,24 @@ fn serve(servers: &Authority, files: &Files, more: &[(&str, &str)]) -> Server {
     Server::start_in(TempDir::new().unwrap(), &variables)
 }
 
+/// The same, which also takes certificates of these callers: they are `how` to be shown.
+fn serve_callers(
+    (servers, callers): (&Authority, &Authority),
+    files: &Files,
+    how: &str,
+    more: &[(&str, &str)],
+) -> Server {
+    files.write("callers.pem", callers.pem());
+    let both = [
+        ("KMS_HTTP_AUTH", "token,mtls"),
+        ("KMS_HTTP_TOKEN_PREFIX", "token:"),
+        ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
+        ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", how),
+        ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
+    ];
+    serve(servers, files, &[&both, more].concat())
+}
+
 fn new_key(name: &str) -> Value {
     json!({"name": name, "type": "AES256_GCM", "purpose": "ENCRYPTION"})
 }
@@ -65,20 +83,8 @@ async fn both_protocols_are_spoken_within_tls() {
 async fn a_certificate_says_who_is_calling() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let files = Files::new();
-    files.write("callers.pem", callers.pem());
-    let server = serve(
-        &servers,
-        &files,
-        &[
-            ("KMS_HTTP_AUTH", "token,mtls"),
-            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
-            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "required"),
-            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
-            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
-            ("KMS_HTTP_MTLS_ROLE_FIELD", "common_name"),
-            ("KMS_HTTP_MTLS_ADMIN_VALUES", "Alice"),
-        ],
-    );
+    let more = [("KMS_HTTP_MTLS_ROLE_FIELD", "common_name"), ("KMS_HTTP_MTLS_ADMIN_VALUES", "Alice")];
+    let server = serve_callers((&servers, &callers), &files, "required", &more);
     let (alice, bob) = (callers.client("Alice"), callers.client("bob"));
     for protocol in ["h2", "http/1.1"] {
         let made = request("/v1/keys", None, Some(&new_key(&format!("by {}", protocol.replace('/', " ")))));
@@ -112,18 +118,7 @@ async fn a_certificate_says_who_is_calling() {
 async fn certificates_that_differ_in_case_are_distinct_callers() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let files = Files::new();
-    files.write("callers.pem", callers.pem());
-    let server = serve(
-        &servers,
-        &files,
-        &[
-            ("KMS_HTTP_AUTH", "token,mtls"),
-            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
-            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
-            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "optional"),
-            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
-        ],
-    );
+    let server = serve_callers((&servers, &callers), &files, "optional", &[]);
     let admin = Some(server.admin.as_str());
     let by_admin = async |path: &str, body: Option<&Value>| {
         send(&server, config(&servers, None, None), request(path, admin, body)).await.unwrap()
@@ -144,18 +139,7 @@ async fn certificates_that_differ_in_case_are_distinct_callers() {
 async fn where_a_certificate_is_optional_a_token_will_do() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let files = Files::new();
-    files.write("callers.pem", callers.pem());
-    let server = serve(
-        &servers,
-        &files,
-        &[
-            ("KMS_HTTP_AUTH", "token,mtls"),
-            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
-            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
-            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "optional"),
-            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
-        ],
-    );
+    let server = serve_callers((&servers, &callers), &files, "optional", &[]);
     let bob = callers.client("bob");
     let cases = [(None, None, 401), (None, Some(server.admin.as_str()), 200), (Some(&bob), None, 200)];
     for (certificate, token, status) in cases {
@@ -220,22 +204,13 @@ async fn ended(connection: impl Future) {
 async fn connections_end_when_their_certificates_may_have_been_revoked() {
     let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
     let files = Files::new();
-    files.write("callers.pem", callers.pem());
     files.write("revoked.pem", callers.revoke(9));
-    let server = serve(
-        &servers,
-        &files,
-        &[
-            ("KMS_HTTP_AUTH", "token,mtls"),
-            ("KMS_HTTP_TOKEN_PREFIX", "token:"),
-            ("KMS_HTTP_MTLS_PRINCIPAL_PREFIX", "cert:"),
-            ("KMS_HTTP_TLS_CLIENT_CERTIFICATES", "required"),
-            ("KMS_HTTP_TLS_CLIENT_CA_FILE", "{files}/callers.pem"),
-            ("KMS_HTTP_TLS_CLIENT_CRL_FILE", "{files}/revoked.pem"),
-            ("KMS_HTTP_TLS_RELOAD_SECONDS", "1"),
-            ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "3600"),
-        ],
-    );
+    let more = [
+        ("KMS_HTTP_TLS_CLIENT_CRL_FILE", "{files}/revoked.pem"),
+        ("KMS_HTTP_TLS_RELOAD_SECONDS", "1"),
+        ("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "3600"),
+    ];
+    let server = serve_callers((&servers, &callers), &files, "required", &more);
     let alice = callers.client_with_serial("alice", 1);
     let old = connect(&server, config(&servers, Some(&alice), Some("http/1.1"))).await.unwrap();
     let (mut old, connection) = http1::handshake::<_, Body>(TokioIo::new(old)).await.unwrap();

@@ -1,12 +1,9 @@
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
-use kms_http::tls::{TlsServer, TlsSettings};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::server::TlsStream;
 
 use crate::common::{Answer, Server};
 use crate::issuer::{Issuer, SigningKey, base64url};
@@ -14,7 +11,8 @@ use crate::issuer::{Issuer, SigningKey, base64url};
 /// Claims that are good for an hour.
 fn claims(issuer: &Issuer, subject: &str, role: &str) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    json!({"iss": issuer.url, "aud": "kms", "sub": subject, "groups": [role], "iat": now, "nbf": now, "exp": now + 3600})
+    let (audience, end) = ("kms", now + 3600);
+    json!({"iss": issuer.url, "aud": audience, "sub": subject, "groups": [role], "iat": now, "nbf": now, "exp": end})
 }
 
 /// A service that believes this issuer.
@@ -155,18 +153,11 @@ async fn keys_are_rolled_and_an_issuer_that_is_away_is_no_fault_of_the_caller() 
 #[tokio::test(flavor = "multi_thread")]
 async fn proxy_variables_count() {
     let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let generated = rcgen::generate_simple_self_signed(vec!["issuer.example".to_owned()]).unwrap();
-    std::fs::write(path("server.pem"), generated.cert.pem()).unwrap();
-    std::fs::write(path("server.key"), generated.signing_key.serialize_pem()).unwrap();
-    let (listener, proxy) =
-        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-    let (address, through) = (listener.local_addr().unwrap(), proxy.local_addr().unwrap());
     let key = SigningKey::rs256("a");
-    let issuer = Issuer::prepare("https://issuer.example".to_owned(), address, &[&key]);
-    let tls = TlsServer::open(TlsSettings::new(path("server.pem"), path("server.key"))).unwrap();
-    let routes = issuer.routes();
-    tokio::spawn(async move { axum::serve(TlsListener { listener, tls }, routes).await.unwrap() });
+    let issuer = Issuer::start_https("issuer.example", folder.path(), &[&key]).await;
+    let address = issuer.address;
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let through = proxy.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
             let (mut caller, _) = proxy.accept().await.unwrap();
@@ -175,7 +166,8 @@ async fn proxy_variables_count() {
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(caller.read_u8().await.unwrap());
                 }
-                assert!(head.starts_with(b"CONNECT issuer.example:443 "), "{}", String::from_utf8_lossy(&head));
+                let head = String::from_utf8(head).unwrap();
+                assert!(head.starts_with(&format!("CONNECT issuer.example:{} ", address.port())), "{head}");
                 caller.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
                 let mut issuer = TcpStream::connect(address).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut caller, &mut issuer).await;
@@ -186,33 +178,10 @@ async fn proxy_variables_count() {
         ("HTTPS_PROXY", &format!("http://{through}")),
         ("KMS_HTTP_AUTH", "token,oidc"),
         ("KMS_HTTP_TOKEN_PREFIX", "token:"),
-        ("KMS_HTTP_OIDC_ISSUER", "https://issuer.example"),
+        ("KMS_HTTP_OIDC_ISSUER", &issuer.url),
         ("KMS_HTTP_OIDC_AUDIENCES", "kms"),
-        ("KMS_HTTP_OIDC_CA_FILE", &path("server.pem")),
+        ("KMS_HTTP_OIDC_CA_FILE", folder.path().join("server.pem").to_str().unwrap()),
         ("KMS_HTTP_OIDC_PRINCIPAL_PREFIX", "sso:"),
     ]);
     list(&server, &key.token(&claims(&issuer, "alice", "others"))).await.expect(200);
-}
-
-/// A listener that makes TLS handshakes.
-struct TlsListener {
-    listener: TcpListener,
-    tls: Arc<TlsServer>,
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = std::net::SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = self.listener.accept().await.unwrap();
-            if let Ok(connection) = self.tls.accept(stream).await {
-                return (connection.stream, address);
-            }
-        }
-    }
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
 }

@@ -104,7 +104,8 @@ async fn a_socket_beside_an_address() {
     // There is no address on a socket, and what a caller says of itself is nothing.
     let shop = admin.post("/v1/tokens", json!({"principal": "shop", "role": "app"})).await.expect(201);
     let near = json!({
-        "principal": "shop", "role": "app", "keyId": "users", "allowedOps": ["read"], "conditions": {"sourceIp": ["127.0.0.0/8"]},
+        "principal": "shop", "role": "app", "keyId": "users", "allowedOps": ["read"],
+        "conditions": {"sourceIp": ["127.0.0.0/8"]},
     });
     admin.post("/v1/grants", near).await.expect(201);
     let shop = shop["token"].as_str().unwrap();

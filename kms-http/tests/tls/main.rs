@@ -8,6 +8,7 @@ mod reload;
 mod versions;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kms_http::tls::{TlsServer, TlsSettings};
@@ -25,8 +26,13 @@ const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::v
 fn plain(authority: &Authority) -> (Files, TlsSettings) {
     let files = Files::new();
     files.install(&authority.server(1));
-    let settings = TlsSettings::new(files.path("server.pem"), files.path("server.key"));
+    let settings = shows(files.path("server.pem"), files.path("server.key"));
     (files, settings)
+}
+
+/// Settings of a server that shows this certificate.
+fn shows(certificate_file: PathBuf, key_file: PathBuf) -> TlsSettings {
+    TlsSettings { certificate_file, key_file, ..TlsSettings::default() }
 }
 
 fn client(authority: &Authority, versions: &[&'static SupportedProtocolVersion], own: Option<&Issued>) -> ClientConfig {
@@ -49,8 +55,8 @@ struct Met {
     client: io::Result<CertificateDer<'static>>,
 }
 
-/// A handshake over a real socket, and one byte there and back. A client only learns from the answer that the server did
-/// not like its certificate (RFC 8446, 4.4.2.4).
+/// A handshake over a real socket, and one byte there and back. A client only learns from the answer that the server
+/// did not like its certificate (RFC 8446, 4.4.2.4).
 async fn meet(server: &Arc<TlsServer>, config: ClientConfig) -> Met {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -5,7 +5,7 @@ use kms_lib::ErrorCode;
 use rustls::pki_types::CertificateDer;
 
 use crate::authority::{Authority, Files, Issued};
-use crate::{BOTH, client, meet, plain};
+use crate::{BOTH, client, meet, plain, shows};
 
 async fn shown(server: &std::sync::Arc<TlsServer>, authority: &Authority) -> CertificateDer<'static> {
     meet(server, client(authority, BOTH, None)).await.client.unwrap()
@@ -69,7 +69,7 @@ async fn a_folder_that_is_exchanged_behind_a_link_is_noticed() {
     put("b", &second);
     symlink("a", files.path("current")).unwrap();
     let folder = files.folder().join("current");
-    let server = TlsServer::open(TlsSettings::new(folder.join("tls.crt"), folder.join("tls.key"))).unwrap();
+    let server = TlsServer::open(shows(folder.join("tls.crt"), folder.join("tls.key"))).unwrap();
     assert_eq!(&shown(&server, &authority).await, first.certificate.der());
     symlink("b", files.path("next")).unwrap();
     std::fs::rename(files.path("next"), files.path("current")).unwrap();
@@ -89,7 +89,7 @@ async fn the_watch_takes_new_files_and_obeys_sighup() {
         // However long it takes; a watch that never looks is ended by the test harness.
         while &shown(&server, &authority).await != second.certificate.der() {
             if reload_seconds == 0 {
-                // The handler stands once the watch has run for the first time; until then the signal is held off by ours.
+                // The handler stands once the watch has run for the first time; until then ours holds the signal off.
                 let _ours = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
                 let process = std::process::id().to_string();
                 let sent = std::process::Command::new("kill").args(["-HUP", &process]).status().unwrap();
@@ -154,7 +154,6 @@ fn mistakes_are_named_with_their_file() {
                 ..good.clone()
             },
         ),
-        ("handshake_timeout_seconds", TlsSettings { handshake_timeout_seconds: 0, ..good.clone() }),
         ("server.key", TlsSettings { certificate_file: good.key_file.clone(), ..good.clone() }),
     ];
     for (named, settings) in cases {

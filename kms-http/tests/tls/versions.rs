@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::authority::{Authority, Files};
-use crate::{BOTH, client, meet, plain};
+use crate::{BOTH, client, meet, plain, shows};
 
 #[tokio::test]
 async fn tls_1_2_and_1_3_are_spoken() {
@@ -130,6 +130,6 @@ async fn keys_of_all_forms_are_read() {
     let sec1: aws_lc_rs::encoding::EcPrivateKeyRfc5915Der = pair.private_key().as_der().unwrap();
     let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sec1.as_ref());
     files.write("server.key", format!("-----BEGIN EC PRIVATE KEY-----\n{text}\n-----END EC PRIVATE KEY-----\n"));
-    let server = TlsServer::open(TlsSettings::new(files.path("server.pem"), files.path("server.key"))).unwrap();
+    let server = TlsServer::open(shows(files.path("server.pem"), files.path("server.key"))).unwrap();
     assert!(meet(&server, client(&authority, BOTH, None)).await.client.is_ok());
 }

@@ -75,6 +75,12 @@ fn errors_name_setting_source_and_what_is_expected() {
         (refusal(None, &[("KMS_HTTP_LISTN", "x")], &[]), ["KMS_HTTP_LISTN", "is not a setting", "config check"]),
         (refusal(None, &[("KMS_HTTP_TLS", "x")], &[]), ["KMS_HTTP_TLS", "is not a setting", "config check"]),
         (refusal(None, &[], &[("threads", "2000")]), ["http.threads", "--set", "between 0 and 1024"]),
+        (refusal(None, &[], &[("oidc.leeway_seconds", "301")]), ["oidc.leeway_seconds", "--set", "between 0 and 300"]),
+        (refusal(None, &[], &[("oidc.timeout_seconds", "0")]), ["oidc.timeout_seconds", "--set", "between 1 and"]),
+        (
+            refusal(None, &[], &[("tls.handshake_timeout_seconds", "0")]),
+            ["tls.handshake_timeout_seconds", "--set", "between 1 and"],
+        ),
         (refusal(None, &[], &[("a[0]", "1")]), ["http.a[0]", "is not a setting", "config check"]),
         (refusal(None, &[], &[("auth", "['token'")]), ["http.auth", "--set", "is no list"]),
     ] {
