@@ -1,79 +1,14 @@
 //! The log.
 
-use axum::http::StatusCode;
-use kms_lib::types::audit::hex;
-use kms_lib::{
-    Action, AuditQuery, AuditRow, ErrorCode, KeyId, KeyRef, Paging, RecordId, Status, Timestamp, VerifyOptions,
-};
-use serde::{Deserialize, Serialize};
+use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::{Action, AuditQuery, ErrorCode, KeyRef, Status, Timestamp, VerifyOptions};
+use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::call::Call;
-use super::keys::PAGE;
+use super::call::{Call, paging};
 use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, models};
-
-/// A record of the log.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = AuditRecord)]
-pub struct Record<'a> {
-    #[schema(value_type = String, format = "uuid")]
-    id: RecordId,
-    /// Its place in the log, counted from 1 without gaps.
-    seq: u64,
-    #[schema(value_type = String, format = "date-time")]
-    timestamp: Timestamp,
-    /// Who.
-    actor: &'a str,
-    /// In which role.
-    role: &'a str,
-    /// What.
-    action: &'a str,
-    /// How it ended: `SUCCESS` or `FAILURE`.
-    status: &'a str,
-    /// The caller's id for the request; null for what the service did by itself.
-    request_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>, nullable = false)]
-    details: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, nullable = false, format = "uuid")]
-    key_id: Option<KeyId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    key_version: Option<u32>,
-    /// Hash of the record before, in hexadecimal.
-    prev_hash: String,
-    /// Hash of this record, in hexadecimal.
-    hash: String,
-    /// Format of the record: 2, or 0 and 1 of imported ones.
-    format: u8,
-}
-
-impl<'a> From<&'a AuditRow> for Record<'a> {
-    fn from(row: &'a AuditRow) -> Self {
-        Self {
-            id: row.id,
-            seq: row.seq,
-            timestamp: row.timestamp,
-            actor: &row.actor,
-            role: &row.role,
-            action: &row.action,
-            status: &row.status,
-            request_id: row.request_id.as_deref(),
-            // What is no JSON any more was altered; verification says so.
-            details: row.details.as_deref().and_then(|text| serde_json::from_str(text).ok()),
-            key_id: row.key_id,
-            key_version: row.key_version,
-            prev_hash: hex(&row.prev_hash),
-            hash: hex(&row.hash),
-            format: row.format,
-        }
-    }
-}
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -120,7 +55,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/audit", "listAudit", list).doc(
             doc("The log: without parameters its newest 1,000 records, oldest of them first; else pages, newest first")
-                .lists::<Record<'static>>()
+                .lists::<models::AuditRecord>()
                 .query(
                     "cursor",
                     "The record behind which to go on: `x-next-cursor` of the page before.",
@@ -151,12 +86,9 @@ async fn list(call: Call) -> Reply {
         return Err(ApiError::invalid("cursor: not one that this service gave"));
     }
     let is_plain = !call.has_query();
-    let limit = match query.limit {
-        Some(0) => return Err(ApiError::invalid(format!("limit: a page has 1 to {PAGE} entries"))),
-        limit => limit.unwrap_or(PAGE),
-    };
-    let mut paging = Paging::new(limit);
-    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
+    if query.limit == Some(0) {
+        return Err(ApiError::invalid(format!("limit: a page has 1 to {PAGE_LIMIT} entries")));
+    }
     let mut wanted = AuditQuery::new();
     wanted.oldest_first = query.order == Some(Order::Asc);
     wanted.action = query.action;
@@ -165,19 +97,18 @@ async fn list(call: Call) -> Reply {
     wanted.status = query.status;
     wanted.request_id = query.request_id;
     (wanted.since, wanted.until) = (query.since, query.until);
-    let page = call.session.list_audit(&wanted, &paging).await?;
-    let mut records: Vec<Record<'_>> = page.items.iter().map(Record::from).collect();
+    let mut page = call.session.list_audit(&wanted, &paging(query.limit, query.cursor)).await?;
     if is_plain {
-        records.reverse();
+        page.items.reverse();
     }
-    reply::page(&records, page.next_cursor.as_deref())
+    reply::page(&page.items, page.next_cursor)
 }
 
 async fn verify(call: Call) -> Reply {
     let sent: Verify = call.json_or_default()?;
     if sent.incremental && sent.pinned_key.is_some() {
         let message = "pinnedKey: a log is verified against a pinned key from its beginning";
-        return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::Conflict.as_str(), message));
+        return Err(ApiError::of(ErrorCode::Conflict, message));
     }
     if sent.pinned_key.as_deref().is_some_and(|key| key.split('+').count() < 3) {
         return Err(ApiError::invalid("pinnedKey: not a verifier key: name+id+key is expected"));
@@ -189,9 +120,7 @@ async fn verify(call: Call) -> Reply {
         options.pinned_key = sent.pinned_key;
         let is_pinned = options.pinned_key.is_some();
         call.session.verify_audit_with(&options).await.map_err(|error| match error.code() {
-            ErrorCode::InvalidArgument if is_pinned => {
-                ApiError::new(StatusCode::CONFLICT, ErrorCode::Conflict.as_str(), error.message().to_owned())
-            }
+            ErrorCode::InvalidArgument if is_pinned => ApiError::of(ErrorCode::Conflict, error.message().to_owned()),
             _ => error.into(),
         })?
     };

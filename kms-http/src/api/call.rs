@@ -1,16 +1,19 @@
 //! A request on its way to its handler: who calls, and what was sent.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
-use kms_lib::{Actor, Session};
+use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::{Actor, Paging, Session};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App, strict};
 use crate::front::body::Whole;
+use crate::front::headers::single;
 
 /// A request whose caller is known.
 pub struct Call {
@@ -31,11 +34,9 @@ impl Call {
 
     /// The session for something that changes: with the idempotency key, if the request has one.
     pub fn changing(&self) -> Result<Session, ApiError> {
-        let mut keys = self.parts.headers.get_all("idempotency-key").iter();
-        let Some(key) = keys.next() else { return Ok(self.session.clone()) };
-        if keys.next().is_some() {
-            return Err(ApiError::invalid("idempotency-key: there is more than one"));
-        }
+        let key = single(&self.parts.headers, "idempotency-key");
+        let key = key.map_err(|_| ApiError::invalid("idempotency-key: there is more than one"))?;
+        let Some(key) = key else { return Ok(self.session.clone()) };
         let key = key.to_str().map_err(|_| ApiError::invalid("idempotency-key: only printable ASCII is taken"))?;
         Ok(self.session.with_idempotency_key(key)?)
     }
@@ -116,6 +117,13 @@ impl Call {
         let text = self.path("version").await?;
         text.parse().map_err(|_| ApiError::invalid(format!("version: {text:?} is not the number of a version")))
     }
+}
+
+/// The page that a query asks for.
+pub fn paging(limit: Option<usize>, cursor: Option<impl Display>) -> Paging {
+    let mut paging = Paging::new(limit.unwrap_or(PAGE_LIMIT));
+    paging.cursor = cursor.map(|cursor| cursor.to_string());
+    paging
 }
 
 /// The body of a request that says nothing.

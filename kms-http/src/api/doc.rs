@@ -50,6 +50,7 @@ pub struct QueryParam {
 
 /// What `/openapi.json` says of a route.
 #[derive(Default)]
+#[must_use]
 pub struct Doc {
     /// The group it is in.
     pub tag: &'static str,
@@ -83,31 +84,26 @@ impl Doc {
         Self { tag, summary, status: 200, ..Self::default() }
     }
     /// Takes this body.
-    #[must_use]
     pub fn takes<T: ToSchema>(mut self) -> Self {
         self.body = Some((Model::of::<T>(), false));
         self
     }
     /// Takes this body, or none.
-    #[must_use]
     pub fn may_take<T: ToSchema>(mut self) -> Self {
         self.body = Some((Model::of::<T>(), true));
         self
     }
     /// Answers this.
-    #[must_use]
     pub fn gives<T: ToSchema>(mut self) -> Self {
         self.answer = Answer::Json(Model::of::<T>());
         self
     }
     /// Answers this with 201.
-    #[must_use]
     pub fn creates<T: ToSchema>(mut self) -> Self {
         self.status = 201;
         self.gives::<T>()
     }
     /// Answers an array of this, in pages.
-    #[must_use]
     pub fn lists<T: ToSchema>(mut self) -> Self {
         self.answer = Answer::List(Model::of::<T>());
         self.paged = true;
@@ -115,49 +111,41 @@ impl Doc {
         self.query("limit", "Most entries of the page.", limit)
     }
     /// Answers something else than JSON.
-    #[must_use]
     pub fn sends(mut self, content_type: &'static str) -> Self {
         self.answer = Answer::Other(content_type);
         self
     }
     /// Answers nothing, with 204.
-    #[must_use]
     pub fn empty(mut self) -> Self {
         self.status = 204;
         self
     }
     /// Takes this parameter.
-    #[must_use]
     pub fn query(mut self, name: &'static str, about: &'static str, schema: serde_json::Value) -> Self {
         self.query.push(QueryParam { name, about, schema });
         self
     }
     /// May answer these errors too.
-    #[must_use]
     pub fn errors(mut self, errors: &[u16]) -> Self {
         self.errors.extend(errors);
         self
     }
     /// Takes an idempotency key.
-    #[must_use]
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self.errors(&[409])
     }
     /// Is sent back what another route answered.
-    #[must_use]
     pub fn returning(mut self) -> Self {
         self.returns = true;
         self
     }
     /// May take long.
-    #[must_use]
     pub fn patient(mut self) -> Self {
         self.pace = Pace::Patient;
         self
     }
     /// For everybody.
-    #[must_use]
     pub fn open(mut self) -> Self {
         self.is_open = true;
         self

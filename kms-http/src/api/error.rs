@@ -8,6 +8,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICAT
 use axum::response::Response;
 use kms_lib::{Error, ErrorCode};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::code::ServiceCode;
 
@@ -25,11 +26,15 @@ pub struct ApiError {
 }
 
 /// The body of every answer that is an error.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ErrorBody<'a> {
+#[schema(as = Error)]
+pub struct ErrorBody<'a> {
+    /// For a person.
     error: &'a str,
+    /// What programs rely on.
     code: &'a str,
+    /// Names the request in logs.
     request_id: &'a str,
 }
 
@@ -42,30 +47,26 @@ impl ApiError {
     fn own(code: &ServiceCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(status(code.status), code.name, message)
     }
+    /// An error with a code of the library.
+    pub fn of(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(status_of(code), code.as_str(), message)
+    }
     /// Malformed input.
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidArgument.as_str(), message)
+        Self::of(ErrorCode::InvalidArgument, message)
     }
     /// A fault in this software.
     pub fn internal(message: &'static str) -> Self {
-        let code = ErrorCode::Internal;
-        Self::new(status_of(code), code.as_str(), message)
+        Self::of(ErrorCode::Internal, message)
     }
     /// Nobody we know. Always the same words: they tell nothing about what was wrong.
     pub fn not_authenticated() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            ErrorCode::NotAuthenticated.as_str(),
-            "show a valid credential; this service does not know the caller",
-        )
+        Self::of(ErrorCode::NotAuthenticated, "show a valid credential; this service does not know the caller")
     }
     /// A page of another site made a browser send it.
     pub fn cross_site() -> Self {
-        Self::new(
-            StatusCode::FORBIDDEN,
-            ErrorCode::AccessDenied.as_str(),
-            "a page of another site sent this request; if it may, add its origin to http.cors_origins",
-        )
+        let message = "a page of another site sent this request; if it may, add its origin to http.cors_origins";
+        Self::of(ErrorCode::AccessDenied, message)
     }
     /// No such route.
     pub fn no_route() -> Self {
@@ -97,7 +98,7 @@ impl ApiError {
             true => (ErrorCode::CallerOverloaded, "too much in flight for this caller; nothing was done, retry later"),
             false => (ErrorCode::Overloaded, "the service has too much in flight; nothing was done, retry later"),
         };
-        Self { retry_after: Some(1), ..Self::new(status_of(code), code.as_str(), message) }
+        Self { retry_after: Some(1), ..Self::of(code, message) }
     }
     /// More than a principal's rate.
     pub fn rate_limited(seconds: u32) -> Self {
@@ -117,7 +118,7 @@ impl ApiError {
     pub fn outcome_unknown() -> Self {
         let message =
             "the request ran out of time; it may have had its effect, or have it yet: look before you repeat it";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::OutcomeUnknown.as_str(), message)
+        Self::of(ErrorCode::OutcomeUnknown, message)
     }
 
     /// The error of a request. If its outcome is unknown it may be sent again only with an idempotency key.
@@ -155,17 +156,13 @@ impl From<Error> for ApiError {
             tracing::error!(code = code.as_str(), error = error.message(), "a request failed by a fault");
         }
         let is_unavailable = status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS;
-        Self {
-            status,
-            code: code.as_str(),
-            message: error.message().to_owned().into(),
-            retry_after: (is_unavailable && error.is_retryable()).then_some(1),
-        }
+        let retry_after = (is_unavailable && error.is_retryable()).then_some(1);
+        Self { retry_after, ..Self::of(code, error.message().to_owned()) }
     }
 }
 
 /// The status that goes with a code.
-pub fn status_of(code: ErrorCode) -> StatusCode {
+fn status_of(code: ErrorCode) -> StatusCode {
     status(code.http_status())
 }
 

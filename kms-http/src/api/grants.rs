@@ -1,15 +1,13 @@
 //! Grants.
 
-use axum::http::StatusCode;
-use kms_lib::{Conditions, ErrorCode, GrantFilter, GrantId, NewGrant, Paging, Permission};
+use kms_lib::{Conditions, GrantFilter, GrantId, NewGrant, Permission, Role};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::call::Call;
-use super::keys::PAGE;
+use super::call::{Call, paging};
 use super::reply::{self, Reply};
-use super::{ApiError, Doc, Route, models, strict};
+use super::{Doc, Route, models, strict};
 
 /// What stands for all keys.
 const ALL_KEYS: &str = "*";
@@ -24,7 +22,8 @@ struct Put {
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
     /// A note about the callers that the grant is meant for. It restricts nothing and gives nothing.
-    role: models::Role,
+    #[schema(value_type = models::Role)]
+    role: Role,
     /// A key, by id or name, or `*` for all.
     key_id: String,
     /// Empty texts are passed over.
@@ -95,16 +94,10 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn put(call: Call) -> Reply {
     let sent: Put = call.json()?;
-    let conditions = sent.conditions.unwrap_or_default();
-    if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
-        && from >= until
-    {
-        let message = "the grant would never hold: its notAfter is not later than its notBefore";
-        return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::WrongState.as_str(), message));
-    }
     let session = call.changing()?;
     let principal = call.app.auth.principals.named(&sent.principal)?;
-    let grant = NewGrant::new(principal, sent.role.into()).allow(sent.allowed_ops).conditions(conditions);
+    let conditions = sent.conditions.unwrap_or_default();
+    let grant = NewGrant::new(principal, sent.role).allow(sent.allowed_ops).conditions(conditions);
     let grant = if sent.key_id == ALL_KEYS { grant.on_all_keys() } else { grant.on_key(sent.key_id) };
     reply::created(&session.put_grant(grant).await?)
 }
@@ -118,10 +111,8 @@ async fn list(call: Call) -> Reply {
     };
     let principal = query.principal.map(|principal| call.app.auth.principals.named(&principal)).transpose()?;
     let filter = principal.into_iter().fold(filter, GrantFilter::principal);
-    let mut paging = Paging::new(query.limit.unwrap_or(PAGE));
-    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
-    let grants = call.session.list_grants(&filter, &paging).await?;
-    reply::page(&grants.items, grants.next_cursor.as_deref())
+    let grants = call.session.list_grants(&filter, &paging(query.limit, query.cursor)).await?;
+    reply::page(&grants.items, grants.next_cursor)
 }
 
 async fn withdraw(mut call: Call) -> Reply {

@@ -7,7 +7,7 @@ use futures_util::stream;
 use kms_lib::{KeyDescription, KeyFilter, KeyState, Page, Paging};
 use serde::Deserialize;
 
-use super::call::Call;
+use super::call::{Call, paging};
 use super::reply::{self, Reply};
 
 /// Keys that are read at a time for the whole list, and most bytes they take.
@@ -26,14 +26,12 @@ struct ListQuery {
 pub(super) async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let filter = query.state.into_iter().fold(KeyFilter::new(), KeyFilter::state);
-    let mut paging = Paging::new(query.limit.unwrap_or(CHUNK));
-    paging.cursor = query.cursor.map(decode_cursor);
+    let paging = paging(query.limit.or(Some(CHUNK)), query.cursor.map(decode_cursor));
     if query.limit.is_none() {
         return list_all(call, filter, paging).await;
     }
     let page = call.session.list_keys(&filter, &paging).await?;
-    let next = page.next_cursor.as_deref().map(encode_cursor);
-    reply::page(&page.items, next.as_deref())
+    reply::page(&page.items, page.next_cursor.as_deref().map(encode_cursor))
 }
 
 /// All keys as one array, which is sent while it is read. An error after its beginning ends the connection, so that

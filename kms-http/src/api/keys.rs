@@ -2,19 +2,15 @@
 
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION};
-use kms_lib::{
-    AuditContext, ErrorCode, KeyDescription, KeyPurpose, KeyState, KeyType, KeyUpdate, NewKey, Paging, Timestamp,
-};
+use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::{AuditContext, ErrorCode, KeyDescription, KeyPurpose, KeyState, KeyType, KeyUpdate, NewKey, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::call::{Call, Nothing, StrictlyNothing};
+use super::call::{Call, Nothing, StrictlyNothing, paging};
 use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, key_list, models, strict};
-
-/// Entries of a page unless the caller says otherwise, and the most.
-pub(super) const PAGE: usize = 1_000;
 
 /// A key to be created.
 #[derive(Deserialize, ToSchema)]
@@ -211,7 +207,8 @@ impl From<KeyDescription> for Shown {
     fn from(mut key: KeyDescription) -> Self {
         let versions = key.versions.as_deref_mut().unwrap_or_default();
         versions.reverse();
-        let versions_truncated = versions.len() == PAGE && versions.first().is_some_and(|first| first.version > 1);
+        let is_full = versions.len() == PAGE_LIMIT;
+        let versions_truncated = is_full && versions.first().is_some_and(|first| first.version > 1);
         Self { key, versions_truncated }
     }
 }
@@ -269,10 +266,8 @@ async fn schedule_deletion(mut call: Call) -> Reply {
 async fn list_versions(mut call: Call) -> Reply {
     let key = call.key().await?;
     let query: VersionsQuery = call.query()?;
-    let mut paging = Paging::new(query.limit.unwrap_or(PAGE));
-    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
-    let page = call.session.list_versions(key, &paging).await?;
-    reply::page(&page.items, page.next_cursor.as_deref())
+    let page = call.session.list_versions(key, &paging(query.limit, query.cursor)).await?;
+    reply::page(&page.items, page.next_cursor)
 }
 
 async fn get_version(mut call: Call) -> Reply {

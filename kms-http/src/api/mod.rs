@@ -1,6 +1,6 @@
 //! The routes: they translate, [`kms_lib`] decides.
 
-pub mod audit;
+mod audit;
 mod call;
 mod code;
 mod crypto;
@@ -19,8 +19,7 @@ mod tokens;
 pub use call::Call;
 pub use code::ServiceCode;
 pub use doc::{Answer, Doc, Model};
-pub use error::{ApiError, status_of};
-pub use models::ErrorModel;
+pub use error::{ApiError, ErrorBody};
 pub use reply::Reply;
 pub use route::Route;
 

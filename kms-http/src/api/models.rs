@@ -5,82 +5,37 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
-/// The body of every answer that is an error.
-#[derive(ToSchema)]
-#[schema(as = Error)]
-#[serde(rename_all = "camelCase")]
-pub struct ErrorModel {
-    /// For a person.
-    error: String,
-    /// What programs rely on.
-    code: String,
-    /// Names the request in logs.
-    request_id: String,
+/// Declares the schemas of enumerations of the library, each with its description and names.
+macro_rules! names {
+    ($($name:ident: $about:literal, $names:expr;)+) => {$(
+        #[doc = $about]
+        pub struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let names: Vec<&str> = $names.iter().map(|name| name.as_str()).collect();
+                ObjectBuilder::new().schema_type(Type::String).description(Some($about)).enum_values(Some(names)).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    )+};
 }
 
-/// What kind of key it is.
-#[derive(ToSchema)]
-pub enum KeyType {
-    /// AES with 256 bits in Galois/Counter Mode.
-    #[serde(rename = "AES256_GCM")]
-    Aes256Gcm,
-    /// RSA with 2048 bits.
-    #[serde(rename = "RSA_2048")]
-    Rsa2048,
-}
-
-/// What a key may be used for. An `AES256_GCM` key cannot sign.
-#[derive(ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum KeyPurpose {
-    /// Encrypting, decrypting and data keys.
-    Encryption,
-    /// Signing and verifying.
-    Signing,
-}
-
-/// Where a key stands in its life.
-#[derive(ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum KeyState {
-    /// In use.
-    Enabled,
-    /// Out of use.
-    Disabled,
-    /// Revoked with all its versions, for ever.
-    Revoked,
-    /// Waiting for its deletion.
-    PendingDeletion,
-    /// Its material is erased.
-    Destroyed,
-}
-
-/// Where a version stands in its life.
-#[derive(ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum VersionState {
-    /// The current version.
-    Enabled,
-    /// A former version, or one disabled by hand.
-    Disabled,
-    /// Revoked for ever.
-    Revoked,
-    /// Its material is erased.
-    Destroyed,
-}
-
-/// How records show the contexts of a key.
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AuditContext {
-    /// As they are.
-    Clear,
-    /// As an HMAC.
-    Hmac,
+names! {
+    KeyType: "What kind of key it is.", kms_lib::KeyType::ALL;
+    KeyPurpose: "What a key may be used for. An `AES256_GCM` key cannot sign.", kms_lib::KeyPurpose::ALL;
+    KeyState: "Where a key stands in its life.", kms_lib::KeyState::ALL;
+    VersionState: "Where a version stands in its life.", kms_lib::VersionState::ALL;
+    AuditContext: "How records show the contexts of a key.", kms_lib::types::key::AuditContext::ALL;
+    Permission: "What a grant can allow.", kms_lib::Permission::ALL;
+    SigningAlgorithm: "How a signature is made.", kms_lib::crypto::provider::SignatureAlgorithm::ALL;
+    Role: "What a caller is by role.", [kms_lib::Role::Admin, kms_lib::Role::Auditor, kms_lib::Role::App];
 }
 
 /// A key.
@@ -155,45 +110,6 @@ pub struct Version {
     last_used_at: Option<String>,
 }
 
-/// What a grant can allow.
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Permission {
-    Create,
-    Read,
-    Encrypt,
-    Decrypt,
-    Sign,
-    Verify,
-    Rotate,
-    Revoke,
-    Manage,
-    Delete,
-    Grant,
-}
-
-/// What a caller is by role.
-#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// May do everything.
-    Admin,
-    /// May read keys, grants, metrics and the log, and verify it.
-    Auditor,
-    /// May do what its grants allow.
-    App,
-}
-
-impl From<Role> for kms_lib::Role {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Admin => Self::Admin,
-            Role::Auditor => Self::Auditor,
-            Role::App => Self::App,
-        }
-    }
-}
-
 /// Conditions of a grant. All that are set must hold.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -244,6 +160,40 @@ pub struct Credential {
     created_at: String,
     #[schema(nullable = false, format = "date-time")]
     expires_at: Option<String>,
+}
+
+/// A record of the log.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditRecord {
+    #[schema(format = "uuid")]
+    id: String,
+    /// Its place in the log, counted from 1 without gaps.
+    seq: u64,
+    #[schema(format = "date-time")]
+    timestamp: String,
+    /// Who.
+    actor: String,
+    /// In which role.
+    role: String,
+    /// What.
+    action: String,
+    /// How it ended: `SUCCESS` or `FAILURE`.
+    status: String,
+    /// The caller's id for the request; null for what the service did by itself.
+    request_id: Option<String>,
+    #[schema(value_type = Option<Object>, nullable = false)]
+    details: Option<Value>,
+    #[schema(nullable = false, format = "uuid")]
+    key_id: Option<String>,
+    #[schema(nullable = false)]
+    key_version: Option<u32>,
+    /// Hash of the record before, in hexadecimal.
+    prev_hash: String,
+    /// Hash of this record, in hexadecimal.
+    hash: String,
+    /// Format of the record: 2, or 0 and 1 of imported ones.
+    format: u8,
 }
 
 /// What a verification of the log found.

@@ -1,5 +1,7 @@
 //! Answers.
 
+use std::fmt::Display;
+
 use axum::BoxError;
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -62,10 +64,10 @@ pub fn stream(chunks: impl Stream<Item = Result<Vec<u8>, BoxError>> + Send + 'st
 }
 
 /// A page of a list: the header names the next one.
-pub fn page(body: &impl Serialize, next: Option<&str>) -> Reply {
+pub fn page(body: &impl Serialize, next: Option<impl Display>) -> Reply {
     let mut response = ok(body)?;
     if let Some(next) = next {
-        let cursor = HeaderValue::from_str(next).map_err(|_| unwritable())?;
+        let cursor = HeaderValue::from_str(&next.to_string()).map_err(|_| unwritable())?;
         response.headers_mut().insert("x-next-cursor", cursor);
     }
     Ok(response)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use kms_lib::ErrorCode;
@@ -196,25 +196,14 @@ fn finish(app: &App, context: &RequestContext, meter: &Meter, principal: Option<
     // Requests that an overload turns away are counted; a line for each would make it worse.
     let is_fault = status.is_server_error() && code != Some(ErrorCode::Overloaded.as_str());
     if app.http.log_requests || is_fault {
-        log(context, meter.operation(), principal, status, code, elapsed);
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let (status, request_id, operation) = (status.as_u16(), &*context.id, meter.operation());
+        let (principal, code) = (principal.unwrap_or("-"), code.unwrap_or("-"));
+        if status >= 500 {
+            tracing::warn!(target: "kms_http::request", request_id, operation, principal, status, code, micros);
+        } else {
+            tracing::info!(target: "kms_http::request", request_id, operation, principal, status, code, micros);
+        }
     }
     response
-}
-
-fn log(
-    context: &RequestContext,
-    operation: &str,
-    principal: Option<&str>,
-    status: StatusCode,
-    code: Option<&str>,
-    elapsed: Duration,
-) {
-    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let (status, request_id) = (status.as_u16(), &*context.id);
-    let (principal, code) = (principal.unwrap_or("-"), code.unwrap_or("-"));
-    if status >= 500 {
-        tracing::warn!(target: "kms_http::request", request_id, operation, principal, status, code, micros);
-    } else {
-        tracing::info!(target: "kms_http::request", request_id, operation, principal, status, code, micros);
-    }
 }

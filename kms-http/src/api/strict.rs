@@ -4,7 +4,7 @@
 //! checked by a proxy, and the other used here.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -19,8 +19,6 @@ const DEPTH: usize = 32;
 /// How the keys begin by which serde_json marks text that is to be read as JSON within other JSON: nothing of that has
 /// been looked at here.
 const RESERVED: &str = "$serde_json::private::";
-/// Objects with more keys than this look them up in a set.
-const FEW: usize = 16;
 
 /// Reads a body.
 pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
@@ -132,6 +130,13 @@ pub fn words<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) ->
     Ok(Vec::<Word<T>>::deserialize(deserializer)?.into_iter().filter_map(|word| word.0).collect())
 }
 
+/// Declares visits that take anything.
+macro_rules! scalars {
+    ($($visit:ident: $scalar:ty),+) => {
+        $(fn $visit<E>(self, _: $scalar) -> Result<(), E> { Ok(()) })+
+    };
+}
+
 /// Walks through a value and keeps nothing.
 #[derive(Clone, Copy)]
 struct Check {
@@ -159,21 +164,7 @@ impl<'de> Visitor<'de> for Check {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
+    scalars! { visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str }
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
     }
@@ -184,7 +175,7 @@ impl<'de> Visitor<'de> for Check {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let inner = self.deeper()?;
-        let mut seen = Seen::default();
+        let mut seen = BTreeSet::new();
         while let Some(key) = entries.next_key::<Key<'de>>()? {
             if key.0.starts_with(RESERVED) {
                 return Err(A::Error::custom(format_args!("no key may begin with {RESERVED}")));
@@ -201,28 +192,6 @@ impl<'de> Visitor<'de> for Check {
 /// A key, borrowed where it has no escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-#[derive(Default)]
-struct Seen<'a> {
-    few: Vec<Cow<'a, str>>,
-    many: HashSet<Cow<'a, str>>,
-}
-
-impl<'a> Seen<'a> {
-    fn insert(&mut self, key: Cow<'a, str>) -> bool {
-        if !self.many.is_empty() {
-            return self.many.insert(key);
-        }
-        if self.few.contains(&key) {
-            return false;
-        }
-        self.few.push(key);
-        if self.few.len() > FEW {
-            self.many.extend(self.few.drain(..));
-        }
-        true
-    }
-}
 
 #[cfg(test)]
 #[path = "../../tests/unit/strict.rs"]

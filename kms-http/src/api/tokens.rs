@@ -1,13 +1,12 @@
 //! Tokens: for who cannot reach the machine the store is on.
 
 use axum::http::StatusCode;
-use kms_lib::{CredentialDescription, CredentialId, ErrorCode, NewToken, Paging, Timestamp};
+use kms_lib::{CredentialDescription, CredentialId, ErrorCode, NewToken, Role, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::call::Call;
-use super::keys::PAGE;
+use super::call::{Call, paging};
 use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, models};
 use crate::settings::AuthMethod;
@@ -20,7 +19,8 @@ struct Create {
     /// Who shows it is this principal. A configured prefix is put ahead of it.
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
-    role: models::Role,
+    #[schema(value_type = models::Role)]
+    role: Role,
     /// What it is for.
     #[schema(min_length = 1, max_length = 256)]
     label: Option<String>,
@@ -68,19 +68,11 @@ pub(super) fn routes() -> Vec<Route> {
 async fn create(call: Call) -> Reply {
     let sent: Create = call.json()?;
     if !call.app.http.has(AuthMethod::Token) {
-        return Err(ApiError::new(
-            StatusCode::CONFLICT,
-            ErrorCode::WrongState.as_str(),
-            "tokens are not accepted here: http.auth has no token",
-        ));
-    }
-    if sent.expires_at.is_some_and(|end| end <= Timestamp::now()) {
-        let message = "the token would have expired already";
-        return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::WrongState.as_str(), message));
+        return Err(ApiError::of(ErrorCode::WrongState, "tokens are not accepted here: http.auth has no token"));
     }
     let principal = call.app.auth.principals.of_token(&sent.principal)?;
     let session = call.changing()?;
-    let mut new = NewToken::new(principal, sent.role.into()).expires_at(sent.expires_at);
+    let mut new = NewToken::new(principal, sent.role).expires_at(sent.expires_at);
     new.label = sent.label;
     let made = session.create_token(new).await?;
     let answer = Created { token: &made.token, credential: &made.credential };
@@ -91,10 +83,8 @@ async fn create(call: Call) -> Reply {
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
-    let mut paging = Paging::new(query.limit.unwrap_or(PAGE));
-    paging.cursor = query.cursor.map(|cursor| cursor.to_string());
-    let tokens = call.session.list_credentials(&paging).await?;
-    reply::page(&tokens.items, tokens.next_cursor.as_deref())
+    let tokens = call.session.list_credentials(&paging(query.limit, query.cursor)).await?;
+    reply::page(&tokens.items, tokens.next_cursor)
 }
 
 async fn withdraw(mut call: Call) -> Reply {

@@ -22,12 +22,13 @@ use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
 use self::principals::Principals;
 use crate::api::ApiError;
+use crate::front::headers::single;
 use crate::front::{Peer, host};
 use crate::settings::{AuthMethod, Http};
 
 /// Recognises callers.
 pub struct Authenticator {
-    token: Option<token::Tokens>,
+    takes_tokens: bool,
     oidc: Option<OidcVerifier>,
     mtls: Option<MtlsMapper>,
     trusted_headers: Option<trusted_headers::TrustedHeaders>,
@@ -41,7 +42,7 @@ impl Authenticator {
     /// The methods that the settings name.
     pub fn new(http: &Http) -> Result<Self> {
         Ok(Self {
-            token: http.has(AuthMethod::Token).then(|| token::Tokens::new(&http.token.prefix)),
+            takes_tokens: http.has(AuthMethod::Token),
             oidc: http.has(AuthMethod::Oidc).then(|| OidcVerifier::new(http.oidc.clone())).transpose()?,
             mtls: http.has(AuthMethod::Mtls).then(|| MtlsMapper::new(&http.mtls)).transpose()?,
             trusted_headers: http
@@ -74,14 +75,13 @@ impl Authenticator {
     }
 
     async fn by_bearer(&self, kms: &Kms, secret: &str) -> std::result::Result<Actor, ApiError> {
-        match (&self.token, &self.oidc) {
-            (Some(tokens), None) => self.own(AuthMethod::Token, tokens.identify(kms, secret).await?),
+        match &self.oidc {
             // A JWT has points between its parts, and a token has none.
-            (Some(tokens), Some(_)) if !secret.contains('.') => {
-                self.own(AuthMethod::Token, tokens.identify(kms, secret).await?)
+            Some(oidc) if !self.takes_tokens || secret.contains('.') => {
+                self.own(AuthMethod::Oidc, known(oidc.authenticate(secret).await)?)
             }
-            (_, Some(oidc)) => self.own(AuthMethod::Oidc, known(oidc.authenticate(secret).await)?),
-            (None, None) => Err(ApiError::not_authenticated()),
+            _ if self.takes_tokens => self.own(AuthMethod::Token, token::identify(kms, secret).await?),
+            _ => Err(ApiError::not_authenticated()),
         }
     }
 
@@ -121,11 +121,8 @@ fn known(found: std::result::Result<(String, Role), AuthError>) -> std::result::
 
 /// What stands behind `Authorization: Bearer`. Another scheme, or several headers, are refused.
 fn bearer(headers: &HeaderMap) -> std::result::Result<Option<&str>, ApiError> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(ApiError::not_authenticated());
-    }
+    let value = single(headers, AUTHORIZATION).map_err(|_| ApiError::not_authenticated())?;
+    let Some(value) = value else { return Ok(None) };
     let (scheme, secret) =
         value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(ApiError::not_authenticated)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(secret.trim())) } else { Err(ApiError::not_authenticated()) }

@@ -32,13 +32,8 @@ impl Principals {
     /// Of the methods that the settings name.
     pub fn new(http: &Http) -> Self {
         let namespace = |&method: &AuthMethod| {
-            let prefix = match method {
-                AuthMethod::Token => &http.token.prefix,
-                AuthMethod::TrustedHeaders => &http.trusted_headers.prefix,
-                AuthMethod::Oidc => &http.oidc.principal_prefix,
-                AuthMethod::Mtls => &http.mtls.principal_prefix,
-            };
-            Namespace { method, prefix: if folds(method) { prefix.to_lowercase() } else { prefix.clone() } }
+            let (_, prefix) = http.prefix(method);
+            Namespace { method, prefix: if folds(method) { prefix.to_lowercase() } else { prefix.to_owned() } }
         };
         Self(http.auth.iter().map(namespace).collect())
     }

@@ -2,11 +2,13 @@
 //! authenticates and sets them.
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue};
 use kms_lib::{Actor, ErrorCode, Role};
 
 use super::principals::fold;
 use crate::api::ApiError;
+use crate::front::headers::single;
+use crate::front::is_loopback;
 use crate::settings::TrustedHeadersSettings;
 
 /// Believes headers.
@@ -21,11 +23,8 @@ impl TrustedHeaders {
     /// Whom the headers name: `anonymous` without a principal, an app without a role that is known.
     pub fn identify(&self, headers: &HeaderMap, host: Option<&Authority>) -> Result<Actor, ApiError> {
         if !host.is_some_and(|host| self.is_own(host.host())) {
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                ErrorCode::AccessDenied.as_str(),
-                "the host header names none of this service's hosts; add it to http.trusted_headers.hosts",
-            ));
+            let message = "the host header names none of this service's hosts; add it to http.trusted_headers.hosts";
+            return Err(ApiError::of(ErrorCode::AccessDenied, message));
         }
         let role = match one(headers, "x-role")?.map(|role| role.to_ascii_lowercase()).as_deref() {
             Some("admin") => Role::Admin,
@@ -45,8 +44,7 @@ impl TrustedHeaders {
     /// believed.
     fn is_own(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost")
-            || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        is_loopback(host)
             || self.0.hosts.iter().any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare))
     }
 }
@@ -54,12 +52,8 @@ impl TrustedHeaders {
 /// The one value of a header, in UTF-8, else in Latin-1, which Node reads headers as. Several would let a proxy see one
 /// caller and this service another.
 fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, ApiError> {
-    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(ApiError::not_authenticated());
-    }
-    Ok(value.map(|bytes| match std::str::from_utf8(bytes) {
+    let value = single(headers, name).map_err(|_| ApiError::not_authenticated())?;
+    Ok(value.map(HeaderValue::as_bytes).map(|bytes| match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.iter().copied().map(char::from).collect(),
     }))

@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use kms_lib::types::limits::PAGE_LIMIT;
 use kms_lib::{AuditQuery, AuditRow, Paging, Progress, Report, Session, Timestamp, VerifyOptions};
 use serde_json::json;
 
 use super::acknowledge;
 use super::exit::Failure;
 use super::output;
-use super::store::{bar, watched, with_store, with_store_to_read};
-use crate::api::audit::Record;
+use super::store::{bar, watched, with_store};
 use crate::settings::Settings;
 
 /// What to do with the log.
@@ -80,35 +80,30 @@ pub enum Audit {
     },
 }
 
-/// Records of a page.
-const PAGE: usize = 1_000;
 /// How often following looks.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Does it.
 pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    match command {
+    let is_read_only = settings.kms.is_store_read_only();
+    let command = match command {
         Audit::AcknowledgeRestore => return acknowledge::restore(settings, as_json),
         Audit::AcknowledgeClock { now, restore } => return acknowledge::clock(settings, now, restore, as_json),
-        Audit::Verify { incremental, pinned_key } => {
-            return with_store_to_read(settings, |_, session, is_read_only| async move {
-                verify(&session, incremental, pinned_key, Shown { as_json, is_read_only }).await
-            });
-        }
-        _ => {}
-    }
+        command => command,
+    };
     with_store(settings, |_, session| async move {
         match command {
+            Audit::Verify { incremental, pinned_key } => {
+                let report = verify(&session, incremental, pinned_key).await?;
+                show_report(&report, is_read_only, as_json)
+            }
             Audit::Tail { lines, follow } => tail(&session, lines.into(), follow, as_json).await,
             Audit::Export { output, since, until } => export(&session, output, since, until).await,
-            Audit::PublicKey { all } => public_key(&session, all, as_json).await,
-            Audit::RotateKey => {
-                let key = session.replace_signing_key().await?;
-                output::show(as_json, &json!({"verifierKey": key}), [key.clone()])?;
-                Ok(ExitCode::SUCCESS)
-            }
+            Audit::PublicKey { all: true } => public_keys(&session, as_json).await,
+            Audit::PublicKey { all: false } => show_key(&session.audit_public_key().await?, as_json),
+            Audit::RotateKey => show_key(&session.replace_signing_key().await?, as_json),
             Audit::Quarantine { release } => quarantine(&session, release, as_json).await,
-            Audit::Verify { .. } | Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
+            Audit::AcknowledgeRestore | Audit::AcknowledgeClock { .. } => Ok(ExitCode::SUCCESS),
         }
     })
 }
@@ -120,38 +115,23 @@ async fn quarantine(session: &Session, release: bool, as_json: bool) -> Result<E
         let key = row.key_name.clone().or(row.key_id.map(|id| id.to_string())).map(|key| format!("  key {key}"));
         format!("{}  {}  {}{}", row.created_at, row.table, row.row, key.unwrap_or_default())
     });
-    output::show(as_json, &rows, lines)?;
-    Ok(ExitCode::SUCCESS)
+    output::show(as_json, &rows, lines)
 }
 
-/// How a report is shown.
-struct Shown {
-    as_json: bool,
-    /// Whether the store is on a read-only medium, so that the verification is not recorded.
-    is_read_only: bool,
+async fn verify(session: &Session, incremental: bool, pinned_key: Option<String>) -> Result<Report, Failure> {
+    if incremental {
+        return Ok(session.verify_audit_incrementally().await?);
+    }
+    let progress = Progress::new();
+    let mut options = VerifyOptions::new().progress(&progress);
+    options.pinned_key = pinned_key;
+    Ok(watched("reading the store", &progress, session.verify_audit_with(&options)).await?)
 }
 
-async fn verify(
-    session: &Session,
-    incremental: bool,
-    pinned_key: Option<String>,
-    shown: Shown,
-) -> Result<ExitCode, Failure> {
-    let report = if incremental {
-        session.verify_audit_incrementally().await?
-    } else {
-        let progress = Progress::new();
-        let mut options = VerifyOptions::new().progress(&progress);
-        options.pinned_key = pinned_key;
-        watched("reading the store", &progress, session.verify_audit_with(&options)).await?
-    };
-    show_report(&report, &shown)?;
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAULT) })
-}
-
-fn show_report(report: &Report, shown: &Shown) -> Result<(), Failure> {
-    let mut value = serde_json::to_value(report).map_err(|e| Failure::new(1, e.to_string()))?;
-    value["recorded"] = json!(!shown.is_read_only);
+/// Shows what was found. On a read-only medium the verification is not recorded.
+fn show_report(report: &Report, is_read_only: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let mut value = serde_json::to_value(report)?;
+    value["recorded"] = json!(!is_read_only);
     let mut lines = Vec::new();
     if report.ok {
         lines.push(format!("good        records {} to {}", report.from + 1, report.size));
@@ -159,8 +139,9 @@ fn show_report(report: &Report, shown: &Shown) -> Result<(), Failure> {
     }
     lines.extend(report.faults.iter().map(|fault| format!("fault       {fault}")));
     lines.extend(report.warnings.iter().map(|warning| format!("warning     {warning}")));
-    lines.extend(shown.is_read_only.then(|| "recorded    no: the store is read-only".to_owned()));
-    output::show(shown.as_json, &value, lines)
+    lines.extend(is_read_only.then(|| "recorded    no: the store is read-only".to_owned()));
+    let shown = output::show(as_json, &value, lines)?;
+    Ok(if report.ok { shown } else { ExitCode::from(Failure::FAULT) })
 }
 
 async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {
@@ -182,7 +163,7 @@ async fn follow(session: &Session, mut last: u64, as_json: bool) -> Result<(), F
             () = tokio::time::sleep(LOOK) => {}
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
-        let paging = Paging::new(PAGE).after(last.to_string());
+        let paging = Paging::new(PAGE_LIMIT).after(last.to_string());
         for record in &session.list_audit(&AuditQuery::new().oldest_first(), &paging).await?.items {
             show(record, as_json)?;
             last = record.seq;
@@ -192,7 +173,7 @@ async fn follow(session: &Session, mut last: u64, as_json: bool) -> Result<(), F
 
 fn show(row: &AuditRow, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        output::line(&line(row)?);
+        output::line(&serde_json::to_string(row)?);
         return Ok(());
     }
     let key = row.key_id.map(|id| id.to_string()).unwrap_or_default();
@@ -202,10 +183,6 @@ fn show(row: &AuditRow, as_json: bool) -> Result<(), Failure> {
         row.seq, row.timestamp, row.status, row.actor, row.role, row.action
     ));
     Ok(())
-}
-
-fn line(row: &AuditRow) -> Result<String, Failure> {
-    serde_json::to_string(&Record::from(row)).map_err(|e| Failure::new(1, e.to_string()))
 }
 
 async fn export(
@@ -229,11 +206,11 @@ async fn export(
     // What is recorded while this runs is not waited for.
     let end = newest.first().map_or(0, |record| record.seq);
     let bar = bar("exporting", end);
-    let (query, mut paging) = (query.oldest_first(), Paging::new(PAGE));
+    let (query, mut paging) = (query.oldest_first(), Paging::new(PAGE_LIMIT));
     loop {
         let page = session.list_audit(&query, &paging).await?;
         for record in page.items.iter().take_while(|record| record.seq <= end) {
-            writeln!(out, "{}", line(record)?)?;
+            writeln!(out, "{}", serde_json::to_string(record)?)?;
         }
         let last = page.items.last().map_or(end, |record| record.seq);
         bar.set_position(last.min(end));
@@ -247,17 +224,15 @@ async fn export(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn public_key(session: &Session, all: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    if all {
-        let keys = session.audit_public_keys().await?;
-        let lines = keys.iter().map(|key| {
-            let end = key.last_seq.map_or_else(|| "now".into(), |last| last.to_string());
-            format!("{} to {end}: {}", key.first_seq, key.verifier_key)
-        });
-        output::show(as_json, &keys, lines)?;
-    } else {
-        let key = session.audit_public_key().await?;
-        output::show(as_json, &json!({"verifierKey": key}), [key.clone()])?;
-    }
-    Ok(ExitCode::SUCCESS)
+fn show_key(key: &str, as_json: bool) -> Result<ExitCode, Failure> {
+    output::show(as_json, &json!({"verifierKey": key}), [key.to_owned()])
+}
+
+async fn public_keys(session: &Session, as_json: bool) -> Result<ExitCode, Failure> {
+    let keys = session.audit_public_keys().await?;
+    let lines = keys.iter().map(|key| {
+        let end = key.last_seq.map_or_else(|| "now".into(), |last| last.to_string());
+        format!("{} to {end}: {}", key.first_seq, key.verifier_key)
+    });
+    output::show(as_json, &keys, lines)
 }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::exit::Failure;
 use super::output;
+use super::store::run;
 use crate::auth::principals::Principals;
 use crate::settings::{Settings, is_same_folder};
 
@@ -39,21 +40,19 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
     let key_file = settings.default_key_file.clone();
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let principal = Principals::new(&http).of_token(&command.principal)?;
-    let made = runtime.block_on(async {
-        let kms = Kms::open(settings.kms.clone()).await?;
+    let made = run(async {
+        let kms = Kms::open(settings.kms).await?;
         let end = (command.days > 0).then(|| Timestamp::now().plus_days(command.days));
         let operator = kms.session(Actor::operator());
         let made = operator.create_token(first_token_of(principal, end)).await;
         kms.close().await?;
-        made
+        Ok(made?)
     })?;
     let key_file = key_file.filter(|_| made_key);
     let shown = json!({"rootKeyFile": key_file, "token": made.token.as_str(), "credential": made.credential});
     let lines = key_file.iter().flat_map(|path| root_key_lines(path)).chain(token_lines(&made));
-    output::show(as_json, &shown, lines)?;
-    Ok(ExitCode::SUCCESS)
+    output::show(as_json, &shown, lines)
 }
 
 /// Says where the root key that was just made is.
@@ -172,8 +171,8 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
         return Err(Failure::new(
             3,
             format!(
-                "there was a store here, says {}, and its root key {} is missing: put both back; a new root key is only \
-                 made without that file",
+                "there was a store here, says {}, and its root key {} is missing: put both back; a new root key is \
+                 only made without that file",
                 mark.display(),
                 path.display()
             ),

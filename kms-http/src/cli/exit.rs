@@ -47,8 +47,15 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::new(1, error.to_string())
-    }
+/// Declares errors without a code of their own.
+macro_rules! failures {
+    ($($error:ty),+) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(1, error.to_string())
+            }
+        }
+    )+};
 }
+
+failures! { std::io::Error, serde_json::Error }

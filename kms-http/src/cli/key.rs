@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
+use kms_lib::types::limits::PAGE_LIMIT;
 use kms_lib::{KeyDescription, KeyFilter, KeyPurpose, KeyType, NewKey, Paging, Session};
 
 use super::exit::Failure;
@@ -50,17 +51,13 @@ pub enum Kind {
     RsaSigning,
 }
 
-/// Entries of a page.
-const PAGE: usize = 1_000;
-
 /// Does it.
 pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     with_store(settings, |_, session| async move {
         let key = match command {
             Key::List => {
                 let keys = all(&session).await?;
-                output::show(as_json, &keys, keys.iter().map(line))?;
-                return Ok(ExitCode::SUCCESS);
+                return output::show(as_json, &keys, keys.iter().map(line));
             }
             Key::Create { name, kind, rotation_days, grace_days } => {
                 let (key_type, purpose) = match kind {
@@ -74,8 +71,7 @@ pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, 
             }
             Key::Rotate { key, expected } => session.rotate_key(key, expected).await?,
         };
-        output::show(as_json, &key, [line(&key)])?;
-        Ok(ExitCode::SUCCESS)
+        output::show(as_json, &key, [line(&key)])
     })
 }
 
@@ -86,7 +82,7 @@ fn line(key: &KeyDescription) -> String {
 }
 
 async fn all(session: &Session) -> Result<Vec<KeyDescription>, Failure> {
-    let (mut keys, mut paging) = (Vec::new(), Paging::new(PAGE));
+    let (mut keys, mut paging) = (Vec::new(), Paging::new(PAGE_LIMIT));
     loop {
         let page = session.list_keys(&KeyFilter::new(), &paging).await?;
         keys.extend(page.items);

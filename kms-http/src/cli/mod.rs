@@ -12,10 +12,9 @@ mod status;
 mod store;
 mod token;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::settings::{Flags, Places, Settings};
 use exit::Failure;
@@ -28,28 +27,12 @@ use exit::Failure;
 #[command(name = "kms-http", version, about)]
 struct Cli {
     #[command(flatten)]
-    common: Common,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Args)]
-struct Common {
-    /// The configuration file [default: kms-http.toml in the configuration folder, if it is there]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where everything is kept, such as sqlite:/var/lib/kms/kms.db
-    #[arg(long, global = true, value_name = "URL")]
-    store_url: Option<String>,
-    /// A file of mode 0600 with the root key
-    #[arg(long, global = true, value_name = "FILE")]
-    master_key_file: Option<PathBuf>,
+    flags: Flags,
     /// Answer in JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
-    /// A setting of the section http, such as log=debug
-    #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = pair)]
-    http: Vec<(String, String)>,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -85,11 +68,6 @@ enum Config {
     Check,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
-    Ok((name.trim_start_matches("http.").to_owned(), value.to_owned()))
-}
-
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     // Before any secret is read, whatever the command.
@@ -105,26 +83,21 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    let places = Places::of_user()?;
-    let json = cli.common.json;
-    let mut flags = Flags {
-        config: cli.common.config,
-        store_url: cli.common.store_url,
-        master_key_file: cli.common.master_key_file,
-        http: cli.common.http,
-    };
-    match cli.command.unwrap_or_else(|| Command::Serve(serve::Serve::default())) {
-        Command::Serve(command) => {
-            command.add_to(&mut flags);
-            serve::run(Settings::load(&flags, &places)?)
-        }
-        Command::Init(command) => bootstrap::init(command, Settings::load(&flags, &places)?, json),
-        Command::Token(command) => token::run(command, Settings::load(&flags, &places)?, json),
-        Command::Key(command) => key::run(command, Settings::load(&flags, &places)?, json),
-        Command::Audit(command) => audit::run(command, Settings::load(&flags, &places)?, json),
-        Command::Backup(command) => backup::backup(command, Settings::load(&flags, &places)?, json),
-        Command::Restore(command) => backup::restore(command, Settings::load(&flags, &places)?, json),
-        Command::Status => status::status(Settings::load(&flags, &places)?, json),
-        Command::Config(Config::Check) => status::check(&Settings::load(&flags, &places)?, json),
+    let Cli { mut flags, json, command } = cli;
+    let command = command.unwrap_or_else(|| Command::Serve(serve::Serve::default()));
+    if let Command::Serve(serve) = &command {
+        flags.http.extend(serve.settings());
+    }
+    let settings = Settings::load(&flags, &Places::of_user()?)?;
+    match command {
+        Command::Serve(_) => serve::run(settings),
+        Command::Init(command) => bootstrap::init(command, settings, json),
+        Command::Token(command) => token::run(command, settings, json),
+        Command::Key(command) => key::run(command, settings, json),
+        Command::Audit(command) => audit::run(command, settings, json),
+        Command::Backup(command) => backup::backup(command, settings, json),
+        Command::Restore(command) => backup::restore(command, settings, json),
+        Command::Status => status::status(settings, json),
+        Command::Config(Config::Check) => status::check(&settings, json),
     }
 }

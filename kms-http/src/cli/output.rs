@@ -1,6 +1,7 @@
 //! What the program says.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -19,18 +20,16 @@ pub fn line(text: &str) {
     }
 }
 
-/// JSON for scripts, or lines for people.
-pub fn show(as_json: bool, value: &impl Serialize, lines: impl IntoIterator<Item = String>) -> Result<(), Failure> {
+/// JSON for scripts, or lines for people, with which the command has succeeded.
+pub fn show(
+    as_json: bool,
+    value: &impl Serialize,
+    lines: impl IntoIterator<Item = String>,
+) -> Result<ExitCode, Failure> {
     if as_json {
-        return json(value);
+        line(&serde_json::to_string_pretty(value)?);
+    } else {
+        lines.into_iter().for_each(|text| line(&text));
     }
-    lines.into_iter().for_each(|text| line(&text));
-    Ok(())
-}
-
-/// JSON for scripts.
-pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(1, e.to_string()))?;
-    line(&text);
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

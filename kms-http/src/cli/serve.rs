@@ -16,7 +16,7 @@ use crate::api::App;
 use crate::auth::Authenticator;
 use crate::auth::principals::Principals;
 use crate::server::{self, Listeners};
-use crate::settings::{AuthMethod, Flags, Http, LogFormat, Settings};
+use crate::settings::{AuthMethod, Http, LogFormat, Settings};
 use crate::tls::TlsServer;
 
 /// Most records that opening a new store makes: of the log itself, and of how it acknowledges.
@@ -35,10 +35,9 @@ pub struct Serve {
 
 impl Serve {
     /// The flags of this command, as settings.
-    pub fn add_to(self, flags: &mut Flags) {
-        for (name, value) in [("listen", self.listen), ("unix_socket", self.unix_socket)] {
-            flags.http.extend(value.map(|value| (name.to_owned(), value)));
-        }
+    pub fn settings(&self) -> impl Iterator<Item = (String, String)> {
+        let flags = [("listen", &self.listen), ("unix_socket", &self.unix_socket)];
+        flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
     }
 }
 
@@ -128,7 +127,8 @@ fn warn_of_open_doors(http: &Http) {
         tracing::warn!(%address, "TRUSTED HEADERS ARE ON: whoever can connect is whoever it says it is");
     }
     if !http.tls.is_on() {
-        tracing::warn!(%address, "others can connect, and there is no TLS: tokens and plaintexts can be read on the way");
+        let message = "others can connect, and there is no TLS: tokens and plaintexts can be read on the way";
+        tracing::warn!(%address, message);
     }
 }
 

@@ -2,56 +2,56 @@
 
 use std::process::ExitCode;
 
+use kms_lib::ops::KeyMetrics;
 use serde_json::{Map, Value, json};
 
 use super::exit::Failure;
 use super::output;
-use super::store::with_store_to_read;
+use super::store::with_store;
 use crate::settings::Settings;
 
 /// Shows the store's status; exits with 3 if the store is unusable. One on a read-only medium is shown as read-only.
 pub fn status(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let url = settings.kms.describe().into_iter().find(|(name, _)| *name == "store_url").unwrap_or_default().1;
-    with_store_to_read(settings, |kms, session, is_read_only| async move {
+    let is_read_only = settings.kms.is_store_read_only();
+    with_store(settings, |kms, session| async move {
         let ready = kms.ready().await;
-        let (telemetry, metrics) = (kms.telemetry().await?, session.metrics().await?);
-        if as_json {
-            output::json(&json!({
-                "store": url,
-                "ready": ready.is_ok(),
-                "readOnly": is_read_only,
-                "reason": ready.as_ref().err().map(ToString::to_string),
-                "records": telemetry.records,
-                "metrics": metrics,
-            }))?;
-        } else {
-            output::line(&format!("store       {url}"));
-            output::line(&match &ready {
-                Ok(()) => "ready       yes".to_owned(),
-                Err(error) => format!("ready       no: {error}"),
-            });
-            output::line(&format!("records     {}", telemetry.records));
-            let states = metrics.keys.by_state.iter().filter(|(_, count)| **count > 0);
-            let states: Vec<String> = states.map(|(state, count)| format!("{count} {state}")).collect();
-            output::line(&format!("keys        {} ({})", metrics.keys.total, states.join(", ")));
-            for alert in &metrics.keys.rotation_alerts {
-                output::line(&format!("rotate      {} (every {} days)", alert.name, alert.rotation_period_days));
-            }
-            for alert in &metrics.keys.windows_ending {
-                output::line(&format!("ends        {} v{} at {}", alert.name, alert.version, alert.not_after));
-            }
-            output::line(&match &metrics.audit.last_verification {
-                None => "verified    never".to_owned(),
-                Some(last) => format!("verified    {} ok: {}", text(last, "timestamp"), text(last, "ok")),
-            });
-            output::line(&format!("failures    {} in the last 24 hours", metrics.audit.failed_operations_last24h));
-        }
-        match ready {
-            Err(_) if is_read_only => Ok(ExitCode::SUCCESS),
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(error) => Err(error.into()),
-        }
+        let (records, metrics) = (kms.telemetry().await?.records, session.metrics().await?);
+        let reason = ready.as_ref().err().map(ToString::to_string);
+        let mut lines = vec![format!("store       {url}")];
+        lines.push(reason.as_ref().map_or("ready       yes".into(), |reason| format!("ready       no: {reason}")));
+        lines.push(format!("records     {records}"));
+        lines.extend(key_lines(&metrics.keys));
+        lines.push(match &metrics.audit.last_verification {
+            None => "verified    never".to_owned(),
+            Some(last) => format!("verified    {} ok: {}", text(last, "timestamp"), text(last, "ok")),
+        });
+        lines.push(format!("failures    {} in the last 24 hours", metrics.audit.failed_operations_last24h));
+        let shown = json!({
+            "store": url,
+            "ready": ready.is_ok(),
+            "readOnly": is_read_only,
+            "reason": reason,
+            "records": records,
+            "metrics": metrics,
+        });
+        let shown = output::show(as_json, &shown, lines);
+        ready.or_else(|error| if is_read_only { Ok(()) } else { Err(error) })?;
+        shown
     })
+}
+
+fn key_lines(keys: &KeyMetrics) -> Vec<String> {
+    let states = keys.by_state.iter().filter(|(_, count)| **count > 0);
+    let states: Vec<String> = states.map(|(state, count)| format!("{count} {state}")).collect();
+    let mut lines = vec![format!("keys        {} ({})", keys.total, states.join(", "))];
+    for alert in &keys.rotation_alerts {
+        lines.push(format!("rotate      {} (every {} days)", alert.name, alert.rotation_period_days));
+    }
+    for alert in &keys.windows_ending {
+        lines.push(format!("ends        {} v{} at {}", alert.name, alert.version, alert.not_after));
+    }
+    lines
 }
 
 fn text(value: &Value, name: &str) -> String {
@@ -61,16 +61,8 @@ fn text(value: &Value, name: &str) -> String {
 /// Prints what is in force, secrets hidden. Fails if it could not be served.
 pub fn check(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
     super::serve::try_settings(&settings.http)?;
-    if as_json {
-        let all: Map<String, Value> =
-            settings.describe().into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-        output::json(&all)?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let all: Map<String, Value> = settings.describe().into_iter().map(|(name, value)| (name, value.into())).collect();
     let file = settings.file.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string());
-    output::line(&format!("# file: {file}"));
-    for (name, value) in settings.describe() {
-        output::line(&format!("{name} = {value}"));
-    }
-    Ok(ExitCode::SUCCESS)
+    let lines = settings.describe().into_iter().map(|(name, value)| format!("{name} = {value}"));
+    output::show(as_json, &all, [format!("# file: {file}")].into_iter().chain(lines))
 }

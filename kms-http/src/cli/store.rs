@@ -11,38 +11,18 @@ use super::bootstrap::make_high_water_folder;
 use super::exit::Failure;
 use crate::settings::Settings;
 
-/// Does something with the store, as the operator, who is an admin: whoever has the root key and the store is one.
+/// Does something with the store, as the operator, who is an admin: whoever has the root key and the store is one. A
+/// store on a read-only medium is opened to be read: what only reads works, and is not recorded.
 pub fn with_store<T, Fut>(settings: Settings, work: impl FnOnce(Kms, Session) -> Fut) -> Result<T, Failure>
 where
     Fut: Future<Output = Result<T, Failure>>,
 {
-    let config = for_one_command(settings)?;
+    let is_read_only = settings.kms.is_store_read_only();
+    let config = if is_read_only { settings.with_default_key()?.kms } else { for_one_command(settings)? };
     run(async {
-        let kms = Kms::open(config).await?;
+        let kms = if is_read_only { Kms::open_read_only(config).await? } else { Kms::open(config).await? };
         let session = kms.session(Actor::operator());
         let done = work(kms.clone(), session).await;
-        kms.close().await?;
-        done
-    })
-}
-
-/// Does something that only reads, on a read-only medium too. `work` is told whether the store is on one: then it is
-/// opened to be read, and nothing that is done is recorded.
-pub fn with_store_to_read<T, Fut>(
-    settings: Settings,
-    work: impl FnOnce(Kms, Session, bool) -> Fut,
-) -> Result<T, Failure>
-where
-    Fut: Future<Output = Result<T, Failure>>,
-{
-    if !settings.kms.is_store_read_only() {
-        return with_store(settings, |kms, session| work(kms, session, false));
-    }
-    let config = settings.with_default_key()?.kms;
-    run(async {
-        let kms = Kms::open_read_only(config).await?;
-        let session = kms.session(Actor::operator());
-        let done = work(kms.clone(), session, true).await;
         kms.close().await?;
         done
     })

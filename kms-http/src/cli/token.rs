@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::{Subcommand, ValueEnum};
-use kms_lib::{CredentialId, NewToken, Paging, Role, Timestamp};
+use clap::Subcommand;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::{CredentialDescription, CredentialId, NewToken, Paging, Role, Session, Timestamp};
 use serde_json::json;
 
 use super::bootstrap::token_lines;
@@ -21,8 +23,11 @@ pub enum Token {
         /// Who shows it is this principal
         principal: String,
         /// In this role
-        #[arg(long, value_enum, default_value = "app")]
-        role: RoleName,
+        ///
+        /// An admin may do everything. An auditor may read keys, grants, metrics and the log, and verify it. An app may
+        /// do what its grants allow.
+        #[arg(long, default_value = "app", value_parser = role())]
+        role: Role,
         /// What it is for
         #[arg(long)]
         label: Option<String>,
@@ -42,30 +47,6 @@ pub enum Token {
     },
 }
 
-/// A role.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum RoleName {
-    /// May do everything
-    Admin,
-    /// May read keys, grants, metrics and the log, and verify it
-    Auditor,
-    /// May do what its grants allow
-    App,
-}
-
-impl From<RoleName> for Role {
-    fn from(role: RoleName) -> Self {
-        match role {
-            RoleName::Admin => Self::Admin,
-            RoleName::Auditor => Self::Auditor,
-            RoleName::App => Self::App,
-        }
-    }
-}
-
-/// Entries of a page.
-const PAGE: usize = 1_000;
-
 /// Does it.
 pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let principals = Principals::new(&settings.http);
@@ -74,34 +55,42 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
             Token::Create { principal, role, label, expires_at, days } => {
                 let expires_at = expires_at.or_else(|| days.map(|days| Timestamp::now().plus_days(days)));
                 let principal = principals.of_token(&principal)?;
-                let mut new = NewToken::new(principal, role.into()).expires_at(expires_at);
+                let mut new = NewToken::new(principal, role).expires_at(expires_at);
                 new.label = label;
                 let made = session.create_token(new).await?;
                 let shown = json!({"token": made.token.as_str(), "credential": made.credential});
-                output::show(as_json, &shown, token_lines(&made))?;
+                output::show(as_json, &shown, token_lines(&made))
             }
             Token::List => {
-                let (mut all, mut paging) = (Vec::new(), Paging::new(PAGE));
-                loop {
-                    let page = session.list_credentials(&paging).await?;
-                    all.extend(page.items);
-                    paging.cursor = page.next_cursor;
-                    if paging.cursor.is_none() {
-                        break;
-                    }
-                }
-                let lines = all.iter().map(|token| {
-                    let until = token.expires_at.map_or_else(|| "does not expire".into(), |end| format!("until {end}"));
-                    let label = token.label.as_deref().unwrap_or_default();
-                    format!("{}  {:<8} {}  {until}  {label}", token.id, token.role, token.principal)
-                });
-                output::show(as_json, &all, lines)?;
+                let all = all(&session).await?;
+                output::show(as_json, &all, all.iter().map(line))
             }
             Token::Revoke { id } => {
                 session.revoke_credential(id).await?;
-                output::show(as_json, &json!({"withdrawn": id}), [format!("withdrawn   {id}")])?;
+                output::show(as_json, &json!({"withdrawn": id}), [format!("withdrawn   {id}")])
             }
         }
-        Ok(ExitCode::SUCCESS)
     })
+}
+
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(["admin", "auditor", "app"]).try_map(|name| Role::parse(&name))
+}
+
+fn line(token: &CredentialDescription) -> String {
+    let until = token.expires_at.map_or_else(|| "does not expire".into(), |end| format!("until {end}"));
+    let label = token.label.as_deref().unwrap_or_default();
+    format!("{}  {:<8} {}  {until}  {label}", token.id, token.role, token.principal)
+}
+
+async fn all(session: &Session) -> Result<Vec<CredentialDescription>, Failure> {
+    let (mut all, mut paging) = (Vec::new(), Paging::new(PAGE_LIMIT));
+    loop {
+        let page = session.list_credentials(&paging).await?;
+        all.extend(page.items);
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
+            return Ok(all);
+        }
+    }
 }

@@ -1,7 +1,7 @@
-//! Headers that every answer carries: the ones that helmet sets.
+//! Headers that every answer carries, the ones that helmet sets; and headers that stand once in a request.
 
 use axum::http::HeaderMap;
-use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::header::{self, AsHeaderName, HeaderName, HeaderValue};
 
 /// What helmet 8 sets.
 const SECURITY: [(HeaderName, HeaderValue); 13] = [
@@ -27,6 +27,16 @@ const SECURITY: [(HeaderName, HeaderValue); 13] = [
     // Answers hold plaintexts and keys: nothing between here and the caller is to keep them.
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
+
+/// There are several where one is expected.
+pub struct Several;
+
+/// The one value of a header, if it was sent. Of several, a proxy might see one and this service another.
+pub fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Several> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() { Err(Several) } else { Ok(value) }
+}
 
 /// Headers with room for those that every answer carries, so that they need not grow.
 pub fn roomy() -> HeaderMap {

@@ -45,7 +45,8 @@ pub struct RequestContext {
 impl RequestContext {
     /// The context of a request: with the caller's id if it sent a sane one, else with a new one.
     pub fn new(headers: &HeaderMap, peer: Arc<Peer>) -> Self {
-        let id = headers.get(X_REQUEST_ID).and_then(sane_id).map_or_else(new_id, Arc::from);
+        let sent = headers.get(X_REQUEST_ID).and_then(sane_id).map(Arc::from);
+        let id = sent.unwrap_or_else(|| RecordId::random().to_string().into());
         Self { id, peer, started: Instant::now() }
     }
 }
@@ -56,10 +57,11 @@ pub fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     uri.authority().cloned().or_else(named)
 }
 
-fn new_id() -> Arc<str> {
-    let mut id = String::with_capacity(36);
-    RecordId::random().write_to(&mut id);
-    id.into()
+/// Whether a host, as URLs and headers name it, is this machine's loopback.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// An id that may go into records, logs and headers as it is.

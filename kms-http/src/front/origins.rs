@@ -5,6 +5,8 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 
+use super::headers::single;
+
 /// Fetch Metadata: how the site of the page relates to this service. Scripts cannot set it.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -29,11 +31,7 @@ impl Origins {
         if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
             return false;
         }
-        let mut origins = headers.get_all(header::ORIGIN).iter();
-        let origin = origins.next();
-        if origins.next().is_some() {
-            return true;
-        }
+        let Ok(origin) = single(headers, header::ORIGIN) else { return true };
         if origin.is_some_and(|origin| self.is_allowed(origin)) {
             return false;
         }

@@ -1,7 +1,7 @@
 //! What Prometheus scrapes.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -128,6 +128,3 @@ fn counter(value: u64) -> Counter {
     counter.inc_by(value);
     counter
 }
-
-/// A meter that several share.
-pub type SharedMetrics = Arc<Metrics>;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{Answer, Doc, ErrorModel, Model, Route};
+use crate::api::{Answer, Doc, ErrorBody, Model, Route};
 use narrow::{narrow, principal, refine};
 
 /// A page to try the service, with nothing from elsewhere.
@@ -18,16 +18,22 @@ pub const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sc
 /// Statuses of errors that every route for known callers may answer.
 const ALWAYS: [u16; 6] = [400, 401, 403, 429, 503, 504];
 
+/// Schemas by their names.
+type Schemas = Map<String, Value>;
+
 /// The document.
 pub fn document(routes: &[Route]) -> String {
-    let mut schemas = BTreeMap::new();
-    add(&mut schemas, &Model::of::<ErrorModel>());
+    let mut schemas = Schemas::new();
+    add(&mut schemas, &Model::of::<ErrorBody<'static>>());
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for route in routes {
         let method = route.method.as_str().to_ascii_lowercase();
         let operation = operation(route, &mut schemas);
         paths.entry(route.path).or_default().insert(method, operation);
     }
+    let mut schemas = json!(schemas);
+    narrow(&mut schemas);
+    refine(&mut schemas);
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -49,21 +55,14 @@ pub fn document(routes: &[Route]) -> String {
     document.to_string()
 }
 
-fn add(schemas: &mut BTreeMap<String, Value>, model: &Model) -> Value {
-    let value = |schema| {
-        let mut value = serde_json::to_value(schema).unwrap_or_default();
-        narrow(&mut value);
-        value
-    };
-    schemas.insert(model.name.clone(), value(&model.schema));
-    for (name, schema) in &model.others {
-        schemas.insert(name.clone(), value(schema));
-    }
-    refine(schemas);
+/// Takes in a model with those it refers to, and answers the reference to it.
+fn add(schemas: &mut Schemas, model: &Model) -> Value {
+    schemas.insert(model.name.clone(), json!(model.schema));
+    schemas.extend(model.others.iter().map(|(name, schema)| (name.clone(), json!(schema))));
     json!({"$ref": format!("#/components/schemas/{}", model.name)})
 }
 
-fn operation(route: &Route, schemas: &mut BTreeMap<String, Value>) -> Value {
+fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     let doc = &route.doc;
     let mut operation = json!({
         "operationId": route.operation,
@@ -104,14 +103,15 @@ fn parameters(route: &Route) -> Vec<Value> {
         parameters.push(json!({
             "name": "Idempotency-Key",
             "in": "header",
-            "description": "Sent again with the same key and body within 24 hours, the request changes nothing a second time.",
+            "description": "Sent again with the same key and body within 24 hours, the request changes nothing a \
+                            second time.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]([ -~]*[!-~])?$"},
         }));
     }
     parameters
 }
 
-fn responses(doc: &Doc, schemas: &mut BTreeMap<String, Value>) -> Value {
+fn responses(doc: &Doc, schemas: &mut Schemas) -> Value {
     let mut responses = Map::new();
     let mut headers = json!({"x-request-id": {
         "description": "Names the request: the caller's `x-request-id` if it sent a sane one.",
@@ -168,7 +168,8 @@ fn error_responses() -> Value {
         (503, "The service is `Overloaded`, or its store or root key cannot be used at the moment."),
         (
             504,
-            "The request ran out of time: `Timeout` if nothing was done, `OutcomeUnknown` if it may have had its effect.",
+            "The request ran out of time: `Timeout` if nothing was done, `OutcomeUnknown` if it may have had its \
+             effect.",
         ),
     ] {
         let mut response = json!({

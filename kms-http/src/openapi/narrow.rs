@@ -1,7 +1,5 @@
 //! What the types of requests cannot say of what is taken, said in the schemas.
 
-use std::collections::BTreeMap;
-
 use kms_lib::types::limits::{CONDITION_NETWORKS, CONTEXT_ENTRIES};
 use serde_json::{Value, json};
 
@@ -9,8 +7,8 @@ use serde_json::{Value, json};
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 /// What `types::text::is_deceptive` of the library refuses, for a class of characters.
 const DECEPTIVE: &str = "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\
-                         \\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\
-                         \u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}";
+                         \\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\
+                         \\ufff0-\\ufffb\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}";
 /// Blanks, which must not stand at the ends.
 const BLANKS: &str = "\\u0020\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000";
 /// Letters that become ASCII in lower case.
@@ -52,52 +50,35 @@ pub(super) fn principal() -> String {
 }
 
 /// Says of these schemas what concerns more than one property, or one by its name.
-pub(super) fn refine(schemas: &mut BTreeMap<String, Value>) {
-    for (place, pattern) in [
-        ("CreateKey/name", name("")),
-        ("PutGrant/principal", principal()),
-        ("CreateToken/principal", name(DECEPTIVE_LETTERS)),
-        ("CreateToken/label", format!("^[^{DECEPTIVE}]*$")),
+pub(super) fn refine(schemas: &mut Value) {
+    for (schema, property, pattern) in [
+        ("CreateKey", "name", name("")),
+        ("PutGrant", "principal", principal()),
+        ("CreateToken", "principal", name(DECEPTIVE_LETTERS)),
     ] {
-        let (schema, property) = place.split_once('/').unwrap_or_default();
-        if let Some(property) =
-            schemas.get_mut(schema).and_then(|it| it.pointer_mut(&format!("/properties/{property}")))
-        {
-            property["pattern"] = pattern.into();
-        }
+        let property = &mut schemas[schema]["properties"][property];
+        property["pattern"] = pattern.into();
+        property["not"] = json!({"const": "*"});
     }
-    for (schema, property) in [("CreateKey", "name"), ("PutGrant", "principal"), ("CreateToken", "principal")] {
-        if let Some(it) = schemas.get_mut(schema).and_then(|it| it.pointer_mut(&format!("/properties/{property}"))) {
-            it["not"] = json!({"const": "*"});
-        }
-    }
-    if let Some(create) = schemas.get_mut("CreateKey") {
-        create["if"] = json!({"properties": {"type": {"const": "AES256_GCM"}}});
-        create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
-    }
-    if let Some(grant) = schemas.get_mut("PutGrant") {
-        // Once: this is called again with every schema that is added.
-        if let Some(allowed) = grant.pointer_mut("/properties/allowedOps").filter(|it| it.get("contains").is_none()) {
-            allowed["contains"] = allowed["items"].clone();
-            allowed["items"] = json!({"anyOf": [allowed["items"], {"const": ""}]});
-        }
-        // Whoever may create keys may do so under any name.
-        grant["if"] = json!({"properties": {"allowedOps": {"contains": {"const": "create"}}}});
-        grant["then"] = json!({"properties": {"keyId": {"const": "*"}}});
-    }
-    if let Some(ciphertext) = schemas.get_mut("Reencrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
-        ciphertext["pattern"] = blob().into();
-    }
-    if let Some(ciphertext) = schemas.get_mut("Decrypt").and_then(|it| it.pointer_mut("/properties/ciphertext")) {
-        ciphertext["minLength"] = 4.into();
-    }
+    schemas["CreateToken"]["properties"]["label"]["pattern"] = format!("^[^{DECEPTIVE}]*$").into();
+    let create = &mut schemas["CreateKey"];
+    create["if"] = json!({"properties": {"type": {"const": "AES256_GCM"}}});
+    create["then"] = json!({"properties": {"purpose": {"const": "ENCRYPTION"}}});
+    let grant = &mut schemas["PutGrant"];
+    let allowed = &mut grant["properties"]["allowedOps"];
+    allowed["contains"] = allowed["items"].take();
+    allowed["items"] = json!({"anyOf": [allowed["contains"], {"const": ""}]});
+    // Whoever may create keys may do so under any name.
+    grant["if"] = json!({"properties": {"allowedOps": {"contains": {"const": "create"}}}});
+    grant["then"] = json!({"properties": {"keyId": {"const": "*"}}});
+    schemas["Reencrypt"]["properties"]["ciphertext"]["pattern"] = blob().into();
+    schemas["Decrypt"]["properties"]["ciphertext"]["minLength"] = 4.into();
     for schema in ["CreateKey", "UpdateKey"] {
-        if let Some(metadata) = schemas.get_mut(schema).and_then(|it| it.pointer_mut("/properties/metadata")) {
-            metadata["additionalProperties"] = json!({"$ref": "#/components/schemas/Value"});
-            metadata["propertyNames"] = json!({"pattern": NO_NUL});
-            schemas.insert("Value".into(), any_value());
-        }
+        let metadata = &mut schemas[schema]["properties"]["metadata"];
+        metadata["additionalProperties"] = json!({"$ref": "#/components/schemas/Value"});
+        metadata["propertyNames"] = json!({"pattern": NO_NUL});
     }
+    schemas["Value"] = any_value();
 }
 
 /// JSON that every reader reads as the same.
@@ -133,40 +114,41 @@ pub(super) fn narrow(schema: &mut Value) {
         Value::Object(fields) => {
             // First what is within: what is added below is narrow enough.
             fields.values_mut().for_each(narrow);
-            if fields.get("format").is_some_and(|format| format == "date-time") {
-                fields.insert("pattern".into(), "^(19[7-9][0-9]|[2-9][0-9]{3})-".into());
-            }
             // A format alone is a remark.
-            if fields.get("format").is_some_and(|format| format == "uuid") {
-                fields.insert("pattern".into(), UUID.into());
-            }
+            let pattern = match fields.get("format").and_then(Value::as_str) {
+                Some("date-time") => Some("^(19[7-9][0-9]|[2-9][0-9]{3})-"),
+                Some("uuid") => Some(UUID),
+                _ => None,
+            };
+            fields.extend(pattern.map(|pattern| ("pattern".to_owned(), pattern.into())));
             if let Some(Value::Object(properties)) = fields.get_mut("properties") {
-                for name in ["ciphertext", "signature", "iv", "authTag"] {
-                    if let Some(Value::Object(property)) = properties.get_mut(name) {
-                        property.insert("pattern".into(), BASE64.into());
-                    }
-                }
-                if let Some(Value::Object(networks)) = properties.get_mut("sourceIp") {
-                    networks.insert("minItems".into(), 1.into());
-                    networks.insert("maxItems".into(), CONDITION_NETWORKS.into());
-                    networks.insert("items".into(), json!({"type": "string", "pattern": network()}));
-                }
-                for name in ["aad", "destinationAad", "encryptionContextEquals", "encryptionContextSubset"] {
-                    if let Some(Value::Object(context)) = properties.get_mut(name) {
-                        context.insert("maxProperties".into(), CONTEXT_ENTRIES.into());
-                        context.insert("propertyNames".into(), json!({"pattern": NO_NUL}));
-                        context.insert("additionalProperties".into(), json!({"type": "string", "pattern": NO_NUL}));
-                    }
-                }
+                properties.iter_mut().for_each(|(name, property)| narrow_property(name, property));
             }
-            let properties = fields.get("properties");
-            let has = |name| properties.is_some_and(|properties| properties.get(name).is_some());
+            let has = |name| fields.get("properties").is_some_and(|properties| properties.get(name).is_some());
             if has("encoding") && (has("plaintext") || has("payload")) {
                 let then = json!({"plaintext": {"pattern": BASE64}, "payload": {"pattern": BASE64}});
                 let when = json!({"properties": {"encoding": {"const": "base64"}}, "required": ["encoding"]});
                 fields.insert("if".into(), when);
                 fields.insert("then".into(), json!({"properties": then}));
             }
+        }
+        _ => {}
+    }
+}
+
+/// The same for properties that mean the same wherever they stand.
+fn narrow_property(name: &str, property: &mut Value) {
+    match name {
+        "ciphertext" | "signature" | "iv" | "authTag" => property["pattern"] = BASE64.into(),
+        "sourceIp" => {
+            property["minItems"] = 1.into();
+            property["maxItems"] = CONDITION_NETWORKS.into();
+            property["items"] = json!({"type": "string", "pattern": network()});
+        }
+        "aad" | "destinationAad" | "encryptionContextEquals" | "encryptionContextSubset" => {
+            property["maxProperties"] = CONTEXT_ENTRIES.into();
+            property["propertyNames"] = json!({"pattern": NO_NUL});
+            property["additionalProperties"] = json!({"type": "string", "pattern": NO_NUL});
         }
         _ => {}
     }

@@ -167,7 +167,11 @@ impl Server {
     fn start<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: Peer) {
         let Some(connection) = self.connections.open_one() else { return };
         let server = self.clone();
-        tokio::spawn(async move { server.drive(stream, peer, connection, std::future::pending()).await });
+        tokio::spawn(async move {
+            let (io, handler) = (TokioIo::new(stream), server.handler(peer, &connection));
+            let serving = http1(&server.app.http).serve_connection(io, handler);
+            server.conduct(serving, connection, std::future::pending()).await;
+        });
     }
 
     /// The same, after a handshake.
@@ -187,48 +191,19 @@ impl Server {
             peer.certificate = shaken.peer.map(|certificate| Arc::from(certificate.as_ref()));
             let retired = tls.distrusted(shaken.trust);
             let is_http2 = shaken.stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let (io, handler) = (TokioIo::new(shaken.stream), server.handler(peer, &connection));
             if is_http2 {
-                server.drive_http2(shaken.stream, peer, connection, retired).await;
+                let serving = http2(&server.app.http).serve_connection(io, handler);
+                server.conduct(serving, connection, retired).await;
             } else {
-                server.drive(shaken.stream, peer, connection, retired).await;
+                let serving = http1(&server.app.http).serve_connection(io, handler);
+                server.conduct(serving, connection, retired).await;
             }
         });
     }
 
-    async fn drive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        self,
-        stream: S,
-        peer: Peer,
-        connection: Connection,
-        retired: impl Future<Output = ()>,
-    ) {
-        let handler = Handler::new(self.app.clone(), self.router.clone(), Arc::new(peer), connection.activity());
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.app.http.idle_timeout())
-            .max_buf_size(HEAD)
-            // Who has sent all of a request may say so, and still wants the answer.
-            .half_close(true)
-            .max_headers(HEADERS);
-        self.conduct(builder.serve_connection(TokioIo::new(stream), handler), connection, retired).await;
-    }
-
-    async fn drive_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        self,
-        stream: S,
-        peer: Peer,
-        connection: Connection,
-        retired: impl Future<Output = ()>,
-    ) {
-        let handler = Handler::new(self.app.clone(), self.router.clone(), Arc::new(peer), connection.activity());
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.app.http.idle_timeout() / 2)
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD as u32);
-        self.conduct(builder.serve_connection(TokioIo::new(stream), handler), connection, retired).await;
+    fn handler(&self, peer: Peer, connection: &Connection) -> Handler {
+        Handler::new(self.app.clone(), self.router.clone(), Arc::new(peer), connection.activity())
     }
 
     /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old,
@@ -256,6 +231,30 @@ impl Server {
         let limit = Duration::from_secs(self.app.http.shutdown_timeout_seconds);
         let _ = tokio::time::timeout(limit, settle(serving, &connection)).await;
     }
+}
+
+/// How HTTP/1.1 is spoken.
+fn http1(http: &Http) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(http.idle_timeout())
+        .max_buf_size(HEAD)
+        // Who has sent all of a request may say so, and still wants the answer.
+        .half_close(true)
+        .max_headers(HEADERS);
+    builder
+}
+
+/// How HTTP/2 is spoken.
+fn http2(http: &Http) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(http.idle_timeout() / 2)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD as u32);
+    builder
 }
 
 /// Lets what is running on a connection finish.

@@ -60,138 +60,100 @@ pub struct TrustedHeadersSettings {
     pub hosts: Vec<String>,
 }
 
-/// The server's settings. Their names are those in files; in the environment `tls.key_file` is `KMS_HTTP_TLS_KEY_FILE`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// Where to listen. None: on the unix socket only.
-    #[serde(deserialize_with = "forms::maybe")]
-    pub listen: Option<SocketAddr>,
-    /// A unix socket to listen on too.
-    #[serde(deserialize_with = "forms::maybe")]
-    pub unix_socket: Option<PathBuf>,
-    /// Who may connect to it: its mode, in octal, such as 0660.
-    #[serde(deserialize_with = "forms::mode", serialize_with = "forms::octal")]
-    pub unix_socket_mode: u32,
-    /// The ways to say who is calling.
-    #[serde(deserialize_with = "forms::words")]
-    pub auth: Vec<AuthMethod>,
-    /// Tokens of this service.
-    pub token: TokenSettings,
-    /// Headers that name the caller.
-    pub trusted_headers: TrustedHeadersSettings,
-    /// Headers are believed even where others than this machine can connect.
-    #[serde(deserialize_with = "forms::switch")]
-    pub trusted_headers_beyond_loopback: bool,
-    /// Certificates.
-    pub tls: TlsSettings,
-    /// The issuer of JWTs.
-    pub oidc: OidcSettings,
-    /// What client certificates mean.
-    pub mtls: MtlsSettings,
-    /// Proxies whose `x-forwarded-for` is believed.
-    #[serde(deserialize_with = "forms::words")]
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether who connects through the unix socket is such a proxy.
-    #[serde(deserialize_with = "forms::switch")]
-    pub trust_unix_socket_proxy: bool,
-    /// Origins whose pages may call; `*` for all.
-    #[serde(deserialize_with = "forms::words")]
-    pub cors_origins: Vec<String>,
-    /// Origins under which browsers reach this service through a proxy that changes `Host`.
-    #[serde(deserialize_with = "forms::words")]
-    pub public_origins: Vec<String>,
-    /// Largest body of a request, in KiB.
-    #[serde(deserialize_with = "forms::count::<1, 92_160, _, _>")]
-    pub body_limit_kib: usize,
-    /// Memory for bodies and large answers, in MiB.
-    #[serde(deserialize_with = "forms::count::<1, 1_048_576, _, _>")]
-    pub body_memory_mib: usize,
-    /// How long a request may take.
-    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
-    pub request_timeout_seconds: u64,
-    /// How long a connection may be silent before, between and within requests' heads.
-    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
-    pub idle_timeout_seconds: u64,
-    /// How long a body may take to arrive.
-    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
-    pub body_timeout_seconds: u64,
-    /// How long shutting down waits for what is running.
-    #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
-    pub shutdown_timeout_seconds: u64,
-    /// How old a connection may get; 0 for any age. A client opens another one.
-    #[serde(deserialize_with = "forms::count::<0, 31_536_000, _, _>")]
-    pub connection_age_seconds: u64,
-    /// Most connections.
-    #[serde(deserialize_with = "forms::count::<1, 1_000_000, _, _>")]
-    pub connections: usize,
-    /// Most requests being worked on.
-    #[serde(deserialize_with = "forms::count::<1, 100_000, _, _>")]
-    pub concurrency: usize,
-    /// Most requests that wait for that.
-    #[serde(deserialize_with = "forms::count::<0, 1_000_000, _, _>")]
-    pub queue: usize,
-    /// Requests a second that a principal may send; 0 for any number.
-    #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
-    pub rate_per_second: u32,
-    /// How many it may send at once within that; 0 for as many as in a second.
-    #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
-    pub rate_burst: u32,
-    /// The level or filter of the log.
-    pub log: String,
-    /// Its form.
-    #[serde(deserialize_with = "forms::word")]
-    pub log_format: LogFormat,
-    /// Whether each request is logged.
-    #[serde(deserialize_with = "forms::switch")]
-    pub log_requests: bool,
-    /// Whether `/metrics` needs no authentication.
-    #[serde(deserialize_with = "forms::switch")]
-    pub metrics_public: bool,
-    /// Whether `/openapi.json` and `/docs` are served.
-    #[serde(deserialize_with = "forms::switch")]
-    pub docs: bool,
-    /// Threads that serve; 0 for as many as the machine has.
-    #[serde(deserialize_with = "forms::count::<0, 1_024, _, _>")]
-    pub threads: usize,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
-            unix_socket: None,
-            unix_socket_mode: 0o600,
-            auth: vec![AuthMethod::Token],
-            token: TokenSettings::default(),
-            trusted_headers: TrustedHeadersSettings::default(),
-            trusted_headers_beyond_loopback: false,
-            tls: TlsSettings::default(),
-            oidc: OidcSettings::default(),
-            mtls: MtlsSettings::default(),
-            trusted_proxies: Vec::new(),
-            trust_unix_socket_proxy: false,
-            cors_origins: Vec::new(),
-            public_origins: Vec::new(),
-            body_limit_kib: 1024,
-            body_memory_mib: 64,
-            request_timeout_seconds: 30,
-            idle_timeout_seconds: 30,
-            body_timeout_seconds: 15,
-            shutdown_timeout_seconds: 30,
-            connection_age_seconds: 3_600,
-            connections: 12_000,
-            concurrency: 256,
-            queue: 8_192,
-            rate_per_second: 0,
-            rate_burst: 0,
-            log: "info".into(),
-            log_format: LogFormat::Text,
-            log_requests: false,
-            metrics_public: false,
-            docs: true,
-            threads: 0,
-        }
+section! {
+    /// The server's settings. Their names are those in files; in the environment `tls.key_file` is
+    /// `KMS_HTTP_TLS_KEY_FILE`.
+    pub struct Http {
+        /// Where to listen. None: on the unix socket only.
+        #[serde(deserialize_with = "forms::maybe")]
+        pub listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        /// A unix socket to listen on too.
+        #[serde(deserialize_with = "forms::maybe")]
+        pub unix_socket: Option<PathBuf> = None,
+        /// Who may connect to it: its mode, in octal, such as 0660.
+        #[serde(deserialize_with = "forms::mode", serialize_with = "forms::octal")]
+        pub unix_socket_mode: u32 = 0o600,
+        /// The ways to say who is calling.
+        #[serde(deserialize_with = "forms::words")]
+        pub auth: Vec<AuthMethod> = vec![AuthMethod::Token],
+        /// Tokens of this service.
+        pub token: TokenSettings = TokenSettings::default(),
+        /// Headers that name the caller.
+        pub trusted_headers: TrustedHeadersSettings = TrustedHeadersSettings::default(),
+        /// Headers are believed even where others than this machine can connect.
+        #[serde(deserialize_with = "forms::switch")]
+        pub trusted_headers_beyond_loopback: bool = false,
+        /// Certificates.
+        pub tls: TlsSettings = TlsSettings::default(),
+        /// The issuer of JWTs.
+        pub oidc: OidcSettings = OidcSettings::default(),
+        /// What client certificates mean.
+        pub mtls: MtlsSettings = MtlsSettings::default(),
+        /// Proxies whose `x-forwarded-for` is believed.
+        #[serde(deserialize_with = "forms::words")]
+        pub trusted_proxies: Vec<IpNet> = Vec::new(),
+        /// Whether who connects through the unix socket is such a proxy.
+        #[serde(deserialize_with = "forms::switch")]
+        pub trust_unix_socket_proxy: bool = false,
+        /// Origins whose pages may call; `*` for all.
+        #[serde(deserialize_with = "forms::words")]
+        pub cors_origins: Vec<String> = Vec::new(),
+        /// Origins under which browsers reach this service through a proxy that changes `Host`.
+        #[serde(deserialize_with = "forms::words")]
+        pub public_origins: Vec<String> = Vec::new(),
+        /// Largest body of a request, in KiB.
+        #[serde(deserialize_with = "forms::count::<1, 92_160, _, _>")]
+        pub body_limit_kib: usize = 1024,
+        /// Memory for bodies and large answers, in MiB.
+        #[serde(deserialize_with = "forms::count::<1, 1_048_576, _, _>")]
+        pub body_memory_mib: usize = 64,
+        /// How long a request may take.
+        #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+        pub request_timeout_seconds: u64 = 30,
+        /// How long a connection may be silent before, between and within requests' heads.
+        #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+        pub idle_timeout_seconds: u64 = 30,
+        /// How long a body may take to arrive.
+        #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+        pub body_timeout_seconds: u64 = 15,
+        /// How long shutting down waits for what is running.
+        #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
+        pub shutdown_timeout_seconds: u64 = 30,
+        /// How old a connection may get; 0 for any age. A client opens another one.
+        #[serde(deserialize_with = "forms::count::<0, 31_536_000, _, _>")]
+        pub connection_age_seconds: u64 = 3_600,
+        /// Most connections.
+        #[serde(deserialize_with = "forms::count::<1, 1_000_000, _, _>")]
+        pub connections: usize = 12_000,
+        /// Most requests being worked on.
+        #[serde(deserialize_with = "forms::count::<1, 100_000, _, _>")]
+        pub concurrency: usize = 256,
+        /// Most requests that wait for that.
+        #[serde(deserialize_with = "forms::count::<0, 1_000_000, _, _>")]
+        pub queue: usize = 8_192,
+        /// Requests a second that a principal may send; 0 for any number.
+        #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
+        pub rate_per_second: u32 = 0,
+        /// How many it may send at once within that; 0 for as many as in a second.
+        #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
+        pub rate_burst: u32 = 0,
+        /// The level or filter of the log.
+        pub log: String = "info".into(),
+        /// Its form.
+        #[serde(deserialize_with = "forms::word")]
+        pub log_format: LogFormat = LogFormat::Text,
+        /// Whether each request is logged.
+        #[serde(deserialize_with = "forms::switch")]
+        pub log_requests: bool = false,
+        /// Whether `/metrics` needs no authentication.
+        #[serde(deserialize_with = "forms::switch")]
+        pub metrics_public: bool = false,
+        /// Whether `/openapi.json` and `/docs` are served.
+        #[serde(deserialize_with = "forms::switch")]
+        pub docs: bool = true,
+        /// Threads that serve; 0 for as many as the machine has.
+        #[serde(deserialize_with = "forms::count::<0, 1_024, _, _>")]
+        pub threads: usize = 0,
     }
 }
 
@@ -201,9 +163,21 @@ impl Http {
         self.auth.contains(&method)
     }
 
+    /// The prefix of a method's principals, behind the name of its setting.
+    pub fn prefix(&self, method: AuthMethod) -> (&'static str, &str) {
+        match method {
+            AuthMethod::Token => ("http.token.prefix", &self.token.prefix),
+            AuthMethod::Oidc => ("http.oidc.principal_prefix", &self.oidc.principal_prefix),
+            AuthMethod::Mtls => ("http.mtls.principal_prefix", &self.mtls.principal_prefix),
+            AuthMethod::TrustedHeaders => ("http.trusted_headers.prefix", &self.trusted_headers.prefix),
+        }
+    }
+
     /// Two methods must never name the same principal, so that none lets a caller in as another method's.
     fn check_prefixes(&self) -> Result<()> {
-        let on: Vec<(&str, String)> = prefixes(self).collect();
+        let methods = [AuthMethod::Token, AuthMethod::Oidc, AuthMethod::Mtls, AuthMethod::TrustedHeaders];
+        let on = methods.into_iter().filter(|method| self.has(*method)).map(|method| self.prefix(method));
+        let on: Vec<(&str, String)> = on.map(|(name, prefix)| (name, prefix.to_lowercase())).collect();
         if on.len() < 2 {
             return Ok(());
         }
@@ -217,8 +191,8 @@ impl Http {
             let same = |(_, other): &&(&str, String)| other.starts_with(prefix) || prefix.starts_with(other);
             if let Some((other, _)) = on[n + 1..].iter().find(same) {
                 return Err(invalid(format!(
-                    "{name} and {other} must differ, and neither may begin with the other: their principals could be the \
-                     same"
+                    "{name} and {other} must differ, and neither may begin with the other: their principals could be \
+                     the same"
                 )));
             }
         }
@@ -264,8 +238,8 @@ impl Http {
         self.check_prefixes()?;
         if self.has(AuthMethod::TrustedHeaders) && self.cors_origins.iter().any(|origin| origin == "*") {
             return Err(invalid(
-                "http.auth has trusted_headers and http.cors_origins is *: every page in a browser could act as anybody; \
-                 name the origins that may call",
+                "http.auth has trusted_headers and http.cors_origins is *: every page in a browser could act as \
+                 anybody; name the origins that may call",
             ));
         }
         let beyond = self.listen.filter(|address| !address.ip().is_loopback());
@@ -274,8 +248,8 @@ impl Http {
             && !self.trusted_headers_beyond_loopback
         {
             return Err(invalid(format!(
-                "http.auth has trusted_headers, and http.listen is {address}: everybody who can connect would be whoever \
-                 he says. If a proxy that authenticates stands before it and nobody else can connect, set \
+                "http.auth has trusted_headers, and http.listen is {address}: everybody who can connect would be \
+                 whoever he says. If a proxy that authenticates stands before it and nobody else can connect, set \
                  http.trusted_headers_beyond_loopback = true"
             )));
         }
@@ -285,8 +259,8 @@ impl Http {
         let asks = self.tls.client_certificates != ClientCertificates::Off;
         if self.has(AuthMethod::Mtls) && !(self.tls.is_on() && asks) {
             return Err(invalid(
-                "http.auth has mtls: http.tls.certificate_file and .key_file are needed, and .client_certificates must be \
-                 optional or required",
+                "http.auth has mtls: http.tls.certificate_file and .key_file are needed, and .client_certificates must \
+                 be optional or required",
             ));
         }
         if self.has(AuthMethod::Oidc) && (self.oidc.issuer.is_empty() || self.oidc.audiences.is_empty()) {
@@ -306,17 +280,6 @@ impl Http {
         }
         Ok(())
     }
-}
-
-/// The prefixes of methods that are on, by the names of their settings.
-fn prefixes(http: &Http) -> impl Iterator<Item = (&'static str, String)> {
-    let all = [
-        (AuthMethod::Token, "http.token.prefix", &http.token.prefix),
-        (AuthMethod::Oidc, "http.oidc.principal_prefix", &http.oidc.principal_prefix),
-        (AuthMethod::Mtls, "http.mtls.principal_prefix", &http.mtls.principal_prefix),
-        (AuthMethod::TrustedHeaders, "http.trusted_headers.prefix", &http.trusted_headers.prefix),
-    ];
-    all.into_iter().filter(|(method, ..)| http.has(*method)).map(|(_, name, prefix)| (name, prefix.to_lowercase()))
 }
 
 fn flatten(name: &str, value: Value, all: &mut Vec<(String, String)>) {

@@ -3,6 +3,25 @@
 //! The file is the one of [`kms_lib::Config`], with a section `[http]` for what only a service has. In the environment
 //! the settings of that section begin with `KMS_HTTP_`.
 
+/// Declares a section of the settings: each field with its default. Unknown fields are refused.
+macro_rules! section {
+    ($(#[$about:meta])* pub struct $name:ident {
+        $($(#[$field_about:meta])* pub $field:ident: $kind:ty = $default:expr,)+
+    }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_about])* pub $field: $kind,)+ }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+    };
+}
+pub(crate) use section;
+
 pub(crate) mod forms;
 mod http;
 mod layers;
@@ -14,30 +33,34 @@ pub use places::Places;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use kms_lib::config::is_service_link;
 use kms_lib::{Config, Error, ErrorCode, Result};
 
-/// Variables of Mini KMS on Node that mean nothing here, each with what takes its place. To go on without a word would
-/// start an empty store beside the one that was meant.
-const REPLACED: &[(&str, &str)] = &[
-    ("DB_HOST", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
-    ("DB_PORT", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
-    ("DB_USER", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
-    ("DB_PASSWORD", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
-    ("DB_NAME", "the whole address goes into KMS_STORE_URL, such as mysql://user:password@host:3306/database"),
-];
+/// Variables of Mini KMS on Node that mean nothing here. To go on without a word would start an empty store beside the
+/// one that was meant.
+const REPLACED: [&str; 5] = ["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"];
 
 /// What flags say. They go ahead of the file and the environment.
-#[derive(Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Flags {
-    /// The configuration file; without, the one in the configuration folder if there is one.
+    /// The configuration file [default: kms-http.toml in the configuration folder, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where everything is kept.
+    /// Where everything is kept, such as sqlite:/var/lib/kms/kms.db
+    #[arg(long, global = true, value_name = "URL")]
     pub store_url: Option<String>,
-    /// A file with the root key.
+    /// A file of mode 0600 with the root key
+    #[arg(long, global = true, value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
-    /// Settings of the section `http`: name and value.
+    /// A setting of the section http, such as log=debug
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = pair)]
     pub http: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
+    Ok((name.trim_start_matches("http.").to_owned(), value.to_owned()))
 }
 
 /// Everything that is in force.
@@ -129,9 +152,10 @@ fn filtered(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec
         if value.to_str().is_some_and(|value| is_service_link(&name, value)) {
             continue;
         }
-        if let Some((_, instead)) = REPLACED.iter().find(|(old, _)| *old == name) {
+        if REPLACED.contains(&&*name) {
             return Err(invalid(format!(
-                "{name} is a variable of Mini KMS on Node and has no meaning here: {instead}. Unset it"
+                "{name} is a variable of Mini KMS on Node and has no meaning here: the whole address goes into \
+                 KMS_STORE_URL, such as mysql://user:password@host:3306/database. Unset it"
             )));
         }
         if name.starts_with("KMS_HTTP_") {

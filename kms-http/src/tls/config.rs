@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kms_lib::{Error, ErrorCode, Result};
 use rustls::ServerConfig;
@@ -10,8 +10,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use serde::{Deserialize, Serialize};
 
+use super::reload::Fingerprint;
 use super::{VERSIONS, pem, provider};
-use crate::settings::forms;
+use crate::auth::mtls::expiry;
+use crate::settings::{forms, section};
 
 /// Whether callers must show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -26,51 +28,33 @@ pub enum ClientCertificates {
     Required,
 }
 
-/// How the service speaks TLS.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
-    /// The chain of certificates (PEM), the server's own first. TLS is on when it is set.
-    pub certificate_file: PathBuf,
-    /// Its private key (PEM: PKCS#8, PKCS#1 or SEC 1).
-    pub key_file: PathBuf,
-    /// Whether callers must show a certificate.
-    #[serde(deserialize_with = "forms::word")]
-    pub client_certificates: ClientCertificates,
-    /// The authorities (PEM) whose certificates callers may show.
-    #[serde(deserialize_with = "forms::maybe")]
-    pub client_ca_file: Option<PathBuf>,
-    /// Lists (PEM) of certificates that those authorities have revoked. With them, a list of each authority is needed,
-    /// and one that is past its time lets nobody in.
-    #[serde(deserialize_with = "forms::maybe")]
-    pub client_crl_file: Option<PathBuf>,
-    /// How long a handshake may take.
-    #[serde(deserialize_with = "forms::count::<1, 3_600, _, _>")]
-    pub handshake_timeout_seconds: u64,
-    /// How often the files are looked at for changes; 0: only on SIGHUP.
-    #[serde(deserialize_with = "forms::count::<0, 86_400, _, _>")]
-    pub reload_seconds: u64,
-}
-
-impl Default for TlsSettings {
-    fn default() -> Self {
-        Self {
-            certificate_file: PathBuf::new(),
-            key_file: PathBuf::new(),
-            client_certificates: ClientCertificates::Off,
-            client_ca_file: None,
-            client_crl_file: None,
-            handshake_timeout_seconds: 10,
-            reload_seconds: 10,
-        }
+section! {
+    /// How the service speaks TLS.
+    pub struct TlsSettings {
+        /// The chain of certificates (PEM), the server's own first. TLS is on when it is set.
+        pub certificate_file: PathBuf = PathBuf::new(),
+        /// Its private key (PEM: PKCS#8, PKCS#1 or SEC 1).
+        pub key_file: PathBuf = PathBuf::new(),
+        /// Whether callers must show a certificate.
+        #[serde(deserialize_with = "forms::word")]
+        pub client_certificates: ClientCertificates = ClientCertificates::Off,
+        /// The authorities (PEM) whose certificates callers may show.
+        #[serde(deserialize_with = "forms::maybe")]
+        pub client_ca_file: Option<PathBuf> = None,
+        /// Lists (PEM) of certificates that those authorities have revoked. With them, a list of each authority is
+        /// needed, and one that is past its time lets nobody in.
+        #[serde(deserialize_with = "forms::maybe")]
+        pub client_crl_file: Option<PathBuf> = None,
+        /// How long a handshake may take.
+        #[serde(deserialize_with = "forms::count::<1, 3_600, _, _>")]
+        pub handshake_timeout_seconds: u64 = 10,
+        /// How often the files are looked at for changes; 0: only on SIGHUP.
+        #[serde(deserialize_with = "forms::count::<0, 86_400, _, _>")]
+        pub reload_seconds: u64 = 10,
     }
 }
 
 impl TlsSettings {
-    /// A certificate and its key; no certificates of callers.
-    pub fn new(certificate_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
-        Self { certificate_file: certificate_file.into(), key_file: key_file.into(), ..Self::default() }
-    }
     /// Whether the service speaks TLS at all.
     pub fn is_on(&self) -> bool {
         !self.certificate_file.as_os_str().is_empty()
@@ -84,20 +68,23 @@ impl TlsSettings {
     }
 }
 
-/// A configuration, and the certificate it shows.
+/// What was read from the files.
 pub(super) struct Loaded {
     pub(super) server: Arc<ServerConfig>,
-    pub(super) certificate: Vec<u8>,
     /// What decides which callers' certificates are good: the authorities and revocation lists.
     pub(super) judges: Vec<u8>,
+    /// When the server's certificate ends.
+    pub(super) expires: Option<SystemTime>,
+    /// The state of the files when they were last read, well or not.
+    pub(super) seen: Fingerprint,
 }
 
-/// Reads all files. An error leaves nothing changed.
-pub(super) fn load(settings: &TlsSettings) -> Result<Loaded> {
+/// Reads all files, whose state was `seen` before. An error leaves nothing changed.
+pub(super) fn load(settings: &TlsSettings, seen: Fingerprint) -> Result<Loaded> {
     check(settings)?;
-    let chain = pem::chain(&settings.certificate_file)?;
+    let chain = pem::certificates(&settings.certificate_file)?;
     let key = pem::private_key(&settings.key_file)?;
-    let certificate = chain.first().map(|certificate| certificate.to_vec()).unwrap_or_default();
+    let expires = chain.first().and_then(|certificate| expiry(certificate));
     let (verifier, judges) = client_verifier(settings)?;
     let asks_for_certificates = verifier.is_some();
 
@@ -118,7 +105,10 @@ pub(super) fn load(settings: &TlsSettings) -> Result<Loaded> {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
     }
-    Ok(Loaded { server: Arc::new(server), certificate, judges })
+    if expires.is_some_and(|expires| expires <= SystemTime::now()) {
+        tracing::warn!("the TLS certificate has expired");
+    }
+    Ok(Loaded { server: Arc::new(server), judges, expires, seen })
 }
 
 fn check(settings: &TlsSettings) -> Result<()> {
@@ -130,9 +120,6 @@ fn check(settings: &TlsSettings) -> Result<()> {
         return Err(invalid(
             "client_ca_file and client_crl_file need client_certificates = \"required\" or \"optional\"",
         ));
-    }
-    if settings.handshake_timeout_seconds == 0 {
-        return Err(invalid("handshake_timeout_seconds must be 1 at least"));
     }
     Ok(())
 }

@@ -15,16 +15,16 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use kms_lib::Result;
+use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
-use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use self::config::Loaded;
 use self::reload::Fingerprint;
-use crate::auth::mtls::expiry;
 
 pub use self::config::{ClientCertificates, TlsSettings};
 
@@ -51,29 +51,16 @@ pub struct TlsConnection<S> {
 /// The TLS side of a listening socket. Shared by all its connections.
 pub struct TlsServer {
     settings: TlsSettings,
-    current: RwLock<Current>,
+    current: RwLock<Loaded>,
     /// How often authorities or revocation lists have changed.
     trust: watch::Sender<u64>,
-}
-
-struct Current {
-    server: Arc<ServerConfig>,
-    /// The content of the files that decide which callers' certificates are good.
-    judges: Vec<u8>,
-    expires: Option<SystemTime>,
-    /// The state of the files when they were last read, well or not.
-    seen: Fingerprint,
 }
 
 impl TlsServer {
     /// Reads certificates and key. Fails with `InvalidConfiguration`.
     pub fn open(settings: TlsSettings) -> Result<Arc<Self>> {
-        let seen = Fingerprint::of(&settings);
-        let loaded = config::load(&settings)?;
-        let expires = expiry(&loaded.certificate);
-        warn_of_expiry(expires);
-        let current = Current { server: loaded.server, judges: loaded.judges, expires, seen };
-        Ok(Arc::new(Self { settings, current: RwLock::new(current), trust: watch::Sender::new(0) }))
+        let loaded = config::load(&settings, Fingerprint::of(&settings))?;
+        Ok(Arc::new(Self { settings, current: RwLock::new(loaded), trust: watch::Sender::new(0) }))
     }
 
     /// Makes the handshake. Fails when it takes too long, and with a caller that has no acceptable certificate.
@@ -103,16 +90,5 @@ impl TlsServer {
     /// When the server's certificate ends, for the metrics.
     pub fn certificate_expires(&self) -> Option<SystemTime> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).expires
-    }
-
-    /// Whether callers are asked for certificates.
-    pub fn asks_for_certificates(&self) -> bool {
-        self.settings.client_certificates != ClientCertificates::Off
-    }
-}
-
-fn warn_of_expiry(expires: Option<SystemTime>) {
-    if expires.is_some_and(|expires| expires <= SystemTime::now()) {
-        tracing::warn!("the TLS certificate has expired");
     }
 }

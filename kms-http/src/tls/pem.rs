@@ -13,11 +13,6 @@ use zeroize::Zeroizing;
 /// Longer than any chain or bundle of authorities.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
 
-/// A chain of certificates, the server's own first.
-pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    certificates(path)
-}
-
 /// A private key: PKCS#8, PKCS#1 or SEC 1.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     let text = read(path)?;
@@ -35,18 +30,18 @@ pub(crate) fn authorities(path: &Path) -> Result<RootCertStore> {
 
 /// Lists of revoked certificates.
 pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>> {
-    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&read(path)?)
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|e| invalid(path, &format!("not PEM: {e}")))?;
-    if lists.is_empty() { Err(invalid(path, "no revocation list in it")) } else { Ok(lists) }
+    all(path, "no revocation list in it")
 }
 
 /// Certificates, in their order.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|e| invalid(path, &format!("not PEM: {e}")))?;
-    if certificates.is_empty() { Err(invalid(path, "no certificate in it")) } else { Ok(certificates) }
+    all(path, "no certificate in it")
+}
+
+fn all<T: PemObject>(path: &Path, none: &str) -> Result<Vec<T>> {
+    let found: std::result::Result<Vec<T>, _> = T::pem_slice_iter(&read(path)?).collect();
+    let found = found.map_err(|e| invalid(path, &format!("not PEM: {e}")))?;
+    if found.is_empty() { Err(invalid(path, none)) } else { Ok(found) }
 }
 
 /// A file with certificates or a key.

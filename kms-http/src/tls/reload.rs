@@ -8,8 +8,7 @@ use kms_lib::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{self, TlsSettings};
-use super::{TlsServer, pem, warn_of_expiry};
-use crate::auth::mtls::expiry;
+use super::{TlsServer, pem};
 
 /// A digest of the files, to see whether they have changed. It is compared with itself only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +29,14 @@ impl TlsServer {
     pub fn reload(&self) -> Result<()> {
         // Looked at before they are read: what changes meanwhile is then seen the next time.
         let seen = Fingerprint::of(&self.settings);
-        let loaded = config::load(&self.settings);
+        let loaded = config::load(&self.settings, seen);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.seen = seen;
         let loaded = loaded?;
-        current.server = loaded.server;
         if current.judges != loaded.judges {
-            current.judges = loaded.judges;
             self.trust.send_modify(|trust| *trust += 1);
         }
-        current.expires = expiry(&loaded.certificate);
-        warn_of_expiry(current.expires);
+        *current = loaded;
         Ok(())
     }
 

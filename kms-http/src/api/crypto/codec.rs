@@ -1,17 +1,15 @@
 //! Bytes as text.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::ops::Deref;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kms_lib::crypto::provider::SignatureAlgorithm;
-use serde::de::Visitor;
+use serde::Deserialize;
 use serde::ser::Error as _;
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::api::ApiError;
 
@@ -27,14 +25,14 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// The bytes of a plaintext or payload.
+    /// The bytes of a plaintext or payload. Decoded ones are a copy that is wiped when dropped.
     pub fn decode<'t>(self, field: &str, text: &'t Text<'_>) -> Result<Secret<'t>, ApiError> {
         if self == Self::Utf8 {
-            return Ok(Secret::Borrowed(text.as_str().as_bytes()));
+            return Ok(Secret::Borrowed(text.0.as_bytes()));
         }
         // With room for all: growing would leave a copy of what was there.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(text.as_str().len() / 4 * 3 + 3));
-        match STANDARD.decode_vec(text.as_str(), &mut bytes) {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(text.0.len() / 4 * 3 + 3));
+        match STANDARD.decode_vec(&*text.0, &mut bytes) {
             Ok(()) => Ok(Secret::Owned(bytes)),
             Err(e) => Err(not_base64(field, &e)),
         }
@@ -45,7 +43,7 @@ impl Encoding {
 pub(super) enum Secret<'a> {
     /// Where they were.
     Borrowed(&'a [u8]),
-    /// Decoded from base64, and wiped after use.
+    /// Decoded from base64.
     Owned(Zeroizing<Vec<u8>>),
 }
 
@@ -59,40 +57,15 @@ impl Deref for Secret<'_> {
     }
 }
 
-/// Text that may be secret; wiped when dropped, if it is a copy.
-pub(super) enum Text<'a> {
-    /// Where it was.
-    Borrowed(&'a str),
-    /// With its escapes resolved.
-    Owned(Zeroizing<String>),
-}
+/// Text that may be secret: borrowed from the body, or a copy with its escapes resolved, which is wiped when dropped.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl Text<'_> {
-    /// The text, wherever it is kept.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Borrowed(text) => text,
-            Self::Owned(text) => text,
+impl Drop for Text<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(text) = &mut self.0 {
+            text.zeroize();
         }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ReadText;
-        impl<'de> Visitor<'de> for ReadText {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text::Borrowed(text))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text::Owned(Zeroizing::new(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(ReadText)
     }
 }
 
@@ -171,25 +144,4 @@ pub(super) fn from_base64(field: &str, text: &str) -> Result<Vec<u8>, ApiError> 
 
 fn not_base64(field: &str, error: &base64::DecodeError) -> ApiError {
     ApiError::invalid(format!("{field}: not valid base64: {error}"))
-}
-
-/// How a signature is made.
-#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
-pub(super) enum SigningAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    #[default]
-    #[serde(rename = "RSASSA_PKCS1_V1_5_SHA_256")]
-    Pkcs1,
-    /// RSASSA-PSS with SHA-256.
-    #[serde(rename = "RSASSA_PSS_SHA_256")]
-    Pss,
-}
-
-impl From<SigningAlgorithm> for SignatureAlgorithm {
-    fn from(algorithm: SigningAlgorithm) -> Self {
-        match algorithm {
-            SigningAlgorithm::Pkcs1 => Self::RsaPkcs1Sha256,
-            SigningAlgorithm::Pss => Self::RsaPssSha256,
-        }
-    }
 }

@@ -53,32 +53,18 @@ pub(super) struct Answer {
     version: u32,
 }
 
-/// How a ciphertext is to be decrypted.
-pub(super) enum Way {
-    /// It names its key and version.
-    Blob,
-    /// Raw OAEP, with this version.
-    Oaep(u32),
-}
-
-/// A ciphertext, what was sent beside it, and how it is to be decrypted.
+/// A ciphertext, what was sent beside it, and how it is to be decrypted and answered.
 pub(super) struct Plan<'i> {
     item: &'i Item<'i>,
+    encoding: Encoding,
     ciphertext: Vec<u8>,
     iv: Option<Vec<u8>>,
     auth_tag: Option<Vec<u8>>,
-    way: Way,
+    /// The version of a raw OAEP ciphertext; none for a blob, which names its key and version.
+    oaep_version: Option<u32>,
 }
 
-impl<'i> Plan<'i> {
-    fn of(item: &'i Item<'i>) -> Result<Self, ApiError> {
-        let ciphertext = from_base64("ciphertext", &item.ciphertext)?;
-        let way = way(item, &ciphertext)?;
-        let copy =
-            |field, sent: &Option<Cow<'_, str>>| sent.as_deref().map(|sent| from_base64(field, sent)).transpose();
-        Ok(Self { item, ciphertext, iv: copy("iv", &item.iv)?, auth_tag: copy("authTag", &item.auth_tag)?, way })
-    }
-
+impl Plan<'_> {
     /// The library checks the caller's rights, and then holds against the ciphertext what was sent beside it.
     fn item(&self) -> DecryptItem<'_> {
         let context = self.item.aad.clone().unwrap_or_default();
@@ -86,53 +72,57 @@ impl<'i> Plan<'i> {
         item.version = self.item.version;
         item.iv = self.iv.as_deref();
         item.auth_tag = self.auth_tag.as_deref();
-        item.oaep_version = match self.way {
-            Way::Oaep(version) => Some(version),
-            Way::Blob => None,
-        };
+        item.oaep_version = self.oaep_version;
         item
     }
 }
 
 /// A blob is recognised first. What has the size of a raw ciphertext and is no blob was made with the public key.
-fn way(item: &Item<'_>, ciphertext: &[u8]) -> Result<Way, ApiError> {
+fn oaep_version(item: &Item<'_>, ciphertext: &[u8]) -> Result<Option<u32>, ApiError> {
     let is_raw_size = ciphertext.len() == RSA_BYTES && item.iv.is_none() && item.auth_tag.is_none();
     match (Blob::parse(ciphertext), item.version) {
         // One raw ciphertext in 65,536 begins like a blob; it does not name the version too.
-        (Ok(blob), Some(version)) if is_raw_size && blob.version != version => Ok(Way::Oaep(version)),
+        (Ok(blob), Some(version)) if is_raw_size && blob.version != version => Ok(Some(version)),
         (Err(_), Some(version)) if is_raw_size => {
             if item.aad.as_ref().is_some_and(|context| !context.is_empty()) {
                 return Err(ApiError::invalid("aad: raw RSA-OAEP binds no context"));
             }
-            Ok(Way::Oaep(version))
+            Ok(Some(version))
         }
         (Err(_), None) if is_raw_size => {
             Err(ApiError::invalid("version: raw RSA-OAEP does not name the version whose public key was used"))
         }
         // The library says what is wrong with it, and records the attempt.
-        _ => Ok(Way::Blob),
+        _ => Ok(None),
     }
 }
 
 impl many::Item for Item<'static> {
+    const RETURNED: bool = true;
     const SECRET: bool = true;
     type Sent<'a> = Item<'a>;
     type Input<'i> = Plan<'i>;
     type Output = Decrypted;
     type Answer = Answer;
 
-    fn default_encoding(sent: &mut Item<'_>, encoding: Encoding) {
-        sent.encoding.get_or_insert(encoding);
-    }
-    fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
-        Plan::of(sent)
+    fn read<'i, 'a: 'i>(sent: &'i Item<'a>, default: Encoding) -> Result<Plan<'i>, ApiError> {
+        let bytes = |field, sent: &'i Option<Cow<'a, str>>| sent.as_deref().map(|sent| from_base64(field, sent));
+        let ciphertext = from_base64("ciphertext", &sent.ciphertext)?;
+        Ok(Plan {
+            item: sent,
+            encoding: sent.encoding.unwrap_or(default),
+            oaep_version: oaep_version(sent, &ciphertext)?,
+            ciphertext,
+            iv: bytes("iv", &sent.iv).transpose()?,
+            auth_tag: bytes("authTag", &sent.auth_tag).transpose()?,
+        })
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Decrypted> {
         let items: Vec<DecryptItem<'_>> = inputs.iter().map(|plan| plan.item()).collect();
         session.decrypt_batch(&items).await
     }
     fn answer(plan: &Self::Input<'_>, done: Decrypted) -> Result<(Answer, usize), ApiError> {
-        let plaintext = Plaintext::new(done.plaintext, plan.item.encoding.unwrap_or_default())?;
+        let plaintext = Plaintext::new(done.plaintext, plan.encoding)?;
         let about = plaintext.json_bytes() + 64;
         Ok((Answer { plaintext, version: done.version }, about))
     }

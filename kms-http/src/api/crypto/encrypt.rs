@@ -84,11 +84,8 @@ impl many::Item for Item<'static> {
     type Output = Encrypted;
     type Answer = Answer;
 
-    fn default_encoding(sent: &mut Item<'_>, encoding: Encoding) {
-        sent.encoding.get_or_insert(encoding);
-    }
-    fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
-        Ok((sent, sent.encoding.unwrap_or_default().decode("plaintext", &sent.plaintext)?))
+    fn read<'i, 'a: 'i>(sent: &'i Item<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError> {
+        Ok((sent, sent.encoding.unwrap_or(default).decode("plaintext", &sent.plaintext)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Encrypted> {
         let items = inputs

@@ -26,6 +26,8 @@ const ITEMS: usize = kms_lib::types::limits::BATCH_ITEMS;
 pub(super) trait Item: 'static {
     /// Whether an encoding for all items may stand beside them.
     const ENCODED: bool = true;
+    /// Whether an item brings back what another route answered.
+    const RETURNED: bool = false;
     /// Whether an answer holds a secret.
     const SECRET: bool = false;
     /// The item as it was sent.
@@ -37,10 +39,8 @@ pub(super) trait Item: 'static {
     /// What is answered.
     type Answer: Serialize;
 
-    /// Gives an item the batch's encoding, unless it has its own.
-    fn default_encoding(_: &mut Self::Sent<'_>, _: Encoding) {}
-    /// Decodes what was sent.
-    fn read<'i, 'a: 'i>(sent: &'i Self::Sent<'a>) -> Result<Self::Input<'i>, ApiError>;
+    /// Decodes what was sent: with the batch's encoding, unless it has its own.
+    fn read<'i, 'a: 'i>(sent: &'i Self::Sent<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError>;
     /// Does all of them in one call.
     fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> impl Future<Output = Done<Self::Output>> + Send;
     /// The answer to one of them, and about how many bytes it takes.
@@ -71,9 +71,9 @@ struct OnlyItems {
 /// Does the one item of the body, or many: those that cannot be understood fail alone.
 pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
     Box::pin(async move {
-        let (items, is_batch) = call.items::<T>()?;
+        let Sent { items, encoding, is_batch } = call.items::<T>()?;
         let inputs: Vec<Result<T::Input<'_>, ApiError>> =
-            items.iter().map(|item| item.as_ref().map_err(Clone::clone).and_then(T::read)).collect();
+            items.iter().map(|item| T::read(item.as_ref().map_err(Clone::clone)?, encoding)).collect();
         let understood: Vec<&T::Input<'_>> = inputs.iter().flatten().collect();
         let done = if understood.is_empty() { Vec::new() } else { T::work(&call.session, &understood).await? };
         let mut done = done.into_iter();
@@ -108,37 +108,33 @@ fn write_all<T: Item>(results: impl Iterator<Item = Result<(T::Answer, usize), A
     write::<T>(&answers, about)
 }
 
-/// Items, those that cannot be understood among them.
-type Sent<'a, T> = Vec<Result<<T as Item>::Sent<'a>, ApiError>>;
+/// What a body holds.
+struct Sent<'a, T: Item> {
+    /// Those that cannot be understood among them.
+    items: Vec<Result<T::Sent<'a>, ApiError>>,
+    /// Of the items that do not have their own.
+    encoding: Encoding,
+    is_batch: bool,
+}
 
 impl Call {
-    /// The items of the body, and whether it is a batch.
-    fn items<'a, T: Item>(&'a self) -> Result<(Sent<'a, T>, bool), ApiError> {
+    /// The one item of the body, or its items.
+    fn items<'a, T: Item>(&'a self) -> Result<Sent<'a, T>, ApiError> {
+        let one = |item| Sent { items: vec![Ok(item)], encoding: Encoding::default(), is_batch: false };
         if !self.mentions_items() {
-            return Ok((vec![Ok(self.json()?)], false));
+            return self.json().map(one);
         }
         let batch: Batch<'a> = self.json()?;
-        let Some(items) = batch.items else { return Ok((vec![Ok(self.json_again()?)], false)) };
+        let Some(items) = batch.items else { return self.json_again().map(one) };
         if self.json_again::<OnlyItems>()?.encoding.is_some() && !T::ENCODED {
             return Err(ApiError::invalid("unknown field `encoding`, expected `items`"));
         }
         if items.is_empty() || items.len() > ITEMS {
             return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
         }
-        let encoding: Option<Encoding> = batch
-            .encoding
-            .map(|raw| serde_json::from_str(raw.get()))
-            .transpose()
-            .map_err(|e| ApiError::invalid(format!("encoding: {e}")))?;
-        let read = |raw: &&'a RawValue| {
-            let raw: &'a RawValue = raw;
-            let mut item = strict::item(raw.get())?;
-            if let Some(encoding) = encoding {
-                T::default_encoding(&mut item, encoding);
-            }
-            Ok(item)
-        };
-        Ok((items.iter().map(read).collect(), true))
+        let encoding = batch.encoding.map(|raw| serde_json::from_str(raw.get())).transpose();
+        let encoding = encoding.map_err(|e| ApiError::invalid(format!("encoding: {e}")))?.unwrap_or_default();
+        Ok(Sent { items: items.iter().map(|raw| strict::item(raw.get())).collect(), encoding, is_batch: true })
     }
 }
 

@@ -8,42 +8,37 @@ mod many;
 mod reencrypt;
 mod sign;
 
+use utoipa::ToSchema;
+
 use super::{Doc, Route};
-use many::{Items, Results, each};
+use many::{Item, Items, Results, each};
 
 /// The routes.
 pub(super) fn routes() -> Vec<Route> {
-    let doc = |summary| Doc::new("Cryptography", summary).errors(&[404, 409]);
+    let data_key = doc("Generate a data key").takes::<data_key::Request<'static>>().gives::<data_key::Answer>();
     vec![
-        Route::post("/v1/crypto/encrypt", "encrypt", each::<encrypt::Item<'static>>).doc(
-            doc("Encrypt under the current version")
-                .takes::<Items<encrypt::Item<'static>>>()
-                .gives::<Results<encrypt::Answer>>(),
-        ),
-        Route::post("/v1/crypto/decrypt", "decrypt", each::<decrypt::Item<'static>>).doc(
-            doc("Decrypt; the context must be the same")
-                .takes::<Items<decrypt::Item<'static>>>()
-                .gives::<Results<decrypt::Answer>>()
-                .returning(),
-        ),
-        Route::post("/v1/crypto/sign", "sign", each::<sign::SignItem<'static>>).doc(
-            doc("Sign with the current version")
-                .takes::<Items<sign::SignItem<'static>>>()
-                .gives::<Results<sign::SignAnswer>>(),
-        ),
-        Route::post("/v1/crypto/verify", "verify", each::<sign::VerifyItem<'static>>).doc(
-            doc("Verify a signature")
-                .takes::<Items<sign::VerifyItem<'static>>>()
-                .gives::<Results<sign::VerifyAnswer>>()
-                .returning(),
-        ),
-        Route::post("/v1/crypto/generate-data-key", "generateDataKey", data_key::generate)
-            .doc(doc("Generate a data key").takes::<data_key::Request<'static>>().gives::<data_key::Answer>()),
-        Route::post("/v1/crypto/reencrypt", "reencrypt", each::<reencrypt::Item<'static>>).doc(
-            doc("Encrypt anew what a ciphertext holds; the plaintext does not leave")
-                .takes::<Items<reencrypt::Item<'static>>>()
-                .gives::<Results<encrypt::Answer>>()
-                .returning(),
+        of::<encrypt::Item<'static>>("/v1/crypto/encrypt", "encrypt", "Encrypt under the current version"),
+        of::<decrypt::Item<'static>>("/v1/crypto/decrypt", "decrypt", "Decrypt; the context must be the same"),
+        of::<sign::SignItem<'static>>("/v1/crypto/sign", "sign", "Sign with the current version"),
+        of::<sign::VerifyItem<'static>>("/v1/crypto/verify", "verify", "Verify a signature"),
+        Route::post("/v1/crypto/generate-data-key", "generateDataKey", data_key::generate).doc(data_key),
+        of::<reencrypt::Item<'static>>(
+            "/v1/crypto/reencrypt",
+            "reencrypt",
+            "Encrypt anew what a ciphertext holds; the plaintext does not leave",
         ),
     ]
+}
+
+fn doc(summary: &'static str) -> Doc {
+    Doc::new("Cryptography", summary).errors(&[404, 409])
+}
+
+/// The route for one such item, or many.
+fn of<T: Item + ToSchema>(path: &'static str, operation: &'static str, summary: &'static str) -> Route
+where
+    T::Answer: ToSchema,
+{
+    let doc = doc(summary).takes::<Items<T>>().gives::<Results<T::Answer>>();
+    Route::post(path, operation, each::<T>).doc(if T::RETURNED { doc.returning() } else { doc })
 }

@@ -6,7 +6,7 @@ use kms_lib::{Context, ReencryptItem, Reencrypted, Session};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::codec::from_base64;
+use super::codec::{Encoding, from_base64};
 use super::encrypt::Answer;
 use super::many::{self, Done};
 use crate::api::ApiError;
@@ -34,12 +34,13 @@ pub(super) struct Item<'a> {
 
 impl many::Item for Item<'static> {
     const ENCODED: bool = false;
+    const RETURNED: bool = true;
     type Sent<'a> = Item<'a>;
     type Input<'i> = (&'i Item<'i>, Vec<u8>);
     type Output = Reencrypted;
     type Answer = Answer;
 
-    fn read<'i, 'a: 'i>(sent: &'i Item<'a>) -> Result<Self::Input<'i>, ApiError> {
+    fn read<'i, 'a: 'i>(sent: &'i Item<'a>, _: Encoding) -> Result<Self::Input<'i>, ApiError> {
         Ok((sent, from_base64("ciphertext", &sent.ciphertext)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Reencrypted> {

@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 
-use kms_lib::{Session, Signature, Verification};
+use kms_lib::{Session, Signature, SignatureAlgorithm, Verification};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Base64, Encoding, Secret, SigningAlgorithm, Text, from_base64};
+use super::codec::{Base64, Encoding, Secret, Text, from_base64};
 use super::many::{Done, Item};
-use crate::api::{ApiError, strict};
+use crate::api::{ApiError, models, strict};
+
+/// How signatures are made unless the caller says otherwise.
+const DEFAULT: SignatureAlgorithm = SignatureAlgorithm::RsaPkcs1Sha256;
 
 /// What is to be signed.
 #[derive(Deserialize, ToSchema)]
@@ -27,8 +30,8 @@ pub(super) struct SignItem<'a> {
     #[schema(minimum = 1)]
     version: Option<u32>,
     #[serde(default)]
-    #[schema(value_type = Option<SigningAlgorithm>)]
-    signing_algorithm: Option<SigningAlgorithm>,
+    #[schema(value_type = Option<models::SigningAlgorithm>)]
+    signing_algorithm: Option<SignatureAlgorithm>,
     encoding: Option<Encoding>,
 }
 
@@ -63,8 +66,8 @@ pub(super) struct VerifyItem<'a> {
     #[schema(minimum = 1)]
     version: Option<u32>,
     #[serde(default)]
-    #[schema(value_type = Option<SigningAlgorithm>)]
-    signing_algorithm: Option<SigningAlgorithm>,
+    #[schema(value_type = Option<models::SigningAlgorithm>)]
+    signing_algorithm: Option<SignatureAlgorithm>,
     encoding: Option<Encoding>,
 }
 
@@ -84,15 +87,12 @@ impl Item for SignItem<'static> {
     type Output = Signature;
     type Answer = SignAnswer;
 
-    fn default_encoding(sent: &mut SignItem<'_>, encoding: Encoding) {
-        sent.encoding.get_or_insert(encoding);
-    }
-    fn read<'i, 'a: 'i>(sent: &'i SignItem<'a>) -> Result<Self::Input<'i>, ApiError> {
-        Ok((sent, sent.encoding.unwrap_or_default().decode("payload", &sent.payload)?))
+    fn read<'i, 'a: 'i>(sent: &'i SignItem<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError> {
+        Ok((sent, sent.encoding.unwrap_or(default).decode("payload", &sent.payload)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Signature> {
         let items = inputs.iter().map(|(sent, payload)| {
-            let algorithm = sent.signing_algorithm.unwrap_or_default().into();
+            let algorithm = sent.signing_algorithm.unwrap_or(DEFAULT);
             let item = kms_lib::SignItem::new(&*sent.key_id, payload, algorithm);
             sent.version.into_iter().fold(item, kms_lib::SignItem::version)
         });
@@ -106,21 +106,19 @@ impl Item for SignItem<'static> {
 }
 
 impl Item for VerifyItem<'static> {
+    const RETURNED: bool = true;
     type Sent<'a> = VerifyItem<'a>;
     type Input<'i> = (&'i VerifyItem<'i>, Secret<'i>, Vec<u8>);
     type Output = Verification;
     type Answer = VerifyAnswer;
 
-    fn default_encoding(sent: &mut VerifyItem<'_>, encoding: Encoding) {
-        sent.encoding.get_or_insert(encoding);
-    }
-    fn read<'i, 'a: 'i>(sent: &'i VerifyItem<'a>) -> Result<Self::Input<'i>, ApiError> {
-        let payload = sent.encoding.unwrap_or_default().decode("payload", &sent.payload)?;
+    fn read<'i, 'a: 'i>(sent: &'i VerifyItem<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError> {
+        let payload = sent.encoding.unwrap_or(default).decode("payload", &sent.payload)?;
         Ok((sent, payload, from_base64("signature", &sent.signature)?))
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Verification> {
         let items = inputs.iter().map(|(sent, payload, signature)| {
-            let algorithm = sent.signing_algorithm.unwrap_or_default().into();
+            let algorithm = sent.signing_algorithm.unwrap_or(DEFAULT);
             let item = kms_lib::VerifyItem::new(&*sent.key_id, payload, signature, algorithm);
             sent.version.into_iter().fold(item, kms_lib::VerifyItem::version)
         });

@@ -12,6 +12,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::front::is_loopback;
 use crate::tls;
 
 /// Far more than any issuer's discovery document or key set has.
@@ -109,10 +110,7 @@ pub(super) fn parse_url(text: &str) -> std::result::Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!("the URL of {host} has a user in it"));
     }
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let is_local = host.eq_ignore_ascii_case("localhost")
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
-    if is_https(&url) || (url.scheme() == "http" && is_local) {
+    if is_https(&url) || (url.scheme() == "http" && is_loopback(host)) {
         return Ok(url);
     }
     Err(format!("{text:?} is neither https nor http on a loopback address"))
