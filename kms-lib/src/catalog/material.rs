@@ -1,10 +1,12 @@
 //! Unwrapped material, as the provider's ready keys: loading an RSA key costs most of a signature.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
+use tokio::sync::watch;
 
 use super::Catalog;
 use crate::crypto::provider::{Aead, Provider, RsaPrivate, RsaPublic};
@@ -31,10 +33,11 @@ pub enum ReadyKey {
 
 /// Ready keys by key and version. Bounded in number and in time; the provider wipes what is dropped.
 pub struct MaterialCache {
-    store: Arc<dyn Store>,
-    provider: Arc<dyn Provider>,
-    envelope: Envelope,
+    loader: Loader,
     ready: Cache<(KeyId, u32), Arc<ReadyKey>>,
+    loading: Arc<Mutex<HashMap<(KeyId, u32), Loading>>>,
+    /// Set for good by [`MaterialCache::clear`].
+    is_closed: Arc<AtomicBool>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -49,7 +52,9 @@ impl MaterialCache {
         time_to_live: Duration,
     ) -> Self {
         let ready = Cache::builder().max_capacity(size).time_to_live(time_to_live).build();
-        Self { store, provider, envelope, ready, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (loading, is_closed) = (Arc::default(), Arc::default());
+        Self { loader: Loader { store, provider, envelope }, ready, loading, is_closed, hits, misses }
     }
 
     /// The ready key of a version. Callers who ask for the same one while it is loaded wait for that one loading.
@@ -61,37 +66,41 @@ impl MaterialCache {
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         let loading = self.load(version, key_type);
+        // It looks into the cache again: a loading may have ended meanwhile.
         self.ready.try_get_with(id, loading).await.map_err(|error: Arc<Error>| Error::clone(&error))
     }
 
+    /// Joins the loading of a version, or begins it. A loading is a task of its own: it ends, and what it loaded is
+    /// kept, also if every caller has gone away meanwhile. A call to a remote root key is made once.
     async fn load(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
-        let mut connection = self.store.reader().await?;
-        let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
-        drop(connection);
-        let wrapped = material.and_then(|material| material.wrapped);
-        let wrapped = wrapped.ok_or_else(|| altered("is missing"))?;
-        let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
-        let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
-        // The sealed row names the material: what another history of this version left is found before it is used.
-        if fingerprint(version.key_id, version.version, key_type, &plaintext)? != version.fingerprint {
-            return Err(altered("is not the one its version was made with"));
-        }
-        let ready = match key_type {
-            KeyType::Aes256Gcm => {
-                let key = plaintext.as_slice().try_into().map_err(|_| altered("has the wrong length"))?;
-                ReadyKey::Aes(self.provider.aes(key)?)
-            }
-            KeyType::Rsa2048 => {
-                let provider = Arc::clone(&self.provider);
-                run_blocking(move || {
-                    let private = provider.rsa_private(&plaintext)?;
-                    let public = provider.rsa_public(&private.public_pem()?)?;
-                    Ok(ReadyKey::Rsa { private, public })
-                })
-                .await?
-            }
+        let id = (version.key_id, version.version);
+        let mut loading = {
+            let mut under_way = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            under_way.entry(id).or_insert_with(|| self.begin_loading(version.clone(), key_type)).clone()
         };
-        Ok(Arc::new(ready))
+        let loaded = loading.wait_for(Option::is_some).await;
+        let ended = || Error::new(ErrorCode::Internal, "the loading of a key ended unexpectedly");
+        loaded.ok().and_then(|loaded| loaded.clone()).unwrap_or_else(|| Err(ended()))
+    }
+
+    fn begin_loading(&self, version: KeyVersion, key_type: KeyType) -> Loading {
+        let (tell, loading) = watch::channel(None);
+        let (loader, ready, under_way) = (self.loader.clone(), self.ready.clone(), Arc::clone(&self.loading));
+        let is_closed = Arc::clone(&self.is_closed);
+        tokio::spawn(async move {
+            let id = (version.key_id, version.version);
+            // Also if the loading panics.
+            let _removed = Removed(under_way, id);
+            let loaded = loader.load(&version, key_type).await;
+            if let Ok(loaded) = &loaded {
+                ready.insert(id, Arc::clone(loaded)).await;
+                if is_closed.load(Ordering::SeqCst) {
+                    ready.invalidate(&id).await;
+                }
+            }
+            tell.send_replace(Some(loaded));
+        });
+        loading
     }
 
     /// Drops a version that may no longer be used.
@@ -121,8 +130,10 @@ impl MaterialCache {
         }
         self.sweep().await;
     }
-    /// Drops everything, and really: the cache expires lazily, and key material must not linger.
+    /// Drops everything, and really: the cache expires lazily, and key material must not linger. Nothing is kept from
+    /// here on.
     pub async fn clear(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         self.ready.invalidate_all();
         self.ready.run_pending_tasks().await;
     }
@@ -141,6 +152,58 @@ impl MaterialCache {
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// What a loading of a version ends with.
+type Loading = watch::Receiver<Option<Result<Arc<ReadyKey>>>>;
+
+/// Ends a loading: the next caller begins a new one.
+struct Removed(Arc<Mutex<HashMap<(KeyId, u32), Loading>>>, (KeyId, u32));
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// Unwraps material, and makes ready keys of it.
+#[derive(Clone)]
+struct Loader {
+    store: Arc<dyn Store>,
+    provider: Arc<dyn Provider>,
+    envelope: Envelope,
+}
+
+impl Loader {
+    async fn load(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
+        let mut connection = self.store.reader().await?;
+        let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
+        drop(connection);
+        let wrapped = material.and_then(|material| material.wrapped);
+        let wrapped = wrapped.ok_or_else(|| altered("is missing"))?;
+        let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
+        let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
+        // The sealed row names the material: what another history of this version left is found before it is used.
+        if fingerprint(version.key_id, version.version, key_type, &plaintext)? != version.fingerprint {
+            return Err(altered("is not the one its version was made with"));
+        }
+        let ready = match key_type {
+            KeyType::Aes256Gcm => {
+                let key = plaintext.as_slice().try_into().map_err(|_| altered("has the wrong length"))?;
+                ReadyKey::Aes(self.provider.aes(key)?)
+            }
+            KeyType::Rsa2048 => {
+                let provider = Arc::clone(&self.provider);
+                run_blocking(move || {
+                    let private = provider.rsa_private(&plaintext)?;
+                    let public = provider.rsa_public(&private.public_pem()?)?;
+                    Ok(ReadyKey::Rsa { private, public })
+                })
+                .await?
+            }
+        };
+        Ok(Arc::new(ready))
     }
 }
 
