@@ -237,7 +237,8 @@ async fn everybody_gets_ids_and_headers() {
     let health = nobody.get("/v1/healthz").await;
     assert_eq!(health.expect(200)["status"], "ok");
     assert!(health.json()["timestamp"].is_string());
-    assert_eq!(nobody.get("/v1/readyz").await.expect(200)["status"], "ok");
+    let ready = nobody.get("/v1/readyz").await.expect(200);
+    assert_eq!((&ready["status"], &ready["rootKey"]), (&"ok".into(), &"ok".into()));
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("x-frame-options", "SAMEORIGIN"),

@@ -25,7 +25,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::config::Config;
 use crate::crypto::provider::SignatureAlgorithm;
 use crate::kms::{BackupComparison, BackupOptions, BackupReport, JobReport};
-use crate::ops::{Metrics, Telemetry};
+use crate::ops::{Metrics, Ready, Telemetry};
 use crate::session::{
     self, AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
     Encrypted, GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken,
@@ -128,7 +128,7 @@ impl Kms {
         self.engine.run(self.kms.authenticate(token))
     }
     /// See [`crate::Kms::ready`].
-    pub fn ready(&self) -> Result<()> {
+    pub fn ready(&self) -> Result<Ready> {
         self.engine.run(self.kms.ready())
     }
     /// See [`crate::Kms::telemetry`].

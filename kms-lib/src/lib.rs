@@ -78,11 +78,11 @@ pub use audit::verify::{Fault, Finding};
 pub use config::Config;
 pub use crypto::ProviderName;
 pub use crypto::provider::SignatureAlgorithm;
-pub use envelope::RootKeySource;
+pub use envelope::{AwsRootKey, CALL_BOUNDS, CallMetrics, RootKeyOperation, RootKeySource};
 pub use ipnet::IpNet;
 pub use kms::{BackupComparison, BackupOptions, BackupReport, JobReport, Kms, LostVersion};
 pub use ledger::AuditAck;
-pub use ops::{Metrics, Telemetry};
+pub use ops::{Metrics, Ready, RootKeyHealth, Telemetry};
 pub use scheduler::SchedulerConfig;
 pub use session::{
     AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted,

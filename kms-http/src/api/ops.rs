@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
+use kms_lib::ops::Ready;
 use kms_lib::{Error, ErrorCode, Result, Timestamp};
 use serde::Serialize;
 use tokio::sync::Mutex;
@@ -32,8 +33,20 @@ struct Health {
     timestamp: Timestamp,
 }
 
+/// That the service can be sent work.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ReadyState {
+    /// `ok`.
+    status: &'static str,
+    /// `ok`, or `degraded` while calls to a root key fail: keys that are not in memory cannot be used then.
+    root_key: &'static str,
+    #[schema(value_type = String, format = "date-time")]
+    timestamp: Timestamp,
+}
+
 /// When somebody looked, and what was found.
-type Look = (Instant, Result<()>);
+type Look = (Instant, Result<Ready>);
 
 /// What was found when somebody last looked.
 pub struct Readiness {
@@ -51,9 +64,9 @@ impl Default for Readiness {
 impl Readiness {
     /// Whether the service can be sent work, as of a second ago at most. Everybody may ask, so one look is for all who
     /// ask meanwhile, and it goes on when who began it goes away: else hanging up would be a way to have many.
-    async fn look<Looking>(&self, ask: impl FnOnce() -> Looking) -> Result<()>
+    async fn look<Looking>(&self, ask: impl FnOnce() -> Looking) -> Result<Ready>
     where
-        Looking: Future<Output = Result<()>> + Send + 'static,
+        Looking: Future<Output = Result<Ready>> + Send + 'static,
     {
         let mut last = Arc::clone(&self.last).lock_owned().await;
         if let Some((when, found)) = &*last
@@ -85,8 +98,8 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
         })
         .doc(doc("Whether the service answers").gives::<Health>()),
         Route::open("/v1/readyz", "readyz", ready).doc(
-            doc("Whether the service can be sent work: the store is writable, the root key usable, the ledger running")
-                .gives::<Health>()
+            doc("Whether the service can be sent work: the store is writable and the ledger running. No root key is asked")
+                .gives::<ReadyState>()
                 .errors(&[503]),
         ),
         Route::get(
@@ -119,7 +132,10 @@ async fn ready(app: Arc<App>) -> Reply {
     let kms = app.kms.clone();
     let looking = app.readiness.look(|| async move { kms.ready().await });
     match tokio::time::timeout(app.http.request_timeout(), looking).await {
-        Ok(Ok(())) => reply::ok(&Health { status: "ok", timestamp: Timestamp::now() }),
+        Ok(Ok(ready)) => {
+            let root_key = ready.root_key.as_str();
+            reply::ok(&ReadyState { status: "ok", root_key, timestamp: Timestamp::now() })
+        }
         Ok(Err(error)) => Err(unready(error.code().as_str())),
         Err(_) => Err(unready(ServiceCode::TIMEOUT.name)),
     }

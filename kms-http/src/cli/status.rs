@@ -30,13 +30,14 @@ pub fn status(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
         let shown = json!({
             "store": url,
             "ready": ready.is_ok(),
+            "rootKey": ready.as_ref().ok().map(|ready| ready.root_key.as_str()),
             "readOnly": is_read_only,
             "reason": reason,
             "records": records,
             "metrics": metrics,
         });
         let shown = output::show(as_json, &shown, lines);
-        ready.or_else(|error| if is_read_only { Ok(()) } else { Err(error) })?;
+        ready.map(drop).or_else(|error| if is_read_only { Ok(()) } else { Err(error) })?;
         shown
     })
 }

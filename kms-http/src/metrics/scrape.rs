@@ -3,17 +3,27 @@
 use std::time::SystemTime;
 
 use kms_lib::ops::{BATCH_BOUNDS, Telemetry};
+use kms_lib::{CALL_BOUNDS, CallMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::counter;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct State {
     state: &'static str,
+}
+
+/// A call to a root key, by what holds that, what was asked, and how it ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RootKeyCall {
+    provider: &'static str,
+    operation: &'static str,
+    outcome: &'static str,
 }
 
 /// How the server stands.
@@ -63,7 +73,39 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
     registry.register("keys", "Keys by state", states);
     let batches = Batches { counts: telemetry.batches, sum: telemetry.submissions };
     registry.register("ledger_batch_size", "Submissions in one commit of the ledger", batches);
+    let calls = Family::<RootKeyCall, Counter>::default();
+    for metrics in &telemetry.root_keys {
+        let (provider, operation) = (metrics.provider, metrics.operation.as_str());
+        for (outcome, count) in &metrics.outcomes {
+            calls.get_or_create_owned(&RootKeyCall { provider, operation, outcome }).inc_by(*count);
+        }
+    }
+    let help = "Calls to root keys by provider, operation and outcome: ok, or the code of the error";
+    registry.register("root_key_calls", help, calls);
+    let help = "Time of a call to a root key with all its tries, by provider and operation";
+    registry.register_with_unit("root_key_call", help, Unit::Seconds, RootKeyCalls(telemetry.root_keys.clone()));
     encode(out, &registry)
+}
+
+/// The durations of calls to root keys, counted elsewhere.
+#[derive(Debug)]
+struct RootKeyCalls(Vec<CallMetrics>);
+
+impl prometheus_client::encoding::EncodeMetric for RootKeyCalls {
+    fn encode(&self, mut encoder: prometheus_client::encoding::MetricEncoder<'_>) -> std::fmt::Result {
+        for metrics in &self.0 {
+            let labels = [("provider", metrics.provider), ("operation", metrics.operation.as_str())];
+            let bounds = CALL_BOUNDS.into_iter().chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(metrics.durations).collect();
+            let count = metrics.durations.iter().sum();
+            let mut family = encoder.encode_family(&labels)?;
+            family.encode_histogram::<Vec<(String, String)>>(metrics.seconds, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+    fn metric_type(&self) -> prometheus_client::metrics::MetricType {
+        prometheus_client::metrics::MetricType::Histogram
+    }
 }
 
 /// A histogram that was counted elsewhere.

@@ -1,6 +1,7 @@
 //! Unit tests of `src/api/ops.rs`.
 
 use super::*;
+use kms_lib::ops::RootKeyHealth;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
@@ -18,7 +19,7 @@ async fn who_hangs_up_does_not_make_others_look_again() {
                 looks.fetch_add(1, Ordering::SeqCst);
                 begun.add_permits(1);
                 go_on.acquire().await.expect("open").forget();
-                Ok(())
+                Ok(Ready { root_key: RootKeyHealth::Ok })
             };
             readiness.look(ask).await
         })

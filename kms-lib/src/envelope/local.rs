@@ -1,12 +1,14 @@
 //! A root key that this process holds: 32 bytes, given or derived from a passphrase.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::calls::{Calls, RootKeyOperation};
 use super::source::{Form, RootKeySource};
 use super::{Binding, FORMAT, HEADER, RootKey, RootKeyFuture};
 use crate::crypto::provider::{Aead, NONCE, Provider, TAG};
@@ -77,6 +79,7 @@ pub struct LocalRootKey {
     generation: u32,
     provider: Arc<dyn Provider>,
     aead: Box<dyn Aead>,
+    calls: Calls,
 }
 
 impl LocalRootKey {
@@ -106,7 +109,7 @@ impl LocalRootKey {
         Hkdf::<Sha256>::new(None, secret)
             .expand(b"kms-root-wrap/v1", wrapping.as_mut_slice())
             .map_err(|_| Error::new(ErrorCode::Internal, "the wrapping key could not be derived"))?;
-        Ok(Self { generation, aead: provider.aes(&wrapping)?, provider })
+        Ok(Self { generation, aead: provider.aes(&wrapping)?, provider, calls: Calls::default() })
     }
 
     fn wrap_now(&self, binding: &Binding, plaintext: &[u8]) -> Result<Vec<u8>> {
@@ -137,12 +140,19 @@ impl RootKey for LocalRootKey {
     fn generation(&self) -> u32 {
         self.generation
     }
+    fn calls(&self) -> Option<&Calls> {
+        Some(&self.calls)
+    }
     fn wrap<'a>(&'a self, binding: &'a Binding, plaintext: &'a [u8]) -> RootKeyFuture<'a, Vec<u8>> {
+        let began = Instant::now();
         let wrapped = self.wrap_now(binding, plaintext);
+        self.calls.count(RootKeyOperation::Wrap, began, &wrapped);
         Box::pin(std::future::ready(wrapped))
     }
     fn unwrap<'a>(&'a self, binding: &'a Binding, wrapped: &'a [u8]) -> RootKeyFuture<'a, Zeroizing<Vec<u8>>> {
+        let began = Instant::now();
         let plaintext = self.unwrap_now(binding, wrapped);
+        self.calls.count(RootKeyOperation::Unwrap, began, &plaintext);
         Box::pin(std::future::ready(plaintext))
     }
 }

@@ -3,7 +3,9 @@
 //! A root key is named by its generation, and every wrapped material says which one wraps it, so that a root key can
 //! be replaced by another. Rows are sealed under an integrity key that is itself wrapped.
 
+pub(crate) mod aws;
 mod binding;
+mod calls;
 mod fingerprint;
 mod local;
 pub mod row;
@@ -14,7 +16,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "aws-kms")]
+pub use aws::AwsKmsRootKey;
+pub use aws::AwsRootKey;
 pub use binding::Binding;
+pub use calls::{CALL_BOUNDS, CallMetrics, Calls, RootKeyOperation};
 pub use fingerprint::fingerprint;
 pub use local::{Derivation, LocalRootKey};
 pub use seal::{RowSet, Seals};
@@ -37,6 +43,14 @@ pub type RootKeyFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 
 pub trait RootKey: Send + Sync {
     /// Its generation, counted from 1.
     fn generation(&self) -> u32;
+    /// What holds it: `local` or `aws-kms`.
+    fn provider(&self) -> &'static str {
+        "local"
+    }
+    /// The calls to it since it was opened, if they are counted.
+    fn calls(&self) -> Option<&Calls> {
+        None
+    }
     /// Wraps `plaintext`, bound to what it is.
     fn wrap<'a>(&'a self, binding: &'a Binding, plaintext: &'a [u8]) -> RootKeyFuture<'a, Vec<u8>>;
     /// Unwraps what [`RootKey::wrap`] made; `IntegrityFailure` if it was altered or bound to something else.
@@ -70,6 +84,14 @@ impl Envelope {
     pub async fn wrap(&self, binding: &Binding, plaintext: &[u8]) -> Result<Vec<u8>> {
         self.current.wrap(binding, plaintext).await
     }
+    /// The calls to all root keys, by provider and operation.
+    pub fn call_metrics(&self) -> Vec<CallMetrics> {
+        calls::by_provider(self.generations.values().map(AsRef::as_ref))
+    }
+    /// Whether the last call to one of the root keys failed, because it was not available or refused.
+    pub fn is_degraded(&self) -> bool {
+        self.generations.values().any(|root| root.calls().is_some_and(Calls::is_failing))
+    }
     /// Unwraps with the root key that the material names.
     pub async fn unwrap(&self, binding: &Binding, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let generation = generation_of(wrapped)?;
@@ -92,7 +114,7 @@ pub async fn make_check_value(root: &dyn RootKey) -> Result<Vec<u8>> {
 pub async fn check(root: &dyn RootKey, value: &[u8]) -> Result<()> {
     match root.unwrap(&Binding::CheckValue, value).await {
         Ok(text) if text.as_slice() == CHECK_TEXT => Ok(()),
-        Err(error) if error.code() == ErrorCode::RootKeyUnavailable => Err(error),
+        Err(error) if matches!(error.code(), ErrorCode::RootKeyUnavailable | ErrorCode::RootKeyRefused) => Err(error),
         _ => Err(Error::new(ErrorCode::WrongRootKey, "the root key given is not the one this store was made with")),
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::ops::{self, Telemetry};
+use crate::ops::{self, Ready, Telemetry};
 use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -106,9 +106,9 @@ impl Kms {
         crate::session::authenticate(&self.inner.shared, token).await
     }
 
-    /// Whether operations can be expected to succeed, and why not. It asks the store for its lock and the root key for
-    /// an answer: a look every few seconds is meant.
-    pub async fn ready(&self) -> Result<()> {
+    /// Whether operations can be expected to succeed, and why not. It asks the store for its lock: a look every few
+    /// seconds is meant. It makes no call to a root key, and says whether the last ones failed.
+    pub async fn ready(&self) -> Result<Ready> {
         // In a task of its own: a transaction that was begun must be ended, whoever goes away.
         let shared = Arc::clone(&self.inner.shared);
         let looking = tokio::spawn(async move { ops::ready(&shared).await });

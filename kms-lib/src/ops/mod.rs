@@ -19,7 +19,7 @@ use crate::types::limits::ENCRYPTIONS_MAX;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
-pub use telemetry::{CacheUse, Telemetry};
+pub use telemetry::{CacheUse, Ready, RootKeyHealth, Telemetry};
 pub(crate) use telemetry::{ready, telemetry};
 
 /// Most entries of a list of alerts.

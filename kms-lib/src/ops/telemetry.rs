@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::ALERTS;
-use crate::envelope::Binding;
+use crate::envelope::CallMetrics;
 use crate::ledger::{BATCH_BOUNDS, StorageMetrics, skew};
 use crate::session::Shared;
 use crate::storage::tables::head;
@@ -35,6 +35,37 @@ pub struct Telemetry {
     pub records: u64,
     /// How much room the store has.
     pub storage: StorageMetrics,
+    /// Calls to root keys, by provider and operation. Durations are counted in the classes of
+    /// [`crate::envelope::CALL_BOUNDS`].
+    pub root_keys: Vec<CallMetrics>,
+}
+
+/// How a service that can be sent work stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ready {
+    /// Its root keys.
+    pub root_key: RootKeyHealth,
+}
+
+/// Whether the root keys answer, as far as is known without asking them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootKeyHealth {
+    /// The last call to each of them succeeded.
+    Ok,
+    /// The last call to one of them failed. Keys in the cache work; others may not.
+    Degraded,
+}
+
+impl RootKeyHealth {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+        }
+    }
 }
 
 /// How the cache of unwrapped keys is doing.
@@ -71,12 +102,14 @@ pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
         rotations_due: due.len() as u64,
         records,
         storage: shared.space.metrics(),
+        root_keys: shared.envelope.call_metrics(),
     })
 }
 
 /// Whether operations can be expected to succeed: the ledger runs, the store can be written, the clock agrees with the
-/// log, and the root key answers. Asks all of them, so not to be called at will.
-pub(crate) async fn ready(shared: &Shared) -> Result<()> {
+/// log. It asks the store for its lock, so it is not to be called at will. Root keys are not asked: the process holds its
+/// own keys, and one that does not answer must not take the service out of rotation.
+pub(crate) async fn ready(shared: &Shared) -> Result<Ready> {
     if !shared.ledger.is_running() {
         return Err(Error::new(ErrorCode::Closed, "the ledger does not run"));
     }
@@ -94,7 +127,6 @@ pub(crate) async fn ready(shared: &Shared) -> Result<()> {
     if let Some(theirs) = database_now.filter(|_| !shared.clock.is_apart()) {
         skew::check_database(theirs, now)?;
     }
-    let binding = Binding::IntegrityKey { log: head.log_id };
-    let wrapped = shared.envelope.wrap(&binding, &[0; 32]).await?;
-    shared.envelope.unwrap(&binding, &wrapped).await.map(drop)
+    let root_key = if shared.envelope.is_degraded() { RootKeyHealth::Degraded } else { RootKeyHealth::Ok };
+    Ok(Ready { root_key })
 }

@@ -1,17 +1,25 @@
-//! Private database servers for tests: in temporary folders, on free ports of the loopback interface, under their own
-//! user where the tests run as root. They can be killed and started again, and are gone when dropped.
+//! Private servers for tests, databases and one that answers as AWS KMS does: in temporary folders, on free ports of the
+//! loopback interface, under their own user where the tests run as root. They can be killed and started again, and are
+//! gone when dropped.
 
+pub mod aws;
+mod aws_proxy;
 mod certificates;
 mod galera;
 mod mariadb;
+mod metadata;
+mod moto;
 mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
 
+pub use aws_proxy::{AwsProxy, Fault, Seen};
 pub use certificates::Certificates;
 pub use galera::Galera;
 pub use mariadb::MariaDb;
+pub use metadata::Metadata;
+pub use moto::{AwsKey, Moto, MotoAdmin, REGION};
 pub use pgbouncer::PgBouncer;
 pub use postgres::Postgres;
 pub use process::free_port;

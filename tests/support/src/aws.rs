@@ -1,0 +1,88 @@
+//! Tests with the real AWS SDK against a private server. The SDK takes its settings from the environment of its process,
+//! so each such test runs in a process of its own.
+
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use crate::{AwsProxy, Moto, MotoAdmin};
+
+/// The access key of tests. No AWS account has it.
+pub const ACCESS_KEY: &str = "AKIAMINIKMSTESTS0000";
+/// Its secret.
+pub const SECRET_KEY: &str = "a secret access key of the tests, which nobody has";
+/// Says, in the environment of the process of a test, where the server is.
+const PORT: &str = "KMS_TEST_MOTO_PORT";
+
+/// What a test has: a server that answers as AWS KMS does, and a proxy in front of it.
+pub struct Aws {
+    /// The server, past the proxy.
+    pub admin: MotoAdmin,
+    /// The proxy.
+    pub proxy: AwsProxy,
+}
+
+/// The full name of the test it is used in.
+#[macro_export]
+macro_rules! test_name {
+    () => {{
+        fn here() {}
+        $crate::aws::name_of(std::any::type_name_of_val(&here))
+    }};
+}
+
+/// The name of a test as its harness knows it, of the name of a function in it.
+pub fn name_of(inner: &'static str) -> &'static str {
+    let outer = inner.strip_suffix("::here").unwrap_or(inner);
+    outer.split_once("::").map_or(outer, |(_, name)| name)
+}
+
+/// The environment of tests: dummy credentials, no files, no metadata service.
+pub fn environment() -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.into()),
+        ("AWS_EC2_METADATA_DISABLED", "true".into()),
+        ("AWS_CONFIG_FILE", "/nonexistent/config".into()),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent/credentials".into()),
+    ]
+}
+
+/// Gives a command the environment of tests, and nothing else of AWS. An empty value stands for a variable that is unset.
+pub fn set_environment(command: &mut Command, variables: &[(&str, String)]) {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("AWS_") || name.to_ascii_lowercase().ends_with("_proxy") {
+            command.env_remove(&*name);
+        }
+    }
+    let defaults = environment();
+    for (name, value) in defaults.iter().chain(variables.iter()) {
+        match value.as_str() {
+            "" => command.env_remove(name),
+            value => command.env(name, value),
+        };
+    }
+}
+
+/// Runs the body of a test in a process of its own, with the environment of tests changed by these variables: an empty
+/// value unsets one, and `{moto}` stands for the server's URL. Says so and does nothing if moto is not installed.
+pub fn run(test: &str, variables: &[(&str, String)], body: impl FnOnce(Aws)) {
+    if let Some(port) = std::env::var(PORT).ok().and_then(|port| port.parse().ok()) {
+        return body(Aws { admin: MotoAdmin(port), proxy: AwsProxy::new(port) });
+    }
+    // The server is that of all tests of this process.
+    static SERVER: OnceLock<Mutex<Option<Moto>>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| Mutex::new(Moto::try_new()));
+    let Some(port) = server.lock().expect("the server").as_ref().map(Moto::port) else {
+        eprintln!("SKIPPED: moto is not installed (tests/run installs it)");
+        return;
+    };
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    let url = format!("http://127.0.0.1:{port}");
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.replace("{moto}", &url))).collect();
+    set_environment(&mut command, &variables);
+    let output = command.env(PORT, port.to_string()).output().expect("the test in a process of its own");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("1 passed"), "{test}: {}\n{text}", output.status);
+}

@@ -1,0 +1,116 @@
+//! A private server that answers as AWS KMS does: moto's. It checks neither the states of keys nor signatures.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{Running, free_port};
+
+/// The region of keys unless another is named.
+pub const REGION: &str = "us-east-1";
+
+/// A running moto server.
+pub struct Moto {
+    port: u16,
+    _folder: TempDir,
+    _running: Running,
+}
+
+/// A key that the server made.
+#[derive(Clone, Debug)]
+pub struct AwsKey {
+    /// Its id.
+    pub id: String,
+    /// Its ARN.
+    pub arn: String,
+}
+
+impl Moto {
+    /// Starts one, if moto is installed: the program that `KMS_TEST_MOTO` names, else one that `tests/run` installed.
+    pub fn try_new() -> Option<Self> {
+        let program = program()?;
+        let folder = tempfile::Builder::new().prefix("kms-moto-").tempdir().expect("a temporary folder");
+        let (port, log) = (free_port(), folder.path().join("log"));
+        let mut command = match rustix::process::geteuid().is_root() {
+            // Ends with the process that started it.
+            true => {
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig=KILL", "--"]).arg(program);
+                command
+            }
+            false => Command::new(program),
+        };
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdin(Stdio::null()).current_dir(folder.path());
+        let mut running = Running::start(command, &log);
+        running.wait(&log, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        Some(Self { port, _folder: folder, _running: running })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Calls of administration to a moto server at a port, past any proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct MotoAdmin(pub u16);
+
+impl MotoAdmin {
+    /// Makes a symmetric encryption key in [`REGION`].
+    pub fn create_key(&self) -> AwsKey {
+        self.create_key_in(REGION, &json!({}))
+    }
+
+    /// Makes a key with these parameters of CreateKey in a region.
+    pub fn create_key_in(&self, region: &str, parameters: &Value) -> AwsKey {
+        let answer = self.call(region, "CreateKey", parameters);
+        let text = |name: &str| answer["KeyMetadata"][name].as_str().expect("a key").to_owned();
+        AwsKey { id: text("KeyId"), arn: text("Arn") }
+    }
+
+    /// Lets an alias, `alias/NAME`, stand for a key.
+    pub fn create_alias(&self, alias: &str, key: &AwsKey) {
+        self.call(REGION, "CreateAlias", &json!({"AliasName": alias, "TargetKeyId": key.id}));
+    }
+
+    /// Lets an alias stand for another key.
+    pub fn update_alias(&self, alias: &str, key: &AwsKey) {
+        self.call(REGION, "UpdateAlias", &json!({"AliasName": alias, "TargetKeyId": key.id}));
+    }
+
+    /// One call of the API of AWS KMS. Panics unless it succeeds.
+    pub fn call(&self, region: &str, operation: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.1\r\n\
+             x-amz-target: TrentService.{operation}\r\ncontent-length: {}\r\nauthorization: AWS4-HMAC-SHA256 \
+             Credential=admin/20260101/{region}/kms/aws4_request, SignedHeaders=host, Signature=none\r\n\r\n",
+            body.len()
+        );
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.0)).expect("moto");
+        connection.write_all((head + &body).as_bytes()).expect("a request to moto");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("an answer of moto");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer of moto");
+        assert!(head.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
+        serde_json::from_str(if body.is_empty() { "null" } else { body }).expect("JSON of moto")
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    if let Some(program) = std::env::var_os("KMS_TEST_MOTO") {
+        return Some(PathBuf::from(program));
+    }
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    let is_moto = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("moto-"));
+    let environments = std::fs::read_dir(target).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(is_moto);
+    let mut programs: Vec<_> =
+        environments.map(|path| path.join("bin/moto_server")).filter(|program| program.is_file()).collect();
+    programs.sort();
+    programs.pop()?.canonicalize().ok()
+}
