@@ -3,7 +3,7 @@
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::route::Pace;
+use super::route::Kind;
 
 /// A named schema, with those it refers to.
 pub struct Model {
@@ -68,14 +68,10 @@ pub struct Doc {
     pub errors: Vec<u16>,
     /// Whether it takes an idempotency key.
     pub idempotent: bool,
-    /// Whether it is a list in pages.
-    pub paged: bool,
     /// Whether everybody may call it.
     pub is_open: bool,
-    /// How long it may take.
-    pub pace: Pace,
-    /// Whether it is sent back what another route answered, which is longer than what was sent there.
-    pub returns: bool,
+    /// What its requests are like.
+    pub kind: Kind,
 }
 
 impl Doc {
@@ -106,7 +102,7 @@ impl Doc {
     /// Answers an array of this, in pages.
     pub fn lists<T: ToSchema>(mut self) -> Self {
         self.answer = Answer::List(Model::of::<T>());
-        self.paged = true;
+        self.kind.is_list = true;
         let limit = serde_json::json!({"type": "integer", "minimum": 1, "maximum": 1000});
         self.query("limit", "Most entries of the page.", limit)
     }
@@ -137,12 +133,12 @@ impl Doc {
     }
     /// Is sent back what another route answered.
     pub fn returning(mut self) -> Self {
-        self.returns = true;
+        self.kind.returns = true;
         self
     }
     /// May take long.
     pub fn patient(mut self) -> Self {
-        self.pace = Pace::Patient;
+        self.kind.is_patient = true;
         self
     }
     /// For everybody.

@@ -111,14 +111,8 @@ impl App {
 
 /// Every route there is.
 pub fn routes(http: &Http) -> Vec<Route> {
-    let mut routes = Vec::new();
-    routes.extend(keys::routes());
-    routes.extend(crypto::routes());
-    routes.extend(grants::routes());
-    routes.extend(tokens::routes());
-    routes.extend(audit::routes());
-    routes.extend(ops::routes(http));
-    routes
+    let of_keys = [keys::routes(), crypto::routes(), grants::routes()];
+    of_keys.into_iter().chain([tokens::routes(), audit::routes(), ops::routes(http)]).flatten().collect()
 }
 
 /// The router over all routes.

@@ -31,22 +31,15 @@ pub struct Route {
     mount: Box<dyn FnOnce(Meter, Kind) -> MethodRouter<Arc<App>>>,
 }
 
-/// How long a request may be worked on, if that differs from the configured time.
-#[derive(Clone, Copy, Default)]
-pub enum Pace {
-    /// As configured.
-    #[default]
-    Normal,
-    /// As long as it takes, for what grows with the store.
-    Patient,
-}
-
 /// What its route says of a request.
-#[derive(Clone, Copy)]
-struct Kind {
-    pace: Pace,
-    is_list: bool,
-    returns: bool,
+#[derive(Clone, Copy, Default)]
+pub struct Kind {
+    /// Whether it may take longer than the configured time: for what grows with the store.
+    pub is_patient: bool,
+    /// Whether its answer is a list in pages.
+    pub is_list: bool,
+    /// Whether it is sent back what another route answered, which is longer than what was sent there.
+    pub returns: bool,
 }
 
 /// The longest that a patient request may take.
@@ -108,8 +101,7 @@ impl Route {
 
     /// Its path and its handler, which counts with this.
     pub fn mount(self, meter: Meter) -> (&'static str, MethodRouter<Arc<App>>) {
-        let kind = Kind { pace: self.doc.pace, is_list: self.doc.paged, returns: self.doc.returns };
-        (self.path, (self.mount)(meter, kind))
+        (self.path, (self.mount)(meter, self.doc.kind))
     }
 }
 
@@ -137,10 +129,7 @@ where
     let reply = match admit(&app, &context, request, kind, &mut principal).await {
         Ok((call, mut held)) => {
             let caller = call.session.actor().principal().to_owned();
-            let limit = match kind.pace {
-                Pace::Normal => app.http.request_timeout(),
-                Pace::Patient => PATIENCE,
-            };
+            let limit = if kind.is_patient { PATIENCE } else { app.http.request_timeout() };
             // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
             let working = Box::pin(async {
                 // A list can be a thousand times as large as what asks for it: few are made at a time.

@@ -21,10 +21,6 @@ impl AuthError {
     pub fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Unavailable(reason.into())
     }
-    /// Whether the same credential may be accepted when it is simply sent again.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
-    }
 }
 
 impl fmt::Display for AuthError {

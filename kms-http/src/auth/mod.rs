@@ -24,14 +24,14 @@ use self::principals::Principals;
 use crate::api::ApiError;
 use crate::front::headers::single;
 use crate::front::{Peer, host};
-use crate::settings::{AuthMethod, Http};
+use crate::settings::{AuthMethod, Http, TrustedHeadersSettings};
 
 /// Recognises callers.
 pub struct Authenticator {
     takes_tokens: bool,
     oidc: Option<OidcVerifier>,
     mtls: Option<MtlsMapper>,
-    trusted_headers: Option<trusted_headers::TrustedHeaders>,
+    trusted_headers: Option<TrustedHeadersSettings>,
     /// How principals are written.
     pub principals: Principals,
     proxies: Vec<IpNet>,
@@ -45,9 +45,7 @@ impl Authenticator {
             takes_tokens: http.has(AuthMethod::Token),
             oidc: http.has(AuthMethod::Oidc).then(|| OidcVerifier::new(http.oidc.clone())).transpose()?,
             mtls: http.has(AuthMethod::Mtls).then(|| MtlsMapper::new(&http.mtls)).transpose()?,
-            trusted_headers: http
-                .has(AuthMethod::TrustedHeaders)
-                .then(|| trusted_headers::TrustedHeaders::new(&http.trusted_headers)),
+            trusted_headers: http.has(AuthMethod::TrustedHeaders).then(|| http.trusted_headers.clone()),
             principals: Principals::new(http),
             proxies: http.trusted_proxies.clone(),
             trust_unix_socket: http.trust_unix_socket_proxy,

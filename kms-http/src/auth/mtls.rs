@@ -77,9 +77,7 @@ pub struct MtlsSettings {
 /// Reads principals and roles out of certificates.
 #[derive(Clone, Debug)]
 pub struct MtlsMapper {
-    principal_field: PrincipalField,
-    principal_prefix: String,
-    role_field: Option<RoleField>,
+    settings: MtlsSettings,
     roles: RoleMapping,
 }
 
@@ -87,12 +85,8 @@ impl MtlsMapper {
     /// A mapper as configured.
     pub fn new(settings: &MtlsSettings) -> kms_lib::Result<Self> {
         let source = settings.role_field.map(|_| "role_field");
-        Ok(Self {
-            principal_field: settings.principal_field,
-            principal_prefix: settings.principal_prefix.clone(),
-            role_field: settings.role_field,
-            roles: RoleMapping::new("mtls", source, &settings.admin_values, &settings.auditor_values)?,
-        })
+        let roles = RoleMapping::new("mtls", source, &settings.admin_values, &settings.auditor_values)?;
+        Ok(Self { settings: settings.clone(), roles })
     }
 
     /// Who shows this certificate (DER), and in which role.
@@ -112,15 +106,15 @@ impl MtlsMapper {
         if now > validity.not_after.to_system_time() {
             return Err(AuthError::rejected("the certificate has expired"));
         }
-        let names = names(&certificate, self.principal_field.into())?;
+        let names = names(&certificate, self.settings.principal_field.into())?;
         let [name] = names.as_slice() else {
             return Err(AuthError::rejected("the certificate does not have exactly one name of the configured kind"));
         };
-        Ok((principal(&self.principal_prefix, name)?, self.role(&certificate)?))
+        Ok((principal(&self.settings.principal_prefix, name)?, self.role(&certificate)?))
     }
 
     fn role(&self, certificate: &Certificate) -> Result<Role, AuthError> {
-        let Some(field) = self.role_field else { return Ok(Role::App) };
+        let Some(field) = self.settings.role_field else { return Ok(Role::App) };
         Ok(self.roles.role(names(certificate, field)?.iter().map(String::as_str)))
     }
 }

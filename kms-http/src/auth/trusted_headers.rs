@@ -11,15 +11,7 @@ use crate::front::headers::single;
 use crate::front::is_loopback;
 use crate::settings::TrustedHeadersSettings;
 
-/// Believes headers.
-pub struct TrustedHeaders(TrustedHeadersSettings);
-
-impl TrustedHeaders {
-    /// With a prefix for principals, and the hosts under which the service is reached.
-    pub fn new(settings: &TrustedHeadersSettings) -> Self {
-        Self(settings.clone())
-    }
-
+impl TrustedHeadersSettings {
     /// Whom the headers name: `anonymous` without a principal, an app without a role that is known.
     pub fn identify(&self, headers: &HeaderMap, host: Option<&Authority>) -> Result<Actor, ApiError> {
         if !host.is_some_and(|host| self.is_own(host.host())) {
@@ -35,7 +27,7 @@ impl TrustedHeaders {
         let actor = match principal.as_deref().map(str::trim) {
             None | Some("") => Actor::anonymous(role),
             Some(name) if name.eq_ignore_ascii_case("anonymous") => Actor::anonymous(role),
-            Some(name) => fold(&format!("{}{name}", self.0.prefix)).and_then(|principal| Actor::new(principal, role)),
+            Some(name) => fold(&format!("{}{name}", self.prefix)).and_then(|principal| Actor::new(principal, role)),
         };
         actor.map_err(|_| ApiError::not_authenticated())
     }
@@ -45,7 +37,7 @@ impl TrustedHeaders {
     fn is_own(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         is_loopback(host)
-            || self.0.hosts.iter().any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare))
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare))
     }
 }
 
@@ -71,7 +63,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_bytes(value).expect("a header"));
         }
         let settings = TrustedHeadersSettings { prefix: "dev:".into(), hosts: vec!["kms.example".into()] };
-        TrustedHeaders::new(&settings).identify(&headers, host.parse().ok().as_ref())
+        settings.identify(&headers, host.parse().ok().as_ref())
     }
 
     #[test]
@@ -89,7 +81,7 @@ mod tests {
     #[test]
     fn two_principals_are_none() {
         assert!(identify(&[("x-principal", b"alice"), ("x-principal", b"bob")], HOST).is_err());
-        let unprefixed = TrustedHeaders::new(&TrustedHeadersSettings::default());
+        let unprefixed = TrustedHeadersSettings::default();
         let mut headers = HeaderMap::new();
         headers.append("x-principal", HeaderValue::from_static("scheduler"));
         assert!(unprefixed.identify(&headers, HOST.parse().ok().as_ref()).is_err());

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::exit::Failure;
 use super::output;
-use super::store::{for_one_command, run};
+use super::store;
 use crate::settings::Settings;
 
 /// What was needed, and is acknowledged now.
@@ -19,15 +19,9 @@ struct Acknowledged {
     unknown: Option<String>,
 }
 
-/// Accepts that the store was put back.
-pub fn restore(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    let done = acknowledge(settings, None, true)?;
-    report(&done, true, as_json)
-}
-
-/// Accepts that a clock was ahead; and, if asked for, that the store was put back.
-pub fn clock(settings: Settings, now: Timestamp, restore: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    let done = acknowledge(settings, Some(now), restore)?;
+/// Accepts that a clock was ahead, if the present is given; and, if asked for, that the store was put back.
+pub fn run(settings: Settings, now: Option<Timestamp>, restore: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let done = acknowledge(settings, now, restore)?;
     report(&done, restore, as_json)
 }
 
@@ -36,9 +30,9 @@ fn acknowledge(settings: Settings, clock: Option<Timestamp>, restore: bool) -> R
     let mark = settings.kms.high_water_file();
     let unknown = mark.filter(|path| !path.exists()).map(|path| path.display().to_string());
     // What is acknowledged is in the log when this says so.
-    let mut config = for_one_command(settings)?.audit_ack(AuditAck::Durable);
+    let mut config = store::for_one_command(settings)?.audit_ack(AuditAck::Durable);
     let mut done = Acknowledged { clock: false, restore: false, unknown };
-    run(async {
+    store::run(async {
         loop {
             match (Kms::open(config.clone()).await, clock) {
                 (Err(error), Some(now)) if error.code() == ErrorCode::ClockSkew && !done.clock => {

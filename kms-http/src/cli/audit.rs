@@ -87,8 +87,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let is_read_only = settings.kms.is_store_read_only();
     let command = match command {
-        Audit::AcknowledgeRestore => return acknowledge::restore(settings, as_json),
-        Audit::AcknowledgeClock { now, restore } => return acknowledge::clock(settings, now, restore, as_json),
+        Audit::AcknowledgeRestore => return acknowledge::run(settings, None, true, as_json),
+        Audit::AcknowledgeClock { now, restore } => return acknowledge::run(settings, Some(now), restore, as_json),
         command => command,
     };
     with_store(settings, |_, session| async move {

@@ -117,7 +117,7 @@ fn responses(doc: &Doc, schemas: &mut Schemas) -> Value {
         "description": "Names the request: the caller's `x-request-id` if it sent a sane one.",
         "schema": {"type": "string"},
     }});
-    if doc.paged {
+    if doc.kind.is_list {
         headers["x-next-cursor"] = json!({
             "description": "Give this as `cursor` to get the next page; absent on the last one.",
             "schema": {"type": "string"},

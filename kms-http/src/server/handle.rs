@@ -27,10 +27,10 @@ const SHORT: u64 = 64 * 1024;
 
 /// Handles the requests of a connection.
 pub struct Handler {
-    app: Arc<App>,
-    router: Router,
-    peer: Arc<Peer>,
-    activity: Arc<Activity>,
+    pub(super) app: Arc<App>,
+    pub(super) router: Router,
+    pub(super) peer: Arc<Peer>,
+    pub(super) activity: Arc<Activity>,
 }
 
 /// Ends a request when it is answered or given up.
@@ -39,13 +39,6 @@ struct Active(Arc<Activity>);
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.end();
-    }
-}
-
-impl Handler {
-    /// For one connection.
-    pub fn new(app: Arc<App>, router: Router, peer: Arc<Peer>, activity: Arc<Activity>) -> Self {
-        Self { app, router, peer, activity }
     }
 }
 
@@ -118,17 +111,15 @@ async fn route(mut router: Router, context: RequestContext, mut request: Request
     request.extensions_mut().insert(context);
     match AssertUnwindSafe(router.call(request)).catch_unwind().await {
         Ok(answered) => answered.unwrap_or_else(|never| match never {}),
-        Err(_) => fault(&id),
+        // A fault of this software must not take the connection with it.
+        Err(_) => {
+            tracing::error!(request_id = &*id, "a request ended in a panic");
+            ApiError::internal("a fault of this software; please report it").respond(&id)
+        }
     }
 }
 
 /// What proxies and this service could take for requests to different hosts is none (RFC 9112, section 3.2).
 fn names_one_host(request: &Request<Body>) -> bool {
     request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
-}
-
-/// A fault of this software must not take the connection with it.
-fn fault(id: &str) -> Response {
-    tracing::error!(request_id = id, "a request ended in a panic");
-    ApiError::internal("a fault of this software; please report it").respond(id)
 }

@@ -19,14 +19,14 @@ use axum::serve::Listener;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use kms_lib::{Error, ErrorCode, Result};
+use kms_lib::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::api::{self, App};
 use crate::front::Peer;
-use crate::settings::Http;
+use crate::settings::{Http, invalid};
 use crate::tls::TlsServer;
 use connections::{Connection, Connections};
 use handle::Handler;
@@ -76,11 +76,11 @@ fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener> {
     let name = path.display().to_string();
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(Error::new(ErrorCode::InvalidConfiguration, format!("somebody listens on {name} already")));
+            return Err(invalid(format!("somebody listens on {name} already")));
         }
         let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
         if !is_socket {
-            return Err(Error::new(ErrorCode::InvalidConfiguration, format!("{name} is there, and is no socket")));
+            return Err(invalid(format!("{name} is there, and is no socket")));
         }
         std::fs::remove_file(path).map_err(|e| unusable(&name, &e))?;
     }
@@ -93,7 +93,7 @@ fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener> {
 }
 
 fn unusable(place: &str, e: &std::io::Error) -> Error {
-    Error::new(ErrorCode::InvalidConfiguration, format!("cannot listen on {place}: {e}"))
+    invalid(format!("cannot listen on {place}: {e}"))
 }
 
 /// Serves until `stop` says so; then lets what is running finish, within the configured time.
@@ -203,7 +203,8 @@ impl Server {
     }
 
     fn handler(&self, peer: Peer, connection: &Connection) -> Handler {
-        Handler::new(self.app.clone(), self.router.clone(), Arc::new(peer), connection.activity())
+        let (app, router) = (self.app.clone(), self.router.clone());
+        Handler { app, router, peer: Arc::new(peer), activity: connection.activity() }
     }
 
     /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old,

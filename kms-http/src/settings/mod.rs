@@ -82,7 +82,7 @@ impl Settings {
     /// Reads file and environment, and applies the flags.
     pub fn load(flags: &Flags, places: &Places) -> Result<Self> {
         let variables = environment()?;
-        let file = flags.config.clone().or_else(|| places.config_file().filter(|path| path.exists()));
+        let file = flags.config.clone().or_else(|| Some(places.config_file()).filter(|path| path.exists()));
         let mut kms = Config::new(places.store_url()).overlaid(file.as_deref())?;
         if let Some(url) = &flags.store_url {
             kms = kms.store_url(url);

@@ -47,8 +47,8 @@ impl Places {
         format!("sqlite:{}", self.data.join("kms.db").display())
     }
     /// The configuration file.
-    pub fn config_file(&self) -> Option<PathBuf> {
-        Some(self.config.join("kms-http.toml"))
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("kms-http.toml")
     }
     /// The root key.
     pub fn root_key_file(&self) -> PathBuf {

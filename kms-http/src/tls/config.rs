@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::reload::Fingerprint;
 use super::{VERSIONS, pem, provider};
 use crate::auth::mtls::expiry;
-use crate::settings::{forms, section};
+use crate::settings::{self, forms, section};
 
 /// Whether callers must show a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -145,5 +145,5 @@ fn client_verifier(settings: &TlsSettings) -> Result<(Option<Verifier>, Vec<u8>)
 }
 
 fn invalid(problem: impl AsRef<str>) -> Error {
-    Error::new(ErrorCode::InvalidConfiguration, format!("tls: {}", problem.as_ref()))
+    settings::invalid(format!("tls: {}", problem.as_ref()))
 }

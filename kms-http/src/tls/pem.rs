@@ -4,11 +4,13 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use kms_lib::{Error, ErrorCode, Result};
+use kms_lib::{Error, Result};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
+
+use crate::settings;
 
 /// Longer than any chain or bundle of authorities.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
@@ -54,5 +56,5 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 }
 
 fn invalid(path: &Path, problem: &str) -> Error {
-    Error::new(ErrorCode::InvalidConfiguration, format!("{}: {problem}", path.display()))
+    settings::invalid(format!("{}: {problem}", path.display()))
 }

@@ -1,5 +1,6 @@
 //! One item, or up to 1,000 in `items`: each is answered, or fails, alone.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -92,20 +93,16 @@ pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + 
 
 /// The answer to many.
 fn write_all<T: Item>(results: impl Iterator<Item = Result<(T::Answer, usize), ApiError>>) -> Reply {
-    let mut about = 64;
-    let results = results.map(|result| {
-        let (answered, bytes) = match result {
+    let (results, bytes): (Vec<_>, Vec<usize>) = results
+        .map(|result| match result {
             Ok((answer, bytes)) => (Answered::Good(answer), bytes),
-            Err(error) => {
-                let bytes = 6 * error.message.len() + 64;
-                (Answered::Bad { error: error.message.into_owned(), code: error.code }, bytes)
+            Err(ApiError { message, code, .. }) => {
+                let bytes = 6 * message.len() + 64;
+                (Answered::Bad { error: message, code }, bytes)
             }
-        };
-        about += bytes;
-        answered
-    });
-    let answers = Answers { results: results.collect() };
-    write::<T>(&answers, about)
+        })
+        .unzip();
+    write::<T>(&Answers { results }, bytes.iter().sum::<usize>() + 64)
 }
 
 /// What a body holds.
@@ -151,7 +148,7 @@ enum Answered<T> {
     /// Why there is none.
     Bad {
         /// For a person.
-        error: String,
+        error: Cow<'static, str>,
         /// For programs.
         code: &'static str,
     },

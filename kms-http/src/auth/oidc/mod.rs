@@ -19,7 +19,7 @@ use kms_lib::{Error, ErrorCode, Role};
 use serde_json::{Map, Value};
 
 use self::fetch::{Fetcher, parse_url};
-use self::source::{Ages, KeySource};
+use self::source::KeySource;
 use super::error::AuthError;
 use super::identity::{RoleMapping, principal};
 
@@ -47,19 +47,15 @@ impl OidcVerifier {
             RoleMapping::new("oidc", settings.role_claim.as_deref(), &settings.admin_values, &settings.auditor_values)?;
         let jwks_uri = settings.jwks_uri.as_deref().map(parse_url).transpose().map_err(|problem| invalid(&problem))?;
         let fetcher = Fetcher::new(settings.ca_file.as_deref(), Duration::from_secs(settings.timeout_seconds))?;
-        let ages = Ages {
-            refresh: Duration::from_secs(settings.refresh_seconds),
-            stale: Duration::from_secs(settings.stale_seconds),
-            retry: Duration::from_secs(settings.retry_seconds),
-        };
-        let source = KeySource::new(settings.issuer.clone(), jwks_uri, fetcher, ages);
-        Ok(Self { settings: Arc::new(settings), roles: Arc::new(roles), source })
+        let settings = Arc::new(settings);
+        let source = KeySource::new(settings.clone(), jwks_uri, fetcher);
+        Ok(Self { settings, roles: Arc::new(roles), source })
     }
 
     /// Fetches the issuer's keys, so that the first caller need not wait. That the issuer cannot be reached is logged:
     /// it may start later than this service.
     pub async fn prefetch(&self) {
-        self.source.prefetch().await;
+        self.source.refreshed().await;
     }
 
     /// Who shows this token, and in which role.

@@ -15,26 +15,15 @@ use tokio::sync::Mutex;
 
 use super::fetch::{Fetcher, is_https, parse_url};
 use super::keys::{KeySet, Lookup};
+use super::settings::OidcSettings;
 use crate::auth::AuthError;
-
-/// How long keys are good for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ages {
-    /// Until this age they are used without further ado.
-    pub(super) refresh: Duration,
-    /// Until this age they are used if the issuer cannot be reached.
-    pub(super) stale: Duration,
-    /// Between two attempts to fetch.
-    pub(super) retry: Duration,
-}
 
 /// The keys of one issuer.
 pub(super) struct KeySource {
-    issuer: String,
+    settings: Arc<OidcSettings>,
     /// Where the key set is; found by discovery if it is not configured.
     jwks_uri: Option<Url>,
     fetcher: Fetcher,
-    ages: Ages,
     state: RwLock<State>,
     /// Held while fetching.
     fetching: Arc<Mutex<()>>,
@@ -42,7 +31,7 @@ pub(super) struct KeySource {
 
 /// What is known at a moment.
 #[derive(Clone, Default)]
-struct State {
+pub(super) struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
     attempted: Option<Instant>,
     /// Whether the last attempt failed.
@@ -50,8 +39,8 @@ struct State {
 }
 
 impl KeySource {
-    pub(super) fn new(issuer: String, jwks_uri: Option<Url>, fetcher: Fetcher, ages: Ages) -> Arc<Self> {
-        Arc::new(Self { issuer, jwks_uri, fetcher, ages, state: RwLock::default(), fetching: Arc::default() })
+    pub(super) fn new(settings: Arc<OidcSettings>, jwks_uri: Option<Url>, fetcher: Fetcher) -> Arc<Self> {
+        Arc::new(Self { settings, jwks_uri, fetcher, state: RwLock::default(), fetching: Arc::default() })
     }
 
     /// The key that a token names.
@@ -77,11 +66,6 @@ impl KeySource {
         }
     }
 
-    /// Fetches the keys before the first token comes.
-    pub(super) async fn prefetch(self: &Arc<Self>) {
-        self.refreshed().await;
-    }
-
     fn snapshot(&self) -> State {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -92,20 +76,26 @@ impl KeySource {
         let Some(age) = state.keys.as_ref().map(|(_, fetched)| fetched.elapsed()) else {
             return self.refreshed().await;
         };
-        if age < self.ages.refresh {
+        let refresh = Duration::from_secs(self.settings.refresh_seconds);
+        if age < refresh {
             return state;
         }
-        if age < self.ages.refresh.saturating_mul(2).min(self.ages.stale) {
+        if age < refresh.saturating_mul(2).min(self.stale()) {
             self.refresh_aside();
             return state;
         }
         self.refreshed().await
     }
 
+    /// The age until which keys are used if the issuer cannot be reached.
+    fn stale(&self) -> Duration {
+        Duration::from_secs(self.settings.stale_seconds)
+    }
+
     /// The keys, unless they are too old to be trusted without the issuer.
     fn usable(&self, state: &State) -> Result<Arc<KeySet>, AuthError> {
         match &state.keys {
-            Some((keys, fetched)) if !state.failed || fetched.elapsed() <= self.ages.stale => Ok(keys.clone()),
+            Some((keys, fetched)) if !state.failed || fetched.elapsed() <= self.stale() => Ok(keys.clone()),
             _ => Err(unreachable()),
         }
     }
@@ -114,7 +104,7 @@ impl KeySource {
     ///
     /// The attempt is a task of its own: a caller who hangs up must not be able to stop it, or hanging up often enough
     /// would keep new keys from being learned.
-    async fn refreshed(self: &Arc<Self>) -> State {
+    pub(super) async fn refreshed(self: &Arc<Self>) -> State {
         if self.is_due() {
             let source = self.clone();
             let attempt = tokio::spawn(async move {
@@ -125,7 +115,7 @@ impl KeySource {
                 }
             });
             if attempt.await.is_err() {
-                tracing::error!(issuer = self.issuer, "fetching the issuer's keys came to a bad end");
+                tracing::error!(issuer = self.settings.issuer, "fetching the issuer's keys came to a bad end");
             }
         } else {
             // An attempt that is under way is waited for.
@@ -150,7 +140,8 @@ impl KeySource {
 
     fn is_due(&self) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.attempted.is_none_or(|attempted| attempted.elapsed() >= self.ages.retry)
+        let retry = Duration::from_secs(self.settings.retry_seconds);
+        state.attempted.is_none_or(|attempted| attempted.elapsed() >= retry)
     }
 
     async fn fetch_and_keep(&self) {
@@ -165,7 +156,7 @@ impl KeySource {
         state.failed = outcome.is_err();
         match outcome {
             Ok(keys) => state.keys = Some((Arc::new(keys), Instant::now())),
-            Err(problem) => tracing::warn!(issuer = self.issuer, problem, "cannot fetch the issuer's keys"),
+            Err(problem) => tracing::warn!(issuer = self.settings.issuer, problem, "cannot fetch the issuer's keys"),
         }
     }
 
@@ -184,10 +175,10 @@ impl KeySource {
             issuer: String,
             jwks_uri: String,
         }
-        let url = discovery_url(&self.issuer)?;
+        let url = discovery_url(&self.settings.issuer)?;
         let document: Document = serde_json::from_slice(&self.fetcher.get(&url).await?)
             .map_err(|e| format!("{url}: not a discovery document: {e}"))?;
-        if document.issuer != self.issuer {
+        if document.issuer != self.settings.issuer {
             return Err(format!("{url}: the document is another issuer's"));
         }
         let location = parse_url(&document.jwks_uri)?;
