@@ -173,5 +173,5 @@ fn alternative_names(certificate: &Certificate, field: RoleField) -> Result<Vec<
 }
 
 #[cfg(test)]
-#[path = "mtls_tests.rs"]
+#[path = "../../tests/unit/mtls.rs"]
 mod tests;

@@ -1,3 +1,5 @@
+//! Unit tests of `src/auth/mtls.rs`.
+
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
