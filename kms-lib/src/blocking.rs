@@ -24,12 +24,14 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::config::Config;
 use crate::crypto::provider::SignatureAlgorithm;
+use crate::envelope::RootKeySource;
 use crate::kms::{BackupComparison, BackupOptions, BackupReport, JobReport};
 use crate::ops::{Metrics, Ready, Telemetry};
 use crate::session::{
     self, AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
     Encrypted, GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken,
-    Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, SignItem, Signature, StreamDecryptor, StreamEncryptor,
+    Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions, Retirement, RewrapPlan,
+    RootKeyDescription, RootKeyJob, RootKeyReport, SignItem, Signature, StreamDecryptor, StreamEncryptor,
     StreamSummary, Verification, VerifyItem, VersionDescription,
 };
 use crate::types::actor::Actor;
@@ -267,6 +269,13 @@ mirror! {
     backup(to: impl AsRef<Path>) -> BackupReport;
     backup_with(to: impl AsRef<Path>, options: &BackupOptions) -> BackupReport;
     compare_backup(from: impl AsRef<Path>) -> BackupComparison;
+    list_root_keys() -> Vec<RootKeyDescription>;
+    add_root_key(source: &RootKeySource) -> RootKeyDescription;
+    plan_rewrap() -> RewrapPlan;
+    rewrap(job: &RootKeyJob) -> RootKeyReport;
+    verify_root_key(generation: u32, job: &RootKeyJob) -> RootKeyReport;
+    verify_planned_root_key(source: &RootKeySource, job: &RootKeyJob) -> RootKeyReport;
+    retire_root_key(generation: u32, options: &RetireOptions) -> Retirement;
     encrypt_stream(key: impl Into<KeyRef>, context: &Context) -> StreamEncryptor;
     decrypt_stream(beginning: &[u8], context: &Context) -> Option<(StreamDecryptor, usize)>;
 }

@@ -270,8 +270,9 @@ async fn a_restore_says_what_it_changes_and_what_is_lost() {
     let of_version = "version = 2 AND key_id = (SELECT id FROM \"keys\" WHERE name = 'rotated')";
     place
         .tamper(&format!(
-            "ATTACH '{}' AS lost; UPDATE key_versions SET (wrapped_material, wrapping_seal) =
-             (SELECT wrapped_material, wrapping_seal FROM lost.key_versions WHERE {of_version}) WHERE {of_version}",
+            "ATTACH '{}' AS lost; UPDATE wrappings SET (wrapped, seal) = (SELECT wrapped, seal FROM lost.wrappings
+             WHERE subject = (SELECT id FROM lost.key_versions WHERE {of_version}))
+             WHERE subject = (SELECT id FROM key_versions WHERE {of_version})",
             lost_store.display()
         ))
         .await;

@@ -8,7 +8,7 @@ mod common;
 use common::{Place, admin, check_usable, code};
 use kms_lib::{ErrorCode, Kms, NewKey};
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "kms_schema",
     "\"keys\"",
     "key_versions",
@@ -20,6 +20,7 @@ const TABLES: [&str; 14] = [
     "audit_checkpoints",
     "usage_hourly",
     "root_keys",
+    "wrappings",
     "service_keys",
     "idempotency",
     "meta",

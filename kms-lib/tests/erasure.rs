@@ -52,7 +52,8 @@ async fn doomed(place: &Place, kms: &Kms) -> Vec<Vec<u8>> {
         session.schedule_deletion(key.id, Some(1)).await.unwrap();
     }
     session.encrypt("kept", b"x", &Context::new()).await.unwrap();
-    let sql = "SELECT wrapped_material FROM key_versions v JOIN keys k ON k.id = v.key_id WHERE k.name LIKE 'doomed%'";
+    let sql = "SELECT wrapped FROM wrappings w JOIN key_versions v ON v.id = w.subject JOIN keys k ON k.id = v.key_id
+               WHERE k.name LIKE 'doomed%'";
     let material = blobs(place, sql).await;
     assert_eq!(material.len(), 4);
     assert_eq!(found(place, &material), 4);
@@ -111,7 +112,8 @@ async fn the_next_process_completes_it() {
 async fn a_replaced_signing_key_is_in_no_file() {
     let place = Place::in_a_file();
     let kms = Kms::open(place.config()).await.unwrap();
-    let former = blobs(&place, "SELECT wrapped FROM service_keys WHERE kind = 'signing'").await;
+    let former =
+        blobs(&place, "SELECT wrapped FROM wrappings JOIN service_keys ON id = subject WHERE kind = 'signing'").await;
     assert_eq!(found(&place, &former), 1);
     admin(&kms).replace_signing_key().await.unwrap();
     wait_until_gone(&place, &former).await;

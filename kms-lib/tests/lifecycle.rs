@@ -259,7 +259,7 @@ async fn deletion_and_destruction() {
     let erased = place
         .number(
             "SELECT COUNT(*) FROM key_versions v JOIN \"keys\" k ON k.id = v.key_id
-             WHERE k.name = 'gone' AND v.wrapped_material IS NULL",
+             WHERE k.name = 'gone' AND v.id NOT IN (SELECT subject FROM wrappings)",
         )
         .await;
     assert_eq!(erased, 1);

@@ -268,7 +268,7 @@ async fn rows_are_held_against_their_seals_and_records() {
         "UPDATE key_versions SET origin = 'IMPORTED' WHERE version = 2",
         "UPDATE key_versions SET fingerprint = zeroblob(32) WHERE version = 2",
         "UPDATE key_versions SET version = 9 WHERE version = 2",
-        "UPDATE key_versions SET wrapping_seal = zeroblob(32) WHERE version = 2",
+        "UPDATE wrappings SET seal = zeroblob(32) WHERE subject = (SELECT id FROM key_versions WHERE version = 2)",
         "DELETE FROM key_versions WHERE version = 2",
         "UPDATE grants SET principal = 'mallory'",
         "UPDATE grants SET allowed_ops = 'decrypt,read'",
@@ -282,11 +282,11 @@ async fn rows_are_held_against_their_seals_and_records() {
         "DELETE FROM grants",
         "INSERT INTO grants SELECT randomblob(16), 'mallory', role, key_id, allowed_ops, conditions, created_at, NULL,
          grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants",
-        "UPDATE key_versions SET wrapped_material =
-         (SELECT wrapped_material FROM key_versions WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'b'))
-         WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'a') AND version = 2",
-        "UPDATE key_versions SET wrapped_material = 'text' WHERE version = 2",
-        "UPDATE key_versions SET wrapped_material = NULL WHERE version = 2",
+        "UPDATE wrappings SET wrapped = (SELECT wrapped FROM wrappings JOIN key_versions v ON v.id = subject
+         JOIN \"keys\" k ON k.id = v.key_id WHERE k.name = 'b')
+         WHERE subject = (SELECT id FROM key_versions WHERE version = 2)",
+        "UPDATE wrappings SET wrapped = 'text' WHERE subject = (SELECT id FROM key_versions WHERE version = 2)",
+        "DELETE FROM wrappings WHERE subject = (SELECT id FROM key_versions WHERE version = 2)",
         "UPDATE key_versions SET public_key_pem = 'other' WHERE public_key_pem IS NOT NULL",
     ] {
         let place = copy(&original);
@@ -346,9 +346,9 @@ async fn what_was_altered_is_not_used() {
     let kms = swapped.open().await;
     swapped
         .tamper(
-            "UPDATE key_versions SET wrapped_material =
-             (SELECT wrapped_material FROM key_versions WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'b'))
-             WHERE version = 2",
+            "UPDATE wrappings SET wrapped = (SELECT wrapped FROM wrappings JOIN key_versions v ON v.id = subject
+             JOIN \"keys\" k ON k.id = v.key_id WHERE k.name = 'b')
+             WHERE subject = (SELECT id FROM key_versions WHERE version = 2)",
         )
         .await;
     assert_eq!(code(admin(&kms).encrypt("a", b"x", &Context::new()).await), ErrorCode::IntegrityFailure);

@@ -10,6 +10,7 @@ use crate::types::grant::Grant;
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
+use crate::types::root_key::RootKeyGeneration;
 use crate::types::view::View;
 
 /// A key with its versions.
@@ -29,6 +30,7 @@ pub struct Image {
     by_principal: HashMap<String, BTreeSet<GrantId>>,
     credentials: HashMap<CredentialId, Credential>,
     quarantine: HashMap<QuarantineId, Quarantined>,
+    root_keys: BTreeMap<u32, RootKeyGeneration>,
     /// The rows in quarantine, each with the key that it makes unusable.
     quarantined: HashMap<(EntityTable, [u8; 16]), Option<KeyId>>,
     /// The keys among them.
@@ -78,6 +80,14 @@ impl Image {
     /// All grants, withdrawn ones too.
     pub fn all_grants(&self) -> impl Iterator<Item = &Grant> {
         self.grants.values()
+    }
+    /// The generations of the root key, oldest first, retired ones too.
+    pub fn root_keys(&self) -> impl Iterator<Item = &RootKeyGeneration> {
+        self.root_keys.values()
+    }
+    /// One of them.
+    pub fn root_key(&self, generation: u32) -> Option<&RootKeyGeneration> {
+        self.root_keys.get(&generation)
     }
     /// All credentials, withdrawn ones too, in no order.
     pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
@@ -173,6 +183,7 @@ impl Image {
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                 self.put_quarantined(entry.clone(), seals);
             }
+            Change::InsertRootKey(root) | Change::UpdateRootKey(root) => self.put_root_key(root.clone(), seals),
         }
     }
 
@@ -196,6 +207,16 @@ impl Image {
             self.quarantined.remove(&(table, row));
             self.damaged = self.quarantined.values().copied().flatten().collect();
         }
+    }
+
+    pub(super) fn put_root_key(&mut self, root: RootKeyGeneration, seals: &Seals) {
+        let present = self.root_keys.get(&root.generation);
+        if present.is_some_and(|present| present.revision >= root.revision) {
+            return;
+        }
+        let (old, new) = (present.map(row::root_key), row::root_key(&root));
+        self.root_keys.insert(root.generation, root);
+        self.replace(old, &new, seals);
     }
 
     fn entry(&mut self, id: KeyId) -> &mut Entry {
@@ -296,6 +317,9 @@ impl View for Image {
         // Those that are not used because they were altered count too.
         let is_one_quarantined = self.quarantined.keys().any(|(table, _)| *table == EntityTable::Credentials);
         !self.credentials.is_empty() || is_one_quarantined || self.trust == Trust::Refused
+    }
+    fn each_root_key(&self, visit: &mut dyn FnMut(&RootKeyGeneration)) {
+        self.root_keys.values().for_each(visit);
     }
     fn is_damaged(&self, key: KeyId) -> bool {
         match self.trust {

@@ -180,8 +180,10 @@ impl Loader {
         let mut connection = self.store.reader().await?;
         let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
         drop(connection);
-        let wrapped = material.and_then(|material| material.wrapped);
-        let wrapped = wrapped.ok_or_else(|| altered("is missing"))?;
+        let wrapped = material.map(|material| material.wrapped).unwrap_or_default();
+        if wrapped.is_empty() {
+            return Err(altered("is missing"));
+        }
         let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
         let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
         // The sealed row names the material: what another history of this version left is found before it is used.

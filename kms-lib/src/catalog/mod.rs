@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::audit::checkpoint;
-use crate::envelope::{RowSet, Seals, row};
+use crate::envelope::{Envelope, RowSet, Seals, row};
 use crate::keys::NewQuarantined;
 use crate::storage::tables::head;
 use crate::storage::{Connection, Store};
@@ -36,6 +36,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 pub struct Catalog {
     store: Arc<dyn Store>,
     seals: Seals,
+    /// Told which generations of the root key there are.
+    envelope: Envelope,
     image: RwLock<Image>,
     /// Held while the image is brought up to date, so that callers who wait share one look at the store.
     refreshing: tokio::sync::Mutex<()>,
@@ -51,10 +53,11 @@ pub struct Catalog {
 
 impl Catalog {
     /// An empty catalog; [`Catalog::refresh`] fills it.
-    pub fn new(store: Arc<dyn Store>, seals: Seals) -> Self {
+    pub fn new(store: Arc<dyn Store>, seals: Seals, envelope: Envelope) -> Self {
         Self {
             store,
             seals,
+            envelope,
             image: RwLock::new(Image::default()),
             refreshing: tokio::sync::Mutex::new(()),
             looks: AtomicU64::new(0),
@@ -120,6 +123,7 @@ impl Catalog {
             }
             let mut image = self.image_mut();
             delta.apply(&mut image, head.revision, &self.seals);
+            self.envelope.set_generations(image.root_keys().cloned().collect());
             if image.revision() == head.revision
                 && image.trust() == Trust::Verified
                 && !self.stands_for(&head, image.rows())
@@ -166,6 +170,7 @@ impl Catalog {
     }
     /// Uses nothing: it cannot be told which rows were altered.
     pub fn refuse_all(&self) {
+        self.envelope.distrust();
         self.image_mut().refuse_all();
     }
 
@@ -174,6 +179,9 @@ impl Catalog {
         let mut image = self.image_mut();
         for change in changes {
             image.apply(change, &self.seals);
+        }
+        if changes.iter().any(|change| matches!(change, Change::InsertRootKey(_) | Change::UpdateRootKey(_))) {
+            self.envelope.set_generations(image.root_keys().cloned().collect());
         }
         image.advance(revision);
     }
@@ -197,5 +205,6 @@ pub fn change_row(change: &Change) -> Result<Vec<u8>> {
         Change::InsertGrant(grant) | Change::UpdateGrant(grant) => row::grant(grant)?,
         Change::InsertCredential(credential) | Change::UpdateCredential(credential) => row::credential(credential),
         Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => row::quarantined(entry),
+        Change::InsertRootKey(root) | Change::UpdateRootKey(root) => row::root_key(root),
     })
 }

@@ -1,6 +1,6 @@
 //! The image together with the changes a batch has made so far: what the ledger decides against.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::image::Image;
 use crate::envelope::{RowSet, Seals, row};
@@ -11,6 +11,7 @@ use crate::types::grant::Grant;
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
+use crate::types::root_key::RootKeyGeneration;
 use crate::types::view::View;
 
 /// An image and changes on top of it that are not committed yet.
@@ -23,6 +24,7 @@ pub struct Overlay<'a> {
     grants: HashMap<GrantId, Grant>,
     credentials: HashMap<CredentialId, Credential>,
     quarantine: HashMap<QuarantineId, Quarantined>,
+    root_keys: BTreeMap<u32, RootKeyGeneration>,
     rows: RowSet,
 }
 
@@ -38,6 +40,7 @@ impl<'a> Overlay<'a> {
             grants: HashMap::new(),
             credentials: HashMap::new(),
             quarantine: HashMap::new(),
+            root_keys: BTreeMap::new(),
             rows: *base.rows(),
         }
     }
@@ -73,6 +76,9 @@ impl<'a> Overlay<'a> {
                 Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                     self.quarantine.insert(entry.id, entry.clone());
                 }
+                Change::InsertRootKey(root) | Change::UpdateRootKey(root) => {
+                    self.root_keys.insert(root.generation, root.clone());
+                }
             }
         }
         self.revision = revision;
@@ -96,6 +102,10 @@ impl<'a> Overlay<'a> {
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                 let present = self.quarantine.get(&entry.id).or_else(|| self.base.quarantine_entry(entry.id));
                 present.map(row::quarantined)
+            }
+            Change::InsertRootKey(root) | Change::UpdateRootKey(root) => {
+                let present = self.root_keys.get(&root.generation).or_else(|| self.base.root_key(root.generation));
+                present.map(row::root_key)
             }
         })
     }
@@ -140,6 +150,15 @@ impl View for Overlay<'_> {
     }
     fn has_credentials(&self) -> bool {
         !self.credentials.is_empty() || self.base.has_credentials()
+    }
+    fn each_root_key(&self, visit: &mut dyn FnMut(&RootKeyGeneration)) {
+        let mut last = 0;
+        for root in self.base.root_keys() {
+            last = root.generation;
+            visit(self.root_keys.get(&last).unwrap_or(root));
+        }
+        // Generations that only this batch made.
+        self.root_keys.range(last + 1..).for_each(|(_, root)| visit(root));
     }
     fn is_damaged(&self, key: KeyId) -> bool {
         self.base.is_damaged(key)

@@ -4,15 +4,18 @@ use super::image::Image;
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::root_keys;
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::Quarantined;
+use crate::types::root_key::RootKeyGeneration;
 
 /// Rows that changed.
 pub(super) struct Delta {
     quarantined: Vec<Quarantined>,
+    root_keys: Vec<RootKeyGeneration>,
     keys: Vec<Key>,
     versions: Vec<KeyVersion>,
     grants: Vec<Grant>,
@@ -25,12 +28,14 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: 
     // At first everything, also rows that claim a revision no record ever had.
     let known = Some(known).filter(|known| *known > 0);
     let quarantined = entities::quarantined_since(connection, known).await?;
+    let root_keys = root_keys::since(connection, known).await?;
     let keys = entities::keys_since(connection, known).await?;
     let versions = entities::versions_since(connection, known).await?;
     let grants = entities::grants_since(connection, known).await?;
     let credentials = entities::credentials_since(connection, known).await?;
     Ok(Delta {
         quarantined: checked("quarantine", quarantined, |entry| Ok(row::quarantined(entry)), seals),
+        root_keys: checked("root_keys", root_keys, |root| Ok(row::root_key(root)), seals),
         keys: checked("keys", keys, |key| Ok(row::key(key)), seals),
         versions: checked("key_versions", versions, |version| Ok(row::version(version)), seals),
         grants: checked("grants", grants, row::grant, seals),
@@ -53,14 +58,16 @@ fn checked<T>(table: &str, rows: Vec<Sealed<T>>, bytes: impl Fn(&T) -> Result<Ve
 }
 
 impl Delta {
-    /// Whether material of these versions is erased.
+    /// Whether material of these versions is erased, or wrappings are, since a generation of the root key was retired.
     pub(super) fn has_erased(&self) -> bool {
         self.versions.iter().any(|version| version.state == VersionState::Destroyed)
+            || self.root_keys.iter().any(|root| !root.is_active())
     }
 
     /// Puts the rows into the image, which then is of `revision`. The quarantine comes first: it says which rows count.
     pub(super) fn apply(self, image: &mut Image, revision: u64, seals: &Seals) {
         self.quarantined.into_iter().for_each(|entry| image.put_quarantined(entry, seals));
+        self.root_keys.into_iter().for_each(|root| image.put_root_key(root, seals));
         self.keys.into_iter().for_each(|key| image.put_key(key, seals));
         self.versions.into_iter().for_each(|version| image.put_version(version, seals));
         self.grants.into_iter().for_each(|grant| image.put_grant(grant, seals));

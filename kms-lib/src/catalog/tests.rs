@@ -15,11 +15,13 @@ use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::grant::{Conditions, GrantScope, Permission};
 use crate::types::ids::{GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, Material, VersionState};
+use crate::types::root_key::Wrapped;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
 fn new_version(number: u32) -> NewVersion {
-    let material = Material { wrapped: Some(vec![1, 2, 3]), public_key_pem: None };
+    let wrapped = vec![Wrapped { generation: 1, bytes: vec![1, 2, 3] }];
+    let material = Material { wrapped, public_key_pem: None };
     NewVersion { id: VersionId::random(), version: number, material, fingerprint: [1; 32] }
 }
 
@@ -359,10 +361,11 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
     let source = RootKeySource::from_bytes([7; 32]);
     let inner = LocalRootKey::new(shared.provider.clone(), &source, &Derivation::None, 1).unwrap();
     let root = Arc::new(Counting { inner, unwraps: 0.into() });
+    let row = shared.catalog.image().root_keys().next().cloned().unwrap();
     let cache = Arc::new(super::MaterialCache::new(
         shared.store.clone(),
         shared.provider.clone(),
-        Envelope::new(root.clone()),
+        Envelope::new(shared.provider.clone(), row, root.clone()),
         10,
         Duration::from_millis(400),
     ));

@@ -21,6 +21,7 @@ impl Config {
                 self.store_password_file.as_ref().map_or_else(none, |path| path.display().to_string()),
             ),
             ("master_key", self.root_key.as_ref().map_or_else(none, |key| format!("{key:?}"))),
+            ("master_key_next", self.next_root_key.as_ref().map_or_else(none, |key| format!("{key:?}"))),
             ("grace_days", self.grace_days.map_or_else(|| "for ever".into(), |days| days.to_string())),
             ("crypto_provider", self.crypto_provider.as_str().into()),
             ("high_water", self.high_water.as_ref().map_or_else(none, |path| path.display().to_string())),

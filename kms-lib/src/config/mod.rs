@@ -41,6 +41,7 @@ const RESERVE: u64 = 1024 * MIB;
 /// | where everything is kept: `sqlite:PATH`, `mysql://USER:PASSWORD@HOST/DATABASE`, `postgres://...` | `store_url` | `KMS_STORE_URL` | `sqlite:kms.db` |
 /// | a file of mode 0600 with the password that belongs into that URL | `store_password_file` | `KMS_STORE_PASSWORD_FILE` | none |
 /// | root key ([`RootKeySource`]), or a file of mode 0600 with it | `master_key`, `master_key_file` | `KMS_MASTER_KEY`, `KMS_MASTER_KEY_FILE` | none: must be given |
+/// | a further root key, for moving from one to another ([`crate::Session::add_root_key`]) | `master_key_next`, `master_key_next_file` | `KMS_MASTER_KEY_NEXT`, `KMS_MASTER_KEY_NEXT_FILE` | none |
 /// | days former versions stay usable | `grace_days` | `KMS_GRACE_DAYS` | for ever |
 /// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
 /// | `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
@@ -57,6 +58,8 @@ pub struct Config {
     pub(crate) store_url: String,
     pub(crate) store_password_file: Option<PathBuf>,
     pub(crate) root_key: Option<RootKeySource>,
+    pub(crate) next_root_key: Option<RootKeySource>,
+    pub(crate) more_root_keys: Vec<RootKeySource>,
     pub(crate) grace_days: Option<u32>,
     pub(crate) audit_ack: AuditAck,
     pub(crate) crypto_provider: ProviderName,
@@ -83,6 +86,8 @@ impl Config {
             store_url: store_url.into(),
             store_password_file: None,
             root_key: None,
+            next_root_key: None,
+            more_root_keys: Vec::new(),
             grace_days: None,
             audit_ack: AuditAck::Durable,
             crypto_provider: ProviderName::default(),
@@ -153,6 +158,26 @@ impl Config {
     pub fn root_key(mut self, text: &str) -> Result<Self> {
         self.root_key = Some(RootKeySource::parse(text)?);
         Ok(self)
+    }
+    /// With a further root key, in one of the forms of [`RootKeySource`]. A store opens with any of the keys that it is
+    /// wrapped under; a key that is none of them is used once [`crate::Session::add_root_key`] has added it.
+    pub fn add_root_key(mut self, text: &str) -> Result<Self> {
+        self.more_root_keys.push(RootKeySource::parse(text)?);
+        Ok(self)
+    }
+    /// With these 32 bytes as a further root key.
+    #[must_use]
+    pub fn add_root_key_bytes(mut self, key: [u8; 32]) -> Self {
+        self.more_root_keys.push(RootKeySource::from_bytes(key));
+        self
+    }
+    /// The root key that is configured to be added next (`master_key_next`).
+    pub fn next_root_key(&self) -> Option<&RootKeySource> {
+        self.next_root_key.as_ref()
+    }
+    /// All root keys that are configured, the first one first.
+    pub(crate) fn root_keys(&self) -> Vec<RootKeySource> {
+        self.root_key.iter().chain(&self.next_root_key).chain(&self.more_root_keys).cloned().collect()
     }
     /// With these 32 bytes as the root key.
     #[must_use]
@@ -281,6 +306,10 @@ impl Config {
         if self.scheduler.enabled {
             Schedule::parse(&self.scheduler.cron)?;
         }
+        let keys = self.root_keys();
+        if (1..keys.len()).any(|n| keys[..n].contains(&keys[n])) {
+            return Err(Error::new(ErrorCode::InvalidRootKey, "the same root key is configured twice"));
+        }
         for (what, days) in [
             ("grace_days", self.grace_days.unwrap_or(0)),
             ("deletion.wait_days", self.deletion_wait_days),
@@ -335,6 +364,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("store_url", &self.shown_store_url())
             .field("root_key", &self.root_key)
+            .field("next_root_key", &self.next_root_key)
             .field("grace_days", &self.grace_days)
             .field("audit_ack", &self.audit_ack)
             .field("crypto_provider", &self.crypto_provider)

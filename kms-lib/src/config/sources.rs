@@ -47,6 +47,8 @@ impl Config {
             store_url,
             master_key,
             master_key_file,
+            master_key_next,
+            master_key_next_file,
             store_password_file,
             grace_days,
             crypto_provider,
@@ -61,11 +63,15 @@ impl Config {
             _http: _,
         } = file;
         let is_secret_url = store_url.as_ref().is_some_and(|url| redact(url) != *url);
-        let is_secret_key = master_key.as_ref().is_some_and(|key| !key.starts_with("file:"));
+        let mut keys = master_key.iter().chain(&master_key_next);
+        let is_secret_key = keys.any(|key| !key.starts_with("file:"));
         if let Some(url) = store_url {
             self.store_url = url;
         }
-        self.set_root_key(master_key.as_deref(), master_key_file.as_deref())?;
+        let first = root_key("master_key", master_key.as_deref(), master_key_file.as_deref())?;
+        let next = root_key("master_key_next", master_key_next.as_deref(), master_key_next_file.as_deref())?;
+        self.root_key = first.or_else(|| self.root_key.take());
+        self.next_root_key = next.or_else(|| self.next_root_key.take());
         self.store_password_file = store_password_file.or_else(|| self.store_password_file.take());
         self.grace_days = grace_days.or(self.grace_days);
         if let Some(name) = crypto_provider {
@@ -97,25 +103,12 @@ impl Config {
         Ok(is_secret_url || is_secret_key)
     }
 
-    /// Takes the root key that one source gives, itself or as a file.
-    fn set_root_key(&mut self, key: Option<&str>, file: Option<&Path>) -> Result<()> {
-        let given = match (key, file) {
-            (Some(_), Some(_)) => {
-                return Err(invalid("both master_key and master_key_file are given: one is to be left out"));
-            }
-            (Some(key), None) => RootKeySource::parse(key)?,
-            (None, Some(file)) => RootKeySource::parse(&format!("file:{}", file.display()))?,
-            (None, None) => return Ok(()),
-        };
-        self.root_key = Some(given);
-        Ok(())
-    }
-
     /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
     /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes
     /// are ignored ([`is_service_link`]).
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
-        let (mut key, mut key_file) = (None, None);
+        let (mut key, mut key_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
+        let (mut next, mut next_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
         for (name, value) in variables {
             let Some(setting) = name.strip_prefix("KMS_") else { continue };
             if setting.starts_with("TEST_") || setting.starts_with("HTTP_") || is_service_link(&name, &value) {
@@ -128,6 +121,8 @@ impl Config {
                 "STORE_PASSWORD_FILE" => self.store_password_file = Some(PathBuf::from(value)),
                 "MASTER_KEY" => key = Some(Zeroizing::new(value)),
                 "MASTER_KEY_FILE" => key_file = Some(PathBuf::from(value)),
+                "MASTER_KEY_NEXT" => next = Some(Zeroizing::new(value)),
+                "MASTER_KEY_NEXT_FILE" => next_file = Some(PathBuf::from(value)),
                 "GRACE_DAYS" => self.grace_days = Some(days()?),
                 "AUDIT_ACK" => self.audit_ack = parse_ack(&value)?,
                 "AUDIT_REVERIFY_DAYS" => self.reverify_days = days()?,
@@ -148,7 +143,21 @@ impl Config {
                 _ => return Err(invalid(format!("{name} is not a setting"))),
             }
         }
-        self.set_root_key(key.as_ref().map(|key| key.as_str()), key_file.as_deref())
+        let first = root_key("master_key", key.as_ref().map(|key| key.as_str()), key_file.as_deref())?;
+        let next = root_key("master_key_next", next.as_ref().map(|key| key.as_str()), next_file.as_deref())?;
+        self.root_key = first.or_else(|| self.root_key.take());
+        self.next_root_key = next.or_else(|| self.next_root_key.take());
+        Ok(())
+    }
+}
+
+/// The root key that one source gives under this name, itself or as a file.
+fn root_key(name: &str, key: Option<&str>, file: Option<&Path>) -> Result<Option<RootKeySource>> {
+    match (key, file) {
+        (Some(_), Some(_)) => Err(invalid(format!("both {name} and {name}_file are given: one is to be left out"))),
+        (Some(key), None) => RootKeySource::parse(key).map(Some),
+        (None, Some(file)) => RootKeySource::parse(&format!("file:{}", file.display())).map(Some),
+        (None, None) => Ok(None),
     }
 }
 
@@ -158,6 +167,8 @@ struct File {
     store_url: Option<String>,
     master_key: Option<String>,
     master_key_file: Option<PathBuf>,
+    master_key_next: Option<String>,
+    master_key_next_file: Option<PathBuf>,
     store_password_file: Option<PathBuf>,
     grace_days: Option<u32>,
     crypto_provider: Option<String>,

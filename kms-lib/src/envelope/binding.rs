@@ -20,6 +20,8 @@ pub enum Binding {
     IntegrityKey {
         /// Of which log.
         log: LogId,
+        /// Which of its integrity keys.
+        number: u32,
     },
     /// A key that signs the head of the log.
     SigningKey {
@@ -42,7 +44,9 @@ impl Binding {
                 .bytes(key.as_bytes())
                 .number(u64::from(*version))
                 .bytes(key_type.as_str().as_bytes()),
-            Self::IntegrityKey { log } => fields.bytes(b"integrity-key").bytes(log.as_bytes()),
+            Self::IntegrityKey { log, number } => {
+                fields.bytes(b"integrity-key").bytes(log.as_bytes()).number(u64::from(*number))
+            }
             Self::SigningKey { log, number } => {
                 fields.bytes(b"signing-key").bytes(log.as_bytes()).number(u64::from(*number))
             }

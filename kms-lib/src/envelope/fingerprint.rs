@@ -5,8 +5,9 @@ use sha2::Sha256;
 
 use super::row::Fields;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::KeyId;
+use crate::types::ids::{KeyId, LogId};
 use crate::types::key::KeyType;
+use crate::types::root_key::ServiceKeyKind;
 
 /// The fingerprint of a version's material: HKDF-SHA256 (RFC 5869) without salt, with `kms-fingerprint/v1`, key,
 /// version and type as its info. It does not reveal the material, and equal material of two versions has two
@@ -14,6 +15,17 @@ use crate::types::key::KeyType;
 pub fn fingerprint(key: KeyId, version: u32, key_type: KeyType, material: &[u8]) -> Result<[u8; 32]> {
     let mut info = Fields::new(b"kms-fingerprint/v1\0");
     info.bytes(key.as_bytes()).number(u64::from(version)).bytes(key_type.as_str().as_bytes());
+    derive(info, material)
+}
+
+/// The fingerprint of a key of the service itself: the same with kind, log and number as the info.
+pub fn service_fingerprint(kind: ServiceKeyKind, log: LogId, number: u32, material: &[u8]) -> Result<[u8; 32]> {
+    let mut info = Fields::new(b"kms-service-fingerprint/v1\0");
+    info.bytes(kind.as_str().as_bytes()).bytes(log.as_bytes()).number(u64::from(number));
+    derive(info, material)
+}
+
+fn derive(info: Fields, material: &[u8]) -> Result<[u8; 32]> {
     let mut fingerprint = [0; 32];
     Hkdf::<Sha256>::new(None, material)
         .expand(&info.finish(), &mut fingerprint)

@@ -1,13 +1,16 @@
 //! Envelope encryption: material is stored only wrapped under a root key that is not in the store.
 //!
-//! A root key is named by its generation, and every wrapped material says which one wraps it, so that a root key can
-//! be replaced by another. Rows are sealed under an integrity key that is itself wrapped.
+//! A root key is named by its generation, and every wrapping says which one made it. Material has one wrapping under
+//! each generation in use, and any of them opens it, so that a root key can be replaced while the service works. Rows
+//! are sealed under an integrity key that is itself wrapped.
 
 pub(crate) mod aws;
 mod binding;
 mod calls;
+mod connect;
 mod fingerprint;
 mod local;
+mod registry;
 pub mod row;
 mod seal;
 mod secret_file;
@@ -21,16 +24,16 @@ pub use aws::AwsKmsRootKey;
 pub use aws::AwsRootKey;
 pub use binding::Binding;
 pub use calls::{CALL_BOUNDS, CallMetrics, Calls, RootKeyOperation};
-pub use fingerprint::fingerprint;
+pub use connect::{NewRootKey, connect_new};
+pub use fingerprint::{fingerprint, service_fingerprint};
 pub use local::{Derivation, LocalRootKey};
+pub use registry::{Envelope, KnownGeneration};
 pub use seal::{RowSet, Seals};
 pub use secret_file::{check_secret_file, read_secret_file};
 pub use source::RootKeySource;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -63,47 +66,6 @@ const FORMAT: u8 = 1;
 const HEADER: usize = 6;
 /// What a check value holds.
 const CHECK_TEXT: &[u8] = b"kms check value v1";
-
-/// The root keys at hand, by generation.
-#[derive(Clone)]
-pub struct Envelope {
-    current: Arc<dyn RootKey>,
-    generations: BTreeMap<u32, Arc<dyn RootKey>>,
-}
-
-impl Envelope {
-    /// An envelope that wraps with `current`.
-    pub fn new(current: Arc<dyn RootKey>) -> Self {
-        Self { generations: BTreeMap::from([(current.generation(), Arc::clone(&current))]), current }
-    }
-    /// The generation that wraps new material.
-    pub fn generation(&self) -> u32 {
-        self.current.generation()
-    }
-    /// Wraps with the current root key.
-    pub async fn wrap(&self, binding: &Binding, plaintext: &[u8]) -> Result<Vec<u8>> {
-        self.current.wrap(binding, plaintext).await
-    }
-    /// The calls to all root keys, by provider and operation.
-    pub fn call_metrics(&self) -> Vec<CallMetrics> {
-        calls::by_provider(self.generations.values().map(AsRef::as_ref))
-    }
-    /// Whether the last call to one of the root keys failed, because it was not available or refused.
-    pub fn is_degraded(&self) -> bool {
-        self.generations.values().any(|root| root.calls().is_some_and(Calls::is_failing))
-    }
-    /// Unwraps with the root key that the material names.
-    pub async fn unwrap(&self, binding: &Binding, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        let generation = generation_of(wrapped)?;
-        let root = self.generations.get(&generation).ok_or_else(|| {
-            Error::new(
-                ErrorCode::RootKeyUnavailable,
-                format!("the material is wrapped by generation {generation} of the root key, which is not at hand"),
-            )
-        })?;
-        root.unwrap(binding, wrapped).await
-    }
-}
 
 /// Makes a check value: a known text under the root key, by which a wrong root key is recognised at open.
 pub async fn make_check_value(root: &dyn RootKey) -> Result<Vec<u8>> {

@@ -5,9 +5,9 @@ use sha2::{Digest, Sha256};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
-use crate::types::ids::VersionId;
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::Quarantined;
+use crate::types::root_key::{RootKeyGeneration, Wrapped};
 use crate::types::time::Timestamp;
 
 /// Fields one after the other, each with its length (or its absence) ahead of it: no two different sequences give
@@ -149,11 +149,56 @@ pub fn quarantined(entry: &Quarantined) -> Vec<u8> {
     fields.finish()
 }
 
-/// The wrapped material of a version, by its SHA-256: what its own seal covers. It is not part of the row, since
-/// material is wrapped anew without a change of its version.
-pub fn wrapping(version: VersionId, fingerprint: &[u8; 32], wrapped_digest: &[u8; 32]) -> Vec<u8> {
+/// A row of `wrappings`, bound to the fingerprint of the material that is wrapped. The row of the version itself says
+/// nothing of its wrappings, since material is wrapped anew without a change of its version.
+pub fn wrapping(wrapping: &StoredWrapping, fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut fields = row("wrappings");
-    fields.bytes(version.as_bytes()).bytes(fingerprint).bytes(wrapped_digest);
+    fields
+        .bytes(&wrapping.subject)
+        .bytes(fingerprint)
+        .number(u64::from(wrapping.generation))
+        .bytes(&wrapping.digest)
+        .number(u64::from(wrapping.verified));
+    fields.finish()
+}
+
+/// A row of `wrappings`, without its seal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredWrapping {
+    /// The version or service key whose material it is.
+    pub subject: [u8; 16],
+    /// The generation of the root key.
+    pub generation: u32,
+    /// The SHA-256 of the wrapped material.
+    pub digest: [u8; 32],
+    /// Whether it was opened since it was written, and held the material that the fingerprint says.
+    pub verified: bool,
+}
+
+impl StoredWrapping {
+    /// A wrapping that was just made.
+    pub fn new(subject: [u8; 16], wrapped: &Wrapped) -> Self {
+        let digest = digest(&wrapped.bytes);
+        Self { subject, generation: wrapped.generation, digest, verified: false }
+    }
+}
+
+/// A row of `root_keys`.
+pub fn root_key(root: &RootKeyGeneration) -> Vec<u8> {
+    let mut fields = row("root_keys");
+    fields
+        .bytes(root.id.as_bytes())
+        .number(u64::from(root.generation))
+        .text(root.provider.as_str())
+        .optional(root.reference.as_deref().map(str::as_bytes))
+        .text(&root.derivation)
+        .optional(root.salt.as_deref())
+        .bytes(&root.check_value)
+        .text(root.state.as_str())
+        .time(root.compromised_at)
+        .time(Some(root.created_at))
+        .time(root.retired_at)
+        .number(root.revision);
     fields.finish()
 }
 

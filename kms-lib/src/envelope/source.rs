@@ -27,10 +27,10 @@ const PASSPHRASE_CHARS: usize = 12;
 ///
 /// Line ends at the end of the text or the file are not part of it. The file must be a regular file with mode 0600 or
 /// stricter. Modes 0440 and 0640, which a Kubernetes volume gets from `fsGroup`, are accepted with a warning.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RootKeySource(Form);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Form {
     // Behind a pointer: moving the bytes themselves would leave copies of them on the stack.
     Key(Arc<Zeroizing<[u8; 32]>>),

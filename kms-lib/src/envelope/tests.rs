@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
+use super::local::Derivation;
 use super::*;
 use crate::crypto::{ProviderName, provider};
-use crate::types::ids::KeyId;
+use crate::types::ids::{KeyId, LogId};
 use crate::types::key::KeyType;
+use crate::types::root_key::ServiceKeyKind;
 
 async fn root(text: &str, derivation: &Derivation) -> Result<LocalRootKey> {
     LocalRootKey::new(provider(ProviderName::RustCrypto)?, &RootKeySource::parse(text)?, derivation, 3)
@@ -28,6 +30,60 @@ async fn wraps_and_binds() {
         }
         assert!(root.unwrap(&binding(1), &wrapped[..at]).await.is_err());
     }
+}
+
+/// Computed with Python's cryptography package: HKDF-SHA256 of the root key with `kms-root-wrap/v1` gives the AES-256-GCM
+/// key; additional data is `kms-wrap/v1` and a zero byte, then each field as 01, length (u64) and bytes, the generation
+/// last; the wrapping is format 01, provider 01, generation (u32), nonce, ciphertext and tag.
+#[tokio::test]
+async fn opens_wrappings_that_were_made_elsewhere() {
+    let (key, log) = (KeyId::from_bytes([0x11; 16]), LogId::from_bytes([0x22; 16]));
+    let version = |key_type| Binding::Version { key, version: 7, key_type };
+    let vectors: [(Binding, &[u8], &str); 5] = [
+        (
+            version(KeyType::Aes256Gcm),
+            &[0x33; 32],
+            "010100000003a0a1a2a3a4a5a6a7a8a9aaaba4a4ec2e8052311c86e36ef3dae59ed39af8cda9bdd409031d152a68728e020584d0f9e9\
+             a20399198624bbd224bb98b3",
+        ),
+        (
+            version(KeyType::Rsa2048),
+            b"pkcs8",
+            "010100000003a0a1a2a3a4a5a6a7a8a9aaabe7fcbc6e8b75a1590573613d240165ef630b898445",
+        ),
+        (
+            Binding::IntegrityKey { log, number: 1 },
+            &[0x44; 32],
+            "010100000003a0a1a2a3a4a5a6a7a8a9aaabd3d39b59f725466bf1941984ad92e9a4ed8fbadecaa37e746a625d1f05f97572c819ce9a\
+             fe655efd4f413751b9ab1773",
+        ),
+        (
+            Binding::SigningKey { log, number: 2 },
+            &[0x55; 32],
+            "010100000003a0a1a2a3a4a5a6a7a8a9aaabc2c28a48e634577ae0850895bc83f8b5fc9eabcfdbb26f657b734c0e14e86463376c67e8\
+             f275336c20f20a0466fc5858",
+        ),
+        (
+            Binding::CheckValue,
+            CHECK_TEXT,
+            "010100000003a0a1a2a3a4a5a6a7a8a9aaabfcfaac3dd009674cdef02ba185a3c8c0dffa53255000346fc41f3e85d4fb1a43fcd8",
+        ),
+    ];
+    let given = root(HEX, &Derivation::None).await.unwrap();
+    for (binding, plaintext, wrapped) in vectors {
+        assert_eq!(given.unwrap(&binding, &bytes(wrapped)).await.unwrap().as_slice(), plaintext, "{binding:?}");
+    }
+    let derivation = Derivation::Argon2id { salt: [9; 16], memory_kib: 64, passes: 1 };
+    let derived = root("correct horse battery staple", &derivation).await.unwrap();
+    let value =
+        "010100000003a0a1a2a3a4a5a6a7a8a9aaabb6d04ac6c1a96ebe8cfd237a0020ce844628511e6f4c00c453b82f0754e5eb066e74";
+    check(&derived, &bytes(value)).await.unwrap();
+    let made = service_fingerprint(ServiceKeyKind::Integrity, log, 1, &[0x44; 32]).unwrap();
+    assert_eq!(made.as_slice(), bytes("5eca814c251c37de96ada3f469c2d0453d707d08c00b9417658f2623370ac72f"));
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, Grant, GrantScope, Grantor, StoredConditions};
 use crate::types::ids::KeyId;
 use crate::types::key::{DisabledReason, Key, KeyState, KeyVersion, Origin, VersionState};
+use crate::types::root_key::RootKeyGeneration;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
@@ -71,7 +72,15 @@ impl Context<'_> {
             Command::WithdrawCredential(id) => self.withdraw_credential(*id),
             Command::Quarantine(rows) => Ok(self.quarantine(rows)),
             Command::Release(rows) => Ok(self.release(rows)),
-            Command::ReplaceSigningKey(_) | Command::Record(_) => Ok(Vec::new()),
+            Command::AddRootKey(new) => self.add_root_key(&new.root),
+            Command::MarkCompromised(generation) => self.mark_compromised(*generation),
+            Command::BeginRetirement(generation) => self.begin_retirement(*generation),
+            Command::RetireRootKey(generation) => self.retire_root_key(*generation),
+            Command::ReplaceSigningKey(_)
+            | Command::AddWrappings(_)
+            | Command::MarkVerified(_)
+            | Command::EraseWrappings(..)
+            | Command::Record(_) => Ok(Vec::new()),
         }
     }
 
@@ -86,6 +95,9 @@ impl Context<'_> {
                 let present = self.view.version(version.key_id, version.version);
                 present.is_some_and(|present| *present == KeyVersion { revision: present.revision, ..version.clone() })
             }
+            Change::UpdateRootKey(root) => self
+                .root_key(root.generation)
+                .is_ok_and(|present| RootKeyGeneration { revision: root.revision, ..present } == *root),
             _ => false,
         }
     }

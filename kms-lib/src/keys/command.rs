@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::crypto::provider::Ed25519;
+use crate::envelope::row::StoredWrapping;
 use crate::types::actor::Role;
 use crate::types::audit::Action;
 use crate::types::grant::{Conditions, GrantScope, Permission};
-use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, VersionId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId, VersionId};
 use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
 use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
+use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped, generations_of};
 use crate::types::time::Timestamp;
 
 /// A version's new material, generated and wrapped.
@@ -104,8 +106,12 @@ pub struct CheckedCredential {
 pub struct NewSigningKey {
     /// The number behind that of the present one.
     pub number: u32,
-    /// It, under the root key.
-    pub wrapped: Vec<u8>,
+    /// Its id.
+    pub id: ServiceKeyId,
+    /// Its wrappings.
+    pub wrapped: Vec<Wrapped>,
+    /// Its fingerprint.
+    pub fingerprint: [u8; 32],
     /// It, ready for use.
     pub key: Arc<dyn Ed25519>,
 }
@@ -114,6 +120,56 @@ impl fmt::Debug for NewSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewSigningKey").field("number", &self.number).finish_non_exhaustive()
     }
+}
+
+/// Material wrapped under one more generation of the root key.
+#[derive(Clone, Debug)]
+pub struct NewWrapping {
+    /// What is wrapped.
+    pub subject: Wrapping,
+    /// The fingerprint of the material.
+    pub fingerprint: [u8; 32],
+    /// The wrapping.
+    pub wrapped: Wrapped,
+}
+
+/// What a wrapping is of, in the terms in which it is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrapping {
+    /// A version of a key.
+    Version(KeyId, u32, VersionId),
+    /// A key of the service: its kind and number.
+    Service(ServiceKeyKind, u32, ServiceKeyId),
+}
+
+impl Wrapping {
+    /// The identifier under which it is stored.
+    pub fn subject(&self) -> [u8; 16] {
+        match self {
+            Self::Version(_, _, id) => *id.as_bytes(),
+            Self::Service(_, _, id) => *id.as_bytes(),
+        }
+    }
+}
+
+/// A wrapping that was opened and held what its fingerprint says.
+#[derive(Clone, Debug)]
+pub struct VerifiedWrapping {
+    /// The wrapping as it was read.
+    pub stored: StoredWrapping,
+    /// The seal it carried.
+    pub seal: Vec<u8>,
+    /// The fingerprint of the material.
+    pub fingerprint: [u8; 32],
+}
+
+/// A generation of the root key to be added.
+#[derive(Clone, Debug)]
+pub struct NewGeneration {
+    /// Its row, whose generation follows the newest one.
+    pub root: RootKeyGeneration,
+    /// The service's keys under it.
+    pub wrappings: Vec<NewWrapping>,
 }
 
 /// A row to be quarantined.
@@ -183,6 +239,20 @@ pub enum Command {
     Release(Vec<Released>),
     /// Replace the key that signs the log. No row of the catalog changes: the ledger does it.
     ReplaceSigningKey(Box<NewSigningKey>),
+    /// Add a generation of the root key.
+    AddRootKey(Box<NewGeneration>),
+    /// Say that somebody else may have this generation: nothing new is wrapped under it from then on.
+    MarkCompromised(u32),
+    /// Wrap nothing new under a generation any more: it is about to be retired.
+    BeginRetirement(u32),
+    /// Retire a generation.
+    RetireRootKey(u32),
+    /// Wrap material under one more generation. No row of the catalog changes.
+    AddWrappings(Vec<NewWrapping>),
+    /// Note that wrappings hold what they should. No row of the catalog changes.
+    MarkVerified(Vec<VerifiedWrapping>),
+    /// Erase the wrappings of these subjects under a retired generation. No row of the catalog changes.
+    EraseWrappings(u32, Vec<[u8; 16]>),
     /// Only record something the service did. No row changes.
     Record(Action),
 }
@@ -202,6 +272,10 @@ impl Command {
             | Self::WithdrawGrant(..)
             | Self::Quarantine(_)
             | Self::WithdrawCredential(_)
+            | Self::MarkCompromised(_)
+            | Self::BeginRetirement(_)
+            | Self::RetireRootKey(_)
+            | Self::EraseWrappings(..)
             // Without these nothing at all can be done.
             | Self::Record(Action::ClockAcknowledge | Action::RestoreAcknowledge | Action::QueuedAckOn) => true,
             Self::CreateKey(_)
@@ -215,7 +289,20 @@ impl Command {
             | Self::CreateCredential(_)
             | Self::ReplaceSigningKey(_)
             | Self::Release(_)
+            | Self::AddRootKey(_)
+            | Self::AddWrappings(_)
+            | Self::MarkVerified(_)
             | Self::Record(_) => false,
+        }
+    }
+
+    /// The generations that it wraps new material under, ascending; none if it makes no new material.
+    pub fn wrapped_under(&self) -> Option<Vec<u32>> {
+        match self {
+            Self::CreateKey(new) => Some(generations_of(&new.first.material.wrapped)),
+            Self::Rotate(_, new) => Some(generations_of(&new.material.wrapped)),
+            Self::ReplaceSigningKey(new) => Some(generations_of(&new.wrapped)),
+            _ => None,
         }
     }
 }

@@ -3,13 +3,15 @@
 
 mod apply;
 mod apply_rights;
+mod apply_root_keys;
 mod command;
 mod permits;
 mod validate;
 
 pub use apply::{Context, apply};
 pub use command::{
-    CheckedCredential, CheckedGrant, CheckedKey, Command, KeyEdit, NewQuarantined, NewSigningKey, NewVersion, Released,
+    CheckedCredential, CheckedGrant, CheckedKey, Command, KeyEdit, NewGeneration, NewQuarantined, NewSigningKey,
+    NewVersion, NewWrapping, Released, VerifiedWrapping, Wrapping,
 };
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

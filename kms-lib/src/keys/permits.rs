@@ -123,6 +123,8 @@ pub fn permits<'v>(
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
+        | Operation::ManageRootKeys
+        | Operation::ReadRootKeys
         | Operation::ManageQuarantine
         | Operation::ReadQuarantine
         | Operation::ReadGrants

@@ -100,6 +100,8 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
         }
         shared.space.look().await;
         let fresh = shared.catalog.ensure_fresh().await;
+        // A generation of the root key that another node added.
+        shared.envelope.connect_missing().await;
         // Whatever another process has revoked must not stay in memory.
         shared.materials.drop_unusable(&shared.catalog).await;
         if let Err(error) = fresh {

@@ -39,6 +39,9 @@ pub struct BackupComparison {
     pub shortened_windows: Vec<(String, u32)>,
     /// Grants that allow less now, or under other conditions: principal and scope.
     pub narrowed_grants: Vec<(String, String)>,
+    /// Generations of the root key that are retired now, and were in use then: what was encrypted before the restore is
+    /// then wrapped under them again.
+    pub retired_root_keys: Vec<u32>,
     /// Keys that the backup does not have: what was encrypted with them would be lost. By name.
     pub lost_keys: Vec<String>,
     /// Versions that the backup does not have, or has with other material.
@@ -73,6 +76,9 @@ pub(super) async fn compare(backup: &Arc<Shared>, present: &Shared) -> Result<Ba
         found.compare_keys(&old, &new);
         found.compare_grants(&old, &new);
         found.compare_credentials(&old, &new);
+        let is_retired = |generation: &u32| new.root_key(*generation).is_some_and(|root| !root.is_active());
+        let then = old.root_keys().filter(|root| root.is_active()).map(|root| root.generation);
+        found.retired_root_keys = then.filter(is_retired).collect();
         let lost = found.find_lost(&old, &new);
         (found, lost)
     };

@@ -5,34 +5,22 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::audit::tree::Frontier;
-use crate::catalog::run_blocking;
 use crate::crypto::provider::{Ed25519, Provider};
-use crate::envelope::{self, Binding, Derivation, LocalRootKey, RootKey, RootKeySource, RowSet, Seals};
-use crate::ledger::{Details, Draft, HeadKeys};
+use crate::envelope::{
+    self, Binding, Envelope, NewRootKey, RootKeySource, RowSet, Seals, connect_new, row, service_fingerprint,
+};
+use crate::ledger::{Details, Draft, HeadKeys, changed_rows, wrapping_seals};
 use crate::storage::Connection;
-use crate::storage::tables::secrets::{self, RootKeyRow, ServiceKeyRow};
+use crate::storage::tables::entities::{self, RowSeals};
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head, usage};
 use crate::types::actor::Actor;
 use crate::types::audit::{Action, AuditRow, Head, Status};
+use crate::types::change::Change;
 use crate::types::error::Result;
-use crate::types::ids::{LogId, RecordId};
+use crate::types::ids::{LogId, RecordId, RootKeyId, ServiceKeyId};
+use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKeyKind};
 use crate::types::time::Timestamp;
-
-/// The root key that the source gives.
-pub(super) async fn derive(
-    source: &RootKeySource,
-    derivation: Derivation,
-    generation: u32,
-    provider: &Arc<dyn Provider>,
-) -> Result<Arc<dyn RootKey>> {
-    let (source, provider) = (source.clone(), Arc::clone(provider));
-    // A passphrase costs a tenth of a second of work.
-    run_blocking(move || {
-        let root: Arc<dyn RootKey> = Arc::new(LocalRootKey::new(provider, &source, &derivation, generation)?);
-        Ok(root)
-    })
-    .await
-}
 
 /// Makes the log and the service's own keys, in one transaction, unless another process was first.
 pub(super) async fn create(
@@ -41,13 +29,16 @@ pub(super) async fn create(
     provider: &Arc<dyn Provider>,
     now: Timestamp,
 ) -> Result<()> {
-    let mut salt = [0; 16];
-    provider.random(&mut salt)?;
-    let derivation = Derivation::for_new(source, salt);
-    let root = derive(source, derivation.clone(), 1, provider).await?;
+    let new = connect_new(source, 1, provider).await?;
+    let root = first_generation(&new, now).await?;
+    let envelope = Envelope::new(Arc::clone(provider), root.clone(), new.key);
+    let log = LogId::random();
+    let integrity = new_service_key(ServiceKeyKind::Integrity, log, &envelope, provider).await?;
+    let signing = new_service_key(ServiceKeyKind::Signing, log, &envelope, provider).await?;
+    let new = NewStore { log, root, integrity, signing };
     connection.begin_write().await?;
     let made = match head::read(connection).await {
-        Ok(None) => create_locked(connection, &root, &derivation, provider, now).await,
+        Ok(None) => create_locked(connection, &new, provider, now).await,
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),
     };
@@ -60,47 +51,78 @@ pub(super) async fn create(
     }
 }
 
+/// What a new store begins with, made before its transaction: the root key may be far away.
+struct NewStore {
+    log: LogId,
+    root: RootKeyGeneration,
+    integrity: (ServiceKeyRow, Zeroizing<[u8; 32]>),
+    signing: (ServiceKeyRow, Zeroizing<[u8; 32]>),
+}
+
+/// The row of the first generation, which the first record makes.
+async fn first_generation(new: &NewRootKey, now: Timestamp) -> Result<RootKeyGeneration> {
+    Ok(RootKeyGeneration {
+        id: RootKeyId::random(),
+        generation: new.key.generation(),
+        provider: new.provider,
+        reference: new.reference.clone(),
+        derivation: new.derivation.clone(),
+        salt: new.salt.map(Vec::from),
+        check_value: envelope::make_check_value(new.key.as_ref()).await?,
+        state: RootKeyState::Active,
+        compromised_at: None,
+        created_at: now,
+        retired_at: None,
+        revision: 1,
+    })
+}
+
+/// A new first key of the service, wrapped; and itself.
+async fn new_service_key(
+    kind: ServiceKeyKind,
+    log: LogId,
+    envelope: &Envelope,
+    provider: &Arc<dyn Provider>,
+) -> Result<(ServiceKeyRow, Zeroizing<[u8; 32]>)> {
+    let mut secret = Zeroizing::new([0; 32]);
+    provider.random(secret.as_mut_slice())?;
+    let (binding, public_key) = match kind {
+        ServiceKeyKind::Integrity => (Binding::IntegrityKey { log, number: 1 }, None),
+        ServiceKeyKind::Signing => {
+            (Binding::SigningKey { log, number: 1 }, Some(provider.ed25519(&secret)?.public_key()))
+        }
+    };
+    let row = ServiceKeyRow {
+        kind,
+        number: 1,
+        id: ServiceKeyId::random(),
+        public_key,
+        fingerprint: service_fingerprint(kind, log, 1, secret.as_slice())?,
+        wrapped: envelope.wrap(&binding, secret.as_slice()).await?,
+        first_seq: 1,
+    };
+    Ok((row, secret))
+}
+
 async fn create_locked(
     connection: &mut dyn Connection,
-    root: &Arc<dyn RootKey>,
-    derivation: &Derivation,
+    new: &NewStore,
     provider: &Arc<dyn Provider>,
     now: Timestamp,
 ) -> Result<()> {
-    let log = LogId::random();
-    let (text, salt) = derivation.to_stored();
-    let row = RootKeyRow {
-        generation: root.generation(),
-        provider: "local".into(),
-        derivation: text,
-        salt: salt.map(Vec::from),
-        check_value: envelope::make_check_value(root.as_ref()).await?,
-        created_at: now,
-    };
-    secrets::insert_root_key(connection, &row).await?;
-    let mut secret = Zeroizing::new([0; 32]);
-    provider.random(secret.as_mut_slice())?;
-    let integrity = ServiceKeyRow {
-        kind: secrets::INTEGRITY.into(),
-        number: 1,
-        public_key: None,
-        wrapped: root.wrap(&Binding::IntegrityKey { log }, secret.as_slice()).await?,
-        first_seq: 1,
-    };
-    secrets::insert_service_key(connection, &integrity).await?;
-    let no_rows = Seals::new(&secret)?.commitment(0, &RowSet::default());
-    provider.random(secret.as_mut_slice())?;
-    let key: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&secret)?);
-    let signing = ServiceKeyRow {
-        kind: secrets::SIGNING.into(),
-        number: 1,
-        public_key: Some(key.public_key()),
-        wrapped: root.wrap(&Binding::SigningKey { log, number: 1 }, secret.as_slice()).await?,
-        first_seq: 1,
-    };
-    secrets::insert_service_key(connection, &signing).await?;
-    let keys = HeadKeys::first(log, key, Arc::clone(provider))?;
-    first_record(connection, log, now, &keys, no_rows).await
+    let seals = Seals::new(&new.integrity.1)?;
+    for (key, _) in [&new.integrity, &new.signing] {
+        let of_key = wrapping_seals(&seals, *key.id.as_bytes(), &key.fingerprint, &key.wrapped);
+        secrets::insert_service_key(connection, key, &of_key).await?;
+    }
+    let root = row::root_key(&new.root);
+    let change = Change::InsertRootKey(new.root.clone());
+    let row_seals = RowSeals { row: seals.seal(&root), wrappings: Vec::new() };
+    entities::write(connection, change.clone(), row_seals).await?;
+    let commitment = seals.commitment(new.root.revision, &RowSet::of(&seals, &root));
+    let key: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&new.signing.1)?);
+    let keys = HeadKeys::first(new.log, key, Arc::clone(provider))?;
+    first_record(connection, new.log, now, &keys, &change, commitment).await
 }
 
 /// The log begins with the record of its making, which names the key that signs it.
@@ -109,10 +131,11 @@ async fn first_record(
     log: LogId,
     now: Timestamp,
     keys: &HeadKeys,
-    no_rows: [u8; 32],
+    root: &Change,
+    rows: [u8; 32],
 ) -> Result<()> {
     let mut details = Details::default();
-    details.text("verifierKey", &keys.verifier_key());
+    details.text("verifierKey", &keys.verifier_key()).raw("rows", changed_rows(std::slice::from_ref(root))?);
     let draft = Draft {
         id: RecordId::random(),
         actor: Actor::internal("system"),
@@ -147,11 +170,11 @@ async fn first_record(
         seq: 1,
         hash,
         timestamp: now,
-        revision: 0,
+        revision: 1,
         frontier: tree.roots().to_vec(),
         checkpoint: String::new(),
     };
-    keys.sign(&mut head, Some(no_rows))?;
+    keys.sign(&mut head, Some(rows))?;
     let mut statements = audit::insert(vec![record]);
     let count = (now.hour(), draft.action.as_str(), Status::Success.as_str(), 1);
     statements.extend(usage::count_up(connection.dialect(), [count]));

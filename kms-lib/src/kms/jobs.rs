@@ -43,6 +43,10 @@ pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobRepor
     }
     if config.destroy {
         destroy(session, &mut report).await?;
+        // What a retirement that was cut off has left.
+        if let Err(error) = session.erase_retired().await {
+            tracing::warn!(%error, "wrappings under a retired root key could not be erased");
+        }
     }
     if config.revoke_expired {
         revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await?;

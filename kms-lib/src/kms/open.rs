@@ -5,24 +5,26 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::claim::claim;
-use super::create::{create, derive};
+use super::create::create;
 use super::{high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
 use crate::catalog::{Catalog, MaterialCache, Trust};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
-use crate::envelope::{self, Binding, Derivation, Envelope, RootKey, RootKeySource, Seals};
+use crate::envelope::{Binding, Envelope, RootKeySource, Seals, service_fingerprint};
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
 use crate::session::{Denials, Rotations, Session, Shared, VerificationSettings};
 use crate::storage::inspection::require_sound;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
-use crate::storage::tables::{audit, head};
+use crate::storage::tables::{audit, head, root_keys};
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::LogId;
+use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind};
 
 /// With fewer free bytes than this, SQLite cannot even make what it works with.
 const NO_ROOM: u64 = 256 * 1024;
@@ -36,9 +38,7 @@ const CONTENTION_PAUSE: std::time::Duration = std::time::Duration::from_millis(1
 /// Opens everything that sessions share.
 #[tracing::instrument(level = "debug", name = "kms.open", skip_all)]
 pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
-    if config.root_key.is_none() {
-        return Err(no_key());
-    }
+    configured(&config)?;
     let location = config.store()?;
     if let Ok(file) = location.file()
         && std::fs::metadata(file).map_or(0, |metadata| metadata.len()) == 0
@@ -60,9 +60,9 @@ fn check_may_be_made(config: &Config, place: &str) -> Result<()> {
 
 /// Opens what is in this store.
 pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
-    let source = config.root_key.clone().ok_or_else(no_key)?;
+    let sources = configured(&config)?;
     let provider = crate::crypto::provider(config.crypto_provider)?;
-    let opened = open_contended(config, &source, &provider, &store).await;
+    let opened = open_contended(config, &sources, &provider, &store).await;
     if opened.is_err() {
         // The first error is the one that counts.
         let _ = store.close().await;
@@ -75,7 +75,7 @@ pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc
 /// harmed by a second time.
 async fn open_contended(
     config: Config,
-    source: &RootKeySource,
+    sources: &[RootKeySource],
     provider: &Arc<dyn Provider>,
     store: &Arc<dyn Store>,
 ) -> Result<Arc<Shared>> {
@@ -83,7 +83,7 @@ async fn open_contended(
     let bound = if store.is_cluster() { CONTENTION_ON_CLUSTER } else { CONTENTION };
     let mut is_being_set_up = false;
     loop {
-        match open_store(config.clone(), source, Arc::clone(provider), store, &mut is_being_set_up).await {
+        match open_store(config.clone(), sources, Arc::clone(provider), store, &mut is_being_set_up).await {
             Err(error) if is_passing(error.code(), store, is_being_set_up) && begun.elapsed() < bound => {
                 tracing::debug!(%error, "opening the store again");
                 tokio::time::sleep(CONTENTION_PAUSE).await;
@@ -111,7 +111,7 @@ fn is_without_room(code: ErrorCode, store: &Arc<dyn Store>) -> bool {
 
 async fn open_store(
     config: Config,
-    source: &RootKeySource,
+    sources: &[RootKeySource],
     provider: Arc<dyn Provider>,
     store: &Arc<dyn Store>,
     is_being_set_up: &mut bool,
@@ -123,15 +123,15 @@ async fn open_store(
     }
     if is_set_up(connection.as_mut()).await? {
         claim(store, config.audit_ack == AuditAck::Queued).await?;
-        return assemble(config, source, provider, store, connection, false).await;
+        return assemble(config, sources, provider, store, connection, false).await;
     }
     *is_being_set_up = true;
     connection.lock_setup().await?;
-    let made = set_up(&config, source, &provider, store, connection.as_mut()).await;
+    let made = set_up(&config, sources, &provider, store, connection.as_mut()).await;
     let unlocked = connection.unlock_setup().await;
     made?;
     unlocked?;
-    assemble(config, source, provider, store, connection, false).await
+    assemble(config, sources, provider, store, connection, false).await
 }
 
 /// Whether nothing has to be made: then nobody is waited for.
@@ -142,7 +142,7 @@ async fn is_set_up(connection: &mut dyn Connection) -> Result<bool> {
 /// Brings the store up to date, and makes what a new one needs, under the lock for that.
 async fn set_up(
     config: &Config,
-    source: &RootKeySource,
+    sources: &[RootKeySource],
     provider: &Arc<dyn Provider>,
     store: &Arc<dyn Store>,
     connection: &mut dyn Connection,
@@ -169,7 +169,8 @@ async fn set_up(
     if head::read(connection).await?.is_some() {
         return Ok(());
     }
-    match create(connection, source, provider, config.clock.now()).await {
+    // The first of several root keys makes the store.
+    match create(connection, &sources[0], provider, config.clock.now()).await {
         // Another database node's was first, and has arrived here with its head.
         Err(error) if error.code() == ErrorCode::Conflict => match head::read(connection).await? {
             Some(_) => Ok(()),
@@ -181,13 +182,13 @@ async fn set_up(
 
 /// Opens what is in a store that is only to be read, such as a backup.
 pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
-    let source = config.root_key.clone().ok_or_else(no_key)?;
+    let sources = configured(&config)?;
     let provider = crate::crypto::provider(config.crypto_provider)?;
     let mut connection = store.reader().await?;
     check_schema(connection.as_mut()).await?;
     // What is older can still be read; and nothing is released or written.
     let config = Config { audit_ack: AuditAck::Durable, ..config.clone() };
-    assemble(config, &source, provider, &store, connection, true).await
+    assemble(config, &sources, provider, &store, connection, true).await
 }
 
 /// Opens the file of a store to read it.
@@ -224,7 +225,7 @@ pub(super) async fn see_head(shared: &Shared) -> Result<()> {
 
 async fn assemble(
     config: Config,
-    source: &RootKeySource,
+    sources: &[RootKeySource],
     provider: Arc<dyn Provider>,
     store: &Arc<dyn Store>,
     mut connection: Box<dyn Connection>,
@@ -238,13 +239,12 @@ async fn assemble(
         None => (None, Vec::new()),
     };
     require_sound(connection.as_mut()).await?;
-    let (root, head) = unlock(connection.as_mut(), source, &provider).await?;
+    let (generations, head) = read_root_keys(connection.as_mut()).await?;
     let keys = secrets::service_keys(connection.as_mut()).await?;
     connection.close().await?;
 
-    let envelope = Envelope::new(root);
-    let integrity =
-        service_key(&envelope, &keys, secrets::INTEGRITY, &Binding::IntegrityKey { log: head.log_id }).await?;
+    let envelope = Envelope::unlock(Arc::clone(&provider), sources.to_vec(), generations).await?;
+    let integrity = integrity_key(&envelope, &keys, head.log_id).await?;
     let seals = Seals::new(&integrity)?;
     let signer = Arc::new(Signer::load(head.log_id, &keys, envelope.clone(), Arc::clone(&provider)).await?);
     // A head that was altered, or that another key signed, is not built upon.
@@ -272,7 +272,7 @@ async fn assemble(
         return Err(lost.error());
     }
 
-    let catalog = Arc::new(Catalog::new(Arc::clone(store), seals));
+    let catalog = Arc::new(Catalog::new(Arc::clone(store), seals, envelope.clone()));
     {
         let mut reader = store.reader().await?;
         reader.begin_read().await?;
@@ -389,40 +389,31 @@ fn no_key() -> Error {
     )
 }
 
-/// The root key of the newest generation, recognised by its check value; and the head.
-async fn unlock(
-    connection: &mut dyn Connection,
-    source: &RootKeySource,
-    provider: &Arc<dyn Provider>,
-) -> Result<(Arc<dyn RootKey>, Head)> {
-    let missing = |what: &str| Error::new(ErrorCode::StoreCorrupt, format!("{what} is missing"));
-    let row = secrets::newest_root_key(connection).await?.ok_or_else(|| missing("the root key's check value"))?;
-    if row.provider != "local" {
-        return Err(Error::new(
-            ErrorCode::WrongRootKey,
-            format!("this store's root key is held by {}, and a local one was given", row.provider),
-        ));
-    }
-    let derivation = Derivation::from_stored(&row.derivation, row.salt.as_deref())?;
-    let root = derive(source, derivation, row.generation, provider).await?;
-    envelope::check(root.as_ref(), &row.check_value).await?;
-    let head = head::read(connection).await?.ok_or_else(|| missing("the head of the log"))?;
-    Ok((root, head))
+/// The configured root keys, of which there must be one.
+fn configured(config: &Config) -> Result<Vec<RootKeySource>> {
+    let sources = config.root_keys();
+    if sources.is_empty() { Err(no_key()) } else { Ok(sources) }
 }
 
-/// Unwraps the newest of the service's own keys of this kind.
-async fn service_key(
-    envelope: &Envelope,
-    keys: &[ServiceKeyRow],
-    kind: &str,
-    binding: &Binding,
-) -> Result<Zeroizing<[u8; 32]>> {
-    let row = keys.iter().filter(|key| key.kind == kind).max_by_key(|key| key.number);
-    let row = row.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, format!("the {kind} key is missing")))?;
-    let unwrapped = envelope.unwrap(binding, &row.wrapped).await?;
+/// The stored generations of the root key, not checked yet; and the head.
+async fn read_root_keys(connection: &mut dyn Connection) -> Result<(Vec<RootKeyGeneration>, Head)> {
+    let generations = root_keys::unchecked(connection).await?;
+    let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing");
+    Ok((generations, head::read(connection).await?.ok_or_else(missing)?))
+}
+
+/// Unwraps the newest of the keys that seal rows.
+async fn integrity_key(envelope: &Envelope, keys: &[ServiceKeyRow], log: LogId) -> Result<Zeroizing<[u8; 32]>> {
+    let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the integrity key {why}"));
+    let row = keys.iter().filter(|key| key.kind == ServiceKeyKind::Integrity).max_by_key(|key| key.number);
+    let row = row.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing"))?;
+    let unwrapped = envelope.unwrap(&Binding::IntegrityKey { log, number: row.number }, &row.wrapped).await?;
+    if service_fingerprint(row.kind, log, row.number, &unwrapped)? != row.fingerprint {
+        return Err(bad("does not have the fingerprint that is stored of it"));
+    }
     let mut secret = Zeroizing::new([0; 32]);
     if unwrapped.len() != secret.len() {
-        return Err(Error::new(ErrorCode::IntegrityFailure, format!("the {kind} key has a wrong length")));
+        return Err(bad("has a wrong length"));
     }
     secret.copy_from_slice(&unwrapped);
     Ok(secret)

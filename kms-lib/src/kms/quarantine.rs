@@ -25,10 +25,10 @@ pub(super) async fn set_aside(
     signer: &Signer,
 ) -> Result<Vec<NewQuarantined>> {
     let found = (Verifier { store, catalog, signer }).compare_rows().await?;
-    let can_tell = |found: &Compared| !found.is_quarantine_altered && found.altered.len() <= QUARANTINED;
+    let can_tell = |found: &Compared| !found.is_beyond_quarantine && found.altered.len() <= QUARANTINED;
     let Some(found) = found.filter(can_tell) else {
         tracing::error!(
-            "the log, the quarantine or more than {QUARANTINED} rows were altered: no key, grant or token is used; \
+            "the log, the quarantine, the root key generations or more than {QUARANTINED} rows were altered: no key, grant or token is used; \
              verify the log, and restore a backup"
         );
         catalog.refuse_all();

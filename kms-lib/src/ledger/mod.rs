@@ -13,6 +13,7 @@ mod space;
 mod submission;
 mod thread;
 mod walk;
+mod wrappings;
 mod write;
 mod writer;
 
@@ -26,7 +27,8 @@ pub use seen::Seen;
 pub use signer::{HeadKeys, Signer};
 pub use space::{Space, SpaceLimits, StorageMetrics};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
-pub use write::CHECKPOINT_EVERY;
+pub use walk::changed_rows;
+pub use write::{CHECKPOINT_EVERY, wrapping_seals};
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -8,12 +8,13 @@ use crate::audit::checkpoint::{self, Checkpoint};
 use crate::audit::signing_keys::{SigningKey, SigningKeys};
 use crate::audit::tree::Frontier;
 use crate::crypto::provider::{Ed25519, Provider};
-use crate::envelope::{Binding, Envelope};
+use crate::envelope::{Binding, Envelope, service_fingerprint};
 use crate::keys::NewSigningKey;
-use crate::storage::tables::secrets::{SIGNING, ServiceKeyRow};
+use crate::storage::tables::secrets::ServiceKeyRow;
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::LogId;
+use crate::types::ids::{LogId, ServiceKeyId};
+use crate::types::root_key::ServiceKeyKind;
 
 /// Signs heads with the log's key (Ed25519, RFC 8032), and checks the signatures of others that have it.
 ///
@@ -87,7 +88,8 @@ impl Signer {
         let binding = Binding::SigningKey { log: self.log, number };
         let wrapped = self.envelope.wrap(&binding, secret.as_slice()).await?;
         let key: Arc<dyn Ed25519> = Arc::from(self.provider.ed25519(&secret)?);
-        Ok(NewSigningKey { number, wrapped, key })
+        let fingerprint = service_fingerprint(ServiceKeyKind::Signing, self.log, number, secret.as_slice())?;
+        Ok(NewSigningKey { number, id: ServiceKeyId::random(), wrapped, fingerprint, key })
     }
 
     /// What a note of this log says, if the key of its size signed it.
@@ -182,7 +184,7 @@ impl HeadKeys {
 
 fn public_keys(log: LogId, rows: &[ServiceKeyRow]) -> Result<SigningKeys> {
     let mut keys = Vec::new();
-    for row in rows.iter().filter(|row| row.kind == SIGNING) {
+    for row in rows.iter().filter(|row| row.kind == ServiceKeyKind::Signing) {
         let public_key = row
             .public_key
             .ok_or_else(|| Error::new(ErrorCode::IntegrityFailure, "a signing key of the log has no public key"))?;
@@ -200,12 +202,15 @@ async fn unwrap_newest(
     let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the log's signing key {why}"));
     let public = public_keys(log, rows)?;
     let number = public.newest().number;
-    let row = rows.iter().find(|row| row.kind == SIGNING && row.number == number);
+    let row = rows.iter().find(|row| row.kind == ServiceKeyKind::Signing && row.number == number);
     let row = row.ok_or_else(|| bad("is missing"))?;
     let unwrapped = envelope.unwrap(&Binding::SigningKey { log, number }, &row.wrapped).await?;
     let mut secret = Zeroizing::new([0; 32]);
     if unwrapped.len() != secret.len() {
         return Err(bad("has a wrong length"));
+    }
+    if service_fingerprint(ServiceKeyKind::Signing, log, number, &unwrapped)? != row.fingerprint {
+        return Err(bad("does not have the fingerprint that is stored of it"));
     }
     secret.copy_from_slice(&unwrapped);
     let newest: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&secret)?);

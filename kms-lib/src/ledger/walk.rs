@@ -1,7 +1,7 @@
 //! Walking a batch in order: what was decided elsewhere is decided again at its place, and gets its place in the log.
 //! Pure: nothing is written here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::details::Details;
@@ -9,11 +9,12 @@ use super::kept::Keeping;
 use super::signer::HeadKeys;
 use super::skew;
 use super::submission::{Entry, Outcome, Rendered, Submission, Verdict};
+use super::wrappings::WrappingChanges;
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, Trust, change_row};
 use crate::envelope::{Seals, row};
-use crate::keys::{Command, NewSigningKey};
+use crate::keys::{Command, NewSigningKey, NewWrapping, Wrapping};
 use crate::policy;
 use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
 use crate::types::attempt::Decision;
@@ -21,9 +22,11 @@ use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::{AuditContext, KeyVersion};
+use crate::types::key::{AuditContext, KeyVersion, VersionState};
+use crate::types::quarantine::EntityTable;
+use crate::types::root_key::{ServiceKeyKind, generations_of};
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::{View, wrapping_generations};
 
 /// What a batch writes.
 pub(super) struct Plan {
@@ -35,6 +38,10 @@ pub(super) struct Plan {
     pub counts: BTreeMap<(i64, &'static str, &'static str), u64>,
     /// Small values to be kept, by name.
     pub remember: Vec<(&'static str, String)>,
+    /// Wrappings that are added, verified and erased.
+    pub wrappings: WrappingChanges,
+    /// Whether wrappings are erased: then they are removed from the engine's own log too.
+    pub has_erased: bool,
     /// Requests that have had their effect.
     pub kept_requests: Vec<Keeping>,
     /// One for each submission.
@@ -70,6 +77,8 @@ pub(super) struct Place<'a> {
     pub signing_number: u32,
     /// Versions that have encrypted as much as they may.
     pub exhausted: &'a HashSet<(KeyId, u32)>,
+    /// Whether these generations of the root key may be retired.
+    pub retirable: &'a HashMap<u32, bool>,
 }
 
 /// What becomes of a submission at its place.
@@ -104,6 +113,8 @@ pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
             uses: BTreeMap::new(),
             counts: BTreeMap::new(),
             remember: Vec::new(),
+            wrappings: WrappingChanges::default(),
+            has_erased: false,
             kept_requests: Vec::new(),
             outcomes: Vec::with_capacity(batch.len()),
             signing_key: None,
@@ -118,6 +129,9 @@ pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
         let outcome = walk.settle(submission, fate)?;
         walk.plan.outcomes.push(outcome);
     }
+    // What a later submission of the batch destroys is not wrapped again.
+    let added = std::mem::take(&mut walk.plan.wrappings.added);
+    walk.plan.wrappings.added = added.into_iter().filter(|new| walk.is_present(new)).collect();
     walk.plan.head.frontier = walk.frontier.roots().to_vec();
     walk.plan.standing = walk.rows();
     Ok(walk.plan)
@@ -165,6 +179,9 @@ impl Walk<'_> {
         {
             return Fate::Refuse(ErrorCode::Conflict);
         }
+        if let Some(fate) = self.hold_root_keys(command) {
+            return fate;
+        }
         let decisions = vec![Some(decision); submission.entries.len()];
         if submission.acknowledges_clock() {
             return self.set_back(decisions);
@@ -183,6 +200,69 @@ impl Walk<'_> {
             },
             Err(error) if error.code() == ErrorCode::Internal => Fate::Fail(error),
             Err(error) => Fate::Refuse(error.code()),
+        }
+    }
+
+    /// Holds a command against the generations of the root key as they are at its place. None if it may go on.
+    fn hold_root_keys(&self, command: &Command) -> Option<Fate> {
+        // Made under other generations than those in use now: wrapped again, it is right.
+        if command.wrapped_under().is_some_and(|under| under != wrapping_generations(&self.overlay)) {
+            return Some(Fate::Redo);
+        }
+        let wraps_under = |change: &Change, generation: u32| matches!(change, Change::InsertVersion(_, made) if generations_of(&made.wrapped).contains(&generation));
+        match command {
+            Command::AddRootKey(new) if !new.wrappings.iter().all(|new| self.is_present(new)) => Some(Fate::Redo),
+            // What is made in this batch has no verified wrapping yet.
+            Command::RetireRootKey(generation)
+                if self.plan.changes.iter().any(|change| wraps_under(change, *generation)) =>
+            {
+                Some(Fate::Redo)
+            }
+            Command::RetireRootKey(_) if self.plan.signing_key.is_some() => Some(Fate::Redo),
+            Command::RetireRootKey(generation) if self.place.retirable.get(generation) != Some(&true) => {
+                Some(Fate::Refuse(ErrorCode::WrongState))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the material of a new wrapping is still to be had, and its generation still in use.
+    fn is_present(&self, new: &NewWrapping) -> bool {
+        match new.subject {
+            Wrapping::Version(key, number, id) => self.overlay.version(key, number).is_some_and(|version| {
+                version.id == id
+                    && version.fingerprint == new.fingerprint
+                    && version.state != VersionState::Destroyed
+                    && !self.overlay.is_quarantined(EntityTable::KeyVersions, *id.as_bytes())
+            }),
+            Wrapping::Service(ServiceKeyKind::Signing, number, _) => {
+                number == self.place.signing_number && self.plan.signing_key.is_none()
+            }
+            Wrapping::Service(ServiceKeyKind::Integrity, ..) => true,
+        }
+    }
+
+    /// The wrappings of a command that are still wanted at its place.
+    fn collect_wrappings(&mut self, command: &Command) {
+        let active = wrapping_generations(&self.overlay);
+        let is_wanted = |new: &&NewWrapping| active.contains(&new.wrapped.generation) && self.is_present(new);
+        match command {
+            Command::AddRootKey(new) => self.plan.wrappings.added.extend(new.wrappings.iter().cloned()),
+            Command::AddWrappings(new) => {
+                let wanted: Vec<NewWrapping> = new.iter().filter(is_wanted).cloned().collect();
+                self.plan.wrappings.added.extend(wanted);
+            }
+            Command::MarkVerified(verified) => self.plan.wrappings.verified.extend(verified.iter().cloned()),
+            Command::EraseWrappings(generation, subjects) => {
+                let mut is_retired = false;
+                self.overlay.each_root_key(&mut |root| {
+                    is_retired |= root.generation == *generation && !root.is_active();
+                });
+                let erased = subjects.iter().map(|subject| (*generation, *subject));
+                self.plan.has_erased |= is_retired;
+                self.plan.wrappings.erased.extend(erased.filter(|_| is_retired));
+            }
+            _ => {}
         }
     }
 
@@ -265,6 +345,9 @@ impl Walk<'_> {
             let frontier = self.frontier.roots().to_vec();
             let state = Head { frontier, ..self.plan.head.clone() };
             self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
+        }
+        if let Some(command) = &submission.command {
+            self.collect_wrappings(command);
         }
         if !changes.is_empty() {
             self.plan.head.revision = self.plan.head.seq;
@@ -364,7 +447,15 @@ fn single(submission: &Submission, fate: Fate) -> Fate {
 fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
     let mut details = Details::default();
     if changes.is_empty() {
-        if !matches!(command, Command::ReplaceSigningKey(_) | Command::Record(_)) {
+        let changes_no_row = matches!(
+            command,
+            Command::ReplaceSigningKey(_)
+                | Command::AddWrappings(_)
+                | Command::MarkVerified(_)
+                | Command::EraseWrappings(..)
+                | Command::Record(_)
+        );
+        if !changes_no_row {
             details.raw("changed", "false".into());
         }
         return Ok(details);
@@ -403,7 +494,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
 
 /// The rows a record changes, each with the SHA-256 of the row afterwards, so that verification can hold the tables
 /// against the log.
-fn changed_rows(changes: &[Change]) -> Result<String> {
+pub fn changed_rows(changes: &[Change]) -> Result<String> {
     let mut json = String::from("[");
     for change in changes {
         let (table, id) = match change {
@@ -414,6 +505,7 @@ fn changed_rows(changes: &[Change]) -> Result<String> {
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => ("grants", grant.id.to_string()),
             Change::InsertCredential(c) | Change::UpdateCredential(c) => ("credentials", c.id.to_string()),
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => ("quarantine", entry.id.to_string()),
+            Change::InsertRootKey(root) | Change::UpdateRootKey(root) => ("root_keys", root.id.to_string()),
         };
         if json.len() > 1 {
             json.push(',');

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::kept::BATCH_ANSWER_BYTES;
 use super::locked::Base;
 use super::signer::HeadKeys;
 use super::submission::Submission;
 use super::walk::{Place, Plan, Replacement, walk};
+use super::wrappings::{self, retirable};
 use super::writer::Writer;
 use crate::catalog::change_row;
-use crate::envelope::row;
+use crate::envelope::Seals;
+use crate::envelope::row::{self, StoredWrapping};
 use crate::storage::tables::entities::RowSeals;
 use crate::storage::tables::head::Locked;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
@@ -21,8 +21,8 @@ use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::Material;
 use crate::types::limits::ENCRYPTIONS_MAX;
+use crate::types::root_key::{ServiceKeyKind, Wrapped};
 
 /// A signed state of the log is kept for every so many records.
 pub const CHECKPOINT_EVERY: u64 = 8_192;
@@ -41,6 +41,7 @@ impl Writer {
         let known = self.known.seq;
         let base = self.base(connection, locked, batch).await?;
         self.check_seen(connection, &base.head, known).await?;
+        let retirable = retirable(connection, batch).await?;
         loop {
             let mut plan = walk(
                 batch,
@@ -53,6 +54,7 @@ impl Writer {
                     default_grace_days: self.default_grace_days,
                     signing_number: self.signer.keys().public().newest().number,
                     exhausted: &self.exhausted,
+                    retirable: &retirable,
                 },
             )?;
             if plan.rows.is_empty() {
@@ -94,12 +96,13 @@ impl Writer {
             entities::write(connection, change.clone(), seals).await?;
         }
         self.keep_requests(connection, plan).await?;
+        wrappings::write(connection, std::mem::take(&mut plan.wrappings), self.catalog.seals()).await?;
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;
         }
         if let Some(replacement) = &plan.signing_key {
             let keys = self.signer.keys().succeeded_by(&replacement.new, replacement.state.seq)?;
-            replace_signing_key(connection, replacement, &keys).await?;
+            replace_signing_key(connection, replacement, &keys, self.catalog.seals()).await?;
             plan.keys = Some(Arc::new(keys));
         }
         Ok(())
@@ -107,14 +110,13 @@ impl Writer {
 
     fn row_seals(&self, change: &Change) -> Result<RowSeals> {
         let seals = self.catalog.seals();
-        let wrapping = match change {
-            Change::InsertVersion(version, Material { wrapped: Some(wrapped), .. }) => {
-                let digest = Sha256::digest(wrapped).into();
-                Some(seals.seal(&row::wrapping(version.id, &version.fingerprint, &digest)))
+        let wrappings = match change {
+            Change::InsertVersion(version, material) => {
+                wrapping_seals(seals, *version.id.as_bytes(), &version.fingerprint, &material.wrapped)
             }
-            _ => None,
+            _ => Vec::new(),
         };
-        Ok(RowSeals { row: seals.seal(&change_row(change)?), wrapping })
+        Ok(RowSeals { row: seals.seal(&change_row(change)?), wrappings })
     }
 
     /// Keeps requests with their answers; without those while the disk is full, whose reserve is for the changes.
@@ -176,21 +178,31 @@ impl Writer {
     }
 }
 
+/// The seals of new wrappings of one material, in their order.
+pub fn wrapping_seals(seals: &Seals, subject: [u8; 16], fingerprint: &[u8; 32], wrapped: &[Wrapped]) -> Vec<[u8; 32]> {
+    let seal = |wrapped| seals.seal(&row::wrapping(&StoredWrapping::new(subject, wrapped), fingerprint));
+    wrapped.iter().map(seal).collect()
+}
+
 /// Stores the new key, and the state that both keys sign.
 async fn replace_signing_key(
     connection: &mut dyn Connection,
     replacement: &Replacement,
     keys: &HeadKeys,
+    seals: &Seals,
 ) -> Result<()> {
     let Replacement { new, state, rows } = replacement;
     let row = ServiceKeyRow {
-        kind: secrets::SIGNING.into(),
+        kind: ServiceKeyKind::Signing,
         number: new.number,
+        id: new.id,
         public_key: Some(new.key.public_key()),
+        fingerprint: new.fingerprint,
         wrapped: new.wrapped.clone(),
         first_seq: state.seq,
     };
-    secrets::replace_signing_key(connection, &row).await?;
+    let seals = wrapping_seals(seals, *new.id.as_bytes(), &new.fingerprint, &new.wrapped);
+    secrets::replace_service_key(connection, &row, &seals).await?;
     let checkpoint = StoredCheckpoint {
         size: state.seq,
         frontier: state.frontier.clone(),

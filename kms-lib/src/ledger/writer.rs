@@ -331,7 +331,10 @@ impl Writer {
         }
         self.known = plan.head.clone();
         self.seen.note(&plan.head);
-        if plan.keys.is_some() || plan.changes.iter().any(|change| matches!(change, Change::EraseVersion(_))) {
+        if plan.keys.is_some()
+            || plan.changes.iter().any(|change| matches!(change, Change::EraseVersion(_)))
+            || plan.has_erased
+        {
             self.scrub().await;
         }
         if let Some(keys) = plan.keys.take() {

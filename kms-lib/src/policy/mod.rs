@@ -66,6 +66,7 @@ fn authorize(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
             | Operation::ReadCredentials
             | Operation::ReadGrants
             | Operation::ReadQuarantine
+            | Operation::ReadRootKeys
             | Operation::ReadAudit
             | Operation::VerifyAudit
             | Operation::ReadMetrics => Ok(None),
@@ -149,6 +150,8 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
+        | Operation::ManageRootKeys
+        | Operation::ReadRootKeys
         | Operation::ManageQuarantine
         | Operation::ReadQuarantine
         | Operation::ReadGrants
@@ -168,6 +171,8 @@ fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::ReadCredentials
+        | Operation::ManageRootKeys
+        | Operation::ReadRootKeys
         | Operation::ManageQuarantine
         | Operation::ReadQuarantine
         | Operation::ReadGrants

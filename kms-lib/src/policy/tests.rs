@@ -63,6 +63,7 @@ impl View for Rows {
     fn has_credentials(&self) -> bool {
         !self.credentials.is_empty()
     }
+    fn each_root_key(&self, _: &mut dyn FnMut(&crate::types::root_key::RootKeyGeneration)) {}
     fn is_damaged(&self, _: KeyId) -> bool {
         self.damaged
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::change::{Changed, Intent};
+use super::change::{Changed, Intent, REDO, overtaken};
 use super::refusal::refusal;
 use super::requests::{Page, Paging};
 use super::{KeyRef, Session};
@@ -203,23 +203,28 @@ impl Session {
             return Err(Error::invalid("a replacement of the signing key takes no idempotency key"));
         }
         self.permit_reading(Action::SigningKeyReplace, Operation::ReplaceSigningKey, None).await?;
-        let former = self.signing_keys().await?;
-        let new = self.shared.signer.generate(&former).await?;
-        let verifier_key = checkpoint::verifier_key(former.public().origin(), &new.key.public_key());
-        let mut details = Details::default();
-        details
-            .number("number", u64::from(new.number))
-            .text("previousKey", &former.verifier_key())
-            .text("verifierKey", &verifier_key);
-        let intent = Intent {
-            action: Action::SigningKeyReplace,
-            attempt: self.attempt(Operation::ReplaceSigningKey, None),
-            version: None,
-            details,
-            once: None,
-        };
-        self.change(intent, Command::ReplaceSigningKey(Box::new(new))).await?;
-        Ok(verifier_key)
+        let admission = self.admit_change()?;
+        let mut debt = None;
+        for _ in 0..=REDO {
+            let former = self.signing_keys().await?;
+            let new = self.shared.signer.generate(&former).await?;
+            let verifier_key = checkpoint::verifier_key(former.public().origin(), &new.key.public_key());
+            let mut details = Details::default();
+            details
+                .number("number", u64::from(new.number))
+                .text("previousKey", &former.verifier_key())
+                .text("verifierKey", &verifier_key);
+            let attempt = self.attempt(Operation::ReplaceSigningKey, None);
+            let (decision, revision) = self.decide(&attempt);
+            let intent = Intent { action: Action::SigningKeyReplace, attempt, version: None, details, once: None };
+            let command = Some(Command::ReplaceSigningKey(Box::new(new)));
+            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await? {
+                Changed::Done(..) => return Ok(verifier_key),
+                // It was wrapped under other generations of the root key than those in use by now.
+                Changed::Redo(owed) => debt = owed,
+            }
+        }
+        Err(overtaken())
     }
 
     /// The log's keys, those that another process has added meanwhile included.

@@ -81,7 +81,8 @@ impl Session {
             once,
         };
         let creator = (self.actor.role() == Role::App).then(|| (GrantId::random(), self.actor.principal().to_owned()));
-        let mut command = None;
+        let mut command: Option<Command> = None;
+        let mut material: Option<Generated> = None;
         let mut debt = None;
         for _ in 0..=REDO {
             let (decision, revision) = self.decide(&intent.attempt);
@@ -96,9 +97,19 @@ impl Session {
                 );
                 return Err(self.fail(&admission, &intent, taken).await);
             }
-            if is_allowed && command.is_none() {
-                let material = self.generate(new.key_type).await?;
-                let first = self.wrap(id, 1, new.key_type, &material).await?;
+            // The generations of the root key may have changed since it was wrapped.
+            let under = self.shared.envelope.wrapping_generations();
+            if is_allowed && command.as_ref().and_then(Command::wrapped_under) != Some(under) {
+                let made = match material.take() {
+                    Some(made) => made,
+                    None => self.generate(new.key_type).await?,
+                };
+                let first = self.wrap(id, 1, new.key_type, &made).await;
+                material = Some(made);
+                let first = match first {
+                    Ok(first) => first,
+                    Err(error) => return Err(self.fail(&admission, &intent, error).await),
+                };
                 command = Some(Command::CreateKey(Box::new(CheckedKey {
                     id,
                     name: new.name.clone(),
@@ -405,7 +416,7 @@ impl Session {
         Ok(NewVersion {
             id: VersionId::random(),
             version,
-            material: Material { wrapped: Some(wrapped), public_key_pem: made.public_key_pem.clone() },
+            material: Material { wrapped, public_key_pem: made.public_key_pem.clone() },
             fingerprint: fingerprint(key, version, key_type, &made.secret)?,
         })
     }

@@ -24,7 +24,7 @@ const FIRST: &[&str] = &[
         id {short_blob} NOT NULL PRIMARY KEY, key_id {short_blob} NOT NULL, version {int} NOT NULL,
         state {short_text} NOT NULL, not_before {int}, not_after {int}, grace_period_days {int},
         created_at {int} NOT NULL, origin {short_text} NOT NULL, fingerprint {short_blob} NOT NULL,
-        public_key_digest {short_blob}, wrapped_material {blob}, wrapping_seal {short_blob}, public_key_pem {text},
+        public_key_digest {short_blob}, public_key_pem {text},
         encryptions {int} NOT NULL, last_used_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL,
         UNIQUE (key_id, version))",
     "CREATE INDEX key_versions_revision ON key_versions (revision)",
@@ -63,11 +63,18 @@ const FIRST: &[&str] = &[
         hour {int} NOT NULL, action {short_text} NOT NULL, status {short_text} NOT NULL, count {int} NOT NULL,
         PRIMARY KEY (hour, action, status))",
     "CREATE TABLE root_keys (
-        generation {int} NOT NULL PRIMARY KEY, provider {short_text} NOT NULL, derivation {text} NOT NULL,
-        salt {short_blob}, check_value {blob} NOT NULL, created_at {int} NOT NULL)",
+        id {short_blob} NOT NULL PRIMARY KEY, generation {int} NOT NULL UNIQUE, provider {short_text} NOT NULL,
+        reference {text}, derivation {text} NOT NULL, salt {short_blob}, check_value {blob} NOT NULL,
+        state {short_text} NOT NULL, compromised_at {int}, created_at {int} NOT NULL, retired_at {int},
+        revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+    "CREATE INDEX root_keys_revision ON root_keys (revision)",
+    "CREATE TABLE wrappings (
+        subject {short_blob} NOT NULL, generation {int} NOT NULL, wrapped {blob} NOT NULL, verified {int} NOT NULL,
+        seal {short_blob} NOT NULL, PRIMARY KEY (subject, generation))",
+    "CREATE INDEX wrappings_generation ON wrappings (generation, subject)",
     "CREATE TABLE service_keys (
-        kind {short_text} NOT NULL, number {int} NOT NULL, public_key {short_blob}, wrapped {blob} NOT NULL,
-        first_seq {int} NOT NULL, PRIMARY KEY (kind, number))",
+        kind {short_text} NOT NULL, number {int} NOT NULL, id {short_blob} NOT NULL UNIQUE, public_key {short_blob},
+        fingerprint {short_blob} NOT NULL, first_seq {int} NOT NULL, PRIMARY KEY (kind, number))",
     "CREATE TABLE idempotency (
         principal {short_text} NOT NULL, idempotency_key {short_text} NOT NULL, request_digest {short_blob} NOT NULL,
         subject {short_blob} NOT NULL, seq {int} NOT NULL, expires_at {int} NOT NULL,
@@ -78,7 +85,7 @@ const FIRST: &[&str] = &[
 
 /// The tables above, to recognise somebody else's.
 const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'quarantine', 'audit_logs', 'audit_head', \
-                      'audit_checkpoints', 'usage_hourly', 'root_keys', 'service_keys', 'idempotency', 'meta'";
+                      'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', 'idempotency', 'meta'";
 
 /// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
 /// holds tables of these names that are not ours is refused rather than mixed with them. To be called under the lock

@@ -119,6 +119,10 @@ pub enum Operation {
     AcknowledgeClock,
     /// Replace the key that signs the log.
     ReplaceSigningKey,
+    /// Add, compare and retire generations of the root key.
+    ManageRootKeys,
+    /// List the generations of the root key.
+    ReadRootKeys,
     /// Put rows into the quarantine, or release them from it.
     ManageQuarantine,
     /// List the rows in quarantine.

@@ -24,6 +24,28 @@ named!(
         /// The key that signs the log was replaced; the details name both. The state that ends with this record is
         /// signed by both.
         SigningKeyReplace = "SIGNING_KEY_REPLACE",
+        /// A generation of the root key was added.
+        RootKeyAdd = "ROOT_KEY_ADD",
+        /// Rewrapping began: material that is not yet wrapped under every generation is wrapped under those it lacks.
+        RewrapStart = "REWRAP_START",
+        /// Wrappings were added.
+        WrappingsAdd = "WRAPPINGS_ADD",
+        /// Rewrapping ended; the details say what was wrapped, and how much could not be opened.
+        RewrapEnd = "REWRAP_END",
+        /// Wrappings were opened and hold what they should.
+        WrappingsVerify = "WRAPPINGS_VERIFY",
+        /// Every wrapping under a generation of the root key was opened; the details say what was found.
+        RootKeyVerify = "ROOT_KEY_VERIFY",
+        /// It was said that somebody else may have a generation of the root key.
+        RootKeyCompromise = "ROOT_KEY_COMPROMISE",
+        /// Nothing new is wrapped any more under a generation of the root key, which is about to be retired.
+        RootKeyRetireStart = "ROOT_KEY_RETIRE_START",
+        /// A generation of the root key was retired.
+        RootKeyRetire = "ROOT_KEY_RETIRE",
+        /// Wrappings under a retired generation were erased.
+        WrappingsErase = "WRAPPINGS_ERASE",
+        /// The generations of the root key were asked for. Recorded when it was refused.
+        RootKeyRead = "ROOT_KEY_READ",
         /// Rows that are not what the log says of them were quarantined.
         RowsQuarantine = "ROWS_QUARANTINE",
         /// Quarantined rows that are again what the log says of them were released.

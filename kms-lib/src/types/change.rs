@@ -4,6 +4,7 @@ use super::credential::Credential;
 use super::grant::Grant;
 use super::key::{Key, KeyVersion, Material};
 use super::quarantine::Quarantined;
+use super::root_key::RootKeyGeneration;
 
 /// One row inserted or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,4 +31,8 @@ pub enum Change {
     InsertQuarantined(Quarantined),
     /// An entry of the quarantine as it is afterwards.
     UpdateQuarantined(Quarantined),
+    /// A new generation of the root key.
+    InsertRootKey(RootKeyGeneration),
+    /// A generation of the root key as it is afterwards.
+    UpdateRootKey(RootKeyGeneration),
 }

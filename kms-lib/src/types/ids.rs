@@ -86,6 +86,14 @@ id!(
     QuarantineId
 );
 id!(
+    /// Identifies a generation of the root key.
+    RootKeyId
+);
+id!(
+    /// Identifies a key of the service itself: one that seals rows or signs the log.
+    ServiceKeyId
+);
+id!(
     /// Identifies an audit record.
     RecordId
 );

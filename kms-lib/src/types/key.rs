@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, ErrorCode, Result};
 use super::ids::{KeyId, VersionId};
+use super::root_key::Wrapped;
 use super::time::Timestamp;
 
 /// Declares an enumeration whose names are the same in storage, records and JSON.
@@ -223,8 +224,8 @@ pub struct MaterialId {
 /// The stored material of a version.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Material {
-    /// Wrapped under the root key; none once it is erased.
-    pub wrapped: Option<Vec<u8>>,
+    /// Wrapped, once under each generation of the root key that it is wrapped under; none once it is erased.
+    pub wrapped: Vec<Wrapped>,
     /// SubjectPublicKeyInfo as PEM (RFC 7468), for RSA.
     pub public_key_pem: Option<String>,
 }

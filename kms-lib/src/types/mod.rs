@@ -14,6 +14,7 @@ pub mod ids;
 pub mod key;
 pub mod limits;
 pub mod quarantine;
+pub mod root_key;
 pub mod text;
 pub mod time;
 pub mod view;

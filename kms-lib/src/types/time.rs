@@ -64,6 +64,10 @@ impl Timestamp {
     pub const fn hour(self) -> i64 {
         self.0 / (3600 * SECOND)
     }
+    /// When an hour begins, counted as [`Timestamp::hour`] does.
+    pub const fn from_hour(hour: i64) -> Self {
+        Self::from_micros(hour.saturating_mul(3600 * SECOND))
+    }
     /// Whole days from `earlier` until this moment; 0 if it is later.
     pub const fn days_since(self, earlier: Self) -> u32 {
         let days = (self.0 - earlier.0) / DAY;

@@ -5,6 +5,7 @@ use super::grant::Grant;
 use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::{Key, KeyVersion};
 use super::quarantine::EntityTable;
+use super::root_key::RootKeyGeneration;
 
 /// Keys, versions and grants as of one revision. The catalog's image is one; while the ledger walks a batch,
 /// the image together with the changes the batch has made so far is another.
@@ -25,8 +26,21 @@ pub trait View {
     fn credential(&self, id: CredentialId) -> Option<&Credential>;
     /// Whether there is or ever was a credential: withdrawn ones count.
     fn has_credentials(&self) -> bool;
+    /// Calls `visit` with every generation of the root key, oldest first, retired ones too.
+    fn each_root_key(&self, visit: &mut dyn FnMut(&RootKeyGeneration));
     /// Whether a row of this key is in quarantine: the key must not be used.
     fn is_damaged(&self, key: KeyId) -> bool;
     /// Whether this row is in quarantine.
     fn is_quarantined(&self, table: EntityTable, row: [u8; 16]) -> bool;
+}
+
+/// The generations of the root key that new material is wrapped under, ascending.
+pub fn wrapping_generations(view: &dyn View) -> Vec<u32> {
+    let mut generations = Vec::new();
+    view.each_root_key(&mut |root| {
+        if root.wraps() {
+            generations.push(root.generation);
+        }
+    });
+    generations
 }

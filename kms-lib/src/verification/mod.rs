@@ -9,6 +9,7 @@ mod seen;
 mod state;
 mod tables;
 mod window;
+mod wrappings;
 
 pub use progress::Progress;
 pub(crate) use seen::rolled_back;

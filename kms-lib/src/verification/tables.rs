@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::wrappings::{self, Materials};
 use crate::audit::verify::{ChangedRow, Fault, Finding};
 use crate::catalog::Catalog;
 use crate::envelope::{RowSet, row};
-use crate::storage::tables::entities::{self, Sealed, StoredMaterial};
-use crate::storage::tables::head;
+use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::{head, root_keys};
 use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, hex};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::ids::{KeyId, VersionId};
-use crate::types::key::{Key, KeyVersion, VersionState};
+use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
+use crate::types::root_key::RootKeyGeneration;
 use crate::types::view::View;
 
 /// What a row of a table says of itself.
@@ -32,6 +34,13 @@ struct Present {
 
 /// The table of the quarantine's entries.
 const QUARANTINE: &str = "quarantine";
+/// The table of the root key's generations.
+const ROOT_KEYS: &str = "root_keys";
+
+/// Whether rows of this table cannot be left out while the others are used.
+fn is_needed_whole(table: &str) -> bool {
+    table == QUARANTINE || table == ROOT_KEYS
+}
 
 /// What a comparison found.
 #[derive(Default)]
@@ -39,8 +48,9 @@ pub struct Compared {
     pub faults: Vec<Fault>,
     /// The rows that must be quarantined: with a seal but not as the log says, or missing.
     pub altered: Vec<AlteredRow>,
-    /// Whether the quarantine itself was altered: then it does not tell which rows are out of use.
-    pub is_quarantine_altered: bool,
+    /// Whether the quarantine itself was altered, so that it does not tell which rows are out of use; or the generations
+    /// of the root key, so that nobody knows what to wrap new material under.
+    pub is_beyond_quarantine: bool,
     /// The rows in quarantine that are as the log says again.
     pub restored: Vec<RestoredRow>,
     /// All other rows, without those in quarantine, folded with the entries of the quarantine.
@@ -156,7 +166,7 @@ impl<'a> Comparison<'a> {
         };
         // A surplus row without a seal is used nowhere.
         if row.sealed || change.is_some() {
-            self.found.is_quarantine_altered |= row.table == QUARANTINE;
+            self.found.is_beyond_quarantine |= is_needed_whole(row.table);
             if !row.quarantined {
                 self.found.altered.extend(altered(row.table, &row.id, change));
             }
@@ -178,7 +188,7 @@ impl<'a> Comparison<'a> {
     fn note_missing(&mut self, catalog: &Catalog) {
         let image = catalog.image();
         for change in self.recorded.values() {
-            self.found.is_quarantine_altered |= change.table == QUARANTINE;
+            self.found.is_beyond_quarantine |= is_needed_whole(&change.table);
             let missing = altered(&change.table, &change.id, Some(change));
             self.found.altered.extend(missing.filter(|row| !image.is_quarantined(row.table, row.id)));
             let finding = Finding::RowMissing { table: change.table.clone(), id: change.id.clone() };
@@ -222,7 +232,8 @@ struct Rows {
     grants: Vec<Sealed<Grant>>,
     credentials: Vec<Sealed<Credential>>,
     quarantine: Vec<Sealed<Quarantined>>,
-    materials: Vec<StoredMaterial>,
+    root_keys: Vec<Sealed<RootKeyGeneration>>,
+    materials: Materials,
     head: Option<Head>,
 }
 
@@ -233,7 +244,8 @@ async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
         grants: entities::grants_since(connection, None).await?,
         credentials: entities::credentials_since(connection, None).await?,
         quarantine: entities::quarantined_since(connection, None).await?,
-        materials: entities::materials(connection).await?,
+        root_keys: root_keys::since(connection, None).await?,
+        materials: wrappings::read(connection).await?,
         head: head::read(connection).await?,
     })
 }
@@ -243,8 +255,8 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     connection.begin_read().await?;
     let read = read_rows(connection.as_mut()).await;
     connection.rollback().await?;
-    let Rows { keys, versions, grants, credentials, quarantine, materials, head } = read?;
-    let faults = material_faults(&versions, &materials, catalog);
+    let Rows { keys, versions, grants, credentials, quarantine, root_keys, materials, head } = read?;
+    let faults = wrappings::faults(&materials, &versions, &root_keys, catalog);
     let quarantined = active(&quarantine, catalog);
     let mut rows = Collected { catalog, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
     rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));
@@ -256,6 +268,7 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
         (*credential.id.as_bytes(), Ok(row::credential(credential)), credential.revision)
     });
     rows.collect(QUARANTINE, quarantine, |entry| (*entry.id.as_bytes(), Ok(row::quarantined(entry)), entry.revision));
+    rows.collect(ROOT_KEYS, root_keys, |root| (*root.id.as_bytes(), Ok(row::root_key(root)), root.revision));
     let mut all = RowSet::default();
     let used = rows.present.iter().filter(|row| row.sealed && !row.quarantined);
     used.for_each(|row| all.combine(&row.fold));
@@ -271,28 +284,6 @@ fn active(entries: &[Sealed<Quarantined>], catalog: &Catalog) -> HashSet<(&'stat
         catalog.seals().is_sealed(&row::quarantined(entry), &sealed.seal).then_some(entry)
     });
     sealed.filter(|entry| entry.is_active()).map(|entry| (entry.table.as_str(), entry.row)).collect()
-}
-
-/// Versions whose stored material or public key is not their own.
-fn material_faults(versions: &[Sealed<KeyVersion>], materials: &[StoredMaterial], catalog: &Catalog) -> Vec<Fault> {
-    let known: HashMap<[u8; 16], &KeyVersion> =
-        versions.iter().filter_map(|sealed| sealed.row.as_ref().ok()).map(|v| (*v.id.as_bytes(), v)).collect();
-    let mut faults = Vec::new();
-    for stored in materials {
-        let Some(version) = known.get(&stored.version) else { continue };
-        let is_own = match &stored.wrapped {
-            None => version.state == VersionState::Destroyed,
-            Some(digest) => {
-                let wrapping = row::wrapping(version.id, &version.fingerprint, digest);
-                version.state != VersionState::Destroyed && catalog.seals().is_sealed(&wrapping, &stored.seal)
-            }
-        };
-        if !is_own || stored.public_key != version.public_key_digest {
-            let finding = Finding::MaterialMismatch { id: version.id.to_string() };
-            faults.push(Fault { seq: version.revision, finding });
-        }
-    }
-    faults
 }
 
 struct Collected<'a> {

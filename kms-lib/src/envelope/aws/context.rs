@@ -22,7 +22,7 @@ pub type EncryptionContext = Vec<(String, String)>;
 pub fn encryption_context(binding: &Binding) -> EncryptionContext {
     let (key_id, version, kind) = match binding {
         Binding::Version { key, version, key_type } => (key.to_string(), *version, key_type.as_str()),
-        Binding::IntegrityKey { log } => (log.to_string(), 1, "INTEGRITY_KEY"),
+        Binding::IntegrityKey { log, number } => (log.to_string(), *number, "INTEGRITY_KEY"),
         Binding::SigningKey { log, number } => (log.to_string(), *number, "SIGNING_KEY"),
         Binding::CheckValue => ("check-value".to_owned(), 1, "CHECK_VALUE"),
     };
@@ -53,7 +53,7 @@ mod tests {
             "keyId=11111111-1111-1111-1111-111111111111 version=4294967295 type=RSA_2048"
         );
         assert_eq!(
-            text(&Binding::IntegrityKey { log }),
+            text(&Binding::IntegrityKey { log, number: 1 }),
             "keyId=abababab-abab-abab-abab-abababababab version=1 type=INTEGRITY_KEY"
         );
         assert_eq!(

@@ -10,7 +10,7 @@ pub const LOG_INDEXES: [(&str, &str); 2] = [("audit_logs_actor", "actor"), ("aud
 /// Most messages of an integrity check.
 const MESSAGES: usize = 100;
 /// Tables that a verification reads whole. Their primary key is the column `id`.
-const SMALL_TABLES: [&str; 4] = ["keys", "key_versions", "grants", "credentials"];
+const SMALL_TABLES: [&str; 5] = ["keys", "key_versions", "grants", "credentials", "root_keys"];
 
 /// What SQLite's own check of the whole file finds: damaged pages, indexes that are not as their tables. Nothing for
 /// other engines. One statement, so it sees one state of the store; it locks nobody out.

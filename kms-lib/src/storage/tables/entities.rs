@@ -1,6 +1,8 @@
 //! `keys`, `key_versions`, `grants`, `credentials` and `quarantine`. Rows are written with their seal; whoever reads
 //! checks it.
 
+use super::root_keys::{self, ROOT_KEY};
+use super::wrappings::{self, NewRow};
 use crate::storage::{Connection, Row, Sql, Value, corrupt};
 use crate::types::actor::Role;
 use crate::types::change::Change;
@@ -12,6 +14,7 @@ use crate::types::key::{
     AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, KeyVersion, Material, Origin, VersionState,
 };
 use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
+use crate::types::root_key::Wrapped;
 
 const KEY: &str = "name, type, purpose, state, disabled_reason, state_before_deletion, rotation_period_days, \
                    grace_period_days, current_version, rotate_at, delete_at, deletion_wait_days, audit_context, \
@@ -27,12 +30,12 @@ const CREDENTIAL: &str =
 const QUARANTINED: &str = "entity_table, row_id, key_id, key_name, created_at, released_at, revision, seal, id";
 
 /// The seals of a row as it is afterwards.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RowSeals {
     /// Over the row.
     pub row: [u8; 32],
-    /// Over the wrapped material that is written with it.
-    pub wrapping: Option<[u8; 32]>,
+    /// Over the wrappings that are written with it, in their order.
+    pub wrappings: Vec<[u8; 32]>,
 }
 
 /// Writes one row.
@@ -43,24 +46,22 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
         Change::UpdateKey(key) => update(connection, "\"keys\"", KEY, key_values(&key, seal)).await?,
         Change::InsertVersion(version, material) => {
             let mut values = version_values(&version, seal);
-            let wrapping = seals.wrapping.as_ref().into();
-            values.extend([material.wrapped.into(), wrapping, material.public_key_pem.into(), 0u32.into()]);
-            insert(
-                connection,
-                "key_versions",
-                &format!("{VERSION}, wrapped_material, wrapping_seal, public_key_pem, encryptions"),
-                values,
-            )
-            .await?
+            values.extend([material.public_key_pem.into(), 0u32.into()]);
+            let columns = format!("{VERSION}, public_key_pem, encryptions");
+            let inserted = insert(connection, "key_versions", &columns, values).await?;
+            let rows = material.wrapped.into_iter().zip(seals.wrappings);
+            let subject = *version.id.as_bytes();
+            let rows = rows.map(|(wrapped, seal)| NewRow { subject, wrapped, seal }).collect();
+            connection.execute_all(wrappings::insert(rows)).await?;
+            inserted
         }
         Change::UpdateVersion(version) => {
             update(connection, "key_versions", VERSION, version_values(&version, seal)).await?
         }
         Change::EraseVersion(version) => {
             let id = version.id;
-            update(connection, "key_versions", VERSION, version_values(&version, seal)).await?;
-            let sql = "UPDATE key_versions SET wrapped_material = NULL, wrapping_seal = NULL WHERE id = ?";
-            connection.execute(sql.into(), vec![id.as_bytes().into()]).await?
+            connection.execute_all(vec![wrappings::erase_all(id.as_bytes())]).await?;
+            update(connection, "key_versions", VERSION, version_values(&version, seal)).await?
         }
         Change::InsertGrant(grant) => insert(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
         Change::UpdateGrant(grant) => update(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
@@ -75,6 +76,12 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
         }
         Change::UpdateQuarantined(entry) => {
             update(connection, "quarantine", QUARANTINED, quarantined_values(&entry, seal)).await?
+        }
+        Change::InsertRootKey(root) => {
+            insert(connection, "root_keys", ROOT_KEY, root_keys::values(&root, seal)).await?
+        }
+        Change::UpdateRootKey(root) => {
+            update(connection, "root_keys", ROOT_KEY, root_keys::values(&root, seal)).await?
         }
     };
     if changed == 1 { Ok(()) } else { Err(corrupt("a row to be changed is not in the store")) }
@@ -244,12 +251,12 @@ async fn since<T: Send>(
 }
 
 /// The columns of a row's own id and of its seal.
-struct Place {
-    id: usize,
-    seal: usize,
+pub(super) struct Place {
+    pub id: usize,
+    pub seal: usize,
 }
 
-async fn select<T: Send>(
+pub(super) async fn select<T: Send>(
     connection: &mut dyn Connection,
     sql: Sql,
     values: Vec<Value>,
@@ -304,14 +311,16 @@ pub async fn by_id(
 
 /// A version's material.
 pub async fn material(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<Option<Material>> {
-    let mut material = None;
-    let sql = "SELECT wrapped_material, public_key_pem FROM key_versions WHERE key_id = ? AND version = ?";
+    let mut material: Option<Material> = None;
+    let sql = "SELECT v.public_key_pem, w.generation, w.wrapped FROM key_versions v \
+               LEFT JOIN wrappings w ON w.subject = v.id WHERE v.key_id = ? AND v.version = ?";
     connection
         .query(sql.into(), vec![key.as_bytes().into(), version.into()], &mut |row| {
-            material = Some(Material {
-                wrapped: row.blob_opt(0)?.map(<[u8]>::to_vec),
-                public_key_pem: row.text_opt(1)?.map(str::to_owned),
-            });
+            let public_key_pem = row.text_opt(0)?.map(str::to_owned);
+            let material = material.get_or_insert(Material { wrapped: Vec::new(), public_key_pem });
+            if let Some(generation) = row.unsigned_opt(1)? {
+                material.wrapped.push(Wrapped { generation, bytes: row.blob(2)?.to_vec() });
+            }
             Ok(())
         })
         .await?;
@@ -474,31 +483,15 @@ async fn facts_where(
     Ok(found)
 }
 
-/// What is stored of a version beside its row.
-pub struct StoredMaterial {
-    /// The version's own identifier.
-    pub version: [u8; 16],
-    /// The SHA-256 of the wrapped material.
-    pub wrapped: Option<[u8; 32]>,
-    /// The seal over the wrapped material.
-    pub seal: Vec<u8>,
-    /// The SHA-256 of the public key.
-    pub public_key: Option<[u8; 32]>,
-}
-
-/// What is stored of every version beside its row.
-pub async fn materials(connection: &mut dyn Connection) -> Result<Vec<StoredMaterial>> {
+/// The SHA-256 of the public key that is stored beside the row of every version, by the version's own identifier.
+pub async fn public_keys(connection: &mut dyn Connection) -> Result<Vec<([u8; 16], Option<[u8; 32]>)>> {
     use sha2::{Digest, Sha256};
     let mut found = Vec::new();
-    let sql = "SELECT id, wrapped_material, wrapping_seal, public_key_pem FROM key_versions";
     connection
-        .query(sql.into(), vec![], &mut |row| {
-            // A column of another type than was ever written counts as other material.
+        .query("SELECT id, public_key_pem FROM key_versions".into(), vec![], &mut |row| {
+            // A column of another type than was ever written counts as another key.
             let Some(version) = row.blob_opt(0).ok().flatten().and_then(|id| id.try_into().ok()) else { return Ok(()) };
-            let wrapped = row.blob_opt(1).unwrap_or(Some(&[])).map(|bytes| Sha256::digest(bytes).into());
-            let seal = row.blob_opt(2).ok().flatten().unwrap_or_default().to_vec();
-            let public_key = row.text_opt(3).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into());
-            found.push(StoredMaterial { version, wrapped, seal, public_key });
+            found.push((version, row.text_opt(1).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into())));
             Ok(())
         })
         .await?;

@@ -4,8 +4,10 @@ pub mod audit;
 pub mod entities;
 pub mod head;
 pub mod idempotency;
+pub mod root_keys;
 pub mod secrets;
 pub mod usage;
+pub mod wrappings;
 
 use super::{Statement, Value};
 

@@ -1,120 +1,90 @@
-//! `root_keys` and `service_keys`: what is needed to recognise a root key, and the service's own wrapped keys.
+//! `service_keys`: the service's own keys, with their wrappings.
 
-use crate::storage::{Connection, Value};
+use super::wrappings::{self, NewRow};
+use crate::storage::{Connection, Value, corrupt};
 use crate::types::error::Result;
-use crate::types::time::Timestamp;
-
-/// A generation of the root key, as far as it is stored: never the key itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootKeyRow {
-    /// Counted from 1.
-    pub generation: u32,
-    /// `local`, later `aws`.
-    pub provider: String,
-    /// How it is derived from what is given.
-    pub derivation: String,
-    /// The salt of the derivation.
-    pub salt: Option<Vec<u8>>,
-    /// A known text wrapped under it.
-    pub check_value: Vec<u8>,
-    /// When it was first used.
-    pub created_at: Timestamp,
-}
-
-/// The newest generation.
-pub async fn newest_root_key(connection: &mut dyn Connection) -> Result<Option<RootKeyRow>> {
-    let sql = "SELECT generation, provider, derivation, salt, check_value, created_at FROM root_keys \
-               ORDER BY generation DESC LIMIT 1";
-    let mut found = None;
-    connection
-        .query(sql.into(), vec![], &mut |row| {
-            found = Some(RootKeyRow {
-                generation: row.unsigned(0)?,
-                provider: row.text(1)?.to_owned(),
-                derivation: row.text(2)?.to_owned(),
-                salt: row.blob_opt(3)?.map(<[u8]>::to_vec),
-                check_value: row.blob(4)?.to_vec(),
-                created_at: row.time(5)?,
-            });
-            Ok(())
-        })
-        .await?;
-    Ok(found)
-}
-
-/// Keeps a generation.
-pub async fn insert_root_key(connection: &mut dyn Connection, root: &RootKeyRow) -> Result<()> {
-    let sql = "INSERT INTO root_keys (generation, provider, derivation, salt, check_value, created_at) \
-               VALUES (?, ?, ?, ?, ?, ?)";
-    let values: Vec<Value> = vec![
-        root.generation.into(),
-        root.provider.as_str().into(),
-        root.derivation.as_str().into(),
-        root.salt.clone().into(),
-        root.check_value.clone().into(),
-        root.created_at.into(),
-    ];
-    connection.execute(sql.into(), values).await.map(drop)
-}
-
-/// Kind of the key that seals rows.
-pub const INTEGRITY: &str = "integrity";
-/// Kind of the keys that sign the log.
-pub const SIGNING: &str = "signing";
+use crate::types::ids::ServiceKeyId;
+use crate::types::root_key::{ServiceKeyKind, Wrapped};
 
 /// A key of the service itself, wrapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceKeyRow {
-    /// `integrity` or `signing`.
-    pub kind: String,
+    /// Its kind.
+    pub kind: ServiceKeyKind,
     /// Counted from 1.
     pub number: u32,
+    /// Identifies it.
+    pub id: ServiceKeyId,
     /// Of a signing key.
     pub public_key: Option<[u8; 32]>,
-    /// The key under the root key. Empty once it was replaced: what is not needed any more cannot be stolen.
-    pub wrapped: Vec<u8>,
+    /// Derived from the key ([`crate::envelope::service_fingerprint`]).
+    pub fingerprint: [u8; 32],
+    /// The key, wrapped. Nothing once it was replaced: what is not needed any more cannot be stolen.
+    pub wrapped: Vec<Wrapped>,
     /// The first sequence number it is valid for.
     pub first_seq: u64,
 }
 
 /// The keys of the service, by kind and number.
 pub async fn service_keys(connection: &mut dyn Connection) -> Result<Vec<ServiceKeyRow>> {
-    let sql = "SELECT kind, number, public_key, wrapped, first_seq FROM service_keys ORDER BY kind, number";
-    let mut found = Vec::new();
+    let sql = "SELECT s.kind, s.number, s.id, s.public_key, s.fingerprint, s.first_seq, w.generation, w.wrapped \
+               FROM service_keys s LEFT JOIN wrappings w ON w.subject = s.id ORDER BY s.kind, s.number, w.generation";
+    let mut found: Vec<ServiceKeyRow> = Vec::new();
     connection
         .query(sql.into(), vec![], &mut |row| {
-            found.push(ServiceKeyRow {
-                kind: row.text(0)?.to_owned(),
-                number: row.unsigned(1)?,
-                public_key: row.hash_opt(2)?,
-                wrapped: row.blob(3)?.to_vec(),
-                first_seq: row.unsigned(4)?,
-            });
+            let id = ServiceKeyId::from_slice(row.blob(2)?)?;
+            if found.last().is_none_or(|last| last.id != id) {
+                found.push(ServiceKeyRow {
+                    kind: ServiceKeyKind::parse(row.text(0)?).map_err(|e| corrupt(e.message()))?,
+                    number: row.unsigned(1)?,
+                    id,
+                    public_key: row.hash_opt(3)?,
+                    fingerprint: row.hash(4)?,
+                    wrapped: Vec::new(),
+                    first_seq: row.unsigned(5)?,
+                });
+            }
+            if let (Some(generation), Some(last)) = (row.unsigned_opt(6)?, found.last_mut()) {
+                last.wrapped.push(Wrapped { generation, bytes: row.blob(7)?.to_vec() });
+            }
             Ok(())
         })
         .await?;
     Ok(found)
 }
 
-/// Keeps a key of the service.
-pub async fn insert_service_key(connection: &mut dyn Connection, key: &ServiceKeyRow) -> Result<()> {
-    let sql = "INSERT INTO service_keys (kind, number, public_key, wrapped, first_seq) VALUES (?, ?, ?, ?, ?)";
+/// Keeps a key of the service, with its wrappings and their seals.
+pub async fn insert_service_key(
+    connection: &mut dyn Connection,
+    key: &ServiceKeyRow,
+    seals: &[[u8; 32]],
+) -> Result<()> {
+    let sql =
+        "INSERT INTO service_keys (kind, number, id, public_key, fingerprint, first_seq) VALUES (?, ?, ?, ?, ?, ?)";
     let values: Vec<Value> = vec![
         key.kind.as_str().into(),
         key.number.into(),
+        key.id.as_bytes().into(),
         key.public_key.as_ref().into(),
-        key.wrapped.clone().into(),
+        (&key.fingerprint).into(),
         key.first_seq.into(),
     ];
-    connection.execute(sql.into(), values).await.map(drop)
+    connection.execute(sql.into(), values).await?;
+    let wrapped = key.wrapped.iter().zip(seals);
+    let rows =
+        wrapped.map(|(wrapped, seal)| NewRow { subject: *key.id.as_bytes(), wrapped: wrapped.clone(), seal: *seal });
+    connection.execute_all(wrappings::insert(rows.collect())).await.map(drop)
 }
 
-/// Keeps a new signing key, and erases the private part of those before it.
-pub async fn replace_signing_key(connection: &mut dyn Connection, key: &ServiceKeyRow) -> Result<()> {
-    let erase = "UPDATE service_keys SET wrapped = ? WHERE kind = ? AND number < ?";
-    let values: Vec<Value> = vec![Vec::<u8>::new().into(), key.kind.as_str().into(), key.number.into()];
-    connection.execute(erase.into(), values).await?;
-    insert_service_key(connection, key).await
+/// Keeps a new key of the service, and erases the wrappings of those of its kind before it.
+pub async fn replace_service_key(
+    connection: &mut dyn Connection,
+    key: &ServiceKeyRow,
+    seals: &[[u8; 32]],
+) -> Result<()> {
+    let erase = "DELETE FROM wrappings WHERE subject IN (SELECT id FROM service_keys WHERE kind = ? AND number < ?)";
+    connection.execute(erase.into(), vec![key.kind.as_str().into(), key.number.into()]).await?;
+    insert_service_key(connection, key, seals).await
 }
 
 /// The number of the newest signing key.
@@ -122,7 +92,7 @@ pub async fn newest_signing_key(connection: &mut dyn Connection) -> Result<Optio
     let sql = "SELECT number FROM service_keys WHERE kind = ? ORDER BY number DESC LIMIT 1";
     let mut newest = None;
     connection
-        .query(sql.into(), vec![SIGNING.into()], &mut |row| {
+        .query(sql.into(), vec![ServiceKeyKind::Signing.as_str().into()], &mut |row| {
             newest = Some(row.unsigned(0)?);
             Ok(())
         })

@@ -40,6 +40,19 @@ pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Res
     Ok(sums)
 }
 
+/// The hours in which something succeeded, and how often.
+pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> Result<Vec<(i64, u64)>> {
+    let sql = "SELECT hour, count FROM usage_hourly WHERE action = ? AND status = 'SUCCESS' ORDER BY hour";
+    let mut hours = Vec::new();
+    connection
+        .query(sql.into(), vec![action.into()], &mut |row| {
+            hours.push((row.int(0)?, row.unsigned(1)?));
+            Ok(())
+        })
+        .await?;
+    Ok(hours)
+}
+
 /// Counts a version's use, unless that would take it over `limit` encryptions: then it changes no row.
 pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timestamp, limit: u64) -> Statement {
     let sql = "UPDATE key_versions SET encryptions = encryptions + ?, last_used_at = ? \

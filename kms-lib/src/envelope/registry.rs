@@ -1,0 +1,398 @@
+//! The root keys at hand, by generation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::connect::connect;
+use super::calls::{self, CallMetrics, Calls};
+use super::{Binding, RootKey, RootKeySource};
+use crate::crypto::provider::Provider;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::RootKeyId;
+use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, Wrapped};
+use crate::types::time::Timestamp;
+
+/// A source that could not say whether it opens a generation is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The root keys of a store: which generations there are, and the keys of those that this process has.
+///
+/// Cheap to clone; all clones are the same. The catalog tells it which generations there are; a generation that a
+/// configured source opens becomes usable without a restart.
+#[derive(Clone)]
+pub struct Envelope(Arc<Inner>);
+
+struct Inner {
+    crypto: Arc<dyn Provider>,
+    sources: RwLock<Vec<RootKeySource>>,
+    slots: RwLock<BTreeMap<u32, Slot>>,
+    /// Keys of generations that this process is about to add.
+    offered: Mutex<HashMap<RootKeyId, Arc<dyn RootKey>>>,
+    /// Set when nobody knows which generations there are: then nothing new is wrapped.
+    distrusted: AtomicBool,
+    /// One caller at a time asks the sources.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+struct Slot {
+    row: RootKeyGeneration,
+    key: Option<Arc<dyn RootKey>>,
+    /// Why no source opens it. With a time: a source could not be asked then.
+    missing: Option<(Option<Instant>, Error)>,
+    /// Microseconds since 1970; 0 for never.
+    last_used: AtomicI64,
+}
+
+impl Slot {
+    fn new(row: RootKeyGeneration, key: Option<Arc<dyn RootKey>>) -> Self {
+        Self { row, key, missing: None, last_used: AtomicI64::new(0) }
+    }
+}
+
+/// A generation as this process knows it.
+#[derive(Clone, Debug)]
+pub struct KnownGeneration {
+    /// Its row.
+    pub row: RootKeyGeneration,
+    /// Whether this process has its key.
+    pub is_at_hand: bool,
+    /// When this process last wrapped or unwrapped with it.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl Envelope {
+    /// An envelope of one generation, whose key is at hand.
+    pub fn new(crypto: Arc<dyn Provider>, row: RootKeyGeneration, key: Arc<dyn RootKey>) -> Self {
+        Self::of(crypto, Vec::new(), BTreeMap::from([(row.generation, Slot::new(row, Some(key)))]))
+    }
+
+    fn of(crypto: Arc<dyn Provider>, sources: Vec<RootKeySource>, slots: BTreeMap<u32, Slot>) -> Self {
+        let (sources, slots, offered) = (RwLock::new(sources), RwLock::new(slots), Mutex::default());
+        let (distrusted, connecting) = (AtomicBool::new(false), tokio::sync::Mutex::default());
+        Self(Arc::new(Inner { crypto, sources, slots, offered, distrusted, connecting }))
+    }
+
+    /// The envelope of a store with these stored generations, of which the sources must open at least one. The rows may
+    /// be altered ones: which of them count, [`Envelope::set_generations`] says once their seals are checked.
+    ///
+    /// `WrongRootKey` if no source opens an active generation; `RootKeyUnavailable` if one of them could not be asked.
+    pub async fn unlock(
+        crypto: Arc<dyn Provider>,
+        sources: Vec<RootKeySource>,
+        rows: Vec<RootKeyGeneration>,
+    ) -> Result<Self> {
+        let mut slots: BTreeMap<u32, Slot> = BTreeMap::new();
+        let mut failures = Vec::new();
+        for (n, source) in sources.iter().enumerate() {
+            let mut failure = None;
+            for row in rows.iter().filter(|row| row.is_active()) {
+                match connect(source, row, &crypto).await {
+                    Ok(key) => {
+                        slots.insert(row.generation, Slot::new(row.clone(), Some(key)));
+                        failure = None;
+                        break;
+                    }
+                    // What could not be asked says more than what does not fit.
+                    Err(error) if failure.is_none() || is_passed_over(error.code()) => failure = Some(error),
+                    Err(_) => {}
+                }
+            }
+            if let Some(error) = failure {
+                failures.push((n + 1, error));
+            }
+        }
+        if slots.is_empty() {
+            return Err(none_opens(failures, &rows, &sources, &crypto).await);
+        }
+        for (number, error) in &failures {
+            tracing::warn!(number, %error, "a root key that is configured opens no generation of this store");
+        }
+        for row in rows {
+            slots.entry(row.generation).or_insert_with(|| Slot::new(row, None));
+        }
+        Ok(Self::of(crypto, sources, slots))
+    }
+
+    fn slots(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Slot>> {
+        self.0.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u32, Slot>> {
+        self.0.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says which generations there are. Keys of others, and of retired ones, are dropped.
+    pub fn set_generations(&self, rows: Vec<RootKeyGeneration>) {
+        let mut slots = self.slots_mut();
+        let mut former = std::mem::take(&mut *slots);
+        let offered = self.0.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            let present = former.remove(&row.generation).filter(|slot| is_same(&slot.row, &row));
+            let mut slot = present.unwrap_or_else(|| Slot::new(row.clone(), offered.get(&row.id).cloned()));
+            slot.row = row;
+            if !slot.row.is_active() {
+                slot.key = None;
+            }
+            slots.insert(slot.row.generation, slot);
+        }
+    }
+
+    /// Keeps the key of a generation that is about to be added, so that it is at hand as soon as that is committed.
+    pub fn offer(&self, id: RootKeyId, key: Arc<dyn RootKey>, source: RootKeySource) {
+        self.0.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(id, key);
+        let mut sources = self.0.sources.write().unwrap_or_else(PoisonError::into_inner);
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+
+    /// Wraps nothing new from here on: rows were altered, and it cannot be told which generations are right.
+    pub fn distrust(&self) {
+        self.0.distrusted.store(true, Ordering::Release);
+    }
+
+    /// The generations that new material is wrapped under, ascending.
+    pub fn wrapping_generations(&self) -> Vec<u32> {
+        if self.0.distrusted.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.slots().values().filter(|slot| slot.row.wraps()).map(|slot| slot.row.generation).collect()
+    }
+
+    /// All generations, oldest first.
+    pub fn generations(&self) -> Vec<KnownGeneration> {
+        let describe = |slot: &Slot| {
+            let used = slot.last_used.load(Ordering::Relaxed);
+            KnownGeneration {
+                row: slot.row.clone(),
+                is_at_hand: slot.key.is_some(),
+                last_used_at: (used > 0).then(|| Timestamp::from_micros(used)),
+            }
+        };
+        self.slots().values().map(describe).collect()
+    }
+
+    /// The calls to all root keys at hand, by provider and operation.
+    pub fn call_metrics(&self) -> Vec<CallMetrics> {
+        let slots = self.slots();
+        calls::by_provider(slots.values().filter_map(|slot| slot.key.as_deref()))
+    }
+
+    /// Whether the last call to one of the root keys at hand failed, because it was not available or refused.
+    pub fn is_degraded(&self) -> bool {
+        let is_failing = |slot: &Slot| slot.key.as_ref().is_some_and(|key| key.calls().is_some_and(Calls::is_failing));
+        self.slots().values().any(is_failing)
+    }
+
+    /// The generation that this source is the key of, retired ones included. The error is that of a generation that
+    /// could not be asked.
+    pub async fn identify(&self, source: &RootKeySource) -> Result<Option<u32>> {
+        for KnownGeneration { row, .. } in self.generations() {
+            match connect(source, &row, &self.0.crypto).await {
+                Ok(_) => return Ok(Some(row.generation)),
+                Err(error) if error.code() == ErrorCode::WrongRootKey => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks whether the configured sources open the active generations that this process does not have yet.
+    pub async fn connect_missing(&self) {
+        let missing: Vec<u32> = {
+            let slots = self.slots();
+            let is_missing = |slot: &&Slot| slot.row.is_active() && slot.key.is_none();
+            slots.values().filter(is_missing).map(|slot| slot.row.generation).collect()
+        };
+        for generation in missing {
+            if let Err(error) = self.key(generation).await {
+                tracing::debug!(generation, %error, "a generation of the root key is not at hand");
+            }
+        }
+    }
+
+    /// Wraps under every generation that new material is wrapped under.
+    ///
+    /// `RootKeyUnavailable` if this process lacks one of them, which it names.
+    pub async fn wrap(&self, binding: &Binding, plaintext: &[u8]) -> Result<Vec<Wrapped>> {
+        let mut wrapped = Vec::new();
+        for generation in self.wrapping_generations() {
+            wrapped.push(self.wrap_under(generation, binding, plaintext).await?);
+        }
+        if wrapped.is_empty() {
+            return Err(Error::new(ErrorCode::IntegrityFailure, "no generation of the root key can be trusted"));
+        }
+        Ok(wrapped)
+    }
+
+    /// Wraps under this generation.
+    pub async fn wrap_under(&self, generation: u32, binding: &Binding, plaintext: &[u8]) -> Result<Wrapped> {
+        let key = self.key(generation).await?;
+        let bytes = key.wrap(binding, plaintext).await?;
+        self.note_use(generation);
+        Ok(Wrapped { generation, bytes })
+    }
+
+    /// Unwraps with one of the generations at hand, whichever is cheapest. One that is not at hand, or does not answer,
+    /// is passed over; a wrapping that does not authenticate is an error.
+    pub async fn unwrap(&self, binding: &Binding, wrapped: &[Wrapped]) -> Result<Zeroizing<Vec<u8>>> {
+        let mut last = None;
+        for (generation, bytes) in self.in_order(wrapped) {
+            match self.unwrap_under(generation, binding, bytes).await {
+                Err(error) if is_passed_over(error.code()) => last = Some(error),
+                done => return done,
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(
+                ErrorCode::IntegrityFailure,
+                "the material is wrapped under no active generation of the root key",
+            )
+        }))
+    }
+
+    /// Unwraps with the key of this generation.
+    pub async fn unwrap_under(&self, generation: u32, binding: &Binding, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let key = self.key(generation).await?;
+        let plaintext = key.unwrap(binding, bytes).await?;
+        self.note_use(generation);
+        Ok(plaintext)
+    }
+
+    /// Wrappings under active generations: those at hand first, of these the local ones, the newest first.
+    fn in_order<'a>(&self, wrapped: &'a [Wrapped]) -> Vec<(u32, &'a [u8])> {
+        let slots = self.slots();
+        let mut order: Vec<_> = wrapped
+            .iter()
+            .filter_map(|wrapped| {
+                let slot = slots.get(&wrapped.generation).filter(|slot| slot.row.is_active())?;
+                let rank = (slot.key.is_none(), slot.row.provider != RootKeyProvider::Local);
+                Some((rank, std::cmp::Reverse(wrapped.generation), wrapped.bytes.as_slice()))
+            })
+            .collect();
+        order.sort_unstable_by_key(|(rank, generation, _)| (*rank, *generation));
+        order.into_iter().map(|(_, generation, bytes)| (generation.0, bytes)).collect()
+    }
+
+    fn note_use(&self, generation: u32) {
+        if let Some(slot) = self.slots().get(&generation) {
+            slot.last_used.store(Timestamp::now().micros(), Ordering::Relaxed);
+        }
+    }
+
+    /// The key of an active generation. Sources that have not been asked for it yet are asked.
+    async fn key(&self, generation: u32) -> Result<Arc<dyn RootKey>> {
+        if let Some(known) = self.known_key(generation) {
+            return known;
+        }
+        let _alone = self.0.connecting.lock().await;
+        if let Some(known) = self.known_key(generation) {
+            return known;
+        }
+        let Some(row) = self.slots().get(&generation).map(|slot| slot.row.clone()) else {
+            return Err(unavailable(generation, "this store", None));
+        };
+        let mut failure = None;
+        let sources = self.0.sources.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for source in &sources {
+            match connect(source, &row, &self.0.crypto).await {
+                Ok(key) => {
+                    if let Some(slot) = self.slots_mut().get_mut(&generation).filter(|slot| is_same(&slot.row, &row)) {
+                        slot.key = Some(Arc::clone(&key));
+                    }
+                    tracing::info!(generation, provider = %row.provider, "a generation of the root key is at hand");
+                    return Ok(key);
+                }
+                Err(error) if is_passed_over(error.code()) => failure = Some(error),
+                Err(_) => {}
+            }
+        }
+        let error = unavailable(generation, row.provider.as_str(), failure.as_ref());
+        if let Some(slot) = self.slots_mut().get_mut(&generation) {
+            slot.missing = Some((failure.is_some().then(Instant::now), error.clone()));
+        }
+        Err(error)
+    }
+
+    /// What is known of a generation without asking: its key, or that no source opens it.
+    fn known_key(&self, generation: u32) -> Option<Result<Arc<dyn RootKey>>> {
+        let slots = self.slots();
+        let slot = slots.get(&generation)?;
+        if !slot.row.is_active() {
+            let text = format!("generation {generation} of the root key is retired");
+            return Some(Err(Error::new(ErrorCode::WrongState, text)));
+        }
+        if let Some(key) = &slot.key {
+            return Some(Ok(Arc::clone(key)));
+        }
+        // A source that does not fit will not fit later; one that did not answer may.
+        let (since, error) = slot.missing.as_ref()?;
+        since.is_none_or(|since| since.elapsed() < ASK_AGAIN).then(|| Err(error.clone()))
+    }
+}
+
+impl std::fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Envelope")
+    }
+}
+
+/// Whether the key of this row is the key of that one.
+fn is_same(row: &RootKeyGeneration, other: &RootKeyGeneration) -> bool {
+    row.id == other.id && row.check_value == other.check_value
+}
+
+/// Whether another generation may do what this one could not.
+fn is_passed_over(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::RootKeyUnavailable | ErrorCode::RootKeyRefused)
+}
+
+fn unavailable(generation: u32, provider: &str, cause: Option<&Error>) -> Error {
+    match cause {
+        Some(cause) => {
+            let text = format!("generation {generation} of the root key ({provider}): {}", cause.message());
+            Error::new(cause.code(), text)
+        }
+        None => {
+            let text = format!(
+                "generation {generation} of the root key ({provider}) is not configured for this process; add it to \
+                 its configuration"
+            );
+            Error::new(ErrorCode::RootKeyUnavailable, text)
+        }
+    }
+}
+
+/// Why a store does not open with any of the sources.
+async fn none_opens(
+    failures: Vec<(usize, Error)>,
+    rows: &[RootKeyGeneration],
+    sources: &[RootKeySource],
+    crypto: &Arc<dyn Provider>,
+) -> Error {
+    for source in sources {
+        for row in rows.iter().filter(|row| !row.is_active()) {
+            if connect(source, row, crypto).await.is_ok() {
+                let (generation, when) = (row.generation, row.retired_at.map(|at| at.to_string()).unwrap_or_default());
+                let text = format!("the root key given is generation {generation}, which was retired at {when}");
+                return Error::new(ErrorCode::WrongRootKey, text);
+            }
+        }
+    }
+    let mut failures = failures;
+    match failures.len() {
+        0 => Error::new(ErrorCode::StoreCorrupt, "the store has no active generation of the root key"),
+        1 => failures.remove(0).1,
+        _ => {
+            let passing = failures.iter().find(|(_, error)| is_passed_over(error.code()));
+            let code = passing.map_or(ErrorCode::WrongRootKey, |(_, error)| error.code());
+            let each: Vec<String> =
+                failures.iter().map(|(number, error)| format!("root key {number}: {}", error.message())).collect();
+            Error::new(code, format!("none of the root keys given opens this store; {}", each.join("; ")))
+        }
+    }
+}

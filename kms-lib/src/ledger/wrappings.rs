@@ -1,0 +1,83 @@
+//! Wrappings that are added, verified and erased, written in the transaction of their record.
+
+use std::collections::{HashMap, HashSet};
+
+use super::submission::Submission;
+use crate::envelope::Seals;
+use crate::envelope::row::{self, StoredWrapping};
+use crate::keys::{Command, NewWrapping, VerifiedWrapping};
+use crate::storage::tables::wrappings::{self as table, NewRow};
+use crate::storage::{Connection, Statement};
+use crate::types::error::Result;
+
+/// What a plan writes of wrappings.
+#[derive(Default)]
+pub(super) struct WrappingChanges {
+    pub added: Vec<NewWrapping>,
+    pub verified: Vec<VerifiedWrapping>,
+    pub erased: Vec<(u32, [u8; 16])>,
+}
+
+/// The generations that the batch wants to retire, and whether every material that they wrap has a verified wrapping
+/// under another one. Asked under the head's lock: no wrapping comes or goes meanwhile.
+pub(super) async fn retirable(connection: &mut dyn Connection, batch: &[Submission]) -> Result<HashMap<u32, bool>> {
+    let mut found = HashMap::new();
+    for submission in batch {
+        if let Some(Command::RetireRootKey(generation)) = submission.command {
+            let unverified = table::unverified_elsewhere(connection, generation).await?;
+            found.insert(generation, unverified == 0);
+        }
+    }
+    Ok(found)
+}
+
+/// Writes them.
+pub(super) async fn write(connection: &mut dyn Connection, changes: WrappingChanges, seals: &Seals) -> Result<()> {
+    let WrappingChanges { added, verified, erased } = changes;
+    let mut statements: Vec<Statement> = Vec::new();
+    if !added.is_empty() {
+        statements = add(connection, added, seals).await?;
+    }
+    for VerifiedWrapping { stored, seal, fingerprint } in verified {
+        let stored = StoredWrapping { verified: true, ..stored };
+        let marked = seals.seal(&row::wrapping(&stored, &fingerprint));
+        statements.push(table::mark_verified(&stored, &seal, &marked));
+    }
+    statements.extend(erased.iter().map(|(generation, subject)| table::erase(subject, *generation)));
+    if statements.is_empty() { Ok(()) } else { connection.execute_all(statements).await.map(drop) }
+}
+
+/// Adds wrappings where there is none with a good seal yet: another node may have been first.
+async fn add(connection: &mut dyn Connection, added: Vec<NewWrapping>, seals: &Seals) -> Result<Vec<Statement>> {
+    let subjects: Vec<[u8; 16]> = added.iter().map(|new| new.subject.subject()).collect();
+    let fingerprints: HashMap<[u8; 16], [u8; 32]> =
+        added.iter().map(|new| (new.subject.subject(), new.fingerprint)).collect();
+    let (mut good, mut bad) = (HashSet::new(), HashSet::new());
+    for found in table::of_subjects(connection, &subjects).await? {
+        let place = (found.stored.subject, found.stored.generation);
+        let Some(fingerprint) = fingerprints.get(&place.0) else { continue };
+        let is_good = seals.is_sealed(&row::wrapping(&found.stored, fingerprint), &found.seal);
+        if is_good {
+            good.insert(place)
+        } else {
+            bad.insert(place)
+        };
+    }
+    let mut statements = Vec::new();
+    let mut rows = Vec::new();
+    for NewWrapping { subject, fingerprint, wrapped } in added {
+        let subject = subject.subject();
+        let place = (subject, wrapped.generation);
+        // Also within the batch: of two rewraps at once, one writes.
+        if !good.insert(place) {
+            continue;
+        }
+        if bad.contains(&place) {
+            statements.push(table::erase(&subject, wrapped.generation));
+        }
+        let seal = seals.seal(&row::wrapping(&StoredWrapping::new(subject, &wrapped), &fingerprint));
+        rows.push(NewRow { subject, wrapped, seal });
+    }
+    statements.extend(table::insert(rows));
+    Ok(statements)
+}

@@ -1,0 +1,62 @@
+//! `root_keys`: the generations of the root key.
+
+use super::entities::{Place, Sealed, select};
+use crate::storage::{Connection, Row, Value, corrupt};
+use crate::types::error::Result;
+use crate::types::ids::RootKeyId;
+use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, RootKeyState};
+
+pub(super) const ROOT_KEY: &str = "generation, provider, reference, derivation, salt, check_value, state, \
+                                   compromised_at, created_at, retired_at, revision, seal, id";
+
+/// Generations that changed after a revision, or all of them, oldest first.
+pub async fn since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<RootKeyGeneration>>> {
+    let (condition, values) = match revision {
+        Some(revision) => (" WHERE revision > ?", vec![revision.into()]),
+        None => ("", vec![]),
+    };
+    let sql = format!("SELECT {ROOT_KEY} FROM root_keys{condition} ORDER BY generation");
+    select(connection, sql.into(), values, Place { id: 12, seal: 11 }, read).await
+}
+
+/// All generations that can be read, oldest first, whether or not their seals are good: before the key is known that
+/// checks them. `StoreCorrupt` if there is none.
+pub async fn unchecked(connection: &mut dyn Connection) -> Result<Vec<RootKeyGeneration>> {
+    let rows: Vec<_> = since(connection, None).await?.into_iter().filter_map(|sealed| sealed.row.ok()).collect();
+    if rows.is_empty() { Err(corrupt("the root key's check value is missing")) } else { Ok(rows) }
+}
+
+pub(super) fn values(root: &RootKeyGeneration, seal: [u8; 32]) -> Vec<Value> {
+    vec![
+        root.generation.into(),
+        root.provider.as_str().into(),
+        root.reference.clone().into(),
+        root.derivation.as_str().into(),
+        root.salt.clone().into(),
+        root.check_value.clone().into(),
+        root.state.as_str().into(),
+        root.compromised_at.into(),
+        root.created_at.into(),
+        root.retired_at.into(),
+        root.revision.into(),
+        (&seal).into(),
+        root.id.as_bytes().into(),
+    ]
+}
+
+fn read(row: &dyn Row) -> Result<RootKeyGeneration> {
+    Ok(RootKeyGeneration {
+        generation: row.unsigned(0)?,
+        provider: RootKeyProvider::parse(row.text(1)?)?,
+        reference: row.text_opt(2)?.map(str::to_owned),
+        derivation: row.text(3)?.to_owned(),
+        salt: row.blob_opt(4)?.map(<[u8]>::to_vec),
+        check_value: row.blob(5)?.to_vec(),
+        state: RootKeyState::parse(row.text(6)?)?,
+        compromised_at: row.time_opt(7)?,
+        created_at: row.time(8)?,
+        retired_at: row.time_opt(9)?,
+        revision: row.unsigned(10)?,
+        id: RootKeyId::from_slice(row.blob(12)?)?,
+    })
+}

@@ -1,0 +1,177 @@
+//! `wrappings`: material of versions and service keys, wrapped under generations of the root key.
+
+use sha2::{Digest, Sha256};
+
+use super::insert_rows;
+use crate::envelope::row::StoredWrapping;
+use crate::storage::{Connection, Row, Statement, Value};
+use crate::types::error::Result;
+use crate::types::root_key::Wrapped;
+
+/// Most subjects that one statement names.
+const NAMED: usize = 256;
+
+/// A row as it is stored.
+pub struct WrappingRow {
+    /// What its seal covers, with the fingerprint of its subject.
+    pub stored: StoredWrapping,
+    /// The wrapped material.
+    pub bytes: Vec<u8>,
+    /// The seal it carries.
+    pub seal: Vec<u8>,
+}
+
+impl WrappingRow {
+    /// The wrapped material with its generation.
+    pub fn wrapped(&self) -> Wrapped {
+        Wrapped { generation: self.stored.generation, bytes: self.bytes.clone() }
+    }
+}
+
+/// A row to be written.
+pub struct NewRow {
+    /// The version or service key.
+    pub subject: [u8; 16],
+    /// Its wrapped material.
+    pub wrapped: Wrapped,
+    /// The seal over the row, which says that the wrapping is not verified.
+    pub seal: [u8; 32],
+}
+
+/// Adds wrappings.
+pub fn insert(rows: Vec<NewRow>) -> Vec<Statement> {
+    let mut values: Vec<Value> = Vec::with_capacity(rows.len() * 5);
+    for NewRow { subject, wrapped, seal } in rows {
+        values.extend([
+            (&subject).into(),
+            wrapped.generation.into(),
+            wrapped.bytes.into(),
+            0u32.into(),
+            Value::from(&seal),
+        ]);
+    }
+    let before = "INSERT INTO wrappings (subject, generation, wrapped, verified, seal) VALUES ";
+    insert_rows(before, 5, "", values.into_iter())
+}
+
+/// Marks a wrapping as verified, unless it was replaced since it was read: then no row changes.
+pub fn mark_verified(stored: &StoredWrapping, former_seal: &[u8], seal: &[u8; 32]) -> Statement {
+    let sql = "UPDATE wrappings SET verified = 1, seal = ? WHERE subject = ? AND generation = ? AND seal = ?";
+    Statement::new(sql, vec![seal.into(), (&stored.subject).into(), stored.generation.into(), former_seal.into()])
+}
+
+/// Erases the wrapping of a subject under one generation.
+pub fn erase(subject: &[u8; 16], generation: u32) -> Statement {
+    let sql = "DELETE FROM wrappings WHERE subject = ? AND generation = ?";
+    Statement::new(sql, vec![subject.into(), generation.into()])
+}
+
+/// Erases all wrappings of a subject.
+pub fn erase_all(subject: &[u8; 16]) -> Statement {
+    Statement::new("DELETE FROM wrappings WHERE subject = ?", vec![subject.into()])
+}
+
+/// The subjects of wrappings under a generation, from the one after `after` on.
+pub async fn subjects_under(
+    connection: &mut dyn Connection,
+    generation: u32,
+    after: [u8; 16],
+    limit: usize,
+) -> Result<Vec<[u8; 16]>> {
+    let sql = "SELECT subject FROM wrappings WHERE generation = ? AND subject > ? ORDER BY subject LIMIT ?";
+    let values = vec![generation.into(), (&after).into(), (limit as u64).into()];
+    let mut subjects = Vec::new();
+    connection
+        .query(sql.into(), values, &mut |row| {
+            subjects.extend(row.blob_opt(0)?.and_then(|id| <[u8; 16]>::try_from(id).ok()));
+            Ok(())
+        })
+        .await?;
+    Ok(subjects)
+}
+
+/// The wrappings of these subjects under all generations.
+pub async fn of_subjects(connection: &mut dyn Connection, subjects: &[[u8; 16]]) -> Result<Vec<WrappingRow>> {
+    let mut rows = Vec::new();
+    for chunk in subjects.chunks(NAMED) {
+        let marks = format!("{}?", "?, ".repeat(chunk.len() - 1));
+        let sql = format!("SELECT {COLUMNS} FROM wrappings WHERE subject IN ({marks}) ORDER BY subject, generation");
+        let values = chunk.iter().map(Value::from).collect();
+        connection
+            .query(sql.into(), values, &mut |row| {
+                rows.extend(read(row));
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(rows)
+}
+
+const COLUMNS: &str = "subject, generation, wrapped, verified, seal";
+
+/// A row, if it is one that this service could have written.
+fn read(row: &dyn Row) -> Option<WrappingRow> {
+    let bytes = row.blob_opt(2).ok()??.to_vec();
+    let stored = StoredWrapping {
+        subject: row.blob_opt(0).ok()??.try_into().ok()?,
+        generation: row.unsigned(1).ok()?,
+        digest: Sha256::digest(&bytes).into(),
+        verified: match row.int(3).ok()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        },
+    };
+    Some(WrappingRow { stored, bytes, seal: row.blob_opt(4).ok()??.to_vec() })
+}
+
+/// What a verification reads of a wrapping: its row without the material, and its seal.
+pub type SealedWrapping = (StoredWrapping, Vec<u8>);
+
+/// All wrappings, and how many rows cannot be read.
+pub async fn all(connection: &mut dyn Connection) -> Result<(Vec<SealedWrapping>, u64)> {
+    let (mut rows, mut unreadable) = (Vec::new(), 0);
+    connection
+        .query(format!("SELECT {COLUMNS} FROM wrappings").into(), vec![], &mut |row| {
+            match read(row) {
+                Some(WrappingRow { stored, seal, .. }) => rows.push((stored, seal)),
+                None => unreadable += 1,
+            }
+            Ok(())
+        })
+        .await?;
+    Ok((rows, unreadable))
+}
+
+/// How many materials each generation wraps, and how many of these wrappings are verified: generation, all, verified.
+pub async fn counts(connection: &mut dyn Connection) -> Result<Vec<(u32, u64, u64)>> {
+    let integer = connection.dialect().cast_integer;
+    let sql = format!(
+        "SELECT generation, COUNT(*), CAST(SUM(CASE WHEN verified = 1 THEN 1 ELSE 0 END) AS {integer}) \
+         FROM wrappings GROUP BY generation"
+    );
+    let mut counts = Vec::new();
+    connection
+        .query(sql.into(), vec![], &mut |row| {
+            counts.push((row.unsigned(0)?, row.unsigned(1)?, row.unsigned(2)?));
+            Ok(())
+        })
+        .await?;
+    Ok(counts)
+}
+
+/// How many materials wrapped under this generation have no verified wrapping under another active one.
+pub async fn unverified_elsewhere(connection: &mut dyn Connection, generation: u32) -> Result<u64> {
+    let sql = "SELECT COUNT(*) FROM wrappings w WHERE w.generation = ? AND NOT EXISTS \
+               (SELECT 1 FROM wrappings o JOIN root_keys r ON r.generation = o.generation \
+                WHERE o.subject = w.subject AND o.generation <> ? AND o.verified = 1 AND r.state = 'ACTIVE' \
+                AND r.compromised_at IS NULL)";
+    let mut count = 0;
+    connection
+        .query(sql.into(), vec![generation.into(), generation.into()], &mut |row| {
+            count = row.unsigned(0)?;
+            Ok(())
+        })
+        .await?;
+    Ok(count)
+}

@@ -1,0 +1,111 @@
+//! Wrapped material, held against the versions and service keys that it belongs to.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::audit::verify::{Fault, Finding};
+use crate::catalog::Catalog;
+use crate::envelope::row;
+use crate::storage::Connection;
+use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
+use crate::storage::tables::wrappings::{self, SealedWrapping};
+use crate::types::error::Result;
+use crate::types::key::{KeyVersion, VersionState};
+use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind};
+
+/// What is stored beside the rows that the log covers.
+pub(super) struct Materials {
+    wrappings: Vec<SealedWrapping>,
+    unreadable: u64,
+    public_keys: Vec<([u8; 16], Option<[u8; 32]>)>,
+    service_keys: Vec<ServiceKeyRow>,
+}
+
+pub(super) async fn read(connection: &mut dyn Connection) -> Result<Materials> {
+    let (wrappings, unreadable) = wrappings::all(connection).await?;
+    Ok(Materials {
+        wrappings,
+        unreadable,
+        public_keys: entities::public_keys(connection).await?,
+        service_keys: secrets::service_keys(connection).await?,
+    })
+}
+
+/// Something that has material: its fingerprint, the record to blame, and whether it must have a wrapping.
+struct Owner {
+    id: String,
+    fingerprint: [u8; 32],
+    revision: u64,
+    has_material: bool,
+}
+
+/// Versions and service keys whose stored material or public key is not their own, and wrappings of nothing known.
+pub(super) fn faults(
+    materials: &Materials,
+    versions: &[Sealed<KeyVersion>],
+    generations: &[Sealed<RootKeyGeneration>],
+    catalog: &Catalog,
+) -> Vec<Fault> {
+    let versions: Vec<&KeyVersion> = versions.iter().filter_map(|sealed| sealed.row.as_ref().ok()).collect();
+    let owners = owners(&versions, &materials.service_keys);
+    let generations: HashMap<u32, &RootKeyGeneration> =
+        generations.iter().filter_map(|sealed| sealed.row.as_ref().ok()).map(|root| (root.generation, root)).collect();
+    let (mut altered, mut opened, mut surplus) = (HashSet::new(), HashSet::new(), materials.unreadable);
+    for (stored, seal) in &materials.wrappings {
+        let owner = owners.get(&stored.subject);
+        let (Some(owner), Some(root)) = (owner, generations.get(&stored.generation)) else {
+            surplus += 1;
+            continue;
+        };
+        let is_sealed = catalog.seals().is_sealed(&row::wrapping(stored, &owner.fingerprint), seal);
+        if !owner.has_material || !is_sealed {
+            altered.insert(stored.subject);
+        } else if root.is_active() {
+            opened.insert(stored.subject);
+        }
+    }
+    let digests: HashMap<&[u8; 16], Option<[u8; 32]>> =
+        versions.iter().map(|version| (version.id.as_bytes(), version.public_key_digest)).collect();
+    let is_other = |(version, public_key): &&([u8; 16], Option<[u8; 32]>)| {
+        digests.get(version).is_some_and(|digest| digest != public_key)
+    };
+    altered.extend(materials.public_keys.iter().filter(is_other).map(|(version, _)| *version));
+    let lost = owners.iter().filter(|(id, owner)| owner.has_material && !opened.contains(*id)).map(|(id, _)| *id);
+    altered.extend(lost);
+    let mut faults: Vec<Fault> = altered
+        .iter()
+        .filter_map(|id| owners.get(id))
+        .map(|owner| Fault { seq: owner.revision, finding: Finding::MaterialMismatch { id: owner.id.clone() } })
+        .collect();
+    if surplus > 0 {
+        faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: "wrappings".into(), count: surplus } });
+    }
+    faults
+}
+
+fn owners(versions: &[&KeyVersion], service_keys: &[ServiceKeyRow]) -> HashMap<[u8; 16], Owner> {
+    let newest = |kind: ServiceKeyKind| {
+        service_keys.iter().filter(|key| key.kind == kind).map(|key| key.number).max().unwrap_or_default()
+    };
+    let (integrity, signing) = (newest(ServiceKeyKind::Integrity), newest(ServiceKeyKind::Signing));
+    let of_service = service_keys.iter().map(|key| {
+        let number = if key.kind == ServiceKeyKind::Integrity { integrity } else { signing };
+        let owner = Owner {
+            id: key.id.to_string(),
+            fingerprint: key.fingerprint,
+            revision: key.first_seq,
+            has_material: key.number == number,
+        };
+        (*key.id.as_bytes(), owner)
+    });
+    let of_versions = versions.iter().map(|version| {
+        let owner = Owner {
+            id: version.id.to_string(),
+            fingerprint: version.fingerprint,
+            revision: version.revision,
+            has_material: version.state != VersionState::Destroyed,
+        };
+        (*version.id.as_bytes(), owner)
+    });
+    of_versions.chain(of_service).collect()
+}
