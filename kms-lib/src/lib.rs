@@ -85,10 +85,11 @@ pub use ledger::AuditAck;
 pub use ops::{Metrics, Ready, RootKeyHealth, Telemetry};
 pub use scheduler::SchedulerConfig;
 pub use session::{
-    AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem, Encrypted,
-    GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken, Page,
-    Paging, QuarantinedRow, ReencryptItem, Reencrypted, Session, SignItem, Signature, StreamDecryptor, StreamEncryptor,
-    StreamSummary, Verification, VerifyItem, VersionDescription,
+    AuditKey, AuditQuery, BackupHour, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted,
+    EncryptItem, Encrypted, FailedMaterial, GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef,
+    KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions,
+    Retirement, RewrapPlan, RootKeyCalls, RootKeyDescription, RootKeyJob, RootKeyProgress, RootKeyReport, Session,
+    SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, Verification, VerifyItem, VersionDescription,
 };
 pub use types::actor::{Actor, Role};
 pub use types::audit::{Action, AuditRow, Receipt, Status};
@@ -98,6 +99,7 @@ pub use types::grant::{Conditions, GrantScope, Permission};
 pub use types::ids::{CredentialId, GrantId, KeyId, QuarantineId, RecordId, VersionId};
 pub use types::key::{AuditContext, DisabledReason, KeyPurpose, KeyState, KeyType, Origin, VersionState};
 pub use types::quarantine::EntityTable;
+pub use types::root_key::{RootKeyProvider, RootKeyState};
 pub use types::time::{Clock, Timestamp};
 pub use verification::{Progress, Report, VerifyOptions};
 pub use zeroize::Zeroizing;

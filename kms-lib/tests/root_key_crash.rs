@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{admin, check_usable};
-use kms_lib::session::{RetireOptions, RootKeyJob};
-use kms_lib::types::root_key::RootKeyState;
+use kms_lib::RootKeyState;
 use kms_lib::{Actor, Config, Context, Kms, NewKey, Role, RootKeySource, Session};
+use kms_lib::{RetireOptions, RootKeyJob};
 
 const CHILD: &str = "KMS_TEST_ROOT_KEY_FILE";
 /// Generations that the test may come to.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Place, ROOT_KEY, actor, admin, check_usable, code, last_record};
-use kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
-use kms_lib::session::{RetireOptions, RootKeyJob, RootKeyProgress};
-use kms_lib::types::root_key::RootKeyState;
+use kms_lib::RootKeyState;
+use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::{Config, Context, ErrorCode, Kms, NewKey, Role, RootKeySource, Session};
+use kms_lib::{RetireOptions, RootKeyJob, RootKeyProgress};
 
 /// The root key of generation 2 in most tests.
 const NEXT: [u8; 32] = [8; 32];

@@ -7,6 +7,7 @@ mod bootstrap;
 mod exit;
 mod key;
 mod output;
+mod root_key;
 mod serve;
 mod status;
 mod store;
@@ -47,6 +48,9 @@ enum Command {
     /// Keys
     #[command(subcommand)]
     Key(key::Key),
+    /// Root keys: add one, wrap everything under it, retire the former one
+    #[command(subcommand)]
+    RootKey(root_key::RootKey),
     /// The log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -94,6 +98,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Init(command) => bootstrap::init(command, settings, json),
         Command::Token(command) => token::run(command, settings, json),
         Command::Key(command) => key::run(command, settings, json),
+        Command::RootKey(command) => root_key::run(command, settings, json),
         Command::Audit(command) => audit::run(command, settings, json),
         Command::Backup(command) => backup::backup(command, settings, json),
         Command::Restore(command) => backup::restore(command, settings, json),

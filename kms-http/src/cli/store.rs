@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use kms_lib::RootKeyProgress;
 use kms_lib::{Actor, Config, Kms, Progress, SchedulerConfig, Session};
 
 use super::bootstrap::make_high_water_folder;
@@ -74,6 +75,27 @@ pub async fn watched<T>(before: &'static str, progress: &Progress, work: impl Fu
         loop {
             bar.set_length(progress.total());
             bar.set_position(progress.done());
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    let done = tokio::select! {
+        done = work => done,
+        never = showing => never,
+    };
+    bar.finish_and_clear();
+    done
+}
+
+/// Shows on a terminal how far a job on root keys is.
+pub async fn watched_job<T>(what: &'static str, progress: &RootKeyProgress, work: impl Future<Output = T>) -> T {
+    let bar = bar(what, 0);
+    let showing = async {
+        loop {
+            bar.set_length(progress.total());
+            bar.set_position(progress.done());
+            if progress.failed() > 0 {
+                bar.set_message(format!("{what} ({} failed)", progress.failed()));
+            }
             tokio::time::sleep(TICK).await;
         }
     };

@@ -182,7 +182,7 @@ async fn set_up(
 
 /// Opens what is in a store that is only to be read, such as a backup.
 pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
-    let sources = configured(&config)?;
+    let sources = configured(config)?;
     let provider = crate::crypto::provider(config.crypto_provider)?;
     let mut connection = store.reader().await?;
     check_schema(connection.as_mut()).await?;
