@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::connect::connect;
 use super::calls::{self, CallMetrics, Calls};
+use super::connect::connect;
 use super::{Binding, RootKey, RootKeySource};
 use crate::crypto::provider::Provider;
 use crate::types::error::{Error, ErrorCode, Result};

@@ -14,7 +14,7 @@ pub type EncryptionContext = Vec<(String, String)>;
 /// | what is wrapped | `keyId` | `version` | `type` |
 /// | --- | --- | --- | --- |
 /// | the material of a version | the key's id | the version's number | `AES256_GCM`, `RSA_2048` |
-/// | the key that seals rows | the log's id | `1` | `INTEGRITY_KEY` |
+/// | the key that seals rows | the log's id | its number | `INTEGRITY_KEY` |
 /// | a key that signs the log | the log's id | its number | `SIGNING_KEY` |
 /// | the check value | `check-value` | `1` | `CHECK_VALUE` |
 ///
