@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -72,6 +73,7 @@ impl Engine {
             ));
         }
         check_thread()?;
+        reseed(self.process);
         self.handle.block_on(work)
     }
 }
@@ -88,6 +90,20 @@ impl Drop for Engine {
                 std::mem::forget(runtime);
             }
         }
+    }
+}
+
+thread_local! {
+    /// The process that this thread's random generator was seeded in, if that was seen to.
+    static SEEDED_IN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Seeds this thread's random generator, which makes identifiers, once in each process: a thread that goes on in a forked
+/// child would make the identifiers that its parent makes. Nonces and keys come from elsewhere.
+fn reseed(process: u32) {
+    if SEEDED_IN.replace(process) != process && rand::rng().reseed().is_err() {
+        SEEDED_IN.set(0);
+        tracing::warn!("the system has no random numbers to give");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod file_system;
 mod files;
+mod fork;
 mod reader;
 mod schema;
 mod writer;
@@ -22,6 +23,7 @@ use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
 pub(crate) use files::is_read_only;
 use files::{FileId, create_private, empty, fill, free_space, give_to_owner, gone};
+use fork::Opened;
 use reader::Reader;
 use schema::Approved;
 use writer::Writer;
@@ -34,6 +36,8 @@ pub struct SqliteStore {
     path: PathBuf,
     readers: SqlitePool,
     claim: Mutex<Option<File>>,
+    /// Says that the store is open in this process.
+    opened: Mutex<Option<Opened>>,
     /// The file that was opened first. None for a store that is only read.
     file: Option<FileId>,
     /// The schema that was inspected last.
@@ -43,6 +47,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file, and makes it (mode 0600) if there is none. A file that is not a database is left untouched.
     pub async fn open(path: &Path) -> Result<Self> {
+        let opened = Mutex::new(Some(Opened::here()?));
         file_system::check(path)?;
         create_private(path)?;
         // SQLite keeps its files beside the one that a link leads to.
@@ -63,7 +68,8 @@ impl SqliteStore {
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options);
         let file = Some(FileId::of(path).map_err(|e| gone(path, &e.to_string()))?);
-        Ok(Self { path: path.to_owned(), readers, claim: Mutex::new(None), file, approved: Approved::default() })
+        let claim = Mutex::new(None);
+        Ok(Self { path: path.to_owned(), readers, claim, opened, file, approved: Approved::default() })
     }
 
     /// Opens a file to read it; nothing is ever written to it.
@@ -79,7 +85,7 @@ impl SqliteStore {
             .read_only(true)
             .busy_timeout(Duration::from_secs(5))
             .disable_statement_logging();
-        let store = Self::reading(path, options.clone());
+        let store = Self::reading(path, options.clone())?;
         let is_refused = |error: &Error| matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::StoreReadOnly);
         match store.probe().await {
             Err(error) if is_refused(&error) => {
@@ -90,7 +96,7 @@ impl SqliteStore {
                     true => options.vfs("unix-none").locking_mode(SqliteLockingMode::Exclusive),
                     false => options.immutable(true),
                 };
-                let unlocked = Self::reading(path, options);
+                let unlocked = Self::reading(path, options)?;
                 match unlocked.probe().await {
                     Ok(()) => Ok(unlocked),
                     Err(_) => Ok(store),
@@ -101,13 +107,14 @@ impl SqliteStore {
         }
     }
 
-    fn reading(path: &Path, options: SqliteConnectOptions) -> Self {
+    fn reading(path: &Path, options: SqliteConnectOptions) -> Result<Self> {
+        let opened = Mutex::new(Some(Opened::here()?));
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options);
         let claim = Mutex::new(None);
-        Self { path: path.to_owned(), readers, claim, file: None, approved: Approved::default() }
+        Ok(Self { path: path.to_owned(), readers, claim, opened, file: None, approved: Approved::default() })
     }
 
     /// Whether it can be read at all.
@@ -244,6 +251,7 @@ impl Store for SqliteStore {
         Box::pin(async {
             self.readers.close().await;
             self.claim.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            self.opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             Ok(())
         })
     }

@@ -1,0 +1,69 @@
+//! Which process has SQLite stores open.
+//!
+//! SQLite keeps a table of its locks for the whole process. A forked child inherits the table, but not the locks (POSIX),
+//! and would trust locks that it does not hold. So a process whose parent had a store open when it forked opens none.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// The process that has stores open, in the upper half, and how many it has. One word and no lock, which a fork in
+/// another thread could leave locked for ever.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+/// A store that is open in this process, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Opened(());
+
+impl Opened {
+    /// Notes a store; `UsedAfterFork` if another process left some open here.
+    pub fn here() -> Result<Self> {
+        let process = std::process::id();
+        OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| opened(open, process)).map_err(|_| {
+            Error::new(
+                ErrorCode::UsedAfterFork,
+                "a SQLite store was open when this process was forked, and SQLite's locks do not survive that; open \
+                 stores after the fork, or start the process anew (spawn)",
+            )
+        })?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let process = std::process::id();
+        // What a forked child drops is its parent's.
+        let _ = OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| closed(open, process));
+    }
+}
+
+fn opened(open: u64, process: u32) -> Option<u64> {
+    match open as u32 {
+        0 => Some(u64::from(process) << 32 | 1),
+        _ if (open >> 32) as u32 == process => Some(open + 1),
+        _ => None,
+    }
+}
+
+fn closed(open: u64, process: u32) -> Option<u64> {
+    ((open >> 32) as u32 == process && open as u32 > 0).then(|| open - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_of_a_process_with_open_stores_opens_none() {
+        let (parent, child) = (7, 8);
+        let one = opened(0, parent);
+        let two = one.and_then(|open| opened(open, parent));
+        assert_eq!(two.and_then(|open| opened(open, child)), None);
+        // Nothing that the child drops counts.
+        assert_eq!(two.and_then(|open| closed(open, child)), None);
+        let none = two.and_then(|open| closed(open, parent)).and_then(|open| closed(open, parent));
+        assert_eq!(none.and_then(|open| closed(open, parent)), None);
+        assert_eq!(none.and_then(|open| opened(open, child)), opened(0, child));
+    }
+}
