@@ -63,6 +63,7 @@ pub mod config;
 pub mod crypto;
 pub mod envelope;
 mod grants;
+pub mod json;
 mod keys;
 pub mod kms;
 mod ledger;

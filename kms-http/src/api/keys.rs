@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION};
-use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::json::Key;
 use kms_lib::{AuditContext, ErrorCode, KeyDescription, KeyPurpose, KeyState, KeyType, KeyUpdate, NewKey, Timestamp};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -184,33 +184,14 @@ async fn create(call: Call) -> Reply {
         _ => error.into(),
     })?;
     let location = HeaderValue::from_str(&format!("/v1/keys/{}", created.id));
-    let mut response = reply::created(&Shown::from(created))?;
+    let mut response = reply::created(&Key::from(created))?;
     response.headers_mut().extend(location.ok().map(|location| (LOCATION, location)));
     Ok(response)
 }
 
 /// A key with its versions in the order of the kept contract.
 fn show(key: KeyDescription) -> Reply {
-    reply::ok(&Shown::from(key))
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Shown {
-    #[serde(flatten)]
-    key: KeyDescription,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    versions_truncated: bool,
-}
-
-impl From<KeyDescription> for Shown {
-    fn from(mut key: KeyDescription) -> Self {
-        let versions = key.versions.as_deref_mut().unwrap_or_default();
-        versions.reverse();
-        let is_full = versions.len() == PAGE_LIMIT;
-        let versions_truncated = is_full && versions.first().is_some_and(|first| first.version > 1);
-        Self { key, versions_truncated }
-    }
+    reply::ok(&Key::from(key))
 }
 
 async fn get(mut call: Call) -> Reply {
