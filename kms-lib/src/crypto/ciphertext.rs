@@ -19,6 +19,7 @@ use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::MaterialId;
+use crate::types::limits::RSA_PLAINTEXT_BYTES;
 
 /// The format written here, and the newest that is read.
 const FORMAT: u8 = 1;
@@ -118,6 +119,22 @@ impl Blob<'_> {
         }
         Ok(())
     }
+}
+
+/// The most bytes that a ciphertext of so many bytes of plaintext has, whatever the type of the key.
+pub const fn max_len(plaintext: usize) -> usize {
+    let aes = plaintext.saturating_add(HEADER + NONCE + TAG);
+    if plaintext <= RSA_PLAINTEXT_BYTES && aes < HEADER + RSA_BYTES { HEADER + RSA_BYTES } else { aes }
+}
+
+/// The most bytes that the plaintext of a ciphertext has: exactly as many for AES, 190 for RSA. `InvalidCiphertext` if
+/// it cannot be a ciphertext.
+pub fn max_plaintext_len(ciphertext: &[u8]) -> Result<usize> {
+    let blob = Blob::parse(ciphertext)?;
+    Ok(match blob.algorithm {
+        Algorithm::Aes256Gcm => blob.body.len().saturating_sub(NONCE + TAG),
+        Algorithm::RsaOaepSha256 => RSA_PLAINTEXT_BYTES,
+    })
 }
 
 /// Encrypts with AES-256-GCM under a random nonce.

@@ -1,0 +1,2155 @@
+/*
+ * Mini KMS: an embeddable key management service.
+ *
+ * Conventions, which hold for every function:
+ *
+ * - It returns an mkms_status, 0 (MKMS_OK) on success.
+ * - Results are written to out-parameters, on success only. One exception: on MKMS_BUFFER_TOO_SMALL the length is set
+ *   to what is needed.
+ * - If the last parameter, error, is not NULL, a failure writes an error object to *error, which the caller frees with
+ *   mkms_error_free. What *error held before is not read.
+ * - Pointers must not be NULL unless the documentation of the function says so. A pointer to bytes may be NULL if its
+ *   length is 0. NULL is answered with MKMS_INVALID_ARGUMENT, and nothing is done.
+ * - Text is UTF-8 with a length and need not end with a NUL.
+ * - Handles are opaque and belong to the caller, who frees each with the function mkms_..._free of its type. That
+ *   function sets the pointer to NULL; freeing NULL does nothing.
+ * - Structs begin with their size, which the caller sets to sizeof the struct. Fields may be added at the end.
+ * - Functions may be called from any thread, with the same handles, as long as no other thread frees or replaces what
+ *   they are given.
+ * - In a process that was forked after a handle was made, using it is answered with MKMS_USED_AFTER_FORK, and freeing
+ *   it leaks it. Open the store anew in the child.
+ * - A fault in the library that would end a Rust program is answered with MKMS_INTERNAL_PANIC.
+ *
+ * This file is generated; docs/c.md explains how to use it.
+ */
+
+
+#ifndef MINI_KMS_H
+#define MINI_KMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The first number of the version of the interface. It changes with the library's soname.
+ */
+#define MKMS_VERSION_MAJOR 1
+
+/**
+ * The second number: it grows when functions, fields or statuses are added.
+ */
+#define MKMS_VERSION_MINOR 0
+
+/**
+ * The third number: it grows with repairs.
+ */
+#define MKMS_VERSION_PATCH 0
+
+/**
+ * Bytes that a call has made. It belongs to the caller, who frees it with `mkms_buffer_free`, which wipes it.
+ */
+typedef struct mkms_buffer mkms_buffer;
+
+/**
+ * A configuration. It can be used to open any number of services, and changed in between.
+ */
+typedef struct mkms_config mkms_config;
+
+/**
+ * An encryption context: names and values that a ciphertext is bound to (additional authenticated data). They are not
+ * secret: records show them. At most 64 entries and 8 KiB. It can be used for any number of calls, from any thread.
+ */
+typedef struct mkms_context mkms_context;
+
+/**
+ * A stream that is being decrypted piece by piece. Its calls take turns if several threads make them.
+ */
+typedef struct mkms_decryptor mkms_decryptor;
+
+/**
+ * A stream that is being encrypted piece by piece. Its calls take turns if several threads make them.
+ */
+typedef struct mkms_encryptor mkms_encryptor;
+
+/**
+ * Why a call failed. It belongs to the caller, who frees it with `mkms_error_free`.
+ */
+typedef struct mkms_error mkms_error;
+
+/**
+ * A service on one store. It can be used by any number of threads at once.
+ */
+typedef struct mkms_kms mkms_kms;
+
+/**
+ * The results of a batch, in the order of its items. They belong to the caller, who frees them with
+ * `mkms_results_free`, which wipes them.
+ */
+typedef struct mkms_results mkms_results;
+
+/**
+ * What one actor may do. It can be used by any number of threads at once, and is cheap to make.
+ */
+typedef struct mkms_session mkms_session;
+
+/**
+ * What every function returns: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments, 2xx
+ * rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are never
+ * used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to do.
+ */
+typedef int32_t mkms_status;
+
+/**
+ * The content of an error object. Set `size` to `sizeof(mkms_error_info)` before it is filled.
+ *
+ * The texts are UTF-8 and end with a NUL, which their lengths do not count. They are the error object's and live as
+ * long as it does.
+ */
+typedef struct mkms_error_info {
+    /**
+     * `sizeof(mkms_error_info)`.
+     */
+    size_t size;
+    /**
+     * The status that the call returned.
+     */
+    mkms_status status;
+    /**
+     * Whether the same call may succeed when it is simply made again: 1 or 0.
+     */
+    int32_t retryable;
+    /**
+     * The status by name, the same in every interface: `KeyNotFound`.
+     */
+    const char *name;
+    /**
+     * Length of `name`.
+     */
+    size_t name_len;
+    /**
+     * For a person. It never holds a secret.
+     */
+    const char *message;
+    /**
+     * Length of `message`.
+     */
+    size_t message_len;
+} mkms_error_info;
+
+/**
+ * What the scheduler does. Flags are 1 or 0. Set `size` to `sizeof(mkms_scheduler)`.
+ */
+typedef struct mkms_scheduler {
+    /**
+     * `sizeof(mkms_scheduler)`.
+     */
+    size_t size;
+    /**
+     * When it runs: a cron expression of five fields, in UTC. NULL: at every full hour.
+     */
+    const char *cron;
+    /**
+     * Length of `cron`.
+     */
+    size_t cron_len;
+    /**
+     * Whether it runs by itself.
+     */
+    uint8_t enabled;
+    /**
+     * Rotate keys whose rotation period is over.
+     */
+    uint8_t rotate;
+    /**
+     * Erase the material of keys whose deletion is due.
+     */
+    uint8_t destroy;
+    /**
+     * Revoke versions past their window.
+     */
+    uint8_t revoke_expired;
+    /**
+     * Revoke them even if they were used after they had been replaced.
+     */
+    uint8_t revoke_expired_even_if_used;
+    /**
+     * Verify what is new in the log.
+     */
+    uint8_t verify;
+} mkms_scheduler;
+
+/**
+ * What a caller is by role: one of the constants `MKMS_ROLE_...`.
+ */
+typedef int32_t mkms_role;
+
+/**
+ * What is known of a request. Pointers may be NULL. Set `size` to `sizeof(mkms_session_options)`.
+ */
+typedef struct mkms_session_options {
+    /**
+     * `sizeof(mkms_session_options)`.
+     */
+    size_t size;
+    /**
+     * The address that the actor calls from, IPv4 or IPv6 as text: conditions of grants look at it, records name it.
+     */
+    const char *source_ip;
+    /**
+     * Length of `source_ip`.
+     */
+    size_t source_ip_len;
+    /**
+     * An id for the request, which records carry: 1 to 256 printable bytes.
+     */
+    const char *request_id;
+    /**
+     * Length of `request_id`.
+     */
+    size_t request_id_len;
+    /**
+     * A change that is sent again under the same idempotency key within 24 hours takes effect once.
+     */
+    const char *idempotency_key;
+    /**
+     * Length of `idempotency_key`.
+     */
+    size_t idempotency_key_len;
+} mkms_session_options;
+
+/**
+ * An operation that was done. Set `size` to `sizeof(mkms_operation)` before it is filled.
+ */
+typedef struct mkms_operation {
+    /**
+     * `sizeof(mkms_operation)`.
+     */
+    size_t size;
+    /**
+     * Sequence number of the operation's record in the audit log; 0 if it is accepted and not written yet (with
+     * `audit.ack = "queued"`).
+     */
+    uint64_t record;
+    /**
+     * Hash of that record.
+     */
+    uint8_t record_hash[32];
+    /**
+     * Version of the key.
+     */
+    uint32_t version;
+    /**
+     * Identifier of the key: a UUID in lower case, with a NUL at its end. Empty for the verification of a signature.
+     */
+    char key_id[37];
+} mkms_operation;
+
+/**
+ * A ciphertext to decrypt, with what must agree with it. Set `size` to `sizeof(mkms_decrypt_item)`.
+ */
+typedef struct mkms_decrypt_item {
+    /**
+     * `sizeof(mkms_decrypt_item)`.
+     */
+    size_t size;
+    /**
+     * The ciphertext.
+     */
+    const uint8_t *ciphertext;
+    /**
+     * Length of `ciphertext`.
+     */
+    size_t ciphertext_len;
+    /**
+     * The context it was encrypted with; NULL for the empty one.
+     */
+    const struct mkms_context *context;
+    /**
+     * The key it must have been encrypted with, by name or id; NULL for any.
+     */
+    const char *key;
+    /**
+     * Length of `key`.
+     */
+    size_t key_len;
+    /**
+     * The nonce that it must hold; NULL for any.
+     */
+    const uint8_t *iv;
+    /**
+     * Length of `iv`.
+     */
+    size_t iv_len;
+    /**
+     * The authentication tag that it must hold; NULL for any.
+     */
+    const uint8_t *auth_tag;
+    /**
+     * Length of `auth_tag`.
+     */
+    size_t auth_tag_len;
+    /**
+     * The version it must have been encrypted with; 0 for any.
+     */
+    uint32_t version;
+    /**
+     * Not 0: the ciphertext is none of this service but raw RSA-OAEP with SHA-256, made with the public key of this
+     * version of `key`. It has no context, `iv` or `auth_tag`.
+     */
+    uint32_t oaep_version;
+} mkms_decrypt_item;
+
+/**
+ * How a signature is made: one of the constants `MKMS_SIGN_...`.
+ */
+typedef int32_t mkms_signing_algorithm;
+
+/**
+ * A ciphertext to encrypt anew. Set `size` to `sizeof(mkms_reencrypt_item)`.
+ */
+typedef struct mkms_reencrypt_item {
+    /**
+     * `sizeof(mkms_reencrypt_item)`.
+     */
+    size_t size;
+    /**
+     * The ciphertext.
+     */
+    const uint8_t *ciphertext;
+    /**
+     * Length of `ciphertext`.
+     */
+    size_t ciphertext_len;
+    /**
+     * The context it was encrypted with; NULL for the empty one.
+     */
+    const struct mkms_context *context;
+    /**
+     * The key to encrypt it under, by name or id; NULL for the same one.
+     */
+    const char *destination;
+    /**
+     * Length of `destination`.
+     */
+    size_t destination_len;
+    /**
+     * The new context; NULL for the same one.
+     */
+    const struct mkms_context *destination_context;
+} mkms_reencrypt_item;
+
+/**
+ * A plaintext of a batch. Set `size` to `sizeof(mkms_encrypt_item)`.
+ */
+typedef struct mkms_encrypt_item {
+    /**
+     * `sizeof(mkms_encrypt_item)`.
+     */
+    size_t size;
+    /**
+     * The key, by name or id.
+     */
+    const char *key;
+    /**
+     * Length of `key`.
+     */
+    size_t key_len;
+    /**
+     * The plaintext.
+     */
+    const uint8_t *plaintext;
+    /**
+     * Length of `plaintext`.
+     */
+    size_t plaintext_len;
+    /**
+     * What the ciphertext is bound to; NULL for the empty context.
+     */
+    const struct mkms_context *context;
+} mkms_encrypt_item;
+
+/**
+ * A payload of a batch to sign. Set `size` to `sizeof(mkms_sign_item)`.
+ */
+typedef struct mkms_sign_item {
+    /**
+     * `sizeof(mkms_sign_item)`.
+     */
+    size_t size;
+    /**
+     * The key, by name or id.
+     */
+    const char *key;
+    /**
+     * Length of `key`.
+     */
+    size_t key_len;
+    /**
+     * The payload.
+     */
+    const uint8_t *payload;
+    /**
+     * Length of `payload`.
+     */
+    size_t payload_len;
+    /**
+     * One of the constants `MKMS_SIGN_...`.
+     */
+    mkms_signing_algorithm algorithm;
+    /**
+     * The version, which must be the current one; 0 for the current one.
+     */
+    uint32_t version;
+} mkms_sign_item;
+
+/**
+ * A signature of a batch to verify. Set `size` to `sizeof(mkms_verify_item)`.
+ */
+typedef struct mkms_verify_item {
+    /**
+     * `sizeof(mkms_verify_item)`.
+     */
+    size_t size;
+    /**
+     * The key, by name or id.
+     */
+    const char *key;
+    /**
+     * Length of `key`.
+     */
+    size_t key_len;
+    /**
+     * The payload.
+     */
+    const uint8_t *payload;
+    /**
+     * Length of `payload`.
+     */
+    size_t payload_len;
+    /**
+     * The signature.
+     */
+    const uint8_t *signature;
+    /**
+     * Length of `signature`.
+     */
+    size_t signature_len;
+    /**
+     * One of the constants `MKMS_SIGN_...`.
+     */
+    mkms_signing_algorithm algorithm;
+    /**
+     * The version; 0 for any usable one.
+     */
+    uint32_t version;
+} mkms_verify_item;
+
+/**
+ * The result of one item of a batch. Set `size` to `sizeof(mkms_result)` before it is filled. Pointers belong to the
+ * results and live as long as they do.
+ */
+typedef struct mkms_result {
+    /**
+     * `sizeof(mkms_result)`.
+     */
+    size_t size;
+    /**
+     * `MKMS_OK`, or why the item failed. Whatever else is said of a failed item than its name and message is 0.
+     */
+    mkms_status status;
+    /**
+     * Whether the same item may succeed when it is simply sent again: 1 or 0.
+     */
+    int32_t retryable;
+    /**
+     * The status by name, with a NUL at its end; NULL if the item succeeded.
+     */
+    const char *name;
+    /**
+     * Why the item failed, with a NUL at its end; NULL if it succeeded.
+     */
+    const char *message;
+    /**
+     * Ciphertext, plaintext or signature; NULL for a verification.
+     */
+    const uint8_t *data;
+    /**
+     * Length of `data`.
+     */
+    size_t data_len;
+    /**
+     * Whether the signature is good: 1 or 0.
+     */
+    int32_t valid;
+    /**
+     * Version of the key.
+     */
+    uint32_t version;
+    /**
+     * Sequence number of the record of the batch on this key; 0 if it is not written yet.
+     */
+    uint64_t record;
+    /**
+     * Identifier of the key, with a NUL at its end. Empty for a verification.
+     */
+    char key_id[37];
+} mkms_result;
+
+/**
+ * Reads input: fills up to `capacity` bytes of `buffer`, and sets `*read` to how many; 0 at the end. Returns 0, or
+ * another number if reading failed: it is shown in the error. No exception may leave it.
+ */
+typedef int32_t (*mkms_read)(void *user, uint8_t *buffer, size_t capacity, size_t *read);
+
+/**
+ * Writes all `length` bytes of `data`. Returns 0, or another number if writing failed: it is shown in the error. No
+ * exception may leave it.
+ */
+typedef int32_t (*mkms_write)(void *user, const uint8_t *data, size_t length);
+
+/**
+ * A stream that was encrypted or decrypted. Set `size` to `sizeof(mkms_stream_summary)` before it is filled.
+ */
+typedef struct mkms_stream_summary {
+    /**
+     * `sizeof(mkms_stream_summary)`.
+     */
+    size_t size;
+    /**
+     * Bytes of plaintext.
+     */
+    uint64_t plaintext_bytes;
+    /**
+     * Sequence number of the record of the stream's data key; 0 if it is not written yet.
+     */
+    uint64_t record;
+    /**
+     * Version of the key.
+     */
+    uint32_t version;
+    /**
+     * Identifier of the key, with a NUL at its end.
+     */
+    char key_id[37];
+} mkms_stream_summary;
+
+/**
+ * Success.
+ */
+#define MKMS_OK 0
+
+/**
+ * An argument is malformed, out of range or too large.
+ */
+#define MKMS_INVALID_ARGUMENT 101
+
+/**
+ * The name of a key is empty, too long, has unprintable characters or the shape of a UUID.
+ */
+#define MKMS_INVALID_NAME 102
+
+/**
+ * The configuration is wrong or incomplete.
+ */
+#define MKMS_INVALID_CONFIGURATION 103
+
+/**
+ * The idempotency key was used for another request.
+ */
+#define MKMS_IDEMPOTENCY_CONFLICT 104
+
+/**
+ * The buffer of the caller is too small. Nothing was done, and the length says how much is needed.
+ */
+#define MKMS_BUFFER_TOO_SMALL 190
+
+/**
+ * The caller is not known: the token is malformed, unknown, revoked or expired.
+ */
+#define MKMS_NOT_AUTHENTICATED 201
+
+/**
+ * No grant or role of the caller allows the operation.
+ */
+#define MKMS_ACCESS_DENIED 202
+
+/**
+ * There is no such grant.
+ */
+#define MKMS_GRANT_NOT_FOUND 203
+
+/**
+ * There is no such credential.
+ */
+#define MKMS_CREDENTIAL_NOT_FOUND 204
+
+/**
+ * A key of this name exists or existed. Names are never used again.
+ */
+#define MKMS_NAME_TAKEN 301
+
+/**
+ * There is no such key.
+ */
+#define MKMS_KEY_NOT_FOUND 302
+
+/**
+ * The key has no such version.
+ */
+#define MKMS_VERSION_NOT_FOUND 303
+
+/**
+ * The key is disabled.
+ */
+#define MKMS_KEY_DISABLED 304
+
+/**
+ * The key is revoked. Revocation is final.
+ */
+#define MKMS_KEY_REVOKED 305
+
+/**
+ * The key is scheduled for deletion.
+ */
+#define MKMS_KEY_PENDING_DELETION 306
+
+/**
+ * The key's material has been erased.
+ */
+#define MKMS_KEY_DESTROYED 307
+
+/**
+ * The version is disabled, or its grace window is over.
+ */
+#define MKMS_VERSION_DISABLED 308
+
+/**
+ * The version is revoked. Revocation is final.
+ */
+#define MKMS_VERSION_REVOKED 309
+
+/**
+ * The version's material has been erased.
+ */
+#define MKMS_VERSION_DESTROYED 310
+
+/**
+ * A version that is not the current one was asked to encrypt, to sign or to be enabled.
+ */
+#define MKMS_VERSION_NOT_CURRENT 311
+
+/**
+ * The state of the key or version does not allow this transition.
+ */
+#define MKMS_WRONG_STATE 312
+
+/**
+ * The key's purpose does not include the operation.
+ */
+#define MKMS_WRONG_PURPOSE 313
+
+/**
+ * The key's type cannot do the operation.
+ */
+#define MKMS_WRONG_KEY_TYPE 314
+
+/**
+ * The version has encrypted as many messages as its algorithm allows.
+ */
+#define MKMS_KEY_EXHAUSTED 315
+
+/**
+ * Another change came first, and the request no longer fits.
+ */
+#define MKMS_CONFLICT 316
+
+/**
+ * A limit of the store is reached, such as the number of versions of a key.
+ */
+#define MKMS_LIMIT_EXCEEDED 317
+
+/**
+ * The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
+ */
+#define MKMS_INVALID_CIPHERTEXT 401
+
+/**
+ * The ciphertext does not authenticate: it was altered, or the context differs.
+ */
+#define MKMS_DECRYPTION_FAILED 402
+
+/**
+ * The plaintext is too long for the key's algorithm.
+ */
+#define MKMS_PLAINTEXT_TOO_LONG 403
+
+/**
+ * The cryptography provider failed.
+ */
+#define MKMS_CRYPTO_FAILURE 404
+
+/**
+ * The store cannot be reached, opened or written.
+ */
+#define MKMS_STORE_UNAVAILABLE 501
+
+/**
+ * Other callers or nodes wrote first for as long as this node was willing to try. Nothing was done.
+ */
+#define MKMS_STORE_CONTENDED 502
+
+/**
+ * The store's disk or quota is full.
+ */
+#define MKMS_STORE_FULL 503
+
+/**
+ * The store may not be written: the file is read-only, or rights are missing.
+ */
+#define MKMS_STORE_READ_ONLY 504
+
+/**
+ * The file is not a database, or its content contradicts itself.
+ */
+#define MKMS_STORE_CORRUPT 505
+
+/**
+ * The store was written by a newer version of this software.
+ */
+#define MKMS_SCHEMA_TOO_NEW 506
+
+/**
+ * Another process holds the store in a way that excludes this one.
+ */
+#define MKMS_STORE_IN_USE 507
+
+/**
+ * The store is older than it was before: a backup or snapshot was restored, and nobody has acknowledged that.
+ */
+#define MKMS_RESTORE_DETECTED 508
+
+/**
+ * A row, record or signature does not match what the integrity key or the log says of it.
+ */
+#define MKMS_INTEGRITY_FAILURE 509
+
+/**
+ * The store was lost during a commit, and it is not known whether the commit took place.
+ */
+#define MKMS_OUTCOME_UNKNOWN 510
+
+/**
+ * This machine's clock is too far from the store's.
+ */
+#define MKMS_CLOCK_SKEW 511
+
+/**
+ * No root key was given, or it is malformed.
+ */
+#define MKMS_INVALID_ROOT_KEY 601
+
+/**
+ * The root key is not the one that this store was created with.
+ */
+#define MKMS_WRONG_ROOT_KEY 602
+
+/**
+ * The service that holds the root key cannot be reached, or limits the rate of calls.
+ */
+#define MKMS_ROOT_KEY_UNAVAILABLE 603
+
+/**
+ * The service that holds the root key refuses to use it: access denied, key disabled or deleted.
+ */
+#define MKMS_ROOT_KEY_REFUSED 604
+
+/**
+ * The service has too much in flight. Nothing was done.
+ */
+#define MKMS_OVERLOADED 701
+
+/**
+ * This caller has too much in flight. Nothing was done.
+ */
+#define MKMS_CALLER_OVERLOADED 702
+
+/**
+ * The service is closed or closing.
+ */
+#define MKMS_CLOSED 703
+
+/**
+ * A handle was used in a process that was forked after the handle was made.
+ */
+#define MKMS_USED_AFTER_FORK 704
+
+/**
+ * A blocking call was made from within an asynchronous runtime.
+ */
+#define MKMS_BLOCKING_IN_ASYNC 705
+
+/**
+ * The caller's own input or output failed: a stream, a backup, a file.
+ */
+#define MKMS_INPUT_OUTPUT 706
+
+/**
+ * A fault in this software.
+ */
+#define MKMS_INTERNAL 901
+
+/**
+ * A fault in this software, which wrote more about it to stderr. Please report it.
+ */
+#define MKMS_INTERNAL_PANIC 990
+
+/**
+ * May do what its grants allow.
+ */
+#define MKMS_ROLE_APP 1
+
+/**
+ * May read keys, grants, metrics and the log, and verify it.
+ */
+#define MKMS_ROLE_AUDITOR 2
+
+/**
+ * May do everything.
+ */
+#define MKMS_ROLE_ADMIN 3
+
+/**
+ * RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2).
+ */
+#define MKMS_SIGN_RSA_PKCS1_SHA256 1
+
+/**
+ * RSASSA-PSS with SHA-256, MGF1-SHA256 and a salt of 32 bytes (RFC 8017, 8.1).
+ */
+#define MKMS_SIGN_RSA_PSS_SHA256 2
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Gives the version of the interface that the library has, which may be newer than that of the header, and the version
+ * of the software as text with a NUL at its end. Each of the places may be NULL. The text lives as long as the library
+ * is loaded.
+ *
+ * `major`, `minor`, `patch` and `text` may be NULL.
+ *
+ * Errors: none.
+ */
+mkms_status mkms_version(uint32_t *major,
+                         uint32_t *minor,
+                         uint32_t *patch,
+                         const char **text,
+                         struct mkms_error **error);
+
+/**
+ * Reads an error object.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_error_get(const struct mkms_error *object, struct mkms_error_info *info, struct mkms_error **error);
+
+/**
+ * Frees an error object and sets `*object` to NULL. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_error_free(struct mkms_error **object);
+
+/**
+ * Gives the bytes of a buffer, which live as long as the buffer. Text is UTF-8 and does not end with a NUL. An empty
+ * buffer has a pointer that is not NULL and must not be read.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_buffer_get(const struct mkms_buffer *buffer,
+                            const uint8_t **data,
+                            size_t *data_len,
+                            struct mkms_error **error);
+
+/**
+ * Wipes and frees a buffer, and sets `*buffer` to NULL. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_buffer_free(struct mkms_buffer **buffer);
+
+/**
+ * Makes an empty context, which the caller frees with `mkms_context_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_context_new(struct mkms_context **context, struct mkms_error **error);
+
+/**
+ * Sets an entry, replacing the one of the same name. The limits are checked when the context is used.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_context_set(struct mkms_context *context,
+                             const char *name,
+                             size_t name_len,
+                             const char *value,
+                             size_t value_len,
+                             struct mkms_error **error);
+
+/**
+ * Frees a context and sets `*context` to NULL. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_context_free(struct mkms_context **context);
+
+/**
+ * Makes a configuration with this store (`sqlite:PATH`, `mysql://...`, `postgres://...`) and the defaults. It needs a
+ * root key before a service can be opened with it. The caller frees it with `mkms_config_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`. Whether the URL is good is found out when a service is opened.
+ */
+mkms_status mkms_config_new(const char *store_url,
+                            size_t store_url_len,
+                            struct mkms_config **config,
+                            struct mkms_error **error);
+
+/**
+ * Makes a configuration of a TOML text. Unknown settings are refused. The caller frees it with `mkms_config_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_INVALID_ROOT_KEY`.
+ */
+mkms_status mkms_config_from_toml(const char *toml,
+                                  size_t toml_len,
+                                  struct mkms_config **config,
+                                  struct mkms_error **error);
+
+/**
+ * Makes a configuration of a TOML file, if one is named, and of the environment (`KMS_...`), which takes precedence.
+ * The caller frees it with `mkms_config_free`.
+ *
+ * `path` may be NULL: then only the environment is read.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_INVALID_ROOT_KEY`.
+ */
+mkms_status mkms_config_load(const char *path, size_t path_len, struct mkms_config **config, struct mkms_error **error);
+
+/**
+ * Frees a configuration and sets `*config` to NULL. Its root key is wiped. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_config_free(struct mkms_config **config);
+
+/**
+ * Sets the store.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_store_url(struct mkms_config *config,
+                                  const char *url,
+                                  size_t url_len,
+                                  struct mkms_error **error);
+
+/**
+ * Sets the file, of mode 0600, with the password that belongs into the store's URL. It is read when a service is
+ * opened.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_store_password_file(struct mkms_config *config,
+                                            const char *path,
+                                            size_t path_len,
+                                            struct mkms_error **error);
+
+/**
+ * Sets the root key as text: `passphrase:...`, `base64:...`, `file:PATH`, as `docs/operations.md` lists them.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
+ */
+mkms_status mkms_config_root_key(struct mkms_config *config,
+                                 const char *root_key,
+                                 size_t root_key_len,
+                                 struct mkms_error **error);
+
+/**
+ * Sets the root key as 32 bytes, which are copied.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
+ */
+mkms_status mkms_config_root_key_bytes(struct mkms_config *config,
+                                       const uint8_t *root_key,
+                                       size_t root_key_len,
+                                       struct mkms_error **error);
+
+/**
+ * Sets for how many days former versions stay usable, for keys without a grace period of their own.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_grace_days(struct mkms_config *config, uint32_t days, struct mkms_error **error);
+
+/**
+ * Sets when results are released: `durable` (once their record is on disk) or `queued`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_audit_ack(struct mkms_config *config,
+                                  const char *ack,
+                                  size_t ack_len,
+                                  struct mkms_error **error);
+
+/**
+ * Sets the cryptography provider: `aws-lc` or `rust-crypto`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`.
+ */
+mkms_status mkms_config_crypto_provider(struct mkms_config *config,
+                                        const char *provider,
+                                        size_t provider_len,
+                                        struct mkms_error **error);
+
+/**
+ * Sets what the scheduler does. Without this call it runs at every full hour, and does everything but revoking.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`. Whether the expression is good is found out when a service is opened.
+ */
+mkms_status mkms_config_scheduler(struct mkms_config *config,
+                                  const struct mkms_scheduler *scheduler,
+                                  struct mkms_error **error);
+
+/**
+ * Sets how many unwrapped keys are kept in memory at most, and for how long.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
+ */
+mkms_status mkms_config_cache(struct mkms_config *config,
+                              uint64_t size,
+                              uint64_t ttl_seconds,
+                              struct mkms_error **error);
+
+/**
+ * Sets how many days a scheduled deletion waits unless the caller says otherwise, and the least that it may say.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
+ */
+mkms_status mkms_config_deletion_wait(struct mkms_config *config,
+                                      uint32_t days,
+                                      uint32_t minimum_days,
+                                      struct mkms_error **error);
+
+/**
+ * Sets how many operations, and bytes of their results, can be in flight.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
+ */
+mkms_status mkms_config_limits(struct mkms_config *config,
+                               size_t operations,
+                               size_t result_bytes,
+                               struct mkms_error **error);
+
+/**
+ * Sets the high-water file: the last signed head, kept outside of the store. A store that is older than it is refused.
+ *
+ * `path` may be NULL: then there is none.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_high_water(struct mkms_config *config,
+                                   const char *path,
+                                   size_t path_len,
+                                   struct mkms_error **error);
+
+/**
+ * Sets whether opening makes a store where there is none, as it does by default.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_make_store(struct mkms_config *config, bool make, struct mkms_error **error);
+
+/**
+ * Sets whether opening accepts, this once, that the store was reset to an older state. What was lost is recorded.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_acknowledge_restore(struct mkms_config *config, bool acknowledge, struct mkms_error **error);
+
+/**
+ * Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is known
+ * from elsewhere than this machine's clock.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_acknowledge_clock(struct mkms_config *config,
+                                          const char *now,
+                                          size_t now_len,
+                                          struct mkms_error **error);
+
+/**
+ * Sets below how many free bytes there is an alarm, and how many bytes are set aside for revocations; 0 for none.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
+ */
+mkms_status mkms_config_disk_space(struct mkms_config *config,
+                                   uint64_t alarm_bytes,
+                                   uint64_t reserve_bytes,
+                                   struct mkms_error **error);
+
+/**
+ * Sets whether the memory of the whole process is kept out of swap (`mlockall`), if that is allowed.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_lock_memory(struct mkms_config *config, bool lock, struct mkms_error **error);
+
+/**
+ * Sets within how many days incremental verifications read the whole log again; 0: each of them reads all of it.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_config_reverify_days(struct mkms_config *config, uint32_t days, struct mkms_error **error);
+
+/**
+ * Opens the store, and makes it if there is none. The caller closes the service with `mkms_close` and frees it with
+ * `mkms_kms_free`. A SQLite store must not be opened by another copy of SQLite in the same process: closing that one
+ * would drop the locks of this one (POSIX).
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_INVALID_ROOT_KEY`, `MKMS_WRONG_ROOT_KEY`,
+ * `MKMS_STORE_CORRUPT`, `MKMS_SCHEMA_TOO_NEW`, `MKMS_STORE_READ_ONLY`, `MKMS_STORE_IN_USE`, `MKMS_STORE_UNAVAILABLE`,
+ * `MKMS_INTEGRITY_FAILURE`, `MKMS_RESTORE_DETECTED`, `MKMS_CLOCK_SKEW`, `MKMS_USED_AFTER_FORK` if the parent of this
+ * process had a SQLite store open when it forked.
+ */
+mkms_status mkms_open(const struct mkms_config *config, struct mkms_kms **kms, struct mkms_error **error);
+
+/**
+ * Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and verifying
+ * work; what has to be in the log fails with `MKMS_STORE_READ_ONLY`.
+ *
+ * Errors: those of `mkms_open`.
+ */
+mkms_status mkms_open_read_only(const struct mkms_config *config, struct mkms_kms **kms, struct mkms_error **error);
+
+/**
+ * Closes the service: nothing new is let in, what is in flight is committed, key material is wiped. Calls through its
+ * sessions answer `MKMS_CLOSED` from then on. Whatever fails, the service is closed. Closing twice changes nothing.
+ *
+ * Errors: with `audit.ack = "queued"`, the reason why results that were released could not be written to the log;
+ * `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_close(const struct mkms_kms *kms, struct mkms_error **error);
+
+/**
+ * Frees the handle of a service and sets `*kms` to NULL; it never fails after `mkms_close`. Sessions that are still
+ * there keep working until the service is closed, so close it before. In a forked child the handle is leaked. NULL and
+ * a pointer to NULL are left alone.
+ */
+mkms_status mkms_kms_free(struct mkms_kms **kms);
+
+/**
+ * Makes a session of a principal in a role. Mini KMS does not authenticate here: the program says who acts. The caller
+ * frees the session with `mkms_session_free`.
+ *
+ * `options` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, also for reserved principals; `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_session_new(const struct mkms_kms *kms,
+                             const char *principal,
+                             size_t principal_len,
+                             mkms_role role,
+                             const struct mkms_session_options *options,
+                             struct mkms_session **session,
+                             struct mkms_error **error);
+
+/**
+ * Makes a session of the operator: an admin known by nothing but access to the store and its root key. The caller frees
+ * it with `mkms_session_free`.
+ *
+ * `options` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_session_new_operator(const struct mkms_kms *kms,
+                                      const struct mkms_session_options *options,
+                                      struct mkms_session **session,
+                                      struct mkms_error **error);
+
+/**
+ * Makes a session of the principal that a token was made for. The token is checked again before anything is committed.
+ * The caller frees the session with `mkms_session_free`.
+ *
+ * `options` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_NOT_AUTHENTICATED`, `MKMS_CLOSED`, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_session_authenticate(const struct mkms_kms *kms,
+                                      const char *token,
+                                      size_t token_len,
+                                      const struct mkms_session_options *options,
+                                      struct mkms_session **session,
+                                      struct mkms_error **error);
+
+/**
+ * Makes a session of the same actor with other options, such as those of one request. What is not given is not taken
+ * over. The caller frees it with `mkms_session_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_session_with(const struct mkms_session *session,
+                              const struct mkms_session_options *options,
+                              struct mkms_session **derived,
+                              struct mkms_error **error);
+
+/**
+ * Frees a session and sets `*session` to NULL. In a forked child it is leaked. NULL and a pointer to NULL are left
+ * alone.
+ */
+mkms_status mkms_session_free(struct mkms_session **session);
+
+/**
+ * Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, which is named by its name or id, bound
+ * to `context`. The caller frees the ciphertext with `mkms_buffer_free`.
+ *
+ * `context` and `operation` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
+ * `MKMS_KEY_DISABLED` and the other states of a key, `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_KEY_EXHAUSTED`; those of the
+ * service: `MKMS_CLOSED`, `MKMS_OVERLOADED`, `MKMS_STORE_...`, `MKMS_OUTCOME_UNKNOWN`, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_encrypt(const struct mkms_session *session,
+                         const char *key,
+                         size_t key_len,
+                         const uint8_t *plaintext,
+                         size_t plaintext_len,
+                         const struct mkms_context *context,
+                         struct mkms_buffer **ciphertext,
+                         struct mkms_operation *operation,
+                         struct mkms_error **error);
+
+/**
+ * As `mkms_encrypt`, into a buffer of the caller, which may be the one of the plaintext. Room for
+ * `mkms_ciphertext_max(plaintext_len)` bytes is required before anything is done; with less, `*ciphertext_len` is set
+ * to it, nothing is encrypted and nothing recorded.
+ *
+ * `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
+ *
+ * Errors: those of `mkms_encrypt`, `MKMS_BUFFER_TOO_SMALL`.
+ */
+mkms_status mkms_encrypt_into(const struct mkms_session *session,
+                              const char *key,
+                              size_t key_len,
+                              const uint8_t *plaintext,
+                              size_t plaintext_len,
+                              const struct mkms_context *context,
+                              uint8_t *ciphertext,
+                              size_t ciphertext_capacity,
+                              size_t *ciphertext_len,
+                              struct mkms_operation *operation,
+                              struct mkms_error **error);
+
+/**
+ * Gives how many bytes a ciphertext of so many bytes of plaintext has at most, whatever the type of the key.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_ciphertext_max(size_t plaintext_len, size_t *ciphertext_len, struct mkms_error **error);
+
+/**
+ * Decrypts what `mkms_encrypt` made; the context must be the same. The ciphertext names its key and version. The
+ * caller frees the plaintext with `mkms_buffer_free`, which wipes it.
+ *
+ * `context` and `operation` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CIPHERTEXT`, `MKMS_DECRYPTION_FAILED`, `MKMS_ACCESS_DENIED`,
+ * `MKMS_KEY_NOT_FOUND`, the states of keys and versions, those of the service.
+ */
+mkms_status mkms_decrypt(const struct mkms_session *session,
+                         const uint8_t *ciphertext,
+                         size_t ciphertext_len,
+                         const struct mkms_context *context,
+                         struct mkms_buffer **plaintext,
+                         struct mkms_operation *operation,
+                         struct mkms_error **error);
+
+/**
+ * As `mkms_decrypt`, into a buffer of the caller, which may be the one of the ciphertext. Room for the plaintext (RSA:
+ * for 190 bytes) is required before anything is done; with less, `*plaintext_len` is set to it, nothing is decrypted
+ * and nothing recorded.
+ *
+ * `context` and `operation` may be NULL; `plaintext` may be NULL if `plaintext_capacity` is 0.
+ *
+ * Errors: those of `mkms_decrypt`, `MKMS_BUFFER_TOO_SMALL`.
+ */
+mkms_status mkms_decrypt_into(const struct mkms_session *session,
+                              const uint8_t *ciphertext,
+                              size_t ciphertext_len,
+                              const struct mkms_context *context,
+                              uint8_t *plaintext,
+                              size_t plaintext_capacity,
+                              size_t *plaintext_len,
+                              struct mkms_operation *operation,
+                              struct mkms_error **error);
+
+/**
+ * Decrypts, and refuses a ciphertext that does not agree with what the item says of it: key, version, nonce and tag,
+ * all as `MKMS_INVALID_CIPHERTEXT`. With `oaep_version` the ciphertext is none of this service but raw RSA-OAEP with
+ * SHA-256. The caller frees the plaintext with `mkms_buffer_free`, which wipes it.
+ *
+ * `operation` may be NULL.
+ *
+ * Errors: those of `mkms_decrypt`.
+ */
+mkms_status mkms_decrypt_checked(const struct mkms_session *session,
+                                 const struct mkms_decrypt_item *item,
+                                 struct mkms_buffer **plaintext,
+                                 struct mkms_operation *operation,
+                                 struct mkms_error **error);
+
+/**
+ * Signs up to 64 MiB with the current version of an RSA key. The caller frees the signature with `mkms_buffer_free`.
+ *
+ * `operation` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
+ * `MKMS_WRONG_KEY_TYPE`, the states of keys, those of the service.
+ */
+mkms_status mkms_sign(const struct mkms_session *session,
+                      const char *key,
+                      size_t key_len,
+                      const uint8_t *payload,
+                      size_t payload_len,
+                      mkms_signing_algorithm algorithm,
+                      struct mkms_buffer **signature,
+                      struct mkms_operation *operation,
+                      struct mkms_error **error);
+
+/**
+ * As `mkms_sign`, into a buffer of the caller. Room for 256 bytes is required before anything is done; with less,
+ * `*signature_len` is set to it, nothing is signed and nothing recorded.
+ *
+ * `operation` may be NULL; `signature` may be NULL if `signature_capacity` is 0.
+ *
+ * Errors: those of `mkms_sign`, `MKMS_BUFFER_TOO_SMALL`.
+ */
+mkms_status mkms_sign_into(const struct mkms_session *session,
+                           const char *key,
+                           size_t key_len,
+                           const uint8_t *payload,
+                           size_t payload_len,
+                           mkms_signing_algorithm algorithm,
+                           uint8_t *signature,
+                           size_t signature_capacity,
+                           size_t *signature_len,
+                           struct mkms_operation *operation,
+                           struct mkms_error **error);
+
+/**
+ * Signs with this version of a key, which must be the current one. The caller frees the signature with
+ * `mkms_buffer_free`.
+ *
+ * `operation` may be NULL.
+ *
+ * Errors: those of `mkms_sign`, `MKMS_VERSION_NOT_CURRENT`, `MKMS_VERSION_NOT_FOUND`.
+ */
+mkms_status mkms_sign_with_version(const struct mkms_session *session,
+                                   const char *key,
+                                   size_t key_len,
+                                   uint32_t version,
+                                   const uint8_t *payload,
+                                   size_t payload_len,
+                                   mkms_signing_algorithm algorithm,
+                                   struct mkms_buffer **signature,
+                                   struct mkms_operation *operation,
+                                   struct mkms_error **error);
+
+/**
+ * Verifies a signature. A signature that is not good is no error: `*valid` is set to false. `version` 0 tries the
+ * usable versions, the newest first.
+ *
+ * `operation` may be NULL.
+ *
+ * Errors: as `mkms_sign`.
+ */
+mkms_status mkms_verify(const struct mkms_session *session,
+                        const char *key,
+                        size_t key_len,
+                        uint32_t version,
+                        const uint8_t *payload,
+                        size_t payload_len,
+                        const uint8_t *signature,
+                        size_t signature_len,
+                        mkms_signing_algorithm algorithm,
+                        bool *valid,
+                        struct mkms_operation *operation,
+                        struct mkms_error **error);
+
+/**
+ * Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Use the plaintext, keep the ciphertext beside
+ * the data, wipe the plaintext. The caller frees both with `mkms_buffer_free`.
+ *
+ * `context` and `operation` may be NULL; `plaintext` may be NULL: then only the ciphertext leaves the service.
+ *
+ * Errors: those of `mkms_encrypt`.
+ */
+mkms_status mkms_generate_data_key(const struct mkms_session *session,
+                                   const char *key,
+                                   size_t key_len,
+                                   size_t data_key_len,
+                                   const struct mkms_context *context,
+                                   struct mkms_buffer **plaintext,
+                                   struct mkms_buffer **ciphertext,
+                                   struct mkms_operation *operation,
+                                   struct mkms_error **error);
+
+/**
+ * As `mkms_generate_data_key`, into buffers of the caller. Room for `data_key_len` bytes of plaintext and
+ * `mkms_ciphertext_max(data_key_len)` bytes of ciphertext is required before anything is done.
+ *
+ * `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
+ *
+ * Errors: those of `mkms_encrypt`, `MKMS_BUFFER_TOO_SMALL`.
+ */
+mkms_status mkms_generate_data_key_into(const struct mkms_session *session,
+                                        const char *key,
+                                        size_t key_len,
+                                        uint8_t *plaintext,
+                                        size_t data_key_len,
+                                        const struct mkms_context *context,
+                                        uint8_t *ciphertext,
+                                        size_t ciphertext_capacity,
+                                        size_t *ciphertext_len,
+                                        struct mkms_operation *operation,
+                                        struct mkms_error **error);
+
+/**
+ * Encrypts what a ciphertext holds anew, under the current version of its key or of another one. The plaintext does
+ * not leave the service. Needs `decrypt` on the source and `encrypt` on the destination. The caller frees the new
+ * ciphertext with `mkms_buffer_free`.
+ *
+ * `operation` may be NULL.
+ *
+ * Errors: those of `mkms_decrypt` and `mkms_encrypt`.
+ */
+mkms_status mkms_reencrypt(const struct mkms_session *session,
+                           const struct mkms_reencrypt_item *item,
+                           struct mkms_buffer **ciphertext,
+                           struct mkms_operation *operation,
+                           struct mkms_error **error);
+
+/**
+ * Encrypts up to 1,000 plaintexts in one call and one commit; each fails alone. The caller frees the results with
+ * `mkms_results_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, if one item cannot be read too: nothing is done then; those of the service. An
+ * item's own errors are those of `mkms_encrypt`.
+ */
+mkms_status mkms_encrypt_batch(const struct mkms_session *session,
+                               const struct mkms_encrypt_item *items,
+                               size_t items_len,
+                               struct mkms_results **results,
+                               struct mkms_error **error);
+
+/**
+ * Decrypts up to 1,000 ciphertexts in one call and one commit; each fails alone. The caller frees the results with
+ * `mkms_results_free`.
+ *
+ * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_decrypt`.
+ */
+mkms_status mkms_decrypt_batch(const struct mkms_session *session,
+                               const struct mkms_decrypt_item *items,
+                               size_t items_len,
+                               struct mkms_results **results,
+                               struct mkms_error **error);
+
+/**
+ * Signs up to 1,000 payloads in one call and one commit; each fails alone. The caller frees the results with
+ * `mkms_results_free`.
+ *
+ * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_sign`.
+ */
+mkms_status mkms_sign_batch(const struct mkms_session *session,
+                            const struct mkms_sign_item *items,
+                            size_t items_len,
+                            struct mkms_results **results,
+                            struct mkms_error **error);
+
+/**
+ * Verifies up to 1,000 signatures in one call and one commit; each fails alone. The caller frees the results with
+ * `mkms_results_free`.
+ *
+ * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_verify`.
+ */
+mkms_status mkms_verify_batch(const struct mkms_session *session,
+                              const struct mkms_verify_item *items,
+                              size_t items_len,
+                              struct mkms_results **results,
+                              struct mkms_error **error);
+
+/**
+ * Encrypts up to 1,000 ciphertexts anew in one call and one commit; each fails alone. The caller frees the results
+ * with `mkms_results_free`.
+ *
+ * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_reencrypt`.
+ */
+mkms_status mkms_reencrypt_batch(const struct mkms_session *session,
+                                 const struct mkms_reencrypt_item *items,
+                                 size_t items_len,
+                                 struct mkms_results **results,
+                                 struct mkms_error **error);
+
+/**
+ * Gives the number of results, which is that of the items.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_results_count(const struct mkms_results *results, size_t *count, struct mkms_error **error);
+
+/**
+ * Reads the result of an item; the first has index 0.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_results_get(const struct mkms_results *results,
+                             size_t index,
+                             struct mkms_result *result,
+                             struct mkms_error **error);
+
+/**
+ * Wipes and frees results and sets `*results` to NULL. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_results_free(struct mkms_results **results);
+
+/**
+ * Encrypts all that `read` gives, and gives it to `write`, in constant memory. On an error, what was written is a part
+ * that is refused when it is decrypted. `user` is passed to the callbacks, which are called on this thread.
+ *
+ * `context`, `user` and `summary` may be NULL.
+ *
+ * Errors: those of `mkms_encrypt`, `MKMS_INPUT_OUTPUT` if a callback failed.
+ */
+mkms_status mkms_encrypt_stream(const struct mkms_session *session,
+                                const char *key,
+                                size_t key_len,
+                                const struct mkms_context *context,
+                                mkms_read read,
+                                mkms_write write,
+                                void *user,
+                                struct mkms_stream_summary *summary,
+                                struct mkms_error **error);
+
+/**
+ * Decrypts all that `read` gives, and gives it to `write`, in constant memory. What is written is genuine, but only
+ * `MKMS_OK` says that it is the whole: until then do not act on it. `user` is passed to the callbacks, which are called
+ * on this thread.
+ *
+ * `context`, `user` and `summary` may be NULL.
+ *
+ * Errors: those of `mkms_decrypt`, `MKMS_INPUT_OUTPUT` if a callback failed.
+ */
+mkms_status mkms_decrypt_stream(const struct mkms_session *session,
+                                const struct mkms_context *context,
+                                mkms_read read,
+                                mkms_write write,
+                                void *user,
+                                struct mkms_stream_summary *summary,
+                                struct mkms_error **error);
+
+/**
+ * Begins to encrypt a stream under the current version of a key, bound to `context`. One record is written, that of
+ * the stream's data key. The caller frees the encryptor with `mkms_encryptor_free`.
+ *
+ * `context` may be NULL.
+ *
+ * Errors: those of `mkms_encrypt`.
+ */
+mkms_status mkms_encryptor_new(const struct mkms_session *session,
+                               const char *key,
+                               size_t key_len,
+                               const struct mkms_context *context,
+                               struct mkms_encryptor **encryptor,
+                               struct mkms_error **error);
+
+/**
+ * Takes plaintext of any length, and gives the ciphertext that is ready, often none. The caller frees it with
+ * `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT` after the end, `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_encryptor_update(const struct mkms_encryptor *encryptor,
+                                  const uint8_t *plaintext,
+                                  size_t plaintext_len,
+                                  struct mkms_buffer **ciphertext,
+                                  struct mkms_error **error);
+
+/**
+ * Ends the stream and gives the rest of the ciphertext, without which it is refused as cut. The caller frees it with
+ * `mkms_buffer_free`.
+ *
+ * `summary` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT` after the end, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_encryptor_finish(const struct mkms_encryptor *encryptor,
+                                  struct mkms_buffer **ciphertext,
+                                  struct mkms_stream_summary *summary,
+                                  struct mkms_error **error);
+
+/**
+ * Frees an encryptor and sets `*encryptor` to NULL. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_encryptor_free(struct mkms_encryptor **encryptor);
+
+/**
+ * Begins to decrypt a stream that is bound to `context`. The data key is decrypted, with one record, once the header
+ * of the stream is complete. The caller frees the decryptor with `mkms_decryptor_free`.
+ *
+ * `context` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_decryptor_new(const struct mkms_session *session,
+                               const struct mkms_context *context,
+                               struct mkms_decryptor **decryptor,
+                               struct mkms_error **error);
+
+/**
+ * Takes ciphertext of any length, and gives the plaintext that is ready, often none. It is genuine, but only
+ * `mkms_decryptor_finish` says that nothing is missing at the end: until then do not act on it. The caller frees it
+ * with `mkms_buffer_free`, which wipes it.
+ *
+ * Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error.
+ */
+mkms_status mkms_decryptor_update(const struct mkms_decryptor *decryptor,
+                                  const uint8_t *ciphertext,
+                                  size_t ciphertext_len,
+                                  struct mkms_buffer **plaintext,
+                                  struct mkms_error **error);
+
+/**
+ * Ends the stream and gives the rest of the plaintext. `MKMS_OK` says that the stream was complete. The caller frees
+ * the plaintext with `mkms_buffer_free`, which wipes it.
+ *
+ * `summary` may be NULL.
+ *
+ * Errors: `MKMS_DECRYPTION_FAILED` if the stream was cut or altered, `MKMS_INVALID_CIPHERTEXT` if it ends within its
+ * header, `MKMS_INVALID_ARGUMENT` after the end or another error, `MKMS_USED_AFTER_FORK`.
+ */
+mkms_status mkms_decryptor_finish(const struct mkms_decryptor *decryptor,
+                                  struct mkms_buffer **plaintext,
+                                  struct mkms_stream_summary *summary,
+                                  struct mkms_error **error);
+
+/**
+ * Frees a decryptor and sets `*decryptor` to NULL. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_decryptor_free(struct mkms_decryptor **decryptor);
+
+/**
+ * Creates a key with its first version. `request` is a JSON object with `name`, `type` (`AES256_GCM`, `RSA_2048`),
+ * `purpose` (`ENCRYPTION`, `SIGNING`), and optionally `rotationPeriodDays`, `gracePeriodDays`, `metadata`,
+ * `auditContext`. The answer is the key with its `versions`, as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_NAME`, `MKMS_NAME_TAKEN`, `MKMS_WRONG_PURPOSE`, `MKMS_ACCESS_DENIED`,
+ * those of the service.
+ */
+mkms_status mkms_create_key(const struct mkms_session *session,
+                            const char *request,
+                            size_t request_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Gives the keys that the caller may read, by name, without their versions: a JSON object with `items` and, unless it
+ * is the last page, `nextCursor`. `query` is a JSON object with `limit` (100), `cursor`, `state`, `type`, `purpose`,
+ * `namePrefix`, all optional. The caller frees the answer with `mkms_buffer_free`.
+ *
+ * `query` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_NOT_AUTHENTICATED`, those of the service.
+ */
+mkms_status mkms_list_keys(const struct mkms_session *session,
+                           const char *query,
+                           size_t query_len,
+                           struct mkms_buffer **answer,
+                           struct mkms_error **error);
+
+/**
+ * Gives a key, named by its name or id, with its `versions` as JSON. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_get_key(const struct mkms_session *session,
+                         const char *key,
+                         size_t key_len,
+                         struct mkms_buffer **answer,
+                         struct mkms_error **error);
+
+/**
+ * Gives the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+ * `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer with
+ * `mkms_buffer_free`.
+ *
+ * `query` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_versions(const struct mkms_session *session,
+                               const char *key,
+                               size_t key_len,
+                               const char *query,
+                               size_t query_len,
+                               struct mkms_buffer **answer,
+                               struct mkms_error **error);
+
+/**
+ * Gives a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the
+ * service.
+ */
+mkms_status mkms_get_version(const struct mkms_session *session,
+                             const char *key,
+                             size_t key_len,
+                             uint32_t version,
+                             struct mkms_buffer **answer,
+                             struct mkms_error **error);
+
+/**
+ * Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
+ * `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_public_key(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            uint32_t version,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer is
+ * `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
+ * `mkms_buffer_free`.
+ *
+ * `request` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, `MKMS_WRONG_STATE` and
+ * the states of keys, those of the service.
+ */
+mkms_status mkms_rotate_key(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            const char *request,
+                            size_t request_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Enables a disabled key. The answer is the key as JSON, which the
+ * caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_enable_key(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Disables a key: no cryptography and no rotation until it is enabled again.
+ * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_disable_key(const struct mkms_session *session,
+                             const char *key,
+                             size_t key_len,
+                             struct mkms_buffer **answer,
+                             struct mkms_error **error);
+
+/**
+ * Revokes a key with all its versions, for ever. What it encrypted can no longer be read.
+ * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_revoke_key(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Cancels a scheduled deletion. The answer is the key as JSON, which the
+ * caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_cancel_deletion(const struct mkms_session *session,
+                                 const char *key,
+                                 size_t key_len,
+                                 struct mkms_buffer **answer,
+                                 struct mkms_error **error);
+
+/**
+ * Enables the current version of a key after it was disabled.
+ * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_enable_version(const struct mkms_session *session,
+                                const char *key,
+                                size_t key_len,
+                                uint32_t version,
+                                struct mkms_buffer **answer,
+                                struct mkms_error **error);
+
+/**
+ * Disables a version of a key: it no longer encrypts or signs.
+ * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_disable_version(const struct mkms_session *session,
+                                 const char *key,
+                                 size_t key_len,
+                                 uint32_t version,
+                                 struct mkms_buffer **answer,
+                                 struct mkms_error **error);
+
+/**
+ * Revokes a version of a key, for ever, and ends its window now.
+ * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_revoke_version(const struct mkms_session *session,
+                                const char *key,
+                                size_t key_len,
+                                uint32_t version,
+                                struct mkms_buffer **answer,
+                                struct mkms_error **error);
+
+/**
+ * Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC 3339),
+ * or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_set_window(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            uint32_t version,
+                            const char *request,
+                            size_t request_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata` (null
+ * removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller frees
+ * with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys, those
+ * of the service.
+ */
+mkms_status mkms_update_key(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            const char *request,
+                            size_t request_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer is
+ * the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * `request` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_schedule_deletion(const struct mkms_session *session,
+                                   const char *key,
+                                   size_t key_len,
+                                   const char *request,
+                                   size_t request_len,
+                                   struct mkms_buffer **answer,
+                                   struct mkms_error **error);
+
+/**
+ * Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a JSON
+ * object with `principal`, `role` (`admin`, `auditor`, `app`), `keyId` (a key's id or name, or `*`), `allowedOps`, and
+ * optionally `conditions`. The answer is the grant as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_put_grant(const struct mkms_session *session,
+                           const char *request,
+                           size_t request_len,
+                           struct mkms_buffer **answer,
+                           struct mkms_error **error);
+
+/**
+ * Revokes a grant, named by its id. What was passed on through it stays in force.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_GRANT_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_revoke_grant(const struct mkms_session *session,
+                              const char *id,
+                              size_t id_len,
+                              struct mkms_error **error);
+
+/**
+ * Revokes a grant, named by its id, with everything that was passed on through it.
+ *
+ * Errors: as `mkms_revoke_grant`.
+ */
+mkms_status mkms_revoke_grant_cascading(const struct mkms_session *session,
+                                        const char *id,
+                                        size_t id_len,
+                                        struct mkms_error **error);
+
+/**
+ * Gives the grants in force, by principal: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+ * `query` is a JSON object with `limit` (100), `cursor`, `principal`, `keyId`, all optional. The caller frees the
+ * answer with `mkms_buffer_free`.
+ *
+ * `query` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_grants(const struct mkms_session *session,
+                             const char *query,
+                             size_t query_len,
+                             struct mkms_buffer **answer,
+                             struct mkms_error **error);
+
+/**
+ * Makes a token. `request` is a JSON object with `principal`, `role` (`admin`, `auditor`, `app`; `app` without), and
+ * optionally `label` and `expiresAt`. The answer is a JSON object with `token`, which is shown this once, and
+ * `credential`; the caller frees it with `mkms_buffer_free`, which wipes it.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_create_token(const struct mkms_session *session,
+                              const char *request,
+                              size_t request_len,
+                              struct mkms_buffer **answer,
+                              struct mkms_error **error);
+
+/**
+ * Makes the first token of a store, for an admin; `MKMS_CONFLICT` if there is or ever was a credential. `request` and
+ * the answer are those of `mkms_create_token`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the service.
+ */
+mkms_status mkms_create_first_token(const struct mkms_session *session,
+                                    const char *request,
+                                    size_t request_len,
+                                    struct mkms_buffer **answer,
+                                    struct mkms_error **error);
+
+/**
+ * Revokes a credential, named by its id: from now on, no operation of a caller that shows its token succeeds.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_CREDENTIAL_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_revoke_credential(const struct mkms_session *session,
+                                   const char *id,
+                                   size_t id_len,
+                                   struct mkms_error **error);
+
+/**
+ * Gives the credentials that are not revoked, by id: a JSON object with `items` and, unless it is the last page,
+ * `nextCursor`. `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer
+ * with `mkms_buffer_free`.
+ *
+ * `query` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_credentials(const struct mkms_session *session,
+                                  const char *query,
+                                  size_t query_len,
+                                  struct mkms_buffer **answer,
+                                  struct mkms_error **error);
+
+/**
+ * Gives records of the log, newest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+ * `query` is a JSON object with `limit` (100), `cursor`, `order` (`asc`, `desc`), `action`, `actor`, `keyId`, `status`,
+ * `requestId`, `since`, `until`, all optional. To export the log, read it with `order` `asc` page by page. The caller
+ * frees the answer with `mkms_buffer_free`.
+ *
+ * `query` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_audit(const struct mkms_session *session,
+                            const char *query,
+                            size_t query_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
+ * last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both optional.
+ * What is wrong is in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the caller frees with
+ * `mkms_buffer_free`.
+ *
+ * `request` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service: the log could not be verified.
+ */
+mkms_status mkms_verify_audit(const struct mkms_session *session,
+                              const char *request,
+                              size_t request_len,
+                              struct mkms_buffer **answer,
+                              struct mkms_error **error);
+
+/**
+ * Gives the signed head of the log (C2SP checkpoint) as text. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_checkpoint(const struct mkms_session *session, struct mkms_buffer **answer, struct mkms_error **error);
+
+/**
+ * Gives the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_audit_public_key(const struct mkms_session *session,
+                                  struct mkms_buffer **answer,
+                                  struct mkms_error **error);
+
+/**
+ * Gives all public keys of the log with the sizes that each signs: a JSON array. The caller frees it with
+ * `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_audit_public_keys(const struct mkms_session *session,
+                                   struct mkms_buffer **answer,
+                                   struct mkms_error **error);
+
+/**
+ * Replaces the key that signs the log, and gives the new public key as text. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_replace_signing_key(const struct mkms_session *session,
+                                     struct mkms_buffer **answer,
+                                     struct mkms_error **error);
+
+/**
+ * Gives counts of keys, records and usage, and alerts, as JSON. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_metrics(const struct mkms_session *session, struct mkms_buffer **answer, struct mkms_error **error);
+
+/**
+ * Gives the rows in quarantine: a JSON array. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_quarantine(const struct mkms_session *session,
+                                 struct mkms_buffer **answer,
+                                 struct mkms_error **error);
+
+/**
+ * Releases the rows in quarantine that are again what the log says of them, and gives them as a JSON array. The caller
+ * frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_release_quarantine(const struct mkms_session *session,
+                                    struct mkms_buffer **answer,
+                                    struct mkms_error **error);
+
+/**
+ * Tells whether operations can be expected to succeed, and if not, why: asks the store for its lock and the root key
+ * for the service's keys. The answer is a JSON object with `rootKey`: `ok`, or `degraded` if the last call to the root
+ * key failed, so that only keys in the cache are sure to work. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, those of the service.
+ */
+mkms_status mkms_ready(const struct mkms_kms *kms, struct mkms_buffer **answer, struct mkms_error **error);
+
+/**
+ * Gives counters since the service was opened, and its state, as JSON; it names no key and no caller. The caller frees
+ * it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, those of the service.
+ */
+mkms_status mkms_telemetry(const struct mkms_kms *kms, struct mkms_buffer **answer, struct mkms_error **error);
+
+/**
+ * Does the scheduler's jobs now, whether or not it is their time. The answer is a JSON object with `rotated`,
+ * `destroyed`, `revoked`, `failed` and `verification`, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, those of the service. A key that fails is in the answer.
+ */
+mkms_status mkms_run_scheduler(const struct mkms_kms *kms, struct mkms_buffer **answer, struct mkms_error **error);
+
+/**
+ * Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it. The answer is
+ * a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, also if the file exists; `MKMS_ACCESS_DENIED`, `MKMS_INPUT_OUTPUT`,
+ * `MKMS_STORE_FULL`, those of the service.
+ */
+mkms_status mkms_backup(const struct mkms_session *session,
+                        const char *path,
+                        size_t path_len,
+                        struct mkms_buffer **answer,
+                        struct mkms_error **error);
+
+/**
+ * Tells what restoring a backup would undo and what would be lost. The answer is a JSON object, which the caller frees
+ * with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, those of the
+ * service.
+ */
+mkms_status mkms_compare_backup(const struct mkms_session *session,
+                                const char *path,
+                                size_t path_len,
+                                struct mkms_buffer **answer,
+                                struct mkms_error **error);
+
+/**
+ * Verifies a backup without restoring it. `config` gives the root key. The answer is that of `mkms_backup`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, `MKMS_STORE_CORRUPT`.
+ */
+mkms_status mkms_verify_backup(const struct mkms_config *config,
+                               const char *path,
+                               size_t path_len,
+                               struct mkms_buffer **answer,
+                               struct mkms_error **error);
+
+/**
+ * Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. The answer is that
+ * of `mkms_backup`.
+ *
+ * Errors: those of `mkms_verify_backup`, `MKMS_INPUT_OUTPUT`, `MKMS_STORE_FULL`.
+ */
+mkms_status mkms_restore(const struct mkms_config *config,
+                         const char *path,
+                         size_t path_len,
+                         struct mkms_buffer **answer,
+                         struct mkms_error **error);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* MINI_KMS_H */

@@ -1,0 +1,311 @@
+//! Reading arguments: pointers, lengths, UTF-8, option structs, and places for results.
+
+use std::slice;
+
+use kms_lib::Context;
+
+use crate::context::mkms_context;
+use crate::failure::{Failure, Outcome};
+use crate::handle;
+
+/// Bytes that a struct of a newer header may have at most.
+const STRUCT_BYTES: usize = 4_096;
+
+/// Bytes of the caller. NULL stands for no bytes if the length is 0.
+///
+/// # Safety
+/// `pointer` is NULL or valid for `length` bytes while `'a` lasts.
+pub unsafe fn bytes<'a>(pointer: *const u8, length: usize, name: &'static str) -> Outcome<&'a [u8]> {
+    if length == 0 {
+        return Ok(&[]);
+    }
+    if pointer.is_null() {
+        return Err(Failure::null(name));
+    }
+    check_length(length, name)?;
+    // SAFETY: not NULL, not too long, and the caller promises the rest.
+    Ok(unsafe { slice::from_raw_parts(pointer, length) })
+}
+
+/// Text of the caller, which must be UTF-8.
+///
+/// # Safety
+/// As [`bytes`].
+pub unsafe fn text<'a>(pointer: *const std::ffi::c_char, length: usize, name: &'static str) -> Outcome<&'a str> {
+    if pointer.is_null() {
+        return Err(Failure::null(name));
+    }
+    // SAFETY: as the caller promises.
+    let bytes = unsafe { bytes(pointer.cast(), length, name) }?;
+    str::from_utf8(bytes).map_err(|e| Failure::invalid(format!("{name} is not UTF-8 from byte {} on", e.valid_up_to())))
+}
+
+/// Text that may be left out: NULL stands for none.
+///
+/// # Safety
+/// As [`bytes`].
+pub unsafe fn optional_text<'a>(
+    pointer: *const std::ffi::c_char,
+    length: usize,
+    name: &'static str,
+) -> Outcome<Option<&'a str>> {
+    if pointer.is_null() && length == 0 {
+        return Ok(None);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { text(pointer, length, name) }.map(Some)
+}
+
+/// The encryption context: NULL stands for the empty one.
+///
+/// # Safety
+/// As [`handle::get`].
+pub unsafe fn context(pointer: *const mkms_context, name: &'static str) -> Outcome<Context> {
+    // SAFETY: as the caller promises.
+    unsafe { optional_context(pointer, name) }.map(Option::unwrap_or_default)
+}
+
+/// An encryption context that may be left out.
+///
+/// # Safety
+/// As [`handle::get`].
+pub unsafe fn optional_context(pointer: *const mkms_context, name: &'static str) -> Outcome<Option<Context>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as the caller promises.
+    Ok(Some(unsafe { handle::get(pointer, name) }?.snapshot()))
+}
+
+fn check_length(length: usize, name: &str) -> Outcome<()> {
+    if isize::try_from(length).is_err() {
+        return Err(Failure::invalid(format!("{name} cannot have {length} bytes")));
+    }
+    Ok(())
+}
+
+/// A struct that begins with its size, so that fields can be added.
+///
+/// # Safety
+/// Every bit pattern, all zeros among them, is a value of the type, and its first field is its size as `usize`.
+pub unsafe trait Extensible: Copy {
+    /// The type's name in the header.
+    const NAME: &'static str;
+}
+
+/// Options of the caller: NULL stands for all fields 0. A struct of an older header lacks fields, which are then 0; one
+/// of a newer header is accepted if the fields that are not known here are 0.
+///
+/// # Safety
+/// `pointer` is NULL or leads to as many bytes as the size in its first field says.
+pub unsafe fn options<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<T> {
+    if pointer.is_null() {
+        // SAFETY: the trait promises that zeros are a value.
+        return Ok(unsafe { std::mem::zeroed() });
+    }
+    // SAFETY: as the caller promises.
+    unsafe { structure(pointer, name) }
+}
+
+/// A struct of the caller that cannot be left out.
+///
+/// # Safety
+/// As [`options`].
+pub unsafe fn structure<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<T> {
+    // SAFETY: as the caller promises.
+    let size = unsafe { size(pointer, name) }?;
+    // SAFETY: the caller promises that so many bytes can be read.
+    let given = unsafe { slice::from_raw_parts(pointer.cast::<u8>(), size) };
+    let known = size.min(size_of::<T>());
+    if given[known..].iter().any(|byte| *byte != 0) {
+        let text = format!("{name} has fields that this version of the library does not know; see mkms_version");
+        return Err(Failure::invalid(text));
+    }
+    // SAFETY: the trait promises that every bit pattern is a value; what is not written stays 0.
+    let mut read: T = unsafe { std::mem::zeroed() };
+    // SAFETY: both have `known` bytes, and do not overlap: one is on this function's stack.
+    unsafe { std::ptr::copy_nonoverlapping(given.as_ptr(), (&raw mut read).cast(), known) };
+    Ok(read)
+}
+
+/// The size in the first field, if it can be one.
+///
+/// # Safety
+/// `pointer` is NULL or leads to a `usize`.
+unsafe fn size<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<usize> {
+    if pointer.is_null() {
+        return Err(Failure::null(name));
+    }
+    if !pointer.is_aligned() {
+        return Err(Failure::invalid(format!("{name} is not aligned")));
+    }
+    // SAFETY: not NULL, aligned, and the caller promises the rest.
+    let size = unsafe { pointer.cast::<usize>().read() };
+    if !(size_of::<usize>()..=STRUCT_BYTES).contains(&size) {
+        return Err(Failure::invalid(format!("{name}: its field size must be sizeof({})", T::NAME)));
+    }
+    Ok(size)
+}
+
+/// Structs of the caller, one behind the other, each as long as the first one says.
+///
+/// # Safety
+/// `pointer` is NULL or leads to `count` structs, each as [`options`] demands.
+pub unsafe fn structures<T: Extensible>(pointer: *const T, count: usize, name: &'static str) -> Outcome<Vec<T>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: as the caller promises, for the first one.
+    let stride = unsafe { size(pointer, name) }?;
+    if !stride.is_multiple_of(align_of::<T>()) {
+        return Err(Failure::invalid(format!("{name}: its field size must be sizeof({})", T::NAME)));
+    }
+    if count > kms_lib::types::limits::BATCH_ITEMS {
+        let text = format!("{name} has {count} items; at most {} are allowed", kms_lib::types::limits::BATCH_ITEMS);
+        return Err(Failure::invalid(text));
+    }
+    let each = |index: usize| {
+        // SAFETY: the caller promises that there are so many.
+        let item = unsafe { pointer.byte_add(index * stride) };
+        // SAFETY: as the caller promises.
+        let size = unsafe { size(item, name) }?;
+        if size != stride {
+            return Err(Failure::invalid(format!("{name}: item {index} has another size than the first one")));
+        }
+        // SAFETY: as the caller promises.
+        unsafe { structure(item, name) }
+    };
+    (0..count).map(each).collect()
+}
+
+/// A place for a result. It is written when the call has succeeded.
+pub struct Place<T>(*mut T);
+
+impl<T> Place<T> {
+    /// Writes the result.
+    pub fn set(self, value: T) {
+        // SAFETY: `place` checked it, and its caller promised that it can be written.
+        unsafe { self.0.write(value) };
+    }
+}
+
+/// A place that must be there.
+///
+/// # Safety
+/// `pointer` is NULL or can be written as long as the result lives.
+pub unsafe fn place<T>(pointer: *mut T, name: &'static str) -> Outcome<Place<T>> {
+    if pointer.is_null() {
+        return Err(Failure::null(name));
+    }
+    if !pointer.is_aligned() {
+        return Err(Failure::invalid(format!("{name} is not aligned")));
+    }
+    Ok(Place(pointer))
+}
+
+/// A struct of the caller to be filled: as much of it as the caller knows.
+pub struct Filled<T>(Option<(*mut T, usize)>);
+
+impl<T: Extensible> Filled<T> {
+    /// Writes what the caller's struct has room for, but for its size.
+    pub fn set(self, value: T) {
+        let Some((pointer, size)) = self.0 else { return };
+        let (skipped, known) = (size_of::<usize>(), size.min(size_of::<T>()));
+        let from = (&raw const value).cast::<u8>().wrapping_add(skipped);
+        let to = pointer.cast::<u8>().wrapping_add(skipped);
+        // SAFETY: the caller's struct has `size` bytes, as it says itself; ours has as many as its type.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, known - skipped) };
+    }
+}
+
+/// A struct to be filled, which may be left out: NULL.
+///
+/// # Safety
+/// `pointer` is NULL or leads to as many bytes as its first field says, which can be written as long as the result
+/// lives.
+pub unsafe fn optional_filled<T: Extensible>(pointer: *mut T, name: &'static str) -> Outcome<Filled<T>> {
+    if pointer.is_null() {
+        return Ok(Filled(None));
+    }
+    // SAFETY: as the caller promises.
+    unsafe { filled(pointer, name) }
+}
+
+/// A struct to be filled.
+///
+/// # Safety
+/// As [`optional_filled`].
+pub unsafe fn filled<T: Extensible>(pointer: *mut T, name: &'static str) -> Outcome<Filled<T>> {
+    // SAFETY: as the caller promises.
+    let size = unsafe { size(pointer, name) }?;
+    Ok(Filled(Some((pointer, size))))
+}
+
+/// A caller's buffer for bytes.
+pub struct Output {
+    data: *mut u8,
+    capacity: usize,
+    length: *mut usize,
+    name: &'static str,
+}
+
+impl Output {
+    /// Checks that there is room, before anything is done. If there is not, the caller is told how much is needed.
+    pub fn require(&self, needed: usize) -> Outcome<()> {
+        if self.capacity < needed {
+            // SAFETY: `output` checked it, and its caller promised that it can be written.
+            unsafe { self.length.write(needed) };
+            return Err(Failure::too_small(self.name, needed, self.capacity));
+        }
+        Ok(())
+    }
+    /// Writes the result. What the caller's input was read from may be the same memory.
+    pub fn set(self, bytes: &[u8]) -> Outcome<()> {
+        // Never so, after `require`: but nothing may be written beyond the buffer, whatever happens.
+        self.require(bytes.len())?;
+        if !bytes.is_empty() {
+            // SAFETY: there is room, as the caller promises; `bytes` is memory of the library.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data, bytes.len()) };
+        }
+        // SAFETY: `output` checked it, and its caller promised that it can be written.
+        unsafe { self.length.write(bytes.len()) };
+        Ok(())
+    }
+}
+
+/// A caller's buffer. NULL with a capacity of 0 asks for the size that is needed.
+///
+/// # Safety
+/// `data` is NULL or `capacity` bytes that can be written, `length` is NULL or can be written, as long as the result
+/// lives.
+pub unsafe fn output(
+    data: *mut u8,
+    capacity: usize,
+    length: *mut usize,
+    length_name: &'static str,
+    name: &'static str,
+) -> Outcome<Output> {
+    if data.is_null() && capacity > 0 {
+        return Err(Failure::null(name));
+    }
+    check_length(capacity, name)?;
+    if length.is_null() {
+        return Err(Failure::null(length_name));
+    }
+    if !length.is_aligned() {
+        return Err(Failure::invalid(format!("{length_name} is not aligned")));
+    }
+    Ok(Output { data, capacity, length, name })
+}
+
+/// A place that may be left out.
+///
+/// # Safety
+/// As [`place`].
+pub unsafe fn optional_place<T>(pointer: *mut T, name: &'static str) -> Outcome<Option<Place<T>>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { place(pointer, name) }.map(Some)
+}

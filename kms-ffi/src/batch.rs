@@ -1,0 +1,549 @@
+//! Batches: up to 1,000 items in one call and one commit; each fails alone.
+
+use std::ffi::c_char;
+
+use kms_lib::Zeroizing;
+use kms_lib::{
+    DecryptItem, Decrypted, EncryptItem, Encrypted, KeyRef, ReencryptItem, Reencrypted, SignItem, Signature,
+    Verification, VerifyItem,
+};
+
+use crate::arguments::{self, Extensible};
+use crate::boundary::{call, free};
+use crate::context::mkms_context;
+use crate::crypto::{algorithm, mkms_signing_algorithm};
+use crate::error::mkms_error;
+use crate::failure::{Failure, Outcome};
+use crate::handle::{self, Opaque, tag};
+use crate::operation::{ID, mkms_operation};
+use crate::session::mkms_session;
+use crate::status::{MKMS_OK, mkms_status};
+
+/// A plaintext of a batch. Set `size` to `sizeof(mkms_encrypt_item)`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_encrypt_item {
+    /// `sizeof(mkms_encrypt_item)`.
+    pub size: usize,
+    /// The key, by name or id.
+    pub key: *const c_char,
+    /// Length of `key`.
+    pub key_len: usize,
+    /// The plaintext.
+    pub plaintext: *const u8,
+    /// Length of `plaintext`.
+    pub plaintext_len: usize,
+    /// What the ciphertext is bound to; NULL for the empty context.
+    pub context: *const mkms_context,
+}
+
+/// A ciphertext to decrypt, with what must agree with it. Set `size` to `sizeof(mkms_decrypt_item)`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_decrypt_item {
+    /// `sizeof(mkms_decrypt_item)`.
+    pub size: usize,
+    /// The ciphertext.
+    pub ciphertext: *const u8,
+    /// Length of `ciphertext`.
+    pub ciphertext_len: usize,
+    /// The context it was encrypted with; NULL for the empty one.
+    pub context: *const mkms_context,
+    /// The key it must have been encrypted with, by name or id; NULL for any.
+    pub key: *const c_char,
+    /// Length of `key`.
+    pub key_len: usize,
+    /// The nonce that it must hold; NULL for any.
+    pub iv: *const u8,
+    /// Length of `iv`.
+    pub iv_len: usize,
+    /// The authentication tag that it must hold; NULL for any.
+    pub auth_tag: *const u8,
+    /// Length of `auth_tag`.
+    pub auth_tag_len: usize,
+    /// The version it must have been encrypted with; 0 for any.
+    pub version: u32,
+    /// Not 0: the ciphertext is none of this service but raw RSA-OAEP with SHA-256, made with the public key of this
+    /// version of `key`. It has no context, `iv` or `auth_tag`.
+    pub oaep_version: u32,
+}
+
+/// A payload of a batch to sign. Set `size` to `sizeof(mkms_sign_item)`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_sign_item {
+    /// `sizeof(mkms_sign_item)`.
+    pub size: usize,
+    /// The key, by name or id.
+    pub key: *const c_char,
+    /// Length of `key`.
+    pub key_len: usize,
+    /// The payload.
+    pub payload: *const u8,
+    /// Length of `payload`.
+    pub payload_len: usize,
+    /// One of the constants `MKMS_SIGN_...`.
+    pub algorithm: mkms_signing_algorithm,
+    /// The version, which must be the current one; 0 for the current one.
+    pub version: u32,
+}
+
+/// A signature of a batch to verify. Set `size` to `sizeof(mkms_verify_item)`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_verify_item {
+    /// `sizeof(mkms_verify_item)`.
+    pub size: usize,
+    /// The key, by name or id.
+    pub key: *const c_char,
+    /// Length of `key`.
+    pub key_len: usize,
+    /// The payload.
+    pub payload: *const u8,
+    /// Length of `payload`.
+    pub payload_len: usize,
+    /// The signature.
+    pub signature: *const u8,
+    /// Length of `signature`.
+    pub signature_len: usize,
+    /// One of the constants `MKMS_SIGN_...`.
+    pub algorithm: mkms_signing_algorithm,
+    /// The version; 0 for any usable one.
+    pub version: u32,
+}
+
+/// A ciphertext to encrypt anew. Set `size` to `sizeof(mkms_reencrypt_item)`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_reencrypt_item {
+    /// `sizeof(mkms_reencrypt_item)`.
+    pub size: usize,
+    /// The ciphertext.
+    pub ciphertext: *const u8,
+    /// Length of `ciphertext`.
+    pub ciphertext_len: usize,
+    /// The context it was encrypted with; NULL for the empty one.
+    pub context: *const mkms_context,
+    /// The key to encrypt it under, by name or id; NULL for the same one.
+    pub destination: *const c_char,
+    /// Length of `destination`.
+    pub destination_len: usize,
+    /// The new context; NULL for the same one.
+    pub destination_context: *const mkms_context,
+}
+
+/// The result of one item of a batch. Set `size` to `sizeof(mkms_result)` before it is filled. Pointers belong to the
+/// results and live as long as they do.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_result {
+    /// `sizeof(mkms_result)`.
+    pub size: usize,
+    /// `MKMS_OK`, or why the item failed. Whatever else is said of a failed item than its name and message is 0.
+    pub status: mkms_status,
+    /// Whether the same item may succeed when it is simply sent again: 1 or 0.
+    pub retryable: i32,
+    /// The status by name, with a NUL at its end; NULL if the item succeeded.
+    pub name: *const c_char,
+    /// Why the item failed, with a NUL at its end; NULL if it succeeded.
+    pub message: *const c_char,
+    /// Ciphertext, plaintext or signature; NULL for a verification.
+    pub data: *const u8,
+    /// Length of `data`.
+    pub data_len: usize,
+    /// Whether the signature is good: 1 or 0.
+    pub valid: i32,
+    /// Version of the key.
+    pub version: u32,
+    /// Sequence number of the record of the batch on this key; 0 if it is not written yet.
+    pub record: u64,
+    /// Identifier of the key, with a NUL at its end. Empty for a verification.
+    pub key_id: [c_char; 37],
+}
+
+macro_rules! extensible {
+    ($($name:ident),+) => {$(
+        // SAFETY: integers and raw pointers; the size comes first.
+        unsafe impl Extensible for $name {
+            const NAME: &'static str = stringify!($name);
+        }
+    )+};
+}
+extensible!(mkms_encrypt_item, mkms_decrypt_item, mkms_sign_item, mkms_verify_item, mkms_reencrypt_item, mkms_result);
+
+/// The results of a batch, in the order of its items. They belong to the caller, who frees them with
+/// `mkms_results_free`, which wipes them.
+pub struct mkms_results {
+    _opaque: (),
+}
+
+impl Opaque for mkms_results {
+    type Value = Vec<Answer>;
+    const TAG: u64 = tag(b"mkmsresu");
+    const NAME: &'static str = "mkms_results";
+    const BOUND_TO_PROCESS: bool = false;
+}
+
+/// The result of an item.
+pub enum Answer {
+    /// It succeeded.
+    Done {
+        /// Ciphertext, plaintext or signature.
+        data: Option<Zeroizing<Vec<u8>>>,
+        /// Whether the signature is good.
+        valid: bool,
+        /// What was done.
+        operation: mkms_operation,
+    },
+    /// It failed: why, with name and message as C strings.
+    Failed(mkms_status, bool, String, String),
+}
+
+impl Answer {
+    fn of<T>(
+        result: kms_lib::Result<T>,
+        done: impl FnOnce(T) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation),
+    ) -> Self {
+        match result.map(done) {
+            Ok((data, valid, operation)) => Self::Done { data, valid, operation },
+            Err(error) => {
+                let failure = Failure::from(error);
+                let message = failure.message.replace('\0', "\u{fffd}") + "\0";
+                Self::Failed(failure.status, failure.is_retryable, failure.name.to_owned() + "\0", message)
+            }
+        }
+    }
+    fn show(&self) -> mkms_result {
+        let empty = mkms_result {
+            size: 0,
+            status: MKMS_OK,
+            retryable: 0,
+            name: std::ptr::null(),
+            message: std::ptr::null(),
+            data: std::ptr::null(),
+            data_len: 0,
+            valid: 0,
+            version: 0,
+            record: 0,
+            key_id: [0; ID],
+        };
+        match self {
+            Self::Failed(status, is_retryable, name, message) => mkms_result {
+                status: *status,
+                retryable: (*is_retryable).into(),
+                name: name.as_ptr().cast(),
+                message: message.as_ptr().cast(),
+                ..empty
+            },
+            Self::Done { data, valid, operation } => mkms_result {
+                data: data.as_ref().map_or(std::ptr::null(), |data| data.as_ptr()),
+                data_len: data.as_ref().map_or(0, |data| data.len()),
+                valid: (*valid).into(),
+                version: operation.version,
+                record: operation.record,
+                key_id: operation.key_id,
+                ..empty
+            },
+        }
+    }
+}
+
+fn encrypted(done: Encrypted) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation) {
+    let operation = mkms_operation::new(done.key, done.version, &done.receipt);
+    (Some(Zeroizing::new(done.ciphertext)), false, operation)
+}
+
+fn decrypted(done: Decrypted) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation) {
+    let operation = mkms_operation::new(done.key, done.version, &done.receipt);
+    (Some(done.plaintext), false, operation)
+}
+
+fn signed(done: Signature) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation) {
+    let operation = mkms_operation::new(done.key, done.version, &done.receipt);
+    (Some(Zeroizing::new(done.signature)), false, operation)
+}
+
+fn verified(done: Verification) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation) {
+    (None, done.valid, mkms_operation::of_verification(done.version, &done.receipt))
+}
+
+fn reencrypted(done: Reencrypted) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation) {
+    encrypted(done.encrypted)
+}
+
+/// A version, which is none if it is 0.
+fn number(version: u32) -> Option<u32> {
+    Some(version).filter(|version| *version > 0)
+}
+
+/// # Safety
+/// The pointers of the item are NULL or valid for their lengths while `'a` lasts.
+unsafe fn read_encrypt<'a>(item: &mkms_encrypt_item) -> Outcome<EncryptItem<'a>> {
+    // SAFETY: as the caller promises.
+    let key = unsafe { arguments::text(item.key, item.key_len, "key of an item") }?;
+    // SAFETY: as the caller promises.
+    let plaintext = unsafe { arguments::bytes(item.plaintext, item.plaintext_len, "plaintext of an item") }?;
+    // SAFETY: as the caller promises.
+    let context = unsafe { arguments::context(item.context, "context of an item") }?;
+    Ok(EncryptItem::new(key, plaintext, context))
+}
+
+/// # Safety
+/// As [`read_encrypt`].
+unsafe fn read_decrypt<'a>(item: &mkms_decrypt_item) -> Outcome<DecryptItem<'a>> {
+    let optional = |pointer: *const u8, length, name| {
+        if pointer.is_null() && length == 0 {
+            return Ok(None);
+        }
+        if pointer.is_null() {
+            return Err(Failure::null(name));
+        }
+        // SAFETY: as the caller promises.
+        unsafe { arguments::bytes(pointer, length, name) }.map(Some)
+    };
+    // SAFETY: as the caller promises.
+    let key = unsafe { arguments::optional_text(item.key, item.key_len, "key of an item") }?;
+    // SAFETY: as the caller promises.
+    let ciphertext = unsafe { arguments::bytes(item.ciphertext, item.ciphertext_len, "ciphertext of an item") }?;
+    // SAFETY: as the caller promises.
+    let context = unsafe { arguments::context(item.context, "context of an item") }?;
+    let mut read = DecryptItem::new(ciphertext, context);
+    read.key = key.map(KeyRef::from);
+    (read.version, read.oaep_version) = (number(item.version), number(item.oaep_version));
+    read.iv = optional(item.iv, item.iv_len, "iv of an item")?;
+    read.auth_tag = optional(item.auth_tag, item.auth_tag_len, "auth_tag of an item")?;
+    Ok(read)
+}
+
+/// # Safety
+/// As [`read_encrypt`].
+unsafe fn read_sign<'a>(item: &mkms_sign_item) -> Outcome<SignItem<'a>> {
+    // SAFETY: as the caller promises.
+    let key = unsafe { arguments::text(item.key, item.key_len, "key of an item") }?;
+    // SAFETY: as the caller promises.
+    let payload = unsafe { arguments::bytes(item.payload, item.payload_len, "payload of an item") }?;
+    let mut read = SignItem::new(key, payload, algorithm(item.algorithm)?);
+    read.version = number(item.version);
+    Ok(read)
+}
+
+/// # Safety
+/// As [`read_encrypt`].
+unsafe fn read_verify<'a>(item: &mkms_verify_item) -> Outcome<VerifyItem<'a>> {
+    // SAFETY: as the caller promises.
+    let key = unsafe { arguments::text(item.key, item.key_len, "key of an item") }?;
+    // SAFETY: as the caller promises.
+    let payload = unsafe { arguments::bytes(item.payload, item.payload_len, "payload of an item") }?;
+    // SAFETY: as the caller promises.
+    let signature = unsafe { arguments::bytes(item.signature, item.signature_len, "signature of an item") }?;
+    let mut read = VerifyItem::new(key, payload, signature, algorithm(item.algorithm)?);
+    read.version = number(item.version);
+    Ok(read)
+}
+
+/// # Safety
+/// As [`read_encrypt`].
+unsafe fn read_reencrypt<'a>(item: &mkms_reencrypt_item) -> Outcome<ReencryptItem<'a>> {
+    // SAFETY: as the caller promises.
+    let ciphertext = unsafe { arguments::bytes(item.ciphertext, item.ciphertext_len, "ciphertext of an item") }?;
+    // SAFETY: as the caller promises.
+    let context = unsafe { arguments::context(item.context, "context of an item") }?;
+    // SAFETY: as the caller promises.
+    let key = unsafe { arguments::optional_text(item.destination, item.destination_len, "destination of an item") }?;
+    // SAFETY: as the caller promises.
+    let new = unsafe { arguments::optional_context(item.destination_context, "destination_context of an item") }?;
+    let mut read = ReencryptItem::new(ciphertext, context);
+    (read.destination, read.destination_context) = (key.map(KeyRef::from), new);
+    Ok(read)
+}
+
+/// Reads one item.
+///
+/// # Safety
+/// As [`arguments::structure`], and the pointers in it are NULL or valid for their lengths while `'a` lasts.
+pub unsafe fn decrypt_item<'a>(pointer: *const mkms_decrypt_item, name: &'static str) -> Outcome<DecryptItem<'a>> {
+    // SAFETY: as the caller promises.
+    let item = unsafe { arguments::structure(pointer, name) }?;
+    // SAFETY: as the caller promises.
+    unsafe { read_decrypt(&item) }
+}
+
+/// Reads one item.
+///
+/// # Safety
+/// As [`decrypt_item`].
+pub unsafe fn reencrypt_item<'a>(
+    pointer: *const mkms_reencrypt_item,
+    name: &'static str,
+) -> Outcome<ReencryptItem<'a>> {
+    // SAFETY: as the caller promises.
+    let item = unsafe { arguments::structure(pointer, name) }?;
+    // SAFETY: as the caller promises.
+    unsafe { read_reencrypt(&item) }
+}
+
+/// Encrypts up to 1,000 plaintexts in one call and one commit; each fails alone. The caller frees the results with
+/// `mkms_results_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, if one item cannot be read too: nothing is done then; those of the service. An
+/// item's own errors are those of `mkms_encrypt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_encrypt_batch(
+    session: *const mkms_session,
+    items: *const mkms_encrypt_item,
+    items_len: usize,
+    results: *mut *mut mkms_results,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    items = arguments::structures [items, items_len];
+    results = arguments::place [results];
+    => {
+        // SAFETY: the caller keeps the contract of the header: pointers in items are NULL or valid.
+        let items = items.iter().map(|item| unsafe { read_encrypt(item) }).collect::<Outcome<Vec<_>>>()?;
+        let done = session.session.encrypt_batch(&items)?;
+        results.set(handle::new(done.into_iter().map(|result| Answer::of(result, encrypted)).collect()));
+        Ok(())
+    })
+}
+
+/// Decrypts up to 1,000 ciphertexts in one call and one commit; each fails alone. The caller frees the results with
+/// `mkms_results_free`.
+///
+/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_decrypt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_decrypt_batch(
+    session: *const mkms_session,
+    items: *const mkms_decrypt_item,
+    items_len: usize,
+    results: *mut *mut mkms_results,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    items = arguments::structures [items, items_len];
+    results = arguments::place [results];
+    => {
+        // SAFETY: the caller keeps the contract of the header: pointers in items are NULL or valid.
+        let items = items.iter().map(|item| unsafe { read_decrypt(item) }).collect::<Outcome<Vec<_>>>()?;
+        let done = session.session.decrypt_batch(&items)?;
+        results.set(handle::new(done.into_iter().map(|result| Answer::of(result, decrypted)).collect()));
+        Ok(())
+    })
+}
+
+/// Signs up to 1,000 payloads in one call and one commit; each fails alone. The caller frees the results with
+/// `mkms_results_free`.
+///
+/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_sign`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_sign_batch(
+    session: *const mkms_session,
+    items: *const mkms_sign_item,
+    items_len: usize,
+    results: *mut *mut mkms_results,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    items = arguments::structures [items, items_len];
+    results = arguments::place [results];
+    => {
+        // SAFETY: the caller keeps the contract of the header: pointers in items are NULL or valid.
+        let items = items.iter().map(|item| unsafe { read_sign(item) }).collect::<Outcome<Vec<_>>>()?;
+        let done = session.session.sign_batch(&items)?;
+        results.set(handle::new(done.into_iter().map(|result| Answer::of(result, signed)).collect()));
+        Ok(())
+    })
+}
+
+/// Verifies up to 1,000 signatures in one call and one commit; each fails alone. The caller frees the results with
+/// `mkms_results_free`.
+///
+/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_verify`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_verify_batch(
+    session: *const mkms_session,
+    items: *const mkms_verify_item,
+    items_len: usize,
+    results: *mut *mut mkms_results,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    items = arguments::structures [items, items_len];
+    results = arguments::place [results];
+    => {
+        // SAFETY: the caller keeps the contract of the header: pointers in items are NULL or valid.
+        let items = items.iter().map(|item| unsafe { read_verify(item) }).collect::<Outcome<Vec<_>>>()?;
+        let done = session.session.verify_batch(&items)?;
+        results.set(handle::new(done.into_iter().map(|result| Answer::of(result, verified)).collect()));
+        Ok(())
+    })
+}
+
+/// Encrypts up to 1,000 ciphertexts anew in one call and one commit; each fails alone. The caller frees the results
+/// with `mkms_results_free`.
+///
+/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_reencrypt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_reencrypt_batch(
+    session: *const mkms_session,
+    items: *const mkms_reencrypt_item,
+    items_len: usize,
+    results: *mut *mut mkms_results,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    items = arguments::structures [items, items_len];
+    results = arguments::place [results];
+    => {
+        // SAFETY: the caller keeps the contract of the header: pointers in items are NULL or valid.
+        let items = items.iter().map(|item| unsafe { read_reencrypt(item) }).collect::<Outcome<Vec<_>>>()?;
+        let done = session.session.reencrypt_batch(&items)?;
+        results.set(handle::new(done.into_iter().map(|result| Answer::of(result, reencrypted)).collect()));
+        Ok(())
+    })
+}
+
+/// Gives the number of results, which is that of the items.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_results_count(
+    results: *const mkms_results,
+    count: *mut usize,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error; results = handle::get [results]; count = arguments::place [count]; => {
+        count.set(results.len());
+        Ok(())
+    })
+}
+
+/// Reads the result of an item; the first has index 0.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_results_get(
+    results: *const mkms_results,
+    index: usize,
+    result: *mut mkms_result,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error; results = handle::get [results]; result = arguments::filled [result]; => {
+        let answer = results.get(index).ok_or_else(|| {
+            Failure::invalid(format!("index is {index}; there are {} results", results.len()))
+        })?;
+        result.set(answer.show());
+        Ok(())
+    })
+}
+
+/// Wipes and frees results and sets `*results` to NULL. NULL and a pointer to NULL are left alone.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_results_free(results: *mut *mut mkms_results) -> mkms_status {
+    free!(results)
+}

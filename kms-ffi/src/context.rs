@@ -1,0 +1,74 @@
+//! The encryption context.
+
+use std::ffi::c_char;
+use std::sync::{PoisonError, RwLock};
+
+use kms_lib::Context;
+
+use crate::arguments;
+use crate::boundary::{call, free};
+use crate::error::mkms_error;
+use crate::handle::{self, Opaque, tag};
+use crate::status::mkms_status;
+
+/// An encryption context: names and values that a ciphertext is bound to (additional authenticated data). They are not
+/// secret: records show them. At most 64 entries and 8 KiB. It can be used for any number of calls, from any thread.
+pub struct mkms_context {
+    _opaque: (),
+}
+
+/// The entries.
+pub struct Entries(RwLock<Context>);
+
+impl Entries {
+    /// A copy of what the context is now.
+    pub fn snapshot(&self) -> Context {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Opaque for mkms_context {
+    type Value = Entries;
+    const TAG: u64 = tag(b"mkmscont");
+    const NAME: &'static str = "mkms_context";
+    const BOUND_TO_PROCESS: bool = false;
+}
+
+/// Makes an empty context, which the caller frees with `mkms_context_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_context_new(context: *mut *mut mkms_context, error: *mut *mut mkms_error) -> mkms_status {
+    call!(error; context = arguments::place [context]; => {
+        context.set(handle::new(Entries(RwLock::default())));
+        Ok(())
+    })
+}
+
+/// Sets an entry, replacing the one of the same name. The limits are checked when the context is used.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_context_set(
+    context: *mut mkms_context,
+    name: *const c_char,
+    name_len: usize,
+    value: *const c_char,
+    value_len: usize,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    context = handle::get [context];
+    name = arguments::text [name, name_len];
+    value = arguments::text [value, value_len];
+    => {
+        context.0.write().unwrap_or_else(PoisonError::into_inner).set(name, value);
+        Ok(())
+    })
+}
+
+/// Frees a context and sets `*context` to NULL. NULL and a pointer to NULL are left alone.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_context_free(context: *mut *mut mkms_context) -> mkms_status {
+    free!(context)
+}

@@ -1,0 +1,456 @@
+//! Encrypting, decrypting, signing, verifying, data keys, re-encrypting: one at a time.
+
+use std::ffi::c_char;
+
+use kms_lib::crypto::ciphertext;
+use kms_lib::crypto::provider::RSA_BYTES;
+use kms_lib::{DataKey, Decrypted, SignatureAlgorithm};
+
+use crate::arguments;
+use crate::batch::{self, mkms_decrypt_item, mkms_reencrypt_item};
+use crate::boundary::call;
+use crate::buffer::{self, mkms_buffer};
+use crate::context::mkms_context;
+use crate::error::mkms_error;
+use crate::failure::{Failure, Outcome};
+use crate::handle;
+use crate::operation::mkms_operation;
+use crate::session::mkms_session;
+use crate::status::mkms_status;
+
+/// How a signature is made: one of the constants `MKMS_SIGN_...`.
+pub type mkms_signing_algorithm = i32;
+/// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2).
+pub const MKMS_SIGN_RSA_PKCS1_SHA256: mkms_signing_algorithm = 1;
+/// RSASSA-PSS with SHA-256, MGF1-SHA256 and a salt of 32 bytes (RFC 8017, 8.1).
+pub const MKMS_SIGN_RSA_PSS_SHA256: mkms_signing_algorithm = 2;
+
+/// The algorithm of this number.
+pub fn algorithm(number: mkms_signing_algorithm) -> Outcome<SignatureAlgorithm> {
+    match number {
+        MKMS_SIGN_RSA_PKCS1_SHA256 => Ok(SignatureAlgorithm::RsaPkcs1Sha256),
+        MKMS_SIGN_RSA_PSS_SHA256 => Ok(SignatureAlgorithm::RsaPssSha256),
+        _ => Err(Failure::invalid("algorithm must be one of MKMS_SIGN_RSA_PKCS1_SHA256 and MKMS_SIGN_RSA_PSS_SHA256")),
+    }
+}
+
+/// Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, which is named by its name or id, bound
+/// to `context`. The caller frees the ciphertext with `mkms_buffer_free`.
+///
+/// `context` and `operation` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
+/// `MKMS_KEY_DISABLED` and the other states of a key, `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_KEY_EXHAUSTED`; those of the
+/// service: `MKMS_CLOSED`, `MKMS_OVERLOADED`, `MKMS_STORE_...`, `MKMS_OUTCOME_UNKNOWN`, `MKMS_USED_AFTER_FORK`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_encrypt(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    plaintext: *const u8,
+    plaintext_len: usize,
+    context: *const mkms_context,
+    ciphertext: *mut *mut mkms_buffer,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    plaintext = arguments::bytes [plaintext, plaintext_len];
+    context = arguments::context [context];
+    ciphertext = arguments::place [ciphertext];
+    operation = arguments::optional_filled [operation];
+    => {
+        let done = session.session.encrypt(key, plaintext, &context)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        ciphertext.set(buffer::made(done.ciphertext));
+        Ok(())
+    })
+}
+
+/// As `mkms_encrypt`, into a buffer of the caller, which may be the one of the plaintext. Room for
+/// `mkms_ciphertext_max(plaintext_len)` bytes is required before anything is done; with less, `*ciphertext_len` is set
+/// to it, nothing is encrypted and nothing recorded.
+///
+/// `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
+///
+/// Errors: those of `mkms_encrypt`, `MKMS_BUFFER_TOO_SMALL`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_encrypt_into(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    plaintext: *const u8,
+    plaintext_len: usize,
+    context: *const mkms_context,
+    ciphertext: *mut u8,
+    ciphertext_capacity: usize,
+    ciphertext_len: *mut usize,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    plaintext = arguments::bytes [plaintext, plaintext_len];
+    context = arguments::context [context];
+    ciphertext = arguments::output [ciphertext, ciphertext_capacity, ciphertext_len, "ciphertext_len"];
+    operation = arguments::optional_filled [operation];
+    => {
+        ciphertext.require(ciphertext::max_len(plaintext.len()))?;
+        let done = session.session.encrypt(key, plaintext, &context)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        ciphertext.set(&done.ciphertext)
+    })
+}
+
+/// Gives how many bytes a ciphertext of so many bytes of plaintext has at most, whatever the type of the key.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_ciphertext_max(
+    plaintext_len: usize,
+    ciphertext_len: *mut usize,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error; ciphertext_len = arguments::place [ciphertext_len]; => {
+        ciphertext_len.set(ciphertext::max_len(plaintext_len));
+        Ok(())
+    })
+}
+
+/// Decrypts what `mkms_encrypt` made; the context must be the same. The ciphertext names its key and version. The
+/// caller frees the plaintext with `mkms_buffer_free`, which wipes it.
+///
+/// `context` and `operation` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CIPHERTEXT`, `MKMS_DECRYPTION_FAILED`, `MKMS_ACCESS_DENIED`,
+/// `MKMS_KEY_NOT_FOUND`, the states of keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_decrypt(
+    session: *const mkms_session,
+    ciphertext: *const u8,
+    ciphertext_len: usize,
+    context: *const mkms_context,
+    plaintext: *mut *mut mkms_buffer,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    ciphertext = arguments::bytes [ciphertext, ciphertext_len];
+    context = arguments::context [context];
+    plaintext = arguments::place [plaintext];
+    operation = arguments::optional_filled [operation];
+    => {
+        let done = session.session.decrypt(ciphertext, &context)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        plaintext.set(handle::new(done.plaintext));
+        Ok(())
+    })
+}
+
+/// As `mkms_decrypt`, into a buffer of the caller, which may be the one of the ciphertext. Room for the plaintext (RSA:
+/// for 190 bytes) is required before anything is done; with less, `*plaintext_len` is set to it, nothing is decrypted
+/// and nothing recorded.
+///
+/// `context` and `operation` may be NULL; `plaintext` may be NULL if `plaintext_capacity` is 0.
+///
+/// Errors: those of `mkms_decrypt`, `MKMS_BUFFER_TOO_SMALL`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_decrypt_into(
+    session: *const mkms_session,
+    ciphertext: *const u8,
+    ciphertext_len: usize,
+    context: *const mkms_context,
+    plaintext: *mut u8,
+    plaintext_capacity: usize,
+    plaintext_len: *mut usize,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    ciphertext = arguments::bytes [ciphertext, ciphertext_len];
+    context = arguments::context [context];
+    plaintext = arguments::output [plaintext, plaintext_capacity, plaintext_len, "plaintext_len"];
+    operation = arguments::optional_filled [operation];
+    => {
+        // What cannot be a ciphertext is refused, and recorded, by the service.
+        plaintext.require(ciphertext::max_plaintext_len(ciphertext).unwrap_or(0))?;
+        let done = session.session.decrypt(ciphertext, &context)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        plaintext.set(&done.plaintext)
+    })
+}
+
+/// Decrypts, and refuses a ciphertext that does not agree with what the item says of it: key, version, nonce and tag,
+/// all as `MKMS_INVALID_CIPHERTEXT`. With `oaep_version` the ciphertext is none of this service but raw RSA-OAEP with
+/// SHA-256. The caller frees the plaintext with `mkms_buffer_free`, which wipes it.
+///
+/// `operation` may be NULL.
+///
+/// Errors: those of `mkms_decrypt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_decrypt_checked(
+    session: *const mkms_session,
+    item: *const mkms_decrypt_item,
+    plaintext: *mut *mut mkms_buffer,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    item = batch::decrypt_item [item];
+    plaintext = arguments::place [plaintext];
+    operation = arguments::optional_filled [operation];
+    => {
+        let done: Decrypted = session.session.decrypt_item(item)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        plaintext.set(handle::new(done.plaintext));
+        Ok(())
+    })
+}
+
+/// Signs up to 64 MiB with the current version of an RSA key. The caller frees the signature with `mkms_buffer_free`.
+///
+/// `operation` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
+/// `MKMS_WRONG_KEY_TYPE`, the states of keys, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_sign(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    payload: *const u8,
+    payload_len: usize,
+    algorithm: mkms_signing_algorithm,
+    signature: *mut *mut mkms_buffer,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    payload = arguments::bytes [payload, payload_len];
+    signature = arguments::place [signature];
+    operation = arguments::optional_filled [operation];
+    => {
+        let done = session.session.sign(key, payload, self::algorithm(algorithm)?)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        signature.set(buffer::made(done.signature));
+        Ok(())
+    })
+}
+
+/// As `mkms_sign`, into a buffer of the caller. Room for 256 bytes is required before anything is done; with less,
+/// `*signature_len` is set to it, nothing is signed and nothing recorded.
+///
+/// `operation` may be NULL; `signature` may be NULL if `signature_capacity` is 0.
+///
+/// Errors: those of `mkms_sign`, `MKMS_BUFFER_TOO_SMALL`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_sign_into(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    payload: *const u8,
+    payload_len: usize,
+    algorithm: mkms_signing_algorithm,
+    signature: *mut u8,
+    signature_capacity: usize,
+    signature_len: *mut usize,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    payload = arguments::bytes [payload, payload_len];
+    signature = arguments::output [signature, signature_capacity, signature_len, "signature_len"];
+    operation = arguments::optional_filled [operation];
+    => {
+        let algorithm = self::algorithm(algorithm)?;
+        signature.require(RSA_BYTES)?;
+        let done = session.session.sign(key, payload, algorithm)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        signature.set(&done.signature)
+    })
+}
+
+/// Signs with this version of a key, which must be the current one. The caller frees the signature with
+/// `mkms_buffer_free`.
+///
+/// `operation` may be NULL.
+///
+/// Errors: those of `mkms_sign`, `MKMS_VERSION_NOT_CURRENT`, `MKMS_VERSION_NOT_FOUND`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_sign_with_version(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    payload: *const u8,
+    payload_len: usize,
+    algorithm: mkms_signing_algorithm,
+    signature: *mut *mut mkms_buffer,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    payload = arguments::bytes [payload, payload_len];
+    signature = arguments::place [signature];
+    operation = arguments::optional_filled [operation];
+    => {
+        let done = session.session.sign_with_version(key, version, payload, self::algorithm(algorithm)?)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        signature.set(buffer::made(done.signature));
+        Ok(())
+    })
+}
+
+/// Verifies a signature. A signature that is not good is no error: `*valid` is set to false. `version` 0 tries the
+/// usable versions, the newest first.
+///
+/// `operation` may be NULL.
+///
+/// Errors: as `mkms_sign`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_verify(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    payload: *const u8,
+    payload_len: usize,
+    signature: *const u8,
+    signature_len: usize,
+    algorithm: mkms_signing_algorithm,
+    valid: *mut bool,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    payload = arguments::bytes [payload, payload_len];
+    signature = arguments::bytes [signature, signature_len];
+    valid = arguments::place [valid];
+    operation = arguments::optional_filled [operation];
+    => {
+        let version = Some(version).filter(|version| *version > 0);
+        let done = session.session.verify(key, payload, signature, self::algorithm(algorithm)?, version)?;
+        operation.set(mkms_operation::of_verification(done.version, &done.receipt));
+        valid.set(done.valid);
+        Ok(())
+    })
+}
+
+/// Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Use the plaintext, keep the ciphertext beside
+/// the data, wipe the plaintext. The caller frees both with `mkms_buffer_free`.
+///
+/// `context` and `operation` may be NULL; `plaintext` may be NULL: then only the ciphertext leaves the service.
+///
+/// Errors: those of `mkms_encrypt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_generate_data_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    data_key_len: usize,
+    context: *const mkms_context,
+    plaintext: *mut *mut mkms_buffer,
+    ciphertext: *mut *mut mkms_buffer,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    context = arguments::context [context];
+    plaintext = arguments::optional_place [plaintext];
+    ciphertext = arguments::place [ciphertext];
+    operation = arguments::optional_filled [operation];
+    => {
+        let done: DataKey = if plaintext.is_some() {
+            session.session.generate_data_key(key, data_key_len, &context)?
+        } else {
+            session.session.generate_data_key_without_plaintext(key, data_key_len, &context)?
+        };
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        if let Some(place) = plaintext {
+            place.set(handle::new(done.plaintext.unwrap_or_default()));
+        }
+        ciphertext.set(buffer::made(done.ciphertext));
+        Ok(())
+    })
+}
+
+/// As `mkms_generate_data_key`, into buffers of the caller. Room for `data_key_len` bytes of plaintext and
+/// `mkms_ciphertext_max(data_key_len)` bytes of ciphertext is required before anything is done.
+///
+/// `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
+///
+/// Errors: those of `mkms_encrypt`, `MKMS_BUFFER_TOO_SMALL`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_generate_data_key_into(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    plaintext: *mut u8,
+    data_key_len: usize,
+    context: *const mkms_context,
+    ciphertext: *mut u8,
+    ciphertext_capacity: usize,
+    ciphertext_len: *mut usize,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    let mut written = 0;
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    plaintext = arguments::output [plaintext, data_key_len, &raw mut written, "plaintext"];
+    context = arguments::context [context];
+    ciphertext = arguments::output [ciphertext, ciphertext_capacity, ciphertext_len, "ciphertext_len"];
+    operation = arguments::optional_filled [operation];
+    => {
+        ciphertext.require(ciphertext::max_len(data_key_len))?;
+        let done: DataKey = session.session.generate_data_key(key, data_key_len, &context)?;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        plaintext.set(&done.plaintext.unwrap_or_default())?;
+        ciphertext.set(&done.ciphertext)
+    })
+}
+
+/// Encrypts what a ciphertext holds anew, under the current version of its key or of another one. The plaintext does
+/// not leave the service. Needs `decrypt` on the source and `encrypt` on the destination. The caller frees the new
+/// ciphertext with `mkms_buffer_free`.
+///
+/// `operation` may be NULL.
+///
+/// Errors: those of `mkms_decrypt` and `mkms_encrypt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_reencrypt(
+    session: *const mkms_session,
+    item: *const mkms_reencrypt_item,
+    ciphertext: *mut *mut mkms_buffer,
+    operation: *mut mkms_operation,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    item = batch::reencrypt_item [item];
+    ciphertext = arguments::place [ciphertext];
+    operation = arguments::optional_filled [operation];
+    => {
+        let done = session.session.reencrypt(item)?.encrypted;
+        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        ciphertext.set(buffer::made(done.ciphertext));
+        Ok(())
+    })
+}

@@ -1,0 +1,96 @@
+//! The error object.
+
+use crate::arguments::{self, Extensible};
+use crate::boundary::{call, free};
+use crate::failure::Failure;
+use crate::handle::{self, Opaque, tag};
+use crate::status::mkms_status;
+
+/// Why a call failed. It belongs to the caller, who frees it with `mkms_error_free`.
+pub struct mkms_error {
+    _opaque: (),
+}
+
+/// What an error object holds: texts with a NUL at their end.
+pub struct Held {
+    status: mkms_status,
+    is_retryable: bool,
+    name: String,
+    message: String,
+}
+
+impl From<Failure> for Held {
+    fn from(failure: Failure) -> Self {
+        let terminated = |text: String| text.replace('\0', "\u{fffd}") + "\0";
+        Self {
+            status: failure.status,
+            is_retryable: failure.is_retryable,
+            name: terminated(failure.name.to_owned()),
+            message: terminated(failure.message),
+        }
+    }
+}
+
+impl Opaque for mkms_error {
+    type Value = Held;
+    const TAG: u64 = tag(b"mkmserro");
+    const NAME: &'static str = "mkms_error";
+    const BOUND_TO_PROCESS: bool = false;
+}
+
+/// The content of an error object. Set `size` to `sizeof(mkms_error_info)` before it is filled.
+///
+/// The texts are UTF-8 and end with a NUL, which their lengths do not count. They are the error object's and live as
+/// long as it does.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_error_info {
+    /// `sizeof(mkms_error_info)`.
+    pub size: usize,
+    /// The status that the call returned.
+    pub status: mkms_status,
+    /// Whether the same call may succeed when it is simply made again: 1 or 0.
+    pub retryable: i32,
+    /// The status by name, the same in every interface: `KeyNotFound`.
+    pub name: *const std::ffi::c_char,
+    /// Length of `name`.
+    pub name_len: usize,
+    /// For a person. It never holds a secret.
+    pub message: *const std::ffi::c_char,
+    /// Length of `message`.
+    pub message_len: usize,
+}
+
+// SAFETY: integers and raw pointers; the size comes first.
+unsafe impl Extensible for mkms_error_info {
+    const NAME: &'static str = "mkms_error_info";
+}
+
+/// Reads an error object.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_error_get(
+    object: *const mkms_error,
+    info: *mut mkms_error_info,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error; object = handle::get [object]; info = arguments::filled [info]; => {
+        info.set(mkms_error_info {
+            size: 0,
+            status: object.status,
+            retryable: object.is_retryable.into(),
+            name: object.name.as_ptr().cast(),
+            name_len: object.name.len() - 1,
+            message: object.message.as_ptr().cast(),
+            message_len: object.message.len() - 1,
+        });
+        Ok(())
+    })
+}
+
+/// Frees an error object and sets `*object` to NULL. NULL and a pointer to NULL are left alone.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_error_free(object: *mut *mut mkms_error) -> mkms_status {
+    free!(object)
+}

@@ -1,0 +1,519 @@
+//! Keys and their versions.
+
+use std::ffi::c_char;
+
+use kms_lib::json::Key;
+use kms_lib::{AuditContext, KeyFilter, KeyPurpose, KeyState, KeyType, KeyUpdate, NewKey, Paging, Timestamp};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::arguments;
+use crate::boundary::call;
+use crate::buffer::mkms_buffer;
+use crate::error::mkms_error;
+use crate::handle;
+use crate::json;
+use crate::session::mkms_session;
+use crate::status::mkms_status;
+
+/// Which keys, and which part of the list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ListKeys {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    state: Option<KeyState>,
+    #[serde(rename = "type")]
+    key_type: Option<KeyType>,
+    purpose: Option<KeyPurpose>,
+    name_prefix: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListPart {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+impl ListPart {
+    /// The part, for the library.
+    pub fn paging(self) -> Paging {
+        paging(self.limit, self.cursor)
+    }
+}
+
+/// The page of at most so many entries after a cursor.
+pub fn paging(limit: Option<usize>, cursor: Option<String>) -> Paging {
+    let mut paging = limit.map_or_else(Paging::default, Paging::new);
+    paging.cursor = cursor;
+    paging
+}
+
+/// An edit of a key. What is not sent stays as it is; null removes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Update {
+    #[serde(default, deserialize_with = "given")]
+    rotation_period_days: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "given")]
+    grace_period_days: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "given")]
+    metadata: Option<Option<Map<String, Value>>>,
+    audit_context: Option<AuditContext>,
+    expected_revision: Option<u64>,
+}
+
+/// Tells null from nothing.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rotate {
+    expected_current_version: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Schedule {
+    waiting_days: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Window {
+    #[serde(deserialize_with = "Option::deserialize")]
+    not_after: Option<Timestamp>,
+}
+
+/// Creates a key with its first version. `request` is a JSON object with `name`, `type` (`AES256_GCM`, `RSA_2048`),
+/// `purpose` (`ENCRYPTION`, `SIGNING`), and optionally `rotationPeriodDays`, `gracePeriodDays`, `metadata`,
+/// `auditContext`. The answer is the key with its `versions`, as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_NAME`, `MKMS_NAME_TAKEN`, `MKMS_WRONG_PURPOSE`, `MKMS_ACCESS_DENIED`,
+/// those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_create_key(
+    session: *const mkms_session,
+    request: *const c_char,
+    request_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    answer = arguments::place [answer];
+    request = json::request::<NewKey> [request, request_len];
+    => {
+        answer.set(json::answer(&Key::from(session.session.create_key(request)?))?);
+        Ok(())
+    })
+}
+
+/// Gives the keys that the caller may read, by name, without their versions: a JSON object with `items` and, unless it
+/// is the last page, `nextCursor`. `query` is a JSON object with `limit` (100), `cursor`, `state`, `type`, `purpose`,
+/// `namePrefix`, all optional. The caller frees the answer with `mkms_buffer_free`.
+///
+/// `query` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_NOT_AUTHENTICATED`, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_list_keys(
+    session: *const mkms_session,
+    query: *const c_char,
+    query_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    answer = arguments::place [answer];
+    query = json::optional::<ListKeys> [query, query_len];
+    => {
+        let mut filter = KeyFilter::new();
+        (filter.state, filter.key_type, filter.purpose) = (query.state, query.key_type, query.purpose);
+        filter.name_prefix = query.name_prefix;
+        let page = session.session.list_keys(&filter, &paging(query.limit, query.cursor))?;
+        answer.set(json::answer(&page)?);
+        Ok(())
+    })
+}
+
+/// Gives a key, named by its name or id, with its `versions` as JSON. The caller frees it with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_get_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.get_key(key)?))?);
+        Ok(())
+    })
+}
+
+/// Gives the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+/// `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer with
+/// `mkms_buffer_free`.
+///
+/// `query` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_list_versions(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    query: *const c_char,
+    query_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    query = json::optional::<ListPart> [query, query_len];
+    => {
+        answer.set(json::answer(&session.session.list_versions(key, &query.paging())?)?);
+        Ok(())
+    })
+}
+
+/// Gives a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the
+/// service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_get_version(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&session.session.get_version(key, version)?)?);
+        Ok(())
+    })
+}
+
+/// Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
+/// `MKMS_ACCESS_DENIED`, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_public_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::text(session.session.public_key(key, version)?));
+        Ok(())
+    })
+}
+
+/// Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer is
+/// `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
+/// `mkms_buffer_free`.
+///
+/// `request` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, `MKMS_WRONG_STATE` and
+/// the states of keys, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_rotate_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    request: *const c_char,
+    request_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    request = json::optional::<Rotate> [request, request_len];
+    => {
+        answer.set(json::answer(&Key::from(session.session.rotate_key(key, request.expected_current_version)?))?);
+        Ok(())
+    })
+}
+
+/// Enables a disabled key. The answer is the key as JSON, which the
+/// caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_enable_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.enable_key(key)?))?);
+        Ok(())
+    })
+}
+
+/// Disables a key: no cryptography and no rotation until it is enabled again.
+/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_disable_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.disable_key(key)?))?);
+        Ok(())
+    })
+}
+
+/// Revokes a key with all its versions, for ever. What it encrypted can no longer be read.
+/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_revoke_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.revoke_key(key)?))?);
+        Ok(())
+    })
+}
+
+/// Cancels a scheduled deletion. The answer is the key as JSON, which the
+/// caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_cancel_deletion(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.cancel_deletion(key)?))?);
+        Ok(())
+    })
+}
+
+/// Enables the current version of a key after it was disabled.
+/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_enable_version(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.enable_version(key, version)?))?);
+        Ok(())
+    })
+}
+
+/// Disables a version of a key: it no longer encrypts or signs.
+/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_disable_version(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.disable_version(key, version)?))?);
+        Ok(())
+    })
+}
+
+/// Revokes a version of a key, for ever, and ends its window now.
+/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_revoke_version(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.revoke_version(key, version)?))?);
+        Ok(())
+    })
+}
+
+/// Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC 3339),
+/// or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_set_window(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    version: u32,
+    request: *const c_char,
+    request_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    request = json::request::<Window> [request, request_len];
+    => {
+        answer.set(json::answer(&Key::from(session.session.set_window(key, version, request.not_after)?))?);
+        Ok(())
+    })
+}
+
+/// Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata` (null
+/// removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller frees
+/// with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys, those
+/// of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_update_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    request: *const c_char,
+    request_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    request = json::request::<Update> [request, request_len];
+    => {
+        let mut update = KeyUpdate::new();
+        update.rotation_period_days = request.rotation_period_days;
+        update.grace_period_days = request.grace_period_days;
+        update.metadata = request.metadata.map(|metadata| metadata.map(Value::Object));
+        update.audit_context = request.audit_context;
+        update.expected_revision = request.expected_revision;
+        answer.set(json::answer(&Key::from(session.session.update_key(key, update)?))?);
+        Ok(())
+    })
+}
+
+/// Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer is
+/// the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// `request` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_schedule_deletion(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    request: *const c_char,
+    request_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    request = json::optional::<Schedule> [request, request_len];
+    => {
+        answer.set(json::answer(&Key::from(session.session.schedule_deletion(key, request.waiting_days)?))?);
+        Ok(())
+    })
+}

@@ -1,0 +1,54 @@
+//! What a call tells about the operation that it has done.
+
+use kms_lib::{KeyId, Receipt};
+
+use crate::arguments::Extensible;
+
+/// Characters of an identifier, with a NUL behind them.
+pub(crate) const ID: usize = 37;
+
+/// An operation that was done. Set `size` to `sizeof(mkms_operation)` before it is filled.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mkms_operation {
+    /// `sizeof(mkms_operation)`.
+    pub size: usize,
+    /// Sequence number of the operation's record in the audit log; 0 if it is accepted and not written yet (with
+    /// `audit.ack = "queued"`).
+    pub record: u64,
+    /// Hash of that record.
+    pub record_hash: [u8; 32],
+    /// Version of the key.
+    pub version: u32,
+    /// Identifier of the key: a UUID in lower case, with a NUL at its end. Empty for the verification of a signature.
+    pub key_id: [std::ffi::c_char; 37],
+}
+
+// SAFETY: integers; the size comes first.
+unsafe impl Extensible for mkms_operation {
+    const NAME: &'static str = "mkms_operation";
+}
+
+impl mkms_operation {
+    /// The operation on this version of this key.
+    pub fn new(key: KeyId, version: u32, receipt: &Receipt) -> Self {
+        Self { size: 0, record: receipt.seq, record_hash: receipt.hash, version, key_id: id(key) }
+    }
+
+    /// The verification of a signature, which does not say which key it was.
+    pub fn of_verification(version: u32, receipt: &Receipt) -> Self {
+        Self { size: 0, record: receipt.seq, record_hash: receipt.hash, version, key_id: [0; ID] }
+    }
+}
+
+/// An identifier with a NUL at its end.
+pub fn id(key: KeyId) -> [std::ffi::c_char; ID] {
+    let mut text = String::with_capacity(ID);
+    key.write_to(&mut text);
+    let mut id = [0; ID];
+    for (place, byte) in id.iter_mut().zip(text.bytes()) {
+        // ASCII, which fits whether or not the platform's char has a sign.
+        *place = byte as std::ffi::c_char;
+    }
+    id
+}

@@ -1,0 +1,87 @@
+/* Forked children: inherited handles answer MKMS_USED_AFTER_FORK at once; a store can be opened anew if none was open. */
+#define _POSIX_C_SOURCE 200809L
+#include "check.h"
+
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void use_inherited(mkms_kms *kms, mkms_session *session, mkms_encryptor *encryptor, const char *path) {
+    mkms_buffer *buffer = NULL;
+    mkms_session *other = NULL;
+    mkms_config *config = NULL;
+    mkms_kms *anew = NULL;
+    char url[4096];
+    alarm(20);
+    FAILS(MKMS_USED_AFTER_FORK, mkms_encrypt(session, S("users"), B("x"), NULL, &buffer, NULL, &error));
+    FAILS(MKMS_USED_AFTER_FORK, mkms_get_key(session, S("users"), &buffer, &error));
+    FAILS(MKMS_USED_AFTER_FORK, mkms_session_new(kms, S("bob"), MKMS_ROLE_APP, NULL, &other, &error));
+    FAILS(MKMS_USED_AFTER_FORK, mkms_encryptor_update(encryptor, B("x"), &buffer, &error));
+    FAILS(MKMS_USED_AFTER_FORK, mkms_close(kms, &error));
+    /* The parent's store was open: SQLite's locks came along, and would be trusted. */
+    snprintf(url, sizeof url, "sqlite:%s.other", path);
+    OK(mkms_config_new(url, strlen(url), &config, &error));
+    OK(mkms_config_root_key_bytes(config, (const uint8_t *)"0123456789abcdef0123456789abcdef", 32, &error));
+    FAILS(MKMS_USED_AFTER_FORK, mkms_open(config, &anew, &error));
+    OK(mkms_config_free(&config));
+    OK(mkms_encryptor_free(&encryptor));
+    OK(mkms_session_free(&session));
+    OK(mkms_kms_free(&kms));
+    CHECK(kms == NULL && session == NULL && encryptor == NULL);
+}
+
+/* Makes a key: parent and child must not make the same identifiers. */
+static void work(const char *path, const char *key) {
+    mkms_kms *kms = open_store(path, "durable");
+    mkms_session *session = admin(kms);
+    create_key(session, key);
+    mkms_buffer *sealed = NULL;
+    OK(mkms_encrypt(session, S("users"), B("secret"), NULL, &sealed, NULL, &error));
+    OK(mkms_buffer_free(&sealed));
+    OK(mkms_session_free(&session));
+    close_store(&kms);
+}
+
+static void expect_success(pid_t child) {
+    int status = 0;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        fprintf(stderr, "the child ended with wait status %d\n", status);
+        exit(1);
+    }
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2);
+    mkms_kms *kms = open_store(argv[1], "durable");
+    mkms_session *session = admin(kms);
+    mkms_encryptor *encryptor = NULL;
+    create_key(session, "{\"name\":\"users\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}");
+    OK(mkms_encryptor_new(session, S("users"), NULL, &encryptor, &error));
+    pid_t child = fork();
+    if (child == 0) {
+        use_inherited(kms, session, encryptor, argv[1]);
+        _exit(0);
+    }
+    expect_success(child);
+    /* The parent is not disturbed. */
+    mkms_buffer *piece = NULL;
+    OK(mkms_encryptor_update(encryptor, B("x"), &piece, &error));
+    OK(mkms_buffer_free(&piece));
+    OK(mkms_encryptor_free(&encryptor));
+    OK(mkms_session_free(&session));
+    close_store(&kms);
+    /* With nothing open at the fork, parent and child each open the store. */
+    child = fork();
+    if (child == 0) {
+        alarm(60);
+        work(argv[1], "{\"name\":\"child\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}");
+        /* Not exit(): what the parent's threads held is lost here, and is no leak of this process. */
+        fflush(NULL);
+        _exit(0);
+    }
+    work(argv[1], "{\"name\":\"parent\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}");
+    expect_success(child);
+    puts("ok");
+    return 0;
+}
