@@ -18,7 +18,8 @@ use crate::settings::Settings;
 pub enum RootKey {
     /// List the generations of the root key
     List,
-    /// Add a root key: the one of KMS_MASTER_KEY_NEXT or master_key_next, or that of a file
+    /// Add the next root key that is configured (KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS beside a local
+    /// one), or that of a file
     Add {
         /// A file of mode 0600 with the new root key
         #[arg(long, value_name = "FILE")]
@@ -69,7 +70,7 @@ pub enum RootKey {
 
 /// Does it.
 pub fn run(command: RootKey, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
-    let next = settings.kms.next_root_key().cloned();
+    let next = settings.kms.next_root_key();
     with_store(settings, |_, session| async move {
         match command {
             RootKey::List => {
@@ -103,7 +104,8 @@ fn source(key_file: Option<&Path>, next: Option<RootKeySource>) -> Result<RootKe
     if let Some(path) = key_file {
         return Ok(RootKeySource::parse(&format!("file:{}", path.display()))?);
     }
-    let text = "no next root key is configured: set KMS_MASTER_KEY_NEXT or master_key_next, or give --key-file";
+    let text = "no next root key is configured: set KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS beside \
+                a local root key; or give --key-file";
     next.ok_or_else(|| Error::new(ErrorCode::InvalidRootKey, text).into())
 }
 

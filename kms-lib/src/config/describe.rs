@@ -22,6 +22,13 @@ impl Config {
             ),
             ("master_key", self.root_key.as_ref().map_or_else(none, |key| format!("{key:?}"))),
             ("master_key_next", self.next_root_key.as_ref().map_or_else(none, |key| format!("{key:?}"))),
+            ("use_aws", self.use_aws.to_string()),
+            ("aws.key_id", self.aws.key_id.clone().unwrap_or_else(none)),
+            ("aws.key_id_next", self.aws.key_id_next.clone().unwrap_or_else(none)),
+            ("aws.region", self.aws.region.clone().unwrap_or_else(none)),
+            ("aws.endpoint", self.aws.endpoint.clone().unwrap_or_else(none)),
+            ("aws.attempt_timeout_seconds", self.aws.attempt_timeout_seconds.unwrap_or(5).to_string()),
+            ("aws.timeout_seconds", self.aws.timeout_seconds.unwrap_or(15).to_string()),
             ("grace_days", self.grace_days.map_or_else(|| "for ever".into(), |days| days.to_string())),
             ("crypto_provider", self.crypto_provider.as_str().into()),
             ("high_water", self.high_water.as_ref().map_or_else(none, |path| path.display().to_string())),
@@ -44,7 +51,7 @@ impl Config {
 
     /// Whether a root key was given.
     pub fn has_root_key(&self) -> bool {
-        self.root_key.is_some()
+        !self.root_keys().is_empty()
     }
     /// The file of the store, if it is one.
     pub fn store_file(&self) -> Option<PathBuf> {

@@ -1,5 +1,6 @@
 //! Configuration: by builder, from a TOML file, from the environment.
 
+mod aws;
 mod describe;
 mod service_links;
 mod sources;
@@ -10,8 +11,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::aws::AwsSettings;
 use crate::crypto::ProviderName;
-use crate::envelope::{RootKeySource, read_secret_file};
+use crate::envelope::{AwsRootKey, RootKeySource, read_secret_file};
 use crate::ledger::{AuditAck, Limits, SpaceLimits};
 use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::storage::{Location, redact};
@@ -42,6 +44,7 @@ const RESERVE: u64 = 1024 * MIB;
 /// | a file of mode 0600 with the password that belongs into that URL | `store_password_file` | `KMS_STORE_PASSWORD_FILE` | none |
 /// | root key ([`RootKeySource`]), or a file of mode 0600 with it | `master_key`, `master_key_file` | `KMS_MASTER_KEY`, `KMS_MASTER_KEY_FILE` | none: must be given |
 /// | a further root key, for moving from one to another ([`crate::Session::add_root_key`]) | `master_key_next`, `master_key_next_file` | `KMS_MASTER_KEY_NEXT`, `KMS_MASTER_KEY_NEXT_FILE` | none |
+/// | AWS KMS as the root key ([`AwsRootKey`]) | `use_aws`, `[aws]` | `KMS_USE_AWS`, `KMS_AWS_KEY_ID`, `KMS_AWS_REGION`, `KMS_AWS_ENDPOINT`, ... | off |
 /// | days former versions stay usable | `grace_days` | `KMS_GRACE_DAYS` | for ever |
 /// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
 /// | `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
@@ -60,6 +63,8 @@ pub struct Config {
     pub(crate) root_key: Option<RootKeySource>,
     pub(crate) next_root_key: Option<RootKeySource>,
     pub(crate) more_root_keys: Vec<RootKeySource>,
+    pub(crate) use_aws: bool,
+    pub(crate) aws: AwsSettings,
     pub(crate) grace_days: Option<u32>,
     pub(crate) audit_ack: AuditAck,
     pub(crate) crypto_provider: ProviderName,
@@ -88,6 +93,8 @@ impl Config {
             root_key: None,
             next_root_key: None,
             more_root_keys: Vec::new(),
+            use_aws: false,
+            aws: AwsSettings::default(),
             grace_days: None,
             audit_ack: AuditAck::Durable,
             crypto_provider: ProviderName::default(),
@@ -171,13 +178,34 @@ impl Config {
         self.more_root_keys.push(RootKeySource::from_bytes(key));
         self
     }
-    /// The root key that is configured to be added next (`master_key_next`).
-    pub fn next_root_key(&self) -> Option<&RootKeySource> {
-        self.next_root_key.as_ref()
+    /// With a key in AWS KMS as the root key. Needs the feature `aws-kms`.
+    #[must_use]
+    pub fn aws_root_key(mut self, root: AwsRootKey) -> Self {
+        self.root_key = Some(RootKeySource::aws(root));
+        self
     }
-    /// All root keys that are configured, the first one first.
+    /// With a key in AWS KMS as a further root key.
+    #[must_use]
+    pub fn add_aws_root_key(mut self, root: AwsRootKey) -> Self {
+        self.more_root_keys.push(RootKeySource::aws(root));
+        self
+    }
+    /// The root key that is configured to be added next: `master_key_next`, else `aws.key_id_next`, else the key in AWS
+    /// KMS if there is a local root key beside it.
+    pub fn next_root_key(&self) -> Option<RootKeySource> {
+        let of_aws = self.aws_root_keys();
+        let beside = usize::from(self.root_key.is_none());
+        self.next_root_key.clone().or_else(|| of_aws.into_iter().skip(beside).next_back())
+    }
+    /// All root keys that are configured. A new store is made with the first one: that of AWS KMS, if it is in use.
     pub(crate) fn root_keys(&self) -> Vec<RootKeySource> {
-        self.root_key.iter().chain(&self.next_root_key).chain(&self.more_root_keys).cloned().collect()
+        let local = self.root_key.iter().chain(&self.next_root_key).chain(&self.more_root_keys).cloned();
+        self.aws_root_keys().into_iter().chain(local).collect()
+    }
+    /// The keys in AWS KMS that files and the environment name. [`Config::check`] says what is wrong with them.
+    fn aws_root_keys(&self) -> Vec<RootKeySource> {
+        let keys = if self.use_aws { self.aws.root_keys().unwrap_or_default() } else { Vec::new() };
+        keys.into_iter().map(RootKeySource::aws).collect()
     }
     /// With these 32 bytes as the root key.
     #[must_use]
@@ -306,7 +334,11 @@ impl Config {
         if self.scheduler.enabled {
             Schedule::parse(&self.scheduler.cron)?;
         }
+        if self.use_aws {
+            self.aws.root_keys()?;
+        }
         let keys = self.root_keys();
+        keys.iter().try_for_each(RootKeySource::check)?;
         if (1..keys.len()).any(|n| keys[..n].contains(&keys[n])) {
             return Err(Error::new(ErrorCode::InvalidRootKey, "the same root key is configured twice"));
         }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
+use super::aws::AwsSettings;
 use super::{Config, MIB, invalid, is_service_link};
 use crate::crypto::ProviderName;
 use crate::envelope::{RootKeySource, check_secret_file};
@@ -49,6 +50,8 @@ impl Config {
             master_key_file,
             master_key_next,
             master_key_next_file,
+            use_aws,
+            aws,
             store_password_file,
             grace_days,
             crypto_provider,
@@ -72,6 +75,8 @@ impl Config {
         let next = root_key("master_key_next", master_key_next.as_deref(), master_key_next_file.as_deref())?;
         self.root_key = first.or_else(|| self.root_key.take());
         self.next_root_key = next.or_else(|| self.next_root_key.take());
+        self.use_aws = use_aws.unwrap_or(self.use_aws);
+        self.aws.overlay(aws);
         self.store_password_file = store_password_file.or_else(|| self.store_password_file.take());
         self.grace_days = grace_days.or(self.grace_days);
         if let Some(name) = crypto_provider {
@@ -123,6 +128,8 @@ impl Config {
                 "MASTER_KEY_FILE" => key_file = Some(PathBuf::from(value)),
                 "MASTER_KEY_NEXT" => next = Some(Zeroizing::new(value)),
                 "MASTER_KEY_NEXT_FILE" => next_file = Some(PathBuf::from(value)),
+                "USE_AWS" => self.use_aws = boolean(&name, &value)?,
+                _ if setting.starts_with("AWS_") => self.aws.set_variable(&name, value)?,
                 "GRACE_DAYS" => self.grace_days = Some(days()?),
                 "AUDIT_ACK" => self.audit_ack = parse_ack(&value)?,
                 "AUDIT_REVERIFY_DAYS" => self.reverify_days = days()?,
@@ -169,6 +176,9 @@ struct File {
     master_key_file: Option<PathBuf>,
     master_key_next: Option<String>,
     master_key_next_file: Option<PathBuf>,
+    use_aws: Option<bool>,
+    #[serde(default)]
+    aws: AwsSettings,
     store_password_file: Option<PathBuf>,
     grace_days: Option<u32>,
     crypto_provider: Option<String>,

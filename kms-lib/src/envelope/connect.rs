@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "aws-kms")]
+use super::aws::AwsKmsRootKey;
 use super::local::{Derivation, LocalRootKey};
 use super::source::{Form, RootKeySource};
 use super::{RootKey, check};
@@ -34,6 +36,16 @@ pub async fn connect_new(source: &RootKeySource, generation: u32, crypto: &Arc<d
             let (derivation, salt) = derivation.to_stored();
             Ok(NewRootKey { key, provider: RootKeyProvider::Local, reference: None, derivation, salt })
         }
+        #[cfg(feature = "aws-kms")]
+        Form::Aws(settings) => {
+            // In a box: the SDK's futures are nested so deeply that programs around them would not compile.
+            let key = Box::pin(AwsKmsRootKey::create(settings, generation)).await?;
+            let reference = Some(key.arn().to_owned());
+            let (key, derivation) = (Arc::new(key), "none".to_owned());
+            Ok(NewRootKey { key, provider: RootKeyProvider::AwsKms, reference, derivation, salt: None })
+        }
+        #[cfg(not(feature = "aws-kms"))]
+        Form::Aws(_) => Err(RootKeySource::no_aws()),
     }
 }
 
@@ -44,7 +56,7 @@ pub async fn connect(
     row: &RootKeyGeneration,
     crypto: &Arc<dyn Provider>,
 ) -> Result<Arc<dyn RootKey>> {
-    let key = match (source.form(), row.provider) {
+    let key: Arc<dyn RootKey> = match (source.form(), row.provider) {
         (Form::Key(_) | Form::Passphrase(_), RootKeyProvider::Local) => {
             let derivation = Derivation::from_stored(&row.derivation, row.salt.as_deref())?;
             local(source, derivation, row.generation, crypto).await?
@@ -52,6 +64,18 @@ pub async fn connect(
         (Form::Key(_) | Form::Passphrase(_), provider) => {
             let text =
                 format!("generation {} of the root key is held by {provider}, a local key was given", row.generation);
+            return Err(Error::new(ErrorCode::WrongRootKey, text));
+        }
+        #[cfg(feature = "aws-kms")]
+        (Form::Aws(settings), RootKeyProvider::AwsKms) => {
+            let reference = row.reference.as_deref().unwrap_or_default();
+            Arc::new(Box::pin(AwsKmsRootKey::open(settings, reference, row.generation)).await?)
+        }
+        (Form::Aws(_), provider) => {
+            let text = format!(
+                "generation {} of the root key is held by {provider}, a key in AWS KMS was given",
+                row.generation
+            );
             return Err(Error::new(ErrorCode::WrongRootKey, text));
         }
     };

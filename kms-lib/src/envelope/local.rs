@@ -43,7 +43,7 @@ impl Derivation {
     /// The derivation for a new store; `salt` is random.
     pub fn for_new(source: &RootKeySource, salt: [u8; 16]) -> Self {
         match source.form() {
-            Form::Key(_) => Self::None,
+            Form::Key(_) | Form::Aws(_) => Self::None,
             Form::Passphrase(_) => Self::Argon2id { salt, memory_kib: MEMORY_KIB, passes: PASSES },
         }
     }
@@ -98,6 +98,7 @@ impl LocalRootKey {
                 derived = derive(passphrase, salt, *memory_kib, *passes)?;
                 derived.as_slice()
             }
+            (Form::Aws(_), _) => return Err(wrong("a local root key, but a key in AWS KMS was given")),
             (Form::Key(_), _) => return Err(wrong("a passphrase, but 32 bytes were given")),
             (Form::Passphrase(_), _) => {
                 return Err(wrong(

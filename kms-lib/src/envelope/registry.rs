@@ -178,14 +178,14 @@ impl Envelope {
 
     /// The calls to all root keys at hand, by provider and operation.
     pub fn call_metrics(&self) -> Vec<CallMetrics> {
-        let slots = self.slots();
-        calls::by_provider(slots.values().filter_map(|slot| slot.key.as_deref()))
+        calls::by_provider(self.slots().values().filter_map(|slot| slot.key.as_deref()))
     }
 
-    /// Whether the last call to one of the root keys at hand failed, because it was not available or refused.
+    /// Whether this process lacks the key of an active generation, or the last call to one of them failed because it was
+    /// not available or refused.
     pub fn is_degraded(&self) -> bool {
-        let is_failing = |slot: &Slot| slot.key.as_ref().is_some_and(|key| key.calls().is_some_and(Calls::is_failing));
-        self.slots().values().any(is_failing)
+        let is_failing = |key: &Arc<dyn RootKey>| key.calls().is_some_and(Calls::is_failing);
+        self.slots().values().any(|slot| slot.row.is_active() && slot.key.as_ref().is_none_or(is_failing))
     }
 
     /// The generation that this source is the key of, retired ones included. The error is that of a generation that

@@ -1,4 +1,4 @@
-//! Where a local root key comes from: the forms of `KMS_MASTER_KEY`.
+//! Where a root key comes from: the forms of `KMS_MASTER_KEY`, or AWS KMS.
 
 use std::fmt;
 use std::path::Path;
@@ -8,15 +8,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::aws::AwsRootKey;
 use super::secret_file::read_secret_file;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Shortest passphrase, in characters.
 const PASSPHRASE_CHARS: usize = 12;
 
-/// A local root key as it was given: 32 bytes, or a passphrase to derive them from.
+/// A root key as it was given: 32 bytes, a passphrase to derive them from, or a key in AWS KMS ([`AwsRootKey`]).
 ///
-/// The form is named by a prefix, never guessed from what the text looks like:
+/// The form of a local one is named by a prefix, never guessed from what the text looks like:
 ///
 /// | text | meaning |
 /// | --- | --- |
@@ -35,6 +36,7 @@ pub(super) enum Form {
     // Behind a pointer: moving the bytes themselves would leave copies of them on the stack.
     Key(Arc<Zeroizing<[u8; 32]>>),
     Passphrase(Arc<Zeroizing<String>>),
+    Aws(Arc<AwsRootKey>),
 }
 
 impl RootKeySource {
@@ -55,6 +57,25 @@ impl RootKeySource {
     pub fn from_bytes(key: [u8; 32]) -> Self {
         let key = Zeroizing::new(key);
         Self(Form::Key(on_heap(key.as_slice()).unwrap_or_default()))
+    }
+
+    /// A key in AWS KMS.
+    pub fn aws(root: AwsRootKey) -> Self {
+        Self(Form::Aws(Arc::new(root)))
+    }
+
+    /// Whether it can be used at all; asks nobody. `InvalidConfiguration` if not.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.0 {
+            Form::Aws(root) if cfg!(feature = "aws-kms") => root.check(),
+            Form::Aws(_) => Err(Self::no_aws()),
+            Form::Key(_) | Form::Passphrase(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn no_aws() -> Error {
+        let text = "this program was built without AWS KMS; build it with the feature aws-kms";
+        Error::new(ErrorCode::InvalidConfiguration, text)
     }
 
     fn parse_content(text: &str) -> Result<Self> {
@@ -92,10 +113,11 @@ impl RootKeySource {
 
 impl fmt::Debug for RootKeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Form::Key(_) => "RootKeySource(32 bytes, hidden)",
-            Form::Passphrase(_) => "RootKeySource(passphrase, hidden)",
-        })
+        match &self.0 {
+            Form::Key(_) => f.write_str("RootKeySource(32 bytes, hidden)"),
+            Form::Passphrase(_) => f.write_str("RootKeySource(passphrase, hidden)"),
+            Form::Aws(root) => write!(f, "RootKeySource(AWS KMS, {})", root.key_id()),
+        }
     }
 }
 

@@ -197,6 +197,7 @@ fn line_ends_are_not_part_of_a_root_key() {
             }
             for source in [text, format!("file:{}{end}", path.display())] {
                 match RootKeySource::parse(&source).unwrap().form() {
+                    Form::Aws(_) => panic!("a local key"),
                     Form::Key(_) => assert!(source.starts_with("hex:") || source.starts_with("file:")),
                     Form::Passphrase(passphrase) => {
                         assert_eq!(passphrase.as_str(), "correct horse battery staple");

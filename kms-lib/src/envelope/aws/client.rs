@@ -50,7 +50,7 @@ impl AwsKms {
         if let Some(region) = settings.known_region()? {
             loader = loader.region(Region::new(region));
         }
-        let loaded = tokio::time::timeout(whole, loader.load()).await;
+        let loaded = tokio::time::timeout(whole, Box::pin(loader.load())).await;
         let shared = loaded.map_err(|_| no_region())?;
         shared.region().ok_or_else(no_region)?;
         // A root key that is throttled must not use up the retries of another one.

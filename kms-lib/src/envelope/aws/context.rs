@@ -14,7 +14,7 @@ pub type EncryptionContext = Vec<(String, String)>;
 /// | what is wrapped | `keyId` | `version` | `type` |
 /// | --- | --- | --- | --- |
 /// | the material of a version | the key's id | the version's number | `AES256_GCM`, `RSA_2048` |
-/// | the key that seals rows | the log's id | its number | `INTEGRITY_KEY` |
+/// | a key that seals rows | the log's id | its number | `INTEGRITY_KEY` |
 /// | a key that signs the log | the log's id | its number | `SIGNING_KEY` |
 /// | the check value | `check-value` | `1` | `CHECK_VALUE` |
 ///
@@ -53,8 +53,8 @@ mod tests {
             "keyId=11111111-1111-1111-1111-111111111111 version=4294967295 type=RSA_2048"
         );
         assert_eq!(
-            text(&Binding::IntegrityKey { log, number: 1 }),
-            "keyId=abababab-abab-abab-abab-abababababab version=1 type=INTEGRITY_KEY"
+            text(&Binding::IntegrityKey { log, number: 3 }),
+            "keyId=abababab-abab-abab-abab-abababababab version=3 type=INTEGRITY_KEY"
         );
         assert_eq!(
             text(&Binding::SigningKey { log, number: 2 }),

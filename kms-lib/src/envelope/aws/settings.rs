@@ -18,6 +18,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// ```
 /// use kms_lib::AwsRootKey;
 /// let root = AwsRootKey::new("alias/mini-kms").region("eu-central-1");
+/// let config = kms_lib::Config::new("sqlite:kms.db").aws_root_key(root);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsRootKey {

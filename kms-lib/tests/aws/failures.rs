@@ -1,0 +1,169 @@
+//! What a service does while AWS KMS does not answer, or refuses.
+
+use std::time::{Duration, Instant};
+
+use kms_lib::ops::RootKeyHealth;
+use kms_lib::{Context, Error, ErrorCode, Kms, NewKey, Session};
+use kms_test_support::{Fault, test_name};
+
+use crate::common::{Place, admin, check_usable, code, last_record};
+use crate::{calls, config, root, with_aws};
+
+/// Encrypts a little.
+async fn encrypt(session: &Session, key: &str) -> Result<(), Error> {
+    session.encrypt(key, b"x", &Context::new()).await.map(drop)
+}
+
+#[test]
+fn what_is_in_memory_works_on() {
+    use ErrorCode::{RootKeyRefused, RootKeyUnavailable};
+    with_aws(test_name!(), async |aws| {
+        let (place, key) = (Place::in_a_file(), aws.admin.create_key());
+        let hasty = root(&aws, &key.arn).attempt_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(2));
+        let kms = Kms::open(place.config().aws_root_key(hasty)).await.unwrap();
+        let session = admin(&kms);
+        session.create_key(NewKey::aes("warm")).await.unwrap();
+        session.create_key(NewKey::aes("cold")).await.unwrap();
+        encrypt(&session, "warm").await.unwrap();
+        for (fault, expected) in [
+            (Fault::Cut, RootKeyUnavailable),
+            (Fault::Silence, RootKeyUnavailable),
+            (Fault::Status(500), RootKeyUnavailable),
+            (Fault::Aws("ThrottlingException"), RootKeyUnavailable),
+            (Fault::Aws("ExpiredTokenException"), RootKeyUnavailable),
+            (Fault::Aws("AccessDeniedException"), RootKeyRefused),
+            (Fault::Aws("DisabledException"), RootKeyRefused),
+            (Fault::Aws("KMSInvalidStateException"), RootKeyRefused),
+            (Fault::Aws("NotFoundException"), RootKeyRefused),
+            (Fault::Aws("InvalidSignatureException"), RootKeyRefused),
+            // A store that says so is damaged, not its root key.
+            (Fault::Aws("InvalidCiphertextException"), ErrorCode::IntegrityFailure),
+            (Fault::Aws("IncorrectKeyException"), ErrorCode::IntegrityFailure),
+        ] {
+            aws.proxy.always(fault.clone());
+            let begun = Instant::now();
+            let error = encrypt(&session, "cold").await.unwrap_err();
+            assert_eq!(error.code(), expected, "{fault:?}: {error}");
+            assert!(begun.elapsed() < Duration::from_secs(6), "{fault:?} took {:?}", begun.elapsed());
+            assert!(error.message().contains(&key.arn), "{error}");
+            // An outage is not recorded for every operation: the service has done nothing.
+            let record = last_record(&session).await;
+            let is_recorded = record.action.as_str() == "ENCRYPT" && record.status.as_str() == "FAILURE";
+            assert_eq!(is_recorded, expected != RootKeyUnavailable, "{fault:?}");
+            let is_degraded = expected != ErrorCode::IntegrityFailure;
+            calls(&aws);
+            let ready = kms.ready().await.unwrap();
+            assert_eq!(ready.root_key == RootKeyHealth::Degraded, is_degraded, "{fault:?}");
+            encrypt(&session, "warm").await.unwrap();
+            assert_eq!(calls(&aws), Vec::<String>::new(), "{fault:?}: neither readiness nor a warm key needs a call");
+            // Nothing is made that cannot be wrapped, and the failure is recorded.
+            if is_degraded {
+                assert_eq!(code(session.create_key(NewKey::aes("new")).await), expected);
+                let record = last_record(&session).await;
+                assert_eq!((record.action.as_str(), record.status.as_str()), ("KEY_CREATE", "FAILURE"), "{fault:?}");
+                assert_eq!(code(session.rotate_key("warm", None).await), expected);
+                let record = last_record(&session).await;
+                assert_eq!((record.action.as_str(), record.status.as_str()), ("KEY_ROTATE", "FAILURE"), "{fault:?}");
+            }
+            aws.proxy.always(Fault::Pass);
+            calls(&aws);
+        }
+        encrypt(&session, "cold").await.unwrap();
+        assert_eq!(kms.ready().await.unwrap().root_key, RootKeyHealth::Ok);
+        check_usable(&kms).await;
+        let metrics = kms.telemetry().await.unwrap().root_keys;
+        let unwraps = metrics.iter().find(|calls| calls.operation.as_str() == "unwrap").unwrap();
+        assert_eq!(unwraps.provider, "aws-kms");
+        let count = |outcome| unwraps.outcomes[outcome];
+        assert_eq!((count("RootKeyUnavailable"), count("RootKeyRefused"), count("IntegrityFailure")), (5, 5, 2));
+        assert!(count("ok") >= 5 && unwraps.seconds > 2.0, "{unwraps:?}");
+        kms.close().await.unwrap();
+        calls(&aws);
+    });
+}
+
+#[test]
+fn the_scheduler_records_failures_and_goes_on() {
+    with_aws(test_name!(), async |aws| {
+        let (place, key) = (Place::in_a_file(), aws.admin.create_key());
+        let kms = Kms::open(config(&place, &aws, &key.arn)).await.unwrap();
+        let session = admin(&kms);
+        for name in ["a", "b", "c"] {
+            session.create_key(NewKey::aes(name).rotation_period_days(1)).await.unwrap();
+        }
+        let version = async |name: &str| session.get_key(name).await.unwrap().current_version;
+        place.pass_days(2);
+        // The first of them fails.
+        aws.proxy.next(1, Fault::Aws("AccessDeniedException"));
+        let report = kms.run_scheduler().await.unwrap();
+        assert_eq!((report.failed.len(), report.rotated.len()), (1, 2));
+        assert_eq!(report.failed[0].1.code(), ErrorCode::RootKeyRefused);
+        let failures = session.metrics().await.unwrap().audit.failed_operations_last24h;
+        assert_eq!(failures, 1);
+        let report = kms.run_scheduler().await.unwrap();
+        assert_eq!((report.failed.len(), report.rotated.len()), (0, 1));
+        for name in ["a", "b", "c"] {
+            assert_eq!(version(name).await, 2);
+        }
+        kms.close().await.unwrap();
+        calls(&aws);
+    });
+}
+
+#[test]
+fn disabling_the_key_takes_effect_when_the_cache_lets_go() {
+    with_aws(test_name!(), async |aws| {
+        let (place, key) = (Place::in_a_file(), aws.admin.create_key());
+        let brief = config(&place, &aws, &key.arn).cache(100, Duration::from_secs(2));
+        let kms = Kms::open(brief).await.unwrap();
+        let session = admin(&kms);
+        session.create_key(NewKey::aes("data")).await.unwrap();
+        encrypt(&session, "data").await.unwrap();
+        aws.proxy.always(Fault::Aws("DisabledException"));
+        let disabled = Instant::now();
+        encrypt(&session, "data").await.unwrap();
+        loop {
+            match encrypt(&session, "data").await {
+                Ok(()) => assert!(disabled.elapsed() < Duration::from_secs(4), "the cache holds on to it"),
+                Err(error) => {
+                    assert_eq!(error.code(), ErrorCode::RootKeyRefused);
+                    break;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        aws.proxy.always(Fault::Pass);
+        encrypt(&session, "data").await.unwrap();
+        kms.close().await.unwrap();
+        calls(&aws);
+    });
+}
+
+#[test]
+fn a_service_does_not_start_without_its_key() {
+    with_aws(test_name!(), async |aws| {
+        let (place, key) = (Place::in_a_file(), aws.admin.create_key());
+        let config = || {
+            let hasty = root(&aws, &key.arn).attempt_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(2));
+            place.config().aws_root_key(hasty)
+        };
+        Kms::open(config()).await.unwrap().close().await.unwrap();
+        for (fault, expected) in [
+            (Fault::Silence, ErrorCode::RootKeyUnavailable),
+            (Fault::Aws("ThrottlingException"), ErrorCode::RootKeyUnavailable),
+            (Fault::Aws("DisabledException"), ErrorCode::RootKeyRefused),
+            (Fault::Aws("InvalidCiphertextException"), ErrorCode::WrongRootKey),
+        ] {
+            aws.proxy.always(fault.clone());
+            let begun = Instant::now();
+            let error = Kms::open(config()).await.unwrap_err();
+            assert_eq!(error.code(), expected, "{fault:?}: {error}");
+            assert!(begun.elapsed() < Duration::from_secs(6), "{fault:?} took {:?}", begun.elapsed());
+        }
+        aws.proxy.always(Fault::Pass);
+        let kms = Kms::open(config()).await.unwrap();
+        check_usable(&kms).await;
+        kms.close().await.unwrap();
+        calls(&aws);
+    });
+}

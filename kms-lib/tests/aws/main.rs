@@ -1,0 +1,53 @@
+//! Stores whose root key is in AWS KMS, through the real SDK, on a server that answers as AWS KMS does. Each test runs in a
+//! process of its own, because the SDK takes its settings from the environment (`kms_test_support::aws`).
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod failures;
+mod store;
+
+use std::future::Future;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use common::Place;
+use kms_lib::AwsRootKey;
+use kms_lib::Config;
+use kms_test_support::REGION;
+use kms_test_support::aws::{Aws, run};
+
+/// Runs the body of a test with a server.
+fn with_aws<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Aws) -> Body) {
+    run(test, &[], |aws| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(body(aws));
+    });
+}
+
+/// Settings that lead to the proxy.
+fn root(aws: &Aws, key: &str) -> AwsRootKey {
+    AwsRootKey::new(key).region(REGION).endpoint(aws.proxy.url())
+}
+
+/// The configuration of a store under this key.
+fn config(place: &Place, aws: &Aws, key: &str) -> Config {
+    place.config().aws_root_key(root(aws, key))
+}
+
+/// The operations that the proxy saw since it was last asked. What was wrapped is noted as a secret.
+fn calls(aws: &Aws) -> Vec<String> {
+    let seen = aws.proxy.take();
+    for call in &seen {
+        if let Some(plaintext) = call.body["Plaintext"].as_str() {
+            common::output::secret(&STANDARD.decode(plaintext).unwrap());
+        }
+    }
+    seen.into_iter().map(|call| call.operation).collect()
+}
+
+/// How often an operation is among these.
+fn count(calls: &[String], operation: &str) -> usize {
+    calls.iter().filter(|call| *call == operation).count()
+}
