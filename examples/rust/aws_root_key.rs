@@ -8,8 +8,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use kms_lib::AwsRootKey;
-use kms_lib::{Actor, Config, Context, ErrorCode, Kms, NewKey, Role};
+use kms_lib::{Actor, AwsRootKey, Config, Context, ErrorCode, Kms, NewKey, Role};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -29,7 +28,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     done
 }
 
-async fn tour(file: &Path, root: AwsRootKey) -> Result<(), Box<dyn Error>> {
+/// Makes a store under this root key, and uses it.
+pub async fn tour(file: &Path, root: AwsRootKey) -> Result<(), Box<dyn Error>> {
     // This line is all that differs from a local root key.
     let config = Config::new(format!("sqlite:{}", file.display())).aws_root_key(root);
     let kms = match Kms::open(config.clone()).await {

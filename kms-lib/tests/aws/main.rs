@@ -6,7 +6,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod example;
 mod failures;
+mod moves;
 mod store;
 
 use std::future::Future;

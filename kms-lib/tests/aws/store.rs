@@ -13,8 +13,8 @@ use crate::{calls, config, count, with_aws};
 fn a_store_lives_under_a_key_in_aws() {
     with_aws(test_name!(), async |aws| {
         let (place, key) = (Place::in_a_file(), aws.admin.create_key());
-        aws.admin.create_alias("alias/root", &key);
-        let config = || config(&place, &aws, "alias/root");
+        aws.admin.create_alias("alias/of-a-store", &key);
+        let config = || config(&place, &aws, "alias/of-a-store");
         let kms = Kms::open(config()).await.unwrap();
         let made = calls(&aws);
         // The alias, the check value and two keys of the service; then the alias again, and all of these.
@@ -155,12 +155,12 @@ fn one_call_for_a_cold_key_however_many_wait() {
 fn a_store_opens_only_under_its_own_key() {
     with_aws(test_name!(), async |aws| {
         let (place, key, other) = (Place::in_a_file(), aws.admin.create_key(), aws.admin.create_key());
-        aws.admin.create_alias("alias/moves", &key);
-        let under_alias = || config(&place, &aws, "alias/moves");
+        aws.admin.create_alias("alias/that-moves", &key);
+        let under_alias = || config(&place, &aws, "alias/that-moves");
         Kms::open(under_alias()).await.unwrap().close().await.unwrap();
         assert_eq!(code(Kms::open(config(&place, &aws, &other.arn)).await), ErrorCode::WrongRootKey);
         assert_eq!(code(Kms::open(place.config()).await), ErrorCode::WrongRootKey);
-        aws.admin.update_alias("alias/moves", &other);
+        aws.admin.update_alias("alias/that-moves", &other);
         let error = Kms::open(under_alias()).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::WrongRootKey);
         assert!(error.message().contains(&key.arn) && error.message().contains(&other.arn), "{error}");
