@@ -58,7 +58,9 @@ impl Engine {
             // Connections to database servers need I/O.
             .enable_all()
             .build()
-            .map_err(|e| Error::new(ErrorCode::Internal, format!("the runtime cannot be started: {e}")))?;
+            .map_err(|e| {
+                Error::new(ErrorCode::Internal, format!("the runtime cannot be started: {e}")).with_source(e)
+            })?;
         let handle = runtime.handle().clone();
         Ok(Self { runtime: Mutex::new(Some(runtime)), handle, process: std::process::id() })
     }

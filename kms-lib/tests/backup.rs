@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::error::Error as _;
+
 use common::{Place, actor, admin, check_usable, code};
 use kms_lib::{
     Action, AuditQuery, Config, Context, ErrorCode, Kms, NewGrant, NewKey, NewToken, Paging, Permission, Role,
@@ -71,10 +73,10 @@ async fn a_backup_under_load_is_whole() {
     }
     let app = actor("app", Role::App);
     assert_eq!(code(kms.session(app.clone()).backup(&place.folder.path().join("b")).await), ErrorCode::AccessDenied);
-    assert_eq!(
-        code(kms.session(alice.clone()).backup(&place.folder.path().join("no/b")).await),
-        ErrorCode::StoreUnavailable
-    );
+    let no_folder = kms.session(alice.clone()).backup(&place.folder.path().join("no/b")).await.unwrap_err();
+    assert_eq!(no_folder.code(), ErrorCode::StoreUnavailable);
+    let cause = no_folder.source().unwrap().downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(cause.kind(), std::io::ErrorKind::NotFound);
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }

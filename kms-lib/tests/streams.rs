@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::error::Error as _;
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use kms_lib::crypto::stream::CHUNK;
@@ -137,17 +139,29 @@ fn resident() -> u64 {
     text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
+/// An error of the application that reads and writes.
+#[derive(Debug)]
+struct Unplugged;
+
+impl fmt::Display for Unplugged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the cable is out")
+    }
+}
+
+impl std::error::Error for Unplugged {}
+
 struct Broken;
 
 impl Read for Broken {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::Error::other("unplugged"))
+        Err(io::Error::other(Unplugged))
     }
 }
 
 impl Write for Broken {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::Error::other("unplugged"))
+        Err(io::Error::other(Unplugged))
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -162,11 +176,16 @@ fn a_broken_input_or_output_is_an_error_of_its_own() {
     let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
     session.create_key(NewKey::aes("files")).unwrap();
     let none = Context::new();
-    let error = session.encrypt_reader("files", &none, &mut Broken, &mut Vec::new()).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::InputOutput);
-    let error = session.encrypt_reader("files", &none, &mut [0u8; 10].as_slice(), &mut Broken).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::InputOutput);
-    let error = session.decrypt_reader(&none, &mut Broken, &mut Vec::new()).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::InputOutput);
+    for error in [
+        session.encrypt_reader("files", &none, &mut Broken, &mut Vec::new()).unwrap_err(),
+        session.encrypt_reader("files", &none, &mut [0u8; 10].as_slice(), &mut Broken).unwrap_err(),
+        session.decrypt_reader(&none, &mut Broken, &mut Vec::new()).unwrap_err(),
+    ] {
+        assert_eq!(error.code(), ErrorCode::InputOutput);
+        // The caller's own error is the source, and can be recognized by what it holds.
+        let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+        assert!(cause.get_ref().unwrap().is::<Unplugged>(), "{cause:?}");
+        assert!(error.message().ends_with("the cable is out"), "{error}");
+    }
     kms.close().unwrap();
 }

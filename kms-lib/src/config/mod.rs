@@ -375,7 +375,8 @@ impl Config {
         let location = match &self.store_password_file {
             None => Location::parse(&self.store_url)?,
             Some(file) => {
-                let password = read_secret_file(file).map_err(|why| invalid(format!("store_password_file: {why}")))?;
+                let password = read_secret_file(file)
+                    .map_err(|why| invalid(format!("store_password_file: {why}")).with_source(why))?;
                 let password = password.trim_end_matches(['\r', '\n']);
                 Location::parse_with_password(&self.store_url, password)?
             }

@@ -31,8 +31,9 @@ impl Config {
         file.read_to_string(&mut text).map_err(unreadable)?;
         if self.apply_toml(&text)? {
             let instead = "or name files in it with master_key_file and store_password_file";
-            check_secret_file(&file, path)
-                .map_err(|why| invalid(format!("the configuration holds a secret, and its {why}, {instead}")))?;
+            check_secret_file(&file, path).map_err(|why| {
+                invalid(format!("the configuration holds a secret, and its {why}, {instead}")).with_source(why)
+            })?;
         }
         Ok(())
     }

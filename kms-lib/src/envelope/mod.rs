@@ -29,7 +29,7 @@ pub use fingerprint::{fingerprint, service_fingerprint};
 pub use local::{Derivation, LocalRootKey};
 pub use registry::{Envelope, KnownGeneration};
 pub use seal::{RowSet, Seals};
-pub use secret_file::{check_secret_file, read_secret_file};
+pub use secret_file::{SecretFileError, check_secret_file, read_secret_file};
 pub use source::RootKeySource;
 
 use std::future::Future;

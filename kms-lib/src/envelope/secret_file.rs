@@ -2,7 +2,7 @@
 //! warning, because `fsGroup` gives the files of a Kubernetes volume mode 0440 or 0640.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -10,43 +10,67 @@ use zeroize::Zeroizing;
 /// Largest file with a secret, in bytes.
 const FILE_BYTES: u64 = 4096;
 
-/// Reads a file with one secret. The error says what is wrong with the file, and holds none of its content.
-pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
-    let file = open(path).map_err(|e| format!("file {} cannot be opened: {e}", path.display()))?;
+/// Why a file with a secret is not used. Nothing of its content is in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SecretFileError {
+    message: String,
+    source: Option<io::Error>,
+}
+
+impl SecretFileError {
+    fn refused(message: String) -> Self {
+        Self { message, source: None }
+    }
+
+    fn failed(message: String, source: io::Error) -> Self {
+        Self { message, source: Some(source) }
+    }
+}
+
+/// Reads a file with one secret.
+pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+    let file =
+        open(path).map_err(|e| SecretFileError::failed(format!("file {} cannot be opened: {e}", path.display()), e))?;
     check_secret_file(&file, path)?;
     // With room for all: growing would leave a copy of what was there.
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize + 32));
     match file.take(FILE_BYTES + 1).read_to_string(&mut text) {
-        Ok(n) if n as u64 > FILE_BYTES => Err(format!("file {} is too large", path.display())),
+        Ok(n) if n as u64 > FILE_BYTES => {
+            Err(SecretFileError::refused(format!("file {} is too large", path.display())))
+        }
         Ok(_) => Ok(text),
-        Err(e) => Err(format!("file {} cannot be read: {e}", path.display())),
+        Err(e) => Err(SecretFileError::failed(format!("file {} cannot be read: {e}", path.display()), e)),
     }
 }
 
 /// Opens a file, and does not wait for the other end of a FIFO.
 #[cfg(unix)]
-fn open(path: &Path) -> std::io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)
 }
 
 #[cfg(not(unix))]
-fn open(path: &Path) -> std::io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
 /// Refuses what is not a regular file, and a file that other users may read or write. A group that may only read it is
 /// worth a warning.
 #[cfg(unix)]
-pub fn check_secret_file(file: &File, path: &Path) -> Result<(), String> {
+pub fn check_secret_file(file: &File, path: &Path) -> Result<(), SecretFileError> {
     use std::os::unix::fs::MetadataExt;
     let path = path.display();
-    let metadata = file.metadata().map_err(|e| format!("file {path}: {e}"))?;
+    let metadata = file.metadata().map_err(|e| SecretFileError::failed(format!("file {path}: {e}"), e))?;
     if !metadata.is_file() {
-        return Err(format!("file {path} is not a regular file"));
+        return Err(SecretFileError::refused(format!("file {path} is not a regular file")));
     }
     let mode = metadata.mode() & 0o777;
-    let refused = |what: &str| Err(format!("file {path} is {what} (mode {mode:04o}); run chmod 0600 on it"));
+    let refused = |what: &str| {
+        let message = format!("file {path} is {what} (mode {mode:04o}); run chmod 0600 on it");
+        Err(SecretFileError::refused(message))
+    };
     match mode {
         _ if mode & 0o006 == 0o002 => refused("writable by other users"),
         _ if mode & 0o007 != 0 => refused("readable by other users"),
@@ -61,6 +85,6 @@ pub fn check_secret_file(file: &File, path: &Path) -> Result<(), String> {
 
 /// Refuses nothing: there are no modes here.
 #[cfg(not(unix))]
-pub fn check_secret_file(_: &File, _: &Path) -> Result<(), String> {
+pub fn check_secret_file(_: &File, _: &Path) -> Result<(), SecretFileError> {
     Ok(())
 }

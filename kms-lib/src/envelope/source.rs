@@ -50,7 +50,7 @@ impl RootKeySource {
     }
 
     fn read(path: &str) -> Result<Zeroizing<String>> {
-        read_secret_file(Path::new(path)).map_err(|why| invalid(&why))
+        read_secret_file(Path::new(path)).map_err(|why| invalid(&why.to_string()).with_source(why))
     }
 
     /// Reads 32 bytes.

@@ -72,7 +72,7 @@ impl Session {
         };
         placed.map(|()| report).map_err(|error| {
             let text = format!("{}; the verified copy of the store is {}", error.message(), part.keep().display());
-            Error::new(error.code(), text)
+            error.with_message(text)
         })
     }
 

@@ -27,7 +27,9 @@ pub(super) fn check_is_free(to: &Path) -> Result<()> {
         match fs::symlink_metadata(&taken) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {}
-            Err(e) => return Err(Error::invalid(format!("{} cannot be looked at: {e}", taken.display()))),
+            Err(e) => {
+                return Err(Error::invalid(format!("{} cannot be looked at: {e}", taken.display())).with_source(e));
+            }
             Ok(_) => {
                 let text = format!("{} is there already; a new place is needed", taken.display());
                 return Err(Error::invalid(text));
@@ -92,7 +94,7 @@ impl Part {
         rename_to_new(&self.path, &self.to).map_err(failed(&self.path, &self.to))?;
         sync_name(&self.to).map_err(|e| {
             let text = format!("{} is complete, but its name may not outlast a power failure: {e}", self.to.display());
-            Error::new(ErrorCode::InputOutput, text)
+            Error::new(ErrorCode::InputOutput, text).with_source(e)
         })
     }
 }
@@ -112,7 +114,7 @@ fn failed(from: &Path, to: &Path) -> impl Fn(io::Error) -> Error + Send + 'stati
     let (from, to) = (from.display().to_string(), to.display().to_string());
     move |e| {
         let code = if e.kind() == io::ErrorKind::StorageFull { ErrorCode::StoreFull } else { ErrorCode::InputOutput };
-        Error::new(code, format!("{from} cannot be written to {to}: {e}"))
+        Error::new(code, format!("{from} cannot be written to {to}: {e}")).with_source(e)
     }
 }
 

@@ -84,5 +84,5 @@ impl Keeping {
 
 fn written(answer: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(answer)
-        .map_err(|e| Error::new(ErrorCode::Internal, format!("an answer does not serialize: {e}")))
+        .map_err(|e| Error::new(ErrorCode::Internal, format!("an answer does not serialize: {e}")).with_source(e))
 }

@@ -29,10 +29,8 @@ impl Writer {
                 // The engine said that it rolled back: then it did not commit, whatever else is wrong.
                 Err(error) if rolled_back => return Err(error),
                 Err(error) => {
-                    return Err(Error::new(
-                        ErrorCode::OutcomeUnknown,
-                        format!("the store was lost while committing, and whether it did is unknown: {error}"),
-                    ));
+                    let text = format!("the store was lost while committing, and whether it did is unknown: {error}");
+                    return Err(Error::new(ErrorCode::OutcomeUnknown, text).with_source(error));
                 }
             }
         }

@@ -14,7 +14,9 @@ use crate::types::error::{Error, ErrorCode, Result};
 
 /// Starts the writer on a thread. When it has come to its end it says so; after a panic it cannot.
 pub(super) fn start(writer: Writer, ended: watch::Sender<Ended>) -> Result<()> {
-    let failed = |e| Error::new(ErrorCode::Internal, format!("the ledger's thread cannot be started: {e}"));
+    let failed = |e: std::io::Error| {
+        Error::new(ErrorCode::Internal, format!("the ledger's thread cannot be started: {e}")).with_source(e)
+    };
     let attached = Attached(Arc::clone(&writer.queue));
     let mut end = ended.subscribe();
     let (ready, started) = sync_channel(1);

@@ -106,7 +106,8 @@ impl Writer {
             tracing::warn!(%error, "the writing connection did not close cleanly");
         }
         let Some((count, error)) = self.lost else { return Ok(()) };
-        Err(Error::new(error.code(), format!("released results that the log lacks: {count}; {}", error.message())))
+        let text = format!("released results that the log lacks: {count}; {}", error.message());
+        Err(error.with_message(text))
     }
 
     /// The next batch. Before it, or while there is none, erased material is removed from the engine's own log if it is

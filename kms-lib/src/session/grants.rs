@@ -100,7 +100,7 @@ impl Session {
     /// What the record of a grant says of it. Contexts in the conditions appear as those of operations with the key do.
     fn grant_details(&self, new: &CheckedGrant) -> Result<Details> {
         let mut conditions = serde_json::to_value(&new.conditions)
-            .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")))?;
+            .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")).with_source(e))?;
         let hides_contexts = match new.scope {
             GrantScope::AllKeys => false,
             GrantScope::Key(id) => {

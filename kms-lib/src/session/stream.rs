@@ -116,17 +116,17 @@ impl Session {
         let mut plaintext = Zeroizing::new(vec![0; STEP]);
         let mut ciphertext = Vec::with_capacity(2 * STEP);
         loop {
-            let read = input.read(&mut plaintext).await.map_err(|e| input_failed(&e))?;
+            let read = input.read(&mut plaintext).await.map_err(input_failed)?;
             if read == 0 {
                 break;
             }
             stream.update(&plaintext[..read], &mut ciphertext)?;
-            output.write_all(&ciphertext).await.map_err(|e| output_failed(&e))?;
+            output.write_all(&ciphertext).await.map_err(output_failed)?;
             ciphertext.clear();
         }
         let summary = stream.finish(&mut ciphertext)?;
-        output.write_all(&ciphertext).await.map_err(|e| output_failed(&e))?;
-        output.flush().await.map_err(|e| output_failed(&e))?;
+        output.write_all(&ciphertext).await.map_err(output_failed)?;
+        output.flush().await.map_err(output_failed)?;
         Ok(summary)
     }
 
@@ -144,7 +144,7 @@ impl Session {
             if let Some(begun) = self.decrypt_stream(&beginning, context).await? {
                 break begun;
             }
-            let read = input.read(&mut buffer).await.map_err(|e| input_failed(&e))?;
+            let read = input.read(&mut buffer).await.map_err(input_failed)?;
             if read == 0 {
                 return Err(cut());
             }
@@ -153,17 +153,17 @@ impl Session {
         let mut plaintext = Zeroizing::new(Vec::with_capacity(2 * STEP));
         stream.update(&beginning[length..], &mut plaintext)?;
         loop {
-            output.write_all(&plaintext).await.map_err(|e| output_failed(&e))?;
+            output.write_all(&plaintext).await.map_err(output_failed)?;
             plaintext.clear();
-            let read = input.read(&mut buffer).await.map_err(|e| input_failed(&e))?;
+            let read = input.read(&mut buffer).await.map_err(input_failed)?;
             if read == 0 {
                 break;
             }
             stream.update(&buffer[..read], &mut plaintext)?;
         }
         let summary = stream.finish(&mut plaintext)?;
-        output.write_all(&plaintext).await.map_err(|e| output_failed(&e))?;
-        output.flush().await.map_err(|e| output_failed(&e))?;
+        output.write_all(&plaintext).await.map_err(output_failed)?;
+        output.flush().await.map_err(output_failed)?;
         Ok(summary)
     }
 }
@@ -182,11 +182,11 @@ pub(crate) fn pump_encryption(
             break;
         }
         stream.update(&plaintext[..read], &mut ciphertext)?;
-        output.write_all(&ciphertext).map_err(|e| output_failed(&e))?;
+        output.write_all(&ciphertext).map_err(output_failed)?;
         ciphertext.clear();
     }
     let summary = stream.finish(&mut ciphertext)?;
-    output.write_all(&ciphertext).and_then(|()| output.flush()).map_err(|e| output_failed(&e))?;
+    output.write_all(&ciphertext).and_then(|()| output.flush()).map_err(output_failed)?;
     Ok(summary)
 }
 
@@ -211,7 +211,7 @@ pub(crate) fn pump_decryption(
     let mut plaintext = Zeroizing::new(Vec::with_capacity(2 * STEP));
     stream.update(&beginning[length..], &mut plaintext)?;
     loop {
-        output.write_all(&plaintext).map_err(|e| output_failed(&e))?;
+        output.write_all(&plaintext).map_err(output_failed)?;
         plaintext.clear();
         let read = read(input, &mut buffer)?;
         if read == 0 {
@@ -220,7 +220,7 @@ pub(crate) fn pump_decryption(
         stream.update(&buffer[..read], &mut plaintext)?;
     }
     let summary = stream.finish(&mut plaintext)?;
-    output.write_all(&plaintext).and_then(|()| output.flush()).map_err(|e| output_failed(&e))?;
+    output.write_all(&plaintext).and_then(|()| output.flush()).map_err(output_failed)?;
     Ok(summary)
 }
 
@@ -228,7 +228,7 @@ fn read(input: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
     loop {
         match input.read(buffer) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            other => return other.map_err(|e| input_failed(&e)),
+            other => return other.map_err(input_failed),
         }
     }
 }
@@ -237,10 +237,10 @@ fn cut() -> Error {
     Error::new(ErrorCode::InvalidCiphertext, "the stream is empty or ends within its header")
 }
 
-fn input_failed(error: &std::io::Error) -> Error {
-    Error::new(ErrorCode::InputOutput, format!("the input cannot be read: {error}"))
+fn input_failed(error: std::io::Error) -> Error {
+    Error::new(ErrorCode::InputOutput, format!("the input cannot be read: {error}")).with_source(error)
 }
 
-fn output_failed(error: &std::io::Error) -> Error {
-    Error::new(ErrorCode::InputOutput, format!("the output cannot be written: {error}"))
+fn output_failed(error: std::io::Error) -> Error {
+    Error::new(ErrorCode::InputOutput, format!("the output cannot be written: {error}")).with_source(error)
 }

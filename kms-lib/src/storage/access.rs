@@ -31,7 +31,7 @@ macro_rules! access {
         }
 
         async fn execute(connection: &mut $connection, sql: Sql, values: Vec<Value>) -> Result<u64> {
-            let done = statement(sql, values)?.execute(connection).await.map_err(|e| store_error(&e))?;
+            let done = statement(sql, values)?.execute(connection).await.map_err(store_error)?;
             Ok(done.rows_affected())
         }
 
@@ -43,7 +43,7 @@ macro_rules! access {
         ) -> Result<()> {
             use futures_util::TryStreamExt;
             let mut rows = statement(sql, values)?.fetch(connection);
-            while let Some(row) = rows.try_next().await.map_err(|e| store_error(&e))? {
+            while let Some(row) = rows.try_next().await.map_err(store_error)? {
                 each(&SqlRow(row))?;
             }
             Ok(())
@@ -53,13 +53,13 @@ macro_rules! access {
 
         impl Row for SqlRow {
             fn int_opt(&self, column: usize) -> Result<Option<i64>> {
-                sqlx::Row::try_get(&self.0, column).map_err(|e| corrupt(e.to_string()))
+                sqlx::Row::try_get(&self.0, column).map_err(undecodable)
             }
             fn text_opt(&self, column: usize) -> Result<Option<&str>> {
                 $text(&self.0, column)
             }
             fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>> {
-                sqlx::Row::try_get(&self.0, column).map_err(|e| corrupt(e.to_string()))
+                sqlx::Row::try_get(&self.0, column).map_err(undecodable)
             }
         }
     };
@@ -75,7 +75,7 @@ macro_rules! several {
             // Put together from fixed parts and literals only; see `Sql`.
             let mut steps = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).fetch_many(connection);
             let mut changed = Vec::new();
-            while let Some(step) = steps.try_next().await.map_err(|e| store_error(&e))? {
+            while let Some(step) = steps.try_next().await.map_err(store_error)? {
                 match step {
                     sqlx::Either::Left(done) => changed.push(done.rows_affected()),
                     sqlx::Either::Right(row) => each(&$row(row)?)?,

@@ -265,6 +265,11 @@ fn absent(column: usize) -> crate::Error {
     corrupt(format!("column {column} is empty"))
 }
 
+/// The error for a column that is not of the expected type.
+fn undecodable(error: sqlx::Error) -> crate::Error {
+    corrupt(error.to_string()).with_source(error)
+}
+
 /// An error about what is stored.
 pub fn corrupt(message: impl Into<String>) -> crate::Error {
     crate::Error::new(crate::ErrorCode::StoreCorrupt, message)

@@ -10,7 +10,7 @@ use super::access::{access, several};
 use super::dialect::{Dialect, MYSQL};
 use super::server::{Engine, ServerStore, Target, misconfigured, other_error, share};
 use super::url::{Host, Url};
-use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
+use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The smallest packet limit that all our statements keep to.
@@ -123,7 +123,7 @@ impl Engine for MySql {
     fn run(connection: &mut MySqlConnection, sql: Sql) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
-            sql.execute(connection).await.map(drop).map_err(|e| store_error(&e))
+            sql.execute(connection).await.map(drop).map_err(store_error)
         })
     }
     fn several<'a>(
@@ -144,14 +144,14 @@ impl Engine for MySql {
     ) -> StoreFuture<'a, ()> {
         Box::pin(query(connection, sql, values, each))
     }
-    fn error(error: &sqlx::Error) -> Error {
+    fn error(error: sqlx::Error) -> Error {
         store_error(error)
     }
 }
 
 /// Text of any column: some are kept as bytes, see the dialect.
 fn text(row: &MySqlRow, column: usize) -> Result<Option<&str>> {
-    let bytes: Option<&[u8]> = sqlx::Row::try_get_unchecked(row, column).map_err(|e| corrupt(e.to_string()))?;
+    let bytes: Option<&[u8]> = sqlx::Row::try_get_unchecked(row, column).map_err(undecodable)?;
     bytes
         .map(|bytes| std::str::from_utf8(bytes).map_err(|_| corrupt(format!("column {column} is not UTF-8"))))
         .transpose()
@@ -162,8 +162,8 @@ access!(MySql, MySqlConnection, MySqlArguments, MySqlRow, spell: std::convert::i
 several!(MySqlConnection, row: |row| Ok::<_, Error>(SqlRow(row)));
 
 /// By error number (MySQL Server Error Message Reference; MariaDB Error Code Reference).
-fn store_error(error: &sqlx::Error) -> Error {
-    let sqlx::Error::Database(database) = error else { return other_error(error) };
+fn store_error(error: sqlx::Error) -> Error {
+    let sqlx::Error::Database(database) = &error else { return other_error(error) };
     let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
     let code = match number {
         // Lock wait timeout, which rolls back only the statement; deadlock, also Galera's answer to whoever comes
@@ -202,7 +202,7 @@ fn store_error(error: &sqlx::Error) -> Error {
         1146 | 1054 | 1034 | 1194 | 1195 | 1712 | 1815 => ErrorCode::StoreCorrupt,
         _ => ErrorCode::Internal,
     };
-    Error::new(code, format!("the database server: {} ({number})", database.message()))
+    Error::new(code, format!("the database server: {} ({number})", database.message())).with_source(error)
 }
 
 #[cfg(test)]

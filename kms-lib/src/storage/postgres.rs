@@ -14,7 +14,7 @@ use super::access::{access, several};
 use super::dialect::{Dialect, POSTGRES};
 use super::server::{Engine, ServerStore, Target, misconfigured, other_error, share};
 use super::url::{Host, Url};
-use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt};
+use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// The oldest version, as `server_version_num` counts.
@@ -128,7 +128,7 @@ impl Engine for Postgres {
     fn run(connection: &mut PgConnection, sql: Sql) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
-            sql.execute(connection).await.map(drop).map_err(|e| store_error(&e))
+            sql.execute(connection).await.map(drop).map_err(store_error)
         })
     }
     fn several<'a>(
@@ -149,7 +149,7 @@ impl Engine for Postgres {
     ) -> StoreFuture<'a, ()> {
         Box::pin(query(connection, sql, values, each))
     }
-    fn error(error: &sqlx::Error) -> Error {
+    fn error(error: sqlx::Error) -> Error {
         store_error(error)
     }
 }
@@ -190,7 +190,7 @@ access!(
     Postgres, PgConnection, PgArguments, PgRow,
     spell: numbered,
     null: Untyped,
-    text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(|e| corrupt(e.to_string()))
+    text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(undecodable)
 );
 
 several!(PgConnection, row: TextRow::new);
@@ -210,7 +210,7 @@ impl TextRow {
             }
         };
         let cells: std::result::Result<_, sqlx::Error> = row.columns().iter().map(cell).collect();
-        cells.map(Self).map_err(|e| corrupt(e.to_string()))
+        cells.map(Self).map_err(undecodable)
     }
     fn cell(&self, column: usize) -> Result<&Value> {
         self.0.get(column).ok_or_else(|| corrupt(format!("column {column} is missing")))
@@ -242,11 +242,12 @@ impl Row for TextRow {
 }
 
 /// By SQLSTATE (PostgreSQL documentation, appendix A).
-fn store_error(error: &sqlx::Error) -> Error {
-    let sqlx::Error::Database(database) = error else { return other_error(error) };
+fn store_error(error: sqlx::Error) -> Error {
+    let sqlx::Error::Database(database) = &error else { return other_error(error) };
     let state = database.code().unwrap_or_default();
     if is_poolers(&state, database.message()) {
-        return misconfigured(format!("the database server: {} ({state}){POOLER}", database.message()));
+        let text = format!("the database server: {} ({state}){POOLER}", database.message());
+        return misconfigured(text).with_source(error);
     }
     let code = match &*state {
         // Deadlock, serialization failure, lock not available.
@@ -271,7 +272,7 @@ fn store_error(error: &sqlx::Error) -> Error {
             _ => ErrorCode::Internal,
         },
     };
-    Error::new(code, format!("the database server: {} ({state})", database.message()))
+    Error::new(code, format!("the database server: {} ({state})", database.message())).with_source(error)
 }
 
 /// Whether this is what PgBouncer refuses, or what becomes of prepared statements behind a pooler.

@@ -72,7 +72,7 @@ pub(super) trait Engine: Database<Connection: Sync> {
         each: &'a mut EachRow<'_>,
     ) -> StoreFuture<'a, ()>;
     /// The error as one of ours.
-    fn error(error: &sqlx::Error) -> Error;
+    fn error(error: sqlx::Error) -> Error;
 }
 
 type Options<E> = <<E as Database>::Connection as sqlx::Connection>::Options;
@@ -132,7 +132,8 @@ impl<E: Engine> ServerStore<E> {
         Err(match failed {
             Some(error) if count == 1 => error,
             Some(error) => {
-                unavailable(&format!("none of the {count} database servers can be used: {}", error.message()))
+                let text = format!("none of the {count} database servers can be used: {}", error.message());
+                error.with_message(text)
             }
             None => misconfigured("store_url names no host"),
         })
@@ -141,7 +142,7 @@ impl<E: Engine> ServerStore<E> {
     async fn connect_to(&self, host: &Options<E>) -> Result<Held<E>> {
         let connecting = timeout(self.target.wait, host.connect()).await;
         let connection = match connecting {
-            Ok(connected) => connected.map_err(|e| E::error(&e))?,
+            Ok(connected) => connected.map_err(E::error)?,
             Err(_) => {
                 let seconds = self.target.wait.as_secs();
                 return Err(unavailable(&format!(
@@ -471,18 +472,22 @@ pub(super) fn misconfigured(what: impl Into<String>) -> Error {
 }
 
 /// Errors that are not the database's answer to a statement.
-pub(super) fn other_error(error: &sqlx::Error) -> Error {
-    match error {
+pub(super) fn other_error(error: sqlx::Error) -> Error {
+    let shown = match &error {
         sqlx::Error::PoolClosed => Error::new(ErrorCode::Closed, "the service is closed"),
         sqlx::Error::Tls(e) => no_tls(e.as_ref()),
         // What rustls says of a certificate comes as this.
         sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => no_tls(e),
-        sqlx::Error::Configuration(e) => misconfigured(format!("the database cannot be used as configured: {e}")),
+        // Not a source: it may hold parts of the URL.
+        sqlx::Error::Configuration(e) => {
+            return misconfigured(format!("the database cannot be used as configured: {e}"));
+        }
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => {
             Error::new(ErrorCode::StoreUnavailable, format!("the database server cannot be used: {error}"))
         }
         _ => Error::new(ErrorCode::Internal, format!("the database server answered unexpectedly: {error}")),
-    }
+    };
+    shown.with_source(error)
 }
 
 fn no_tls(why: &dyn std::error::Error) -> Error {

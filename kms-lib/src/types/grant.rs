@@ -164,8 +164,9 @@ impl StoredConditions {
     /// The JSON text that storage and records hold.
     pub fn to_json(&self) -> Result<String> {
         match self {
-            Self::Known(conditions) => serde_json::to_string(conditions)
-                .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}"))),
+            Self::Known(conditions) => serde_json::to_string(conditions).map_err(|e| {
+                Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")).with_source(e)
+            }),
             Self::Unknown(text) => Ok(text.clone()),
         }
     }

@@ -65,7 +65,8 @@ fn bad(path: &Path, why: &str) -> Error {
 /// What the file says, if there is one. It must be read before the head it is held against: a busy service moves both.
 pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     let unreadable = |e: std::io::Error| {
-        Error::new(ErrorCode::InputOutput, format!("the high-water file {} cannot be read: {e}", path.display()))
+        let text = format!("the high-water file {} cannot be read: {e}", path.display());
+        Error::new(ErrorCode::InputOutput, text).with_source(e)
     };
     match fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -169,7 +170,8 @@ async fn goes_on(connection: &mut dyn Connection, noted: u64, root: [u8; 32], he
 /// Writes the head to the file: to a new one beside it, synced, then put in its place.
 pub(crate) fn write(path: &Path, checkpoint: &str) -> Result<()> {
     let failed = |e: std::io::Error| {
-        Error::new(ErrorCode::InputOutput, format!("the high-water file {} cannot be written: {e}", path.display()))
+        let text = format!("the high-water file {} cannot be written: {e}", path.display());
+        Error::new(ErrorCode::InputOutput, text).with_source(e)
     };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));

@@ -27,7 +27,8 @@ struct Object {
 /// Compares the schema with that of the migrations up to this version.
 pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, found: &mut Inspection) -> Result<()> {
     let expected = expected(version).map_err(|e| {
-        Error::new(ErrorCode::Internal, format!("the schema cannot be made in memory to compare it: {e}"))
+        let text = format!("the schema cannot be made in memory to compare it: {e}");
+        Error::new(ErrorCode::Internal, text).with_source(e)
     })?;
     let mut present = Objects::new();
     connection

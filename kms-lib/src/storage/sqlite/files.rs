@@ -21,9 +21,12 @@ pub(super) fn create_private(path: &Path) -> Result<Option<File>> {
             if e.kind() == std::io::ErrorKind::PermissionDenied
                 || e.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
         {
-            Err(Error::new(ErrorCode::StoreReadOnly, format!("{} cannot be made: {e}", path.display())))
+            Err(Error::new(ErrorCode::StoreReadOnly, format!("{} cannot be made: {e}", path.display())).with_source(e))
         }
-        Err(e) => Err(Error::new(ErrorCode::StoreUnavailable, format!("{} cannot be made: {e}", path.display()))),
+        Err(e) => {
+            let text = format!("{} cannot be made: {e}", path.display());
+            Err(Error::new(ErrorCode::StoreUnavailable, text).with_source(e))
+        }
     }
 }
 
@@ -115,13 +118,18 @@ impl FileId {
         match Self::of(path) {
             Ok(file) if file == *self => Ok(()),
             Ok(_) => Err(gone(path, "another file has its name")),
-            Err(e) => Err(gone(path, &e.to_string())),
+            Err(e) => Err(unreachable_file(path, e)),
         }
     }
 }
 
-pub(super) fn gone(path: &Path, why: &str) -> Error {
+fn gone(path: &Path, why: &str) -> Error {
     Error::new(ErrorCode::StoreUnavailable, format!("the store's file {} is gone: {why}", path.display()))
+}
+
+/// The error for a file of the store that the operating system does not find.
+pub(super) fn unreachable_file(path: &Path, why: std::io::Error) -> Error {
+    gone(path, &why.to_string()).with_source(why)
 }
 
 /// The files that a connection writes: SQLite goes on with them when their names are gone.
@@ -140,7 +148,7 @@ impl Files {
     }
     pub(super) fn note_log(&mut self) -> Result<()> {
         if self.log.is_none() {
-            self.log = Some(FileId::of(&self.log_path).map_err(|e| gone(&self.log_path, &e.to_string()))?);
+            self.log = Some(FileId::of(&self.log_path).map_err(|e| unreachable_file(&self.log_path, e))?);
         }
         Ok(())
     }

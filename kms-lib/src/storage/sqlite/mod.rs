@@ -22,7 +22,7 @@ use super::durable::sync_name;
 use super::{Connection, Reserve, Store, StoreFuture};
 use crate::types::error::{Error, ErrorCode, Result};
 pub(crate) use files::is_read_only;
-use files::{FileId, create_private, empty, fill, free_space, give_to_owner, gone};
+use files::{FileId, create_private, empty, fill, free_space, give_to_owner, unreachable_file};
 use fork::Opened;
 use reader::Reader;
 use schema::Approved;
@@ -51,7 +51,7 @@ impl SqliteStore {
         file_system::check(path)?;
         create_private(path)?;
         // SQLite keeps its files beside the one that a link leads to.
-        let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
+        let path = &std::fs::canonicalize(path).map_err(|e| unreachable_file(path, e))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
@@ -67,7 +67,7 @@ impl SqliteStore {
             .min_connections(0)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options);
-        let file = Some(FileId::of(path).map_err(|e| gone(path, &e.to_string()))?);
+        let file = Some(FileId::of(path).map_err(|e| unreachable_file(path, e))?);
         let claim = Mutex::new(None);
         Ok(Self { path: path.to_owned(), readers, claim, opened, file, approved: Approved::default() })
     }
@@ -78,7 +78,7 @@ impl SqliteStore {
     /// medium, the file is read without locks: nobody can have it open for writing there, since that takes these files
     /// too.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
-        let path = &std::fs::canonicalize(path).map_err(|e| gone(path, &e.to_string()))?;
+        let path = &std::fs::canonicalize(path).map_err(|e| unreachable_file(path, e))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
@@ -151,7 +151,7 @@ impl Store for SqliteStore {
             if let Some(file) = &self.file {
                 file.check(&self.path)?;
             }
-            let connection = self.readers.acquire().await.map_err(|e| store_error(&e))?;
+            let connection = self.readers.acquire().await.map_err(store_error)?;
             Ok(Box::new(Reader::new(connection, self.approved.clone())) as Box<dyn Connection>)
         })
     }
@@ -159,7 +159,7 @@ impl Store for SqliteStore {
         let path = self.beside("-claim");
         let failed = |e: std::io::Error| {
             let text = format!("the store's lock file {} cannot be locked: {e}", path.display());
-            Error::new(ErrorCode::StoreUnavailable, text)
+            Error::new(ErrorCode::StoreUnavailable, text).with_source(e)
         };
         if let Some(made) = create_private(&path)? {
             give_to_owner(&self.path, &made);
@@ -184,7 +184,7 @@ impl Store for SqliteStore {
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             // Absolute: SQLite takes a name that begins with `file:` for a URI.
-            let to = &std::path::absolute(to).map_err(|e| gone(to, &e.to_string()))?;
+            let to = &std::path::absolute(to).map_err(|e| unreachable_file(to, e))?;
             let name = to.to_str().ok_or_else(|| Error::invalid("the place of a backup is not UTF-8"))?.to_owned();
             // An empty file of mode 0600, which SQLite fills.
             if create_private(to)?.is_none() {
@@ -195,7 +195,7 @@ impl Store for SqliteStore {
                 let copied = writer::copy(&path, &name).and_then(|()| {
                     let synced = File::open(&name).and_then(|file| file.sync_all());
                     let synced = synced.and_then(|()| sync_name(Path::new(&name)));
-                    synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{name}: {e}")))
+                    synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{name}: {e}")).with_source(e))
                 });
                 if copied.is_err() {
                     // Half a copy must not be taken for a backup; on a full disk SQLite leaves its journal too.
@@ -227,7 +227,8 @@ impl Store for SqliteStore {
     }
     fn keep_reserve(&self, bytes: u64) -> Result<()> {
         let path = self.beside("-reserve");
-        let failed = |e: std::io::Error| Error::new(ErrorCode::StoreFull, format!("{}: {e}", path.display()));
+        let failed =
+            |e: std::io::Error| Error::new(ErrorCode::StoreFull, format!("{}: {e}", path.display())).with_source(e);
         if self.reserve(bytes) == Reserve::Kept {
             return Ok(());
         }
@@ -257,8 +258,8 @@ impl Store for SqliteStore {
     }
 }
 
-fn store_error(error: &sqlx::Error) -> Error {
-    match error {
+fn store_error(error: sqlx::Error) -> Error {
+    let shown = match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
             coded(code, database.message())
@@ -267,8 +268,9 @@ fn store_error(error: &sqlx::Error) -> Error {
         sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
             Error::new(ErrorCode::StoreUnavailable, format!("the store cannot be used: {error}"))
         }
-        _ => unexpected(error),
-    }
+        _ => unexpected(&error),
+    };
+    shown.with_source(error)
 }
 
 /// What SQLite says when a table, a column or an index is not as our statements expect it. It has no codes for that.

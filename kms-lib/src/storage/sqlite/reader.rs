@@ -9,7 +9,7 @@ use super::store_error;
 use crate::storage::access::access;
 use crate::storage::dialect::{Dialect, SQLITE};
 use crate::storage::inspection::require_sound;
-use crate::storage::{Connection, EachRow, Row, Sql, StoreFuture, Value, corrupt};
+use crate::storage::{Connection, EachRow, Row, Sql, StoreFuture, Value, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};
 
 pub(super) struct Reader {
@@ -102,7 +102,7 @@ async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
         Ok(_) => Ok(()),
         // SQLite has rolled back by itself (a full disk, an I/O error): there is nothing left to do.
         Err(sqlx::Error::Database(e)) if e.message().contains("no transaction is active") => Ok(()),
-        Err(e) => Err(store_error(&e)),
+        Err(e) => Err(store_error(e)),
     }
 }
 
@@ -110,5 +110,5 @@ access!(
     Sqlite, SqliteConnection, SqliteArguments, SqliteRow,
     spell: std::convert::identity,
     null: None::<i64>,
-    text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(|e| corrupt(e.to_string()))
+    text: |row, column| sqlx::Row::try_get::<Option<&str>, usize>(row, column).map_err(undecodable)
 );

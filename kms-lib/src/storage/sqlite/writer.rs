@@ -122,7 +122,7 @@ fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connect
 pub(super) fn copy(path: &Path, to: &str) -> Result<()> {
     let connection = connect(path, WRITE_WAIT)?;
     run(&connection, "VACUUM INTO ?", &[to.into()], &mut |_| Ok(())).map_err(Error::from)?;
-    connection.close().map_err(|(_, e)| error_of(&e))
+    connection.close().map_err(|(_, e)| error_of(e))
 }
 
 impl Connection for Writer {
@@ -198,7 +198,7 @@ impl Connection for Writer {
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
         Box::pin(async move {
             let connection = self.connection.into_inner().unwrap_or_else(PoisonError::into_inner);
-            connection.close().map_err(|(_, e)| error_of(&e))
+            connection.close().map_err(|(_, e)| error_of(e))
         })
     }
 }
@@ -235,7 +235,7 @@ struct SqlRow<'a>(&'a rusqlite::Row<'a>);
 
 impl SqlRow<'_> {
     fn value(&self, column: usize) -> Result<ValueRef<'_>> {
-        self.0.get_ref(column).map_err(|e| corrupt(e.to_string()))
+        self.0.get_ref(column).map_err(|e| corrupt(e.to_string()).with_source(e))
     }
 }
 
@@ -276,7 +276,7 @@ impl From<Error> for Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Sql(error) => error_of(&error),
+            Failure::Sql(error) => error_of(error),
             Failure::Other(error) => error,
         }
     }
@@ -287,11 +287,12 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
-fn error_of(error: &rusqlite::Error) -> Error {
+fn error_of(error: rusqlite::Error) -> Error {
     // Errors in statements are a kind of their own if another crate enables that feature of rusqlite.
-    let code = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::ffi::Error>());
-    match error.sqlite_error().or(code) {
+    let code = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<rusqlite::ffi::Error>());
+    let shown = match error.sqlite_error().or(code) {
         Some(code) => coded(code.extended_code, &error.to_string()),
-        None => unexpected(error),
-    }
+        None => unexpected(&error),
+    };
+    shown.with_source(error)
 }

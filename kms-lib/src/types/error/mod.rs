@@ -64,6 +64,12 @@ impl Error {
         Self { source: Some(Source(Arc::new(source))), ..self }
     }
 
+    /// The same error with another message, such as one that says more.
+    #[must_use]
+    pub(crate) fn with_message(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         self.code
