@@ -347,13 +347,13 @@ pub unsafe extern "C" fn mkms_decryptor_update(
 
 impl Decryption {
     /// Takes ciphertext; where the stream stands then.
-    fn take(self, ciphertext: &[u8], out: &mut Vec<u8>) -> (Self, Outcome<()>) {
+    fn take(self, ciphertext: &[u8], out: &mut Zeroizing<Vec<u8>>) -> (Self, Outcome<()>) {
         match self.advance(ciphertext, out) {
             Ok(next) => (next, Ok(())),
             Err(failure) => (Self::Ended, Err(failure)),
         }
     }
-    fn advance(self, ciphertext: &[u8], out: &mut Vec<u8>) -> Outcome<Self> {
+    fn advance(self, ciphertext: &[u8], out: &mut Zeroizing<Vec<u8>>) -> Outcome<Self> {
         match self {
             Self::Ended => Err(ended()),
             Self::Body(mut stream) => {

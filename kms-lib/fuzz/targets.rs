@@ -9,7 +9,9 @@ use kms_lib::crypto::stream::{Decryptor, Header};
 use kms_lib::envelope::Derivation;
 use kms_lib::scheduler::Schedule;
 use kms_lib::types::grant::StoredConditions;
-use kms_lib::{Actor, Conditions, Config, Context, GrantScope, KeyRef, NewKey, Role, RootKeySource, Timestamp};
+use kms_lib::{
+    Actor, Conditions, Config, Context, GrantScope, KeyRef, NewKey, Role, RootKeySource, Timestamp, Zeroizing,
+};
 
 /// What a parser made of some bytes; none if it refused them.
 pub type Target = fn(&[u8]) -> Option<String>;
@@ -60,10 +62,10 @@ fn stream_header(bytes: &[u8]) -> Option<String> {
 fn stream(bytes: &[u8]) -> Option<String> {
     let (header, length) = Header::parse(bytes).ok()??;
     let mut decryptor = Decryptor::new(provider().as_ref(), &header, &[1; 32]).ok()?;
-    let mut out = Vec::new();
+    let mut out = Zeroizing::default();
     let fed = decryptor.update(&bytes[length..], &mut out);
     let finished = fed.and_then(|()| decryptor.finish(&mut out));
-    assert!(out.is_empty() || out == b"genuine");
+    assert!(out.is_empty() || *out == b"genuine");
     finished.ok().map(|()| format!("{out:?}"))
 }
 

@@ -10,7 +10,7 @@ use kms_lib::blocking::{Kms, Session};
 use kms_lib::{
     Actor, AuditQuery, Context, DecryptItem, EncryptItem, ErrorCode, GrantFilter, KeyFilter, KeyState, KeyUpdate,
     NewGrant, NewKey, NewToken, Paging, Permission, ReencryptItem, Role, SignItem, VerifyItem, VerifyOptions,
-    VersionState,
+    VersionState, Zeroizing,
 };
 
 fn open(place: &Place) -> (Kms, Session) {
@@ -111,10 +111,10 @@ fn streams() {
     encryptor.update(&file, &mut sealed).unwrap();
     encryptor.finish(&mut sealed).unwrap();
     let (mut decryptor, header) = session.decrypt_stream(&sealed, &context).unwrap().unwrap();
-    let mut opened = Vec::new();
+    let mut opened = Zeroizing::default();
     decryptor.update(&sealed[header..], &mut opened).unwrap();
     decryptor.finish(&mut opened).unwrap();
-    assert_eq!(opened, file);
+    assert_eq!(*opened, file);
     kms.close().unwrap();
 }
 

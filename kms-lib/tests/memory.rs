@@ -95,3 +95,36 @@ fn nothing_is_left_after_closing() {
         common::output::secret(&inverted.iter().map(|byte| !byte).collect::<Vec<u8>>());
     }
 }
+
+#[test]
+fn a_stream_leaves_no_plaintext_behind() {
+    const LENGTH: usize = 5 * 64 * 1024 + 17;
+    // Drawn inverted: the plaintext stands only where a stream is fed or fills a buffer.
+    let inverted: [u8; 64] = rand::random();
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::new(format!("sqlite:{}", folder.path().join("kms.db").display())).root_key_bytes([7; 32]);
+    let kms = kms_lib::blocking::Kms::open(config).unwrap();
+    let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(NewKey::aes("files")).unwrap();
+
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(LENGTH));
+    plaintext.extend(inverted.iter().cycle().take(LENGTH).map(|byte| !byte));
+    let mut encryptor = session.encrypt_stream("files", &Context::new()).unwrap();
+    let mut sealed = Vec::new();
+    plaintext.chunks(10_000).for_each(|part| encryptor.update(part, &mut sealed).unwrap());
+    encryptor.finish(&mut sealed).unwrap();
+    drop(plaintext);
+    assert_eq!(count(&inverted), 0, "encrypting left plaintext in memory");
+
+    let (mut decryptor, header) = session.decrypt_stream(&sealed, &Context::new()).unwrap().unwrap();
+    // It has no room at first, and grows with each chunk.
+    let mut opened = Zeroizing::new(Vec::new());
+    sealed[header..].chunks(10_000).for_each(|part| decryptor.update(part, &mut opened).unwrap());
+    let summary = decryptor.finish(&mut opened).unwrap();
+    assert_eq!((summary.bytes, opened.len()), (LENGTH as u64, LENGTH));
+    assert!(opened.iter().zip(inverted.iter().cycle()).all(|(byte, inverted)| *byte == !inverted));
+    assert!(count(&inverted) > LENGTH / 64 - 1, "the scan is blind");
+    drop(opened);
+    assert_eq!(count(&inverted), 0, "decrypting left plaintext in memory");
+    kms.close().unwrap();
+}

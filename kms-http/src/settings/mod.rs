@@ -42,7 +42,7 @@ use kms_lib::{Config, Error, ErrorCode, Result};
 const REPLACED: [&str; 5] = ["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"];
 
 /// What flags say. They go ahead of the file and the environment.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Default)]
 pub struct Flags {
     /// The configuration file [default: kms-http.toml in the configuration folder, if it is there]
     #[arg(long, global = true, value_name = "FILE")]

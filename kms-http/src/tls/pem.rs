@@ -14,6 +14,8 @@ use crate::settings;
 
 /// Longer than any chain or bundle of authorities.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+/// More room than `read_to_end` asks for when it looks for the end of a file.
+const SLACK: usize = 64;
 
 /// A private key: PKCS#8, PKCS#1 or SEC 1.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
@@ -50,7 +52,8 @@ fn all<T: PemObject>(path: &Path, none: &str) -> Result<Vec<T>> {
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let unreadable = |e: std::io::Error| invalid(path, &format!("cannot be read: {e}"));
     let file = fs::File::open(path).map_err(unreadable)?;
-    let mut content = Zeroizing::new(Vec::new());
+    // With room for all: a buffer that grew would leave copies of a key behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(LARGEST_FILE as usize + SLACK));
     file.take(LARGEST_FILE + 1).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() as u64 > LARGEST_FILE { Err(invalid(path, "too large")) } else { Ok(content) }
 }

@@ -139,7 +139,7 @@ impl Catalog {
     /// bound to the revision.
     pub fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
         let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
-        said == Some(self.seals.commitment(head.revision, rows))
+        said.is_some_and(|said| self.seals.is_commitment(&said, head.revision, rows))
     }
 
     /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into

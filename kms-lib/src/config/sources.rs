@@ -18,17 +18,32 @@ use crate::storage::redact;
 use crate::types::error::Result;
 
 /// Largest configuration file, in bytes.
-const FILE_BYTES: u64 = 1024 * 1024;
+const FILE_BYTES: usize = 1024 * 1024;
+/// More room than `read_to_string` asks for when it looks for the end of a file.
+const SLACK: usize = 64;
+
+/// A message of serde without the value that it found.
+fn without_value(message: &str) -> String {
+    for what in ["invalid type", "invalid value"] {
+        if message.starts_with(what)
+            && let Some((_, expected)) = message.rsplit_once(", expected ")
+        {
+            return format!("{what}, expected {expected}");
+        }
+    }
+    message.to_owned()
+}
 
 impl Config {
     pub(super) fn apply_file(&mut self, path: &Path) -> Result<()> {
         let unreadable = |e: std::io::Error| invalid(format!("{} cannot be read: {e}", path.display())).with_source(e);
-        let mut file = std::fs::File::open(path).map_err(unreadable)?;
-        if file.metadata().map_err(unreadable)?.len() > FILE_BYTES {
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        // It may hold secrets. With room for all: a text that grew would leave copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES + SLACK));
+        let read = (&file).take(FILE_BYTES as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if read > FILE_BYTES {
             return Err(invalid(format!("{} is too large", path.display())));
         }
-        let mut text = Zeroizing::new(String::new());
-        file.read_to_string(&mut text).map_err(unreadable)?;
         if self.apply_toml(&text)? {
             let instead = "or name files in it with master_key_file and store_password_file";
             check_secret_file(&file, path).map_err(|why| {
@@ -40,10 +55,10 @@ impl Config {
 
     /// Applies a TOML text. Answers whether it holds a secret.
     pub(super) fn apply_toml(&mut self, text: &str) -> Result<bool> {
-        // The parser's own message quotes the line, and the line may hold the root key.
+        // The parser's error shows the line, and its message the value; both may be the root key. So no source either.
         let file: File = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            invalid(format!("the configuration is malformed at line {line}: {}", e.message()))
+            invalid(format!("the configuration is malformed at line {line}: {}", without_value(e.message())))
         })?;
         let File {
             store_url,

@@ -44,9 +44,18 @@ fn a_file_sets_everything_and_unknown_settings_are_refused() {
 
 #[test]
 fn an_error_never_quotes_the_root_key() {
-    let error = Config::from_toml("master_key = 'very secret words' oops").unwrap_err();
-    assert!(!error.to_string().contains("secret"), "{error}");
-    assert!(error.to_string().contains("line 1"), "{error}");
+    for (text, says) in [
+        ("master_key = 'very secret words' oops", "line 1"),
+        ("grace_days = 'very secret words'", "expected u32"),
+        ("store_url = 5\nmaster_key = ['very secret words']", "line 1"),
+        ("master_key = ['very secret words']", "expected a string"),
+        ("limits = 'very secret words, expected or not'", "expected struct"),
+    ] {
+        let error = Config::from_toml(text).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(std::error::Error::source(&error).is_none(), "{error}");
+    }
     let config = Config::new("sqlite:x").root_key("very secret words").unwrap();
     assert!(!format!("{config:?}").contains("secret"));
 }

@@ -17,10 +17,11 @@
 
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::provider::{Aead, NONCE, Provider, TAG};
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::secret::append;
 
 /// The format byte of a stream.
 pub const FORMAT: u8 = 2;
@@ -148,7 +149,12 @@ impl Encryptor {
         out.reserve(self.pending.len() + TAG);
         out.extend_from_slice(&self.pending);
         self.pending.clear();
-        self.aead.seal(&nonce, &[], out, offset)
+        self.aead.seal(&nonce, &[], out, offset).inspect_err(|_| {
+            if let Some(plaintext) = out.get_mut(offset..) {
+                plaintext.zeroize();
+            }
+            out.truncate(offset);
+        })
     }
 }
 
@@ -172,7 +178,7 @@ impl Decryptor {
     }
     /// Takes ciphertext of any length, and appends the plaintext of the chunks that are complete and verified. After
     /// an error nothing more is given out.
-    pub fn update(&mut self, mut ciphertext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    pub fn update(&mut self, mut ciphertext: &[u8], out: &mut Zeroizing<Vec<u8>>) -> Result<()> {
         while !ciphertext.is_empty() {
             if self.pending.len() == CHUNK + TAG {
                 self.open(false, out)?;
@@ -185,13 +191,13 @@ impl Decryptor {
     }
     /// Ends the stream: appends the plaintext of the last chunk, if that is what it is. Only then the whole is known to
     /// be complete.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
+    pub fn finish(mut self, out: &mut Zeroizing<Vec<u8>>) -> Result<()> {
         if self.pending.len() == TAG && self.counter.0 > 0 {
             return Err(failure());
         }
         self.open(true, out)
     }
-    fn open(&mut self, last: bool, out: &mut Vec<u8>) -> Result<()> {
+    fn open(&mut self, last: bool, out: &mut Zeroizing<Vec<u8>>) -> Result<()> {
         if self.failed {
             return Err(failure());
         }
@@ -200,7 +206,7 @@ impl Decryptor {
         self.pending.clear();
         match opened {
             Ok(plaintext) => {
-                out.extend_from_slice(&plaintext);
+                append(out, &plaintext);
                 Ok(())
             }
             Err(_) => {
@@ -231,10 +237,12 @@ mod tests {
         (header, out)
     }
 
-    fn open(header: &Header, ciphertext: &[u8], step: usize) -> std::result::Result<Vec<u8>, Vec<u8>> {
+    type Opened = std::result::Result<Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>>;
+
+    fn open(header: &Header, ciphertext: &[u8], step: usize) -> Opened {
         // The other provider opens what one sealed.
         let provider = provider(ProviderName::RustCrypto).unwrap();
-        let mut out = Vec::new();
+        let mut out = Zeroizing::default();
         let mut decryptor = Decryptor::new(provider.as_ref(), header, &[1; 32]).unwrap();
         for part in ciphertext.chunks(step) {
             if decryptor.update(part, &mut out).is_err() {
@@ -259,7 +267,7 @@ mod tests {
                 let (header, sealed) = seal(&plaintext, step);
                 let chunks = len.div_ceil(CHUNK).max(1);
                 assert_eq!(sealed.len(), len + chunks * TAG);
-                assert_eq!(open(&header, &sealed, step.div_ceil(2)).unwrap(), plaintext);
+                assert_eq!(*open(&header, &sealed, step.div_ceil(2)).unwrap(), plaintext);
             }
         }
     }
@@ -280,12 +288,12 @@ mod tests {
         assert!(open(&header, &swapped, CHUNK).unwrap_err().is_empty());
         let mut doubled = sealed[..whole].to_vec();
         doubled.extend_from_slice(&sealed);
-        assert_eq!(open(&header, &doubled, CHUNK).unwrap_err(), &plaintext[..CHUNK]);
+        assert_eq!(*open(&header, &doubled, CHUNK).unwrap_err(), &plaintext[..CHUNK]);
         // The rest of another stream under the same data key.
         let (_, other) = seal(&plaintext, CHUNK);
         let mut spliced = sealed[..whole].to_vec();
         spliced.extend_from_slice(&other[whole..]);
-        assert_eq!(open(&header, &spliced, CHUNK).unwrap_err(), &plaintext[..CHUNK]);
+        assert_eq!(*open(&header, &spliced, CHUNK).unwrap_err(), &plaintext[..CHUNK]);
         let mut longer = sealed.clone();
         longer.push(0);
         assert!(open(&header, &longer, CHUNK).is_err());
@@ -329,7 +337,7 @@ mod tests {
         let opens = |number, sealed: &[u8]| {
             let mut decryptor = Decryptor::new(provider.as_ref(), &header, &[1; 32]).unwrap();
             decryptor.counter = Counter(number);
-            let mut out = Vec::new();
+            let mut out = Zeroizing::default();
             let opened = decryptor.update(sealed, &mut out).and_then(|()| decryptor.finish(&mut out));
             // Nothing of a bad chunk is released.
             assert!(opened.is_ok() || out.len() % CHUNK == 0);
@@ -341,7 +349,7 @@ mod tests {
             let mut encryptor = encryptor(number);
             encryptor.update(&plaintext, &mut sealed).unwrap();
             encryptor.finish(&mut sealed).unwrap();
-            assert_eq!(opens(number, &sealed).unwrap(), plaintext);
+            assert_eq!(*opens(number, &sealed).unwrap(), plaintext);
             for other in [0, number - 1, number.wrapping_add(1), number ^ (1 << 16)] {
                 assert_eq!(opens(other, &sealed).unwrap_err().code(), ErrorCode::DecryptionFailed);
             }

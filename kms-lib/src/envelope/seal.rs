@@ -3,6 +3,7 @@
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::types::error::{Error, ErrorCode, Result};
@@ -78,6 +79,10 @@ impl Seals {
         mac.update(&revision.to_be_bytes());
         mac.update(&rows.0);
         mac.finalize().into_bytes().into()
+    }
+    /// Whether `said` is the commitment to these rows at this revision, compared in constant time.
+    pub fn is_commitment(&self, said: &[u8; 32], revision: u64, rows: &RowSet) -> bool {
+        self.commitment(revision, rows).ct_eq(said).into()
     }
     /// The HMAC that stands for an encryption context in the records of keys that do not show it.
     pub fn context_mac(&self, canonical_context: &[u8]) -> [u8; 32] {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::aws::AwsRootKey;
@@ -28,10 +29,10 @@ const PASSPHRASE_CHARS: usize = 12;
 ///
 /// Line ends at the end of the text or the file are not part of it. The file must be a regular file with mode 0600 or
 /// stricter. Modes 0440 and 0640, which a Kubernetes volume gets from `fsGroup`, are accepted with a warning.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RootKeySource(Form);
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) enum Form {
     // Behind a pointer: moving the bytes themselves would leave copies of them on the stack.
     Key(Arc<Zeroizing<[u8; 32]>>),
@@ -110,6 +111,19 @@ impl RootKeySource {
         &self.0
     }
 }
+
+/// Compares two root keys in constant time. Only whether their forms or lengths differ shows in the time.
+impl PartialEq for RootKeySource {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Form::Key(one), Form::Key(other)) => one.as_slice().ct_eq(other.as_slice()).into(),
+            (Form::Passphrase(one), Form::Passphrase(other)) => one.as_bytes().ct_eq(other.as_bytes()).into(),
+            (Form::Key(_) | Form::Passphrase(_), _) => false,
+        }
+    }
+}
+
+impl Eq for RootKeySource {}
 
 impl fmt::Debug for RootKeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

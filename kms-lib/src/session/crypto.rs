@@ -32,8 +32,9 @@ pub struct Encrypted {
     pub receipt: Receipt,
 }
 
-/// A plaintext. Wiped when dropped; its `Debug` hides it.
-#[derive(Clone, PartialEq, Eq)]
+/// A plaintext. Wiped when dropped; its `Debug` hides it. It cannot be compared: comparing secrets byte by byte tells by
+/// its time where they differ.
+#[derive(Clone)]
 pub struct Decrypted {
     /// What was encrypted.
     pub plaintext: Zeroizing<Vec<u8>>,
@@ -45,14 +46,9 @@ pub struct Decrypted {
     pub receipt: Receipt,
 }
 
-impl std::fmt::Debug for Decrypted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decrypted").field("key", &self.key).field("version", &self.version).finish_non_exhaustive()
-    }
-}
-
-/// A data key: use `plaintext` to encrypt, keep `ciphertext` beside the data, forget `plaintext`.
-#[derive(Clone, PartialEq, Eq)]
+/// A data key: use `plaintext` to encrypt, keep `ciphertext` beside the data, forget `plaintext`. Wiped when dropped;
+/// its `Debug` hides the plaintext. It cannot be compared, as [`Decrypted`] cannot.
+#[derive(Clone)]
 pub struct DataKey {
     /// The data key; none if it was not asked for.
     pub plaintext: Option<Zeroizing<Vec<u8>>>,
@@ -64,12 +60,6 @@ pub struct DataKey {
     pub version: u32,
     /// Where the operation stands in the log.
     pub receipt: Receipt,
-}
-
-impl std::fmt::Debug for DataKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DataKey").field("key", &self.key).field("version", &self.version).finish_non_exhaustive()
-    }
 }
 
 /// A signature.

@@ -43,7 +43,7 @@ impl Target {
 }
 
 /// One operation of a call.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Item<'a> {
     pub target: Target,
     pub job: Job<'a>,

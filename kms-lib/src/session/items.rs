@@ -5,7 +5,8 @@ use crate::crypto::provider::SignatureAlgorithm;
 use crate::types::context::Context;
 
 /// One plaintext to encrypt, for [`Session::encrypt_batch`](crate::Session::encrypt_batch).
-#[derive(Clone, Debug)]
+/// `Debug` hides the plaintext.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct EncryptItem<'a> {
     /// The key to encrypt under.
@@ -83,7 +84,8 @@ impl<'a> DecryptItem<'a> {
 }
 
 /// One payload to sign, for [`Session::sign_batch`](crate::Session::sign_batch).
-#[derive(Clone, Debug)]
+/// `Debug` hides the payload.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SignItem<'a> {
     /// The key to sign with.
@@ -110,7 +112,8 @@ impl<'a> SignItem<'a> {
 }
 
 /// One signature to verify, for [`Session::verify_batch`](crate::Session::verify_batch).
-#[derive(Clone, Debug)]
+/// `Debug` hides the payload.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct VerifyItem<'a> {
     /// The key whose signature it should be.

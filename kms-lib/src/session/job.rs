@@ -18,7 +18,7 @@ use crate::types::limits::RSA_PLAINTEXT_BYTES;
 const INLINE_BYTES: usize = 64 * 1024 + ciphertext::HEADER + NONCE + TAG;
 
 /// What to do with a ready key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) enum Job<'a> {
     /// Encrypt this under this context.
     Encrypt(&'a [u8], &'a Arc<Context>),

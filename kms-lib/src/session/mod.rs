@@ -9,6 +9,7 @@ mod denials;
 mod describe;
 mod engine;
 mod grants;
+mod hidden;
 mod idempotency;
 mod items;
 mod job;

@@ -59,8 +59,9 @@ pub struct StreamDecryptor {
 }
 
 impl StreamDecryptor {
-    /// Takes ciphertext of any length, and appends verified plaintext as it becomes ready.
-    pub fn update(&mut self, ciphertext: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    /// Takes ciphertext of any length, and appends verified plaintext as it becomes ready. A buffer that has too little
+    /// room is replaced by a larger one and wiped.
+    pub fn update(&mut self, ciphertext: &[u8], out: &mut Zeroizing<Vec<u8>>) -> Result<()> {
         let before = out.len();
         self.decryptor.update(ciphertext, out)?;
         self.summary.bytes += (out.len() - before) as u64;
@@ -68,7 +69,7 @@ impl StreamDecryptor {
     }
     /// Appends the rest of the plaintext. An error means that the stream was cut or altered: what was given out before
     /// is genuine, but not the whole.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<StreamSummary> {
+    pub fn finish(mut self, out: &mut Zeroizing<Vec<u8>>) -> Result<StreamSummary> {
         let before = out.len();
         self.decryptor.finish(out)?;
         self.summary.bytes += (out.len() - before) as u64;

@@ -15,6 +15,7 @@ pub mod key;
 pub mod limits;
 pub mod quarantine;
 pub mod root_key;
+pub(crate) mod secret;
 pub mod text;
 pub mod time;
 pub mod view;
