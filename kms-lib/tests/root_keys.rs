@@ -302,7 +302,7 @@ async fn beside_two_rewraps_and_under_load() {
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     stop.store(true, Ordering::SeqCst);
     sealed.extend(load.await.unwrap());
-    assert!(sealed.len() > 20, "{}", sealed.len());
+    assert!(sealed.len() > 15, "nothing was made meanwhile");
     assert_eq!(count(&place, 1).await, 0);
     for kms in [one, two, busy] {
         kms.close().await.unwrap();
@@ -422,6 +422,8 @@ async fn a_compromised_generation() {
     let error = session.retire_root_key(1, &leaked).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::WrongState);
     assert!(error.message().contains("signs the log") && error.message().contains("seals rows"), "{error}");
+    // Once it is marked, leaving the flag out is no way around.
+    assert_eq!(code(session.retire_root_key(1, &RetireOptions::default()).await), ErrorCode::WrongState);
     let listed = session.list_root_keys().await.unwrap();
     assert!(listed[0].compromised_at.is_some() && listed[0].state == RootKeyState::Active);
     session.create_key(NewKey::aes("new")).await.unwrap();

@@ -129,10 +129,11 @@ impl Envelope {
     pub fn set_generations(&self, rows: Vec<RootKeyGeneration>) {
         let mut slots = self.slots_mut();
         let mut former = std::mem::take(&mut *slots);
-        let offered = self.0.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offered = self.0.offered.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             let present = former.remove(&row.generation).filter(|slot| is_same(&slot.row, &row));
-            let mut slot = present.unwrap_or_else(|| Slot::new(row.clone(), offered.get(&row.id).cloned()));
+            let offer = offered.remove(&row.id);
+            let mut slot = present.unwrap_or_else(|| Slot::new(row.clone(), offer));
             slot.row = row;
             if !slot.row.is_active() {
                 slot.key = None;

@@ -164,7 +164,7 @@ impl Session {
                 let text = format!("generation {generation} is the last of the root key; add another one first");
                 return Err(Error::new(ErrorCode::WrongState, text));
             }
-            if options.compromised {
+            if options.compromised || root.compromised_at.is_some() {
                 self.hold_compromised(&root).await?;
             }
             self.retire_active(generation, options).await?;
