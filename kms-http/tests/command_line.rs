@@ -463,3 +463,37 @@ fn half_a_root_key_is_not_taken_for_one() {
     assert_eq!(names.len(), 2, "{names:?}");
     out(&program(&home).arg("status").output().unwrap());
 }
+
+/// A root key is replaced on the command line, while the service runs.
+#[tokio::test]
+async fn a_root_key_is_replaced() {
+    let folder = TempDir::new().unwrap();
+    let next = folder.path().join("next.key");
+    std::fs::write(&next, format!("hex:{}\n", "5a".repeat(32))).unwrap();
+    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let server = Server::start_on_file(&[("KMS_MASTER_KEY_NEXT_FILE", next.to_str().unwrap())]);
+    parsed(&server.command(&["--json", "key", "create", "users"]));
+    let list = || parsed(&server.command(&["--json", "root-key", "list"]));
+    assert_eq!(list().as_array().unwrap().len(), 1);
+    assert_eq!(server.command(&["root-key", "retire", "1"]).status.code(), Some(1), "the last one");
+    assert_eq!(server.command(&["root-key", "verify"]).status.code(), Some(2));
+
+    let tried = parsed(&server.command(&["--json", "root-key", "verify", "--planned"]));
+    assert_eq!((tried["done"].as_u64(), tried["failed"].as_u64()), (Some(3), Some(0)));
+    assert_eq!(parsed(&server.command(&["--json", "root-key", "add"]))["generation"], 2);
+    assert_eq!(server.command(&["root-key", "add"]).status.code(), Some(1), "twice");
+    let plan = parsed(&server.command(&["--json", "root-key", "rewrap", "--dry-run"]));
+    assert_eq!((plan["materials"].as_u64(), plan["calls"][1]["wraps"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(server.command(&["root-key", "verify", "2"]).status.code(), Some(4), "one is missing");
+    assert!(out(&server.command(&["root-key", "rewrap"])).contains("wrapped 1 of 3"));
+    assert!(out(&server.command(&["root-key", "verify", "2"])).contains("verified 3 of 3"));
+    // The running service has learnt of the new key.
+    let made = serde_json::json!({"name": "later", "type": "AES256_GCM", "purpose": "ENCRYPTION"});
+    server.client().post("/v1/keys", made).await.expect(201);
+    assert_eq!(server.command(&["root-key", "retire", "1"]).status.code(), Some(1), "one is not verified");
+    let retired = parsed(&server.command(&["--json", "root-key", "retire", "1", "--verify-new"]));
+    assert_eq!((retired["rootKey"]["state"].as_str(), retired["erased"].as_u64()), (Some("RETIRED"), Some(4)));
+    let listed = list();
+    assert_eq!((listed[0]["wrappings"].as_u64(), listed[1]["verified"].as_u64()), (Some(0), Some(4)));
+    assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
+}
