@@ -118,7 +118,9 @@ impl PartialEq for RootKeySource {
         match (&self.0, &other.0) {
             (Form::Key(one), Form::Key(other)) => one.as_slice().ct_eq(other.as_slice()).into(),
             (Form::Passphrase(one), Form::Passphrase(other)) => one.as_bytes().ct_eq(other.as_bytes()).into(),
-            (Form::Key(_) | Form::Passphrase(_), _) => false,
+            // Names of a key hold no secret.
+            (Form::Aws(one), Form::Aws(other)) => one == other,
+            (Form::Key(_) | Form::Passphrase(_) | Form::Aws(_), _) => false,
         }
     }
 }
