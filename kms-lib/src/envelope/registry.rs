@@ -149,6 +149,8 @@ impl Envelope {
         if !sources.contains(&source) {
             sources.push(source);
         }
+        // It was not asked for the generations that are missing.
+        self.slots_mut().values_mut().for_each(|slot| slot.missing = None);
     }
 
     /// Wraps nothing new from here on: rows were altered, and it cannot be told which generations are right.
@@ -224,14 +226,14 @@ impl Envelope {
         for generation in self.wrapping_generations() {
             wrapped.push(self.wrap_under(generation, binding, plaintext).await?);
         }
-        if wrapped.is_empty() {
-            return Err(Error::new(ErrorCode::IntegrityFailure, "no generation of the root key can be trusted"));
-        }
-        Ok(wrapped)
+        if wrapped.is_empty() { Err(untrusted()) } else { Ok(wrapped) }
     }
 
     /// Wraps under this generation.
     pub async fn wrap_under(&self, generation: u32, binding: &Binding, plaintext: &[u8]) -> Result<Wrapped> {
+        if self.0.distrusted.load(Ordering::Acquire) {
+            return Err(untrusted());
+        }
         let key = self.key(generation).await?;
         let bytes = key.wrap(binding, plaintext).await?;
         self.note_use(generation);
@@ -244,7 +246,10 @@ impl Envelope {
         let mut last = None;
         for (generation, bytes) in self.in_order(wrapped) {
             match self.unwrap_under(generation, binding, bytes).await {
-                Err(error) if is_passed_over(error.code()) => last = Some(error),
+                // Also one that was retired while another one did not answer.
+                Err(error) if is_passed_over(error.code()) || error.code() == ErrorCode::WrongState => {
+                    last = Some(error);
+                }
                 done => return done,
             }
         }
@@ -350,6 +355,10 @@ fn is_same(row: &RootKeyGeneration, other: &RootKeyGeneration) -> bool {
 /// Whether another generation may do what this one could not.
 fn is_passed_over(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::RootKeyUnavailable | ErrorCode::RootKeyRefused)
+}
+
+fn untrusted() -> Error {
+    Error::new(ErrorCode::IntegrityFailure, "no generation of the root key can be trusted")
 }
 
 fn unavailable(generation: u32, provider: &str, cause: Option<&Error>) -> Error {

@@ -48,6 +48,9 @@ impl Context<'_> {
 
     pub(super) fn retire_root_key(&self, generation: u32) -> Result<Vec<Change>> {
         let root = self.root_key(generation)?;
+        if !root.is_active() {
+            return Ok(Vec::new());
+        }
         self.require_another(generation)?;
         let retired_at = root.retired_at.or(Some(self.now));
         let state = RootKeyState::Retired;

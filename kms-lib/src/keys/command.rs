@@ -296,6 +296,20 @@ impl Command {
         }
     }
 
+    /// Whether it changes generations of the root key, or what is wrapped under them.
+    pub fn is_of_root_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::AddRootKey(_)
+                | Self::MarkCompromised(_)
+                | Self::BeginRetirement(_)
+                | Self::RetireRootKey(_)
+                | Self::AddWrappings(_)
+                | Self::MarkVerified(_)
+                | Self::EraseWrappings(..)
+        )
+    }
+
     /// The generations that it wraps new material under, ascending; none if it makes no new material.
     pub fn wrapped_under(&self) -> Option<Vec<u32>> {
         match self {

@@ -209,12 +209,20 @@ impl Walk<'_> {
         if command.wrapped_under().is_some_and(|under| under != wrapping_generations(&self.overlay)) {
             return Some(Fate::Redo);
         }
-        let wraps_under = |change: &Change, generation: u32| matches!(change, Change::InsertVersion(_, made) if generations_of(&made.wrapped).contains(&generation));
+        // Nobody knows which generations there are: one that was retired may look as if it were in use.
+        if command.is_of_root_keys() && self.place.image.trust() != Trust::Verified {
+            return Some(Fate::Refuse(ErrorCode::IntegrityFailure));
+        }
+        // What is made in this batch has no verified wrapping yet, and what it retires cannot be relied on.
+        let hinders = |change: &Change, generation: u32| match change {
+            Change::InsertVersion(_, made) => generations_of(&made.wrapped).contains(&generation),
+            Change::InsertRootKey(_) | Change::UpdateRootKey(_) => true,
+            _ => false,
+        };
         match command {
             Command::AddRootKey(new) if !new.wrappings.iter().all(|new| self.is_present(new)) => Some(Fate::Redo),
-            // What is made in this batch has no verified wrapping yet.
             Command::RetireRootKey(generation)
-                if self.plan.changes.iter().any(|change| wraps_under(change, *generation)) =>
+                if self.plan.changes.iter().any(|change| hinders(change, *generation)) =>
             {
                 Some(Fate::Redo)
             }

@@ -12,12 +12,11 @@ use zeroize::Zeroizing;
 
 use super::Session;
 use crate::envelope::row;
-use crate::envelope::{Binding, RootKeySource, connect_new, fingerprint, service_fingerprint};
+use crate::envelope::{Binding, RootKey, RootKeySource, connect_new, fingerprint, service_fingerprint};
 use crate::keys::{Command, NewWrapping, VerifiedWrapping, Wrapping};
 use crate::ledger::Details;
 use crate::storage::tables::secrets;
 use crate::storage::tables::wrappings::{self, WrappingRow};
-use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
@@ -204,7 +203,8 @@ struct Pace(Option<tokio::sync::Mutex<Interval>>);
 impl Pace {
     fn new(rate: Option<u32>) -> Self {
         Self(rate.filter(|rate| *rate > 0).map(|rate| {
-            let mut ticks = interval(Duration::from_secs(1) / rate);
+            // Above a thousand million a second there is no time between two.
+            let mut ticks = interval((Duration::from_secs(1) / rate).max(Duration::from_nanos(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             tokio::sync::Mutex::new(ticks)
         }))
@@ -220,7 +220,7 @@ impl Pace {
 impl Session {
     /// What [`Session::rewrap`] will do, and what it will cost in calls to the root keys. For admins.
     pub async fn plan_rewrap(&self) -> Result<RewrapPlan> {
-        self.permit_reading(Action::RewrapStart, Operation::ManageRootKeys, None).await?;
+        self.permit_managing(Action::RewrapStart).await?;
         let active = self.wrapping_rows();
         let mut calls: Vec<RootKeyCalls> = active
             .iter()
@@ -258,7 +258,7 @@ impl Session {
     /// opened is in the report; if a root key does not answer, it ends with that error.
     pub async fn rewrap(&self, job: &RootKeyJob) -> Result<RootKeyReport> {
         self.refuse_idempotency_key()?;
-        self.permit_reading(Action::RewrapStart, Operation::ManageRootKeys, None).await?;
+        self.permit_managing(Action::RewrapStart).await?;
         let generations: Vec<u32> = self.wrapping_rows().iter().map(|root| root.generation).collect();
         let mut details = Details::default();
         details.raw("generations", format!("{generations:?}").replace(' ', ""));
@@ -285,7 +285,7 @@ impl Session {
     /// It may be ended at any time and begun again. If the root key does not answer, it ends with that error.
     pub async fn verify_root_key(&self, generation: u32, job: &RootKeyJob) -> Result<RootKeyReport> {
         self.refuse_idempotency_key()?;
-        self.permit_reading(Action::RootKeyVerify, Operation::ManageRootKeys, None).await?;
+        self.permit_managing(Action::RootKeyVerify).await?;
         if !self.generation(generation)?.is_active() {
             let text = format!("generation {generation} of the root key is retired");
             return Err(Error::new(ErrorCode::WrongState, text));
@@ -312,33 +312,43 @@ impl Session {
     /// Tries whether a root key that is not added yet would do: opens everything with the present ones, wraps it under
     /// the planned one, unwraps that and compares. Nothing is written. For admins.
     pub async fn verify_planned_root_key(&self, source: &RootKeySource, job: &RootKeyJob) -> Result<RootKeyReport> {
-        self.permit_reading(Action::RootKeyVerify, Operation::ManageRootKeys, None).await?;
+        self.permit_managing(Action::RootKeyVerify).await?;
         let shared = self.shared();
+        let generation = self.next_generation();
         if let Some(generation) = shared.envelope.identify(source).await? {
             let text = format!("this root key is generation {generation} already");
             return Err(Error::new(ErrorCode::Conflict, text));
         }
-        let generation = 1 + shared.catalog.image().root_keys().map(|root| root.generation).max().unwrap_or_default();
         let planned = connect_new(source, generation, &shared.provider).await?.key;
         let targets = self.targets().await?;
         let mut report = RootKeyReport { total: targets.len() as u64, ..RootKeyReport::default() };
         let pace = Pace::new(job.rate);
         for page in targets.chunks(PAGE) {
             let rows = self.rows_of(page).await?;
-            let tried = futures_util::stream::iter(page).map(async |target| {
-                pace.pass().await;
+            let tried = some_at_once(page.iter().map(|target| {
                 let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                let plaintext = self.open(target, present).await?;
-                let wrapped = planned.wrap(&target.binding, &plaintext).await?;
-                target.check(&planned.unwrap(&target.binding, &wrapped).await?)
-            });
-            let tried: Vec<Result<()>> = tried.buffered(AT_ONCE).collect().await;
+                self.try_planned(target, present, planned.as_ref(), &pace)
+            }));
+            let tried: Vec<Result<()>> = tried.await;
             for (target, tried) in page.iter().zip(tried) {
                 self.count(&mut report, target, tried)?;
             }
             tell(job, &report, page.len());
         }
         Ok(report)
+    }
+
+    async fn try_planned(
+        &self,
+        target: &Target,
+        present: &[WrappingRow],
+        planned: &dyn RootKey,
+        pace: &Pace,
+    ) -> Result<()> {
+        pace.pass().await;
+        let plaintext = self.open(target, present).await?;
+        let wrapped = planned.wrap(&target.binding, &plaintext).await?;
+        target.check(&planned.unwrap(&target.binding, &wrapped).await?)
     }
 
     async fn rewrap_pages(
@@ -351,11 +361,11 @@ impl Session {
         let pace = Pace::new(job.rate);
         for page in targets.chunks(PAGE) {
             let rows = self.rows_of(page).await?;
-            let made = futures_util::stream::iter(page).map(async |target| {
+            let made = some_at_once(page.iter().map(|target| {
                 let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                self.wrap_missing(target, present, generations, &pace).await
-            });
-            let made: Vec<Result<Vec<NewWrapping>>> = made.buffered(AT_ONCE).collect().await;
+                self.wrap_missing(target, present, generations, &pace)
+            }));
+            let made: Vec<Result<Vec<NewWrapping>>> = made.await;
             let mut new = Vec::new();
             let mut outage = Ok(());
             for (target, made) in page.iter().zip(made) {
@@ -413,13 +423,16 @@ impl Session {
         let pace = Pace::new(job.rate);
         for page in targets.chunks(PAGE) {
             let rows = self.rows_of(page).await?;
-            let opened = futures_util::stream::iter(page).map(async |target| {
+            let opened = some_at_once(page.iter().map(|target| {
                 let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
                 let row = present.iter().find(|row| row.stored.generation == generation);
-                let Some(row) = row else { return Ok(None) };
-                self.verify_wrapping(target, row, job, &pace).await.map(Some)
-            });
-            let opened: Vec<Result<Option<Option<VerifiedWrapping>>>> = opened.buffered(AT_ONCE).collect().await;
+                let pace = &pace;
+                async move {
+                    let Some(row) = row else { return Ok(None) };
+                    self.verify_wrapping(target, row, job, pace).await.map(Some)
+                }
+            }));
+            let opened: Vec<Result<Option<Option<VerifiedWrapping>>>> = opened.await;
             let mut verified = Vec::new();
             let mut outage = Ok(());
             for (target, opened) in page.iter().zip(opened) {
@@ -597,6 +610,13 @@ impl Session {
 /// Whether it is the root key service or the store that fails, and not one material.
 fn is_outage(error: &Error) -> bool {
     error.is_retryable() || matches!(error.code(), ErrorCode::RootKeyRefused | ErrorCode::WrongState)
+}
+
+/// Does these, some at once; answers in their order. The futures are made first: a stream that makes them from borrowed
+/// values would make the jobs futures that cannot be spawned.
+async fn some_at_once<T>(work: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let work: Vec<_> = work.collect();
+    futures_util::stream::iter(work).buffered(AT_ONCE).collect().await
 }
 
 fn tell(job: &RootKeyJob, report: &RootKeyReport, looked_at: usize) {

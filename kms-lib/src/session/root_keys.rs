@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::change::Intent;
 use super::root_key_jobs::RootKeyJob;
 use super::{Session, Shared};
+use crate::catalog::Trust;
 use crate::envelope::{self, Envelope, KnownGeneration, NewRootKey, RootKey, RootKeySource, connect_new};
 use crate::keys::{Command, NewGeneration, NewWrapping};
 use crate::ledger::Details;
@@ -15,10 +16,11 @@ use crate::storage::tables::usage;
 use crate::storage::tables::wrappings;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
+use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::RootKeyId;
 use crate::types::key::Key;
-use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, RootKeyState, ServiceKeyKind};
+use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, RootKeyState, ServiceKeyKind, Wrapped};
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
@@ -128,13 +130,14 @@ impl Session {
     /// already, retired ones included, or if another generation was added at the same moment.
     pub async fn add_root_key(&self, source: &RootKeySource) -> Result<RootKeyDescription> {
         self.refuse_idempotency_key()?;
-        self.permit_reading(Action::RootKeyAdd, Operation::ManageRootKeys, None).await?;
+        self.permit_managing(Action::RootKeyAdd).await?;
         let shared = self.shared();
+        // Counted before the source is compared: a generation that another node adds meanwhile makes this a conflict.
+        let generation = self.next_generation();
         if let Some(generation) = shared.envelope.identify(source).await? {
             let text = format!("this root key is generation {generation} already");
             return Err(Error::new(ErrorCode::Conflict, text));
         }
-        let generation = 1 + shared.catalog.image().root_keys().map(|root| root.generation).max().unwrap_or_default();
         let new = connect_new(source, generation, &shared.provider).await?;
         let root = new_generation(&new, shared.clock.now()).await?;
         let wrappings = self.wrap_service_keys(new.key.as_ref()).await?;
@@ -145,8 +148,14 @@ impl Session {
         }
         shared.envelope.offer(root.id, Arc::clone(&new.key), source.clone());
         let command = Command::AddRootKey(Box::new(NewGeneration { root, wrappings }));
-        self.change(self.root_key_intent(Action::RootKeyAdd, details), command).await?;
-        self.describe_root_key(generation).await
+        let (changes, _) = self.change(self.root_key_intent(Action::RootKeyAdd, details), command).await?;
+        match (self.describe_root_key(generation).await, changes.into_iter().next()) {
+            // It is committed: that is answered whatever can be read.
+            (Err(_), Some(Change::InsertRootKey(row))) => {
+                Ok(describe(KnownGeneration { row, is_at_hand: true, last_used_at: None }, &[]))
+            }
+            (described, _) => described,
+        }
     }
 
     /// Retires a generation of the root key: it opens nothing any more, and its wrappings are erased. A call that did not
@@ -156,8 +165,12 @@ impl Session {
     /// ([`Session::verify_root_key`]), if it is the last one, or if the demands of a compromised one are not met.
     pub async fn retire_root_key(&self, generation: u32, options: &RetireOptions) -> Result<Retirement> {
         self.refuse_idempotency_key()?;
-        self.permit_reading(Action::RootKeyRetire, Operation::ManageRootKeys, None).await?;
+        self.permit_managing(Action::RootKeyRetire).await?;
         let root = self.generation(generation)?;
+        // Also of a retired one: old copies of the database can be read with it.
+        if options.compromised && !root.is_active() {
+            self.hold_compromised(&root).await?;
+        }
         if root.is_active() {
             let others = |other: &&RootKeyGeneration| other.wraps() && other.generation != generation;
             if self.shared().catalog.image().root_keys().filter(others).count() == 0 {
@@ -167,11 +180,13 @@ impl Session {
             if options.compromised || root.compromised_at.is_some() {
                 self.hold_compromised(&root).await?;
             }
+            self.require_remaining(generation).await?;
             self.retire_active(generation, options).await?;
         }
         let erased = self.erase_wrappings(generation).await?;
         let root_key = self.describe_root_key(generation).await?;
-        let rotate = root_key.compromised_at.map(|since| self.keys_made_before(since)).unwrap_or_default();
+        let leaked_until = root_key.compromised_at.map(|since| root_key.retired_at.map_or(since, |at| at.min(since)));
+        let rotate = leaked_until.map(|time| self.keys_made_before(time)).unwrap_or_default();
         let backups = self.backups_before(root_key.retired_at).await?;
         Ok(Retirement { root_key, erased, rotate, backups })
     }
@@ -180,6 +195,9 @@ impl Session {
     pub(crate) async fn erase_retired(&self) -> Result<()> {
         let retired: Vec<u32> = {
             let image = self.shared().catalog.image();
+            if image.trust() != Trust::Verified {
+                return Ok(());
+            }
             image.root_keys().filter(|root| !root.is_active()).map(|root| root.generation).collect()
         };
         for generation in retired {
@@ -191,6 +209,23 @@ impl Session {
     pub(super) fn root_key_intent(&self, action: Action, details: Details) -> Intent {
         let attempt = self.attempt(Operation::ManageRootKeys, None);
         Intent { action, attempt, version: None, details, once: None }
+    }
+
+    /// Whether the actor may manage root keys, and whether it is known which generations there are: after rows of
+    /// `root_keys` were altered, one that was retired may look as if it were in use.
+    pub(super) async fn permit_managing(&self, action: Action) -> Result<()> {
+        self.permit_reading(action, Operation::ManageRootKeys, None).await?;
+        if self.shared().catalog.image().trust() == Trust::Verified {
+            return Ok(());
+        }
+        let text = "rows of the store were altered, and it cannot be told which generations of the root key are right; \
+                    verify the log, and restore a backup";
+        Err(Error::new(ErrorCode::IntegrityFailure, text))
+    }
+
+    /// The number of the generation that is added next.
+    pub(super) fn next_generation(&self) -> u32 {
+        1 + self.shared().catalog.image().root_keys().map(|root| root.generation).max().unwrap_or_default()
     }
 
     pub(super) fn refuse_idempotency_key(&self) -> Result<()> {
@@ -224,6 +259,25 @@ impl Session {
             wrappings.push(target.wrapping(root.generation(), bytes));
         }
         Ok(wrappings)
+    }
+
+    /// Whether this process can open the service's own keys with a generation that stays: its marks may be of a time when
+    /// that key was not yet disabled, and a node without it would lock itself out.
+    async fn require_remaining(&self, retiring: u32) -> Result<()> {
+        let stays: Vec<u32> = {
+            let image = self.shared().catalog.image();
+            let stays = |root: &&RootKeyGeneration| root.wraps() && root.generation != retiring;
+            image.root_keys().filter(stays).map(|root| root.generation).collect()
+        };
+        for target in self.service_targets().await? {
+            let wrapped: Vec<Wrapped> =
+                target.wrapped.iter().filter(|wrapped| stays.contains(&wrapped.generation)).cloned().collect();
+            // Without one it counts as not verified.
+            if !wrapped.is_empty() {
+                target.check(&self.shared().envelope.unwrap(&target.binding, &wrapped).await?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Retires. If that is asked for, what is not verified yet is verified first; then nothing new is wrapped under the
@@ -359,7 +413,8 @@ async fn new_generation(new: &NewRootKey, now: Timestamp) -> Result<RootKeyGener
 fn unverified_error(generation: u32, count: u64) -> Error {
     let text = format!(
         "{count} materials that generation {generation} of the root key wraps have no verified wrapping under another \
-         one; rewrap, then verify the other generation"
+         one; rewrap, then verify the other generation (material of quarantined rows counts too, and so do wrappings \
+         that belong to nothing: a verification of the log names them)"
     );
     Error::new(ErrorCode::WrongState, text)
 }
@@ -369,22 +424,25 @@ async fn describe_all(shared: &Shared) -> Result<Vec<RootKeyDescription>> {
     let counts = wrappings::counts(connection.as_mut()).await?;
     drop(connection);
     let envelope: &Envelope = &shared.envelope;
-    let describe = |KnownGeneration { row, is_at_hand, last_used_at }| {
-        let count = counts.iter().find(|(generation, ..)| *generation == row.generation);
-        let (wrappings, verified) = count.map_or((0, 0), |(_, all, verified)| (*all, *verified));
-        RootKeyDescription {
-            generation: row.generation,
-            provider: row.provider,
-            reference: row.reference,
-            state: row.state,
-            compromised_at: row.compromised_at,
-            created_at: row.created_at,
-            retired_at: row.retired_at,
-            wrappings,
-            verified,
-            at_hand: is_at_hand,
-            last_used_at,
-        }
-    };
-    Ok(envelope.generations().into_iter().map(describe).collect())
+    Ok(envelope.generations().into_iter().map(|known| describe(known, &counts)).collect())
+}
+
+/// A generation with its counts: generation, wrappings, verified ones.
+fn describe(known: KnownGeneration, counts: &[(u32, u64, u64)]) -> RootKeyDescription {
+    let KnownGeneration { row, is_at_hand, last_used_at } = known;
+    let count = counts.iter().find(|(generation, ..)| *generation == row.generation);
+    let (wrappings, verified) = count.map_or((0, 0), |(_, all, verified)| (*all, *verified));
+    RootKeyDescription {
+        generation: row.generation,
+        provider: row.provider,
+        reference: row.reference,
+        state: row.state,
+        compromised_at: row.compromised_at,
+        created_at: row.created_at,
+        retired_at: row.retired_at,
+        wrappings,
+        verified,
+        at_hand: is_at_hand,
+        last_used_at,
+    }
 }
