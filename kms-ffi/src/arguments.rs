@@ -160,8 +160,8 @@ pub unsafe fn structures<T: Extensible>(pointer: *const T, count: usize, name: &
     if !stride.is_multiple_of(align_of::<T>()) {
         return Err(Failure::invalid(format!("{name}: its field size must be sizeof({})", T::NAME)));
     }
-    if count > kms_lib::types::limits::BATCH_ITEMS {
-        let text = format!("{name} has {count} items; at most {} are allowed", kms_lib::types::limits::BATCH_ITEMS);
+    if count > kms_lib::limits::BATCH_ITEMS {
+        let text = format!("{name} has {count} items; at most {} are allowed", kms_lib::limits::BATCH_ITEMS);
         return Err(Failure::invalid(text));
     }
     let each = |index: usize| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kms_lib::{AuditAck, Config, ProviderName, SchedulerConfig};
+use kms_lib::{AuditAck, Config, CryptoProvider, SchedulerConfig};
 
 use crate::arguments::{self, Extensible};
 use crate::boundary::{call, free};
@@ -214,7 +214,7 @@ pub unsafe extern "C" fn mkms_config_crypto_provider(
     error: *mut *mut mkms_error,
 ) -> mkms_status {
     call!(error; config = handle::get [config]; provider = arguments::text [provider, provider_len]; => {
-        config.change(|settings| Ok(settings.crypto_provider(ProviderName::parse(provider)?)))
+        config.change(|settings| Ok(settings.crypto_provider(CryptoProvider::parse(provider)?)))
     })
 }
 

@@ -2,8 +2,8 @@
 
 use std::ffi::c_char;
 
-use kms_lib::crypto::ciphertext;
-use kms_lib::crypto::provider::RSA_BYTES;
+use kms_lib::Ciphertext;
+use kms_lib::limits::RSA_2048_BYTES;
 use kms_lib::{DataKey, Decrypted, SignatureAlgorithm};
 
 use crate::arguments;
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn mkms_encrypt_into(
     ciphertext = arguments::output [ciphertext, ciphertext_capacity, ciphertext_len, "ciphertext_len"];
     operation = arguments::optional_filled [operation];
     => {
-        ciphertext.require(ciphertext::max_len(plaintext.len()))?;
+        ciphertext.require(Ciphertext::max_len(plaintext.len()))?;
         let done = session.session.encrypt(key, plaintext, &context)?;
         operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
         ciphertext.set(&done.ciphertext)
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn mkms_ciphertext_max(
     error: *mut *mut mkms_error,
 ) -> mkms_status {
     call!(error; ciphertext_len = arguments::place [ciphertext_len]; => {
-        ciphertext_len.set(ciphertext::max_len(plaintext_len));
+        ciphertext_len.set(Ciphertext::max_len(plaintext_len));
         Ok(())
     })
 }
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn mkms_decrypt_into(
     operation = arguments::optional_filled [operation];
     => {
         // What cannot be a ciphertext is refused, and recorded, by the service.
-        plaintext.require(ciphertext::max_plaintext_len(ciphertext).unwrap_or(0))?;
+        plaintext.require(Ciphertext::max_plaintext_len(ciphertext).unwrap_or(0))?;
         let done = session.session.decrypt(ciphertext, &context)?;
         operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
         plaintext.set(&done.plaintext)
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn mkms_sign_into(
     operation = arguments::optional_filled [operation];
     => {
         let algorithm = self::algorithm(algorithm)?;
-        signature.require(RSA_BYTES)?;
+        signature.require(RSA_2048_BYTES)?;
         let done = session.session.sign(key, payload, algorithm)?;
         operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
         signature.set(&done.signature)
@@ -419,7 +419,7 @@ pub unsafe extern "C" fn mkms_generate_data_key_into(
     ciphertext = arguments::output [ciphertext, ciphertext_capacity, ciphertext_len, "ciphertext_len"];
     operation = arguments::optional_filled [operation];
     => {
-        ciphertext.require(ciphertext::max_len(data_key_len))?;
+        ciphertext.require(Ciphertext::max_len(data_key_len))?;
         let done: DataKey = session.session.generate_data_key(key, data_key_len, &context)?;
         operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
         plaintext.set(&done.plaintext.unwrap_or_default())?;

@@ -189,7 +189,7 @@ type Sample = Vec<Option<Value>>;
 enum Value {
     Int(i64),
     Text(String),
-    Blob(Vec<u8>),
+    Ciphertext(Vec<u8>),
 }
 
 const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
@@ -209,7 +209,7 @@ async fn sample(file: &Path) -> Vec<Sample> {
             (0..14)
                 .map(|column| match column {
                     0 | 2 | 9 | 13 => row.get::<Option<i64>, _>(column).map(Value::Int),
-                    1 | 8 | 11 | 12 => row.get::<Option<Vec<u8>>, _>(column).map(Value::Blob),
+                    1 | 8 | 11 | 12 => row.get::<Option<Vec<u8>>, _>(column).map(Value::Ciphertext),
                     _ => row.get::<Option<String>, _>(column).map(Value::Text),
                 })
                 .collect()
@@ -250,7 +250,7 @@ fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -
                         None => insert.raw_bind_parameter(place, rusqlite::types::Null),
                         Some(Value::Int(n)) => insert.raw_bind_parameter(place, n),
                         Some(Value::Text(text)) => insert.raw_bind_parameter(place, text),
-                        Some(Value::Blob(bytes)) => insert.raw_bind_parameter(place, bytes),
+                        Some(Value::Ciphertext(bytes)) => insert.raw_bind_parameter(place, bytes),
                     }
                     .unwrap();
                 }

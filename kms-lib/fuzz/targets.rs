@@ -3,14 +3,10 @@
 // and alterations of it; `fuzz/run` is to run one of them for as long as one likes, led by coverage.
 
 use kms_lib::audit::checkpoint;
-use kms_lib::crypto::ciphertext::Blob;
-use kms_lib::crypto::provider::Provider;
-use kms_lib::crypto::stream::{Decryptor, Header};
-use kms_lib::envelope::Derivation;
-use kms_lib::scheduler::Schedule;
-use kms_lib::types::grant::StoredConditions;
+use kms_lib::internals::{Decryptor, Derivation, Header, Provider, RustCrypto, Schedule, StoredConditions};
 use kms_lib::{
-    Actor, Conditions, Config, Context, GrantScope, KeyRef, NewKey, Role, RootKeySource, Timestamp, Zeroizing,
+    Actor, Ciphertext, Conditions, Config, Context, GrantScope, KeyRef, NewKey, Role, RootKeySource, Timestamp,
+    Zeroizing,
 };
 
 /// What a parser made of some bytes; none if it refused them.
@@ -41,11 +37,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn provider() -> Box<dyn Provider> {
-    Box::new(kms_lib::crypto::rust_crypto::RustCrypto)
+    Box::new(RustCrypto)
 }
 
 fn ciphertext(bytes: &[u8]) -> Option<String> {
-    let blob = Blob::parse(bytes).ok()?;
+    let blob = Ciphertext::parse(bytes).ok()?;
     assert!(blob.version > 0 && bytes.ends_with(blob.body));
     Some(format!("{} {} {}", blob.key, blob.version, blob.body.len()))
 }

@@ -36,7 +36,7 @@ use crate::session::{
     StreamSummary, Verification, VerifyItem, VersionDescription,
 };
 use crate::types::actor::Actor;
-use crate::types::audit::AuditRow;
+use crate::types::audit::AuditRecord;
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{CredentialId, GrantId};
@@ -275,7 +275,7 @@ mirror! {
     list_credentials(paging: &Paging) -> Page<CredentialDescription>;
     list_quarantine() -> Vec<QuarantinedRow>;
     release_quarantine() -> Vec<QuarantinedRow>;
-    list_audit(query: &AuditQuery, paging: &Paging) -> Page<AuditRow>;
+    list_audit(query: &AuditQuery, paging: &Paging) -> Page<AuditRecord>;
     checkpoint() -> String;
     audit_public_key() -> String;
     audit_public_keys() -> Vec<AuditKey>;

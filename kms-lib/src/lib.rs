@@ -44,7 +44,7 @@
 //! | --- | --- |
 //! | set it up | [`Config`], [`RootKeySource`] |
 //! | use keys, manage them, grant, read the log | [`Session`] |
-//! | encrypt files | [`Session::encrypt_reader`], [`crypto::stream`] |
+//! | encrypt files | [`Session::encrypt_reader`], [`Session::encrypt_stream`] |
 //! | do without an async runtime | [`blocking`] |
 //! | rotate by itself | [`SchedulerConfig`] |
 //! | back up and restore | [`Session::backup`], [`Kms::restore`] |
@@ -59,25 +59,26 @@
 pub mod audit;
 pub mod blocking;
 mod catalog;
-pub mod config;
-pub mod crypto;
-pub mod envelope;
+mod config;
+mod crypto;
+mod envelope;
 mod grants;
 pub mod json;
 mod keys;
-pub mod kms;
+mod kms;
 mod ledger;
-pub mod ops;
+mod ops;
 mod policy;
-pub mod scheduler;
-pub mod session;
+mod scheduler;
+mod session;
 mod storage;
-pub mod types;
-pub mod verification;
+mod types;
+mod verification;
 
 pub use audit::verify::{Fault, Finding};
 pub use config::Config;
-pub use crypto::ProviderName;
+pub use crypto::CryptoProvider;
+pub use crypto::ciphertext::{Ciphertext, EncryptionAlgorithm};
 pub use crypto::provider::SignatureAlgorithm;
 pub use envelope::{AwsRootKey, CALL_BOUNDS, CallMetrics, RootKeyOperation, RootKeySource};
 pub use ipnet::IpNet;
@@ -93,19 +94,37 @@ pub use session::{
     SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, Verification, VerifyItem, VersionDescription,
 };
 pub use types::actor::{Actor, Role};
-pub use types::audit::{Action, AuditRow, Receipt, Status};
+pub use types::audit::{Action, AuditRecord, Receipt, Status};
 pub use types::context::Context;
 pub use types::error::{Error, ErrorCode, Result, UnknownErrorCode};
 pub use types::grant::{Conditions, GrantScope, Permission};
-pub use types::ids::{CredentialId, GrantId, KeyId, QuarantineId, RecordId, VersionId};
+pub use types::ids::{CredentialId, GrantId, KeyId, LogId, QuarantineId, RecordId, VersionId};
 pub use types::key::{AuditContext, DisabledReason, KeyPurpose, KeyState, KeyType, Origin, VersionState};
+pub use types::limits;
 pub use types::quarantine::EntityTable;
 pub use types::root_key::{RootKeyProvider, RootKeyState};
 pub use types::time::{Clock, Timestamp};
 pub use verification::{Progress, Report, VerifyOptions};
 pub use zeroize::Zeroizing;
 
-/// The program in README.md, compiled and run as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+/// What [`Metrics`] and [`Telemetry`] are made of.
+pub mod metrics {
+    pub use crate::ops::{
+        AuditMetrics, BATCH_BOUNDS, CacheUse, EncryptionAlert, KeyMetrics, Metrics, RotationAlert, StorageMetrics,
+        Telemetry, UsageMetrics, WindowAlert,
+    };
+}
+
+/// Parts of the crate that its own integration tests and fuzz targets need. No promise of any kind covers them.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::crypto::ciphertext::HEADER as CIPHERTEXT_HEADER;
+    pub use crate::crypto::provider;
+    pub use crate::crypto::provider::Provider;
+    pub use crate::crypto::rust_crypto::RustCrypto;
+    pub use crate::crypto::stream::{CHUNK, Decryptor, Header};
+    pub use crate::envelope::Derivation;
+    pub use crate::scheduler::Schedule;
+    pub use crate::types::audit::hex;
+    pub use crate::types::grant::StoredConditions;
+}

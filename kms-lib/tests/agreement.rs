@@ -5,8 +5,8 @@
 mod common;
 
 use common::{Place, actor, admin, code, last_record, whole_log};
-use kms_lib::crypto::ciphertext::HEADER;
-use kms_lib::crypto::provider::{NONCE, TAG};
+use kms_lib::internals::CIPHERTEXT_HEADER as HEADER;
+use kms_lib::limits::{AES_GCM_IV_BYTES as NONCE, AES_GCM_TAG_BYTES as TAG};
 use kms_lib::{
     Action, AuditContext, Context, DecryptItem, ErrorCode, GrantFilter, GrantScope, KeyId, KeyRef, KeyUpdate, NewGrant,
     NewKey, NewToken, Paging, Permission, ReencryptItem, Role, Session,

@@ -4,13 +4,16 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use common::{Place, code};
 use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::blocking::{Kms, Session};
 use kms_lib::{
-    Actor, AuditQuery, Context, DecryptItem, EncryptItem, ErrorCode, GrantFilter, KeyFilter, KeyState, KeyUpdate,
-    NewGrant, NewKey, NewToken, Paging, Permission, ReencryptItem, Role, SignItem, VerifyItem, VerifyOptions,
-    VersionState, Zeroizing,
+    Actor, AuditQuery, BackupOptions, Context, DecryptItem, EncryptItem, ErrorCode, GrantFilter, KeyFilter, KeyState,
+    KeyUpdate, NewGrant, NewKey, NewToken, Paging, Permission, Progress, ReencryptItem, Role, SignItem, VerifyItem,
+    VerifyOptions, VersionState, Zeroizing,
 };
 
 fn open(place: &Place) -> (Kms, Session) {
@@ -155,6 +158,41 @@ fn grants_tokens_and_the_log() {
     session.metrics().unwrap();
     kms.close().unwrap();
     assert_eq!(code(session.metrics()), ErrorCode::Closed);
+}
+
+/// Of a store in a file: servers have tools of their own.
+#[test]
+fn backups() {
+    let place = Place::in_a_file();
+    let (kms, session) = open(&place);
+    session.create_key(NewKey::aes("users")).unwrap();
+    let file = |name: &str| place.folder.path().join(name);
+    assert!(session.backup(file("backup.db")).unwrap().verification.ok);
+    let told = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&told);
+    let progress = Progress::calling(move |done, _| counter.store(done, Ordering::SeqCst));
+    let options = BackupOptions::new().progress(&progress);
+    session.backup_with(file("again.db"), &options).unwrap();
+    assert!(progress.total() > 2 && progress.done() == progress.total(), "{progress:?}");
+    assert_eq!(told.load(Ordering::SeqCst), progress.done());
+    session.revoke_key("users").unwrap();
+    assert_eq!(session.compare_backup(file("backup.db")).unwrap().keys, ["users"]);
+    kms.ready().unwrap();
+    assert!(kms.telemetry().unwrap().records > 2);
+    kms.close().unwrap();
+
+    let at = |name: &str| place.config().store_url(format!("sqlite:{}", file(name).display()));
+    assert!(Kms::verify_backup(&place.config(), file("backup.db")).unwrap().verification.ok);
+    Kms::verify_backup_with(&place.config(), file("again.db"), &options).unwrap();
+    Kms::restore(&at("first.db"), file("backup.db")).unwrap();
+    Kms::restore_with(&at("second.db"), file("again.db"), &options).unwrap();
+    for name in ["first.db", "second.db"] {
+        let kms = Kms::open_read_only(at(name)).unwrap();
+        let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+        assert_eq!(session.get_key("users").unwrap().state, KeyState::Enabled);
+        assert_eq!(code(session.revoke_key("users")), ErrorCode::StoreReadOnly);
+        kms.close().unwrap();
+    }
 }
 
 /// Threads share it, and it is opened again where it was closed.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{Place, admin, whole_log};
 
 use kms_lib::{
-    Action, Actor, AuditAck, AuditQuery, AuditRow, Config, Context, ErrorCode, Kms, NewKey, Paging, Role, Status,
+    Action, Actor, AuditAck, AuditQuery, AuditRecord, Config, Context, ErrorCode, Kms, NewKey, Paging, Role, Status,
 };
 
 fn config(file: &Path) -> Config {
@@ -22,7 +22,7 @@ fn config(file: &Path) -> Config {
 }
 
 /// Numbered without gaps, and no use of a version stands behind its revocation.
-fn check_log(rows: &[AuditRow]) {
+fn check_log(rows: &[AuditRecord]) {
     for (i, row) in rows.iter().enumerate() {
         assert_eq!(row.seq, i as u64 + 1);
     }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{admin, check_usable};
-use kms_lib::types::audit::hex;
+use kms_lib::internals::hex;
 use kms_lib::{Actor, AuditQuery, Config, Context, Kms, NewKey, Paging, Role};
 
 const CHILD: &str = "KMS_TEST_CRASH_FILE";

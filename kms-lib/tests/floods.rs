@@ -49,7 +49,7 @@ async fn one_caller_leaves_room_for_others() {
         .map(|_| {
             let session = kms.session(actor("greedy", Role::Admin));
             tokio::spawn(async move {
-                let algorithm = kms_lib::crypto::provider::SignatureAlgorithm::RsaPkcs1Sha256;
+                let algorithm = kms_lib::SignatureAlgorithm::RsaPkcs1Sha256;
                 session.sign("slow", b"x", algorithm).await.map(drop).map_err(|error| error.code())
             })
         })
@@ -57,7 +57,7 @@ async fn one_caller_leaves_room_for_others() {
     tokio::task::yield_now().await;
     for i in 0..20 {
         let modest = kms.session(actor(&format!("modest-{i}"), Role::Admin));
-        let algorithm = kms_lib::crypto::provider::SignatureAlgorithm::RsaPkcs1Sha256;
+        let algorithm = kms_lib::SignatureAlgorithm::RsaPkcs1Sha256;
         modest.sign("slow", b"x", algorithm).await.unwrap();
     }
     let mut refused = 0;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{ROOT_KEY, actor, admin, check_usable, whole_log};
-use kms_lib::types::audit::hex;
+use kms_lib::internals::hex;
 use kms_lib::{Config, Context, ErrorCode, Kms, NewKey, Role};
 
 const CHILD: &str = "KMS_TEST_LIMITED_FILE";

@@ -7,9 +7,9 @@ mod common;
 use common::{Place, actor, admin, check_usable, code, last_record};
 use kms_lib::SignatureAlgorithm::{RsaPkcs1Sha256, RsaPssSha256};
 use kms_lib::{
-    Action, AuditAck, AuditContext, AuditQuery, Conditions, Context, DecryptItem, DisabledReason, EncryptItem,
-    ErrorCode, KeyDescription, KeyFilter, KeyState, KeyType, KeyUpdate, Kms, NewGrant, NewKey, Paging, Permission,
-    ProviderName, ReencryptItem, Role, SchedulerConfig, Status, VersionDescription, VersionState,
+    Action, AuditAck, AuditContext, AuditQuery, Conditions, Context, CryptoProvider, DecryptItem, DisabledReason,
+    EncryptItem, ErrorCode, KeyDescription, KeyFilter, KeyState, KeyType, KeyUpdate, Kms, NewGrant, NewKey, Paging,
+    Permission, ReencryptItem, Role, SchedulerConfig, Status, VersionDescription, VersionState,
 };
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn deletion_and_destruction() {
 #[tokio::test]
 async fn signatures_in_every_way() {
     let place = Place::new();
-    for provider in [ProviderName::AwsLc, ProviderName::RustCrypto] {
+    for provider in [CryptoProvider::AwsLc, CryptoProvider::RustCrypto] {
         let kms = Kms::open(place.config().crypto_provider(provider)).await.unwrap();
         let session = admin(&kms);
         let name = format!("signing-{provider}");
@@ -315,7 +315,7 @@ async fn each_provider_opens_what_the_other_made() {
     let place = Place::new();
     let none = Context::new();
     let mut sealed = Vec::new();
-    for (making, provider) in [(true, ProviderName::AwsLc), (false, ProviderName::RustCrypto)] {
+    for (making, provider) in [(true, CryptoProvider::AwsLc), (false, CryptoProvider::RustCrypto)] {
         let kms = Kms::open(place.config().crypto_provider(provider)).await.unwrap();
         let session = admin(&kms);
         for (name, key_type) in [("a", KeyType::Aes256Gcm), ("r", KeyType::Rsa2048)] {

@@ -75,7 +75,7 @@ fn nothing_is_left_after_closing() {
             }
             session.rotate_key("a", None).await.unwrap();
         }
-        let payload = kms_lib::crypto::provider::SignatureAlgorithm::RsaPssSha256;
+        let payload = kms_lib::SignatureAlgorithm::RsaPssSha256;
         session.sign("s", b"payload", payload).await.unwrap();
         kms.close().await.unwrap();
     });

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{Place, actor, admin, whole_log};
 use kms_lib::{
-    AuditAck, AuditRow, Context, GrantFilter, KeyId, KeyState, Kms, NewGrant, NewKey, Paging, Permission, Role,
+    AuditAck, AuditRecord, Context, GrantFilter, KeyId, KeyState, Kms, NewGrant, NewKey, Paging, Permission, Role,
     Session, VersionState,
 };
 use rand::rngs::StdRng;
@@ -35,7 +35,7 @@ struct Model {
 }
 
 impl Model {
-    fn may(&self, row: &AuditRow, permission: &str) -> bool {
+    fn may(&self, row: &AuditRecord, permission: &str) -> bool {
         row.role == "admin"
             || self.grants.values().any(|(principal, scope, operations)| {
                 *principal == row.actor
@@ -45,7 +45,7 @@ impl Model {
     }
 
     /// Why the model would refuse what a record stands for; none if it would not.
-    fn refusal(&self, row: &AuditRow) -> Option<&'static str> {
+    fn refusal(&self, row: &AuditRecord) -> Option<&'static str> {
         if row.action == "GRANT_WITHDRAW" {
             let details: Value = serde_json::from_str(row.details.as_deref().unwrap()).unwrap();
             let known = self.grants.contains_key(details["grantId"].as_str().unwrap());
@@ -86,7 +86,7 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, row: &AuditRow) {
+    fn apply(&mut self, row: &AuditRecord) {
         let details: Value = serde_json::from_str(row.details.as_deref().unwrap_or("{}")).unwrap();
         match row.action.as_str() {
             "KEY_CREATE" => {

@@ -41,6 +41,7 @@ fn orphaned(place: &Place, ack: AuditAck) -> Kms {
             AuditAck::Durable => drop(first.spawn(encrypting)),
             // Answered, and not written yet.
             AuditAck::Queued => drop(first.block_on(encrypting).unwrap()),
+            other => panic!("{other:?}"),
         }
     }
     let begun = Instant::now();

@@ -6,7 +6,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io::{self, Read, Write};
 
-use kms_lib::crypto::stream::CHUNK;
+use kms_lib::internals::CHUNK;
 use kms_lib::{Actor, Config, Context, ErrorCode, Kms, NewKey, Role, blocking};
 
 /// Bytes between two numbers in an endless text.

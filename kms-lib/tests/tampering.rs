@@ -5,11 +5,11 @@
 mod common;
 
 use common::{Place, actor, admin, code};
+use kms_lib::LogId;
 use kms_lib::audit::record::{Body, record_hash};
 use kms_lib::audit::tree::Frontier;
-use kms_lib::types::ids::LogId;
 use kms_lib::{
-    AuditRow, Context, ErrorCode, Finding, KeyId, Kms, NewGrant, NewKey, Permission, RecordId, Report, Role, Timestamp,
+    Context, ErrorCode, Finding, KeyId, Kms, NewGrant, NewKey, Permission, RecordId, Report, Role, Timestamp,
     VerifyOptions,
 };
 use sqlx::{Connection, Row, SqliteConnection};
@@ -146,7 +146,7 @@ async fn rewriting_with_recomputed_hashes() {
                     record.actor = "mallory".into();
                 }
                 record.prev_hash = last;
-                let body = Body::from(&record).digest();
+                let body = body(&record).digest();
                 record.hash = record_hash(log, record.seq, record.timestamp, &record.prev_hash, &body);
                 sqlx::query("UPDATE audit_logs SET actor = ?, prev_hash = ?, hash = ? WHERE seq = ?")
                     .bind(&record.actor)
@@ -180,9 +180,40 @@ async fn rewriting_with_recomputed_hashes() {
     }
 }
 
-fn read(row: &sqlx::sqlite::SqliteRow) -> AuditRow {
+/// A row of `audit_logs`.
+struct Stored {
+    seq: u64,
+    id: RecordId,
+    timestamp: Timestamp,
+    actor: String,
+    role: String,
+    action: String,
+    status: String,
+    request_id: Option<String>,
+    key_id: Option<KeyId>,
+    key_version: Option<u32>,
+    details: Option<String>,
+    prev_hash: [u8; 32],
+    hash: [u8; 32],
+}
+
+fn body(record: &Stored) -> Body<'_> {
+    Body {
+        id: record.id,
+        actor: &record.actor,
+        role: &record.role,
+        action: &record.action,
+        status: &record.status,
+        request_id: record.request_id.as_deref(),
+        key_id: record.key_id,
+        key_version: record.key_version,
+        details: record.details.as_deref(),
+    }
+}
+
+fn read(row: &sqlx::sqlite::SqliteRow) -> Stored {
     let hash = |name: &str| row.get::<Vec<u8>, _>(name).try_into().unwrap();
-    AuditRow {
+    Stored {
         seq: u64::try_from(row.get::<i64, _>("seq")).unwrap(),
         id: RecordId::from_slice(row.get::<&[u8], _>("id")).unwrap(),
         timestamp: Timestamp::from_micros(row.get("timestamp")),
@@ -196,7 +227,6 @@ fn read(row: &sqlx::sqlite::SqliteRow) -> AuditRow {
         details: row.get("details"),
         prev_hash: hash("prev_hash"),
         hash: hash("hash"),
-        format: 2,
     }
 }
 

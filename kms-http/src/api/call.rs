@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
-use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::limits::PAGE_LIMIT;
 use kms_lib::{Actor, Paging, Session};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -32,9 +32,9 @@ names! {
     KeyPurpose: "What a key may be used for. An `AES256_GCM` key cannot sign.", kms_lib::KeyPurpose::ALL;
     KeyState: "Where a key stands in its life.", kms_lib::KeyState::ALL;
     VersionState: "Where a version stands in its life.", kms_lib::VersionState::ALL;
-    AuditContext: "How records show the contexts of a key.", kms_lib::types::key::AuditContext::ALL;
+    AuditContext: "How records show the contexts of a key.", kms_lib::AuditContext::ALL;
     Permission: "What a grant can allow.", kms_lib::Permission::ALL;
-    SigningAlgorithm: "How a signature is made.", kms_lib::crypto::provider::SignatureAlgorithm::ALL;
+    SigningAlgorithm: "How a signature is made.", kms_lib::SignatureAlgorithm::ALL;
     Role: "What a caller is by role.", [kms_lib::Role::Admin, kms_lib::Role::Auditor, kms_lib::Role::App];
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
-use kms_lib::ops::Ready;
+use kms_lib::Ready;
 use kms_lib::{Error, ErrorCode, Result, Timestamp};
 use serde::Serialize;
 use tokio::sync::Mutex;

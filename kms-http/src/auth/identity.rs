@@ -1,7 +1,6 @@
 //! From what a credential says to a principal and a role.
 
-use kms_lib::types::actor::{check_principal, is_reserved};
-use kms_lib::{Error, ErrorCode, Result, Role};
+use kms_lib::{Actor, Error, ErrorCode, Result, Role};
 
 use super::error::AuthError;
 
@@ -12,10 +11,10 @@ pub fn principal(prefix: &str, name: &str) -> std::result::Result<String, AuthEr
         return Err(AuthError::rejected("the principal is empty"));
     }
     let principal = format!("{prefix}{name}");
-    check_principal(&principal).map_err(|_| {
+    Actor::check_principal(&principal).map_err(|_| {
         AuthError::rejected("the principal is too long, has blanks at its ends, or invisible characters")
     })?;
-    if is_reserved(&principal) {
+    if Actor::is_reserved(&principal) {
         return Err(AuthError::rejected("the principal is reserved"));
     }
     Ok(principal)

@@ -1,7 +1,6 @@
 //! How principals are written: every method of authentication has its prefix, and two of them fold names to lower case.
 
-use kms_lib::types::actor::check_principal;
-use kms_lib::{Error, Result};
+use kms_lib::{Actor, Error, Result};
 
 use crate::settings::{AuthMethod, Http};
 
@@ -48,7 +47,7 @@ impl Principals {
     /// The principal of a token for `name`: with the prefix of tokens, in lower case. Refused if it would be the
     /// principal of another method's subject, and if `name` itself could not be one: a prefix alone is nobody's.
     pub fn of_token(&self, name: &str) -> Result<String> {
-        check_principal(name)?;
+        Actor::check_principal(name)?;
         let prefix = self.0.iter().find(|namespace| namespace.method == AuthMethod::Token);
         let principal = fold(&format!("{}{name}", prefix.map_or("", |namespace| &namespace.prefix)))?;
         if prefix.is_some() && !self.is_of(AuthMethod::Token, &principal) {

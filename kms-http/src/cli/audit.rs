@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
-use kms_lib::types::limits::PAGE_LIMIT;
-use kms_lib::{AuditQuery, AuditRow, Paging, Progress, Report, Session, Timestamp, VerifyOptions};
+use kms_lib::limits::PAGE_LIMIT;
+use kms_lib::{AuditQuery, AuditRecord, Paging, Progress, Report, Session, Timestamp, VerifyOptions};
 use serde_json::json;
 
 use super::acknowledge;
@@ -171,7 +171,7 @@ async fn follow(session: &Session, mut last: u64, as_json: bool) -> Result<(), F
     }
 }
 
-fn show(row: &AuditRow, as_json: bool) -> Result<(), Failure> {
+fn show(row: &AuditRecord, as_json: bool) -> Result<(), Failure> {
     if as_json {
         output::line(&serde_json::to_string(row)?);
         return Ok(());

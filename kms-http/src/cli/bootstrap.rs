@@ -5,11 +5,9 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use base64::Engine;
 use clap::Args;
-use kms_lib::{Actor, CreatedToken, ErrorCode, Kms, NewToken, RecordId, Role, Timestamp};
+use kms_lib::{Actor, CreatedToken, ErrorCode, Kms, NewToken, RecordId, Role, RootKeySource, Timestamp};
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::exit::Failure;
 use super::output;
@@ -17,8 +15,6 @@ use super::store::run;
 use crate::auth::principals::Principals;
 use crate::settings::{Settings, is_same_folder};
 
-/// Bytes of a root key.
-const ROOT_KEY: usize = 32;
 /// Days for which the first token is good, unless `init` is told otherwise.
 const FIRST_TOKEN_DAYS: u32 = 1;
 
@@ -185,12 +181,7 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
 
 /// Writes a new root key to a file that only its owner may read.
 fn write_root_key(path: &Path) -> Result<(), Failure> {
-    let mut key = Zeroizing::new([0; ROOT_KEY]);
-    let provider = kms_lib::crypto::provider(kms_lib::crypto::ProviderName::default())?;
-    provider.random(key.as_mut_slice())?;
-    let mut text = Zeroizing::new(String::with_capacity(64));
-    text.push_str("base64:");
-    base64::engine::general_purpose::STANDARD.encode_string(key.as_slice(), &mut text);
+    let mut text = RootKeySource::generate()?;
     text.push('\n');
     let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
     // Written elsewhere first: half a key must not be taken for one, nor one that was there be replaced.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
-use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::limits::PAGE_LIMIT;
 use kms_lib::{KeyDescription, KeyFilter, KeyPurpose, KeyType, NewKey, Paging, Session};
 
 use super::exit::Failure;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kms_lib::ops::KeyMetrics;
+use kms_lib::metrics::KeyMetrics;
 use serde_json::{Map, Value, json};
 
 use super::exit::Failure;

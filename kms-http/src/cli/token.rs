@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use kms_lib::types::limits::PAGE_LIMIT;
+use kms_lib::limits::PAGE_LIMIT;
 use kms_lib::{CredentialDescription, CredentialId, NewToken, Paging, Role, Session, Timestamp};
 use serde_json::json;
 

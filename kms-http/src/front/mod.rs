@@ -15,7 +15,7 @@ use std::time::Instant;
 use axum::http::header::HOST;
 use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, HeaderValue};
-use kms_lib::types::ids::RecordId;
+use kms_lib::RecordId;
 
 /// Longest request id that is taken over from a caller.
 const REQUEST_ID: usize = 128;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use kms_lib::ops::{BATCH_BOUNDS, Telemetry};
+use kms_lib::metrics::{BATCH_BOUNDS, Telemetry};
 use kms_lib::{CALL_BOUNDS, CallMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;

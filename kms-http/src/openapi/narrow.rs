@@ -1,6 +1,6 @@
 //! What the types of requests cannot say of what is taken, said in the schemas.
 
-use kms_lib::types::limits::{CONDITION_NETWORKS, CONTEXT_ENTRIES};
+use kms_lib::limits::{CONDITION_NETWORKS, CONTEXT_ENTRIES};
 use serde_json::{Value, json};
 
 /// Base64 with padding. The last character before padding has no bits that would be lost.

@@ -212,7 +212,7 @@ impl Http {
     /// Largest body of a request that brings back what another one got: base64 takes a third more, and every item of a
     /// batch what stands beside it.
     pub fn returning_body_limit(&self) -> usize {
-        self.body_limit() / 3 * 4 + kms_lib::types::limits::BATCH_ITEMS * BESIDE
+        self.body_limit() / 3 * 4 + kms_lib::limits::BATCH_ITEMS * BESIDE
     }
     /// Memory for bodies and large answers, in bytes.
     pub fn body_memory(&self) -> usize {

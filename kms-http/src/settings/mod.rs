@@ -34,7 +34,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kms_lib::config::is_service_link;
 use kms_lib::{Config, Error, ErrorCode, Result};
 
 /// Variables of Mini KMS on Node that mean nothing here. To go on without a word would start an empty store beside the
@@ -149,7 +148,7 @@ fn filtered(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec
         // A name that is not UTF-8 is none of ours.
         let Ok(name) = name.into_string() else { continue };
         // Kubernetes injects links for a Service called `kms-http`, or `db`, whose link is called DB_PORT.
-        if value.to_str().is_some_and(|value| is_service_link(&name, value)) {
+        if value.to_str().is_some_and(|value| Config::is_service_link(&name, value)) {
             continue;
         }
         if REPLACED.contains(&&*name) {

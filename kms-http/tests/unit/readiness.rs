@@ -1,7 +1,7 @@
 //! Unit tests of `src/api/ops.rs`.
 
 use super::*;
-use kms_lib::ops::RootKeyHealth;
+use kms_lib::RootKeyHealth;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 

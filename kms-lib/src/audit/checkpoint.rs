@@ -176,11 +176,11 @@ pub fn parse_verifier_key(text: &str) -> Result<(String, [u8; 32])> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::crypto::{ProviderName, provider};
+    use crate::crypto::{CryptoProvider, provider};
 
     #[test]
     fn signs_and_opens() {
-        let provider = provider(ProviderName::RustCrypto).unwrap();
+        let provider = provider(CryptoProvider::RustCrypto).unwrap();
         let key = provider.ed25519(&[7; 32]).unwrap();
         let name = origin(LogId::from_bytes([9; 16]));
         let checkpoint =

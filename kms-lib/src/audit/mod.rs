@@ -5,6 +5,6 @@
 pub mod canonical;
 pub mod checkpoint;
 pub mod record;
-pub mod signing_keys;
+pub(crate) mod signing_keys;
 pub mod tree;
-pub mod verify;
+pub(crate) mod verify;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 use super::canonical::write_string;
-use crate::types::audit::AuditRow;
+use crate::types::audit::AuditRecord;
 use crate::types::ids::{KeyId, LogId, RecordId};
 use crate::types::time::Timestamp;
 
@@ -35,8 +35,8 @@ pub struct Body<'a> {
     pub details: Option<&'a str>,
 }
 
-impl<'a> From<&'a AuditRow> for Body<'a> {
-    fn from(row: &'a AuditRow) -> Self {
+impl<'a> From<&'a AuditRecord> for Body<'a> {
+    fn from(row: &'a AuditRecord) -> Self {
         Self {
             id: row.id,
             actor: &row.actor,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::record::{Body, FORMAT, record_hash};
 use super::signing_keys::Link;
 use super::tree::Frontier;
-use crate::types::audit::{Action, AuditRow, Status};
+use crate::types::audit::{Action, AuditRecord, Status};
 use crate::types::ids::{KeyId, LogId};
 use crate::types::time::Timestamp;
 
@@ -22,6 +22,7 @@ const CHUNK_LEVEL: u32 = CHUNK.trailing_zeros();
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
+#[non_exhaustive]
 pub enum Finding {
     /// A sequence number is missing: records were removed or renumbered.
     Gap {
@@ -140,6 +141,7 @@ pub enum Finding {
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Fault {
     /// The first sequence number that is not as it should be; 0 if the fault is not one of a record or its effect.
     pub seq: u64,
@@ -276,7 +278,7 @@ struct First {
 
 /// Digests a chunk: recomputes every hash from the stored fields, and checks numbering, links and time within it.
 /// After the first fault the rest is not looked at.
-pub fn digest(log: LogId, rows: &[AuditRow]) -> Digest {
+pub fn digest(log: LogId, rows: &[AuditRecord]) -> Digest {
     let mut digest = Digest { leaves: Vec::with_capacity(rows.len()), ..Digest::default() };
     let mut buffer = String::new();
     for row in rows {
@@ -304,7 +306,7 @@ pub fn digest(log: LogId, rows: &[AuditRow]) -> Digest {
 
 fn check(
     log: LogId,
-    row: &AuditRow,
+    row: &AuditRecord,
     before: Option<(u64, [u8; 32], Timestamp)>,
     buffer: &mut String,
 ) -> Option<Finding> {
@@ -335,12 +337,12 @@ fn check(
 }
 
 /// The latest time that the record before this one may have: time runs backwards only where the record says so.
-fn latest_before(row: &AuditRow) -> Timestamp {
+fn latest_before(row: &AuditRecord) -> Timestamp {
     if row.action == Action::ClockAcknowledge.as_str() { Timestamp::from_micros(i64::MAX) } else { row.timestamp }
 }
 
 /// Collects the rows a successful change names in its details. The details are covered by the record's hash.
-fn changed_rows(row: &AuditRow, changed: &mut Vec<ChangedRow>) {
+fn changed_rows(row: &AuditRecord, changed: &mut Vec<ChangedRow>) {
     let Some(details) = row.details.as_deref().filter(|details| details.contains("\"rows\":[[")) else { return };
     if row.status != Status::Success.as_str() {
         return;
@@ -366,7 +368,7 @@ fn changed_rows(row: &AuditRow, changed: &mut Vec<ChangedRow>) {
 }
 
 /// What a record says about the log's signing key, if it is about that.
-fn link(row: &AuditRow) -> Option<Link> {
+fn link(row: &AuditRecord) -> Option<Link> {
     let names_key = row.action == Action::SigningKeyReplace.as_str() || row.action == Action::StoreCreate.as_str();
     if !names_key || row.status != Status::Success.as_str() {
         return None;

@@ -21,6 +21,7 @@ use crate::types::view::View;
 /// A key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct KeyDescription {
     /// Identifies the key.
     pub id: KeyId,
@@ -68,6 +69,7 @@ pub struct KeyDescription {
 /// A version of a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct VersionDescription {
     /// Identifies the version.
     pub id: VersionId,
@@ -112,6 +114,7 @@ impl VersionDescription {
 /// A grant as callers see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct GrantDescription {
     /// Identifies the grant.
     pub id: GrantId,

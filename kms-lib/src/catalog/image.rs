@@ -77,10 +77,6 @@ impl Image {
     pub fn versions(&self) -> impl Iterator<Item = &KeyVersion> {
         self.keys.values().flat_map(|entry| entry.versions.values())
     }
-    /// All grants, withdrawn ones too.
-    pub fn all_grants(&self) -> impl Iterator<Item = &Grant> {
-        self.grants.values()
-    }
     /// The generations of the root key, oldest first, retired ones too.
     pub fn root_keys(&self) -> impl Iterator<Item = &RootKeyGeneration> {
         self.root_keys.values()

@@ -149,10 +149,6 @@ impl MaterialCache {
     pub fn len(&self) -> u64 {
         self.ready.entry_count()
     }
-    /// Whether none is held.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// What a loading of a version ends with.

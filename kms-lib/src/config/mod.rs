@@ -5,14 +5,12 @@ mod describe;
 mod service_links;
 mod sources;
 
-pub use service_links::is_service_link;
-
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::aws::AwsSettings;
-use crate::crypto::ProviderName;
+use crate::crypto::CryptoProvider;
 use crate::envelope::{AwsRootKey, RootKeySource, read_secret_file};
 use crate::ledger::{AuditAck, Limits, SpaceLimits};
 use crate::scheduler::{Schedule, SchedulerConfig};
@@ -67,7 +65,7 @@ pub struct Config {
     pub(crate) aws: AwsSettings,
     pub(crate) grace_days: Option<u32>,
     pub(crate) audit_ack: AuditAck,
-    pub(crate) crypto_provider: ProviderName,
+    pub(crate) crypto_provider: CryptoProvider,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) cache_size: u64,
     pub(crate) cache_ttl: Duration,
@@ -97,7 +95,7 @@ impl Config {
             aws: AwsSettings::default(),
             grace_days: None,
             audit_ack: AuditAck::Durable,
-            crypto_provider: ProviderName::default(),
+            crypto_provider: CryptoProvider::default(),
             scheduler: SchedulerConfig::default(),
             cache_size: 10_000,
             cache_ttl: Duration::from_secs(3_600),
@@ -146,6 +144,12 @@ impl Config {
         config.apply_toml(text).map(drop)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether a variable of the environment is one that Kubernetes injects for a service called `kms`, such as
+    /// `KMS_SERVICE_HOST`: no setting, though its name begins like one.
+    pub fn is_service_link(name: &str, value: &str) -> bool {
+        service_links::is_service_link(name, value)
     }
 
     /// With this store.
@@ -227,7 +231,7 @@ impl Config {
     }
     /// With this cryptography provider.
     #[must_use]
-    pub fn crypto_provider(mut self, provider: ProviderName) -> Self {
+    pub fn crypto_provider(mut self, provider: CryptoProvider) -> Self {
         self.crypto_provider = provider;
         self
     }

@@ -9,8 +9,9 @@ use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 use super::aws::AwsSettings;
-use super::{Config, MIB, invalid, is_service_link};
-use crate::crypto::ProviderName;
+use super::service_links::is_service_link;
+use super::{Config, MIB, invalid};
+use crate::crypto::CryptoProvider;
 use crate::envelope::{RootKeySource, check_secret_file};
 use crate::ledger::AuditAck;
 use crate::scheduler::SchedulerConfig;
@@ -96,7 +97,7 @@ impl Config {
         self.store_password_file = store_password_file.or_else(|| self.store_password_file.take());
         self.grace_days = grace_days.or(self.grace_days);
         if let Some(name) = crypto_provider {
-            self.crypto_provider = ProviderName::parse(&name)?;
+            self.crypto_provider = CryptoProvider::parse(&name)?;
         }
         self.high_water = high_water.or_else(|| self.high_water.take());
         if let Some(ack) = audit.ack {
@@ -126,7 +127,7 @@ impl Config {
 
     /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
     /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes
-    /// are ignored ([`is_service_link`]).
+    /// are ignored ([`Config::is_service_link`]).
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let (mut key, mut key_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
         let (mut next, mut next_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
@@ -149,7 +150,7 @@ impl Config {
                 "GRACE_DAYS" => self.grace_days = Some(days()?),
                 "AUDIT_ACK" => self.audit_ack = parse_ack(&value)?,
                 "AUDIT_REVERIFY_DAYS" => self.reverify_days = days()?,
-                "CRYPTO_PROVIDER" => self.crypto_provider = ProviderName::parse(&value)?,
+                "CRYPTO_PROVIDER" => self.crypto_provider = CryptoProvider::parse(&value)?,
                 "SCHEDULER_ENABLED" => self.scheduler.enabled = boolean(&name, &value)?,
                 "SCHEDULER_CRON" => self.scheduler.cron = value,
                 "SCHEDULER_REVOKE_EXPIRED" => self.scheduler.revoke_expired = boolean(&name, &value)?,

@@ -9,14 +9,15 @@ use crate::types::key::MaterialId;
 
 /// How a blob is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
+#[non_exhaustive]
+pub enum EncryptionAlgorithm {
     /// AES-256-GCM with a random nonce of 96 bits and a tag of 128.
     Aes256Gcm,
     /// RSA-2048 with OAEP, SHA-256 and MGF1-SHA256.
     RsaOaepSha256,
 }
 
-impl Algorithm {
+impl EncryptionAlgorithm {
     /// Its name in the additional data.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -27,7 +28,7 @@ impl Algorithm {
 }
 
 /// The additional data of a blob: AES-GCM's, and the label of OAEP.
-pub fn additional_data(alg: Algorithm, id: &MaterialId, context: &Context) -> Vec<u8> {
+pub fn additional_data(alg: EncryptionAlgorithm, id: &MaterialId, context: &Context) -> Vec<u8> {
     // Names, quotes and punctuation of an entry take 6 bytes, the members around them at most 204.
     let mut out = String::with_capacity(208 + context.bytes() + 6 * context.len());
     out.push_str("{\"alg\":\"");
@@ -103,7 +104,7 @@ mod tests {
 
     fn json(context: &Context) -> String {
         let id = MaterialId { key: KeyId::from_bytes([0xAB; 16]), version: 7, fingerprint: [0xCD; 32] };
-        String::from_utf8(additional_data(Algorithm::Aes256Gcm, &id, context)).unwrap()
+        String::from_utf8(additional_data(EncryptionAlgorithm::Aes256Gcm, &id, context)).unwrap()
     }
 
     #[test]
@@ -118,7 +119,7 @@ mod tests {
             )
         );
         let id = MaterialId { key: KeyId::from_bytes([0; 16]), version: u32::MAX, fingerprint: [0; 32] };
-        let rsa = additional_data(Algorithm::RsaOaepSha256, &id, &Context::new());
+        let rsa = additional_data(EncryptionAlgorithm::RsaOaepSha256, &id, &Context::new());
         assert_eq!(
             String::from_utf8(rsa).unwrap(),
             concat!(
@@ -155,7 +156,7 @@ mod tests {
     fn one_allocation_is_enough_without_escapes() {
         let context = Context::from([("tenant", "acme"), ("table", "users"), ("row", "1")]);
         let id = MaterialId { key: KeyId::random(), version: u32::MAX, fingerprint: [1; 32] };
-        let data = additional_data(Algorithm::RsaOaepSha256, &id, &context);
+        let data = additional_data(EncryptionAlgorithm::RsaOaepSha256, &id, &context);
         assert!(data.len() <= 208 + context.bytes() + 6 * context.len());
     }
 }

@@ -13,7 +13,7 @@ use aws_lc_rs::signature::{
 use zeroize::Zeroizing;
 
 use super::provider::{
-    Aead, Ed25519, NONCE, Provider, ProviderName, RSA_BYTES, RsaMaterial, RsaPrivate, RsaPublic, SignatureAlgorithm,
+    Aead, CryptoProvider, Ed25519, NONCE, Provider, RSA_BYTES, RsaMaterial, RsaPrivate, RsaPublic, SignatureAlgorithm,
     TAG, check_rsa_plaintext, decryption_failed, failure,
 };
 use super::rsa_key;
@@ -24,8 +24,8 @@ use crate::types::error::Result;
 pub struct AwsLc;
 
 impl Provider for AwsLc {
-    fn name(&self) -> ProviderName {
-        ProviderName::AwsLc
+    fn name(&self) -> CryptoProvider {
+        CryptoProvider::AwsLc
     }
     fn random(&self, out: &mut [u8]) -> Result<()> {
         aws_lc_rs::rand::fill(out).map_err(|_| failure("random bytes"))

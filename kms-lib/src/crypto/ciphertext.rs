@@ -11,10 +11,14 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
-pub use super::additional_data::Algorithm;
+pub use super::additional_data::EncryptionAlgorithm;
 use super::additional_data::additional_data;
-use super::nonces::{Nonce, Nonces};
-use super::provider::{Aead, NONCE, Provider, RSA_BYTES, RsaPrivate, RsaPublic, TAG};
+use super::nonces::Nonce;
+#[cfg(test)]
+use super::nonces::Nonces;
+#[cfg(test)]
+use super::provider::Provider;
+use super::provider::{Aead, NONCE, RSA_BYTES, RsaPrivate, RsaPublic, TAG};
 use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -28,7 +32,7 @@ const FINGERPRINT: usize = 8;
 /// Bytes in front of the body.
 pub const HEADER: usize = 1 + 1 + 16 + 4 + FINGERPRINT;
 
-impl Algorithm {
+impl EncryptionAlgorithm {
     const fn byte(self) -> u8 {
         match self {
             Self::Aes256Gcm => 1,
@@ -37,24 +41,25 @@ impl Algorithm {
     }
 }
 
-/// A ciphertext taken apart. Nothing of it is authenticated before it is opened.
+/// A ciphertext of this service, taken apart. Nothing of it is authenticated before it is decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blob<'a> {
-    /// How it was encrypted.
-    pub algorithm: Algorithm,
-    /// With which key.
+#[non_exhaustive]
+pub struct Ciphertext<'a> {
+    /// The algorithm that it was encrypted with.
+    pub algorithm: EncryptionAlgorithm,
+    /// The key that it was encrypted with.
     pub key: KeyId,
-    /// With which version of the key.
+    /// The version of the key.
     pub version: u32,
     /// The first bytes of the fingerprint of the version's material.
-    pub fingerprint: [u8; FINGERPRINT],
+    pub(crate) fingerprint: [u8; FINGERPRINT],
     /// What follows the header: nonce, ciphertext and tag for AES, the ciphertext for RSA.
     pub body: &'a [u8],
 }
 
-impl Blob<'_> {
+impl Ciphertext<'_> {
     /// Takes a ciphertext apart; `InvalidCiphertext` with the reason if it cannot be one.
-    pub fn parse(bytes: &[u8]) -> Result<Blob<'_>> {
+    pub fn parse(bytes: &[u8]) -> Result<Ciphertext<'_>> {
         // The format comes first: only the formats known here have this header.
         match bytes.first() {
             None => return Err(invalid("the ciphertext is empty")),
@@ -78,7 +83,7 @@ impl Blob<'_> {
         }
         let algorithm = match algorithm {
             1 if body.len() < NONCE + TAG => return Err(cut()),
-            1 => Algorithm::Aes256Gcm,
+            1 => EncryptionAlgorithm::Aes256Gcm,
             2 if body.len() != RSA_BYTES => {
                 return Err(invalid(format!(
                     "the RSA ciphertext has {} bytes; {} are expected",
@@ -86,22 +91,46 @@ impl Blob<'_> {
                     HEADER + RSA_BYTES
                 )));
             }
-            2 => Algorithm::RsaOaepSha256,
+            2 => EncryptionAlgorithm::RsaOaepSha256,
             unknown => return Err(invalid(format!("the ciphertext's algorithm {unknown} is unknown"))),
         };
-        Ok(Blob { algorithm, key: KeyId::from_bytes(*id), version, fingerprint, body })
+        Ok(Ciphertext { algorithm, key: KeyId::from_bytes(*id), version, fingerprint, body })
     }
 
-    /// The nonce and the authentication tag, for those who keep them apart too. Both are empty for RSA.
-    pub fn copies(&self) -> (&[u8], &[u8]) {
+    /// The most bytes that a ciphertext of so many bytes of plaintext has, whatever the type of the key.
+    pub const fn max_len(plaintext: usize) -> usize {
+        let aes = plaintext.saturating_add(HEADER + NONCE + TAG);
+        if plaintext <= RSA_PLAINTEXT_BYTES && aes < HEADER + RSA_BYTES { HEADER + RSA_BYTES } else { aes }
+    }
+
+    /// The most bytes that the plaintext of a ciphertext has: exactly as many for AES, 190 for RSA. `InvalidCiphertext` if
+    /// it cannot be a ciphertext.
+    pub fn max_plaintext_len(ciphertext: &[u8]) -> Result<usize> {
+        let blob = Ciphertext::parse(ciphertext)?;
+        Ok(match blob.algorithm {
+            EncryptionAlgorithm::Aes256Gcm => blob.body.len().saturating_sub(NONCE + TAG),
+            EncryptionAlgorithm::RsaOaepSha256 => RSA_PLAINTEXT_BYTES,
+        })
+    }
+
+    /// The nonce (96 bits), for callers who keep it apart too; empty for RSA.
+    pub fn iv(&self) -> &[u8] {
+        self.iv_and_tag().0
+    }
+    /// The authentication tag (128 bits), for callers who keep it apart too; empty for RSA.
+    pub fn auth_tag(&self) -> &[u8] {
+        self.iv_and_tag().1
+    }
+
+    fn iv_and_tag(&self) -> (&[u8], &[u8]) {
         match (self.algorithm, self.body.split_first_chunk::<NONCE>(), self.body.split_last_chunk::<TAG>()) {
-            (Algorithm::Aes256Gcm, Some((nonce, _)), Some((_, tag))) => (nonce, tag),
+            (EncryptionAlgorithm::Aes256Gcm, Some((nonce, _)), Some((_, tag))) => (nonce, tag),
             _ => (&[], &[]),
         }
     }
 
     /// Checks that the ciphertext is of this algorithm and was made with this material.
-    fn expect(&self, algorithm: Algorithm, id: &MaterialId) -> Result<()> {
+    fn expect(&self, algorithm: EncryptionAlgorithm, id: &MaterialId) -> Result<()> {
         if self.algorithm != algorithm {
             let text = format!("the ciphertext is of {}, the key of {}", self.algorithm.as_str(), algorithm.as_str());
             return Err(invalid(text));
@@ -121,23 +150,8 @@ impl Blob<'_> {
     }
 }
 
-/// The most bytes that a ciphertext of so many bytes of plaintext has, whatever the type of the key.
-pub const fn max_len(plaintext: usize) -> usize {
-    let aes = plaintext.saturating_add(HEADER + NONCE + TAG);
-    if plaintext <= RSA_PLAINTEXT_BYTES && aes < HEADER + RSA_BYTES { HEADER + RSA_BYTES } else { aes }
-}
-
-/// The most bytes that the plaintext of a ciphertext has: exactly as many for AES, 190 for RSA. `InvalidCiphertext` if
-/// it cannot be a ciphertext.
-pub fn max_plaintext_len(ciphertext: &[u8]) -> Result<usize> {
-    let blob = Blob::parse(ciphertext)?;
-    Ok(match blob.algorithm {
-        Algorithm::Aes256Gcm => blob.body.len().saturating_sub(NONCE + TAG),
-        Algorithm::RsaOaepSha256 => RSA_PLAINTEXT_BYTES,
-    })
-}
-
 /// Encrypts with AES-256-GCM under a random nonce.
+#[cfg(test)]
 pub fn seal(
     provider: &dyn Provider,
     aead: &dyn Aead,
@@ -148,7 +162,7 @@ pub fn seal(
     seal_with(Nonces::new(provider, 1).next()?, aead, id, context, plaintext)
 }
 
-/// The same under this nonce, which is used up by it.
+/// Encrypts with AES-256-GCM under this nonce, which is used up by it.
 pub(crate) fn seal_with(
     nonce: Nonce,
     aead: &dyn Aead,
@@ -159,10 +173,10 @@ pub(crate) fn seal_with(
     let nonce = nonce.into_bytes();
     // The exact size: a buffer that grew would leave copies of the plaintext behind.
     let mut blob = Vec::with_capacity(HEADER + NONCE + plaintext.len() + TAG);
-    write_header(&mut blob, Algorithm::Aes256Gcm, id);
+    write_header(&mut blob, EncryptionAlgorithm::Aes256Gcm, id);
     blob.extend_from_slice(&nonce);
     blob.extend_from_slice(plaintext);
-    let aad = additional_data(Algorithm::Aes256Gcm, id, context);
+    let aad = additional_data(EncryptionAlgorithm::Aes256Gcm, id, context);
     if let Err(error) = aead.seal(&nonce, &aad, &mut blob, HEADER + NONCE) {
         blob.zeroize();
         return Err(error);
@@ -171,8 +185,8 @@ pub(crate) fn seal_with(
 }
 
 /// Decrypts what [`seal`] made; `DecryptionFailed` if it was altered, or the context differs.
-pub fn open(aead: &dyn Aead, id: &MaterialId, blob: &Blob<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
-    blob.expect(Algorithm::Aes256Gcm, id)?;
+pub fn open(aead: &dyn Aead, id: &MaterialId, blob: &Ciphertext<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
+    blob.expect(EncryptionAlgorithm::Aes256Gcm, id)?;
     let (nonce, body) =
         blob.body.split_first_chunk::<NONCE>().ok_or_else(|| invalid("the ciphertext is cut: its nonce is missing"))?;
     aead.open(nonce, &additional_data(blob.algorithm, id, context), body)
@@ -180,10 +194,10 @@ pub fn open(aead: &dyn Aead, id: &MaterialId, blob: &Blob<'_>, context: &Context
 
 /// Encrypts with RSA-OAEP; `PlaintextTooLong` above 190 bytes.
 pub fn rsa_seal(public: &dyn RsaPublic, id: &MaterialId, context: &Context, plaintext: &[u8]) -> Result<Vec<u8>> {
-    let label = additional_data(Algorithm::RsaOaepSha256, id, context);
+    let label = additional_data(EncryptionAlgorithm::RsaOaepSha256, id, context);
     let body = public.oaep_encrypt(&label, plaintext)?;
     let mut blob = Vec::with_capacity(HEADER + body.len());
-    write_header(&mut blob, Algorithm::RsaOaepSha256, id);
+    write_header(&mut blob, EncryptionAlgorithm::RsaOaepSha256, id);
     blob.extend_from_slice(&body);
     Ok(blob)
 }
@@ -192,14 +206,14 @@ pub fn rsa_seal(public: &dyn RsaPublic, id: &MaterialId, context: &Context, plai
 pub fn rsa_open(
     private: &dyn RsaPrivate,
     id: &MaterialId,
-    blob: &Blob<'_>,
+    blob: &Ciphertext<'_>,
     context: &Context,
 ) -> Result<Zeroizing<Vec<u8>>> {
-    blob.expect(Algorithm::RsaOaepSha256, id)?;
+    blob.expect(EncryptionAlgorithm::RsaOaepSha256, id)?;
     private.oaep_decrypt(&additional_data(blob.algorithm, id, context), blob.body)
 }
 
-fn write_header(blob: &mut Vec<u8>, algorithm: Algorithm, id: &MaterialId) {
+fn write_header(blob: &mut Vec<u8>, algorithm: EncryptionAlgorithm, id: &MaterialId) {
     blob.extend_from_slice(&[FORMAT, algorithm.byte()]);
     blob.extend_from_slice(id.key.as_bytes());
     blob.extend_from_slice(&id.version.to_be_bytes());

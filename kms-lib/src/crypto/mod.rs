@@ -15,20 +15,20 @@ pub mod stream;
 use std::sync::Arc;
 
 use crate::types::error::Result;
+pub use provider::CryptoProvider;
 use provider::Provider;
-pub use provider::ProviderName;
 
 /// The provider of this name; refused with `InvalidConfiguration` if it is not compiled in.
-pub fn provider(name: ProviderName) -> Result<Arc<dyn Provider>> {
+pub fn provider(name: CryptoProvider) -> Result<Arc<dyn Provider>> {
     match name {
         #[cfg(feature = "aws-lc")]
-        ProviderName::AwsLc => Ok(Arc::new(aws_lc::AwsLc)),
+        CryptoProvider::AwsLc => Ok(Arc::new(aws_lc::AwsLc)),
         #[cfg(not(feature = "aws-lc"))]
-        ProviderName::AwsLc => Err(crate::types::error::Error::new(
+        CryptoProvider::AwsLc => Err(crate::types::error::Error::new(
             crate::types::error::ErrorCode::InvalidConfiguration,
             "the cryptography provider aws-lc is not compiled in; rust-crypto is",
         )),
-        ProviderName::RustCrypto => Ok(Arc::new(rust_crypto::RustCrypto)),
+        CryptoProvider::RustCrypto => Ok(Arc::new(rust_crypto::RustCrypto)),
     }
 }
 

@@ -7,20 +7,21 @@ use zeroize::Zeroizing;
 
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::named;
-use crate::types::limits::RSA_PLAINTEXT_BYTES;
+use crate::types::limits::{AES_GCM_IV_BYTES, AES_GCM_TAG_BYTES, RSA_2048_BYTES, RSA_PLAINTEXT_BYTES};
 
 /// Bytes of an AES-GCM nonce.
-pub const NONCE: usize = 12;
+pub const NONCE: usize = AES_GCM_IV_BYTES;
 /// Bytes of an AES-GCM tag.
-pub const TAG: usize = 16;
+pub const TAG: usize = AES_GCM_TAG_BYTES;
 /// Bits of the RSA keys.
 pub const RSA_BITS: usize = 2048;
 /// Bytes of an RSA ciphertext or signature.
-pub const RSA_BYTES: usize = RSA_BITS / 8;
+pub const RSA_BYTES: usize = RSA_2048_BYTES;
 
 /// Names a provider in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ProviderName {
+#[non_exhaustive]
+pub enum CryptoProvider {
     /// AWS-LC: constant time, assembly for the common processors; needs a C compiler to build.
     #[serde(rename = "aws-lc")]
     AwsLc,
@@ -29,7 +30,7 @@ pub enum ProviderName {
     RustCrypto,
 }
 
-impl ProviderName {
+impl CryptoProvider {
     /// The name as it stands in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,13 +51,13 @@ impl ProviderName {
     }
 }
 
-impl Default for ProviderName {
+impl Default for CryptoProvider {
     fn default() -> Self {
         if cfg!(feature = "aws-lc") { Self::AwsLc } else { Self::RustCrypto }
     }
 }
 
-impl fmt::Display for ProviderName {
+impl fmt::Display for CryptoProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -75,7 +76,7 @@ named!(
 /// A cryptography provider.
 pub trait Provider: Send + Sync + fmt::Debug {
     /// Which one it is.
-    fn name(&self) -> ProviderName;
+    fn name(&self) -> CryptoProvider;
     /// Fills `out` from the provider's generator, which is safe to use after a fork.
     fn random(&self, out: &mut [u8]) -> Result<()>;
     /// An AES-256-GCM key ready for use.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::provider::{
-    Aead, Ed25519, NONCE, Provider, ProviderName, RSA_BITS, RsaMaterial, RsaPrivate, RsaPublic, SignatureAlgorithm,
+    Aead, CryptoProvider, Ed25519, NONCE, Provider, RSA_BITS, RsaMaterial, RsaPrivate, RsaPublic, SignatureAlgorithm,
     TAG, check_rsa_plaintext, decryption_failed, failure,
 };
 use super::rsa_key;
@@ -26,8 +26,8 @@ const SALT: usize = 32;
 pub struct RustCrypto;
 
 impl Provider for RustCrypto {
-    fn name(&self) -> ProviderName {
-        ProviderName::RustCrypto
+    fn name(&self) -> CryptoProvider {
+        CryptoProvider::RustCrypto
     }
     fn random(&self, out: &mut [u8]) -> Result<()> {
         // The faster generator of the thread would give a forked process the same nonces again.

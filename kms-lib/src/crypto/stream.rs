@@ -225,10 +225,10 @@ fn failure() -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::crypto::{ProviderName, provider};
+    use crate::crypto::{CryptoProvider, provider};
 
     fn seal(plaintext: &[u8], step: usize) -> (Header, Vec<u8>) {
-        let provider = provider(ProviderName::default()).unwrap();
+        let provider = provider(CryptoProvider::default()).unwrap();
         let header = Header::new(provider.as_ref(), vec![9; 100]).unwrap();
         let mut out = Vec::new();
         let mut encryptor = Encryptor::new(provider.as_ref(), &header, &[1; 32]).unwrap();
@@ -241,7 +241,7 @@ mod tests {
 
     fn open(header: &Header, ciphertext: &[u8], step: usize) -> Opened {
         // The other provider opens what one sealed.
-        let provider = provider(ProviderName::RustCrypto).unwrap();
+        let provider = provider(CryptoProvider::RustCrypto).unwrap();
         let mut out = Zeroizing::default();
         let mut decryptor = Decryptor::new(provider.as_ref(), header, &[1; 32]).unwrap();
         for part in ciphertext.chunks(step) {
@@ -327,7 +327,7 @@ mod tests {
     /// Chunks far into a stream, and the last that there can be: without sealing all those before.
     #[test]
     fn a_chunk_is_bound_to_its_number_however_large() {
-        let provider = provider(ProviderName::default()).unwrap();
+        let provider = provider(CryptoProvider::default()).unwrap();
         let header = Header::new(provider.as_ref(), vec![9; 100]).unwrap();
         let encryptor = |number| {
             let mut encryptor = Encryptor::new(provider.as_ref(), &header, &[1; 32]).unwrap();

@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use super::ciphertext::{Algorithm, Blob, HEADER, open, rsa_open, rsa_seal, seal};
+use super::ciphertext::{Ciphertext, EncryptionAlgorithm, HEADER, open, rsa_open, rsa_seal, seal};
 use super::provider::{NONCE, RSA_BYTES, RsaMaterial, SignatureAlgorithm, TAG};
 use super::*;
 use crate::types::context::Context;
@@ -13,7 +13,7 @@ use crate::types::ids::KeyId;
 use crate::types::key::MaterialId;
 
 fn providers() -> Vec<Arc<dyn Provider>> {
-    [ProviderName::AwsLc, ProviderName::RustCrypto].into_iter().filter_map(|name| provider(name).ok()).collect()
+    [CryptoProvider::AwsLc, CryptoProvider::RustCrypto].into_iter().filter_map(|name| provider(name).ok()).collect()
 }
 
 /// A key of each provider, made once: generating takes long.
@@ -33,16 +33,16 @@ fn context() -> Context {
 
 #[test]
 fn names_and_defaults() {
-    for name in [ProviderName::AwsLc, ProviderName::RustCrypto] {
-        assert_eq!(ProviderName::parse(name.as_str()).unwrap(), name);
+    for name in [CryptoProvider::AwsLc, CryptoProvider::RustCrypto] {
+        assert_eq!(CryptoProvider::parse(name.as_str()).unwrap(), name);
         match provider(name) {
             Ok(provider) => assert_eq!(provider.name(), name),
             Err(error) => assert_eq!(error.code(), ErrorCode::InvalidConfiguration),
         }
     }
-    assert_eq!(ProviderName::parse("openssl").unwrap_err().code(), ErrorCode::InvalidConfiguration);
-    assert!(provider(ProviderName::default()).is_ok());
-    assert_eq!(ProviderName::default() == ProviderName::AwsLc, cfg!(feature = "aws-lc"));
+    assert_eq!(CryptoProvider::parse("openssl").unwrap_err().code(), ErrorCode::InvalidConfiguration);
+    assert!(provider(CryptoProvider::default()).is_ok());
+    assert_eq!(CryptoProvider::default() == CryptoProvider::AwsLc, cfg!(feature = "aws-lc"));
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn aes_is_the_same_in_both() {
             let blob = seal(&*maker, &*maker.aes(&key).unwrap(), &id, &context(), &plaintext).unwrap();
             assert_eq!(blob.len(), HEADER + NONCE + length + TAG);
             assert_eq!(blob.capacity(), blob.len());
-            let parsed = Blob::parse(&blob).unwrap();
-            assert_eq!((parsed.algorithm, parsed.key, parsed.version), (Algorithm::Aes256Gcm, id.key, 3));
+            let parsed = Ciphertext::parse(&blob).unwrap();
+            assert_eq!((parsed.algorithm, parsed.key, parsed.version), (EncryptionAlgorithm::Aes256Gcm, id.key, 3));
             for reader in providers() {
                 let aead = reader.aes(&key).unwrap();
                 assert_eq!(*open(&*aead, &id, &parsed, &context()).unwrap(), plaintext);
@@ -131,8 +131,11 @@ fn rsa_ciphertexts_and_signatures_of_one_are_good_in_the_other() {
                 for length in [0, 1, 190] {
                     let plaintext = vec![0x5A; length];
                     let blob = rsa_seal(&*public, &id, &context(), &plaintext).unwrap();
-                    let parsed = Blob::parse(&blob).unwrap();
-                    assert_eq!((parsed.algorithm, parsed.key, parsed.version), (Algorithm::RsaOaepSha256, id.key, 3));
+                    let parsed = Ciphertext::parse(&blob).unwrap();
+                    assert_eq!(
+                        (parsed.algorithm, parsed.key, parsed.version),
+                        (EncryptionAlgorithm::RsaOaepSha256, id.key, 3)
+                    );
                     assert_eq!(*rsa_open(&*other_private, &id, &parsed, &context()).unwrap(), plaintext);
                     let error = rsa_open(&*other_private, &id, &parsed, &Context::new()).unwrap_err();
                     assert_eq!(error.code(), ErrorCode::DecryptionFailed);
@@ -267,7 +270,7 @@ fn a_damaged_aes_blob_is_an_error() {
                 if bad == blob {
                     continue;
                 }
-                let result = Blob::parse(&bad).and_then(|blob| open(&*aead, &material_id(), &blob, &context()));
+                let result = Ciphertext::parse(&bad).and_then(|blob| open(&*aead, &material_id(), &blob, &context()));
                 assert!(expected(result.unwrap_err().code()));
             }
         }
@@ -285,7 +288,8 @@ fn a_damaged_rsa_blob_is_an_error() {
             if bad == blob {
                 continue;
             }
-            let result = Blob::parse(&bad).and_then(|blob| rsa_open(&*private, &material_id(), &blob, &context()));
+            let result =
+                Ciphertext::parse(&bad).and_then(|blob| rsa_open(&*private, &material_id(), &blob, &context()));
             assert!(expected(result.unwrap_err().code()));
         }
     }
@@ -294,7 +298,7 @@ fn a_damaged_rsa_blob_is_an_error() {
 #[test]
 fn parsing_says_what_is_wrong() {
     let message = |bytes: &[u8]| {
-        let error = Blob::parse(bytes).unwrap_err();
+        let error = Ciphertext::parse(bytes).unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidCiphertext);
         error.message().to_owned()
     };
@@ -311,17 +315,17 @@ fn parsing_says_what_is_wrong() {
     assert!(message(&blob(1, 1, 0, 100)).contains("version 0"));
     assert!(message(&blob(1, 2, 1, 255)).contains("285 bytes; 286 are expected"));
     let good = blob(1, 1, u32::MAX, NONCE + TAG);
-    let parsed = Blob::parse(&good).unwrap();
+    let parsed = Ciphertext::parse(&good).unwrap();
     assert_eq!((parsed.key, parsed.version), (KeyId::from_bytes([5; 16]), u32::MAX));
     assert_eq!(parsed.body.len(), NONCE + TAG);
 }
 
 #[test]
 fn other_material_of_the_same_version_is_told_apart() {
-    let provider = provider(ProviderName::RustCrypto).unwrap();
+    let provider = provider(CryptoProvider::RustCrypto).unwrap();
     let aead = provider.aes(&[1; 32]).unwrap();
     let blob = seal(&*provider, &*aead, &material_id(), &context(), b"x").unwrap();
-    let parsed = Blob::parse(&blob).unwrap();
+    let parsed = Ciphertext::parse(&blob).unwrap();
     let restored = MaterialId { fingerprint: [7; 32], ..material_id() };
     let error = open(&*aead, &restored, &parsed, &context()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::DecryptionFailed);
@@ -339,15 +343,15 @@ fn other_material_of_the_same_version_is_told_apart() {
 
 #[test]
 fn a_blob_of_another_algorithm_is_refused() {
-    let provider = provider(ProviderName::RustCrypto).unwrap();
+    let provider = provider(CryptoProvider::RustCrypto).unwrap();
     let material = &materials()[0];
     let aead = provider.aes(&[1; 32]).unwrap();
     let blob = seal(&*provider, &*aead, &material_id(), &context(), b"x").unwrap();
     let private = provider.rsa_private(&material.pkcs8).unwrap();
-    let error = rsa_open(&*private, &material_id(), &Blob::parse(&blob).unwrap(), &context()).unwrap_err();
+    let error = rsa_open(&*private, &material_id(), &Ciphertext::parse(&blob).unwrap(), &context()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidCiphertext);
     let public = provider.rsa_public(&material.public_pem).unwrap();
     let blob = rsa_seal(&*public, &material_id(), &context(), b"x").unwrap();
-    let error = open(&*aead, &material_id(), &Blob::parse(&blob).unwrap(), &context()).unwrap_err();
+    let error = open(&*aead, &material_id(), &Ciphertext::parse(&blob).unwrap(), &context()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidCiphertext);
 }

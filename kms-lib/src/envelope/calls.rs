@@ -15,6 +15,7 @@ pub const CALL_BOUNDS: [f64; 10] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.
 /// What is asked of a root key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RootKeyOperation {
     /// Wrapping material.
     Wrap,
@@ -53,6 +54,7 @@ struct Counters {
 /// The calls of one operation to the root keys of one provider, as of a moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct CallMetrics {
     /// What holds the root keys: `local` or `aws-kms`.
     pub provider: &'static str,

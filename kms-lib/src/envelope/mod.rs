@@ -19,17 +19,17 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "aws-kms")]
-pub use aws::AwsKmsRootKey;
 pub use aws::AwsRootKey;
 pub use binding::Binding;
 pub use calls::{CALL_BOUNDS, CallMetrics, Calls, RootKeyOperation};
 pub use connect::{NewRootKey, connect_new};
 pub use fingerprint::{fingerprint, service_fingerprint};
-pub use local::{Derivation, LocalRootKey};
+pub use local::Derivation;
+#[cfg(test)]
+pub use local::LocalRootKey;
 pub use registry::{Envelope, KnownGeneration};
 pub use seal::{RowSet, Seals};
-pub use secret_file::{SecretFileError, check_secret_file, read_secret_file};
+pub use secret_file::{check_secret_file, read_secret_file};
 pub use source::RootKeySource;
 
 use std::future::Future;
@@ -82,6 +82,7 @@ pub async fn check(root: &dyn RootKey, value: &[u8]) -> Result<()> {
 }
 
 /// The generation of the root key that wrapped this.
+#[cfg(test)]
 pub fn generation_of(wrapped: &[u8]) -> Result<u32> {
     let damaged = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("wrapped material {why}"));
     match wrapped {

@@ -50,6 +50,17 @@ impl RootKeySource {
         }
     }
 
+    /// A new root key of 32 random bytes, as the text `base64:...` that [`RootKeySource::parse`] reads. Whoever keeps
+    /// it keeps the store: without it, everything in the store is lost.
+    pub fn generate() -> Result<Zeroizing<String>> {
+        let mut key = Zeroizing::new([0; 32]);
+        crate::crypto::provider(crate::crypto::CryptoProvider::default())?.random(key.as_mut_slice())?;
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        text.push_str("base64:");
+        STANDARD.encode_string(key.as_slice(), &mut text);
+        Ok(text)
+    }
+
     fn read(path: &str) -> Result<Zeroizing<String>> {
         read_secret_file(Path::new(path)).map_err(|why| invalid(&why.to_string()).with_source(why))
     }

@@ -2,13 +2,13 @@
 
 use super::local::Derivation;
 use super::*;
-use crate::crypto::{ProviderName, provider};
+use crate::crypto::{CryptoProvider, provider};
 use crate::types::ids::{KeyId, LogId};
 use crate::types::key::KeyType;
 use crate::types::root_key::ServiceKeyKind;
 
 async fn root(text: &str, derivation: &Derivation) -> Result<LocalRootKey> {
-    LocalRootKey::new(provider(ProviderName::RustCrypto)?, &RootKeySource::parse(text)?, derivation, 3)
+    LocalRootKey::new(provider(CryptoProvider::RustCrypto)?, &RootKeySource::parse(text)?, derivation, 3)
 }
 
 const HEX: &str = "hex:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";

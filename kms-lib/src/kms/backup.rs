@@ -54,14 +54,25 @@ impl Session {
     /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the
     /// copy, records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The
     /// backup is worth nothing without the root key. For admins, of a SQLite store; servers have tools of their own.
+    ///
+    /// Cancellation: dropping the future removes the copy, unless it is being recorded: then the backup is completed.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<BackupReport> {
         self.backup_with(to, &BackupOptions::new()).await
     }
 
     /// Makes a backup as the options say.
+    ///
+    /// Cancellation: dropping the future removes the copy, unless it is being recorded: then the backup is completed.
     pub async fn backup_with(&self, to: impl AsRef<Path>, options: &BackupOptions) -> Result<BackupReport> {
         self.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
         let (report, part) = copy(self.shared(), to.as_ref(), options).await?;
+        // In a task of its own: a record that is on its way must not be left without its backup, whoever goes away.
+        let session = self.clone();
+        let recording = tokio::spawn(async move { session.record_backup(report, part).await });
+        recording.await.map_err(|_| Error::new(ErrorCode::Internal, "a backup ended unexpectedly"))?
+    }
+
+    async fn record_backup(&self, report: BackupReport, part: Part) -> Result<BackupReport> {
         let mut details = Details::default();
         details.number("size", report.verification.size);
         let recorded = self.record_event(Action::StoreBackup, Operation::Backup, details).await;
@@ -79,6 +90,8 @@ impl Session {
     /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and
     /// versions, shortened windows, revoked and narrowed grants, tokens), and what would be lost (keys, versions,
     /// grants, tokens). To be looked at before a restore is accepted. For admins.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn compare_backup(&self, from: impl AsRef<Path>) -> Result<BackupComparison> {
         self.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
         let (_, backup) = inspect(&self.shared().config, from.as_ref(), &BackupOptions::new()).await?;

@@ -20,6 +20,7 @@ use crate::types::view::View;
 /// What restoring a backup would change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct BackupComparison {
     /// Records that the present store has and the backup has not.
     pub lost_records: u64,
@@ -55,6 +56,7 @@ pub struct BackupComparison {
 /// A version that a restore would lose, and with it everything that was encrypted or signed with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct LostVersion {
     /// The name of the key.
     pub key: String,

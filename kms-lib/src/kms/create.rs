@@ -15,7 +15,7 @@ use crate::storage::tables::entities::{self, RowSeals};
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, head, usage};
 use crate::types::actor::Actor;
-use crate::types::audit::{Action, AuditRow, Head, Status};
+use crate::types::audit::{Action, AuditRecord, Head, Status};
 use crate::types::change::Change;
 use crate::types::error::Result;
 use crate::types::ids::{LogId, RecordId, RootKeyId, ServiceKeyId};
@@ -147,7 +147,7 @@ async fn first_record(
     let prev_hash = [0; 32];
     let rendered = draft.render(Status::Success);
     let hash = crate::audit::record::record_hash(log, 1, now, &prev_hash, rendered.digest());
-    let record = AuditRow {
+    let record = AuditRecord {
         seq: 1,
         id: draft.id,
         timestamp: now,

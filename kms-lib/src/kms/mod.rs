@@ -70,6 +70,8 @@ impl Kms {
     ///
     /// Fails with `InvalidRootKey` or `WrongRootKey`, `StoreCorrupt` (not a database), `SchemaTooNew`,
     /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`.
+    ///
+    /// Cancellation: dropping the future abandons the opened store; what opening created or recorded stays.
     pub async fn open(config: Config) -> Result<Self> {
         config.check()?;
         if config.lock_memory {
@@ -86,6 +88,8 @@ impl Kms {
     /// Opens a SQLite store to look at it, also on a read-only medium. Nothing is written: neither to the store nor to
     /// the high-water file, which it is held against. Listing, describing and verifying work; a verification is not
     /// recorded, and whatever has to be in the log fails with `StoreReadOnly`.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn open_read_only(config: Config) -> Result<Self> {
         config.check()?;
         let shared = open::open_read_only(&config).await?;
@@ -102,12 +106,16 @@ impl Kms {
     /// Who shows this token: an actor known by its credential, which is looked at again before anything is committed.
     /// `NotAuthenticated` if the token is malformed, unknown, withdrawn or expired; nothing is recorded, so that
     /// nobody fills the log from outside.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn authenticate(&self, token: &str) -> Result<Actor> {
         crate::session::authenticate(&self.inner.shared, token).await
     }
 
     /// Whether operations can be expected to succeed, and why not. It asks the store for its lock: a look every few
     /// seconds is meant. It makes no call to a root key, and says whether the last ones failed.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn ready(&self) -> Result<Ready> {
         // In a task of its own: a transaction that was begun must be ended, whoever goes away.
         let shared = Arc::clone(&self.inner.shared);
@@ -116,22 +124,31 @@ impl Kms {
     }
 
     /// Counters since opening, and how things stand, for a scraper. It names no key and no caller, and is not recorded.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn telemetry(&self) -> Result<Telemetry> {
         ops::telemetry(&self.inner.shared).await
     }
 
     /// Does the scheduler's jobs now, whether or not it is their time.
+    ///
+    /// Cancellation: dropping the future ends the run between two jobs or within one; jobs that were submitted are
+    /// done.
     pub async fn run_scheduler(&self) -> Result<JobReport> {
         let session = Session::new(Arc::clone(&self.inner.shared), Actor::internal("scheduler"));
         jobs::run(&session, &self.inner.config.scheduler).await
     }
 
     /// Verifies a backup without restoring it. `config` gives the root key; `WrongRootKey` if it is another store's.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn verify_backup(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
         Self::verify_backup_with(config, backup, &BackupOptions::new()).await
     }
 
     /// Verifies a backup as the options say.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn verify_backup_with(
         config: &Config,
         backup: impl AsRef<Path>,
@@ -144,11 +161,15 @@ impl Kms {
     /// with the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
     ///
     /// [`Session::backup`] makes backups, [`Session::compare_backup`] says what restoring one would change.
+    ///
+    /// Cancellation: dropping the future removes what was copied.
     pub async fn restore(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
         Self::restore_with(config, backup, &BackupOptions::new()).await
     }
 
     /// Restores a backup as the options say.
+    ///
+    /// Cancellation: dropping the future removes what was copied.
     pub async fn restore_with(
         config: &Config,
         backup: impl AsRef<Path>,
@@ -162,6 +183,8 @@ impl Kms {
     ///
     /// Whatever fails, it is closed then. With `audit.ack = "queued"` it fails if there are results that were released
     /// and could not be written to the log since, with the code of the reason.
+    ///
+    /// Cancellation: dropping the future leaves the service closing; call it again to wait for the rest.
     pub async fn close(&self) -> Result<()> {
         let _ = self.inner.stop.send(true);
         let mut tasks = self.inner.tasks.lock().await;

@@ -46,6 +46,7 @@ use writer::Writer;
 
 /// When results are given to their callers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AuditAck {
     /// When their record is committed.
     #[default]

@@ -27,6 +27,7 @@ impl Default for SpaceLimits {
 /// How much room the store has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct StorageMetrics {
     /// Free bytes where the store is. None if that is not known: a database server.
     #[serde(skip_serializing_if = "Option::is_none")]

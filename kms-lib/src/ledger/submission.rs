@@ -195,7 +195,7 @@ pub enum Outcome {
         changes: Vec<Change>,
     },
     /// It is in the log as refused: its place in the log comes after a change that forbids it.
-    Refused(ErrorCode, Receipt),
+    Refused(ErrorCode),
     /// It is not in the log: decide and work again. The debt is held until it is back in the queue.
     Redo(Option<Debt>),
     /// It is not in the log, or (with `OutcomeUnknown`) it may be.

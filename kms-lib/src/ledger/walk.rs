@@ -18,7 +18,7 @@ use crate::keys::{Command, NewSigningKey, NewWrapping, Wrapping};
 use crate::policy;
 use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
 use crate::types::attempt::Decision;
-use crate::types::audit::{AuditRow, Head, Receipt, Status, hex};
+use crate::types::audit::{AuditRecord, Head, Receipt, Status, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -30,7 +30,7 @@ use crate::types::view::{View, wrapping_generations};
 
 /// What a batch writes.
 pub(super) struct Plan {
-    pub rows: Vec<AuditRow>,
+    pub rows: Vec<AuditRecord>,
     pub changes: Vec<Change>,
     /// Encryptions by key and version; zero for other uses.
     pub uses: BTreeMap<(KeyId, u32), u64>,
@@ -328,8 +328,8 @@ impl Walk<'_> {
                 let mut details = entry.draft.details.clone();
                 details.decision(&Decision::Denied(code), self.overlay.revision()).text("error", code.as_str());
                 let rendered = entry.draft.render_with(&details, Status::Failure);
-                let receipt = self.record(entry, rendered, self.time(submission));
-                Ok(Outcome::Refused(code, receipt))
+                self.record(entry, rendered, self.time(submission));
+                Ok(Outcome::Refused(code))
             }
             Fate::Commit(commit) => self.commit(submission, commit),
         }
@@ -413,7 +413,7 @@ impl Walk<'_> {
                 *self.plan.counts.entry((time.hour(), draft.action.as_str(), status.as_str())).or_default() += count;
             }
         }
-        self.plan.rows.push(AuditRow {
+        self.plan.rows.push(AuditRecord {
             seq,
             id: draft.id,
             timestamp: time,

@@ -30,6 +30,7 @@ const SOON_DAYS: u32 = 7;
 /// What is going on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Metrics {
     /// Keys.
     pub keys: KeyMetrics,
@@ -44,6 +45,7 @@ pub struct Metrics {
 /// Keys by state, and what about them needs attention.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct KeyMetrics {
     /// How many there are, destroyed ones included.
     pub total: u64,
@@ -62,6 +64,7 @@ pub struct KeyMetrics {
 /// A key whose rotation is due.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct RotationAlert {
     /// The key.
     pub id: KeyId,
@@ -83,6 +86,7 @@ pub struct RotationAlert {
 /// A version that stops working soon although it is used.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct WindowAlert {
     /// The key.
     pub id: KeyId,
@@ -99,6 +103,7 @@ pub struct WindowAlert {
 /// A version that should be rotated because of how much it has encrypted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct EncryptionAlert {
     /// The key.
     pub id: KeyId,
@@ -115,6 +120,7 @@ pub struct EncryptionAlert {
 /// The log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct AuditMetrics {
     /// The last verification: id of its record, time, whether the log was good, else where it is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +135,7 @@ pub struct AuditMetrics {
 /// before the period may be counted in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct UsageMetrics {
     /// Encryptions in the last 24 hours.
     pub encryptions_last24h: u64,
@@ -140,6 +147,8 @@ pub struct UsageMetrics {
 
 impl Session {
     /// The metrics. For admins, auditors, and callers that may read all keys.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn metrics(&self) -> Result<Metrics> {
         if !self.may_read_all_keys().await? {
             self.permit_reading(Action::MetricsRead, Operation::ReadMetrics, None).await?;

@@ -16,6 +16,7 @@ use crate::types::key::KeyState;
 /// Counters since the store was opened, and how things stand. Nothing in it names a key or a caller.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Telemetry {
     /// Submissions that wait for the ledger.
     pub queued: u64,
@@ -36,7 +37,7 @@ pub struct Telemetry {
     /// How much room the store has.
     pub storage: StorageMetrics,
     /// Calls to root keys, by provider and operation. Durations are counted in the classes of
-    /// [`crate::envelope::CALL_BOUNDS`].
+    /// [`crate::CALL_BOUNDS`].
     pub root_keys: Vec<CallMetrics>,
 }
 
@@ -51,6 +52,7 @@ pub struct Ready {
 /// Whether the root keys answer, as far as is known without asking them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RootKeyHealth {
     /// The last call to each of them succeeded.
     Ok,
@@ -70,6 +72,7 @@ impl RootKeyHealth {
 
 /// How the cache of unwrapped keys is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CacheUse {
     /// How often a key was there.
     pub hits: u64,

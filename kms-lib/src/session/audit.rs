@@ -18,7 +18,7 @@ use crate::storage::tables::audit::{self, Selection};
 use crate::storage::tables::{head, secrets};
 use crate::types::actor::Actor;
 use crate::types::attempt::{Decision, Operation};
-use crate::types::audit::{Action, AuditRow, Status};
+use crate::types::audit::{Action, AuditRecord, Status};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Timestamp;
 
@@ -102,6 +102,7 @@ impl AuditQuery {
 /// A public key of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct AuditKey {
     /// It, in the form verifiers pin (C2SP signed note: name, id and key).
     pub verifier_key: String,
@@ -119,7 +120,9 @@ const SET_BACK: usize = 100_000;
 impl Session {
     /// The records of the log. A cursor is the sequence number of a record: the list goes on behind it. For admins and
     /// auditors.
-    pub async fn list_audit(&self, query: &AuditQuery, paging: &Paging) -> Result<Page<AuditRow>> {
+    ///
+    /// Cancellation: dropping the future changes nothing.
+    pub async fn list_audit(&self, query: &AuditQuery, paging: &Paging) -> Result<Page<AuditRecord>> {
         paging.check()?;
         let (limit, cursor): (usize, Option<u64>) = (paging.limit, paging.cursor_as()?);
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
@@ -165,6 +168,8 @@ impl Session {
     }
 
     /// The signed head of the log (C2SP checkpoint).
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn checkpoint(&self) -> Result<String> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let mut connection = self.shared.store.reader().await?;
@@ -174,12 +179,16 @@ impl Session {
     }
 
     /// The public key of the log, in the form verifiers pin.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn audit_public_key(&self) -> Result<String> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         Ok(self.signing_keys().await?.verifier_key())
     }
 
     /// All public keys of the log, oldest first, each with the range of states it signed.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn audit_public_keys(&self) -> Result<Vec<AuditKey>> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let keys = self.signing_keys().await?;
@@ -198,6 +207,9 @@ impl Session {
     /// The state of the log that ends with the record of the replacement is signed by both keys, so that who pins the
     /// former one is led to the new one; the private part of the former is erased. `Conflict` if somebody else replaced
     /// the key at the same moment.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. [`audit_public_key`](Self::audit_public_key) says which key signs now.
     pub async fn replace_signing_key(&self) -> Result<String> {
         if self.has_idempotency_key() {
             return Err(Error::invalid("a replacement of the signing key takes no idempotency key"));
@@ -251,7 +263,11 @@ impl Session {
 /// Holds what an index found against the table: the answer must have what was asked for, and the next records of the
 /// table, up to a bound, must not match without being in it. An index that lacks older records is found by
 /// verification.
-async fn hold_against_table(connection: &mut dyn Connection, selection: &Selection, found: &[AuditRow]) -> Result<()> {
+async fn hold_against_table(
+    connection: &mut dyn Connection,
+    selection: &Selection,
+    found: &[AuditRecord],
+) -> Result<()> {
     if selection.key.is_none() && selection.actor.is_none() {
         return Ok(());
     }
@@ -261,7 +277,7 @@ async fn hold_against_table(connection: &mut dyn Connection, selection: &Selecti
             format!("an index of audit_logs does not agree with record {seq}: verify the log, then rebuild the index"),
         ))
     };
-    let is_asked_for = |row: &AuditRow| {
+    let is_asked_for = |row: &AuditRecord| {
         selection.actor.as_ref().is_none_or(|actor| *actor == row.actor)
             && selection.key.is_none_or(|key| row.key_id == Some(key))
     };
@@ -311,7 +327,7 @@ async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) 
 }
 
 /// The records by which time goes back, oldest first.
-async fn set_backs(connection: &mut dyn Connection, last: u64) -> Result<Vec<AuditRow>> {
+async fn set_backs(connection: &mut dyn Connection, last: u64) -> Result<Vec<AuditRecord>> {
     let selection = Selection {
         // Of whom there are few records, which an index finds.
         actor: Some(Actor::internal("system").principal().to_owned()),

@@ -90,7 +90,7 @@ impl Session {
                     None => Err(Error::new(ErrorCode::Internal, "a change without a record")),
                 },
             },
-            Outcome::Refused(code, _) => Err(refusal(code)),
+            Outcome::Refused(code) => Err(refusal(code)),
             Outcome::Redo(debt) => Ok(Changed::Redo(debt)),
             Outcome::Failed(error) => Err(error),
         }

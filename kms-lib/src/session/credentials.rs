@@ -35,6 +35,7 @@ const TOKEN: usize = 68;
 /// A credential as callers see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct CredentialDescription {
     /// Identifies the credential.
     pub id: CredentialId,
@@ -69,6 +70,9 @@ impl std::fmt::Debug for CreatedToken {
 
 impl Session {
     /// Makes a token. Only its hash is stored: a token that its caller does not keep cannot be shown again. For admins.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. A token whose answer is lost cannot be used: revoke it.
     pub async fn create_token(&self, new: NewToken) -> Result<CreatedToken> {
         self.new_token(new, false).await
     }
@@ -76,6 +80,9 @@ impl Session {
     /// Makes the first token of a store, which must be one for an admin. `Conflict` if the store has or ever had a
     /// credential, also a revoked one: of several nodes that start on an empty database, exactly one makes it. For
     /// admins.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. A token whose answer is lost cannot be used: revoke it.
     pub async fn create_first_token(&self, new: NewToken) -> Result<CreatedToken> {
         if new.role != Role::Admin {
             return Err(Error::invalid("the first token of a store must be one for an admin"));
@@ -158,6 +165,8 @@ impl Session {
     }
 
     /// The credentials that are not revoked, by id. For admins and auditors.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn list_credentials(&self, paging: &Paging) -> Result<Page<CredentialDescription>> {
         paging.check()?;
         let cursor: Option<CredentialId> = paging.cursor_as()?;

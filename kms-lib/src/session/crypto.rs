@@ -8,7 +8,7 @@ use super::engine::{Done, Item, Target, only, share};
 use super::items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 use super::job::{Job, Product};
 use super::{KeyRef, Session};
-use crate::crypto::ciphertext::Blob;
+use crate::crypto::ciphertext::Ciphertext;
 use crate::crypto::provider::SignatureAlgorithm;
 use crate::types::audit::{Action, Receipt};
 use crate::types::context::Context;
@@ -19,6 +19,7 @@ use crate::types::limits::{BATCH_ITEMS, DATA_KEY_BYTES, PAYLOAD_BYTES, PLAINTEXT
 
 /// A ciphertext.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encrypted {
     /// Self-describing: names format, algorithm, key and version.
     pub ciphertext: Vec<u8>,
@@ -35,6 +36,7 @@ pub struct Encrypted {
 /// A plaintext. Wiped when dropped; its `Debug` hides it. It cannot be compared: comparing secrets byte by byte tells by
 /// its time where they differ.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Decrypted {
     /// What was encrypted.
     pub plaintext: Zeroizing<Vec<u8>>,
@@ -49,6 +51,7 @@ pub struct Decrypted {
 /// A data key: use `plaintext` to encrypt, keep `ciphertext` beside the data, forget `plaintext`. Wiped when dropped;
 /// its `Debug` hides the plaintext. It cannot be compared, as [`Decrypted`] cannot.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct DataKey {
     /// The data key; none if it was not asked for.
     pub plaintext: Option<Zeroizing<Vec<u8>>>,
@@ -64,6 +67,7 @@ pub struct DataKey {
 
 /// A signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Signature {
     /// The signature.
     pub signature: Vec<u8>,
@@ -77,6 +81,7 @@ pub struct Signature {
 
 /// Whether a signature is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verification {
     /// Whether it is.
     pub valid: bool,
@@ -88,6 +93,7 @@ pub struct Verification {
 
 /// A new ciphertext of what another held.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reencrypted {
     /// The new ciphertext.
     pub encrypted: Encrypted,
@@ -99,6 +105,9 @@ pub struct Reencrypted {
 
 impl Session {
     /// Encrypts up to 64 MiB (RSA: 190 bytes) under the key's current version, bound to `context`.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn encrypt(&self, key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Result<Encrypted> {
         check_plaintext(plaintext)?;
         context.check()?;
@@ -108,11 +117,17 @@ impl Session {
     }
 
     /// Decrypts what [`Session::encrypt`] made; `context` must be the same. The ciphertext names its key and version.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn decrypt(&self, ciphertext: &[u8], context: &Context) -> Result<Decrypted> {
         self.decrypt_item(DecryptItem::new(ciphertext, context.clone())).await
     }
 
     /// Decrypts, and refuses (`InvalidCiphertext`) what another key than this one encrypted.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn decrypt_with(
         &self,
         key: impl Into<KeyRef>,
@@ -123,6 +138,9 @@ impl Session {
     }
 
     /// Decrypts a ciphertext, with all that must agree with it.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn decrypt_item(&self, item: DecryptItem<'_>) -> Result<Decrypted> {
         item.context.check()?;
         let context = share(&item.context);
@@ -132,12 +150,18 @@ impl Session {
 
     /// Decrypts what another tool encrypted with a version's public key: RSA-OAEP with SHA-256, without a label.
     /// Grants with a condition on the context do not allow it.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn decrypt_oaep(&self, key: impl Into<KeyRef>, version: u32, ciphertext: &[u8]) -> Result<Decrypted> {
         let item = Item::rsa(Target::Version(key.into(), version), Job::DecryptOaep(ciphertext));
         only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
     }
 
     /// Signs with the key's current version: RSASSA-PKCS1-v1_5 or PSS, with SHA-256.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn sign(
         &self,
         key: impl Into<KeyRef>,
@@ -150,6 +174,9 @@ impl Session {
     }
 
     /// Signs with this version, which must be the current one (`VersionNotCurrent`).
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn sign_with_version(
         &self,
         key: impl Into<KeyRef>,
@@ -163,6 +190,9 @@ impl Session {
     }
 
     /// Verifies a signature. Without a version, the usable ones are tried, newest first.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn verify(
         &self,
         key: impl Into<KeyRef>,
@@ -177,6 +207,9 @@ impl Session {
     }
 
     /// Generates a data key of 1 to 1,024 bytes, and encrypts it under the key.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn generate_data_key(&self, key: impl Into<KeyRef>, bytes: usize, context: &Context) -> Result<DataKey> {
         let (plaintext, encrypted) = self.data_key(key.into(), bytes, context, true).await?;
         let Encrypted { ciphertext, key, version, receipt, .. } = encrypted;
@@ -184,6 +217,9 @@ impl Session {
     }
 
     /// Generates a data key and gives only its ciphertext: for whoever stores what another will decrypt.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn generate_data_key_without_plaintext(
         &self,
         key: impl Into<KeyRef>,
@@ -217,11 +253,17 @@ impl Session {
 
     /// Encrypts what a ciphertext holds anew, under the current version of its key or another key. The plaintext
     /// does not leave. Needs `decrypt` on the source and `encrypt` on the destination.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn reencrypt(&self, item: ReencryptItem<'_>) -> Result<Reencrypted> {
         only(self.reencrypt_batch(&[item]).await?)
     }
 
     /// Encrypts up to 1,000 plaintexts in one call; each fails alone.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn encrypt_batch(&self, items: &[EncryptItem<'_>]) -> Result<Vec<Result<Encrypted>>> {
         check_batch(items.len())?;
         let contexts: Vec<Arc<Context>> = items.iter().map(|item| share(&item.context)).collect();
@@ -236,6 +278,9 @@ impl Session {
     }
 
     /// Decrypts up to 1,000 ciphertexts in one call; each fails alone.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn decrypt_batch(&self, items: &[DecryptItem<'_>]) -> Result<Vec<Result<Decrypted>>> {
         check_batch(items.len())?;
         let contexts: Vec<Arc<Context>> = items.iter().map(|item| share(&item.context)).collect();
@@ -248,6 +293,9 @@ impl Session {
     }
 
     /// Signs up to 1,000 payloads in one call; each fails alone.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn sign_batch(&self, items: &[SignItem<'_>]) -> Result<Vec<Result<Signature>>> {
         check_batch(items.len())?;
         let prepared: Vec<Result<Item<'_>>> = items
@@ -264,6 +312,9 @@ impl Session {
     }
 
     /// Verifies up to 1,000 signatures in one call; each fails alone.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn verify_batch(&self, items: &[VerifyItem<'_>]) -> Result<Vec<Result<Verification>>> {
         check_batch(items.len())?;
         let prepared: Vec<Result<Item<'_>>> = items
@@ -277,6 +328,9 @@ impl Session {
     }
 
     /// Encrypts up to 1,000 ciphertexts anew in one call; each fails alone.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn reencrypt_batch(&self, items: &[ReencryptItem<'_>]) -> Result<Vec<Result<Reencrypted>>> {
         check_batch(items.len())?;
         let contexts: Vec<(Arc<Context>, Arc<Context>)> = items
@@ -292,7 +346,7 @@ impl Session {
             if !is_good {
                 continue;
             }
-            let blob = Blob::parse(item.ciphertext).map(|blob| (blob.key, blob.version));
+            let blob = Ciphertext::parse(item.ciphertext).map(|blob| (blob.key, blob.version));
             let onto = match (&item.destination, &blob) {
                 (Some(key), _) => Target::Current(key.clone()),
                 (None, Ok((key, _))) => Target::Current(KeyRef::Id(*key)),
@@ -371,8 +425,8 @@ fn decryption<'a>(item: &DecryptItem<'a>, context: &'a Arc<Context>) -> Result<I
 /// What a ciphertext says of itself, held against what was passed beside it; the key is held against it with the
 /// decision.
 fn sealed(item: &DecryptItem<'_>) -> Target {
-    let read = Blob::parse(item.ciphertext).and_then(|blob| {
-        let (nonce, tag) = blob.copies();
+    let read = Ciphertext::parse(item.ciphertext).and_then(|blob| {
+        let (nonce, tag) = (blob.iv(), blob.auth_tag());
         let parts = [("iv", item.iv, nonce), ("authTag", item.auth_tag, tag)];
         if item.version.is_some_and(|version| version != blob.version) {
             return Err(disagrees("version"));

@@ -17,12 +17,16 @@ use crate::types::view::View;
 
 impl Session {
     /// A key with its versions.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn get_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         let id = self.permit_reading_key(&key.into()).await?;
         self.describe(id).await
     }
 
     /// The keys that the caller may read, by name, without their versions.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn list_keys(&self, filter: &KeyFilter, paging: &Paging) -> Result<Page<KeyDescription>> {
         paging.check()?;
         self.shared.catalog.ensure_fresh().await?;
@@ -41,6 +45,8 @@ impl Session {
     }
 
     /// The public half of a version, as PEM (SubjectPublicKeyInfo). It stays readable when the version is revoked.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn public_key(&self, key: impl Into<KeyRef>, version: u32) -> Result<String> {
         let id = self.permit_reading_key(&key.into()).await?;
         let digest = match self.shared.catalog.image().version(id, version) {

@@ -186,7 +186,7 @@ impl Session {
                         })
                         .collect());
                 }
-                Outcome::Refused(code, _) => return Ok(items.iter().map(|_| Err(refusal(code))).collect()),
+                Outcome::Refused(code) => return Ok(items.iter().map(|_| Err(refusal(code))).collect()),
                 Outcome::Redo(owed) => debt = owed,
                 Outcome::Failed(error) => return Err(error),
             }

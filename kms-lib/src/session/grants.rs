@@ -27,6 +27,9 @@ impl Session {
     /// An app needs `grant` on the scope. It may pass on only what it holds itself, with conditions no weaker, and
     /// neither to itself nor to anybody above it in the chain of at most 16 grants. A key that is named by its name is
     /// looked up for callers that may read it or hold `grant` on it; others are refused as in reading it.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn put_grant(&self, new: NewGrant) -> Result<GrantDescription> {
         let NewGrant { principal, role, permissions, conditions, target } = new;
         check_principal(&principal)?;
@@ -154,12 +157,18 @@ impl Session {
 
     /// Revokes a grant. What was passed on through it stays in force. An app may revoke what it granted itself, and
     /// what was passed on through that, as long as it holds `grant` there.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn revoke_grant(&self, id: GrantId) -> Result<()> {
         self.revoke(id, false).await
     }
 
     /// Revokes a grant with everything that was passed on through it, however often; also a grant that was revoked
     /// without that before.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn revoke_grant_cascading(&self, id: GrantId) -> Result<()> {
         self.revoke(id, true).await
     }
@@ -189,6 +198,8 @@ impl Session {
     /// The grants in force, by principal: neither revoked nor passed on through one that was revoked with everything.
     /// `KeyNotFound` if the filter names a key by a name that no key has; an id need not be one of a key. For admins
     /// and auditors.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn list_grants(&self, filter: &GrantFilter, paging: &Paging) -> Result<Page<GrantDescription>> {
         paging.check()?;
         let cursor: Option<GrantId> = paging.cursor_as()?;

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::workbench::Workbench;
 use crate::catalog::{ReadyKey, run_blocking};
-use crate::crypto::ciphertext::{self, Blob};
+use crate::crypto::ciphertext::{self, Ciphertext};
 use crate::crypto::nonces::Nonces;
 use crate::crypto::provider::{NONCE, Provider, SignatureAlgorithm, TAG};
 use crate::types::context::Context;
@@ -125,10 +125,10 @@ impl Job<'_> {
                 ciphertext::rsa_seal(public.as_ref(), id, context, plaintext).map(bytes)
             }
             (Job::Decrypt(blob, context), ReadyKey::Aes(aead)) => {
-                ciphertext::open(aead.as_ref(), id, &Blob::parse(blob)?, context).map(Product::Bytes)
+                ciphertext::open(aead.as_ref(), id, &Ciphertext::parse(blob)?, context).map(Product::Bytes)
             }
             (Job::Decrypt(blob, context), ReadyKey::Rsa { private, .. }) => {
-                ciphertext::rsa_open(private.as_ref(), id, &Blob::parse(blob)?, context).map(Product::Bytes)
+                ciphertext::rsa_open(private.as_ref(), id, &Ciphertext::parse(blob)?, context).map(Product::Bytes)
             }
             (Job::DecryptOaep(ciphertext), ReadyKey::Rsa { private, .. }) => {
                 private.oaep_decrypt(&[], ciphertext).map(Product::Bytes)

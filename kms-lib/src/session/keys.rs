@@ -27,6 +27,9 @@ use zeroize::Zeroizing;
 impl Session {
     /// Creates a key with its first version. A caller who is no admin gets a grant on it: read, encrypt, decrypt,
     /// sign, verify, rotate, revoke.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn create_key(&self, new: NewKey) -> Result<KeyDescription> {
         check_name(&new.name)?;
         check_type_and_purpose(new.key_type, new.purpose)?;
@@ -135,6 +138,9 @@ impl Session {
     /// Makes a new current version. The former one stays usable for decryption and verification: for the grace period
     /// if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first; without it,
     /// simultaneous rotations all succeed, each with a version of its own.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn rotate_key(&self, key: impl Into<KeyRef>, expected_current: Option<u32>) -> Result<KeyDescription> {
         let id = self.locate(&key.into()).await?;
         let target = id.map(|id| id.to_string()).unwrap_or_default();
@@ -210,30 +216,48 @@ impl Session {
 
     /// Enables a key that was disabled. Like every transition, it succeeds without a change where the state holds
     /// already.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn enable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyEnable, None, Operation::EnableKey, Command::EnableKey).await
     }
     /// Disables a key: no cryptography and no rotation until it is enabled again.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn disable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyDisable, None, Operation::DisableKey, Command::DisableKey).await
     }
     /// Revokes a key with all its versions, for ever. What it encrypted can no longer be read. A key that is pending
     /// deletion keeps its date; cancelling the deletion then leaves a revoked key.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn revoke_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyRevoke, None, Operation::RevokeKey, Command::RevokeKey).await
     }
     /// Enables the current version after it was disabled.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn enable_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
         let command = |id| Command::EnableVersion(id, version);
         self.simple(key.into(), Action::KeyEnable, Some(version), Operation::EnableVersion { version }, command).await
     }
     /// Disables a version: it no longer encrypts or signs. Its window is left alone.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn disable_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
         let command = |id| Command::DisableVersion(id, version);
         self.simple(key.into(), Action::KeyDisable, Some(version), Operation::DisableVersion { version }, command).await
     }
     /// Revokes a version, for ever, and ends its window now. If it is the current one, the key is disabled until it is
     /// rotated.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn revoke_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<KeyDescription> {
         let command = |id| Command::RevokeVersion(id, version);
         self.simple(key.into(), Action::KeyRevoke, Some(version), Operation::RevokeVersion { version }, command).await
@@ -241,6 +265,9 @@ impl Session {
 
     /// Sets until when a former version decrypts and verifies: for ever without a time. Ending or shortening a
     /// window needs `revoke`, extending it `manage`. `WrongState` for the current version, which has no window.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn set_window(
         &self,
         key: impl Into<KeyRef>,
@@ -259,6 +286,9 @@ impl Session {
 
     /// Edits periods, metadata, and how contexts are recorded. `Conflict` if the update expects another revision than the
     /// key has, which is decided as of the update's place in the log.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn update_key(&self, key: impl Into<KeyRef>, update: KeyUpdate) -> Result<KeyDescription> {
         check_period("rotation period", update.rotation_period_days.flatten(), 1)?;
         check_period("grace period", update.grace_period_days.flatten(), 0)?;
@@ -305,6 +335,9 @@ impl Session {
 
     /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured). Asked
     /// again with the same number it keeps the date; with another number it fails with `KeyPendingDeletion`.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn schedule_deletion(&self, key: impl Into<KeyRef>, waiting_days: Option<u32>) -> Result<KeyDescription> {
         let days = waiting_days.unwrap_or(self.shared.deletion_wait_days);
         let least = self.shared.deletion_wait_min_days;
@@ -321,6 +354,9 @@ impl Session {
     }
 
     /// Cancels a scheduled deletion: the key is again in the state it was in.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn cancel_deletion(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyCancelDeletion, None, Operation::CancelDeletion, Command::CancelDeletion)
             .await

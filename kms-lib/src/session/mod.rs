@@ -98,7 +98,15 @@ pub struct Shared {
     pub config: Config,
 }
 
-/// Everything one actor may do. Cheap to make and to clone.
+/// The operations of one actor. Cheap to make and to clone.
+///
+/// # Cancellation
+///
+/// A future that is dropped is a call that was given up, not one that was undone. Until an operation is submitted to the
+/// ledger, dropping its future does nothing. From then on the ledger commits it together with others, whoever still
+/// waits: its record is written, a change is made, and only the answer is lost. A request that is sent again under an
+/// idempotency key ([`with_idempotency_key`](Self::with_idempotency_key)) gets the first answer. Each method says which
+/// of this holds for it. A future under a timeout should therefore be given more time than the store needs to commit.
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,
@@ -151,6 +159,7 @@ impl fmt::Debug for Session {
 
 /// A key as callers name it: by its id or by its name. A text of the shape of a UUID is an id; no name has that shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeyRef {
     /// By id.
     Id(KeyId),

@@ -24,6 +24,7 @@ const RELEASED: usize = 1_000;
 /// A row in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct QuarantinedRow {
     /// Identifies the entry of the quarantine.
     pub id: QuarantineId,
@@ -44,6 +45,8 @@ pub struct QuarantinedRow {
 impl Session {
     /// The rows in quarantine, oldest first. They were not what the log said of them when the store was opened, and are
     /// not used. For admins and auditors.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn list_quarantine(&self) -> Result<Vec<QuarantinedRow>> {
         self.permit_reading(Action::QuarantineRead, Operation::ReadQuarantine, None).await?;
         let image = self.shared().catalog.image();
@@ -57,6 +60,9 @@ impl Session {
     ///
     /// The whole log is verified first; `IntegrityFailure` if the log itself is not good. At most 1,000 rows are
     /// released in one call. The release is recorded.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and its answer is lost.
     pub async fn release_quarantine(&self) -> Result<Vec<QuarantinedRow>> {
         self.permit_reading(Action::RowsRelease, Operation::ManageQuarantine, None).await?;
         let shared = self.shared();

@@ -17,6 +17,7 @@ const STEP: usize = CHUNK;
 
 /// What a stream was encrypted or decrypted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamSummary {
     /// The key.
     pub key: KeyId,
@@ -79,6 +80,9 @@ impl StreamDecryptor {
 
 impl Session {
     /// Begins to encrypt a stream under the key's current version, bound to `context`.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn encrypt_stream(&self, key: impl Into<KeyRef>, context: &Context) -> Result<StreamEncryptor> {
         let data_key = self.generate_data_key(key, DATA_KEY, context).await?;
         let secret = data_key.plaintext.unwrap_or_default();
@@ -92,6 +96,9 @@ impl Session {
 
     /// Begins to decrypt a stream whose first bytes are `beginning`: the decryptor, and how many of those bytes are the
     /// header; what follows goes to [`StreamDecryptor::update`]. None if more bytes are needed.
+    ///
+    /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
+    /// recorded and its result is lost.
     pub async fn decrypt_stream(
         &self,
         beginning: &[u8],
@@ -106,6 +113,9 @@ impl Session {
 
     /// Encrypts all that `input` gives to `output`. On an error, `output` holds a part that nobody can mistake for the
     /// whole.
+    ///
+    /// Cancellation: dropping the future leaves a part in `output` that decrypting refuses as cut. The data key is
+    /// recorded.
     pub async fn encrypt_reader(
         &self,
         key: impl Into<KeyRef>,
@@ -133,6 +143,9 @@ impl Session {
 
     /// Decrypts all that `input` gives to `output`. Chunks are written when they are verified; on an error, what was
     /// written is genuine but not the whole, and must not be used as if it were.
+    ///
+    /// Cancellation: dropping the future leaves a part of the plaintext in `output`. The use of the data key is
+    /// recorded.
     pub async fn decrypt_reader(
         &self,
         context: &Context,

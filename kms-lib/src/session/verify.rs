@@ -31,6 +31,8 @@ pub struct VerificationSettings {
 impl Session {
     /// Verifies the whole log, the tables, and the schema and indexes of the database. The verification is itself
     /// recorded, and what it found kept for the metrics.
+    ///
+    /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit(&self) -> Result<Report> {
         self.verify_audit_with(&VerifyOptions::default()).await
     }
@@ -39,6 +41,8 @@ impl Session {
     /// so many that the whole log is read within the configured time (`audit.reverify_days`).
     ///
     /// Everything is verified if what is kept of earlier verifications is missing, altered or older than that time.
+    ///
+    /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit_incrementally(&self) -> Result<Report> {
         let (trusted, window) = self.kept_verification().await?;
         let now = self.shared.clock.now();
@@ -53,6 +57,8 @@ impl Session {
     }
 
     /// Verifies as the options say.
+    ///
+    /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit_with(&self, options: &VerifyOptions) -> Result<Report> {
         self.verify_log(options, None, self.shared.clock.now()).await
     }

@@ -15,6 +15,8 @@ use crate::types::view::View;
 
 impl Session {
     /// The versions of a key, oldest first.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn list_versions(&self, key: impl Into<KeyRef>, paging: &Paging) -> Result<Page<VersionDescription>> {
         paging.check()?;
         let after: u32 = paging.cursor_as()?.unwrap_or(0);
@@ -30,6 +32,8 @@ impl Session {
     }
 
     /// A version of a key.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn get_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<VersionDescription> {
         let id = self.readable_key(&key.into()).await?;
         let (key, found) = {

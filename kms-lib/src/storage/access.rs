@@ -14,7 +14,7 @@ macro_rules! access {
                     Value::Null => arguments.add($null),
                     Value::Int(n) => arguments.add(n),
                     Value::Text(text) => arguments.add(text),
-                    Value::Blob(bytes) => arguments.add(bytes),
+                    Value::Ciphertext(bytes) => arguments.add(bytes),
                 }
                 .map_err(|e| Error::new(ErrorCode::Internal, format!("a value could not be bound: {e}")))?;
             }

@@ -26,7 +26,7 @@ fn append_value(text: &mut String, value: &Value, dialect: &Dialect) {
         // Writing to a string does not fail.
         Value::Int(number) => drop(write!(text, "{number}")),
         Value::Text(value) => append_hex(text, value.as_bytes(), dialect.text_literal),
-        Value::Blob(value) => append_hex(text, value, dialect.blob_literal),
+        Value::Ciphertext(value) => append_hex(text, value, dialect.blob_literal),
     }
 }
 

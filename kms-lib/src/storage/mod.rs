@@ -47,7 +47,7 @@ pub enum Value {
     /// Text.
     Text(String),
     /// Bytes.
-    Blob(Vec<u8>),
+    Ciphertext(Vec<u8>),
 }
 
 impl Value {
@@ -56,7 +56,7 @@ impl Value {
         match self {
             Self::Null | Self::Int(_) => 8,
             Self::Text(text) => text.len(),
-            Self::Blob(bytes) => bytes.len(),
+            Self::Ciphertext(bytes) => bytes.len(),
         }
     }
 }
@@ -308,17 +308,17 @@ impl From<String> for Value {
 }
 impl From<&[u8]> for Value {
     fn from(value: &[u8]) -> Self {
-        Self::Blob(value.to_owned())
+        Self::Ciphertext(value.to_owned())
     }
 }
 impl<const N: usize> From<&[u8; N]> for Value {
     fn from(value: &[u8; N]) -> Self {
-        Self::Blob(value.to_vec())
+        Self::Ciphertext(value.to_vec())
     }
 }
 impl From<Vec<u8>> for Value {
     fn from(value: Vec<u8>) -> Self {
-        Self::Blob(value)
+        Self::Ciphertext(value)
     }
 }
 impl<T: Into<Self>> From<Option<T>> for Value {

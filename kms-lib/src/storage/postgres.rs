@@ -235,7 +235,7 @@ impl Row for TextRow {
     fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>> {
         match self.cell(column)? {
             Value::Null => Ok(None),
-            Value::Blob(bytes) => Ok(Some(bytes)),
+            Value::Ciphertext(bytes) => Ok(Some(bytes)),
             _ => Err(corrupt(format!("column {column} is not bytes"))),
         }
     }

@@ -14,6 +14,7 @@ use super::text::{is_deceptive, is_printable};
 /// What a caller is by role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Role {
     /// May do everything.
     Admin,
@@ -54,7 +55,7 @@ impl fmt::Display for Role {
 }
 
 /// Principals that the service keeps for itself, in any case: [`is_reserved`].
-pub const RESERVED_PRINCIPALS: [&str; 4] = ["scheduler", "system", "operator", "anonymous"];
+const RESERVED_PRINCIPALS: [&str; 4] = ["scheduler", "system", "operator", "anonymous"];
 
 /// Who performs an operation: a principal in a role, and from where. Cheap to clone.
 ///
@@ -79,8 +80,7 @@ pub struct Actor {
 
 impl Actor {
     /// An actor. Principals are compared exactly: a caller that folds case or normalizes Unicode does so before. Fails
-    /// with
-    /// `InvalidArgument` for a principal that [`check_principal`] refuses, for a reserved one (`scheduler`, `system`,
+    /// with `InvalidArgument` for a principal that [`check_principal`](Self::check_principal) refuses, for a reserved one (`scheduler`, `system`,
     /// `operator`, `anonymous`) and for [`Role::System`].
     pub fn new(principal: impl AsRef<str>, role: Role) -> Result<Self> {
         let principal = principal.as_ref();
@@ -131,6 +131,17 @@ impl Actor {
     pub fn with_credential(mut self, credential: CredentialId) -> Self {
         self.credential = Some(credential);
         self
+    }
+    /// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks and
+    /// without control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands for
+    /// all keys.
+    pub fn check_principal(principal: &str) -> Result<()> {
+        check_principal(principal)
+    }
+    /// Whether the service keeps this principal for itself: `scheduler`, `system`, `operator` and `anonymous`, in any
+    /// case.
+    pub fn is_reserved(principal: &str) -> bool {
+        is_reserved(principal)
     }
     /// The credential it is known by.
     pub fn credential(&self) -> Option<CredentialId> {

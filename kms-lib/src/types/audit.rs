@@ -124,7 +124,8 @@ named!(
 /// A record of the log as stored. One row of `audit_logs`. In JSON, hashes are in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct AuditRow {
+#[non_exhaustive]
+pub struct AuditRecord {
     /// Its place in the log, counted from 1 without gaps.
     pub seq: u64,
     /// Identifies the record.
@@ -208,6 +209,7 @@ pub struct StoredCheckpoint {
 /// Proof that an operation is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Receipt {
     /// The record's sequence number. 0 when the record was accepted but not yet written (`audit.ack = "queued"`).
     pub seq: u64,

@@ -40,6 +40,7 @@ named!(
 
 /// Which keys a grant covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum GrantScope {
     /// Every key, those to come included; written `*`.
     AllKeys,
@@ -92,6 +93,7 @@ impl<'de> Deserialize<'de> for GrantScope {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Conditions {
     /// Not before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]

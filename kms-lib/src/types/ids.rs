@@ -15,6 +15,7 @@ macro_rules! id {
         #[serde(transparent)]
         pub struct $name(Uuid);
 
+        #[allow(dead_code, reason = "every identifier has the same functions")]
         impl $name {
             /// A new random identifier.
             pub fn random() -> Self {

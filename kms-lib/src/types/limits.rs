@@ -21,6 +21,12 @@ pub const PERIOD_DAYS: u32 = 36_500;
 pub const PLAINTEXT_BYTES: usize = 64 * 1024 * 1024;
 /// Largest plaintext of RSA-2048 with OAEP-SHA256, in bytes (RFC 8017, 7.1.1: k - 2 hLen - 2).
 pub const RSA_PLAINTEXT_BYTES: usize = 190;
+/// Bytes of an AES-GCM nonce (NIST SP 800-38D, 8.2).
+pub const AES_GCM_IV_BYTES: usize = 12;
+/// Bytes of an AES-GCM authentication tag.
+pub const AES_GCM_TAG_BYTES: usize = 16;
+/// Bytes of an RSA-2048 ciphertext or signature.
+pub const RSA_2048_BYTES: usize = 256;
 /// Largest payload to sign or to verify, in bytes (64 MiB).
 pub const PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
 /// Most items of a batch.

@@ -88,6 +88,7 @@ impl VerifyOptions {
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Report {
     /// Whether everything is as it should be.
     pub ok: bool,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kms_lib::ops::RootKeyHealth;
+use kms_lib::RootKeyHealth;
 use kms_lib::{Context, Error, ErrorCode, Kms, NewKey, Session};
 use kms_test_support::{Fault, test_name};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_lib::crypto::provider::SignatureAlgorithm;
+use kms_lib::SignatureAlgorithm;
 use kms_lib::{Context, ErrorCode, Kms, NewKey, Role};
 use kms_test_support::{Fault, test_name};
 

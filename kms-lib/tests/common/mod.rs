@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use kms_lib::{
-    Actor, AuditQuery, AuditRow, Clock, Config, Context, Error, ErrorCode, Kms, NewKey, Paging, Role, SchedulerConfig,
-    Session, Timestamp,
+    Actor, AuditQuery, AuditRecord, Clock, Config, Context, Error, ErrorCode, Kms, NewKey, Paging, Role,
+    SchedulerConfig, Session, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -124,13 +124,13 @@ pub async fn check_usable(kms: &Kms) {
 }
 
 /// The newest record.
-pub async fn last_record(session: &Session) -> AuditRow {
+pub async fn last_record(session: &Session) -> AuditRecord {
     let page = session.list_audit(&AuditQuery::new(), &Paging::new(1)).await.unwrap();
     page.items.into_iter().next().unwrap()
 }
 
 /// The whole log, oldest first.
-pub async fn whole_log(session: &Session) -> Vec<AuditRow> {
+pub async fn whole_log(session: &Session) -> Vec<AuditRecord> {
     let (query, mut paging) = (AuditQuery::new().oldest_first(), Paging::new(1_000));
     let mut rows = Vec::new();
     loop {

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use kms_lib::types::audit::hex;
-use kms_lib::{Action, AuditRow, Kms, Session, Status};
+use kms_lib::internals::hex;
+use kms_lib::{Action, AuditRecord, Kms, Session, Status};
 
 use crate::common::{admin, whole_log};
 use crate::node::Acknowledged;
 
 /// The log verifies, is one, and holds what was acknowledged.
-pub async fn check(kms: &Kms, acknowledged: &[Acknowledged]) -> Vec<AuditRow> {
+pub async fn check(kms: &Kms, acknowledged: &[Acknowledged]) -> Vec<AuditRecord> {
     let session = admin(kms);
     let report = session.verify_audit().await.unwrap();
     assert!(report.ok, "{:?}", report.faults);
@@ -34,7 +34,7 @@ pub async fn check(kms: &Kms, acknowledged: &[Acknowledged]) -> Vec<AuditRow> {
 }
 
 /// That the nodes did all they are there for: else what is checked above means little.
-pub fn check_variety(rows: &[AuditRow]) {
+pub fn check_variety(rows: &[AuditRecord]) {
     for action in [Action::KeyRotate, Action::KeyRevoke, Action::KeyDestroy, Action::GrantCreate, Action::GrantWithdraw]
     {
         assert!(successes(rows).any(|row| row.action == action.as_str()), "nobody did {action:?}");
@@ -43,7 +43,7 @@ pub fn check_variety(rows: &[AuditRow]) {
 }
 
 /// From the log alone: nothing that a grant allowed stands behind its withdrawal.
-fn check_grants(rows: &[AuditRow]) {
+fn check_grants(rows: &[AuditRecord]) {
     let mut withdrawn = HashSet::new();
     for row in successes(rows) {
         let details: serde_json::Value = serde_json::from_str(row.details.as_deref().unwrap_or("{}")).unwrap();
@@ -56,12 +56,12 @@ fn check_grants(rows: &[AuditRow]) {
     }
 }
 
-fn successes(rows: &[AuditRow]) -> impl Iterator<Item = &AuditRow> {
+fn successes(rows: &[AuditRecord]) -> impl Iterator<Item = &AuditRecord> {
     rows.iter().filter(|row| row.status == Status::Success.as_str())
 }
 
 /// From the log alone: no use of a version stands behind its revocation.
-fn check_revocations(rows: &[AuditRow]) {
+fn check_revocations(rows: &[AuditRecord]) {
     let mut revoked = HashSet::new();
     for row in successes(rows) {
         let used = (row.key_id, row.key_version);
@@ -74,7 +74,7 @@ fn check_revocations(rows: &[AuditRow]) {
 }
 
 /// Versions of the shared key are numbered without a gap, each made once.
-async fn check_rotations(session: &Session, rows: &[AuditRow]) {
+async fn check_rotations(session: &Session, rows: &[AuditRecord]) {
     let key = session.get_key("shared").await.unwrap();
     let made: Vec<u32> = successes(rows)
         .filter(|row| row.action == Action::KeyRotate.as_str() && row.key_id == Some(key.id))
@@ -85,7 +85,7 @@ async fn check_rotations(session: &Session, rows: &[AuditRow]) {
 }
 
 /// What was due was destroyed once, whichever scheduler did it.
-fn check_deletions(rows: &[AuditRow]) {
+fn check_deletions(rows: &[AuditRecord]) {
     let mut destroyed = HashSet::new();
     for row in successes(rows).filter(|row| row.action == Action::KeyDestroy.as_str()) {
         assert!(destroyed.insert(row.key_id), "a key was destroyed twice");

@@ -255,7 +255,7 @@ async fn connections_are_cut_while_committing(server: Box<dyn Server>) {
         match session.encrypt("shared", b"x", &Context::new()).await {
             Ok(sealed) => {
                 assert!(committed);
-                receipts.insert(sealed.receipt.seq, kms_lib::types::audit::hex(&sealed.receipt.hash));
+                receipts.insert(sealed.receipt.seq, kms_lib::internals::hex(&sealed.receipt.hash));
             }
             Err(error) => {
                 assert!(!committed && error.code() == ErrorCode::StoreUnavailable, "round {round}: {error}");
@@ -293,7 +293,7 @@ async fn a_frozen_node_does_not_hold_the_others(server: Box<dyn Server>) {
                     while !stop.load(Ordering::SeqCst)
                         && let Ok(sealed) = busy.encrypt("shared", b"x", &Context::new()).await
                     {
-                        receipts.push((sealed.receipt.seq, kms_lib::types::audit::hex(&sealed.receipt.hash)));
+                        receipts.push((sealed.receipt.seq, kms_lib::internals::hex(&sealed.receipt.hash)));
                     }
                     receipts
                 })

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kms_lib::types::audit::hex;
+use kms_lib::internals::hex;
 use kms_lib::{
     Actor, Config, Context, Error, ErrorCode, Kms, NewGrant, NewKey, Permission, Receipt, Role, SchedulerConfig,
     Session,

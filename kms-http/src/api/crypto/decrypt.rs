@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use kms_lib::crypto::ciphertext::Blob;
-use kms_lib::crypto::provider::RSA_BYTES;
-use kms_lib::{Context, DecryptItem, Decrypted, Session};
+use kms_lib::limits::RSA_2048_BYTES;
+use kms_lib::{Ciphertext, Context, DecryptItem, Decrypted, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -79,8 +78,8 @@ impl Plan<'_> {
 
 /// A blob is recognised first. What has the size of a raw ciphertext and is no blob was made with the public key.
 fn oaep_version(item: &Item<'_>, ciphertext: &[u8]) -> Result<Option<u32>, ApiError> {
-    let is_raw_size = ciphertext.len() == RSA_BYTES && item.iv.is_none() && item.auth_tag.is_none();
-    match (Blob::parse(ciphertext), item.version) {
+    let is_raw_size = ciphertext.len() == RSA_2048_BYTES && item.iv.is_none() && item.auth_tag.is_none();
+    match (Ciphertext::parse(ciphertext), item.version) {
         // One raw ciphertext in 65,536 begins like a blob; it does not name the version too.
         (Ok(blob), Some(version)) if is_raw_size && blob.version != version => Ok(Some(version)),
         (Err(_), Some(version)) if is_raw_size => {

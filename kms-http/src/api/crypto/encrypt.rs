@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use kms_lib::crypto::ciphertext::Blob;
-use kms_lib::crypto::provider::{NONCE, TAG};
-use kms_lib::{Context, EncryptItem, Encrypted, KeyId, KeyType, Session};
+use kms_lib::limits::{AES_GCM_IV_BYTES, AES_GCM_TAG_BYTES};
+use kms_lib::{Ciphertext, Context, EncryptItem, Encrypted, KeyId, KeyType, Session};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -52,18 +51,18 @@ pub(super) struct Answer {
     /// A copy, for AES.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
-    iv: Option<Base64<[u8; NONCE]>>,
+    iv: Option<Base64<[u8; AES_GCM_IV_BYTES]>>,
     /// A copy, for AES.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
-    auth_tag: Option<Base64<[u8; TAG]>>,
+    auth_tag: Option<Base64<[u8; AES_GCM_TAG_BYTES]>>,
 }
 
 impl From<Encrypted> for Answer {
     fn from(encrypted: Encrypted) -> Self {
-        let (iv, auth_tag) = match (encrypted.key_type, Blob::parse(&encrypted.ciphertext)) {
+        let (iv, auth_tag) = match (encrypted.key_type, Ciphertext::parse(&encrypted.ciphertext)) {
             (KeyType::Aes256Gcm, Ok(blob)) => {
-                (blob.body.first_chunk().copied().map(Base64), blob.body.last_chunk().copied().map(Base64))
+                (blob.iv().first_chunk().copied().map(Base64), blob.auth_tag().first_chunk().copied().map(Base64))
             }
             _ => (None, None),
         };

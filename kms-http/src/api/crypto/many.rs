@@ -20,7 +20,7 @@ use crate::api::reply::{self, Reply};
 use crate::api::{ApiError, Call, strict};
 
 /// Most items of a batch.
-const ITEMS: usize = kms_lib::types::limits::BATCH_ITEMS;
+const ITEMS: usize = kms_lib::limits::BATCH_ITEMS;
 
 /// An item of a call for cryptography: how it is read, done and answered. For items with any lifetime, implemented by
 /// those with the static one.

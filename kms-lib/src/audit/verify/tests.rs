@@ -6,11 +6,11 @@ use crate::types::ids::{KeyId, RecordId};
 const LOG: LogId = LogId::from_bytes([3; 16]);
 
 /// A log of this many good records.
-fn log(records: u64) -> Vec<AuditRow> {
-    let mut rows: Vec<AuditRow> = Vec::new();
+fn log(records: u64) -> Vec<AuditRecord> {
+    let mut rows: Vec<AuditRecord> = Vec::new();
     for seq in 1..=records {
         let prev_hash = rows.last().map_or([0; 32], |row| row.hash);
-        let mut row = AuditRow {
+        let mut row = AuditRecord {
             seq,
             id: RecordId::from_bytes([seq as u8; 16]),
             timestamp: Timestamp::from_micros(1_000_000 + i64::try_from(seq / 3).unwrap()),
@@ -32,12 +32,12 @@ fn log(records: u64) -> Vec<AuditRow> {
     rows
 }
 
-fn rehash(row: &mut AuditRow) {
+fn rehash(row: &mut AuditRecord) {
     row.hash = record_hash(LOG, row.seq, row.timestamp, &row.prev_hash, &Body::from(&*row).digest());
 }
 
 /// Checks a log in chunks of this size.
-fn verify(rows: &[AuditRow], chunk: usize) -> Result<Start, Fault> {
+fn verify(rows: &[AuditRecord], chunk: usize) -> Result<Start, Fault> {
     rows.chunks(chunk).try_fold(Start::genesis(), |start, rows| {
         let stitched = stitch(start, &digest(LOG, rows), &[]);
         stitched.fault.map_or(Ok(stitched.state), Err)
@@ -66,7 +66,7 @@ fn a_good_log_is_good_in_chunks_of_any_size() {
 /// Every column, changed in a record at the beginning, in the middle, at a chunk's edge and at the end.
 #[test]
 fn a_change_of_any_column_is_found_where_it_is() {
-    type Tampering = fn(&mut AuditRow);
+    type Tampering = fn(&mut AuditRecord);
     let tamperings: [(&str, Tampering); 13] = [
         ("id", |row| row.id = RecordId::from_bytes([0xff; 16])),
         ("timestamp", |row| row.timestamp = Timestamp::from_micros(row.timestamp.micros() + 1)),

@@ -9,7 +9,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 pub(super) enum Kind {
     Int,
     ShortBlob,
-    Blob,
+    Ciphertext,
     ShortText,
     Text,
 }
@@ -101,7 +101,7 @@ fn read_part(part: &str, table: &mut Table) -> Option<()> {
     let kind = match words.next()? {
         "{int}" | "BIGINT" => Kind::Int,
         "{short_blob}" => Kind::ShortBlob,
-        "{blob}" => Kind::Blob,
+        "{blob}" => Kind::Ciphertext,
         "{short_text}" => Kind::ShortText,
         "{text}" => Kind::Text,
         _ => return None,

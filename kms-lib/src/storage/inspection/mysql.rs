@@ -101,7 +101,7 @@ fn is_as_expected(cells: &[String], column: &Column) -> bool {
     let (kind, collation) = match column.kind {
         Kind::Int => ("bigint", ""),
         Kind::ShortBlob => ("varbinary(64)", ""),
-        Kind::Blob => ("longblob", ""),
+        Kind::Ciphertext => ("longblob", ""),
         Kind::ShortText => ("varbinary(512)", ""),
         Kind::Text => ("longtext", "utf8mb4_bin"),
     };

@@ -132,7 +132,7 @@ async fn inspect_columns(connection: &mut dyn Connection, expected: &[Table], fo
 fn is_as_expected(cells: &[String], column: &Column) -> bool {
     let (kind, collation) = match column.kind {
         Kind::Int => ("bigint", ""),
-        Kind::ShortBlob | Kind::Blob => ("bytea", ""),
+        Kind::ShortBlob | Kind::Ciphertext => ("bytea", ""),
         Kind::ShortText => ("text", "C"),
         Kind::Text => ("text", "default"),
     };

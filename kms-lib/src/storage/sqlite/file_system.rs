@@ -1,6 +1,6 @@
 //! Which file systems a store may be on. SQLite's write-ahead log needs memory that all processes share, and locks that
-//! hold: file systems over a network do not have these (https://www.sqlite.org/wal.html), and two machines would damage
-//! the store.
+//! hold: file systems over a network do not have these (<https://www.sqlite.org/wal.html>), and two machines would
+//! damage the store.
 
 use std::path::Path;
 

@@ -225,7 +225,7 @@ fn bind(statement: &mut CachedStatement<'_>, values: &[Value]) -> rusqlite::Resu
             Value::Null => statement.raw_bind_parameter(place, Null),
             Value::Int(n) => statement.raw_bind_parameter(place, n),
             Value::Text(text) => statement.raw_bind_parameter(place, text),
-            Value::Blob(bytes) => statement.raw_bind_parameter(place, bytes),
+            Value::Ciphertext(bytes) => statement.raw_bind_parameter(place, bytes),
         }?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::insert_rows;
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
-use crate::types::audit::{Action, AuditRow, Status, StoredCheckpoint};
+use crate::types::audit::{Action, AuditRecord, Status, StoredCheckpoint};
 use crate::types::error::Result;
 use crate::types::ids::{KeyId, RecordId};
 use crate::types::time::Timestamp;
@@ -11,7 +11,7 @@ const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_
                        prev_hash, hash, format";
 
 /// Appends records.
-pub fn insert(rows: Vec<AuditRow>) -> Vec<Statement> {
+pub fn insert(rows: Vec<AuditRecord>) -> Vec<Statement> {
     let mut values = Vec::with_capacity(rows.len() * 14);
     for row in rows {
         values.extend([
@@ -39,7 +39,7 @@ pub async fn range(
     connection: &mut dyn Connection,
     first: u64,
     last: u64,
-    each: &mut (dyn FnMut(AuditRow) -> Result<()> + Send),
+    each: &mut (dyn FnMut(AuditRecord) -> Result<()> + Send),
 ) -> Result<()> {
     let sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ? ORDER BY seq");
     connection.query(sql.into(), vec![first.into(), last.into()], &mut |row| each(read(row)?)).await
@@ -113,7 +113,7 @@ pub async fn matching_near(connection: &mut dyn Connection, selection: &Selectio
 }
 
 /// The records of a selection.
-pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> Result<Vec<AuditRow>> {
+pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> Result<Vec<AuditRecord>> {
     let mut sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ?");
     let mut values = selection.bounds();
     for (column, value) in selection.filters() {
@@ -199,8 +199,8 @@ pub async fn next_seq(connection: &mut dyn Connection, seq: u64) -> Result<Optio
     Ok(next)
 }
 
-fn read(row: &dyn Row) -> Result<AuditRow> {
-    Ok(AuditRow {
+fn read(row: &dyn Row) -> Result<AuditRecord> {
+    Ok(AuditRecord {
         seq: row.unsigned(0)?,
         id: RecordId::from_slice(row.blob(1)?)?,
         timestamp: row.time(2)?,

@@ -46,7 +46,8 @@ mod tests {
     #[test]
     fn statements_are_limited_in_rows_and_bytes() {
         let rows = |count: usize, bytes: usize| {
-            let values: Vec<Value> = (0..count).flat_map(|_| [Value::Int(1), Value::Blob(vec![0; bytes])]).collect();
+            let values: Vec<Value> =
+                (0..count).flat_map(|_| [Value::Int(1), Value::Ciphertext(vec![0; bytes])]).collect();
             fitting_rows(&values, 2)
         };
         assert_eq!(rows(1, 10), 1);
