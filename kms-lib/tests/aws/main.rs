@@ -8,6 +8,7 @@ mod common;
 
 mod example;
 mod failures;
+mod figures;
 mod moves;
 mod store;
 

@@ -64,6 +64,14 @@ pub fn set_environment(command: &mut Command, variables: &[(&str, String)]) {
     }
 }
 
+/// What begins the line of a figure.
+const FIGURE: &str = "FIGURE: ";
+
+/// Shows a figure that a test measured: also if it succeeds, and its output is not shown otherwise.
+pub fn figure(text: &str) {
+    eprintln!("{FIGURE}{text}");
+}
+
 /// Runs the body of a test in a process of its own, with the environment of tests changed by these variables: an empty
 /// value unsets one, and `{moto}` stands for the server's URL. Says so and does nothing if moto is not installed.
 pub fn run(test: &str, variables: &[(&str, String)], body: impl FnOnce(Aws)) {
@@ -84,5 +92,6 @@ pub fn run(test: &str, variables: &[(&str, String)], body: impl FnOnce(Aws)) {
     set_environment(&mut command, &variables);
     let output = command.env(PORT, port.to_string()).output().expect("the test in a process of its own");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    text.lines().filter(|line| line.starts_with(FIGURE)).for_each(|line| eprintln!("{line}"));
     assert!(output.status.success() && text.contains("1 passed"), "{test}: {}\n{text}", output.status);
 }
