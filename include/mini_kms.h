@@ -83,6 +83,11 @@ typedef struct mkms_error mkms_error;
 typedef struct mkms_kms mkms_kms;
 
 /**
+ * How far a job with root keys is. It may be read by another thread while the job runs.
+ */
+typedef struct mkms_progress mkms_progress;
+
+/**
  * The results of a batch, in the order of its items. They belong to the caller, who frees them with
  * `mkms_results_free`, which wipes them.
  */
@@ -535,6 +540,32 @@ typedef struct mkms_stream_summary {
 } mkms_stream_summary;
 
 /**
+ * How a job with root keys is done. Flags are 1 or 0. Set `size` to `sizeof(mkms_root_key_job)`.
+ */
+typedef struct mkms_root_key_job {
+    /**
+     * `sizeof(mkms_root_key_job)`.
+     */
+    size_t size;
+    /**
+     * Told how far the job is; may be NULL. It must not be freed before the job has ended.
+     */
+    const struct mkms_progress *progress;
+    /**
+     * Materials a second at most; 0 for no limit.
+     */
+    uint32_t rate;
+    /**
+     * Do everything but write.
+     */
+    uint8_t dry_run;
+    /**
+     * Leave out wrappings that were verified since they were written.
+     */
+    uint8_t only_new;
+} mkms_root_key_job;
+
+/**
  * Success.
  */
 #define MKMS_OK 0
@@ -976,6 +1007,27 @@ mkms_status mkms_config_root_key_bytes(struct mkms_config *config,
                                        const uint8_t *root_key,
                                        size_t root_key_len,
                                        struct mkms_error **error);
+
+/**
+ * Adds a further root key as text: another generation, which the store already has or which is to be added to it with
+ * `mkms_add_root_key`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
+ */
+mkms_status mkms_config_add_root_key(struct mkms_config *config,
+                                     const char *root_key,
+                                     size_t root_key_len,
+                                     struct mkms_error **error);
+
+/**
+ * Adds a further root key as 32 bytes, which are copied.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
+ */
+mkms_status mkms_config_add_root_key_bytes(struct mkms_config *config,
+                                           const uint8_t *root_key,
+                                           size_t root_key_len,
+                                           struct mkms_error **error);
 
 /**
  * Sets for how many days former versions stay usable, for keys without a grace period of their own.
@@ -2147,6 +2199,117 @@ mkms_status mkms_restore(const struct mkms_config *config,
                          size_t path_len,
                          struct mkms_buffer **answer,
                          struct mkms_error **error);
+
+/**
+ * Makes an object that is told how far a job is. The caller frees it with `mkms_progress_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_progress_new(struct mkms_progress **progress, struct mkms_error **error);
+
+/**
+ * Gives how many materials a job has looked at, how many of these could not be opened, and how many there are (0 until
+ * that is known).
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`.
+ */
+mkms_status mkms_progress_get(const struct mkms_progress *progress,
+                              uint64_t *done,
+                              uint64_t *failed,
+                              uint64_t *total,
+                              struct mkms_error **error);
+
+/**
+ * Frees a progress object and sets `*progress` to NULL. NULL and a pointer to NULL are left alone.
+ */
+mkms_status mkms_progress_free(struct mkms_progress **progress);
+
+/**
+ * Gives the generations of the root key, oldest first: a JSON array, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_root_keys(const struct mkms_session *session,
+                                struct mkms_buffer **answer,
+                                struct mkms_error **error);
+
+/**
+ * Adds a generation of the root key. `root_key` is text as for `mkms_config_root_key`. The answer is the generation as
+ * JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the service.
+ */
+mkms_status mkms_add_root_key(const struct mkms_session *session,
+                              const char *root_key,
+                              size_t root_key_len,
+                              struct mkms_buffer **answer,
+                              struct mkms_error **error);
+
+/**
+ * Tells what rewrapping will cost: a JSON object with `materials` and `calls`, which the caller frees with
+ * `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_plan_rewrap(const struct mkms_session *session,
+                             struct mkms_buffer **answer,
+                             struct mkms_error **error);
+
+/**
+ * Wraps all material under every generation that is in use. It can be called again after it was cut off. The answer is a
+ * JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with `mkms_buffer_free`.
+ *
+ * `job` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service. Material that fails is in the answer.
+ */
+mkms_status mkms_rewrap(const struct mkms_session *session,
+                        const struct mkms_root_key_job *job,
+                        struct mkms_buffer **answer,
+                        struct mkms_error **error);
+
+/**
+ * Opens all material under one generation of the root key. The answer is that of `mkms_rewrap`.
+ *
+ * `job` may be NULL.
+ *
+ * Errors: as `mkms_rewrap`.
+ */
+mkms_status mkms_verify_root_key(const struct mkms_session *session,
+                                 uint32_t generation,
+                                 const struct mkms_root_key_job *job,
+                                 struct mkms_buffer **answer,
+                                 struct mkms_error **error);
+
+/**
+ * Tries what rewrapping under a root key that is not added yet would do. The answer is that of `mkms_rewrap`.
+ *
+ * `job` may be NULL.
+ *
+ * Errors: as `mkms_rewrap`, `MKMS_INVALID_ROOT_KEY`.
+ */
+mkms_status mkms_verify_planned_root_key(const struct mkms_session *session,
+                                         const char *root_key,
+                                         size_t root_key_len,
+                                         const struct mkms_root_key_job *job,
+                                         struct mkms_buffer **answer,
+                                         struct mkms_error **error);
+
+/**
+ * Retires a generation of the root key: erases all wrappings under it. `request` is a JSON object with `compromised`
+ * (somebody else may have the key) and `verifyNew` (verify what is new first), both optional. The answer is a JSON
+ * object with `rootKey`, `erased`, `rotate` and `backups`, which the caller frees with `mkms_buffer_free`.
+ *
+ * `request` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, those of the service.
+ */
+mkms_status mkms_retire_root_key(const struct mkms_session *session,
+                                 uint32_t generation,
+                                 const char *request,
+                                 size_t request_len,
+                                 struct mkms_buffer **answer,
+                                 struct mkms_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

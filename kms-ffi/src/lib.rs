@@ -27,6 +27,7 @@ pub mod keys;
 pub mod kms;
 pub mod operation;
 pub mod rights;
+pub mod root_keys;
 pub mod service;
 pub mod session;
 pub mod status;

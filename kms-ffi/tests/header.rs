@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kms_lib::ErrorCode;
 
 /// The sources, in the order of the header.
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     "version",
     "status",
     "error",
@@ -25,6 +25,7 @@ const SOURCES: [&str; 16] = [
     "rights",
     "audit",
     "service",
+    "root_keys",
 ];
 
 fn crate_dir() -> &'static Path {

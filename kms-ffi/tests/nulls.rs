@@ -29,6 +29,9 @@ static struct mkms_session *out_mkms_session, *session;
 static struct mkms_results *out_mkms_results, *results;
 static struct mkms_encryptor *out_mkms_encryptor, *encryptor;
 static struct mkms_decryptor *out_mkms_decryptor, *decryptor;
+static struct mkms_progress *out_mkms_progress, *progress;
+static uint64_t big;
+static struct mkms_root_key_job mkms_root_key_job_value;
 static struct mkms_error *object;
 static struct mkms_error_info mkms_error_info_value;
 static struct mkms_scheduler mkms_scheduler_value;
@@ -56,7 +59,7 @@ static int32_t write_nothing(void *user, const uint8_t *bytes, size_t count) {
 /* Frees what a call has made. Whether it has made anything. */
 static int clean(void) {
     int made = out_mkms_buffer || second_buffer || out_mkms_config || out_mkms_context || out_mkms_kms ||
-               out_mkms_session || out_mkms_results || out_mkms_encryptor || out_mkms_decryptor;
+               out_mkms_session || out_mkms_results || out_mkms_progress || out_mkms_encryptor || out_mkms_decryptor;
     OK(mkms_buffer_free(&out_mkms_buffer));
     OK(mkms_buffer_free(&second_buffer));
     OK(mkms_config_free(&out_mkms_config));
@@ -64,6 +67,7 @@ static int clean(void) {
     OK(mkms_kms_free(&out_mkms_kms));
     OK(mkms_session_free(&out_mkms_session));
     OK(mkms_results_free(&out_mkms_results));
+    OK(mkms_progress_free(&out_mkms_progress));
     OK(mkms_encryptor_free(&out_mkms_encryptor));
     OK(mkms_decryptor_free(&out_mkms_decryptor));
     return made;
@@ -99,6 +103,7 @@ fn fixture(kind: &str, name: &str) -> String {
         "const uint8_t **" => "&data".into(),
         "uint8_t *" => "scratch".into(),
         "size_t *" => "&length".into(),
+        "uint64_t *" => "&big".into(),
         "uint32_t *" => "&number".into(),
         "bool *" => "&flag".into(),
         "void *" => "scratch".into(),
@@ -109,7 +114,7 @@ fn fixture(kind: &str, name: &str) -> String {
         "size_t" | "uint32_t" | "uint64_t" | "bool" | "mkms_role" | "mkms_signing_algorithm" => "1".into(),
         _ if kind.ends_with("**") => format!("&out_{plain}"),
         _ if kind.starts_with("const struct") || kind.starts_with("struct") => {
-            let handles = ["config", "context", "kms", "session", "results", "encryptor", "decryptor"];
+            let handles = ["config", "context", "kms", "session", "results", "encryptor", "decryptor", "progress"];
             match handles.iter().find(|handle| plain == format!("mkms_{handle}")) {
                 Some(handle) => (*handle).into(),
                 None => format!("&{plain}_value"),
@@ -170,6 +175,7 @@ fn null_is_refused_or_documented() {
         "reencrypt_item",
         "result",
         "stream_summary",
+        "root_key_job",
     ]
     .iter()
     .map(|name| format!("    mkms_{name}_value.size = sizeof mkms_{name}_value;\n"))
@@ -185,6 +191,7 @@ int main(int argc, char **argv) {{
     mkms_encrypt_item item = {{sizeof item, S("x"), B("x"), NULL}};
     OK(mkms_config_new(S("sqlite:x"), &config, &error));
     OK(mkms_context_new(&context, &error));
+    OK(mkms_progress_new(&progress, &error));
     OK(mkms_encrypt(session, S("x"), B("x"), NULL, &buffer, NULL, &error));
     OK(mkms_encrypt_batch(session, &item, 1, &results, &error));
     OK(mkms_encryptor_new(session, S("x"), NULL, &encryptor, &error));

@@ -142,6 +142,25 @@ static void backs_up(mkms_kms *kms, mkms_session *session) {
     ANSWERS("\"rotated\":[]", mkms_run_scheduler(kms, &answer, &error));
 }
 
+/* A second root key: added, wrapped under, verified, and the first one retired. */
+static void changes_the_root_key(mkms_session *session) {
+    mkms_progress *progress = NULL;
+    uint64_t done = 0, failed = 1, total = 0;
+    OK(mkms_progress_new(&progress, &error));
+    mkms_root_key_job job = {sizeof job, progress, 0, 0, 0};
+    ANSWERS("\"generation\":1", mkms_list_root_keys(session, &answer, &error));
+    ANSWERS("\"failed\":0", mkms_verify_planned_root_key(session, S("passphrase:another battery staple"), NULL, &answer,
+                                                          &error));
+    ANSWERS("\"generation\":2", mkms_add_root_key(session, S("passphrase:another battery staple"), &answer, &error));
+    ANSWERS("\"materials\":", mkms_plan_rewrap(session, &answer, &error));
+    ANSWERS("\"failed\":0", mkms_rewrap(session, &job, &answer, &error));
+    OK(mkms_progress_get(progress, &done, &failed, &total, &error));
+    CHECK(total > 0 && done == total && failed == 0);
+    ANSWERS("\"missing\":0", mkms_verify_root_key(session, 2, NULL, &answer, &error));
+    ANSWERS("\"state\":\"RETIRED\"", mkms_retire_root_key(session, 1, S("{\"verifyNew\":true}"), &answer, &error));
+    OK(mkms_progress_free(&progress));
+}
+
 static void sets_everything(void) {
     mkms_config *config = NULL;
     mkms_kms *kms = NULL;
@@ -152,6 +171,7 @@ static void sets_everything(void) {
     OK(mkms_config_from_toml(S("grace_days = 30"), &config, &error));
     OK(mkms_config_store_url(config, url, strlen(url), &error));
     OK(mkms_config_root_key(config, S("passphrase:correct horse battery staple"), &error));
+    OK(mkms_config_add_root_key(config, S("passphrase:another battery staple"), &error));
     OK(mkms_config_grace_days(config, 7, &error));
     OK(mkms_config_audit_ack(config, S("durable"), &error));
     OK(mkms_config_crypto_provider(config, S("rust-crypto"), &error));
@@ -231,6 +251,7 @@ int main(int argc, char **argv) {
     identifies_requests(kms, session);
     reads_the_log(session);
     backs_up(kms, session);
+    changes_the_root_key(session);
     OK(mkms_session_free(&session));
     close_store(&kms);
     looks_without_writing();
