@@ -59,9 +59,7 @@ async fn tour(file: &Path) -> Result<(), Box<dyn Error>> {
     let denied = shop.decrypt(&card.ciphertext, &context).await.expect_err("no grant yet");
     println!("denied      {denied}");
     let permissions = [Permission::Encrypt, Permission::Decrypt];
-    admin
-        .put_grant(NewGrant::new("shop", Role::App).on_key(users.id).allow(permissions).conditions(Default::default()))
-        .await?;
+    admin.put_grant(NewGrant::new("shop", Role::App).on_key(users.id).allow(permissions)).await?;
     println!("granted     shop reads {} bytes", shop.decrypt(&card.ciphertext, &context).await?.plaintext.len());
 
     // Revoking is for ever, and at once.

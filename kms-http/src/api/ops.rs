@@ -92,13 +92,14 @@ impl Readiness {
 pub(super) fn routes(http: &Http) -> Vec<Route> {
     let doc = |summary| Doc::new("Operations", summary);
     let scrape = doc("Counters for Prometheus").sends(OPENMETRICS);
-    let mut routes = vec![
+    let mut routes =
+        vec![
         Route::open("/v1/healthz", "healthz", |_| async {
             reply::ok(&Health { status: "ok", timestamp: Timestamp::now() })
         })
         .doc(doc("Whether the service answers").gives::<Health>()),
         Route::open("/v1/readyz", "readyz", ready).doc(
-            doc("Whether the service can be sent work: the store is writable and the ledger running. No root key is asked")
+            doc("Whether the service can be sent work: the store is writable and the ledger running. Calls no root key")
                 .gives::<ReadyState>()
                 .errors(&[503]),
         ),

@@ -334,7 +334,7 @@ impl Session {
         let mut wanting = Vec::new();
         for (kind, advice) in [
             (ServiceKeyKind::Signing, "replace the key that signs the log (replace_signing_key)"),
-            (ServiceKeyKind::Integrity, "replace the key that seals rows (replace_integrity_key)"),
+            (ServiceKeyKind::Integrity, "replace the key that seals rows, which this version cannot do yet"),
         ] {
             let newest = keys.iter().filter(|key| key.kind == kind).max_by_key(|key| key.number);
             let is_new = newest.is_some_and(|key| {
