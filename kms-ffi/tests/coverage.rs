@@ -39,7 +39,7 @@ const RENAMED: [(&str, &str); 23] = [
 ];
 
 /// Rust methods that C does not need.
-const LEFT_OUT: [&str; 5] = [
+const LEFT_OUT: [&str; 6] = [
     // For the command line, which finds the key to add in the configuration.
     "Config::next_root_key",
     // The caller knows the actor: it has named it.
@@ -48,6 +48,8 @@ const LEFT_OUT: [&str; 5] = [
     "Config::clock",
     // Opening checks.
     "Config::check",
+    // For programs that read variables of their own with the same prefix.
+    "Config::is_service_link",
     // For the log lines of a service.
     "Config::shown_store_url",
 ];

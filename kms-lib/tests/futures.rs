@@ -5,8 +5,8 @@
 use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::{
     Actor, AuditQuery, BackupOptions, Config, Context, DecryptItem, EncryptItem, Error, GrantFilter, KeyFilter,
-    KeyUpdate, Kms, NewGrant, NewKey, NewToken, Paging, Progress, ReencryptItem, Role, RootKeySource, Session,
-    SignItem, StreamDecryptor, StreamEncryptor, VerifyItem, VerifyOptions, blocking,
+    KeyUpdate, Kms, NewGrant, NewKey, NewToken, Paging, Progress, ReencryptItem, RetireOptions, Role, RootKeyJob,
+    RootKeySource, Session, SignItem, StreamDecryptor, StreamEncryptor, VerifyItem, VerifyOptions, blocking,
 };
 
 fn send_and_sync<T: Send + Sync>() {}
@@ -117,6 +117,11 @@ fn futures_of_administration(session: &Session) {
     send(session.list_root_keys());
     send(session.add_root_key(source));
     send(session.plan_rewrap());
+    let job = &RootKeyJob::default();
+    send(session.rewrap(job));
+    send(session.verify_root_key(1, job));
+    send(session.verify_planned_root_key(source, job));
+    send(session.retire_root_key(1, &RetireOptions::default()));
     send(session.backup_with("", &BackupOptions::new()));
     send(session.compare_backup(""));
 }

@@ -197,6 +197,12 @@ async fn a_node_without_the_new_key() {
     }
 }
 
+async fn assert_recorded(session: &Session, action: &str, flag: &str) {
+    let record = common::last_record(session).await;
+    assert_eq!(record.action, action);
+    assert!(record.details.unwrap().contains(&format!("\"{flag}\":true")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused() {
     let place = Place::new();
@@ -217,6 +223,8 @@ async fn what_is_refused() {
     assert_eq!(code(session.verify_root_key(7, &RootKeyJob::default()).await), ErrorCode::InvalidArgument);
     let tried = session.verify_planned_root_key(&next(), &RootKeyJob::default()).await.unwrap();
     assert!(tried.is_complete() && tried.done == 3, "{tried:?}");
+    // What opens material is in the log, also if it changes nothing.
+    assert_recorded(&session, "ROOT_KEY_VERIFY", "planned").await;
     assert_eq!(session.list_root_keys().await.unwrap().len(), 1);
 
     session.add_root_key(&next()).await.unwrap();
@@ -226,6 +234,9 @@ async fn what_is_refused() {
     assert!(retire(1).await.unwrap_err().message().contains("3 materials"), "not verified");
     let dry = session.verify_root_key(2, &RootKeyJob::default().dry_run(true)).await.unwrap();
     assert!(dry.is_complete() && dry.done == 3);
+    assert_recorded(&session, "ROOT_KEY_VERIFY", "dryRun").await;
+    session.rewrap(&RootKeyJob::default().dry_run(true)).await.unwrap();
+    assert_recorded(&session, "REWRAP_END", "dryRun").await;
     assert_eq!(code(retire(1).await), ErrorCode::WrongState, "a dry run does not count");
     session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
     // Added after the verification: not verified.

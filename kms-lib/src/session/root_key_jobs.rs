@@ -264,18 +264,17 @@ impl Session {
         details.raw("generations", format!("{generations:?}").replace(' ', ""));
         let targets = self.targets().await?;
         details.number("materials", targets.len() as u64);
-        if !job.dry_run {
-            self.record_job(Action::RewrapStart, details.clone()).await?;
+        if job.dry_run {
+            details.raw("dryRun", "true".into());
         }
+        self.record_job(Action::RewrapStart, details.clone()).await?;
         let mut report = RootKeyReport { total: targets.len() as u64, ..RootKeyReport::default() };
         let ended = self.rewrap_pages(&targets, &generations, job, &mut report).await;
         details.number("wrapped", report.done).number("failed", report.failed);
         if let Err(error) = &ended {
             details.text("error", error.code().as_str());
         }
-        if !job.dry_run {
-            self.record_job(Action::RewrapEnd, details).await?;
-        }
+        self.record_job(Action::RewrapEnd, details).await?;
         ended.map(|()| report)
     }
 
@@ -293,25 +292,15 @@ impl Session {
         let targets = self.targets().await?;
         let mut report = RootKeyReport { total: targets.len() as u64, ..RootKeyReport::default() };
         let ended = self.verify_pages(&targets, generation, job, &mut report).await;
-        if !job.dry_run {
-            let mut details = Details::default();
-            details
-                .number("generation", generation.into())
-                .number("materials", report.total)
-                .number("verified", report.done)
-                .number("missing", report.missing)
-                .number("failed", report.failed);
-            if let Err(error) = &ended {
-                details.text("error", error.code().as_str());
-            }
-            self.record_job(Action::RootKeyVerify, details).await?;
-        }
+        self.record_root_key_verification(generation, job.dry_run.then_some("dryRun"), &report, &ended).await?;
         ended.map(|()| report)
     }
 
     /// Tries whether a root key that is not added yet would do: opens everything with the present ones, wraps it under
-    /// the planned one, unwraps that and compares. Nothing is written. For admins.
+    /// the planned one, unwraps that and compares. Nothing is written but the record, ROOT_KEY_VERIFY with `planned`.
+    /// For admins.
     pub async fn verify_planned_root_key(&self, source: &RootKeySource, job: &RootKeyJob) -> Result<RootKeyReport> {
+        self.refuse_idempotency_key()?;
         self.permit_managing(Action::RootKeyVerify).await?;
         let shared = self.shared();
         let generation = self.next_generation();
@@ -322,20 +311,57 @@ impl Session {
         let planned = connect_new(source, generation, &shared.provider).await?.key;
         let targets = self.targets().await?;
         let mut report = RootKeyReport { total: targets.len() as u64, ..RootKeyReport::default() };
+        let ended = self.try_pages(&targets, planned.as_ref(), job, &mut report).await;
+        self.record_root_key_verification(generation, Some("planned"), &report, &ended).await?;
+        ended.map(|()| report)
+    }
+
+    /// The record of a verification. `kind` names what sets it apart from one that marks wrappings as verified.
+    async fn record_root_key_verification(
+        &self,
+        generation: u32,
+        kind: Option<&'static str>,
+        report: &RootKeyReport,
+        ended: &Result<()>,
+    ) -> Result<()> {
+        let mut details = Details::default();
+        details
+            .number("generation", generation.into())
+            .number("materials", report.total)
+            .number("verified", report.done)
+            .number("missing", report.missing)
+            .number("failed", report.failed);
+        if let Some(kind) = kind {
+            details.raw(kind, "true".into());
+        }
+        if let Err(error) = ended {
+            details.text("error", error.code().as_str());
+        }
+        self.record_job(Action::RootKeyVerify, details).await
+    }
+
+    /// Tries a planned root key with everything, page by page.
+    async fn try_pages(
+        &self,
+        targets: &[Target],
+        planned: &dyn RootKey,
+        job: &RootKeyJob,
+        report: &mut RootKeyReport,
+    ) -> Result<()> {
         let pace = Pace::new(job.rate);
         for page in targets.chunks(PAGE) {
             let rows = self.rows_of(page).await?;
             let tried = some_at_once(page.iter().map(|target| {
                 let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                self.try_planned(target, present, planned.as_ref(), &pace)
+                self.try_planned(target, present, planned, &pace)
             }));
             let tried: Vec<Result<()>> = tried.await;
             for (target, tried) in page.iter().zip(tried) {
-                self.count(&mut report, target, tried)?;
+                self.count(report, target, tried)?;
             }
-            tell(job, &report, page.len());
+            tell(job, report, page.len());
         }
-        Ok(report)
+        Ok(())
     }
 
     async fn try_planned(
