@@ -198,7 +198,7 @@ async fn a_node_without_the_new_key() {
 }
 
 async fn assert_recorded(session: &Session, action: &str, flag: &str) {
-    let record = common::last_record(session).await;
+    let record = last_record(session).await;
     assert_eq!(record.action, action);
     assert!(record.details.unwrap().contains(&format!("\"{flag}\":true")));
 }
