@@ -49,9 +49,9 @@ impl Config {
         ]
     }
 
-    /// Whether a root key was given.
+    /// Whether a root key was given, beside one that is only to be added next.
     pub fn has_root_key(&self) -> bool {
-        !self.root_keys().is_empty()
+        self.root_key.is_some() || !self.more_root_keys.is_empty() || !self.aws_root_keys().is_empty()
     }
     /// The file of the store, if it is one.
     pub fn store_file(&self) -> Option<PathBuf> {

@@ -47,7 +47,7 @@ fn an_error_never_quotes_the_root_key() {
     for (text, says) in [
         ("master_key = 'very secret words' oops", "line 1"),
         ("grace_days = 'very secret words'", "expected u32"),
-        ("store_url = 5\nmaster_key = ['very secret words']", "line 1"),
+        ("grace_days = 5\nmaster_key = ['very secret words']", "line 2"),
         ("master_key = ['very secret words']", "expected a string"),
         ("limits = 'very secret words, expected or not'", "expected struct"),
     ] {
