@@ -4,6 +4,7 @@
 //! each generation in use, and any of them opens it, so that a root key can be replaced while the service works. Rows
 //! are sealed under an integrity key that is itself wrapped.
 
+#[cfg_attr(not(feature = "aws-kms"), allow(dead_code, reason = "settings alone"))]
 pub(crate) mod aws;
 mod binding;
 mod calls;

@@ -1,6 +1,8 @@
 //! Where everything is kept. A [`Store`] hands out connections; what is read and written through them is SQL that all
 //! engines share, in [`tables`]. An engine adds a dialect and its connections, not a second copy of the statements.
 
+#![cfg_attr(not(any(feature = "mysql", feature = "postgres")), allow(dead_code, reason = "what servers need"))]
+
 mod access;
 pub mod dialect;
 pub(crate) mod durable;
