@@ -12,8 +12,8 @@ use kms_lib::SignatureAlgorithm::RsaPssSha256;
 use kms_lib::blocking::{Kms, Session};
 use kms_lib::{
     Actor, AuditQuery, BackupOptions, Context, DecryptItem, EncryptItem, ErrorCode, GrantFilter, KeyFilter, KeyState,
-    KeyUpdate, NewGrant, NewKey, NewToken, Paging, Permission, Progress, ReencryptItem, Role, SignItem, VerifyItem,
-    VerifyOptions, VersionState, Zeroizing,
+    KeyUpdate, NewGrant, NewKey, NewToken, Paging, Permission, Progress, ReencryptItem, RetireOptions, Role,
+    RootKeyJob, RootKeySource, SignItem, VerifyItem, VerifyOptions, VersionState, Zeroizing,
 };
 
 fn open(place: &Place) -> (Kms, Session) {
@@ -158,6 +158,25 @@ fn grants_tokens_and_the_log() {
     session.metrics().unwrap();
     kms.close().unwrap();
     assert_eq!(code(session.metrics()), ErrorCode::Closed);
+}
+
+#[test]
+fn root_keys() {
+    let place = Place::new();
+    let next = [8; 32];
+    common::output::secret(&next);
+    let kms = Kms::open(place.config().add_root_key_bytes(next)).unwrap();
+    let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(NewKey::aes("users")).unwrap();
+    let (source, job) = (RootKeySource::from_bytes(next), RootKeyJob::default());
+    assert!(session.verify_planned_root_key(&source, &job).unwrap().is_complete());
+    assert_eq!(session.add_root_key(&source).unwrap().generation, 2);
+    session.plan_rewrap().unwrap();
+    assert!(session.rewrap(&job).unwrap().is_complete());
+    assert!(session.verify_root_key(2, &job).unwrap().is_complete());
+    session.retire_root_key(1, &RetireOptions::default()).unwrap();
+    assert_eq!(session.list_root_keys().unwrap().len(), 2);
+    kms.close().unwrap();
 }
 
 /// Of a store in a file: servers have tools of their own.
