@@ -143,6 +143,9 @@ impl Session {
     #[tracing::instrument(level = "debug", name = "kms.operate", skip_all,
         fields(action = action.as_str(), principal = self.actor.principal(), items = items.len()))]
     pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Vec<Result<Done>>> {
+        // With `queued`, an operation may end without ever waiting: a caller in a loop would keep its runtime's worker,
+        // timers included, to itself.
+        tokio::task::coop::consume_budget().await;
         let bytes = items.iter().map(|item| item.job.bytes()).sum();
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), bytes)?;
         let mut debt = None;
