@@ -17,7 +17,7 @@ const BYTES: usize = 256;
 /// When something recurs, in UTC.
 ///
 /// ```
-/// use kms_lib::{Timestamp, scheduler::Schedule};
+/// use kms_lib::{Timestamp, internals::Schedule};
 /// let schedule = Schedule::parse("30 2 * * 1-5")?;
 /// let saturday: Timestamp = "2026-11-21T00:00:00Z".parse()?;
 /// assert_eq!(schedule.next_after(saturday), Some("2026-11-23T02:30:00Z".parse()?));
