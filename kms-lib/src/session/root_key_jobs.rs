@@ -219,6 +219,8 @@ impl Pace {
 
 impl Session {
     /// What [`Session::rewrap`] will do, and what it will cost in calls to the root keys. For admins.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn plan_rewrap(&self) -> Result<RewrapPlan> {
         self.permit_managing(Action::RewrapStart).await?;
         let active = self.wrapping_rows();
@@ -256,6 +258,8 @@ impl Session {
     ///
     /// It may be ended at any time and begun again: it looks for what is missing. Two at once do no harm. What cannot be
     /// opened is in the report; if a root key does not answer, it ends with that error.
+    ///
+    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
     pub async fn rewrap(&self, job: &RootKeyJob) -> Result<RootKeyReport> {
         self.refuse_idempotency_key()?;
         self.permit_managing(Action::RewrapStart).await?;
@@ -282,6 +286,8 @@ impl Session {
     /// right is marked as verified, which [`Session::retire_root_key`] asks for. For admins.
     ///
     /// It may be ended at any time and begun again. If the root key does not answer, it ends with that error.
+    ///
+    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
     pub async fn verify_root_key(&self, generation: u32, job: &RootKeyJob) -> Result<RootKeyReport> {
         self.refuse_idempotency_key()?;
         self.permit_managing(Action::RootKeyVerify).await?;
@@ -299,6 +305,8 @@ impl Session {
     /// Tries whether a root key that is not added yet would do: opens everything with the present ones, wraps it under
     /// the planned one, unwraps that and compares. Nothing is written but the record, ROOT_KEY_VERIFY with `planned`.
     /// For admins.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn verify_planned_root_key(&self, source: &RootKeySource, job: &RootKeyJob) -> Result<RootKeyReport> {
         self.refuse_idempotency_key()?;
         self.permit_managing(Action::RootKeyVerify).await?;

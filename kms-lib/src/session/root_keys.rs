@@ -117,6 +117,8 @@ pub struct BackupHour {
 
 impl Session {
     /// The generations of the root key, oldest first, retired ones too. For admins and auditors.
+    ///
+    /// Cancellation: dropping the future changes nothing.
     pub async fn list_root_keys(&self) -> Result<Vec<RootKeyDescription>> {
         self.permit_reading(Action::RootKeyRead, Operation::ReadRootKeys, None).await?;
         describe_all(self.shared()).await
@@ -128,6 +130,9 @@ impl Session {
     /// Other nodes need the key in their configuration: those without it refuse to create and rotate
     /// (`RootKeyUnavailable`), and go on with everything that they can open. `Conflict` if the key is a generation
     /// already, retired ones included, or if another generation was added at the same moment.
+    ///
+    /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
+    /// and only the answer is lost.
     pub async fn add_root_key(&self, source: &RootKeySource) -> Result<RootKeyDescription> {
         self.refuse_idempotency_key()?;
         self.permit_managing(Action::RootKeyAdd).await?;
@@ -163,6 +168,8 @@ impl Session {
     ///
     /// `WrongState` unless every material that it wraps has a verified wrapping under another generation
     /// ([`Session::verify_root_key`]), if it is the last one, or if the demands of a compromised one are not met.
+    ///
+    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
     pub async fn retire_root_key(&self, generation: u32, options: &RetireOptions) -> Result<Retirement> {
         self.refuse_idempotency_key()?;
         self.permit_managing(Action::RootKeyRetire).await?;
