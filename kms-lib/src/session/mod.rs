@@ -18,6 +18,8 @@ mod quarantine;
 mod refusal;
 mod requests;
 mod root_key_jobs;
+mod root_key_report;
+mod root_key_targets;
 mod root_keys;
 mod rotations;
 mod stream;
@@ -39,7 +41,7 @@ pub(crate) use denials::write_counted;
 pub use items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 pub use quarantine::QuarantinedRow;
 pub use requests::{GrantFilter, KeyFilter, KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging};
-pub use root_key_jobs::{FailedMaterial, RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyProgress, RootKeyReport};
+pub use root_key_report::{FailedMaterial, RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyProgress, RootKeyReport};
 pub use root_keys::{BackupHour, RetireOptions, Retirement, RootKeyDescription};
 pub(crate) use rotations::Rotations;
 pub use stream::{StreamDecryptor, StreamEncryptor, StreamSummary};
@@ -102,8 +104,8 @@ pub struct Shared {
 ///
 /// # Cancellation
 ///
-/// A future that is dropped is a call that was given up, not one that was undone. Until an operation is submitted to the
-/// ledger, dropping its future does nothing. From then on the ledger commits it together with others, whoever still
+/// A future that is dropped is a call that was given up, not one that was undone. Until an operation is submitted to
+/// the ledger, dropping its future does nothing. From then on the ledger commits it together with others, whoever still
 /// waits: its record is written, a change is made, and only the answer is lost. A request that is sent again under an
 /// idempotency key ([`with_idempotency_key`](Self::with_idempotency_key)) gets the first answer. Each method says which
 /// of this holds for it. A future under a timeout should therefore be given more time than the store needs to commit.

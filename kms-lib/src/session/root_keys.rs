@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::change::Intent;
-use super::root_key_jobs::RootKeyJob;
+use super::root_key_report::RootKeyJob;
 use super::{Session, Shared};
 use crate::catalog::Trust;
 use crate::envelope::{self, Envelope, KnownGeneration, NewRootKey, RootKey, RootKeySource, connect_new};
@@ -65,8 +65,8 @@ pub struct RootKeyDescription {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RetireOptions {
-    /// Somebody else may have the key. Then the key that signs the log and the key that seals rows must be new ones that
-    /// were never wrapped under it.
+    /// Somebody else may have the key. Then the key that signs the log and the key that seals rows must be new ones
+    /// that were never wrapped under it.
     pub compromised: bool,
     /// Verify what was made since the last verification first, wrap nothing new under the generation from then on, and
     /// verify the rest: on a service that makes keys all the time there is always something that is not verified yet.
@@ -163,8 +163,8 @@ impl Session {
         }
     }
 
-    /// Retires a generation of the root key: it opens nothing any more, and its wrappings are erased. A call that did not
-    /// come to its end can be repeated, and goes on erasing. For admins.
+    /// Retires a generation of the root key: it opens nothing any more, and its wrappings are erased. A call that did
+    /// not come to its end can be repeated, and goes on erasing. For admins.
     ///
     /// `WrongState` unless every material that it wraps has a verified wrapping under another generation
     /// ([`Session::verify_root_key`]), if it is the last one, or if the demands of a compromised one are not met.
@@ -268,8 +268,8 @@ impl Session {
         Ok(wrappings)
     }
 
-    /// Whether this process can open the service's own keys with a generation that stays: its marks may be of a time when
-    /// that key was not yet disabled, and a node without it would lock itself out.
+    /// Whether this process can open the service's own keys with a generation that stays: its marks may be of a time
+    /// when that key was not yet disabled, and a node without it would lock itself out.
     async fn require_remaining(&self, retiring: u32) -> Result<()> {
         let stays: Vec<u32> = {
             let image = self.shared().catalog.image();

@@ -1,0 +1,136 @@
+//! Everything that is wrapped under root keys: the material of versions, and the service's own keys.
+
+use std::collections::HashMap;
+
+use zeroize::Zeroizing;
+
+use super::Session;
+use crate::envelope::row;
+use crate::envelope::{Binding, fingerprint, service_fingerprint};
+use crate::keys::{NewWrapping, Wrapping};
+use crate::storage::tables::secrets;
+use crate::storage::tables::wrappings::{self, WrappingRow};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::LogId;
+use crate::types::key::{KeyType, VersionState};
+use crate::types::root_key::{ServiceKeyKind, Wrapped};
+use crate::types::view::View;
+
+/// Something that has material.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub of: Wrapping,
+    pub binding: Binding,
+    pub fingerprint: [u8; 32],
+    /// Its wrappings, as far as they were read.
+    pub wrapped: Vec<Wrapped>,
+}
+
+impl Target {
+    /// Whether material that was unwrapped is its own.
+    pub fn check(&self, material: &[u8]) -> Result<()> {
+        let found = match &self.binding {
+            Binding::Version { key, version, key_type } => fingerprint(*key, *version, *key_type, material)?,
+            Binding::IntegrityKey { log, number } => {
+                service_fingerprint(ServiceKeyKind::Integrity, *log, *number, material)?
+            }
+            Binding::SigningKey { log, number } => {
+                service_fingerprint(ServiceKeyKind::Signing, *log, *number, material)?
+            }
+            Binding::CheckValue => return Err(Error::new(ErrorCode::Internal, "a check value has no fingerprint")),
+        };
+        if found == self.fingerprint {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::IntegrityFailure, "the wrapping holds other material than the fingerprint says"))
+    }
+
+    /// A new wrapping of it.
+    pub fn wrapping(&self, generation: u32, bytes: Vec<u8>) -> NewWrapping {
+        NewWrapping { subject: self.of, fingerprint: self.fingerprint, wrapped: Wrapped { generation, bytes } }
+    }
+}
+
+impl Session {
+    /// Everything that has material, the service's own keys first.
+    pub(super) async fn targets(&self) -> Result<Vec<Target>> {
+        self.shared().catalog.ensure_fresh().await?;
+        let mut targets = self.service_targets().await?;
+        let image = self.shared().catalog.image();
+        let mut versions: Vec<_> =
+            image.versions().filter(|version| version.state != VersionState::Destroyed).collect();
+        versions.sort_unstable_by_key(|version| version.id);
+        targets.extend(versions.into_iter().map(|version| {
+            // Of a key whose row is in quarantine, the type is not known: then its wrappings do not open.
+            let key_type = image.key(version.key_id).map_or(KeyType::Aes256Gcm, |key| key.key_type);
+            Target {
+                of: Wrapping::Version(version.key_id, version.version, version.id),
+                binding: Binding::Version { key: version.key_id, version: version.version, key_type },
+                fingerprint: version.fingerprint,
+                wrapped: Vec::new(),
+            }
+        }));
+        Ok(targets)
+    }
+
+    /// The service's own keys that are in use, with their wrappings.
+    pub(super) async fn service_targets(&self) -> Result<Vec<Target>> {
+        let mut connection = self.shared().store.reader().await?;
+        let log = crate::storage::tables::head::read(connection.as_mut()).await?.map(|head| head.log_id);
+        let log: LogId = log.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+        let rows = secrets::service_keys(connection.as_mut()).await?;
+        let newest = |kind: ServiceKeyKind| rows.iter().filter(|row| row.kind == kind).map(|row| row.number).max();
+        let in_use = rows.iter().filter(|row| Some(row.number) == newest(row.kind));
+        Ok(in_use
+            .map(|row| Target {
+                of: Wrapping::Service(row.kind, row.number, row.id),
+                binding: match row.kind {
+                    ServiceKeyKind::Integrity => Binding::IntegrityKey { log, number: row.number },
+                    ServiceKeyKind::Signing => Binding::SigningKey { log, number: row.number },
+                },
+                fingerprint: row.fingerprint,
+                wrapped: row.wrapped.clone(),
+            })
+            .collect())
+    }
+
+    /// The wrappings of these materials, by subject.
+    pub(super) async fn rows_of(&self, page: &[Target]) -> Result<HashMap<[u8; 16], Vec<WrappingRow>>> {
+        let subjects: Vec<[u8; 16]> = page.iter().map(|target| target.of.subject()).collect();
+        let mut connection = self.shared().store.reader().await?;
+        let mut rows: HashMap<[u8; 16], Vec<WrappingRow>> = HashMap::new();
+        for row in wrappings::of_subjects(connection.as_mut(), &subjects).await? {
+            rows.entry(row.stored.subject).or_default().push(row);
+        }
+        Ok(rows)
+    }
+
+    /// Whether a wrapping matches its seal.
+    pub(super) fn is_sealed(&self, target: &Target, row: &WrappingRow) -> bool {
+        self.shared().catalog.seals().is_sealed(&row::wrapping(&row.stored, &target.fingerprint), &row.seal)
+    }
+
+    /// Opens a material by one of its wrappings with a good seal, and compares it with the fingerprint.
+    pub(super) async fn open(&self, target: &Target, present: &[WrappingRow]) -> Result<Zeroizing<Vec<u8>>> {
+        let good = present.iter().filter(|row| self.is_sealed(target, row));
+        let wrapped: Vec<Wrapped> = good.map(WrappingRow::wrapped).collect();
+        if wrapped.is_empty() {
+            return Err(Error::new(ErrorCode::IntegrityFailure, "no wrapping matches its seal"));
+        }
+        let plaintext = self.shared().envelope.unwrap(&target.binding, &wrapped).await?;
+        target.check(&plaintext)?;
+        Ok(plaintext)
+    }
+
+    /// What a report calls a material.
+    pub(super) fn name_of(&self, target: &Target) -> String {
+        match target.of {
+            Wrapping::Service(kind, number, _) => format!("{kind} key {number} of the service"),
+            Wrapping::Version(key, version, _) => {
+                let image = self.shared().catalog.image();
+                let name = image.key(key).map_or_else(|| key.to_string(), |key| key.name.clone());
+                format!("{name} v{version}")
+            }
+        }
+    }
+}
