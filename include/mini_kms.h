@@ -99,9 +99,10 @@ typedef struct mkms_results mkms_results;
 typedef struct mkms_session mkms_session;
 
 /**
- * What every function returns: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments, 2xx
- * rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are never
- * used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to do.
+ * What every function returns: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
+ * 2xx rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are
+ * never used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to
+ * do.
  */
 typedef int32_t mkms_status;
 
@@ -1122,8 +1123,8 @@ mkms_status mkms_config_make_store(struct mkms_config *config, bool make, struct
 mkms_status mkms_config_acknowledge_restore(struct mkms_config *config, bool acknowledge, struct mkms_error **error);
 
 /**
- * Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is known
- * from elsewhere than this machine's clock.
+ * Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is
+ * known from elsewhere than this machine's clock.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -1169,8 +1170,8 @@ mkms_status mkms_config_reverify_days(struct mkms_config *config, uint32_t days,
 mkms_status mkms_open(const struct mkms_config *config, struct mkms_kms **kms, struct mkms_error **error);
 
 /**
- * Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and verifying
- * work; what has to be in the log fails with `MKMS_STORE_READ_ONLY`.
+ * Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and
+ * verifying work; what has to be in the log fails with `MKMS_STORE_READ_ONLY`.
  *
  * Errors: those of `mkms_open`.
  */
@@ -1209,8 +1210,8 @@ mkms_status mkms_session_new(const struct mkms_kms *kms,
                              struct mkms_error **error);
 
 /**
- * Makes a session of the operator: an admin known by nothing but access to the store and its root key. The caller frees
- * it with `mkms_session_free`.
+ * Makes a session of the operator: an admin known by nothing but access to the store and its root key. The caller
+ * frees it with `mkms_session_free`.
  *
  * `options` may be NULL.
  *
@@ -1586,8 +1587,8 @@ mkms_status mkms_encrypt_stream(const struct mkms_session *session,
 
 /**
  * Decrypts all that `read` gives, and gives it to `write`, in constant memory. What is written is genuine, but only
- * `MKMS_OK` says that it is the whole: until then do not act on it. `user` is passed to the callbacks, which are called
- * on this thread.
+ * `MKMS_OK` says that it is the whole: until then do not act on it. `user` is passed to the callbacks, which are
+ * called on this thread.
  *
  * `context`, `user` and `summary` may be NULL.
  *
@@ -1762,7 +1763,8 @@ mkms_status mkms_get_version(const struct mkms_session *session,
                              struct mkms_error **error);
 
 /**
- * Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with `mkms_buffer_free`.
+ * Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
+ * `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
  * `MKMS_ACCESS_DENIED`, those of the service.
@@ -1775,8 +1777,8 @@ mkms_status mkms_public_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer is
- * `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
+ * Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer
+ * is `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
  * `mkms_buffer_free`.
  *
  * `request` may be NULL.
@@ -1887,8 +1889,8 @@ mkms_status mkms_revoke_version(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC 3339),
- * or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC
+ * 3339), or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
  * keys and versions, those of the service.
@@ -1903,12 +1905,12 @@ mkms_status mkms_set_window(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata` (null
- * removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller frees
- * with `mkms_buffer_free`.
+ * Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
+ * (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
+ * frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys, those
- * of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys,
+ * those of the service.
  */
 mkms_status mkms_update_key(const struct mkms_session *session,
                             const char *key,
@@ -1919,8 +1921,8 @@ mkms_status mkms_update_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer is
- * the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer
+ * is the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * `request` may be NULL.
  *
@@ -1936,9 +1938,10 @@ mkms_status mkms_schedule_deletion(const struct mkms_session *session,
                                    struct mkms_error **error);
 
 /**
- * Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a JSON
- * object with `principal`, `role` (`admin`, `auditor`, `app`), `keyId` (a key's id or name, or `*`), `allowedOps`, and
- * optionally `conditions`. The answer is the grant as JSON, which the caller frees with `mkms_buffer_free`.
+ * Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a
+ * JSON object with `principal`, `role` (`admin`, `auditor`, `app`), `keyId` (a key's id or name, or `*`),
+ * `allowedOps`, and optionally `conditions`. The answer is the grant as JSON, which the caller frees with
+ * `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
  */
@@ -2035,9 +2038,9 @@ mkms_status mkms_list_credentials(const struct mkms_session *session,
 
 /**
  * Gives records of the log, newest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
- * `query` is a JSON object with `limit` (100), `cursor`, `order` (`asc`, `desc`), `action`, `actor`, `keyId`, `status`,
- * `requestId`, `since`, `until`, all optional. To export the log, read it with `order` `asc` page by page. The caller
- * frees the answer with `mkms_buffer_free`.
+ * `query` is a JSON object with `limit` (100), `cursor`, `order` (`asc`, `desc`), `action`, `actor`, `keyId`,
+ * `status`, `requestId`, `since`, `until`, all optional. To export the log, read it with `order` `asc` page by page.
+ * The caller frees the answer with `mkms_buffer_free`.
  *
  * `query` may be NULL.
  *
@@ -2051,9 +2054,9 @@ mkms_status mkms_list_audit(const struct mkms_session *session,
 
 /**
  * Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
- * last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both optional.
- * What is wrong is in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the caller frees with
- * `mkms_buffer_free`.
+ * last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both
+ * optional. What is wrong is in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
+ * caller frees with `mkms_buffer_free`.
  *
  * `request` may be NULL.
  *
@@ -2073,7 +2076,8 @@ mkms_status mkms_verify_audit(const struct mkms_session *session,
 mkms_status mkms_checkpoint(const struct mkms_session *session, struct mkms_buffer **answer, struct mkms_error **error);
 
 /**
- * Gives the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it with `mkms_buffer_free`.
+ * Gives the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it with
+ * `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
  */
@@ -2092,7 +2096,8 @@ mkms_status mkms_audit_public_keys(const struct mkms_session *session,
                                    struct mkms_error **error);
 
 /**
- * Replaces the key that signs the log, and gives the new public key as text. The caller frees it with `mkms_buffer_free`.
+ * Replaces the key that signs the log, and gives the new public key as text. The caller frees it with
+ * `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
  */
@@ -2152,8 +2157,8 @@ mkms_status mkms_telemetry(const struct mkms_kms *kms, struct mkms_buffer **answ
 mkms_status mkms_run_scheduler(const struct mkms_kms *kms, struct mkms_buffer **answer, struct mkms_error **error);
 
 /**
- * Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it. The answer is
- * a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
+ * Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it. The answer
+ * is a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, also if the file exists; `MKMS_ACCESS_DENIED`, `MKMS_INPUT_OUTPUT`,
  * `MKMS_STORE_FULL`, those of the service.
@@ -2237,7 +2242,8 @@ mkms_status mkms_list_root_keys(const struct mkms_session *session,
  * Adds a generation of the root key. `root_key` is text as for `mkms_config_root_key`. The answer is the generation as
  * JSON, which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the
+ * service.
  */
 mkms_status mkms_add_root_key(const struct mkms_session *session,
                               const char *root_key,
@@ -2256,8 +2262,9 @@ mkms_status mkms_plan_rewrap(const struct mkms_session *session,
                              struct mkms_error **error);
 
 /**
- * Wraps all material under every generation that is in use. It can be called again after it was cut off. The answer is a
- * JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with `mkms_buffer_free`.
+ * Wraps all material under every generation that is in use. It can be called again after it was cut off. The answer is
+ * a JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with
+ * `mkms_buffer_free`.
  *
  * `job` may be NULL.
  *

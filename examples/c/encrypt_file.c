@@ -35,7 +35,8 @@ int main(int argc, char **argv) {
     mkms_status status = mkms_get_key(session, TEXT("files"), &key, &error);
     if (status == MKMS_KEY_NOT_FOUND) {
         mkms_error_free(&error);
-        status = mkms_create_key(session, TEXT("{\"name\":\"files\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}"),
+        status = mkms_create_key(session, TEXT("{\"name\":\"files\",\"type\":\"AES256_GCM\","
+                                               "\"purpose\":\"ENCRYPTION\"}"),
                                  &key, &error);
     }
     check(status, &error);

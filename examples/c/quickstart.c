@@ -23,8 +23,10 @@ int main(int argc, char **argv) {
 
     DO(mkms_create_key(admin, TEXT("{\"name\":\"users\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\","
                                    "\"rotationPeriodDays\":90}"), &answer, &error));
-    DO(mkms_create_key(admin, TEXT("{\"name\":\"invoices\",\"type\":\"RSA_2048\",\"purpose\":\"SIGNING\"}"), &answer, &error));
-    DO(mkms_put_grant(admin, TEXT("{\"principal\":\"shop\",\"role\":\"app\",\"keyId\":\"users\",\"allowedOps\":[\"encrypt\"]}"),
+    DO(mkms_create_key(admin, TEXT("{\"name\":\"invoices\",\"type\":\"RSA_2048\",\"purpose\":\"SIGNING\"}"),
+                       &answer, &error));
+    DO(mkms_put_grant(admin, TEXT("{\"principal\":\"shop\",\"role\":\"app\",\"keyId\":\"users\","
+                                 "\"allowedOps\":[\"encrypt\"]}"),
                       &answer, &error));
 
     /* What is encrypted is bound to where it belongs. */

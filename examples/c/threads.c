@@ -24,7 +24,8 @@ int main(int argc, char **argv) {
     pthread_t threads[THREADS];
     mkms_kms *kms = open_store(argc > 1 ? argv[1] : "sqlite:kms.db");
     check(mkms_session_new(kms, TEXT("alice"), MKMS_ROLE_ADMIN, NULL, &session, &error), &error);
-    check(mkms_create_key(session, TEXT("{\"name\":\"messages\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}"), &key,
+    check(mkms_create_key(session, TEXT("{\"name\":\"messages\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}"),
+                          &key,
                           &error), &error);
     mkms_buffer_free(&key);
     for (int thread = 0; thread < THREADS; thread++) {

@@ -1,7 +1,10 @@
-//! A store whose root key is in AWS KMS: `cargo run --release --features aws-kms --example aws_root_key -- KEY [REGION]`.
+//! A store whose root key is in AWS KMS:
 //!
-//! KEY is a key id, an ARN or an alias of a symmetric encryption key; the process needs `kms:Encrypt` and `kms:Decrypt` on
-//! it. Credentials come from where the AWS SDK looks for them: environment, profile, web identity, instance metadata.
+//!     cargo run --release --features aws-kms --example aws_root_key -- KEY [REGION]
+//!
+//! KEY is a key id, an ARN or an alias of a symmetric encryption key; the process needs `kms:Encrypt` and `kms:Decrypt`
+//! on it. Credentials come from where the AWS SDK looks for them: environment, profile, web identity, instance
+//! metadata.
 
 #![allow(clippy::print_stdout, reason = "it shows what it does")]
 

@@ -131,7 +131,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Both interfaces in turns, so that what the machine does meanwhile meets both: the medians, and the median difference.
+/// Both interfaces in turns, so that what the machine does meanwhile meets both: the medians, and the median
+/// difference.
 fn compare(rounds: usize, mut rust: impl FnMut() -> f64, mut c: impl FnMut() -> f64) -> (f64, f64, f64) {
     let (mut of_rust, mut of_c, mut differences) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
@@ -175,7 +176,8 @@ fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
     row(&format!("decrypt 256 bytes, {name}"), decrypted);
 }
 
-/// The boundary alone: all arguments are read, and the call is refused for want of room. It includes making the message.
+/// The boundary alone: all arguments are read, and the call is refused for want of room. It includes making the
+/// message.
 fn boundary() {
     let pair = Pair::open(AuditAck::Queued);
     let samples = (0..21).map(|_| each(100_000, || assert_eq!(encrypt_c(pair.c.1, &mut []).0, MKMS_BUFFER_TOO_SMALL)));

@@ -47,9 +47,9 @@ struct Verify {
 }
 
 /// Gives records of the log, newest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
-/// `query` is a JSON object with `limit` (100), `cursor`, `order` (`asc`, `desc`), `action`, `actor`, `keyId`, `status`,
-/// `requestId`, `since`, `until`, all optional. To export the log, read it with `order` `asc` page by page. The caller
-/// frees the answer with `mkms_buffer_free`.
+/// `query` is a JSON object with `limit` (100), `cursor`, `order` (`asc`, `desc`), `action`, `actor`, `keyId`,
+/// `status`, `requestId`, `since`, `until`, all optional. To export the log, read it with `order` `asc` page by page.
+/// The caller frees the answer with `mkms_buffer_free`.
 ///
 /// `query` may be NULL.
 ///
@@ -80,9 +80,9 @@ pub unsafe extern "C" fn mkms_list_audit(
 }
 
 /// Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
-/// last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both optional.
-/// What is wrong is in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the caller frees with
-/// `mkms_buffer_free`.
+/// last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both
+/// optional. What is wrong is in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
+/// caller frees with `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
 ///
@@ -128,7 +128,8 @@ pub unsafe extern "C" fn mkms_checkpoint(
     })
 }
 
-/// Gives the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it with `mkms_buffer_free`.
+/// Gives the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it with
+/// `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
 #[unsafe(no_mangle)]
@@ -159,7 +160,8 @@ pub unsafe extern "C" fn mkms_audit_public_keys(
     })
 }
 
-/// Replaces the key that signs the log, and gives the new public key as text. The caller frees it with `mkms_buffer_free`.
+/// Replaces the key that signs the log, and gives the new public key as text. The caller frees it with
+/// `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
 #[unsafe(no_mangle)]

@@ -186,7 +186,7 @@ impl Opaque for mkms_results {
 
 /// The result of an item.
 pub enum Answer {
-    /// It succeeded.
+    /// The operation succeeded; this is its result.
     Done {
         /// Ciphertext, plaintext or signature.
         data: Option<Zeroizing<Vec<u8>>>,

@@ -23,7 +23,7 @@ pub struct mkms_config {
 pub struct Settings(Mutex<Config>);
 
 impl Settings {
-    /// A copy.
+    /// A copy of the settings, which later setters do not change.
     pub fn snapshot(&self) -> Config {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -396,8 +396,8 @@ pub unsafe extern "C" fn mkms_config_acknowledge_restore(
     })
 }
 
-/// Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is known
-/// from elsewhere than this machine's clock.
+/// Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is
+/// known from elsewhere than this machine's clock.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]

@@ -17,7 +17,7 @@ pub struct mkms_context {
     _opaque: (),
 }
 
-/// The entries.
+/// The names and values of an encryption context, behind a lock: a handle is shared between threads.
 pub struct Entries(RwLock<Context>);
 
 impl Entries {

@@ -214,7 +214,8 @@ pub unsafe extern "C" fn mkms_get_version(
     })
 }
 
-/// Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with `mkms_buffer_free`.
+/// Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
+/// `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
 /// `MKMS_ACCESS_DENIED`, those of the service.
@@ -237,8 +238,8 @@ pub unsafe extern "C" fn mkms_public_key(
     })
 }
 
-/// Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer is
-/// `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
+/// Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer
+/// is `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
 /// `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
@@ -430,8 +431,8 @@ pub unsafe extern "C" fn mkms_revoke_version(
     })
 }
 
-/// Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC 3339),
-/// or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC
+/// 3339), or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
 /// keys and versions, those of the service.
@@ -457,12 +458,12 @@ pub unsafe extern "C" fn mkms_set_window(
     })
 }
 
-/// Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata` (null
-/// removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller frees
-/// with `mkms_buffer_free`.
+/// Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
+/// (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
+/// frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys, those
-/// of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys,
+/// those of the service.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_update_key(
     session: *const mkms_session,
@@ -490,8 +491,8 @@ pub unsafe extern "C" fn mkms_update_key(
     })
 }
 
-/// Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer is
-/// the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer
+/// is the key as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
 ///

@@ -41,8 +41,8 @@ pub unsafe extern "C" fn mkms_open(
     })
 }
 
-/// Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and verifying
-/// work; what has to be in the log fails with `MKMS_STORE_READ_ONLY`.
+/// Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and
+/// verifying work; what has to be in the log fails with `MKMS_STORE_READ_ONLY`.
 ///
 /// Errors: those of `mkms_open`.
 #[unsafe(no_mangle)]

@@ -1,7 +1,7 @@
 //! Mini KMS for C and C++: a thin, stable C ABI over [`kms_lib::blocking`].
 //!
-//! `include/mini_kms.h` is generated from this crate, `README.md` states the conventions. Nothing here has a rule of its
-//! own: arguments, results and errors are translated, and `kms-lib` decides.
+//! `include/mini_kms.h` is generated from this crate, `README.md` states the conventions. Nothing here has a rule of
+//! its own: arguments, results and errors are translated, and `kms-lib` decides.
 //!
 //! All `unsafe` code of the project is in this crate. A function of the header consists of [`boundary::call`], which
 //! reads the arguments by the functions of [`arguments`] and [`handle`], and of safe code.

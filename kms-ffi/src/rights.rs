@@ -62,9 +62,10 @@ struct Created<'a> {
     credential: &'a CredentialDescription,
 }
 
-/// Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a JSON
-/// object with `principal`, `role` (`admin`, `auditor`, `app`), `keyId` (a key's id or name, or `*`), `allowedOps`, and
-/// optionally `conditions`. The answer is the grant as JSON, which the caller frees with `mkms_buffer_free`.
+/// Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a
+/// JSON object with `principal`, `role` (`admin`, `auditor`, `app`), `keyId` (a key's id or name, or `*`),
+/// `allowedOps`, and optionally `conditions`. The answer is the grant as JSON, which the caller frees with
+/// `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
 #[unsafe(no_mangle)]

@@ -140,7 +140,8 @@ pub unsafe extern "C" fn mkms_list_root_keys(
 /// Adds a generation of the root key. `root_key` is text as for `mkms_config_root_key`. The answer is the generation as
 /// JSON, which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the
+/// service.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_add_root_key(
     session: *const mkms_session,
@@ -175,8 +176,9 @@ pub unsafe extern "C" fn mkms_plan_rewrap(
     })
 }
 
-/// Wraps all material under every generation that is in use. It can be called again after it was cut off. The answer is a
-/// JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with `mkms_buffer_free`.
+/// Wraps all material under every generation that is in use. It can be called again after it was cut off. The answer is
+/// a JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with
+/// `mkms_buffer_free`.
 ///
 /// `job` may be NULL.
 ///

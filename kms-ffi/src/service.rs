@@ -65,8 +65,8 @@ pub unsafe extern "C" fn mkms_run_scheduler(
     })
 }
 
-/// Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it. The answer is
-/// a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
+/// Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it. The answer
+/// is a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, also if the file exists; `MKMS_ACCESS_DENIED`, `MKMS_INPUT_OUTPUT`,
 /// `MKMS_STORE_FULL`, those of the service.

@@ -31,7 +31,7 @@ pub struct mkms_session {
 /// A session with its service, so that others can be derived from it.
 pub struct Acting {
     kms: Kms,
-    /// The session.
+    /// What the calls on this handle are made with.
     pub session: Session,
 }
 
@@ -95,8 +95,8 @@ pub unsafe extern "C" fn mkms_session_new(
     })
 }
 
-/// Makes a session of the operator: an admin known by nothing but access to the store and its root key. The caller frees
-/// it with `mkms_session_free`.
+/// Makes a session of the operator: an admin known by nothing but access to the store and its root key. The caller
+/// frees it with `mkms_session_free`.
 ///
 /// `options` may be NULL.
 ///

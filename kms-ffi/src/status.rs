@@ -2,9 +2,10 @@
 
 use kms_lib::ErrorCode;
 
-/// What every function returns: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments, 2xx
-/// rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are never
-/// used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to do.
+/// What every function returns: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
+/// 2xx rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are
+/// never used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to
+/// do.
 pub type mkms_status = i32;
 
 /// Success.

@@ -139,8 +139,8 @@ pub unsafe extern "C" fn mkms_encrypt_stream(
 }
 
 /// Decrypts all that `read` gives, and gives it to `write`, in constant memory. What is written is genuine, but only
-/// `MKMS_OK` says that it is the whole: until then do not act on it. `user` is passed to the callbacks, which are called
-/// on this thread.
+/// `MKMS_OK` says that it is the whole: until then do not act on it. `user` is passed to the callbacks, which are
+/// called on this thread.
 ///
 /// `context`, `user` and `summary` may be NULL.
 ///

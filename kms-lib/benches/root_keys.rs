@@ -1,6 +1,6 @@
 //! What replacing a root key costs: time and calls to wrap 10,000 keys under a second local key, and how long callers
-//! wait for an encryption meanwhile, beside a service that does nothing else. `cargo bench -p kms-lib --bench root_keys`,
-//! or with `-- --quick` with 1,000 keys.
+//! wait for an encryption meanwhile, beside a service that does nothing else. Run
+//! `cargo bench -p kms-lib --bench root_keys`, or with `-- --quick` with 1,000 keys.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 

@@ -208,7 +208,8 @@ async fn any_rate() {
     kms.close().await.unwrap();
 }
 
-/// A row of `wrappings` that belongs to nothing keeps a generation from being retired, and the error says where to look.
+/// A row of `wrappings` that belongs to nothing keeps a generation from being retired, and the error says where to
+/// look.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrapping_of_nothing() {
     let place = Place::new();

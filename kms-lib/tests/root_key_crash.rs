@@ -1,5 +1,5 @@
-//! Kill -9 at random moments while a process adds root keys, rewraps, verifies and retires, over and over: the next open
-//! works with the keys that were configured, nothing is lost, and the work goes on where it was.
+//! Kill -9 at random moments while a process adds root keys, rewraps, verifies and retires, over and over: the next
+//! open works with the keys that were configured, nothing is lost, and the work goes on where it was.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]

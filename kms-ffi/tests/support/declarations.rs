@@ -60,7 +60,7 @@ fn pieces(header: &str) -> Vec<(String, String)> {
     pieces
 }
 
-/// Every function.
+/// The functions that a header declares, in its order.
 pub fn functions(header: &str) -> Vec<Function> {
     pieces(header).iter().filter_map(|(documentation, code)| function(documentation, code)).collect()
 }

@@ -57,7 +57,7 @@ impl Bench {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
-    /// The folder.
+    /// The folder that everything is built in; it goes with this value.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

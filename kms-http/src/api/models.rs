@@ -172,11 +172,11 @@ pub struct AuditRecord {
     seq: u64,
     #[schema(format = "date-time")]
     timestamp: String,
-    /// Who.
+    /// The principal that acted.
     actor: String,
     /// In which role.
     role: String,
-    /// What.
+    /// The audit action, such as `ENCRYPT`.
     action: String,
     /// How it ended: `SUCCESS` or `FAILURE`.
     status: String,

@@ -18,8 +18,8 @@ use crate::settings::Settings;
 pub enum RootKey {
     /// List the generations of the root key
     List,
-    /// Add the next root key that is configured (KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS beside a local
-    /// one), or that of a file
+    /// Add the next root key that is configured (KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS beside a
+    /// local one), or that of a file
     Add {
         /// A file of mode 0600 with the new root key
         #[arg(long, value_name = "FILE")]
@@ -36,7 +36,7 @@ pub enum RootKey {
     },
     /// Open everything under one root key and compare it; exit code 4 if something is missing or wrong
     Verify {
-        /// The generation
+        /// The generation to verify
         #[arg(required_unless_present = "planned")]
         generation: Option<u32>,
         /// Materials a second, at most
@@ -57,7 +57,7 @@ pub enum RootKey {
     },
     /// Retire a root key: it opens nothing any more, and what is wrapped under it is erased
     Retire {
-        /// The generation
+        /// The generation to retire
         generation: u32,
         /// Somebody else may have this key
         #[arg(long)]
@@ -68,7 +68,7 @@ pub enum RootKey {
     },
 }
 
-/// Does it.
+/// Opens the store and runs the command.
 pub fn run(command: RootKey, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let next = settings.kms.next_root_key();
     with_store(settings, |_, session| async move {

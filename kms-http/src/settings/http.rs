@@ -83,7 +83,7 @@ section! {
         /// Headers are believed even where others than this machine can connect.
         #[serde(deserialize_with = "forms::switch")]
         pub trusted_headers_beyond_loopback: bool = false,
-        /// Certificates.
+        /// The server's certificate and key, and the authority of client certificates.
         pub tls: TlsSettings = TlsSettings::default(),
         /// The issuer of JWTs.
         pub oidc: OidcSettings = OidcSettings::default(),
@@ -122,7 +122,7 @@ section! {
         /// How old a connection may get; 0 for any age. A client opens another one.
         #[serde(deserialize_with = "forms::count::<0, 31_536_000, _, _>")]
         pub connection_age_seconds: u64 = 3_600,
-        /// Most connections.
+        /// The most open connections; beyond it the one that was idle longest is closed.
         #[serde(deserialize_with = "forms::count::<1, 1_000_000, _, _>")]
         pub connections: usize = 12_000,
         /// Most requests being worked on.
@@ -139,7 +139,7 @@ section! {
         pub rate_burst: u32 = 0,
         /// The level or filter of the log.
         pub log: String = "info".into(),
-        /// Its form.
+        /// Whether the log of the process is written as text or as JSON lines.
         #[serde(deserialize_with = "forms::word")]
         pub log_format: LogFormat = LogFormat::Text,
         /// Whether each request is logged.

@@ -103,8 +103,8 @@ impl Ciphertext<'_> {
         if plaintext <= RSA_PLAINTEXT_BYTES && aes < HEADER + RSA_BYTES { HEADER + RSA_BYTES } else { aes }
     }
 
-    /// The most bytes that the plaintext of a ciphertext has: exactly as many for AES, 190 for RSA. `InvalidCiphertext` if
-    /// it cannot be a ciphertext.
+    /// The most bytes that the plaintext of a ciphertext has: exactly as many for AES, 190 for RSA. `InvalidCiphertext`
+    /// if it cannot be a ciphertext.
     pub fn max_plaintext_len(ciphertext: &[u8]) -> Result<usize> {
         let blob = Ciphertext::parse(ciphertext)?;
         Ok(match blob.algorithm {

@@ -17,9 +17,9 @@ pub const CALL_BOUNDS: [f64; 10] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RootKeyOperation {
-    /// Wrapping material.
+    /// Wrapping: one `Encrypt` of AWS KMS.
     Wrap,
-    /// Unwrapping it.
+    /// Unwrapping: one `Decrypt` of AWS KMS.
     Unwrap,
 }
 
@@ -58,7 +58,7 @@ struct Counters {
 pub struct CallMetrics {
     /// What holds the root keys: `local` or `aws-kms`.
     pub provider: &'static str,
-    /// The operation.
+    /// Which of the provider's operations is counted.
     pub operation: RootKeyOperation,
     /// Calls by outcome: `ok`, or the code of the error.
     pub outcomes: BTreeMap<&'static str, u64>,

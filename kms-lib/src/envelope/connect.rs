@@ -13,7 +13,7 @@ use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
 
 /// A root key for a new generation, with what its row says of it.
 pub struct NewRootKey {
-    /// The key.
+    /// The key, ready to wrap.
     pub key: Arc<dyn RootKey>,
     /// What holds it.
     pub provider: RootKeyProvider,

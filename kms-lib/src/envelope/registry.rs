@@ -56,7 +56,7 @@ impl Slot {
 /// A generation as this process knows it.
 #[derive(Clone, Debug)]
 pub struct KnownGeneration {
-    /// Its row.
+    /// The generation as stored.
     pub row: RootKeyGeneration,
     /// Whether this process has its key.
     pub is_at_hand: bool,
@@ -184,8 +184,8 @@ impl Envelope {
         calls::by_provider(self.slots().values().filter_map(|slot| slot.key.as_deref()))
     }
 
-    /// Whether this process lacks the key of an active generation, or the last call to one of them failed because it was
-    /// not available or refused.
+    /// Whether this process lacks the key of an active generation, or the last call to one of them failed because it
+    /// was not available or refused.
     pub fn is_degraded(&self) -> bool {
         let is_failing = |key: &Arc<dyn RootKey>| key.calls().is_some_and(Calls::is_failing);
         self.slots().values().any(|slot| slot.row.is_active() && slot.key.as_ref().is_none_or(is_failing))

@@ -32,9 +32,9 @@ async fn wraps_and_binds() {
     }
 }
 
-/// Computed with Python's cryptography package: HKDF-SHA256 of the root key with `kms-root-wrap/v1` gives the AES-256-GCM
-/// key; additional data is `kms-wrap/v1` and a zero byte, then each field as 01, length (u64) and bytes, the generation
-/// last; the wrapping is format 01, provider 01, generation (u32), nonce, ciphertext and tag.
+/// Computed with Python's cryptography package: HKDF-SHA256 of the root key with `kms-root-wrap/v1` gives the
+/// AES-256-GCM key; additional data is `kms-wrap/v1` and a zero byte, then each field as 01, length (u64) and bytes,
+/// the generation last; the wrapping is format 01, provider 01, generation (u32), nonce, ciphertext and tag.
 #[tokio::test]
 async fn opens_wrappings_that_were_made_elsewhere() {
     let (key, log) = (KeyId::from_bytes([0x11; 16]), LogId::from_bytes([0x22; 16]));

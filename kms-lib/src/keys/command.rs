@@ -106,11 +106,11 @@ pub struct CheckedCredential {
 pub struct NewSigningKey {
     /// The number behind that of the present one.
     pub number: u32,
-    /// Its id.
+    /// Identifies the new key, as the subject of its wrappings.
     pub id: ServiceKeyId,
-    /// Its wrappings.
+    /// The key under each generation in use.
     pub wrapped: Vec<Wrapped>,
-    /// Its fingerprint.
+    /// Identifies the material without revealing it.
     pub fingerprint: [u8; 32],
     /// It, ready for use.
     pub key: Arc<dyn Ed25519>,
@@ -129,7 +129,7 @@ pub struct NewWrapping {
     pub subject: Wrapping,
     /// The fingerprint of the material.
     pub fingerprint: [u8; 32],
-    /// The wrapping.
+    /// The material under one generation.
     pub wrapped: Wrapped,
 }
 

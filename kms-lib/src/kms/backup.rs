@@ -27,7 +27,7 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
-    /// The defaults.
+    /// No progress is reported, and nothing else is set.
     pub fn new() -> Self {
         Self::default()
     }

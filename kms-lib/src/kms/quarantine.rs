@@ -28,8 +28,8 @@ pub(super) async fn set_aside(
     let can_tell = |found: &Compared| !found.is_beyond_quarantine && found.altered.len() <= QUARANTINED;
     let Some(found) = found.filter(can_tell) else {
         tracing::error!(
-            "the log, the quarantine, the root key generations or more than {QUARANTINED} rows were altered: no key, grant or token is used; \
-             verify the log, and restore a backup"
+            "the log, the quarantine, the root key generations or more than {QUARANTINED} rows were altered: \
+             no key, grant or token is used; verify the log, and restore a backup"
         );
         catalog.refuse_all();
         return Ok(Vec::new());

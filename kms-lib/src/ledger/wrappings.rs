@@ -31,7 +31,7 @@ pub(super) async fn retirable(connection: &mut dyn Connection, batch: &[Submissi
     Ok(found)
 }
 
-/// Writes them.
+/// Writes the wrappings that a plan adds, marks and erases.
 pub(super) async fn write(connection: &mut dyn Connection, changes: WrappingChanges, seals: &Seals) -> Result<()> {
     let WrappingChanges { added, verified, erased } = changes;
     let mut statements: Vec<Statement> = Vec::new();

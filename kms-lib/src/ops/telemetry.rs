@@ -61,7 +61,7 @@ pub enum RootKeyHealth {
 }
 
 impl RootKeyHealth {
-    /// Its name.
+    /// The state's name in JSON and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -110,8 +110,8 @@ pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
 }
 
 /// Whether operations can be expected to succeed: the ledger runs, the store can be written, the clock agrees with the
-/// log. It asks the store for its lock, so it is not to be called at will. Root keys are not asked: the process holds its
-/// own keys, and one that does not answer must not take the service out of rotation.
+/// log. It asks the store for its lock, so it is not to be called at will. Root keys are not asked: the process holds
+/// its own keys, and one that does not answer must not take the service out of rotation.
 pub(crate) async fn ready(shared: &Shared) -> Result<Ready> {
     if !shared.ledger.is_running() {
         return Err(Error::new(ErrorCode::Closed, "the ledger does not run"));

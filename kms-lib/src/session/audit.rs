@@ -49,7 +49,7 @@ impl AuditQuery {
     pub fn new() -> Self {
         Self::default()
     }
-    /// Oldest first.
+    /// In the order of the log, oldest record first.
     #[must_use]
     pub fn oldest_first(mut self) -> Self {
         self.oldest_first = true;

@@ -33,8 +33,8 @@ pub struct Encrypted {
     pub receipt: Receipt,
 }
 
-/// A plaintext. Wiped when dropped; its `Debug` hides it. It cannot be compared: comparing secrets byte by byte tells by
-/// its time where they differ.
+/// A plaintext. Wiped when dropped; its `Debug` hides it. It cannot be compared: comparing secrets byte by byte tells
+/// by its time where they differ.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Decrypted {

@@ -284,8 +284,8 @@ impl Session {
         self.detailed(key.into(), Action::KeyWindow, Some(version), operation, details, command).await
     }
 
-    /// Edits periods, metadata, and how contexts are recorded. `Conflict` if the update expects another revision than the
-    /// key has, which is decided as of the update's place in the log.
+    /// Edits periods, metadata, and how contexts are recorded. `Conflict` if the update expects another revision than
+    /// the key has, which is decided as of the update's place in the log.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.

@@ -80,8 +80,8 @@ pub struct Actor {
 
 impl Actor {
     /// An actor. Principals are compared exactly: a caller that folds case or normalizes Unicode does so before. Fails
-    /// with `InvalidArgument` for a principal that [`check_principal`](Self::check_principal) refuses, for a reserved one (`scheduler`, `system`,
-    /// `operator`, `anonymous`) and for [`Role::System`].
+    /// with `InvalidArgument` for a principal that [`check_principal`](Self::check_principal) refuses, for a reserved
+    /// one (`scheduler`, `system`, `operator`, `anonymous`) and for [`Role::System`].
     pub fn new(principal: impl AsRef<str>, role: Role) -> Result<Self> {
         let principal = principal.as_ref();
         check_principal(principal)?;
@@ -132,9 +132,9 @@ impl Actor {
         self.credential = Some(credential);
         self
     }
-    /// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks and
-    /// without control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands for
-    /// all keys.
+    /// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks
+    /// and without control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands
+    /// for all keys.
     pub fn check_principal(principal: &str) -> Result<()> {
         check_principal(principal)
     }

@@ -113,7 +113,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// No conditions.
+    /// No conditions: the grant holds always and everywhere.
     pub fn new() -> Self {
         Self::default()
     }

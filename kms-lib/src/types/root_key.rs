@@ -12,7 +12,7 @@ named!(
     RootKeyProvider {
         /// This process: 32 bytes, or a passphrase.
         Local = "local",
-        /// AWS KMS.
+        /// A key in AWS KMS, named by its ARN.
         AwsKms = "aws-kms",
     }
 );
@@ -72,7 +72,7 @@ impl RootKeyGeneration {
 /// Material wrapped under one generation of the root key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Wrapped {
-    /// The generation.
+    /// The generation whose key made the wrapping.
     pub generation: u32,
     /// The wrapped material.
     pub bytes: Vec<u8>,
@@ -94,7 +94,7 @@ pub fn generations_of(wrapped: &[Wrapped]) -> Vec<u32> {
 named!(
     /// A key of the service itself.
     ServiceKeyKind {
-        /// Seals rows.
+        /// The key that seals rows (HMAC-SHA256).
         Integrity = "integrity",
         /// Signs the log.
         Signing = "signing",

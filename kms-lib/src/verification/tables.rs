@@ -48,8 +48,8 @@ pub struct Compared {
     pub faults: Vec<Fault>,
     /// The rows that must be quarantined: with a seal but not as the log says, or missing.
     pub altered: Vec<AlteredRow>,
-    /// Whether the quarantine itself was altered, so that it does not tell which rows are out of use; or the generations
-    /// of the root key, so that nobody knows what to wrap new material under.
+    /// Whether the quarantine itself was altered, so that it does not tell which rows are out of use; or the
+    /// generations of the root key, so that nobody knows what to wrap new material under.
     pub is_beyond_quarantine: bool,
     /// The rows in quarantine that are as the log says again.
     pub restored: Vec<RestoredRow>,

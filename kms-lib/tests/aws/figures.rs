@@ -1,6 +1,6 @@
 //! What moving 10,000 keys to AWS KMS costs in time and calls, and how long a start takes then. Only in the long run
-//! (`tests/run --full`); `KMS_TEST_KEYS` is another number of keys. The server is moto's, which answers a few hundred calls a
-//! second: the calls are what counts.
+//! (`tests/run --full`); `KMS_TEST_KEYS` is another number of keys. The server is moto's, which answers a few hundred
+//! calls a second: the calls are what counts.
 
 use std::time::{Duration, Instant};
 

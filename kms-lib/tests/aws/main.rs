@@ -1,5 +1,5 @@
-//! Stores whose root key is in AWS KMS, through the real SDK, on a server that answers as AWS KMS does. Each test runs in a
-//! process of its own, because the SDK takes its settings from the environment (`kms_test_support::aws`).
+//! Stores whose root key is in AWS KMS, through the real SDK, on a server that answers as AWS KMS does. Each test runs
+//! in a process of its own, because the SDK takes its settings from the environment (`kms_test_support::aws`).
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Tests with the real AWS SDK against a private server. The SDK takes its settings from the environment of its process,
-//! so each such test runs in a process of its own.
+//! Tests with the real AWS SDK against a private server. The SDK takes its settings from the environment of its
+//! process, so each such test runs in a process of its own.
 
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
@@ -8,7 +8,7 @@ use crate::{AwsProxy, Moto, MotoAdmin};
 
 /// The access key of tests. No AWS account has it.
 pub const ACCESS_KEY: &str = "AKIAMINIKMSTESTS0000";
-/// Its secret.
+/// The secret access key, of which no output may hold a trace.
 pub const SECRET_KEY: &str = "a secret access key of the tests, which nobody has";
 /// Says, in the environment of the process of a test, where the server is.
 const PORT: &str = "KMS_TEST_MOTO_PORT";
@@ -17,7 +17,7 @@ const PORT: &str = "KMS_TEST_MOTO_PORT";
 pub struct Aws {
     /// The server, past the proxy.
     pub admin: MotoAdmin,
-    /// The proxy.
+    /// Stands between the SDK and the server: counts calls and makes faults.
     pub proxy: AwsProxy,
 }
 
@@ -47,7 +47,8 @@ pub fn environment() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Gives a command the environment of tests, and nothing else of AWS. An empty value stands for a variable that is unset.
+/// Gives a command the environment of tests, and nothing else of AWS. An empty value stands for a variable that is
+/// unset.
 pub fn set_environment(command: &mut Command, variables: &[(&str, String)]) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It passes.
+    /// The request passes, unchanged.
     Pass,
     /// It passes after this time.
     Delay(Duration),
@@ -34,7 +34,7 @@ pub enum Fault {
 /// A request that the proxy saw.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// `Encrypt`, `Decrypt`...
+    /// The operation of AWS KMS that was called, such as `Encrypt`.
     pub operation: String,
     /// The JSON of the body.
     pub body: Value,
@@ -64,7 +64,7 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// The proxy.
+/// An HTTP proxy between the SDK and the server; it stops when dropped.
 pub struct AwsProxy {
     port: u16,
     shared: Arc<Shared>,
@@ -99,7 +99,7 @@ impl AwsProxy {
         Self { port, shared }
     }
 
-    /// Its URL.
+    /// The endpoint to configure for the SDK.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -270,7 +270,8 @@ fn http_date(ahead: i64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
     let seconds = i64::try_from(now.as_secs()).expect("a time") + ahead;
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days since 1970 as a date of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    // Days since 1970 as a date of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date
+    // algorithms").
     let shifted = days + 719_468;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;

@@ -1,6 +1,6 @@
-//! Private servers for tests, databases and one that answers as AWS KMS does: in temporary folders, on free ports of the
-//! loopback interface, under their own user where the tests run as root. They can be killed and started again, and are
-//! gone when dropped.
+//! Private servers for tests, databases and one that answers as AWS KMS does: in temporary folders, on free ports of
+//! the loopback interface, under their own user where the tests run as root. They can be killed and started again, and
+//! are gone when dropped.
 
 pub mod aws;
 mod aws_proxy;

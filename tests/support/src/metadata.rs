@@ -32,7 +32,7 @@ impl Metadata {
         Self { port, asked }
     }
 
-    /// Its URL.
+    /// The endpoint to configure as that of instance metadata.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

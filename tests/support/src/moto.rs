@@ -23,9 +23,9 @@ pub struct Moto {
 /// A key that the server made.
 #[derive(Clone, Debug)]
 pub struct AwsKey {
-    /// Its id.
+    /// The key id, a UUID.
     pub id: String,
-    /// Its ARN.
+    /// The ARN, as AWS answers it.
     pub arn: String,
 }
 
@@ -50,7 +50,7 @@ impl Moto {
         Some(Self { port, _folder: folder, _running: running })
     }
 
-    /// Its port.
+    /// The port on loopback that the server listens on.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -71,9 +71,9 @@ fn cause_of(code: &str) -> Option<Cause> {
             "access is denied; allow the right on this key in its key policy or in the IAM policy of this process",
         ),
         "DisabledException" => Refused("the key is disabled; enable it in AWS KMS"),
-        "KMSInvalidStateException" => Refused(
-            "the state of the key forbids its use; cancel its deletion, or bring it back into a usable state, in AWS KMS",
-        ),
+        "KMSInvalidStateException" => {
+            Refused("the state of the key forbids its use; in AWS KMS, cancel its deletion or make it usable again")
+        }
         "NotFoundException" => Refused(
             "there is no such key or alias in this account and region, or it was deleted; check name and region",
         ),

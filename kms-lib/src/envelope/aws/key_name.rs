@@ -85,7 +85,7 @@ impl KeyArn {
         let id = resource.strip_prefix("key/").filter(|id| is_key_id(id))?;
         Some(Self { text: text.to_owned(), region: region.to_owned(), id: id.to_owned() })
     }
-    /// Its text.
+    /// The name as it is sent to AWS KMS.
     pub fn as_str(&self) -> &str {
         &self.text
     }

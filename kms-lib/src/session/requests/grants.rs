@@ -51,7 +51,7 @@ impl NewGrant {
         self.target = Some(GrantTarget::AllKeys);
         self
     }
-    /// Adds permissions.
+    /// Allows these permissions, beside those that were named before.
     #[must_use]
     pub fn allow(mut self, permissions: impl IntoIterator<Item = Permission>) -> Self {
         self.permissions.extend(permissions);
@@ -75,7 +75,7 @@ pub struct GrantFilter {
 }
 
 impl GrantFilter {
-    /// All grants.
+    /// No filter: all grants in force.
     pub fn new() -> Self {
         Self::default()
     }
@@ -102,8 +102,8 @@ impl GrantFilter {
 /// The keys of a grant as callers name them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::session) enum GrantTarget {
-    /// Every key.
+    /// Every key, those that are created later too.
     AllKeys,
-    /// One key.
+    /// One key, by name or id.
     Key(KeyRef),
 }

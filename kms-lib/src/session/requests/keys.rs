@@ -18,10 +18,10 @@ use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType};
 pub struct NewKey {
     /// Unique for ever: 1 to 128 printable characters, no outer blanks, not the shape of a UUID.
     pub name: String,
-    /// Its kind.
+    /// The algorithm that the key is for.
     #[serde(rename = "type")]
     pub key_type: KeyType,
-    /// Its use.
+    /// The operations that the key allows.
     pub purpose: KeyPurpose,
     /// Days between rotations by the scheduler; none without.
     #[serde(default)]
@@ -163,7 +163,7 @@ pub struct KeyFilter {
 }
 
 impl KeyFilter {
-    /// All keys.
+    /// No filter: all keys that the caller may read.
     pub fn new() -> Self {
         Self::default()
     }

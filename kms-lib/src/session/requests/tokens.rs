@@ -14,7 +14,7 @@ use crate::types::time::Timestamp;
 pub struct NewToken {
     /// The principal of callers that show the token.
     pub principal: String,
-    /// Their role.
+    /// The role of whoever shows the token.
     pub role: Role,
     /// What the token is for: 1 to 256 bytes, no control or invisible characters.
     pub label: Option<String>,

@@ -1,7 +1,8 @@
 //! Which process has SQLite stores open.
 //!
-//! SQLite keeps a table of its locks for the whole process. A forked child inherits the table, but not the locks (POSIX),
-//! and would trust locks that it does not hold. So a process whose parent had a store open when it forked opens none.
+//! SQLite keeps a table of its locks for the whole process. A forked child inherits the table, but not the locks
+//! (POSIX), and would trust locks that it does not hold. So a process whose parent had a store open when it forked
+//! opens none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

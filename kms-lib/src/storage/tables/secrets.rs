@@ -9,11 +9,11 @@ use crate::types::root_key::{ServiceKeyKind, Wrapped};
 /// A key of the service itself, wrapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceKeyRow {
-    /// Its kind.
+    /// Whether the key seals rows or signs the log.
     pub kind: ServiceKeyKind,
     /// Counted from 1.
     pub number: u32,
-    /// Identifies it.
+    /// The subject of the key's wrappings.
     pub id: ServiceKeyId,
     /// Of a signing key.
     pub public_key: Option<[u8; 32]>,

@@ -38,7 +38,7 @@ pub struct NewRow {
     pub seal: [u8; 32],
 }
 
-/// Adds wrappings.
+/// Inserts wrappings, none of them verified yet. A row for the same subject and generation is a conflict.
 pub fn insert(rows: Vec<NewRow>) -> Vec<Statement> {
     let mut values: Vec<Value> = Vec::with_capacity(rows.len() * 5);
     for NewRow { subject, wrapped, seal } in rows {

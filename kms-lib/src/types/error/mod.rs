@@ -35,7 +35,8 @@ pub struct Error {
     source: Option<Source>,
 }
 
-/// The error that caused another one. It can be cloned, and is no error itself, so that `source` leads to what is in it.
+/// The error that caused another one. It can be cloned, and is no error itself, so that `source` leads to what is in
+/// it.
 #[derive(Clone)]
 struct Source(Arc<dyn std::error::Error + Send + Sync>);
 

@@ -155,7 +155,8 @@ fn only_symmetric_encryption_keys_of_this_region_are_root_keys() {
 fn material_of_mini_kms_on_node_opens() {
     with_aws(test_name!(), &[], async |aws| {
         let key = aws.admin.create_key();
-        // What that service stored for a version: `{"algorithm":"AWS-KMS","ciphertext","encryptionContext","metadata"}`.
+        // What that service stored for a version:
+        // `{"algorithm":"AWS-KMS","ciphertext","encryptionContext","metadata"}`.
         let context = json!({"keyId": "0190f3a2-0000-4000-8000-000000000001", "version": "1", "type": "RSA_2048"});
         let pem = "-----BEGIN PRIVATE KEY-----\nnot a real one\n-----END PRIVATE KEY-----\n";
         let parameters = json!({"KeyId": key.id, "Plaintext": STANDARD.encode(pem), "EncryptionContext": context});
