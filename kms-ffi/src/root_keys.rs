@@ -251,7 +251,8 @@ pub unsafe extern "C" fn mkms_verify_planned_root_key(
 
 /// Retires a generation of the root key: erases all wrappings under it. `request` is a JSON object with `compromised`
 /// (somebody else may have the key) and `verifyNew` (verify what is new first), both optional. The answer is a JSON
-/// object with `rootKey`, `erased`, `rotate` and `backups`, which the caller frees with `mkms_buffer_free`.
+/// object with `rootKey`, `erased`, `erasurePending`, `rotate` and `backups`, which the caller frees with
+/// `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
 ///

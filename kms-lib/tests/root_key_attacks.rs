@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Place, admin, check_usable, code, last_record, whole_log};
+use common::{Place, admin, check_usable, code, whole_log};
 use kms_lib::{
     Config, Context, ErrorCode, Kms, NewKey, RetireOptions, RootKeyJob, RootKeySource, RootKeyState, Session,
 };
@@ -147,7 +147,9 @@ async fn compromised_after_it_was_retired() {
     let error = session.retire_root_key(1, &RetireOptions::default().compromised(true)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::WrongState);
     assert!(error.message().contains("signs the log") && error.message().contains("seals rows"), "{error}");
-    assert_eq!(last_record(&session).await.action, "ROOT_KEY_COMPROMISE");
+    let records = whole_log(&session).await;
+    let last: Vec<_> = records.iter().rev().take(2).map(|row| (row.action.as_str(), row.status.as_str())).collect();
+    assert_eq!(last, [("ROOT_KEY_RETIRE", "FAILURE"), ("ROOT_KEY_COMPROMISE", "SUCCESS")]);
     let again = session.retire_root_key(1, &RetireOptions::default()).await.unwrap();
     assert!(again.root_key.compromised_at.is_some() && again.root_key.state == RootKeyState::Retired);
     assert_eq!(again.rotate, ["k"], "what was made since was never wrapped under it");
@@ -208,8 +210,7 @@ async fn any_rate() {
     kms.close().await.unwrap();
 }
 
-/// A row of `wrappings` that belongs to nothing keeps a generation from being retired, and the error says where to
-/// look.
+/// A row of `wrappings` that belongs to nothing keeps no generation from being retired. A verification reports it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrapping_of_nothing() {
     let place = Place::new();
@@ -220,9 +221,70 @@ async fn a_wrapping_of_nothing() {
     let planted = "INSERT INTO wrappings (subject, generation, wrapped, verified, seal)
                    SELECT SUBSTR(seal, 1, 16), 1, wrapped, 1, seal FROM wrappings WHERE generation = 1 LIMIT 1";
     place.tamper(planted).await;
-    let error = session.retire_root_key(1, &RetireOptions::default()).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::WrongState);
-    assert!(error.message().contains("1 materials") && error.message().contains("belong to nothing"), "{error}");
-    assert!(!session.verify_audit().await.unwrap().ok);
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.faults.iter().any(|fault| fault.to_string().contains("1 rows of wrappings")), "{report:?}");
+    let retired = session.retire_root_key(1, &RetireOptions::default()).await.unwrap();
+    assert_eq!((retired.erased, retired.erasure_pending), (4, false), "with the row that belongs to nothing");
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// Adding a root key while the signing key is replaced, again and again: neither fails because of the other, and each
+/// generation has the keys that are in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn added_while_the_signing_key_is_replaced() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let (session, other) = (admin(&kms), admin(&kms));
+    for round in 0..20u8 {
+        let source = source([100 + round; 32]);
+        let (added, replaced) = tokio::join!(session.add_root_key(&source), other.replace_signing_key());
+        let added = added.unwrap();
+        replaced.unwrap();
+        let sql = format!(
+            "SELECT COUNT(*) FROM wrappings w JOIN service_keys s ON s.id = w.subject
+             WHERE s.state = 'CURRENT' AND w.generation = {}",
+            added.generation
+        );
+        assert_eq!(place.number(&sql).await, 2, "round {round}");
+    }
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// An attacker with write access to the database shifts where a key of the service begins, or puts one back: no key is
+/// used, and a verification says which row was altered.
+#[tokio::test(flavor = "multi_thread")]
+async fn altered_service_keys() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    session.replace_signing_key().await.unwrap();
+    kms.close().await.unwrap();
+    for alteration in [
+        "first_seq = 99 WHERE kind = 'integrity'",
+        "state = 'RESEALING' WHERE kind = 'integrity'",
+        "revision = 99 WHERE kind = 'integrity'",
+        "public_key = seal WHERE kind = 'integrity'",
+        "state = 'CURRENT' WHERE kind = 'signing' AND number = 1",
+        "fingerprint = seal WHERE kind = 'signing' AND number = 1",
+    ] {
+        place.tamper("CREATE TABLE kept AS SELECT * FROM service_keys").await;
+        place.tamper(&format!("UPDATE service_keys SET {alteration}")).await;
+        let kms = place.open().await;
+        let session = admin(&kms);
+        let encrypted = session.encrypt("k", b"x", &Context::new()).await;
+        assert_eq!(code(encrypted), ErrorCode::IntegrityFailure, "{alteration}");
+        let report = session.verify_audit().await.unwrap();
+        let is_named = report.faults.iter().any(|fault| fault.to_string().contains("of service_keys"));
+        assert!(is_named, "{alteration}: {report:?}");
+        kms.close().await.unwrap();
+        place.tamper("DELETE FROM service_keys").await;
+        place.tamper("INSERT INTO service_keys SELECT * FROM kept").await;
+        place.tamper("DROP TABLE kept").await;
+    }
+    let kms = place.open().await;
+    check_usable(&kms).await;
     kms.close().await.unwrap();
 }

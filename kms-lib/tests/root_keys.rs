@@ -273,6 +273,49 @@ async fn only_admins_may() {
     kms.close().await.unwrap();
 }
 
+/// What an admin was refused is in the log, and an idempotency key is refused only once the caller's right is decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_recorded() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    let (job, options) = (RootKeyJob::default(), RetireOptions::default());
+    let present = RootKeySource::from_bytes(ROOT_KEY);
+    let refused = async |action: &str, result: Result<(), kms_lib::Error>, expected: ErrorCode| {
+        assert_eq!(code(result), expected, "{action}");
+        let record = last_record(&session).await;
+        assert_eq!((record.action.as_str(), record.status.as_str()), (action, "FAILURE"), "{expected}");
+        let details: serde_json::Value = serde_json::from_str(record.details.as_deref().unwrap()).unwrap();
+        assert_eq!(details["error"], expected.as_str());
+        details["generation"].clone()
+    };
+    refused("ROOT_KEY_ADD", session.add_root_key(&present).await.map(drop), ErrorCode::Conflict).await;
+    let planned = session.verify_planned_root_key(&present, &job).await.map(drop);
+    refused("ROOT_KEY_VERIFY", planned, ErrorCode::Conflict).await;
+    let verified = session.verify_root_key(9, &job).await.map(drop);
+    assert_eq!(refused("ROOT_KEY_VERIFY", verified, ErrorCode::InvalidArgument).await, 9);
+    let last = session.retire_root_key(1, &options).await.map(drop);
+    assert_eq!(refused("ROOT_KEY_RETIRE", last, ErrorCode::WrongState).await, 1);
+    session.add_root_key(&next()).await.unwrap();
+    let unverified = session.retire_root_key(1, &options).await.map(drop);
+    refused("ROOT_KEY_RETIRE", unverified, ErrorCode::WrongState).await;
+
+    let once = session.with_idempotency_key("once").unwrap();
+    let expected = ErrorCode::InvalidArgument;
+    refused("ROOT_KEY_ADD", once.add_root_key(&next()).await.map(drop), expected).await;
+    refused("REWRAP_START", once.rewrap(&job).await.map(drop), expected).await;
+    refused("ROOT_KEY_VERIFY", once.verify_root_key(1, &job).await.map(drop), expected).await;
+    refused("ROOT_KEY_RETIRE", once.retire_root_key(1, &options).await.map(drop), expected).await;
+    let app = kms.session(actor("app", Role::App)).with_idempotency_key("once").unwrap();
+    let expected = ErrorCode::AccessDenied;
+    refused("ROOT_KEY_ADD", app.add_root_key(&next()).await.map(drop), expected).await;
+    refused("REWRAP_START", app.rewrap(&job).await.map(drop), expected).await;
+    refused("ROOT_KEY_VERIFY", app.verify_root_key(1, &job).await.map(drop), expected).await;
+    refused("ROOT_KEY_RETIRE", app.retire_root_key(1, &options).await.map(drop), expected).await;
+    kms.close().await.unwrap();
+}
+
 /// Two rewraps at once, on two nodes, beside a third that creates and rotates all the time; then the former key goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_two_rewraps_and_under_load() {
@@ -378,7 +421,7 @@ async fn altered_generations() {
     let session = admin(&kms);
     session.create_key(NewKey::aes("k")).await.unwrap();
     let added = "INSERT INTO root_keys SELECT SUBSTR(seal, 1, 16), 2, provider, reference, derivation, salt,
-                 check_value, state, compromised_at, created_at, retired_at, revision, seal FROM root_keys
+                 check_value, state, compromised_at, closed_seq, created_at, retired_at, revision, seal FROM root_keys
                  WHERE generation = 1";
     original.tamper(added).await;
     session.create_key(NewKey::aes("new")).await.unwrap();

@@ -173,6 +173,9 @@ fn line(key: &RootKeyDescription) -> String {
 
 fn retirement_lines(retired: &Retirement) -> Vec<String> {
     let mut lines = vec![line(&retired.root_key), format!("{} wrappings erased", retired.erased)];
+    if retired.erasure_pending {
+        lines.push("pending     wrappings are left; the scheduler erases them, or this command again".to_owned());
+    }
     lines.extend(retired.rotate.iter().map(|name| format!("rotate      {name}")));
     let backup = |hour: &kms_lib::BackupHour| {
         format!("backups     {} in the hour from {}: they may need this key", hour.backups, hour.from)

@@ -7,10 +7,10 @@ use crate::envelope::{RowSet, Seals, row};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::grant::Grant;
-use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
-use crate::types::root_key::RootKeyGeneration;
+use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::view::View;
 
 /// A key with its versions.
@@ -31,6 +31,7 @@ pub struct Image {
     credentials: HashMap<CredentialId, Credential>,
     quarantine: HashMap<QuarantineId, Quarantined>,
     root_keys: BTreeMap<u32, RootKeyGeneration>,
+    service_keys: HashMap<ServiceKeyId, ServiceKey>,
     /// The rows in quarantine, each with the key that it makes unusable.
     quarantined: HashMap<(EntityTable, [u8; 16]), Option<KeyId>>,
     /// The keys among them.
@@ -84,6 +85,14 @@ impl Image {
     /// One of them.
     pub fn root_key(&self, generation: u32) -> Option<&RootKeyGeneration> {
         self.root_keys.get(&generation)
+    }
+    /// The service's own keys, in no order, replaced ones too.
+    pub fn service_keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.service_keys.values()
+    }
+    /// One of them.
+    pub(super) fn service_key(&self, id: ServiceKeyId) -> Option<&ServiceKey> {
+        self.service_keys.get(&id)
     }
     /// All credentials, withdrawn ones too, in no order.
     pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
@@ -180,6 +189,9 @@ impl Image {
                 self.put_quarantined(entry.clone(), seals);
             }
             Change::InsertRootKey(root) | Change::UpdateRootKey(root) => self.put_root_key(root.clone(), seals),
+            Change::InsertServiceKey(key, _) | Change::UpdateServiceKey(key) => {
+                self.put_service_key(key.clone(), seals);
+            }
         }
     }
 
@@ -212,6 +224,16 @@ impl Image {
         }
         let (old, new) = (present.map(row::root_key), row::root_key(&root));
         self.root_keys.insert(root.generation, root);
+        self.replace(old, &new, seals);
+    }
+
+    pub(super) fn put_service_key(&mut self, key: ServiceKey, seals: &Seals) {
+        let present = self.service_keys.get(&key.id);
+        if present.is_some_and(|present| present.revision >= key.revision) {
+            return;
+        }
+        let (old, new) = (present.map(row::service_key), row::service_key(&key));
+        self.service_keys.insert(key.id, key);
         self.replace(old, &new, seals);
     }
 
@@ -316,6 +338,9 @@ impl View for Image {
     }
     fn each_root_key(&self, visit: &mut dyn FnMut(&RootKeyGeneration)) {
         self.root_keys.values().for_each(visit);
+    }
+    fn each_service_key(&self, visit: &mut dyn FnMut(&ServiceKey)) {
+        self.service_keys.values().for_each(visit);
     }
     fn is_damaged(&self, key: KeyId) -> bool {
         match self.trust {

@@ -206,5 +206,6 @@ pub fn change_row(change: &Change) -> Result<Vec<u8>> {
         Change::InsertCredential(credential) | Change::UpdateCredential(credential) => row::credential(credential),
         Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => row::quarantined(entry),
         Change::InsertRootKey(root) | Change::UpdateRootKey(root) => row::root_key(root),
+        Change::InsertServiceKey(key, _) | Change::UpdateServiceKey(key) => row::service_key(key),
     })
 }

@@ -8,10 +8,10 @@ use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
-use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId};
+use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
-use crate::types::root_key::RootKeyGeneration;
+use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::view::View;
 
 /// An image and changes on top of it that are not committed yet.
@@ -25,6 +25,7 @@ pub struct Overlay<'a> {
     credentials: HashMap<CredentialId, Credential>,
     quarantine: HashMap<QuarantineId, Quarantined>,
     root_keys: BTreeMap<u32, RootKeyGeneration>,
+    service_keys: HashMap<ServiceKeyId, ServiceKey>,
     rows: RowSet,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Overlay<'a> {
             credentials: HashMap::new(),
             quarantine: HashMap::new(),
             root_keys: BTreeMap::new(),
+            service_keys: HashMap::new(),
             rows: *base.rows(),
         }
     }
@@ -79,6 +81,9 @@ impl<'a> Overlay<'a> {
                 Change::InsertRootKey(root) | Change::UpdateRootKey(root) => {
                     self.root_keys.insert(root.generation, root.clone());
                 }
+                Change::InsertServiceKey(key, _) | Change::UpdateServiceKey(key) => {
+                    self.service_keys.insert(key.id, key.clone());
+                }
             }
         }
         self.revision = revision;
@@ -106,6 +111,10 @@ impl<'a> Overlay<'a> {
             Change::InsertRootKey(root) | Change::UpdateRootKey(root) => {
                 let present = self.root_keys.get(&root.generation).or_else(|| self.base.root_key(root.generation));
                 present.map(row::root_key)
+            }
+            Change::InsertServiceKey(key, _) | Change::UpdateServiceKey(key) => {
+                let present = self.service_keys.get(&key.id).or_else(|| self.base.service_key(key.id));
+                present.map(row::service_key)
             }
         })
     }
@@ -159,6 +168,10 @@ impl View for Overlay<'_> {
         }
         // Generations that only this batch made.
         self.root_keys.range(last + 1..).for_each(|(_, root)| visit(root));
+    }
+    fn each_service_key(&self, visit: &mut dyn FnMut(&ServiceKey)) {
+        let untouched = self.base.service_keys().filter(|key| !self.service_keys.contains_key(&key.id));
+        untouched.chain(self.service_keys.values()).for_each(visit);
     }
     fn is_damaged(&self, key: KeyId) -> bool {
         self.base.is_damaged(key)

@@ -4,18 +4,19 @@ use super::image::Image;
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, Sealed};
-use crate::storage::tables::root_keys;
+use crate::storage::tables::{root_keys, secrets};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::Quarantined;
-use crate::types::root_key::RootKeyGeneration;
+use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyState};
 
 /// Rows that changed.
 pub(super) struct Delta {
     quarantined: Vec<Quarantined>,
     root_keys: Vec<RootKeyGeneration>,
+    service_keys: Vec<ServiceKey>,
     keys: Vec<Key>,
     versions: Vec<KeyVersion>,
     grants: Vec<Grant>,
@@ -29,6 +30,7 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: 
     let known = Some(known).filter(|known| *known > 0);
     let quarantined = entities::quarantined_since(connection, known).await?;
     let root_keys = root_keys::since(connection, known).await?;
+    let service_keys = secrets::since(connection, known).await?;
     let keys = entities::keys_since(connection, known).await?;
     let versions = entities::versions_since(connection, known).await?;
     let grants = entities::grants_since(connection, known).await?;
@@ -36,6 +38,7 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: 
     Ok(Delta {
         quarantined: checked("quarantine", quarantined, |entry| Ok(row::quarantined(entry)), seals),
         root_keys: checked("root_keys", root_keys, |root| Ok(row::root_key(root)), seals),
+        service_keys: checked("service_keys", service_keys, |key| Ok(row::service_key(key)), seals),
         keys: checked("keys", keys, |key| Ok(row::key(key)), seals),
         versions: checked("key_versions", versions, |version| Ok(row::version(version)), seals),
         grants: checked("grants", grants, row::grant, seals),
@@ -58,16 +61,19 @@ fn checked<T>(table: &str, rows: Vec<Sealed<T>>, bytes: impl Fn(&T) -> Result<Ve
 }
 
 impl Delta {
-    /// Whether material of these versions is erased, or wrappings are, since a generation of the root key was retired.
+    /// Whether material of these versions is erased, or wrappings are, since a generation of the root key was retired or
+    /// a key of the service was replaced.
     pub(super) fn has_erased(&self) -> bool {
         self.versions.iter().any(|version| version.state == VersionState::Destroyed)
             || self.root_keys.iter().any(|root| !root.is_active())
+            || self.service_keys.iter().any(|key| key.state == ServiceKeyState::Replaced)
     }
 
     /// Puts the rows into the image, which then is of `revision`. The quarantine comes first: it says which rows count.
     pub(super) fn apply(self, image: &mut Image, revision: u64, seals: &Seals) {
         self.quarantined.into_iter().for_each(|entry| image.put_quarantined(entry, seals));
         self.root_keys.into_iter().for_each(|root| image.put_root_key(root, seals));
+        self.service_keys.into_iter().for_each(|key| image.put_service_key(key, seals));
         self.keys.into_iter().for_each(|key| image.put_key(key, seals));
         self.versions.into_iter().for_each(|version| image.put_version(version, seals));
         self.grants.into_iter().for_each(|grant| image.put_grant(grant, seals));

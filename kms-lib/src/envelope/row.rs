@@ -7,7 +7,7 @@ use crate::types::error::Result;
 use crate::types::grant::Grant;
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::Quarantined;
-use crate::types::root_key::{RootKeyGeneration, Wrapped};
+use crate::types::root_key::{RootKeyGeneration, ServiceKey, Wrapped};
 use crate::types::time::Timestamp;
 
 /// Fields one after the other, each with its length (or its absence) ahead of it: no two different sequences give
@@ -196,9 +196,25 @@ pub fn root_key(root: &RootKeyGeneration) -> Vec<u8> {
         .bytes(&root.check_value)
         .text(root.state.as_str())
         .time(root.compromised_at)
+        .optional_number(root.closed_seq)
         .time(Some(root.created_at))
         .time(root.retired_at)
         .number(root.revision);
+    fields.finish()
+}
+
+/// A row of `service_keys`.
+pub fn service_key(key: &ServiceKey) -> Vec<u8> {
+    let mut fields = row("service_keys");
+    fields
+        .bytes(key.id.as_bytes())
+        .text(key.kind.as_str())
+        .number(u64::from(key.number))
+        .optional(key.public_key.as_ref().map(<[u8; 32]>::as_slice))
+        .bytes(&key.fingerprint)
+        .number(key.first_seq)
+        .text(key.state.as_str())
+        .number(key.revision);
     fields.finish()
 }
 

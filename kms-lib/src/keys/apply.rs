@@ -76,11 +76,10 @@ impl Context<'_> {
             Command::MarkCompromised(generation) => self.mark_compromised(*generation),
             Command::BeginRetirement(generation) => self.begin_retirement(*generation),
             Command::RetireRootKey(generation) => self.retire_root_key(*generation),
-            Command::ReplaceSigningKey(_)
-            | Command::AddWrappings(_)
-            | Command::MarkVerified(_)
-            | Command::EraseWrappings(..)
-            | Command::Record(_) => Ok(Vec::new()),
+            Command::ReplaceSigningKey(new) => self.replace_signing_key(new),
+            Command::AddWrappings(_) | Command::MarkVerified(_) | Command::EraseWrappings(..) | Command::Record(_) => {
+                Ok(Vec::new())
+            }
         }
     }
 

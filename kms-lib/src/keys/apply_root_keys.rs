@@ -1,10 +1,11 @@
-//! Transitions of root key generations.
+//! Transitions of root key generations, and of the service's own keys.
 
 use super::apply::{Context, missing};
+use super::command::NewSigningKey;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::root_key::{RootKeyGeneration, RootKeyState};
-use crate::types::view::wrapping_generations;
+use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKey, ServiceKeyKind, ServiceKeyState};
+use crate::types::view::{View, current_service_key, wrapping_generations};
 
 impl Context<'_> {
     pub(super) fn root_key(&self, generation: u32) -> Result<RootKeyGeneration> {
@@ -33,7 +34,7 @@ impl Context<'_> {
         let root = self.root_key(generation)?;
         self.require_another(generation)?;
         let compromised_at = root.compromised_at.or(Some(self.now));
-        Ok(vec![Change::UpdateRootKey(RootKeyGeneration { compromised_at, revision: self.revision, ..root })])
+        Ok(vec![Change::UpdateRootKey(RootKeyGeneration { compromised_at, ..self.closed(root) })])
     }
 
     pub(super) fn begin_retirement(&self, generation: u32) -> Result<Vec<Change>> {
@@ -43,7 +44,7 @@ impl Context<'_> {
             return Ok(Vec::new());
         }
         let state = RootKeyState::Retiring;
-        Ok(vec![Change::UpdateRootKey(RootKeyGeneration { state, revision: self.revision, ..root })])
+        Ok(vec![Change::UpdateRootKey(RootKeyGeneration { state, ..self.closed(root) })])
     }
 
     pub(super) fn retire_root_key(&self, generation: u32) -> Result<Vec<Change>> {
@@ -52,9 +53,18 @@ impl Context<'_> {
             return Ok(Vec::new());
         }
         self.require_another(generation)?;
+        if root.compromised_at.is_some() && !leaked_service_keys(self.view, &root).is_empty() {
+            return Err(Error::new(ErrorCode::WrongState, "keys of the service may have leaked with the root key"));
+        }
         let retired_at = root.retired_at.or(Some(self.now));
         let state = RootKeyState::Retired;
-        Ok(vec![Change::UpdateRootKey(RootKeyGeneration { state, retired_at, revision: self.revision, ..root })])
+        Ok(vec![Change::UpdateRootKey(RootKeyGeneration { state, retired_at, ..self.closed(root) })])
+    }
+
+    /// A generation that nothing new is wrapped under from this record on, if it was not before.
+    fn closed(&self, root: RootKeyGeneration) -> RootKeyGeneration {
+        let closed_seq = root.closed_seq.or(Some(self.revision));
+        RootKeyGeneration { closed_seq, revision: self.revision, ..root }
     }
 
     fn require_another(&self, generation: u32) -> Result<()> {
@@ -64,4 +74,36 @@ impl Context<'_> {
         let text = "it is the last generation of the root key that new material is wrapped under";
         Err(Error::new(ErrorCode::WrongState, text))
     }
+    /// The former key is erased.
+    pub(super) fn replace_signing_key(&self, new: &NewSigningKey) -> Result<Vec<Change>> {
+        let former = self.current_before(ServiceKeyKind::Signing, new.number)?;
+        let key = ServiceKey {
+            id: new.id,
+            kind: ServiceKeyKind::Signing,
+            number: new.number,
+            public_key: Some(new.key.public_key()),
+            fingerprint: new.fingerprint,
+            first_seq: self.revision,
+            state: ServiceKeyState::Current,
+            revision: self.revision,
+        };
+        let former = ServiceKey { state: ServiceKeyState::Replaced, revision: self.revision, ..former };
+        Ok(vec![Change::UpdateServiceKey(former), Change::InsertServiceKey(key, new.wrapped.clone())])
+    }
+
+    /// The key of the service that is in use: a conflict unless `number` follows its number.
+    fn current_before(&self, kind: ServiceKeyKind, number: u32) -> Result<ServiceKey> {
+        let current = current_service_key(self.view, kind).ok_or_else(|| missing("key of the service"))?;
+        if current.number + 1 == number {
+            return Ok(current);
+        }
+        Err(Error::new(ErrorCode::Conflict, "this key of the service was replaced first"))
+    }
+}
+
+/// The service's own keys in use that were wrapped under this generation of the root key: whoever has it may have them.
+pub fn leaked_service_keys(view: &dyn View, root: &RootKeyGeneration) -> Vec<ServiceKeyKind> {
+    let is_new = |key: &ServiceKey| root.closed_seq.is_some_and(|closed| key.first_seq > closed);
+    let kinds = ServiceKeyKind::ALL.iter().copied();
+    kinds.filter(|kind| !current_service_key(view, *kind).is_some_and(|key| is_new(&key))).collect()
 }

@@ -152,15 +152,17 @@ impl Wrapping {
     }
 }
 
-/// A wrapping that was opened and held what its fingerprint says.
+/// A wrapping that was opened, and what that says of its mark.
 #[derive(Clone, Debug)]
-pub struct VerifiedWrapping {
+pub struct CheckedWrapping {
     /// The wrapping as it was read.
     pub stored: StoredWrapping,
     /// The seal it carried.
     pub seal: Vec<u8>,
     /// The fingerprint of the material.
     pub fingerprint: [u8; 32],
+    /// Whether it held what the fingerprint says. If not, an earlier mark is withdrawn.
+    pub opens: bool,
 }
 
 /// A generation of the root key to be added.
@@ -237,7 +239,7 @@ pub enum Command {
     Quarantine(Vec<NewQuarantined>),
     /// Release rows from the quarantine: each as it is stored, which is what the log says of it.
     Release(Vec<Released>),
-    /// Replace the key that signs the log. No row of the catalog changes: the ledger does it.
+    /// Replace the key that signs the log.
     ReplaceSigningKey(Box<NewSigningKey>),
     /// Add a generation of the root key.
     AddRootKey(Box<NewGeneration>),
@@ -249,8 +251,8 @@ pub enum Command {
     RetireRootKey(u32),
     /// Wrap material under one more generation. No row of the catalog changes.
     AddWrappings(Vec<NewWrapping>),
-    /// Note that wrappings hold what they should. No row of the catalog changes.
-    MarkVerified(Vec<VerifiedWrapping>),
+    /// Note which wrappings hold what they should, and which do not any more. No row of the catalog changes.
+    MarkVerified(Vec<CheckedWrapping>),
     /// Erase the wrappings of these subjects under a retired generation. No row of the catalog changes.
     EraseWrappings(u32, Vec<[u8; 16]>),
     /// Only record something the service did. No row changes.

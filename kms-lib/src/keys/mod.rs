@@ -9,9 +9,10 @@ mod permits;
 mod validate;
 
 pub use apply::{Context, apply};
+pub use apply_root_keys::leaked_service_keys;
 pub use command::{
-    CheckedCredential, CheckedGrant, CheckedKey, Command, KeyEdit, NewGeneration, NewQuarantined, NewSigningKey,
-    NewVersion, NewWrapping, Released, VerifiedWrapping, Wrapping,
+    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, KeyEdit, NewGeneration, NewQuarantined,
+    NewSigningKey, NewVersion, NewWrapping, Released, Wrapping,
 };
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::jobs;
@@ -91,6 +91,7 @@ async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
 
 async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: watch::Receiver<bool>) {
     let mut noted = 0;
+    let mut connecting = JoinSet::new();
     let mut inspected = Instant::now();
     while pause(LOOK, &mut stopped).await {
         let Some(shared) = shared.upgrade() else { return };
@@ -100,10 +101,14 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
         }
         shared.space.look().await;
         let fresh = shared.catalog.ensure_fresh().await;
-        // A generation of the root key that another node added.
-        shared.envelope.connect_missing().await;
-        // Whatever another process has revoked must not stay in memory.
+        // Whatever another process has revoked must not stay in memory: before anything that may take its time.
         shared.materials.drop_unusable(&shared.catalog).await;
+        while connecting.try_join_next().is_some() {}
+        if connecting.is_empty() {
+            // A generation of the root key that another node added. It may be far away, and nothing waits for it.
+            let envelope = shared.envelope.clone();
+            connecting.spawn(async move { envelope.connect_missing().await });
+        }
         if let Err(error) = fresh {
             tracing::warn!(%error, "the store cannot be read");
             continue;

@@ -5,21 +5,22 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::audit::tree::Frontier;
+use crate::catalog::change_row;
 use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{
-    self, Binding, Envelope, NewRootKey, RootKeySource, RowSet, Seals, connect_new, row, service_fingerprint,
+    self, Binding, Envelope, NewRootKey, RootKeySource, RowSet, Seals, connect_new, service_fingerprint,
 };
 use crate::ledger::{Details, Draft, HeadKeys, changed_rows, wrapping_seals};
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, RowSeals};
-use crate::storage::tables::secrets::{self, ServiceKeyRow};
+use crate::storage::tables::secrets::ServiceKeyRow;
 use crate::storage::tables::{audit, head, usage};
 use crate::types::actor::Actor;
 use crate::types::audit::{Action, AuditRecord, Head, Status};
 use crate::types::change::Change;
 use crate::types::error::Result;
 use crate::types::ids::{LogId, RecordId, RootKeyId, ServiceKeyId};
-use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKeyKind};
+use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKey, ServiceKeyKind, ServiceKeyState};
 use crate::types::time::Timestamp;
 
 /// Makes the log and the service's own keys, in one transaction, unless another process was first.
@@ -71,6 +72,7 @@ async fn first_generation(new: &NewRootKey, now: Timestamp) -> Result<RootKeyGen
         check_value: envelope::make_check_value(new.key.as_ref()).await?,
         state: RootKeyState::Active,
         compromised_at: None,
+        closed_seq: None,
         created_at: now,
         retired_at: None,
         revision: 1,
@@ -92,16 +94,18 @@ async fn new_service_key(
             (Binding::SigningKey { log, number: 1 }, Some(provider.ed25519(&secret)?.public_key()))
         }
     };
-    let row = ServiceKeyRow {
+    let key = ServiceKey {
+        id: ServiceKeyId::random(),
         kind,
         number: 1,
-        id: ServiceKeyId::random(),
         public_key,
         fingerprint: service_fingerprint(kind, log, 1, secret.as_slice())?,
-        wrapped: envelope.wrap(&binding, secret.as_slice()).await?,
         first_seq: 1,
+        state: ServiceKeyState::Current,
+        revision: 1,
     };
-    Ok((row, secret))
+    let wrapped = envelope.wrap(&binding, secret.as_slice()).await?;
+    Ok((ServiceKeyRow { key, wrapped }, secret))
 }
 
 async fn create_locked(
@@ -111,18 +115,26 @@ async fn create_locked(
     now: Timestamp,
 ) -> Result<()> {
     let seals = Seals::new(&new.integrity.1)?;
-    for (key, _) in [&new.integrity, &new.signing] {
-        let of_key = wrapping_seals(&seals, *key.id.as_bytes(), &key.fingerprint, &key.wrapped);
-        secrets::insert_service_key(connection, key, &of_key).await?;
+    let mut changes = vec![Change::InsertRootKey(new.root.clone())];
+    for (ServiceKeyRow { key, wrapped }, _) in [&new.integrity, &new.signing] {
+        changes.push(Change::InsertServiceKey(key.clone(), wrapped.clone()));
     }
-    let root = row::root_key(&new.root);
-    let change = Change::InsertRootKey(new.root.clone());
-    let row_seals = RowSeals { row: seals.seal(&root), wrappings: Vec::new() };
-    entities::write(connection, change.clone(), row_seals).await?;
-    let commitment = seals.commitment(new.root.revision, &RowSet::of(&seals, &root));
+    let mut rows = RowSet::default();
+    for change in &changes {
+        let row = change_row(change)?;
+        rows.toggle(&seals, &row);
+        let wrappings = match change {
+            Change::InsertServiceKey(key, wrapped) => {
+                wrapping_seals(&seals, *key.id.as_bytes(), &key.fingerprint, wrapped)
+            }
+            _ => Vec::new(),
+        };
+        entities::write(connection, change.clone(), RowSeals { row: seals.seal(&row), wrappings }).await?;
+    }
+    let commitment = seals.commitment(new.root.revision, &rows);
     let key: Arc<dyn Ed25519> = Arc::from(provider.ed25519(&new.signing.1)?);
     let keys = HeadKeys::first(new.log, key, Arc::clone(provider))?;
-    first_record(connection, new.log, now, &keys, &change, commitment).await
+    first_record(connection, new.log, now, &keys, &changes, commitment).await
 }
 
 /// The log begins with the record of its making, which names the key that signs it.
@@ -131,11 +143,11 @@ async fn first_record(
     log: LogId,
     now: Timestamp,
     keys: &HeadKeys,
-    root: &Change,
+    changes: &[Change],
     rows: [u8; 32],
 ) -> Result<()> {
     let mut details = Details::default();
-    details.text("verifierKey", &keys.verifier_key()).raw("rows", changed_rows(std::slice::from_ref(root))?);
+    details.text("verifierKey", &keys.verifier_key()).raw("rows", changed_rows(changes)?);
     let draft = Draft {
         id: RecordId::random(),
         actor: Actor::internal("system"),

@@ -405,10 +405,12 @@ async fn read_root_keys(connection: &mut dyn Connection) -> Result<(Vec<RootKeyG
 /// Unwraps the newest of the keys that seal rows.
 async fn integrity_key(envelope: &Envelope, keys: &[ServiceKeyRow], log: LogId) -> Result<Zeroizing<[u8; 32]>> {
     let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the integrity key {why}"));
-    let row = keys.iter().filter(|key| key.kind == ServiceKeyKind::Integrity).max_by_key(|key| key.number);
-    let row = row.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing"))?;
-    let unwrapped = envelope.unwrap(&Binding::IntegrityKey { log, number: row.number }, &row.wrapped).await?;
-    if service_fingerprint(row.kind, log, row.number, &unwrapped)? != row.fingerprint {
+    let of_kind = keys.iter().filter(|row| row.key.kind == ServiceKeyKind::Integrity);
+    let ServiceKeyRow { key, wrapped } = of_kind
+        .max_by_key(|row| row.key.number)
+        .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing"))?;
+    let unwrapped = envelope.unwrap(&Binding::IntegrityKey { log, number: key.number }, wrapped).await?;
+    if service_fingerprint(key.kind, log, key.number, &unwrapped)? != key.fingerprint {
         return Err(bad("does not have the fingerprint that is stored of it"));
     }
     let mut secret = Zeroizing::new([0; 32]);

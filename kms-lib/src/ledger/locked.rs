@@ -12,6 +12,7 @@ use crate::storage::tables::head::Locked;
 use crate::storage::tables::{audit, head, secrets};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::root_key::ServiceKeyKind;
 use crate::types::time::Timestamp;
 
 /// The head that a batch continues, and what time it is.
@@ -98,7 +99,7 @@ impl Writer {
         let is_succeeded = !is_signed || checkpoint::signatures(&head.checkpoint) > 1;
         if head.revision >= self.known.revision
             && is_succeeded
-            && secrets::newest_signing_key(connection).await? != Some(keys.public().newest().number)
+            && secrets::newest(connection, ServiceKeyKind::Signing).await? != Some(keys.public().newest().number)
         {
             self.keys_behind = true;
             // The former key's material is erased, too.

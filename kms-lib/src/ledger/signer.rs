@@ -184,11 +184,11 @@ impl HeadKeys {
 
 fn public_keys(log: LogId, rows: &[ServiceKeyRow]) -> Result<SigningKeys> {
     let mut keys = Vec::new();
-    for row in rows.iter().filter(|row| row.kind == ServiceKeyKind::Signing) {
-        let public_key = row
+    for ServiceKeyRow { key, .. } in rows.iter().filter(|row| row.key.kind == ServiceKeyKind::Signing) {
+        let public_key = key
             .public_key
             .ok_or_else(|| Error::new(ErrorCode::IntegrityFailure, "a signing key of the log has no public key"))?;
-        keys.push(SigningKey { number: row.number, first_seq: row.first_seq, public_key });
+        keys.push(SigningKey { number: key.number, first_seq: key.first_seq, public_key });
     }
     SigningKeys::new(checkpoint::origin(log), keys)
 }
@@ -202,14 +202,14 @@ async fn unwrap_newest(
     let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the log's signing key {why}"));
     let public = public_keys(log, rows)?;
     let number = public.newest().number;
-    let row = rows.iter().find(|row| row.kind == ServiceKeyKind::Signing && row.number == number);
+    let row = rows.iter().find(|row| row.key.kind == ServiceKeyKind::Signing && row.key.number == number);
     let row = row.ok_or_else(|| bad("is missing"))?;
     let unwrapped = envelope.unwrap(&Binding::SigningKey { log, number }, &row.wrapped).await?;
     let mut secret = Zeroizing::new([0; 32]);
     if unwrapped.len() != secret.len() {
         return Err(bad("has a wrong length"));
     }
-    if service_fingerprint(ServiceKeyKind::Signing, log, number, &unwrapped)? != row.fingerprint {
+    if service_fingerprint(ServiceKeyKind::Signing, log, number, &unwrapped)? != row.key.fingerprint {
         return Err(bad("does not have the fingerprint that is stored of it"));
     }
     secret.copy_from_slice(&unwrapped);

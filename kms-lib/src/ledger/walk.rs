@@ -24,7 +24,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{AuditContext, KeyVersion, VersionState};
 use crate::types::quarantine::EntityTable;
-use crate::types::root_key::{ServiceKeyKind, generations_of};
+use crate::types::root_key::{ServiceKey, generations_of};
 use crate::types::time::Timestamp;
 use crate::types::view::{View, wrapping_generations};
 
@@ -73,8 +73,6 @@ pub(super) struct Place<'a> {
     pub default_grace_days: Option<u32>,
     /// Folds rows.
     pub seals: &'a Seals,
-    /// The number of the key that signs the log.
-    pub signing_number: u32,
     /// Versions that have encrypted as much as they may.
     pub exhausted: &'a HashSet<(KeyId, u32)>,
     /// Whether these generations of the root key may be retired.
@@ -174,9 +172,7 @@ impl Walk<'_> {
             Decision::Denied(code) => return Fate::Refuse(code),
             Decision::Superseded => return Fate::Redo,
         }
-        if let Command::ReplaceSigningKey(new) = command
-            && (new.number != self.place.signing_number + 1 || self.plan.signing_key.is_some())
-        {
+        if matches!(command, Command::ReplaceSigningKey(_)) && self.plan.signing_key.is_some() {
             return Fate::Refuse(ErrorCode::Conflict);
         }
         if let Some(fate) = self.hold_root_keys(command) {
@@ -217,16 +213,18 @@ impl Walk<'_> {
         let hinders = |change: &Change, generation: u32| match change {
             Change::InsertVersion(_, made) => generations_of(&made.wrapped).contains(&generation),
             Change::InsertRootKey(_) | Change::UpdateRootKey(_) => true,
+            Change::InsertServiceKey(..) | Change::UpdateServiceKey(_) => true,
             _ => false,
         };
         match command {
-            Command::AddRootKey(new) if !new.wrappings.iter().all(|new| self.is_present(new)) => Some(Fate::Redo),
+            Command::AddRootKey(new) if !self.has_service_keys(&new.wrappings) => Some(Fate::Redo),
             Command::RetireRootKey(generation)
                 if self.plan.changes.iter().any(|change| hinders(change, *generation)) =>
             {
                 Some(Fate::Redo)
             }
-            Command::RetireRootKey(_) if self.plan.signing_key.is_some() => Some(Fate::Redo),
+            // Marks that this batch withdraws were still there when the generation was looked at.
+            Command::RetireRootKey(_) if self.plan.wrappings.checked.iter().any(|mark| !mark.opens) => Some(Fate::Redo),
             Command::RetireRootKey(generation) if self.place.retirable.get(generation) != Some(&true) => {
                 Some(Fate::Refuse(ErrorCode::WrongState))
             }
@@ -243,11 +241,22 @@ impl Walk<'_> {
                     && version.state != VersionState::Destroyed
                     && !self.overlay.is_quarantined(EntityTable::KeyVersions, *id.as_bytes())
             }),
-            Wrapping::Service(ServiceKeyKind::Signing, number, _) => {
-                number == self.place.signing_number && self.plan.signing_key.is_none()
+            Wrapping::Service(_, _, id) => {
+                let mut is_present = false;
+                self.overlay.each_service_key(&mut |key| {
+                    is_present |= key.id == id && key.fingerprint == new.fingerprint && key.has_material();
+                });
+                is_present
             }
-            Wrapping::Service(ServiceKeyKind::Integrity, ..) => true,
         }
+    }
+
+    /// Whether a new generation wraps just the service's own keys as they are at this place.
+    fn has_service_keys(&self, wrappings: &[NewWrapping]) -> bool {
+        let is_wrapped = |key: &ServiceKey| wrappings.iter().any(|new| new.subject.subject() == *key.id.as_bytes());
+        let mut are_all = wrappings.iter().all(|new| self.is_present(new));
+        self.overlay.each_service_key(&mut |key| are_all &= !key.has_material() || is_wrapped(key));
+        are_all
     }
 
     /// The wrappings of a command that are still wanted at its place.
@@ -260,7 +269,7 @@ impl Walk<'_> {
                 let wanted: Vec<NewWrapping> = new.iter().filter(is_wanted).cloned().collect();
                 self.plan.wrappings.added.extend(wanted);
             }
-            Command::MarkVerified(verified) => self.plan.wrappings.verified.extend(verified.iter().cloned()),
+            Command::MarkVerified(checked) => self.plan.wrappings.checked.extend(checked.iter().cloned()),
             Command::EraseWrappings(generation, subjects) => {
                 let mut is_retired = false;
                 self.overlay.each_root_key(&mut |root| {
@@ -349,11 +358,6 @@ impl Walk<'_> {
             }
         }
         self.plan.remember.extend(remember);
-        if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
-            let frontier = self.frontier.roots().to_vec();
-            let state = Head { frontier, ..self.plan.head.clone() };
-            self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
-        }
         if let Some(command) = &submission.command {
             self.collect_wrappings(command);
         }
@@ -361,6 +365,11 @@ impl Walk<'_> {
             self.plan.head.revision = self.plan.head.seq;
             self.overlay.apply(&changes, self.plan.head.seq, self.place.seals)?;
             self.plan.changes.extend(changes.iter().cloned());
+        }
+        if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
+            let frontier = self.frontier.roots().to_vec();
+            let state = Head { frontier, ..self.plan.head.clone() };
+            self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
         }
         let entries = submission.entries.iter().filter(|e| matches!(e.verdict, Verdict::Allowed { .. }));
         for entry in entries {
@@ -457,11 +466,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
     if changes.is_empty() {
         let changes_no_row = matches!(
             command,
-            Command::ReplaceSigningKey(_)
-                | Command::AddWrappings(_)
-                | Command::MarkVerified(_)
-                | Command::EraseWrappings(..)
-                | Command::Record(_)
+            Command::AddWrappings(_) | Command::MarkVerified(_) | Command::EraseWrappings(..) | Command::Record(_)
         );
         if !changes_no_row {
             details.raw("changed", "false".into());
@@ -514,6 +519,7 @@ pub fn changed_rows(changes: &[Change]) -> Result<String> {
             Change::InsertCredential(c) | Change::UpdateCredential(c) => ("credentials", c.id.to_string()),
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => ("quarantine", entry.id.to_string()),
             Change::InsertRootKey(root) | Change::UpdateRootKey(root) => ("root_keys", root.id.to_string()),
+            Change::InsertServiceKey(key, _) | Change::UpdateServiceKey(key) => ("service_keys", key.id.to_string()),
         };
         if json.len() > 1 {
             json.push(',');

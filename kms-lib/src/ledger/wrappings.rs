@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::remaining::Remaining;
 use super::submission::Submission;
+use crate::catalog::Catalog;
 use crate::envelope::Seals;
 use crate::envelope::row::{self, StoredWrapping};
-use crate::keys::{Command, NewWrapping, VerifiedWrapping};
+use crate::keys::{CheckedWrapping, Command, NewWrapping};
 use crate::storage::tables::wrappings::{self as table, NewRow};
 use crate::storage::{Connection, Statement};
 use crate::types::error::Result;
@@ -14,17 +16,22 @@ use crate::types::error::Result;
 #[derive(Default)]
 pub(super) struct WrappingChanges {
     pub added: Vec<NewWrapping>,
-    pub verified: Vec<VerifiedWrapping>,
+    pub checked: Vec<CheckedWrapping>,
     pub erased: Vec<(u32, [u8; 16])>,
 }
 
 /// The generations that the batch wants to retire, and whether every material that they wrap has a verified wrapping
 /// under another one. Asked under the head's lock: no wrapping comes or goes meanwhile.
-pub(super) async fn retirable(connection: &mut dyn Connection, batch: &[Submission]) -> Result<HashMap<u32, bool>> {
+pub(super) async fn retirable(
+    connection: &mut dyn Connection,
+    batch: &[Submission],
+    catalog: &Catalog,
+) -> Result<HashMap<u32, bool>> {
     let mut found = HashMap::new();
     for submission in batch {
         if let Some(Command::RetireRootKey(generation)) = submission.command {
-            let unverified = table::unverified_elsewhere(connection, generation).await?;
+            let remaining = Remaining::without(generation, &catalog.image());
+            let unverified = remaining.unverified(connection, generation, catalog.seals()).await?;
             found.insert(generation, unverified == 0);
         }
     }
@@ -33,15 +40,15 @@ pub(super) async fn retirable(connection: &mut dyn Connection, batch: &[Submissi
 
 /// Writes the wrappings that a plan adds, marks and erases.
 pub(super) async fn write(connection: &mut dyn Connection, changes: WrappingChanges, seals: &Seals) -> Result<()> {
-    let WrappingChanges { added, verified, erased } = changes;
+    let WrappingChanges { added, checked, erased } = changes;
     let mut statements: Vec<Statement> = Vec::new();
     if !added.is_empty() {
         statements = add(connection, added, seals).await?;
     }
-    for VerifiedWrapping { stored, seal, fingerprint } in verified {
-        let stored = StoredWrapping { verified: true, ..stored };
+    for CheckedWrapping { stored, seal, fingerprint, opens } in checked {
+        let stored = StoredWrapping { verified: opens, ..stored };
         let marked = seals.seal(&row::wrapping(&stored, &fingerprint));
-        statements.push(table::mark_verified(&stored, &seal, &marked));
+        statements.push(table::mark(&stored, &seal, &marked));
     }
     statements.extend(erased.iter().map(|(generation, subject)| table::erase(subject, *generation)));
     if statements.is_empty() { Ok(()) } else { connection.execute_all(statements).await.map(drop) }

@@ -14,7 +14,6 @@ use crate::envelope::Seals;
 use crate::envelope::row::{self, StoredWrapping};
 use crate::storage::tables::entities::RowSeals;
 use crate::storage::tables::head::Locked;
-use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
 use crate::storage::{Connection, corrupt};
 use crate::types::audit::{Head, StoredCheckpoint};
@@ -22,7 +21,7 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::limits::ENCRYPTIONS_MAX;
-use crate::types::root_key::{ServiceKeyKind, Wrapped};
+use crate::types::root_key::Wrapped;
 
 /// A signed state of the log is kept for every so many records.
 pub const CHECKPOINT_EVERY: u64 = 8_192;
@@ -41,7 +40,7 @@ impl Writer {
         let known = self.known.seq;
         let base = self.base(connection, locked, batch).await?;
         self.check_seen(connection, &base.head, known).await?;
-        let retirable = retirable(connection, batch).await?;
+        let retirable = retirable(connection, batch, &self.catalog).await?;
         loop {
             let mut plan = walk(
                 batch,
@@ -52,7 +51,6 @@ impl Writer {
                     now: base.now,
                     surely: base.database_now.map_or(base.now, |theirs| theirs.min(base.now)),
                     default_grace_days: self.default_grace_days,
-                    signing_number: self.signer.keys().public().newest().number,
                     exhausted: &self.exhausted,
                     retirable: &retirable,
                 },
@@ -102,7 +100,7 @@ impl Writer {
         }
         if let Some(replacement) = &plan.signing_key {
             let keys = self.signer.keys().succeeded_by(&replacement.new, replacement.state.seq)?;
-            replace_signing_key(connection, replacement, &keys, self.catalog.seals()).await?;
+            keep_replacement(connection, replacement, &keys).await?;
             plan.keys = Some(Arc::new(keys));
         }
         Ok(())
@@ -113,6 +111,9 @@ impl Writer {
         let wrappings = match change {
             Change::InsertVersion(version, material) => {
                 wrapping_seals(seals, *version.id.as_bytes(), &version.fingerprint, &material.wrapped)
+            }
+            Change::InsertServiceKey(key, wrapped) => {
+                wrapping_seals(seals, *key.id.as_bytes(), &key.fingerprint, wrapped)
             }
             _ => Vec::new(),
         };
@@ -184,25 +185,9 @@ pub fn wrapping_seals(seals: &Seals, subject: [u8; 16], fingerprint: &[u8; 32], 
     wrapped.iter().map(seal).collect()
 }
 
-/// Stores the new key, and the state that both keys sign.
-async fn replace_signing_key(
-    connection: &mut dyn Connection,
-    replacement: &Replacement,
-    keys: &HeadKeys,
-    seals: &Seals,
-) -> Result<()> {
-    let Replacement { new, state, rows } = replacement;
-    let row = ServiceKeyRow {
-        kind: ServiceKeyKind::Signing,
-        number: new.number,
-        id: new.id,
-        public_key: Some(new.key.public_key()),
-        fingerprint: new.fingerprint,
-        wrapped: new.wrapped.clone(),
-        first_seq: state.seq,
-    };
-    let seals = wrapping_seals(seals, *new.id.as_bytes(), &new.fingerprint, &new.wrapped);
-    secrets::replace_service_key(connection, &row, &seals).await?;
+/// Keeps the state that the former and the new key sign.
+async fn keep_replacement(connection: &mut dyn Connection, replacement: &Replacement, keys: &HeadKeys) -> Result<()> {
+    let Replacement { state, rows, .. } = replacement;
     let checkpoint = StoredCheckpoint {
         size: state.seq,
         frontier: state.frontier.clone(),

@@ -64,6 +64,7 @@ impl View for Rows {
         !self.credentials.is_empty()
     }
     fn each_root_key(&self, _: &mut dyn FnMut(&crate::types::root_key::RootKeyGeneration)) {}
+    fn each_service_key(&self, _: &mut dyn FnMut(&crate::types::root_key::ServiceKey)) {}
     fn is_damaged(&self, _: KeyId) -> bool {
         self.damaged
     }

@@ -8,10 +8,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::Session;
 use super::root_key_report::{RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyReport, tell};
 use super::root_key_targets::Target;
-use crate::envelope::{RootKey, RootKeySource, connect_new};
-use crate::keys::{Command, NewWrapping, VerifiedWrapping};
+use super::root_keys::of_generation;
+use crate::envelope::{RootKey, RootKeySource};
+use crate::keys::{CheckedWrapping, Command, NewWrapping};
 use crate::ledger::Details;
-use crate::storage::tables::wrappings::{self, WrappingRow};
+use crate::storage::tables::wrappings::WrappingRow;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
@@ -20,6 +21,7 @@ use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
 const PAGE: usize = 100;
 /// Calls to a root key at the same time: a remote one takes a moment for each.
 const AT_ONCE: usize = 8;
+
 /// Lets so many through in a second.
 struct Pace(Option<tokio::sync::Mutex<Interval>>);
 
@@ -84,8 +86,7 @@ impl Session {
     ///
     /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
     pub async fn rewrap(&self, job: &RootKeyJob) -> Result<RootKeyReport> {
-        self.refuse_idempotency_key()?;
-        self.permit_managing(Action::RewrapStart).await?;
+        self.permit_changing(Action::RewrapStart).await?;
         let generations: Vec<u32> = self.wrapping_rows().iter().map(|root| root.generation).collect();
         let mut details = Details::default();
         details.raw("generations", format!("{generations:?}").replace(' ', ""));
@@ -112,11 +113,13 @@ impl Session {
     ///
     /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
     pub async fn verify_root_key(&self, generation: u32, job: &RootKeyJob) -> Result<RootKeyReport> {
-        self.refuse_idempotency_key()?;
-        self.permit_managing(Action::RootKeyVerify).await?;
-        if !self.generation(generation)?.is_active() {
+        self.permit_changing(Action::RootKeyVerify).await?;
+        let is_active = self.generation(generation).and_then(|root| {
             let text = format!("generation {generation} of the root key is retired");
-            return Err(Error::new(ErrorCode::WrongState, text));
+            if root.is_active() { Ok(()) } else { Err(Error::new(ErrorCode::WrongState, text)) }
+        });
+        if let Err(error) = is_active {
+            return Err(self.refuse(Action::RootKeyVerify, of_generation(generation), error).await);
         }
         let targets = self.targets().await?;
         let mut report = RootKeyReport { total: targets.len() as u64, ..RootKeyReport::default() };
@@ -131,15 +134,16 @@ impl Session {
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn verify_planned_root_key(&self, source: &RootKeySource, job: &RootKeyJob) -> Result<RootKeyReport> {
-        self.refuse_idempotency_key()?;
-        self.permit_managing(Action::RootKeyVerify).await?;
-        let shared = self.shared();
+        self.permit_changing(Action::RootKeyVerify).await?;
         let generation = self.next_generation();
-        if let Some(generation) = shared.envelope.identify(source).await? {
-            let text = format!("this root key is generation {generation} already");
-            return Err(Error::new(ErrorCode::Conflict, text));
-        }
-        let planned = connect_new(source, generation, &shared.provider).await?.key;
+        let planned = match self.connect_unknown(source, generation).await {
+            Ok(new) => new.key,
+            Err(error) => {
+                let mut details = of_generation(generation);
+                details.raw("planned", "true".into());
+                return Err(self.refuse(Action::RootKeyVerify, details, error).await);
+            }
+        };
         let targets = self.targets().await?;
         let mut report = RootKeyReport { total: targets.len() as u64, ..RootKeyReport::default() };
         let ended = self.try_pages(&targets, planned.as_ref(), job, &mut report).await;
@@ -155,9 +159,8 @@ impl Session {
         report: &RootKeyReport,
         ended: &Result<()>,
     ) -> Result<()> {
-        let mut details = Details::default();
+        let mut details = of_generation(generation);
         details
-            .number("generation", generation.into())
             .number("materials", report.total)
             .number("verified", report.done)
             .number("missing", report.missing)
@@ -283,31 +286,22 @@ impl Session {
             let opened = some_at_once(page.iter().map(|target| {
                 let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
                 let row = present.iter().find(|row| row.stored.generation == generation);
-                let pace = &pace;
-                async move {
-                    let Some(row) = row else { return Ok(None) };
-                    self.verify_wrapping(target, row, job, pace).await.map(Some)
-                }
+                self.verify_wrapping(target, row, job, &pace)
             }));
-            let opened: Vec<Result<Option<Option<VerifiedWrapping>>>> = opened.await;
-            let mut verified = Vec::new();
+            let opened: Vec<(Result<bool>, Option<CheckedWrapping>)> = opened.await;
+            let mut marks = Vec::new();
             let mut outage = Ok(());
-            for (target, opened) in page.iter().zip(opened) {
+            for (target, (opened, mark)) in page.iter().zip(opened) {
                 match opened {
-                    Ok(None) => report.missing += 1,
-                    Ok(Some(mark)) => {
-                        report.done += 1;
-                        verified.extend(mark);
-                    }
+                    Ok(true) => report.done += 1,
+                    Ok(false) => report.missing += 1,
                     Err(error) if is_outage(&error) => outage = Err(error),
                     Err(error) => report.fail(self.name_of(target), &error),
                 }
+                marks.extend(mark);
             }
-            if !job.dry_run && !verified.is_empty() {
-                let mut details = Details::default();
-                details.number("generation", generation.into()).number("wrappings", verified.len() as u64);
-                let intent = self.root_key_intent(Action::WrappingsVerify, details);
-                self.change(intent, Command::MarkVerified(verified)).await?;
+            if !job.dry_run && !marks.is_empty() {
+                self.mark(generation, marks).await?;
             }
             tell(job, report, page.len());
             outage?;
@@ -315,56 +309,48 @@ impl Session {
         Ok(())
     }
 
-    /// Opens a wrapping and compares; answers the mark to be made, if it has none yet.
+    /// Writes which wrappings were found to hold what they should, and which are not verified any more.
+    async fn mark(&self, generation: u32, marks: Vec<CheckedWrapping>) -> Result<()> {
+        let withdrawn = marks.iter().filter(|mark| !mark.opens).count();
+        let mut details = of_generation(generation);
+        details.number("wrappings", (marks.len() - withdrawn) as u64);
+        if withdrawn > 0 {
+            details.number("withdrawn", withdrawn as u64);
+        }
+        let intent = self.root_key_intent(Action::WrappingsVerify, details);
+        self.change(intent, Command::MarkVerified(marks)).await.map(drop)
+    }
+
+    /// Opens the wrapping of a material and compares. Answers whether there is one, and the mark to be written if it
+    /// has another one now.
     async fn verify_wrapping(
         &self,
         target: &Target,
-        row: &WrappingRow,
+        row: Option<&WrappingRow>,
         job: &RootKeyJob,
         pace: &Pace,
-    ) -> Result<Option<VerifiedWrapping>> {
+    ) -> (Result<bool>, Option<CheckedWrapping>) {
+        let Some(row) = row else { return (Ok(false), None) };
+        // Without a good seal its mark counts for nothing.
         if !self.is_sealed(target, row) {
-            return Err(Error::new(ErrorCode::IntegrityFailure, "the wrapping does not match its seal"));
+            return (Err(Error::new(ErrorCode::IntegrityFailure, "the wrapping does not match its seal")), None);
         }
         if row.stored.verified && job.only_new {
-            return Ok(None);
+            return (Ok(true), None);
         }
         pace.pass().await;
-        let envelope = &self.shared().envelope;
-        let plaintext = envelope.unwrap_under(row.stored.generation, &target.binding, &row.bytes).await?;
-        target.check(&plaintext)?;
-        Ok((!row.stored.verified).then(|| VerifiedWrapping {
+        let unwrapped = self.shared().envelope.unwrap_under(row.stored.generation, &target.binding, &row.bytes).await;
+        let opened = unwrapped.and_then(|plaintext| target.check(&plaintext));
+        // That a root key does not answer says nothing of the wrapping.
+        let is_known = opened.as_ref().err().is_none_or(|error| !is_outage(error));
+        let opens = opened.is_ok();
+        let mark = (is_known && opens != row.stored.verified).then(|| CheckedWrapping {
             stored: row.stored.clone(),
             seal: row.seal.clone(),
             fingerprint: target.fingerprint,
-        }))
-    }
-
-    /// Materials that a generation wraps and that have no verified wrapping, with a good seal, under another one.
-    pub(super) async fn count_unverified(&self, retiring: u32) -> Result<u64> {
-        let stays: Vec<u32> =
-            self.wrapping_rows().iter().map(|root| root.generation).filter(|other| *other != retiring).collect();
-        let mut count = 0;
-        for page in self.targets().await?.chunks(PAGE) {
-            let rows = self.rows_of(page).await?;
-            for target in page {
-                let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                // What is not wrapped under it does not need it.
-                if !present.iter().any(|row| row.stored.generation == retiring) {
-                    continue;
-                }
-                let is_verified = |row: &WrappingRow| {
-                    row.stored.verified && stays.contains(&row.stored.generation) && self.is_sealed(target, row)
-                };
-                count += u64::from(!present.iter().any(is_verified));
-            }
-        }
-        if count > 0 {
-            return Ok(count);
-        }
-        // What has no row in use, such as one in quarantine, may still have material.
-        let mut connection = self.shared().store.reader().await?;
-        wrappings::unverified_elsewhere(connection.as_mut(), retiring).await
+            opens,
+        });
+        (opened.map(|()| true), mark)
     }
 
     fn wrapping_rows(&self) -> Vec<RootKeyGeneration> {

@@ -5,15 +5,18 @@ use std::collections::HashMap;
 use zeroize::Zeroizing;
 
 use super::Session;
+use super::change::{REDO, overtaken};
 use crate::envelope::row;
 use crate::envelope::{Binding, fingerprint, service_fingerprint};
 use crate::keys::{NewWrapping, Wrapping};
-use crate::storage::tables::secrets;
+use crate::storage::tables::head;
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::wrappings::{self, WrappingRow};
+use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 use crate::types::key::{KeyType, VersionState};
-use crate::types::root_key::{ServiceKeyKind, Wrapped};
+use crate::types::root_key::{ServiceKey, ServiceKeyKind, Wrapped};
 use crate::types::view::View;
 
 /// Something that has material.
@@ -73,25 +76,35 @@ impl Session {
         Ok(targets)
     }
 
-    /// The service's own keys that are in use, with their wrappings.
+    /// The service's own keys that have material, with their wrappings.
     pub(super) async fn service_targets(&self) -> Result<Vec<Target>> {
+        for _ in 0..=REDO {
+            self.shared().catalog.ensure_fresh().await?;
+            let (keys, revision) = {
+                let image = self.shared().catalog.image();
+                let in_use = image.service_keys().filter(|key| key.has_material());
+                (in_use.map(|key| (key.id, key.clone())).collect::<HashMap<_, _>>(), image.revision())
+            };
+            let (head, rows) = self.stored_service_keys().await?;
+            // Else a key may have been replaced in between, and its wrappings are gone.
+            if head.revision == revision {
+                // Of the rows only the wrappings count: the keys are those whose seals are checked.
+                let in_use = rows.into_iter().filter_map(|row| Some((keys.get(&row.key.id)?, row.wrapped)));
+                return Ok(in_use.map(|(key, wrapped)| service_target(key, wrapped, head.log_id)).collect());
+            }
+        }
+        Err(overtaken())
+    }
+
+    /// The head and the service's own keys, of one moment.
+    async fn stored_service_keys(&self) -> Result<(Head, Vec<ServiceKeyRow>)> {
         let mut connection = self.shared().store.reader().await?;
-        let log = crate::storage::tables::head::read(connection.as_mut()).await?.map(|head| head.log_id);
-        let log: LogId = log.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
-        let rows = secrets::service_keys(connection.as_mut()).await?;
-        let newest = |kind: ServiceKeyKind| rows.iter().filter(|row| row.kind == kind).map(|row| row.number).max();
-        let in_use = rows.iter().filter(|row| Some(row.number) == newest(row.kind));
-        Ok(in_use
-            .map(|row| Target {
-                of: Wrapping::Service(row.kind, row.number, row.id),
-                binding: match row.kind {
-                    ServiceKeyKind::Integrity => Binding::IntegrityKey { log, number: row.number },
-                    ServiceKeyKind::Signing => Binding::SigningKey { log, number: row.number },
-                },
-                fingerprint: row.fingerprint,
-                wrapped: row.wrapped.clone(),
-            })
-            .collect())
+        connection.begin_read().await?;
+        let head = head::read(connection.as_mut()).await;
+        let rows = secrets::service_keys(connection.as_mut()).await;
+        connection.rollback().await?;
+        let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing");
+        Ok((head?.ok_or_else(missing)?, rows?))
     }
 
     /// The wrappings of these materials, by subject.
@@ -132,5 +145,17 @@ impl Session {
                 format!("{name} v{version}")
             }
         }
+    }
+}
+
+fn service_target(key: &ServiceKey, wrapped: Vec<Wrapped>, log: LogId) -> Target {
+    Target {
+        of: Wrapping::Service(key.kind, key.number, key.id),
+        binding: match key.kind {
+            ServiceKeyKind::Integrity => Binding::IntegrityKey { log, number: key.number },
+            ServiceKeyKind::Signing => Binding::SigningKey { log, number: key.number },
+        },
+        fingerprint: key.fingerprint,
+        wrapped,
     }
 }

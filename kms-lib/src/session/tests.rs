@@ -5,8 +5,13 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{DecryptItem, GrantFilter, NewGrant, NewToken, Paging, Session};
+use super::{DecryptItem, GrantFilter, NewGrant, NewToken, Paging, RetireOptions, RootKeyJob, Session};
+use crate::envelope::RootKeySource;
+use crate::keys::{Command, NewGeneration};
+use crate::ledger::Details;
 use crate::ledger::tests::{Faults, open};
+use crate::types::audit::Action;
+use crate::types::root_key::{RootKeyState, ServiceKeyKind};
 use crate::{Actor, Context, ErrorCode, KeyFilter, KeyId, KeyRef, KeyUpdate, NewKey, Permission, Result, Role};
 
 /// More than any change reads.
@@ -122,4 +127,76 @@ async fn absent_keys_take_the_same_reads_as_present_ones() {
     }
     let all = session.list_keys(&KeyFilter::new(), &Paging::new(10)).await.unwrap();
     assert_eq!(all.items.len(), 2);
+}
+
+/// Adds a root key and verifies everything under it; answers its generation.
+async fn move_to(session: &Session, key: [u8; 32]) -> u32 {
+    let added = session.add_root_key(&RootKeySource::from_bytes(key)).await.unwrap().generation;
+    assert!(session.rewrap(&RootKeyJob::default()).await.unwrap().is_complete());
+    assert!(session.verify_root_key(added, &RootKeyJob::default()).await.unwrap().is_complete());
+    added
+}
+
+/// Retiring fails only if the generation is not retired, whichever read fails; what it could not erase is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retirement_that_took_place_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
+    let (mut former, mut pending) = (1, 0);
+    for reads in 0..24 {
+        let newest = move_to(&session, [100 + reads; 32]).await;
+        let retired =
+            with_reads(&faults, reads.into(), session.retire_root_key(former, &RetireOptions::default())).await;
+        let listed = session.list_root_keys().await.unwrap();
+        let state = listed.iter().find(|root| root.generation == former).unwrap().state;
+        agree("retire", reads.into(), &retired, state == RootKeyState::Retired);
+        if let Ok(retired) = retired {
+            assert_eq!(retired.root_key.state, RootKeyState::Retired);
+            pending += u32::from(retired.erasure_pending);
+        }
+        let again = session.retire_root_key(former, &RetireOptions::default()).await.unwrap();
+        assert_eq!((again.erasure_pending, again.root_key.wrappings), (false, 0));
+        former = newest;
+    }
+    assert!(pending > 0, "no read failed behind the commit");
+    assert!(session.verify_audit().await.unwrap().ok);
+}
+
+/// The ledger decides under the head's lock itself: marks without a good seal do not count there either, and a new
+/// generation needs all keys of the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_believes_no_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _faults) = open(&file).await;
+    session.add_root_key(&RootKeySource::from_bytes([8; 32])).await.unwrap();
+    session.rewrap(&RootKeyJob::default()).await.unwrap();
+    rusqlite::Connection::open(&file)
+        .unwrap()
+        .execute("UPDATE wrappings SET verified = 1 WHERE generation = 2", [])
+        .unwrap();
+    let retire = session.root_key_intent(Action::RootKeyRetire, Details::default());
+    let refused = session.change(retire, Command::RetireRootKey(1)).await;
+    assert_eq!(refused.err().unwrap().code(), ErrorCode::WrongState);
+    session.rewrap(&RootKeyJob::default()).await.unwrap();
+    session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
+
+    let (mut root, present) = {
+        let image = shared.catalog.image();
+        let integrity = image.service_keys().find(|key| key.kind == ServiceKeyKind::Integrity).cloned();
+        (image.root_key(2).cloned().unwrap(), integrity.unwrap())
+    };
+    root.generation = 3;
+    root.id = crate::types::ids::RootKeyId::random();
+    let without_one: Vec<_> = session.service_targets().await.unwrap();
+    let wrappings = without_one
+        .iter()
+        .filter(|target| target.of.subject() != *present.id.as_bytes())
+        .map(|target| target.wrapping(3, vec![1; 60]))
+        .collect();
+    let add = session.root_key_intent(Action::RootKeyAdd, Details::default());
+    let added = session.change(add, Command::AddRootKey(Box::new(NewGeneration { root, wrappings }))).await;
+    assert_eq!(added.err().unwrap().code(), ErrorCode::StoreContended);
+    let options = RetireOptions::default();
+    assert_eq!(session.retire_root_key(1, &options).await.unwrap().root_key.state, RootKeyState::Retired);
 }

@@ -65,8 +65,8 @@ const FIRST: &[&str] = &[
     "CREATE TABLE root_keys (
         id {short_blob} NOT NULL PRIMARY KEY, generation {int} NOT NULL UNIQUE, provider {short_text} NOT NULL,
         reference {text}, derivation {text} NOT NULL, salt {short_blob}, check_value {blob} NOT NULL,
-        state {short_text} NOT NULL, compromised_at {int}, created_at {int} NOT NULL, retired_at {int},
-        revision {int} NOT NULL, seal {short_blob} NOT NULL)",
+        state {short_text} NOT NULL, compromised_at {int}, closed_seq {int}, created_at {int} NOT NULL,
+        retired_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL)",
     "CREATE INDEX root_keys_revision ON root_keys (revision)",
     "CREATE TABLE wrappings (
         subject {short_blob} NOT NULL, generation {int} NOT NULL, wrapped {blob} NOT NULL, verified {int} NOT NULL,
@@ -74,7 +74,8 @@ const FIRST: &[&str] = &[
     "CREATE INDEX wrappings_generation ON wrappings (generation, subject)",
     "CREATE TABLE service_keys (
         kind {short_text} NOT NULL, number {int} NOT NULL, id {short_blob} NOT NULL UNIQUE, public_key {short_blob},
-        fingerprint {short_blob} NOT NULL, first_seq {int} NOT NULL, PRIMARY KEY (kind, number))",
+        fingerprint {short_blob} NOT NULL, first_seq {int} NOT NULL, state {short_text} NOT NULL,
+        revision {int} NOT NULL, seal {short_blob} NOT NULL, PRIMARY KEY (kind, number))",
     "CREATE TABLE idempotency (
         principal {short_text} NOT NULL, idempotency_key {short_text} NOT NULL, request_digest {short_blob} NOT NULL,
         subject {short_blob} NOT NULL, seq {int} NOT NULL, expires_at {int} NOT NULL,

@@ -4,7 +4,7 @@ use super::credential::Credential;
 use super::grant::Grant;
 use super::key::{Key, KeyVersion, Material};
 use super::quarantine::Quarantined;
-use super::root_key::RootKeyGeneration;
+use super::root_key::{RootKeyGeneration, ServiceKey, Wrapped};
 
 /// One row inserted or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,4 +35,8 @@ pub enum Change {
     InsertRootKey(RootKeyGeneration),
     /// A generation of the root key as it is afterwards.
     UpdateRootKey(RootKeyGeneration),
+    /// A new key of the service, with its wrappings.
+    InsertServiceKey(ServiceKey, Vec<Wrapped>),
+    /// A key of the service as it is afterwards. The wrappings of one that was replaced are erased.
+    UpdateServiceKey(ServiceKey),
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, ErrorCode, Result};
-use super::ids::RootKeyId;
+use super::ids::{RootKeyId, ServiceKeyId};
 use super::key::named;
 use super::time::Timestamp;
 
@@ -48,8 +48,10 @@ pub struct RootKeyGeneration {
     pub check_value: Vec<u8>,
     /// Whether it is in use.
     pub state: RootKeyState,
-    /// When it was said that somebody else may have it: nothing new is wrapped under it since.
+    /// When it was said that somebody else may have it.
     pub compromised_at: Option<Timestamp>,
+    /// The sequence number of the record since which nothing new is wrapped under it.
+    pub closed_seq: Option<u64>,
     /// When it was added.
     pub created_at: Timestamp,
     /// When it was retired.
@@ -100,3 +102,43 @@ named!(
         Signing = "signing",
     }
 );
+
+named!(
+    /// Whether a key of the service is in use.
+    ServiceKeyState {
+        /// It seals or signs what is written now.
+        Current = "CURRENT",
+        /// Its successor is in use, and rows that it sealed before are still to be resealed.
+        Resealing = "RESEALING",
+        /// It was replaced; its wrappings are erased.
+        Replaced = "REPLACED",
+    }
+);
+
+/// A key of the service itself, as far as it is stored: never the key. One row of `service_keys`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceKey {
+    /// Identifies the row, and is the subject of the key's wrappings.
+    pub id: ServiceKeyId,
+    /// Whether the key seals rows or signs the log.
+    pub kind: ServiceKeyKind,
+    /// Counted from 1.
+    pub number: u32,
+    /// Of a signing key.
+    pub public_key: Option<[u8; 32]>,
+    /// Derived from the key ([`crate::envelope::service_fingerprint`]).
+    pub fingerprint: [u8; 32],
+    /// The first sequence number it is valid for.
+    pub first_seq: u64,
+    /// Whether it is in use.
+    pub state: ServiceKeyState,
+    /// The sequence number of the record of its last change.
+    pub revision: u64,
+}
+
+impl ServiceKey {
+    /// Whether it has material.
+    pub fn has_material(&self) -> bool {
+        self.state != ServiceKeyState::Replaced
+    }
+}

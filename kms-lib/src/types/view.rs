@@ -5,7 +5,7 @@ use super::grant::Grant;
 use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::{Key, KeyVersion};
 use super::quarantine::EntityTable;
-use super::root_key::RootKeyGeneration;
+use super::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind, ServiceKeyState};
 
 /// Keys, versions and grants as of one revision. The catalog's image is one; while the ledger walks a batch,
 /// the image together with the changes the batch has made so far is another.
@@ -28,6 +28,8 @@ pub trait View {
     fn has_credentials(&self) -> bool;
     /// Calls `visit` with every generation of the root key, oldest first, retired ones too.
     fn each_root_key(&self, visit: &mut dyn FnMut(&RootKeyGeneration));
+    /// Calls `visit` with every key of the service, in no order, replaced ones too.
+    fn each_service_key(&self, visit: &mut dyn FnMut(&ServiceKey));
     /// Whether a row of this key is in quarantine: the key must not be used.
     fn is_damaged(&self, key: KeyId) -> bool;
     /// Whether this row is in quarantine.
@@ -43,4 +45,15 @@ pub fn wrapping_generations(view: &dyn View) -> Vec<u32> {
         }
     });
     generations
+}
+
+/// The key of the service of this kind that is in use.
+pub fn current_service_key(view: &dyn View, kind: ServiceKeyKind) -> Option<ServiceKey> {
+    let mut found = None;
+    view.each_service_key(&mut |key| {
+        if key.kind == kind && key.state == ServiceKeyState::Current {
+            found = Some(key.clone());
+        }
+    });
+    found
 }

@@ -8,7 +8,7 @@ use crate::audit::verify::{ChangedRow, Fault, Finding};
 use crate::catalog::Catalog;
 use crate::envelope::{RowSet, row};
 use crate::storage::tables::entities::{self, Sealed};
-use crate::storage::tables::{head, root_keys};
+use crate::storage::tables::{head, root_keys, secrets};
 use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, hex};
 use crate::types::credential::Credential;
@@ -17,7 +17,7 @@ use crate::types::grant::Grant;
 use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
-use crate::types::root_key::RootKeyGeneration;
+use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::view::View;
 
 /// What a row of a table says of itself.
@@ -36,10 +36,12 @@ struct Present {
 const QUARANTINE: &str = "quarantine";
 /// The table of the root key's generations.
 const ROOT_KEYS: &str = "root_keys";
+/// The table of the service's own keys.
+const SERVICE_KEYS: &str = "service_keys";
 
 /// Whether rows of this table cannot be left out while the others are used.
 fn is_needed_whole(table: &str) -> bool {
-    table == QUARANTINE || table == ROOT_KEYS
+    table == QUARANTINE || table == ROOT_KEYS || table == SERVICE_KEYS
 }
 
 /// What a comparison found.
@@ -49,7 +51,7 @@ pub struct Compared {
     /// The rows that must be quarantined: with a seal but not as the log says, or missing.
     pub altered: Vec<AlteredRow>,
     /// Whether the quarantine itself was altered, so that it does not tell which rows are out of use; or the
-    /// generations of the root key, so that nobody knows what to wrap new material under.
+    /// generations of the root key or the service's own keys, so that nobody knows which of them to use.
     pub is_beyond_quarantine: bool,
     /// The rows in quarantine that are as the log says again.
     pub restored: Vec<RestoredRow>,
@@ -233,6 +235,7 @@ struct Rows {
     credentials: Vec<Sealed<Credential>>,
     quarantine: Vec<Sealed<Quarantined>>,
     root_keys: Vec<Sealed<RootKeyGeneration>>,
+    service_keys: Vec<Sealed<ServiceKey>>,
     materials: Materials,
     head: Option<Head>,
 }
@@ -245,6 +248,7 @@ async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
         credentials: entities::credentials_since(connection, None).await?,
         quarantine: entities::quarantined_since(connection, None).await?,
         root_keys: root_keys::since(connection, None).await?,
+        service_keys: secrets::since(connection, None).await?,
         materials: wrappings::read(connection).await?,
         head: head::read(connection).await?,
     })
@@ -255,8 +259,8 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     connection.begin_read().await?;
     let read = read_rows(connection.as_mut()).await;
     connection.rollback().await?;
-    let Rows { keys, versions, grants, credentials, quarantine, root_keys, materials, head } = read?;
-    let faults = wrappings::faults(&materials, &versions, &root_keys, catalog);
+    let Rows { keys, versions, grants, credentials, quarantine, root_keys, service_keys, materials, head } = read?;
+    let faults = wrappings::faults(&materials, &versions, &root_keys, &service_keys, catalog);
     let quarantined = active(&quarantine, catalog);
     let mut rows = Collected { catalog, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
     rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));
@@ -269,6 +273,7 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     });
     rows.collect(QUARANTINE, quarantine, |entry| (*entry.id.as_bytes(), Ok(row::quarantined(entry)), entry.revision));
     rows.collect(ROOT_KEYS, root_keys, |root| (*root.id.as_bytes(), Ok(row::root_key(root)), root.revision));
+    rows.collect(SERVICE_KEYS, service_keys, |key| (*key.id.as_bytes(), Ok(row::service_key(key)), key.revision));
     let mut all = RowSet::default();
     let used = rows.present.iter().filter(|row| row.sealed && !row.quarantined);
     used.for_each(|row| all.combine(&row.fold));

@@ -7,28 +7,21 @@ use crate::catalog::Catalog;
 use crate::envelope::row;
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, Sealed};
-use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::wrappings::{self, SealedWrapping};
 use crate::types::error::Result;
 use crate::types::key::{KeyVersion, VersionState};
-use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind};
+use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 
 /// What is stored beside the rows that the log covers.
 pub(super) struct Materials {
     wrappings: Vec<SealedWrapping>,
     unreadable: u64,
     public_keys: Vec<([u8; 16], Option<[u8; 32]>)>,
-    service_keys: Vec<ServiceKeyRow>,
 }
 
 pub(super) async fn read(connection: &mut dyn Connection) -> Result<Materials> {
     let (wrappings, unreadable) = wrappings::all(connection).await?;
-    Ok(Materials {
-        wrappings,
-        unreadable,
-        public_keys: entities::public_keys(connection).await?,
-        service_keys: secrets::service_keys(connection).await?,
-    })
+    Ok(Materials { wrappings, unreadable, public_keys: entities::public_keys(connection).await? })
 }
 
 /// Something that has material: its fingerprint, the record to blame, and whether it must have a wrapping.
@@ -44,10 +37,12 @@ pub(super) fn faults(
     materials: &Materials,
     versions: &[Sealed<KeyVersion>],
     generations: &[Sealed<RootKeyGeneration>],
+    service_keys: &[Sealed<ServiceKey>],
     catalog: &Catalog,
 ) -> Vec<Fault> {
     let versions: Vec<&KeyVersion> = versions.iter().filter_map(|sealed| sealed.row.as_ref().ok()).collect();
-    let owners = owners(&versions, &materials.service_keys);
+    let service_keys: Vec<&ServiceKey> = service_keys.iter().filter_map(|sealed| sealed.row.as_ref().ok()).collect();
+    let owners = owners(&versions, &service_keys);
     let generations: HashMap<u32, &RootKeyGeneration> =
         generations.iter().filter_map(|sealed| sealed.row.as_ref().ok()).map(|root| (root.generation, root)).collect();
     let (mut altered, mut opened, mut surplus) = (HashSet::new(), HashSet::new(), materials.unreadable);
@@ -83,18 +78,13 @@ pub(super) fn faults(
     faults
 }
 
-fn owners(versions: &[&KeyVersion], service_keys: &[ServiceKeyRow]) -> HashMap<[u8; 16], Owner> {
-    let newest = |kind: ServiceKeyKind| {
-        service_keys.iter().filter(|key| key.kind == kind).map(|key| key.number).max().unwrap_or_default()
-    };
-    let (integrity, signing) = (newest(ServiceKeyKind::Integrity), newest(ServiceKeyKind::Signing));
+fn owners(versions: &[&KeyVersion], service_keys: &[&ServiceKey]) -> HashMap<[u8; 16], Owner> {
     let of_service = service_keys.iter().map(|key| {
-        let number = if key.kind == ServiceKeyKind::Integrity { integrity } else { signing };
         let owner = Owner {
             id: key.id.to_string(),
             fingerprint: key.fingerprint,
-            revision: key.first_seq,
-            has_material: key.number == number,
+            revision: key.revision,
+            has_material: key.has_material(),
         };
         (*key.id.as_bytes(), owner)
     });

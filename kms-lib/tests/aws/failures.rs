@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kms_lib::RootKeyHealth;
-use kms_lib::{Context, Error, ErrorCode, Kms, NewKey, Session};
+use kms_lib::{Context, Error, ErrorCode, Kms, NewKey, RetireOptions, RootKeyJob, RootKeySource, Session};
 use kms_test_support::{Fault, test_name};
 
 use crate::common::{Place, admin, check_usable, code, last_record};
@@ -164,6 +164,70 @@ fn a_service_does_not_start_without_its_key() {
         let kms = Kms::open(config()).await.unwrap();
         check_usable(&kms).await;
         kms.close().await.unwrap();
+        calls(&aws);
+    });
+}
+
+/// A wrapping that does not open any more loses its mark, so that the generation which still opens it stays.
+#[test]
+fn a_mark_is_withdrawn_when_a_wrapping_no_longer_opens() {
+    with_aws(test_name!(), async |aws| {
+        let (place, key) = (Place::in_a_file(), aws.admin.create_key());
+        let kms = Kms::open(place.config()).await.unwrap();
+        let session = admin(&kms);
+        session.create_key(NewKey::aes("data")).await.unwrap();
+        session.add_root_key(&RootKeySource::aws(root(&aws, &key.arn))).await.unwrap();
+        let job = RootKeyJob::default();
+        session.rewrap(&job).await.unwrap();
+        assert_eq!(session.verify_root_key(2, &job).await.unwrap().done, 3);
+        let verified = async || session.list_root_keys().await.unwrap()[1].verified;
+        // An outage says nothing of the wrappings.
+        aws.proxy.always(Fault::Aws("AccessDeniedException"));
+        assert_eq!(code(session.verify_root_key(2, &job).await), ErrorCode::RootKeyRefused);
+        assert_eq!(verified().await, 3);
+        aws.proxy.rule(|call| {
+            if call.context("type") == "AES256_GCM" { Fault::Aws("InvalidCiphertextException") } else { Fault::Pass }
+        });
+        let dry = session.verify_root_key(2, &RootKeyJob::default().dry_run(true)).await.unwrap();
+        assert_eq!((dry.failed, verified().await), (1, 3));
+        assert_eq!(session.verify_root_key(2, &job).await.unwrap().failed, 1);
+        assert_eq!(verified().await, 2);
+        let options = RetireOptions::default();
+        assert_eq!(code(session.retire_root_key(1, &options).await), ErrorCode::WrongState);
+        aws.proxy.always(Fault::Pass);
+        assert!(session.verify_root_key(2, &job).await.unwrap().is_complete());
+        session.retire_root_key(1, &options).await.unwrap();
+        check_usable(&kms).await;
+        kms.close().await.unwrap();
+        calls(&aws);
+    });
+}
+
+/// A root key that does not answer keeps no other work of the background waiting: what another node has revoked leaves
+/// memory.
+#[test]
+fn a_silent_root_key_holds_up_no_revocation() {
+    with_aws(test_name!(), async |aws| {
+        let (place, key) = (Place::in_a_file(), aws.admin.create_key());
+        let source = || RootKeySource::aws(root(&aws, &key.arn));
+        let one = Kms::open(place.config()).await.unwrap();
+        let two = Kms::open(place.config().add_aws_root_key(root(&aws, &key.arn))).await.unwrap();
+        let session = admin(&one);
+        session.create_key(NewKey::aes("data")).await.unwrap();
+        admin(&two).encrypt("data", b"x", &Context::new()).await.unwrap();
+        let cached = async || two.telemetry().await.unwrap().cache.keys;
+        assert_eq!(cached().await, 1);
+        aws.proxy.rule(|call| if call.operation == "Decrypt" { Fault::Silence } else { Fault::Pass });
+        session.add_root_key(&source()).await.unwrap();
+        // The other node is asking by now.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        session.revoke_key("data").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(cached().await, 0);
+        aws.proxy.always(Fault::Pass);
+        for kms in [one, two] {
+            kms.close().await.unwrap();
+        }
         calls(&aws);
     });
 }

@@ -2,6 +2,7 @@
 //! checks it.
 
 use super::root_keys::{self, ROOT_KEY};
+use super::secrets::{self, SERVICE_KEY};
 use super::wrappings::{self, NewRow};
 use crate::storage::{Connection, Row, Sql, Value, corrupt};
 use crate::types::actor::Role;
@@ -82,6 +83,20 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
         }
         Change::UpdateRootKey(root) => {
             update(connection, "root_keys", ROOT_KEY, root_keys::values(&root, seal)).await?
+        }
+        Change::InsertServiceKey(key, wrapped) => {
+            let inserted = insert(connection, "service_keys", SERVICE_KEY, secrets::values(&key, seal)).await?;
+            let subject = *key.id.as_bytes();
+            let rows = wrapped.into_iter().zip(seals.wrappings);
+            let rows = rows.map(|(wrapped, seal)| NewRow { subject, wrapped, seal }).collect();
+            connection.execute_all(wrappings::insert(rows)).await?;
+            inserted
+        }
+        Change::UpdateServiceKey(key) => {
+            if !key.has_material() {
+                connection.execute_all(vec![wrappings::erase_all(key.id.as_bytes())]).await?;
+            }
+            update(connection, "service_keys", SERVICE_KEY, secrets::values(&key, seal)).await?
         }
     };
     if changed == 1 { Ok(()) } else { Err(corrupt("a row to be changed is not in the store")) }

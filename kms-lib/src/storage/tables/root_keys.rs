@@ -7,7 +7,7 @@ use crate::types::ids::RootKeyId;
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, RootKeyState};
 
 pub(super) const ROOT_KEY: &str = "generation, provider, reference, derivation, salt, check_value, state, \
-                                   compromised_at, created_at, retired_at, revision, seal, id";
+                                   compromised_at, closed_seq, created_at, retired_at, revision, seal, id";
 
 /// Generations that changed after a revision, or all of them, oldest first.
 pub async fn since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<RootKeyGeneration>>> {
@@ -16,7 +16,7 @@ pub async fn since(connection: &mut dyn Connection, revision: Option<u64>) -> Re
         None => ("", vec![]),
     };
     let sql = format!("SELECT {ROOT_KEY} FROM root_keys{condition} ORDER BY generation");
-    select(connection, sql.into(), values, Place { id: 12, seal: 11 }, read).await
+    select(connection, sql.into(), values, Place { id: 13, seal: 12 }, read).await
 }
 
 /// All generations that can be read, oldest first, whether or not their seals are good: before the key is known that
@@ -36,6 +36,7 @@ pub(super) fn values(root: &RootKeyGeneration, seal: [u8; 32]) -> Vec<Value> {
         root.check_value.clone().into(),
         root.state.as_str().into(),
         root.compromised_at.into(),
+        root.closed_seq.into(),
         root.created_at.into(),
         root.retired_at.into(),
         root.revision.into(),
@@ -54,9 +55,10 @@ fn read(row: &dyn Row) -> Result<RootKeyGeneration> {
         check_value: row.blob(5)?.to_vec(),
         state: RootKeyState::parse(row.text(6)?)?,
         compromised_at: row.time_opt(7)?,
-        created_at: row.time(8)?,
-        retired_at: row.time_opt(9)?,
-        revision: row.unsigned(10)?,
-        id: RootKeyId::from_slice(row.blob(12)?)?,
+        closed_seq: row.unsigned_opt(8)?,
+        created_at: row.time(9)?,
+        retired_at: row.time_opt(10)?,
+        revision: row.unsigned(11)?,
+        id: RootKeyId::from_slice(row.blob(13)?)?,
     })
 }

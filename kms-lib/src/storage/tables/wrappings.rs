@@ -54,10 +54,13 @@ pub fn insert(rows: Vec<NewRow>) -> Vec<Statement> {
     insert_rows(before, 5, "", values.into_iter())
 }
 
-/// Marks a wrapping as verified, unless it was replaced since it was read: then no row changes.
-pub fn mark_verified(stored: &StoredWrapping, former_seal: &[u8], seal: &[u8; 32]) -> Statement {
-    let sql = "UPDATE wrappings SET verified = 1, seal = ? WHERE subject = ? AND generation = ? AND seal = ?";
-    Statement::new(sql, vec![seal.into(), (&stored.subject).into(), stored.generation.into(), former_seal.into()])
+/// Marks a wrapping as `stored` says, unless it was replaced since it was read: then no row changes.
+pub fn mark(stored: &StoredWrapping, former_seal: &[u8], seal: &[u8; 32]) -> Statement {
+    let sql = "UPDATE wrappings SET verified = ?, seal = ? WHERE subject = ? AND generation = ? AND seal = ?";
+    let verified = u32::from(stored.verified);
+    let values =
+        vec![verified.into(), seal.into(), (&stored.subject).into(), stored.generation.into(), former_seal.into()];
+    Statement::new(sql, values)
 }
 
 /// Erases the wrapping of a subject under one generation.
@@ -71,14 +74,16 @@ pub fn erase_all(subject: &[u8; 16]) -> Statement {
     Statement::new("DELETE FROM wrappings WHERE subject = ?", vec![subject.into()])
 }
 
-/// The subjects of wrappings under a generation, from the one after `after` on.
+/// The subjects of wrappings under a generation, from the one after `after` on. Only identifiers: nothing that this
+/// service wrote has another subject.
 pub async fn subjects_under(
     connection: &mut dyn Connection,
     generation: u32,
     after: [u8; 16],
     limit: usize,
 ) -> Result<Vec<[u8; 16]>> {
-    let sql = "SELECT subject FROM wrappings WHERE generation = ? AND subject > ? ORDER BY subject LIMIT ?";
+    let sql = "SELECT subject FROM wrappings WHERE generation = ? AND subject > ? AND LENGTH(subject) = 16 \
+               ORDER BY subject LIMIT ?";
     let values = vec![generation.into(), (&after).into(), (limit as u64).into()];
     let mut subjects = Vec::new();
     connection
@@ -158,20 +163,4 @@ pub async fn counts(connection: &mut dyn Connection) -> Result<Vec<(u32, u64, u6
         })
         .await?;
     Ok(counts)
-}
-
-/// How many materials wrapped under this generation have no verified wrapping under another active one.
-pub async fn unverified_elsewhere(connection: &mut dyn Connection, generation: u32) -> Result<u64> {
-    let sql = "SELECT COUNT(*) FROM wrappings w WHERE w.generation = ? AND NOT EXISTS \
-               (SELECT 1 FROM wrappings o JOIN root_keys r ON r.generation = o.generation \
-                WHERE o.subject = w.subject AND o.generation <> ? AND o.verified = 1 AND r.state = 'ACTIVE' \
-                AND r.compromised_at IS NULL)";
-    let mut count = 0;
-    connection
-        .query(sql.into(), vec![generation.into(), generation.into()], &mut |row| {
-            count = row.unsigned(0)?;
-            Ok(())
-        })
-        .await?;
-    Ok(count)
 }

@@ -1,0 +1,75 @@
+//! What would be left of all material without one generation of the root key.
+
+use std::collections::HashMap;
+
+use crate::catalog::Image;
+use crate::envelope::Seals;
+use crate::envelope::row;
+use crate::storage::Connection;
+use crate::storage::tables::wrappings::{self as table, WrappingRow};
+use crate::types::error::Result;
+use crate::types::key::VersionState;
+use crate::types::quarantine::EntityTable;
+use crate::types::root_key::ServiceKey;
+
+/// Subjects that are looked up at once.
+const PAGE: usize = 500;
+
+/// Everything that must still open once a generation is retired: all material, by the subject of its wrappings.
+///
+/// What is wrapped and belongs to none of it hinders nothing. A verification of the log reports such rows.
+pub struct Remaining {
+    /// The fingerprints; none for a version in quarantine, whose row may be altered.
+    materials: HashMap<[u8; 16], Option<[u8; 32]>>,
+    /// The generations that stay.
+    stays: Vec<u32>,
+}
+
+impl Remaining {
+    /// What must open without `retiring`.
+    pub fn without(retiring: u32, image: &Image) -> Self {
+        let mut materials: HashMap<[u8; 16], Option<[u8; 32]>> = image
+            .versions()
+            .filter(|version| version.state != VersionState::Destroyed)
+            .map(|version| (*version.id.as_bytes(), Some(version.fingerprint)))
+            .collect();
+        let of_versions = image.quarantine().filter(|entry| entry.table == EntityTable::KeyVersions);
+        materials.extend(of_versions.map(|entry| (entry.row, None)));
+        let of_service = image.service_keys().filter(|key| key.has_material());
+        materials.extend(of_service.map(|key: &ServiceKey| (*key.id.as_bytes(), Some(key.fingerprint))));
+        let stays = image.root_keys().filter(|root| root.wraps() && root.generation != retiring);
+        Self { materials, stays: stays.map(|root| root.generation).collect() }
+    }
+
+    /// How many materials `retiring` wraps that have no verified wrapping, with a good seal, under a generation that
+    /// stays.
+    pub async fn unverified(&self, connection: &mut dyn Connection, retiring: u32, seals: &Seals) -> Result<u64> {
+        let (mut count, mut after) = (0, [0; 16]);
+        loop {
+            let mut subjects = table::subjects_under(connection, retiring, after, PAGE).await?;
+            let Some(last) = subjects.last() else { return Ok(count) };
+            after = *last;
+            subjects.retain(|subject| self.materials.contains_key(subject));
+            let wanting = subjects.len() as u64;
+            let mut verified: Vec<[u8; 16]> = table::of_subjects(connection, &subjects)
+                .await?
+                .iter()
+                .filter(|found| self.is_verified(found, seals))
+                .map(|found| found.stored.subject)
+                .collect();
+            verified.dedup();
+            count += wanting - verified.len() as u64;
+        }
+    }
+
+    /// Whether this wrapping will do when its material is needed.
+    fn is_verified(&self, found: &WrappingRow, seals: &Seals) -> bool {
+        let is_sealed = match self.materials.get(&found.stored.subject) {
+            Some(Some(fingerprint)) => seals.is_sealed(&row::wrapping(&found.stored, fingerprint), &found.seal),
+            // Without a row that can be trusted the mark alone must do.
+            Some(None) => true,
+            None => false,
+        };
+        found.stored.verified && self.stays.contains(&found.stored.generation) && is_sealed
+    }
+}
