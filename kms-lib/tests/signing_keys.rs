@@ -280,3 +280,21 @@ async fn a_restore_to_before_the_replacement_is_noticed() {
     kms.close().await.unwrap();
     Kms::open(config).await.unwrap().close().await.unwrap();
 }
+
+/// A head under no known key, in a store whose newest signing key was deleted, stops the service. It does not look for
+/// the key for ever, and it can be closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_key_that_was_deleted_is_not_waited_for() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    session.replace_signing_key().await.unwrap();
+    place.tamper("DELETE FROM service_keys WHERE kind = 'signing' AND number = 2").await;
+    place.tamper("UPDATE audit_head SET seq = seq + 1, checkpoint = 'none'").await;
+    let work = async {
+        assert_eq!(code(session.encrypt("k", b"x", &Context::new()).await), ErrorCode::IntegrityFailure);
+        kms.close().await.unwrap();
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), work).await.unwrap();
+}

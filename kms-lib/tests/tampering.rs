@@ -9,8 +9,8 @@ use kms_lib::LogId;
 use kms_lib::audit::record::{Body, record_hash};
 use kms_lib::audit::tree::Frontier;
 use kms_lib::{
-    Context, ErrorCode, Finding, KeyId, Kms, NewGrant, NewKey, Permission, RecordId, Report, Role, Timestamp,
-    VerifyOptions,
+    Action, AuditAck, AuditQuery, Context, ErrorCode, Finding, KeyId, Kms, NewGrant, NewKey, Paging, Permission,
+    RecordId, Report, Role, Status, Timestamp, VerifyOptions,
 };
 use sqlx::{Connection, Row, SqliteConnection};
 
@@ -449,9 +449,47 @@ async fn a_version_that_was_deleted_holds_nobody_up() {
                 tokio::join!(session.decrypt(&sealed, &context), session.encrypt("b", b"x", &context));
             assert_eq!(code(decrypted), ErrorCode::StoreCorrupt);
             other.unwrap();
-            session.encrypt(key.id, b"x", &Context::new()).await.unwrap_err();
+            // It is not the limit of encryptions that this version has reached.
+            let encrypted = session.encrypt(key.id, b"x", &Context::new()).await;
+            assert_eq!(code(encrypted), ErrorCode::StoreCorrupt);
+            let (revoked, other) =
+                tokio::join!(session.revoke_version(key.id, 1), session.encrypt("b", b"x", &context));
+            assert_eq!(code(revoked), ErrorCode::StoreCorrupt);
+            other.unwrap();
         }
+        session.revoke_key(key.id).await.unwrap();
+        kms.close().await.unwrap();
     };
     tokio::time::timeout(std::time::Duration::from_secs(30), work).await.unwrap();
-    kms.close().await.unwrap();
+}
+
+/// The same where results are released before their commit: what was released is in the log, and the ledger does not try
+/// for ever to count it.
+#[tokio::test]
+async fn released_uses_of_a_deleted_version_hold_nobody_up() {
+    let place = Place::in_a_file();
+    let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("a")).await.unwrap();
+    session.create_key(NewKey::aes("b")).await.unwrap();
+    let sealed = session.encrypt("a", b"secret", &Context::new()).await.unwrap().ciphertext;
+    place.tamper("DELETE FROM key_versions WHERE key_id = (SELECT id FROM \"keys\" WHERE name = 'a')").await;
+    let work = async {
+        let mut released = 0;
+        for _ in 0..50 {
+            match session.decrypt(&sealed, &Context::new()).await {
+                Ok(_) => released += 1,
+                Err(error) => assert_eq!(error.code(), ErrorCode::StoreCorrupt),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        session.revoke_key("b").await.unwrap();
+        session.revoke_key("a").await.unwrap();
+        assert!(released > 0);
+        let decryptions = AuditQuery::new().action(Action::Decrypt).status(Status::Success);
+        let recorded = session.list_audit(&decryptions, &Paging::new(1_000)).await.unwrap().items.len();
+        assert_eq!(recorded, released);
+        kms.close().await.unwrap();
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), work).await.unwrap();
 }

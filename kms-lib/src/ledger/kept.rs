@@ -1,10 +1,12 @@
 //! What is kept of a request that is to have its effect once, with the change it makes: sent again it gets the first answer.
 
-use super::submission::Idempotency;
+use std::collections::HashSet;
+
+use super::submission::{Entry, Idempotency, Submission};
 use crate::catalog::{Outline, grant_description};
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
-use crate::storage::tables::idempotency::{KEPT_DAYS, KeptRequest};
+use crate::storage::tables::idempotency::{self, KEPT_DAYS, KeptRequest};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
@@ -17,6 +19,19 @@ const ANSWER_BYTES: usize = 64 * 1024;
 const VERSIONS: u32 = 300;
 /// Nor are answers beyond so many bytes in one batch: whoever writes them holds the lock on the head.
 pub(super) const BATCH_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The requests of a batch that are kept already: principal and idempotency key. Asked under the head's lock, where no
+/// other node keeps one meanwhile.
+pub(super) async fn kept_among(
+    connection: &mut dyn Connection,
+    batch: &[Submission],
+    now: Timestamp,
+) -> Result<HashSet<(String, String)>> {
+    let entries = batch.iter().flat_map(|submission| &submission.entries);
+    let requests: Vec<(&str, &str)> =
+        entries.filter_map(Entry::request).map(|(principal, request)| (principal, request.key.as_str())).collect();
+    idempotency::kept_among(connection, &requests, now).await
+}
 
 /// A request at its place in a batch.
 pub(super) struct Keeping {

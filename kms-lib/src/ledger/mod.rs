@@ -1,5 +1,6 @@
 //! The one way to write: a queue, and a task that commits what is in it in groups, each operation with its record.
 
+mod batches;
 mod counters;
 mod details;
 mod kept;
@@ -120,6 +121,7 @@ impl Ledger {
             contended: None,
             // A process that ended before may have left some.
             scrub_at: Some(tokio::time::Instant::now()),
+            is_at_fault: false,
             lost: None,
         };
         let (end, ended) = watch::channel(None);

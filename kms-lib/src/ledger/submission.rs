@@ -144,6 +144,13 @@ impl Entry {
             Verdict::Failed(_) | Verdict::Denied(_) => Status::Failure,
         }
     }
+
+    /// The request that has its effect with this entry and is kept then, with its caller.
+    pub(super) fn request(&self) -> Option<(&str, &Idempotency)> {
+        let is_allowed = matches!(self.verdict, Verdict::Allowed { .. });
+        let request = self.idempotency.as_deref().filter(|_| is_allowed)?;
+        Some((self.draft.actor.principal(), request))
+    }
 }
 
 /// An operation on its way into the log.
@@ -170,6 +177,11 @@ impl Submission {
     pub(super) fn encrypts_with(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
         let uses = self.entries.iter().flat_map(|entry| &entry.uses);
         !versions.is_empty() && uses.into_iter().any(|u| u.encryptions > 0 && versions.contains(&(u.key, u.version)))
+    }
+    /// Whether it uses one of these versions, for whatever operation.
+    pub(super) fn uses_any(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
+        let uses = self.entries.iter().flat_map(|entry| &entry.uses);
+        !versions.is_empty() && uses.into_iter().any(|u| versions.contains(&(u.key, u.version)))
     }
     /// Whether its record says that time, which was ahead, is the present again.
     pub(super) fn acknowledges_clock(&self) -> bool {

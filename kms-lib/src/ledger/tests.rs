@@ -20,8 +20,10 @@ pub(crate) struct Faults {
     lose_answer: AtomicBool,
     /// So many commits do not take place.
     lose_commits: AtomicU32,
-    /// Statements with this text among their values fail as if they contradicted a row.
-    poison: Mutex<Option<String>>,
+    /// Statements with this text among their values fail with this code.
+    poison: Mutex<Option<(String, ErrorCode)>>,
+    /// Transactions that were begun to write.
+    writes: AtomicU32,
     /// Rolling back fails too: the connection is gone altogether.
     lose_rollbacks: AtomicBool,
     /// No connection is to be had.
@@ -40,6 +42,7 @@ impl Default for Faults {
             lose_answer: AtomicBool::new(false),
             lose_commits: AtomicU32::new(0),
             poison: Mutex::new(None),
+            writes: AtomicU32::new(0),
             lose_rollbacks: AtomicBool::new(false),
             unreachable: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(()),
@@ -123,6 +126,7 @@ impl Connection for FaultyConnection {
         self.inner.unlock_setup()
     }
     fn begin_write(&mut self) -> StoreFuture<'_, ()> {
+        self.faults.writes.fetch_add(1, Ordering::SeqCst);
         self.inner.begin_write()
     }
     fn begin_read(&mut self) -> StoreFuture<'_, ()> {
@@ -150,8 +154,10 @@ impl Connection for FaultyConnection {
     }
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64> {
         let poison = self.faults.poison.lock().unwrap().clone();
-        if poison.is_some_and(|poison| values.contains(&Value::Text(poison))) {
-            return Box::pin(async { Err(Error::new(ErrorCode::Conflict, "poisoned")) });
+        if let Some((text, code)) = poison
+            && values.contains(&Value::Text(text))
+        {
+            return Box::pin(async move { Err(Error::new(code, "poisoned")) });
         }
         self.inner.execute(sql, values)
     }
@@ -210,24 +216,65 @@ async fn a_commit_that_did_not_take_place_fails_and_leaves_nothing() {
     assert_eq!(size(&session).await, before + 2);
 }
 
+/// A row that contradicts another one, or a statement that is too large for the server: whose it is, fails alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_culprit_of_a_batch_fails() {
     let folder = tempfile::tempdir().unwrap();
     let (shared, session, faults) = open(&folder.path().join("kms.db")).await;
-    *faults.poison.lock().unwrap() = Some("mallory".into());
-    let culprit = Session::new(Arc::clone(&shared), Actor::new("mallory", Role::Admin).unwrap());
-    let calls: Vec<_> = (0..100)
+    for poison in [ErrorCode::Conflict, ErrorCode::InvalidConfiguration, ErrorCode::StoreCorrupt] {
+        *faults.poison.lock().unwrap() = Some(("mallory".into(), poison));
+        let culprit = Session::new(Arc::clone(&shared), Actor::new("mallory", Role::Admin).unwrap());
+        let calls: Vec<_> = (0..100)
+            .map(|i| {
+                let session = if i == 42 { culprit.clone() } else { session.clone() };
+                tokio::spawn(async move { session.encrypt("k", b"x", &Context::new()).await })
+            })
+            .collect();
+        for (i, call) in calls.into_iter().enumerate() {
+            match call.await.unwrap() {
+                Ok(_) => assert_ne!(i, 42),
+                Err(error) => assert_eq!((i, error.code()), (42, poison)),
+            }
+        }
+        *faults.poison.lock().unwrap() = None;
+    }
+    size(&session).await;
+}
+
+/// A request that is sent many times at once has its effect once, and the copies do not make the ledger write its batch
+/// submission by submission.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_a_request_do_not_dissolve_a_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_shared, session, faults) = open(&folder.path().join("kms.db")).await;
+    let before = faults.writes.load(Ordering::SeqCst);
+    let copies: Vec<_> = (0..400)
         .map(|i| {
-            let session = if i == 42 { culprit.clone() } else { session.clone() };
-            tokio::spawn(async move { session.encrypt("k", b"x", &Context::new()).await })
+            let session = session.with_idempotency_key("the same").unwrap();
+            let name = if i % 2 == 0 { "one" } else { "other" };
+            tokio::spawn(async move { session.create_key(NewKey::aes(name)).await.map(|key| key.id) })
         })
         .collect();
-    for (i, call) in calls.into_iter().enumerate() {
-        match call.await.unwrap() {
-            Ok(_) => assert_ne!(i, 42),
-            Err(error) => assert_eq!((i, error.code()), (42, ErrorCode::Conflict)),
+    let (mut answers, mut conflicts) = (Vec::new(), 0);
+    for copy in copies {
+        match copy.await.unwrap() {
+            Ok(answer) => answers.push(answer),
+            Err(error) => {
+                // The same key for two different requests: one of them has its effect.
+                assert_eq!(error.code(), ErrorCode::IdempotencyConflict);
+                conflicts += 1;
+            }
         }
     }
+    answers.dedup();
+    assert!(answers.len() == 1 && conflicts == 200, "{answers:?}, {conflicts} conflicts");
+    let writes = faults.writes.load(Ordering::SeqCst) - before;
+    assert!(writes < 50, "{writes} transactions");
+    // No copy is in the log as a failure.
+    assert_eq!(
+        session.list_audit(&AuditQuery::new().status(Status::Failure), &Paging::new(10)).await.unwrap().items,
+        []
+    );
     size(&session).await;
 }
 

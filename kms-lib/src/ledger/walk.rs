@@ -8,7 +8,7 @@ use super::details::Details;
 use super::kept::Keeping;
 use super::signer::HeadKeys;
 use super::skew;
-use super::submission::{Entry, Outcome, Rendered, Submission, Verdict};
+use super::submission::{Entry, Outcome, Rendered, Submission, Use, Verdict};
 use super::wrappings::WrappingChanges;
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
@@ -16,6 +16,7 @@ use crate::catalog::{Image, Overlay, Trust, change_row};
 use crate::envelope::{Seals, row};
 use crate::keys::{Command, NewSigningKey, NewWrapping, Wrapping};
 use crate::policy;
+use crate::storage::corrupt;
 use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
 use crate::types::attempt::Decision;
 use crate::types::audit::{AuditRecord, Head, Receipt, Status, hex};
@@ -75,6 +76,10 @@ pub(super) struct Place<'a> {
     pub seals: &'a Seals,
     /// Versions that have encrypted as much as they may.
     pub exhausted: &'a HashSet<(KeyId, u32)>,
+    /// Versions whose uses cannot be counted, because their row was deleted or altered.
+    pub uncountable: &'a HashSet<(KeyId, u32)>,
+    /// Requests of the batch that are kept already: their principal and idempotency key.
+    pub kept: &'a HashSet<(String, String)>,
     /// Whether these generations of the root key may be retired.
     pub retirable: &'a HashMap<u32, bool>,
 }
@@ -120,6 +125,7 @@ pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
             head: place.head.clone(),
             standing: None,
         },
+        requests: HashSet::new(),
         place,
     };
     for submission in batch {
@@ -140,11 +146,17 @@ struct Walk<'a> {
     overlay: Overlay<'a>,
     frontier: Frontier,
     plan: Plan,
+    /// Requests that have their effect with this batch: their principal and idempotency key.
+    requests: HashSet<(String, String)>,
 }
 
 impl Walk<'_> {
     fn fate(&self, submission: &Submission) -> Fate {
         let now = self.time(submission);
+        // A result that was released is recorded although its use cannot be counted.
+        if submission.released_at.is_none() && submission.uses_any(self.place.uncountable) {
+            return Fate::Fail(corrupt("the row of a version of a key is missing or altered; verify the log"));
+        }
         // What was released has happened: the few that were when the limit was reached count beyond it.
         if submission.released_at.is_none() && submission.encrypts_with(self.place.exhausted) {
             return single(submission, Fate::Refuse(ErrorCode::KeyExhausted));
@@ -165,6 +177,11 @@ impl Walk<'_> {
         let Some(attempt) = submission.entries.first().and_then(|entry| entry.attempts.first()) else {
             return Fate::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
         };
+        // Sent twice at the same time: the caller looks up the answer to the first one.
+        if self.is_repeated(submission) && policy::has_right(&self.overlay, attempt, now) {
+            let text = "a request with the same idempotency key came first";
+            return Fate::Fail(Error::new(ErrorCode::Conflict, text));
+        }
         let destroys = matches!(command, Command::DestroyKey(_));
         let decision = policy::decide(&self.overlay, attempt, if destroys { self.place.surely } else { now });
         match decision {
@@ -344,6 +361,14 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether a request of this submission has had its effect already, in this batch or before.
+    fn is_repeated(&self, submission: &Submission) -> bool {
+        submission.entries.iter().filter_map(Entry::request).any(|(principal, request)| {
+            let request = (principal.to_owned(), request.key.clone());
+            self.place.kept.contains(&request) || self.requests.contains(&request)
+        })
+    }
+
     fn commit(&mut self, submission: &Submission, commit: Commit) -> Result<Outcome> {
         let Commit { changes, decisions, details, remember } = commit;
         let time = self.time(submission);
@@ -353,7 +378,8 @@ impl Walk<'_> {
             let rendered = self.render(entry, decision, (n == 0).then_some(&details));
             receipts.push(self.record(entry, rendered, time));
             self.plan.remember.extend(entry.remember.iter().cloned());
-            for used in &entry.uses {
+            let is_countable = |used: &&Use| !self.place.uncountable.contains(&(used.key, used.version));
+            for used in entry.uses.iter().filter(is_countable) {
                 *self.plan.uses.entry((used.key, used.version)).or_default() += used.encryptions;
             }
         }
@@ -371,12 +397,10 @@ impl Walk<'_> {
             let state = Head { frontier, ..self.plan.head.clone() };
             self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
         }
-        let entries = submission.entries.iter().filter(|e| matches!(e.verdict, Verdict::Allowed { .. }));
-        for entry in entries {
-            let Some(idempotency) = entry.idempotency.as_deref() else { continue };
-            let principal = entry.draft.actor.principal();
-            let kept = Keeping::new(idempotency, principal, self.plan.head.seq, time, &self.overlay, &changes);
+        for (principal, request) in submission.entries.iter().filter_map(Entry::request) {
+            let kept = Keeping::new(request, principal, self.plan.head.seq, time, &self.overlay, &changes);
             self.plan.kept_requests.push(kept?);
+            self.requests.insert((principal.to_owned(), request.key.clone()));
         }
         Ok(Outcome::Committed { receipts, changes })
     }

@@ -1,8 +1,9 @@
 //! What a batch comes to, written in its transaction.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::kept::BATCH_ANSWER_BYTES;
+use super::kept::{BATCH_ANSWER_BYTES, kept_among};
 use super::locked::Base;
 use super::signer::HeadKeys;
 use super::submission::Submission;
@@ -40,7 +41,11 @@ impl Writer {
         let known = self.known.seq;
         let base = self.base(connection, locked, batch).await?;
         self.check_seen(connection, &base.head, known).await?;
+        self.is_at_fault = true;
         let retirable = retirable(connection, batch, &self.catalog).await?;
+        let kept = kept_among(connection, batch, base.now.max(base.head.timestamp)).await?;
+        let mut uncountable = HashSet::new();
+        // Each round sets at least one version apart, of those that the batch uses.
         loop {
             let mut plan = walk(
                 batch,
@@ -52,6 +57,8 @@ impl Writer {
                     surely: base.database_now.map_or(base.now, |theirs| theirs.min(base.now)),
                     default_grace_days: self.default_grace_days,
                     exhausted: &self.exhausted,
+                    uncountable: &uncountable,
+                    kept: &kept,
                     retirable: &retirable,
                 },
             )?;
@@ -59,21 +66,38 @@ impl Writer {
                 return Ok(plan);
             }
             self.write_changes(connection, &mut plan).await?;
-            let Some(exhausted) = self.write_log(connection, &mut plan, &base).await? else { return Ok(plan) };
-            // No limit refuses a use that encrypts nothing, or one of a version that is known to be exhausted.
-            let encryptions = plan.uses.get(&exhausted).copied().unwrap_or_default();
-            if encryptions == 0 || self.exhausted.contains(&exhausted) {
-                return Err(corrupt("the row of a version of a key is missing: it was deleted"));
+            let uncounted = self.write_log(connection, &mut plan, &base).await?;
+            if uncounted.is_empty() {
+                return Ok(plan);
             }
-            // Its encryptions are refused, and the batch is walked again without them.
-            self.exhausted.insert(exhausted);
-            self.queue.exhaust(exhausted.0, exhausted.1);
+            for version in uncounted {
+                let encryptions = plan.uses.get(&version).copied().unwrap_or_default();
+                self.set_apart(connection, version, encryptions, &mut uncountable).await?;
+            }
             connection.rollback().await?;
             let locked = head::begin_locked(connection).await?;
             if self.base(connection, locked, batch).await?.head != base.head {
                 return Err(Error::new(ErrorCode::StoreContended, "another process wrote first"));
             }
         }
+    }
+
+    /// Notes why a version's use could not be counted, so that the batch can be walked again without it. A version that
+    /// is there and was to encrypt has reached its limit; any other one was deleted or altered.
+    async fn set_apart(
+        &mut self,
+        connection: &mut dyn Connection,
+        version: Version,
+        encryptions: u64,
+        uncountable: &mut HashSet<Version>,
+    ) -> Result<()> {
+        let is_there = entities::has_version(connection, version.0, version.1).await?;
+        if is_there && encryptions > 0 && self.exhausted.insert(version) {
+            self.queue.exhaust(version.0, version.1);
+            return Ok(());
+        }
+        tracing::error!(key = %version.0, version = version.1, "the row of a version is missing or altered");
+        if uncountable.insert(version) { Ok(()) } else { Err(corrupt("a use that is not counted cannot be refused")) }
     }
 
     /// Stops if the head does not continue what others in this process had seen, beyond what the ledger knew, before
@@ -136,14 +160,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what every batch has: uses of versions, records, counters, the signed head. Answers the version that
-    /// would encrypt more than it may, if there is one: then nothing of this may be committed.
-    async fn write_log(
-        &self,
-        connection: &mut dyn Connection,
-        plan: &mut Plan,
-        base: &Base,
-    ) -> Result<Option<Version>> {
+    /// Writes what every batch has: uses of versions, records, counters, the signed head. Answers the versions whose
+    /// use could not be counted, for whatever reason: if there are any, nothing of this may be committed.
+    async fn write_log(&self, connection: &mut dyn Connection, plan: &mut Plan, base: &Base) -> Result<Vec<Version>> {
         plan.keys.clone().unwrap_or_else(|| self.signer.keys()).sign(&mut plan.head, plan.standing)?;
         let used: Vec<Version> = plan.uses.keys().copied().collect();
         // The large ones first: what follows can go to the engine together.
@@ -170,12 +189,11 @@ impl Writer {
         }
         statements.push(head::update(head));
         let changed = connection.execute_all(statements).await?;
-        let refused = used.iter().zip(changed.iter().skip(inserts)).find(|&(_, &rows)| rows != 1);
-        match (refused, changed.last()) {
-            (Some((version, _)), _) => Ok(Some(*version)),
-            (None, Some(1)) => Ok(None),
-            _ => Err(corrupt("the head of the log is missing")),
+        if changed.last() != Some(&1) {
+            return Err(corrupt("the head of the log is missing"));
         }
+        let counted = used.into_iter().zip(changed.iter().skip(inserts));
+        Ok(counted.filter(|(_, rows)| **rows != 1).map(|(version, _)| version).collect())
     }
 }
 

@@ -12,10 +12,9 @@ use super::queue::Queue;
 use super::seen::Seen;
 use super::signer::Signer;
 use super::space::Space;
-use super::submission::{Outcome, Submission};
+use super::submission::Submission;
 use super::walk::Plan;
 use crate::catalog::{Catalog, MaterialCache};
-use crate::keys::Command;
 use crate::storage::tables::head::Locked;
 use crate::storage::tables::secrets;
 use crate::storage::{Connection, Store};
@@ -74,6 +73,9 @@ pub(super) struct Writer {
     pub contended: Option<Instant>,
     /// When erased material is next to be removed from the engine's own log.
     pub scrub_at: Option<Instant>,
+    /// Whether the last failure came while something of the batch was looked up or written: then one of its
+    /// submissions may be the cause.
+    pub is_at_fault: bool,
     /// How many results that were released could not be written before the end, and why.
     pub lost: Option<(usize, Error)>,
 }
@@ -177,92 +179,8 @@ impl Writer {
         }
     }
 
-    /// Commits released results, together with the rest if that succeeds at once; retries until it does.
-    async fn commit_released(&mut self, mut released: Vec<Submission>, rest: &mut Vec<Submission>) {
-        released.append(rest);
-        loop {
-            match self.try_commit(&released).await {
-                Ok(plan) => return self.answer(released, plan.outcomes),
-                // What was promised is written before anything else, from the reserve if need be.
-                Err(error) if error.code() == ErrorCode::StoreFull && self.space.ran_out() => {}
-                Err(error) => {
-                    tracing::error!(%error, "results that were released cannot be written to the log yet");
-                    // What was not released fails now; nothing new is released while the queue is closed to it.
-                    let (keep, failed): (Vec<_>, Vec<_>) =
-                        released.into_iter().partition(|submission| submission.released_at.is_some());
-                    self.fail(failed, &error);
-                    released = keep;
-                    if self.stopped.is_some() || self.queue.is_closed() {
-                        self.lost.get_or_insert((0, error.clone())).0 += released.len();
-                        return self.fail(released, &error);
-                    }
-                    self.queue.hold_releases(true);
-                    // Who comes meanwhile must not wait for as long as this takes.
-                    self.fail(self.queue.take_unreleased(), &error);
-                    sleep(RETRY).await;
-                }
-            }
-        }
-    }
-
-    /// Commits a batch; halves it as long as it fails for a reason that only one of its submissions may have.
-    async fn commit(&mut self, batch: Vec<Submission>) {
-        let mut waiting = vec![batch];
-        while let Some(mut batch) = waiting.pop() {
-            if self.space.is_full() {
-                let (urgent, others) = batch.into_iter().partition(takes_away);
-                self.fail(others, &Space::error());
-                batch = urgent;
-                if batch.is_empty() {
-                    continue;
-                }
-            }
-            match self.try_commit(&batch).await {
-                Ok(plan) => self.answer(batch, plan.outcomes),
-                Err(error) if error.code() == ErrorCode::StoreFull && self.has_room_left(&batch) => waiting.push(batch),
-                Err(error) if batch.len() > 1 && may_be_one_culprit(error.code()) => {
-                    let second = batch.split_off(batch.len() / 2);
-                    waiting.push(second);
-                    waiting.push(batch);
-                }
-                Err(error) => self.fail(batch, &error),
-            }
-        }
-    }
-
-    /// Whether it is worth trying again to write something of this batch, although the store is full: the room of the
-    /// reserve is for what takes rights or keys away.
-    fn has_room_left(&self, batch: &[Submission]) -> bool {
-        let released = self.space.ran_out();
-        let urgent = batch.iter().filter(|submission| takes_away(submission)).count();
-        released || (0 < urgent && urgent < batch.len() && self.space.is_full())
-    }
-
-    fn answer(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
-        // On a disk that is getting full, what is promised might find no room.
-        self.queue.hold_releases(self.space.is_low());
-        let mut changes = 0;
-        for (submission, outcome) in batch.into_iter().zip(outcomes) {
-            changes += usize::from(submission.command.is_some());
-            let outcome = match outcome {
-                Outcome::Redo(_) => Outcome::Redo(Some(self.queue.owe())),
-                other => other,
-            };
-            // Who went away meanwhile does not want its answer.
-            let _ = submission.reply.send(outcome);
-        }
-        self.queue.changed(changes);
-    }
-
-    fn fail(&self, batch: Vec<Submission>, error: &Error) {
-        let outcomes = batch.iter().map(|_| Outcome::Failed(error.clone())).collect();
-        let held = self.queue.holds_releases();
-        self.answer(batch, outcomes);
-        self.queue.hold_releases(held);
-    }
-
     /// A transaction from the lock on the head to the commit; tried again when other nodes came first.
-    async fn try_commit(&mut self, batch: &[Submission]) -> Result<Plan> {
+    pub(super) async fn try_commit(&mut self, batch: &[Submission]) -> Result<Plan> {
         let begun = Instant::now();
         let mut pause = CONTENTION_PAUSE / 64;
         loop {
@@ -270,7 +188,13 @@ impl Writer {
                 Err(error) if std::mem::take(&mut self.keys_behind) => {
                     // Not under the lock: the root key that unwraps may be far away.
                     tracing::info!(%error, "reading the log's new signing key");
-                    self.catch_up_keys().await?;
+                    if !self.catch_up_keys().await? {
+                        // Another task of this process may have read it first, but not again and again.
+                        if begun.elapsed() >= CONTENTION {
+                            return Err(self.stop("the key that signs the log is not in the store"));
+                        }
+                        sleep(RETRY).await;
+                    }
                 }
                 Err(error) if error.code() == ErrorCode::StoreContended && begun.elapsed() < CONTENTION => {
                     tracing::debug!(%error, "another node came first");
@@ -283,7 +207,8 @@ impl Writer {
         }
     }
 
-    async fn catch_up_keys(&mut self) -> Result<()> {
+    /// Takes over the keys that another process added; answers whether there were any.
+    async fn catch_up_keys(&mut self) -> Result<bool> {
         let mut connection = self.store.reader().await?;
         let rows = secrets::service_keys(connection.as_mut()).await;
         connection.close().await?;
@@ -292,12 +217,12 @@ impl Writer {
             Err(error) if error.code() == ErrorCode::IntegrityFailure => {
                 Err(self.stop("the keys that sign the log were altered"))
             }
-            Err(error) => Err(error),
-            Ok(_) => Ok(()),
+            caught_up => caught_up,
         }
     }
 
     async fn commit_once(&mut self, batch: &[Submission]) -> Result<Plan> {
+        self.is_at_fault = false;
         if let Some(error) = &self.stopped {
             return Err(error.clone());
         }
@@ -309,11 +234,14 @@ impl Writer {
         let (mut connection, locked) = begun?;
         let mut plan = match self.write(connection.as_mut(), locked, batch).await {
             Ok(plan) => plan,
+            // SQLite goes on to refuse what could not be written when the file was opened: the next one opens it anew.
+            Err(error) if error.code() == ErrorCode::StoreReadOnly => return Err(error),
             Err(error) => {
                 self.put_back(connection).await;
                 return Err(error);
             }
         };
+        self.is_at_fault = false;
         // The commit point. Everything before can be undone, everything after has happened.
         if let Err(error) = connection.commit().await {
             if error.code() == ErrorCode::StoreContended {
@@ -387,14 +315,4 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.abandon();
     }
-}
-
-/// Whether this is a change that takes rights or keys away: it is still written when the store is full.
-fn takes_away(submission: &Submission) -> bool {
-    submission.command.as_ref().is_some_and(Command::takes_away)
-}
-
-/// Whether the failure may be due to one submission: then the others must not fail with it.
-fn may_be_one_culprit(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::Conflict | ErrorCode::StoreCorrupt | ErrorCode::Internal | ErrorCode::InvalidArgument)
 }

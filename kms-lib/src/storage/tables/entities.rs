@@ -30,6 +30,9 @@ const CREDENTIAL: &str =
 
 const QUARANTINED: &str = "entity_table, row_id, key_id, key_name, created_at, released_at, revision, seal, id";
 
+/// Most versions that one statement asks for.
+const ASKED: usize = 64;
+
 /// The seals of a row as it is afterwards.
 #[derive(Clone, Debug)]
 pub struct RowSeals {
@@ -479,6 +482,19 @@ pub async fn facts_between(
     facts_where(connection, "key_id = ? AND version >= ? AND version <= ?", values).await
 }
 
+/// Whether there is a row of this version.
+pub async fn has_version(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<bool> {
+    let sql = "SELECT 1 FROM key_versions WHERE key_id = ? AND version = ?";
+    let mut is_there = false;
+    connection
+        .query(sql.into(), vec![key.as_bytes().into(), version.into()], &mut |_| {
+            is_there = true;
+            Ok(())
+        })
+        .await?;
+    Ok(is_there)
+}
+
 async fn facts_where(
     connection: &mut dyn Connection,
     condition: &str,
@@ -495,6 +511,29 @@ async fn facts_where(
             Ok(())
         })
         .await?;
+    Ok(found)
+}
+
+/// The stored public keys (PEM) of these versions of a key, by version.
+pub async fn public_keys_of(
+    connection: &mut dyn Connection,
+    key: KeyId,
+    versions: &[u32],
+) -> Result<std::collections::HashMap<u32, String>> {
+    let mut found = std::collections::HashMap::new();
+    for chunk in versions.chunks(ASKED) {
+        let marks = vec!["?"; chunk.len()].join(", ");
+        let sql = format!("SELECT version, public_key_pem FROM key_versions WHERE key_id = ? AND version IN ({marks})");
+        let values = std::iter::once(key.as_bytes().into()).chain(chunk.iter().map(|n| (*n).into())).collect();
+        connection
+            .query(sql.into(), values, &mut |row| {
+                if let Some(pem) = row.text_opt(1)? {
+                    found.insert(row.unsigned(0)?, pem.to_owned());
+                }
+                Ok(())
+            })
+            .await?;
+    }
     Ok(found)
 }
 

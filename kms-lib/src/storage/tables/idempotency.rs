@@ -1,5 +1,7 @@
 //! `idempotency`: requests that have had their effect, kept for a day.
 
+use std::collections::HashSet;
+
 use super::usage;
 use crate::storage::{Connection, Value};
 use crate::types::error::Result;
@@ -42,6 +44,9 @@ async fn is_misdated_over(connection: &mut dyn Connection, now: Timestamp) -> Re
     let acknowledged = acknowledged.and_then(|time| time.parse::<Timestamp>().ok());
     Ok(acknowledged.is_some_and(|time| time.plus_days(KEPT_DAYS) <= now))
 }
+
+/// Most requests that one statement asks for.
+const ASKED: usize = 64;
 
 /// About how many requests are dropped at once: whoever does it holds the lock on the head.
 const DROPPED: u64 = 100;
@@ -96,6 +101,35 @@ pub async fn insert(connection: &mut dyn Connection, request: KeptRequest, now: 
         request.expires_at.into(),
     ];
     connection.execute(sql.into(), values).await.map(drop)
+}
+
+/// Those of these requests, each a principal and a key, that are still kept.
+pub async fn kept_among(
+    connection: &mut dyn Connection,
+    requests: &[(&str, &str)],
+    now: Timestamp,
+) -> Result<HashSet<(String, String)>> {
+    let (mut kept, mut misdated) = (HashSet::new(), HashSet::new());
+    for chunk in requests.chunks(ASKED) {
+        let condition = vec!["(principal = ? AND idempotency_key = ?)"; chunk.len()].join(" OR ");
+        let sql = format!(
+            "SELECT principal, idempotency_key, expires_at FROM idempotency WHERE expires_at > ? AND ({condition})"
+        );
+        let named = chunk.iter().flat_map(|(principal, key)| [Value::from(*principal), Value::from(*key)]);
+        let values = std::iter::once(now.into()).chain(named).collect();
+        connection
+            .query(sql.into(), values, &mut |row| {
+                let request = (row.text(0)?.to_owned(), row.text(1)?.to_owned());
+                let set = if row.time(2)? > latest(now) { &mut misdated } else { &mut kept };
+                set.insert(request);
+                Ok(())
+            })
+            .await?;
+    }
+    if !misdated.is_empty() && !is_misdated_over(connection, now).await? {
+        kept.extend(misdated);
+    }
+    Ok(kept)
 }
 
 /// The request of this principal under this key, if it is still kept.
