@@ -109,3 +109,33 @@ async fn writes_that_fail_in_the_midst_of_the_log() {
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }
+
+/// A write-ahead log that another program cuts under a running service is noticed by the next operation. Nothing is
+/// acknowledged that would be written behind what is missing.
+#[tokio::test]
+async fn a_log_that_was_cut_is_noticed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    for is_emptied in [true, false] {
+        let kms = Kms::open(config(&file)).await.unwrap();
+        let session = admin(&kms);
+        let name = format!("k-{is_emptied}");
+        session.create_key(NewKey::aes(name.as_str())).await.unwrap();
+        for _ in 0..20 {
+            session.encrypt(name.as_str(), b"x", &Context::new()).await.unwrap();
+        }
+        let log = std::fs::File::options().write(true).open(folder.path().join("kms.db-wal")).unwrap();
+        let length = log.metadata().unwrap().len();
+        assert!(length > 4_096);
+        log.set_len(if is_emptied { 0 } else { length / 2 }).unwrap();
+        for _ in 0..5 {
+            let error = session.encrypt(name.as_str(), b"x", &Context::new()).await.unwrap_err();
+            assert!(matches!(error.code(), ErrorCode::StoreUnavailable | ErrorCode::StoreCorrupt), "{error}");
+        }
+        // What is left of the store, and whether there is anything, is for its backups.
+        let _ = kms.close().await;
+        for ending in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(folder.path().join(format!("kms.db{ending}")));
+        }
+    }
+}

@@ -97,3 +97,26 @@ async fn a_store_on_a_read_only_medium_is_verified() {
     assert_eq!(admin(&kms).verify_audit().await.unwrap().broken_at, Some(3));
     kms.close().await.unwrap();
 }
+
+/// A file that cannot be written when the service starts is written as soon as it can be, without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_read_only_at_the_start_is_written_later() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
+    kms.close().await.unwrap();
+    let file = place.file();
+    let path = file.to_str().unwrap();
+    if !run("mount", &["--bind", path], &file) {
+        eprintln!("SKIPPED: a read-only file needs the right to mount");
+        return;
+    }
+    assert!(run("mount", &["-o", "remount,ro,bind"], &file));
+    let kms = place.open().await;
+    let refused = admin(&kms).encrypt("k", b"x", &Context::new()).await;
+    assert!(run("umount", &["-l"], &file));
+    assert_eq!(code(refused), ErrorCode::StoreReadOnly);
+    admin(&kms).encrypt("k", b"x", &Context::new()).await.unwrap();
+    common::check_usable(&kms).await;
+    kms.close().await.unwrap();
+}

@@ -71,6 +71,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>> {
     match fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(unreadable(e)),
+        // Reading a FIFO would wait for its other end.
+        Ok(metadata) if !metadata.is_file() => Err(bad(path, "is not a regular file")),
         Ok(metadata) if metadata.len() > BYTES => Err(bad(path, "is too large to be one")),
         Ok(_) => match fs::read_to_string(path) {
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(bad(path, "is not text")),

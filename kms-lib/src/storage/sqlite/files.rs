@@ -139,12 +139,32 @@ pub(super) struct Files {
     pub log_path: PathBuf,
     /// The write-ahead log; known once something was begun.
     pub log: Option<FileId>,
+    /// How long it was, in bytes, when this connection last wrote.
+    pub log_bytes: u64,
 }
 
 impl Files {
     pub(super) fn check(&self) -> Result<()> {
         self.file.check(&self.path)?;
         self.log.map_or(Ok(()), |log| log.check(&self.log_path))
+    }
+    fn log_bytes(&self) -> Result<u64> {
+        std::fs::metadata(&self.log_path).map(|log| log.len()).map_err(|e| unreachable_file(&self.log_path, e))
+    }
+    /// Notes how long the write-ahead log is, after this connection has written.
+    pub(super) fn note_log_bytes(&mut self) -> Result<()> {
+        self.log_bytes = self.log_bytes()?;
+        Ok(())
+    }
+    /// Fails if the write-ahead log has become shorter. Another process may have moved all of it into the database, but
+    /// it may also have been cut, and this connection would not notice as long as it finds what it needs in memory: a
+    /// new connection reads what is there.
+    pub(super) fn check_log_bytes(&self) -> Result<()> {
+        if self.log_bytes()? >= self.log_bytes {
+            return Ok(());
+        }
+        let text = format!("the store's write-ahead log {} has become shorter", self.log_path.display());
+        Err(Error::new(ErrorCode::StoreUnavailable, text))
     }
     pub(super) fn note_log(&mut self) -> Result<()> {
         if self.log.is_none() {

@@ -57,7 +57,7 @@ impl Writer {
                 done => break done?,
             }
         };
-        let files = Files { path: path.to_owned(), file, log_path, log: None };
+        let files = Files { path: path.to_owned(), file, log_path, log: None, log_bytes: 0 };
         files.check()?;
         Ok(Self { connection: Mutex::new(connection), files, approved, is_inspected: false })
     }
@@ -79,6 +79,7 @@ impl Writer {
             }
         }
         self.files.note_log()?;
+        self.files.check_log_bytes()?;
         // A trigger that was added meanwhile would be a part of what is written.
         self.check_schema_change().await
     }
@@ -146,7 +147,8 @@ impl Connection for Writer {
         Box::pin(async {
             self.run("COMMIT", &[], &mut |_| Ok(()))?;
             // Committed to a file without a name, it would be gone with this process.
-            self.files.check()
+            self.files.check()?;
+            self.files.note_log_bytes()
         })
     }
     fn rollback(&mut self) -> StoreFuture<'_, ()> {
@@ -178,6 +180,7 @@ impl Connection for Writer {
                 is_busy = row.int(0)? != 0;
                 Ok(())
             })?;
+            self.files.note_log_bytes()?;
             Ok(!is_busy)
         })
     }
