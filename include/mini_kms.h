@@ -1412,7 +1412,7 @@ mkms_status mkms_sign_with_version(const struct mkms_session *session,
 
 /**
  * Verifies a signature. A signature that is not good is no error: `*valid` is set to false. `version` 0 tries the
- * usable versions, the newest first.
+ * usable versions, the newest first, at most 10,000; of a key with more, `MKMS_INVALID_ARGUMENT` asks for the version.
  *
  * `operation` may be NULL.
  *

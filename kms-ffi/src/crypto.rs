@@ -314,7 +314,7 @@ pub unsafe extern "C" fn mkms_sign_with_version(
 }
 
 /// Verifies a signature. A signature that is not good is no error: `*valid` is set to false. `version` 0 tries the
-/// usable versions, the newest first.
+/// usable versions, the newest first, at most 10,000; of a key with more, `MKMS_INVALID_ARGUMENT` asks for the version.
 ///
 /// `operation` may be NULL.
 ///

@@ -74,6 +74,7 @@ mod session;
 mod storage;
 mod types;
 mod verification;
+mod workers;
 
 pub use audit::verify::{Fault, Finding};
 pub use config::Config;

@@ -78,6 +78,10 @@ impl Image {
     pub fn versions(&self) -> impl Iterator<Item = &KeyVersion> {
         self.keys.values().flat_map(|entry| entry.versions.values())
     }
+    /// The versions of a key, newest first.
+    pub fn versions_newest_first(&self, key: KeyId) -> impl Iterator<Item = &KeyVersion> {
+        self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.values().rev())
+    }
     /// The generations of the root key, oldest first, retired ones too.
     pub fn root_keys(&self) -> impl Iterator<Item = &RootKeyGeneration> {
         self.root_keys.values()

@@ -17,6 +17,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{KeyType, KeyVersion, VersionState};
 use crate::types::view::View;
+use crate::workers::{Length, Workers};
 
 /// A key ready for use.
 pub enum ReadyKey {
@@ -48,42 +49,46 @@ impl MaterialCache {
         store: Arc<dyn Store>,
         provider: Arc<dyn Provider>,
         envelope: Envelope,
-        size: u64,
-        time_to_live: Duration,
+        workers: Workers,
+        (size, time_to_live): (u64, Duration),
     ) -> Self {
         let ready = Cache::builder().max_capacity(size).time_to_live(time_to_live).build();
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let (loading, is_closed) = (Arc::default(), Arc::default());
-        Self { loader: Loader { store, provider, envelope }, ready, loading, is_closed, hits, misses }
+        Self { loader: Loader { store, provider, envelope, workers }, ready, loading, is_closed, hits, misses }
     }
 
-    /// The ready key of a version. Callers who ask for the same one while it is loaded wait for that one loading.
-    pub async fn get(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
+    /// The ready key of a version, made ready on behalf of this principal if it is not there. Callers who ask for the
+    /// same one while it is loaded wait for that one loading.
+    pub async fn get(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Result<Arc<ReadyKey>> {
         let id = (version.key_id, version.version);
         if let Some(ready) = self.ready.get(&id).await {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(ready);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let loading = self.load(version, key_type);
+        let loading = self.load(version, key_type, principal);
         // It looks into the cache again: a loading may have ended meanwhile.
         self.ready.try_get_with(id, loading).await.map_err(|error: Arc<Error>| Error::clone(&error))
     }
 
     /// Joins the loading of a version, or begins it. A loading is a task of its own: it ends, and what it loaded is
     /// kept, also if every caller has gone away meanwhile. A call to a remote root key is made once.
-    async fn load(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
+    async fn load(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Result<Arc<ReadyKey>> {
         let id = (version.key_id, version.version);
         let mut loading = {
             let mut under_way = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-            under_way.entry(id).or_insert_with(|| self.begin_loading(version.clone(), key_type)).clone()
+            under_way
+                .entry(id)
+                .or_insert_with(|| self.begin_loading(version.clone(), key_type, principal.to_owned()))
+                .clone()
         };
         let loaded = loading.wait_for(Option::is_some).await;
         let ended = || Error::new(ErrorCode::Internal, "the loading of a key ended unexpectedly");
         loaded.ok().and_then(|loaded| loaded.clone()).unwrap_or_else(|| Err(ended()))
     }
 
-    fn begin_loading(&self, version: KeyVersion, key_type: KeyType) -> Loading {
+    fn begin_loading(&self, version: KeyVersion, key_type: KeyType, principal: String) -> Loading {
         let (tell, loading) = watch::channel(None);
         let (loader, ready, under_way) = (self.loader.clone(), self.ready.clone(), Arc::clone(&self.loading));
         let is_closed = Arc::clone(&self.is_closed);
@@ -91,7 +96,7 @@ impl MaterialCache {
             let id = (version.key_id, version.version);
             // Also if the loading panics.
             let _removed = Removed(under_way, id);
-            let loaded = loader.load(&version, key_type).await;
+            let loaded = loader.load(&version, key_type, &principal).await;
             if let Ok(loaded) = &loaded {
                 ready.insert(id, Arc::clone(loaded)).await;
                 if is_closed.load(Ordering::SeqCst) {
@@ -169,10 +174,11 @@ struct Loader {
     store: Arc<dyn Store>,
     provider: Arc<dyn Provider>,
     envelope: Envelope,
+    workers: Workers,
 }
 
 impl Loader {
-    async fn load(&self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
+    async fn load(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Result<Arc<ReadyKey>> {
         let mut connection = self.store.reader().await?;
         let material = entities::material(connection.as_mut(), version.key_id, version.version).await?;
         drop(connection);
@@ -193,19 +199,19 @@ impl Loader {
             }
             KeyType::Rsa2048 => {
                 let provider = Arc::clone(&self.provider);
-                run_blocking(move || {
+                let make_ready = move || {
                     let private = provider.rsa_private(&plaintext)?;
                     let public = provider.rsa_public(&private.public_pem()?)?;
                     Ok(ReadyKey::Rsa { private, public })
-                })
-                .await?
+                };
+                self.workers.run(principal, Length::Short, make_ready).await?
             }
         };
         Ok(Arc::new(ready))
     }
 }
 
-/// Runs work that takes milliseconds off the async threads.
+/// Runs work that waits for files off the async threads. What computes goes to the [`Workers`].
 pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await

@@ -8,6 +8,7 @@ mod description;
 mod image;
 mod material;
 mod overlay;
+mod public_keys;
 mod refresh;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use description::{
 pub use image::{Image, Trust};
 pub use material::{MaterialCache, ReadyKey, run_blocking};
 pub use overlay::Overlay;
+pub use public_keys::{PublicKey, PublicKeys};
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

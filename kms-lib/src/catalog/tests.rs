@@ -366,14 +366,14 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
         shared.store.clone(),
         shared.provider.clone(),
         Envelope::new(shared.provider.clone(), row, root.clone()),
-        10,
-        Duration::from_millis(400),
+        crate::workers::Workers::default(),
+        (10, Duration::from_millis(400)),
     ));
     let version = shared.catalog.image().version(key.id, 1).cloned().unwrap();
     let calls: Vec<_> = (0..64)
         .map(|_| {
             let (cache, version) = (cache.clone(), version.clone());
-            tokio::spawn(async move { cache.get(&version, KeyType::Aes256Gcm).await.map(drop) })
+            tokio::spawn(async move { cache.get(&version, KeyType::Aes256Gcm, "alice").await.map(drop) })
         })
         .collect();
     for call in calls {
@@ -384,7 +384,7 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     cache.sweep().await;
     assert_eq!(cache.len(), 0);
-    cache.get(&version, KeyType::Aes256Gcm).await.unwrap();
+    cache.get(&version, KeyType::Aes256Gcm, "alice").await.unwrap();
     assert_eq!(root.unwraps.load(SeqCst), 2);
     cache.forget(key.id, 1).await;
     cache.sweep().await;

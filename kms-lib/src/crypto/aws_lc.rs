@@ -1,6 +1,7 @@
 //! The provider over AWS-LC. Private operations are constant time and blinded in AWS-LC itself.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{
     KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey,
@@ -108,16 +109,14 @@ impl RsaPrivate for PrivateKey {
         plaintext.truncate(length);
         Ok(plaintext)
     }
-    fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+    fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32]) -> Result<Vec<u8>> {
         let encoding = match algorithm {
             SignatureAlgorithm::RsaPkcs1Sha256 => &RSA_PKCS1_SHA256,
             SignatureAlgorithm::RsaPssSha256 => &RSA_PSS_SHA256,
         };
         let mut signature = vec![0; RSA_BYTES];
-        // The generator passed here is ignored: AWS-LC uses its own.
-        self.signing
-            .sign(encoding, &aws_lc_rs::rand::SystemRandom::new(), message, &mut signature)
-            .map_err(|_| failure("RSA signature"))?;
+        let digest = Digest::import_less_safe(digest, &SHA256).map_err(|_| failure("RSA signature"))?;
+        self.signing.sign_digest(encoding, &digest, &mut signature).map_err(|_| failure("RSA signature"))?;
         Ok(signature)
     }
     fn public_pem(&self) -> Result<String> {
@@ -145,12 +144,12 @@ impl RsaPublic for PublicKey {
             .map_err(|_| failure("RSA encryption"))?;
         Ok(ciphertext)
     }
-    fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+    fn verify_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32], signature: &[u8]) -> bool {
         let key = match algorithm {
             SignatureAlgorithm::RsaPkcs1Sha256 => &self.pkcs1,
             SignatureAlgorithm::RsaPssSha256 => &self.pss,
         };
-        key.verify_sig(message, signature).is_ok()
+        Digest::import_less_safe(digest, &SHA256).is_ok_and(|digest| key.verify_digest_sig(&digest, signature).is_ok())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::types::error::{Error, ErrorCode, Result};
@@ -122,8 +123,12 @@ pub trait RsaPrivate: Send + Sync {
     /// Decrypts OAEP with SHA-256 and MGF1-SHA256. Every failure is the same `DecryptionFailed`: telling them apart
     /// would help an attacker.
     fn oaep_decrypt(&self, label: &[u8], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>>;
+    /// Signs the message with this SHA-256.
+    fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32]) -> Result<Vec<u8>>;
     /// Signs the message, which is hashed here.
-    fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>>;
+    fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+        self.sign_digest(algorithm, &Sha256::digest(message).into())
+    }
     /// The public key: SubjectPublicKeyInfo, PEM.
     fn public_pem(&self) -> Result<String>;
 }
@@ -132,8 +137,13 @@ pub trait RsaPrivate: Send + Sync {
 pub trait RsaPublic: Send + Sync {
     /// Encrypts with OAEP, SHA-256 and MGF1-SHA256; `PlaintextTooLong` above 190 bytes.
     fn oaep_encrypt(&self, label: &[u8], plaintext: &[u8]) -> Result<Vec<u8>>;
-    /// Whether the signature was made of this message, with this algorithm and with the secret of this key.
-    fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool;
+    /// Whether the signature was made of the message with this SHA-256, with this algorithm and with the secret of this
+    /// key.
+    fn verify_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32], signature: &[u8]) -> bool;
+    /// The same of a message, which is hashed here.
+    fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+        self.verify_digest(algorithm, &Sha256::digest(message).into(), signature)
+    }
 }
 
 /// An Ed25519 key ready for use.

@@ -8,7 +8,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use rsa::{Oaep, Pkcs1v15Sign, Pss};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::provider::{
@@ -94,14 +94,13 @@ impl RsaPrivate for PrivateKey {
             .map(Zeroizing::new)
             .map_err(|_| decryption_failed())
     }
-    fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
-        let hash = Sha256::digest(message);
+    fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32]) -> Result<Vec<u8>> {
         match algorithm {
             SignatureAlgorithm::RsaPkcs1Sha256 => {
-                self.0.sign_with_rng(&mut SysRng, Pkcs1v15Sign::new::<Sha256>(), &hash)
+                self.0.sign_with_rng(&mut SysRng, Pkcs1v15Sign::new::<Sha256>(), digest)
             }
             SignatureAlgorithm::RsaPssSha256 => {
-                self.0.sign_with_rng(&mut SysRng, Pss::<Sha256>::new_blinded_with_salt(SALT), &hash)
+                self.0.sign_with_rng(&mut SysRng, Pss::<Sha256>::new_blinded_with_salt(SALT), digest)
             }
         }
         .map_err(|_| failure("RSA signature"))
@@ -125,11 +124,10 @@ impl RsaPublic for PublicKey {
             .encrypt(&mut SysRng, Oaep::<Sha256>::new_with_label(label), plaintext)
             .map_err(|_| failure("RSA encryption"))
     }
-    fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
-        let hash = Sha256::digest(message);
+    fn verify_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32], signature: &[u8]) -> bool {
         match algorithm {
-            SignatureAlgorithm::RsaPkcs1Sha256 => self.0.verify(Pkcs1v15Sign::new::<Sha256>(), &hash, signature),
-            SignatureAlgorithm::RsaPssSha256 => self.0.verify(Pss::<Sha256>::new_with_salt(SALT), &hash, signature),
+            SignatureAlgorithm::RsaPkcs1Sha256 => self.0.verify(Pkcs1v15Sign::new::<Sha256>(), digest, signature),
+            SignatureAlgorithm::RsaPssSha256 => self.0.verify(Pss::<Sha256>::new_with_salt(SALT), digest, signature),
         }
         .is_ok()
     }

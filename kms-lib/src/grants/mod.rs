@@ -59,6 +59,24 @@ pub fn find(
     best
 }
 
+/// Whether a grant allows `permission` on any key under the given circumstances.
+pub fn allows_somewhere(
+    view: &dyn View,
+    principal: &str,
+    permission: Permission,
+    circumstances: &Circumstances<'_>,
+) -> bool {
+    let mut is_allowed = false;
+    find_all(view, principal, &mut |grant: &Grant| {
+        let key = match grant.scope {
+            GrantScope::Key(key) => Some(key),
+            GrantScope::AllKeys => None,
+        };
+        is_allowed |= matching(grant, permission, key, circumstances).is_some();
+    });
+    is_allowed
+}
+
 /// A grant as a match, if it allows `permission` on `key`. Whether it is in force is not asked here.
 fn matching(
     grant: &Grant,

@@ -8,7 +8,7 @@ use super::claim::claim;
 use super::create::create;
 use super::{high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
-use crate::catalog::{Catalog, MaterialCache, Trust};
+use crate::catalog::{Catalog, MaterialCache, PublicKeys, Trust};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{Binding, Envelope, RootKeySource, Seals, service_fingerprint};
@@ -25,6 +25,7 @@ use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind};
+use crate::workers::Workers;
 
 /// With fewer free bytes than this, SQLite cannot even make what it works with.
 const NO_ROOM: u64 = 256 * 1024;
@@ -282,13 +283,15 @@ async fn assemble(
     }
     let is_suspect = catalog.image().trust() == Trust::Suspect;
     let altered = if is_suspect { quarantine::set_aside(store, &catalog, &signer).await? } else { Vec::new() };
+    let workers = Workers::default();
     let materials = Arc::new(MaterialCache::new(
         Arc::clone(store),
         Arc::clone(&provider),
         envelope.clone(),
-        config.cache_size,
-        config.cache_ttl,
+        workers.clone(),
+        (config.cache_size, config.cache_ttl),
     ));
+    let public_keys = PublicKeys::new(Arc::clone(store), Arc::clone(&provider), workers.clone(), config.cache_size);
     let space = Arc::new(Space::new(Arc::clone(store), config.space));
     space.judge();
     let last = head.timestamp;
@@ -311,6 +314,8 @@ async fn assemble(
         envelope,
         catalog,
         materials,
+        public_keys,
+        workers,
         ledger,
         space,
         signer,

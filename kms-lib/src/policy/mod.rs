@@ -43,6 +43,16 @@ pub fn has_right(view: &dyn View, attempt: &Attempt, now: Timestamp) -> bool {
     is_authenticated(view, attempt, now) && authorize(view, attempt, now).is_ok()
 }
 
+/// Whether this actor has the right to make such an attempt on some key: of one that names no key, nobody can say more.
+pub fn has_right_somewhere(view: &dyn View, attempt: &Attempt, now: Timestamp) -> bool {
+    if attempt.actor.role() != Role::App {
+        return has_right(view, attempt, now);
+    }
+    let Some(permission) = permission_for(view, &attempt.operation, attempt.key) else { return false };
+    is_authenticated(view, attempt, now)
+        && grants::allows_somewhere(view, attempt.actor.principal(), permission, &circumstances(attempt, now))
+}
+
 /// Whether the credential that an actor is known by, if it is known by one, is still good; and until when.
 fn authenticate(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, ErrorCode> {
     let Some(id) = attempt.actor.credential() else { return Ok(None) };

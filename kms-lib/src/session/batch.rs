@@ -17,8 +17,52 @@ use crate::types::key::AuditContext;
 use crate::types::limits::CONTEXT_RECORDED_BYTES;
 use crate::types::time::Timestamp;
 
-/// The entries for a call, and for each item the entry that stands for it.
-pub(super) fn entries(
+/// The records of a call, and which of them stands for which item.
+pub(super) struct Records {
+    pub entries: Vec<Entry>,
+    /// For each item the place of its record; none if it was taken out.
+    pub of_item: Vec<Option<usize>>,
+}
+
+impl Records {
+    /// The records of a call that went like this.
+    pub fn of(
+        action: Action,
+        items: &[Item<'_>],
+        decided: &[Arc<Decided>],
+        worked: &[Worked],
+        revision: u64,
+        session: &Session,
+    ) -> Self {
+        let (entries, of_item) = match (items, decided, worked) {
+            ([item], [decided], [worked]) => (vec![single(action, item, decided, worked, revision, session)], vec![0]),
+            _ => entries(action, items, decided, worked, revision, session),
+        };
+        Self { entries, of_item: of_item.into_iter().map(Some).collect() }
+    }
+
+    /// Takes the records out that are not wanted.
+    pub fn retain(&mut self, mut is_wanted: impl FnMut(&Entry) -> bool) {
+        let mut kept = 0;
+        let places: Vec<Option<usize>> = self
+            .entries
+            .iter()
+            .map(|entry| {
+                let place = is_wanted(entry).then_some(kept);
+                kept += usize::from(place.is_some());
+                place
+            })
+            .collect();
+        let mut place = places.iter();
+        self.entries.retain(|_| place.next().is_some_and(Option::is_some));
+        for of_item in &mut self.of_item {
+            *of_item = of_item.and_then(|record| places.get(record).copied().flatten());
+        }
+    }
+}
+
+/// The entries for a batch, and for each item the entry that stands for it.
+fn entries(
     action: Action,
     items: &[Item<'_>],
     decided: &[Arc<Decided>],
@@ -26,9 +70,6 @@ pub(super) fn entries(
     revision: u64,
     session: &Session,
 ) -> (Vec<Entry>, Vec<usize>) {
-    if let ([item], [decided], [worked]) = (items, decided, worked) {
-        return (vec![single(action, item, decided, worked, revision, session)], vec![0]);
-    }
     let mut groups: Vec<(Option<KeyId>, Vec<usize>)> = Vec::new();
     let mut entry_of = Vec::with_capacity(items.len());
     for (i, decided) in decided.iter().enumerate() {

@@ -98,14 +98,19 @@ impl Session {
 
     /// Whether a denial gets no record of its own, because there are too many. Only what is fresh may be denied so.
     async fn is_only_counted(&self, intent: &Intent, code: ErrorCode) -> Result<bool> {
-        let fresh = self.shared.denials.is_flooding(&self.actor, code);
+        let now = self.shared.clock.now();
+        let fresh = self.shared.denials.is_flooding(&self.actor, code, now);
         if fresh {
             self.shared.catalog.ensure_fresh().await?;
-            if !matches!(self.decide(&intent.attempt), (Decision::Denied(now), _) if now == code) {
+            if !matches!(self.decide(&intent.attempt), (Decision::Denied(again), _) if again == code) {
                 return Ok(false);
             }
         }
-        Ok(!self.shared.denials.is_recorded(&self.actor, intent.action, code, self.shared.clock.now(), fresh))
+        if self.shared.denials.is_recorded(&self.actor, code, now, fresh) {
+            return Ok(false);
+        }
+        self.shared.denials.count(&self.actor, intent.action, code, now, 1);
+        Ok(true)
     }
 
     /// Records that a change was allowed, but cannot be made.

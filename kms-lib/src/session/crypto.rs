@@ -189,7 +189,9 @@ impl Session {
         only(self.operate(Action::Sign, &[item], false).await?).map(signature)
     }
 
-    /// Verifies a signature. Without a version, the usable ones are tried, newest first.
+    /// Verifies a signature, with the public key: no root key is needed. Without a version, the usable ones are tried,
+    /// newest first, at most [`VERSIONS_TRIED`](crate::limits::VERSIONS_TRIED). If the key has more and none of these
+    /// made the signature, the call fails with `InvalidArgument`: name the version.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -311,7 +313,9 @@ impl Session {
         self.operate_checked(Action::Sign, prepared, signature).await
     }
 
-    /// Verifies up to 1,000 signatures in one call; each fails alone.
+    /// Verifies up to 1,000 signatures in one call; each fails alone. Those without a version share the
+    /// [`VERSIONS_TRIED`](crate::limits::VERSIONS_TRIED) that one call tries: with 1,000 of them, the newest 10 usable
+    /// versions are tried for each, and `InvalidArgument` asks for the version of a signature that none of these made.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.

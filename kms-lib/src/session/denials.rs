@@ -1,8 +1,8 @@
 //! Denials are recorded, but nobody can fill the log with them: from 60 a minute on, by one principal for one reason, one
 //! counted record a second stands for them.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Shared;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
@@ -17,11 +17,16 @@ const EACH: u32 = 60;
 /// Microseconds of the window, and between counted records.
 const MINUTE: u64 = 60_000_000;
 const SECOND: u64 = 1_000_000;
-/// Principals and codes that are followed; the longest silent are forgotten beyond it.
+/// Principals and codes that are followed, about. Beyond it the oldest are forgotten, and while all of them are of the
+/// last minute, further principals share one window.
 const FOLLOWED: usize = 10_000;
+
+/// A principal, and why it was denied something.
+type Caller = (String, ErrorCode);
 
 struct Window {
     begun: Timestamp,
+    /// Denials since then, each of which took a record's place.
     count: u32,
     /// Denials without a record of their own, since the last counted one.
     uncounted: u64,
@@ -34,78 +39,137 @@ struct Window {
 struct Counted {
     actor: Actor,
     action: Action,
-    code: ErrorCode,
+    caller: Caller,
     count: u64,
     counted_before: Timestamp,
 }
 
-/// Denials of the last minute, by principal and code.
+/// Denials of the last minute, by principal and code. No call looks at more than a few of them.
 #[derive(Default)]
-pub struct Denials(Mutex<HashMap<(String, ErrorCode), Window>>);
+pub struct Denials(Mutex<Windows>);
+
+#[derive(Default)]
+struct Windows {
+    of: HashMap<Caller, Window>,
+    /// The windows in the order in which they began, each with that time.
+    order: VecDeque<(Caller, Timestamp)>,
+    /// Those with denials that no record stands for yet.
+    uncounted: HashSet<Caller>,
+}
 
 impl Denials {
-    /// Whether a denial gets a record of its own. If not, it is counted. One that was not decided on a `fresh` image always
-    /// gets one: on its way into the log it is decided again.
-    pub(super) fn is_recorded(
-        &self,
-        actor: &Actor,
-        action: Action,
-        code: ErrorCode,
-        now: Timestamp,
-        fresh: bool,
-    ) -> bool {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows.len() >= FOLLOWED {
-            windows.retain(|_, window| window.uncounted > 0 || micros(now, window.begun) < MINUTE);
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a denial gets a record of its own; if not, it is to be counted with [`Denials::count`]. One that was not
+    /// decided on a `fresh` image always gets one: on its way into the log it is decided again.
+    pub(super) fn is_recorded(&self, actor: &Actor, code: ErrorCode, now: Timestamp, fresh: bool) -> bool {
+        let mut windows = self.windows();
+        let window = windows.window(actor, code, now);
+        window.count = window.count.saturating_add(1);
+        window.count <= EACH || !fresh
+    }
+
+    /// Counts operations that were denied and have no record of their own.
+    pub(super) fn count(&self, actor: &Actor, action: Action, code: ErrorCode, now: Timestamp, operations: u64) {
+        let mut windows = self.windows();
+        let caller = windows.caller(actor, code, now);
+        let window = windows.window(actor, code, now);
+        window.uncounted += operations;
+        if !caller.0.is_empty() {
+            window.actor = actor.clone();
         }
-        let window = windows.entry((actor.principal().to_owned(), code)).or_insert_with(|| Window {
+        window.action = action;
+        windows.uncounted.insert(caller);
+    }
+
+    /// Whether the next denial of this principal and code may be one that is only counted.
+    pub(super) fn is_flooding(&self, actor: &Actor, code: ErrorCode, now: Timestamp) -> bool {
+        let windows = self.windows();
+        let caller = windows.caller(actor, code, now);
+        windows.of.get(&caller).is_some_and(|window| window.count >= EACH)
+    }
+
+    /// The counted records that are due.
+    fn take_due(&self, now: Timestamp) -> Vec<Counted> {
+        let mut guard = self.windows();
+        let Windows { of, uncounted, .. } = &mut *guard;
+        let mut due = Vec::new();
+        uncounted.retain(|caller| {
+            let Some(window) = of.get_mut(caller) else { return false };
+            if micros(now, window.counted_at) < SECOND {
+                return true;
+            }
+            due.push(Counted {
+                actor: window.actor.clone(),
+                action: window.action,
+                caller: caller.clone(),
+                count: std::mem::take(&mut window.uncounted),
+                counted_before: window.counted_at,
+            });
+            window.counted_at = now;
+            false
+        });
+        due
+    }
+
+    /// Takes back what could not be written, so that the next record counts it too.
+    fn put_back(&self, counted: Counted) {
+        let mut windows = self.windows();
+        if let Some(window) = windows.of.get_mut(&counted.caller) {
+            window.uncounted += counted.count;
+            window.counted_at = counted.counted_before;
+            windows.uncounted.insert(counted.caller);
+        }
+    }
+}
+
+impl Windows {
+    /// Whose window a denial belongs to: the principal's, or while there are too many the one that further principals
+    /// share, which has an empty name.
+    fn caller(&self, actor: &Actor, code: ErrorCode, now: Timestamp) -> Caller {
+        let own = (actor.principal().to_owned(), code);
+        let is_full =
+            self.of.len() >= FOLLOWED && self.order.front().is_some_and(|(_, begun)| micros(now, *begun) < MINUTE);
+        if is_full && !self.of.contains_key(&own) { (String::new(), code) } else { own }
+    }
+
+    fn window(&mut self, actor: &Actor, code: ErrorCode, now: Timestamp) -> &mut Window {
+        let caller = self.caller(actor, code, now);
+        if !self.of.contains_key(&caller) {
+            self.forget_oldest();
+            self.order.push_back((caller.clone(), now));
+        }
+        let is_shared = caller.0.is_empty();
+        let window = self.of.entry(caller).or_insert_with(|| Window {
             begun: now,
             count: 0,
             uncounted: 0,
             counted_at: now,
-            actor: actor.clone(),
-            action,
+            actor: if is_shared { Actor::internal("system") } else { actor.clone() },
+            action: Action::Encrypt,
         });
         if micros(now, window.begun) >= MINUTE {
             (window.begun, window.count) = (now, 0);
         }
-        window.count = window.count.saturating_add(1);
-        if window.count <= EACH || !fresh {
-            return true;
-        }
-        window.uncounted += 1;
-        (window.actor, window.action) = (actor.clone(), action);
-        false
+        window
     }
 
-    /// Whether the next denial of this principal and code may be one that is only counted.
-    pub(super) fn is_flooding(&self, actor: &Actor, code: ErrorCode) -> bool {
-        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        windows.get(&(actor.principal().to_owned(), code)).is_some_and(|window| window.count >= EACH)
-    }
-
-    /// One counted record that is due, if there is one.
-    fn take_due(&self, now: Timestamp) -> Option<Counted> {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = |window: &Window| window.uncounted > 0 && micros(now, window.counted_at) >= SECOND;
-        let ((_, code), window) = windows.iter_mut().find(|(_, window)| is_due(window))?;
-        let counted = Counted {
-            actor: window.actor.clone(),
-            action: window.action,
-            code: *code,
-            count: std::mem::take(&mut window.uncounted),
-            counted_before: window.counted_at,
-        };
-        window.counted_at = now;
-        Some(counted)
-    }
-
-    /// Takes back what could not be written, so that the next record counts it too.
-    fn put_back(&self, counted: &Counted) {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(window) = windows.get_mut(&(counted.actor.principal().to_owned(), counted.code)) {
-            window.uncounted += counted.count;
-            window.counted_at = counted.counted_before;
+    /// Makes room for another window: looks at the two oldest, so that the work is the same however many there are.
+    fn forget_oldest(&mut self) {
+        for _ in 0..2 {
+            if self.of.len() < FOLLOWED {
+                return;
+            }
+            let Some((caller, begun)) = self.order.pop_front() else { return };
+            match self.of.get(&caller) {
+                // Begun again since, or not written yet.
+                Some(window) if window.begun != begun || window.uncounted > 0 => {
+                    self.order.push_back((caller, window.begun));
+                }
+                _ => drop(self.of.remove(&caller)),
+            }
         }
     }
 }
@@ -117,17 +181,22 @@ fn micros(now: Timestamp, then: Timestamp) -> u64 {
 
 /// Writes the counted records that are due. Called every second, and when the service closes.
 pub(crate) async fn write_counted(shared: &Shared, now: Timestamp) -> Result<()> {
-    while let Some(counted) = shared.denials.take_due(now) {
-        if let Err(error) = write(shared, &counted).await {
-            shared.denials.put_back(&counted);
-            return Err(error);
+    let mut failed = Ok(());
+    for counted in shared.denials.take_due(now) {
+        let written = match &failed {
+            Ok(()) => write(shared, &counted).await,
+            Err(_) => failed.clone(),
+        };
+        if written.is_err() {
+            shared.denials.put_back(counted);
+            failed = written;
         }
     }
-    Ok(())
+    failed
 }
 
 async fn write(shared: &Shared, counted: &Counted) -> Result<()> {
-    let Counted { actor, action, code, count, .. } = counted;
+    let Counted { actor, action, caller: (_, code), count, .. } = counted;
     let admission = shared.ledger.admit(Lane::Change, actor.principal(), 0)?;
     let mut details = Details::default();
     details.number("count", *count).text("error", code.as_str());
@@ -161,29 +230,66 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const CODE: ErrorCode = ErrorCode::AccessDenied;
+
+    /// A denial as sessions handle it; answers whether it has a record of its own.
+    fn deny(denials: &Denials, principal: &'static str, now: Timestamp, fresh: bool) -> bool {
+        deny_actor(denials, &Actor::internal(principal), now, fresh)
+    }
+
+    fn deny_actor(denials: &Denials, actor: &Actor, now: Timestamp, fresh: bool) -> bool {
+        let is_recorded = denials.is_recorded(actor, CODE, now, fresh);
+        if !is_recorded {
+            denials.count(actor, Action::Encrypt, CODE, now, 1);
+        }
+        is_recorded
+    }
+
     #[test]
     fn what_could_not_be_written_is_counted_again() {
         let denials = Denials::default();
         let now = Timestamp::from_micros(1_000_000_000);
         for _ in 0..70 {
-            denials.is_recorded(&Actor::internal("a"), Action::Encrypt, ErrorCode::AccessDenied, now, true);
+            deny(&denials, "a", now, true);
         }
         let later = now.plus_seconds(2);
-        let counted = denials.take_due(later).unwrap();
+        let counted = denials.take_due(later).pop().unwrap();
         assert_eq!(counted.count, 10);
-        assert!(denials.take_due(later).is_none());
-        denials.put_back(&counted);
-        assert_eq!(denials.take_due(later).unwrap().count, 10);
+        assert!(denials.take_due(later).is_empty());
+        denials.put_back(counted);
+        assert_eq!(denials.take_due(later)[0].count, 10);
     }
 
     #[test]
     fn only_a_fresh_denial_is_merely_counted() {
         let denials = Denials::default();
         let now = Timestamp::from_micros(1_000_000_000);
-        let denied =
-            |fresh| denials.is_recorded(&Actor::internal("a"), Action::Encrypt, ErrorCode::AccessDenied, now, fresh);
-        assert!((0..60).all(|_| denied(false)));
-        assert!(denied(false) && !denied(true));
-        assert_eq!(denials.take_due(now.plus_seconds(2)).unwrap().count, 1);
+        assert!((0..60).all(|_| deny(&denials, "a", now, false)));
+        assert!(deny(&denials, "a", now, false) && !deny(&denials, "a", now, true));
+        assert_eq!(denials.take_due(now.plus_seconds(2))[0].count, 1);
+    }
+
+    /// However many principals are denied something: what is kept of them is bounded, the records too, and no denial is
+    /// left out.
+    #[test]
+    fn many_principals_fill_neither_memory_nor_the_log() {
+        let denials = Denials::default();
+        let (mut recorded, mut counted, mut now) = (0, 0, Timestamp::from_micros(1_000_000_000));
+        let principals = 3 * FOLLOWED;
+        for round in 0..3 {
+            for n in 0..principals {
+                let actor = Actor::new(format!("principal-{n}"), crate::Role::App).unwrap();
+                recorded += u64::from(deny_actor(&denials, &actor, now, true));
+            }
+            assert!(denials.windows().of.len() <= FOLLOWED + 1, "round {round}");
+            now = now.plus_seconds(2);
+            counted += denials.take_due(now).iter().map(|counted| counted.count).sum::<u64>();
+        }
+        assert_eq!(recorded + counted, 3 * principals as u64);
+        assert!(recorded <= 3 * FOLLOWED as u64 + u64::from(EACH), "{recorded} records");
+        // Once the minute is over, others are followed in the place of the oldest.
+        now = now.plus_seconds(61);
+        assert!(deny(&denials, "late", now, true));
+        assert!(denials.windows().of.contains_key(&("late".to_owned(), CODE)));
     }
 }

@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 
-use super::batch;
+use super::batch::Records;
 use super::change::{REDO, overtaken};
 use super::job::{Job, Product};
 use super::refusal::refusal;
-use super::workbench::Workbench;
 use super::{KeyRef, Session};
-use crate::ledger::{Lane, Outcome};
-use crate::policy;
-use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::ledger::{Lane, Outcome, Verdict};
+use crate::types::attempt::Attempt;
 use crate::types::audit::{Action, Receipt};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{GrantId, KeyId};
 use crate::types::key::{AuditContext, KeyType, KeyVersion};
 use crate::types::time::Timestamp;
-use crate::types::view::View;
 
 /// Which key and version an operation is for.
 #[derive(Clone, Debug)]
@@ -34,7 +31,7 @@ pub(super) enum Target {
 
 impl Target {
     /// The key as the caller named it.
-    fn named(&self) -> Option<&KeyRef> {
+    pub fn named(&self) -> Option<&KeyRef> {
         match self {
             Self::Current(key) | Self::Version(key, _) | Self::AnyUsable(key) => Some(key),
             Self::Sealed(_, key) => key.as_ref(),
@@ -65,7 +62,7 @@ impl<'a> Item<'a> {
     }
 
     /// Whether what is decided on one is decided on the other too.
-    fn is_decided_like(&self, other: &Self) -> bool {
+    pub fn is_decided_like(&self, other: &Self) -> bool {
         let is_same_target = match (&self.target, &other.target) {
             (Target::Current(a), Target::Current(b)) | (Target::AnyUsable(a), Target::AnyUsable(b)) => a == b,
             (Target::Version(a, m), Target::Version(b, n)) => a == b && m == n,
@@ -95,13 +92,13 @@ pub(super) struct Decided {
     pub version: Option<u32>,
     pub audit_context: AuditContext,
     /// What was passed beside a ciphertext does not agree with it, as far as this image knows.
-    disagrees: bool,
+    pub(super) disagrees: bool,
     pub ruling: Ruling,
 }
 
 impl Decided {
     /// Why it is not even tried.
-    fn error(&self) -> Option<Error> {
+    pub fn error(&self) -> Option<Error> {
         match &self.ruling {
             Ruling::Denied(code) => Some(refusal(*code)),
             Ruling::Bad(error) => Some(error.clone()),
@@ -126,7 +123,14 @@ pub(super) struct Usable {
 
 pub(super) enum Ruling {
     /// Do it with one of these versions: the first that fits.
-    Work { key_type: KeyType, versions: Vec<Usable>, grant: Option<GrantId>, valid_until: Option<Timestamp> },
+    Work {
+        key_type: KeyType,
+        versions: Vec<Usable>,
+        /// Whether a signature may be of a version beyond these.
+        has_more: bool,
+        grant: Option<GrantId>,
+        valid_until: Option<Timestamp>,
+    },
     /// Refused by policy or state.
     Denied(ErrorCode),
     /// Allowed to try, but it cannot work.
@@ -173,28 +177,43 @@ impl Session {
             if let Some(error) = worked.iter().find_map(|w| w.as_ref().err().filter(|e| is_outage(e.code()))) {
                 return Err(error.clone());
             }
-            let (entries, entry_of) = batch::entries(action, items, &decided, &worked, revision, self);
-            let outcome = self.shared.ledger.submit(&admission, revision, entries, None, debt.take()).await;
-            match outcome {
-                Outcome::Committed { receipts, .. } => {
-                    let results = worked.into_iter().zip(&decided).zip(entry_of);
-                    return Ok(results
-                        .map(|((worked, decided), entry)| {
-                            let (product, version) = worked?;
-                            let Ruling::Work { key_type, .. } = decided.ruling else {
-                                return Err(Error::new(ErrorCode::Internal, "work without a ruling"));
-                            };
-                            let key = decided.attempt.key.unwrap_or_else(|| KeyId::from_bytes([0; 16]));
-                            Ok(Done { product, key, key_type, version, receipt: receipts[entry] })
-                        })
-                        .collect());
+            let mut records = Records::of(action, items, &decided, &worked, revision, self);
+            let uncounted = if items.len() > 1 { self.take_uncounted(&mut records, fresh) } else { Vec::new() };
+            let Records { entries, of_item } = records;
+            let outcome = match entries.is_empty() {
+                true => Outcome::Committed { receipts: Vec::new(), changes: Vec::new() },
+                false => self.shared.ledger.submit(&admission, revision, entries, None, debt.take()).await,
+            };
+            let answer = match outcome {
+                Outcome::Committed { receipts, .. } => Ok(receipts),
+                Outcome::Refused(code) => Err(code),
+                Outcome::Redo(owed) => {
+                    debt = owed;
+                    continue;
                 }
-                Outcome::Refused(code) => return Ok(items.iter().map(|_| Err(refusal(code))).collect()),
-                Outcome::Redo(owed) => debt = owed,
                 Outcome::Failed(error) => return Err(error),
+            };
+            for (code, operations) in uncounted {
+                self.shared.denials.count(&self.actor, action, code, self.shared.clock.now(), operations);
             }
+            return Ok(results(worked, &decided, &of_item, answer.as_deref().map_err(|code| *code)));
         }
         Err(overtaken())
+    }
+
+    /// Takes the records of denials out that are only counted, because there are too many. Answers how many operations
+    /// each of them stands for.
+    fn take_uncounted(&self, records: &mut Records, fresh: bool) -> Vec<(ErrorCode, u64)> {
+        let now = self.shared.clock.now();
+        let mut uncounted = Vec::new();
+        records.retain(|entry| match entry.verdict {
+            Verdict::Denied(code) if !self.shared.denials.is_recorded(&self.actor, code, now, fresh) => {
+                uncounted.push((code, entry.tally.1));
+                false
+            }
+            _ => true,
+        });
+        uncounted
     }
 
     /// The denial of a single operation that gets no record of its own, because there are too many.
@@ -202,206 +221,43 @@ impl Session {
         let [decided] = decided else { return None };
         let Ruling::Denied(code) = &decided.ruling else { return None };
         let now = self.shared.clock.now();
-        (!self.shared.denials.is_recorded(&self.actor, action, *code, now, fresh)).then_some(*code)
+        if self.shared.denials.is_recorded(&self.actor, *code, now, fresh) {
+            return None;
+        }
+        self.shared.denials.count(&self.actor, action, *code, now, 1);
+        Some(*code)
     }
 
     /// Whether a denial may be one that is only counted: then it must be fresh before it is returned.
     fn is_flooding(&self, decided: &Decided) -> bool {
         match decided.ruling {
-            Ruling::Denied(code) => self.shared.denials.is_flooding(&self.actor, code),
+            Ruling::Denied(code) => self.shared.denials.is_flooding(&self.actor, code, self.shared.clock.now()),
             _ => false,
         }
     }
-
-    /// Decides on each item, at one revision. Items that are alike share a decision.
-    fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Arc<Decided>>) {
-        let image = self.shared.catalog.image();
-        let now = self.shared.clock.now();
-        let mut all: Vec<Arc<Decided>> = Vec::with_capacity(items.len());
-        for (n, item) in items.iter().enumerate() {
-            // Not only the one before: the items of a pair alternate.
-            let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
-            let decided = match alike {
-                Some(before) => Arc::clone(&all[before]),
-                None => Arc::new(self.decide_item(&image, item, now)),
-            };
-            all.push(decided);
-        }
-        (image.revision(), all)
-    }
-
-    fn decide_item(&self, image: &crate::catalog::Image, item: &Item<'_>, now: Timestamp) -> Decided {
-        let named = item.target.named().and_then(|key| key.resolve(image));
-        let (id, asked, contradiction) = match &item.target {
-            Target::Current(_) | Target::AnyUsable(_) => (named, None, None),
-            Target::Version(_, version) => (named, Some(*version), None),
-            Target::Sealed(Ok((key, version)), beside) if beside.is_none() || named == Some(*key) => {
-                (Some(*key), Some(*version), None)
-            }
-            Target::Sealed(Ok(_), _) => (named, None, Some(refusal(ErrorCode::InvalidCiphertext))),
-            Target::Sealed(Err(error), _) => (named, None, Some(error.clone())),
-        };
-        let key = id.and_then(|id| image.key(id));
-        let current = key.map_or(0, |key| key.current_version);
-        let version = asked.unwrap_or(current);
-        let operation = match item.job {
-            Job::Encrypt(..) => Operation::Encrypt { version },
-            Job::Decrypt(..) | Job::DecryptOaep(_) => Operation::Decrypt { version },
-            Job::Sign(..) => Operation::Sign { version },
-            Job::Verify(..) => Operation::Verify { version: asked },
-        };
-        let attempt = Attempt {
-            actor: self.actor.clone(),
-            operation,
-            key: id,
-            key_type: item.key_type,
-            context: item.job.context().cloned(),
-        };
-        // How contexts are recorded is said by the key they belong to. Where that is not known, they stay out of the
-        // log.
-        let audit_context = match key {
-            Some(key) if contradiction.is_none() && !image.is_damaged(key.id) => key.audit_context,
-            _ => AuditContext::Hmac,
-        };
-        let has_version = contradiction.is_none() && !matches!(item.target, Target::AnyUsable(_));
-        let mut decided = Decided {
-            attempt,
-            version: key.is_some().then_some(version).filter(|_| has_version),
-            audit_context,
-            disagrees: contradiction.is_some() && item.target.named().is_some(),
-            ruling: Ruling::Denied(ErrorCode::AccessDenied),
-        };
-        decided.ruling = match contradiction {
-            Some(error) => self.rule_contradiction(image, &decided, error, now),
-            None => self.rule(image, item, &decided.attempt, now),
-        };
-        decided
-    }
-
-    /// What an operation comes to that nothing contradicts beforehand.
-    fn rule(&self, image: &crate::catalog::Image, item: &Item<'_>, attempt: &Attempt, now: Timestamp) -> Ruling {
-        let key = attempt.key.and_then(|id| image.key(id));
-        let current = key.map_or(0, |key| key.current_version);
-        let version = match item.target {
-            Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
-            _ => current,
-        };
-        // Signing with another version than the current one is refused, not done again with the current one.
-        if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
-            let operation = Operation::Sign { version: current };
-            return match policy::decide(image, &Attempt { operation, ..attempt.clone() }, now) {
-                Decision::Denied(code) => Ruling::Denied(code),
-                _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
-            };
-        }
-        match (policy::decide(image, attempt, now), key) {
-            (Decision::Denied(code), _) => Ruling::Denied(code),
-            (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
-            (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
-            (Decision::Allowed { grant, valid_until }, Some(key)) => {
-                let versions = if matches!(item.target, Target::AnyUsable(_)) {
-                    self.usable(image, attempt, now)
-                } else {
-                    let named = image.version(key.id, version).cloned();
-                    named.map(|version| Usable { version, until: None }).into_iter().collect()
-                };
-                Ruling::Work { key_type: key.key_type, versions, grant, valid_until }
-            }
-        }
-    }
-
-    /// The versions that may verify now, newest first.
-    fn usable(&self, image: &crate::catalog::Image, attempt: &Attempt, now: Timestamp) -> Vec<Usable> {
-        let mut versions = Vec::new();
-        let Some(key) = attempt.key.and_then(|id| image.key(id)) else { return versions };
-        image.each_version(key.id, &mut |version| {
-            let operation = Operation::Verify { version: Some(version.version) };
-            if let Ok(until) = crate::keys::permits(&operation, key, |_| Some(version), now) {
-                versions.push(Usable { version: version.clone(), until });
-            }
-        });
-        versions.reverse();
-        versions
-    }
-
-    async fn work_all(&self, items: &[Item<'_>], decided: &[Arc<Decided>], chained: bool) -> Vec<Worked> {
-        let mut worked = Vec::with_capacity(items.len());
-        let encryptions = items.iter().filter(|item| matches!(item.job, Job::Encrypt(..))).count();
-        let mut bench = Workbench::new(&self.shared, encryptions);
-        if chained {
-            for (items, decided) in items.chunks_exact(2).zip(decided.chunks_exact(2)) {
-                // Both fail together: what was decrypted and could not be encrypted anew has not left.
-                match work_pair(&mut bench, items, decided).await {
-                    Ok((source, onto)) => worked.extend([Ok(source), Ok(onto)]),
-                    Err(error) => worked.extend([Err(error.clone()), Err(error)]),
-                }
-            }
-        } else {
-            for (item, decided) in items.iter().zip(decided) {
-                worked.push(work(&mut bench, item.job, decided).await);
-            }
-        }
-        worked
-    }
-
-    /// What a ciphertext comes to that cannot be decrypted whatever the key: the same whether the key that was named
-    /// beside it is another one or unknown. A caller who may not decrypt with the key it named learns only that.
-    fn rule_contradiction(
-        &self,
-        image: &crate::catalog::Image,
-        decided: &Decided,
-        error: Error,
-        now: Timestamp,
-    ) -> Ruling {
-        if !decided.disagrees {
-            let known = policy::is_authenticated(image, &decided.attempt, now);
-            return if known { Ruling::Bad(error) } else { Ruling::Denied(ErrorCode::NotAuthenticated) };
-        }
-        match policy::decide(image, &decided.attempt, now) {
-            Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::NotAuthenticated)) => Ruling::Denied(code),
-            _ => Ruling::Bad(error),
-        }
-    }
 }
 
-/// Decrypts the first item, and encrypts that as the second.
-async fn work_pair(
-    bench: &mut Workbench<'_>,
-    items: &[Item<'_>],
+/// What the items of a call come to, once their records are in the log, or one was refused there.
+fn results(
+    worked: Vec<Worked>,
     decided: &[Arc<Decided>],
-) -> Result<((Product, u32), (Product, u32))> {
-    // Nothing is decrypted that may not be encrypted anew.
-    if let Some(error) = decided.iter().find_map(|decided| decided.error()) {
-        return Err(error);
-    }
-    let ([source, onto], [of_source, of_onto]) = (items, decided) else {
-        return Err(Error::new(ErrorCode::Internal, "a pair of operations that is none"));
-    };
-    let opened = work(bench, source.job, of_source).await?;
-    let sealed = match (&opened.0, onto.job) {
-        (Product::Bytes(plaintext), Job::Encrypt(_, context)) => {
-            work(bench, Job::Encrypt(plaintext, context), of_onto).await?
+    of_item: &[Option<usize>],
+    answer: std::result::Result<&[Receipt], ErrorCode>,
+) -> Vec<Result<Done>> {
+    let internal = |what: &str| Error::new(ErrorCode::Internal, what);
+    let each = worked.into_iter().zip(decided).zip(of_item);
+    each.map(|((worked, decided), record)| {
+        if let (Err(code), Some(_)) = (answer, record) {
+            return Err(refusal(code));
         }
-        _ => return Err(Error::new(ErrorCode::Internal, "a pair of operations that do not fit")),
-    };
-    Ok((opened, sealed))
-}
-
-async fn work(bench: &mut Workbench<'_>, job: Job<'_>, decided: &Decided) -> Worked {
-    let Ruling::Work { key_type, versions, .. } = &decided.ruling else {
-        let unreached = || Error::new(ErrorCode::Internal, "neither work nor an error");
-        return Err(decided.error().unwrap_or_else(unreached));
-    };
-    let mut last = None;
-    for Usable { version, .. } in versions {
-        let ready = bench.ready(version, *key_type).await?;
-        let product = job.run(bench, &ready, version.material_id()).await?;
-        if !matches!(product, Product::Valid(false)) {
-            return Ok((product, version.version));
-        }
-        last.get_or_insert((product, version.version));
-    }
-    last.ok_or_else(|| refusal(ErrorCode::VersionNotFound))
+        let (product, version) = worked?;
+        let Ruling::Work { key_type, .. } = decided.ruling else { return Err(internal("work without a ruling")) };
+        let receipt = answer.ok().zip(*record).and_then(|(receipts, record)| receipts.get(record));
+        let receipt = *receipt.ok_or_else(|| internal("a result without a record"))?;
+        let key = decided.attempt.key.unwrap_or_else(|| KeyId::from_bytes([0; 16]));
+        Ok(Done { product, key, key_type, version, receipt })
+    })
+    .collect()
 }
 
 /// Failures of what the service runs on, not of the operation.

@@ -124,7 +124,8 @@ pub struct VerifyItem<'a> {
     pub signature: &'a [u8],
     /// The algorithm of the signature.
     pub algorithm: SignatureAlgorithm,
-    /// The version whose signature it should be; any usable one without.
+    /// The version whose signature it should be; without, one of the newest usable ones
+    /// ([`Session::verify_batch`](crate::Session::verify_batch)).
     pub version: Option<u32>,
 }
 

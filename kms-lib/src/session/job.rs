@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::workbench::Workbench;
-use crate::catalog::{ReadyKey, run_blocking};
+use crate::catalog::ReadyKey;
 use crate::crypto::ciphertext::{self, Ciphertext};
 use crate::crypto::nonces::Nonces;
 use crate::crypto::provider::{NONCE, Provider, SignatureAlgorithm, TAG};
@@ -13,9 +14,14 @@ use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::MaterialId;
 use crate::types::limits::RSA_PLAINTEXT_BYTES;
+use crate::workers::Length;
 
 /// Above this size work leaves the async threads: above 64 KiB of plaintext, with what a ciphertext adds to it.
 const INLINE_BYTES: usize = 64 * 1024 + ciphertext::HEADER + NONCE + TAG;
+/// Above this size encrypting or decrypting one message takes long: it cannot be cut into pieces.
+const LONG_BYTES: usize = 4 * 1024 * 1024;
+/// A payload is hashed in pieces of this size, between which other tasks have their turn.
+const HASHED_BYTES: usize = 64 * 1024;
 
 /// What to do with a ready key.
 #[derive(Clone, Copy)]
@@ -50,6 +56,15 @@ impl Product {
     }
 }
 
+/// Work of about half a millisecond, for the threads that compute.
+pub(super) type Compute = Box<dyn FnOnce() -> Result<Product> + Send>;
+
+/// How far a job has come on the task of its caller.
+pub(super) enum Step {
+    Done(Product),
+    Left(Compute),
+}
+
 impl Job<'_> {
     /// The context the operation binds.
     pub fn context(&self) -> Option<&Arc<Context>> {
@@ -68,40 +83,43 @@ impl Job<'_> {
         }
     }
 
-    /// Does it, off the async threads if it takes long.
-    pub async fn run(self, bench: &mut Workbench<'_>, ready: &Arc<ReadyKey>, id: MaterialId) -> Result<Product> {
-        let quick = match ready.as_ref() {
-            ReadyKey::Aes(_) => self.bytes() <= INLINE_BYTES,
-            // A public key operation takes some 20 us, a private one ten times as long.
-            ReadyKey::Rsa { .. } => matches!(self, Job::Encrypt(..) | Job::Verify(..)) && self.bytes() <= INLINE_BYTES,
-        };
-        if quick {
-            return self.now(&mut bench.nonces, ready, &id);
+    /// Does what is quick, or too large to be done with others. What an RSA private key has to do is left.
+    pub async fn begin(self, bench: &mut Workbench<'_>, ready: &Arc<ReadyKey>, id: MaterialId) -> Result<Step> {
+        // A public key operation takes some 20 us, a private one twenty times as long.
+        let is_private = matches!(ready.as_ref(), ReadyKey::Rsa { .. }) && !matches!(self, Job::Encrypt(..));
+        if self.bytes() > INLINE_BYTES && !matches!(self, Job::Sign(..)) {
+            let length = if self.bytes() > LONG_BYTES { Length::Long } else { Length::Short };
+            let compute = self.owned(bench.provider(), ready, id);
+            return bench.run(length, compute).await.map(Step::Done);
         }
-        let (provider, ready) = (Arc::clone(bench.provider()), Arc::clone(ready));
+        if let (Job::Sign(message, algorithm), true) = (self, is_private) {
+            let (digest, ready) = (digest_of(message).await, Arc::clone(ready));
+            return Ok(Step::Left(Box::new(move || sign(&ready, algorithm, &digest))));
+        }
+        if is_private {
+            return Ok(Step::Left(self.owned(bench.provider(), ready, id)));
+        }
+        self.now(&mut bench.nonces, ready, &id).map(Step::Done)
+    }
+
+    /// The job with a copy of its input, for another thread.
+    fn owned(self, provider: &Arc<dyn Provider>, ready: &Arc<ReadyKey>, id: MaterialId) -> Compute {
+        let (provider, ready) = (Arc::clone(provider), Arc::clone(ready));
         let copy = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
         match self {
             Job::Encrypt(input, context) => {
                 let (input, context) = (copy(input), Arc::clone(context));
-                run_blocking(move || Job::Encrypt(&input, &context).alone(provider.as_ref(), &ready, &id)).await
+                Box::new(move || Job::Encrypt(&input, &context).alone(provider.as_ref(), &ready, &id))
             }
             Job::Decrypt(input, context) => {
                 let (input, context) = (copy(input), Arc::clone(context));
-                run_blocking(move || Job::Decrypt(&input, &context).alone(provider.as_ref(), &ready, &id)).await
+                Box::new(move || Job::Decrypt(&input, &context).alone(provider.as_ref(), &ready, &id))
             }
             Job::DecryptOaep(input) => {
                 let input = copy(input);
-                run_blocking(move || Job::DecryptOaep(&input).alone(provider.as_ref(), &ready, &id)).await
+                Box::new(move || Job::DecryptOaep(&input).alone(provider.as_ref(), &ready, &id))
             }
-            Job::Sign(input, algorithm) => {
-                let input = copy(input);
-                run_blocking(move || Job::Sign(&input, algorithm).alone(provider.as_ref(), &ready, &id)).await
-            }
-            Job::Verify(input, signature, algorithm) => {
-                let (input, signature) = (copy(input), signature.to_vec());
-                run_blocking(move || Job::Verify(&input, &signature, algorithm).alone(provider.as_ref(), &ready, &id))
-                    .await
-            }
+            Job::Sign(..) | Job::Verify(..) => Box::new(|| Err(wrong_type())),
         }
     }
 
@@ -133,15 +151,31 @@ impl Job<'_> {
             (Job::DecryptOaep(ciphertext), ReadyKey::Rsa { private, .. }) => {
                 private.oaep_decrypt(&[], ciphertext).map(Product::Bytes)
             }
-            (Job::Sign(message, algorithm), ReadyKey::Rsa { private, .. }) => {
-                private.sign(algorithm, message).map(bytes)
-            }
-            (Job::Verify(message, signature, algorithm), ReadyKey::Rsa { public, .. }) => {
-                Ok(Product::Valid(public.verify(algorithm, message, signature)))
-            }
-            (Job::DecryptOaep(_) | Job::Sign(..) | Job::Verify(..), ReadyKey::Aes(_)) => {
-                Err(Error::new(ErrorCode::WrongKeyType, "an AES256_GCM key cannot do this"))
-            }
+            // Signatures are made and verified by digest, elsewhere.
+            (Job::DecryptOaep(_), ReadyKey::Aes(_)) | (Job::Sign(..) | Job::Verify(..), _) => Err(wrong_type()),
         }
     }
+}
+
+fn sign(ready: &ReadyKey, algorithm: SignatureAlgorithm, digest: &[u8; 32]) -> Result<Product> {
+    match ready {
+        ReadyKey::Rsa { private, .. } => private.sign_digest(algorithm, digest).map(Zeroizing::new).map(Product::Bytes),
+        ReadyKey::Aes(_) => Err(wrong_type()),
+    }
+}
+
+fn wrong_type() -> Error {
+    Error::new(ErrorCode::WrongKeyType, "an AES256_GCM key cannot do this")
+}
+
+/// The SHA-256 of a payload. A large one is not copied for another thread, and does not keep this one to itself.
+pub(super) async fn digest_of(payload: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (n, piece) in payload.chunks(HASHED_BYTES).enumerate() {
+        if n > 0 {
+            tokio::task::yield_now().await;
+        }
+        hash.update(piece);
+    }
+    hash.finalize().into()
 }

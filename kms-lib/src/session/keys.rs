@@ -6,7 +6,7 @@ use super::change::{Changed, Intent, REDO, overtaken};
 use super::idempotency::Once;
 use super::requests::{KeyUpdate, NewKey};
 use super::{KeyRef, Session};
-use crate::catalog::{KeyDescription, run_blocking};
+use crate::catalog::KeyDescription;
 use crate::envelope::{Binding, fingerprint};
 use crate::keys::{
     CheckedKey, Command, KeyEdit, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
@@ -22,6 +22,7 @@ use crate::types::key::{AuditContext, KeyType, Material};
 use crate::types::limits::PERIOD_DAYS;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
+use crate::workers::Length;
 use zeroize::Zeroizing;
 
 impl Session {
@@ -440,7 +441,8 @@ impl Session {
             }
             KeyType::Rsa2048 => {
                 let provider = std::sync::Arc::clone(&self.shared.provider);
-                let made = run_blocking(move || provider.rsa_generate()).await?;
+                let generate = move || provider.rsa_generate();
+                let made = self.shared.workers.run(self.actor.principal(), Length::Long, generate).await?;
                 Ok(Generated { secret: made.pkcs8, public_key_pem: Some(made.public_pem) })
             }
         }

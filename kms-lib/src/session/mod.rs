@@ -5,6 +5,7 @@ mod batch;
 mod change;
 mod credentials;
 mod crypto;
+mod decision;
 mod denials;
 mod describe;
 mod engine;
@@ -23,9 +24,11 @@ mod root_key_retirement;
 mod root_key_targets;
 mod root_keys;
 mod rotations;
+mod signatures;
 mod stream;
 mod verify;
 mod versions;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -54,7 +57,7 @@ pub use verify::VerificationSettings;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Image, MaterialCache};
+use crate::catalog::{Catalog, Image, MaterialCache, PublicKeys};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::Envelope;
@@ -67,6 +70,7 @@ use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::time::Clock;
 use crate::types::view::View;
+use crate::workers::Workers;
 
 /// What all sessions share.
 pub struct Shared {
@@ -80,6 +84,10 @@ pub struct Shared {
     pub catalog: Arc<Catalog>,
     /// Ready keys.
     pub materials: Arc<MaterialCache>,
+    /// Public keys of RSA versions.
+    pub public_keys: PublicKeys,
+    /// The threads that compute.
+    pub workers: Workers,
     /// The way to write.
     pub ledger: Ledger,
     /// Knows how much room the store has.

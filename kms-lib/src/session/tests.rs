@@ -5,14 +5,19 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{DecryptItem, GrantFilter, NewGrant, NewToken, Paging, RetireOptions, RootKeyJob, Session};
+use super::{
+    DecryptItem, GrantFilter, NewGrant, NewToken, Paging, RetireOptions, RootKeyJob, Session, SignItem, VerifyItem,
+};
 use crate::envelope::RootKeySource;
 use crate::keys::{Command, NewGeneration};
 use crate::ledger::Details;
 use crate::ledger::tests::{Faults, open};
 use crate::types::audit::Action;
 use crate::types::root_key::{RootKeyState, ServiceKeyKind};
-use crate::{Actor, Context, ErrorCode, KeyFilter, KeyId, KeyRef, KeyUpdate, NewKey, Permission, Result, Role};
+use crate::{
+    Actor, Context, ErrorCode, KeyFilter, KeyId, KeyRef, KeyUpdate, NewKey, Permission, Result, Role,
+    SignatureAlgorithm,
+};
 
 /// More than any change reads.
 const READS: u32 = 8;
@@ -199,4 +204,31 @@ async fn the_ledger_believes_no_session() {
     assert_eq!(added.err().unwrap().code(), ErrorCode::StoreContended);
     let options = RetireOptions::default();
     assert_eq!(session.retire_root_key(1, &options).await.unwrap().root_key.state, RootKeyState::Retired);
+}
+
+/// A batch of signatures is made on all threads that compute.
+#[tokio::test]
+async fn a_batch_of_signatures_uses_all_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, _) = open(&folder.path().join("kms.db")).await;
+    session.create_key(NewKey::rsa_signing("s")).await.unwrap();
+    let items: Vec<_> = (0..400).map(|_| SignItem::new("s", b"message", SignatureAlgorithm::RsaPssSha256)).collect();
+    let (threads, mut most) = (shared.workers.threads().0, 0);
+    let watching = async {
+        loop {
+            most = most.max(shared.workers.threads().1);
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let signed = tokio::select! {
+        () = watching => unreachable!(),
+        signed = session.sign_batch(&items) => signed.unwrap(),
+    };
+    assert_eq!(most, threads);
+    let signatures: Vec<_> = signed.into_iter().map(|signed| signed.unwrap().signature).collect();
+    let items: Vec<_> = signatures
+        .iter()
+        .map(|signature| VerifyItem::new("s", b"message", signature, SignatureAlgorithm::RsaPssSha256))
+        .collect();
+    assert!(session.verify_batch(&items).await.unwrap().into_iter().all(|result| result.unwrap().valid));
 }

@@ -3,25 +3,27 @@
 use std::sync::Arc;
 
 use super::Shared;
-use crate::catalog::ReadyKey;
+use crate::catalog::{PublicKey, ReadyKey};
 use crate::crypto::nonces::Nonces;
 use crate::crypto::provider::Provider;
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::key::{KeyType, KeyVersion};
+use crate::workers::Length;
 
 /// Of one call.
 pub(super) struct Workbench<'a> {
     shared: &'a Shared,
+    principal: &'a str,
     /// For the encryptions of the call.
     pub nonces: Nonces<'a>,
     last: Option<(KeyId, u32, Arc<ReadyKey>)>,
 }
 
 impl<'a> Workbench<'a> {
-    /// For a call that encrypts so often.
-    pub fn new(shared: &'a Shared, encryptions: usize) -> Self {
-        Self { shared, nonces: Nonces::new(shared.provider.as_ref(), encryptions), last: None }
+    /// For a call of this principal that encrypts so often.
+    pub fn new(shared: &'a Shared, principal: &'a str, encryptions: usize) -> Self {
+        Self { shared, principal, nonces: Nonces::new(shared.provider.as_ref(), encryptions), last: None }
     }
 
     /// The provider.
@@ -36,8 +38,22 @@ impl<'a> Workbench<'a> {
         {
             return Ok(Arc::clone(ready));
         }
-        let ready = self.shared.materials.get(version, key_type).await?;
+        let ready = self.shared.materials.get(version, key_type, self.principal).await?;
         self.last = Some((version.key_id, version.version, Arc::clone(&ready)));
         Ok(ready)
+    }
+
+    /// The public keys of versions of one key.
+    pub async fn public_keys(&self, versions: &[&KeyVersion]) -> Result<Vec<PublicKey>> {
+        self.shared.public_keys.of(versions, self.principal).await
+    }
+
+    /// Computes on another thread, when it is this principal's turn.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        length: Length,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.shared.workers.run(self.principal, length, work).await
     }
 }

@@ -29,6 +29,9 @@ pub const AES_GCM_TAG_BYTES: usize = 16;
 pub const RSA_2048_BYTES: usize = 256;
 /// Largest payload to sign or to verify, in bytes (64 MiB).
 pub const PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
+/// Most versions that one call tries to verify signatures with which name no version: divided by the number of these
+/// signatures, so many of the newest usable versions are tried for each.
+pub const VERSIONS_TRIED: usize = 10_000;
 /// Most items of a batch.
 pub const BATCH_ITEMS: usize = 1_000;
 /// Largest page of a list.

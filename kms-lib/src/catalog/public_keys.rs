@@ -1,0 +1,79 @@
+//! Public keys of RSA versions, ready for use. They hold no secret: verifying a signature takes no root key.
+
+use std::sync::Arc;
+
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::crypto::provider::{Provider, RsaPublic};
+use crate::storage::Store;
+use crate::storage::tables::entities;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::key::KeyVersion;
+use crate::workers::{Length, Workers};
+
+/// A public key ready for use.
+pub type PublicKey = Arc<dyn RsaPublic>;
+
+/// Public keys by their digest, which the sealed row of their version names. Bounded in number.
+pub struct PublicKeys {
+    store: Arc<dyn Store>,
+    provider: Arc<dyn Provider>,
+    workers: Workers,
+    ready: Cache<[u8; 32], PublicKey>,
+}
+
+impl PublicKeys {
+    /// An empty cache of at most `size` keys.
+    pub fn new(store: Arc<dyn Store>, provider: Arc<dyn Provider>, workers: Workers, size: u64) -> Self {
+        Self { store, provider, workers, ready: Cache::builder().max_capacity(size).build() }
+    }
+
+    /// The public keys of these versions of one key, in their order. Those that are not there are read together, and
+    /// made ready on behalf of this principal.
+    pub async fn of(&self, versions: &[&KeyVersion], principal: &str) -> Result<Vec<PublicKey>> {
+        let mut found: Vec<Option<PublicKey>> = Vec::with_capacity(versions.len());
+        for version in versions {
+            found.push(self.ready.get(&digest(version)?).await);
+        }
+        let missing: Vec<&KeyVersion> =
+            versions.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(version, _)| *version).collect();
+        if !missing.is_empty() {
+            let mut loaded = self.load(&missing, principal).await?.into_iter();
+            found.iter_mut().filter(|found| found.is_none()).for_each(|found| *found = loaded.next());
+        }
+        found.into_iter().map(|key| key.ok_or_else(|| altered("is missing"))).collect()
+    }
+
+    async fn load(&self, versions: &[&KeyVersion], principal: &str) -> Result<Vec<PublicKey>> {
+        let Some(first) = versions.first() else { return Ok(Vec::new()) };
+        let numbers: Vec<u32> = versions.iter().map(|version| version.version).collect();
+        let mut connection = self.store.reader().await?;
+        let stored = entities::public_keys_of(connection.as_mut(), first.key_id, &numbers).await?;
+        drop(connection);
+        let mut pems = Vec::with_capacity(versions.len());
+        for version in versions {
+            let pem = stored.get(&version.version).ok_or_else(|| altered("is missing"))?;
+            if <[u8; 32]>::from(Sha256::digest(pem)) != digest(version)? {
+                return Err(altered("is not the one its version was made with"));
+            }
+            pems.push(pem.clone());
+        }
+        let provider = Arc::clone(&self.provider);
+        let read = move || pems.iter().map(|pem| provider.rsa_public(pem).map(PublicKey::from)).collect();
+        let loaded: Vec<PublicKey> = self.workers.run(principal, Length::Short, read).await?;
+        for (version, key) in versions.iter().zip(&loaded) {
+            self.ready.insert(digest(version)?, Arc::clone(key)).await;
+        }
+        Ok(loaded)
+    }
+}
+
+/// The digest of a version's public key, as its sealed row names it.
+fn digest(version: &KeyVersion) -> Result<[u8; 32]> {
+    version.public_key_digest.ok_or_else(|| altered("is not named by its version"))
+}
+
+fn altered(what: &str) -> Error {
+    Error::new(ErrorCode::IntegrityFailure, format!("the stored public key {what}"))
+}

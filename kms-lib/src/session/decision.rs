@@ -1,0 +1,158 @@
+//! Deciding on the items of a call: whether each may be done, and with which versions.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::engine::{Decided, Item, Ruling, Target, Usable};
+use super::job::Job;
+use super::refusal::refusal;
+use crate::catalog::Image;
+use crate::policy;
+use crate::types::attempt::{Attempt, Decision, Operation};
+use crate::types::error::{Error, ErrorCode};
+use crate::types::key::{AuditContext, Key};
+use crate::types::limits::VERSIONS_TRIED;
+use crate::types::time::Timestamp;
+use crate::types::view::View;
+
+/// Versions that are looked at to find one that is usable, on average.
+const LOOKED_AT: usize = 10;
+
+impl Session {
+    /// Decides on each item, at one revision. Items that are alike share a decision.
+    pub(super) fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Arc<Decided>>) {
+        let image = self.shared.catalog.image();
+        let now = self.shared.clock.now();
+        let without_version = items.iter().filter(|item| matches!(item.target, Target::AnyUsable(_))).count();
+        let tried = VERSIONS_TRIED / without_version.max(1);
+        let mut all: Vec<Arc<Decided>> = Vec::with_capacity(items.len());
+        for (n, item) in items.iter().enumerate() {
+            // Not only the one before: the items of a pair alternate.
+            let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
+            let decided = match alike {
+                Some(before) => Arc::clone(&all[before]),
+                None => Arc::new(self.decide_item(&image, item, tried, now)),
+            };
+            all.push(decided);
+        }
+        (image.revision(), all)
+    }
+
+    fn decide_item(&self, image: &Image, item: &Item<'_>, tried: usize, now: Timestamp) -> Decided {
+        let named = item.target.named().and_then(|key| key.resolve(image));
+        let (id, asked, contradiction) = match &item.target {
+            Target::Current(_) | Target::AnyUsable(_) => (named, None, None),
+            Target::Version(_, version) => (named, Some(*version), None),
+            Target::Sealed(Ok((key, version)), beside) if beside.is_none() || named == Some(*key) => {
+                (Some(*key), Some(*version), None)
+            }
+            Target::Sealed(Ok(_), _) => (named, None, Some(refusal(ErrorCode::InvalidCiphertext))),
+            Target::Sealed(Err(error), _) => (named, None, Some(error.clone())),
+        };
+        let key = id.and_then(|id| image.key(id));
+        let current = key.map_or(0, |key| key.current_version);
+        let version = asked.unwrap_or(current);
+        let operation = match item.job {
+            Job::Encrypt(..) => Operation::Encrypt { version },
+            Job::Decrypt(..) | Job::DecryptOaep(_) => Operation::Decrypt { version },
+            Job::Sign(..) => Operation::Sign { version },
+            Job::Verify(..) => Operation::Verify { version: asked },
+        };
+        let attempt = Attempt {
+            actor: self.actor.clone(),
+            operation,
+            key: id,
+            key_type: item.key_type,
+            context: item.job.context().cloned(),
+        };
+        // How contexts are recorded is said by the key they belong to. Where that is not known, they stay out of the
+        // log.
+        let audit_context = match key {
+            Some(key) if contradiction.is_none() && !image.is_damaged(key.id) => key.audit_context,
+            _ => AuditContext::Hmac,
+        };
+        let has_version = contradiction.is_none() && !matches!(item.target, Target::AnyUsable(_));
+        let mut decided = Decided {
+            attempt,
+            version: key.is_some().then_some(version).filter(|_| has_version),
+            audit_context,
+            disagrees: contradiction.is_some() && item.target.named().is_some(),
+            ruling: Ruling::Denied(ErrorCode::AccessDenied),
+        };
+        decided.ruling = match contradiction {
+            Some(error) => self.rule_contradiction(image, &decided, error, now),
+            None => self.rule(image, item, &decided.attempt, tried, now),
+        };
+        decided
+    }
+
+    /// What an operation comes to that nothing contradicts beforehand. Without a version, at most `tried` are tried.
+    fn rule(&self, image: &Image, item: &Item<'_>, attempt: &Attempt, tried: usize, now: Timestamp) -> Ruling {
+        let key = attempt.key.and_then(|id| image.key(id));
+        let current = key.map_or(0, |key| key.current_version);
+        let version = match item.target {
+            Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
+            _ => current,
+        };
+        // Signing with another version than the current one is refused, not done again with the current one.
+        if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
+            let operation = Operation::Sign { version: current };
+            return match policy::decide(image, &Attempt { operation, ..attempt.clone() }, now) {
+                Decision::Denied(code) => Ruling::Denied(code),
+                _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+            };
+        }
+        match (policy::decide(image, attempt, now), key) {
+            (Decision::Denied(code), _) => Ruling::Denied(code),
+            (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
+            (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
+            (Decision::Allowed { grant, valid_until }, Some(key)) => {
+                let (versions, has_more) = match item.target {
+                    Target::AnyUsable(_) => newest_usable(image, key, tried, now),
+                    _ => {
+                        let named = image.version(key.id, version).cloned();
+                        (named.map(|version| Usable { version, until: None }).into_iter().collect(), false)
+                    }
+                };
+                Ruling::Work { key_type: key.key_type, versions, has_more, grant, valid_until }
+            }
+        }
+    }
+
+    /// What a ciphertext comes to that cannot be decrypted whatever the key: the same whether the key that was named
+    /// beside it is another one or unknown. A caller who may not decrypt with the key it named learns only that.
+    fn rule_contradiction(&self, image: &Image, decided: &Decided, error: Error, now: Timestamp) -> Ruling {
+        if !decided.disagrees {
+            // A caller who may do that with no key at all is denied it like everything else.
+            return match policy::is_authenticated(image, &decided.attempt, now) {
+                false => Ruling::Denied(ErrorCode::NotAuthenticated),
+                true if policy::has_right_somewhere(image, &decided.attempt, now) => Ruling::Bad(error),
+                true => Ruling::Denied(ErrorCode::AccessDenied),
+            };
+        }
+        match policy::decide(image, &decided.attempt, now) {
+            Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::NotAuthenticated)) => Ruling::Denied(code),
+            _ => Ruling::Bad(error),
+        }
+    }
+}
+
+/// The versions that may verify now, newest first, at most `tried`; and whether there may be more. For each of these, so
+/// many at most are looked at: the image is locked meanwhile.
+fn newest_usable(image: &Image, key: &Key, tried: usize, now: Timestamp) -> (Vec<Usable>, bool) {
+    let mut versions = Vec::new();
+    let mut newest_first = image.versions_newest_first(key.id).enumerate();
+    let has_more = loop {
+        let Some((looked_at, version)) = newest_first.next() else { break false };
+        if looked_at >= LOOKED_AT * tried {
+            break true;
+        }
+        let operation = Operation::Verify { version: Some(version.version) };
+        let Ok(until) = crate::keys::permits(&operation, key, |_| Some(version), now) else { continue };
+        if versions.len() == tried {
+            break true;
+        }
+        versions.push(Usable { version: version.clone(), until });
+    };
+    (versions, has_more)
+}
