@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{Place, actor, admin, check_usable, code};
 use kms_lib::{
-    AuditQuery, Context, DecryptItem, EncryptItem, ErrorCode, KeyId, Kms, NewGrant, NewKey, NewToken, Paging,
+    Action, AuditQuery, Context, DecryptItem, EncryptItem, ErrorCode, KeyId, Kms, NewGrant, NewKey, NewToken, Paging,
     Permission, ReencryptItem, Role, SignatureAlgorithm, Status, VerifyItem,
 };
 
@@ -228,5 +228,34 @@ async fn making_keys_leaves_room_for_signatures() {
     let begun = Instant::now();
     session.create_key(NewKey::rsa_signing("later")).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    kms.close().await.unwrap();
+}
+
+/// Auditors who ask for hundreds of verifications at once wait for a few, and each verification has its record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verifications_are_shared_and_recorded() {
+    const CALLS: usize = 200;
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    let items: Vec<_> = (0..500).map(|_| EncryptItem::new("k", b"x", Context::new())).collect();
+    for _ in 0..20 {
+        session.encrypt_batch(&items).await.unwrap();
+    }
+    let calls: Vec<_> = (0..CALLS)
+        .map(|n| {
+            let auditor = kms.session(actor(&format!("auditor-{}", n % 2), Role::Auditor));
+            tokio::spawn(async move { auditor.verify_audit().await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    for call in calls {
+        let report = call.await.unwrap().unwrap();
+        assert!(report.ok, "{:?}", report.faults);
+    }
+    let query = AuditQuery::new().action(Action::AuditVerify);
+    assert_eq!(session.list_audit(&query, &Paging::new(1_000)).await.unwrap().items.len(), CALLS);
     kms.close().await.unwrap();
 }

@@ -143,7 +143,8 @@ pub(super) async fn inspect(
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
     // A backup is older than what was seen since.
     let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
-    let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
+    let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
+    let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
     let options = VerifyOptions { progress: options.progress.clone(), ..VerifyOptions::default() };
     let verification = verifier.verify(&options).await?;
     if !verification.ok {

@@ -25,6 +25,7 @@ use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind};
+use crate::verification::Turns;
 use crate::workers::Workers;
 
 /// With fewer free bytes than this, SQLite cannot even make what it works with.
@@ -322,6 +323,7 @@ async fn assemble(
         clock: config.clock,
         denials: Denials::default(),
         rotations: Rotations::default(),
+        turns: Turns::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,
         verification: VerificationSettings {

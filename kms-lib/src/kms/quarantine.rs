@@ -13,6 +13,7 @@ use crate::types::ids::{KeyId, QuarantineId};
 use crate::types::quarantine::EntityTable;
 use crate::types::view::View;
 use crate::verification::{AlteredRow, Compared, Verifier};
+use crate::workers::Workers;
 
 /// Most rows that are quarantined: they are written with one record, in one transaction.
 const QUARANTINED: usize = 1_000;
@@ -24,7 +25,8 @@ pub(super) async fn set_aside(
     catalog: &Catalog,
     signer: &Signer,
 ) -> Result<Vec<NewQuarantined>> {
-    let found = (Verifier { store, catalog, signer }).compare_rows().await?;
+    let workers = &Workers::default();
+    let found = (Verifier { store, catalog, signer, workers }).compare_rows().await?;
     let can_tell = |found: &Compared| !found.is_beyond_quarantine && found.altered.len() <= QUARANTINED;
     let Some(found) = found.filter(can_tell) else {
         tracing::error!(

@@ -70,6 +70,7 @@ use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::time::Clock;
 use crate::types::view::View;
+use crate::verification::Turns;
 use crate::workers::Workers;
 
 /// What all sessions share.
@@ -104,6 +105,8 @@ pub struct Shared {
     pub deletion_wait_days: u32,
     /// The least of them.
     pub deletion_wait_min_days: u32,
+    /// Whose turn it is to verify the log.
+    pub(crate) turns: Turns,
     /// How the log is verified.
     pub verification: VerificationSettings,
     /// The settings that the store was opened with: what opens a copy of it.

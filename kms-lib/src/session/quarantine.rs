@@ -66,7 +66,8 @@ impl Session {
     pub async fn release_quarantine(&self) -> Result<Vec<QuarantinedRow>> {
         self.permit_reading(Action::RowsRelease, Operation::ManageQuarantine, None).await?;
         let shared = self.shared();
-        let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
+        let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
+        let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
         let compared = verifier.compare_rows().await?.ok_or_else(|| {
             Error::new(ErrorCode::IntegrityFailure, "the log was altered, so it cannot tell which rows are right")
         })?;

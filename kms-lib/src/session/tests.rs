@@ -15,8 +15,8 @@ use crate::ledger::tests::{Faults, open};
 use crate::types::audit::Action;
 use crate::types::root_key::{RootKeyState, ServiceKeyKind};
 use crate::{
-    Actor, Context, ErrorCode, KeyFilter, KeyId, KeyRef, KeyUpdate, NewKey, Permission, Result, Role,
-    SignatureAlgorithm,
+    Actor, AuditQuery, Config, Context, ErrorCode, KeyFilter, KeyId, KeyRef, KeyUpdate, NewKey, Permission, Result,
+    Role, SignatureAlgorithm,
 };
 
 /// More than any change reads.
@@ -231,4 +231,29 @@ async fn a_batch_of_signatures_uses_all_threads() {
         .map(|signature| VerifyItem::new("s", b"message", signature, SignatureAlgorithm::RsaPssSha256))
         .collect();
     assert!(session.verify_batch(&items).await.unwrap().into_iter().all(|result| result.unwrap().valid));
+}
+
+/// Long reads, of which lists are some, leave the connections alone that load keys.
+#[tokio::test]
+async fn long_reads_do_not_keep_keys_from_being_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+    let shared = crate::kms::open::open(Config::new(url).root_key_bytes([7; 32])).await.unwrap();
+    let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+    let mut long = Vec::new();
+    for _ in 0..4 {
+        long.push(shared.store.long_reader().await.unwrap());
+    }
+    let listing = {
+        let session = session.clone();
+        tokio::spawn(async move { session.list_audit(&AuditQuery::new(), &Paging::new(10)).await })
+    };
+    let work = async {
+        session.create_key(NewKey::rsa_signing("cold")).await.unwrap();
+        session.sign("cold", b"message", SignatureAlgorithm::RsaPssSha256).await.unwrap();
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(8), work).await.unwrap();
+    assert!(!listing.is_finished());
+    drop(long);
+    assert!(!listing.await.unwrap().unwrap().items.is_empty());
 }

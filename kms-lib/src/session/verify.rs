@@ -1,8 +1,9 @@
 //! Verifying the log.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::Session;
+use super::{Session, Shared};
 use crate::audit::verify::{Fault, Finding};
 use crate::envelope::row;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
@@ -12,7 +13,9 @@ use crate::types::audit::{Action, hex};
 use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::RecordId;
 use crate::types::time::Timestamp;
-use crate::verification::{REVERIFY_WINDOW, Report, Verifier, VerifyOptions, Window, high_water, rolled_back};
+use crate::verification::{
+    REVERIFY_WINDOW, Report, Verified, Verifier, VerifyOptions, Window, high_water, rolled_back,
+};
 
 /// The name under which the last verification is kept.
 pub(crate) const LAST_VERIFICATION: &str = "audit.last_verification";
@@ -31,6 +34,9 @@ pub struct VerificationSettings {
 impl Session {
     /// Verifies the whole log, the tables, and the schema and indexes of the database. The verification is itself
     /// recorded, and what it found kept for the metrics.
+    ///
+    /// One verification goes on at a time. Callers who ask for the same while they wait for their turn share one, which
+    /// begins after they asked; each has its record. `CallerOverloaded` if too many different ones wait.
     ///
     /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit(&self) -> Result<Report> {
@@ -66,29 +72,11 @@ impl Session {
     /// Verifies, and records it. `window` is the round of reading again that the options go on with.
     async fn verify_log(&self, options: &VerifyOptions, window: Option<Window>, begun: Timestamp) -> Result<Report> {
         self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
-        let shared = self.shared();
-        // Before the head is read, which moves.
-        let seen = shared.ledger.seen().state();
-        let path = shared.verification.high_water.as_ref();
-        let note = path.map(|path| Ok((path.clone(), high_water::read(path)?)));
-        let verifier = Verifier { store: &shared.store, catalog: &shared.catalog, signer: &shared.signer };
-        let (mut report, head) = verifier.verify_and_see(options).await?;
-        let (note, unreadable) = match note.transpose() {
-            Ok(note) => (note.and_then(|(path, note)| Some((path, note?))), None),
-            Err(error) => (None, Some(error)),
-        };
-        report.warnings.extend(unreadable.map(|error: crate::Error| error.message().to_owned()));
-        match rolled_back(&shared.store, &shared.signer, seen, note).await {
-            Ok((fault, warning)) => {
-                report.warnings.extend(warning);
-                put_rollback(&mut report, fault);
-            }
-            // What is wrong is in the report already.
-            Err(error) if !report.ok => tracing::warn!(%error, "a rollback cannot be looked for"),
-            Err(error) => return Err(error),
-        }
+        let shared = Arc::clone(&self.shared);
+        let verify = |options| async move { verify_once(&shared, &options).await };
+        let (report, head) = self.shared.turns.join(options, self.actor.principal(), verify).await?;
         if let Some(head) = head.filter(|_| report.ok) {
-            shared.ledger.seen().note(&head);
+            self.shared.ledger.seen().note(&head);
         }
         // A verification from where somebody else says, and not this service, leaves a gap behind it.
         let has_gap = report.from > 0 && window.is_none();
@@ -170,6 +158,32 @@ impl Session {
             _ => Ok(()),
         }
     }
+}
+
+/// Verifies the log, and whether it continues what was seen before.
+async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verified> {
+    // Before the head is read, which moves.
+    let seen = shared.ledger.seen().state();
+    let path = shared.verification.high_water.as_ref();
+    let note = path.map(|path| Ok((path.clone(), high_water::read(path)?)));
+    let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
+    let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
+    let (mut report, head) = verifier.verify_and_see(options).await?;
+    let (note, unreadable) = match note.transpose() {
+        Ok(note) => (note.and_then(|(path, note)| Some((path, note?))), None),
+        Err(error) => (None, Some(error)),
+    };
+    report.warnings.extend(unreadable.map(|error: crate::Error| error.message().to_owned()));
+    match rolled_back(store, signer, seen, note).await {
+        Ok((fault, warning)) => {
+            report.warnings.extend(warning);
+            put_rollback(&mut report, fault);
+        }
+        // What is wrong is in the report already.
+        Err(error) if !report.ok => tracing::warn!(%error, "a rollback cannot be looked for"),
+        Err(error) => return Err(error),
+    }
+    Ok((report, head))
 }
 
 /// That the log is shorter than it was is the first thing to know. A record that differs from the one that was seen may

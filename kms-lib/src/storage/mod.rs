@@ -103,6 +103,11 @@ pub trait Store: Send + Sync {
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>>;
     /// A connection that only reads; it goes back to its pool when dropped.
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>>;
+    /// The same for reads that may take long, lists and verifications of the log: what others read meanwhile does not
+    /// wait for these.
+    fn long_reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        self.reader()
+    }
     /// Takes or checks the lock that says whether other processes may open the store too. Held until closed.
     fn claim(&self, exclusive: bool) -> Result<()>;
     /// Copies the store, as it is at one moment, to a new file, while it goes on working.

@@ -126,7 +126,7 @@ pub(crate) async fn compare(
         Ordering::Less => false,
         Ordering::Equal => noted.root == root_of(head)?,
         Ordering::Greater => {
-            let mut reader = store.reader().await?;
+            let mut reader = store.long_reader().await?;
             let goes_on = goes_on(reader.as_mut(), noted.size, noted.root, head).await;
             reader.close().await?;
             goes_on?

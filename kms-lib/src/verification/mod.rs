@@ -8,12 +8,14 @@ mod records;
 mod seen;
 mod state;
 mod tables;
+mod turns;
 mod window;
 mod wrappings;
 
 pub use progress::Progress;
 pub(crate) use seen::rolled_back;
 pub(crate) use tables::{AlteredRow, Compared};
+pub(crate) use turns::{Turns, Verified};
 pub(crate) use window::{REVERIFY_WINDOW, Window};
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use crate::storage::tables::{audit, head};
 use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::workers::Workers;
 use checkpoints::{starting_point, surplus, window_between};
 use records::Records;
 
@@ -155,6 +158,8 @@ pub struct Verifier<'a> {
     pub catalog: &'a Catalog,
     /// Knows the log's keys.
     pub signer: &'a Signer,
+    /// The threads that digest records.
+    pub workers: &'a Workers,
 }
 
 impl Verifier<'_> {
@@ -207,6 +212,7 @@ impl Verifier<'_> {
             head: &head,
             kept: &behind,
             keys: &keys,
+            workers: self.workers,
             // SQLite's own check of the whole file looks at every entry of every index.
             probe: with_indexes && (from > 0 || self.store.dialect().name != "sqlite"),
             tell: &|done| options.tell(done, head.seq),
@@ -254,7 +260,7 @@ impl Verifier<'_> {
 
     /// The head, the kept states, and the keys that sign them: of one moment. No keys if the stored ones were altered.
     async fn read_states(&self) -> Result<(Head, Vec<StoredCheckpoint>, Option<Arc<HeadKeys>>)> {
-        let mut connection = self.store.reader().await?;
+        let mut connection = self.store.long_reader().await?;
         connection.begin_read().await?;
         let read = read_states(connection.as_mut()).await;
         connection.rollback().await?;

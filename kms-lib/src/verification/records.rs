@@ -9,7 +9,6 @@ use tokio::task::JoinHandle;
 use crate::audit::signing_keys::{Link, SigningKeys};
 use crate::audit::tree::Frontier;
 use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
-use crate::catalog::run_blocking;
 use crate::ledger::HeadKeys;
 use crate::storage::Store;
 use crate::storage::inspection::indexes::{LOG_INDEXES, first_unindexed};
@@ -17,6 +16,7 @@ use crate::storage::tables::{audit, head};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
+use crate::workers::{Length, Workers};
 
 /// What records are read from, and what they are held against.
 pub(super) struct Records<'a> {
@@ -24,6 +24,8 @@ pub(super) struct Records<'a> {
     pub head: &'a Head,
     pub kept: &'a [StoredCheckpoint],
     pub keys: &'a HeadKeys,
+    /// The threads that digest them.
+    pub workers: &'a Workers,
     /// Whether each record is looked for in the indexes of the log too.
     pub probe: bool,
     /// Told how far it is.
@@ -46,6 +48,15 @@ pub(super) struct Read {
 /// A chunk of records, and what the indexes lack of it.
 type Chunk = (Digest, Vec<Fault>);
 
+/// A chunk that is being read; given up when dropped.
+struct Reading(JoinHandle<Result<Chunk>>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Records<'_> {
     /// Verifies all records behind `start`, and that they are what the head signs.
     pub async fn verify(&self, start: Start) -> Result<Read> {
@@ -63,20 +74,23 @@ impl Records<'_> {
         let mut next = confirmed + 1;
         let mut read = Read { state: start, confirmed, changed: Vec::new(), fault: None, unindexed: Vec::new() };
         let width = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
-        let mut running: VecDeque<JoinHandle<Result<Chunk>>> = VecDeque::new();
+        let mut running: VecDeque<Reading> = VecDeque::new();
         loop {
             while running.len() < width && next <= end {
                 let last = end.min((next - 1) / CHUNK * CHUNK + CHUNK);
                 let store = Arc::clone(self.store);
-                running.push_back(tokio::spawn(read_chunk(store, self.head.log_id, next, last, self.probe)));
+                let chunk = read_chunk(store, self.workers.clone(), self.head.log_id, (next, last), self.probe);
+                running.push_back(Reading(tokio::spawn(chunk)));
                 next = last + 1;
             }
-            let Some(task) = running.pop_front() else { break };
+            let Some(mut reading) = running.pop_front() else { break };
             let ended = |_| Error::new(ErrorCode::Internal, "a part of the verification ended unexpectedly");
-            let (digest, unindexed) = task.await.map_err(ended)??;
+            let (digest, unindexed) = (&mut reading.0).await.map_err(ended)??;
             read.unindexed.extend(unindexed);
             let expected = (read.state.frontier.size() / CHUNK * CHUNK + CHUNK).min(end);
             read = self.stitch(read, digest, expected);
+            // Others on this thread have their turn between two chunks.
+            tokio::task::yield_now().await;
             (self.tell)(read.state.frontier.size());
             if read.fault.is_some() || read.state.frontier.size() < expected {
                 // The chunk ended early: what follows is missing, or only the tail is.
@@ -85,7 +99,7 @@ impl Records<'_> {
         }
         let size = read.state.frontier.size();
         if read.fault.is_none() && size < end {
-            let mut connection = self.store.reader().await?;
+            let mut connection = self.store.long_reader().await?;
             let next = audit::next_seq(connection.as_mut(), size).await?;
             let finding = next.map_or(Finding::TailMissing { expected: end }, |found| Finding::Gap { found });
             read.fault = Some(Fault { seq: size + 1, finding });
@@ -142,7 +156,7 @@ impl Records<'_> {
 
     /// Records behind the head, unless the head has moved on meanwhile.
     async fn beyond(&self) -> Result<Option<Fault>> {
-        let mut connection = self.store.reader().await?;
+        let mut connection = self.store.long_reader().await?;
         connection.begin_read().await?;
         let last = audit::last_seq(connection.as_mut()).await;
         let now = head::read(connection.as_mut()).await;
@@ -181,10 +195,16 @@ fn missing_state(keys: &SigningKeys, kept: &[StoredCheckpoint], after: u64, to: 
     Some(Fault { seq: missing.seq, finding: Finding::SigningKey })
 }
 
-async fn read_chunk(store: Arc<dyn Store>, log: LogId, first: u64, last: u64, probe: bool) -> Result<Chunk> {
+async fn read_chunk(
+    store: Arc<dyn Store>,
+    workers: Workers,
+    log: LogId,
+    (first, last): (u64, u64),
+    probe: bool,
+) -> Result<Chunk> {
     let mut rows = Vec::with_capacity(usize::try_from(last + 1 - first).unwrap_or_default());
     let mut unindexed = Vec::new();
-    let mut connection = store.reader().await?;
+    let mut connection = store.long_reader().await?;
     let read = audit::range(connection.as_mut(), first, last, &mut |row| {
         rows.push(row);
         Ok(())
@@ -197,7 +217,7 @@ async fn read_chunk(store: Arc<dyn Store>, log: LogId, first: u64, last: u64, pr
     }
     drop(connection);
     let digest = match read {
-        Ok(()) => run_blocking(move || Ok(digest(log, &rows))).await?,
+        Ok(()) => workers.run("verification", Length::Long, move || Ok(digest(log, &rows))).await?,
         // A column of a type that was never written there: the record before it is the last that can be read.
         Err(error) if error.code() == ErrorCode::StoreCorrupt => {
             let seq = rows.last().map_or(first, |row| row.seq + 1);

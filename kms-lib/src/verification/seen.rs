@@ -20,7 +20,7 @@ pub(crate) async fn rolled_back(
     seen: (u64, [u8; 32]),
     note: Option<(PathBuf, String)>,
 ) -> Result<(Option<Fault>, Option<String>)> {
-    let mut connection = store.reader().await?;
+    let mut connection = store.long_reader().await?;
     let head = head::read(connection.as_mut()).await?;
     let hash = audit::hash_of(connection.as_mut(), seen.0).await;
     drop(connection);

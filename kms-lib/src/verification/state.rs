@@ -19,7 +19,7 @@ pub(super) struct Found {
 /// Checks the schema; and, if that is sound, indexes against tables. With `is_whole` the whole SQLite file, else only
 /// the tables that a verification reads whole.
 pub(super) async fn check(store: &Arc<dyn Store>, is_whole: bool) -> Result<Found> {
-    let mut reader = store.reader().await?;
+    let mut reader = store.long_reader().await?;
     let reader = reader.as_mut();
     let inspected = inspection::inspect(reader).await?;
     let mut found = Found { warnings: inspected.warnings, ..Found::default() };

@@ -255,7 +255,7 @@ async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
 }
 
 async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
-    let mut connection = store.reader().await?;
+    let mut connection = store.long_reader().await?;
     connection.begin_read().await?;
     let read = read_rows(connection.as_mut()).await;
     connection.rollback().await?;

@@ -28,13 +28,15 @@ use reader::Reader;
 use schema::Approved;
 use writer::Writer;
 
-/// Connections that read.
+/// Connections that read; and as many others for long reads.
 const READERS: u32 = 4;
 
 /// A SQLite file.
 pub struct SqliteStore {
     path: PathBuf,
     readers: SqlitePool,
+    /// For long reads.
+    long_readers: SqlitePool,
     claim: Mutex<Option<File>>,
     /// Says that the store is open in this process.
     opened: Mutex<Option<Opened>>,
@@ -62,14 +64,11 @@ impl SqliteStore {
             .statement_cache_capacity(256)
             .disable_statement_logging()
             .pragma("query_only", "ON");
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .min_connections(0)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_lazy_with(options);
+        let (readers, long_readers) = (pool(options.clone()), pool(options));
         let file = Some(FileId::of(path).map_err(|e| unreachable_file(path, e))?);
         let claim = Mutex::new(None);
-        Ok(Self { path: path.to_owned(), readers, claim, opened, file, approved: Approved::default() })
+        let (path, approved) = (path.to_owned(), Approved::default());
+        Ok(Self { path, readers, long_readers, claim, opened, file, approved })
     }
 
     /// Opens a file to read it; nothing is ever written to it.
@@ -109,12 +108,9 @@ impl SqliteStore {
 
     fn reading(path: &Path, options: SqliteConnectOptions) -> Result<Self> {
         let opened = Mutex::new(Some(Opened::here()?));
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_lazy_with(options);
-        let claim = Mutex::new(None);
-        Ok(Self { path: path.to_owned(), readers, claim, opened, file: None, approved: Approved::default() })
+        let (readers, long_readers) = (pool(options.clone()), pool(options));
+        let (path, claim, approved) = (path.to_owned(), Mutex::new(None), Approved::default());
+        Ok(Self { path, readers, long_readers, claim, opened, file: None, approved })
     }
 
     /// Whether it can be read at all.
@@ -123,12 +119,29 @@ impl SqliteStore {
         reader.query("SELECT COUNT(*) FROM sqlite_schema".into(), vec![], &mut |_| Ok(())).await
     }
 
+    async fn connect(&self, readers: &SqlitePool) -> Result<Box<dyn Connection>> {
+        if let Some(file) = &self.file {
+            file.check(&self.path)?;
+        }
+        let connection = readers.acquire().await.map_err(store_error)?;
+        Ok(Box::new(Reader::new(connection, self.approved.clone())))
+    }
+
     /// A file beside that of the database.
     fn beside(&self, ending: &str) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(ending);
         path.into()
     }
+}
+
+/// Connections that are made when they are needed.
+fn pool(options: SqliteConnectOptions) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .min_connections(0)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options)
 }
 
 impl Store for SqliteStore {
@@ -147,13 +160,10 @@ impl Store for SqliteStore {
         })
     }
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        Box::pin(async {
-            if let Some(file) = &self.file {
-                file.check(&self.path)?;
-            }
-            let connection = self.readers.acquire().await.map_err(store_error)?;
-            Ok(Box::new(Reader::new(connection, self.approved.clone())) as Box<dyn Connection>)
-        })
+        Box::pin(self.connect(&self.readers))
+    }
+    fn long_reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
+        Box::pin(self.connect(&self.long_readers))
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
         let path = self.beside("-claim");
@@ -251,6 +261,7 @@ impl Store for SqliteStore {
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.readers.close().await;
+            self.long_readers.close().await;
             self.claim.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             self.opened.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             Ok(())
