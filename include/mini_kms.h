@@ -2319,6 +2319,18 @@ mkms_status mkms_retire_root_key(const struct mkms_session *session,
                                  struct mkms_buffer **answer,
                                  struct mkms_error **error);
 
+/**
+ * Replaces the key that seals rows, and seals every row anew; or completes a replacement that was cut off. Marks of
+ * verified wrappings are withdrawn. The answer is a JSON object with `number`, `resealed` and `left`, which the caller
+ * frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_INTEGRITY_FAILURE`, `MKMS_CONFLICT`, those of the
+ * service.
+ */
+mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
+                                       struct mkms_buffer **answer,
+                                       struct mkms_error **error);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

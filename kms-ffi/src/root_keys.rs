@@ -277,3 +277,21 @@ pub unsafe extern "C" fn mkms_retire_root_key(
         Ok(())
     })
 }
+
+/// Replaces the key that seals rows, and seals every row anew; or completes a replacement that was cut off. Marks of
+/// verified wrappings are withdrawn. The answer is a JSON object with `number`, `resealed` and `left`, which the caller
+/// frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_INTEGRITY_FAILURE`, `MKMS_CONFLICT`, those of the
+/// service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_replace_integrity_key(
+    session: *const mkms_session,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error; session = handle::get [session]; answer = arguments::place [answer]; => {
+        answer.set(json::answer(&session.session.replace_integrity_key()?)?);
+        Ok(())
+    })
+}

@@ -30,9 +30,9 @@ use crate::kms::{BackupComparison, BackupOptions, BackupReport, JobReport};
 use crate::ops::{Metrics, Ready, Telemetry};
 use crate::session::{
     self, AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
-    Encrypted, GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken,
-    Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions, Retirement, RewrapPlan,
-    RootKeyDescription, RootKeyJob, RootKeyReport, SignItem, Signature, StreamDecryptor, StreamEncryptor,
+    Encrypted, GrantDescription, GrantFilter, IntegrityKeyReplacement, KeyDescription, KeyFilter, KeyRef, KeyUpdate,
+    NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions, Retirement,
+    RewrapPlan, RootKeyDescription, RootKeyJob, RootKeyReport, SignItem, Signature, StreamDecryptor, StreamEncryptor,
     StreamSummary, Verification, VerifyItem, VersionDescription,
 };
 use crate::types::actor::Actor;
@@ -294,6 +294,7 @@ mirror! {
     verify_root_key(generation: u32, job: &RootKeyJob) -> RootKeyReport;
     verify_planned_root_key(source: &RootKeySource, job: &RootKeyJob) -> RootKeyReport;
     retire_root_key(generation: u32, options: &RetireOptions) -> Retirement;
+    replace_integrity_key() -> IntegrityKeyReplacement;
     encrypt_stream(key: impl Into<KeyRef>, context: &Context) -> StreamEncryptor;
     decrypt_stream(beginning: &[u8], context: &Context) -> Option<(StreamDecryptor, usize)>;
 }

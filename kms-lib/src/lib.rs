@@ -89,10 +89,11 @@ pub use ops::{Metrics, Ready, RootKeyHealth, Telemetry};
 pub use scheduler::SchedulerConfig;
 pub use session::{
     AuditKey, AuditQuery, BackupHour, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted,
-    EncryptItem, Encrypted, FailedMaterial, GrantDescription, GrantFilter, KeyDescription, KeyFilter, KeyRef,
-    KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions,
-    Retirement, RewrapPlan, RootKeyCalls, RootKeyDescription, RootKeyJob, RootKeyProgress, RootKeyReport, Session,
-    SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, Verification, VerifyItem, VersionDescription,
+    EncryptItem, Encrypted, FailedMaterial, GrantDescription, GrantFilter, IntegrityKeyReplacement, KeyDescription,
+    KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted,
+    RetireOptions, Retirement, RewrapPlan, RootKeyCalls, RootKeyDescription, RootKeyJob, RootKeyProgress,
+    RootKeyReport, Session, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, Verification,
+    VerifyItem, VersionDescription,
 };
 pub use types::actor::{Actor, Role};
 pub use types::audit::{Action, AuditRecord, Receipt, Status};

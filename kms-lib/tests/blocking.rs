@@ -175,6 +175,7 @@ fn root_keys() {
     assert!(session.rewrap(&job).unwrap().is_complete());
     assert!(session.verify_root_key(2, &job).unwrap().is_complete());
     session.retire_root_key(1, &RetireOptions::default()).unwrap();
+    assert_eq!(session.replace_integrity_key().unwrap().number, 2);
     assert_eq!(session.list_root_keys().unwrap().len(), 2);
     kms.close().unwrap();
 }

@@ -122,6 +122,7 @@ fn futures_of_administration(session: &Session) {
     send(session.verify_root_key(1, job));
     send(session.verify_planned_root_key(source, job));
     send(session.retire_root_key(1, &RetireOptions::default()));
+    send(session.replace_integrity_key());
     send(session.backup_with("", &BackupOptions::new()));
     send(session.compare_backup(""));
 }

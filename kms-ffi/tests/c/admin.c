@@ -157,6 +157,7 @@ static void changes_the_root_key(mkms_session *session) {
     OK(mkms_progress_get(progress, &done, &failed, &total, &error));
     CHECK(total > 0 && done == total && failed == 0);
     ANSWERS("\"missing\":0", mkms_verify_root_key(session, 2, NULL, &answer, &error));
+    ANSWERS("\"number\":2", mkms_replace_integrity_key(session, &answer, &error));
     ANSWERS("\"state\":\"RETIRED\"", mkms_retire_root_key(session, 1, S("{\"verifyNew\":true}"), &answer, &error));
     OK(mkms_progress_free(&progress));
 }

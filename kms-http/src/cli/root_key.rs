@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Subcommand;
-use kms_lib::{Error, ErrorCode, RootKeySource, Session};
+use kms_lib::{Error, ErrorCode, IntegrityKeyReplacement, RootKeySource, Session};
 use kms_lib::{RetireOptions, Retirement, RewrapPlan, RootKeyDescription, RootKeyJob, RootKeyProgress, RootKeyReport};
 
 use super::exit::Failure;
@@ -66,6 +66,9 @@ pub enum RootKey {
         #[arg(long)]
         verify_new: bool,
     },
+    /// Replace the key that seals rows, which the root keys wrap, and seal every row anew; or complete a replacement
+    /// that was cut off
+    ReplaceIntegrityKey,
 }
 
 /// Opens the store and runs the command.
@@ -93,6 +96,11 @@ pub fn run(command: RootKey, settings: Settings, as_json: bool) -> Result<ExitCo
                 let options = RetireOptions::default().compromised(compromised).verify_new(verify_new);
                 let retired = session.retire_root_key(generation, &options).await?;
                 output::show(as_json, &retired, retirement_lines(&retired))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            RootKey::ReplaceIntegrityKey => {
+                let replaced = session.replace_integrity_key().await?;
+                output::show(as_json, &replaced, replacement_lines(&replaced))?;
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -169,6 +177,16 @@ fn line(key: &RootKeyDescription) -> String {
         "{:<4} {:<8} {state:<12} {at_hand:<12} {:>8} wrappings {:>8} verified  {used}  {reference}",
         key.generation, key.provider, key.wrappings, key.verified
     )
+}
+
+fn replacement_lines(replaced: &IntegrityKeyReplacement) -> Vec<String> {
+    let IntegrityKeyReplacement { number, resealed, left, .. } = replaced;
+    let mut lines = vec![format!("integrity key {number} is in use; {resealed} rows and wrappings resealed")];
+    if *left > 0 {
+        lines.push(format!("{left} wrappings had no good seal and have none now; verify the log, which names them"));
+    }
+    lines.push("marks of verified wrappings are withdrawn; run root-key verify".to_owned());
+    lines
 }
 
 fn retirement_lines(retired: &Retirement) -> Vec<String> {

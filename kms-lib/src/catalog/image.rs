@@ -119,6 +119,33 @@ impl Image {
     pub(crate) fn rows(&self) -> &RowSet {
         &self.rows
     }
+    /// Calls `visit` with every row that is used, and with the entries of the quarantine: table, id and bytes. These
+    /// are the rows that the row commitment holds.
+    pub(crate) fn each_row(&self, visit: &mut dyn FnMut(&'static str, [u8; 16], Vec<u8>)) {
+        self.quarantine.values().for_each(|row| visit("quarantine", *row.id.as_bytes(), row::quarantined(row)));
+        self.root_keys.values().for_each(|row| visit("root_keys", *row.id.as_bytes(), row::root_key(row)));
+        self.service_keys.values().for_each(|row| visit("service_keys", *row.id.as_bytes(), row::service_key(row)));
+        for entry in self.keys.values() {
+            entry.key.iter().for_each(|row| visit("keys", *row.id.as_bytes(), row::key(row)));
+            entry.versions.values().for_each(|row| visit("key_versions", *row.id.as_bytes(), row::version(row)));
+        }
+        for grant in self.grants.values() {
+            // One that cannot be written as a row is not among them.
+            let Ok(bytes) = row::grant(grant) else { continue };
+            visit("grants", *grant.id.as_bytes(), bytes);
+        }
+        self.credentials.values().for_each(|row| visit("credentials", *row.id.as_bytes(), row::credential(row)));
+    }
+    /// The same rows folded under other seals.
+    pub(super) fn fold(&self, seals: &Seals) -> RowSet {
+        let mut rows = RowSet::default();
+        self.each_row(&mut |_, _, bytes| rows.toggle(seals, &bytes));
+        rows
+    }
+    /// Folds its rows under other seals from now on.
+    pub(super) fn refold(&mut self, seals: &Seals) {
+        self.rows = self.fold(seals);
+    }
     /// What its rows are worth.
     pub(crate) fn trust(&self) -> Trust {
         self.trust

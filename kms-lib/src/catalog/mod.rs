@@ -10,6 +10,7 @@ mod material;
 mod overlay;
 mod public_keys;
 mod refresh;
+mod seals;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use image::{Image, Trust};
 pub use material::{MaterialCache, ReadyKey, run_blocking};
 pub use overlay::Overlay;
 pub use public_keys::{PublicKey, PublicKeys};
+pub use seals::load_seals;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -28,16 +30,21 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::audit::checkpoint;
 use crate::envelope::{Envelope, RowSet, Seals, row};
 use crate::keys::NewQuarantined;
-use crate::storage::tables::head;
+use crate::storage::tables::{head, secrets};
 use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::root_key::ServiceKeyKind;
+
+/// How often one look follows a replacement of the key that seals rows.
+const CATCH_UPS: usize = 3;
 
 /// The image, and how it is kept up to date.
 pub struct Catalog {
     store: Arc<dyn Store>,
-    seals: Seals,
+    /// Replaced only while the image is held: its rows are folded under them.
+    seals: RwLock<Arc<Seals>>,
     /// Told which generations of the root key there are.
     envelope: Envelope,
     image: RwLock<Image>,
@@ -58,7 +65,7 @@ impl Catalog {
     pub fn new(store: Arc<dyn Store>, seals: Seals, envelope: Envelope) -> Self {
         Self {
             store,
-            seals,
+            seals: RwLock::new(Arc::new(seals)),
             envelope,
             image: RwLock::new(Image::default()),
             refreshing: tokio::sync::Mutex::new(()),
@@ -75,9 +82,9 @@ impl Catalog {
     fn image_mut(&self) -> RwLockWriteGuard<'_, Image> {
         self.image.write().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The seals of this store.
-    pub fn seals(&self) -> &Seals {
-        &self.seals
+    /// The seals of this store, as of this moment.
+    pub fn seals(&self) -> Arc<Seals> {
+        Arc::clone(&self.seals.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes sure that the image is not older than this call: one look at the store serves all who wait.
@@ -95,36 +102,52 @@ impl Catalog {
     }
 
     async fn look(&self) -> Result<()> {
-        let mut connection = self.store.reader().await?;
-        if head::revision(connection.as_mut()).await? <= self.image().revision() {
-            return Ok(());
+        for _ in 0..CATCH_UPS {
+            let mut connection = self.store.reader().await?;
+            if head::revision(connection.as_mut()).await? <= self.image().revision() {
+                return Ok(());
+            }
+            connection.begin_read().await?;
+            let loaded = self.load(connection.as_mut()).await;
+            connection.rollback().await?;
+            drop(connection);
+            if loaded? {
+                return Ok(());
+            }
+            self.catch_up_seals().await?;
         }
-        connection.begin_read().await?;
-        let loaded = self.load(connection.as_mut()).await;
-        connection.rollback().await?;
-        loaded
+        Err(Error::new(ErrorCode::StoreContended, "the key that seals rows was replaced each time; retry later"))
     }
 
     /// Brings the image up to the store's revision, on a connection that already sees one state of the store. The image
     /// is suspect then if its rows are not those that the head stands for.
     ///
     /// Does not wait for others who do the same: the ledger holds the head's lock meanwhile. Newer rows are never
-    /// replaced by older ones.
-    pub async fn refresh(&self, connection: &mut dyn Connection) -> Result<()> {
+    /// replaced by older ones. Answers false, with the image as it was, if another process has replaced the key that
+    /// seals rows: [`Catalog::catch_up_seals`] comes first.
+    pub async fn refresh(&self, connection: &mut dyn Connection) -> Result<bool> {
         self.load(connection).await
     }
 
-    async fn load(&self, connection: &mut dyn Connection) -> Result<()> {
+    async fn load(&self, connection: &mut dyn Connection) -> Result<bool> {
         let known = self.image().revision();
         let head = head::read(connection).await?;
         let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
         if head.revision > known || known == 0 {
-            let delta = refresh::read(connection, &self.seals, known).await?;
+            let seals = self.seals();
+            if secrets::newest(connection, ServiceKeyKind::Integrity).await? != Some(seals.number()) {
+                return Ok(false);
+            }
+            let delta = refresh::read(connection, &seals, known).await?;
             if delta.has_erased() {
                 self.erased.store(true, Ordering::Release);
             }
             let mut image = self.image_mut();
-            delta.apply(&mut image, head.revision, &self.seals);
+            if self.seals().number() != seals.number() {
+                return Ok(false);
+            }
+            delta.apply(&mut image, head.revision, &seals);
+            self.settle_seals(&image);
             self.envelope.set_generations(image.root_keys().cloned().collect());
             if image.revision() == head.revision
                 && image.trust() == Trust::Verified
@@ -134,14 +157,14 @@ impl Catalog {
                 image.set_trust(Trust::Suspect);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the head was written over just these rows. What it says of them needs no signature: it is keyed, and
     /// bound to the revision.
     pub fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
         let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
-        said.is_some_and(|said| self.seals.is_commitment(&said, head.revision, rows))
+        said.is_some_and(|said| self.seals().is_commitment(&said, head.revision, rows))
     }
 
     /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into
@@ -149,7 +172,7 @@ impl Catalog {
     pub fn set_aside(&self, altered: &[NewQuarantined], good: &RowSet) -> Result<()> {
         let mut image = self.image_mut();
         for row in altered {
-            image.set_aside(row.table, row.row, row.key, &self.seals);
+            image.set_aside(row.table, row.row, row.key, &self.seals());
         }
         if image.rows() != good {
             return Err(Error::new(ErrorCode::StoreContended, "rows of the store changed while they were verified"));
@@ -179,9 +202,11 @@ impl Catalog {
     /// Applies changes that this process has committed.
     pub fn apply(&self, changes: &[Change], revision: u64) {
         let mut image = self.image_mut();
+        let seals = self.seals();
         for change in changes {
-            image.apply(change, &self.seals);
+            image.apply(change, &seals);
         }
+        self.settle_seals(&image);
         if changes.iter().any(|change| matches!(change, Change::InsertRootKey(_) | Change::UpdateRootKey(_))) {
             self.envelope.set_generations(image.root_keys().cloned().collect());
         }

@@ -54,6 +54,10 @@ impl<'a> Overlay<'a> {
     pub fn rows(&self) -> &RowSet {
         &self.rows
     }
+    /// Folds the rows under other seals from now on. There are no changes yet.
+    pub fn refold(&mut self, seals: &Seals) {
+        self.rows = self.base.fold(seals);
+    }
     /// Adds the changes of the record with this sequence number.
     pub fn apply(&mut self, changes: &[Change], revision: u64, seals: &Seals) -> Result<()> {
         for change in changes {

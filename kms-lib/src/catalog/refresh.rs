@@ -36,21 +36,30 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: 
     let grants = entities::grants_since(connection, known).await?;
     let credentials = entities::credentials_since(connection, known).await?;
     Ok(Delta {
-        quarantined: checked("quarantine", quarantined, |entry| Ok(row::quarantined(entry)), seals),
-        root_keys: checked("root_keys", root_keys, |root| Ok(row::root_key(root)), seals),
-        service_keys: checked("service_keys", service_keys, |key| Ok(row::service_key(key)), seals),
-        keys: checked("keys", keys, |key| Ok(row::key(key)), seals),
-        versions: checked("key_versions", versions, |version| Ok(row::version(version)), seals),
-        grants: checked("grants", grants, row::grant, seals),
-        credentials: checked("credentials", credentials, |credential| Ok(row::credential(credential)), seals),
+        quarantined: checked("quarantine", quarantined, |row| (Ok(row::quarantined(row)), row.revision), seals),
+        root_keys: checked("root_keys", root_keys, |row| (Ok(row::root_key(row)), row.revision), seals),
+        service_keys: checked("service_keys", service_keys, |row| (Ok(row::service_key(row)), row.revision), seals),
+        keys: checked("keys", keys, |row| (Ok(row::key(row)), row.revision), seals),
+        versions: checked("key_versions", versions, |row| (Ok(row::version(row)), row.revision), seals),
+        grants: checked("grants", grants, |row| (row::grant(row), row.revision), seals),
+        credentials: checked("credentials", credentials, |row| (Ok(row::credential(row)), row.revision), seals),
     })
 }
 
-fn checked<T>(table: &str, rows: Vec<Sealed<T>>, bytes: impl Fn(&T) -> Result<Vec<u8>>, seals: &Seals) -> Vec<T> {
+fn checked<T>(
+    table: &str,
+    rows: Vec<Sealed<T>>,
+    describe: impl Fn(&T) -> (Result<Vec<u8>>, u64),
+    seals: &Seals,
+) -> Vec<T> {
+    let is_good = |row: &T, seal: &[u8]| {
+        let (bytes, revision) = describe(row);
+        bytes.is_ok_and(|bytes| seals.is_row_sealed(&bytes, seal, revision))
+    };
     let mut good = Vec::with_capacity(rows.len());
     for sealed in rows {
         match sealed.row {
-            Ok(row) if bytes(&row).is_ok_and(|bytes| seals.is_sealed(&bytes, &sealed.seal)) => good.push(row),
+            Ok(row) if is_good(&row, &sealed.seal) => good.push(row),
             _ => {
                 let id = sealed.id.map(uuid::Uuid::from_bytes);
                 tracing::error!(table, ?id, "a row without a good seal is not used");

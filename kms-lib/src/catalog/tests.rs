@@ -168,7 +168,7 @@ fn check_key(key: &Key, image: &Image, before: Option<&Key>) {
 
 #[test]
 fn random_histories_keep_the_lifecycle() {
-    let seals = crate::envelope::Seals::new(&[7; 32]).unwrap();
+    let seals = crate::envelope::Seals::new(1, &[7; 64]).unwrap();
     for seed in 0..40 {
         let mut random = StdRng::seed_from_u64(seed);
         let keys: Vec<KeyId> = (0..6).map(|i| KeyId::from_bytes([i; 16])).collect();

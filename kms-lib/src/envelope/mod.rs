@@ -29,7 +29,7 @@ pub use local::Derivation;
 #[cfg(test)]
 pub use local::LocalRootKey;
 pub use registry::{Envelope, KnownGeneration};
-pub use seal::{RowSet, Seals};
+pub use seal::{INTEGRITY_KEY_BYTES, RowSet, Seals};
 pub use secret_file::{check_secret_file, read_secret_file};
 pub use source::RootKeySource;
 

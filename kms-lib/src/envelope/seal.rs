@@ -10,12 +10,27 @@ use crate::types::error::{Error, ErrorCode, Result};
 
 type HmacSha256 = Hmac<Sha256>;
 
+/// Bytes of the integrity key: 32 for seals and the row commitment, which a replacement draws anew, and 32 for the HMACs
+/// of contexts, which it carries over, so that equal contexts keep their HMAC in the log.
+pub const INTEGRITY_KEY_BYTES: usize = 64;
+
 /// Makes and checks seals. The keys for its uses are derived (HKDF, RFC 5869) from the one integrity key.
 #[derive(Clone)]
 pub struct Seals {
+    number: u32,
     rows: HmacSha256,
     contexts: HmacSha256,
     sets: HmacSha256,
+    /// While rows are resealed.
+    former: Option<Former>,
+}
+
+/// The integrity key before the present one.
+#[derive(Clone)]
+struct Former {
+    rows: HmacSha256,
+    /// The record of the replacement: no row that this or a later record wrote has a seal under this key.
+    until: u64,
 }
 
 /// The set of all rows as they are now, folded into one value that is renewed row by row: the exclusive or of an HMAC
@@ -51,13 +66,32 @@ impl std::fmt::Debug for RowSet {
 }
 
 impl Seals {
-    /// Seals under this integrity key.
-    pub fn new(integrity_key: &[u8; 32]) -> Result<Self> {
+    /// Seals under the integrity key of this number.
+    pub fn new(number: u32, integrity_key: &[u8; INTEGRITY_KEY_BYTES]) -> Result<Self> {
+        let (rows, contexts) = integrity_key.split_at(INTEGRITY_KEY_BYTES / 2);
         Ok(Self {
-            rows: keyed(integrity_key, b"kms-seal-rows/v1")?,
-            contexts: keyed(integrity_key, b"kms-contexts/v1")?,
-            sets: keyed(integrity_key, b"kms-rows/v1")?,
+            number,
+            rows: keyed(rows, b"kms-seal-rows/v1")?,
+            contexts: keyed(contexts, b"kms-contexts/v1")?,
+            sets: keyed(rows, b"kms-rows/v1")?,
+            former: None,
         })
+    }
+    /// These seals, beside those of the key before: of rows that records before `until` wrote they count too.
+    pub fn beside(&self, former: &Self, until: u64) -> Self {
+        Self { former: Some(Former { rows: former.rows.clone(), until }), ..self.clone() }
+    }
+    /// These seals, once no row has a seal of the key before.
+    pub fn alone(&self) -> Self {
+        Self { former: None, ..self.clone() }
+    }
+    /// The number of the integrity key.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+    /// Whether rows are being resealed.
+    pub fn has_former(&self) -> bool {
+        self.former.is_some()
     }
     /// The seal of a row in the form of [`super::row`].
     pub fn seal(&self, row: &[u8]) -> [u8; 32] {
@@ -65,11 +99,19 @@ impl Seals {
         mac.update(row);
         mac.finalize().into_bytes().into()
     }
-    /// Whether this is the row's seal, compared in constant time.
+    /// Whether this is the row's seal, compared in constant time. For rows that name no record: while rows are resealed,
+    /// a seal of the key before counts.
     pub fn is_sealed(&self, row: &[u8], seal: &[u8]) -> bool {
-        let mut mac = self.rows.clone();
-        mac.update(row);
-        mac.verify_slice(seal).is_ok()
+        is_mac(&self.rows, row, seal) || self.former.as_ref().is_some_and(|former| is_mac(&former.rows, row, seal))
+    }
+    /// Whether this is the seal of a row that the record `revision` wrote.
+    pub fn is_row_sealed(&self, row: &[u8], seal: &[u8], revision: u64) -> bool {
+        is_mac(&self.rows, row, seal) || self.is_stale(row, seal, revision)
+    }
+    /// Whether this is the seal that the key before gave to a row of the record `revision`: the row is to be resealed.
+    pub fn is_stale(&self, row: &[u8], seal: &[u8], revision: u64) -> bool {
+        let former = self.former.as_ref().filter(|former| revision < former.until);
+        former.is_some_and(|former| is_mac(&former.rows, row, seal))
     }
     /// What stands in the head for these rows being all there are at this revision: a single seal is still good when an
     /// older state of its row is put back, this one is not.
@@ -92,7 +134,13 @@ impl Seals {
     }
 }
 
-fn keyed(integrity_key: &[u8; 32], label: &[u8]) -> Result<HmacSha256> {
+fn is_mac(key: &HmacSha256, row: &[u8], seal: &[u8]) -> bool {
+    let mut mac = key.clone();
+    mac.update(row);
+    mac.verify_slice(seal).is_ok()
+}
+
+fn keyed(integrity_key: &[u8], label: &[u8]) -> Result<HmacSha256> {
     let mut key = Zeroizing::new([0; 32]);
     let failed = || Error::new(ErrorCode::Internal, "a seal key could not be derived");
     Hkdf::<Sha256>::new(None, integrity_key).expand(label, key.as_mut_slice()).map_err(|_| failed())?;

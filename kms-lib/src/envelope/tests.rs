@@ -208,3 +208,19 @@ fn line_ends_are_not_part_of_a_root_key() {
     }
     assert!(RootKeySource::parse("\r\n").is_err());
 }
+
+#[test]
+fn seals_of_a_former_key_count_for_rows_from_before() {
+    let former = Seals::new(1, &[1; INTEGRITY_KEY_BYTES]).unwrap();
+    let both = Seals::new(2, &[2; INTEGRITY_KEY_BYTES]).unwrap().beside(&former, 100);
+    let seal = former.seal(b"row");
+    assert!(both.is_row_sealed(b"row", &seal, 99) && both.is_stale(b"row", &seal, 99));
+    // A row of the record of the replacement, or of a later one, has no such seal.
+    assert!(!both.is_row_sealed(b"row", &seal, 100) && !both.is_stale(b"row", &seal, 100));
+    assert!(!both.is_row_sealed(b"other", &seal, 99));
+    // One without a record counts until all rows are resealed.
+    assert!(both.is_sealed(b"row", &seal) && !both.alone().is_sealed(b"row", &seal));
+    let present = both.seal(b"row");
+    assert!(both.is_row_sealed(b"row", &present, 100) && !both.is_stale(b"row", &present, 99));
+    assert_eq!(both.seal(b"row"), both.alone().seal(b"row"));
+}

@@ -77,6 +77,9 @@ impl Context<'_> {
             Command::BeginRetirement(generation) => self.begin_retirement(*generation),
             Command::RetireRootKey(generation) => self.retire_root_key(*generation),
             Command::ReplaceSigningKey(new) => self.replace_signing_key(new),
+            Command::ReplaceIntegrityKey(new) => self.replace_integrity_key(new),
+            Command::EndResealing(number) => self.end_resealing(*number),
+            Command::Reseal(resealing) => self.reseal(resealing),
             Command::AddWrappings(_) | Command::MarkVerified(_) | Command::EraseWrappings(..) | Command::Record(_) => {
                 Ok(Vec::new())
             }

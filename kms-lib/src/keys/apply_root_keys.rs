@@ -1,7 +1,7 @@
 //! Transitions of root key generations, and of the service's own keys.
 
 use super::apply::{Context, missing};
-use super::command::NewSigningKey;
+use super::command::{NewIntegrityKey, NewSigningKey, Resealing};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKey, ServiceKeyKind, ServiceKeyState};
@@ -77,18 +77,60 @@ impl Context<'_> {
     /// The former key is erased.
     pub(super) fn replace_signing_key(&self, new: &NewSigningKey) -> Result<Vec<Change>> {
         let former = self.current_before(ServiceKeyKind::Signing, new.number)?;
-        let key = ServiceKey {
-            id: new.id,
-            kind: ServiceKeyKind::Signing,
-            number: new.number,
-            public_key: Some(new.key.public_key()),
-            fingerprint: new.fingerprint,
+        let key = ServiceKey { id: new.id, fingerprint: new.fingerprint, ..self.succeeding(&former) };
+        let key = ServiceKey { public_key: Some(new.key.public_key()), ..key };
+        let former = ServiceKey { state: ServiceKeyState::Replaced, revision: self.revision, ..former };
+        Ok(vec![Change::UpdateServiceKey(former), Change::InsertServiceKey(key, new.wrapped.clone())])
+    }
+
+    /// The former key stays until all rows are resealed.
+    pub(super) fn replace_integrity_key(&self, new: &NewIntegrityKey) -> Result<Vec<Change>> {
+        if self.resealing().is_some() {
+            return Err(Error::new(ErrorCode::Conflict, "another replacement has to come to its end first"));
+        }
+        let former = self.current_before(ServiceKeyKind::Integrity, new.number)?;
+        let key = ServiceKey { id: new.id, fingerprint: new.fingerprint, ..self.succeeding(&former) };
+        let former = ServiceKey { state: ServiceKeyState::Resealing, revision: self.revision, ..former };
+        Ok(vec![Change::UpdateServiceKey(former), Change::InsertServiceKey(key, new.wrapped.clone())])
+    }
+
+    /// No row of the catalog changes: a conflict unless the seals are those of the present key.
+    pub(super) fn reseal(&self, resealing: &Resealing) -> Result<Vec<Change>> {
+        let current = current_service_key(self.view, ServiceKeyKind::Integrity);
+        if current.is_some_and(|key| key.number == resealing.number) {
+            return Ok(Vec::new());
+        }
+        Err(Error::new(ErrorCode::Conflict, "the key that seals rows was replaced first"))
+    }
+
+    /// Nothing changes if another call came first.
+    pub(super) fn end_resealing(&self, number: u32) -> Result<Vec<Change>> {
+        let former = self.resealing().filter(|former| former.number + 1 == number);
+        let replaced =
+            former.map(|former| ServiceKey { state: ServiceKeyState::Replaced, revision: self.revision, ..former });
+        Ok(replaced.map(Change::UpdateServiceKey).into_iter().collect())
+    }
+
+    /// The integrity key whose rows are being resealed.
+    fn resealing(&self) -> Option<ServiceKey> {
+        let mut found = None;
+        self.view.each_service_key(&mut |key| {
+            if key.state == ServiceKeyState::Resealing {
+                found = Some(key.clone());
+            }
+        });
+        found
+    }
+
+    /// The key that follows this one, without what sets its material apart.
+    fn succeeding(&self, former: &ServiceKey) -> ServiceKey {
+        ServiceKey {
+            number: former.number + 1,
             first_seq: self.revision,
             state: ServiceKeyState::Current,
             revision: self.revision,
-        };
-        let former = ServiceKey { state: ServiceKeyState::Replaced, revision: self.revision, ..former };
-        Ok(vec![Change::UpdateServiceKey(former), Change::InsertServiceKey(key, new.wrapped.clone())])
+            ..former.clone()
+        }
     }
 
     /// The key of the service that is in use: a conflict unless `number` follows its number.
@@ -101,9 +143,16 @@ impl Context<'_> {
     }
 }
 
-/// The service's own keys in use that were wrapped under this generation of the root key: whoever has it may have them.
+/// The kinds of the service's own keys that were wrapped under this generation of the root key and still count: whoever
+/// has it may have them.
 pub fn leaked_service_keys(view: &dyn View, root: &RootKeyGeneration) -> Vec<ServiceKeyKind> {
     let is_new = |key: &ServiceKey| root.closed_seq.is_some_and(|closed| key.first_seq > closed);
-    let kinds = ServiceKeyKind::ALL.iter().copied();
-    kinds.filter(|kind| !current_service_key(view, *kind).is_some_and(|key| is_new(&key))).collect()
+    let mut leaked: Vec<ServiceKeyKind> = Vec::new();
+    view.each_service_key(&mut |key| {
+        if key.has_material() && !is_new(key) && !leaked.contains(&key.kind) {
+            leaked.push(key.kind);
+        }
+    });
+    leaked.sort_unstable_by_key(|kind| std::cmp::Reverse(*kind));
+    leaked
 }

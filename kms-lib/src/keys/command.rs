@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::crypto::provider::Ed25519;
+use crate::envelope::Seals;
 use crate::envelope::row::StoredWrapping;
 use crate::types::actor::Role;
 use crate::types::audit::Action;
@@ -120,6 +121,43 @@ impl fmt::Debug for NewSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewSigningKey").field("number", &self.number).finish_non_exhaustive()
     }
+}
+
+/// A key that is to seal rows from now on.
+#[derive(Clone, Debug)]
+pub struct NewIntegrityKey {
+    /// The number behind that of the present one.
+    pub number: u32,
+    /// Identifies the new key, as the subject of its wrappings.
+    pub id: ServiceKeyId,
+    /// The key under each generation in use.
+    pub wrapped: Vec<Wrapped>,
+    /// Identifies the material without revealing it.
+    pub fingerprint: [u8; 32],
+    /// The seals under it.
+    pub seals: Seals,
+}
+
+/// Rows to be sealed under the present integrity key.
+#[derive(Clone, Debug)]
+pub struct Resealing {
+    /// The number of that key.
+    pub number: u32,
+    /// The rows.
+    pub rows: Vec<ResealedRow>,
+}
+
+/// A row with the seal it is to have.
+#[derive(Clone, Debug)]
+pub struct ResealedRow {
+    /// The table of the row.
+    pub table: &'static str,
+    /// The row's own identifier.
+    pub id: [u8; 16],
+    /// The seal it carries.
+    pub former: Vec<u8>,
+    /// The seal under the present integrity key.
+    pub seal: [u8; 32],
 }
 
 /// Material wrapped under one more generation of the root key.
@@ -255,6 +293,12 @@ pub enum Command {
     MarkVerified(Vec<CheckedWrapping>),
     /// Erase the wrappings of these subjects under a retired generation. No row of the catalog changes.
     EraseWrappings(u32, Vec<[u8; 16]>),
+    /// Replace the key that seals rows. Nothing else changes in its batch.
+    ReplaceIntegrityKey(Box<NewIntegrityKey>),
+    /// Seal rows under the present integrity key. They are as they were; so no row of the catalog changes.
+    Reseal(Resealing),
+    /// Erase the integrity key before the one of this number: no row has a seal of it any more.
+    EndResealing(u32),
     /// Only record something the service did. No row changes.
     Record(Action),
 }
@@ -278,6 +322,7 @@ impl Command {
             | Self::BeginRetirement(_)
             | Self::RetireRootKey(_)
             | Self::EraseWrappings(..)
+            | Self::EndResealing(_)
             // Without these nothing at all can be done.
             | Self::Record(Action::ClockAcknowledge | Action::RestoreAcknowledge | Action::QueuedAckOn) => true,
             Self::CreateKey(_)
@@ -294,11 +339,13 @@ impl Command {
             | Self::AddRootKey(_)
             | Self::AddWrappings(_)
             | Self::MarkVerified(_)
+            | Self::ReplaceIntegrityKey(_)
+            | Self::Reseal(_)
             | Self::Record(_) => false,
         }
     }
 
-    /// Whether it changes generations of the root key, or what is wrapped under them.
+    /// Whether it changes generations of the root key, what is wrapped under them, or the seals of rows.
     pub fn is_of_root_keys(&self) -> bool {
         matches!(
             self,
@@ -309,6 +356,9 @@ impl Command {
                 | Self::AddWrappings(_)
                 | Self::MarkVerified(_)
                 | Self::EraseWrappings(..)
+                | Self::ReplaceIntegrityKey(_)
+                | Self::Reseal(_)
+                | Self::EndResealing(_)
         )
     }
 
@@ -318,6 +368,7 @@ impl Command {
             Self::CreateKey(new) => Some(generations_of(&new.first.material.wrapped)),
             Self::Rotate(_, new) => Some(generations_of(&new.material.wrapped)),
             Self::ReplaceSigningKey(new) => Some(generations_of(&new.wrapped)),
+            Self::ReplaceIntegrityKey(new) => Some(generations_of(&new.wrapped)),
             _ => None,
         }
     }

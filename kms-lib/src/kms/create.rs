@@ -8,7 +8,8 @@ use crate::audit::tree::Frontier;
 use crate::catalog::change_row;
 use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{
-    self, Binding, Envelope, NewRootKey, RootKeySource, RowSet, Seals, connect_new, service_fingerprint,
+    self, Binding, Envelope, INTEGRITY_KEY_BYTES, NewRootKey, RootKeySource, RowSet, Seals, connect_new,
+    service_fingerprint,
 };
 use crate::ledger::{Details, Draft, HeadKeys, changed_rows, wrapping_seals};
 use crate::storage::Connection;
@@ -34,8 +35,8 @@ pub(super) async fn create(
     let root = first_generation(&new, now).await?;
     let envelope = Envelope::new(Arc::clone(provider), root.clone(), new.key);
     let log = LogId::random();
-    let integrity = new_service_key(ServiceKeyKind::Integrity, log, &envelope, provider).await?;
-    let signing = new_service_key(ServiceKeyKind::Signing, log, &envelope, provider).await?;
+    let integrity = new_integrity_key(log, &envelope, provider).await?;
+    let signing = new_signing_key(log, &envelope, provider).await?;
     let new = NewStore { log, root, integrity, signing };
     connection.begin_write().await?;
     let made = match head::read(connection).await {
@@ -56,7 +57,7 @@ pub(super) async fn create(
 struct NewStore {
     log: LogId,
     root: RootKeyGeneration,
-    integrity: (ServiceKeyRow, Zeroizing<[u8; 32]>),
+    integrity: (ServiceKeyRow, Zeroizing<[u8; INTEGRITY_KEY_BYTES]>),
     signing: (ServiceKeyRow, Zeroizing<[u8; 32]>),
 }
 
@@ -79,33 +80,47 @@ async fn first_generation(new: &NewRootKey, now: Timestamp) -> Result<RootKeyGen
     })
 }
 
-/// A new first key of the service, wrapped; and itself.
-async fn new_service_key(
-    kind: ServiceKeyKind,
+/// The first key that seals rows, wrapped; and itself.
+async fn new_integrity_key(
+    log: LogId,
+    envelope: &Envelope,
+    provider: &Arc<dyn Provider>,
+) -> Result<(ServiceKeyRow, Zeroizing<[u8; INTEGRITY_KEY_BYTES]>)> {
+    let mut secret = Zeroizing::new([0; INTEGRITY_KEY_BYTES]);
+    provider.random(secret.as_mut_slice())?;
+    let kind = ServiceKeyKind::Integrity;
+    let fingerprint = service_fingerprint(kind, log, 1, secret.as_slice())?;
+    let wrapped = envelope.wrap(&Binding::IntegrityKey { log, number: 1 }, secret.as_slice()).await?;
+    Ok((ServiceKeyRow { key: first_of(kind, None, fingerprint), wrapped }, secret))
+}
+
+/// The first key that signs the log, wrapped; and itself.
+async fn new_signing_key(
     log: LogId,
     envelope: &Envelope,
     provider: &Arc<dyn Provider>,
 ) -> Result<(ServiceKeyRow, Zeroizing<[u8; 32]>)> {
     let mut secret = Zeroizing::new([0; 32]);
     provider.random(secret.as_mut_slice())?;
-    let (binding, public_key) = match kind {
-        ServiceKeyKind::Integrity => (Binding::IntegrityKey { log, number: 1 }, None),
-        ServiceKeyKind::Signing => {
-            (Binding::SigningKey { log, number: 1 }, Some(provider.ed25519(&secret)?.public_key()))
-        }
-    };
-    let key = ServiceKey {
+    let kind = ServiceKeyKind::Signing;
+    let public_key = provider.ed25519(&secret)?.public_key();
+    let fingerprint = service_fingerprint(kind, log, 1, secret.as_slice())?;
+    let wrapped = envelope.wrap(&Binding::SigningKey { log, number: 1 }, secret.as_slice()).await?;
+    Ok((ServiceKeyRow { key: first_of(kind, Some(public_key), fingerprint), wrapped }, secret))
+}
+
+/// The row of a first key of the service.
+fn first_of(kind: ServiceKeyKind, public_key: Option<[u8; 32]>, fingerprint: [u8; 32]) -> ServiceKey {
+    ServiceKey {
         id: ServiceKeyId::random(),
         kind,
         number: 1,
         public_key,
-        fingerprint: service_fingerprint(kind, log, 1, secret.as_slice())?,
+        fingerprint,
         first_seq: 1,
         state: ServiceKeyState::Current,
         revision: 1,
-    };
-    let wrapped = envelope.wrap(&binding, secret.as_slice()).await?;
-    Ok((ServiceKeyRow { key, wrapped }, secret))
+    }
 }
 
 async fn create_locked(
@@ -114,9 +129,9 @@ async fn create_locked(
     provider: &Arc<dyn Provider>,
     now: Timestamp,
 ) -> Result<()> {
-    let seals = Seals::new(&new.integrity.1)?;
+    let seals = Seals::new(1, &new.integrity.1)?;
     let mut changes = vec![Change::InsertRootKey(new.root.clone())];
-    for (ServiceKeyRow { key, wrapped }, _) in [&new.integrity, &new.signing] {
+    for ServiceKeyRow { key, wrapped } in [&new.integrity.0, &new.signing.0] {
         changes.push(Change::InsertServiceKey(key.clone(), wrapped.clone()));
     }
     let mut rows = RowSet::default();

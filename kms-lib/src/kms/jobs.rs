@@ -47,6 +47,10 @@ pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobRepor
         if let Err(error) = session.erase_retired().await {
             tracing::warn!(%error, "wrappings under a retired root key could not be erased");
         }
+        // And a replacement of the key that seals rows.
+        if let Err(error) = session.finish_resealing().await {
+            tracing::warn!(%error, "rows could not be resealed");
+        }
     }
     if config.revoke_expired {
         revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await?;

@@ -2,29 +2,25 @@
 
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::claim::claim;
 use super::create::create;
 use super::{high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
-use crate::catalog::{Catalog, MaterialCache, PublicKeys, Trust};
+use crate::catalog::{Catalog, MaterialCache, PublicKeys, Trust, load_seals};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
-use crate::envelope::{Binding, Envelope, RootKeySource, Seals, service_fingerprint};
+use crate::envelope::{Envelope, RootKeySource};
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
 use crate::session::{Denials, Rotations, Session, Shared, VerificationSettings};
 use crate::storage::inspection::require_sound;
 use crate::storage::sqlite::SqliteStore;
-use crate::storage::tables::secrets::{self, ServiceKeyRow};
-use crate::storage::tables::{audit, head, root_keys};
+use crate::storage::tables::{audit, head, root_keys, secrets};
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
 use crate::types::actor::Actor;
 use crate::types::attempt::Operation;
 use crate::types::audit::{Action, Head};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::LogId;
-use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind};
+use crate::types::root_key::RootKeyGeneration;
 use crate::verification::Turns;
 use crate::workers::Workers;
 
@@ -246,8 +242,7 @@ async fn assemble(
     connection.close().await?;
 
     let envelope = Envelope::unlock(Arc::clone(&provider), sources.to_vec(), generations).await?;
-    let integrity = integrity_key(&envelope, &keys, head.log_id).await?;
-    let seals = Seals::new(&integrity)?;
+    let seals = load_seals(&envelope, &keys, head.log_id).await?;
     let signer = Arc::new(Signer::load(head.log_id, &keys, envelope.clone(), Arc::clone(&provider)).await?);
     // A head that was altered, or that another key signed, is not built upon.
     signer.keys().check(&head)?;
@@ -280,7 +275,10 @@ async fn assemble(
         reader.begin_read().await?;
         let loaded = catalog.refresh(reader.as_mut()).await;
         reader.rollback().await?;
-        loaded?;
+        if !loaded? {
+            let text = "another process replaced the key that seals rows while the store was opened";
+            return Err(Error::new(ErrorCode::StoreContended, text));
+        }
     }
     let is_suspect = catalog.image().trust() == Trust::Suspect;
     let altered = if is_suspect { quarantine::set_aside(store, &catalog, &signer).await? } else { Vec::new() };
@@ -407,23 +405,4 @@ async fn read_root_keys(connection: &mut dyn Connection) -> Result<(Vec<RootKeyG
     let generations = root_keys::unchecked(connection).await?;
     let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing");
     Ok((generations, head::read(connection).await?.ok_or_else(missing)?))
-}
-
-/// Unwraps the newest of the keys that seal rows.
-async fn integrity_key(envelope: &Envelope, keys: &[ServiceKeyRow], log: LogId) -> Result<Zeroizing<[u8; 32]>> {
-    let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the integrity key {why}"));
-    let of_kind = keys.iter().filter(|row| row.key.kind == ServiceKeyKind::Integrity);
-    let ServiceKeyRow { key, wrapped } = of_kind
-        .max_by_key(|row| row.key.number)
-        .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing"))?;
-    let unwrapped = envelope.unwrap(&Binding::IntegrityKey { log, number: key.number }, wrapped).await?;
-    if service_fingerprint(key.kind, log, key.number, &unwrapped)? != key.fingerprint {
-        return Err(bad("does not have the fingerprint that is stored of it"));
-    }
-    let mut secret = Zeroizing::new([0; 32]);
-    if unwrapped.len() != secret.len() {
-        return Err(bad("has a wrong length"));
-    }
-    secret.copy_from_slice(&unwrapped);
-    Ok(secret)
 }

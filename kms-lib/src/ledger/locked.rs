@@ -111,7 +111,11 @@ impl Writer {
         }
         self.contended = Some(Instant::now());
         if head.revision > self.catalog.image().revision() {
-            self.catalog.refresh(connection).await?;
+            if !self.catalog.refresh(connection).await? {
+                self.keys_behind = true;
+                self.scrub_at = Some(Instant::now());
+                return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that seals rows"));
+            }
             self.materials.drop_unusable(&self.catalog).await;
         }
         if self.catalog.image().trust() == Trust::Suspect {

@@ -170,13 +170,19 @@ impl Connection for FaultyConnection {
 }
 
 pub(crate) async fn open(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
+    let opened = reopen(file).await;
+    opened.1.create_key(NewKey::aes("k")).await.unwrap();
+    opened
+}
+
+/// The same on a store that is there.
+pub(crate) async fn reopen(file: &Path) -> (Arc<Shared>, Session, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
     let inner = SqliteStore::open(file).await.unwrap();
     let store = Arc::new(FaultyStore { inner, faults: Arc::clone(&faults) });
     let config = Config::new(format!("sqlite:{}", file.display())).root_key_bytes([7; 32]);
     let shared = open_on(config, store).await.unwrap();
     let session = Session::new(Arc::clone(&shared), Actor::new("alice", Role::Admin).unwrap());
-    session.create_key(NewKey::aes("k")).await.unwrap();
     (shared, session, faults)
 }
 

@@ -14,7 +14,7 @@ use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, Trust, change_row};
 use crate::envelope::{Seals, row};
-use crate::keys::{Command, NewSigningKey, NewWrapping, Wrapping};
+use crate::keys::{Command, NewSigningKey, NewWrapping, ResealedRow, Wrapping};
 use crate::policy;
 use crate::storage::corrupt;
 use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
@@ -41,6 +41,10 @@ pub(super) struct Plan {
     pub remember: Vec<(&'static str, String)>,
     /// Wrappings that are added, verified and erased.
     pub wrappings: WrappingChanges,
+    /// Rows that get another seal.
+    pub resealed: Vec<ResealedRow>,
+    /// The seals from here on, if their key is replaced.
+    pub seals: Option<Arc<Seals>>,
     /// Whether wrappings are erased: then they are removed from the engine's own log too.
     pub has_erased: bool,
     /// Requests that have had their effect.
@@ -117,6 +121,8 @@ pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
             counts: BTreeMap::new(),
             remember: Vec::new(),
             wrappings: WrappingChanges::default(),
+            resealed: Vec::new(),
+            seals: None,
             has_erased: false,
             kept_requests: Vec::new(),
             outcomes: Vec::with_capacity(batch.len()),
@@ -218,6 +224,12 @@ impl Walk<'_> {
 
     /// Holds a command against the generations of the root key as they are at its place. None if it may go on.
     fn hold_root_keys(&self, command: &Command) -> Option<Fate> {
+        // Everything else in its batch would need seals under both keys.
+        let is_alone = self.plan.changes.is_empty() && self.plan.resealed.is_empty() && self.plan.wrappings.is_empty();
+        let is_behind = self.plan.seals.is_some() && !matches!(command, Command::Record(_));
+        if is_behind || (matches!(command, Command::ReplaceIntegrityKey(_)) && !is_alone) {
+            return Some(Fate::Redo);
+        }
         // Made under other generations than those in use now: wrapped again, it is right.
         if command.wrapped_under().is_some_and(|under| under != wrapping_generations(&self.overlay)) {
             return Some(Fate::Redo);
@@ -286,6 +298,7 @@ impl Walk<'_> {
                 let wanted: Vec<NewWrapping> = new.iter().filter(is_wanted).cloned().collect();
                 self.plan.wrappings.added.extend(wanted);
             }
+            Command::Reseal(resealing) => self.plan.resealed.extend(resealing.rows.iter().cloned()),
             Command::MarkVerified(checked) => self.plan.wrappings.checked.extend(checked.iter().cloned()),
             Command::EraseWrappings(generation, subjects) => {
                 let mut is_retired = false;
@@ -389,7 +402,13 @@ impl Walk<'_> {
         }
         if !changes.is_empty() {
             self.plan.head.revision = self.plan.head.seq;
-            self.overlay.apply(&changes, self.plan.head.seq, self.place.seals)?;
+            if let Some(Command::ReplaceIntegrityKey(new)) = &submission.command {
+                let seals = Arc::new(new.seals.beside(self.place.seals, self.plan.head.seq));
+                self.overlay.refold(&seals);
+                self.plan.seals = Some(seals);
+            }
+            let seals = self.plan.seals.as_deref().unwrap_or(self.place.seals);
+            self.overlay.apply(&changes, self.plan.head.seq, seals)?;
             self.plan.changes.extend(changes.iter().cloned());
         }
         if let Some(Command::ReplaceSigningKey(new)) = &submission.command {
@@ -426,7 +445,8 @@ impl Walk<'_> {
     /// What stands for all rows as they are at this place.
     fn rows(&self) -> Option<[u8; 32]> {
         let is_verified = self.place.image.trust() == Trust::Verified;
-        is_verified.then(|| self.place.seals.commitment(self.plan.head.revision, self.overlay.rows()))
+        let seals = self.plan.seals.as_deref().unwrap_or(self.place.seals);
+        is_verified.then(|| seals.commitment(self.plan.head.revision, self.overlay.rows()))
     }
 
     /// Gives a record its place.
@@ -490,7 +510,11 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
     if changes.is_empty() {
         let changes_no_row = matches!(
             command,
-            Command::AddWrappings(_) | Command::MarkVerified(_) | Command::EraseWrappings(..) | Command::Record(_)
+            Command::AddWrappings(_)
+                | Command::MarkVerified(_)
+                | Command::EraseWrappings(..)
+                | Command::Reseal(_)
+                | Command::Record(_)
         );
         if !changes_no_row {
             details.raw("changed", "false".into());

@@ -20,6 +20,13 @@ pub(super) struct WrappingChanges {
     pub erased: Vec<(u32, [u8; 16])>,
 }
 
+impl WrappingChanges {
+    /// Whether nothing is written.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.checked.is_empty() && self.erased.is_empty()
+    }
+}
+
 /// The generations that the batch wants to retire, and whether every material that they wrap has a verified wrapping
 /// under another one. Asked under the head's lock: no wrapping comes or goes meanwhile.
 pub(super) async fn retirable(
@@ -31,7 +38,7 @@ pub(super) async fn retirable(
     for submission in batch {
         if let Some(Command::RetireRootKey(generation)) = submission.command {
             let remaining = Remaining::without(generation, &catalog.image());
-            let unverified = remaining.unverified(connection, generation, catalog.seals()).await?;
+            let unverified = remaining.unverified(connection, generation, &catalog.seals()).await?;
             found.insert(generation, unverified == 0);
         }
     }

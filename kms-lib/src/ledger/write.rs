@@ -13,6 +13,7 @@ use super::writer::Writer;
 use crate::catalog::change_row;
 use crate::envelope::Seals;
 use crate::envelope::row::{self, StoredWrapping};
+use crate::keys::ResealedRow;
 use crate::storage::tables::entities::RowSeals;
 use crate::storage::tables::head::Locked;
 use crate::storage::tables::{audit, entities, head, idempotency, usage};
@@ -43,6 +44,8 @@ impl Writer {
         self.check_seen(connection, &base.head, known).await?;
         self.is_at_fault = true;
         let retirable = retirable(connection, batch, &self.catalog).await?;
+        // No other process replaces their key while the head is locked.
+        let seals = self.catalog.seals();
         let kept = kept_among(connection, batch, base.now.max(base.head.timestamp)).await?;
         let mut uncountable = HashSet::new();
         // Each round sets at least one version apart, of those that the batch uses.
@@ -52,7 +55,7 @@ impl Writer {
                 &Place {
                     image: &self.catalog.image(),
                     head: &base.head,
-                    seals: self.catalog.seals(),
+                    seals: &seals,
                     now: base.now,
                     surely: base.database_now.map_or(base.now, |theirs| theirs.min(base.now)),
                     default_grace_days: self.default_grace_days,
@@ -113,12 +116,17 @@ impl Writer {
 
     /// Writes what few batches have: changed rows, what is remembered, a new signing key.
     async fn write_changes(&self, connection: &mut dyn Connection, plan: &mut Plan) -> Result<()> {
+        let seals = plan.seals.clone().unwrap_or_else(|| self.catalog.seals());
         for change in &plan.changes {
-            let seals = self.row_seals(change)?;
-            entities::write(connection, change.clone(), seals).await?;
+            entities::write(connection, change.clone(), row_seals(change, &seals)?).await?;
         }
-        self.keep_requests(connection, plan).await?;
-        wrappings::write(connection, std::mem::take(&mut plan.wrappings), self.catalog.seals()).await?;
+        self.keep_requests(connection, plan, &seals).await?;
+        wrappings::write(connection, std::mem::take(&mut plan.wrappings), &seals).await?;
+        let resealed = std::mem::take(&mut plan.resealed);
+        let reseal = |row: &ResealedRow| entities::reseal(row.table, &row.id, &row.former, &row.seal);
+        if !resealed.is_empty() {
+            connection.execute_all(resealed.iter().map(reseal).collect()).await?;
+        }
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;
         }
@@ -130,22 +138,8 @@ impl Writer {
         Ok(())
     }
 
-    fn row_seals(&self, change: &Change) -> Result<RowSeals> {
-        let seals = self.catalog.seals();
-        let wrappings = match change {
-            Change::InsertVersion(version, material) => {
-                wrapping_seals(seals, *version.id.as_bytes(), &version.fingerprint, &material.wrapped)
-            }
-            Change::InsertServiceKey(key, wrapped) => {
-                wrapping_seals(seals, *key.id.as_bytes(), &key.fingerprint, wrapped)
-            }
-            _ => Vec::new(),
-        };
-        Ok(RowSeals { row: seals.seal(&change_row(change)?), wrappings })
-    }
-
     /// Keeps requests with their answers; without those while the disk is full, whose reserve is for the changes.
-    async fn keep_requests(&self, connection: &mut dyn Connection, plan: &mut Plan) -> Result<()> {
+    async fn keep_requests(&self, connection: &mut dyn Connection, plan: &mut Plan, seals: &Seals) -> Result<()> {
         if plan.kept_requests.is_empty() {
             return Ok(());
         }
@@ -153,7 +147,7 @@ impl Writer {
         idempotency::drop_expired(connection, now).await?;
         let mut room = if self.space.is_full() { 0 } else { BATCH_ANSWER_BYTES };
         for request in std::mem::take(&mut plan.kept_requests) {
-            let row = request.row(connection, self.catalog.seals(), room).await?;
+            let row = request.row(connection, seals, room).await?;
             room = room.saturating_sub(row.answer.as_ref().map_or(0, String::len));
             idempotency::insert(connection, row, now).await?;
         }
@@ -195,6 +189,18 @@ impl Writer {
         let counted = used.into_iter().zip(changed.iter().skip(inserts));
         Ok(counted.filter(|(_, rows)| **rows != 1).map(|(version, _)| version).collect())
     }
+}
+
+/// The seals of a row as a change leaves it, and of the wrappings that are written with it.
+fn row_seals(change: &Change, seals: &Seals) -> Result<RowSeals> {
+    let wrappings = match change {
+        Change::InsertVersion(version, material) => {
+            wrapping_seals(seals, *version.id.as_bytes(), &version.fingerprint, &material.wrapped)
+        }
+        Change::InsertServiceKey(key, wrapped) => wrapping_seals(seals, *key.id.as_bytes(), &key.fingerprint, wrapped),
+        _ => Vec::new(),
+    };
+    Ok(RowSeals { row: seals.seal(&change_row(change)?), wrappings })
 }
 
 /// The seals of new wrappings of one material, in their order.

@@ -67,7 +67,8 @@ pub(super) struct Writer {
     pub exhausted: HashSet<(KeyId, u32)>,
     /// Set once the log contradicts what this process has committed: nothing is written any more.
     pub stopped: Option<Error>,
-    /// Another process has replaced the key that signs the log: its successor must be read first.
+    /// Another process has replaced the key that signs the log or the one that seals rows: its successor must be read
+    /// first.
     pub keys_behind: bool,
     /// When another process last moved the head.
     pub contended: Option<Instant>,
@@ -187,11 +188,11 @@ impl Writer {
             match self.commit_once(batch).await {
                 Err(error) if std::mem::take(&mut self.keys_behind) => {
                     // Not under the lock: the root key that unwraps may be far away.
-                    tracing::info!(%error, "reading the log's new signing key");
+                    tracing::info!(%error, "reading the service's new keys");
                     if !self.catch_up_keys().await? {
                         // Another task of this process may have read it first, but not again and again.
                         if begun.elapsed() >= CONTENTION {
-                            return Err(self.stop("the key that signs the log is not in the store"));
+                            return Err(self.stop("a key of the service is not in the store"));
                         }
                         sleep(RETRY).await;
                     }
@@ -217,7 +218,13 @@ impl Writer {
             Err(error) if error.code() == ErrorCode::IntegrityFailure => {
                 Err(self.stop("the keys that sign the log were altered"))
             }
-            caught_up => caught_up,
+            Err(error) => Err(error),
+            Ok(signing) => match self.catalog.catch_up_seals().await {
+                Err(error) if error.code() == ErrorCode::IntegrityFailure => {
+                    Err(self.stop("the key that seals rows was altered"))
+                }
+                sealing => Ok(signing | sealing?),
+            },
         }
     }
 
@@ -263,11 +270,15 @@ impl Writer {
         if plan.keys.is_some()
             || plan.changes.iter().any(|change| matches!(change, Change::EraseVersion(_)))
             || plan.has_erased
+            || plan.changes.iter().any(|change| matches!(change, Change::UpdateServiceKey(_)))
         {
             self.scrub().await;
         }
         if let Some(keys) = plan.keys.take() {
             self.signer.install(Arc::new(keys.settled()));
+        }
+        if let Some(seals) = plan.seals.take() {
+            self.catalog.replace_seals(seals);
         }
         if !plan.changes.is_empty() {
             self.catalog.apply(&plan.changes, plan.head.revision);

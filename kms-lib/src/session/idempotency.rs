@@ -146,7 +146,7 @@ impl Session {
     fn is_same_request(&self, once: &Idempotency, kept: &KeptRequest) -> bool {
         let KeptRequest { principal, key, subject, answer, seq, expires_at, .. } = kept;
         let row = row::request(principal, key, &once.request_digest, subject, answer.as_deref(), *seq, *expires_at);
-        self.shared.catalog.seals().is_sealed(&row, &kept.request_seal)
+        self.shared.catalog.seals().is_row_sealed(&row, &kept.request_seal, *seq)
     }
 }
 

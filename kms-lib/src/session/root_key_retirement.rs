@@ -230,7 +230,7 @@ impl Session {
         };
         let advice = |kind: &ServiceKeyKind| match kind {
             ServiceKeyKind::Signing => "replace the key that signs the log (replace_signing_key)",
-            ServiceKeyKind::Integrity => "replace the key that seals rows, which this version cannot do yet",
+            ServiceKeyKind::Integrity => "replace the key that seals rows (replace_integrity_key)",
         };
         let wanting: Vec<&str> = leaked.iter().map(advice).collect();
         if wanting.is_empty() {
@@ -290,9 +290,9 @@ impl Session {
     /// Materials that a generation wraps and that have no verified wrapping, with a good seal, under one that stays.
     async fn count_unverified(&self, retiring: u32) -> Result<u64> {
         let shared = self.shared();
-        let mut connection = shared.store.reader().await?;
+        let mut connection = shared.store.long_reader().await?;
         let remaining = Remaining::without(retiring, &shared.catalog.image());
-        remaining.unverified(connection.as_mut(), retiring, shared.catalog.seals()).await
+        remaining.unverified(connection.as_mut(), retiring, &shared.catalog.seals()).await
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 use crate::envelope::RootKeySource;
 use crate::keys::{Command, NewGeneration};
 use crate::ledger::Details;
-use crate::ledger::tests::{Faults, open};
+use crate::ledger::tests::{Faults, open, reopen};
 use crate::types::audit::Action;
 use crate::types::root_key::{RootKeyState, ServiceKeyKind};
 use crate::{
@@ -256,4 +257,35 @@ async fn long_reads_do_not_keep_keys_from_being_loaded() {
     assert!(!listing.is_finished());
     drop(long);
     assert!(!listing.await.unwrap().unwrap().items.is_empty());
+}
+
+/// While rows are resealed, an older state of a row with the seal of the former key does not count, since the row
+/// commitment is under the new key; and the scheduler completes what was cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_put_back_while_rows_are_resealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _faults) = open(&file).await;
+    let grant = NewGrant::new("app", Role::App).on_all_keys().allow([Permission::Encrypt]);
+    let granted = session.put_grant(grant).await.unwrap().id;
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    raw.execute("CREATE TABLE kept AS SELECT * FROM grants", []).unwrap();
+    session.revoke_grant(granted).await.unwrap();
+    session.commit_integrity_key().await.unwrap();
+    assert!(shared.catalog.seals().has_former());
+    assert!(session.verify_audit().await.unwrap().ok, "rows count under both keys");
+    raw.execute_batch("DELETE FROM grants; INSERT INTO grants SELECT * FROM kept; DROP TABLE kept").unwrap();
+    assert!(!session.verify_audit().await.unwrap().ok);
+
+    let (reopened, session, _faults) = reopen(&file).await;
+    assert!(reopened.catalog.seals().has_former());
+    assert_eq!(session.list_quarantine().await.unwrap().len(), 1);
+    let app = Session::new(Arc::clone(&reopened), Actor::new("app", Role::App).unwrap());
+    assert_eq!(app.encrypt("k", b"x", &Context::new()).await.err().unwrap().code(), ErrorCode::AccessDenied);
+    session.finish_resealing().await.unwrap();
+    assert!(!reopened.catalog.seals().has_former());
+    // Nothing is left that the former key sealed, but for the row in quarantine.
+    session.finish_resealing().await.unwrap();
+    assert_eq!(app.encrypt("k", b"x", &Context::new()).await.err().unwrap().code(), ErrorCode::AccessDenied);
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
 }

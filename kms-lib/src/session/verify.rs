@@ -102,7 +102,7 @@ impl Session {
             let (size, _) = kept.split_once(' ')?;
             size.parse().ok().filter(|size| self.verified_size(*size) == kept)
         });
-        Ok((size, window.and_then(|window| Window::open(&window, self.shared.catalog.seals()))))
+        Ok((size, window.and_then(|window| Window::open(&window, &self.shared.catalog.seals()))))
     }
 
     /// A verified size as it is kept: with a seal.
@@ -130,7 +130,7 @@ impl Session {
         let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
         if report.ok && !has_gap {
             remember.push((VERIFIED_SIZE, self.verified_size(report.size)));
-            remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(self.shared.catalog.seals()))));
+            remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(&self.shared.catalog.seals()))));
         }
         let entry = Entry {
             verdict: if report.ok {

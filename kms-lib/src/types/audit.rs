@@ -44,6 +44,12 @@ named!(
         RootKeyRetire = "ROOT_KEY_RETIRE",
         /// Wrappings under a retired generation were erased.
         WrappingsErase = "WRAPPINGS_ERASE",
+        /// The key that seals rows was replaced; rows are resealed from here on.
+        IntegrityKeyReplace = "INTEGRITY_KEY_REPLACE",
+        /// Rows were sealed under the present key.
+        RowsReseal = "ROWS_RESEAL",
+        /// All rows are resealed, and the key that sealed them before is erased.
+        IntegrityKeyErase = "INTEGRITY_KEY_ERASE",
         /// The generations of the root key were asked for. Recorded when it was refused.
         RootKeyRead = "ROOT_KEY_READ",
         /// Rows that are not what the log says of them were quarantined.

@@ -155,7 +155,8 @@ impl<'a> Comparison<'a> {
             // No record that was read says that a row in quarantine is right.
             _ if row.sealed && is_later && row.quarantined => return,
             _ if row.sealed && is_later => return self.keep(row),
-            Some(change) if change.digest == row.digest && row.sealed => return self.keep(row),
+            // Of a row in quarantine the log alone tells: it may be from before the key that seals rows was replaced.
+            Some(change) if change.digest == row.digest && (row.sealed || row.quarantined) => return self.keep(row),
             Some(change) => {
                 Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
             }
@@ -286,7 +287,7 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
 fn active(entries: &[Sealed<Quarantined>], catalog: &Catalog) -> HashSet<(&'static str, [u8; 16])> {
     let sealed = entries.iter().filter_map(|sealed| {
         let entry = sealed.row.as_ref().ok()?;
-        catalog.seals().is_sealed(&row::quarantined(entry), &sealed.seal).then_some(entry)
+        catalog.seals().is_row_sealed(&row::quarantined(entry), &sealed.seal, entry.revision).then_some(entry)
     });
     sealed.filter(|entry| entry.is_active()).map(|entry| (entry.table.as_str(), entry.row)).collect()
 }
@@ -316,9 +317,9 @@ impl Collected<'_> {
                 id: VersionId::from_bytes(id).to_string(),
                 digest: hex(&row::digest(&bytes)),
                 revision,
-                sealed: seals.is_sealed(&bytes, &sealed.seal),
+                sealed: seals.is_row_sealed(&bytes, &sealed.seal, revision),
                 quarantined: self.quarantined.contains(&(table, id)),
-                fold: RowSet::of(seals, &bytes),
+                fold: RowSet::of(&seals, &bytes),
             });
         }
     }

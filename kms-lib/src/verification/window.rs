@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn only_what_this_service_sealed_counts() {
-        let seals = Seals::new(&[1; 32]).unwrap();
+        let seals = Seals::new(1, &[1; 64]).unwrap();
         let window = Window { goal: 9, next: 4, begun: at(1), last: at(2) };
         let text = window.sealed(&seals);
         assert_eq!(Window::open(&text, &seals), Some(window));
-        assert_eq!(Window::open(&text, &Seals::new(&[2; 32]).unwrap()), None);
+        assert_eq!(Window::open(&text, &Seals::new(1, &[2; 64]).unwrap()), None);
         assert_eq!(Window::open(&text.replacen('4', "5", 1), &seals), None);
         for bad in ["", "1 2 3 4", "x", &format!("{text} ")] {
             assert_eq!(Window::open(bad, &seals), None, "{bad:?}");

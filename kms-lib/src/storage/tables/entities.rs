@@ -4,7 +4,7 @@
 use super::root_keys::{self, ROOT_KEY};
 use super::secrets::{self, SERVICE_KEY};
 use super::wrappings::{self, NewRow};
-use crate::storage::{Connection, Row, Sql, Value, corrupt};
+use crate::storage::{Connection, Row, Sql, Statement, Value, corrupt};
 use crate::types::actor::Role;
 use crate::types::change::Change;
 use crate::types::credential::Credential;
@@ -103,6 +103,14 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
         }
     };
     if changed == 1 { Ok(()) } else { Err(corrupt("a row to be changed is not in the store")) }
+}
+
+/// Gives a row another seal, unless it was changed since it was read: then no row changes.
+pub fn reseal(table: &str, id: &[u8; 16], former: &[u8], seal: &[u8; 32]) -> Statement {
+    // Reserved in MySQL.
+    let table = if table == "keys" { "\"keys\"" } else { table };
+    let sql = format!("UPDATE {table} SET seal = ? WHERE id = ? AND seal = ?");
+    Statement::new(sql, vec![seal.into(), id.into(), former.into()])
 }
 
 async fn insert(connection: &mut dyn Connection, table: &str, columns: &str, values: Vec<Value>) -> Result<u64> {

@@ -1,0 +1,95 @@
+//! The seals of a store, and following their key when it is replaced.
+
+use std::sync::{Arc, PoisonError};
+
+use zeroize::Zeroizing;
+
+use super::{Catalog, Image};
+use crate::envelope::{Binding, Envelope, INTEGRITY_KEY_BYTES, Seals, service_fingerprint};
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
+use crate::storage::tables::{head, root_keys};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::LogId;
+use crate::types::root_key::{ServiceKeyKind, ServiceKeyState};
+
+/// The seals under the newest integrity key; while rows are resealed, beside those of the key before. The rows are not
+/// checked yet: with the seals, the catalog does that.
+pub async fn load_seals(envelope: &Envelope, rows: &[ServiceKeyRow], log: LogId) -> Result<Seals> {
+    let of_kind = || rows.iter().filter(|row| row.key.kind == ServiceKeyKind::Integrity);
+    let newest = of_kind().max_by_key(|row| row.key.number);
+    let newest = newest.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing"))?;
+    let seals = unwrap(envelope, newest, log).await?;
+    let is_former = |row: &&ServiceKeyRow| {
+        row.key.state == ServiceKeyState::Resealing && row.key.number.checked_add(1) == Some(newest.key.number)
+    };
+    match of_kind().find(is_former) {
+        Some(former) => Ok(seals.beside(&unwrap(envelope, former, log).await?, newest.key.first_seq)),
+        None => Ok(seals),
+    }
+}
+
+async fn unwrap(envelope: &Envelope, row: &ServiceKeyRow, log: LogId) -> Result<Seals> {
+    let ServiceKeyRow { key, wrapped } = row;
+    let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the integrity key {why}"));
+    let unwrapped = envelope.unwrap(&Binding::IntegrityKey { log, number: key.number }, wrapped).await?;
+    if service_fingerprint(key.kind, log, key.number, &unwrapped)? != key.fingerprint {
+        return Err(bad("does not have the fingerprint that is stored of it"));
+    }
+    let mut secret = Zeroizing::new([0; INTEGRITY_KEY_BYTES]);
+    if unwrapped.len() != secret.len() {
+        return Err(bad("has a wrong length"));
+    }
+    secret.copy_from_slice(&unwrapped);
+    Seals::new(key.number, &secret)
+}
+
+impl Catalog {
+    /// Takes over the integrity key with which another process has replaced the one known here. Not under the head's
+    /// lock: the root key that unwraps it may be far away. Answers whether there was one.
+    pub async fn catch_up_seals(&self) -> Result<bool> {
+        let known = self.seals().number();
+        let mut connection = self.store.reader().await?;
+        if secrets::newest(connection.as_mut(), ServiceKeyKind::Integrity).await? == Some(known) {
+            return Ok(false);
+        }
+        let rows = secrets::service_keys(connection.as_mut()).await?;
+        let head = head::read(connection.as_mut()).await?;
+        let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+        let generations = self.envelope.generations();
+        let is_known = |generation: u32| generations.iter().any(|known| known.row.generation == generation);
+        if rows.iter().flat_map(|row| &row.wrapped).any(|wrapped| !is_known(wrapped.generation)) {
+            // It may be wrapped under a generation of the root key that is new too. As at opening, that one's row is
+            // checked afterwards.
+            self.envelope.set_generations(root_keys::unchecked(connection.as_mut()).await?);
+        }
+        drop(connection);
+        let seals = load_seals(&self.envelope, &rows, head.log_id).await?;
+        if seals.number() <= known {
+            return Err(Error::new(
+                ErrorCode::IntegrityFailure,
+                "the key that seals rows was put back to an older one",
+            ));
+        }
+        tracing::info!(number = seals.number(), "the key that seals rows was replaced");
+        self.replace_seals(Arc::new(seals));
+        Ok(true)
+    }
+
+    /// Folds the rows under other seals, unless those known are as new.
+    pub fn replace_seals(&self, seals: Arc<Seals>) {
+        let mut image = self.image_mut();
+        if seals.number() > self.seals().number() {
+            image.refold(&seals);
+            *self.seals.write().unwrap_or_else(PoisonError::into_inner) = seals;
+        }
+    }
+
+    /// Forgets the key before the present one, once the rows say that nothing is resealed any more. The image is held.
+    pub(super) fn settle_seals(&self, image: &Image) {
+        let seals = self.seals();
+        let is_resealing = image.service_keys().any(|key| key.state == ServiceKeyState::Resealing);
+        if seals.has_former() && !is_resealing {
+            *self.seals.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(seals.alone());
+        }
+    }
+}

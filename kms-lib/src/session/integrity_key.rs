@@ -1,0 +1,274 @@
+//! Replacing the key that seals rows, and resealing them.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::Session;
+use super::change::{Changed, REDO, overtaken};
+use super::root_key_targets::Target;
+use crate::catalog::{Image, Trust};
+use crate::envelope::{Binding, INTEGRITY_KEY_BYTES, Seals, row, service_fingerprint};
+use crate::keys::{CheckedWrapping, Command, NewIntegrityKey, ResealedRow, Resealing};
+use crate::ledger::Details;
+use crate::storage::Connection;
+use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::{root_keys, secrets, wrappings};
+use crate::types::audit::Action;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::ServiceKeyId;
+use crate::types::root_key::{ServiceKeyKind, ServiceKeyState};
+use crate::types::view::current_service_key;
+use crate::verification::Verifier;
+
+/// Rows that are sealed anew in one transaction.
+const PAGE: usize = 500;
+
+/// What replacing the key that seals rows did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct IntegrityKeyReplacement {
+    /// The number of the key that seals rows now, counted from 1.
+    pub number: u32,
+    /// Rows and wrappings that this call resealed.
+    pub resealed: u64,
+    /// Wrappings whose seals did not hold before, and which have none now. A verification of the log names them.
+    pub left: u64,
+}
+
+impl Session {
+    /// Replaces the key that seals rows, and seals every row under the new one; the service goes on meanwhile, and
+    /// other nodes follow. For admins.
+    ///
+    /// It begins with a verification of the whole log: `IntegrityFailure` unless all rows are what the log says of
+    /// them, but for those in quarantine. From then on rows that the former key sealed count only if they were written
+    /// before, and are covered by the row commitment, which is under the new key at once. The former key is erased at
+    /// the end. A call that was cut off is completed by the scheduler, or by calling again, which then makes no further
+    /// key.
+    ///
+    /// Marks of verified wrappings are withdrawn, since whoever had the former key could make them
+    /// ([`Session::verify_root_key`]). Requests with idempotency keys from before are refused as an
+    /// `IdempotencyConflict` until they expire. Contexts keep their HMACs.
+    ///
+    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
+    pub async fn replace_integrity_key(&self) -> Result<IntegrityKeyReplacement> {
+        self.permit_changing(Action::IntegrityKeyReplace).await?;
+        if !self.is_resealing() {
+            if let Err(error) = self.require_sound_rows().await {
+                return Err(self.refuse(Action::IntegrityKeyReplace, Details::default(), error).await);
+            }
+            self.commit_integrity_key().await?;
+        }
+        self.reseal().await
+    }
+
+    /// Completes a replacement that was cut off.
+    pub(crate) async fn finish_resealing(&self) -> Result<()> {
+        let is_trusted = self.shared().catalog.image().trust() == Trust::Verified;
+        if is_trusted && self.is_resealing() { self.reseal().await.map(drop) } else { Ok(()) }
+    }
+
+    /// Whether rows are still sealed by the key before the present one.
+    fn is_resealing(&self) -> bool {
+        let image = self.shared().catalog.image();
+        image.service_keys().any(|key| key.state == ServiceKeyState::Resealing)
+    }
+
+    /// Verifies the whole log and holds the tables against it.
+    async fn require_sound_rows(&self) -> Result<()> {
+        let shared = self.shared();
+        let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
+        let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
+        let text = match verifier.compare_rows().await? {
+            None => "the log was altered, so it cannot tell which rows are right; verify it, and restore a backup",
+            Some(found) if found.is_beyond_quarantine || !found.altered.is_empty() => {
+                "rows of the store were altered; close the service and open it again to quarantine them"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(Error::new(ErrorCode::IntegrityFailure, text))
+    }
+
+    /// Makes a new key, and from the commit on everything is sealed under it.
+    pub(super) async fn commit_integrity_key(&self) -> Result<()> {
+        let admission = self.admit_change()?;
+        let mut debt = None;
+        for _ in 0..=REDO {
+            let intent = self.root_key_intent(Action::IntegrityKeyReplace, Details::default());
+            let new = match self.generate_integrity_key().await {
+                Ok(new) => new,
+                Err(error) => return Err(self.fail(&admission, &intent, error).await),
+            };
+            let mut intent = intent;
+            intent.details.number("number", new.number.into());
+            let (decision, revision) = self.decide(&intent.attempt);
+            let command = Some(Command::ReplaceIntegrityKey(Box::new(new)));
+            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await? {
+                Changed::Done(..) => return Ok(()),
+                Changed::Redo(owed) => debt = owed,
+            }
+        }
+        Err(overtaken())
+    }
+
+    /// A new integrity key, wrapped. The half of it that contexts depend on stays.
+    async fn generate_integrity_key(&self) -> Result<NewIntegrityKey> {
+        let shared = self.shared();
+        let target = self.integrity_target().await?;
+        let Binding::IntegrityKey { log, number } = target.binding else { return Err(no_integrity_key()) };
+        let present = shared.envelope.unwrap(&target.binding, &target.wrapped).await?;
+        target.check(&present)?;
+        let mut secret = Zeroizing::new([0; INTEGRITY_KEY_BYTES]);
+        let (rows, contexts) = secret.split_at_mut(INTEGRITY_KEY_BYTES / 2);
+        shared.provider.random(rows)?;
+        contexts.copy_from_slice(present.get(INTEGRITY_KEY_BYTES / 2..).unwrap_or_default());
+        let number = number + 1;
+        let wrapped = shared.envelope.wrap(&Binding::IntegrityKey { log, number }, secret.as_slice()).await?;
+        let fingerprint = service_fingerprint(ServiceKeyKind::Integrity, log, number, secret.as_slice())?;
+        let seals = Seals::new(number, &secret)?;
+        Ok(NewIntegrityKey { number, id: ServiceKeyId::random(), wrapped, fingerprint, seals })
+    }
+
+    async fn integrity_target(&self) -> Result<Target> {
+        let targets = self.service_targets().await?;
+        let current = current_service_key(&*self.shared().catalog.image(), ServiceKeyKind::Integrity);
+        let id = current.map(|key| *key.id.as_bytes());
+        targets.into_iter().find(|target| Some(target.of.subject()) == id).ok_or_else(no_integrity_key)
+    }
+
+    /// Seals what the former key sealed under the present one, page by page, and erases the former key.
+    async fn reseal(&self) -> Result<IntegrityKeyReplacement> {
+        self.shared().catalog.ensure_fresh().await?;
+        let seals = self.shared().catalog.seals();
+        let mut report = IntegrityKeyReplacement { number: seals.number(), ..IntegrityKeyReplacement::default() };
+        let rows = self.stale_rows(&seals).await?;
+        for page in rows.chunks(PAGE) {
+            let command = Command::Reseal(Resealing { number: seals.number(), rows: page.to_vec() });
+            report.resealed += self.reseal_page(page.len(), command).await?;
+        }
+        let (wrappings, left) = self.stale_wrappings(&seals).await?;
+        report.left = left;
+        for page in wrappings.chunks(PAGE) {
+            report.resealed += self.reseal_page(page.len(), Command::MarkVerified(page.to_vec())).await?;
+        }
+        let mut details = Details::default();
+        details.number("number", u64::from(seals.number()).saturating_sub(1));
+        let intent = self.root_key_intent(Action::IntegrityKeyErase, details);
+        self.change(intent, Command::EndResealing(seals.number())).await?;
+        Ok(report)
+    }
+
+    async fn reseal_page(&self, count: usize, command: Command) -> Result<u64> {
+        let mut details = Details::default();
+        details.number("rows", count as u64);
+        let intent = self.root_key_intent(Action::RowsReseal, details);
+        self.change(intent, command).await.map(|_| count as u64)
+    }
+
+    /// The rows that the former key sealed and that are those which the row commitment holds.
+    async fn stale_rows(&self, seals: &Seals) -> Result<Vec<ResealedRow>> {
+        let mut connection = self.shared().store.long_reader().await?;
+        let stored = stored_rows(connection.as_mut()).await?;
+        drop(connection);
+        let committed = committed_rows(&self.shared().catalog.image());
+        let mut rows = Vec::new();
+        for StoredRow { table, id, bytes, revision, seal } in stored {
+            if seals.is_stale(&bytes, &seal, revision) && committed.get(&(table, id)) == Some(&bytes) {
+                rows.push(ResealedRow { table, id, former: seal, seal: seals.seal(&bytes) });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The wrappings that the former key sealed, as they are to be marked; and how many have no good seal at all.
+    async fn stale_wrappings(&self, seals: &Seals) -> Result<(Vec<CheckedWrapping>, u64)> {
+        let fingerprints: HashMap<[u8; 16], [u8; 32]> = {
+            let image = self.shared().catalog.image();
+            let of_versions = image.versions().map(|version| (*version.id.as_bytes(), version.fingerprint));
+            let of_service = image.service_keys().map(|key| (*key.id.as_bytes(), key.fingerprint));
+            of_versions.chain(of_service).collect()
+        };
+        let mut connection = self.shared().store.long_reader().await?;
+        let (stored, unreadable) = wrappings::all(connection.as_mut()).await?;
+        drop(connection);
+        let (mut stale, mut left) = (Vec::new(), unreadable);
+        for (stored, seal) in stored {
+            let Some(fingerprint) = fingerprints.get(&stored.subject).copied() else {
+                left += 1;
+                continue;
+            };
+            let bytes = row::wrapping(&stored, &fingerprint);
+            // A wrapping names no record: it counts as one from before.
+            if seals.is_stale(&bytes, &seal, 0) {
+                stale.push(CheckedWrapping { stored, seal, fingerprint, opens: false });
+            } else if !seals.is_sealed(&bytes, &seal) {
+                left += 1;
+            }
+        }
+        Ok((stale, left))
+    }
+}
+
+fn no_integrity_key() -> Error {
+    Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing")
+}
+
+/// A row as it is stored.
+struct StoredRow {
+    table: &'static str,
+    id: [u8; 16],
+    bytes: Vec<u8>,
+    revision: u64,
+    seal: Vec<u8>,
+}
+
+/// All rows that the row commitment may hold.
+async fn stored_rows(connection: &mut dyn Connection) -> Result<Vec<StoredRow>> {
+    let mut rows = Vec::new();
+    let keys = entities::keys_since(connection, None).await?;
+    collect(&mut rows, "keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));
+    let versions = entities::versions_since(connection, None).await?;
+    collect(&mut rows, "key_versions", versions, |version| {
+        (*version.id.as_bytes(), Ok(row::version(version)), version.revision)
+    });
+    let grants = entities::grants_since(connection, None).await?;
+    collect(&mut rows, "grants", grants, |grant| (*grant.id.as_bytes(), row::grant(grant), grant.revision));
+    let credentials = entities::credentials_since(connection, None).await?;
+    collect(&mut rows, "credentials", credentials, |credential| {
+        (*credential.id.as_bytes(), Ok(row::credential(credential)), credential.revision)
+    });
+    let entries = entities::quarantined_since(connection, None).await?;
+    collect(&mut rows, "quarantine", entries, |entry| {
+        (*entry.id.as_bytes(), Ok(row::quarantined(entry)), entry.revision)
+    });
+    let generations = root_keys::since(connection, None).await?;
+    collect(&mut rows, "root_keys", generations, |root| (*root.id.as_bytes(), Ok(row::root_key(root)), root.revision));
+    let service_keys = secrets::since(connection, None).await?;
+    collect(&mut rows, "service_keys", service_keys, |key| {
+        (*key.id.as_bytes(), Ok(row::service_key(key)), key.revision)
+    });
+    Ok(rows)
+}
+
+fn collect<T>(
+    rows: &mut Vec<StoredRow>,
+    table: &'static str,
+    found: Vec<Sealed<T>>,
+    describe: impl Fn(&T) -> ([u8; 16], Result<Vec<u8>>, u64),
+) {
+    rows.extend(found.into_iter().filter_map(|sealed| {
+        let (id, bytes, revision) = describe(&sealed.row.ok()?);
+        Some(StoredRow { table, id, bytes: bytes.ok()?, revision, seal: sealed.seal })
+    }));
+}
+
+/// The rows of the image, which the row commitment holds.
+fn committed_rows(image: &Image) -> HashMap<(&'static str, [u8; 16]), Vec<u8>> {
+    let mut rows = HashMap::new();
+    image.each_row(&mut |table, id, bytes| {
+        rows.insert((table, id), bytes);
+    });
+    rows
+}
