@@ -40,6 +40,8 @@ struct State {
     running_long: usize,
     /// Whether long work has its turn.
     is_turn_of_long: bool,
+    /// Whether no work is taken any more.
+    is_closed: bool,
 }
 
 /// Work of one length that waits.
@@ -86,11 +88,29 @@ impl Workers {
             }
         };
         self.push(principal, length, Box::new(task));
-        answer.await.unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "a computation ended unexpectedly")))
+        answer.await.unwrap_or_else(|_| {
+            Err(match self.0.state().is_closed {
+                true => Error::new(ErrorCode::Closed, "the service is closed"),
+                false => Error::new(ErrorCode::Internal, "a computation ended unexpectedly"),
+            })
+        })
+    }
+
+    /// Takes no work any more, and gives up what waits.
+    pub fn close(&self) {
+        let mut state = self.0.state();
+        state.is_closed = true;
+        let given_up = (std::mem::take(&mut state.short), std::mem::take(&mut state.long));
+        // What they hold is dropped outside of the lock.
+        drop(state);
+        drop(given_up);
     }
 
     fn push(&self, principal: &str, length: Length, task: Task) {
         let mut state = self.0.state();
+        if state.is_closed {
+            return;
+        }
         match length {
             Length::Short => state.short.push(principal, task),
             Length::Long => state.long.push(principal, task),

@@ -206,10 +206,20 @@ async fn schedule_jobs(
         };
         // What cannot be undone is done as soon as the clock can be trusted.
         is_put_off = !is_steady && (config.destroy || config.revoke_expired);
-        if let Err(error) = jobs::run(&session, &due).await {
-            tracing::error!(%error, "the scheduler's jobs could not be done");
-        }
+        // Given up when the service is closed: what was submitted is done, and the rest is still due.
+        let is_stopped = tokio::select! {
+            done = jobs::run(&session, &due) => {
+                if let Err(error) = done {
+                    tracing::error!(%error, "the scheduler's jobs could not be done");
+                }
+                false
+            }
+            _ = stopped.wait_for(|stopped| *stopped) => true,
+        };
         drop(session);
+        if is_stopped {
+            return;
+        }
         sleep(Duration::from_millis(10)).await;
     }
 }

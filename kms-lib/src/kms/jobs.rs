@@ -33,16 +33,17 @@ pub struct JobReport {
     pub verification: Option<Report>,
 }
 
-/// Does all jobs once. `session` is the scheduler's. A key that fails does not keep the others from their turn; an
-/// error means that the store could not be asked.
+/// Does all jobs once. `session` is the scheduler's. A key that fails does not keep the others from their turn, nor does
+/// a job; an error means that the store could not be asked for one of them, and is the first of these.
 #[tracing::instrument(level = "debug", name = "kms.scheduler", skip_all)]
 pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobReport> {
     let mut report = JobReport::default();
+    let mut failed: Option<Error> = None;
     if config.rotate {
-        rotate(session, &mut report).await?;
+        note(&mut failed, "keys that are due could not be looked up", rotate(session, &mut report).await);
     }
     if config.destroy {
-        destroy(session, &mut report).await?;
+        note(&mut failed, "material that is due could not be looked up", destroy(session, &mut report).await);
         // What a retirement that was cut off has left.
         if let Err(error) = session.erase_retired().await {
             tracing::warn!(%error, "wrappings under a retired root key could not be erased");
@@ -53,12 +54,24 @@ pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobRepor
         }
     }
     if config.revoke_expired {
-        revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await?;
+        let revoked = revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await;
+        note(&mut failed, "versions past their window could not be looked up", revoked);
     }
     if config.verify {
-        report.verification = Some(session.verify_audit_incrementally().await?);
+        match session.verify_audit_incrementally().await {
+            Ok(found) => report.verification = Some(found),
+            Err(error) => note(&mut failed, "the log could not be verified", Err(error)),
+        }
     }
-    Ok(report)
+    failed.map_or(Ok(report), Err)
+}
+
+/// Notes that a job failed; the others are done all the same.
+fn note(failed: &mut Option<Error>, what: &str, done: Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "{what}");
+        failed.get_or_insert(error);
+    }
 }
 
 async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
@@ -89,6 +102,7 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
                 Err(error) if error.code() == ErrorCode::Conflict => {
                     tracing::debug!(key = %id, "another process rotated the key first");
                 }
+                Err(error) if error.code() == ErrorCode::Closed => return Err(error),
                 Err(error) => fail(report, id, "rotated", error),
             }
         }
@@ -121,6 +135,7 @@ async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
                 Err(error) if matches!(error.code(), ErrorCode::KeyDestroyed | ErrorCode::WrongState) => {
                     tracing::debug!(key = %id, "the deletion was done or cancelled meanwhile");
                 }
+                Err(error) if error.code() == ErrorCode::Closed => return Err(error),
                 Err(error) => fail(report, id, "destroyed", error),
             }
         }
@@ -145,6 +160,7 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
         match session.revoke_located(id, version).await {
             Ok(()) => report.revoked.push((id, version)),
             Err(error) if matches!(error.code(), ErrorCode::VersionRevoked | ErrorCode::VersionDestroyed) => {}
+            Err(error) if error.code() == ErrorCode::Closed => return Err(error),
             Err(error) => fail(report, id, "revoked", error),
         }
     }

@@ -18,15 +18,22 @@ pub use jobs::JobReport;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::Config;
 use crate::ops::{self, Ready, Telemetry};
 use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
 use crate::types::error::{Error, ErrorCode, Result};
+
+/// How long closing waits for the store to take what is under way: longer than for one commit whose outcome is unclear.
+const CLOSE_LEDGER: Duration = Duration::from_secs(30);
+/// How long each other step of closing may take.
+const CLOSE_STEP: Duration = Duration::from_secs(5);
 
 /// The key management service on one store. Cheap to clone; all clones are the same service.
 ///
@@ -178,30 +185,53 @@ impl Kms {
         backup::restore(config, backup.as_ref(), options).await
     }
 
-    /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Sessions
-    /// that are still held answer `Closed`. Closing twice changes nothing.
+    /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Jobs of the
+    /// scheduler and verifications are given up. Sessions that are still held answer `Closed`. Closing twice changes
+    /// nothing.
     ///
-    /// Whatever fails, it is closed then. With `audit.ack = "queued"` it fails if there are results that were released
-    /// and could not be written to the log since, with the code of the reason.
+    /// It takes no longer than a minute, and seconds if the store answers. Whatever fails, it is closed then:
+    /// `StoreUnavailable` if the store did not take what was under way, whose callers are told `OutcomeUnknown`. With
+    /// `audit.ack = "queued"` it fails if there are results that were released and could not be written to the log
+    /// since, with the code of the reason.
     ///
     /// Cancellation: dropping the future leaves the service closing; call it again to wait for the rest.
     pub async fn close(&self) -> Result<()> {
+        let shared = &self.inner.shared;
+        shared.ledger.shut();
         let _ = self.inner.stop.send(true);
+        shared.turns.close();
+        self.end_tasks().await;
+        let _ = timeout(CLOSE_STEP, write_counted(shared, shared.clock.now().plus_seconds(2))).await;
+        let written = shared.ledger.close(CLOSE_LEDGER).await;
+        shared.workers.close();
+        let noted = timeout(CLOSE_STEP, self.note_head()).await.unwrap_or(Ok(()));
+        // Whatever failed before: no key stays in memory, no file open.
+        shared.materials.clear().await;
+        let closed = timeout(CLOSE_STEP, shared.store.close()).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorCode::StoreUnavailable,
+                "connections to the store are still in use after it was closed",
+            ))
+        });
+        written.and(closed).and(noted)
+    }
+
+    /// Waits for the tasks in the background, which were told to stop; not for ever.
+    async fn end_tasks(&self) {
         let mut tasks = self.inner.tasks.lock().await;
+        let deadline = Instant::now() + CLOSE_STEP;
         // Each stays there until it has ended: who gives up waiting does not leave the next one without.
         while let Some(task) = tasks.last_mut() {
-            if task.await.is_err() {
-                tracing::warn!("a background task ended unexpectedly");
+            match timeout_at(deadline, &mut *task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tracing::warn!("a background task ended unexpectedly"),
+                Err(_) => {
+                    tracing::warn!("a background task did not end in time and is given up");
+                    task.abort();
+                }
             }
             tasks.pop();
         }
-        drop(tasks);
-        let _ = write_counted(&self.inner.shared, self.inner.shared.clock.now().plus_seconds(2)).await;
-        let written = self.inner.shared.ledger.close().await;
-        let noted = self.note_head().await;
-        // Whatever failed before: no key stays in memory, no file open.
-        self.inner.shared.materials.clear().await;
-        written.and(self.inner.shared.store.close().await).and(noted)
     }
 
     async fn note_head(&self) -> Result<()> {

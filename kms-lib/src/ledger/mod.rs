@@ -35,8 +35,10 @@ pub use write::{CHECKPOINT_EVERY, wrapping_seals};
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use crate::catalog::{Catalog, MaterialCache};
 use crate::keys::Command;
@@ -141,6 +143,16 @@ impl Ledger {
         self.queue.admit(lane, principal, bytes)
     }
 
+    /// The same for what the service itself writes while it is closing.
+    pub fn admit_last(&self, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
+        self.queue.admit_last(lane, principal, bytes)
+    }
+
+    /// Lets nothing in any more: the service is closing.
+    pub fn shut(&self) {
+        self.queue.shut();
+    }
+
     /// Hands a submission over and waits for its place in the log.
     pub async fn submit(
         &self,
@@ -193,7 +205,7 @@ impl Ledger {
 
     /// Whether it takes and writes submissions.
     pub fn is_running(&self) -> bool {
-        !self.queue.is_closed() && !self.queue.counters.is_stopped()
+        !self.queue.is_shut() && !self.queue.is_closed() && !self.queue.counters.is_stopped()
     }
 
     /// How many submissions wait.
@@ -201,10 +213,21 @@ impl Ledger {
         self.queue.len()
     }
 
-    /// Closes the door, and waits until what has come in is committed. Fails if there are results that were released
-    /// before their commit (`audit.ack = "queued"`) and could not be written.
-    pub async fn close(&self) -> Result<()> {
+    /// Closes the door, and waits until what has come in is committed, but no longer than `longest`: then what is left is
+    /// given up. Fails if that was so, or if there are results that were released before their commit
+    /// (`audit.ack = "queued"`) and could not be written.
+    pub async fn close(&self, longest: Duration) -> Result<()> {
+        self.queue.shut();
         self.queue.close();
+        if let Ok(ended) = timeout(longest, self.ended()).await {
+            return ended;
+        }
+        self.queue.abandon();
+        let text = format!("the store did not take within {longest:?} what was under way; what is left is given up");
+        Err(Error::new(ErrorCode::StoreUnavailable, text))
+    }
+
+    async fn ended(&self) -> Result<()> {
         // Not a task that is waited for: it would end with the runtime that the ledger was started on.
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {

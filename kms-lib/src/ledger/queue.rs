@@ -1,6 +1,7 @@
 //! The way into the ledger: bounded, with a lane for changes that cryptographic operations cannot fill.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,8 @@ pub struct Queue {
     ready: Notify,
     /// How many results may be released and not yet written.
     releasable: usize,
+    /// Whether only the service itself is let in, which is closing.
+    is_shut: AtomicBool,
     /// Places that principals hold.
     use_shares: Mutex<HashMap<Arc<str>, usize>>,
     change_shares: Mutex<HashMap<Arc<str>, usize>>,
@@ -133,6 +136,7 @@ impl Queue {
             ready: Notify::new(),
             use_shares: Mutex::default(),
             change_shares: Mutex::default(),
+            is_shut: AtomicBool::new(false),
             releasable: limits.operations.div_ceil(4),
             operations: Arc::new(Semaphore::new(limits.operations)),
             changes: Arc::new(Semaphore::new(limits.changes)),
@@ -149,6 +153,11 @@ impl Queue {
     /// No principal may hold more places than are free: one alone gets half of them, two a third each, so that there is
     /// always room for one who comes later.
     pub fn admit(self: &Arc<Self>, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
+        if self.is_shut() { Err(closed()) } else { self.admit_last(lane, principal, bytes) }
+    }
+
+    /// The same for what the service itself has to write before it is closed.
+    pub fn admit_last(self: &Arc<Self>, lane: Lane, principal: &str, bytes: usize) -> Result<Arc<Admission>> {
         let refuse = |error: TryAcquireError| match error {
             TryAcquireError::Closed => closed(),
             TryAcquireError::NoPermits => {
@@ -308,6 +317,16 @@ impl Queue {
     /// Whether the queue is closed.
     pub fn is_closed(&self) -> bool {
         self.lanes().closed
+    }
+
+    /// Lets no operation in any more. Those that are under way can still be submitted.
+    pub fn shut(&self) {
+        self.is_shut.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that is so.
+    pub fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::SeqCst)
     }
 
     /// Closes the queue: nothing new comes in, what is in it is still taken.

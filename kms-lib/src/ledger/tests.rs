@@ -394,7 +394,7 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kms.db");
     let (shared, session, _) = open(&file).await;
-    shared.ledger.close().await.unwrap();
+    shared.ledger.close(std::time::Duration::from_secs(30)).await.unwrap();
     shared.store.close().await.unwrap();
     drop((session, shared));
     let url = format!("sqlite:{}", file.display());
@@ -413,7 +413,7 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
         }
     };
     assert_eq!(error.code(), ErrorCode::KeyExhausted);
-    shared.ledger.close().await.unwrap();
+    shared.ledger.close(std::time::Duration::from_secs(30)).await.unwrap();
     shared.store.close().await.unwrap();
     drop((session, shared));
     let shared = crate::kms::open::open(config).await.unwrap();
@@ -431,4 +431,32 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
     assert!(succeeded >= 5, "{succeeded}");
     assert_eq!(recorded, succeeded);
     size(&session).await;
+}
+
+/// Closing a ledger whose store does not let it write takes no longer than it may, and leaves no caller waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_is_bounded_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _) = open(&file).await;
+    let url = format!("sqlite:{}", file.display());
+    let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut raw).await.unwrap();
+    let calls: Vec<_> = (0..5)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move { session.encrypt("k", b"x", &Context::new()).await.map(drop) })
+        })
+        .collect();
+    // One is being written, others may wait.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let begun = std::time::Instant::now();
+    let closed = shared.ledger.close(std::time::Duration::from_millis(200)).await;
+    assert_eq!(closed.unwrap_err().code(), ErrorCode::StoreUnavailable);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+    assert_eq!(session.encrypt("k", b"x", &Context::new()).await.unwrap_err().code(), ErrorCode::Closed);
+    sqlx::query("ROLLBACK").execute(&mut raw).await.unwrap();
+    for call in calls {
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(20), call).await.unwrap().unwrap();
+    }
 }

@@ -33,6 +33,8 @@ struct Inner {
     of_principals: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
     /// Those that have not begun.
     waiting: Mutex<HashMap<Asked, Weak<Run>>>,
+    /// Set for good by [`Turns::close`].
+    closed: watch::Sender<bool>,
 }
 
 /// A verification that others may join. It ends when it is dropped.
@@ -64,10 +66,20 @@ impl Turns {
         run.progress.lock().unwrap_or_else(PoisonError::into_inner).extend(options.progress.clone());
         let mut result = run.result.clone();
         let ended = || Error::new(ErrorCode::Internal, "the verification ended unexpectedly");
-        match result.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or_else(|| Err(ended())),
-            Err(_) => Err(ended()),
+        let mut closed = self.0.closed.subscribe();
+        tokio::select! {
+            result = result.wait_for(Option::is_some) => match result {
+                Ok(result) => result.clone().unwrap_or_else(|| Err(ended())),
+                Err(_) => Err(ended()),
+            },
+            // With nobody left who waits, the verification is given up.
+            _ = closed.wait_for(|closed| *closed) => Err(Error::new(ErrorCode::Closed, "the service is closed")),
         }
+    }
+
+    /// Gives up all verifications.
+    pub fn close(&self) {
+        self.0.closed.send_replace(true);
     }
 
     fn waiting<F>(
