@@ -360,7 +360,7 @@ unsafe fn read_reencrypt<'a>(item: &mkms_reencrypt_item) -> Outcome<ReencryptIte
 /// Reads one item.
 ///
 /// # Safety
-/// As [`arguments::structure`], and the pointers in it are NULL or valid for their lengths while `'a` lasts.
+/// As `arguments::structure`, and the pointers in it are NULL or valid for their lengths while `'a` lasts.
 pub unsafe fn decrypt_item<'a>(pointer: *const mkms_decrypt_item, name: &'static str) -> Outcome<DecryptItem<'a>> {
     // SAFETY: as the caller promises.
     let item = unsafe { arguments::structure(pointer, name) }?;
