@@ -259,3 +259,46 @@ async fn verifications_are_shared_and_recorded() {
     assert_eq!(session.list_audit(&query, &Paging::new(1_000)).await.unwrap().items.len(), CALLS);
     kms.close().await.unwrap();
 }
+
+/// One caller's largest messages do not use up the memory of all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_leave_memory_to_others() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let greedy: Vec<_> = (0..6)
+        .map(|_| {
+            let (session, stop) = (kms.session(actor("greedy", Role::Admin)), stop.clone());
+            tokio::spawn(async move {
+                let large = vec![0; 64 << 20];
+                let (mut done, mut refused) = (0, 0);
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    match session.encrypt("k", &large, &Context::new()).await {
+                        Ok(_) => done += 1,
+                        Err(error) => {
+                            assert!(error.is_retryable(), "{error}");
+                            refused += 1;
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    }
+                }
+                (done, refused)
+            })
+        })
+        .collect();
+    let medium = vec![0; 1 << 20];
+    for _ in 0..30 {
+        session.encrypt("k", &medium, &Context::new()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let (mut done, mut refused) = (0, 0);
+    for call in greedy {
+        let (own_done, own_refused) = call.await.unwrap();
+        (done, refused) = (done + own_done, refused + own_refused);
+    }
+    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
+    kms.close().await.unwrap();
+}

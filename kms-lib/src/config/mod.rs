@@ -53,7 +53,7 @@ const RESERVE: u64 = 1024 * MIB;
 /// | days before a deletion | `deletion.wait_days`, `deletion.minimum_days` | `KMS_DELETION_WAIT_DAYS`, `KMS_DELETION_MINIMUM_DAYS` | 30, 7 |
 /// | MiB of free disk below which there is an alarm, and MiB set aside for revocations (0: none) | `disk.alarm_mib`, `disk.reserve_mib` | `KMS_DISK_ALARM_MIB`, `KMS_DISK_RESERVE_MIB` | 256, 4 |
 /// | keep the memory of the process out of swap, if that is allowed | `lock_memory` | `KMS_LOCK_MEMORY` | off |
-/// | operations under way, and MiB of their results | `limits.operations`, `limits.result_mib` | `KMS_LIMITS_OPERATIONS`, `KMS_LIMITS_RESULT_MIB` | 16,384, 256 |
+/// | operations under way, and MiB that they hold: results, and copies of large inputs | `limits.operations`, `limits.result_mib` | `KMS_LIMITS_OPERATIONS`, `KMS_LIMITS_RESULT_MIB` | 16,384, 256 |
 #[derive(Clone)]
 pub struct Config {
     pub(crate) store_url: String,
@@ -253,7 +253,7 @@ impl Config {
         (self.deletion_wait_days, self.deletion_wait_min_days) = (days, minimum);
         self
     }
-    /// At most so many operations, and bytes of their results, under way.
+    /// At most so many operations under way, and bytes that they hold: results, and copies of large inputs.
     #[must_use]
     pub fn limits(mut self, operations: usize, result_bytes: usize) -> Self {
         (self.limits.operations, self.limits.bytes) = (operations, result_bytes);

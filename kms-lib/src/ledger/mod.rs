@@ -1,6 +1,7 @@
 //! The one way to write: a queue, and a task that commits what is in it in groups, each operation with its record.
 
 mod batches;
+mod budget;
 mod counters;
 mod details;
 mod kept;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
+use super::budget::Budget;
 use super::counters::Counters;
 use super::submission::{Admission, Entry, Submission};
 use crate::keys::Command;
@@ -31,7 +32,7 @@ pub struct Limits {
     pub operations: usize,
     /// Changes.
     pub changes: usize,
-    /// Bytes of results that wait for their commit.
+    /// Bytes that operations hold: copies of large inputs, and results that wait for their commit.
     pub bytes: usize,
 }
 
@@ -124,7 +125,7 @@ pub struct Queue {
     change_shares: Mutex<HashMap<Arc<str>, usize>>,
     operations: Arc<Semaphore>,
     changes: Arc<Semaphore>,
-    kibibytes: Arc<Semaphore>,
+    budget: Arc<Budget>,
 }
 
 impl Queue {
@@ -140,7 +141,7 @@ impl Queue {
             releasable: limits.operations.div_ceil(4),
             operations: Arc::new(Semaphore::new(limits.operations)),
             changes: Arc::new(Semaphore::new(limits.changes)),
-            kibibytes: Arc::new(Semaphore::new(limits.bytes / 1024)),
+            budget: Arc::new(Budget::new(limits.bytes)),
         }
     }
 
@@ -167,11 +168,8 @@ impl Queue {
         let places = if lane == Lane::Change { &self.changes } else { &self.operations };
         let operations = Arc::clone(places).try_acquire_owned().map_err(refuse)?;
         let share = self.take_share(lane, principal, places.available_permits() + 1)?;
-        let kibibytes = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
-        let bytes = match kibibytes {
-            0 => None,
-            n => Some(Arc::clone(&self.kibibytes).try_acquire_many_owned(n).map_err(refuse)?),
-        };
+        // What is less than a kibibyte is not worth the lock: the places bound it.
+        let bytes = if bytes < 1024 { None } else { Some(self.budget.take(principal, bytes)?) };
         Ok(Arc::new(Admission { _operations: operations, _bytes: bytes, _share: share }))
     }
 

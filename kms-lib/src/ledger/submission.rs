@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::budget::Bytes;
 use super::details::Details;
 use super::queue::{Debt, Share};
 use crate::audit::record::Body;
@@ -218,6 +219,6 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Admission {
     pub(super) _operations: OwnedSemaphorePermit,
-    pub(super) _bytes: Option<OwnedSemaphorePermit>,
+    pub(super) _bytes: Option<Bytes>,
     pub(super) _share: Share,
 }

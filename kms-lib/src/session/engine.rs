@@ -150,7 +150,9 @@ impl Session {
         // With `queued`, an operation may end without ever waiting: a caller in a loop would keep its runtime's worker,
         // timers included, to itself.
         tokio::task::coop::consume_budget().await;
-        let bytes = items.iter().map(|item| item.job.bytes()).sum();
+        let bytes = items.iter().map(|item| item.job.held_bytes()).fold(0, usize::saturating_add);
+        // What is decrypted is encrypted anew: it is held twice.
+        let bytes = if chained { bytes.saturating_mul(2) } else { bytes };
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), bytes)?;
         let mut debt = None;
         for _ in 0..=REDO {

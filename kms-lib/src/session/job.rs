@@ -83,6 +83,12 @@ impl Job<'_> {
         }
     }
 
+    /// About how many bytes it holds: its result, and a copy of an input that goes to another thread.
+    pub fn held_bytes(&self) -> usize {
+        let is_copied = matches!(self, Self::Encrypt(..) | Self::Decrypt(..)) && self.bytes() > INLINE_BYTES;
+        if is_copied { self.bytes().saturating_mul(2) } else { self.bytes() }
+    }
+
     /// Does what is quick, or too large to be done with others. What an RSA private key has to do is left.
     pub async fn begin(self, bench: &mut Workbench<'_>, ready: &Arc<ReadyKey>, id: MaterialId) -> Result<Step> {
         // A public key operation takes some 20 us, a private one twenty times as long.
