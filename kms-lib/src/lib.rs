@@ -68,6 +68,7 @@ mod keys;
 mod kms;
 mod ledger;
 mod ops;
+mod outage;
 mod policy;
 mod scheduler;
 mod session;

@@ -182,8 +182,11 @@ fn finish(app: &App, context: &RequestContext, meter: &Meter, principal: Option<
     };
     meter.observe(code, elapsed);
     let status = response.status();
-    // Requests that an overload turns away are counted; a line for each would make it worse.
-    let is_fault = status.is_server_error() && code != Some(ErrorCode::Overloaded.as_str());
+    // Requests that fail because of an overload or of a store that does not answer are counted; a line for each would
+    // make it worse. The library says when the store goes and when it is back.
+    let is_common =
+        [ErrorCode::Overloaded, ErrorCode::StoreUnavailable].map(|code| Some(code.as_str())).contains(&code);
+    let is_fault = status.is_server_error() && !is_common;
     if app.http.log_requests || is_fault {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let (status, request_id, operation) = (status.as_u16(), &*context.id, meter.operation());

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::jobs;
 use crate::config::Config;
+use crate::outage::Outage;
 use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::session::{Session, Shared, write_counted};
 use crate::storage::inspection;
@@ -93,6 +94,7 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
     let mut noted = 0;
     let mut connecting = JoinSet::new();
     let mut inspected = Instant::now();
+    let outage = Outage::new("the store cannot be read");
     while pause(LOOK, &mut stopped).await {
         let Some(shared) = shared.upgrade() else { return };
         if inspected.elapsed() >= INSPECT || shared.ledger.seen().check_writable().is_err() {
@@ -110,11 +112,12 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
             connecting.spawn(async move { envelope.connect_missing().await });
         }
         if let Err(error) = fresh {
-            tracing::warn!(%error, "the store cannot be read");
+            outage.note(&error, 0);
             continue;
         }
+        outage.end();
         if let Err(error) = write_counted(&shared, shared.clock.now()).await {
-            tracing::warn!(%error, "denials could not be counted in the log");
+            tracing::debug!(%error, "denials could not be counted in the log");
         }
         if let Err(error) = note_head(&shared, high_water.as_deref(), &mut noted).await {
             tracing::warn!(%error, "the high-water file is not up to date");

@@ -31,7 +31,8 @@ impl Writer {
                         apart = failed;
                         continue;
                     }
-                    tracing::error!(%error, "results that were released cannot be written to the log yet");
+                    // What is not written yet is not lost; it is tried again many times a second.
+                    self.outage.note(&error, 0);
                     // What was not released fails now; nothing new is released while the queue is closed to it.
                     self.fail(failed, &error);
                     self.fail(std::mem::take(&mut apart), &error);
@@ -98,6 +99,9 @@ impl Writer {
     }
 
     fn fail(&self, batch: Vec<Submission>, error: &Error) {
+        if is_outage(error.code()) {
+            self.outage.note(error, batch.len());
+        }
         let outcomes = batch.iter().map(|_| Outcome::Failed(error.clone())).collect();
         let held = self.queue.holds_releases();
         self.answer(batch, outcomes);
@@ -125,4 +129,9 @@ fn may_be_one_culprit(code: ErrorCode) -> bool {
             | ErrorCode::OutcomeUnknown
             | ErrorCode::Closed
     )
+}
+
+/// Whether a failure says that the store does not answer.
+fn is_outage(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown)
 }

@@ -43,6 +43,7 @@ use tokio::time::timeout;
 
 use crate::catalog::{Catalog, MaterialCache};
 use crate::keys::Command;
+use crate::outage::Outage;
 use crate::storage::Store;
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -125,6 +126,7 @@ impl Ledger {
             // A process that ended before may have left some.
             scrub_at: Some(tokio::time::Instant::now()),
             is_at_fault: false,
+            outage: Outage::new("the store cannot be written"),
             lost: None,
         };
         let (end, ended) = watch::channel(None);

@@ -23,7 +23,7 @@ impl Writer {
             match looked {
                 Ok(found) => return Ok(found),
                 Err(error) if Instant::now() < deadline => {
-                    tracing::warn!(%error, "it is still unclear whether a commit took place");
+                    tracing::debug!(%error, "it is still unclear whether a commit took place");
                     sleep(RETRY).await;
                 }
                 // The engine said that it rolled back: then it did not commit, whatever else is wrong.

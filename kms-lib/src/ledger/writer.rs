@@ -15,6 +15,7 @@ use super::space::Space;
 use super::submission::Submission;
 use super::walk::Plan;
 use crate::catalog::{Catalog, MaterialCache};
+use crate::outage::Outage;
 use crate::storage::tables::head::Locked;
 use crate::storage::tables::secrets;
 use crate::storage::{Connection, Store};
@@ -77,6 +78,8 @@ pub(super) struct Writer {
     /// Whether the last failure came while something of the batch was looked up or written: then one of its
     /// submissions may be the cause.
     pub is_at_fault: bool,
+    /// Told whether the store can be written.
+    pub outage: Outage,
     /// How many results that were released could not be written before the end, and why.
     pub lost: Option<(usize, Error)>,
 }
@@ -256,7 +259,8 @@ impl Writer {
                 self.put_back(connection).await;
                 return Err(error);
             }
-            tracing::warn!(%error, "a commit failed; finding out whether it took place");
+            tracing::debug!(%error, "a commit failed; finding out whether it took place");
+            self.outage.note(&error, 0);
             let rolled_back = connection.rollback().await.is_ok() && connection.dialect().rollback_is_proof;
             drop(connection);
             if !self.settle(&plan, rolled_back).await? {
@@ -265,6 +269,7 @@ impl Writer {
         } else {
             self.connection = Some(connection);
         }
+        self.outage.end();
         self.known = plan.head.clone();
         self.seen.note(&plan.head);
         if plan.keys.is_some()

@@ -1,0 +1,68 @@
+//! Says in the logs that something does not answer: once when that begins, a summary while it lasts, once when it is over.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::types::error::Error;
+
+/// The time between two summaries.
+const SUMMARY: Duration = Duration::from_secs(30);
+
+/// Whether something answers.
+pub struct Outage {
+    /// What does not answer, and for what.
+    what: &'static str,
+    lasting: Mutex<Option<Lasting>>,
+    /// Set while there is one, so that success costs no lock.
+    is_lasting: AtomicBool,
+}
+
+struct Lasting {
+    since: Instant,
+    told: Instant,
+    /// Operations that failed.
+    failed: u64,
+}
+
+impl Outage {
+    /// None yet.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, lasting: Mutex::default(), is_lasting: AtomicBool::new(false) }
+    }
+
+    fn lasting(&self) -> MutexGuard<'_, Option<Lasting>> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a failure that so many operations have.
+    pub fn note(&self, error: &Error, operations: usize) {
+        let mut guard = self.lasting();
+        let now = Instant::now();
+        let lasting = match guard.as_mut() {
+            Some(lasting) => lasting,
+            None => {
+                tracing::warn!(%error, "{}", self.what);
+                self.is_lasting.store(true, Ordering::SeqCst);
+                guard.insert(Lasting { since: now, told: now, failed: 0 })
+            }
+        };
+        lasting.failed += operations as u64;
+        if now.duration_since(lasting.told) >= SUMMARY {
+            lasting.told = now;
+            let (failed, seconds) = (lasting.failed, now.duration_since(lasting.since).as_secs());
+            tracing::warn!(%error, failed, seconds, "{}: it still is so", self.what);
+        }
+    }
+
+    /// Notes a success, which ends an outage.
+    pub fn end(&self) {
+        if !self.is_lasting.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Some(Lasting { since, failed, .. }) = self.lasting().take() {
+            self.is_lasting.store(false, Ordering::SeqCst);
+            tracing::warn!(failed, seconds = since.elapsed().as_secs(), "{}: that is over", self.what);
+        }
+    }
+}
