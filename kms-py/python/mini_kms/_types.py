@@ -1,0 +1,96 @@
+"""Names for the texts and arguments that the interface uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ._results import AwsRootKey, Key, Scheduler
+
+Role: TypeAlias = Literal["admin", "auditor", "app"]
+KeyType: TypeAlias = Literal["AES256_GCM", "RSA_2048"]
+KeyPurpose: TypeAlias = Literal["ENCRYPTION", "SIGNING"]
+KeyState: TypeAlias = Literal["ENABLED", "DISABLED", "REVOKED", "PENDING_DELETION", "DESTROYED"]
+VersionState: TypeAlias = Literal["ENABLED", "DISABLED", "REVOKED", "DESTROYED"]
+AuditContext: TypeAlias = Literal["clear", "hmac"]
+SignatureAlgorithm: TypeAlias = Literal["RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PSS_SHA_256"]
+Permission: TypeAlias = Literal[
+    "create",
+    "read",
+    "encrypt",
+    "decrypt",
+    "sign",
+    "verify",
+    "rotate",
+    "revoke",
+    "manage",
+    "delete",
+    "grant",
+]
+Status: TypeAlias = Literal["SUCCESS", "FAILURE"]
+
+KeyRef: TypeAlias = "str | Key"
+"""A key: its name, its id, or the key as a call described it."""
+
+RootKeySource: TypeAlias = "str | bytes | AwsRootKey"
+"""A root key: ``base64:``, ``hex:``, ``file:PATH`` or ``passphrase:`` as text, 32 bytes, or a key in AWS KMS."""
+
+Path: TypeAlias = "str | PathLike[str]"
+"""A path of the file system."""
+
+Progress: TypeAlias = Callable[[int, int], object]
+"""Told how much is done, and how much there is (0 until that is known)."""
+
+
+class Reader(Protocol):
+    """What a stream is read from, such as a file that was opened with ``"rb"``."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Writer(Protocol):
+    """What a stream is written to, such as a file that was opened with ``"wb"``."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+class AsyncReader(Protocol):
+    """What a stream is read from by ``await``."""
+
+    async def read(self, size: int, /) -> bytes: ...
+
+
+class AsyncWriter(Protocol):
+    """What a stream is written to by ``await``."""
+
+    async def write(self, data: bytes, /) -> object: ...
+
+
+class Settings(TypedDict, total=False):
+    """The settings of a service, with the names and defaults of ``docs/configuration.md``."""
+
+    store_password_file: Path
+    root_key: RootKeySource
+    add_root_keys: list[RootKeySource]
+    grace_days: int
+    audit_ack: Literal["durable", "queued"]
+    crypto_provider: Literal["aws-lc", "rust-crypto"]
+    scheduler: Scheduler
+    cache_size: int
+    cache_seconds: float
+    deletion_wait_days: int
+    deletion_wait_min_days: int
+    max_operations: int
+    max_result_bytes: int
+    high_water: Path | None
+    make_store: bool
+    acknowledge_restore: bool
+    acknowledge_clock: datetime
+    disk_alarm_bytes: int
+    disk_reserve_bytes: int
+    lock_memory: bool
+    reverify_days: int
