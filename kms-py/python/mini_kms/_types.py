@@ -71,7 +71,12 @@ class AsyncWriter(Protocol):
 
 
 class Settings(TypedDict, total=False):
-    """The settings of a service, with the names and defaults of ``docs/configuration.md``."""
+    """The settings of a service, as ``Config`` of kms-lib has them; ``docs/configuration.md`` describes them.
+
+    Pairs: ``cache`` is how many unwrapped keys are kept, and for how many seconds; ``deletion_wait`` the days before a
+    deletion, and the fewest that may be asked for; ``limits`` the operations under way, and the bytes of their results;
+    ``disk_space`` the free bytes below which there is an alarm, and the bytes that are set aside.
+    """
 
     store_password_file: Path
     root_key: RootKeySource
@@ -80,17 +85,13 @@ class Settings(TypedDict, total=False):
     audit_ack: Literal["durable", "queued"]
     crypto_provider: Literal["aws-lc", "rust-crypto"]
     scheduler: Scheduler
-    cache_size: int
-    cache_seconds: float
-    deletion_wait_days: int
-    deletion_wait_min_days: int
-    max_operations: int
-    max_result_bytes: int
+    cache: tuple[int, float]
+    deletion_wait: tuple[int, int]
+    limits: tuple[int, int]
     high_water: Path | None
     make_store: bool
     acknowledge_restore: bool
     acknowledge_clock: datetime
-    disk_alarm_bytes: int
-    disk_reserve_bytes: int
+    disk_space: tuple[int, int]
     lock_memory: bool
     reverify_days: int
