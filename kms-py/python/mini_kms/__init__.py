@@ -3,6 +3,9 @@
 The whole service runs in the process that imports it, on a SQLite file or a database server.
 """
 
+import atexit
+
+from . import _native
 from ._async import AsyncKms, AsyncSession
 from ._errors import (
     AccessDenied,
@@ -133,6 +136,7 @@ from ._types import (
     AsyncReader,
     AsyncWriter,
     AuditContext,
+    FileProgress,
     KeyPurpose,
     KeyRef,
     KeyState,
@@ -190,6 +194,7 @@ __all__ = [
     "FailedKey",
     "FailedMaterial",
     "Fault",
+    "FileProgress",
     "Grant",
     "GrantNotFound",
     "IdempotencyConflict",
@@ -296,3 +301,6 @@ __all__ = [
     "enable_logging",
     "generate_root_key",
 ]
+
+# What was acknowledged is written, also by a program that does not close the service.
+atexit.register(_native._close_all)

@@ -49,6 +49,7 @@ from ._types import (
     AsyncReader,
     AsyncWriter,
     AuditContext,
+    FileProgress,
     KeyPurpose,
     KeyRef,
     KeyState,
@@ -349,7 +350,7 @@ class AsyncSession:
         dst: Writer | AsyncWriter,
         *,
         context: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        progress: FileProgress | None = None,
     ) -> StreamSummary: ...
     async def decrypt_file(
         self,
@@ -357,5 +358,5 @@ class AsyncSession:
         dst: Writer | AsyncWriter,
         *,
         context: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        progress: FileProgress | None = None,
     ) -> StreamSummary: ...

@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
+import threading
+
+from . import _native
+
+_WAIT = 0.25
+_OFF = 255
+
+_lock = threading.Lock()
+_stop: threading.Event | None = None
+_thread: threading.Thread | None = None
+_process = 0
+
 
 def enable_logging(level: int | str = "INFO") -> None:
-    """Passes events of this level and above on to the loggers below ``mini_kms``."""
-    raise NotImplementedError
+    """Passes events of this level and above on to the loggers below ``mini_kms``.
+
+    A thread of Python fetches them: they arrive up to a moment later, and the service never waits for Python. Events that
+    come too fast are dropped; a warning says how many. After a fork, call it again in the child.
+
+    >>> enable_logging("WARNING")
+    >>> disable_logging()
+    """
+    global _stop, _thread, _process
+    number = level if isinstance(level, int) else logging.getLevelNamesMapping()[level]
+    with _lock:
+        _native._set_log_level(max(0, min(number, _OFF - 1)))
+        if _thread is not None and _process == os.getpid():
+            return
+        _stop, _process = threading.Event(), os.getpid()
+        _thread = threading.Thread(target=_pump, args=(_stop,), name="mini-kms-logging", daemon=True)
+        _thread.start()
 
 
 def disable_logging() -> None:
-    """Ends what ``enable_logging`` began."""
-    raise NotImplementedError
+    """Ends what ``enable_logging`` began; what has come until now is still passed on."""
+    global _stop, _thread
+    with _lock:
+        _native._set_log_level(_OFF)
+        stop, thread = _stop, _thread
+        _stop = _thread = None
+    if stop is not None and thread is not None and _process == os.getpid():
+        stop.set()
+        thread.join()
+
+
+def _pump(stop: threading.Event) -> None:
+    while True:
+        ending = stop.is_set()
+        entries, dropped = _native._next_events(0.0 if ending else _WAIT)
+        for level, target, text in entries:
+            name = target.replace("kms_lib", "mini_kms", 1).replace("::", ".")
+            logging.getLogger(name).log(level, "%s", text)
+        if dropped:
+            logging.getLogger("mini_kms").warning("%d events were dropped", dropped)
+        if ending and not entries:
+            return
+
+
+# Before the interpreter ends: a thread must not be within Rust when Python goes away.
+atexit.register(disable_logging)

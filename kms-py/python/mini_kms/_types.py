@@ -45,6 +45,9 @@ Path: TypeAlias = "str | PathLike[str]"
 Progress: TypeAlias = Callable[[int, int], object]
 """Told how much is done, and how much there is (0 until that is known)."""
 
+FileProgress: TypeAlias = Callable[[int], object]
+"""Told how many bytes are done."""
+
 
 class Reader(Protocol):
     """What a stream is read from, such as a file that was opened with ``"rb"``."""

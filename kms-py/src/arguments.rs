@@ -1,0 +1,197 @@
+//! Reading arguments: names of keys, contexts, times, paths.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use kms_lib::{Actor, Context, KeyRef, Paging, Timestamp};
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::{Borrowed, intern};
+
+use crate::errors::{Failure, Outcome, invalid, wrong_type};
+
+/// The text of a `str`. One that has no UTF-8 form is refused.
+pub fn text<'a>(value: &'a Bound<'_, PyAny>, what: &str) -> Outcome<std::borrow::Cow<'a, str>> {
+    let Ok(value) = value.cast::<PyString>() else {
+        return Err(wrong_type(format!("{what} must be a str, not {}", value.get_type().name()?)));
+    };
+    value.to_cow().map_err(|error| match error.is_instance_of::<PyUnicodeEncodeError>(value.py()) {
+        true => invalid(format!("{what} has lone surrogates, which are no characters")),
+        false => Failure::Python(error),
+    })
+}
+
+/// A key: its name, its id, or its description.
+pub struct Key(pub KeyRef);
+
+impl<'py> FromPyObject<'_, 'py> for Key {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        static KEY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let py = value.py();
+        if value.cast::<PyString>().is_err() {
+            if value.is_instance(KEY.import(py, "mini_kms._results", "Key")?)? {
+                let id = value.getattr(intern!(py, "id"))?;
+                return Ok(Self(KeyRef::from(&*text(&id, "the id of a key")?)));
+            }
+            let text = format!("a key must be a str or a Key, not {}", value.get_type().name()?);
+            return Err(PyTypeError::new_err(text));
+        }
+        Ok(Self(KeyRef::from(&*text(&value, "a key")?)))
+    }
+}
+
+/// An encryption context: a mapping of texts, or None.
+pub struct ContextArgument(pub Context);
+
+impl<'py> FromPyObject<'_, 'py> for ContextArgument {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(read_context(&value)?))
+    }
+}
+
+/// Reads a context; None is the empty one.
+pub fn read_context(value: &Bound<'_, PyAny>) -> Outcome<Context> {
+    let mut context = Context::new();
+    if value.is_none() {
+        return Ok(context);
+    }
+    let mut add = |name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>| -> Outcome<()> {
+        context.set(text(name, "a name of a context")?, text(value, "a value of a context")?);
+        Ok(())
+    };
+    if let Ok(entries) = value.cast::<PyDict>() {
+        for (name, value) in entries.iter() {
+            add(&name, &value)?;
+        }
+        return Ok(context);
+    }
+    let Ok(items) = value.call_method0(intern!(value.py(), "items")) else {
+        return Err(wrong_type(format!("a context must be a mapping, not {}", value.get_type().name()?)));
+    };
+    for item in items.try_iter()? {
+        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item?.extract()?;
+        add(&name, &value)?;
+    }
+    Ok(context)
+}
+
+/// A `datetime` with a time zone.
+pub struct Time(pub Timestamp);
+
+impl<'py> FromPyObject<'_, 'py> for Time {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        static DATETIME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let py = value.py();
+        if !value.is_instance(DATETIME.import(py, "datetime", "datetime")?)? {
+            let text = format!("a time must be a datetime, not {}", value.get_type().name()?);
+            return Err(PyTypeError::new_err(text));
+        }
+        if value.call_method0(intern!(py, "utcoffset"))?.is_none() {
+            return Err(invalid("a time needs a time zone, such as datetime.UTC").into());
+        }
+        let written = value.call_method0(intern!(py, "isoformat"))?;
+        let time = text(&written, "a time")?.parse().map_err(Failure::Kms)?;
+        Ok(Self(time))
+    }
+}
+
+/// A value of an enumeration of the service, by its name.
+pub struct Named<T>(pub T);
+
+/// An enumeration whose values have names.
+pub trait HasNames: Sized {
+    /// The value of this name.
+    fn of(name: &str) -> kms_lib::Result<Self>;
+}
+
+macro_rules! has_names {
+    ($($kind:ident)+) => {
+        $(impl HasNames for kms_lib::$kind {
+            fn of(name: &str) -> kms_lib::Result<Self> {
+                Self::parse(name)
+            }
+        })+
+    };
+}
+has_names!(Action AuditContext CryptoProvider KeyPurpose KeyState KeyType Permission Role SignatureAlgorithm Status);
+
+impl<'py, T: HasNames> FromPyObject<'_, 'py> for Named<T> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(T::of(&text(&value, "the argument")?).map_err(Failure::Kms)?))
+    }
+}
+
+/// What an edit says of a setting: nothing, or a value, or None.
+pub enum Edit<T> {
+    /// The setting stays.
+    Keep,
+    /// The setting is replaced, or ended.
+    Set(Option<T>),
+}
+
+impl<T> Edit<T> {
+    /// The value, if the edit has one.
+    pub fn given(self) -> Option<Option<T>> {
+        match self {
+            Self::Keep => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+impl<'a, 'py, T: FromPyObject<'a, 'py>> FromPyObject<'a, 'py> for Edit<T> {
+    type Error = T::Error;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, T::Error> {
+        if value.is(value.py().Ellipsis()) {
+            return Ok(Self::Keep);
+        }
+        if value.is_none() { Ok(Self::Set(None)) } else { value.extract().map(|value| Self::Set(Some(value))) }
+    }
+}
+
+/// A mapping as JSON.
+pub struct Json(pub serde_json::Value);
+
+impl<'py> FromPyObject<'_, 'py> for Json {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let written = DUMPS.import(value.py(), "json", "dumps")?.call1((value,))?;
+        let read = serde_json::from_str(&text(&written, "JSON")?);
+        read.map(Self).map_err(|e| invalid(format!("not JSON: {e}")).into())
+    }
+}
+
+/// A part of a list.
+pub fn paging(limit: usize, cursor: Option<String>) -> Paging {
+    let mut paging = Paging::new(limit);
+    paging.cursor = cursor;
+    paging
+}
+
+/// An actor with what is known of its request.
+pub fn with_request(mut actor: Actor, source_ip: Option<&str>, request_id: Option<&str>) -> Outcome<Actor> {
+    if let Some(address) = source_ip {
+        let address: IpAddr = address.parse().map_err(|_| invalid("source_ip is not an IPv4 or IPv6 address"))?;
+        actor = actor.with_source_ip(address);
+    }
+    if let Some(id) = request_id {
+        actor = actor.with_request_id(id)?;
+    }
+    Ok(actor)
+}
+
+/// A path: `str` or `os.PathLike`.
+pub type Path = PathBuf;

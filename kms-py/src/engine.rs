@@ -1,0 +1,120 @@
+//! The runtime that does the work, and the process that it belongs to.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use kms_lib::{Error, ErrorCode, Result};
+use tokio::runtime::{Handle, Runtime};
+
+/// A value that is dropped in its own process only. In a forked child it leaks: its threads and locks stayed behind.
+pub struct Local<T> {
+    value: ManuallyDrop<T>,
+    process: u32,
+}
+
+impl<T> Local<T> {
+    /// A value of this process.
+    pub fn new(value: T) -> Self {
+        Self { value: ManuallyDrop::new(value), process: std::process::id() }
+    }
+
+    /// Fails with `UsedAfterFork` in a process that was forked after the value was made.
+    pub fn check(&self) -> Result<()> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        let text = "this process was forked after the service was opened; open it anew in the child";
+        Err(Error::new(ErrorCode::UsedAfterFork, text))
+    }
+}
+
+impl<T> Deref for Local<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Drop for Local<T> {
+    fn drop(&mut self) {
+        if std::process::id() == self.process {
+            // SAFETY: the value is neither dropped nor used after this.
+            unsafe { ManuallyDrop::drop(&mut self.value) };
+        }
+    }
+}
+
+/// A runtime. Dropping it does not wait for its threads.
+struct Background(Option<Runtime>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The runtime of one service.
+pub struct Engine {
+    handle: Handle,
+    runtime: Local<Background>,
+}
+
+impl Engine {
+    /// Starts a runtime.
+    pub fn new() -> Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().thread_name("mini-kms").enable_all().build().map_err(|e| {
+                Error::new(ErrorCode::Internal, format!("the runtime cannot be started: {e}")).with_source(e)
+            })?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Local::new(Background(Some(runtime))) })
+    }
+
+    /// Fails with `UsedAfterFork` in a forked child.
+    pub fn check(&self) -> Result<()> {
+        self.runtime.check()
+    }
+
+    /// Starts a task, which goes on whether or not anybody waits for it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(task);
+    }
+
+    /// What the future gives without waiting, if it does.
+    pub fn poll<F: Future>(&self, future: Pin<&mut F>) -> Option<F::Output> {
+        reseed(self.runtime.process);
+        let _context = self.handle.enter();
+        // The future is polled again before anybody waits for it.
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Waits for the future on this thread, but not longer than this.
+    pub fn wait<F: Future>(&self, future: Pin<&mut F>, at_most: Duration) -> Option<F::Output> {
+        reseed(self.runtime.process);
+        self.handle.block_on(async { tokio::time::timeout(at_most, future).await }).ok()
+    }
+}
+
+thread_local! {
+    /// The process that this thread's random generator was seeded in, if that was seen to.
+    static SEEDED_IN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Seeds this thread's random generator, which makes identifiers, once in each process: a thread that goes on in a forked
+/// child would make the identifiers that its parent makes. Nonces and keys come from elsewhere.
+fn reseed(process: u32) {
+    if SEEDED_IN.replace(process) != process && rand::rng().reseed().is_err() {
+        SEEDED_IN.set(0);
+        tracing::warn!("the system has no random numbers to give");
+    }
+}

@@ -1,0 +1,307 @@
+//! Opening and closing a service.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use kms_lib::json::Jobs;
+use kms_lib::{Actor, BackupOptions, Error, Progress};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::answer::{load, nothing};
+use crate::arguments::{Named, Path, with_request};
+use crate::call::{Caller, Meter, Work, once};
+use crate::config::{Config, read};
+use crate::engine::{Engine, Local};
+use crate::errors::{Outcome, raised};
+use crate::session::Session;
+
+/// How long the interpreter's end waits for a service that was not closed.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// An open service, which its handle and its sessions share.
+pub struct Service {
+    /// The service.
+    pub kms: Local<kms_lib::Kms>,
+    /// Calls its operations.
+    pub caller: Caller,
+    engine: Arc<Engine>,
+    closed: AtomicBool,
+}
+
+/// The services that are closed when the interpreter ends.
+static OPEN: Mutex<Vec<Weak<Service>>> = Mutex::new(Vec::new());
+
+impl Service {
+    fn new(engine: Arc<Engine>, asynchronous: bool, kms: kms_lib::Kms) -> Arc<Self> {
+        let caller = Caller::new(Arc::clone(&engine), asynchronous);
+        let service = Arc::new(Self { kms: Local::new(kms), caller, engine, closed: AtomicBool::new(false) });
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|other| other.strong_count() > 0);
+        open.push(Arc::downgrade(&service));
+        service
+    }
+}
+
+/// Mini KMS, open on one store. It can be used from any thread.
+///
+/// Leaving a ``with`` block closes it. The store's file must not be opened by another copy of SQLite in the same process,
+/// such as the module ``sqlite3``: closing that one would drop the locks of this one. Open it after a fork, not before.
+///
+/// >>> with Kms.open(url, root_key="passphrase:correct horse battery staple") as kms:
+/// ...     alice = kms.session("alice", role="admin")
+/// ...     alice.create_key("users").name
+/// 'users'
+#[pyclass(frozen, weakref, module = "mini_kms")]
+pub struct Kms {
+    service: Arc<Service>,
+}
+
+impl Kms {
+    fn open_with<'py>(
+        py: Python<'py>,
+        config: kms_lib::Config,
+        read_only: bool,
+        asynchronous: bool,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        let engine = Arc::new(py.detach(Engine::new)?);
+        let caller = Caller::new(Arc::clone(&engine), asynchronous);
+        let opening = async move {
+            if read_only { kms_lib::Kms::open_read_only(config).await } else { kms_lib::Kms::open(config).await }
+        };
+        caller.call(py, Work::Long, opening, move |py, kms| {
+            Ok(Py::new(py, Self { service: Service::new(engine, asynchronous, kms) })?.into_any())
+        })
+    }
+
+    fn make_session(&self, actor: Actor) -> Outcome<Session> {
+        self.service.caller.check()?;
+        Ok(Session::new(Arc::clone(&self.service), self.service.kms.session(actor)))
+    }
+}
+
+#[pymethods]
+impl Kms {
+    /// Opens the store at a URL, and makes it if there is none.
+    ///
+    /// >>> Kms.open(url, root_key="passphrase:correct horse battery staple").close()
+    #[staticmethod]
+    #[pyo3(signature = (url, **settings))]
+    fn open<'py>(
+        py: Python<'py>,
+        url: &Bound<'py, PyAny>,
+        settings: Option<&Bound<'py, PyDict>>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        Self::open_with(py, read(url, settings)?, false, false)
+    }
+    /// Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and
+    /// verifying work; what has to be in the log raises ``StoreReadOnly``.
+    #[staticmethod]
+    #[pyo3(signature = (url, **settings))]
+    fn open_read_only<'py>(
+        py: Python<'py>,
+        url: &Bound<'py, PyAny>,
+        settings: Option<&Bound<'py, PyDict>>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        Self::open_with(py, read(url, settings)?, true, false)
+    }
+    /// Verifies a backup without restoring it. ``config`` gives the root key.
+    #[staticmethod]
+    #[pyo3(name = "verify_backup", signature = (config, path, *, progress=None))]
+    fn verify_backup_now<'py>(
+        py: Python<'py>,
+        config: &Config,
+        path: Path,
+        progress: Option<Py<PyAny>>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        verify_backup(py, config, path, progress, false)
+    }
+    /// Verifies a backup, and puts it at the place that ``config`` names, where there must be nothing yet.
+    #[staticmethod]
+    #[pyo3(name = "restore", signature = (config, path, *, progress=None))]
+    fn restore_now<'py>(
+        py: Python<'py>,
+        config: &Config,
+        path: Path,
+        progress: Option<Py<PyAny>>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        restore(py, config, path, progress, false)
+    }
+    /// A session of a principal. Mini KMS does not authenticate here: the program says who acts.
+    ///
+    /// Conditions of grants look at ``source_ip``; records show it and ``request_id``.
+    ///
+    /// >>> kms.session("shop", source_ip="192.0.2.7").principal
+    /// 'shop'
+    #[pyo3(signature = (principal, role=None, *, source_ip=None, request_id=None), text_signature =
+        "($self, principal, role='app', *, source_ip=None, request_id=None)")]
+    fn session(
+        &self,
+        principal: &str,
+        role: Option<Named<kms_lib::Role>>,
+        source_ip: Option<&str>,
+        request_id: Option<&str>,
+    ) -> Outcome<Session> {
+        let role = role.map_or(kms_lib::Role::App, |role| role.0);
+        self.make_session(with_request(Actor::new(principal, role)?, source_ip, request_id)?)
+    }
+    /// A session of the operator: an admin known by nothing but access to the store and its root key.
+    #[pyo3(signature = (*, source_ip=None, request_id=None))]
+    fn operator_session(&self, source_ip: Option<&str>, request_id: Option<&str>) -> Outcome<Session> {
+        self.make_session(with_request(Actor::operator(), source_ip, request_id)?)
+    }
+    /// A session of the principal that a token was made for. The token is checked again before anything is committed.
+    #[pyo3(signature = (token, *, source_ip=None, request_id=None))]
+    fn authenticate<'py>(
+        &self,
+        py: Python<'py>,
+        token: String,
+        source_ip: Option<String>,
+        request_id: Option<String>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        self.service.caller.check()?;
+        let token = kms_lib::Zeroizing::new(token);
+        let (kms, service) = (kms_lib::Kms::clone(&self.service.kms), Arc::clone(&self.service));
+        self.service.caller.call(py, Work::Long, async move { kms.authenticate(&token).await }, move |py, actor| {
+            let actor = with_request(actor, source_ip.as_deref(), request_id.as_deref())?;
+            let session = service.kms.session(actor);
+            Ok(Py::new(py, Session::new(service, session))?.into_any())
+        })
+    }
+    /// Tells whether operations can be expected to succeed, and raises why not.
+    ///
+    /// >>> kms.ready()
+    /// Ready(root_key='ok')
+    fn ready<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.service.caller.check()?;
+        let kms = kms_lib::Kms::clone(&self.service.kms);
+        self.service.caller.call(py, Work::Long, async move { kms.ready().await }, load("Ready"))
+    }
+    /// Counters since the service was opened, and its state; it names no key and no caller.
+    ///
+    /// >>> kms.telemetry().queued
+    /// 0
+    fn telemetry<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.service.caller.check()?;
+        let kms = kms_lib::Kms::clone(&self.service.kms);
+        self.service.caller.call(py, Work::Long, async move { kms.telemetry().await }, load("Telemetry"))
+    }
+    /// Does the scheduler's jobs now, whether or not it is their time.
+    ///
+    /// >>> kms.run_scheduler().rotated
+    /// ()
+    fn run_scheduler<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.service.caller.check()?;
+        let kms = kms_lib::Kms::clone(&self.service.kms);
+        self.service.caller.call(py, Work::Long, async move { kms.run_scheduler().await }, |py, report| {
+            load("JobReport")(py, Jobs::from(&report))
+        })
+    }
+    /// Closes the service: what is in flight is committed, key material is wiped, and later calls raise ``Closed``. With
+    /// ``audit_ack="queued"`` it raises why results that were given out could not be written to the log. Closing twice
+    /// changes nothing.
+    fn close<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.service.caller.check()?;
+        let kms = kms_lib::Kms::clone(&self.service.kms);
+        self.service.closed.store(true, Ordering::SeqCst);
+        self.service.caller.call(py, Work::Long, async move { kms.close().await }, nothing)
+    }
+    /// Whether ``close`` was called.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.service.closed.load(Ordering::SeqCst)
+    }
+    fn __enter__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+    #[pyo3(signature = (kind, error, traceback, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: &Bound<'_, PyAny>,
+        error: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> Outcome<()> {
+        let _ = (kind, error, traceback);
+        self.close(py).map(drop)
+    }
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_portable("Kms"))
+    }
+    fn __repr__(&self) -> &'static str {
+        if self.closed() { "<Kms, closed>" } else { "<Kms>" }
+    }
+}
+
+/// Says why a handle is neither pickled nor copied.
+pub fn not_portable(kind: &str) -> PyErr {
+    let text = format!("a {kind} can be neither pickled nor copied: open the service in the process that uses it");
+    PyTypeError::new_err(text)
+}
+
+/// Opens a store for `AsyncKms`.
+#[pyfunction]
+#[pyo3(name = "_open", signature = (read_only, url, **settings))]
+pub fn open<'py>(
+    py: Python<'py>,
+    read_only: bool,
+    url: &Bound<'py, PyAny>,
+    settings: Option<&Bound<'py, PyDict>>,
+) -> Outcome<Bound<'py, PyAny>> {
+    Kms::open_with(py, read(url, settings)?, read_only, true)
+}
+
+fn backup_options(progress: Option<Py<PyAny>>) -> (BackupOptions, Work) {
+    let meter = Progress::new();
+    (BackupOptions::new().progress(&meter), Work::watched(progress, || Meter::Log(meter)))
+}
+
+/// Verifies a backup.
+#[pyfunction]
+#[pyo3(name = "_verify_backup")]
+pub fn verify_backup<'py>(
+    py: Python<'py>,
+    config: &Config,
+    path: Path,
+    progress: Option<Py<PyAny>>,
+    asynchronous: bool,
+) -> Outcome<Bound<'py, PyAny>> {
+    let (config, (options, work)) = (config.0.clone(), backup_options(progress));
+    let verifying = async move { kms_lib::Kms::verify_backup_with(&config, path, &options).await };
+    once(py, asynchronous, work, verifying, load("BackupReport"))
+}
+
+/// Restores a backup.
+#[pyfunction]
+#[pyo3(name = "_restore")]
+pub fn restore<'py>(
+    py: Python<'py>,
+    config: &Config,
+    path: Path,
+    progress: Option<Py<PyAny>>,
+    asynchronous: bool,
+) -> Outcome<Bound<'py, PyAny>> {
+    let (config, (options, work)) = (config.0.clone(), backup_options(progress));
+    let restoring = async move { kms_lib::Kms::restore_with(&config, path, &options).await };
+    once(py, asynchronous, work, restoring, load("BackupReport"))
+}
+
+/// Closes what is still open when the interpreter ends, so that acknowledged operations are written; a failure is shown.
+#[pyfunction]
+#[pyo3(name = "_close_all")]
+pub fn close_all(py: Python<'_>) {
+    let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
+    for service in open.iter().filter_map(Weak::upgrade) {
+        if service.caller.check().is_err() || service.closed.swap(true, Ordering::SeqCst) {
+            continue;
+        }
+        let closing = std::pin::pin!(service.kms.close());
+        let closed = py.detach(|| service.engine.wait(closing, CLOSING));
+        let late = || Err(Error::new(kms_lib::ErrorCode::Closed, "the service could not be closed in time"));
+        if let Err(error) = closed.unwrap_or_else(late) {
+            raised(py, &error).write_unraisable(py, None);
+        }
+    }
+}

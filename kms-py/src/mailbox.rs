@@ -1,0 +1,225 @@
+//! How results reach an event loop: tasks post them, and the loop's own thread completes the futures.
+//!
+//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: whoever posts to an empty queue writes a
+//! byte to the socket. So no thread of the runtime waits for the GIL, not even while the interpreter ends, and what has come
+//! meanwhile is handed out in one go.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kms_lib::{Error, ErrorCode};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::errors::{Outcome, raised};
+
+/// Makes the result of an operation, on the loop's thread.
+type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
+enum Message {
+    Done(Finish),
+    Progress(u64, u64),
+}
+
+/// The part of a mailbox that tasks have.
+struct Queue {
+    messages: Mutex<Vec<(u64, Message)>>,
+    bell: UnixStream,
+}
+
+impl Queue {
+    fn post(&self, id: u64, message: Message) {
+        let was_empty = {
+            let mut messages = lock(&self.messages);
+            messages.push((id, message));
+            messages.len() == 1
+        };
+        if was_empty {
+            // A full socket wakes the loop as well; a closed one means that the loop is gone.
+            let _ = (&self.bell).write(&[0]);
+        }
+    }
+}
+
+/// A future that waits for a result, and whom to tell how far it is.
+struct Waiting {
+    future: Py<PyAny>,
+    progress: Option<Py<PyAny>>,
+}
+
+/// What the loop calls when something has come.
+#[pyclass(frozen)]
+struct Mailbox {
+    queue: Arc<Queue>,
+    bell: UnixStream,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    next: AtomicU64,
+}
+
+#[pymethods]
+impl Mailbox {
+    fn __call__(&self, py: Python<'_>) {
+        let mut bytes = [0; 64];
+        loop {
+            match (&self.bell).read(&mut bytes) {
+                Ok(count) if count == bytes.len() => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
+        let messages = std::mem::take(&mut *lock(&self.queue.messages));
+        for (id, message) in messages {
+            if let Err(error) = self.deliver(py, id, message) {
+                // The others must be delivered all the same.
+                error.write_unraisable(py, None);
+            }
+        }
+    }
+}
+
+impl Mailbox {
+    /// Makes a mailbox and has the loop watch it.
+    fn new(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let number = ours.as_raw_fd();
+        let queue = Arc::new(Queue { messages: Mutex::default(), bell: theirs });
+        let mailbox = Self { queue, bell: ours, waiting: Mutex::default(), next: AtomicU64::new(0) };
+        let mailbox = Py::new(py, mailbox)?;
+        event_loop.call_method1(intern!(py, "add_reader"), (number, &mailbox))?;
+        Ok(mailbox)
+    }
+
+    fn deliver(&self, py: Python<'_>, id: u64, message: Message) -> PyResult<()> {
+        match message {
+            Message::Progress(done, total) => self.progress(py, id, done, total),
+            Message::Done(finish) => {
+                let waiting = lock(&self.waiting).remove(&id);
+                waiting.map_or(Ok(()), |waiting| complete(waiting.future.bind(py), finish))
+            }
+        }
+    }
+
+    /// Tells how far an operation is. What the callback raises, the caller of the operation gets.
+    fn progress(&self, py: Python<'_>, id: u64, done: u64, total: u64) -> PyResult<()> {
+        let told = lock(&self.waiting).get(&id).and_then(|waiting| {
+            waiting.progress.as_ref().map(|told| (told.clone_ref(py), waiting.future.clone_ref(py)))
+        });
+        let Some((callback, future)) = told else { return Ok(()) };
+        let future = future.bind(py);
+        if !is_done(future)?
+            && let Err(error) = callback.call1(py, (done, total))
+        {
+            future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?;
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+    future.call_method0(intern!(future.py(), "done"))?.extract()
+}
+
+/// Completes a future, unless it was cancelled: then the result is wiped, and the operation has taken place.
+fn complete(future: &Bound<'_, PyAny>, finish: Finish) -> PyResult<()> {
+    let py = future.py();
+    if is_done(future)? {
+        return Ok(());
+    }
+    match finish(py) {
+        Ok(result) => future.call_method1(intern!(py, "set_result"), (result,))?,
+        Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),))?,
+    };
+    Ok(())
+}
+
+/// A mailbox that this thread has made.
+struct Known {
+    event_loop: Py<PyAny>,
+    mailbox: Py<Mailbox>,
+    process: u32,
+}
+
+thread_local! {
+    /// The mailboxes of this thread's loops.
+    static MAILBOXES: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The running loop's mailbox, and the loop.
+fn current(py: Python<'_>) -> PyResult<(Py<Mailbox>, Bound<'_, PyAny>)> {
+    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
+    let process = std::process::id();
+    let known = MAILBOXES.with_borrow(|all| {
+        let same = |known: &&Known| known.process == process && known.event_loop.is(&event_loop);
+        all.iter().find(same).map(|known| known.mailbox.clone_ref(py))
+    });
+    if let Some(mailbox) = known {
+        return Ok((mailbox, event_loop));
+    }
+    let mailbox = Mailbox::new(&event_loop)?;
+    let others = MAILBOXES.take();
+    let is_alive = |known: &Known| {
+        let closed =
+            known.event_loop.bind(py).call_method0(intern!(py, "is_closed")).and_then(|it| it.extract::<bool>());
+        known.process == process && !closed.unwrap_or(true)
+    };
+    let mut alive: Vec<Known> = others.into_iter().filter(is_alive).collect();
+    alive.push(Known { event_loop: event_loop.clone().unbind(), mailbox: mailbox.clone_ref(py), process });
+    MAILBOXES.set(alive);
+    Ok((mailbox, event_loop))
+}
+
+/// Where a task posts its result, once. If it is dropped without, as when the task panics, the caller gets an error.
+pub struct Reply {
+    queue: Arc<Queue>,
+    id: u64,
+    sent: bool,
+}
+
+impl Reply {
+    /// A future of the running loop, and where its result goes.
+    pub fn new(py: Python<'_>, progress: Option<Py<PyAny>>) -> Outcome<(Bound<'_, PyAny>, Self)> {
+        let (mailbox, event_loop) = current(py)?;
+        let future = event_loop.call_method0(intern!(py, "create_future"))?;
+        let mailbox = mailbox.get();
+        let id = mailbox.next.fetch_add(1, Ordering::Relaxed);
+        lock(&mailbox.waiting).insert(id, Waiting { future: future.clone().unbind(), progress });
+        Ok((future, Self { queue: Arc::clone(&mailbox.queue), id, sent: false }))
+    }
+
+    /// Posts the result.
+    pub fn send(mut self, finish: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send + 'static) {
+        self.sent = true;
+        self.queue.post(self.id, Message::Done(Box::new(finish)));
+    }
+
+    /// Posts how far the operation is.
+    pub fn progress(&self, done: u64, total: u64) {
+        self.queue.post(self.id, Message::Progress(done, total));
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.sent {
+            let lost = |py: Python<'_>| {
+                let text = "the operation was given up; the service was dropped, or see the log for a panic";
+                Err(raised(py, &Error::new(ErrorCode::Internal, text)))
+            };
+            self.queue.post(self.id, Message::Done(Box::new(lost)));
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Results of cryptographic operations: frozen objects, which hold Python's own `bytes`.
+
+use kms_lib::{KeyId, KeyType};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::buffers::{Input, bytes};
+use crate::errors::Outcome;
+
+/// Proof that an operation is in the log.
+///
+/// ``seq`` is the number of its record, or 0 if the record was accepted but is not yet written (``audit_ack="queued"``).
+#[pyclass(frozen, eq, hash, module = "mini_kms")]
+#[derive(PartialEq, Eq, Hash)]
+pub struct Receipt {
+    seq: u64,
+    digest: [u8; 32],
+}
+
+impl Receipt {
+    /// The object of a receipt.
+    pub fn new(receipt: &kms_lib::Receipt) -> Self {
+        Self { seq: receipt.seq, digest: receipt.hash }
+    }
+}
+
+#[pymethods]
+impl Receipt {
+    /// The number of the record.
+    #[getter]
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+    /// The hash of the record: 32 bytes.
+    #[getter]
+    fn hash(&self, py: Python<'_>) -> Py<PyBytes> {
+        bytes(py, &self.digest)
+    }
+    fn __repr__(&self) -> String {
+        format!("Receipt(seq={})", self.seq)
+    }
+}
+
+/// What every operation with a version of a key tells.
+macro_rules! operation {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* } $($rest:item)*) => {
+        $(#[$doc])*
+        #[pyclass(frozen, module = "mini_kms")]
+        pub struct $name {
+            key: KeyId,
+            version: u32,
+            receipt: kms_lib::Receipt,
+            $($field: $kind,)*
+        }
+
+        #[pymethods]
+        impl $name {
+            /// The id of the key.
+            #[getter]
+            fn key_id(&self) -> String {
+                self.key.to_string()
+            }
+            /// The version of the key.
+            #[getter]
+            fn version(&self) -> u32 {
+                self.version
+            }
+            /// Where the operation stands in the log.
+            #[getter]
+            fn receipt(&self) -> Receipt {
+                Receipt::new(&self.receipt)
+            }
+            fn __repr__(&self) -> String {
+                let (key, version, seq) = (self.key, self.version, self.receipt.seq);
+                format!(concat!(stringify!($name), "(key_id='{}', version={}, receipt=Receipt(seq={}))"), key, version, seq)
+            }
+        }
+    };
+}
+
+operation! {
+    /// A ciphertext, and what it was made with.
+    Encrypted { ciphertext: Py<PyBytes>, key_type: KeyType, }
+}
+
+#[pymethods]
+impl Encrypted {
+    /// The ciphertext. It names its key and version.
+    #[getter]
+    fn ciphertext(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.ciphertext.clone_ref(py)
+    }
+    /// The type of the key.
+    #[getter]
+    fn key_type(&self) -> &'static str {
+        self.key_type.as_str()
+    }
+}
+
+impl Encrypted {
+    /// The object of a result.
+    pub fn new(py: Python<'_>, done: kms_lib::Encrypted) -> PyResult<Py<PyAny>> {
+        let made = Self {
+            key: done.key,
+            version: done.version,
+            receipt: done.receipt,
+            ciphertext: bytes(py, &done.ciphertext),
+            key_type: done.key_type,
+        };
+        Ok(Py::new(py, made)?.into_any())
+    }
+}
+
+operation! {
+    /// A plaintext, and what it was encrypted with. ``bytes`` cannot be wiped: see ``Session.decrypt_into``.
+    Decrypted { plaintext: Py<PyBytes>, }
+}
+
+#[pymethods]
+impl Decrypted {
+    /// The plaintext; ``repr`` does not show it.
+    #[getter]
+    fn plaintext(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.plaintext.clone_ref(py)
+    }
+}
+
+impl Decrypted {
+    /// The object of a result.
+    pub fn new(py: Python<'_>, done: kms_lib::Decrypted) -> PyResult<Py<PyAny>> {
+        let plaintext = bytes(py, &done.plaintext);
+        let made = Self { key: done.key, version: done.version, receipt: done.receipt, plaintext };
+        Ok(Py::new(py, made)?.into_any())
+    }
+}
+
+operation! {
+    /// What ``encrypt_into`` and ``decrypt_into`` wrote: so many bytes at the beginning of the buffer.
+    Written { length: usize, }
+}
+
+#[pymethods]
+impl Written {
+    /// How many bytes were written.
+    #[getter]
+    fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl Written {
+    /// The object of a result.
+    pub fn new(
+        py: Python<'_>,
+        length: usize,
+        (key, version, receipt): (KeyId, u32, kms_lib::Receipt),
+    ) -> PyResult<Py<PyAny>> {
+        Ok(Py::new(py, Self { key, version, receipt, length })?.into_any())
+    }
+}
+
+operation! {
+    /// A signature, and what it was made with.
+    Signature { signature: Py<PyBytes>, }
+}
+
+#[pymethods]
+impl Signature {
+    /// The signature.
+    #[getter]
+    fn signature(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.signature.clone_ref(py)
+    }
+}
+
+impl Signature {
+    /// The object of a result.
+    pub fn new(py: Python<'_>, done: kms_lib::Signature) -> PyResult<Py<PyAny>> {
+        let signature = bytes(py, &done.signature);
+        let made = Self { key: done.key, version: done.version, receipt: done.receipt, signature };
+        Ok(Py::new(py, made)?.into_any())
+    }
+}
+
+/// Whether a signature is good, and by which version.
+#[pyclass(frozen, get_all, module = "mini_kms")]
+pub struct Verification {
+    /// Whether the signature is good.
+    valid: bool,
+    /// The version that it was verified with.
+    version: u32,
+    /// Where the operation stands in the log.
+    receipt: Py<Receipt>,
+}
+
+#[pymethods]
+impl Verification {
+    fn __repr__(&self) -> String {
+        format!("Verification(valid={}, version={})", if self.valid { "True" } else { "False" }, self.version)
+    }
+}
+
+impl Verification {
+    /// The object of a result.
+    pub fn new(py: Python<'_>, done: kms_lib::Verification) -> PyResult<Py<PyAny>> {
+        let receipt = Py::new(py, Receipt::new(&done.receipt))?;
+        Ok(Py::new(py, Self { valid: done.valid, version: done.version, receipt })?.into_any())
+    }
+}
+
+operation! {
+    /// A new ciphertext, what it was made with, and what the old one was made with.
+    Reencrypted { ciphertext: Py<PyBytes>, source_key: KeyId, source_version: u32, }
+}
+
+#[pymethods]
+impl Reencrypted {
+    /// The new ciphertext.
+    #[getter]
+    fn ciphertext(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.ciphertext.clone_ref(py)
+    }
+    /// The id of the key that the old ciphertext was made with.
+    #[getter]
+    fn source_key_id(&self) -> String {
+        self.source_key.to_string()
+    }
+    /// The version that the old ciphertext was made with.
+    #[getter]
+    fn source_version(&self) -> u32 {
+        self.source_version
+    }
+}
+
+impl Reencrypted {
+    /// The object of a result.
+    pub fn new(py: Python<'_>, done: kms_lib::Reencrypted) -> PyResult<Py<PyAny>> {
+        let made = Self {
+            key: done.encrypted.key,
+            version: done.encrypted.version,
+            receipt: done.encrypted.receipt,
+            ciphertext: bytes(py, &done.encrypted.ciphertext),
+            source_key: done.source_key,
+            source_version: done.source_version,
+        };
+        Ok(Py::new(py, made)?.into_any())
+    }
+}
+
+operation! {
+    /// What a stream was encrypted or decrypted with.
+    StreamSummary { length: u64, }
+}
+
+#[pymethods]
+impl StreamSummary {
+    /// Bytes of plaintext.
+    #[getter]
+    fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+impl StreamSummary {
+    /// The object of a result.
+    pub fn new(done: &kms_lib::StreamSummary) -> Self {
+        Self { key: done.key, version: done.version, receipt: done.receipt, length: done.bytes }
+    }
+}
+
+/// The parts of a ciphertext. They are what it says of itself: only decrypting shows whether it was altered.
+#[pyclass(frozen, module = "mini_kms")]
+pub struct Ciphertext(Input);
+
+impl Ciphertext {
+    fn parts(&self) -> Outcome<kms_lib::Ciphertext<'_>> {
+        Ok(kms_lib::Ciphertext::parse(&self.0)?)
+    }
+}
+
+#[pymethods]
+impl Ciphertext {
+    #[new]
+    fn new(data: &Bound<'_, PyAny>) -> Outcome<Self> {
+        let made = Self(Input::copy(data, "data")?);
+        made.parts()?;
+        Ok(made)
+    }
+    /// The id of the key.
+    #[getter]
+    fn key_id(&self) -> Outcome<String> {
+        Ok(self.parts()?.key.to_string())
+    }
+    /// The version of the key.
+    #[getter]
+    fn version(&self) -> Outcome<u32> {
+        Ok(self.parts()?.version)
+    }
+    /// The algorithm.
+    #[getter]
+    fn algorithm(&self) -> Outcome<&'static str> {
+        Ok(self.parts()?.algorithm.as_str())
+    }
+    /// The nonce; empty for RSA.
+    #[getter]
+    fn iv(&self, py: Python<'_>) -> Outcome<Py<PyBytes>> {
+        Ok(bytes(py, self.parts()?.iv()))
+    }
+    /// The authentication tag; empty for RSA.
+    #[getter]
+    fn auth_tag(&self, py: Python<'_>) -> Outcome<Py<PyBytes>> {
+        Ok(bytes(py, self.parts()?.auth_tag()))
+    }
+    /// The most bytes that the ciphertext of so many bytes of plaintext has, whatever the key.
+    #[staticmethod]
+    fn max_len(plaintext_length: usize) -> usize {
+        kms_lib::Ciphertext::max_len(plaintext_length)
+    }
+    /// The most bytes that the plaintext of a ciphertext has.
+    #[staticmethod]
+    fn max_plaintext_len(data: &Bound<'_, PyAny>) -> Outcome<usize> {
+        Ok(kms_lib::Ciphertext::max_plaintext_len(&Input::copy(data, "data")?)?)
+    }
+}

@@ -1,0 +1,104 @@
+//! `Session`: what one actor may do. The operations are in the files below, by subject.
+
+mod audit;
+mod batch;
+mod crypto;
+mod keys;
+mod rights;
+mod root_keys;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use kms_lib::Result;
+use pyo3::prelude::*;
+
+use crate::answer::load;
+use crate::arguments::with_request;
+use crate::call::Work;
+use crate::engine::Local;
+use crate::errors::Outcome;
+use crate::kms::{Service, not_portable};
+
+/// What one actor may do. It can be used from any thread, and is cheap to make.
+///
+/// A key is named by its name, its id, or the ``Key`` that a call gave. Times need a time zone.
+#[pyclass(frozen, weakref, module = "mini_kms")]
+pub struct Session {
+    service: Arc<Service>,
+    session: Local<kms_lib::Session>,
+}
+
+impl Session {
+    /// A session of this service.
+    pub fn new(service: Arc<Service>, session: kms_lib::Session) -> Self {
+        Self { service, session: Local::new(session) }
+    }
+
+    /// Whether results are given as futures.
+    fn is_asynchronous(&self) -> bool {
+        self.service.caller.is_asynchronous()
+    }
+
+    /// Calls an operation.
+    fn call<'py, T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        &self,
+        py: Python<'py>,
+        work: Work,
+        operation: impl FnOnce(kms_lib::Session) -> F,
+        finish: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        self.session.check()?;
+        self.service.caller.call(py, work, operation(kms_lib::Session::clone(&self.session)), finish)
+    }
+
+    /// Calls an operation whose result is a data class of this kind.
+    fn ask<'py, T: serde::Serialize + Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        &self,
+        py: Python<'py>,
+        kind: &'static str,
+        operation: impl FnOnce(kms_lib::Session) -> F,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        self.call(py, Work::Long, operation, load(kind))
+    }
+
+    fn derive(&self, session: kms_lib::Session) -> Self {
+        Self::new(Arc::clone(&self.service), session)
+    }
+}
+
+#[pymethods]
+impl Session {
+    /// The principal that acts.
+    #[getter]
+    fn principal(&self) -> &str {
+        self.session.actor().principal()
+    }
+    /// The role in which it acts.
+    #[getter]
+    fn role(&self) -> &'static str {
+        self.session.actor().role().as_str()
+    }
+    /// A session whose next change takes effect once, however often it is sent within 24 hours.
+    ///
+    /// >>> once = alice.with_idempotency_key("order-4711")
+    /// >>> once.rotate_key("users").current_version, once.rotate_key("users").current_version
+    /// (2, 2)
+    fn with_idempotency_key(&self, key: &str) -> Outcome<Self> {
+        self.session.check()?;
+        Ok(self.derive(self.session.with_idempotency_key(key)?))
+    }
+    /// A session of the same actor for one request; an idempotency key is not taken over.
+    #[pyo3(signature = (*, source_ip=None, request_id=None))]
+    fn with_request(&self, source_ip: Option<&str>, request_id: Option<&str>) -> Outcome<Self> {
+        self.session.check()?;
+        let actor = with_request(self.session.actor().clone(), source_ip, request_id)?;
+        Ok(self.derive(self.service.kms.session(actor)))
+    }
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_portable("Session"))
+    }
+    fn __repr__(&self) -> String {
+        format!("<Session of {:?} as {}>", self.principal(), self.role())
+    }
+}

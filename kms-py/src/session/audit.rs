@@ -1,0 +1,120 @@
+//! The audit log, the quarantine, the metrics, and backups.
+
+use kms_lib::{Action, AuditQuery, BackupOptions, Progress, Status, VerifyOptions};
+use pyo3::prelude::*;
+
+use super::Session;
+use crate::answer::{load, text};
+use crate::arguments::{Key, Named, Path, Time, paging};
+use crate::call::{Meter, Work};
+use crate::errors::{Outcome, invalid};
+
+#[pymethods]
+impl Session {
+    /// Lists records of the log, newest first. To export the log, read it with ``oldest_first`` page by page.
+    ///
+    /// >>> [record.action for record in alice.list_audit(action="KEY_CREATE", key="users").items]
+    /// ['KEY_CREATE']
+    #[pyo3(signature = (*, limit=100, cursor=None, oldest_first=false, action=None, actor=None, key=None, status=None,
+        request_id=None, since=None, until=None))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn list_audit<'py>(
+        &self,
+        py: Python<'py>,
+        limit: usize,
+        cursor: Option<String>,
+        oldest_first: bool,
+        action: Option<Named<Action>>,
+        actor: Option<String>,
+        key: Option<Key>,
+        status: Option<Named<Status>>,
+        request_id: Option<String>,
+        since: Option<Time>,
+        until: Option<Time>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        let mut query = AuditQuery::new();
+        query.oldest_first = oldest_first;
+        query.action = action.map(|it| it.0);
+        query.actor = actor;
+        query.key = key.map(|it| it.0);
+        query.status = status.map(|it| it.0);
+        query.request_id = request_id;
+        query.since = since.map(|it| it.0);
+        query.until = until.map(|it| it.0);
+        let part = paging(limit, cursor);
+        self.ask(py, "AuditRecordPage", |session| async move { session.list_audit(&query, &part).await })
+    }
+    /// Verifies the log, and the tables against it. What is wrong is in the report; it raises if the log could not be
+    /// verified. With ``incremental``, only what came since the last verification without a fault. ``pinned_key`` is a
+    /// public key of the log as its verifier keeps it.
+    ///
+    /// >>> alice.verify_audit().ok
+    /// True
+    #[pyo3(signature = (*, incremental=false, pinned_key=None, trusted_size=None, reread=None, progress=None))]
+    fn verify_audit<'py>(
+        &self,
+        py: Python<'py>,
+        incremental: bool,
+        pinned_key: Option<String>,
+        trusted_size: Option<u64>,
+        reread: Option<(u64, u64)>,
+        progress: Option<Py<PyAny>>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        if incremental {
+            if pinned_key.is_some() || trusted_size.is_some() || reread.is_some() || progress.is_some() {
+                return Err(invalid("an incremental verification takes no other arguments"));
+            }
+            return self.ask(py, "Report", |session| async move { session.verify_audit_incrementally().await });
+        }
+        let meter = Progress::new();
+        let mut options = VerifyOptions::new().progress(&meter);
+        (options.pinned_key, options.trusted_size, options.reread) = (pinned_key, trusted_size, reread);
+        let work = Work::watched(progress, || Meter::Log(meter));
+        let verify = |session: kms_lib::Session| async move { session.verify_audit_with(&options).await };
+        self.call(py, work, verify, load("Report"))
+    }
+    /// The signed head of the log (C2SP checkpoint).
+    fn checkpoint<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.call(py, Work::Long, |session| async move { session.checkpoint().await }, text)
+    }
+    /// The public key of the log, in the form that verifiers pin (C2SP signed note).
+    fn audit_public_key<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.call(py, Work::Long, |session| async move { session.audit_public_key().await }, text)
+    }
+    /// All public keys of the log, with the sizes whose states each signs.
+    fn audit_public_keys<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.ask(py, "AuditKeys", |session| async move { session.audit_public_keys().await })
+    }
+    /// Replaces the key that signs the log, and gives the new public key.
+    fn replace_signing_key<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.call(py, Work::Long, |session| async move { session.replace_signing_key().await }, text)
+    }
+    /// Counts of keys, records and usage, and alerts.
+    ///
+    /// >>> alice.metrics().keys.total
+    /// 2
+    fn metrics<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.ask(py, "Metrics", |session| async move { session.metrics().await })
+    }
+    /// The rows in quarantine: they were not what the log said of them when the store was opened, and are not used.
+    fn list_quarantine<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.ask(py, "QuarantinedRows", |session| async move { session.list_quarantine().await })
+    }
+    /// Releases the rows in quarantine that are again what the log says of them.
+    fn release_quarantine<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
+        self.ask(py, "QuarantinedRows", |session| async move { session.release_quarantine().await })
+    }
+    /// Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it.
+    #[pyo3(signature = (path, *, progress=None))]
+    fn backup<'py>(&self, py: Python<'py>, path: Path, progress: Option<Py<PyAny>>) -> Outcome<Bound<'py, PyAny>> {
+        let meter = Progress::new();
+        let options = BackupOptions::new().progress(&meter);
+        let work = Work::watched(progress, || Meter::Log(meter));
+        let back_up = |session: kms_lib::Session| async move { session.backup_with(path, &options).await };
+        self.call(py, work, back_up, load("BackupReport"))
+    }
+    /// Tells what restoring a backup would undo and what would be lost.
+    fn compare_backup<'py>(&self, py: Python<'py>, path: Path) -> Outcome<Bound<'py, PyAny>> {
+        self.ask(py, "BackupComparison", |session| async move { session.compare_backup(path).await })
+    }
+}

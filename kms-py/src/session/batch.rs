@@ -1,0 +1,213 @@
+//! Batches: many operations in one call, which releases the GIL once. An item that fails gives its exception.
+
+use kms_lib::{Context, EncryptItem, KeyRef, ReencryptItem, Result, SignItem, SignatureAlgorithm, VerifyItem};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use super::Session;
+use super::crypto::Expected;
+use crate::arguments::{Key, Named, read_context};
+use crate::buffers::Input;
+use crate::call::Work;
+use crate::errors::{Outcome, exception, wrong_type};
+use crate::results::{Decrypted, Encrypted, Reencrypted, Signature, Verification};
+
+/// The parts of an item: a tuple, which may leave out what has a default.
+struct Parts<'a, 'py> {
+    session: &'a Session,
+    parts: Bound<'py, PyTuple>,
+}
+
+impl<'py> Parts<'_, 'py> {
+    fn get(&self, index: usize) -> Option<Bound<'py, PyAny>> {
+        self.parts.get_item(index).ok().filter(|part| !part.is_none())
+    }
+
+    fn needed(&self, index: usize, what: &str) -> Outcome<Bound<'py, PyAny>> {
+        self.get(index).ok_or_else(|| wrong_type(format!("an item of the batch has no {what}")))
+    }
+
+    fn key(&self, index: usize) -> Outcome<KeyRef> {
+        Ok(self.needed(index, "key")?.extract::<Key>()?.0)
+    }
+
+    fn optional_key(&self, index: usize) -> Outcome<Option<KeyRef>> {
+        Ok(self.get(index).map(|key| key.extract::<Key>()).transpose()?.map(|key| key.0))
+    }
+
+    fn context(&self, index: usize) -> Outcome<Context> {
+        Ok(self.optional_context(index)?.unwrap_or_default())
+    }
+
+    fn optional_context(&self, index: usize) -> Outcome<Option<Context>> {
+        self.get(index).map(|context| read_context(&context)).transpose()
+    }
+
+    fn number(&self, index: usize) -> Outcome<Option<u32>> {
+        Ok(self.get(index).map(|number| number.extract()).transpose()?)
+    }
+
+    fn algorithm(&self, index: usize) -> Outcome<SignatureAlgorithm> {
+        Ok(self.needed(index, "algorithm")?.extract::<Named<SignatureAlgorithm>>()?.0)
+    }
+
+    /// Bytes. The items keep them: the list of items is an argument of the call, or lives as long as it.
+    fn bytes(&self, index: usize, what: &str) -> Outcome<Input> {
+        self.session.input(&self.needed(index, what)?, what)
+    }
+
+    fn optional_bytes(&self, index: usize, what: &str) -> Outcome<Option<Input>> {
+        self.get(index).map(|part| Input::copy(&part, what)).transpose()
+    }
+}
+
+/// A batch that was read, and the list that keeps what it borrows.
+struct Batch<'py, T> {
+    items: Vec<T>,
+    _kept: Bound<'py, PyTuple>,
+}
+
+/// Reads the items of a batch.
+fn read<'py, T>(
+    session: &Session,
+    items: &Bound<'py, PyAny>,
+    sizes: std::ops::RangeInclusive<usize>,
+    item: impl Fn(&Parts<'_, 'py>) -> Outcome<T>,
+) -> Outcome<Batch<'py, T>> {
+    // A tuple, which nobody can change while the bytes of its items are borrowed.
+    let kept = items.py().get_type::<PyTuple>().call1((items,))?.cast_into::<PyTuple>().map_err(PyErr::from)?;
+    let each = |part: Bound<'py, PyAny>| {
+        let Ok(parts) = part.cast_into::<PyTuple>() else {
+            return Err(wrong_type("an item of a batch must be a tuple, such as EncryptItem"));
+        };
+        if !sizes.contains(&parts.len()) {
+            let text = format!("an item of this batch has {} to {} parts", sizes.start(), sizes.end());
+            return Err(wrong_type(text));
+        }
+        item(&Parts { session, parts })
+    };
+    let items = kept.iter().map(each).collect::<Outcome<Vec<T>>>()?;
+    Ok(Batch { items, _kept: kept })
+}
+
+/// A list of results and exceptions.
+fn finish<T>(
+    one: impl Fn(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+) -> impl FnOnce(Python<'_>, Vec<Result<T>>) -> PyResult<Py<PyAny>> + Send + 'static {
+    move |py, results| {
+        let each = |result: Result<T>| match result {
+            Ok(done) => one(py, done),
+            Err(error) => Ok(exception(py, &error)?.unbind()),
+        };
+        let made = results.into_iter().map(each).collect::<PyResult<Vec<_>>>()?;
+        Ok(PyList::new(py, made)?.into_any().unbind())
+    }
+}
+
+#[pymethods]
+impl Session {
+    /// Encrypts up to 1,000 plaintexts, each under its own key and context.
+    ///
+    /// >>> sealed = alice.encrypt_batch([EncryptItem("users", b"one"), EncryptItem("nobody", b"two")])
+    /// >>> [type(result).__name__ for result in sealed]
+    /// ['Encrypted', 'KeyNotFound']
+    fn encrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
+        let batch =
+            read(self, items, 2..=3, |parts| Ok((parts.key(0)?, parts.bytes(1, "plaintext")?, parts.context(2)?)))?;
+        let items = batch.items;
+        let encrypt = |session: kms_lib::Session| async move {
+            let mut all = Vec::with_capacity(items.len());
+            for (key, plaintext, context) in &items {
+                all.push(EncryptItem::new(key, plaintext, context.clone()));
+            }
+            session.encrypt_batch(&all).await
+        };
+        self.call(py, Work::Long, encrypt, finish(Encrypted::new))
+    }
+    /// Decrypts up to 1,000 ciphertexts.
+    ///
+    /// >>> sealed = alice.encrypt("users", b"one").ciphertext
+    /// >>> [opened.plaintext for opened in alice.decrypt_batch([DecryptItem(sealed), DecryptItem(sealed, key="users")])]
+    /// [b'one', b'one']
+    fn decrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
+        let batch = read(self, items, 1..=7, |parts| {
+            let expected = Expected {
+                context: parts.context(1)?,
+                key: parts.optional_key(2)?,
+                version: parts.number(3)?,
+                iv: parts.optional_bytes(4, "iv")?,
+                auth_tag: parts.optional_bytes(5, "auth_tag")?,
+                oaep_version: parts.number(6)?,
+            };
+            Ok((parts.bytes(0, "ciphertext")?, expected))
+        })?;
+        let items = batch.items;
+        let decrypt = |session: kms_lib::Session| async move {
+            let items: Vec<_> = items.iter().map(|(ciphertext, expected)| expected.item(ciphertext)).collect();
+            session.decrypt_batch(&items).await
+        };
+        self.call(py, Work::Long, decrypt, finish(Decrypted::new))
+    }
+    /// Signs up to 1,000 payloads.
+    ///
+    /// >>> [signed] = alice.sign_batch([SignItem("invoices", b"total: 42.00 EUR", "RSASSA_PSS_SHA_256")])
+    /// >>> len(signed.signature)
+    /// 256
+    fn sign_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
+        let batch = read(self, items, 3..=4, |parts| {
+            Ok((parts.key(0)?, parts.bytes(1, "payload")?, parts.algorithm(2)?, parts.number(3)?))
+        })?;
+        let items = batch.items;
+        let sign = |session: kms_lib::Session| async move {
+            let mut all = Vec::with_capacity(items.len());
+            for (key, payload, algorithm, version) in &items {
+                let mut item = SignItem::new(key, payload, *algorithm);
+                item.version = *version;
+                all.push(item);
+            }
+            session.sign_batch(&all).await
+        };
+        self.call(py, Work::Long, sign, finish(Signature::new))
+    }
+    /// Verifies up to 1,000 signatures.
+    fn verify_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
+        let batch = read(self, items, 4..=5, |parts| {
+            let (payload, signature) = (parts.bytes(1, "payload")?, parts.bytes(2, "signature")?);
+            Ok((parts.key(0)?, payload, signature, parts.algorithm(3)?, parts.number(4)?))
+        })?;
+        let items = batch.items;
+        let verify = |session: kms_lib::Session| async move {
+            let mut all = Vec::with_capacity(items.len());
+            for (key, payload, signature, algorithm, version) in &items {
+                let mut item = VerifyItem::new(key, payload, signature, *algorithm);
+                item.version = *version;
+                all.push(item);
+            }
+            session.verify_batch(&all).await
+        };
+        self.call(py, Work::Long, verify, finish(Verification::new))
+    }
+    /// Encrypts up to 1,000 ciphertexts anew.
+    ///
+    /// >>> sealed = alice.encrypt("users", b"one").ciphertext
+    /// >>> [alice.decrypt(again.ciphertext).plaintext for again in alice.reencrypt_batch([ReencryptItem(sealed)])]
+    /// [b'one']
+    fn reencrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
+        let batch = read(self, items, 1..=4, |parts| {
+            let context = parts.context(1)?;
+            Ok((parts.bytes(0, "ciphertext")?, context, parts.optional_key(2)?, parts.optional_context(3)?))
+        })?;
+        let items = batch.items;
+        let reencrypt = |session: kms_lib::Session| async move {
+            let mut all = Vec::with_capacity(items.len());
+            for (ciphertext, context, destination, destination_context) in &items {
+                let mut item = ReencryptItem::new(ciphertext, context.clone());
+                item.destination.clone_from(destination);
+                item.destination_context.clone_from(destination_context);
+                all.push(item);
+            }
+            session.reencrypt_batch(&all).await
+        };
+        self.call(py, Work::Long, reencrypt, finish(Reencrypted::new))
+    }
+}
