@@ -35,7 +35,7 @@ pub struct DataKey {
 
 impl DataKey {
     /// The object of a result.
-    pub fn new(py: Python<'_>, done: kms_lib::DataKey) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, done: kms_lib::DataKey) -> PyResult<Py<PyAny>> {
         let made = Self {
             plaintext: Mutex::new(Plaintext { bytes: done.plaintext, views: 0 }),
             ciphertext: bytes(py, &done.ciphertext),

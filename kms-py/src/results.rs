@@ -99,7 +99,7 @@ impl Encrypted {
 
 impl Encrypted {
     /// The object of a result.
-    pub fn new(py: Python<'_>, done: kms_lib::Encrypted) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, done: kms_lib::Encrypted) -> PyResult<Py<PyAny>> {
         let made = Self {
             key: done.key,
             version: done.version,
@@ -127,7 +127,7 @@ impl Decrypted {
 
 impl Decrypted {
     /// The object of a result.
-    pub fn new(py: Python<'_>, done: kms_lib::Decrypted) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, done: kms_lib::Decrypted) -> PyResult<Py<PyAny>> {
         let plaintext = bytes(py, &done.plaintext);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, plaintext };
         Ok(Py::new(py, made)?.into_any())
@@ -150,7 +150,7 @@ impl Written {
 
 impl Written {
     /// The object of a result.
-    pub fn new(
+    pub fn object(
         py: Python<'_>,
         length: usize,
         (key, version, receipt): (KeyId, u32, kms_lib::Receipt),
@@ -175,7 +175,7 @@ impl Signature {
 
 impl Signature {
     /// The object of a result.
-    pub fn new(py: Python<'_>, done: kms_lib::Signature) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, done: kms_lib::Signature) -> PyResult<Py<PyAny>> {
         let signature = bytes(py, &done.signature);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, signature };
         Ok(Py::new(py, made)?.into_any())
@@ -202,7 +202,7 @@ impl Verification {
 
 impl Verification {
     /// The object of a result.
-    pub fn new(py: Python<'_>, done: kms_lib::Verification) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, done: kms_lib::Verification) -> PyResult<Py<PyAny>> {
         let receipt = Py::new(py, Receipt::new(&done.receipt))?;
         Ok(Py::new(py, Self { valid: done.valid, version: done.version, receipt })?.into_any())
     }
@@ -234,7 +234,7 @@ impl Reencrypted {
 
 impl Reencrypted {
     /// The object of a result.
-    pub fn new(py: Python<'_>, done: kms_lib::Reencrypted) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, done: kms_lib::Reencrypted) -> PyResult<Py<PyAny>> {
         let made = Self {
             key: done.encrypted.key,
             version: done.encrypted.version,

@@ -41,7 +41,7 @@ pub struct StreamEncryptor(Shared<kms_lib::StreamEncryptor>);
 
 impl StreamEncryptor {
     /// The object of a result.
-    pub fn new(py: Python<'_>, encryptor: kms_lib::StreamEncryptor) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, encryptor: kms_lib::StreamEncryptor) -> PyResult<Py<PyAny>> {
         Ok(Py::new(py, Self(Shared::new(encryptor)))?.into_any())
     }
 }
@@ -76,7 +76,7 @@ pub struct StreamDecryptor(Shared<kms_lib::StreamDecryptor>);
 
 impl StreamDecryptor {
     /// The object of a result, and how many bytes of the beginning were taken; None if more are needed.
-    pub fn new(py: Python<'_>, begun: Option<(kms_lib::StreamDecryptor, usize)>) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, begun: Option<(kms_lib::StreamDecryptor, usize)>) -> PyResult<Py<PyAny>> {
         let Some((decryptor, taken)) = begun else { return Ok(py.None()) };
         Ok((Py::new(py, Self(Shared::new(decryptor)))?, taken).into_pyobject(py)?.into_any().unbind())
     }

@@ -122,7 +122,7 @@ impl Session {
             }
             session.encrypt_batch(&all).await
         };
-        self.call(py, Work::Long, encrypt, finish(Encrypted::new))
+        self.call(py, Work::Long, encrypt, finish(Encrypted::object))
     }
     /// Decrypts up to 1,000 ciphertexts.
     ///
@@ -146,7 +146,7 @@ impl Session {
             let items: Vec<_> = items.iter().map(|(ciphertext, expected)| expected.item(ciphertext)).collect();
             session.decrypt_batch(&items).await
         };
-        self.call(py, Work::Long, decrypt, finish(Decrypted::new))
+        self.call(py, Work::Long, decrypt, finish(Decrypted::object))
     }
     /// Signs up to 1,000 payloads.
     ///
@@ -167,7 +167,7 @@ impl Session {
             }
             session.sign_batch(&all).await
         };
-        self.call(py, Work::Long, sign, finish(Signature::new))
+        self.call(py, Work::Long, sign, finish(Signature::object))
     }
     /// Verifies up to 1,000 signatures.
     fn verify_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
@@ -185,7 +185,7 @@ impl Session {
             }
             session.verify_batch(&all).await
         };
-        self.call(py, Work::Long, verify, finish(Verification::new))
+        self.call(py, Work::Long, verify, finish(Verification::object))
     }
     /// Encrypts up to 1,000 ciphertexts anew.
     ///
@@ -208,6 +208,6 @@ impl Session {
             }
             session.reencrypt_batch(&all).await
         };
-        self.call(py, Work::Long, reencrypt, finish(Reencrypted::new))
+        self.call(py, Work::Long, reencrypt, finish(Reencrypted::object))
     }
 }

@@ -90,12 +90,12 @@ impl Session {
         let plaintext = self.input(plaintext, "plaintext")?;
         let (work, context) = (Work::on_bytes(plaintext.len()), context.map(|it| it.0).unwrap_or_default());
         let encrypt = |session: kms_lib::Session| async move { session.encrypt(key.0, &plaintext, &context).await };
-        self.call(py, work, encrypt, Encrypted::new)
+        self.call(py, work, encrypt, Encrypted::object)
     }
     /// As ``encrypt``, into a buffer of the caller, which needs room for ``Ciphertext.max_len(len(plaintext))`` bytes
     /// (ValueError, and nothing is done). It may be the one of the plaintext.
     ///
-    /// >>> buffer = bytearray(100)
+    /// >>> buffer = bytearray(Ciphertext.max_len(6))
     /// >>> written = alice.encrypt_into("users", b"secret", buffer)
     /// >>> alice.decrypt(buffer[:written.length]).plaintext
     /// b'secret'
@@ -114,7 +114,7 @@ impl Session {
         let encrypt = |session: kms_lib::Session| async move { session.encrypt(key.0, &plaintext, &context).await };
         self.call(py, work, encrypt, |py, done| {
             let length = buffer.write(py, &done.ciphertext)?;
-            Written::new(py, length, (done.key, done.version, done.receipt))
+            Written::object(py, length, (done.key, done.version, done.receipt))
         })
     }
     /// Decrypts what ``encrypt`` made; the context must be the same. What else is given must agree with the ciphertext
@@ -137,7 +137,7 @@ impl Session {
         let mut expected = Expected::new(context, key, version);
         expected.iv = iv.map(|iv| Input::copy(iv, "iv")).transpose()?;
         expected.auth_tag = auth_tag.map(|tag| Input::copy(tag, "auth_tag")).transpose()?;
-        self.decrypt_expected(py, self.input(ciphertext, "ciphertext")?, expected, Decrypted::new)
+        self.decrypt_expected(py, self.input(ciphertext, "ciphertext")?, expected, Decrypted::object)
     }
     /// As ``decrypt``, into a buffer of the caller, which needs room for ``Ciphertext.max_plaintext_len(ciphertext)`` bytes
     /// (ValueError, and nothing is done). It may be the one of the ciphertext, and can be wiped.
@@ -161,7 +161,7 @@ impl Session {
         let buffer = Output::new(buffer, Ciphertext::max_plaintext_len(&ciphertext).unwrap_or(0))?;
         self.decrypt_expected(py, ciphertext, Expected::new(context, key, version), |py, done| {
             let length = buffer.write(py, &done.plaintext)?;
-            Written::new(py, length, (done.key, done.version, done.receipt))
+            Written::object(py, length, (done.key, done.version, done.receipt))
         })
     }
     /// Decrypts raw RSA-OAEP with SHA-256, which another tool made with the public key of this version.
@@ -175,7 +175,7 @@ impl Session {
         let ciphertext = self.input(ciphertext, "ciphertext")?;
         let decrypt =
             |session: kms_lib::Session| async move { session.decrypt_oaep(key.0, version, &ciphertext).await };
-        self.call(py, Work::Long, decrypt, Decrypted::new)
+        self.call(py, Work::Long, decrypt, Decrypted::object)
     }
     /// Signs up to 64 MiB with the current version of an RSA key; with ``version``, it must be that one.
     ///
@@ -198,7 +198,7 @@ impl Session {
                 Some(version) => session.sign_with_version(key.0, version, &payload, algorithm.0).await,
             }
         };
-        self.call(py, Work::Long, sign, Signature::new)
+        self.call(py, Work::Long, sign, Signature::object)
     }
     /// Verifies a signature. One that is not good is no error: ``valid`` is False. Without ``version``, the usable versions
     /// are tried, the newest first.
@@ -217,7 +217,7 @@ impl Session {
         let verify = |session: kms_lib::Session| async move {
             session.verify(key.0, &payload, &signature, algorithm.0, version).await
         };
-        self.call(py, Work::Long, verify, Verification::new)
+        self.call(py, Work::Long, verify, Verification::object)
     }
     /// Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Keep the ciphertext beside the data.
     ///
@@ -235,7 +235,7 @@ impl Session {
         let context = context.map(|it| it.0).unwrap_or_default();
         let generate =
             |session: kms_lib::Session| async move { session.generate_data_key(key.0, length, &context).await };
-        self.call(py, Work::Short, generate, DataKey::new)
+        self.call(py, Work::Short, generate, DataKey::object)
     }
     /// Generates a data key whose plaintext does not leave the service.
     ///
@@ -253,7 +253,7 @@ impl Session {
         let generate = |session: kms_lib::Session| async move {
             session.generate_data_key_without_plaintext(key.0, length, &context).await
         };
-        self.call(py, Work::Short, generate, DataKey::new)
+        self.call(py, Work::Short, generate, DataKey::object)
     }
     /// Encrypts a ciphertext anew, under the current version of its key or of ``destination``; the plaintext does not leave
     /// the service.
@@ -279,7 +279,7 @@ impl Session {
             item.destination_context = destination_context.map(|it| it.0);
             session.reencrypt(item).await
         };
-        self.call(py, work, reencrypt, Reencrypted::new)
+        self.call(py, work, reencrypt, Reencrypted::object)
     }
     /// Begins to encrypt a stream, piece by piece.
     ///
@@ -294,7 +294,7 @@ impl Session {
     ) -> Outcome<Bound<'py, PyAny>> {
         let context = context.map(|it| it.0).unwrap_or_default();
         let begin = |session: kms_lib::Session| async move { session.encrypt_stream(key.0, &context).await };
-        self.call(py, Work::Short, begin, StreamEncryptor::new)
+        self.call(py, Work::Short, begin, StreamEncryptor::object)
     }
     /// Begins to decrypt a stream: the decryptor, and how many bytes of ``beginning`` it has taken; what follows them goes
     /// to ``update``. None if more bytes are needed.
@@ -308,7 +308,7 @@ impl Session {
         let beginning = self.input(beginning, "beginning")?;
         let context = context.map(|it| it.0).unwrap_or_default();
         let begin = |session: kms_lib::Session| async move { session.decrypt_stream(&beginning, &context).await };
-        self.call(py, Work::Short, begin, StreamDecryptor::new)
+        self.call(py, Work::Short, begin, StreamDecryptor::object)
     }
     /// Encrypts all that ``src`` gives to ``dst``, in constant memory: files that were opened with ``"rb"`` and ``"wb"``, or
     /// anything with such a ``read`` and ``write``. ``progress`` is told how many bytes are done.
