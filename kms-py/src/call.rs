@@ -79,8 +79,8 @@ impl Caller {
         self.engine.check()
     }
 
-    /// Does the work, and gives what `finish` makes of its result; or a future of it. An asynchronous operation that has
-    /// succeeded without waiting gives its result at once.
+    /// Does the work, and gives what `finish` makes of its result; or a future of it. An asynchronous operation that
+    /// has succeeded without waiting gives its result at once.
     ///
     /// If the caller is interrupted or its task cancelled, the operation may have taken place all the same.
     pub fn call<'py, T: Send + 'static>(

@@ -9,8 +9,8 @@ use crate::settings::apply;
 
 /// Where the store is, and how the service works.
 ///
-/// The settings are those of ``Settings``; ``docs/configuration.md`` describes them. ``repr`` shows neither passwords nor
-/// root keys.
+/// The settings are those of ``Settings``; ``docs/configuration.md`` describes them. ``repr`` shows neither passwords
+/// nor root keys.
 ///
 /// >>> config = Config("sqlite:kms.db", root_key="passphrase:correct horse battery staple", grace_days=30)
 /// >>> config.replace(audit_ack="queued").describe()["audit.ack"]

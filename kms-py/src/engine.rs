@@ -110,8 +110,8 @@ thread_local! {
     static SEEDED_IN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Seeds this thread's random generator, which makes identifiers, once in each process: a thread that goes on in a forked
-/// child would make the identifiers that its parent makes. Nonces and keys come from elsewhere.
+/// Seeds this thread's random generator, which makes identifiers, once in each process: a thread that goes on in a
+/// forked child would make the identifiers that its parent makes. Nonces and keys come from elsewhere.
 fn reseed(process: u32) {
     if SEEDED_IN.replace(process) != process && rand::rng().reseed().is_err() {
         SEEDED_IN.set(0);

@@ -61,7 +61,8 @@ pub fn raised(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, error).map_or_else(|failed| failed, PyErr::from_value)
 }
 
-/// Every code of the service: its name, its number, whether a retry can help, and whether the service as a whole is unusable.
+/// Every code of the service: its name, its number, whether a retry can help, and whether the service as a whole is
+/// unusable.
 #[pyfunction]
 #[pyo3(name = "_error_codes")]
 pub fn error_codes() -> Vec<(&'static str, u16, bool, bool)> {

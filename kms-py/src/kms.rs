@@ -47,8 +47,9 @@ impl Service {
 
 /// Mini KMS, open on one store. It can be used from any thread.
 ///
-/// Leaving a ``with`` block closes it. The store's file must not be opened by another copy of SQLite in the same process,
-/// such as the module ``sqlite3``: closing that one would drop the locks of this one. Open it after a fork, not before.
+/// Leaving a ``with`` block closes it. The store's file must not be opened by another copy of SQLite in the same
+/// process, such as the module ``sqlite3``: closing that one would drop the locks of this one. Open it after a fork,
+/// not before.
 ///
 /// >>> with Kms.open(url, root_key="passphrase:correct horse battery staple") as kms:
 /// ...     alice = kms.session("alice", role="admin")
@@ -199,9 +200,9 @@ impl Kms {
             load("JobReport")(py, Jobs::from(&report))
         })
     }
-    /// Closes the service: what is in flight is committed, key material is wiped, and later calls raise ``Closed``. With
-    /// ``audit_ack="queued"`` it raises why results that were given out could not be written to the log. Closing twice
-    /// changes nothing.
+    /// Closes the service: what is in flight is committed, key material is wiped, and later calls raise ``Closed``.
+    /// With ``audit_ack="queued"`` it raises why results that were given out could not be written to the log. Closing
+    /// twice changes nothing.
     fn close<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.service.caller.check()?;
         let kms = kms_lib::Kms::clone(&self.service.kms);
@@ -288,7 +289,8 @@ pub fn restore<'py>(
     once(py, asynchronous, work, restoring, load("BackupReport"))
 }
 
-/// Closes what is still open when the interpreter ends, so that acknowledged operations are written; a failure is shown.
+/// Closes what is still open when the interpreter ends, so that acknowledged operations are written; a failure is
+/// shown.
 #[pyfunction]
 #[pyo3(name = "_close_all")]
 pub fn close_all(py: Python<'_>) {

@@ -1,5 +1,5 @@
-//! The service's events for Python's logging: a bounded queue, which a thread of Python empties. No thread of Rust waits for
-//! the GIL; what finds the queue full is dropped and counted.
+//! The service's events for Python's logging: a bounded queue, which a thread of Python empties. No thread of Rust
+//! waits for the GIL; what finds the queue full is dropped and counted.
 
 use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};

@@ -1,8 +1,8 @@
 //! How results reach an event loop: tasks post them, and the loop's own thread completes the futures.
 //!
-//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: whoever posts to an empty queue writes a
-//! byte to the socket. So no thread of the runtime waits for the GIL, not even while the interpreter ends, and what has come
-//! meanwhile is handed out in one go.
+//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: whoever posts to an empty queue
+//! writes a byte to the socket. So no thread of the runtime waits for the GIL, not even while the interpreter ends, and
+//! what has come meanwhile is handed out in one go.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -9,7 +9,8 @@ use crate::errors::Outcome;
 
 /// Proof that an operation is in the log.
 ///
-/// ``seq`` is the number of its record, or 0 if the record was accepted but is not yet written (``audit_ack="queued"``).
+/// ``seq`` is the number of its record, or 0 if the record was accepted but is not yet written
+/// (``audit_ack="queued"``).
 #[pyclass(frozen, eq, hash, module = "mini_kms")]
 #[derive(PartialEq, Eq, Hash)]
 pub struct Receipt {
@@ -71,8 +72,8 @@ macro_rules! operation {
                 Receipt::new(&self.receipt)
             }
             fn __repr__(&self) -> String {
-                let (key, version, seq) = (self.key, self.version, self.receipt.seq);
-                format!(concat!(stringify!($name), "(key_id='{}', version={}, receipt=Receipt(seq={}))"), key, version, seq)
+                let (name, key, version, seq) = (stringify!($name), self.key, self.version, self.receipt.seq);
+                format!("{name}(key_id='{key}', version={version}, receipt=Receipt(seq={seq}))")
             }
         }
     };

@@ -103,12 +103,12 @@ def test_writes_into_buffers(service: Service) -> None:
     sealed = bytes(buffer[: written.length])
     written = service(alice.decrypt_into, sealed, buffer)
     assert buffer[: written.length] == b"secret"
-    before = service(alice.list_audit).items[0].seq
+    before = len(service(alice.list_audit, action="DECRYPT").items)
     with pytest.raises(ValueError, match="has room for 5 bytes"):
         service(alice.decrypt_into, sealed, bytearray(5))
     with pytest.raises(BufferError):
         service(alice.decrypt_into, sealed, bytes(100))
-    assert service(alice.list_audit, limit=2).items[1].seq == before, "nothing was done"
+    assert len(service(alice.list_audit, action="DECRYPT").items) == before == 1, "nothing was done"
 
 
 def test_data_keys_are_wiped(service: Service) -> None:
@@ -142,7 +142,7 @@ def test_items_of_batches_fail_alone(service: Service) -> None:
     [again] = service(alice.reencrypt_batch, [mini_kms.ReencryptItem(first.ciphertext)])
     assert service(alice.decrypt, again.ciphertext).plaintext == b"one"
     service(alice.create_key, "invoices", "RSA_2048", "SIGNING")
-    pss = "RSASSA_PSS_SHA_256"
+    pss: mini_kms.SignatureAlgorithm = "RSASSA_PSS_SHA_256"
     [signed] = service(alice.sign_batch, [mini_kms.SignItem("invoices", b"42", pss)])
     items = [("invoices", b"42", signed.signature, pss), ("invoices", b"43", signed.signature, pss)]
     assert [item.valid for item in service(alice.verify_batch, items)] == [True, False]
@@ -307,12 +307,19 @@ def test_the_interpreter_ends_with_an_open_service(url: str) -> None:
 
 def test_subinterpreters_are_refused() -> None:
     program = """
-        import _xxsubinterpreters as interpreters
-        import mini_kms
-        interpreters.run_string(interpreters.create(), "import mini_kms")
+        import sys, mini_kms
+        if sys.version_info >= (3, 13):
+            import _interpreters as interpreters
+        else:
+            import _xxsubinterpreters as interpreters
+        inner = "import sys; sys.path = " + repr(sys.path) + chr(10) + '''try:
+            import mini_kms
+        except ImportError as error:
+            print(error)
+        '''.replace(chr(10) + " " * 8, chr(10))
+        interpreters.run_string(interpreters.create(), inner)
     """
-    ended = run(program)
-    assert "subinterpreters" in ended.stderr, ended.stderr
+    assert "subinterpreters are not supported" in run(program).stdout
 
 
 def test_events_reach_logging(url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -44,6 +44,13 @@ def _operations(native: type, *, but: frozenset[str]) -> Callable[[type], type]:
     return add
 
 
+def _made(cls: Any, native: Any) -> Any:
+    """An object of one of the classes below, whose constructors are not for callers."""
+    made = cls.__new__(cls)
+    made._native = native
+    return made
+
+
 def _not_portable(kind: str) -> TypeError:
     return TypeError(f"an {kind} can be neither pickled nor copied: open the service in the process that uses it")
 
@@ -58,8 +65,10 @@ class AsyncSession:
 
     __slots__ = ("__weakref__", "_native")
 
-    def __init__(self, native: _native.Session, /) -> None:
-        self._native = native
+    _native: _native.Session
+
+    def __init__(self) -> None:
+        raise TypeError("use AsyncKms.session")
 
     def __init_subclass__(cls) -> None:
         raise TypeError("AsyncSession cannot be subclassed")
@@ -76,11 +85,11 @@ class AsyncSession:
 
     def with_idempotency_key(self, key: str) -> AsyncSession:
         """A session whose next change takes effect once, however often it is sent within 24 hours."""
-        return AsyncSession(self._native.with_idempotency_key(key))
+        return _made(AsyncSession, self._native.with_idempotency_key(key))
 
     def with_request(self, *, source_ip: str | None = None, request_id: str | None = None) -> AsyncSession:
         """A session of the same actor for one request; an idempotency key is not taken over."""
-        return AsyncSession(self._native.with_request(source_ip=source_ip, request_id=request_id))
+        return _made(AsyncSession, self._native.with_request(source_ip=source_ip, request_id=request_id))
 
     async def encrypt_file(self, key: Any, src: Any, dst: Any, *, context: Any = None, progress: Any = None) -> Any:
         """As ``Session.encrypt_file``. What ``read`` and ``write`` give is awaited if it can be."""
@@ -144,8 +153,10 @@ class AsyncKms:
 
     __slots__ = ("__weakref__", "_native")
 
-    def __init__(self, native: _native.Kms, /) -> None:
-        self._native = native
+    _native: _native.Kms
+
+    def __init__(self) -> None:
+        raise TypeError("use AsyncKms.open")
 
     def __init_subclass__(cls) -> None:
         raise TypeError("AsyncKms cannot be subclassed")
@@ -153,12 +164,12 @@ class AsyncKms:
     @classmethod
     async def open(cls, url: Any, **settings: Any) -> AsyncKms:
         """Opens the store at a URL, and makes it if there is none."""
-        return cls(await _awaited(_native._open(False, url, **settings)))
+        return _made(cls, await _awaited(_native._open(False, url, **settings)))
 
     @classmethod
     async def open_read_only(cls, url: Any, **settings: Any) -> AsyncKms:
         """Opens a SQLite store to look at it: nothing is written."""
-        return cls(await _awaited(_native._open(True, url, **settings)))
+        return _made(cls, await _awaited(_native._open(True, url, **settings)))
 
     @staticmethod
     async def verify_backup(config: Any, path: Any, *, progress: Any = None) -> Any:
@@ -174,18 +185,18 @@ class AsyncKms:
         self, principal: str, role: Any = "app", *, source_ip: str | None = None, request_id: str | None = None
     ) -> AsyncSession:
         """A session of a principal: see ``Kms.session``."""
-        return AsyncSession(self._native.session(principal, role, source_ip=source_ip, request_id=request_id))
+        return _made(AsyncSession, self._native.session(principal, role, source_ip=source_ip, request_id=request_id))
 
     def operator_session(self, *, source_ip: str | None = None, request_id: str | None = None) -> AsyncSession:
         """A session of the operator: see ``Kms.operator_session``."""
-        return AsyncSession(self._native.operator_session(source_ip=source_ip, request_id=request_id))
+        return _made(AsyncSession, self._native.operator_session(source_ip=source_ip, request_id=request_id))
 
     async def authenticate(
         self, token: str, *, source_ip: str | None = None, request_id: str | None = None
     ) -> AsyncSession:
         """A session of the principal that a token was made for: see ``Kms.authenticate``."""
         found = self._native.authenticate(token, source_ip=source_ip, request_id=request_id)
-        return AsyncSession(await _awaited(found))
+        return _made(AsyncSession, await _awaited(found))
 
     @property
     def closed(self) -> bool:

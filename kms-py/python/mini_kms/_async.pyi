@@ -66,7 +66,6 @@ from ._types import (
     Writer,
 )
 
-
 @final
 class AsyncKms:
     @classmethod

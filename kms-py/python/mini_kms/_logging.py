@@ -21,8 +21,8 @@ _process = 0
 def enable_logging(level: int | str = "INFO") -> None:
     """Passes events of this level and above on to the loggers below ``mini_kms``.
 
-    A thread of Python fetches them: they arrive up to a moment later, and the service never waits for Python. Events that
-    come too fast are dropped; a warning says how many. After a fork, call it again in the child.
+    A thread of Python fetches them: they arrive up to a moment later, and the service never waits for Python. Events
+    that come too fast are dropped; a warning says how many. After a fork, call it again in the child.
 
     >>> enable_logging("WARNING")
     >>> disable_logging()

@@ -127,7 +127,8 @@ impl Session {
     /// Decrypts up to 1,000 ciphertexts.
     ///
     /// >>> sealed = alice.encrypt("users", b"one").ciphertext
-    /// >>> [opened.plaintext for opened in alice.decrypt_batch([DecryptItem(sealed), DecryptItem(sealed, key="users")])]
+    /// >>> opened = alice.decrypt_batch([DecryptItem(sealed), DecryptItem(sealed, key="users")])
+    /// >>> [result.plaintext for result in opened]
     /// [b'one', b'one']
     fn decrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
         let batch = read(self, items, 1..=7, |parts| {

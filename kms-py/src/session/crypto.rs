@@ -73,8 +73,8 @@ impl Session {
 
 #[pymethods]
 impl Session {
-    /// Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, bound to ``context``: names and values
-    /// that decrypting needs too. They are not secret: records show them.
+    /// Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, bound to ``context``: names and
+    /// values that decrypting needs too. They are not secret: records show them.
     ///
     /// >>> sealed = alice.encrypt("users", b"4111 1111 1111 1111", context={"row": "4711"})
     /// >>> alice.decrypt(sealed.ciphertext, context={"row": "4711"}).plaintext
@@ -139,8 +139,8 @@ impl Session {
         expected.auth_tag = auth_tag.map(|tag| Input::copy(tag, "auth_tag")).transpose()?;
         self.decrypt_expected(py, self.input(ciphertext, "ciphertext")?, expected, Decrypted::object)
     }
-    /// As ``decrypt``, into a buffer of the caller, which needs room for ``Ciphertext.max_plaintext_len(ciphertext)`` bytes
-    /// (ValueError, and nothing is done). It may be the one of the ciphertext, and can be wiped.
+    /// As ``decrypt``, into a buffer of the caller, which needs room for ``Ciphertext.max_plaintext_len(ciphertext)``
+    /// bytes (ValueError, and nothing is done). It may be the one of the ciphertext, and can be wiped.
     ///
     /// >>> buffer = bytearray(alice.encrypt("users", b"secret").ciphertext)
     /// >>> written = alice.decrypt_into(buffer, buffer)
@@ -200,8 +200,8 @@ impl Session {
         };
         self.call(py, Work::Long, sign, Signature::object)
     }
-    /// Verifies a signature. One that is not good is no error: ``valid`` is False. Without ``version``, the usable versions
-    /// are tried, the newest first.
+    /// Verifies a signature. One that is not good is no error: ``valid`` is False. Without ``version``, the usable
+    /// versions are tried, the newest first.
     #[pyo3(signature = (key, payload, signature, algorithm, *, version=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn verify<'py>(
@@ -255,8 +255,8 @@ impl Session {
         };
         self.call(py, Work::Short, generate, DataKey::object)
     }
-    /// Encrypts a ciphertext anew, under the current version of its key or of ``destination``; the plaintext does not leave
-    /// the service.
+    /// Encrypts a ciphertext anew, under the current version of its key or of ``destination``; the plaintext does not
+    /// leave the service.
     ///
     /// >>> sealed = alice.encrypt("users", b"secret")
     /// >>> _ = alice.rotate_key("users")
@@ -296,8 +296,8 @@ impl Session {
         let begin = |session: kms_lib::Session| async move { session.encrypt_stream(key.0, &context).await };
         self.call(py, Work::Short, begin, StreamEncryptor::object)
     }
-    /// Begins to decrypt a stream: the decryptor, and how many bytes of ``beginning`` it has taken; what follows them goes
-    /// to ``update``. None if more bytes are needed.
+    /// Begins to decrypt a stream: the decryptor, and how many bytes of ``beginning`` it has taken; what follows them
+    /// goes to ``update``. None if more bytes are needed.
     #[pyo3(signature = (beginning, *, context=None))]
     fn decrypt_stream<'py>(
         &self,
@@ -310,8 +310,8 @@ impl Session {
         let begin = |session: kms_lib::Session| async move { session.decrypt_stream(&beginning, &context).await };
         self.call(py, Work::Short, begin, StreamDecryptor::object)
     }
-    /// Encrypts all that ``src`` gives to ``dst``, in constant memory: files that were opened with ``"rb"`` and ``"wb"``, or
-    /// anything with such a ``read`` and ``write``. ``progress`` is told how many bytes are done.
+    /// Encrypts all that ``src`` gives to ``dst``, in constant memory: files that were opened with ``"rb"`` and
+    /// ``"wb"``, or anything with such a ``read`` and ``write``. ``progress`` is told how many bytes are done.
     ///
     /// >>> sealed = io.BytesIO()
     /// >>> alice.encrypt_file("users", io.BytesIO(b"secret"), sealed).length

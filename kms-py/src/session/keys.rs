@@ -16,7 +16,8 @@ impl Session {
     /// >>> alice.create_key("cards", rotation_period_days=90).state
     /// 'ENABLED'
     #[pyo3(signature = (name, r#type=None, purpose=None, *, rotation_period_days=None, grace_period_days=None,
-        metadata=None, audit_context=None), text_signature = "($self, name, type='AES256_GCM', purpose='ENCRYPTION', *, \
+        metadata=None, audit_context=None), text_signature = "($self, name, type='AES256_GCM', \
+        purpose='ENCRYPTION', *, \
         rotation_period_days=None, grace_period_days=None, metadata=None, audit_context=None)")]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn create_key<'py>(
@@ -95,8 +96,8 @@ impl Session {
     fn get_version<'py>(&self, py: Python<'py>, key: Key, version: u32) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "KeyVersion", |session| async move { session.get_version(key.0, version).await })
     }
-    /// Rotates a key: a new version encrypts and signs from now on. With ``expected_current``, only if that is the current
-    /// version (``Conflict``).
+    /// Rotates a key: a new version encrypts and signs from now on. With ``expected_current``, only if that is the
+    /// current version (``Conflict``).
     ///
     /// >>> alice.rotate_key("users").current_version
     /// 2
@@ -148,8 +149,8 @@ impl Session {
             session.set_window(key.0, version, not_after).await.map(json::Key::from)
         })
     }
-    /// Edits a key. What is not given stays; None ends a period, or removes the metadata. With ``expected_revision``, only
-    /// if the key still has it (``Conflict``).
+    /// Edits a key. What is not given stays; None ends a period, or removes the metadata. With ``expected_revision``,
+    /// only if the key still has it (``Conflict``).
     ///
     /// >>> alice.update_key("users", metadata={"team": "shop"}).metadata
     /// {'team': 'shop'}

@@ -107,8 +107,8 @@ fn new_token(principal: String, role: Role, label: Option<String>, expires_at: O
 
 #[pymethods]
 impl Session {
-    /// Gives a principal permissions on a key, or on all keys (``"*"``). It replaces what the principal has from the same
-    /// grantor on the same keys.
+    /// Gives a principal permissions on a key, or on all keys (``"*"``). It replaces what the principal has from the
+    /// same grantor on the same keys.
     ///
     /// >>> alice.put_grant("shop", "users", ["encrypt"]).allowed_ops
     /// ('encrypt',)

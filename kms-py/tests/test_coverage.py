@@ -1,0 +1,199 @@
+"""Everything that the Rust interface can do, Python can do too: methods, settings, and fields of results."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import mini_kms
+import pytest
+
+LISTING = (Path(__file__).parents[2] / "kms-lib" / "public-api.txt").read_text()
+
+# Rust methods that Python has under another name.
+RENAMED = {
+    "Kms.verify_backup_with": "Kms.verify_backup",
+    "Kms.restore_with": "Kms.restore",
+    "Session.actor": "Session.principal",
+    "Session.decrypt_with": "Session.decrypt",
+    "Session.decrypt_item": "Session.decrypt",
+    "Session.sign_with_version": "Session.sign",
+    "Session.revoke_grant_cascading": "Session.revoke_grant",
+    "Session.verify_audit_incrementally": "Session.verify_audit",
+    "Session.verify_audit_with": "Session.verify_audit",
+    "Session.backup_with": "Session.backup",
+    "Session.encrypt_reader": "Session.encrypt_file",
+    "Session.decrypt_reader": "Session.decrypt_file",
+}
+
+# Settings that Python has under another name.
+RENAMED_SETTINGS = {
+    "add_root_key": "add_root_keys",
+    "add_root_key_bytes": "add_root_keys",
+    "add_aws_root_key": "add_root_keys",
+    "root_key_bytes": "root_key",
+    "aws_root_key": "root_key",
+    "no_high_water": "high_water",
+}
+
+# Methods of the configuration that are no settings, and those that Python does not need.
+NO_SETTINGS = {
+    # Methods of Config, also in Python.
+    "new",
+    "load",
+    "from_env",
+    "from_toml",
+    "describe",
+    # The URL is an argument of its own.
+    "store_url",
+    # `load` does both.
+    "overlaid",
+    "apply_variables",
+    # Opening checks.
+    "check",
+    # A clock other than the system's is for tests of the library.
+    "clock",
+    # For the command line and the service.
+    "next_root_key",
+    "is_service_link",
+    "shown_store_url",
+    "has_root_key",
+    "high_water_file",
+    "is_store_read_only",
+    "store_file",
+}
+
+# Rust types, the Python classes of their values, and fields that have another name.
+RESULTS: dict[str, tuple[type, dict[str, str]]] = {
+    "KeyDescription": (mini_kms.Key, {"key_type": "type"}),
+    "VersionDescription": (mini_kms.KeyVersion, {}),
+    "GrantDescription": (mini_kms.Grant, {}),
+    "Conditions": (mini_kms.Conditions, {}),
+    "CredentialDescription": (mini_kms.Credential, {}),
+    "CreatedToken": (mini_kms.CreatedToken, {}),
+    "Page": (mini_kms.Page, {}),
+    "AuditRecord": (mini_kms.AuditRecord, {}),
+    "AuditKey": (mini_kms.AuditKey, {}),
+    "Report": (mini_kms.Report, {"from": "start"}),
+    "Fault": (mini_kms.Fault, {"finding": "kind"}),
+    "BackupReport": (mini_kms.BackupReport, {}),
+    "BackupComparison": (mini_kms.BackupComparison, {}),
+    "LostVersion": (mini_kms.LostVersion, {}),
+    "BackupHour": (mini_kms.BackupHour, {"from": "start"}),
+    "metrics::Metrics": (mini_kms.Metrics, {}),
+    "metrics::KeyMetrics": (mini_kms.KeyMetrics, {}),
+    "metrics::AuditMetrics": (mini_kms.AuditMetrics, {}),
+    "metrics::UsageMetrics": (mini_kms.UsageMetrics, {}),
+    "metrics::StorageMetrics": (mini_kms.StorageMetrics, {}),
+    "metrics::RotationAlert": (mini_kms.RotationAlert, {}),
+    "metrics::WindowAlert": (mini_kms.WindowAlert, {}),
+    "metrics::EncryptionAlert": (mini_kms.EncryptionAlert, {}),
+    "metrics::CacheUse": (mini_kms.CacheUse, {}),
+    "Telemetry": (mini_kms.Telemetry, {}),
+    "CallMetrics": (mini_kms.CallMetrics, {}),
+    "Ready": (mini_kms.Ready, {}),
+    "JobReport": (mini_kms.JobReport, {}),
+    "QuarantinedRow": (mini_kms.QuarantinedRow, {}),
+    "RootKeyDescription": (mini_kms.RootKey, {}),
+    "RewrapPlan": (mini_kms.RewrapPlan, {}),
+    "RootKeyCalls": (mini_kms.RootKeyCalls, {}),
+    "RootKeyReport": (mini_kms.RootKeyReport, {}),
+    "FailedMaterial": (mini_kms.FailedMaterial, {}),
+    "Retirement": (mini_kms.Retirement, {}),
+    "SchedulerConfig": (mini_kms.Scheduler, {}),
+    "EncryptItem": (mini_kms.EncryptItem, {}),
+    "DecryptItem": (mini_kms.DecryptItem, {}),
+    "SignItem": (mini_kms.SignItem, {}),
+    "VerifyItem": (mini_kms.VerifyItem, {}),
+    "ReencryptItem": (mini_kms.ReencryptItem, {}),
+    "Encrypted": (mini_kms.Encrypted, {"key": "key_id"}),
+    "Decrypted": (mini_kms.Decrypted, {"key": "key_id"}),
+    "Signature": (mini_kms.Signature, {"key": "key_id"}),
+    "Verification": (mini_kms.Verification, {}),
+    "Reencrypted": (mini_kms.Reencrypted, {"encrypted": "ciphertext", "source_key": "source_key_id"}),
+    "DataKey": (mini_kms.DataKey, {"key": "key_id", "plaintext": "has_plaintext"}),
+    "StreamSummary": (mini_kms.StreamSummary, {"key": "key_id", "bytes": "length"}),
+    "Receipt": (mini_kms.Receipt, {}),
+    "Ciphertext": (mini_kms.Ciphertext, {"key": "key_id", "body": "iv"}),
+}
+
+# Rust types whose fields Python has as arguments of calls.
+ARGUMENTS = {
+    "AuditQuery": ("list_audit", {}),
+    "BackupOptions": ("backup", {}),
+    "GrantFilter": ("list_grants", {}),
+    "KeyFilter": ("list_keys", {"key_type": "type"}),
+    "KeyUpdate": ("update_key", {}),
+    "NewGrant": ("put_grant", {"permissions": "allow"}),
+    "NewKey": ("create_key", {"key_type": "type"}),
+    "NewToken": ("create_token", {}),
+    "Paging": ("list_keys", {}),
+    "RetireOptions": ("retire_root_key", {}),
+    "RootKeyJob": ("rewrap", {}),
+    "VerifyOptions": ("verify_audit", {}),
+}
+
+# Rust types with fields that are for other users than programs: the parts of the log's formats.
+OTHER = {"audit::checkpoint::Checkpoint", "audit::record::Body"}
+
+
+def methods(path: str) -> list[str]:
+    found = re.findall(rf"^pub (?:async )?(?:const )?fn kms_lib::{path}::(\w+)\(", LISTING, re.MULTILINE)
+    # Those of derived traits.
+    return [name for name in found if name not in ("clone", "fmt")]
+
+
+def members(kind: str) -> list[str]:
+    found = re.findall(rf"^pub kms_lib::{kind}::(\w+): ", LISTING, re.MULTILINE)
+    assert found, f"{kind} has no fields: was it renamed?"
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["", "Async"])
+@pytest.mark.parametrize("kind", ["Kms", "Session"])
+def test_methods(kind: str, prefix: str) -> None:
+    rust = [f"{kind}.{name}" for name in methods(f"blocking::{kind}")]
+    assert len(rust) > 8, "the listing was not read"
+    for method in rust:
+        name = RENAMED.get(method, method).split(".")[1]
+        assert hasattr(getattr(mini_kms, prefix + kind), name), f"{prefix}{kind} has no {name}: {method}"
+    for method in RENAMED:
+        assert not method.startswith(f"{kind}.") or method in rust, f"{method} is no longer in Rust"
+
+
+def test_settings() -> None:
+    known = set(mini_kms.Settings.__annotations__)
+    rust = methods("Config")
+    assert len(rust) > 25
+    for name in rust:
+        assert name in NO_SETTINGS or RENAMED_SETTINGS.get(name, name) in known, f"there is no setting {name}"
+    for name in known:
+        assert name in rust or name in RENAMED_SETTINGS.values(), f"{name} is no longer in Rust"
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_fields(kind: str) -> None:
+    cls, renamed = RESULTS[kind]
+    known: Any = cls
+    has = {field.name for field in fields(known)} if hasattr(cls, "__dataclass_fields__") else set(dir(cls))
+    for name in members(kind):
+        assert renamed.get(name, name) in has, f"{cls.__name__} has no {name}"
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_arguments(kind: str) -> None:
+    method, renamed = ARGUMENTS[kind]
+    signature = getattr(mini_kms.Session, method).__text_signature__
+    for name in members(kind):
+        assert re.search(rf"\b{renamed.get(name, name)}\b", signature), f"{method} has no {name}"
+
+
+def test_no_type_is_forgotten() -> None:
+    listed = set(re.findall(r"^pub kms_lib::((?:\w+::)*[A-Z]\w+)::[a-z]\w*: ", LISTING, re.MULTILINE))
+    # Fields of variants, and the same type under two names.
+    listed = {kind for kind in listed if not kind.startswith("Finding::")}
+    short = {kind.removeprefix("metrics::") for kind in [*RESULTS, *ARGUMENTS]}
+    forgotten = {kind for kind in listed - OTHER if kind.removeprefix("metrics::") not in short}
+    assert not forgotten, f"Python knows nothing of {forgotten}"
