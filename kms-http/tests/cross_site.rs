@@ -98,9 +98,9 @@ async fn requests_from_other_sites_are_refused_with_and_without_a_token() {
     check(&server, &wrong, &[], status_for_nobody).await;
 }
 
-/// What a session at a proxy stands for here: the browser sends it along, whoever made the page.
+/// Headers of a proxy stand for a session here: the browser sends it along with requests of any page.
 #[tokio::test]
-async fn requests_from_other_sites_do_not_use_a_proxys_session() {
+async fn requests_from_other_sites_do_not_use_the_session_of_a_proxy() {
     let server = start("token,trusted_headers");
     let session = [("x-principal", "alice"), ("x-role", "admin")];
     let nobody = server.client_with(None);

@@ -83,7 +83,7 @@ async fn more_than_can_wait_is_sent_away() {
 }
 
 #[tokio::test]
-async fn one_callers_rate_is_not_anothers() {
+async fn the_rate_of_one_caller_does_not_limit_another() {
     let server = Server::start(&[("KMS_HTTP_RATE_PER_SECOND", "1"), ("KMS_HTTP_RATE_BURST", "4")]);
     let admin = server.client();
     let other = admin.token_for("other", "auditor").await;

@@ -131,3 +131,12 @@ pub mod internals {
     pub use crate::types::audit::hex;
     pub use crate::types::grant::StoredConditions;
 }
+
+/// The programs of the two READMEs, compiled as tests of the documentation.
+#[cfg(doctest)]
+mod readme {
+    #[doc = include_str!("../../README.md")]
+    struct Workspace;
+    #[doc = include_str!("../README.md")]
+    struct Crate;
+}
