@@ -110,7 +110,7 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
         return Ok(());
     }
     connection.begin_write().await?;
-    match upgrade(connection, present).await {
+    match upgrade(connection).await {
         Ok(()) => connection.commit().await,
         Err(error) => {
             connection.rollback().await?;
@@ -158,9 +158,17 @@ pub(super) async fn stored_version(connection: &mut dyn Connection) -> Result<us
     Ok(stored)
 }
 
-async fn upgrade(connection: &mut dyn Connection, present: usize) -> Result<()> {
+async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
     let newest = MIGRATIONS.len();
     connection.execute(VERSION_TABLE.into(), vec![]).await?;
+    // Read again: another process may have made the schema while this one waited for the lock.
+    let present = stored_version(connection).await?;
+    if present > newest {
+        return Err(too_new(present));
+    }
+    if present == newest {
+        return Ok(());
+    }
     for statements in &MIGRATIONS[present..] {
         for statement in *statements {
             let text = connection.dialect().ddl(statement);
