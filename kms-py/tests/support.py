@@ -62,10 +62,10 @@ def start(source: str, *arguments: object, **environment: str) -> subprocess.Pop
     )
 
 
-def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+def finish(process: subprocess.Popen[str], seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
     """Waits for a program that was started; one that hangs fails the test."""
     try:
-        out, err = process.communicate(timeout=SECONDS)
+        out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
         try:
@@ -77,10 +77,10 @@ def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run(source: str, *arguments: object, status: int = 0) -> str:
+def run(source: str, *arguments: object, seconds: float = SECONDS) -> str:
     """Runs a program to its end, and gives what it printed."""
-    ended = finish(start(source, *arguments))
-    assert ended.returncode == status, f"{ended.stdout}\n{ended.stderr}"
+    ended = finish(start(source, *arguments), seconds)
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
     return ended.stdout
 
 

@@ -38,8 +38,14 @@ def test_items_fail_alone(alice: Session) -> None:
     assert isinstance(last, mini_kms.Encrypted)
     assert isinstance(missing, mini_kms.KeyNotFound)
     assert isinstance(long, mini_kms.PlaintextTooLong)
-    opened = alice.decrypt_batch([DecryptItem(last.ciphertext), DecryptItem(first.ciphertext), DecryptItem(b"nonsense")])
-    assert [type(item) for item in opened] == [mini_kms.DecryptionFailed, mini_kms.Decrypted, mini_kms.InvalidCiphertext]
+    opened = alice.decrypt_batch(
+        [DecryptItem(last.ciphertext), DecryptItem(first.ciphertext), DecryptItem(b"nonsense")]
+    )
+    assert [type(item) for item in opened] == [
+        mini_kms.DecryptionFailed,
+        mini_kms.Decrypted,
+        mini_kms.InvalidCiphertext,
+    ]
     with pytest.raises(mini_kms.KeyNotFound):
         raise missing
 
@@ -101,11 +107,7 @@ def test_a_batch_has_1_to_1000_items(alice: Session, kind: str) -> None:
 @pytest.mark.parametrize("wrong", [*WRONG, (), ("users",) * 9], ids=lambda wrong: type(wrong).__name__)
 def test_what_is_no_batch(alice: Session, kind: str, wrong: Any) -> None:
     batch: Any = getattr(alice, kind)
-    for argument in (wrong, [wrong]):
-        if argument in ({"a": 1}, ()):
-            continue
-        if argument == [b""] or argument is wrong and isinstance(wrong, Iterator):
-            continue
+    for argument in ([wrong], [b""], None, 1, object()):
         with pytest.raises(TypeError):
             batch(argument)
 
@@ -127,7 +129,7 @@ def test_any_iterable_goes_in_and_its_exceptions_come_out(alice: Session) -> Non
 
 def test_buffers_of_items_are_looked_after(alice: Session) -> None:
     # Only the batch holds the bytes: they must live until it is done.
-    sealed = alice.encrypt_batch(("users", bytes([number]) * 3_000) for number in range(200))
+    sealed = alice.encrypt_batch(EncryptItem("users", bytes([number]) * 3_000) for number in range(200))
     opened = alice.decrypt_batch((item.ciphertext,) for item in sealed if not isinstance(item, KmsError))  # type: ignore[misc]
     for number, item in enumerate(opened):
         assert isinstance(item, mini_kms.Decrypted)

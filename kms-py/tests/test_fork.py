@@ -8,6 +8,7 @@ import pytest
 from mini_kms import Kms
 from support import ROOT_KEY, run
 
+EXECUTE = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 WAIT = """
 import os, time
 def wait(child):
@@ -220,7 +221,7 @@ def test_multiprocessing(url: str, tmp_path: Path, method: str) -> None:
         assert run(runner, program, url, method) == "done\n"
         return
     # The other methods import the main program anew, so it has to be one.
-    assert run("import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])", program, url, method) == "done\n"
+    assert run(EXECUTE, program, url, method) == "done\n"
 
 
 def dedent(source: str) -> str:

@@ -64,7 +64,7 @@ def test_conditions_hold(kms: Kms, alice: Session) -> None:
         encryption_context_equals={"table": "users"},
         encryption_context_subset={"table": "users"},
     )
-    grant = alice.put_grant("shop", "users", iter(["encrypt"]), conditions=conditions)
+    grant = alice.put_grant("shop", "users", {"encrypt"}, conditions=conditions)
     assert grant.conditions == conditions
     assert alice.list_grants(principal="shop").items == (grant,)
     inside, outside = kms.session("shop", source_ip="192.0.2.7"), kms.session("shop", source_ip="198.51.100.1")

@@ -141,7 +141,8 @@ def test_wrong_settings(url: str) -> None:
     for name, value in wrong:
         with pytest.raises((TypeError, ValueError)):
             Config(url, **{name: value})
-    for name, value in (("audit_ack", "sometimes"), ("crypto_provider", "openssl"), ("cache", (1, -1.0))):
+    wrong = [("audit_ack", "sometimes"), ("crypto_provider", "openssl"), ("cache", (1, -1.0))]
+    for name, value in wrong:
         with pytest.raises(mini_kms.InvalidInput):
             Config(url, **{name: value})
 
@@ -153,7 +154,7 @@ def test_configurations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert "secret" not in repr(Config("mysql://user:secret@host/kms"))
     file = tmp_path / "kms.toml"
     file.write_text(text)
-    with pytest.raises(mini_kms.InvalidConfiguration, match="0600|600|readable"):
+    with pytest.raises(mini_kms.InvalidConfiguration, match=r"0600|600|readable"):
         Config.load(file)
     file.chmod(0o600)
     monkeypatch.setenv("KMS_STORE_URL", "sqlite:other.db")

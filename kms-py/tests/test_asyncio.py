@@ -1,0 +1,245 @@
+"""asyncio: cancellation, loops, uvloop, and many tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import mini_kms
+import pytest
+import uvloop
+from mini_kms import AsyncKms, AsyncSession, Kms
+from support import ROOT_KEY, run
+
+Loop = Callable[[], asyncio.AbstractEventLoop]
+LOOPS: list[Any] = [
+    pytest.param(asyncio.new_event_loop, id="asyncio"),
+    pytest.param(uvloop.new_event_loop, id="uvloop"),
+]
+
+
+def drive(loop: Loop, url: str, use: Callable[[AsyncSession], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    """Runs a coroutine with an open service, on such a loop."""
+
+    async def main() -> None:
+        async with await AsyncKms.open(url, root_key=ROOT_KEY, **settings) as kms:
+            alice = kms.session("alice", "admin")
+            await alice.create_key("users")
+            await use(alice)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_thousand_tasks(loop: Loop, url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        async def both(number: int) -> None:
+            plaintext = str(number).encode() * 10
+            sealed = await alice.encrypt("users", plaintext)
+            assert (await alice.decrypt(sealed.ciphertext)).plaintext == plaintext
+
+        await asyncio.gather(*(both(number) for number in range(1_000)))
+        assert (await alice.verify_audit()).ok
+
+    drive(loop, url, use)
+
+
+def test_no_thread_for_each_call(url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        tasks = [asyncio.ensure_future(alice.encrypt("users", b"x")) for _ in range(500)]
+        await asyncio.sleep(0)
+        assert threading.active_count() < 5
+        await asyncio.gather(*tasks)
+
+    drive(asyncio.new_event_loop, url, use)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("sleeps", [0, 1, 3])
+def test_a_cancelled_task_cancels_no_operation(loop: Loop, url: str, sleeps: int) -> None:
+    count = 0
+
+    async def use(alice: AsyncSession) -> None:
+        nonlocal count
+        tasks = [asyncio.ensure_future(alice.create_key(f"key {number}")) for number in range(20)]
+        await asyncio.sleep(0)
+        for _ in range(sleeps):
+            await asyncio.sleep(0.001)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError | mini_kms.Key) for result in results)
+        count = len(results)
+        # Nobody waits any more, and all of them are done. One that begins while the service closes would be refused.
+        while len((await alice.list_keys(name_prefix="key ")).items) < count:
+            await asyncio.sleep(0.01)
+
+    drive(loop, url, use)
+    with Kms.open(url, root_key=ROOT_KEY) as kms:
+        assert len(kms.session("alice", "admin").list_keys(name_prefix="key ").items) == count
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_timeouts(loop: Loop, url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        for number in range(20):
+            await alice.create_key(f"key {number}")
+        await alice.add_root_key(mini_kms.generate_root_key())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await alice.rewrap(rate=5)
+        # The loop goes on, and so does the service.
+        assert (await alice.encrypt("users", b"")).version == 1
+
+    drive(loop, url, use)
+
+
+def test_a_buffer_is_locked_while_a_result_may_come(url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        for cancelled in (False, True):
+            buffer = bytearray(1_000)
+            task = asyncio.ensure_future(alice.encrypt_into("users", b"secret", buffer))
+            await asyncio.sleep(0)
+            with pytest.raises(BufferError):
+                buffer.extend(b"more")
+            if cancelled:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await alice.encrypt("users", b"")
+            for _ in range(1_000):
+                try:
+                    buffer.extend(b"more")
+                    break
+                except BufferError:
+                    await asyncio.sleep(0.01)
+            else:
+                raise AssertionError("the buffer stays locked")
+            if not cancelled:
+                assert any(buffer[:1_000])
+
+    drive(asyncio.new_event_loop, url, use)
+
+
+def test_inputs_may_be_released_before_the_result_comes(url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        data = bytearray(b"x" * 100_000)
+        view = memoryview(data)
+        task = asyncio.ensure_future(alice.encrypt("users", view))
+        await asyncio.sleep(0)
+        view.release()
+        data.clear()
+        assert (await alice.decrypt((await task).ciphertext)).plaintext == b"x" * 100_000
+
+    drive(asyncio.new_event_loop, url, use)
+
+
+def test_several_loops_use_one_service(url: str) -> None:
+    opened: Any = asyncio.run(AsyncKms.open(url, root_key=ROOT_KEY))
+    alice: AsyncSession = opened.session("alice", "admin")
+
+    async def use() -> None:
+        await alice.encrypt("users", b"x" * 5_000)
+
+    async def many() -> None:
+        await asyncio.gather(*(use() for _ in range(50)))
+
+    async def first() -> None:
+        await alice.create_key("users")
+
+    asyncio.run(first())
+    asyncio.run(many())
+    failures = list[BaseException]()
+
+    def other() -> None:
+        try:
+            asyncio.run(many())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=other) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    asyncio.run(opened.close())
+
+
+def test_without_a_running_loop_nothing_is_done(url: str) -> None:
+    opened: Any = asyncio.run(AsyncKms.open(url, root_key=ROOT_KEY))
+    alice: AsyncSession = opened.session("alice", "admin")
+    coroutine = alice.create_key("users")
+    with pytest.raises(RuntimeError, match="loop"):
+        coroutine.send(None)
+    assert isinstance(alice.list_keys(), Awaitable)
+    gc.collect()
+
+    async def close() -> None:
+        assert (await alice.list_keys()).items == ()
+        await opened.close()
+
+    asyncio.run(close())
+
+
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+def test_a_coroutine_that_nobody_awaits_does_nothing(url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        coroutine = alice.create_key("never")
+        del coroutine
+        gc.collect()
+        with pytest.raises(mini_kms.KeyNotFound):
+            await alice.get_key("never")
+
+    drive(asyncio.new_event_loop, url, use)
+
+
+def test_the_synchronous_interface_works_beside_a_loop(url: str) -> None:
+    async def main() -> None:
+        # It blocks the loop, as any blocking call does; in a thread it does not.
+        with Kms.open(url, root_key=ROOT_KEY) as kms:
+            alice = kms.session("alice", "admin")
+            alice.create_key("users")
+            sealed = await asyncio.to_thread(alice.encrypt, "users", b"secret")
+            assert alice.decrypt(sealed.ciphertext).plaintext == b"secret"
+
+    asyncio.run(main())
+
+
+def test_an_exception_of_a_callback_is_reported_by_the_loop(url: str) -> None:
+    async def use(alice: AsyncSession) -> None:
+        def stop(done: int, total: int) -> None:
+            raise LookupError("mine")
+
+        reported = list[Any]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+        try:
+            await alice.verify_audit(progress=stop)
+        except LookupError:
+            return
+        assert (await alice.verify_audit()).ok
+
+    drive(asyncio.new_event_loop, url, use)
+
+
+def test_loops_leave_no_descriptors_behind(url: str) -> None:
+    source = """
+        import asyncio, gc, os, sys
+        import mini_kms
+        kms = asyncio.run(mini_kms.AsyncKms.open(sys.argv[1], root_key=bytes(32)))
+        def count():
+            gc.collect()
+            return len(os.listdir("/proc/self/fd"))
+        async def use():
+            await kms.session("alice", "admin").list_keys()
+        asyncio.run(use())
+        before = count()
+        for _ in range(50):
+            asyncio.run(use())
+        assert count() <= before + 2, (before, count())
+        asyncio.run(kms.close())
+    """
+    run(source, url)
