@@ -115,11 +115,11 @@ async fn contexts_keep_their_hmac() {
     kms.close().await.unwrap();
 }
 
-/// Nodes that use and change the store all the time follow without an error, and so does one that was idle.
+/// Nodes that use, change or verify the store all the time follow without an error, and so does one that was idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_nodes_follow() {
     let place = Place::new();
-    let nodes = [place.open().await, place.open().await, place.open().await];
+    let nodes = [place.open().await, place.open().await, place.open().await, place.open().await];
     let session = admin(&nodes[0]);
     fill(&session).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -141,6 +141,20 @@ async fn other_nodes_follow() {
             })
         })
         .collect();
+    let verifying = {
+        let (session, stop) = (admin(&nodes[2]), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let job = RootKeyJob::default();
+            while !stop.load(Ordering::SeqCst) {
+                let report = session.verify_audit().await.unwrap();
+                assert!(report.ok, "{report:?}");
+                let report = session.verify_root_key(1, &job).await.unwrap();
+                assert!(report.is_complete(), "{report:?}");
+                let report = session.rewrap(&job).await.unwrap();
+                assert!(report.is_complete() && report.done == 0, "{report:?}");
+            }
+        })
+    };
     for number in 2..5 {
         let other = admin(&nodes[1]);
         // Both at once: one of them makes the key, and the other one is told so or completes it.
@@ -153,6 +167,7 @@ async fn other_nodes_follow() {
         }
     }
     stop.store(true, Ordering::SeqCst);
+    verifying.await.unwrap();
     for task in load {
         assert!(task.await.unwrap() > 0);
     }

@@ -162,9 +162,8 @@ impl Catalog {
 
     /// Whether the head was written over just these rows. What it says of them needs no signature: it is keyed, and
     /// bound to the revision.
-    pub fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
-        let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
-        said.is_some_and(|said| self.seals().is_commitment(&said, head.revision, rows))
+    fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
+        stands_for(&self.seals(), head, rows)
     }
 
     /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into
@@ -220,6 +219,12 @@ fn altered() -> Error {
         ErrorCode::IntegrityFailure,
         "rows of the store were altered; close the service and open it again to quarantine them",
     )
+}
+
+/// Whether a head was written over just these rows.
+pub fn stands_for(seals: &Seals, head: &Head, rows: &RowSet) -> bool {
+    let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
+    said.is_some_and(|said| seals.is_commitment(&said, head.revision, rows))
 }
 
 /// A change's row in its unambiguous form.

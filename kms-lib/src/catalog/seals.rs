@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Catalog, Image};
 use crate::envelope::{Binding, Envelope, INTEGRITY_KEY_BYTES, Seals, service_fingerprint};
+use crate::storage::Connection;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::{head, root_keys};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -73,6 +74,12 @@ impl Catalog {
         tracing::info!(number = seals.number(), "the key that seals rows was replaced");
         self.replace_seals(Arc::new(seals));
         Ok(true)
+    }
+
+    /// Whether the seals known here are those of everything that was read on this connection so far.
+    pub async fn has_newest_seals(&self, connection: &mut dyn Connection) -> Result<bool> {
+        let newest = secrets::newest(connection, ServiceKeyKind::Integrity).await?;
+        Ok(newest.is_none_or(|newest| newest <= self.seals().number()))
     }
 
     /// Folds the rows under other seals, unless those known are as new.

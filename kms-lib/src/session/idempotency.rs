@@ -128,6 +128,10 @@ impl Session {
         let mut connection = self.shared.store.reader().await?;
         let found = idempotency::find(connection.as_mut(), self.actor.principal(), &once.key, now).await?;
         drop(connection);
+        if found.as_ref().is_some_and(|kept| !self.is_same_request(once, kept)) {
+            // Another process may have replaced the key that seals it.
+            self.shared.catalog.ensure_fresh().await?;
+        }
         match found {
             None => Ok(None),
             Some(kept) if self.is_same_request(once, &kept) => {

@@ -7,12 +7,11 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::Session;
 use super::root_key_report::{RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyReport, tell};
-use super::root_key_targets::Target;
+use super::root_key_targets::{FoundWrapping, Target};
 use super::root_keys::of_generation;
 use crate::envelope::{RootKey, RootKeySource};
 use crate::keys::{CheckedWrapping, Command, NewWrapping};
 use crate::ledger::Details;
-use crate::storage::tables::wrappings::WrappingRow;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
@@ -58,7 +57,7 @@ impl Session {
             let rows = self.rows_of(page).await?;
             for target in page {
                 let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                let has = |generation: u32| present.iter().any(|row| row.stored.generation == generation);
+                let has = |generation: u32| present.iter().any(|found| found.row.stored.generation == generation);
                 if active.iter().all(|root| has(root.generation)) {
                     continue;
                 }
@@ -190,6 +189,7 @@ impl Session {
                 self.try_planned(target, present, planned, &pace)
             }));
             let tried: Vec<Result<()>> = tried.await;
+            self.look_again(tried.iter().any(Result::is_err)).await?;
             for (target, tried) in page.iter().zip(tried) {
                 self.count(report, target, tried)?;
             }
@@ -201,7 +201,7 @@ impl Session {
     async fn try_planned(
         &self,
         target: &Target,
-        present: &[WrappingRow],
+        present: &[FoundWrapping],
         planned: &dyn RootKey,
         pace: &Pace,
     ) -> Result<()> {
@@ -226,12 +226,14 @@ impl Session {
                 self.wrap_missing(target, present, generations, &pace)
             }));
             let made: Vec<Result<Vec<NewWrapping>>> = made.await;
+            self.look_again(made.iter().any(Result::is_err)).await?;
             let mut new = Vec::new();
             let mut outage = Ok(());
             for (target, made) in page.iter().zip(made) {
                 match made {
                     Ok(made) => new.extend(made),
                     Err(error) if is_outage(&error) => outage = Err(error),
+                    Err(_) if self.is_gone(target) => report.total -= 1,
                     Err(error) => report.fail(self.name_of(target), &error),
                 }
             }
@@ -253,12 +255,12 @@ impl Session {
     async fn wrap_missing(
         &self,
         target: &Target,
-        present: &[WrappingRow],
+        present: &[FoundWrapping],
         generations: &[u32],
         pace: &Pace,
     ) -> Result<Vec<NewWrapping>> {
-        let is_good = |row: &&WrappingRow| self.is_sealed(target, row);
-        let has: Vec<u32> = present.iter().filter(is_good).map(|row| row.stored.generation).collect();
+        let good = present.iter().filter(|found| found.is_sealed);
+        let has: Vec<u32> = good.map(|found| found.row.stored.generation).collect();
         let missing: Vec<u32> = generations.iter().copied().filter(|generation| !has.contains(generation)).collect();
         if missing.is_empty() {
             return Ok(Vec::new());
@@ -285,17 +287,19 @@ impl Session {
             let rows = self.rows_of(page).await?;
             let opened = some_at_once(page.iter().map(|target| {
                 let present = rows.get(&target.of.subject()).map(Vec::as_slice).unwrap_or_default();
-                let row = present.iter().find(|row| row.stored.generation == generation);
-                self.verify_wrapping(target, row, job, &pace)
+                let found = present.iter().find(|found| found.row.stored.generation == generation);
+                self.verify_wrapping(target, found, job, &pace)
             }));
             let opened: Vec<(Result<bool>, Option<CheckedWrapping>)> = opened.await;
+            self.look_again(opened.iter().any(|(opened, _)| !matches!(opened, Ok(true)))).await?;
             let mut marks = Vec::new();
             let mut outage = Ok(());
             for (target, (opened, mark)) in page.iter().zip(opened) {
                 match opened {
                     Ok(true) => report.done += 1,
-                    Ok(false) => report.missing += 1,
                     Err(error) if is_outage(&error) => outage = Err(error),
+                    _ if self.is_gone(target) => report.total -= 1,
+                    Ok(false) => report.missing += 1,
                     Err(error) => report.fail(self.name_of(target), &error),
                 }
                 marks.extend(mark);
@@ -326,13 +330,13 @@ impl Session {
     async fn verify_wrapping(
         &self,
         target: &Target,
-        row: Option<&WrappingRow>,
+        found: Option<&FoundWrapping>,
         job: &RootKeyJob,
         pace: &Pace,
     ) -> (Result<bool>, Option<CheckedWrapping>) {
-        let Some(row) = row else { return (Ok(false), None) };
+        let Some(FoundWrapping { row, is_sealed }) = found else { return (Ok(false), None) };
         // Without a good seal its mark counts for nothing.
-        if !self.is_sealed(target, row) {
+        if !is_sealed {
             return (Err(Error::new(ErrorCode::IntegrityFailure, "the wrapping does not match its seal")), None);
         }
         if row.stored.verified && job.only_new {
@@ -361,9 +365,15 @@ impl Session {
         match tried {
             Ok(()) => report.done += 1,
             Err(error) if is_outage(&error) => return Err(error),
+            Err(_) if self.is_gone(target) => report.total -= 1,
             Err(error) => report.fail(self.name_of(target), &error),
         }
         Ok(())
+    }
+
+    /// Looks at the store again if something failed: what was erased meanwhile is no failure.
+    async fn look_again(&self, has_failures: bool) -> Result<()> {
+        if has_failures { self.shared().catalog.ensure_fresh().await } else { Ok(()) }
     }
 
     async fn record_job(&self, action: Action, details: Details) -> Result<()> {

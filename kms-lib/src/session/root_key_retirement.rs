@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Session;
+use super::change::{REDO, overtaken};
 use super::root_key_report::RootKeyJob;
 use super::root_keys::{RootKeyDescription, describe, of_generation};
 use crate::catalog::Trust;
@@ -290,9 +291,18 @@ impl Session {
     /// Materials that a generation wraps and that have no verified wrapping, with a good seal, under one that stays.
     async fn count_unverified(&self, retiring: u32) -> Result<u64> {
         let shared = self.shared();
-        let mut connection = shared.store.long_reader().await?;
-        let remaining = Remaining::without(retiring, &shared.catalog.image());
-        remaining.unverified(connection.as_mut(), retiring, &shared.catalog.seals()).await
+        for _ in 0..=REDO {
+            let mut connection = shared.store.long_reader().await?;
+            let remaining = Remaining::without(retiring, &shared.catalog.image());
+            let seals = shared.catalog.seals();
+            let unverified = remaining.unverified(connection.as_mut(), retiring, &seals).await?;
+            if shared.catalog.has_newest_seals(connection.as_mut()).await? {
+                return Ok(unverified);
+            }
+            drop(connection);
+            shared.catalog.catch_up_seals().await?;
+        }
+        Err(overtaken())
     }
 }
 

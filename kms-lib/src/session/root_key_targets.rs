@@ -54,6 +54,13 @@ impl Target {
     }
 }
 
+/// A wrapping as it was read.
+pub(super) struct FoundWrapping {
+    pub row: WrappingRow,
+    /// Whether it matched its seal then.
+    pub is_sealed: bool,
+}
+
 impl Session {
     /// Everything that has material, the service's own keys first.
     pub(super) async fn targets(&self) -> Result<Vec<Target>> {
@@ -107,32 +114,53 @@ impl Session {
         Ok((head?.ok_or_else(missing)?, rows?))
     }
 
-    /// The wrappings of these materials, by subject.
-    pub(super) async fn rows_of(&self, page: &[Target]) -> Result<HashMap<[u8; 16], Vec<WrappingRow>>> {
+    /// The wrappings of these materials, by subject, each held against its seal.
+    pub(super) async fn rows_of(&self, page: &[Target]) -> Result<HashMap<[u8; 16], Vec<FoundWrapping>>> {
+        let fingerprints: HashMap<[u8; 16], [u8; 32]> =
+            page.iter().map(|target| (target.of.subject(), target.fingerprint)).collect();
         let subjects: Vec<[u8; 16]> = page.iter().map(|target| target.of.subject()).collect();
-        let mut connection = self.shared().store.reader().await?;
-        let mut rows: HashMap<[u8; 16], Vec<WrappingRow>> = HashMap::new();
-        for row in wrappings::of_subjects(connection.as_mut(), &subjects).await? {
-            rows.entry(row.stored.subject).or_default().push(row);
+        let catalog = &self.shared().catalog;
+        for _ in 0..=REDO {
+            let mut connection = self.shared().store.reader().await?;
+            let found = wrappings::of_subjects(connection.as_mut(), &subjects).await?;
+            if !catalog.has_newest_seals(connection.as_mut()).await? {
+                drop(connection);
+                catalog.catch_up_seals().await?;
+                continue;
+            }
+            let seals = catalog.seals();
+            let mut rows: HashMap<[u8; 16], Vec<FoundWrapping>> = HashMap::new();
+            for row in found {
+                let fingerprint = fingerprints.get(&row.stored.subject).copied().unwrap_or_default();
+                let is_sealed = seals.is_sealed(&row::wrapping(&row.stored, &fingerprint), &row.seal);
+                rows.entry(row.stored.subject).or_default().push(FoundWrapping { row, is_sealed });
+            }
+            return Ok(rows);
         }
-        Ok(rows)
-    }
-
-    /// Whether a wrapping matches its seal.
-    pub(super) fn is_sealed(&self, target: &Target, row: &WrappingRow) -> bool {
-        self.shared().catalog.seals().is_sealed(&row::wrapping(&row.stored, &target.fingerprint), &row.seal)
+        Err(overtaken())
     }
 
     /// Opens a material by one of its wrappings with a good seal, and compares it with the fingerprint.
-    pub(super) async fn open(&self, target: &Target, present: &[WrappingRow]) -> Result<Zeroizing<Vec<u8>>> {
-        let good = present.iter().filter(|row| self.is_sealed(target, row));
-        let wrapped: Vec<Wrapped> = good.map(WrappingRow::wrapped).collect();
+    pub(super) async fn open(&self, target: &Target, present: &[FoundWrapping]) -> Result<Zeroizing<Vec<u8>>> {
+        let good = present.iter().filter(|found| found.is_sealed);
+        let wrapped: Vec<Wrapped> = good.map(|found| found.row.wrapped()).collect();
         if wrapped.is_empty() {
             return Err(Error::new(ErrorCode::IntegrityFailure, "no wrapping matches its seal"));
         }
         let plaintext = self.shared().envelope.unwrap(&target.binding, &wrapped).await?;
         target.check(&plaintext)?;
         Ok(plaintext)
+    }
+
+    /// Whether the material has been erased since it was listed.
+    pub(super) fn is_gone(&self, target: &Target) -> bool {
+        let image = self.shared().catalog.image();
+        match target.of {
+            Wrapping::Version(key, number, _) => {
+                image.version(key, number).is_none_or(|version| version.state == VersionState::Destroyed)
+            }
+            Wrapping::Service(_, _, id) => !image.service_keys().any(|key| key.id == id && key.has_material()),
+        }
     }
 
     /// What a report calls a material.

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use super::wrappings::{self, Materials};
 use crate::audit::verify::{ChangedRow, Fault, Finding};
-use crate::catalog::Catalog;
-use crate::envelope::{RowSet, row};
+use crate::catalog::{Catalog, stands_for};
+use crate::envelope::{RowSet, Seals, row};
 use crate::storage::tables::entities::{self, Sealed};
 use crate::storage::tables::{head, root_keys, secrets};
 use crate::storage::{Connection, Store};
 use crate::types::audit::{Head, hex};
 use crate::types::credential::Credential;
-use crate::types::error::Result;
+use crate::types::error::{ErrorCode, Result};
 use crate::types::grant::Grant;
 use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
-use crate::types::root_key::{RootKeyGeneration, ServiceKey};
+use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind};
 use crate::types::view::View;
 
 /// What a row of a table says of itself.
@@ -31,6 +31,9 @@ struct Present {
     /// The row's part of the row commitment.
     fold: RowSet,
 }
+
+/// How often the tables are read because the key that seals rows was replaced meanwhile.
+const TRIES: u32 = 4;
 
 /// The table of the quarantine's entries.
 const QUARANTINE: &str = "quarantine";
@@ -155,9 +158,13 @@ impl<'a> Comparison<'a> {
             // No record that was read says that a row in quarantine is right.
             _ if row.sealed && is_later && row.quarantined => return,
             _ if row.sealed && is_later => return self.keep(row),
-            // Of a row in quarantine the log alone tells: it may be from before the key that seals rows was replaced.
-            Some(change) if change.digest == row.digest && (row.sealed || row.quarantined) => return self.keep(row),
+            Some(change) if change.digest == row.digest && row.sealed => return self.keep(row),
             Some(change) => {
+                // Of a row in quarantine the log alone tells whether it can be released: it may be from before the key
+                // that seals rows was replaced.
+                if change.digest == row.digest && row.quarantined {
+                    self.keep(row);
+                }
                 Fault { seq: change.seq, finding: Finding::RowMismatch { table: row.table.into(), id: row.id.clone() } }
             }
             // Verified earlier, and not changed since.
@@ -241,6 +248,14 @@ struct Rows {
     head: Option<Head>,
 }
 
+impl Rows {
+    /// The number of the newest integrity key.
+    fn integrity_key(&self) -> Option<u32> {
+        let keys = self.service_keys.iter().filter_map(|sealed| sealed.row.as_ref().ok());
+        keys.filter(|key| key.kind == ServiceKeyKind::Integrity).map(|key| key.number).max()
+    }
+}
+
 async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
     Ok(Rows {
         keys: entities::keys_since(connection, None).await?,
@@ -256,14 +271,34 @@ async fn read_rows(connection: &mut dyn Connection) -> Result<Rows> {
 }
 
 async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
-    let mut connection = store.long_reader().await?;
-    connection.begin_read().await?;
-    let read = read_rows(connection.as_mut()).await;
-    connection.rollback().await?;
-    let Rows { keys, versions, grants, credentials, quarantine, root_keys, service_keys, materials, head } = read?;
-    let faults = wrappings::faults(&materials, &versions, &root_keys, &service_keys, catalog);
-    let quarantined = active(&quarantine, catalog);
-    let mut rows = Collected { catalog, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
+    let mut tries = 0;
+    loop {
+        let mut connection = store.long_reader().await?;
+        connection.begin_read().await?;
+        let read = read_rows(connection.as_mut()).await;
+        connection.rollback().await?;
+        drop(connection);
+        let (rows, seals) = (read?, catalog.seals());
+        tries += 1;
+        if rows.integrity_key() == Some(seals.number()) || tries == TRIES {
+            return Ok(describe(rows, &seals));
+        }
+        // Another process has replaced the key that seals rows; or a row says so that is not right, which is then found.
+        match catalog.catch_up_seals().await {
+            Err(error) if matches!(error.code(), ErrorCode::IntegrityFailure | ErrorCode::StoreCorrupt) => {
+                return Ok(describe(rows, &seals));
+            }
+            caught_up => caught_up.map(drop)?,
+        }
+    }
+}
+
+/// Holds rows against their seals.
+fn describe(rows: Rows, seals: &Seals) -> Tables {
+    let Rows { keys, versions, grants, credentials, quarantine, root_keys, service_keys, materials, head } = rows;
+    let faults = wrappings::faults(&materials, &versions, &root_keys, &service_keys, seals);
+    let quarantined = active(&quarantine, seals);
+    let mut rows = Collected { seals, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
     rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));
     rows.collect("key_versions", versions, |version| {
         (*version.id.as_bytes(), Ok(row::version(version)), version.revision)
@@ -278,22 +313,22 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
     let mut all = RowSet::default();
     let used = rows.present.iter().filter(|row| row.sealed && !row.quarantined);
     used.for_each(|row| all.combine(&row.fold));
-    let whole = head.as_ref().is_some_and(|head| catalog.stands_for(head, &all));
+    let whole = head.as_ref().is_some_and(|head| stands_for(seals, head, &all));
     let Collected { present, unreadable, .. } = rows;
-    Ok(Tables { present, faults, unreadable, whole, size: head.map_or(0, |head| head.seq) })
+    Tables { present, faults, unreadable, whole, size: head.map_or(0, |head| head.seq) }
 }
 
 /// The rows in quarantine, as its sealed entries say.
-fn active(entries: &[Sealed<Quarantined>], catalog: &Catalog) -> HashSet<(&'static str, [u8; 16])> {
+fn active(entries: &[Sealed<Quarantined>], seals: &Seals) -> HashSet<(&'static str, [u8; 16])> {
     let sealed = entries.iter().filter_map(|sealed| {
         let entry = sealed.row.as_ref().ok()?;
-        catalog.seals().is_row_sealed(&row::quarantined(entry), &sealed.seal, entry.revision).then_some(entry)
+        seals.is_row_sealed(&row::quarantined(entry), &sealed.seal, entry.revision).then_some(entry)
     });
     sealed.filter(|entry| entry.is_active()).map(|entry| (entry.table.as_str(), entry.row)).collect()
 }
 
 struct Collected<'a> {
-    catalog: &'a Catalog,
+    seals: &'a Seals,
     quarantined: HashSet<(&'static str, [u8; 16])>,
     present: Vec<Present>,
     unreadable: BTreeMap<&'static str, u64>,
@@ -306,7 +341,7 @@ impl Collected<'_> {
         rows: Vec<Sealed<T>>,
         describe: impl Fn(&T) -> ([u8; 16], Result<Vec<u8>>, u64),
     ) {
-        let seals = self.catalog.seals();
+        let seals = self.seals;
         for sealed in rows {
             let Ok((id, Ok(bytes), revision)) = sealed.row.as_ref().map(&describe) else {
                 *self.unreadable.entry(table).or_default() += 1;
@@ -319,7 +354,7 @@ impl Collected<'_> {
                 revision,
                 sealed: seals.is_row_sealed(&bytes, &sealed.seal, revision),
                 quarantined: self.quarantined.contains(&(table, id)),
-                fold: RowSet::of(&seals, &bytes),
+                fold: RowSet::of(seals, &bytes),
             });
         }
     }

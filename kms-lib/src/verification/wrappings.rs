@@ -3,8 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::audit::verify::{Fault, Finding};
-use crate::catalog::Catalog;
-use crate::envelope::row;
+use crate::envelope::{Seals, row};
 use crate::storage::Connection;
 use crate::storage::tables::entities::{self, Sealed};
 use crate::storage::tables::wrappings::{self, SealedWrapping};
@@ -38,7 +37,7 @@ pub(super) fn faults(
     versions: &[Sealed<KeyVersion>],
     generations: &[Sealed<RootKeyGeneration>],
     service_keys: &[Sealed<ServiceKey>],
-    catalog: &Catalog,
+    seals: &Seals,
 ) -> Vec<Fault> {
     let versions: Vec<&KeyVersion> = versions.iter().filter_map(|sealed| sealed.row.as_ref().ok()).collect();
     let service_keys: Vec<&ServiceKey> = service_keys.iter().filter_map(|sealed| sealed.row.as_ref().ok()).collect();
@@ -52,7 +51,7 @@ pub(super) fn faults(
             surplus += 1;
             continue;
         };
-        let is_sealed = catalog.seals().is_sealed(&row::wrapping(stored, &owner.fingerprint), seal);
+        let is_sealed = seals.is_sealed(&row::wrapping(stored, &owner.fingerprint), seal);
         if !owner.has_material || !is_sealed {
             altered.insert(stored.subject);
         } else if root.is_active() {
