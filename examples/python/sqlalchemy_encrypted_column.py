@@ -75,7 +75,10 @@ def bind(instance: object) -> list[Secret]:
             # What is not loaded is not asked for.
             secret = state.dict.get(name)
             if secret is not None:
-                secret.context = {"table": str(state.mapper.local_table), "column": column.name, "row": identity}
+                context = {"table": str(state.mapper.local_table), "column": column.name, "row": identity}
+                if secret.context not in (None, context):
+                    raise ValueError("a secret belongs to one row: give the other one a secret of its own")
+                secret.context = context
                 found.append(secret)
     return found
 
