@@ -5,6 +5,7 @@
 pub mod canonical;
 pub mod checkpoint;
 pub mod record;
+pub(crate) mod recorded;
 pub(crate) mod signing_keys;
 pub mod tree;
 pub(crate) mod verify;

@@ -51,6 +51,11 @@ impl RowSet {
     pub fn toggle(&mut self, seals: &Seals, row: &[u8]) {
         self.combine(&Self::of(seals, row));
     }
+    /// The value.
+    #[cfg(test)]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
     /// Puts all rows of another set in; those that both have are taken out.
     pub fn combine(&mut self, other: &Self) {
         for (byte, other) in self.0.iter_mut().zip(other.0) {

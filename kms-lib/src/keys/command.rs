@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::audit::recorded::Recorded;
 use crate::crypto::provider::Ed25519;
 use crate::envelope::Seals;
 use crate::envelope::row::StoredWrapping;
@@ -136,6 +137,8 @@ pub struct NewIntegrityKey {
     pub fingerprint: [u8; 32],
     /// The seals under it.
     pub seals: Seals,
+    /// The rows as verified records left them: no others may come under it.
+    pub recorded: Arc<Recorded>,
 }
 
 /// Rows to be sealed under the present integrity key.

@@ -12,6 +12,7 @@ mod seen;
 mod settle;
 mod signer;
 pub mod skew;
+mod sound;
 mod space;
 mod submission;
 mod thread;

@@ -8,6 +8,7 @@ use super::details::Details;
 use super::kept::Keeping;
 use super::signer::HeadKeys;
 use super::skew;
+use super::sound::Soundness;
 use super::submission::{Entry, Outcome, Rendered, Submission, Use, Verdict};
 use super::wrappings::WrappingChanges;
 use crate::audit::record::{FORMAT, record_hash};
@@ -86,6 +87,8 @@ pub(super) struct Place<'a> {
     pub kept: &'a HashSet<(String, String)>,
     /// Whether these generations of the root key may be retired.
     pub retirable: &'a HashMap<u32, bool>,
+    /// What the rows are, if the key that seals them is to be replaced.
+    pub soundness: Option<Soundness>,
 }
 
 /// What becomes of a submission at its place.
@@ -246,6 +249,10 @@ impl Walk<'_> {
             _ => false,
         };
         match command {
+            Command::ReplaceIntegrityKey(_) if self.place.soundness != Some(Soundness::Sound) => {
+                let is_altered = self.place.soundness == Some(Soundness::Altered);
+                Some(if is_altered { Fate::Refuse(ErrorCode::IntegrityFailure) } else { Fate::Redo })
+            }
             Command::AddRootKey(new) if !self.has_service_keys(&new.wrappings) => Some(Fate::Redo),
             Command::RetireRootKey(generation)
                 if self.plan.changes.iter().any(|change| hinders(change, *generation)) =>

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::kept::{BATCH_ANSWER_BYTES, kept_among};
 use super::locked::Base;
 use super::signer::HeadKeys;
+use super::sound::soundness;
 use super::submission::Submission;
 use super::walk::{Place, Plan, Replacement, walk};
 use super::wrappings::{self, retirable};
@@ -44,6 +45,7 @@ impl Writer {
         self.check_seen(connection, &base.head, known).await?;
         self.is_at_fault = true;
         let retirable = retirable(connection, batch, &self.catalog).await?;
+        let soundness = soundness(connection, batch, &self.catalog, &base.head).await?;
         // No other process replaces their key while the head is locked.
         let seals = self.catalog.seals();
         let kept = kept_among(connection, batch, base.now.max(base.head.timestamp)).await?;
@@ -63,6 +65,7 @@ impl Writer {
                     uncountable: &uncountable,
                     kept: &kept,
                     retirable: &retirable,
+                    soundness,
                 },
             )?;
             if plan.rows.is_empty() {

@@ -1,6 +1,7 @@
 //! Replacing the key that seals rows, and resealing them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -8,6 +9,7 @@ use zeroize::Zeroizing;
 use super::Session;
 use super::change::{Changed, REDO, overtaken};
 use super::root_key_targets::Target;
+use crate::audit::recorded::Recorded;
 use crate::catalog::{Image, Trust};
 use crate::envelope::{Binding, INTEGRITY_KEY_BYTES, Seals, row, service_fingerprint};
 use crate::keys::{CheckedWrapping, Command, NewIntegrityKey, ResealedRow, Resealing};
@@ -24,6 +26,9 @@ use crate::verification::Verifier;
 
 /// Rows that are sealed anew in one transaction.
 const PAGE: usize = 500;
+/// Said when the rows in use are others than those that the log made.
+const UNRECORDED: &str = "this process uses rows that the log does not tell of, or lacks some; close the service and open it \
+                          again, and then verify the log";
 
 /// What replacing the key that seals rows did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,10 +61,10 @@ impl Session {
     pub async fn replace_integrity_key(&self) -> Result<IntegrityKeyReplacement> {
         self.permit_changing(Action::IntegrityKeyReplace).await?;
         if !self.is_resealing() {
-            if let Err(error) = self.require_sound_rows().await {
-                return Err(self.refuse(Action::IntegrityKeyReplace, Details::default(), error).await);
+            match self.require_sound_rows().await {
+                Ok(recorded) => self.commit_integrity_key(recorded).await?,
+                Err(error) => return Err(self.refuse(Action::IntegrityKeyReplace, Details::default(), error).await),
             }
-            self.commit_integrity_key().await?;
         }
         self.reseal().await
     }
@@ -76,45 +81,57 @@ impl Session {
         image.service_keys().any(|key| key.state == ServiceKeyState::Resealing)
     }
 
-    /// Verifies the whole log and holds the tables against it.
-    async fn require_sound_rows(&self) -> Result<()> {
-        let shared = self.shared();
-        let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
-        let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
-        let text = match verifier.compare_rows().await? {
-            None => "the log was altered, so it cannot tell which rows are right; verify it, and restore a backup",
-            Some(found) if found.is_beyond_quarantine || !found.altered.is_empty() => {
-                "rows of the store were altered; close the service and open it again to quarantine them"
+    /// Verifies the whole log and holds the tables against it. Answers what the log says of all rows.
+    pub(super) async fn require_sound_rows(&self) -> Result<Recorded> {
+        match self.verifier().compare_recorded_rows().await? {
+            None => Err(altered_log()),
+            Some((found, _)) if found.is_beyond_quarantine || !found.altered.is_empty() => {
+                let text = "rows of the store were altered; close the service and open it again to quarantine them";
+                Err(Error::new(ErrorCode::IntegrityFailure, text))
             }
-            Some(_) => return Ok(()),
-        };
-        Err(Error::new(ErrorCode::IntegrityFailure, text))
+            Some((_, recorded)) => Ok(recorded),
+        }
     }
 
-    /// Makes a new key, and from the commit on everything is sealed under it.
-    pub(super) async fn commit_integrity_key(&self) -> Result<()> {
+    fn verifier(&self) -> Verifier<'_> {
+        let shared = self.shared();
+        let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
+        Verifier { store, catalog, signer, workers: &shared.workers }
+    }
+
+    /// Makes a new key, and from the commit on everything is sealed under it. The rows that this process uses are held
+    /// against the log once more then: those of the tables alone would not tell what it has read and is gone.
+    pub(super) async fn commit_integrity_key(&self, mut recorded: Recorded) -> Result<()> {
         let admission = self.admit_change()?;
         let mut debt = None;
         for _ in 0..=REDO {
-            let intent = self.root_key_intent(Action::IntegrityKeyReplace, Details::default());
-            let new = match self.generate_integrity_key().await {
-                Ok(new) => new,
+            let mut intent = self.root_key_intent(Action::IntegrityKeyReplace, Details::default());
+            let prepared = async {
+                let recorded = self.verifier().go_on(recorded).await?.ok_or_else(altered_log)?;
+                Ok((self.generate_integrity_key(Arc::new(recorded.clone())).await?, recorded))
+            };
+            let new = match prepared.await {
+                Ok((new, present)) => {
+                    recorded = present;
+                    new
+                }
                 Err(error) => return Err(self.fail(&admission, &intent, error).await),
             };
-            let mut intent = intent;
             intent.details.number("number", new.number.into());
             let (decision, revision) = self.decide(&intent.attempt);
             let command = Some(Command::ReplaceIntegrityKey(Box::new(new)));
-            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await? {
-                Changed::Done(..) => return Ok(()),
-                Changed::Redo(owed) => debt = owed,
+            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await {
+                Ok(Changed::Done(..)) => return Ok(()),
+                Ok(Changed::Redo(owed)) => debt = owed,
+                Err(error) if error.code() == ErrorCode::IntegrityFailure => return Err(error.with_message(UNRECORDED)),
+                Err(error) => return Err(error),
             }
         }
         Err(overtaken())
     }
 
     /// A new integrity key, wrapped. The half of it that contexts depend on stays.
-    async fn generate_integrity_key(&self) -> Result<NewIntegrityKey> {
+    async fn generate_integrity_key(&self, recorded: Arc<Recorded>) -> Result<NewIntegrityKey> {
         let shared = self.shared();
         let target = self.integrity_target().await?;
         let Binding::IntegrityKey { log, number } = target.binding else { return Err(no_integrity_key()) };
@@ -128,7 +145,7 @@ impl Session {
         let wrapped = shared.envelope.wrap(&Binding::IntegrityKey { log, number }, secret.as_slice()).await?;
         let fingerprint = service_fingerprint(ServiceKeyKind::Integrity, log, number, secret.as_slice())?;
         let seals = Seals::new(number, &secret)?;
-        Ok(NewIntegrityKey { number, id: ServiceKeyId::random(), wrapped, fingerprint, seals })
+        Ok(NewIntegrityKey { number, id: ServiceKeyId::random(), wrapped, fingerprint, seals, recorded })
     }
 
     async fn integrity_target(&self) -> Result<Target> {
@@ -209,6 +226,11 @@ impl Session {
         }
         Ok((stale, left))
     }
+}
+
+fn altered_log() -> Error {
+    let text = "the log was altered, so it cannot tell which rows are right; verify it, and restore a backup";
+    Error::new(ErrorCode::IntegrityFailure, text)
 }
 
 fn no_integrity_key() -> Error {

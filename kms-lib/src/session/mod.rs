@@ -32,6 +32,8 @@ mod versions;
 mod work;
 
 #[cfg(test)]
+mod forgery_tests;
+#[cfg(test)]
 mod tests;
 mod workbench;
 

@@ -271,7 +271,8 @@ async fn a_row_is_put_back_while_rows_are_resealed() {
     let raw = rusqlite::Connection::open(&file).unwrap();
     raw.execute("CREATE TABLE kept AS SELECT * FROM grants", []).unwrap();
     session.revoke_grant(granted).await.unwrap();
-    session.commit_integrity_key().await.unwrap();
+    let recorded = session.require_sound_rows().await.unwrap();
+    session.commit_integrity_key(recorded).await.unwrap();
     assert!(shared.catalog.seals().has_former());
     assert!(session.verify_audit().await.unwrap().ok, "rows count under both keys");
     raw.execute_batch("DELETE FROM grants; INSERT INTO grants SELECT * FROM kept; DROP TABLE kept").unwrap();

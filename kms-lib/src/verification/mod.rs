@@ -23,6 +23,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::audit::checkpoint;
+use crate::audit::recorded::Recorded;
 use crate::audit::verify::{Fault, Finding};
 use crate::catalog::Catalog;
 use crate::ledger::{HeadKeys, Signer};
@@ -148,6 +149,8 @@ struct Examined {
     head: Head,
     /// The comparison of the tables with the log, if the log is good.
     compared: Option<Compared>,
+    /// What the records say of all rows, if they are all read.
+    recorded: Option<Recorded>,
 }
 
 /// What verifying needs.
@@ -195,13 +198,37 @@ impl Verifier<'_> {
         Ok(self.examine(&VerifyOptions::default(), false).await?.compared)
     }
 
+    /// The same, with what the log says of all rows.
+    pub(crate) async fn compare_recorded_rows(&self) -> Result<Option<(Compared, Recorded)>> {
+        let Examined { compared, recorded, .. } = self.examine(&VerifyOptions::default(), false).await?;
+        Ok(compared.zip(recorded))
+    }
+
+    /// Goes on to the present end of the log. None if the log was altered.
+    pub(crate) async fn go_on(&self, recorded: Recorded) -> Result<Option<Recorded>> {
+        let (head, kept, keys) = self.read_states().await?;
+        let Some(keys) = keys else { return Ok(None) };
+        let kept: Vec<StoredCheckpoint> = kept.into_iter().filter(|kept| kept.size > recorded.size()).collect();
+        let records = Records {
+            store: self.store,
+            head: &head,
+            kept: &kept,
+            keys: &keys,
+            workers: self.workers,
+            probe: false,
+            tell: &|_| (),
+        };
+        let read = records.verify(recorded.state().clone()).await?;
+        Ok(read.fault.is_none().then(|| recorded.going_on(read.state, read.changed)))
+    }
+
     async fn examine(&self, options: &VerifyOptions, with_indexes: bool) -> Result<Examined> {
         let pinned = self.pinned(options)?;
         let (head, kept, keys) = self.read_states().await?;
         let Some(keys) = keys.filter(|keys| pinned.is_none_or(|pinned| keys.public().find(&pinned).is_some())) else {
             let mut report = Report::new(head.seq, 0);
             report.put_first(Fault { seq: 1, finding: Finding::SigningKey });
-            return Ok(Examined { report, head, compared: None });
+            return Ok(Examined { report, head, compared: None, recorded: None });
         };
         let (from, start) = starting_point(&keys, options.trusted_size, pinned, &kept);
         let window = options.reread.and_then(|due| window_between(&keys, &kept, due, from));
@@ -224,13 +251,14 @@ impl Verifier<'_> {
             report.faults.extend(read.unindexed);
         }
         let read = records.verify(start).await?;
-        let mut compared = None;
+        let (mut compared, mut recorded) = (None, None);
         match read.fault {
             Some(fault) => report.faults.push(fault),
             None => match tables::compare(self.store, self.catalog, &read.changed, from, head.seq).await? {
                 Some(found) => {
                     report.faults.extend_from_slice(&found.faults);
                     compared = Some(found);
+                    recorded = (from == 0).then(|| Recorded::new(read.state, read.changed));
                 }
                 None => {
                     let all = VerifyOptions { trusted_size: None, reread: None, ..options.clone() };
@@ -243,7 +271,7 @@ impl Verifier<'_> {
         }
         report.faults.extend(read.unindexed);
         report.settle();
-        Ok(Examined { report, head, compared })
+        Ok(Examined { report, head, compared, recorded })
     }
 
     fn pinned(&self, options: &VerifyOptions) -> Result<Option<[u8; 32]>> {

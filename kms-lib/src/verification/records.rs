@@ -34,7 +34,8 @@ pub(super) struct Records<'a> {
 
 /// Records that were read, up to their first fault.
 pub(super) struct Read {
-    state: Start,
+    /// The log up to the last of them.
+    pub state: Start,
     /// Up to here they agree with a signed state.
     confirmed: u64,
     /// The rows they say they changed.

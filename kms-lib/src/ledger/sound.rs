@@ -1,0 +1,77 @@
+//! Whether the rows in memory are those that the log made, asked when the key that seals rows is replaced: whoever has
+//! the former key could make rows that the row commitment does not tell, and the new one must not bless them.
+
+use std::collections::HashMap;
+
+use super::submission::Submission;
+use crate::audit::recorded::{Place, Recorded};
+use crate::catalog::{Catalog, Image};
+use crate::envelope::row;
+use crate::keys::Command;
+use crate::storage::Connection;
+use crate::storage::tables::audit;
+use crate::types::audit::{Head, hex};
+use crate::types::error::Result;
+use crate::types::ids::VersionId;
+use crate::types::quarantine::EntityTable;
+use crate::types::view::View;
+
+/// Most records that are read while the head is locked.
+const RECORDS: u64 = 10_000;
+
+/// What the rows in memory are, held against the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Soundness {
+    /// Just those that the log made, but for those in quarantine.
+    Sound,
+    /// Others.
+    Altered,
+    /// So many records were written since the verification that they must be read first.
+    Behind,
+}
+
+/// Holds the rows against the records, if the batch wants to replace the integrity key. Under the head's lock: the image
+/// is that of the head, and no record comes meanwhile.
+pub(super) async fn soundness(
+    connection: &mut dyn Connection,
+    batch: &[Submission],
+    catalog: &Catalog,
+    head: &Head,
+) -> Result<Option<Soundness>> {
+    let recorded = batch.iter().find_map(|submission| match &submission.command {
+        Some(Command::ReplaceIntegrityKey(new)) => Some(&new.recorded),
+        _ => None,
+    });
+    let Some(recorded) = recorded else { return Ok(None) };
+    if head.seq - recorded.size().min(head.seq) > RECORDS {
+        return Ok(Some(Soundness::Behind));
+    }
+    let mut records = Vec::new();
+    audit::range(connection, recorded.size() + 1, head.seq, &mut |record| {
+        records.push(record);
+        Ok(())
+    })
+    .await?;
+    let later = recorded.follow(head.log_id, &records, &head.hash);
+    let is_sound = later.is_some_and(|later| are_recorded(&catalog.image(), recorded, &later));
+    Ok(Some(if is_sound { Soundness::Sound } else { Soundness::Altered }))
+}
+
+/// Whether the image has just the rows that the records made, `later` ones included. Those in quarantine are in no image.
+fn are_recorded(image: &Image, recorded: &Recorded, later: &HashMap<Place, String>) -> bool {
+    let (mut count, mut are_equal) = (0, true);
+    image.each_row(&mut |table, id, bytes| {
+        let place = (table.to_owned(), VersionId::from_bytes(id).to_string());
+        let said = later.get(&place).or_else(|| recorded.rows().get(&place));
+        are_equal &= said.is_some_and(|said| *said == hex(&row::digest(&bytes)));
+        count += 1;
+    });
+    let new = later.keys().filter(|place| !recorded.rows().contains_key(*place));
+    let wanted = recorded.rows().keys().chain(new).filter(|place| !is_quarantined(image, place));
+    are_equal && wanted.count() == count
+}
+
+fn is_quarantined(image: &Image, (table, id): &Place) -> bool {
+    let Ok(table) = EntityTable::parse(table) else { return false };
+    id.parse::<VersionId>().is_ok_and(|id| image.is_quarantined(table, *id.as_bytes()))
+}

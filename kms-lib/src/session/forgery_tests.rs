@@ -1,0 +1,147 @@
+//! Whoever has the integrity key, because the root key leaked, can make rows that add nothing to the row commitment.
+//! Replacing that key must not bless them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{NewGrant, Session, Shared};
+use crate::catalog::Trust;
+use crate::envelope::{RowSet, Seals, row};
+use crate::ledger::tests::{open, reopen};
+use crate::types::grant::Grant;
+use crate::types::ids::GrantId;
+use crate::{Actor, Context, ErrorCode, NewKey, Permission, Role};
+
+/// A grant of everything, for a principal that somebody else made up.
+fn forged(model: &Grant, n: usize) -> Grant {
+    Grant { id: GrantId::random(), principal: format!("mallory-{n}"), ..model.clone() }
+}
+
+/// Some of these grants, the first among them, whose parts of the row commitment cancel each other out: by elimination
+/// over bits, since the parts are added up without carry.
+fn cancelling(seals: &Seals, model: &Grant) -> Vec<Grant> {
+    let mut basis: Vec<(RowSet, Vec<Grant>)> = Vec::new();
+    let is_set = |set: &RowSet, bit: usize| set.bytes()[bit / 8] >> (bit % 8) & 1 == 1;
+    let lowest = |set: &RowSet| (0..256).find(|bit| is_set(set, *bit));
+    for n in 0.. {
+        let grant = forged(model, n);
+        let mut rest = RowSet::of(seals, &row::grant(&grant).unwrap());
+        let mut used = vec![grant];
+        while let Some(bit) = lowest(&rest) {
+            let Some((set, grants)) = basis.iter().find(|(set, _)| lowest(set) == Some(bit)) else { break };
+            rest.combine(set);
+            used.extend(grants.iter().cloned());
+        }
+        // A grant that is in twice is not in.
+        used.sort_unstable_by_key(|grant| grant.id);
+        let mut odd: Vec<Grant> = Vec::new();
+        for grant in used {
+            match odd.last() {
+                Some(last) if last.id == grant.id => drop(odd.pop()),
+                _ => odd.push(grant),
+            }
+        }
+        if rest == RowSet::default() {
+            return odd;
+        }
+        basis.push((rest, odd));
+    }
+    unreachable!()
+}
+
+/// Writes grants into the database, as whoever can write to it and has the integrity key does.
+fn insert(file: &Path, seals: &Seals, model: &Grant, grants: &[Grant]) {
+    let mut raw = rusqlite::Connection::open(file).unwrap();
+    let raw = raw.transaction().unwrap();
+    raw.execute("CREATE TABLE model AS SELECT * FROM grants WHERE id = ?", [model.id.as_bytes()]).unwrap();
+    for grant in grants {
+        let seal = seals.seal(&row::grant(grant).unwrap());
+        let values = rusqlite::params![grant.id.as_bytes(), grant.principal, grant.revision.cast_signed(), &seal[..]];
+        raw.execute("UPDATE model SET id = ?, principal = ?, revision = ?, seal = ?", values).unwrap();
+        raw.execute("INSERT INTO grants SELECT * FROM model", []).unwrap();
+    }
+    raw.execute("DROP TABLE model", []).unwrap();
+    raw.commit().unwrap();
+}
+
+fn remove(file: &Path) {
+    let raw = rusqlite::Connection::open(file).unwrap();
+    raw.execute("DELETE FROM grants WHERE principal LIKE 'mallory-%'", []).unwrap();
+}
+
+/// Whether the grants that were forged give something.
+async fn count(shared: &Arc<Shared>, grants: &[Grant]) -> bool {
+    let mallory = Session::new(Arc::clone(shared), Actor::new(&grants[0].principal, Role::App).unwrap());
+    mallory.encrypt("k", b"x", &Context::new()).await.is_ok()
+}
+
+async fn model(shared: &Shared, session: &Session) -> Grant {
+    let grant = NewGrant::new("app", Role::App).on_all_keys().allow([Permission::Encrypt]);
+    let id = session.put_grant(grant).await.unwrap().id;
+    shared.catalog.image().grants().find(|grant| grant.id == id).cloned().unwrap()
+}
+
+/// Forged rows that a service has read, and that are gone when it verifies the tables: they are in memory alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_rows_that_are_in_memory_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _faults) = open(&file).await;
+    let model = model(&shared, &session).await;
+    let seals = shared.catalog.seals();
+    let grants = cancelling(&seals, &model);
+    insert(&file, &seals, &model, &grants);
+    drop((session, shared));
+
+    let (shared, session, _faults) = reopen(&file).await;
+    assert_eq!(shared.catalog.image().trust(), Trust::Verified);
+    assert!(count(&shared, &grants).await, "nothing tells forged rows that cancel out");
+    remove(&file);
+    let refused = session.replace_integrity_key().await.map(|done| done.number);
+    insert(&file, &seals, &model, &grants);
+    assert_eq!(refused.err().map(|error| error.code()), Some(ErrorCode::IntegrityFailure));
+    assert_eq!(shared.catalog.seals().number(), 1);
+    drop((session, shared));
+
+    // Opened again without them, the key can be replaced, and then they are worth nothing.
+    remove(&file);
+    let (shared, session, _faults) = reopen(&file).await;
+    session.replace_integrity_key().await.unwrap();
+    insert(&file, &seals, &model, &grants);
+    drop((session, shared));
+    let (shared, _session, _faults) = reopen(&file).await;
+    assert!(!count(&shared, &grants).await);
+}
+
+/// Rows that are forged between the verification and the record of the replacement; beside what others change then.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_change_after_the_verification() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _faults) = open(&file).await;
+    let model = model(&shared, &session).await;
+    let (_other, elsewhere, _faults) = reopen(&file).await;
+
+    let recorded = session.require_sound_rows().await.unwrap();
+    session.create_key(NewKey::aes("here")).await.unwrap();
+    elsewhere.create_key(NewKey::aes("there")).await.unwrap();
+    elsewhere.encrypt("there", b"x", &Context::new()).await.unwrap();
+    session.commit_integrity_key(recorded).await.unwrap();
+    session.finish_resealing().await.unwrap();
+    assert!(session.verify_audit().await.unwrap().ok);
+
+    let recorded = session.require_sound_rows().await.unwrap();
+    let seals = shared.catalog.seals();
+    let revision = shared.catalog.image().revision() + 1;
+    let grants = cancelling(&seals, &Grant { revision, ..model.clone() });
+    insert(&file, &seals, &model, &grants);
+    while shared.catalog.image().revision() < revision {
+        elsewhere.create_key(NewKey::aes("more")).await.unwrap();
+        shared.catalog.ensure_fresh().await.unwrap();
+    }
+    assert!(count(&shared, &grants).await, "nothing tells forged rows that cancel out");
+    let refused = session.commit_integrity_key(recorded).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::IntegrityFailure, "{refused}");
+}
