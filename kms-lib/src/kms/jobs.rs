@@ -44,14 +44,14 @@ pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobRepor
     }
     if config.destroy {
         note(&mut failed, "material that is due could not be looked up", destroy(session, &mut report).await);
-        // What a retirement that was cut off has left.
-        if let Err(error) = session.erase_retired().await {
-            tracing::warn!(%error, "wrappings under a retired root key could not be erased");
-        }
-        // And a replacement of the key that seals rows.
-        if let Err(error) = session.finish_resealing().await {
-            tracing::warn!(%error, "rows could not be resealed");
-        }
+    }
+    // What a retirement that was cut off has left.
+    if let Err(error) = session.erase_retired().await {
+        tracing::warn!(%error, "wrappings under a retired root key could not be erased");
+    }
+    // And a replacement of the key that seals rows.
+    if let Err(error) = session.finish_resealing().await {
+        tracing::warn!(%error, "rows could not be resealed");
     }
     if config.revoke_expired {
         let revoked = revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await;

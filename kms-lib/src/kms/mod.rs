@@ -6,7 +6,7 @@ mod claim;
 mod comparison;
 mod create;
 mod files;
-mod jobs;
+pub(crate) mod jobs;
 mod memory;
 pub(crate) mod open;
 mod quarantine;

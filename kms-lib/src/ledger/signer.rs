@@ -11,7 +11,7 @@ use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{Binding, Envelope, service_fingerprint};
 use crate::keys::NewSigningKey;
 use crate::storage::tables::secrets::ServiceKeyRow;
-use crate::types::audit::Head;
+use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{LogId, ServiceKeyId};
 use crate::types::root_key::ServiceKeyKind;
@@ -61,8 +61,9 @@ impl Signer {
     }
 
     /// Takes over the keys that another process added. Answers whether there were any; `IntegrityFailure` if the stored
-    /// keys are not those known here with others behind them.
-    pub async fn catch_up(&self, rows: &[ServiceKeyRow]) -> Result<bool> {
+    /// keys are not those known here with others behind them, each signed for by the one before in a state of the log
+    /// that is kept: a root key that leaked opens no key that nobody signed for.
+    pub async fn catch_up(&self, rows: &[ServiceKeyRow], kept: &[StoredCheckpoint]) -> Result<bool> {
         let stored = public_keys(self.log, rows)?;
         let known = self.keys();
         if stored == known.public {
@@ -74,6 +75,16 @@ impl Signer {
                 return Ok(false);
             }
             return Err(Error::new(ErrorCode::IntegrityFailure, "the log's signing keys were altered in the store"));
+        }
+        let verify =
+            |key: &[u8; 32], message: &[u8], signature: &[u8]| self.provider.ed25519_verify(key, message, signature);
+        for key in &stored.all()[known.public.all().len()..] {
+            let state = kept.iter().find(|kept| kept.size == key.first_seq);
+            let signed = state.and_then(|state| stored.open(&state.note, &verify).ok());
+            if signed.is_none_or(|signed| signed.size != key.first_seq) {
+                let text = "a signing key of the log is stored that the one before did not sign for";
+                return Err(Error::new(ErrorCode::IntegrityFailure, text));
+            }
         }
         let keys = unwrap_newest(self.log, rows, &self.envelope, &self.provider).await?;
         self.install(Arc::new(keys));

@@ -17,7 +17,7 @@ use super::walk::Plan;
 use crate::catalog::{Catalog, MaterialCache};
 use crate::outage::Outage;
 use crate::storage::tables::head::Locked;
-use crate::storage::tables::secrets;
+use crate::storage::tables::{audit, secrets};
 use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
 use crate::types::change::Change;
@@ -215,8 +215,10 @@ impl Writer {
     async fn catch_up_keys(&mut self) -> Result<bool> {
         let mut connection = self.store.reader().await?;
         let rows = secrets::service_keys(connection.as_mut()).await;
+        // Afterwards: the state that a key begins with is kept in its transaction.
+        let kept = audit::checkpoints(connection.as_mut(), self.signer.keys().public().newest().first_seq).await;
         connection.close().await?;
-        let caught_up = self.signer.catch_up(&rows?).await;
+        let caught_up = self.signer.catch_up(&rows?, &kept?).await;
         match caught_up {
             Err(error) if error.code() == ErrorCode::IntegrityFailure => {
                 Err(self.stop("the keys that sign the log were altered"))

@@ -243,7 +243,9 @@ impl Session {
     async fn signing_keys(&self) -> Result<Arc<HeadKeys>> {
         let mut connection = self.shared.store.reader().await?;
         let rows = secrets::service_keys(connection.as_mut()).await?;
-        self.shared.signer.catch_up(&rows).await?;
+        let known = self.shared.signer.keys().public().newest().first_seq;
+        let kept = audit::checkpoints(connection.as_mut(), known).await?;
+        self.shared.signer.catch_up(&rows, &kept).await?;
         Ok(self.shared.signer.keys())
     }
 

@@ -6,10 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{NewGrant, Session, Shared};
+use super::{NewGrant, RetireOptions, RootKeyJob, Session, Shared};
 use crate::catalog::Trust;
-use crate::envelope::{RowSet, Seals, row};
+use crate::envelope::{RootKeySource, RowSet, Seals, row};
 use crate::ledger::tests::{open, reopen};
+use crate::scheduler::SchedulerConfig;
 use crate::types::grant::Grant;
 use crate::types::ids::GrantId;
 use crate::{Actor, Context, ErrorCode, NewKey, Permission, Role};
@@ -144,4 +145,84 @@ async fn rows_that_change_after_the_verification() {
     assert!(count(&shared, &grants).await, "nothing tells forged rows that cancel out");
     let refused = session.commit_integrity_key(recorded).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::IntegrityFailure, "{refused}");
+}
+
+/// A key to sign the log with, wrapped under the root key that leaked, that no key before it signed for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signing_key_that_nobody_signed_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _faults) = open(&file).await;
+    let forged = shared.signer.generate(&shared.signer.keys()).await.unwrap();
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    let id = forged.id.as_bytes();
+    let columns = "kind, number, public_key, fingerprint, first_seq, state, revision, seal, id";
+    let insert = format!(
+        "INSERT INTO service_keys ({columns}) SELECT kind, 2, ?, ?, (SELECT MAX(seq) FROM audit_logs), state, revision, \
+         seal, ? FROM service_keys WHERE kind = 'signing'"
+    );
+    raw.execute(&insert, rusqlite::params![forged.key.public_key(), forged.fingerprint, id]).unwrap();
+    let wrapped = "INSERT INTO wrappings (subject, generation, wrapped, verified, seal) VALUES (?, 1, ?, 0, x'00')";
+    raw.execute(wrapped, rusqlite::params![id, forged.wrapped[0].bytes]).unwrap();
+    // Neither a verification nor a replacement takes it over.
+    assert!(!session.verify_audit().await.unwrap().ok);
+    assert_eq!(session.replace_signing_key().await.unwrap_err().code(), ErrorCode::IntegrityFailure);
+    assert_eq!(shared.signer.keys().public().newest().number, 1);
+    raw.execute("DELETE FROM service_keys WHERE number = 2", []).unwrap();
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+}
+
+/// While rows are resealed, what the former key could make up beside the rows counts for nothing: answers to requests,
+/// and marks of wrappings. The scheduler ends that, whatever else it is to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_former_key_sealed_beside_the_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, _faults) = open(&folder.path().join("kms.db")).await;
+    let once = session.with_idempotency_key("once").unwrap();
+    once.rotate_key("k", None).await.unwrap();
+    session.add_root_key(&RootKeySource::from_bytes([9; 32])).await.unwrap();
+    session.rewrap(&RootKeyJob::default()).await.unwrap();
+    session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
+    let recorded = session.require_sound_rows().await.unwrap();
+    session.commit_integrity_key(recorded).await.unwrap();
+    assert!(shared.catalog.seals().has_former());
+    let answer = once.rotate_key("k", None).await.unwrap_err();
+    assert_eq!(answer.code(), ErrorCode::IdempotencyConflict, "{answer}");
+    let marks = session.retire_root_key(1, &RetireOptions::default()).await.unwrap_err();
+    assert!(marks.message().contains("verified wrapping"), "{marks}");
+
+    let scheduler = Session::new(Arc::clone(&shared), Actor::internal("scheduler"));
+    let idle = SchedulerConfig::default().rotate(false).destroy(false).verify(false);
+    crate::kms::jobs::run(&scheduler, &idle).await.unwrap();
+    assert!(!shared.catalog.seals().has_former());
+}
+
+/// The wrappings of a version that was in quarantine when the key was replaced have no good seal afterwards. Once the
+/// row is right again, rewrapping gives them one, since what they hold is what the row says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_in_quarantine() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let (shared, session, _faults) = open(&file).await;
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    raw.execute("CREATE TABLE right AS SELECT * FROM key_versions", []).unwrap();
+    raw.execute("UPDATE key_versions SET fingerprint = seal", []).unwrap();
+    drop((session, shared));
+    let (shared, session, _faults) = reopen(&file).await;
+    assert_eq!(session.list_quarantine().await.unwrap().len(), 1);
+    assert_eq!(session.replace_integrity_key().await.unwrap().left, 1);
+    raw.execute_batch("DELETE FROM key_versions; INSERT INTO key_versions SELECT * FROM right; DROP TABLE right")
+        .unwrap();
+    assert_eq!(session.release_quarantine().await.unwrap().len(), 1);
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+
+    let job = RootKeyJob::default();
+    session.add_root_key(&RootKeySource::from_bytes([9; 32])).await.unwrap();
+    let report = session.rewrap(&job).await.unwrap();
+    assert!(report.is_complete(), "{report:?}");
+    assert!(session.verify_root_key(2, &job).await.unwrap().is_complete());
+    session.retire_root_key(1, &RetireOptions::default()).await.unwrap();
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.ok, "{report:?}");
+    drop((session, shared));
 }

@@ -101,22 +101,20 @@ impl Session {
 
     /// Makes a new key, and from the commit on everything is sealed under it. The rows that this process uses are held
     /// against the log once more then: those of the tables alone would not tell what it has read and is gone.
-    pub(super) async fn commit_integrity_key(&self, mut recorded: Recorded) -> Result<()> {
+    pub(super) async fn commit_integrity_key(&self, recorded: Recorded) -> Result<()> {
         let admission = self.admit_change()?;
-        let mut debt = None;
+        let (mut recorded, mut debt) = (Arc::new(recorded), None);
         for _ in 0..=REDO {
             let mut intent = self.root_key_intent(Action::IntegrityKeyReplace, Details::default());
             let prepared = async {
-                let recorded = self.verifier().go_on(recorded).await?.ok_or_else(altered_log)?;
-                Ok((self.generate_integrity_key(Arc::new(recorded.clone())).await?, recorded))
+                let present = self.verifier().go_on(Arc::unwrap_or_clone(recorded)).await?;
+                self.generate_integrity_key(Arc::new(present.ok_or_else(altered_log)?)).await
             };
             let new = match prepared.await {
-                Ok((new, present)) => {
-                    recorded = present;
-                    new
-                }
+                Ok(new) => new,
                 Err(error) => return Err(self.fail(&admission, &intent, error).await),
             };
+            recorded = Arc::clone(&new.recorded);
             intent.details.number("number", new.number.into());
             let (decision, revision) = self.decide(&intent.attempt);
             let command = Some(Command::ReplaceIntegrityKey(Box::new(new)));

@@ -293,7 +293,7 @@ impl Verifier<'_> {
         let read = read_states(connection.as_mut()).await;
         connection.rollback().await?;
         let (head, kept, rows) = read?;
-        let keys = match self.signer.catch_up(&rows).await {
+        let keys = match self.signer.catch_up(&rows, &kept).await {
             Ok(_) => Some(self.signer.keys()),
             Err(error) if error.code() == ErrorCode::IntegrityFailure => None,
             Err(error) => return Err(error),
