@@ -102,6 +102,7 @@ RESULTS: dict[str, tuple[type, dict[str, str]]] = {
     "RootKeyReport": (mini_kms.RootKeyReport, {}),
     "FailedMaterial": (mini_kms.FailedMaterial, {}),
     "Retirement": (mini_kms.Retirement, {}),
+    "IntegrityKeyReplacement": (mini_kms.IntegrityKeyReplacement, {}),
     "SchedulerConfig": (mini_kms.Scheduler, {}),
     "EncryptItem": (mini_kms.EncryptItem, {}),
     "DecryptItem": (mini_kms.DecryptItem, {}),

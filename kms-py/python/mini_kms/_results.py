@@ -463,8 +463,18 @@ class Retirement:
 
     root_key: RootKey
     erased: int
+    erasure_pending: bool
     rotate: tuple[str, ...]
     backups: tuple[BackupHour, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityKeyReplacement:
+    """What replacing the key that seals rows did: its number, and how many rows were sealed and left unsealed."""
+
+    number: int
+    resealed: int
+    left: int
 
 
 # How results are read. A reader is made once for each type.
@@ -548,6 +558,7 @@ _KINDS: dict[str, Any] = {
     "RewrapPlan": RewrapPlan,
     "RootKeyReport": RootKeyReport,
     "Retirement": Retirement,
+    "IntegrityKeyReplacement": IntegrityKeyReplacement,
 }
 
 
