@@ -71,10 +71,10 @@ pub fn read_context(value: &Bound<'_, PyAny>) -> Outcome<Context> {
         }
         return Ok(context);
     }
-    let Ok(items) = value.call_method0(intern!(value.py(), "items")) else {
+    let Ok(items) = value.getattr(intern!(value.py(), "items")) else {
         return Err(wrong_type(format!("a context must be a mapping, not {}", value.get_type().name()?)));
     };
-    for item in items.try_iter()? {
+    for item in items.call0()?.try_iter()? {
         let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item?.extract()?;
         add(&name, &value)?;
     }

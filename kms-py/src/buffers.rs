@@ -1,11 +1,12 @@
 //! Bytes of the caller: only `bytes`, which nobody can change, are borrowed; all others are copied first.
 
+use std::ffi::c_int;
 use std::ops::Deref;
 
 use kms_lib::Zeroizing;
 use kms_lib::limits::PLAINTEXT_BYTES;
-use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -51,59 +52,80 @@ impl Input {
             let bytes = bytes.as_bytes();
             return Ok(Self::Copied(Zeroizing::new(bytes[..bytes.len().min(COPIED)].to_vec())));
         }
-        let buffer = exported(value, what)?;
-        let length = buffer.len_bytes().min(COPIED);
+        let buffer = Exported::get(value, ffi::PyBUF_SIMPLE, what)?;
+        let length = buffer.len().min(COPIED);
         let mut copy = Zeroizing::new(Vec::with_capacity(length));
         // SAFETY: the buffer is contiguous and has at least so many bytes; they are copied with the GIL held.
-        unsafe { std::ptr::copy_nonoverlapping(buffer.buf_ptr().cast_const().cast(), copy.as_mut_ptr(), length) };
+        unsafe { std::ptr::copy_nonoverlapping(buffer.start(), copy.as_mut_ptr(), length) };
         // SAFETY: so many have just been written.
         unsafe { copy.set_len(length) };
-        buffer.release(value.py());
         Ok(Self::Copied(copy))
     }
 }
 
-/// A contiguous buffer of an argument.
-fn exported(value: &Bound<'_, PyAny>, what: &str) -> Outcome<PyUntypedBuffer> {
-    let buffer =
-        PyUntypedBuffer::get(value).map_err(|error| match error.is_instance_of::<PyBufferError>(value.py()) {
-            true => Failure::Python(error),
-            false => match value.get_type().name() {
-                Ok(kind) => wrong_type(format!("{what} must be bytes or another buffer, not {kind}")),
-                Err(error) => Failure::Python(error),
-            },
-        })?;
-    if !buffer.is_c_contiguous() {
-        return Err(Failure::Python(PyBufferError::new_err(format!("{what} must be a contiguous buffer"))));
+/// A contiguous buffer of an argument. While it exists, the caller's object cannot be resized.
+struct Exported(Box<ffi::Py_buffer>);
+
+// SAFETY: the memory stays where it is until the buffer is released, which is done with the GIL held.
+unsafe impl Send for Exported {}
+
+impl Exported {
+    /// The buffer, if the object has one of this kind: `PyBUF_SIMPLE` or `PyBUF_WRITABLE`, which are contiguous.
+    fn get(value: &Bound<'_, PyAny>, flags: c_int, what: &str) -> Outcome<Self> {
+        let mut view = Box::new(ffi::Py_buffer::new());
+        // SAFETY: the object lives, and the view can be written.
+        if unsafe { ffi::PyObject_GetBuffer(value.as_ptr(), &raw mut *view, flags) } == 0 {
+            return Ok(Self(view));
+        }
+        // The view was not filled: nothing is to be released.
+        let error = PyErr::fetch(value.py());
+        if error.is_instance_of::<PyTypeError>(value.py()) {
+            let kind = value.get_type().name()?;
+            return Err(wrong_type(format!("{what} must be bytes or another buffer, not {kind}")));
+        }
+        Err(Failure::Python(error))
     }
-    Ok(buffer)
+
+    fn len(&self) -> usize {
+        usize::try_from(self.0.len).unwrap_or_default()
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.0.buf.cast()
+    }
 }
 
-/// A buffer that a result is written into. While it exists, the caller's object cannot be resized.
-pub struct Output(PyUntypedBuffer);
+impl Drop for Exported {
+    fn drop(&mut self) {
+        // An interpreter that is ending keeps the buffer.
+        Python::try_attach(|_| {
+            // SAFETY: it was filled, and is released once.
+            unsafe { ffi::PyBuffer_Release(&raw mut *self.0) };
+        });
+    }
+}
+
+/// A buffer that a result is written into.
+pub struct Output(Exported);
 
 impl Output {
     /// The buffer of an argument, if it has this much room.
     pub fn new(value: &Bound<'_, PyAny>, needed: usize) -> Outcome<Self> {
-        let buffer = exported(value, "the buffer")?;
-        if buffer.readonly() {
-            return Err(Failure::Python(PyBufferError::new_err("the buffer cannot be written")));
-        }
-        if buffer.len_bytes() < needed {
-            let text = format!("the buffer has room for {} bytes; {needed} are needed", buffer.len_bytes());
+        let buffer = Exported::get(value, ffi::PyBUF_WRITABLE, "the buffer")?;
+        if buffer.len() < needed {
+            let text = format!("the buffer has room for {} bytes; {needed} are needed", buffer.len());
             return Err(Failure::Python(PyValueError::new_err(text)));
         }
         Ok(Self(buffer))
     }
 
     /// Writes the result to the beginning of the buffer, with the GIL held.
-    pub fn write(self, py: Python<'_>, bytes: &[u8]) -> PyResult<usize> {
-        if bytes.len() > self.0.len_bytes() {
+    pub fn write(self, _: Python<'_>, bytes: &[u8]) -> PyResult<usize> {
+        if bytes.len() > self.0.len() {
             return Err(PyValueError::new_err("the buffer has too little room"));
         }
         // SAFETY: the buffer is contiguous, writable and long enough; it is memory of Python, the bytes are ours.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.buf_ptr().cast(), bytes.len()) };
-        self.0.release(py);
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.start(), bytes.len()) };
         Ok(bytes.len())
     }
 }

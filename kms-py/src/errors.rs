@@ -50,10 +50,15 @@ pub fn wrong_type(message: impl Display) -> Failure {
     Failure::Python(PyTypeError::new_err(message.to_string()))
 }
 
+/// What makes exceptions. It is looked up when the module is imported: when the interpreter ends, nothing can be.
+pub fn maker(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    MAKE.import(py, "mini_kms._errors", "make")
+}
+
 /// The exception of an error.
 pub fn exception<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
-    static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    MAKE.import(py, "mini_kms._errors", "make")?.call1((error.code().as_str(), error.message()))
+    maker(py)?.call1((error.code().as_str(), error.message()))
 }
 
 /// The exception of an error, to be raised.

@@ -77,6 +77,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::refuse_subinterpreters(module.py())
+        super::refuse_subinterpreters(module.py())?;
+        super::errors::maker(module.py()).map(drop)
     }
 }

@@ -11,12 +11,9 @@ import pytest
 from mini_kms import Kms
 from support import ROOT_KEY, finish, run, start
 
-LATER = pytest.mark.xfail(reason="known, being mended", strict=False)
-DELETED = pytest.param("del kms, alice", marks=LATER)
-
 
 @pytest.mark.parametrize("ack", ["durable", "queued"])
-@pytest.mark.parametrize("ending", ["", "sys.exit(0)", "raise SystemExit", DELETED, "kms = kms.close()"])
+@pytest.mark.parametrize("ending", ["", "sys.exit(0)", "raise SystemExit", "del kms, alice", "kms = kms.close()"])
 def test_a_program_that_ends_loses_nothing(url: str, ack: str, ending: str) -> None:
     source = f"""
         import sys
@@ -86,7 +83,6 @@ def test_a_loop_that_ends_with_operations_under_way(url: str) -> None:
         Path(url.removeprefix("sqlite:")).unlink()
 
 
-@LATER
 def test_an_object_that_is_freed_while_the_interpreter_ends(url: str) -> None:
     source = """
         import sys
@@ -133,7 +129,6 @@ def test_sigint_ends_a_long_call(url: str) -> None:
     assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
 
 
-@LATER
 def test_sigint_ends_a_long_verification(url: str) -> None:
     source = """
         import os, signal, sys, threading

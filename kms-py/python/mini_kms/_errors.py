@@ -435,6 +435,12 @@ _BY_NAME: dict[str, type[KmsError]] = {
 }
 
 
-def make(name: str, message: str) -> KmsError:
-    """The exception of this code; the native module calls this."""
-    return _BY_NAME.get(name, InternalFault)(message)
+def make(
+    name: str,
+    message: str,
+    *,
+    classes: dict[str, type[KmsError]] = _BY_NAME,
+    unknown: type[KmsError] = InternalFault,
+) -> KmsError:
+    """The exception of this code; the native module calls this, also while the interpreter ends and names are gone."""
+    return classes.get(name, unknown)(message)
