@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::jobs;
+use crate::catalog::run_blocking;
 use crate::config::Config;
 use crate::outage::Outage;
 use crate::scheduler::{Schedule, SchedulerConfig};
@@ -148,7 +149,9 @@ async fn note_head(shared: &Shared, path: Option<&Path>, noted: &mut u64) -> Res
     super::open::see_head(shared).await?;
     let (size, checkpoint) = shared.ledger.seen().checkpoint();
     if size > *noted {
-        path.map_or(Ok(()), |path| super::high_water::write(path, &checkpoint))?;
+        if let Some(path) = path.map(Path::to_owned) {
+            run_blocking(move || super::high_water::write(&path, &checkpoint)).await?;
+        }
         *noted = size;
     }
     Ok(())

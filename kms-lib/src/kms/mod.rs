@@ -24,6 +24,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::catalog::run_blocking;
 use crate::config::Config;
 use crate::ops::{self, Ready, Telemetry};
 use crate::session::{Session, Shared, write_counted};
@@ -238,7 +239,8 @@ impl Kms {
         let Some(path) = &self.inner.config.high_water else { return Ok(()) };
         // If the store cannot be read, what was seen before is what there is to note.
         let _ = open::see_head(&self.inner.shared).await;
-        high_water::write(path, &self.inner.shared.ledger.seen().checkpoint().1)
+        let (path, checkpoint) = (path.clone(), self.inner.shared.ledger.seen().checkpoint().1);
+        run_blocking(move || high_water::write(&path, &checkpoint)).await
     }
 }
 

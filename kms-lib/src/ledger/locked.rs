@@ -116,7 +116,8 @@ impl Writer {
                 self.scrub_at = Some(Instant::now());
                 return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that seals rows"));
             }
-            self.materials.drop_unusable(&self.catalog).await;
+            // Material that is not usable any more is dropped within a second by the task in the background: not here,
+            // where others wait for the lock.
         }
         if self.catalog.image().trust() == Trust::Suspect {
             // While this process is still putting rows into quarantine, another one may simply have changed others.

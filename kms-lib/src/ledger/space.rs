@@ -56,14 +56,24 @@ impl Space {
         Self { store, limits, low: flag(), full: flag(), reserved: flag() }
     }
 
-    /// Judges, and sets the reserve aside when there is room for it. Called every second.
-    pub async fn look(&self) {
+    /// Judges, and sets the reserve aside when there is room for it. Called every second; asks the file system, which may
+    /// take its time, on a thread for that.
+    pub async fn look(self: &Arc<Self>) {
+        let space = Arc::clone(self);
+        // A panic there ends only this look.
+        let _ = run_blocking(move || {
+            space.look_now();
+            Ok(())
+        })
+        .await;
+    }
+
+    fn look_now(&self) {
         let Some(free) = self.judge() else { return };
         if self.limits.reserve == 0 || self.reserved.load(Ordering::SeqCst) || free < 2 * self.limits.reserve {
             return;
         }
-        let (store, bytes) = (Arc::clone(&self.store), self.limits.reserve);
-        let kept = run_blocking(move || store.keep_reserve(bytes)).await;
+        let kept = self.store.keep_reserve(self.limits.reserve);
         if let Err(error) = &kept {
             tracing::warn!(%error, "no room could be set aside for revocations");
         }

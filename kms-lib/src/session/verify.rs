@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Session, Shared};
 use crate::audit::verify::{Fault, Finding};
+use crate::catalog::run_blocking;
 use crate::envelope::row;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::storage::tables::usage;
@@ -164,8 +165,10 @@ impl Session {
 async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verified> {
     // Before the head is read, which moves.
     let seen = shared.ledger.seen().state();
-    let path = shared.verification.high_water.as_ref();
-    let note = path.map(|path| Ok((path.clone(), high_water::read(path)?)));
+    let note = match shared.verification.high_water.clone() {
+        None => None,
+        Some(path) => Some(run_blocking(move || Ok((path.clone(), high_water::read(&path)?))).await),
+    };
     let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
     let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
     let (mut report, head) = verifier.verify_and_see(options).await?;
