@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::jobs;
+use super::lease::{self, Node, Turn};
 use crate::catalog::run_blocking;
 use crate::config::Config;
 use crate::outage::Outage;
@@ -17,6 +18,7 @@ use crate::session::{Session, Shared, write_counted};
 use crate::storage::inspection;
 use crate::types::actor::Actor;
 use crate::types::error::Result;
+use crate::types::ids::RecordId;
 use crate::types::time::{Clock, Timestamp};
 
 /// How often the head is looked at, and expired material dropped.
@@ -26,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const INSPECT: Duration = Duration::from_secs(60);
 /// The scheduler looks at the clock at least this often, so that a clock that jumps does not make it sleep for ever.
 const WAKE: Duration = Duration::from_secs(30);
+
+/// How often a node that stands by looks whether the one that does the jobs has ended or fallen silent.
+const STAND_BY: Duration = Duration::from_secs(10);
 
 /// How far the clock may be from where the time that has passed would have put it.
 const JUMP: Duration = Duration::from_secs(30);
@@ -169,6 +174,7 @@ async fn schedule_jobs(
     let mut steady = Steady::new(from, Instant::now());
     let mut done = None;
     let mut is_put_off = false;
+    let id = RecordId::random();
     loop {
         let mut next = schedule.next_after(from);
         // Not twice for the same minute, whatever the clock does.
@@ -201,6 +207,18 @@ async fn schedule_jobs(
             // The clock was put back: the next time is another one.
             continue;
         }
+        // Of several nodes one does the jobs of a period. What it has put off it does later by itself.
+        let node = match shared.upgrade() {
+            Some(shared) => Node::new(&shared, id),
+            None => return,
+        };
+        if is_time {
+            match turn_of(&node, &schedule, next, &clock, &mut stopped).await {
+                Some(Turn::Ours) => {}
+                Some(Turn::Theirs | Turn::Done) => continue,
+                None => return,
+            }
+        }
         let Some(shared) = shared.upgrade() else { return };
         let session = Session::new(shared, Actor::internal("scheduler"));
         let due = SchedulerConfig {
@@ -213,20 +231,62 @@ async fn schedule_jobs(
         // What cannot be undone is done as soon as the clock can be trusted.
         is_put_off = !is_steady && (config.destroy || config.revoke_expired);
         // Given up when the service is closed: what was submitted is done, and the rest is still due.
-        let is_stopped = tokio::select! {
+        let (is_stopped, is_done) = tokio::select! {
             done = jobs::run(&session, &due) => {
-                if let Err(error) = done {
+                if let Err(error) = &done {
                     tracing::error!(%error, "the scheduler's jobs could not be done");
                 }
-                false
+                (false, done.is_ok())
             }
-            _ = stopped.wait_for(|stopped| *stopped) => true,
+            () = keep_turn(&node, next, is_time) => (false, false),
+            _ = stopped.wait_for(|stopped| *stopped) => (true, false),
         };
         drop(session);
+        if is_time {
+            let ended = if is_done { node.end(next).await } else { node.release(next).await };
+            ended.inspect_err(|error| tracing::debug!(%error, "the lease of jobs runs out by itself")).ok();
+        }
         if is_stopped {
             return;
         }
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whose turn it is to do the jobs of a period: waits while another node does them, and until the next period at most.
+/// None if the service is closed.
+async fn turn_of(
+    node: &Node,
+    schedule: &Schedule,
+    period: Timestamp,
+    clock: &Clock,
+    stopped: &mut watch::Receiver<bool>,
+) -> Option<Turn> {
+    loop {
+        let is_over = schedule.next_after(period).is_none_or(|following| clock.now() >= following);
+        match node.take(period).await {
+            Ok(Turn::Theirs) if !is_over => {}
+            Ok(turn) => return Some(turn),
+            // That the store does not answer is said elsewhere.
+            Err(error) if is_over => {
+                tracing::error!(%error, "the scheduler's jobs could not be done");
+                return Some(Turn::Theirs);
+            }
+            Err(error) => tracing::debug!(%error, "the lease of jobs cannot be asked for"),
+        }
+        if !pause(STAND_BY, stopped).await {
+            return None;
+        }
+    }
+}
+
+/// Renews the lease for as long as it is waited for.
+async fn keep_turn(node: &Node, period: Timestamp, is_leased: bool) {
+    loop {
+        sleep(lease::RENEW).await;
+        if is_leased && let Err(error) = node.renew(period).await {
+            tracing::debug!(%error, "the lease of jobs cannot be renewed");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod comparison;
 mod create;
 mod files;
 pub(crate) mod jobs;
+mod lease;
 mod memory;
 pub(crate) mod open;
 mod quarantine;
