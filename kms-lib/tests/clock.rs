@@ -350,6 +350,8 @@ async fn closing_says_that_released_results_are_not_in_the_log() {
     // Nor when the ledger has stopped; and then no more are released.
     let kms = Kms::open(place.config().audit_ack(AuditAck::Queued)).await.unwrap();
     let session = admin(&kms);
+    // Until the ledger is at rest, nothing is released.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     place.tamper("UPDATE audit_head SET timestamp = timestamp + 1").await;
     let mut released = 0;
     for _ in 0..5 {

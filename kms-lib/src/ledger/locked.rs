@@ -110,14 +110,13 @@ impl Writer {
             return Err(self.stop("the head of the log does not carry the log's signature"));
         }
         self.contended = Some(Instant::now());
-        if head.revision > self.catalog.image().revision() {
-            if !self.catalog.refresh(connection).await? {
-                self.keys_behind = true;
-                self.scrub_at = Some(Instant::now());
-                return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that seals rows"));
-            }
-            // Material that is not usable any more is dropped within a second by the task in the background: not here,
-            // where others wait for the lock.
+        // Material that is not usable any more is dropped within a second by the task in the background: not here, where
+        // others wait for the lock.
+        let is_behind = head.revision > self.catalog.image().revision();
+        if is_behind && !self.catalog.refresh(connection).await? {
+            self.keys_behind = true;
+            self.scrub_at = Some(Instant::now());
+            return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that seals rows"));
         }
         if self.catalog.image().trust() == Trust::Suspect {
             // While this process is still putting rows into quarantine, another one may simply have changed others.
