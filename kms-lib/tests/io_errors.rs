@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use common::{ROOT_KEY, actor, admin, check_usable, whole_log};
 use kms_lib::internals::hex;
 use kms_lib::{Config, Context, ErrorCode, Kms, NewKey, Role};
+use sqlx::{Connection, SqliteConnection};
 
 const CHILD: &str = "KMS_TEST_LIMITED_FILE";
 
@@ -106,6 +107,29 @@ async fn writes_that_fail_in_the_midst_of_the_log() {
     for (seq, hash) in acknowledged {
         assert_eq!(hex(&rows[usize::try_from(seq - 1).unwrap()].hash), hash);
     }
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// A write-ahead log that another process moved into the database, as each one does after erasing material, disturbs
+/// nobody.
+#[tokio::test]
+async fn a_log_that_another_process_emptied_disturbs_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kms.db");
+    let kms = Kms::open(config(&file)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    let mut other = SqliteConnection::connect(file.to_str().unwrap()).await.unwrap();
+    for _ in 0..20 {
+        for _ in 0..5 {
+            session.encrypt("k", b"x", &Context::new()).await.unwrap();
+        }
+        while std::fs::metadata(folder.path().join("kms.db-wal")).unwrap().len() > 0 {
+            sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut other).await.unwrap();
+        }
+    }
+    other.close().await.unwrap();
     check_usable(&kms).await;
     kms.close().await.unwrap();
 }

@@ -156,15 +156,11 @@ impl Files {
         self.log_bytes = self.log_bytes()?;
         Ok(())
     }
-    /// Fails if the write-ahead log has become shorter. Another process may have moved all of it into the database, but
-    /// it may also have been cut, and this connection would not notice as long as it finds what it needs in memory: a
-    /// new connection reads what is there.
-    pub(super) fn check_log_bytes(&self) -> Result<()> {
-        if self.log_bytes()? >= self.log_bytes {
-            return Ok(());
-        }
-        let text = format!("the store's write-ahead log {} has become shorter", self.log_path.display());
-        Err(Error::new(ErrorCode::StoreUnavailable, text))
+    /// Whether the write-ahead log has become shorter since this connection wrote. Another process may have moved it into
+    /// the database, but another program may also have cut it. This connection would not notice the difference as long
+    /// as its cache has the pages that it needs; a new connection reads the files.
+    pub(super) fn is_log_shorter(&self) -> Result<bool> {
+        Ok(self.log_bytes()? < self.log_bytes)
     }
     pub(super) fn note_log(&mut self) -> Result<()> {
         if self.log.is_none() {

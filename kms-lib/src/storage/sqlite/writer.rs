@@ -47,16 +47,7 @@ impl Writer {
     /// Connects to the file, which must be there. Sets WAL and therefore locks: another process doing the same does not
     /// make it fail.
     pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf, approved: Approved) -> Result<Self> {
-        let deadline = Instant::now() + WRITE_WAIT;
-        let connection = loop {
-            // Writers poll for the lock themselves.
-            match connect(path, Duration::ZERO) {
-                Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
-                    tokio::time::sleep(WRITE_POLL).await;
-                }
-                done => break done?,
-            }
-        };
+        let connection = connect_in_turn(path).await?;
         let files = Files { path: path.to_owned(), file, log_path, log: None, log_bytes: 0 };
         files.check()?;
         Ok(Self { connection: Mutex::new(connection), files, approved, is_inspected: false })
@@ -68,20 +59,39 @@ impl Writer {
 
     async fn begin(&mut self) -> Result<()> {
         self.files.check()?;
+        self.lock().await?;
+        self.files.note_log()?;
+        if self.files.is_log_shorter()? {
+            self.reconnect().await?;
+            self.lock().await?;
+        }
+        // A trigger that was added meanwhile would be a part of what is written.
+        self.check_schema_change().await
+    }
+
+    /// Replaces the connection, and with it the cache, by one that has seen nothing yet.
+    async fn reconnect(&mut self) -> Result<()> {
+        self.run("ROLLBACK", &[], &mut |_| Ok(()))?;
+        let path = self.files.path.clone();
+        // The old connection is closed after the new one is there: the last one to close would remove the log.
+        self.connection = Mutex::new(connect_in_turn(&path).await?);
+        self.is_inspected = false;
+        self.files.check()?;
+        self.files.note_log_bytes()
+    }
+
+    /// Begins a transaction that holds the lock of the file.
+    async fn lock(&mut self) -> Result<()> {
         let deadline = Instant::now() + WRITE_WAIT;
         loop {
             match run(self.connection(), "BEGIN IMMEDIATE", &[], &mut |_| Ok(())) {
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(WRITE_POLL).await;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        self.files.note_log()?;
-        self.files.check_log_bytes()?;
-        // A trigger that was added meanwhile would be a part of what is written.
-        self.check_schema_change().await
     }
 
     fn cookie(&mut self) -> Result<Option<i64>> {
@@ -203,6 +213,20 @@ impl Connection for Writer {
             let connection = self.connection.into_inner().unwrap_or_else(PoisonError::into_inner);
             connection.close().map_err(|(_, e)| error_of(e))
         })
+    }
+}
+
+/// Connects while other processes connect too.
+async fn connect_in_turn(path: &Path) -> std::result::Result<rusqlite::Connection, Failure> {
+    let deadline = Instant::now() + WRITE_WAIT;
+    loop {
+        // Writers poll for the lock themselves.
+        match connect(path, Duration::ZERO) {
+            Err(Failure::Sql(error)) if is_busy(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(WRITE_POLL).await;
+            }
+            done => return done,
+        }
     }
 }
 
