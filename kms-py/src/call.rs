@@ -94,6 +94,8 @@ impl Caller {
         if self.asynchronous {
             return self.launch(py, work, future, finish);
         }
+        // Before the future, so that it is dropped within the runtime: by a signal, or by an error of the callback.
+        let _runtime = self.engine.enter();
         let mut future = pin!(future);
         if matches!(work, Work::Short)
             && let Some(done) = self.engine.poll(future.as_mut())
@@ -124,6 +126,7 @@ impl Caller {
         future: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> Outcome<Bound<'py, PyAny>> {
+        let _runtime = self.engine.enter();
         let mut future = Box::pin(future);
         let (meter, callback) = match work {
             Work::Short => match self.engine.poll(future.as_mut()) {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kms_lib::{Error, ErrorCode, Result};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::{EnterGuard, Handle, Runtime};
 
 /// A value that is dropped in its own process only. In a forked child it leaks: its threads and locks stayed behind.
 pub struct Local<T> {
@@ -85,6 +85,12 @@ impl Engine {
     /// Starts a task, which goes on whether or not anybody waits for it.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(task);
+    }
+
+    /// Makes this thread one of the runtime's as long as the guard lives. An operation that is dropped before it is
+    /// complete gives back its connection, which needs the runtime.
+    pub fn enter(&self) -> EnterGuard<'_> {
+        self.handle.enter()
     }
 
     /// What the future gives without waiting, if it does.

@@ -1,6 +1,7 @@
 //! Opening and closing a service.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Service {
 
 /// The services that are closed when the interpreter ends.
 static OPEN: Mutex<Vec<Weak<Service>>> = Mutex::new(Vec::new());
+/// One channel for each service that is being closed in the background. It is disconnected when that is done.
+static CLOSING_LATE: Mutex<Vec<Receiver<()>>> = Mutex::new(Vec::new());
 
 impl Service {
     fn new(engine: Arc<Engine>, asynchronous: bool, kms: kms_lib::Kms) -> Arc<Self> {
@@ -42,6 +45,29 @@ impl Service {
         open.retain(|other| other.strong_count() > 0);
         open.push(Arc::downgrade(&service));
         service
+    }
+}
+
+impl Drop for Service {
+    /// Closes a service that was not closed, in the background: what was acknowledged must reach the log. The end of
+    /// the interpreter waits for that.
+    fn drop(&mut self) {
+        if self.caller.check().is_err() || self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (kms, engine) = (kms_lib::Kms::clone(&self.kms), Arc::clone(&self.engine));
+        let (done, waiting) = channel();
+        let mut closing = CLOSING_LATE.lock().unwrap_or_else(PoisonError::into_inner);
+        closing.retain(|other| other.try_recv() == Err(TryRecvError::Empty));
+        closing.push(waiting);
+        self.engine.spawn(async move {
+            if let Err(error) = kms.close().await {
+                tracing::error!(%error, "a service that was dropped without being closed could not be closed");
+            }
+            drop((kms, done));
+            // The runtime lives as long as this task.
+            drop(engine);
+        });
     }
 }
 
@@ -306,4 +332,11 @@ pub fn close_all(py: Python<'_>) {
             raised(py, &error).write_unraisable(py, None);
         }
     }
+    let closing = std::mem::take(&mut *CLOSING_LATE.lock().unwrap_or_else(PoisonError::into_inner));
+    py.detach(|| {
+        for done in closing {
+            // Disconnected when it is closed; a failure was logged.
+            let _ = done.recv_timeout(CLOSING);
+        }
+    });
 }
