@@ -1,8 +1,8 @@
 //! `mini_kms._native`: Mini KMS for Python, over the asynchronous interface of `kms-lib`.
 //!
 //! Nothing here has a rule of its own: arguments, results and errors are translated, and `kms-lib` decides. Each method
-//! is written once ([`call::Caller`]): in the synchronous mode it waits, with the GIL released; in the asynchronous one
-//! it gives an asyncio future, which the event loop's own thread completes ([`mailbox`]). No thread of Rust ever waits
+//! is written once (`call::Caller`): in the synchronous mode it waits, with the GIL released; in the asynchronous one
+//! it gives an asyncio future, which the event loop's own thread completes (`mailbox`). No thread of Rust ever waits
 //! for the GIL.
 
 #![deny(unsafe_op_in_unsafe_fn)]
