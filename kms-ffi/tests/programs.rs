@@ -40,10 +40,13 @@ fn programs_of_every_compiler_succeed() {
 #[test]
 fn sanitizers_find_nothing() {
     let bench = Bench::new();
-    let flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
-    // fork.c is left out: the sanitizers' allocator of older compilers does not survive a fork beside other threads.
-    for name in ["life.c", "admin.c", "misuse.c", "threads.c", "wrapper.cpp"] {
+    let undefined = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+    let both = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
+    // fork.c without the address sanitizer: its allocator does not survive a fork beside other threads before GCC 14
+    // and LLVM 17.
+    for name in ["life.c", "admin.c", "misuse.c", "threads.c", "wrapper.cpp", "fork.c"] {
         let Some(compiler) = compilers(name).first().copied() else { continue };
+        let flags = if name == "fork.c" { undefined } else { both };
         let program = bench.compile(compiler, &source(name), &flags);
         bench.run(&[], &program);
     }
