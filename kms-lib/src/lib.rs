@@ -52,7 +52,8 @@
 //! | react to errors | [`ErrorCode`] |
 //!
 //! Standards: AES-GCM (NIST SP 800-38D), RSA (RFC 8017), Ed25519 (RFC 8032), HKDF (RFC 5869), Argon2id (RFC 9106),
-//! canonical JSON (RFC 8785), Merkle trees (RFC 6962), signed notes and checkpoints (C2SP), key states (NIST SP 800-57).
+//! canonical JSON (RFC 8785), Merkle trees (RFC 6962), signed notes and checkpoints (C2SP), key states (NIST SP
+//! 800-57).
 
 #![forbid(unsafe_code)]
 

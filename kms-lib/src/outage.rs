@@ -1,4 +1,5 @@
-//! Says in the logs that something does not answer: once when that begins, a summary while it lasts, once when it is over.
+//! Says in the logs that something does not answer: once when that begins, a summary while it lasts, once when it is
+//! over.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +27,7 @@ struct Lasting {
 }
 
 impl Outage {
-    /// None yet.
+    /// An outage of `what` that has not begun.
     pub fn new(what: &'static str) -> Self {
         Self { what, lasting: Mutex::default(), is_lasting: AtomicBool::new(false) }
     }

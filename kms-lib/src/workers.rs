@@ -1,4 +1,5 @@
-//! Work that takes the CPU for long, off the async threads: on as many threads as there are cores, in turns by principal.
+//! Work that takes the CPU for long, off the async threads: on as many threads as there are cores, in turns by
+//! principal.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -149,8 +150,8 @@ impl Thread {
         }
     }
 
-    /// The next piece of work, after one of this length. Without one, the thread ends: decided under the same lock under
-    /// which work is added, so that none is left without a thread.
+    /// The next piece of work, after one of this length. Without one, the thread ends: decided under the same lock
+    /// under which work is added, so that none is left without a thread.
     fn next(&mut self, ended: Option<Length>) -> Option<(Length, Task)> {
         let mut state = self.inner.state();
         state.running_long -= usize::from(ended == Some(Length::Long));

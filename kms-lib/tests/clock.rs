@@ -325,7 +325,8 @@ async fn backups_are_left_as_they_are() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Results that were released, and that a clock which was put back keeps out of the log, are not passed over in silence.
+/// Results that were released, and that a clock which was put back keeps out of the log, are not passed over in
+/// silence.
 #[tokio::test]
 async fn closing_says_that_released_results_are_not_in_the_log() {
     let place = Place::in_a_file();

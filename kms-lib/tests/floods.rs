@@ -124,8 +124,8 @@ async fn one_caller_leaves_room_for_others() {
     kms.close().await.unwrap();
 }
 
-/// Signatures that no version made, over a key with many versions: no private key is unwrapped, no other task waits, and
-/// the work of a call is bounded.
+/// Signatures that no version made, over a key with many versions: no private key is unwrapped, no other task waits,
+/// and the work of a call is bounded.
 #[tokio::test]
 async fn bad_signatures_over_many_versions_hold_nobody_up() {
     const VERSIONS: u32 = 24;

@@ -1,5 +1,5 @@
-//! Replacing the key that seals rows: the service and other nodes go on, what the former key sealed counts only where it
-//! should, and a root key that leaked can be retired.
+//! Replacing the key that seals rows: the service and other nodes go on, what the former key sealed counts only where
+//! it should, and a root key that leaked can be retired.
 
 #![allow(clippy::unwrap_used)]
 

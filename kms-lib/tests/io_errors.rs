@@ -1,6 +1,6 @@
 //! I/O errors other than a full disk: writes beyond a limit on the size of files fail (`EFBIG`), in the midst of the
-//! write-ahead log. Requests fail closed with a clear code, service resumes when the limit is lifted, and nothing that was
-//! acknowledged is lost.
+//! write-ahead log. Requests fail closed with a clear code, service resumes when the limit is lifted, and nothing that
+//! was acknowledged is lost.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
@@ -23,7 +23,8 @@ fn config(file: &Path) -> Config {
     Config::new(format!("sqlite:{}", file.display())).root_key_bytes(ROOT_KEY).disk_space(0, 0)
 }
 
-/// Not a test of its own: works under the limit, says what was acknowledged and what failed, and goes on until all is well.
+/// Not a test of its own: works under the limit, says what was acknowledged and what failed, and goes on until all is
+/// well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_process() {
     let Some(file) = std::env::var_os(CHILD) else { return };
@@ -60,8 +61,8 @@ async fn writes_that_fail_in_the_midst_of_the_log() {
     let kms = Kms::open(config(&file)).await.unwrap();
     admin(&kms).create_key(NewKey::aes("k")).await.unwrap();
     kms.close().await.unwrap();
-    // 2 MiB (in blocks of 1,024 bytes), less than the write-ahead log grows to. The signal that would end the process is ignored, so that the write
-    // fails instead.
+    // 2 MiB (in blocks of 1,024 bytes), less than the write-ahead log grows to. The signal that would end the process
+    // is ignored, so that the write fails instead.
     let script = "trap '' XFSZ; ulimit -S -f 2048 || exit 77; exec \"$0\" \"$@\"";
     let mut child = Command::new("bash")
         .args(["-c", script])

@@ -1,6 +1,6 @@
-//! Kill -9 before and after every commit of replacing a root key that leaked: adding, rewrapping, marking, replacing the
-//! service's own keys, verifying, retiring and erasing. Whatever was cut off, the next process opens the store, loses
-//! nothing, and brings the work to its end.
+//! Kill -9 before and after every commit of replacing a root key that leaked: adding, rewrapping, marking, replacing
+//! the service's own keys, verifying, retiring and erasing. Whatever was cut off, the next process opens the store,
+//! loses nothing, and brings the work to its end.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -166,7 +166,7 @@ async fn every_step_can_be_the_last_of_its_process() {
         }
         steps = at;
     }
-    // Add; rewrap with two pages; mark; the refusal; two replacements with their pages; verify with two pages; retire and
-    // erase: at least twenty changes, each with a moment before and after it.
+    // Add; rewrap with two pages; mark; the refusal; two replacements with their pages; verify with two pages; retire
+    // and erase: at least twenty changes, each with a moment before and after it.
     assert!(steps >= 40, "only {steps} moments");
 }

@@ -463,8 +463,8 @@ async fn a_version_that_was_deleted_holds_nobody_up() {
     tokio::time::timeout(std::time::Duration::from_secs(30), work).await.unwrap();
 }
 
-/// The same where results are released before their commit: what was released is in the log, and the ledger does not try
-/// for ever to count it.
+/// The same where results are released before their commit: what was released is in the log, and the ledger does not
+/// try for ever to count it.
 #[tokio::test]
 async fn released_uses_of_a_deleted_version_hold_nobody_up() {
     let place = Place::in_a_file();

@@ -19,12 +19,12 @@ pub fn load<T: Serialize>(kind: &'static str) -> impl FnOnce(Python<'_>, T) -> P
     }
 }
 
-/// A text.
+/// Makes a Python `str` of a text.
 pub fn text(py: Python<'_>, text: String) -> PyResult<Py<PyAny>> {
     Ok(text.into_pyobject(py)?.into_any().unbind())
 }
 
-/// Nothing.
+/// Gives None, for operations without a result.
 #[allow(clippy::unnecessary_wraps, reason = "one form for all results")]
 pub fn nothing(py: Python<'_>, _: ()) -> PyResult<Py<PyAny>> {
     Ok(py.None())

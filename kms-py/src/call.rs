@@ -38,7 +38,7 @@ impl Meter {
 pub enum Work {
     /// So little that it begins with the GIL held. It may wait all the same.
     Short,
-    /// Any other.
+    /// Work that releases the GIL from the start.
     Long,
     /// It tells somebody how far it is.
     Watched(Meter, Py<PyAny>),

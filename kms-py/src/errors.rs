@@ -9,9 +9,9 @@ use pyo3::sync::PyOnceLock;
 
 /// An error of the service or of the translation.
 pub enum Failure {
-    /// Of the service.
+    /// An error of the service, raised as `KmsError`.
     Kms(Error),
-    /// Of Python.
+    /// An exception of Python, raised as it is.
     Python(PyErr),
 }
 

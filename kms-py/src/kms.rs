@@ -24,7 +24,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 
 /// An open service, which its handle and its sessions share.
 pub struct Service {
-    /// The service.
+    /// The service in Rust, which a forked child must not use.
     pub kms: Local<kms_lib::Kms>,
     /// Calls its operations.
     pub caller: Caller,
@@ -34,8 +34,9 @@ pub struct Service {
 
 /// The services that are closed when the interpreter ends.
 static OPEN: Mutex<Vec<Weak<Service>>> = Mutex::new(Vec::new());
-/// One channel for each service that is being closed in the background. It is disconnected when that is done.
-static CLOSING_LATE: Mutex<Vec<Receiver<()>>> = Mutex::new(Vec::new());
+/// For each service that is being closed in the background, the process that does so and a channel, which is
+/// disconnected when it is done. A forked child must not wait for what its parent closes.
+static CLOSING_LATE: Mutex<Vec<(u32, Receiver<()>)>> = Mutex::new(Vec::new());
 
 impl Service {
     fn new(engine: Arc<Engine>, asynchronous: bool, kms: kms_lib::Kms) -> Arc<Self> {
@@ -58,8 +59,8 @@ impl Drop for Service {
         let (kms, engine) = (kms_lib::Kms::clone(&self.kms), Arc::clone(&self.engine));
         let (done, waiting) = channel();
         let mut closing = CLOSING_LATE.lock().unwrap_or_else(PoisonError::into_inner);
-        closing.retain(|other| other.try_recv() == Err(TryRecvError::Empty));
-        closing.push(waiting);
+        closing.retain(|(_, other)| other.try_recv() == Err(TryRecvError::Empty));
+        closing.push((std::process::id(), waiting));
         self.engine.spawn(async move {
             if let Err(error) = kms.close().await {
                 tracing::error!(%error, "a service that was dropped without being closed could not be closed");
@@ -334,7 +335,7 @@ pub fn close_all(py: Python<'_>) {
     }
     let closing = std::mem::take(&mut *CLOSING_LATE.lock().unwrap_or_else(PoisonError::into_inner));
     py.detach(|| {
-        for done in closing {
+        for (_, done) in closing.into_iter().filter(|(process, _)| *process == std::process::id()) {
             // Disconnected when it is closed; a failure was logged.
             let _ = done.recv_timeout(CLOSING);
         }

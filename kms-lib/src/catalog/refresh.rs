@@ -70,8 +70,8 @@ fn checked<T>(
 }
 
 impl Delta {
-    /// Whether material of these versions is erased, or wrappings are, since a generation of the root key was retired or
-    /// a key of the service was replaced.
+    /// Whether material of these versions is erased, or wrappings are, since a generation of the root key was retired
+    /// or a key of the service was replaced.
     pub(super) fn has_erased(&self) -> bool {
         self.versions.iter().any(|version| version.state == VersionState::Destroyed)
             || self.root_keys.iter().any(|root| !root.is_active())

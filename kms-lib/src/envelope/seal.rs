@@ -10,8 +10,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// Bytes of the integrity key: 32 for seals and the row commitment, which a replacement draws anew, and 32 for the HMACs
-/// of contexts, which it carries over, so that equal contexts keep their HMAC in the log.
+/// Bytes of the integrity key: 32 for seals and the row commitment, which a replacement draws anew, and 32 for the
+/// HMACs of contexts, which it carries over, so that equal contexts keep their HMAC in the log.
 pub const INTEGRITY_KEY_BYTES: usize = 64;
 
 /// Makes and checks seals. The keys for its uses are derived (HKDF, RFC 5869) from the one integrity key.
@@ -51,7 +51,7 @@ impl RowSet {
     pub fn toggle(&mut self, seals: &Seals, row: &[u8]) {
         self.combine(&Self::of(seals, row));
     }
-    /// The value.
+    /// The 32 bytes that the head carries.
     #[cfg(test)]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
@@ -104,8 +104,8 @@ impl Seals {
         mac.update(row);
         mac.finalize().into_bytes().into()
     }
-    /// Whether this is the row's seal, compared in constant time. For rows that name no record: while rows are resealed,
-    /// a seal of the key before counts.
+    /// Whether this is the row's seal, compared in constant time. For rows that name no record: while rows are
+    /// resealed, a seal of the key before counts.
     pub fn is_sealed(&self, row: &[u8], seal: &[u8]) -> bool {
         is_mac(&self.rows, row, seal) || self.former.as_ref().is_some_and(|former| is_mac(&former.rows, row, seal))
     }

@@ -146,7 +146,7 @@ pub struct NewIntegrityKey {
 pub struct Resealing {
     /// The number of that key.
     pub number: u32,
-    /// The rows.
+    /// The rows of one page, each with its new seal.
     pub rows: Vec<ResealedRow>,
 }
 

@@ -33,8 +33,8 @@ pub struct JobReport {
     pub verification: Option<Report>,
 }
 
-/// Does all jobs once. `session` is the scheduler's. A key that fails does not keep the others from their turn, nor does
-/// a job; an error means that the store could not be asked for one of them, and is the first of these.
+/// Does all jobs once. `session` is the scheduler's. A key that fails does not keep the others from their turn, nor
+/// does a job; an error means that the store could not be asked for one of them, and is the first of these.
 #[tracing::instrument(level = "debug", name = "kms.scheduler", skip_all)]
 pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobReport> {
     let mut report = JobReport::default();

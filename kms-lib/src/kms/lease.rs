@@ -1,8 +1,8 @@
 //! Which of several nodes does the scheduler's jobs of a period: the first that asks. The others stand by, and one of
 //! them goes on if it falls silent.
 //!
-//! The lease is a small value in the store, taken under the head's lock. It is not sealed: an attacker with write access
-//! to the database can keep jobs from being done, as it can by deleting keys. It gives no rights.
+//! The lease is a small value in the store, taken under the head's lock. It is not sealed: an attacker with write
+//! access to the database can keep jobs from being done, as it can by deleting keys. It gives no rights.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +35,9 @@ pub(super) struct Node {
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// This node's.
+    /// This node holds the lease and does the jobs.
     Ours,
-    /// Another node's, which has not ended yet.
+    /// Another node holds the lease, which has not expired.
     Theirs,
     /// Nobody's: the jobs of the period are done.
     Done,

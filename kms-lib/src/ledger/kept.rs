@@ -1,4 +1,5 @@
-//! What is kept of a request that is to have its effect once, with the change it makes: sent again it gets the first answer.
+//! What is kept of a request that is to have its effect once, with the change it makes: sent again it gets the first
+//! answer.
 
 use std::collections::HashSet;
 

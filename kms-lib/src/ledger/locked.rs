@@ -110,8 +110,8 @@ impl Writer {
             return Err(self.stop("the head of the log does not carry the log's signature"));
         }
         self.contended = Some(Instant::now());
-        // Material that is not usable any more is dropped within a second by the task in the background: not here, where
-        // others wait for the lock.
+        // Material that is not usable any more is dropped within a second by the task in the background: not here,
+        // where others wait for the lock.
         let is_behind = head.revision > self.catalog.image().revision();
         if is_behind && !self.catalog.refresh(connection).await? {
             self.keys_behind = true;

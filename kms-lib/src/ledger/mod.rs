@@ -217,9 +217,9 @@ impl Ledger {
         self.queue.len()
     }
 
-    /// Closes the door, and waits until what has come in is committed, but no longer than `longest`: then what is left is
-    /// given up. Fails if that was so, or if there are results that were released before their commit
-    /// (`audit.ack = "queued"`) and could not be written.
+    /// Closes the door, and waits until what has come in is committed, but no longer than `longest`: then what is left
+    /// is given up. Fails if that was so, or if there are results that were released before their commit (`audit.ack =
+    /// "queued"`) and could not be written.
     pub async fn close(&self, longest: Duration) -> Result<()> {
         self.queue.shut();
         self.queue.close();

@@ -24,14 +24,14 @@ const RECORDS: u64 = 10_000;
 pub(super) enum Soundness {
     /// Just those that the log made, but for those in quarantine.
     Sound,
-    /// Others.
+    /// Rows that the log does not have, or not all that it has.
     Altered,
     /// So many records were written since the verification that they must be read first.
     Behind,
 }
 
-/// Holds the rows against the records, if the batch wants to replace the integrity key. Under the head's lock: the image
-/// is that of the head, and no record comes meanwhile.
+/// Holds the rows against the records, if the batch wants to replace the integrity key. Under the head's lock: the
+/// image is that of the head, and no record comes meanwhile.
 pub(super) async fn soundness(
     connection: &mut dyn Connection,
     batch: &[Submission],
@@ -57,7 +57,8 @@ pub(super) async fn soundness(
     Ok(Some(if is_sound { Soundness::Sound } else { Soundness::Altered }))
 }
 
-/// Whether the image has just the rows that the records made, `later` ones included. Those in quarantine are in no image.
+/// Whether the image has just the rows that the records made, `later` ones included. Those in quarantine are in no
+/// image.
 fn are_recorded(image: &Image, recorded: &Recorded, later: &HashMap<Place, String>) -> bool {
     let (mut count, mut are_equal) = (0, true);
     image.each_row(&mut |table, id, bytes| {

@@ -56,8 +56,8 @@ impl Space {
         Self { store, limits, low: flag(), full: flag(), reserved: flag() }
     }
 
-    /// Judges, and sets the reserve aside when there is room for it. Called every second; asks the file system, which may
-    /// take its time, on a thread for that.
+    /// Judges, and sets the reserve aside when there is room for it. Called every second; asks the file system, which
+    /// may take its time, on a thread for that.
     pub async fn look(self: &Arc<Self>) {
         let space = Arc::clone(self);
         // A panic there ends only this look.

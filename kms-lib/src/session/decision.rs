@@ -137,8 +137,8 @@ impl Session {
     }
 }
 
-/// The versions that may verify now, newest first, at most `tried`; and whether there may be more. For each of these, so
-/// many at most are looked at: the image is locked meanwhile.
+/// The versions that may verify now, newest first, at most `tried`; and whether there may be more. For each of these,
+/// so many at most are looked at: the image is locked meanwhile.
 fn newest_usable(image: &Image, key: &Key, tried: usize, now: Timestamp) -> (Vec<Usable>, bool) {
     let mut versions = Vec::new();
     let mut newest_first = image.versions_newest_first(key.id).enumerate();

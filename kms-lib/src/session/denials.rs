@@ -1,5 +1,5 @@
-//! Denials are recorded, but nobody can fill the log with them: from 60 a minute on, by one principal for one reason, one
-//! counted record a second stands for them.
+//! Denials are recorded, but nobody can fill the log with them: from 60 a minute on, by one principal for one reason,
+//! one counted record a second stands for them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -26,9 +26,9 @@ use crate::verification::Verifier;
 
 /// Rows that are sealed anew in one transaction.
 const PAGE: usize = 500;
-/// Said when the rows in use are others than those that the log made.
-const UNRECORDED: &str = "this process uses rows that the log does not tell of, or lacks some; close the service and open it \
-                          again, and then verify the log";
+/// The message when the rows in memory are not those that the log recorded.
+const UNRECORDED: &str = "the rows in memory do not match the log; verify the log: repair the rows that it names, or if \
+                          it names none, close the service and open it again";
 
 /// What replacing the key that seals rows did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

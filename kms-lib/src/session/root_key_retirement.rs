@@ -190,8 +190,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether everything is verified under what stays. If that is asked for, what is not is verified first; then nothing
-    /// new is wrapped under the generation any more, so that what is made meanwhile is no hindrance.
+    /// Whether everything is verified under what stays. If that is asked for, what is not is verified first; then
+    /// nothing new is wrapped under the generation any more, so that what is made meanwhile is no hindrance.
     async fn verify_remaining(&self, generation: u32, options: &RetireOptions) -> Result<()> {
         if options.verify_new {
             self.verify_new_wrappings(generation).await?;

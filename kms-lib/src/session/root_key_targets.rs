@@ -140,8 +140,8 @@ impl Session {
         Err(overtaken())
     }
 
-    /// Opens a material by one of its wrappings with a good seal, and compares it with the fingerprint. If none has one,
-    /// the fingerprint alone must do: seals of what was in quarantine are lost when the integrity key is replaced.
+    /// Opens a material by one of its wrappings with a good seal, and compares it with the fingerprint. If none has
+    /// one, the fingerprint alone must do: seals of what was in quarantine are lost when the integrity key is replaced.
     pub(super) async fn open(&self, target: &Target, present: &[FoundWrapping]) -> Result<Zeroizing<Vec<u8>>> {
         let (good, others): (Vec<&FoundWrapping>, Vec<&FoundWrapping>) =
             present.iter().partition(|found| found.is_sealed);

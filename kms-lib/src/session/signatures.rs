@@ -26,7 +26,7 @@ pub(super) struct Verifying<'a> {
     digest: [u8; 32],
     signature: Arc<[u8]>,
     algorithm: SignatureAlgorithm,
-    /// Newest first.
+    /// The versions to try, newest first.
     versions: &'a [Usable],
     /// Whether there are further versions, beyond those that a call tries.
     has_more: bool,

@@ -283,7 +283,8 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
         if rows.integrity_key() == Some(seals.number()) || tries == TRIES {
             return Ok(describe(rows, &seals));
         }
-        // Another process has replaced the key that seals rows; or a row says so that is not right, which is then found.
+        // Another process has replaced the key that seals rows; or a row says so that is not right, which is then
+        // found.
         match catalog.catch_up_seals().await {
             Err(error) if matches!(error.code(), ErrorCode::IntegrityFailure | ErrorCode::StoreCorrupt) => {
                 return Ok(describe(rows, &seals));

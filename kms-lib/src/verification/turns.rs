@@ -1,5 +1,5 @@
-//! Verifications take turns: one at a time, each shared by all who asked for the same before it began, and given up when
-//! none of them waits any more. What one costs in memory and in reads of the store, so do a thousand.
+//! Verifications take turns: one at a time, each shared by all who asked for the same before it began, and given up
+//! when none of them waits any more. What one costs in memory and in reads of the store, so do a thousand.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -15,7 +15,7 @@ use crate::stream::{StreamDecryptor, StreamEncryptor};
 
 /// What a ciphertext is decrypted with: the context, and what it must agree with.
 pub struct Expected {
-    /// The context.
+    /// The context that was authenticated with the ciphertext.
     pub context: Context,
     /// The key it must have been encrypted with.
     pub key: Option<kms_lib::KeyRef>,

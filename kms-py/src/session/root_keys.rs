@@ -110,8 +110,8 @@ impl Session {
         let options = RetireOptions::default().compromised(compromised).verify_new(verify_new);
         self.ask(py, "Retirement", |session| async move { session.retire_root_key(generation, &options).await })
     }
-    /// Replaces the key that seals rows, and seals every row under the new one, while the service goes on. It begins with
-    /// a verification of the whole log. A call that was cut off is completed by calling again.
+    /// Replaces the key that seals rows, and seals every row under the new one, while the service goes on. It begins
+    /// with a verification of the whole log. A call that was cut off is completed by calling again.
     ///
     /// >>> alice.replace_integrity_key().number
     /// 2

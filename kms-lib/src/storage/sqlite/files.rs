@@ -156,9 +156,9 @@ impl Files {
         self.log_bytes = self.log_bytes()?;
         Ok(())
     }
-    /// Whether the write-ahead log has become shorter since this connection wrote. Another process may have moved it into
-    /// the database, but another program may also have cut it. This connection would not notice the difference as long
-    /// as its cache has the pages that it needs; a new connection reads the files.
+    /// Whether the write-ahead log has become shorter since this connection wrote. Another process may have moved it
+    /// into the database, but another program may also have cut it. This connection would not notice the difference as
+    /// long as its cache has the pages that it needs; a new connection reads the files.
     pub(super) fn is_log_shorter(&self) -> Result<bool> {
         Ok(self.log_bytes()? < self.log_bytes)
     }

@@ -83,8 +83,8 @@ async fn drop_misdated(connection: &mut dyn Connection, now: Timestamp) -> Resul
     Ok(())
 }
 
-/// Keeps a request, in the place of one of the same principal and key that is no longer kept. One that is still kept is a
-/// `Conflict`.
+/// Keeps a request, in the place of one of the same principal and key that is no longer kept. One that is still kept is
+/// a `Conflict`.
 pub async fn insert(connection: &mut dyn Connection, request: KeptRequest, now: Timestamp) -> Result<()> {
     let former = "DELETE FROM idempotency WHERE principal = ? AND idempotency_key = ? AND expires_at <= ?";
     let values = vec![request.principal.as_str().into(), request.key.as_str().into(), now.into()];

@@ -11,7 +11,7 @@ pub(super) const SERVICE_KEY: &str = "kind, number, public_key, fingerprint, fir
 /// A key of the service itself, with its wrappings, whether or not its seal is good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceKeyRow {
-    /// The row.
+    /// Which key of the service it is, with state and revision.
     pub key: ServiceKey,
     /// The key, wrapped. Nothing once it was replaced: what is not needed any more cannot be stolen.
     pub wrapped: Vec<Wrapped>,
