@@ -194,3 +194,117 @@ async fn delegates_pass_on_what_does_not_come_from_each_other() {
     }
     kms.close().await.unwrap();
 }
+
+/// A decision looks at the grants of all grantors, so there is a limit to those of apps; admins' are beyond it.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_of_apps_on_one_scope_are_limited() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let key = session.create_key(NewKey::aes("k")).await.unwrap().id;
+    let most = kms_lib::limits::GRANTS_PER_SCOPE;
+    let mut origins = Vec::new();
+    for n in 0..=most {
+        let delegate = format!("delegate-{n}");
+        origins.push(put(&session, &delegate, key, &[Encrypt, Grant]).await.id);
+        let made = try_put(&app(&kms, &delegate), "bob", key, &[Encrypt]).await;
+        if n < most {
+            made.unwrap();
+        } else {
+            assert_eq!(code(made), ErrorCode::LimitExceeded);
+        }
+    }
+    // Its own grant an app may replace, another scope has a limit of its own, and an admin may always grant.
+    put(&app(&kms, "delegate-0"), "bob", key, &[Encrypt]).await;
+    put(&app(&kms, "delegate-0"), "carol", key, &[Encrypt]).await;
+    put(&session, "bob", key, &[Decrypt]).await;
+    assert!(may_encrypt(&kms, "bob", key).await);
+    // What ended with its origin makes room.
+    session.revoke_grant_cascading(origins[1]).await.unwrap();
+    put(&app(&kms, &format!("delegate-{most}")), "bob", key, &[Encrypt]).await;
+    let listed = session.list_grants(&GrantFilter::new().principal("bob"), &Paging::new(1_000)).await.unwrap().items;
+    assert_eq!(listed.len(), most + 1);
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// The pages of a list, one after the other.
+async fn pages<T, F: Future<Output = kms_lib::Result<kms_lib::Page<T>>>>(
+    limit: usize,
+    list: impl Fn(Paging) -> F,
+) -> Vec<T> {
+    let (mut paging, mut all) = (Paging::new(limit), Vec::new());
+    loop {
+        let page = list(paging.clone()).await.unwrap();
+        assert!(page.items.len() <= limit);
+        all.extend(page.items);
+        match page.next_cursor {
+            Some(cursor) => paging.cursor = Some(cursor),
+            None => return all,
+        }
+    }
+}
+
+/// Lists are what a filter leaves of everything, in order, whatever the size of the pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_complete_and_in_order() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let mut keys = Vec::new();
+    for n in 0..12 {
+        keys.push(session.create_key(NewKey::aes(format!("{}-{n}", ["a", "b"][n % 2]))).await.unwrap());
+    }
+    for (n, key) in keys.iter().enumerate() {
+        let permissions: &[Permission] = if n % 3 == 0 { &[Encrypt] } else { &[Permission::Read] };
+        put(&session, ["shop", "desk"][n / 6], key.id, permissions).await;
+    }
+    session.put_grant(NewGrant::new("shop", Role::App).on_all_keys().allow([Encrypt])).await.unwrap();
+    session.put_grant(NewGrant::new("audit", Role::App).on_all_keys().allow([Permission::Read])).await.unwrap();
+    let gone = put(&session, "shop", keys[8].id, &[Permission::Read]).await;
+    session.revoke_grant(gone.id).await.unwrap();
+
+    for (principal, prefix) in [("shop", ""), ("desk", ""), ("desk", "b"), ("audit", ""), ("audit", "a-1"), ("x", "")] {
+        let is_listed = |n: usize| match principal {
+            "audit" => true,
+            "shop" => n / 6 == 0 && !n.is_multiple_of(3),
+            "desk" => n / 6 == 1 && !n.is_multiple_of(3),
+            _ => false,
+        };
+        let named = keys.iter().enumerate().filter(|(n, key)| is_listed(*n) && key.name.starts_with(prefix));
+        let mut expected: Vec<String> = named.map(|(_, key)| key.name.clone()).collect();
+        expected.sort();
+        let reader = app(&kms, principal);
+        for limit in [1, 2, 5, 100] {
+            let filter = kms_lib::KeyFilter::new().name_prefix(prefix);
+            let list = async |paging: Paging| reader.list_keys(&filter, &paging).await;
+            let names: Vec<String> = pages(limit, list).await.into_iter().map(|key| key.name).collect();
+            assert_eq!(names, expected, "{principal} {prefix} {limit}");
+        }
+    }
+
+    let all = session.list_grants(&GrantFilter::new(), &Paging::new(1_000)).await.unwrap().items;
+    assert!(all.len() == 14 && all.is_sorted_by_key(|grant| (grant.principal.clone(), grant.id)));
+    let filters = [None, Some("shop"), Some("desk"), Some("nobody")]
+        .map(|principal| principal.map_or(GrantFilter::new(), |principal| GrantFilter::new().principal(principal)));
+    for filter in filters {
+        let on_key = filter.clone().on_key(keys[3].id);
+        for (filter, key) in
+            [(filter.clone(), None), (on_key, Some(Some(keys[3].id))), (filter.on_all_keys(), Some(None))]
+        {
+            let is_listed = |grant: &&GrantDescription| {
+                filter.principal.as_ref().is_none_or(|principal| *principal == grant.principal)
+                    && key.is_none_or(|key| {
+                        grant.key_id == GrantScope::AllKeys
+                            || key.is_some_and(|key| grant.key_id == GrantScope::Key(key))
+                    })
+            };
+            let expected: Vec<&GrantDescription> = all.iter().filter(is_listed).collect();
+            for limit in [1, 3, 1_000] {
+                let found = pages(limit, async |paging: Paging| session.list_grants(&filter, &paging).await).await;
+                assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter:?} {limit}");
+            }
+        }
+    }
+    kms.close().await.unwrap();
+}

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
+use super::rights::Rights;
 use crate::envelope::{RowSet, Seals, row};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
-use crate::types::grant::Grant;
+use crate::types::grant::{Grant, GrantScope};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId};
-use crate::types::key::{Key, KeyVersion};
+use crate::types::key::{Key, KeyState, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
+use crate::types::time::Timestamp;
 use crate::types::view::View;
 
 /// A key with its versions.
@@ -27,8 +29,15 @@ pub struct Image {
     keys: HashMap<KeyId, Entry>,
     names: BTreeMap<String, KeyId>,
     grants: HashMap<GrantId, Grant>,
-    by_principal: HashMap<String, BTreeSet<GrantId>>,
+    rights: Rights,
     credentials: HashMap<CredentialId, Credential>,
+    /// The credentials that are not withdrawn.
+    standing: BTreeSet<CredentialId>,
+    /// How many keys are in each state.
+    by_state: BTreeMap<KeyState, u64>,
+    version_count: usize,
+    /// When the version that is the newest by its own date was made.
+    newest_version_at: Option<Timestamp>,
     quarantine: HashMap<QuarantineId, Quarantined>,
     root_keys: BTreeMap<u32, RootKeyGeneration>,
     service_keys: HashMap<ServiceKeyId, ServiceKey>,
@@ -63,12 +72,47 @@ impl Image {
     }
     /// How many versions there are.
     pub fn version_count(&self) -> usize {
-        self.keys.values().map(|entry| entry.versions.len()).sum()
+        self.version_count
+    }
+    /// How many keys are in each state. States that no key is in may be missing.
+    pub fn keys_by_state(&self) -> &BTreeMap<KeyState, u64> {
+        &self.by_state
+    }
+    /// The latest date that a version says it was made at.
+    pub fn newest_version_at(&self) -> Option<Timestamp> {
+        self.newest_version_at
     }
     /// The keys by name, from the first name after `after` on.
     pub fn keys_by_name(&self, after: Option<&str>) -> impl Iterator<Item = &Key> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.keys_from(after.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+    /// The keys by name, from a name on.
+    pub fn keys_from<'i>(&'i self, from: Bound<&str>) -> impl Iterator<Item = &'i Key> + use<'i> {
         self.names.range::<str, _>((from, Bound::Unbounded)).filter_map(|(_, id)| self.key(*id))
+    }
+    /// The keys that grants of a principal name, by name, from a name on.
+    pub fn keys_granted<'i>(&'i self, principal: &str, from: Bound<&str>) -> impl Iterator<Item = &'i Key> + use<'i> {
+        self.rights.keys_of(principal, from).filter_map(|id| self.key(id))
+    }
+    /// The grants that are not withdrawn, by principal and id, behind this one.
+    pub fn grants_behind<'i>(&'i self, after: Option<&Grant>) -> impl Iterator<Item = &'i Grant> + use<'i> {
+        self.rights.all(after.map(place)).filter_map(|id| self.grants.get(&id))
+    }
+    /// The same of one principal.
+    pub fn grants_of<'i>(
+        &'i self,
+        principal: &str,
+        after: Option<&Grant>,
+    ) -> impl Iterator<Item = &'i Grant> + use<'i> {
+        self.rights.of_behind(principal, after.map(place)).filter_map(|id| self.grants.get(&id))
+    }
+    /// The same of all principals on one scope.
+    pub fn grants_on<'i>(
+        &'i self,
+        scope: GrantScope,
+        after: Option<&'i Grant>,
+    ) -> impl Iterator<Item = &'i Grant> + use<'i> {
+        self.rights.of_scope(scope, after.map(place)).filter_map(|(_, id)| self.grants.get(&id))
     }
     /// All grants that are not withdrawn, in no order.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
@@ -105,6 +149,11 @@ impl Image {
     /// Whether an entry says that this row is in quarantine. A row that was only set aside has none yet.
     pub(super) fn is_quarantined_by_entry(&self, table: EntityTable, row: [u8; 16]) -> bool {
         self.quarantine().any(|entry| (entry.table, entry.row) == (table, row))
+    }
+    /// The credentials that are not withdrawn, by id, behind this one.
+    pub fn standing_credentials(&self, after: Option<CredentialId>) -> impl Iterator<Item = &Credential> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.standing.range((from, Bound::Unbounded)).filter_map(|id| self.credentials.get(id))
     }
     /// An entry of the quarantine, released or not.
     pub(super) fn quarantine_entry(&self, id: QuarantineId) -> Option<&Quarantined> {
@@ -172,22 +221,25 @@ impl Image {
             EntityTable::Keys => {
                 let key = self.keys.get_mut(&KeyId::from_bytes(id))?.key.take()?;
                 self.names.remove(&key.name);
+                self.rights.unname_key(key.id, &key.name);
+                self.count_key(key.state, false);
                 Some(row::key(&key))
             }
             EntityTable::KeyVersions => {
                 let of = self.versions().find(|version| *version.id.as_bytes() == id);
                 let (key, number) = of.map(|version| (version.key_id, version.version))?;
                 let version = self.keys.get_mut(&key)?.versions.remove(&number)?;
+                self.version_count -= 1;
                 Some(row::version(&version))
             }
             EntityTable::Grants => {
                 let grant = self.grants.remove(&GrantId::from_bytes(id))?;
-                if let Some(of_principal) = self.by_principal.get_mut(&grant.principal) {
-                    of_principal.remove(&grant.id);
-                }
+                let name = self.name_of(grant.scope);
+                self.rights.remove(&grant, name.as_deref());
                 row::grant(&grant).ok()
             }
             EntityTable::Credentials => {
+                self.standing.remove(&CredentialId::from_bytes(id));
                 self.credentials.remove(&CredentialId::from_bytes(id)).as_ref().map(row::credential)
             }
         }
@@ -197,8 +249,25 @@ impl Image {
     pub(super) fn refuse_all(&mut self) {
         self.trust = Trust::Refused;
         self.grants.clear();
-        self.by_principal.clear();
+        self.rights = Rights::default();
         self.credentials.clear();
+        self.standing.clear();
+    }
+
+    /// The name of the key that a scope is of, if its row is there.
+    fn name_of(&self, scope: GrantScope) -> Option<String> {
+        match scope {
+            GrantScope::AllKeys => None,
+            GrantScope::Key(key) => self.key(key).map(|key| key.name.clone()),
+        }
+    }
+
+    fn count_key(&mut self, state: KeyState, is_there: bool) {
+        let count = self.by_state.entry(state).or_default();
+        *count = if is_there { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.by_state.remove(&state);
+        }
     }
 
     pub(super) fn advance(&mut self, revision: u64) {
@@ -276,10 +345,15 @@ impl Image {
         if self.is_kept_out(EntityTable::Keys, key.id.as_bytes()) {
             return;
         }
-        let (id, name, new) = (key.id, key.name.clone(), row::key(&key));
+        let (id, name, state, new) = (key.id, key.name.clone(), key.state, row::key(&key));
         let entry = self.entry(id);
         if entry.key.as_ref().is_none_or(|present| present.revision < key.revision) {
             let old = entry.key.replace(key);
+            match &old {
+                Some(old) => self.count_key(old.state, false),
+                None => self.rights.name_key(id, &name),
+            }
+            self.count_key(state, true);
             self.names.insert(name, id);
             self.replace(old.as_ref().map(row::key), &new, seals);
         }
@@ -292,8 +366,10 @@ impl Image {
         let entry = self.entry(version.key_id);
         let newer = entry.versions.get(&version.version).is_none_or(|present| present.revision < version.revision);
         if newer {
-            let new = row::version(&version);
+            let (new, made_at) = (row::version(&version), version.created_at);
             let old = entry.versions.insert(version.version, version);
+            self.version_count += usize::from(old.is_none());
+            self.newest_version_at = self.newest_version_at.max(Some(made_at));
             self.replace(old.as_ref().map(row::version), &new, seals);
         }
     }
@@ -318,11 +394,11 @@ impl Image {
         // One that cannot be written as a row was neither read from one nor committed.
         let Ok(new) = row::grant(&grant) else { return };
         self.replace(old, &new, seals);
-        let of_principal = self.by_principal.entry(grant.principal.clone()).or_default();
+        let name = self.name_of(grant.scope);
         if grant.withdrawn_at.is_none() {
-            of_principal.insert(grant.id);
+            self.rights.insert(&grant, name.as_deref());
         } else {
-            of_principal.remove(&grant.id);
+            self.rights.remove(&grant, name.as_deref());
         }
         self.grants.insert(grant.id, grant);
     }
@@ -333,10 +409,20 @@ impl Image {
         }
         if self.credentials.get(&credential.id).is_none_or(|present| present.revision < credential.revision) {
             let new = row::credential(&credential);
+            if credential.withdrawn_at.is_none() {
+                self.standing.insert(credential.id);
+            } else {
+                self.standing.remove(&credential.id);
+            }
             let old = self.credentials.insert(credential.id, credential);
             self.replace(old.as_ref().map(row::credential), &new, seals);
         }
     }
+}
+
+/// Where a grant stands in the order of lists.
+fn place(grant: &Grant) -> (&str, GrantId) {
+    (&grant.principal, grant.id)
 }
 
 impl View for Image {
@@ -355,9 +441,11 @@ impl View for Image {
     fn grant(&self, id: GrantId) -> Option<&Grant> {
         self.grants.get(&id)
     }
-    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant)) {
-        let ids = self.by_principal.get(principal).into_iter().flatten();
-        ids.filter_map(|id| self.grants.get(id)).for_each(visit);
+    fn each_grant(&self, principal: &str, scope: GrantScope, visit: &mut dyn FnMut(&Grant)) {
+        self.rights.on(principal, scope).iter().filter_map(|id| self.grants.get(id)).for_each(visit);
+    }
+    fn some_grants(&self, principal: &str, at_most: usize, visit: &mut dyn FnMut(&Grant)) {
+        self.rights.of(principal).take(at_most).filter_map(|id| self.grants.get(&id)).for_each(visit);
     }
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id)

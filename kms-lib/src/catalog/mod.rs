@@ -10,6 +10,7 @@ mod material;
 mod overlay;
 mod public_keys;
 mod refresh;
+mod rights;
 mod seals;
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::image::Image;
+use super::rights::Rights;
 use crate::envelope::{RowSet, Seals, row};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::Result;
-use crate::types::grant::Grant;
+use crate::types::grant::{Grant, GrantScope};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
@@ -22,6 +23,8 @@ pub struct Overlay<'a> {
     names: HashMap<String, KeyId>,
     versions: HashMap<(KeyId, u32), KeyVersion>,
     grants: HashMap<GrantId, Grant>,
+    /// The grants above that are not withdrawn.
+    rights: Rights,
     credentials: HashMap<CredentialId, Credential>,
     quarantine: HashMap<QuarantineId, Quarantined>,
     root_keys: BTreeMap<u32, RootKeyGeneration>,
@@ -39,6 +42,7 @@ impl<'a> Overlay<'a> {
             names: HashMap::new(),
             versions: HashMap::new(),
             grants: HashMap::new(),
+            rights: Rights::default(),
             credentials: HashMap::new(),
             quarantine: HashMap::new(),
             root_keys: BTreeMap::new(),
@@ -74,6 +78,11 @@ impl<'a> Overlay<'a> {
                     self.versions.insert((version.key_id, version.version), version.clone());
                 }
                 Change::InsertGrant(grant) | Change::UpdateGrant(grant) => {
+                    if grant.withdrawn_at.is_none() {
+                        self.rights.insert(grant, None);
+                    } else {
+                        self.rights.remove(grant, None);
+                    }
                     self.grants.insert(grant.id, grant.clone());
                 }
                 Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
@@ -149,14 +158,21 @@ impl View for Overlay<'_> {
     fn grant(&self, id: GrantId) -> Option<&Grant> {
         self.grants.get(&id).or_else(|| self.base.grant(id))
     }
-    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant)) {
-        self.base.each_grant(principal, &mut |grant| {
+    fn each_grant(&self, principal: &str, scope: GrantScope, visit: &mut dyn FnMut(&Grant)) {
+        self.base.each_grant(principal, scope, &mut |grant| {
             if !self.grants.contains_key(&grant.id) {
                 visit(grant);
             }
         });
-        let changed = self.grants.values().filter(|g| g.principal == principal && g.withdrawn_at.is_none());
-        changed.for_each(visit);
+        self.rights.on(principal, scope).iter().filter_map(|id| self.grants.get(id)).for_each(visit);
+    }
+    fn some_grants(&self, principal: &str, at_most: usize, visit: &mut dyn FnMut(&Grant)) {
+        self.base.some_grants(principal, at_most, &mut |grant| {
+            if !self.grants.contains_key(&grant.id) {
+                visit(grant);
+            }
+        });
+        self.rights.of(principal).take(at_most).filter_map(|id| self.grants.get(&id)).for_each(visit);
     }
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.get(&id).or_else(|| self.base.credential(id))

@@ -46,7 +46,7 @@ pub fn pass_on(
 ) -> Option<PassedOn> {
     let mut right = None;
     let mut held: Vec<Grant> = Vec::new();
-    find_all(view, principal, &mut |grant| {
+    find_all(view, principal, new.key, &mut |grant| {
         // What came from the one who is to get it leads nowhere; another grant may do.
         if is_grantor(view, grant, new.to) {
             return;

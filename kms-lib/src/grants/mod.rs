@@ -15,6 +15,9 @@ use crate::types::ids::{GrantId, KeyId};
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
+/// How many grants of a principal are looked at to find one that allows something on whichever key.
+const LOOKED_AT: usize = 100;
+
 /// The permissions that the creator of a key gets on it, unless it is an admin.
 pub const CREATOR_PERMISSIONS: [Permission; 7] = [
     Permission::Read,
@@ -53,13 +56,14 @@ pub fn find(
     circumstances: &Circumstances<'_>,
 ) -> Option<Match> {
     let mut best: Option<Match> = None;
-    find_all(view, principal, &mut |grant: &Grant| {
+    find_all(view, principal, key, &mut |grant: &Grant| {
         best = better(best, matching(grant, permission, key, circumstances));
     });
     best
 }
 
-/// Whether a grant allows `permission` on any key under the given circumstances.
+/// Whether a grant allows `permission` on any key under the given circumstances. Of a principal with very many grants
+/// only the first are looked at; the others count as if they allowed nothing.
 pub fn allows_somewhere(
     view: &dyn View,
     principal: &str,
@@ -67,12 +71,13 @@ pub fn allows_somewhere(
     circumstances: &Circumstances<'_>,
 ) -> bool {
     let mut is_allowed = false;
-    find_all(view, principal, &mut |grant: &Grant| {
+    view.some_grants(principal, LOOKED_AT, &mut |grant: &Grant| {
         let key = match grant.scope {
             GrantScope::Key(key) => Some(key),
             GrantScope::AllKeys => None,
         };
-        is_allowed |= matching(grant, permission, key, circumstances).is_some();
+        is_allowed =
+            is_allowed || (matching(grant, permission, key, circumstances).is_some() && is_in_force(view, grant));
     });
     is_allowed
 }
@@ -96,11 +101,13 @@ fn better(one: Option<Match>, other: Option<Match>) -> Option<Match> {
     one.into_iter().chain(other).max_by_key(rank)
 }
 
-/// Calls `visit` with every grant of a principal that is in force.
-fn find_all(view: &dyn View, principal: &str, visit: &mut dyn FnMut(&Grant)) {
-    view.each_grant(principal, &mut |grant| {
-        if is_in_force(view, grant) {
-            visit(grant);
-        }
-    });
+/// Calls `visit` with every grant of a principal that is in force and covers a key (all keys without one).
+fn find_all(view: &dyn View, principal: &str, key: Option<KeyId>, visit: &mut dyn FnMut(&Grant)) {
+    for scope in key.map(GrantScope::Key).into_iter().chain([GrantScope::AllKeys]) {
+        view.each_grant(principal, scope, &mut |grant| {
+            if is_in_force(view, grant) {
+                visit(grant);
+            }
+        });
+    }
 }

@@ -3,12 +3,14 @@
 use super::apply::{Context, missing};
 use super::command::{CheckedCredential, CheckedGrant, NewQuarantined, Released};
 use crate::grants::is_in_force;
+use crate::types::actor::Role;
 use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, GrantScope, Grantor, StoredConditions};
 use crate::types::ids::{CredentialId, GrantId};
 use crate::types::key::{Key, KeyVersion};
+use crate::types::limits::GRANTS_PER_SCOPE;
 use crate::types::quarantine::{EntityRow, Quarantined};
 
 impl Context<'_> {
@@ -37,17 +39,43 @@ impl Context<'_> {
             cascade: false,
             revision: self.revision,
         };
+        let is_one_more = existing.is_none() && ended.is_none();
+        let crowding = if is_one_more && grant.grantor.role == Role::App {
+            self.make_room(&new.principal, new.scope)?
+        } else {
+            Vec::new()
+        };
         let mut changes =
             vec![if existing.is_some() { Change::UpdateGrant(grant) } else { Change::InsertGrant(grant) }];
         changes.extend(ended.map(|grant| self.withdrawn(&grant)));
+        changes.extend(crowding);
         Ok(changes)
+    }
+
+    /// Bounds the grants that apps make to one principal on one scope: a decision looks at all of them. Those that ended
+    /// with a cascade make room; `LimitExceeded` if there are none.
+    fn make_room(&self, principal: &str, scope: GrantScope) -> Result<Vec<Change>> {
+        let (mut count, mut over) = (0, Vec::new());
+        self.view.each_grant(principal, scope, &mut |grant| {
+            if grant.grantor.role == Role::App {
+                count += 1;
+                if !is_in_force(self.view, grant) {
+                    over.push(self.withdrawn(grant));
+                }
+            }
+        });
+        match count {
+            0..GRANTS_PER_SCOPE => Ok(Vec::new()),
+            _ if over.is_empty() => Err(Error::new(ErrorCode::LimitExceeded, "too many apps granted the same scope")),
+            _ => Ok(over),
+        }
     }
 
     /// The grant that one from this grantor would replace.
     fn standing(&self, principal: &str, scope: GrantScope, grantor: &Grantor) -> Option<Grant> {
         let mut found = None;
-        self.view.each_grant(principal, &mut |grant| {
-            if grant.scope == scope && grantor.replaces(&grant.grantor) {
+        self.view.each_grant(principal, scope, &mut |grant| {
+            if grantor.replaces(&grant.grantor) {
                 found = Some(grant.clone());
             }
         });

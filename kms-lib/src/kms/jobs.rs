@@ -16,6 +16,8 @@ use crate::verification::Report;
 
 /// How many due keys are looked up at once.
 const PAGE: usize = 100;
+/// How many keys are looked at while the image is locked.
+const KEYS_LOOKED_AT: usize = 1_000;
 
 /// What the scheduler has done.
 #[derive(Clone, Debug, Default)]
@@ -111,9 +113,23 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
 
 /// Keys with a period that a clock which was ahead made or rotated: their next rotation would come that much too late.
 fn misdated(session: &Session) -> Vec<KeyId> {
-    let image = session.shared().catalog.image();
     let now = session.shared().clock.now();
-    image.keys_by_name(None).filter(|key| is_misdated(&image, key, now)).map(|key| key.id).collect()
+    let mut found = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let image = session.shared().catalog.image();
+        // No version says so: the usual case.
+        if !image.newest_version_at().is_some_and(|newest| skew::is_to_come(newest, now)) {
+            return Vec::new();
+        }
+        // The image is not locked for longer than a moment.
+        let page: Vec<&Key> = image.keys_by_name(after.as_deref()).take(KEYS_LOOKED_AT).collect();
+        found.extend(page.iter().filter(|key| is_misdated(&image, key, now)).map(|key| key.id));
+        match page.last() {
+            Some(last) if page.len() == KEYS_LOOKED_AT => after = Some(last.name.clone()),
+            _ => return found,
+        }
+    }
 }
 
 fn is_misdated(image: &Image, key: &Key, now: Timestamp) -> bool {

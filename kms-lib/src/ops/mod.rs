@@ -168,9 +168,7 @@ impl Session {
 
         let image = self.shared().catalog.image();
         let mut by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
-        for key in image.keys_by_name(None) {
-            *by_state.entry(key.state).or_default() += 1;
-        }
+        by_state.extend(image.keys_by_state());
         let name = |id: KeyId| image.key(id).map(|key| key.name.clone()).unwrap_or_default();
         // The rows of its versions do not say that a key is revoked.
         let is_live = |id: KeyId| image.key(id).is_some_and(|key| !key.is_revoked());

@@ -92,9 +92,7 @@ pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
     let (hits, misses) = shared.materials.uses();
     let image = shared.catalog.image();
     let mut keys_by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
-    for key in image.keys_by_name(None) {
-        *keys_by_state.entry(key.state).or_default() += 1;
-    }
+    keys_by_state.extend(image.keys_by_state());
     Ok(Telemetry {
         queued: shared.ledger.queued() as u64,
         batches,

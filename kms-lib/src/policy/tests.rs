@@ -51,8 +51,16 @@ impl View for Rows {
     fn grant(&self, id: GrantId) -> Option<&Grant> {
         self.grants.iter().find(|grant| grant.id == id)
     }
-    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant)) {
-        self.grants.iter().filter(|g| g.principal == principal && g.withdrawn_at.is_none()).for_each(visit);
+    fn each_grant(&self, principal: &str, scope: GrantScope, visit: &mut dyn FnMut(&Grant)) {
+        self.some_grants(principal, usize::MAX, &mut |grant| {
+            if grant.scope == scope {
+                visit(grant);
+            }
+        });
+    }
+    fn some_grants(&self, principal: &str, at_most: usize, visit: &mut dyn FnMut(&Grant)) {
+        let standing = self.grants.iter().filter(|g| g.principal == principal && g.withdrawn_at.is_none());
+        standing.take(at_most).for_each(visit);
     }
     fn credential(&self, id: CredentialId) -> Option<&Credential> {
         self.credentials.iter().find(|credential| credential.id == id)

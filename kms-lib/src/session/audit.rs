@@ -126,6 +126,7 @@ impl Session {
         paging.check()?;
         let (limit, cursor): (usize, Option<u64>) = (paging.limit, paging.cursor_as()?);
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
+        let _admission = self.admit_list()?;
         let key = match &query.key {
             Some(key) => Some(self.locate(key).await?.ok_or_else(|| refusal(ErrorCode::KeyNotFound))?),
             None => None,

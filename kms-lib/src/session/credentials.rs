@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::change::Intent;
+use super::listing::{Slice, page};
 use super::refusal::refusal;
 use super::requests::{NewToken, Page, Paging};
 use super::{Session, Shared};
@@ -171,16 +172,18 @@ impl Session {
         paging.check()?;
         let cursor: Option<CredentialId> = paging.cursor_as()?;
         self.permit_reading(Action::CredentialRead, Operation::ReadCredentials, None).await?;
-        let image = self.shared.catalog.image();
-        let mut credentials: Vec<&Credential> = image
-            .credentials()
-            .filter(|credential| {
-                credential.withdrawn_at.is_none() && cursor.is_none_or(|cursor| credential.id > cursor)
-            })
-            .collect();
-        credentials.sort_unstable_by_key(|credential| credential.id);
-        let found = credentials.into_iter().take(paging.limit + 1).map(description).collect();
-        Ok(Page::of(found, paging.limit, |credential: &CredentialDescription| credential.id))
+        let _admission = self.admit_list()?;
+        page(
+            paging.limit,
+            |credential: &CredentialDescription| credential.id.to_string(),
+            |room, last| {
+                let image = self.shared.catalog.image();
+                let after = last.map(str::parse).transpose()?.or(cursor);
+                let see = |credential: &&Credential| Some(description(credential));
+                Ok(Slice::of(image.standing_credentials(after), room, see, |credential| credential.id.to_string()))
+            },
+        )
+        .await
     }
 }
 

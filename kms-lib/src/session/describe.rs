@@ -1,11 +1,14 @@
 //! Keys as callers see them, and pages of them.
 
+use std::ops::Bound;
+
 use sha2::{Digest, Sha256};
 
+use super::listing::{Slice, page};
 use super::refusal::refusal;
 use super::requests::{KeyFilter, Page, Paging};
 use super::{KeyRef, Session};
-use crate::catalog::{KeyDescription, Outline, key_description};
+use crate::catalog::{Image, KeyDescription, Outline, key_description};
 use crate::policy;
 use crate::storage::tables::entities;
 use crate::types::attempt::{Decision, Operation};
@@ -24,24 +27,49 @@ impl Session {
         self.describe(id).await
     }
 
-    /// The keys that the caller may read, by name, without their versions.
+    /// The keys that the caller may read, by name, without their versions. The work for one page is bounded: with a
+    /// filter that few keys pass, a page may be shorter than asked for, even empty, and still have a cursor.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_keys(&self, filter: &KeyFilter, paging: &Paging) -> Result<Page<KeyDescription>> {
         paging.check()?;
         self.shared.catalog.ensure_fresh().await?;
-        let image = self.shared.catalog.image();
-        let now = self.shared.clock.now();
-        if !policy::is_authenticated(&*image, &self.attempt(Operation::ReadKey, None), now) {
+        let reading = self.attempt(Operation::ReadKey, None);
+        if !policy::is_authenticated(&*self.shared.catalog.image(), &reading, self.shared.clock.now()) {
             return Err(refusal(ErrorCode::NotAuthenticated));
         }
-        let readable = |key: &Key| {
-            let attempt = self.attempt(Operation::ReadKey, Some(key.id));
-            matches!(policy::decide(&*image, &attempt, now), Decision::Allowed { .. })
+        let _admission = self.admit_list()?;
+        page(
+            paging.limit,
+            |key: &KeyDescription| key.name.clone(),
+            |room, last| {
+                let image = self.shared.catalog.image();
+                let after = last.or(paging.cursor.as_deref()).map(|cursor| name_of(&image, cursor)).transpose()?;
+                Ok(self.some_keys(&image, filter, after.as_deref(), room))
+            },
+        )
+        .await
+    }
+
+    /// The next few keys that a filter leaves and that the caller may read, behind a name.
+    fn some_keys(&self, image: &Image, filter: &KeyFilter, after: Option<&str>, room: usize) -> Slice<KeyDescription> {
+        let now = self.shared.clock.now();
+        let attempt = |key: Option<KeyId>| self.attempt(Operation::ReadKey, key);
+        let prefix = filter.name_prefix.as_deref().unwrap_or_default();
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
         };
-        let wanted = image.keys_by_name(paging.cursor.as_deref()).filter(|key| filter.matches(key) && readable(key));
-        let keys = wanted.take(paging.limit + 1).map(key_description).collect();
-        Ok(Page::of(keys, paging.limit, |key: &KeyDescription| key.name.clone()))
+        // A caller who may not read every key reads those that its grants name.
+        let keys: Box<dyn Iterator<Item = &Key>> = match policy::has_right(image, &attempt(None), now) {
+            true => Box::new(image.keys_from(from)),
+            false => Box::new(image.keys_granted(self.actor.principal(), from)),
+        };
+        let is_readable =
+            |key: &Key| matches!(policy::decide(image, &attempt(Some(key.id)), now), Decision::Allowed { .. });
+        let see = |key: &&Key| (filter.matches(key) && is_readable(key)).then(|| key_description(key));
+        // By id: the name of a key that is not listed is not for everybody.
+        Slice::of(keys.take_while(|key| key.name.starts_with(prefix)), room, see, |key| key.id.to_string())
     }
 
     /// The public half of a version, as PEM (SubjectPublicKeyInfo). It stays readable when the version is revoked.
@@ -81,6 +109,18 @@ impl Session {
                     || Error::new(ErrorCode::Internal, "a change was made to a key that is not in the catalog");
                 Ok(Outline::of(&*self.shared.catalog.image(), id).ok_or_else(missing)?.without_store(changes))
             }
+        }
+    }
+}
+
+/// The name that a cursor stands for: a page goes on behind a key that it lists, by name, or behind one that was only
+/// looked at, by id.
+fn name_of(image: &Image, cursor: &str) -> Result<String> {
+    match KeyRef::from(cursor) {
+        KeyRef::Name(name) => Ok(name),
+        KeyRef::Id(id) => {
+            let key = image.key(id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+            Ok(key.name.clone())
         }
     }
 }

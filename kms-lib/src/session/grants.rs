@@ -2,10 +2,11 @@
 
 use super::change::Intent;
 use super::idempotency::{Once, first_answer};
+use super::listing::{Slice, page};
 use super::refusal::refusal;
 use super::requests::{GrantFilter, GrantTarget, NewGrant, Page, Paging};
 use super::{KeyRef, Session};
-use crate::catalog::{GrantDescription, grant_description};
+use crate::catalog::{GrantDescription, Image, grant_description};
 use crate::grants::{self, Circumstances, check_new_grant, is_in_force};
 use crate::keys::{CheckedGrant, Command};
 use crate::ledger::{Details, context_json};
@@ -57,10 +58,10 @@ impl Session {
         };
         let own =
             Grantor { principal: self.actor.principal().to_owned(), role: self.actor.role(), through: Vec::new() };
-        let is_replaced = |grant: &Grant| grant.scope == scope && own.replaces(&grant.grantor);
+        let is_replaced = |grant: &Grant| own.replaces(&grant.grantor);
         let replaces = {
             let mut replaces = false;
-            self.shared.catalog.image().each_grant(&principal, &mut |grant| replaces |= is_replaced(grant));
+            self.shared.catalog.image().each_grant(&principal, scope, &mut |grant| replaces |= is_replaced(grant));
             replaces
         };
         let details = self.grant_details(&new)?;
@@ -81,7 +82,7 @@ impl Session {
                 let as_it_is = || {
                     let image = self.shared.catalog.image();
                     let mut found = image.grant(GrantId::from_bytes(kept.subject)).map(grant_description);
-                    image.each_grant(&to, &mut |grant| {
+                    image.each_grant(&to, scope, &mut |grant| {
                         if found.is_none() && is_replaced(grant) {
                             found = Some(grant_description(grant));
                         }
@@ -206,31 +207,63 @@ impl Session {
         let principal = filter.principal.as_deref();
         principal.map_or(Ok(()), check_principal)?;
         self.permit_reading(Action::GrantRead, Operation::ReadGrants, None).await?;
-        let image = self.shared.catalog.image();
-        let scope = match &filter.target {
-            None => None,
-            Some(GrantTarget::AllKeys) => Some(GrantScope::AllKeys),
+        let _admission = self.admit_list()?;
+        let key = match &filter.target {
             Some(GrantTarget::Key(key)) => {
-                let id = key.resolve(&image).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
-                Some(GrantScope::Key(id))
+                let found = key.resolve(&self.shared.catalog.image());
+                Some(found.ok_or_else(|| refusal(ErrorCode::KeyNotFound))?)
             }
+            None | Some(GrantTarget::AllKeys) => None,
         };
-        let is_wanted = |grant: &&Grant| {
-            principal.is_none_or(|p| p == grant.principal)
-                && scope.is_none_or(|scope| grant.scope == scope || grant.scope == GrantScope::AllKeys)
-                && is_in_force(&*image, grant)
-        };
-        let mut grants: Vec<&Grant> = image.grants().filter(is_wanted).collect();
-        grants.sort_by(|a, b| (&a.principal, a.id).cmp(&(&b.principal, b.id)));
-        let first = match cursor {
-            None => 0,
-            Some(cursor) => {
-                let place = image.grant(cursor).map(|grant| (grant.principal.clone(), grant.id));
-                let (principal, id) = place.ok_or_else(|| refusal(ErrorCode::GrantNotFound))?;
-                grants.partition_point(|grant| (&grant.principal, grant.id) <= (&principal, id))
-            }
-        };
-        let found = grants.into_iter().skip(first).take(paging.limit + 1).map(grant_description).collect();
-        Ok(Page::of(found, paging.limit, |grant: &GrantDescription| grant.id))
+        let cursor_of = |grant: &GrantDescription| grant.id.to_string();
+        page(paging.limit, cursor_of, |room, last| {
+            let image = self.shared.catalog.image();
+            let after = last.map(str::parse).transpose()?.or(cursor);
+            let after = after.map(|id| image.grant(id).ok_or_else(|| refusal(ErrorCode::GrantNotFound))).transpose()?;
+            let see = |grant: &&Grant| is_in_force(&*image, grant).then(|| grant_description(grant));
+            Ok(Slice::of(listed(&image, filter, key, after), room, see, |grant| grant.id.to_string()))
+        })
+        .await
     }
+}
+
+/// The grants that a filter leaves, whose key is `key`, behind this one.
+fn listed<'i>(
+    image: &'i Image,
+    filter: &GrantFilter,
+    key: Option<KeyId>,
+    after: Option<&'i Grant>,
+) -> Box<dyn Iterator<Item = &'i Grant> + 'i> {
+    match (&filter.target, key, &filter.principal) {
+        (None, _, None) => Box::new(image.grants_behind(after)),
+        (None, _, Some(principal)) => Box::new(image.grants_of(principal, after)),
+        (Some(_), None, None) => Box::new(image.grants_on(GrantScope::AllKeys, after)),
+        (Some(_), Some(key), None) => {
+            let on_key = image.grants_on(GrantScope::Key(key), after);
+            Box::new(merged(on_key, image.grants_on(GrantScope::AllKeys, after)))
+        }
+        // Few at most: those of one principal on two scopes.
+        (Some(_), key, Some(principal)) => {
+            let mut grants: Vec<&Grant> = Vec::new();
+            for scope in key.map(GrantScope::Key).into_iter().chain([GrantScope::AllKeys]) {
+                image.each_grant(principal, scope, &mut |grant| grants.extend(image.grant(grant.id)));
+            }
+            grants.sort_unstable_by_key(|grant| grant.id);
+            let place = |grant: &Grant| (grant.principal.clone(), grant.id);
+            Box::new(grants.into_iter().filter(move |grant| after.is_none_or(|after| place(grant) > place(after))))
+        }
+    }
+}
+
+/// Two lists of grants as one, in the order of lists.
+fn merged<'i>(
+    one: impl Iterator<Item = &'i Grant>,
+    other: impl Iterator<Item = &'i Grant>,
+) -> impl Iterator<Item = &'i Grant> {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(a), Some(b)) if (&a.principal, a.id) > (&b.principal, b.id) => other.next(),
+        (Some(_), _) => one.next(),
+        (None, _) => other.next(),
+    })
 }

@@ -16,6 +16,7 @@ mod integrity_key;
 mod items;
 mod job;
 mod keys;
+mod listing;
 mod quarantine;
 mod refusal;
 mod requests;

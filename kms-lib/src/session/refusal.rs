@@ -29,7 +29,9 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
         ErrorCode::KeyExhausted => {
             "the version has encrypted 2^32 messages, the most its algorithm bears; rotate the key"
         }
-        ErrorCode::LimitExceeded => "the key has as many versions as it can have; create another key",
+        ErrorCode::LimitExceeded => {
+            "the key has as many versions as it can have (trim it), or the principal as many grants of apps on the same scope"
+        }
         ErrorCode::Conflict => "another change came first",
         ErrorCode::IntegrityFailure => "a stored row of this key does not match its seal; it is not used",
         _ => "the operation was refused",

@@ -21,6 +21,7 @@ impl Session {
         paging.check()?;
         let after: u32 = paging.cursor_as()?.unwrap_or(0);
         let id = self.readable_key(&key.into()).await?;
+        let _admission = self.admit_list()?;
         let (key, page) = {
             let image = self.shared.catalog.image();
             let key = image.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;

@@ -1,7 +1,7 @@
 //! What rules may look at: keys, versions and grants as of one revision.
 
 use super::credential::Credential;
-use super::grant::Grant;
+use super::grant::{Grant, GrantScope};
 use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::{Key, KeyVersion};
 use super::quarantine::EntityTable;
@@ -20,8 +20,10 @@ pub trait View {
     fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion));
     /// The grant with this id, withdrawn or not.
     fn grant(&self, id: GrantId) -> Option<&Grant>;
-    /// Calls `visit` with every grant of a principal that is not withdrawn.
-    fn each_grant(&self, principal: &str, visit: &mut dyn FnMut(&Grant));
+    /// Calls `visit` with every grant of a principal on just this scope that is not withdrawn.
+    fn each_grant(&self, principal: &str, scope: GrantScope, visit: &mut dyn FnMut(&Grant));
+    /// Calls `visit` with grants of a principal on any scope that are not withdrawn: about `at_most` of them.
+    fn some_grants(&self, principal: &str, at_most: usize, visit: &mut dyn FnMut(&Grant));
     /// The credential with this id, withdrawn or not.
     fn credential(&self, id: CredentialId) -> Option<&Credential>;
     /// Whether there is or ever was a credential: withdrawn ones count.

@@ -76,7 +76,8 @@ impl Default for Paging {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// The entries, in the order of the list.
+    /// The entries, in the order of the list. There may be fewer than asked for although the list goes on: the work for
+    /// one page is bounded.
     pub items: Vec<T>,
     /// The cursor of the next page, for [`Paging::after`]; none on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
