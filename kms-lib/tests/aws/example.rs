@@ -1,8 +1,8 @@
-//! `examples/rust/aws_root_key.rs`, as it is.
+//! `examples/rust/aws-root-key/main.rs`, as it is.
 
 #![allow(dead_code, clippy::print_stdout, reason = "it is a program of its own")]
 
-#[path = "../../../examples/rust/aws_root_key.rs"]
+#[path = "../../../examples/rust/aws-root-key/main.rs"]
 mod aws_root_key;
 
 use kms_test_support::test_name;

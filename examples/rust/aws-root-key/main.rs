@@ -1,6 +1,6 @@
 //! A store whose root key is in AWS KMS:
 //!
-//!     cargo run --release --features aws-kms --example aws_root_key -- KEY [REGION]
+//!     cargo run --release -p aws-root-key -- KEY [REGION]
 //!
 //! KEY is a key id, an ARN or an alias of a symmetric encryption key; the process needs `kms:Encrypt` and `kms:Decrypt`
 //! on it. Credentials come from where the AWS SDK looks for them: environment, profile, web identity, instance

@@ -1,4 +1,4 @@
-//! The life of two keys, on a store that this program makes: `cargo run --release --example quickstart`.
+//! The life of two keys, on a store that this program makes: `cargo run --release -p quickstart`.
 
 #![allow(clippy::print_stdout, reason = "it shows what it does")]
 
@@ -33,8 +33,8 @@ async fn tour(file: &Path) -> Result<(), Box<dyn Error>> {
     // A short field, bound to where it belongs; and a whole file.
     let context = Context::from([("table", "users"), ("column", "card"), ("row", "4711")]);
     let card = admin.encrypt("users", b"4111 1111 1111 1111", &context).await?;
-    let source = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/rust/quickstart.rs"))?;
-    let archive = admin.encrypt("users", &source, &Context::new()).await?;
+    let source = include_bytes!("main.rs");
+    let archive = admin.encrypt("users", source, &Context::new()).await?;
     println!("encrypted   a field with version {}, and {} bytes of source", card.version, source.len());
 
     // A rotation brings a new version; what the old one encrypted stays readable.
