@@ -1,25 +1,29 @@
 //! Mini KMS as a service. Routes translate between HTTP and [`kms_lib`], which decides.
 //!
-//! | room | what is in it |
+//! A module uses only modules below it in this table.
+//!
+//! | module | contents |
 //! | --- | --- |
 //! | [`cli`] | the command line; exit codes |
-//! | [`settings`] | file, environment, flags |
-//! | [`server`] | listening, connections, shutting down |
-//! | [`tls`] | certificates and handshakes |
-//! | [`front`] | what happens to every request: id, headers, limits, turns |
-//! | [`auth`] | who is calling |
+//! | [`server`] | listeners, connections, shutdown |
 //! | [`api`] | the routes |
+//! | [`openapi`] | the contract, generated from the descriptions of the routes |
 //! | [`metrics`] | what Prometheus scrapes |
-//! | [`openapi`] | the contract, made from the routes |
+//! | [`auth`] | who the caller is |
+//! | [`tls`] | certificates and handshakes |
+//! | [`request`] | what happens to every request: id, headers, limits, fair turns |
+//! | [`error`] | errors as HTTP responses |
+//! | [`settings`] | the configuration: file, environment, flags |
 
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod auth;
 pub mod cli;
-pub mod front;
+pub mod error;
 pub mod metrics;
 pub mod openapi;
+pub mod request;
 pub mod server;
 pub mod settings;
 pub mod tls;

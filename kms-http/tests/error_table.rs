@@ -7,7 +7,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use kms_http::api::ServiceCode;
+use kms_http::error::ServiceCode;
 use kms_lib::ErrorCode;
 
 const GROUPS: [(u16, &str); 8] = [

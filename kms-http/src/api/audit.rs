@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::call::{Call, paging};
 use super::reply::{self, Reply};
-use super::{ApiError, Doc, Route, models};
+use super::{ApiError, Doc, Route};
+use crate::openapi::schemas;
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -55,7 +56,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/v1/audit", "listAudit", list).doc(
             doc("The log: without parameters its newest 1,000 records, oldest of them first; else pages, newest first")
-                .lists::<models::AuditRecord>()
+                .lists::<schemas::AuditRecord>()
                 .query(
                     "cursor",
                     "The record behind which to go on: `x-next-cursor` of the page before.",
@@ -72,7 +73,7 @@ pub(super) fn routes() -> Vec<Route> {
                 .errors(&[404]),
         ),
         Route::post("/v1/audit/verify", "verifyAudit", verify)
-            .doc(doc("Verify the log").may_take::<Verify>().gives::<models::Verification>().errors(&[409]).patient()),
+            .doc(doc("Verify the log").may_take::<Verify>().gives::<schemas::Verification>().errors(&[409]).patient()),
         Route::get("/v1/audit/checkpoint", "getCheckpoint", |call: Call| async move {
             reply::text("text/plain; charset=utf-8", call.session.checkpoint().await?)
         })

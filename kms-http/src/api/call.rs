@@ -11,9 +11,9 @@ use kms_lib::{Actor, Paging, Session};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, App, strict};
-use crate::front::body::Whole;
-use crate::front::headers::single;
+use super::{ApiError, App, strict_json};
+use crate::request::body::Whole;
+use crate::request::headers::single;
 
 /// A request whose caller is known.
 pub struct Call {
@@ -44,12 +44,12 @@ impl Call {
     /// The body as JSON.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
         self.check_content_type()?;
-        strict::parse(&self.body)
+        strict_json::parse(&self.body)
     }
 
     /// The body as JSON that was found to be accepted before.
     pub fn json_again<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
-        strict::parse_checked(&self.body)
+        strict_json::parse_checked(&self.body)
     }
 
     /// The body as JSON, where nothing has to be sent.

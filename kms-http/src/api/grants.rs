@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 use super::call::{Call, paging};
 use super::reply::{self, Reply};
-use super::{Doc, Route, models, strict};
+use super::{Doc, Route, strict_json};
+use crate::openapi::schemas;
 
 /// What stands for all keys.
 const ALL_KEYS: &str = "*";
@@ -22,16 +23,16 @@ struct Put {
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
     /// A note about the callers that the grant is meant for. It restricts nothing and gives nothing.
-    #[schema(value_type = models::Role)]
+    #[schema(value_type = schemas::Role)]
     role: Role,
     /// A key, by id or name, or `*` for all.
     key_id: String,
     /// Empty texts are passed over.
-    #[serde(deserialize_with = "strict::words")]
-    #[schema(value_type = Vec<models::Permission>, min_items = 1)]
+    #[serde(deserialize_with = "strict_json::words")]
+    #[schema(value_type = Vec<schemas::Permission>, min_items = 1)]
     allowed_ops: Vec<Permission>,
-    #[serde(default, deserialize_with = "strict::object")]
-    #[schema(value_type = Option<models::Conditions>)]
+    #[serde(default, deserialize_with = "strict_json::object")]
+    #[schema(value_type = Option<schemas::Conditions>)]
     conditions: Option<Conditions>,
 }
 
@@ -56,11 +57,11 @@ pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Grants", summary);
     vec![
         Route::post("/v1/grants", "putGrant", put).doc(
-            doc("Make a grant, or replace one").takes::<Put>().creates::<models::Grant>().errors(&[404]).idempotent(),
+            doc("Make a grant, or replace one").takes::<Put>().creates::<schemas::Grant>().errors(&[404]).idempotent(),
         ),
         Route::get("/v1/grants", "listGrants", list).doc(
             doc("Grants, by principal")
-                .lists::<models::Grant>()
+                .lists::<schemas::Grant>()
                 .query(
                     "cursor",
                     "The grant after which to go on: `x-next-cursor` of the page before.",

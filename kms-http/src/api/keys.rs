@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 
 use super::call::{Call, Nothing, StrictlyNothing, paging};
 use super::reply::{self, Reply};
-use super::{ApiError, Doc, Route, key_list, models, strict};
+use super::{ApiError, Doc, Route, key_list, strict_json};
+use crate::openapi::schemas;
 
 /// A key to be created.
 #[derive(Deserialize, ToSchema)]
@@ -21,21 +22,21 @@ struct Create {
     #[schema(min_length = 1, max_length = 128)]
     name: String,
     #[serde(rename = "type")]
-    #[schema(value_type = models::KeyType)]
+    #[schema(value_type = schemas::KeyType)]
     key_type: KeyType,
-    #[schema(value_type = models::KeyPurpose)]
+    #[schema(value_type = schemas::KeyPurpose)]
     purpose: KeyPurpose,
     /// Days between rotations by the scheduler; 0 for none.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 0, maximum = 36500)]
     rotation_period_days: Option<u32>,
     /// Days a former version stays usable; the service's default without.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 0, maximum = 36500)]
     grace_period_days: Option<u32>,
     /// At most 16 KiB. `owner` defaults to the caller.
     metadata: Option<Map<String, Value>>,
-    #[schema(value_type = Option<models::AuditContext>)]
+    #[schema(value_type = Option<schemas::AuditContext>)]
     audit_context: Option<AuditContext>,
 }
 
@@ -44,17 +45,17 @@ struct Create {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = UpdateKey, min_properties = 1)]
 struct Update {
-    #[serde(default, deserialize_with = "strict::given_whole")]
+    #[serde(default, deserialize_with = "strict_json::given_whole")]
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 36500)]
     rotation_period_days: Option<Option<u32>>,
-    #[serde(default, deserialize_with = "strict::given_whole")]
+    #[serde(default, deserialize_with = "strict_json::given_whole")]
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 36500)]
     grace_period_days: Option<Option<u32>>,
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Object>)]
     metadata: Option<Option<Map<String, Value>>>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = models::AuditContext, required = false)]
+    #[schema(value_type = schemas::AuditContext, required = false)]
     audit_context: Option<AuditContext>,
 }
 
@@ -74,7 +75,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 #[schema(as = RotateKey)]
 struct Rotate {
     /// The version that must be current: 409 when another rotation came first.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     expected_current_version: Option<u32>,
 }
@@ -85,7 +86,7 @@ struct Rotate {
 #[schema(as = ScheduleDeletion)]
 struct Schedule {
     /// Days to wait; the configured number without, which also says how few there may be.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 7, maximum = 36500)]
     waiting_days: Option<u32>,
 }
@@ -111,14 +112,14 @@ struct VersionsQuery {
 /// The routes.
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Keys", summary);
-    let change = |summary| doc(summary).errors(&[404]).idempotent().gives::<models::Key>();
+    let change = |summary| doc(summary).errors(&[404]).idempotent().gives::<schemas::Key>();
     let states: Vec<&str> = KeyState::ALL.iter().map(|state| state.as_str()).collect();
     vec![
         Route::post("/v1/keys", "createKey", create)
-            .doc(doc("Create a key").takes::<Create>().creates::<models::Key>().idempotent()),
+            .doc(doc("Create a key").takes::<Create>().creates::<schemas::Key>().idempotent()),
         Route::get("/v1/keys", "listKeys", key_list::list).doc(
             doc("All keys that the caller may read, by name; with `limit` a page of them")
-                .lists::<models::Key>()
+                .lists::<schemas::Key>()
                 .query(
                     "cursor",
                     "The name after which to go on: `x-next-cursor` of the page before.",
@@ -127,7 +128,7 @@ pub(super) fn routes() -> Vec<Route> {
                 .query("state", "Only keys in this state.", json!({"type": "string", "enum": states})),
         ),
         Route::get("/v1/keys/{key}", "getKey", get)
-            .doc(doc("A key, by id or name").gives::<models::Key>().errors(&[404])),
+            .doc(doc("A key, by id or name").gives::<schemas::Key>().errors(&[404])),
         Route::patch("/v1/keys/{key}", "updateKey", update)
             .doc(change("Edit periods, metadata, and how contexts are recorded").takes::<Update>()),
         Route::post("/v1/keys/{key}/rotate", "rotateKey", rotate)
@@ -150,7 +151,7 @@ pub(super) fn routes() -> Vec<Route> {
             .doc(change("Revoke a version, for ever").may_take::<Nothing>()),
         Route::get("/v1/keys/{key}/versions", "listVersions", list_versions).doc(
             doc("The versions of a key, oldest first")
-                .lists::<models::Version>()
+                .lists::<schemas::Version>()
                 .query(
                     "cursor",
                     "The version after which to go on: `x-next-cursor` of the page before.",
@@ -159,7 +160,7 @@ pub(super) fn routes() -> Vec<Route> {
                 .errors(&[404]),
         ),
         Route::get("/v1/keys/{key}/versions/{version}", "getVersion", get_version)
-            .doc(doc("A version of a key").gives::<models::Version>().errors(&[404])),
+            .doc(doc("A version of a key").gives::<schemas::Version>().errors(&[404])),
         Route::patch("/v1/keys/{key}/versions/{version}", "updateVersion", window)
             .doc(change("Set, extend or end the window of a former version").takes::<Window>()),
         Route::get("/v1/keys/{key}/versions/{version}/public-key", "getPublicKey", public_key)

@@ -2,24 +2,17 @@
 
 mod audit;
 mod call;
-mod code;
 mod crypto;
-mod doc;
-mod error;
 mod grants;
 mod key_list;
 mod keys;
-mod models;
 pub mod ops;
 mod reply;
 mod route;
-mod strict;
+mod strict_json;
 mod tokens;
 
 pub use call::Call;
-pub use code::ServiceCode;
-pub use doc::{Answer, Doc, Model};
-pub use error::{ApiError, ErrorBody};
 pub use reply::Reply;
 pub use route::Route;
 
@@ -35,12 +28,14 @@ use kms_lib::{Kms, Result};
 use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
-use crate::front::RequestContext;
-use crate::front::body::BodyMemory;
-use crate::front::gate::Gate;
-use crate::front::origins::Origins;
-use crate::front::rate::Rate;
+use crate::error::ApiError;
 use crate::metrics::{Metrics, Standing};
+use crate::openapi::{self, Doc, Operation};
+use crate::request::RequestContext;
+use crate::request::body::BodyMemory;
+use crate::request::fair_queue::FairQueue;
+use crate::request::origins::Origins;
+use crate::request::rate::Rate;
 use crate::settings::Http;
 use crate::tls::TlsServer;
 
@@ -56,7 +51,7 @@ pub struct App {
     /// Recognises callers.
     pub auth: Authenticator,
     /// Lets requests in by turns.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<FairQueue>,
     /// The rate of each principal, if it is limited.
     pub rate: Option<Rate>,
     /// Turns of making a list.
@@ -83,7 +78,7 @@ impl App {
         Ok(Self {
             kms,
             auth: Authenticator::new(&http)?,
-            gate: Arc::new(Gate::new(http.concurrency, http.queue)),
+            gate: Arc::new(FairQueue::new(http.concurrency, http.queue)),
             rate: Rate::new(http.rate_per_second, http.rate_burst),
             lists: Semaphore::new(LISTS),
             bodies: Arc::new(BodyMemory::new(http.body_memory(), Duration::from_secs(http.body_timeout_seconds))),
@@ -92,7 +87,7 @@ impl App {
             connections: AtomicUsize::new(0),
             tls: OnceLock::new(),
             readiness: ops::Readiness::default(),
-            openapi: crate::openapi::document(&routes(&http)).into(),
+            openapi: openapi::document(&operations(&http)).into(),
             http,
         })
     }
@@ -115,11 +110,16 @@ pub fn routes(http: &Http) -> Vec<Route> {
     of_keys.into_iter().chain([tokens::routes(), audit::routes(), ops::routes(http)]).flatten().collect()
 }
 
+/// The descriptions of all routes.
+fn operations(http: &Http) -> Vec<Operation> {
+    routes(http).into_iter().map(|route| route.operation).collect()
+}
+
 /// The router over all routes.
 pub fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
     for route in routes(&app.http) {
-        let meter = app.metrics.meter(route.operation);
+        let meter = app.metrics.meter(route.operation.id);
         let (path, handler) = route.mount(meter);
         router = router.route(path, handler);
     }

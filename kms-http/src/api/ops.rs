@@ -13,10 +13,11 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::call::Call;
-use super::code::ServiceCode;
 use super::reply::{self, Reply};
-use super::{ApiError, App, Doc, Route, models};
+use super::{ApiError, App, Doc, Route};
+use crate::error::ServiceCode;
 use crate::metrics;
+use crate::openapi::schemas;
 use crate::settings::Http;
 
 /// How long what was found about readiness is told again: asking costs the store a lock.
@@ -108,7 +109,7 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
             "getMetrics",
             |call: Call| async move { reply::ok(&call.session.metrics().await?) },
         )
-        .doc(doc("What people who run the service want to see").gives::<models::Metrics>()),
+        .doc(doc("What people who run the service want to see").gives::<schemas::Metrics>()),
     ];
     if http.metrics_public {
         routes.push(Route::open("/metrics", "scrape", |app| async move { scraped(&app).await }).doc(scrape));

@@ -13,7 +13,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::ApiError;
-use crate::front::headers::roomy;
+use crate::request::headers::roomy;
 
 /// Bytes that the answer to most single operations fits in.
 const COMMON: usize = 1_024;

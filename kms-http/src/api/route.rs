@@ -10,36 +10,19 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use kms_lib::ErrorCode;
 
-use super::doc::Doc;
 use super::{ApiError, App, Call, Reply};
-use crate::front::RequestContext;
-use crate::front::answer;
-use crate::front::body::Room;
-use crate::front::gate::{Full, Pass};
 use crate::metrics::Meter;
+use crate::openapi::{Doc, Kind, Operation};
+use crate::request::RequestContext;
+use crate::request::body::Room;
+use crate::request::fair_queue::{Full, Pass};
+use crate::request::response_memory;
 
 /// A route.
 pub struct Route {
-    /// The method.
-    pub method: Method,
-    /// The path, with `{name}` for what varies.
-    pub path: &'static str,
-    /// Its name in metrics, and its `operationId`.
-    pub operation: &'static str,
-    /// What it is, for `/openapi.json`.
-    pub doc: Doc,
+    /// What `/openapi.json` and the metrics say of it.
+    pub operation: Operation,
     mount: Box<dyn FnOnce(Meter, Kind) -> MethodRouter<Arc<App>>>,
-}
-
-/// What its route says of a request.
-#[derive(Clone, Copy, Default)]
-pub struct Kind {
-    /// Whether it may take longer than the configured time: for what grows with the store.
-    pub is_patient: bool,
-    /// Whether its answer is a list in pages.
-    pub is_list: bool,
-    /// Whether it is sent back what another route answered, which is longer than what was sent there.
-    pub returns: bool,
 }
 
 /// The longest that a patient request may take.
@@ -49,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 macro_rules! known {
     ($($name:ident: $method:ident, $about:literal;)+) => {$(
         #[doc = $about]
-        pub fn $name<F, Fut>(path: &'static str, operation: &'static str, handler: F) -> Self
+        pub fn $name<F, Fut>(path: &'static str, id: &'static str, handler: F) -> Self
         where
             F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future<Output = Reply> + Send + 'static,
@@ -60,7 +43,8 @@ macro_rules! known {
                     async move { guarded(app, request, meter, kind, handler).await }
                 })
             };
-            Self { method: Method::$method, path, operation, doc: Doc::default(), mount: Box::new(mount) }
+            let operation = Operation { method: Method::$method, path, id, doc: Doc::default() };
+            Self { operation, mount: Box::new(mount) }
         }
     )+};
 }
@@ -74,7 +58,7 @@ impl Route {
     }
 
     /// Reads, for everybody.
-    pub fn open<F, Fut>(path: &'static str, operation: &'static str, handler: F) -> Self
+    pub fn open<F, Fut>(path: &'static str, id: &'static str, handler: F) -> Self
     where
         F: Fn(Arc<App>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Reply> + Send + 'static,
@@ -89,19 +73,20 @@ impl Route {
                 }
             })
         };
-        Self { method: Method::GET, path, operation, doc: Doc::default().open(), mount: Box::new(mount) }
+        let operation = Operation { method: Method::GET, path, id, doc: Doc::default().open() };
+        Self { operation, mount: Box::new(mount) }
     }
 
     /// With this description.
     #[must_use]
     pub fn doc(mut self, doc: Doc) -> Self {
-        self.doc = Doc { is_open: self.doc.is_open, ..doc };
+        self.operation.doc = Doc { is_open: self.operation.doc.is_open, ..doc };
         self
     }
 
     /// Its path and its handler, which counts with this.
     pub fn mount(self, meter: Meter) -> (&'static str, MethodRouter<Arc<App>>) {
-        (self.path, (self.mount)(meter, self.doc.kind))
+        (self.operation.path, (self.mount)(meter, self.operation.doc.kind))
     }
 }
 
@@ -135,7 +120,7 @@ where
                 // A list can be a thousand times as large as what asks for it: few are made at a time.
                 let _turn = if kind.is_list { app.lists.acquire().await.ok() } else { None };
                 let response = handler(call).await?;
-                answer::hold(response, held.room.take(), &app.bodies, &caller, kind.is_list)
+                response_memory::hold(response, held.room.take(), &app.bodies, &caller, kind.is_list)
             });
             let reply = tokio::time::timeout(limit, working).await.unwrap_or_else(|_| {
                 // What only reads submits nothing that matters to its caller.

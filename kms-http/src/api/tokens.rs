@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::call::{Call, paging};
 use super::reply::{self, Reply};
-use super::{ApiError, Doc, Route, models};
+use super::{ApiError, Doc, Route};
+use crate::openapi::schemas;
 use crate::settings::AuthMethod;
 
 /// A token to be made.
@@ -19,7 +20,7 @@ struct Create {
     /// Who shows it is this principal. A configured prefix is put ahead of it.
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
-    #[schema(value_type = models::Role)]
+    #[schema(value_type = schemas::Role)]
     role: Role,
     /// What it is for.
     #[schema(min_length = 1, max_length = 256)]
@@ -36,7 +37,7 @@ struct Create {
 struct Created<'a> {
     /// What its owner shows: keep it like a password.
     token: &'a str,
-    #[schema(value_type = models::Credential)]
+    #[schema(value_type = schemas::Credential)]
     credential: &'a CredentialDescription,
 }
 
@@ -54,7 +55,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/v1/tokens", "createToken", create)
             .doc(doc("Make a token").takes::<Create>().creates::<Created<'static>>().errors(&[409])),
         Route::get("/v1/tokens", "listTokens", list).doc(
-            doc("Tokens that are not withdrawn").lists::<models::Credential>().query(
+            doc("Tokens that are not withdrawn").lists::<schemas::Credential>().query(
                 "cursor",
                 "The one after which to go on: `x-next-cursor` of the page before.",
                 json!({"type": "string", "format": "uuid"}),

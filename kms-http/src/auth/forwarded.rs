@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-use crate::front::Peer;
+use crate::request::Peer;
 
 /// Most addresses of a chain that are looked at.
 const HOPS: usize = 32;

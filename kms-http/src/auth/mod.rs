@@ -21,9 +21,9 @@ use kms_lib::{Actor, Kms, Result, Role};
 use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
 use self::principals::Principals;
-use crate::api::ApiError;
-use crate::front::headers::single;
-use crate::front::{Peer, host};
+use crate::error::ApiError;
+use crate::request::headers::single;
+use crate::request::{Peer, host};
 use crate::settings::{AuthMethod, Http, TrustedHeadersSettings};
 
 /// Recognises callers.

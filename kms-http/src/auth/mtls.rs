@@ -6,73 +6,19 @@
 use std::time::SystemTime;
 
 use kms_lib::Role;
-use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
+use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{Decode, Reader, SliceReader};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
 
 use super::error::AuthError;
 use super::identity::{RoleMapping, principal};
-use crate::settings::forms;
+use crate::settings::{MtlsSettings, RoleField};
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
-
-/// A part of a certificate that names its holder.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PrincipalField {
-    /// The subject's common name.
-    #[default]
-    CommonName,
-    /// The alternative name of type URI, such as a SPIFFE ID.
-    Uri,
-    /// The alternative name of type DNS.
-    Dns,
-    /// The alternative name of type e-mail address.
-    Email,
-}
-
-/// A part of a certificate that gives its holder a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RoleField {
-    /// The subject's organizations.
-    Organization,
-    /// The subject's organizational units.
-    OrganizationalUnit,
-    /// The subject's common name.
-    CommonName,
-    /// The alternative names of type URI.
-    Uri,
-    /// The alternative names of type DNS.
-    Dns,
-    /// The alternative names of type e-mail address.
-    Email,
-}
-
-/// How certificates are read.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MtlsSettings {
-    /// What names the principal. A certificate must have it exactly once.
-    #[serde(deserialize_with = "forms::word")]
-    pub principal_field: PrincipalField,
-    /// What is put before the principal, such as `cert:`.
-    pub principal_prefix: String,
-    /// What gives the role.
-    #[serde(deserialize_with = "forms::maybe")]
-    pub role_field: Option<RoleField>,
-    /// Its values that make an admin.
-    #[serde(deserialize_with = "forms::texts")]
-    pub admin_values: Vec<String>,
-    /// Its values that make an auditor.
-    #[serde(deserialize_with = "forms::texts")]
-    pub auditor_values: Vec<String>,
-}
 
 /// Reads principals and roles out of certificates.
 #[derive(Clone, Debug)]
@@ -117,25 +63,6 @@ impl MtlsMapper {
         let Some(field) = self.settings.role_field else { return Ok(Role::App) };
         Ok(self.roles.role(names(certificate, field)?.iter().map(String::as_str)))
     }
-}
-
-impl From<PrincipalField> for RoleField {
-    fn from(field: PrincipalField) -> Self {
-        match field {
-            PrincipalField::CommonName => Self::CommonName,
-            PrincipalField::Uri => Self::Uri,
-            PrincipalField::Dns => Self::Dns,
-            PrincipalField::Email => Self::Email,
-        }
-    }
-}
-
-/// When a certificate (DER) ends.
-pub(crate) fn expiry(certificate: &[u8]) -> Option<SystemTime> {
-    // Servers' certificates may be stranger than RFC 5280 allows; only what is asked for is read.
-    let mut reader = SliceReader::new(certificate).ok()?;
-    let certificate = Certificate::decode(&mut reader).ok()?;
-    reader.is_finished().then(|| certificate.tbs_certificate().validity().not_after.to_system_time())
 }
 
 /// All names of a kind, in their order.

@@ -2,7 +2,7 @@
 
 use kms_lib::{Actor, Error, ErrorCode, Kms};
 
-use crate::api::ApiError;
+use crate::error::ApiError;
 
 /// Who shows this token.
 pub async fn identify(kms: &Kms, token: &str) -> Result<Actor, ApiError> {

@@ -6,9 +6,9 @@ use axum::http::{HeaderMap, HeaderValue};
 use kms_lib::{Actor, ErrorCode, Role};
 
 use super::principals::fold;
-use crate::api::ApiError;
-use crate::front::headers::single;
-use crate::front::is_loopback;
+use crate::error::ApiError;
+use crate::request::headers::single;
+use crate::request::is_loopback;
 use crate::settings::TrustedHeadersSettings;
 
 impl TrustedHeadersSettings {

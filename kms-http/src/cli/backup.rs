@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use kms_lib::{BackupComparison, BackupOptions, BackupReport, Kms, Progress, Session};
 
-use super::bootstrap::make_folders;
 use super::exit::Failure;
+use super::folders::make_folders;
 use super::output;
 use super::store::{for_one_command, run as run_async, watched, with_store};
 use crate::settings::Settings;

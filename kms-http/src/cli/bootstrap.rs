@@ -10,6 +10,7 @@ use kms_lib::{Actor, CreatedToken, ErrorCode, Kms, NewToken, RecordId, Role, Roo
 use serde_json::json;
 
 use super::exit::Failure;
+use super::folders::{make_folders, make_parent};
 use super::output;
 use super::store::run;
 use crate::auth::principals::Principals;
@@ -208,24 +209,6 @@ fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = fs::remove_file(path);
     }
     written
-}
-
-/// The folders of the store and of the high-water file.
-pub fn make_folders(settings: &Settings) -> Result<(), Failure> {
-    settings.kms.store_file().map_or(Ok(()), |path| make_parent(&path))?;
-    make_high_water_folder(settings)
-}
-
-/// The folder of the high-water file, of which every user who runs a command has one.
-pub fn make_high_water_folder(settings: &Settings) -> Result<(), Failure> {
-    settings.kms.high_water_file().map_or(Ok(()), |path| make_parent(&path))
-}
-
-fn make_parent(path: &Path) -> Result<(), Failure> {
-    use std::os::unix::fs::DirBuilderExt;
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
-    made.map_err(|e| Failure::new(3, format!("the folder {} cannot be made: {e}", parent.display())))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod audit;
 mod backup;
 mod bootstrap;
 mod exit;
+mod folders;
 mod key;
 mod output;
 mod root_key;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::settings::{Flags, Places, Settings};
+use crate::settings::{Flags, Settings, XdgDirs};
 use exit::Failure;
 
 /// Mini KMS as a service.
@@ -92,7 +93,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Serve(serve) = &command {
         flags.http.extend(serve.settings());
     }
-    let settings = Settings::load(&flags, &Places::of_user()?)?;
+    let settings = Settings::load(&flags, &XdgDirs::of_user()?)?;
     match command {
         Command::Serve(_) => serve::run(settings),
         Command::Init(command) => bootstrap::init(command, settings, json),

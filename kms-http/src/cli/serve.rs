@@ -9,8 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use super::bootstrap::{hand_over_first_token, make_folders, make_root_key_if_missing, root_key_lines};
+use super::bootstrap::{hand_over_first_token, make_root_key_if_missing, root_key_lines};
 use super::exit::Failure;
+use super::folders::make_folders;
 use super::output;
 use crate::api::App;
 use crate::auth::Authenticator;

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use kms_lib::RootKeyProgress;
 use kms_lib::{Actor, Config, Kms, Progress, SchedulerConfig, Session};
 
-use super::bootstrap::make_high_water_folder;
 use super::exit::Failure;
+use super::folders::make_high_water_folder;
 use crate::settings::Settings;
 
 /// Does something with the store, as the operator, who is an admin: whoever has the root key and the store is one. A

@@ -1,13 +1,17 @@
 //! The contract as OpenAPI 3.1, made from the routes: what is served is what is described.
 
-mod narrow;
+mod constraints;
+mod description;
+pub mod schemas;
+
+pub use description::{Answer, Doc, Kind, Model, Operation, QueryParam};
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{Answer, Doc, ErrorBody, Model, Route};
-use narrow::{narrow, principal, refine};
+use self::constraints::{narrow, principal, refine};
+use crate::error::ErrorBody;
 
 /// A page to try the service, with nothing from elsewhere.
 pub const PAGE: &str = include_str!("docs.html");
@@ -22,14 +26,14 @@ const ALWAYS: [u16; 6] = [400, 401, 403, 429, 503, 504];
 type Schemas = Map<String, Value>;
 
 /// The document.
-pub fn document(routes: &[Route]) -> String {
+pub fn document(operations: &[Operation]) -> String {
     let mut schemas = Schemas::new();
     add(&mut schemas, &Model::of::<ErrorBody<'static>>());
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for route in routes {
-        let method = route.method.as_str().to_ascii_lowercase();
-        let operation = operation(route, &mut schemas);
-        paths.entry(route.path).or_default().insert(method, operation);
+    for operation in operations {
+        let method = operation.method.as_str().to_ascii_lowercase();
+        let described = describe(operation, &mut schemas);
+        paths.entry(operation.path).or_default().insert(method, described);
     }
     let mut schemas = json!(schemas);
     narrow(&mut schemas);
@@ -62,28 +66,28 @@ fn add(schemas: &mut Schemas, model: &Model) -> Value {
     json!({"$ref": format!("#/components/schemas/{}", model.name)})
 }
 
-fn operation(route: &Route, schemas: &mut Schemas) -> Value {
-    let doc = &route.doc;
-    let mut operation = json!({
-        "operationId": route.operation,
+fn describe(operation: &Operation, schemas: &mut Schemas) -> Value {
+    let doc = &operation.doc;
+    let mut described = json!({
+        "operationId": operation.id,
         "tags": [doc.tag],
         "summary": doc.summary,
-        "parameters": parameters(route),
+        "parameters": parameters(operation),
         "responses": responses(doc, schemas),
     });
     if doc.is_open {
-        operation["security"] = json!([]);
+        described["security"] = json!([]);
     }
     if let Some((model, optional)) = &doc.body {
         let schema = add(schemas, model);
-        operation["requestBody"] = json!({"required": !optional, "content": {"application/json": {"schema": schema}}});
+        described["requestBody"] = json!({"required": !optional, "content": {"application/json": {"schema": schema}}});
     }
-    operation
+    described
 }
 
-fn parameters(route: &Route) -> Vec<Value> {
+fn parameters(operation: &Operation) -> Vec<Value> {
     let mut parameters = Vec::new();
-    for name in route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+    for name in operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
         let (about, schema) = match name {
             "version" => ("The number of the version.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
             "key" => ("The key, by id or name.", json!({"type": "string", "minLength": 1})),
@@ -91,7 +95,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         };
         parameters.push(json!({"name": name, "in": "path", "required": true, "description": about, "schema": schema}));
     }
-    for query in &route.doc.query {
+    for query in &operation.doc.query {
         let mut schema = query.schema.clone();
         narrow(&mut schema);
         if query.name == "principal" {
@@ -99,7 +103,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         }
         parameters.push(json!({"name": query.name, "in": "query", "description": query.about, "schema": schema}));
     }
-    if route.doc.idempotent {
+    if operation.doc.idempotent {
         parameters.push(json!({
             "name": "Idempotency-Key",
             "in": "header",

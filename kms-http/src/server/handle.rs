@@ -17,10 +17,11 @@ use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::connections::Activity;
-use crate::api::{ApiError, App};
-use crate::front::headers::secure;
-use crate::front::linger::Lingering;
-use crate::front::{Peer, RequestContext, X_REQUEST_ID, host};
+use crate::api::App;
+use crate::error::ApiError;
+use crate::request::headers::secure;
+use crate::request::linger::Lingering;
+use crate::request::{Peer, RequestContext, X_REQUEST_ID, host};
 
 /// Answers up to this size are taken at once or never.
 const SHORT: u64 = 64 * 1024;

@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::api::{self, App};
-use crate::front::Peer;
+use crate::request::Peer;
 use crate::settings::{Http, invalid};
 use crate::tls::TlsServer;
 use connections::{Connection, Connections};

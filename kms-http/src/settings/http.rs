@@ -9,10 +9,10 @@ use kms_lib::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::mtls::MtlsSettings;
+use super::oidc::OidcSettings;
+use super::tls::{ClientCertificates, TlsSettings};
 use super::{forms, invalid};
-use crate::auth::mtls::MtlsSettings;
-use crate::auth::oidc::OidcSettings;
-use crate::tls::{ClientCertificates, TlsSettings};
 
 /// Bytes that an item of a batch takes at most beside what was sent for it before: a signature, or a nonce and a tag.
 const BESIDE: usize = 512;

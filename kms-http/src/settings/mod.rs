@@ -20,15 +20,20 @@ macro_rules! section {
         }
     };
 }
-pub(crate) use section;
 
 pub(crate) mod forms;
 mod http;
 mod layers;
-mod places;
+mod mtls;
+mod oidc;
+mod tls;
+mod xdg_dirs;
 
 pub use http::{AuthMethod, Http, LogFormat, TrustedHeadersSettings};
-pub use places::Places;
+pub use mtls::{MtlsSettings, PrincipalField, RoleField};
+pub use oidc::OidcSettings;
+pub use tls::{ClientCertificates, TlsSettings};
+pub use xdg_dirs::XdgDirs;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -79,10 +84,10 @@ pub struct Settings {
 
 impl Settings {
     /// Reads file and environment, and applies the flags.
-    pub fn load(flags: &Flags, places: &Places) -> Result<Self> {
+    pub fn load(flags: &Flags, dirs: &XdgDirs) -> Result<Self> {
         let variables = environment()?;
-        let file = flags.config.clone().or_else(|| Some(places.config_file()).filter(|path| path.exists()));
-        let mut kms = Config::new(places.store_url()).overlaid(file.as_deref())?;
+        let file = flags.config.clone().or_else(|| Some(dirs.config_file()).filter(|path| path.exists()));
+        let mut kms = Config::new(dirs.store_url()).overlaid(file.as_deref())?;
         if let Some(url) = &flags.store_url {
             kms = kms.store_url(url);
         }
@@ -91,20 +96,20 @@ impl Settings {
         }
         kms = match kms.high_water_file() {
             None => {
-                let path = places.high_water(&kms);
+                let path = dirs.high_water(&kms);
                 kms.high_water(path)
             }
             Some(path) if path.as_os_str().is_empty() => kms.no_high_water(),
             Some(_) => kms,
         };
-        let default_key_file = (!kms.has_root_key()).then(|| places.root_key_file());
+        let default_key_file = (!kms.has_root_key()).then(|| dirs.root_key_file());
         kms.check()?;
 
         let text = file.as_ref().map(std::fs::read_to_string).transpose();
         let text = text.map_err(|e| invalid(format!("the configuration file cannot be read: {e}")))?;
         let http = layers::read(text.as_deref(), variables, &flags.http)?;
         http.check()?;
-        let token_file = places.first_token(&kms);
+        let token_file = dirs.first_token(&kms);
         Ok(Self { kms, http, file, default_key_file, token_file })
     }
 

@@ -7,6 +7,8 @@
 //! certificate's, leave the former configuration in place: a certificate that is about to expire is better than none.
 
 mod config;
+pub(crate) mod expiry;
+mod fingerprint;
 pub(crate) mod pem;
 mod reload;
 
@@ -24,9 +26,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::config::Loaded;
-use self::reload::Fingerprint;
-
-pub use self::config::{ClientCertificates, TlsSettings};
+use self::fingerprint::Fingerprint;
+use crate::settings::TlsSettings;
 
 /// What is spoken, by servers and clients.
 pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];

@@ -1,28 +1,13 @@
 //! Reading the files again.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kms_lib::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::config::{self, TlsSettings};
-use super::{TlsServer, pem};
-
-/// A digest of the files, to see whether they have changed. It is compared with itself only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint(u64);
-
-impl Fingerprint {
-    pub(super) fn of(settings: &TlsSettings) -> Self {
-        let mut hasher = DefaultHasher::new();
-        for file in settings.files() {
-            pem::read(file).ok().as_deref().hash(&mut hasher);
-        }
-        Self(hasher.finish())
-    }
-}
+use super::fingerprint::Fingerprint;
+use super::{TlsServer, config};
 
 impl TlsServer {
     /// Reads the files. On an error the former configuration stays.

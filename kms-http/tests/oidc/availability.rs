@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use kms_http::auth::AuthError;
-use kms_http::auth::oidc::{OidcSettings, OidcVerifier};
+use kms_http::auth::oidc::OidcVerifier;
+use kms_http::settings::OidcSettings;
 use serde_json::json;
 use tokio::sync::Semaphore;
 

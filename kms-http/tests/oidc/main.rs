@@ -9,7 +9,8 @@ mod tokens;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kms_http::auth::AuthError;
-use kms_http::auth::oidc::{OidcSettings, OidcVerifier};
+use kms_http::auth::oidc::OidcVerifier;
+use kms_http::settings::OidcSettings;
 use kms_lib::Role;
 use serde_json::{Value, json};
 

@@ -1,5 +1,6 @@
 use aws_lc_rs::hmac;
-use kms_http::auth::oidc::{OidcSettings, OidcVerifier};
+use kms_http::auth::oidc::OidcVerifier;
+use kms_http::settings::OidcSettings;
 use kms_lib::Role;
 use serde_json::{Value, json};
 

@@ -11,7 +11,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kms_http::tls::{TlsServer, TlsSettings};
+use kms_http::settings::TlsSettings;
+use kms_http::tls::TlsServer;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use kms_http::auth::mtls::{MtlsMapper, MtlsSettings};
-use kms_http::tls::{ClientCertificates, TlsServer, TlsSettings};
+use kms_http::auth::mtls::MtlsMapper;
+use kms_http::settings::{ClientCertificates, MtlsSettings, TlsSettings};
+use kms_http::tls::TlsServer;
 use kms_lib::Role;
 
 use crate::authority::{Authority, Files};

@@ -1,6 +1,7 @@
 use std::os::unix::fs::symlink;
 
-use kms_http::tls::{ClientCertificates, TlsServer, TlsSettings};
+use kms_http::settings::{ClientCertificates, TlsSettings};
+use kms_http::tls::TlsServer;
 use kms_lib::ErrorCode;
 use rustls::pki_types::CertificateDer;
 

@@ -1,7 +1,8 @@
 use std::io;
 use std::sync::Arc;
 
-use kms_http::tls::{TlsServer, TlsSettings};
+use kms_http::settings::TlsSettings;
+use kms_http::tls::TlsServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

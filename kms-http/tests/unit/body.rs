@@ -1,4 +1,4 @@
-//! Unit tests of `src/front/body.rs`.
+//! Unit tests of `src/request/body.rs`.
 
 use super::*;
 use bytes::Bytes;

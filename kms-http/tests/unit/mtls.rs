@@ -8,6 +8,8 @@ use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
 use super::*;
+use crate::settings::PrincipalField;
+use crate::tls::expiry::expiry;
 
 fn certificate(subject: &[(DnType, &str)], alternatives: Vec<SanType>) -> Vec<u8> {
     let mut params = CertificateParams::default();

@@ -1,4 +1,4 @@
-//! Unit tests of `src/front/origins.rs`.
+//! Unit tests of `src/request/origins.rs`.
 
 use super::*;
 

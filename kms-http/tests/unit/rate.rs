@@ -1,4 +1,4 @@
-//! Unit tests of `src/front/rate.rs`.
+//! Unit tests of `src/request/rate.rs`.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Unit tests of `src/front/mod.rs`.
+//! Unit tests of `src/request/mod.rs`.
 
 use super::*;
 

@@ -10,8 +10,19 @@ fn the_quickstart_shows_every_step() {
 
     let steps: Vec<_> = shown.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let expected = [
-        "opened", "created", "encrypted", "rotated", "refused", "signed", "denied", "granted", "revoked", "scheduler",
-        "metrics", "verified", "tampered",
+        "opened",
+        "created",
+        "encrypted",
+        "rotated",
+        "refused",
+        "signed",
+        "denied",
+        "granted",
+        "revoked",
+        "scheduler",
+        "metrics",
+        "verified",
+        "tampered",
     ];
     assert_eq!(steps, expected, "{shown}");
     for fact in ["genuine: true, forged: false", "rotated 1 key(s); users is at version 3", "ok: true"] {

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::codec::{Base64, Encoding, Plaintext};
 use crate::api::reply::{self, Reply};
-use crate::api::{ApiError, Call, strict};
+use crate::api::{ApiError, Call, strict_json};
 
 /// Bytes of a data key unless the caller says otherwise.
 const BYTES: u32 = 32;
@@ -27,7 +27,7 @@ pub(super) struct Request<'a> {
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
     /// Its length.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1, maximum = 1024)]
     bytes: Option<u32>,
     /// Only its ciphertext is wanted.

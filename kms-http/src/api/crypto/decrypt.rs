@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::codec::{Encoding, Plaintext, from_base64};
 use super::many::{self, Done};
-use crate::api::{ApiError, strict};
+use crate::api::{ApiError, strict_json};
 
 /// What is to be decrypted.
 #[derive(Deserialize, ToSchema)]
@@ -24,7 +24,7 @@ pub(super) struct Item<'a> {
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
     /// The version that encrypted it. The ciphertext names it; what is sent must agree.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
     /// The context it was encrypted with.

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::codec::{Base64, Encoding, Secret, Text};
 use super::many::{self, Done};
-use crate::api::{ApiError, models};
+use crate::api::ApiError;
+use crate::openapi::schemas;
 
 /// Bytes that an answer takes beside the ciphertext, about.
 const BESIDE: usize = 288;
@@ -43,7 +44,7 @@ pub(super) struct Answer {
     key_id: KeyId,
     /// The version it was encrypted with.
     version: u32,
-    #[schema(value_type = models::KeyType)]
+    #[schema(value_type = schemas::KeyType)]
     key_type: KeyType,
     /// Self-describing, in base64: names key and version. For AES it holds what `iv` and `authTag` repeat.
     #[schema(value_type = String)]

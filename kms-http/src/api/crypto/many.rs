@@ -17,7 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::codec::Encoding;
 use crate::api::reply::{self, Reply};
-use crate::api::{ApiError, Call, strict};
+use crate::api::{ApiError, Call, strict_json};
 
 /// Most items of a batch.
 const ITEMS: usize = kms_lib::limits::BATCH_ITEMS;
@@ -131,7 +131,7 @@ impl Call {
         }
         let encoding = batch.encoding.map(|raw| serde_json::from_str(raw.get())).transpose();
         let encoding = encoding.map_err(|e| ApiError::invalid(format!("encoding: {e}")))?.unwrap_or_default();
-        Ok(Sent { items: items.iter().map(|raw| strict::item(raw.get())).collect(), encoding, is_batch: true })
+        Ok(Sent { items: items.iter().map(|raw| strict_json::item(raw.get())).collect(), encoding, is_batch: true })
     }
 }
 

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::codec::{Base64, Encoding, Secret, Text, from_base64};
 use super::many::{Done, Item};
-use crate::api::{ApiError, models, strict};
+use crate::api::{ApiError, strict_json};
+use crate::openapi::schemas;
 
 /// How signatures are made unless the caller says otherwise.
 const DEFAULT: SignatureAlgorithm = SignatureAlgorithm::RsaPkcs1Sha256;
@@ -26,11 +27,11 @@ pub(super) struct SignItem<'a> {
     #[schema(value_type = String)]
     payload: Text<'a>,
     /// Must be the current one.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
     #[serde(default)]
-    #[schema(value_type = Option<models::SigningAlgorithm>)]
+    #[schema(value_type = Option<schemas::SigningAlgorithm>)]
     signing_algorithm: Option<SignatureAlgorithm>,
     encoding: Option<Encoding>,
 }
@@ -62,11 +63,11 @@ pub(super) struct VerifyItem<'a> {
     #[serde(borrow)]
     signature: Cow<'a, str>,
     /// The version that made it; any usable one without.
-    #[serde(default, deserialize_with = "strict::whole")]
+    #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
     #[serde(default)]
-    #[schema(value_type = Option<models::SigningAlgorithm>)]
+    #[schema(value_type = Option<schemas::SigningAlgorithm>)]
     signing_algorithm: Option<SignatureAlgorithm>,
     encoding: Option<Encoding>,
 }

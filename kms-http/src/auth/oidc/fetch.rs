@@ -12,7 +12,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::front::is_loopback;
+use crate::request::is_loopback;
 use crate::tls;
 
 /// Far more than any issuer's discovery document or key set has.

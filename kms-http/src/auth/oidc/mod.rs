@@ -7,7 +7,6 @@
 
 mod fetch;
 mod keys;
-mod settings;
 mod source;
 
 use std::sync::Arc;
@@ -22,8 +21,7 @@ use self::fetch::{Fetcher, parse_url};
 use self::source::KeySource;
 use super::error::AuthError;
 use super::identity::{RoleMapping, principal};
-
-pub use self::settings::OidcSettings;
+use crate::settings::OidcSettings;
 
 /// Longer than any token that fits into a header.
 const LONGEST_TOKEN: usize = 16 * 1024;

@@ -15,8 +15,8 @@ use tokio::sync::Mutex;
 
 use super::fetch::{Fetcher, is_https, parse_url};
 use super::keys::{KeySet, Lookup};
-use super::settings::OidcSettings;
 use crate::auth::AuthError;
+use crate::settings::OidcSettings;
 
 /// The keys of one issuer.
 pub(super) struct KeySource {

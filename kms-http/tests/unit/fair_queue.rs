@@ -1,10 +1,10 @@
-//! Unit tests of `src/front/gate.rs`.
+//! Unit tests of `src/request/fair_queue.rs`.
 
 use super::*;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-fn waiting(gate: &Arc<Gate>, principal: &'static str) -> BoxFuture<'static, Result<Pass, Full>> {
+fn waiting(gate: &Arc<FairQueue>, principal: &'static str) -> BoxFuture<'static, Result<Pass, Full>> {
     let gate = Arc::clone(gate);
     let mut entering = async move { gate.enter(principal).await }.boxed();
     assert!((&mut entering).now_or_never().is_none(), "{principal} has to wait");
@@ -13,7 +13,7 @@ fn waiting(gate: &Arc<Gate>, principal: &'static str) -> BoxFuture<'static, Resu
 
 #[test]
 fn principals_take_turns() {
-    let gate = Arc::new(Gate::new(1, 10));
+    let gate = Arc::new(FairQueue::new(1, 10));
     let first = gate.enter("flood").now_or_never().expect("at once").expect("let in");
     let mut flood: Vec<_> = (0..3).map(|_| waiting(&gate, "flood")).collect();
     let mut other = waiting(&gate, "other");
@@ -29,7 +29,7 @@ fn principals_take_turns() {
 
 #[test]
 fn a_full_line_makes_room_for_who_has_less() {
-    let gate = Arc::new(Gate::new(1, 3));
+    let gate = Arc::new(FairQueue::new(1, 3));
     let _first = gate.enter("flood").now_or_never().expect("at once").expect("let in");
     let mut flood: Vec<_> = (0..3).map(|_| waiting(&gate, "flood")).collect();
     assert_eq!(gate.enter("flood").now_or_never().expect("at once").err(), Some(Full::Caller));
@@ -43,7 +43,7 @@ fn a_full_line_makes_room_for_who_has_less() {
 
 #[test]
 fn who_goes_away_leaves_no_hole() {
-    let gate = Arc::new(Gate::new(1, 10));
+    let gate = Arc::new(FairQueue::new(1, 10));
     let first = gate.enter("a").now_or_never().expect("at once").expect("let in");
     drop(waiting(&gate, "b"));
     let mut third = waiting(&gate, "c");

@@ -1,9 +1,31 @@
-//! What `/openapi.json` says of a route.
+//! What a route says of itself, for `/openapi.json` and for the limits of its requests.
 
+use axum::http::Method;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::route::Kind;
+/// One operation of the service: a method on a path, and its description.
+pub struct Operation {
+    /// The method.
+    pub method: Method,
+    /// The path, with `{name}` for what varies.
+    pub path: &'static str,
+    /// The `operationId`, which is also the name in metrics.
+    pub id: &'static str,
+    /// The description.
+    pub doc: Doc,
+}
+
+/// What its route says of a request.
+#[derive(Clone, Copy, Default)]
+pub struct Kind {
+    /// Whether it may take longer than the configured time: for what grows with the store.
+    pub is_patient: bool,
+    /// Whether its answer is a list in pages.
+    pub is_list: bool,
+    /// Whether it is sent back what another route answered, which is longer than what was sent there.
+    pub returns: bool,
+}
 
 /// A named schema, with those it refers to.
 pub struct Model {

@@ -1,4 +1,4 @@
-//! Unit tests of `src/front/answer.rs`.
+//! Unit tests of `src/request/response_memory.rs`.
 
 use super::*;
 use futures_util::FutureExt;

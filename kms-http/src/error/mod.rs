@@ -1,4 +1,6 @@
-//! Answers that are errors.
+//! Errors as HTTP responses: the status, the code and the message of each.
+
+mod code;
 
 use std::borrow::Cow;
 
@@ -10,7 +12,7 @@ use kms_lib::{Error, ErrorCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::code::ServiceCode;
+pub use self::code::ServiceCode;
 
 /// An error as callers see it.
 #[derive(Clone, Debug)]

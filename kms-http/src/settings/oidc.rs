@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::settings::{forms, section};
+use super::forms;
 
 section! {
     /// An issuer whose tokens are accepted. In the configuration:

@@ -194,5 +194,5 @@ impl<'de> Visitor<'de> for Check {
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
-#[path = "../../tests/unit/strict.rs"]
+#[path = "../../tests/unit/strict_json.rs"]
 mod tests;

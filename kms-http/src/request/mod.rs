@@ -1,12 +1,12 @@
 //! What happens to every request before and after its route: an id, headers, limits.
 
-pub mod answer;
 pub mod body;
-pub mod gate;
+pub mod fair_queue;
 pub mod headers;
 pub mod linger;
 pub mod origins;
 pub mod rate;
+pub mod response_memory;
 
 use std::net::IpAddr;
 use std::sync::Arc;

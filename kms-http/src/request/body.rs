@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::api::ApiError;
+use crate::error::ApiError;
 
 /// Bodies up to this size need no room of their own: every connection may have one.
 const SMALL: usize = 8 * 1024;

@@ -1,4 +1,4 @@
-//! Unit tests of `src/api/strict.rs`.
+//! Unit tests of `src/api/strict_json.rs`.
 
 use super::*;
 

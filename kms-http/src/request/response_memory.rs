@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
 use super::body::{BodyMemory, Room};
-use crate::api::ApiError;
+use crate::error::ApiError;
 
 /// Answers up to this size need no room of their own: every connection may have one.
 const SMALL: u64 = 64 * 1024;
@@ -82,5 +82,5 @@ impl HttpBody for Held {
 }
 
 #[cfg(test)]
-#[path = "../../tests/unit/answer.rs"]
+#[path = "../../tests/unit/response_memory.rs"]
 mod tests;

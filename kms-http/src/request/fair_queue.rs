@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// The gate. Whoever is let in holds a [`Pass`].
-pub struct Gate {
+pub struct FairQueue {
     most_active: usize,
     most_waiting: usize,
     state: Mutex<State>,
@@ -23,7 +23,7 @@ struct State {
 }
 
 /// A place among the requests that are worked on; given up when dropped.
-pub struct Pass(Option<Arc<Gate>>);
+pub struct Pass(Option<Arc<FairQueue>>);
 
 /// There is no room, not even to wait.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Full {
     Caller,
 }
 
-impl Gate {
+impl FairQueue {
     /// A gate for so many at a time, and so many that wait.
     pub fn new(most_active: usize, most_waiting: usize) -> Self {
         Self { most_active, most_waiting, state: Mutex::default() }
@@ -139,5 +139,5 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-#[path = "../../tests/unit/gate.rs"]
+#[path = "../../tests/unit/fair_queue.rs"]
 mod tests;

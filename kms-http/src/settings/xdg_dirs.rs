@@ -15,13 +15,13 @@ const NAME: usize = 200;
 
 /// The user's folders.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct XdgDirs {
     data: PathBuf,
     config: PathBuf,
     state: PathBuf,
 }
 
-impl Places {
+impl XdgDirs {
     /// The folders that the environment names, and their defaults below the home folder.
     pub fn of_user() -> Result<Self> {
         let home = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
