@@ -186,6 +186,49 @@ typedef struct mkms_scheduler {
 } mkms_scheduler;
 
 /**
+ * A key in AWS KMS as a root key, as `docs/aws-kms.md` describes it. Credentials come from where the AWS SDK looks for
+ * them. Set `size` to `sizeof(mkms_aws_root_key)`.
+ */
+typedef struct mkms_aws_root_key {
+    /**
+     * `sizeof(mkms_aws_root_key)`.
+     */
+    size_t size;
+    /**
+     * The key: id, ARN or alias (`alias/NAME`).
+     */
+    const char *key_id;
+    /**
+     * Length of `key_id`.
+     */
+    size_t key_id_len;
+    /**
+     * The region; NULL for the one of the ARN, else the AWS SDK's (`AWS_REGION`, profile, instance metadata).
+     */
+    const char *region;
+    /**
+     * Length of `region`.
+     */
+    size_t region_len;
+    /**
+     * Another endpoint than the region's public one: a URL; NULL for none. `http:` is accepted for this machine only.
+     */
+    const char *endpoint;
+    /**
+     * Length of `endpoint`.
+     */
+    size_t endpoint_len;
+    /**
+     * Milliseconds for one try, 300,000 at most; 0 for 5 seconds.
+     */
+    uint64_t attempt_timeout_ms;
+    /**
+     * Milliseconds for a whole call, 300,000 at most; 0 for 15 seconds.
+     */
+    uint64_t timeout_ms;
+} mkms_aws_root_key;
+
+/**
  * What a caller is by role: one of the constants `MKMS_ROLE_...`.
  */
 typedef int32_t mkms_role;
@@ -990,47 +1033,6 @@ mkms_status mkms_config_store_password_file(struct mkms_config *config,
                                             struct mkms_error **error);
 
 /**
- * Sets the root key as text: `passphrase:...`, `base64:...`, `file:PATH`, as `docs/operations.md` lists them.
- *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
- */
-mkms_status mkms_config_root_key(struct mkms_config *config,
-                                 const char *root_key,
-                                 size_t root_key_len,
-                                 struct mkms_error **error);
-
-/**
- * Sets the root key as 32 bytes, which are copied.
- *
- * Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
- */
-mkms_status mkms_config_root_key_bytes(struct mkms_config *config,
-                                       const uint8_t *root_key,
-                                       size_t root_key_len,
-                                       struct mkms_error **error);
-
-/**
- * Adds a further root key as text: another generation, which the store already has or which is to be added to it with
- * `mkms_add_root_key`.
- *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
- */
-mkms_status mkms_config_add_root_key(struct mkms_config *config,
-                                     const char *root_key,
-                                     size_t root_key_len,
-                                     struct mkms_error **error);
-
-/**
- * Adds a further root key as 32 bytes, which are copied.
- *
- * Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
- */
-mkms_status mkms_config_add_root_key_bytes(struct mkms_config *config,
-                                           const uint8_t *root_key,
-                                           size_t root_key_len,
-                                           struct mkms_error **error);
-
-/**
  * Sets for how many days former versions stay usable, for keys without a grace period of their own.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
@@ -1156,6 +1158,66 @@ mkms_status mkms_config_lock_memory(struct mkms_config *config, bool lock, struc
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_config_reverify_days(struct mkms_config *config, uint32_t days, struct mkms_error **error);
+
+/**
+ * Sets the root key as text: `passphrase:...`, `base64:...`, `file:PATH`, as `docs/operations.md` lists them.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
+ */
+mkms_status mkms_config_root_key(struct mkms_config *config,
+                                 const char *root_key,
+                                 size_t root_key_len,
+                                 struct mkms_error **error);
+
+/**
+ * Sets the root key as 32 bytes, which are copied.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
+ */
+mkms_status mkms_config_root_key_bytes(struct mkms_config *config,
+                                       const uint8_t *root_key,
+                                       size_t root_key_len,
+                                       struct mkms_error **error);
+
+/**
+ * Adds a further root key as text: another generation, which the store already has or which is to be added to it with
+ * `mkms_add_root_key`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
+ */
+mkms_status mkms_config_add_root_key(struct mkms_config *config,
+                                     const char *root_key,
+                                     size_t root_key_len,
+                                     struct mkms_error **error);
+
+/**
+ * Adds a further root key as 32 bytes, which are copied.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
+ */
+mkms_status mkms_config_add_root_key_bytes(struct mkms_config *config,
+                                           const uint8_t *root_key,
+                                           size_t root_key_len,
+                                           struct mkms_error **error);
+
+/**
+ * Sets a key in AWS KMS as the root key. The library must have been built with the feature `aws-kms`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`. Whether the names are well-formed, and the key can be used, is found out when a
+ * service is opened.
+ */
+mkms_status mkms_config_aws_root_key(struct mkms_config *config,
+                                     const struct mkms_aws_root_key *root_key,
+                                     struct mkms_error **error);
+
+/**
+ * Adds a further root key, as `mkms_config_add_root_key` does: a key in AWS KMS.
+ *
+ * Errors: as `mkms_config_aws_root_key`.
+ */
+mkms_status mkms_config_add_aws_root_key(struct mkms_config *config,
+                                         const struct mkms_aws_root_key *root_key,
+                                         struct mkms_error **error);
 
 /**
  * Opens the store, and makes it if there is none. The caller closes the service with `mkms_close` and frees it with
@@ -1733,50 +1795,6 @@ mkms_status mkms_get_key(const struct mkms_session *session,
                          struct mkms_error **error);
 
 /**
- * Gives the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
- * `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer with
- * `mkms_buffer_free`.
- *
- * `query` may be NULL.
- *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
- */
-mkms_status mkms_list_versions(const struct mkms_session *session,
-                               const char *key,
-                               size_t key_len,
-                               const char *query,
-                               size_t query_len,
-                               struct mkms_buffer **answer,
-                               struct mkms_error **error);
-
-/**
- * Gives a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
- *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the
- * service.
- */
-mkms_status mkms_get_version(const struct mkms_session *session,
-                             const char *key,
-                             size_t key_len,
-                             uint32_t version,
-                             struct mkms_buffer **answer,
-                             struct mkms_error **error);
-
-/**
- * Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
- * `mkms_buffer_free`.
- *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
- * `MKMS_ACCESS_DENIED`, those of the service.
- */
-mkms_status mkms_public_key(const struct mkms_session *session,
-                            const char *key,
-                            size_t key_len,
-                            uint32_t version,
-                            struct mkms_buffer **answer,
-                            struct mkms_error **error);
-
-/**
  * Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer
  * is `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
  * `mkms_buffer_free`.
@@ -1847,6 +1865,83 @@ mkms_status mkms_cancel_deletion(const struct mkms_session *session,
                                  struct mkms_error **error);
 
 /**
+ * Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
+ * (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
+ * frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys,
+ * those of the service.
+ */
+mkms_status mkms_update_key(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            const char *request,
+                            size_t request_len,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
+ * Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer
+ * is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * `request` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_schedule_deletion(const struct mkms_session *session,
+                                   const char *key,
+                                   size_t key_len,
+                                   const char *request,
+                                   size_t request_len,
+                                   struct mkms_buffer **answer,
+                                   struct mkms_error **error);
+
+/**
+ * Gives the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+ * `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer with
+ * `mkms_buffer_free`.
+ *
+ * `query` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_versions(const struct mkms_session *session,
+                               const char *key,
+                               size_t key_len,
+                               const char *query,
+                               size_t query_len,
+                               struct mkms_buffer **answer,
+                               struct mkms_error **error);
+
+/**
+ * Gives a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the
+ * service.
+ */
+mkms_status mkms_get_version(const struct mkms_session *session,
+                             const char *key,
+                             size_t key_len,
+                             uint32_t version,
+                             struct mkms_buffer **answer,
+                             struct mkms_error **error);
+
+/**
+ * Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
+ * `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
+ * `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_public_key(const struct mkms_session *session,
+                            const char *key,
+                            size_t key_len,
+                            uint32_t version,
+                            struct mkms_buffer **answer,
+                            struct mkms_error **error);
+
+/**
  * Enables the current version of a key after it was disabled.
  * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
@@ -1903,39 +1998,6 @@ mkms_status mkms_set_window(const struct mkms_session *session,
                             size_t request_len,
                             struct mkms_buffer **answer,
                             struct mkms_error **error);
-
-/**
- * Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
- * (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
- * frees with `mkms_buffer_free`.
- *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys,
- * those of the service.
- */
-mkms_status mkms_update_key(const struct mkms_session *session,
-                            const char *key,
-                            size_t key_len,
-                            const char *request,
-                            size_t request_len,
-                            struct mkms_buffer **answer,
-                            struct mkms_error **error);
-
-/**
- * Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer
- * is the key as JSON, which the caller frees with `mkms_buffer_free`.
- *
- * `request` may be NULL.
- *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
- */
-mkms_status mkms_schedule_deletion(const struct mkms_session *session,
-                                   const char *key,
-                                   size_t key_len,
-                                   const char *request,
-                                   size_t request_len,
-                                   struct mkms_buffer **answer,
-                                   struct mkms_error **error);
 
 /**
  * Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a
@@ -2252,6 +2314,16 @@ mkms_status mkms_add_root_key(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
+ * Adds a generation of the root key: a key in AWS KMS. The answer is that of `mkms_add_root_key`.
+ *
+ * Errors: as `mkms_add_root_key`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+ */
+mkms_status mkms_add_aws_root_key(const struct mkms_session *session,
+                                  const struct mkms_aws_root_key *root_key,
+                                  struct mkms_buffer **answer,
+                                  struct mkms_error **error);
+
+/**
  * Tells what rewrapping will cost: a JSON object with `materials` and `calls`, which the caller frees with
  * `mkms_buffer_free`.
  *
@@ -2301,6 +2373,19 @@ mkms_status mkms_verify_planned_root_key(const struct mkms_session *session,
                                          const struct mkms_root_key_job *job,
                                          struct mkms_buffer **answer,
                                          struct mkms_error **error);
+
+/**
+ * Tries what rewrapping under a key in AWS KMS that is not added yet would do. The answer is that of `mkms_rewrap`.
+ *
+ * `job` may be NULL.
+ *
+ * Errors: as `mkms_rewrap`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+ */
+mkms_status mkms_verify_planned_aws_root_key(const struct mkms_session *session,
+                                             const struct mkms_aws_root_key *root_key,
+                                             const struct mkms_root_key_job *job,
+                                             struct mkms_buffer **answer,
+                                             struct mkms_error **error);
 
 /**
  * Retires a generation of the root key: erases all wrappings under it. `request` is a JSON object with `compromised`

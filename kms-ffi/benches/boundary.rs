@@ -1,5 +1,5 @@
-//! What the C boundary costs: the same calls through the functions of the header and through the blocking Rust
-//! interface, in turns, and raw AES-256-GCM of OpenSSL beside them (`openssl speed`).
+//! What the C boundary costs: the same calls on one service through the functions of the header and through the
+//! blocking Rust interface, in turns, and raw AES-256-GCM of OpenSSL beside them (`openssl speed`).
 //!
 //! `cargo bench -p kms-ffi` prints the table of docs/c.md.
 
@@ -11,41 +11,40 @@ use std::process::Command;
 use std::ptr::{null, null_mut};
 use std::time::Instant;
 
-use kms_lib::blocking::{Kms, Session};
-use kms_lib::{Actor, AuditAck, Config, Context, NewKey, Role};
-use mini_kms::config::{
-    mkms_config, mkms_config_audit_ack, mkms_config_free, mkms_config_new, mkms_config_root_key_bytes,
-};
+use kms_lib::blocking::Session;
+use kms_lib::{AuditAck, Context, NewKey};
+use mini_kms::config::{mkms_config, mkms_config_audit_ack, mkms_config_free, mkms_config_new};
+use mini_kms::config_root_keys::mkms_config_root_key_bytes;
 use mini_kms::crypto::{mkms_decrypt_into, mkms_encrypt_into};
 use mini_kms::kms::{mkms_close, mkms_kms, mkms_kms_free, mkms_open};
 use mini_kms::session::{MKMS_ROLE_ADMIN, mkms_session, mkms_session_free, mkms_session_new};
 use mini_kms::status::{MKMS_BUFFER_TOO_SMALL, MKMS_OK};
+use mini_kms::test_hooks::rust_session;
 
 const KEY: &str = "users";
 const PLAINTEXT: [u8; 256] = [42; 256];
 
-/// A service of each interface, on stores of their own.
-struct Pair {
-    rust: (Kms, Session),
-    c: (*mut mkms_kms, *mut mkms_session),
+/// One service, with a session for both interfaces. Of two services, one always has the luckier memory, store and
+/// ledger, by more than the boundary costs.
+struct Service {
+    kms: *mut mkms_kms,
+    session: *mut mkms_session,
+    rust: Session,
     _folder: tempfile::TempDir,
 }
 
-impl Pair {
+impl Service {
     fn open(ack: AuditAck) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
-        let kms = Kms::open(Config::new(url("rust.db")).root_key_bytes([7; 32]).audit_ack(ack)).unwrap();
-        let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
-        session.create_key(NewKey::aes(KEY)).unwrap();
-        let seeded = Kms::open(Config::new(url("c.db")).root_key_bytes([7; 32])).unwrap();
-        seeded.session(Actor::new("alice", Role::Admin).unwrap()).create_key(NewKey::aes(KEY)).unwrap();
-        seeded.close().unwrap();
         let name = match ack {
             AuditAck::Queued => "queued",
             _ => "durable",
         };
-        Self { rust: (kms, session), c: open_c(&url("c.db"), name), _folder: folder }
+        let (kms, session) = open_c(&format!("sqlite:{}", folder.path().join("kms.db").display()), name);
+        // SAFETY: the session was just made.
+        let rust = unsafe { rust_session(session) }.unwrap();
+        rust.create_key(NewKey::aes(KEY)).unwrap();
+        Self { kms, session, rust, _folder: folder }
     }
 }
 
@@ -66,14 +65,13 @@ fn open_c(url: &str, ack: &str) -> (*mut mkms_kms, *mut mkms_session) {
     (kms, session)
 }
 
-impl Drop for Pair {
+impl Drop for Service {
     fn drop(&mut self) {
-        self.rust.0.close().unwrap();
         // SAFETY: the handles are in use by nobody else.
         unsafe {
-            mkms_session_free(&raw mut self.c.1);
-            assert_eq!(mkms_close(self.c.0, null_mut()), MKMS_OK);
-            mkms_kms_free(&raw mut self.c.0);
+            mkms_session_free(&raw mut self.session);
+            assert_eq!(mkms_close(self.kms, null_mut()), MKMS_OK);
+            mkms_kms_free(&raw mut self.kms);
         }
     }
 }
@@ -155,23 +153,19 @@ fn row(what: &str, (rust, c, difference): (f64, f64, f64)) {
 }
 
 fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
-    let pair = Pair::open(ack);
-    let (session, context, mut out) = (&pair.rust.1, Context::new(), [0; 512]);
-    let encrypt = || drop(black_box(session.encrypt(KEY, &PLAINTEXT, &context).unwrap()));
+    let service = Service::open(ack);
+    let (rust, c, context, mut out) = (&service.rust, service.session, Context::new(), [0; 512]);
     let encrypted = compare(
         rounds,
-        || each(calls, encrypt),
-        || each(calls, || assert_eq!(encrypt_c(pair.c.1, &mut out).0, MKMS_OK)),
+        || each(calls, || drop(black_box(rust.encrypt(KEY, &PLAINTEXT, &context).unwrap()))),
+        || each(calls, || assert_eq!(encrypt_c(c, &mut out).0, MKMS_OK)),
     );
     row(&format!("encrypt 256 bytes, {name}"), encrypted);
-    let sealed = session.encrypt(KEY, &PLAINTEXT, &context).unwrap().ciphertext;
-    let mut sealed_c = [0; 512];
-    let (_, length) = encrypt_c(pair.c.1, &mut sealed_c);
-    let decrypt = || drop(black_box(session.decrypt(&sealed, &context).unwrap()));
+    let sealed = rust.encrypt(KEY, &PLAINTEXT, &context).unwrap().ciphertext;
     let decrypted = compare(
         rounds,
-        || each(calls, decrypt),
-        || each(calls, || assert_eq!(decrypt_c(pair.c.1, &sealed_c[..length], &mut out), MKMS_OK)),
+        || each(calls, || drop(black_box(rust.decrypt(&sealed, &context).unwrap()))),
+        || each(calls, || assert_eq!(decrypt_c(c, &sealed, &mut out), MKMS_OK)),
     );
     row(&format!("decrypt 256 bytes, {name}"), decrypted);
 }
@@ -179,8 +173,9 @@ fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
 /// The boundary alone: all arguments are read, and the call is refused for want of room. It includes making the
 /// message.
 fn boundary() {
-    let pair = Pair::open(AuditAck::Queued);
-    let samples = (0..21).map(|_| each(100_000, || assert_eq!(encrypt_c(pair.c.1, &mut []).0, MKMS_BUFFER_TOO_SMALL)));
+    let service = Service::open(AuditAck::Queued);
+    let refused = || assert_eq!(encrypt_c(service.session, &mut []).0, MKMS_BUFFER_TOO_SMALL);
+    let samples = (0..21).map(|_| each(100_000, refused));
     println!("| arguments read, call refused for want of room | - | {:.0} ns | - |", median(samples.collect()));
 }
 

@@ -28,7 +28,7 @@ impl Settings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
     /// Replaces it by what `change` makes of it.
-    fn change(&self, change: impl FnOnce(Config) -> kms_lib::Result<Config>) -> Outcome<()> {
+    pub fn change(&self, change: impl FnOnce(Config) -> kms_lib::Result<Config>) -> Outcome<()> {
         let mut settings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *settings = change(settings.clone())?;
         Ok(())
@@ -137,69 +137,6 @@ pub unsafe extern "C" fn mkms_config_store_password_file(
 ) -> mkms_status {
     call!(error; config = handle::get [config]; path = arguments::text [path, path_len]; => {
         config.change(|settings| Ok(settings.store_password_file(path)))
-    })
-}
-
-/// Sets the root key as text: `passphrase:...`, `base64:...`, `file:PATH`, as `docs/operations.md` lists them.
-///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mkms_config_root_key(
-    config: *mut mkms_config,
-    root_key: *const c_char,
-    root_key_len: usize,
-    error: *mut *mut mkms_error,
-) -> mkms_status {
-    call!(error; config = handle::get [config]; root_key = arguments::text [root_key, root_key_len]; => {
-        config.change(|settings| settings.root_key(root_key))
-    })
-}
-
-/// Sets the root key as 32 bytes, which are copied.
-///
-/// Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mkms_config_root_key_bytes(
-    config: *mut mkms_config,
-    root_key: *const u8,
-    root_key_len: usize,
-    error: *mut *mut mkms_error,
-) -> mkms_status {
-    call!(error; config = handle::get [config]; root_key = arguments::bytes [root_key, root_key_len]; => {
-        let key = root_key.try_into().map_err(|_| Failure::invalid("root_key must have exactly 32 bytes"))?;
-        config.change(|settings| Ok(settings.root_key_bytes(key)))
-    })
-}
-
-/// Adds a further root key as text: another generation, which the store already has or which is to be added to it with
-/// `mkms_add_root_key`.
-///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mkms_config_add_root_key(
-    config: *mut mkms_config,
-    root_key: *const c_char,
-    root_key_len: usize,
-    error: *mut *mut mkms_error,
-) -> mkms_status {
-    call!(error; config = handle::get [config]; root_key = arguments::text [root_key, root_key_len]; => {
-        config.change(|settings| settings.add_root_key(root_key))
-    })
-}
-
-/// Adds a further root key as 32 bytes, which are copied.
-///
-/// Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mkms_config_add_root_key_bytes(
-    config: *mut mkms_config,
-    root_key: *const u8,
-    root_key_len: usize,
-    error: *mut *mut mkms_error,
-) -> mkms_status {
-    call!(error; config = handle::get [config]; root_key = arguments::bytes [root_key, root_key_len]; => {
-        let key = root_key.try_into().map_err(|_| Failure::invalid("root_key must have exactly 32 bytes"))?;
-        config.change(|settings| Ok(settings.add_root_key_bytes(key)))
     })
 }
 

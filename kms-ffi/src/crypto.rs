@@ -7,13 +7,13 @@ use kms_lib::limits::RSA_2048_BYTES;
 use kms_lib::{DataKey, Decrypted, SignatureAlgorithm};
 
 use crate::arguments;
-use crate::batch::{self, mkms_decrypt_item, mkms_reencrypt_item};
 use crate::boundary::call;
 use crate::buffer::{self, mkms_buffer};
 use crate::context::mkms_context;
 use crate::error::mkms_error;
 use crate::failure::{Failure, Outcome};
 use crate::handle;
+use crate::items::{self, mkms_decrypt_item, mkms_reencrypt_item};
 use crate::operation::mkms_operation;
 use crate::session::mkms_session;
 use crate::status::mkms_status;
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn mkms_decrypt_checked(
 ) -> mkms_status {
     call!(error;
     session = handle::get [session];
-    item = batch::decrypt_item [item];
+    item = items::decrypt_item [item];
     plaintext = arguments::place [plaintext];
     operation = arguments::optional_filled [operation];
     => {
@@ -444,7 +444,7 @@ pub unsafe extern "C" fn mkms_reencrypt(
 ) -> mkms_status {
     call!(error;
     session = handle::get [session];
-    item = batch::reencrypt_item [item];
+    item = items::reencrypt_item [item];
     ciphertext = arguments::place [ciphertext];
     operation = arguments::optional_filled [operation];
     => {

@@ -17,11 +17,13 @@ pub mod batch;
 mod boundary;
 pub mod buffer;
 pub mod config;
+pub mod config_root_keys;
 pub mod context;
 pub mod crypto;
 pub mod error;
 mod failure;
 mod handle;
+pub mod items;
 mod json;
 pub mod keys;
 pub mod kms;
@@ -35,3 +37,4 @@ pub mod stream;
 #[cfg(feature = "test-hooks")]
 pub mod test_hooks;
 pub mod version;
+pub mod versions;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::arguments::{self, Extensible};
 use crate::boundary::{call, free};
 use crate::buffer::mkms_buffer;
+use crate::config_root_keys::{aws_source, mkms_aws_root_key};
 use crate::error::mkms_error;
 use crate::failure::Outcome;
 use crate::handle::{self, Opaque, tag};
@@ -160,6 +161,26 @@ pub unsafe extern "C" fn mkms_add_root_key(
     })
 }
 
+/// Adds a generation of the root key: a key in AWS KMS. The answer is that of `mkms_add_root_key`.
+///
+/// Errors: as `mkms_add_root_key`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_add_aws_root_key(
+    session: *const mkms_session,
+    root_key: *const mkms_aws_root_key,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    root_key = aws_source [root_key];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&session.session.add_root_key(&root_key)?)?);
+        Ok(())
+    })
+}
+
 /// Tells what rewrapping will cost: a JSON object with `materials` and `calls`, which the caller frees with
 /// `mkms_buffer_free`.
 ///
@@ -245,6 +266,30 @@ pub unsafe extern "C" fn mkms_verify_planned_root_key(
     => {
         let source = RootKeySource::parse(root_key)?;
         answer.set(json::answer(&session.session.verify_planned_root_key(&source, &job)?)?);
+        Ok(())
+    })
+}
+
+/// Tries what rewrapping under a key in AWS KMS that is not added yet would do. The answer is that of `mkms_rewrap`.
+///
+/// `job` may be NULL.
+///
+/// Errors: as `mkms_rewrap`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_verify_planned_aws_root_key(
+    session: *const mkms_session,
+    root_key: *const mkms_aws_root_key,
+    job: *const mkms_root_key_job,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    root_key = aws_source [root_key];
+    job = read_job [job];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&session.session.verify_planned_root_key(&root_key, &job)?)?);
         Ok(())
     })
 }

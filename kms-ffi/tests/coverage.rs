@@ -11,7 +11,7 @@ use support::declarations::{functions, header};
 use support::root;
 
 /// Rust methods that C has under another name: the Rust name, the C function.
-const RENAMED: [(&str, &str); 23] = [
+const RENAMED: [(&str, &str); 21] = [
     ("Kms::open", "mkms_open"),
     ("Kms::session", "mkms_session_new"),
     ("Kms::authenticate", "mkms_session_authenticate"),
@@ -32,9 +32,6 @@ const RENAMED: [(&str, &str); 23] = [
     ("Session::decrypt_stream", "mkms_decryptor_new"),
     ("Config::from_env", "mkms_config_load"),
     ("Config::overlaid", "mkms_config_load"),
-    // The setting of a file or of the environment.
-    ("Config::aws_root_key", "mkms_config_from_toml"),
-    ("Config::add_aws_root_key", "mkms_config_from_toml"),
     ("Config::no_high_water", "mkms_config_high_water"),
 ];
 

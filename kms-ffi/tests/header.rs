@@ -8,20 +8,23 @@ use std::path::{Path, PathBuf};
 use kms_lib::ErrorCode;
 
 /// The sources, in the order of the header.
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 20] = [
     "version",
     "status",
     "error",
     "buffer",
     "context",
     "config",
+    "config_root_keys",
     "kms",
     "operation",
     "session",
     "crypto",
+    "items",
     "batch",
     "stream",
     "keys",
+    "versions",
     "rights",
     "audit",
     "service",

@@ -32,6 +32,7 @@ static struct mkms_decryptor *out_mkms_decryptor, *decryptor;
 static struct mkms_progress *out_mkms_progress, *progress;
 static uint64_t big;
 static struct mkms_root_key_job mkms_root_key_job_value;
+static struct mkms_aws_root_key mkms_aws_root_key_value;
 static struct mkms_error *object;
 static struct mkms_error_info mkms_error_info_value;
 static struct mkms_scheduler mkms_scheduler_value;
@@ -176,6 +177,7 @@ fn null_is_refused_or_documented() {
         "result",
         "stream_summary",
         "root_key_job",
+        "aws_root_key",
     ]
     .iter()
     .map(|name| format!("    mkms_{name}_value.size = sizeof mkms_{name}_value;\n"))
@@ -185,7 +187,9 @@ fn null_is_refused_or_documented() {
 int main(int argc, char **argv) {{
     CHECK(argc == 2);
     mkms_buffer *buffer = NULL;
-{sizes}    kms = open_store(argv[1], "durable");
+{sizes}    mkms_aws_root_key_value.key_id = "x";
+    mkms_aws_root_key_value.key_id_len = 1;
+    kms = open_store(argv[1], "durable");
     session = admin(kms);
     create_key(session, "{{\"name\":\"x\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}}");
     mkms_encrypt_item item = {{sizeof item, S("x"), B("x"), NULL}};

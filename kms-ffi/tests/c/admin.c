@@ -1,4 +1,5 @@
 /* Administration: every function with JSON once. */
+#define _POSIX_C_SOURCE 200809L /* setenv */
 #include "check.h"
 
 static const char *store;
@@ -200,6 +201,42 @@ static void sets_everything(void) {
     OK(mkms_config_free(&config));
 }
 
+/* A call that needs AWS KMS, which nobody plays here: what is configured reaches the client, and the client nothing. A
+ * library that was built without AWS KMS says so. */
+#define CANNOT_REACH_AWS(call)                                                                       \
+    do {                                                                                             \
+        mkms_error *error = NULL;                                                                    \
+        mkms_error_info info = {sizeof info, 0, 0, NULL, 0, NULL, 0};                                \
+        mkms_status status = (call);                                                                 \
+        CHECK(error != NULL && mkms_error_get(error, &info, NULL) == MKMS_OK);                       \
+        CHECK(status == MKMS_ROOT_KEY_UNAVAILABLE ||                                                 \
+              (status == MKMS_INVALID_CONFIGURATION && strstr(info.message, "built without AWS KMS"))); \
+        CHECK(mkms_error_free(&error) == MKMS_OK);                                                   \
+    } while (0)
+
+static void names_keys_in_aws(mkms_session *session) {
+    mkms_config *config = NULL;
+    mkms_kms *kms = NULL;
+    mkms_buffer *answer = NULL;
+    mkms_aws_root_key key = {sizeof key, S("alias/x"), S("eu-central-1"), S("http://127.0.0.1:1"), 1000, 3000};
+    mkms_aws_root_key malformed = {sizeof malformed, S("my key"), NULL, 0, NULL, 0, 0, 0};
+    mkms_aws_root_key unnamed = {sizeof unnamed, NULL, 0, NULL, 0, NULL, 0, 0, 0};
+    char url[4200];
+    snprintf(url, sizeof url, "sqlite:%s.aws", store);
+    CHECK(setenv("AWS_ACCESS_KEY_ID", "test", 1) == 0 && setenv("AWS_SECRET_ACCESS_KEY", "test", 1) == 0);
+    OK(mkms_config_new(url, strlen(url), &config, &error));
+    OK(mkms_config_aws_root_key(config, &key, &error));
+    CANNOT_REACH_AWS(mkms_open(config, &kms, &error));
+    CANNOT_REACH_AWS(mkms_add_aws_root_key(session, &key, &answer, &error));
+    CANNOT_REACH_AWS(mkms_verify_planned_aws_root_key(session, &key, NULL, &answer, &error));
+    OK(mkms_config_add_aws_root_key(config, &malformed, &error));
+    FAILS(MKMS_INVALID_CONFIGURATION, mkms_open(config, &kms, &error));
+    FAILS(MKMS_INVALID_CONFIGURATION, mkms_add_aws_root_key(session, &malformed, &answer, &error));
+    FAILS(MKMS_INVALID_ARGUMENT, mkms_config_aws_root_key(config, &unnamed, &error));
+    CHECK(kms == NULL && answer == NULL);
+    OK(mkms_config_free(&config));
+}
+
 static void looks_without_writing(void) {
     mkms_config *config = NULL;
     mkms_kms *kms = NULL;
@@ -253,6 +290,7 @@ int main(int argc, char **argv) {
     reads_the_log(session);
     backs_up(kms, session);
     changes_the_root_key(session);
+    names_keys_in_aws(session);
     OK(mkms_session_free(&session));
     close_store(&kms);
     looks_without_writing();
