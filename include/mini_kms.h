@@ -7,7 +7,7 @@
  * - Results are written to out-parameters, on success only. One exception: on MKMS_BUFFER_TOO_SMALL the length is set
  *   to what is needed.
  * - If the last parameter, error, is not NULL, a failure writes an error object to *error, which the caller frees with
- *   mkms_error_free. What *error held before is not read.
+ *   mkms_error_free. The former value of *error is not read.
  * - Pointers must not be NULL unless the documentation of the function says so. A pointer to bytes may be NULL if its
  *   length is 0. NULL is answered with MKMS_INVALID_ARGUMENT, and nothing is done.
  * - Text is UTF-8 with a length and need not end with a NUL.
@@ -94,12 +94,12 @@ typedef struct mkms_progress mkms_progress;
 typedef struct mkms_results mkms_results;
 
 /**
- * What one actor may do. It can be used by any number of threads at once, and is cheap to make.
+ * The operations of one actor. It can be used by any number of threads at once, and is cheap to make.
  */
 typedef struct mkms_session mkms_session;
 
 /**
- * What every function returns: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
+ * The result of every function: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
  * 2xx rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are
  * never used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to
  * do.
@@ -144,7 +144,7 @@ typedef struct mkms_error_info {
 } mkms_error_info;
 
 /**
- * What the scheduler does. Flags are 1 or 0. Set `size` to `sizeof(mkms_scheduler)`.
+ * The jobs of the scheduler. Flags are 1 or 0. Set `size` to `sizeof(mkms_scheduler)`.
  */
 typedef struct mkms_scheduler {
     /**
@@ -229,12 +229,12 @@ typedef struct mkms_aws_root_key {
 } mkms_aws_root_key;
 
 /**
- * What a caller is by role: one of the constants `MKMS_ROLE_...`.
+ * The role of a caller: one of the constants `MKMS_ROLE_...`.
  */
 typedef int32_t mkms_role;
 
 /**
- * What is known of a request. Pointers may be NULL. Set `size` to `sizeof(mkms_session_options)`.
+ * Properties of a request. Pointers may be NULL. Set `size` to `sizeof(mkms_session_options)`.
  */
 typedef struct mkms_session_options {
     /**
@@ -413,7 +413,7 @@ typedef struct mkms_encrypt_item {
      */
     size_t plaintext_len;
     /**
-     * What the ciphertext is bound to; NULL for the empty context.
+     * The context that the ciphertext is bound to; NULL for the empty one.
      */
     const struct mkms_context *context;
 } mkms_encrypt_item;
@@ -504,7 +504,7 @@ typedef struct mkms_result {
      */
     size_t size;
     /**
-     * `MKMS_OK`, or why the item failed. Whatever else is said of a failed item than its name and message is 0.
+     * `MKMS_OK`, or why the item failed. If it failed, all fields below `message` are 0.
      */
     mkms_status status;
     /**
@@ -1060,7 +1060,7 @@ mkms_status mkms_config_crypto_provider(struct mkms_config *config,
                                         struct mkms_error **error);
 
 /**
- * Sets what the scheduler does. Without this call it runs at every full hour, and does everything but revoking.
+ * Sets the jobs of the scheduler. Without this call it runs at every full hour, and does everything but revoking.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`. Whether the expression is good is found out when a service is opened.
  */
@@ -1118,11 +1118,13 @@ mkms_status mkms_config_high_water(struct mkms_config *config,
 mkms_status mkms_config_make_store(struct mkms_config *config, bool make, struct mkms_error **error);
 
 /**
- * Sets whether opening accepts, this once, that the store was reset to an older state. What was lost is recorded.
+ * Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records were lost.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
-mkms_status mkms_config_acknowledge_restore(struct mkms_config *config, bool acknowledge, struct mkms_error **error);
+mkms_status mkms_config_acknowledge_restore(struct mkms_config *config,
+                                            bool acknowledge,
+                                            struct mkms_error **error);
 
 /**
  * Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is
@@ -1241,7 +1243,7 @@ mkms_status mkms_open_read_only(const struct mkms_config *config, struct mkms_km
 
 /**
  * Closes the service: nothing new is let in, what is in flight is committed, key material is wiped. Calls through its
- * sessions answer `MKMS_CLOSED` from then on. Whatever fails, the service is closed. Closing twice changes nothing.
+ * sessions answer `MKMS_CLOSED` from then on. The service is closed also if this fails. Closing twice changes nothing.
  *
  * Errors: with `audit.ack = "queued"`, the reason why results that were released could not be written to the log;
  * `MKMS_USED_AFTER_FORK`.
@@ -1300,7 +1302,7 @@ mkms_status mkms_session_authenticate(const struct mkms_kms *kms,
                                       struct mkms_error **error);
 
 /**
- * Makes a session of the same actor with other options, such as those of one request. What is not given is not taken
+ * Makes a session of the same actor with other options, such as those of one request. Options that are not given are not taken
  * over. The caller frees it with `mkms_session_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
@@ -1648,8 +1650,8 @@ mkms_status mkms_encrypt_stream(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Decrypts all that `read` gives, and gives it to `write`, in constant memory. What is written is genuine, but only
- * `MKMS_OK` says that it is the whole: until then do not act on it. `user` is passed to the callbacks, which are
+ * Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is complete
+ * only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
  * called on this thread.
  *
  * `context`, `user` and `summary` may be NULL.
@@ -1839,7 +1841,7 @@ mkms_status mkms_disable_key(const struct mkms_session *session,
                              struct mkms_error **error);
 
 /**
- * Revokes a key with all its versions, for ever. What it encrypted can no longer be read.
+ * Revokes a key with all its versions, for ever. Its ciphertexts can no longer be decrypted.
  * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
@@ -2014,7 +2016,7 @@ mkms_status mkms_put_grant(const struct mkms_session *session,
                            struct mkms_error **error);
 
 /**
- * Revokes a grant, named by its id. What was passed on through it stays in force.
+ * Revokes a grant, named by its id. Grants that were passed on through it stay in force.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_GRANT_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
  */
@@ -2117,7 +2119,7 @@ mkms_status mkms_list_audit(const struct mkms_session *session,
 /**
  * Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
  * last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both
- * optional. What is wrong is in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
+ * optional. Faults are in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
  * caller frees with `mkms_buffer_free`.
  *
  * `request` may be NULL.

@@ -369,7 +369,7 @@ public:
         pipe.check(status, error);
         return summary;
     }
-    /** Decrypts a stream in constant memory. What is written is genuine; the whole it is once this returns. */
+    /** Decrypts a stream in constant memory. The output is genuine; it is complete once this returns. */
     mkms_stream_summary decrypt_stream(const Reader &reader, const Writer &writer,
                                        const Context *context = nullptr) const {
         detail::Pipe pipe{reader, writer, nullptr};

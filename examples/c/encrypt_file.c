@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
         status = MKMS_INPUT_OUTPUT;
     }
     if (status != MKMS_OK) {
-        /* What was written is a part at most. */
+        /* The output is incomplete. */
         remove(argv[4]);
     }
     check(status, &error);

@@ -1,4 +1,4 @@
-/* What the examples share: ending with the error's message, and text with its length. */
+/* Helpers of the examples: ending with the error's message, and text with its length. */
 #ifndef EXAMPLE_H
 #define EXAMPLE_H
 

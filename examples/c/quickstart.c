@@ -16,7 +16,7 @@ int main(int argc, char **argv) {
     mkms_error *error = NULL;
     mkms_kms *kms = open_store(argc > 1 ? argv[1] : "sqlite:kms.db");
 
-    /* Whoever embeds the service says who acts. */
+    /* The program says which principal acts. */
     mkms_session *admin = NULL, *shop = NULL;
     check(mkms_session_new(kms, TEXT("alice"), MKMS_ROLE_ADMIN, NULL, &admin, &error), &error);
     check(mkms_session_new(kms, TEXT("shop"), MKMS_ROLE_APP, NULL, &shop, &error), &error);
@@ -29,7 +29,7 @@ int main(int argc, char **argv) {
                                  "\"allowedOps\":[\"encrypt\"]}"),
                       &answer, &error));
 
-    /* What is encrypted is bound to where it belongs. */
+    /* The ciphertext is bound to its place. */
     mkms_context *row = NULL;
     check(mkms_context_new(&row, &error), &error);
     check(mkms_context_set(row, TEXT("table"), TEXT("users"), &error), &error);

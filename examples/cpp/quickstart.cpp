@@ -10,13 +10,13 @@ int main(int argc, char **argv) try {
     config.root_key(root_key != nullptr ? root_key : "passphrase:correct horse battery staple");
     mini_kms::Kms kms = mini_kms::Kms::open(config);
 
-    // Whoever embeds the service says who acts.
+    // The program says which principal acts.
     const auto admin = kms.session("alice", mini_kms::Role::admin);
     admin.create_key(R"({"name":"users","type":"AES256_GCM","purpose":"ENCRYPTION","rotationPeriodDays":90})");
     admin.create_key(R"({"name":"invoices","type":"RSA_2048","purpose":"SIGNING"})");
     admin.put_grant(R"({"principal":"shop","role":"app","keyId":"users","allowedOps":["encrypt"]})");
 
-    // What is encrypted is bound to where it belongs.
+    // The ciphertext is bound to its place.
     const auto shop = kms.session("shop", mini_kms::Role::app);
     const mini_kms::Context row{{"table", "users"}, {"row", "4711"}};
     const auto card = shop.encrypt("users", "4111 1111 1111 1111", row);

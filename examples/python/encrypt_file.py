@@ -42,7 +42,7 @@ def copy(session: Session, mode: str, src: Path, dst: Path) -> mini_kms.StreamSu
                 if mode == "encrypt":
                     summary = session.encrypt_file(KEY, source, destination, context=context, progress=progress)
                 else:
-                    # What was written so far is genuine, but only now is it known to be all.
+                    # The output is genuine, but only now is it known to be complete.
                     summary = session.decrypt_file(source, destination, context=context, progress=progress)
             except BaseException:
                 part.unlink()

@@ -14,7 +14,7 @@ The store is opened when the application starts, so each worker of uvicorn or gu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -27,10 +27,10 @@ KEY = "notes"
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     async with await AsyncKms.open(Config.from_env()) as kms:
         app.state.kms = kms
-        # A database would be here. What is kept are ciphertexts.
+        # A real application has a database here. It stores ciphertexts only.
         app.state.notes = {}
         yield
 

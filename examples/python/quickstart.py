@@ -20,7 +20,7 @@ from mini_kms import AsyncKms, Config, Kms
 def tour(config: Config) -> None:
     """The synchronous interface."""
     with Kms.open(config) as kms:
-        # Everybody acts in a session. Who it is, the embedding application says.
+        # Every caller acts in a session. The application says which principal it is.
         alice = kms.session("alice", role="admin")
         users = alice.create_key("users", rotation_period_days=90)
         alice.create_key("invoices", "RSA_2048", "SIGNING")

@@ -65,14 +65,14 @@ class EncryptedText(sa.types.TypeDecorator[Secret]):
 
 def bind(instance: object) -> list[Secret]:
     """Tells the secrets of a row where they belong, and gives them."""
-    found = []
+    found = list[Secret]()
     state: Any = sa.inspect(instance)
     # The primary key is the row's identity. It is made in Python, so it is known before the row is stored.
     identity = "/".join(str(part) for part in state.mapper.primary_key_from_instance(instance))
     for column in state.mapper.columns:
         if isinstance(column.type, EncryptedText):
             name = state.mapper.get_property_by_column(column).key
-            # What is not loaded is not asked for.
+            # Attributes that are not loaded are not fetched here.
             secret = state.dict.get(name)
             if secret is not None:
                 context = {"table": str(state.mapper.local_table), "column": column.name, "row": identity}
@@ -162,7 +162,8 @@ def demonstrate(vault: mini_kms.Session, engine: sa.Engine) -> None:
             raise AssertionError("a card of another row was read")
         other.card = Secret("5500 0000")
         session.commit()
-        assert other.card.reveal(vault) == "5500 0000", "as it was loaded anew"
+        loaded_anew = other.card
+        assert loaded_anew is not None and loaded_anew.reveal(vault) == "5500 0000"
     with sessions() as session:
         changed = session.get_one(Customer, ids[1])
         assert changed.card is not None

@@ -1,4 +1,4 @@
-//! What the C boundary costs: the same calls on one service through the functions of the header and through the
+//! The cost of the C boundary: the same calls on one service through the functions of the header and through the
 //! blocking Rust interface, in turns, and raw AES-256-GCM of OpenSSL beside them (`openssl speed`).
 //!
 //! `cargo bench -p kms-ffi` prints the table of docs/c.md.

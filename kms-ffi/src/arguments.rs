@@ -259,7 +259,7 @@ impl Output {
         }
         Ok(())
     }
-    /// Writes the result. What the caller's input was read from may be the same memory.
+    /// Writes the result. The input of the call may have been in the same memory.
     pub fn set(self, bytes: &[u8]) -> Outcome<()> {
         // Never so, after `require`: but nothing may be written beyond the buffer, whatever happens.
         self.require(bytes.len())?;

@@ -81,7 +81,7 @@ pub unsafe extern "C" fn mkms_list_audit(
 
 /// Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
 /// last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both
-/// optional. What is wrong is in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
+/// optional. Faults are in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
 /// caller frees with `mkms_buffer_free`.
 ///
 /// `request` may be NULL.

@@ -25,7 +25,7 @@ use crate::status::{MKMS_OK, mkms_status};
 pub struct mkms_result {
     /// `sizeof(mkms_result)`.
     pub size: usize,
-    /// `MKMS_OK`, or why the item failed. Whatever else is said of a failed item than its name and message is 0.
+    /// `MKMS_OK`, or why the item failed. If it failed, all fields below `message` are 0.
     pub status: mkms_status,
     /// Whether the same item may succeed when it is simply sent again: 1 or 0.
     pub retryable: i32,
@@ -73,7 +73,7 @@ pub enum Answer {
         data: Option<Zeroizing<Vec<u8>>>,
         /// Whether the signature is good.
         valid: bool,
-        /// What was done.
+        /// The operation.
         operation: mkms_operation,
     },
     /// It failed: why, with name and message as C strings.

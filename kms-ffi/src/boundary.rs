@@ -9,7 +9,7 @@ use crate::status::{MKMS_OK, mkms_status};
 
 /// Does the work of a function. A panic ends here.
 pub fn guarded(work: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
-    // What a panic may leave behind inconsistent lies behind locks that the library recovers or poisons.
+    // State that a panic leaves inconsistent lies behind locks that the library recovers or poisons.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Failure::panic(payload)))
 }
 
@@ -22,7 +22,7 @@ pub unsafe fn report(outcome: Outcome<()>, error: *mut *mut mkms_error) -> mkms_
     let status = failure.status;
     if !error.is_null() {
         let made = handle::new::<mkms_error>(failure.into());
-        // SAFETY: not NULL, and the caller promises that it can be written. What it held is not read: it may be
+        // SAFETY: not NULL, and the caller promises that it can be written. It is not read before: it may be
         // uninitialized.
         unsafe { error.write(made) };
     }

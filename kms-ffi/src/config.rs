@@ -187,7 +187,7 @@ pub unsafe extern "C" fn mkms_config_crypto_provider(
     })
 }
 
-/// What the scheduler does. Flags are 1 or 0. Set `size` to `sizeof(mkms_scheduler)`.
+/// The jobs of the scheduler. Flags are 1 or 0. Set `size` to `sizeof(mkms_scheduler)`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_scheduler {
@@ -216,7 +216,7 @@ unsafe impl Extensible for mkms_scheduler {
     const NAME: &'static str = "mkms_scheduler";
 }
 
-/// Sets what the scheduler does. Without this call it runs at every full hour, and does everything but revoking.
+/// Sets the jobs of the scheduler. Without this call it runs at every full hour, and does everything but revoking.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`. Whether the expression is good is found out when a service is opened.
 #[unsafe(no_mangle)]
@@ -319,7 +319,7 @@ pub unsafe extern "C" fn mkms_config_make_store(
     call!(error; config = handle::get [config]; => { config.change(|settings| Ok(settings.make_store(make))) })
 }
 
-/// Sets whether opening accepts, this once, that the store was reset to an older state. What was lost is recorded.
+/// Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records were lost.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]

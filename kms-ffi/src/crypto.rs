@@ -177,7 +177,7 @@ pub unsafe extern "C" fn mkms_decrypt_into(
     plaintext = arguments::output [plaintext, plaintext_capacity, plaintext_len, "plaintext_len"];
     operation = arguments::optional_filled [operation];
     => {
-        // What cannot be a ciphertext is refused, and recorded, by the service.
+        // The service refuses and records input that is no ciphertext.
         plaintext.require(Ciphertext::max_plaintext_len(ciphertext).unwrap_or(0))?;
         let done = session.session.decrypt(ciphertext, &context)?;
         operation.set(mkms_operation::new(done.key, done.version, &done.receipt));

@@ -11,7 +11,7 @@ pub struct mkms_error {
     _opaque: (),
 }
 
-/// What an error object holds: texts with a NUL at their end.
+/// The content of an error object: texts with a NUL at their end.
 pub struct Held {
     status: mkms_status,
     is_retryable: bool,

@@ -12,7 +12,7 @@ pub type Outcome<T> = Result<T, Failure>;
 /// A status with its name and a message.
 #[derive(Debug)]
 pub struct Failure {
-    /// What the function returns.
+    /// The status that the function returns.
     pub status: mkms_status,
     /// The status by name, as in every interface.
     pub name: &'static str,

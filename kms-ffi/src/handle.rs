@@ -1,4 +1,4 @@
-//! Handles: what an opaque pointer of the header leads to.
+//! Handles: the objects behind the opaque pointers of the header.
 //!
 //! Every handle begins with a tag that names its type. A pointer to a handle of another type, or to one that was
 //! freed, is refused as long as its memory can be read; reading memory that was given back remains the caller's fault.
@@ -12,7 +12,7 @@ const FREED: u64 = 0;
 
 /// A type that is opaque in the header.
 pub trait Opaque: Sized {
-    /// What a handle of this type holds.
+    /// The content of a handle of this type.
     type Value;
     /// Tells handles of this type from all others. Not 0.
     const TAG: u64;

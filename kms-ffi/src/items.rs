@@ -23,7 +23,7 @@ pub struct mkms_encrypt_item {
     pub plaintext: *const u8,
     /// Length of `plaintext`.
     pub plaintext_len: usize,
-    /// What the ciphertext is bound to; NULL for the empty context.
+    /// The context that the ciphertext is bound to; NULL for the empty one.
     pub context: *const mkms_context,
 }
 

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::handle;
 use kms_lib::{Error, ErrorCode, Zeroizing};
 
-/// Room for the JSON of most answers. What fits leaves no copies behind, which matters for tokens.
+/// Room for the JSON of most answers. An answer that fits leaves no copies behind, which matters for tokens.
 const ROOM: usize = 4 * 1024;
 
 /// Reads a request.

@@ -51,7 +51,7 @@ pub fn paging(limit: Option<usize>, cursor: Option<String>) -> Paging {
     paging
 }
 
-/// An edit of a key. What is not sent stays as it is; null removes.
+/// An edit of a key. Fields that are left out change nothing; null removes.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Update {
@@ -231,7 +231,7 @@ pub unsafe extern "C" fn mkms_disable_key(
     })
 }
 
-/// Revokes a key with all its versions, for ever. What it encrypted can no longer be read.
+/// Revokes a key with all its versions, for ever. Its ciphertexts can no longer be decrypted.
 /// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of

@@ -58,7 +58,7 @@ pub unsafe extern "C" fn mkms_open_read_only(
 }
 
 /// Closes the service: nothing new is let in, what is in flight is committed, key material is wiped. Calls through its
-/// sessions answer `MKMS_CLOSED` from then on. Whatever fails, the service is closed. Closing twice changes nothing.
+/// sessions answer `MKMS_CLOSED` from then on. The service is closed also if this fails. Closing twice changes nothing.
 ///
 /// Errors: with `audit.ack = "queued"`, the reason why results that were released could not be written to the log;
 /// `MKMS_USED_AFTER_FORK`.

@@ -1,4 +1,4 @@
-//! What a call tells about the operation that it has done.
+//! The description of an operation: its key, version and record.
 
 use kms_lib::{KeyId, Receipt};
 

@@ -15,7 +15,7 @@ use crate::keys::{ListPart, paging};
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// What stands for all keys.
+/// The text that stands for all keys.
 const ALL_KEYS: &str = "*";
 
 #[derive(Deserialize)]
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn mkms_put_grant(
     })
 }
 
-/// Revokes a grant, named by its id. What was passed on through it stays in force.
+/// Revokes a grant, named by its id. Grants that were passed on through it stay in force.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_GRANT_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! Sessions: what one actor may do.
+//! Sessions: the operations of one actor.
 
 use std::ffi::c_char;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::handle::{self, Opaque, tag};
 use crate::kms::mkms_kms;
 use crate::status::mkms_status;
 
-/// What a caller is by role: one of the constants `MKMS_ROLE_...`.
+/// The role of a caller: one of the constants `MKMS_ROLE_...`.
 pub type mkms_role = i32;
 /// May do what its grants allow.
 pub const MKMS_ROLE_APP: mkms_role = 1;
@@ -23,7 +23,7 @@ pub const MKMS_ROLE_AUDITOR: mkms_role = 2;
 /// May do everything.
 pub const MKMS_ROLE_ADMIN: mkms_role = 3;
 
-/// What one actor may do. It can be used by any number of threads at once, and is cheap to make.
+/// The operations of one actor. It can be used by any number of threads at once, and is cheap to make.
 pub struct mkms_session {
     _opaque: (),
 }
@@ -31,7 +31,7 @@ pub struct mkms_session {
 /// A session with its service, so that others can be derived from it.
 pub struct Acting {
     kms: Kms,
-    /// What the calls on this handle are made with.
+    /// The session in Rust.
     pub session: Session,
 }
 
@@ -42,7 +42,7 @@ impl Opaque for mkms_session {
     const BOUND_TO_PROCESS: bool = true;
 }
 
-/// What is known of a request. Pointers may be NULL. Set `size` to `sizeof(mkms_session_options)`.
+/// Properties of a request. Pointers may be NULL. Set `size` to `sizeof(mkms_session_options)`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_session_options {
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn mkms_session_authenticate(
     })
 }
 
-/// Makes a session of the same actor with other options, such as those of one request. What is not given is not taken
+/// Makes a session of the same actor with other options, such as those of one request. Options that are not given are not taken
 /// over. The caller frees it with `mkms_session_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.

@@ -2,7 +2,7 @@
 
 use kms_lib::ErrorCode;
 
-/// What every function returns: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
+/// The result of every function: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
 /// 2xx rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are
 /// never used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to
 /// do.

@@ -138,8 +138,8 @@ pub unsafe extern "C" fn mkms_encrypt_stream(
     })
 }
 
-/// Decrypts all that `read` gives, and gives it to `write`, in constant memory. What is written is genuine, but only
-/// `MKMS_OK` says that it is the whole: until then do not act on it. `user` is passed to the callbacks, which are
+/// Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is complete
+/// only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
 /// called on this thread.
 ///
 /// `context`, `user` and `summary` may be NULL.
@@ -273,9 +273,9 @@ pub enum Decryption {
     Header {
         /// Decrypts the data key.
         session: Session,
-        /// What the stream is bound to.
+        /// The context that the stream is bound to.
         context: Context,
-        /// What was read of the header.
+        /// The part of the header that was read.
         beginning: Vec<u8>,
     },
     /// Its header was read.

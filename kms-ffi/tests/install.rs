@@ -1,4 +1,4 @@
-//! What `kms-ffi/install` installs is used from outside of the repository: by pkg-config, by CMake, and linked
+//! The files of `kms-ffi/install` are used from outside of the repository: by pkg-config, by CMake, and linked
 //! statically beside the system's SQLite and another Rust library.
 
 #![cfg(target_os = "linux")]

@@ -11,7 +11,7 @@ use std::fs;
 use support::declarations::{Function, functions, header};
 use support::{Bench, has};
 
-/// What every call is given where it is not given NULL. Handles that are made are freed after each call.
+/// Arguments of calls, other than NULL. Handles that are made are freed after each call.
 const PRELUDE: &str = r#"
 #include "check.h"
 
@@ -89,7 +89,7 @@ static void refused(const char *function, const char *argument, mkms_status stat
 }
 "#;
 
-/// What stands for a parameter; none if it is a value of no concern.
+/// The argument for a parameter; none if it is a value of no concern.
 fn fixture(kind: &str, name: &str) -> String {
     let plain = kind.trim_start_matches("const ").trim_start_matches("struct ").trim_end_matches(['*', ' ']);
     match kind {

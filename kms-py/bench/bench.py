@@ -1,7 +1,8 @@
-"""What a call costs from Python, beside other libraries and services, in one run: kms-py/bench/run [--quick] [PART...]
+"""The cost of a call from Python, beside other libraries and services, in one run: kms-py/bench/run [--quick] [PART...]
 
 Each line is the median of the rounds, in microseconds for one operation on 256 bytes. The systems take turns in each
-round, so that a machine that is slow for a while is slow for all. Only ratios of one run mean something.
+round, so that a machine that is slow for a while is slow for all. Only ratios of one run mean something. A second table
+has the same operations in Rust, on the same service, and the median of the differences and ratios within a round.
 
 `cryptography` and Tink are ciphers in the process: they keep no log, and check no rights. moto imitates AWS KMS on this
 machine: its line is the cost of boto3 and of HTTP, without a network. OpenBao runs in its development mode, in memory.
@@ -28,7 +29,7 @@ from typing import Any
 import mini_kms
 
 SIZE = 256
-ROUNDS = 5
+ROUNDS = 7
 PLAINTEXT = bytes(range(SIZE))
 BIN = Path(sys.executable).parent
 
@@ -41,11 +42,15 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, int, Measure]] = []
+        self.of_rust: dict[str, Measure] = {}
 
-    def add(self, name: str, count: int, measure: Measure) -> None:
+    def add(self, name: str, count: int, measure: Measure, of_rust: Measure | None = None) -> None:
+        """A measure, and the one of the same operations in Rust."""
         self.rows.append((name, count, measure))
+        if of_rust is not None:
+            self.of_rust[name] = of_rust
 
-    def loop(self, name: str, count: int, operation: Callable[[], object]) -> None:
+    def loop(self, name: str, count: int, operation: Callable[[], object], of_rust: Measure | None = None) -> None:
         """A measure of one operation after another."""
 
         def measure(count: int) -> float:
@@ -54,21 +59,33 @@ class Table:
                 operation()
             return time.perf_counter() - begun
 
-        self.add(name, count, measure)
+        self.add(name, count, measure, of_rust)
 
     def run(self, scale: int) -> None:
         taken: dict[str, list[float]] = {name: [] for name, _, _ in self.rows}
+        in_rust: dict[str, list[float]] = {name: [] for name in self.of_rust}
         for turn in range(ROUNDS + 1):
             for name, count, measure in self.rows:
                 count = max(count // scale, 1)
-                seconds = measure(count)
-                # The first round warms up.
-                if turn:
-                    taken[name].append(seconds / count * 1e6)
+                measures = [(taken, measure)]
+                if name in self.of_rust:
+                    measures.append((in_rust, self.of_rust[name]))
+                # Neither always comes first. The first round warms up.
+                for values, one in measures if turn % 2 else reversed(measures):
+                    seconds = one(count)
+                    if turn:
+                        values[name].append(seconds / count * 1e6)
         print("| operation | us | per second |\n| --- | ---: | ---: |")
         for name, values in taken.items():
             middle = statistics.median(values)
             print(f"| {name} | {middle:,.2f} | {1e6 / middle:,.0f} |", flush=True)
+        print("\n| operation | Python, us | Rust, us | difference, us | ratio |\n| --- | ---: | ---: | ---: | ---: |")
+        for name, rust in in_rust.items():
+            python = taken[name]
+            more = statistics.median(mine - its for mine, its in zip(python, rust, strict=True))
+            times = statistics.median(mine / its for mine, its in zip(python, rust, strict=True))
+            middles = f"{statistics.median(python):,.2f} | {statistics.median(rust):,.2f}"
+            print(f"| {name} | {middles} | {more:,.2f} | {times:,.2f} |", flush=True)
 
 
 def free_port() -> int:
@@ -112,14 +129,30 @@ def open_store(folder: str, ack: Any) -> tuple[mini_kms.Config, mini_kms.Kms, mi
     return config, kms, session
 
 
+def rust(session: Any, operation: str, form: str, data: bytes) -> Measure:
+    """The same operations in Rust, on the same service: what the feature `bench` of the native module has."""
+    native: Any = mini_kms._native
+    return lambda count: native._measure_rust(session, operation, form, data, count)
+
+
 def ours(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
     """The synchronous interface: one thread, a batch, eight threads."""
     _, kms, session = open_store(folder, ack)
     stack.enter_context(kms)
     sealed = session.encrypt("aes", PLAINTEXT).ciphertext
-    single = 2_000 if ack == "queued" else 200
-    table.loop(f"mini_kms, {ack}: encrypt", single, lambda: session.encrypt("aes", PLAINTEXT))
-    table.loop(f"mini_kms, {ack}: decrypt", single, lambda: session.decrypt(sealed))
+    single = 20_000 if ack == "queued" else 200
+    to_encrypt, to_decrypt = ("encrypt", PLAINTEXT), ("decrypt", sealed)
+
+    def in_rust(form: str, what: tuple[str, bytes]) -> Measure:
+        return rust(session, what[0], form, what[1])
+
+    table.loop(
+        f"mini_kms, {ack}: encrypt",
+        single,
+        lambda: session.encrypt("aes", PLAINTEXT),
+        in_rust("call", to_encrypt),
+    )
+    table.loop(f"mini_kms, {ack}: decrypt", single, lambda: session.decrypt(sealed), in_rust("call", to_decrypt))
     buffer = bytearray(4_096)
     table.loop(f"mini_kms, {ack}: encrypt_into", single, lambda: session.encrypt_into("aes", PLAINTEXT, buffer))
     encryptions = [mini_kms.EncryptItem("aes", PLAINTEXT)] * 1_000
@@ -134,12 +167,12 @@ def ours(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
 
         return measure
 
-    table.add(
-        f"mini_kms, {ack}: encrypt, batches of 1,000", 20_000, batches(lambda: session.encrypt_batch(encryptions))
-    )
-    table.add(
-        f"mini_kms, {ack}: decrypt, batches of 1,000", 20_000, batches(lambda: session.decrypt_batch(decryptions))
-    )
+    for operation, what in (
+        (lambda: session.encrypt_batch(encryptions), to_encrypt),
+        (lambda: session.decrypt_batch(decryptions), to_decrypt),
+    ):
+        name = f"mini_kms, {ack}: {what[0]}, batches of 1,000"
+        table.add(name, 40_000, batches(operation), in_rust("batch", what))
     pool = stack.enter_context(ThreadPoolExecutor(8))
 
     def threads(operation: Callable[[], object]) -> Measure:
@@ -155,8 +188,11 @@ def ours(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
         return measure
 
     many = 8_000 if ack == "queued" else 1_600
-    table.add(f"mini_kms, {ack}: encrypt, 8 threads", many, threads(lambda: session.encrypt("aes", PLAINTEXT)))
-    table.add(f"mini_kms, {ack}: decrypt, 8 threads", many, threads(lambda: session.decrypt(sealed)))
+    for operation, what in (
+        (lambda: session.encrypt("aes", PLAINTEXT), to_encrypt),
+        (lambda: session.decrypt(sealed), to_decrypt),
+    ):
+        table.add(f"mini_kms, {ack}: {what[0]}, 8 threads", many, threads(operation), in_rust("threads", what))
 
 
 def ours_asynchronous(table: Table, stack: ExitStack, folder: str, ack: Any) -> None:
@@ -193,10 +229,15 @@ def ours_asynchronous(table: Table, stack: ExitStack, folder: str, ack: Any) -> 
 
         return measure
 
-    table.add(f"mini_kms, {ack}: encrypt, 1,000 tasks", 10_000, together(lambda: tasks.encrypt("aes", PLAINTEXT)))
-    table.add(f"mini_kms, {ack}: decrypt, 1,000 tasks", 10_000, together(lambda: tasks.decrypt(sealed)))
-    single = 2_000 if ack == "queued" else 200
-    table.add(f"mini_kms, {ack}: encrypt, await", single, alone(lambda: tasks.encrypt("aes", PLAINTEXT)))
+    native: Any = tasks._native
+    single = 20_000 if ack == "queued" else 200
+    for operation, make, data in (
+        ("encrypt", lambda: tasks.encrypt("aes", PLAINTEXT), PLAINTEXT),
+        ("decrypt", lambda: tasks.decrypt(sealed), sealed),
+    ):
+        name = f"mini_kms, {ack}: {operation}"
+        table.add(f"{name}, 1,000 tasks", 10_000, together(make), rust(native, operation, "tasks", data))
+        table.add(f"{name}, await", single, alone(make), rust(native, operation, "await", data))
 
 
 def ciphers(table: Table) -> None:

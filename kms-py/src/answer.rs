@@ -1,4 +1,4 @@
-//! Results of administrative calls: JSON, from which `mini_kms._results` makes data classes.
+//! Results of administrative calls: JSON, from which `mini_kms._reading` makes data classes.
 
 use kms_lib::{Error, ErrorCode, Zeroizing};
 use pyo3::prelude::*;
@@ -15,7 +15,7 @@ pub fn load<T: Serialize>(kind: &'static str) -> impl FnOnce(Python<'_>, T) -> P
             .map_err(|e| raised(py, &Error::new(ErrorCode::Internal, format!("a result has no JSON form: {e}"))))?;
         // It may hold a token.
         let text = Zeroizing::new(text);
-        Ok(LOAD.import(py, "mini_kms._results", "load")?.call1((kind, text.as_str()))?.unbind())
+        Ok(LOAD.import(py, "mini_kms._reading", "load")?.call1((kind, text.as_str()))?.unbind())
     }
 }
 

@@ -7,7 +7,7 @@ use kms_lib::{Actor, Context, KeyRef, Paging, Timestamp};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyString, PyType};
 use pyo3::{Borrowed, intern};
 
 use crate::errors::{Failure, Outcome, invalid, wrong_type};
@@ -21,6 +21,23 @@ pub fn text<'a>(value: &'a Bound<'_, PyAny>, what: &str) -> Outcome<std::borrow:
         true => invalid(format!("{what} has lone surrogates, which are no characters")),
         false => Failure::Python(error),
     })
+}
+
+/// A `str`. Every text that a caller gives is read through this, so that each kind of fault raises the same exception
+/// everywhere.
+pub struct Text(pub String);
+
+impl<'py> FromPyObject<'_, 'py> for Text {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(text(&value, "the argument")?.into_owned()))
+    }
+}
+
+/// The text of an argument that may be left out.
+pub fn optional(value: Option<Text>) -> Option<String> {
+    value.map(|text| text.0)
 }
 
 /// A key: its name, its id, or its description.
@@ -131,7 +148,7 @@ impl<'py, T: HasNames> FromPyObject<'_, 'py> for Named<T> {
     }
 }
 
-/// What an edit says of a setting: nothing, or a value, or None.
+/// The change of one setting in an edit.
 pub enum Edit<T> {
     /// The setting stays.
     Keep,
@@ -168,30 +185,44 @@ impl<'py> FromPyObject<'_, 'py> for Json {
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let written = DUMPS.import(value.py(), "json", "dumps")?.call1((value,))?;
+        let as_is = [("ensure_ascii", false)].into_py_dict(value.py())?;
+        let written = DUMPS.import(value.py(), "json", "dumps")?.call((value,), Some(&as_is))?;
         let read = serde_json::from_str(&text(&written, "JSON")?);
         read.map(Self).map_err(|e| invalid(format!("not JSON: {e}")).into())
     }
 }
 
 /// A part of a list.
-pub fn paging(limit: usize, cursor: Option<String>) -> Paging {
+pub fn paging(limit: usize, cursor: Option<Text>) -> Paging {
     let mut paging = Paging::new(limit);
-    paging.cursor = cursor;
+    paging.cursor = optional(cursor);
     paging
 }
 
 /// An actor with what is known of its request.
-pub fn with_request(mut actor: Actor, source_ip: Option<&str>, request_id: Option<&str>) -> Outcome<Actor> {
+pub fn with_request(mut actor: Actor, source_ip: Option<Text>, request_id: Option<Text>) -> Outcome<Actor> {
     if let Some(address) = source_ip {
-        let address: IpAddr = address.parse().map_err(|_| invalid("source_ip is not an IPv4 or IPv6 address"))?;
+        let address: IpAddr = address.0.parse().map_err(|_| invalid("source_ip is not an IPv4 or IPv6 address"))?;
         actor = actor.with_source_ip(address);
     }
     if let Some(id) = request_id {
-        actor = actor.with_request_id(id)?;
+        actor = actor.with_request_id(&id.0)?;
     }
     Ok(actor)
 }
 
-/// A path: `str` or `os.PathLike`.
-pub type Path = PathBuf;
+/// A path: `str` or `os.PathLike`. Bytes of a file name that are not UTF-8 are surrogates in Python, which go back to
+/// these bytes; other lone surrogates are refused.
+pub struct Path(pub PathBuf);
+
+impl<'py> FromPyObject<'_, 'py> for Path {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let refused = |error: PyErr| match error.is_instance_of::<PyUnicodeEncodeError>(value.py()) {
+            true => invalid("a path has lone surrogates that stand for no byte of a file name").into(),
+            false => error,
+        };
+        value.extract::<PathBuf>().map(Self).map_err(refused)
+    }
+}

@@ -34,7 +34,7 @@ impl Meter {
     }
 }
 
-/// What kind of work an operation is.
+/// The kind of work of an operation.
 pub enum Work {
     /// So little that it begins with the GIL held. It may wait all the same.
     Short,

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::arguments::Path;
+use crate::arguments::{Path, Text, text};
 use crate::errors::{Outcome, wrong_type};
 use crate::settings::apply;
 
@@ -22,14 +22,14 @@ pub struct Config(pub kms_lib::Config);
 impl Config {
     #[new]
     #[pyo3(signature = (url, **settings))]
-    fn new(url: &str, settings: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
-        Ok(Self(apply(kms_lib::Config::new(url), settings)?))
+    fn new(url: Text, settings: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
+        Ok(Self(apply(kms_lib::Config::new(url.0), settings)?))
     }
     /// The configuration of a TOML file, if one is named, and of the environment (``KMS_...``), which goes ahead.
     #[staticmethod]
     #[pyo3(signature = (path=None))]
     fn load(path: Option<Path>) -> Outcome<Self> {
-        Ok(Self(kms_lib::Config::load(path.as_deref())?))
+        Ok(Self(kms_lib::Config::load(path.as_ref().map(|path| path.0.as_path()))?))
     }
     /// The configuration of the environment alone (``KMS_...``).
     #[staticmethod]
@@ -41,15 +41,15 @@ impl Config {
     /// >>> Config.from_toml('store_url = "sqlite:kms.db"\nmaster_key = "passphrase:correct horse battery staple"')
     /// Config('sqlite:kms.db')
     #[staticmethod]
-    fn from_toml(text: &str) -> Outcome<Self> {
-        Ok(Self(kms_lib::Config::from_toml(text)?))
+    fn from_toml(text: Text) -> Outcome<Self> {
+        Ok(Self(kms_lib::Config::from_toml(&text.0)?))
     }
     /// The same configuration with other settings.
     #[pyo3(signature = (url=None, **settings))]
-    fn replace(&self, url: Option<&str>, settings: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
+    fn replace(&self, url: Option<Text>, settings: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
         let mut config = self.0.clone();
         if let Some(url) = url {
-            config = config.store_url(url);
+            config = config.store_url(url.0);
         }
         Ok(Self(apply(config, settings)?))
     }
@@ -70,8 +70,8 @@ impl Config {
 pub fn read(url: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>) -> Outcome<kms_lib::Config> {
     let config = if let Ok(config) = url.cast::<Config>() {
         config.get().0.clone()
-    } else if let Ok(url) = url.cast::<PyString>() {
-        kms_lib::Config::new(url.to_cow()?)
+    } else if url.cast::<PyString>().is_ok() {
+        kms_lib::Config::new(text(url, "the URL")?)
     } else {
         return Err(wrong_type(format!("url must be a str or a Config, not {}", url.get_type().name()?)));
     };

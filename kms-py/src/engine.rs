@@ -93,7 +93,7 @@ impl Engine {
         self.handle.enter()
     }
 
-    /// What the future gives without waiting, if it does.
+    /// Polls the future once: its output, if it is ready.
     pub fn poll<F: Future>(&self, future: Pin<&mut F>) -> Option<F::Output> {
         reseed(self.runtime.process);
         let _context = self.handle.enter();
@@ -102,6 +102,22 @@ impl Engine {
             Poll::Ready(output) => Some(output),
             Poll::Pending => None,
         }
+    }
+
+    /// Starts a task, and gives its result. For the benchmark.
+    #[cfg(feature = "bench")]
+    pub fn start<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.handle.spawn(task)
+    }
+
+    /// Waits for the future on this thread, as the blocking interface of Rust does. For the benchmark.
+    #[cfg(feature = "bench")]
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        reseed(self.runtime.process);
+        self.handle.block_on(future)
     }
 
     /// Waits for the future on this thread, but not longer than this.

@@ -15,7 +15,7 @@ pub enum Failure {
     Python(PyErr),
 }
 
-/// What most functions of this crate give.
+/// The result of most functions of this crate.
 pub type Outcome<T> = Result<T, Failure>;
 
 impl From<Error> for Failure {
@@ -50,7 +50,8 @@ pub fn wrong_type(message: impl Display) -> Failure {
     Failure::Python(PyTypeError::new_err(message.to_string()))
 }
 
-/// What makes exceptions. It is looked up when the module is imported: when the interpreter ends, nothing can be.
+/// The Python function that makes exceptions. It is looked up when the module is imported: imports fail while the
+/// interpreter ends.
 pub fn maker(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     MAKE.import(py, "mini_kms._errors", "make")

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::answer::{load, nothing};
-use crate::arguments::{Named, Path, with_request};
+use crate::arguments::{Named, Path, Text, with_request};
 use crate::call::{Caller, Meter, Work, once};
 use crate::config::{Config, read};
 use crate::engine::{Engine, Local};
@@ -46,6 +46,12 @@ impl Service {
         open.retain(|other| other.strong_count() > 0);
         open.push(Arc::downgrade(&service));
         service
+    }
+
+    /// The runtime. For the benchmark.
+    #[cfg(feature = "bench")]
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
     }
 }
 
@@ -167,17 +173,17 @@ impl Kms {
         "($self, principal, role='app', *, source_ip=None, request_id=None)")]
     fn session(
         &self,
-        principal: &str,
+        principal: Text,
         role: Option<Named<kms_lib::Role>>,
-        source_ip: Option<&str>,
-        request_id: Option<&str>,
+        source_ip: Option<Text>,
+        request_id: Option<Text>,
     ) -> Outcome<Session> {
         let role = role.map_or(kms_lib::Role::App, |role| role.0);
-        self.make_session(with_request(Actor::new(principal, role)?, source_ip, request_id)?)
+        self.make_session(with_request(Actor::new(principal.0, role)?, source_ip, request_id)?)
     }
     /// A session of the operator: an admin known by nothing but access to the store and its root key.
     #[pyo3(signature = (*, source_ip=None, request_id=None))]
-    fn operator_session(&self, source_ip: Option<&str>, request_id: Option<&str>) -> Outcome<Session> {
+    fn operator_session(&self, source_ip: Option<Text>, request_id: Option<Text>) -> Outcome<Session> {
         self.make_session(with_request(Actor::operator(), source_ip, request_id)?)
     }
     /// A session of the principal that a token was made for. The token is checked again before anything is committed.
@@ -185,15 +191,15 @@ impl Kms {
     fn authenticate<'py>(
         &self,
         py: Python<'py>,
-        token: String,
-        source_ip: Option<String>,
-        request_id: Option<String>,
+        token: Text,
+        source_ip: Option<Text>,
+        request_id: Option<Text>,
     ) -> Outcome<Bound<'py, PyAny>> {
         self.service.caller.check()?;
-        let token = kms_lib::Zeroizing::new(token);
+        let token = kms_lib::Zeroizing::new(token.0);
         let (kms, service) = (kms_lib::Kms::clone(&self.service.kms), Arc::clone(&self.service));
         self.service.caller.call(py, Work::Long, async move { kms.authenticate(&token).await }, move |py, actor| {
-            let actor = with_request(actor, source_ip.as_deref(), request_id.as_deref())?;
+            let actor = with_request(actor, source_ip, request_id)?;
             let session = service.kms.session(actor);
             Ok(Py::new(py, Session::new(service, session))?.into_any())
         })
@@ -297,7 +303,7 @@ pub fn verify_backup<'py>(
     asynchronous: bool,
 ) -> Outcome<Bound<'py, PyAny>> {
     let (config, (options, work)) = (config.0.clone(), backup_options(progress));
-    let verifying = async move { kms_lib::Kms::verify_backup_with(&config, path, &options).await };
+    let verifying = async move { kms_lib::Kms::verify_backup_with(&config, path.0, &options).await };
     once(py, asynchronous, work, verifying, load("BackupReport"))
 }
 
@@ -312,7 +318,7 @@ pub fn restore<'py>(
     asynchronous: bool,
 ) -> Outcome<Bound<'py, PyAny>> {
     let (config, (options, work)) = (config.0.clone(), backup_options(progress));
-    let restoring = async move { kms_lib::Kms::restore_with(&config, path, &options).await };
+    let restoring = async move { kms_lib::Kms::restore_with(&config, path.0, &options).await };
     once(py, asynchronous, work, restoring, load("BackupReport"))
 }
 

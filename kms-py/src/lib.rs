@@ -10,6 +10,8 @@
 
 mod answer;
 mod arguments;
+#[cfg(feature = "bench")]
+mod bench;
 mod buffers;
 mod call;
 mod config;
@@ -52,6 +54,9 @@ fn refuse_subinterpreters(py: Python<'_>) -> PyResult<()> {
 /// The native part of `mini_kms`.
 #[pymodule]
 mod _native {
+    #[cfg(feature = "bench")]
+    #[pymodule_export]
+    use super::bench::measure_rust;
     #[pymodule_export]
     use super::config::Config;
     #[pymodule_export]

@@ -1,8 +1,8 @@
 //! How results reach an event loop: tasks post them, and the loop's own thread completes the futures.
 //!
-//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: whoever posts to an empty queue
-//! writes a byte to the socket. So no thread of the runtime waits for the GIL, not even while the interpreter ends, and
-//! what has come meanwhile is handed out in one go.
+//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: a task that posts to an empty queue
+//! writes a byte to the socket. No thread of the runtime waits for the GIL, not even while the interpreter ends, and
+//! one wakeup delivers all messages that are queued.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ struct Waiting {
     progress: Option<Py<PyAny>>,
 }
 
-/// What the loop calls when something has come.
+/// The callback of the event loop: it delivers messages to their futures.
 #[pyclass(frozen)]
 struct Mailbox {
     queue: Arc<Queue>,
@@ -108,7 +108,7 @@ impl Mailbox {
         }
     }
 
-    /// Tells how far an operation is. What the callback raises, the caller of the operation gets.
+    /// Calls the progress callback of an operation. An exception of the callback completes the future.
     fn progress(&self, py: Python<'_>, id: u64, done: u64, total: u64) -> PyResult<()> {
         let told = lock(&self.waiting).get(&id).and_then(|waiting| {
             waiting.progress.as_ref().map(|told| (told.clone_ref(py), waiting.future.clone_ref(py)))

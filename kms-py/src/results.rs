@@ -42,7 +42,7 @@ impl Receipt {
     }
 }
 
-/// What every operation with a version of a key tells.
+/// A result class: the key, version and receipt of an operation, and fields of its own.
 macro_rules! operation {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* } $($rest:item)*) => {
         $(#[$doc])*
@@ -136,7 +136,7 @@ impl Decrypted {
 }
 
 operation! {
-    /// What ``encrypt_into`` and ``decrypt_into`` wrote: so many bytes at the beginning of the buffer.
+    /// The result of ``encrypt_into`` and ``decrypt_into``: ``length`` bytes at the beginning of the buffer.
     Written { length: usize, }
 }
 
@@ -249,7 +249,7 @@ impl Reencrypted {
 }
 
 operation! {
-    /// What a stream was encrypted or decrypted with.
+    /// The key and version of a stream, and its length.
     StreamSummary { length: u64, }
 }
 

@@ -14,13 +14,13 @@ use kms_lib::Result;
 use pyo3::prelude::*;
 
 use crate::answer::load;
-use crate::arguments::with_request;
+use crate::arguments::{Text, with_request};
 use crate::call::Work;
 use crate::engine::Local;
 use crate::errors::Outcome;
 use crate::kms::{Service, not_portable};
 
-/// What one actor may do. It can be used from any thread, and is cheap to make.
+/// The operations of one actor. It can be used from any thread, and is cheap to make.
 ///
 /// A key is named by its name, its id, or the ``Key`` that a call gave. Times need a time zone.
 #[pyclass(frozen, weakref, module = "mini_kms")]
@@ -62,6 +62,12 @@ impl Session {
         self.call(py, Work::Long, operation, load(kind))
     }
 
+    /// The session and the runtime in Rust. For the benchmark.
+    #[cfg(feature = "bench")]
+    pub fn parts(&self) -> (kms_lib::Session, Arc<crate::engine::Engine>) {
+        (kms_lib::Session::clone(&self.session), self.service.engine())
+    }
+
     fn derive(&self, session: kms_lib::Session) -> Self {
         Self::new(Arc::clone(&self.service), session)
     }
@@ -84,13 +90,13 @@ impl Session {
     /// >>> once = alice.with_idempotency_key("order-4711")
     /// >>> once.rotate_key("users").current_version, once.rotate_key("users").current_version
     /// (2, 2)
-    fn with_idempotency_key(&self, key: &str) -> Outcome<Self> {
+    fn with_idempotency_key(&self, key: Text) -> Outcome<Self> {
         self.session.check()?;
-        Ok(self.derive(self.session.with_idempotency_key(key)?))
+        Ok(self.derive(self.session.with_idempotency_key(&key.0)?))
     }
     /// A session of the same actor for one request; an idempotency key is not taken over.
     #[pyo3(signature = (*, source_ip=None, request_id=None))]
-    fn with_request(&self, source_ip: Option<&str>, request_id: Option<&str>) -> Outcome<Self> {
+    fn with_request(&self, source_ip: Option<Text>, request_id: Option<Text>) -> Outcome<Self> {
         self.session.check()?;
         let actor = with_request(self.session.actor().clone(), source_ip, request_id)?;
         Ok(self.derive(self.service.kms.session(actor)))

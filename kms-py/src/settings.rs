@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyType};
 
-use crate::arguments::{Named, Path, Time, text};
+use crate::arguments::{Named, Path, Text, Time, text};
 use crate::errors::{Failure, Outcome, invalid, wrong_type};
 
 /// A root key: text, 32 bytes, or a key in AWS KMS.
@@ -37,12 +37,12 @@ impl<'py> FromPyObject<'_, 'py> for RootKey {
             let kind = value.get_type().name()?;
             return Err(wrong_type(format!("a root key must be str, bytes or AwsRootKey, not {kind}")).into());
         }
-        let mut key = AwsRootKey::new(value.getattr("key_id")?.extract::<String>()?);
-        if let Some(region) = value.getattr("region")?.extract::<Option<String>>()? {
-            key = key.region(region);
+        let mut key = AwsRootKey::new(value.getattr("key_id")?.extract::<Text>()?.0);
+        if let Some(region) = value.getattr("region")?.extract::<Option<Text>>()? {
+            key = key.region(region.0);
         }
-        if let Some(endpoint) = value.getattr("endpoint")?.extract::<Option<String>>()? {
-            key = key.endpoint(endpoint);
+        if let Some(endpoint) = value.getattr("endpoint")?.extract::<Option<Text>>()? {
+            key = key.endpoint(endpoint.0);
         }
         if let Some(timeout) = value.getattr("timeout")?.extract::<Option<f64>>()? {
             key = key.timeout(seconds(timeout, "timeout")?);
@@ -88,15 +88,15 @@ fn seconds(value: f64, what: &str) -> Outcome<Duration> {
 /// Applies settings to a configuration, in the order in which they were given.
 pub fn apply(mut config: Config, settings: Option<&Bound<'_, PyDict>>) -> Outcome<Config> {
     for (name, value) in settings.into_iter().flatten() {
-        let name = name.extract::<String>()?;
-        config = set(config, &name, &value)?;
+        let name = name.extract::<Text>()?;
+        config = set(config, &name.0, &value)?;
     }
     Ok(config)
 }
 
 fn set(config: Config, name: &str, value: &Bound<'_, PyAny>) -> Outcome<Config> {
     Ok(match name {
-        "store_password_file" => config.store_password_file(value.extract::<Path>()?),
+        "store_password_file" => config.store_password_file(value.extract::<Path>()?.0),
         "root_key" => value.extract::<RootKey>()?.first(config)?,
         "add_root_keys" => {
             value.extract::<Vec<RootKey>>()?.into_iter().try_fold(config, |config, key| key.further(config))?
@@ -118,7 +118,7 @@ fn set(config: Config, name: &str, value: &Bound<'_, PyAny>) -> Outcome<Config> 
             config.limits(operations, bytes)
         }
         "high_water" => match value.extract::<Option<Path>>()? {
-            Some(path) => config.high_water(path),
+            Some(path) => config.high_water(path.0),
             None => config.no_high_water(),
         },
         "make_store" => config.make_store(value.extract()?),
@@ -149,7 +149,7 @@ fn scheduler(value: &Bound<'_, PyAny>) -> Outcome<SchedulerConfig> {
     }
     let flag = |name: &str| value.getattr(name).and_then(|flag| flag.extract::<bool>());
     let mut made = SchedulerConfig::new()
-        .cron(value.getattr("cron")?.extract::<String>()?)
+        .cron(value.getattr("cron")?.extract::<Text>()?.0)
         .rotate(flag("rotate")?)
         .destroy(flag("destroy")?)
         .revoke_expired(flag("revoke_expired")?)

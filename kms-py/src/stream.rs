@@ -70,7 +70,7 @@ impl StreamEncryptor {
     }
 }
 
-/// Decrypts a stream piece by piece. What it gives is genuine, but only ``finish`` says that nothing is missing.
+/// Decrypts a stream piece by piece. Its output is genuine, but only ``finish`` shows that nothing is missing.
 #[pyclass(frozen, module = "mini_kms")]
 pub struct StreamDecryptor(Shared<kms_lib::StreamDecryptor>);
 

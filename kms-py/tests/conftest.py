@@ -1,4 +1,4 @@
-"""A store for each test. What takes `kms_class`, `kms` or `alice` runs twice: synchronously and asynchronously."""
+"""A store for each test. Tests that take `kms_class`, `kms` or `alice` run twice: synchronously and asynchronously."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several tests use: the asynchronous interface driven synchronously, and programs of their own."""
+"""Helpers of several tests: the asynchronous interface driven synchronously, and programs of their own."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import mini_kms
 import pytest
@@ -81,6 +81,39 @@ def test_a_cancelled_task_cancels_no_operation(loop: Loop, url: str, sleeps: int
     drive(loop, url, use)
     with Kms.open(url, root_key=ROOT_KEY) as kms:
         assert len(kms.session("alice", "admin").list_keys(name_prefix="key ").items) == count
+
+
+@pytest.mark.parametrize("ack", ["durable", "queued"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_closing_amid_tasks(loop: Loop, url: str, ack: Literal["durable", "queued"]) -> None:
+    acknowledged, refused = set[str](), set[str]()
+
+    async def main() -> None:
+        kms = await AsyncKms.open(url, root_key=ROOT_KEY, audit_ack=ack)
+        alice = kms.session("alice", "admin")
+
+        async def make(name: str) -> None:
+            try:
+                await alice.create_key(name)
+                acknowledged.add(name)
+            except mini_kms.Closed:
+                refused.add(name)
+
+        tasks = [asyncio.ensure_future(make(f"early {number}")) for number in range(100)]
+        while not acknowledged:
+            await asyncio.sleep(0)
+        closing = asyncio.ensure_future(kms.close())
+        tasks += [asyncio.ensure_future(make(f"late {number}")) for number in range(100)]
+        await asyncio.gather(closing, *tasks)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+    assert len(acknowledged | refused) == 200
+    # Every acknowledged key exists. Operations that were not submitted yet when the service closed were not done.
+    with Kms.open(url, root_key=ROOT_KEY) as kms:
+        alice = kms.session("alice", "admin")
+        assert {key.name for key in alice.list_keys(limit=1_000).items} == acknowledged
+        assert alice.verify_audit().ok
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -40,8 +40,6 @@ def test_names_are_used_once_and_checked(alice: Session) -> None:
     for name in ("", "x" * 129, "a\nb", "00000000-0000-4000-8000-000000000000"):
         with pytest.raises(mini_kms.InvalidName):
             alice.create_key(name)
-    with pytest.raises((mini_kms.InvalidArgument, UnicodeEncodeError), match="surrogates"):
-        alice.create_key("\ud800")
     assert alice.create_key("ключ 🔑").name == "ключ 🔑"
 
 

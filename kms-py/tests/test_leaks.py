@@ -15,7 +15,7 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 def check(turns, turn):
-    # What grows at first is room that is used again: caches, pools, the allocator's.
+    # Caches, pools and the allocator grow at first, and are used again later.
     for number in range(turns // 4):
         turn(number)
     before, objects = resident(), len(gc.get_objects())

@@ -1,4 +1,4 @@
-"""Who may do what: sessions, grants and tokens."""
+"""Permissions: sessions, grants and tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That everything works, in a few lines each, synchronously and asynchronously."""
+"""Every feature in a few lines, synchronously and asynchronously."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-/* What the test programs share: checks that say where they failed, and a service in a fresh store. */
+/* Helpers of the test programs: checks that say where they failed, and a service in a fresh store. */
 #ifndef CHECK_H
 #define CHECK_H
 

@@ -1,4 +1,4 @@
-//! What the tests share that compile C and C++ programs against the library.
+//! Helpers of tests that compile C and C++ programs against the library.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stdout)]
 
@@ -30,7 +30,7 @@ pub fn is_full() -> bool {
     std::env::var("KMS_TEST_MODE").as_deref() == Ok("full")
 }
 
-/// Whether a tool is there. What is missing is said; `tests/run` installs it before.
+/// Whether a tool is installed; prints that a test is skipped if not. `tests/run` installs the tools.
 pub fn has(tool: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap().status.success();
     if !found {

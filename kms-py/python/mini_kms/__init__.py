@@ -91,47 +91,49 @@ from ._native import (
     Written,
     generate_root_key,
 )
-from ._results import (
-    AuditKey,
+from ._reports import (
     AuditMetrics,
-    AuditRecord,
-    AwsRootKey,
     BackupComparison,
-    BackupHour,
     BackupReport,
     CacheUse,
     CallMetrics,
-    Conditions,
-    CreatedToken,
-    Credential,
     EncryptionAlert,
     FailedKey,
     FailedMaterial,
     Fault,
-    Grant,
-    IntegrityKeyReplacement,
     JobReport,
-    Key,
     KeyMetrics,
-    KeyVersion,
     LostVersion,
     Metrics,
-    Page,
-    QuarantinedRow,
     Ready,
     Report,
-    Retirement,
     RevokedVersion,
     RewrapPlan,
-    RootKey,
     RootKeyCalls,
     RootKeyReport,
     RotationAlert,
-    Scheduler,
     StorageMetrics,
     Telemetry,
     UsageMetrics,
     WindowAlert,
+)
+from ._results import (
+    AuditKey,
+    AuditRecord,
+    AwsRootKey,
+    BackupHour,
+    Conditions,
+    CreatedToken,
+    Credential,
+    Grant,
+    IntegrityKeyReplacement,
+    Key,
+    KeyVersion,
+    Page,
+    QuarantinedRow,
+    Retirement,
+    RootKey,
+    Scheduler,
 )
 from ._types import (
     AsyncReader,
@@ -304,5 +306,5 @@ __all__ = [
     "generate_root_key",
 ]
 
-# What was acknowledged is written, also by a program that does not close the service.
+# A program that does not close its services must not lose operations that were acknowledged.
 atexit.register(_native._close_all)

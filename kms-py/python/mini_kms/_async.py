@@ -12,7 +12,7 @@ from ._files import CHUNK, cut
 
 
 async def _awaited(result: Any) -> Any:
-    """What an operation gives: a future, or the result of one that had nothing to wait for."""
+    """The result of an operation, which is a future unless there was nothing to wait for."""
     return await result if isfuture(result) else result
 
 
@@ -57,7 +57,7 @@ def _not_portable(kind: str) -> TypeError:
 
 @_operations(_native.Session, but=frozenset())
 class AsyncSession:
-    """What one actor may do, for asyncio: ``Session`` with coroutines.
+    """The operations of one actor, for asyncio: ``Session`` with coroutines.
 
     It works on any event loop, also uvloop's. Cancelling a task that awaits an operation does not cancel the operation:
     it may have taken place.
@@ -92,7 +92,7 @@ class AsyncSession:
         return _made(AsyncSession, self._native.with_request(source_ip=source_ip, request_id=request_id))
 
     async def encrypt_file(self, key: Any, src: Any, dst: Any, *, context: Any = None, progress: Any = None) -> Any:
-        """As ``Session.encrypt_file``. What ``read`` and ``write`` give is awaited if it can be."""
+        """As ``Session.encrypt_file``. Results of ``read`` and ``write`` are awaited if they can be."""
         stream = await self.encrypt_stream(key, context=context)  # type: ignore[attr-defined]
         done = 0
         while chunk := await _read(src):
@@ -105,7 +105,7 @@ class AsyncSession:
         return summary
 
     async def decrypt_file(self, src: Any, dst: Any, *, context: Any = None, progress: Any = None) -> Any:
-        """As ``Session.decrypt_file``. What ``read`` and ``write`` give is awaited if it can be."""
+        """As ``Session.decrypt_file``. Results of ``read`` and ``write`` are awaited if they can be."""
         beginning, begun = b"", None
         while begun is None:
             chunk = await _read(src)

@@ -50,25 +50,25 @@ FileProgress: TypeAlias = Callable[[int], object]
 
 
 class Reader(Protocol):
-    """What a stream is read from, such as a file that was opened with ``"rb"``."""
+    """A source of a stream, such as a file that was opened with ``"rb"``."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Writer(Protocol):
-    """What a stream is written to, such as a file that was opened with ``"wb"``."""
+    """A destination of a stream, such as a file that was opened with ``"wb"``."""
 
     def write(self, data: bytes, /) -> object: ...
 
 
 class AsyncReader(Protocol):
-    """What a stream is read from by ``await``."""
+    """A source of a stream whose ``read`` is awaited."""
 
     async def read(self, size: int, /) -> bytes: ...
 
 
 class AsyncWriter(Protocol):
-    """What a stream is written to by ``await``."""
+    """A destination of a stream whose ``write`` is awaited."""
 
     async def write(self, data: bytes, /) -> object: ...
 

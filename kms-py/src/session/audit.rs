@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use super::Session;
 use crate::answer::{load, text};
-use crate::arguments::{Key, Named, Path, Time, paging};
+use crate::arguments::{Key, Named, Path, Text, Time, optional, paging};
 use crate::call::{Meter, Work};
 use crate::errors::{Outcome, invalid};
 
@@ -22,29 +22,29 @@ impl Session {
         &self,
         py: Python<'py>,
         limit: usize,
-        cursor: Option<String>,
+        cursor: Option<Text>,
         oldest_first: bool,
         action: Option<Named<Action>>,
-        actor: Option<String>,
+        actor: Option<Text>,
         key: Option<Key>,
         status: Option<Named<Status>>,
-        request_id: Option<String>,
+        request_id: Option<Text>,
         since: Option<Time>,
         until: Option<Time>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let mut query = AuditQuery::new();
         query.oldest_first = oldest_first;
         query.action = action.map(|it| it.0);
-        query.actor = actor;
+        query.actor = optional(actor);
         query.key = key.map(|it| it.0);
         query.status = status.map(|it| it.0);
-        query.request_id = request_id;
+        query.request_id = optional(request_id);
         query.since = since.map(|it| it.0);
         query.until = until.map(|it| it.0);
         let part = paging(limit, cursor);
         self.ask(py, "AuditRecordPage", |session| async move { session.list_audit(&query, &part).await })
     }
-    /// Verifies the log, and the tables against it. What is wrong is in the report; it raises if the log could not be
+    /// Verifies the log, and the tables against it. Faults are in the report; the call raises if the log could not be
     /// verified. With ``incremental``, only what came since the last verification without a fault. ``pinned_key`` is a
     /// public key of the log as its verifier keeps it.
     ///
@@ -55,7 +55,7 @@ impl Session {
         &self,
         py: Python<'py>,
         incremental: bool,
-        pinned_key: Option<String>,
+        pinned_key: Option<Text>,
         trusted_size: Option<u64>,
         reread: Option<(u64, u64)>,
         progress: Option<Py<PyAny>>,
@@ -68,7 +68,7 @@ impl Session {
         }
         let meter = Progress::new();
         let mut options = VerifyOptions::new().progress(&meter);
-        (options.pinned_key, options.trusted_size, options.reread) = (pinned_key, trusted_size, reread);
+        (options.pinned_key, options.trusted_size, options.reread) = (optional(pinned_key), trusted_size, reread);
         let work = Work::watched(progress, || Meter::Log(meter));
         let verify = |session: kms_lib::Session| async move { session.verify_audit_with(&options).await };
         self.call(py, work, verify, load("Report"))
@@ -110,11 +110,11 @@ impl Session {
         let meter = Progress::new();
         let options = BackupOptions::new().progress(&meter);
         let work = Work::watched(progress, || Meter::Log(meter));
-        let back_up = |session: kms_lib::Session| async move { session.backup_with(path, &options).await };
+        let back_up = |session: kms_lib::Session| async move { session.backup_with(path.0, &options).await };
         self.call(py, work, back_up, load("BackupReport"))
     }
     /// Tells what restoring a backup would undo and what would be lost.
     fn compare_backup<'py>(&self, py: Python<'py>, path: Path) -> Outcome<Bound<'py, PyAny>> {
-        self.ask(py, "BackupComparison", |session| async move { session.compare_backup(path).await })
+        self.ask(py, "BackupComparison", |session| async move { session.compare_backup(path.0).await })
     }
 }

@@ -13,7 +13,7 @@ use crate::errors::Outcome;
 use crate::results::{Decrypted, Encrypted, Reencrypted, Signature, Verification, Written};
 use crate::stream::{StreamDecryptor, StreamEncryptor};
 
-/// What a ciphertext is decrypted with: the context, and what it must agree with.
+/// The context of a decryption, and the values that the ciphertext must agree with.
 pub struct Expected {
     /// The context that was authenticated with the ciphertext.
     pub context: Context,
@@ -117,7 +117,7 @@ impl Session {
             Written::object(py, length, (done.key, done.version, done.receipt))
         })
     }
-    /// Decrypts what ``encrypt`` made; the context must be the same. What else is given must agree with the ciphertext
+    /// Decrypts a ciphertext of ``encrypt`` with the same context. The other arguments must agree with the ciphertext
     /// (``InvalidCiphertext``).
     ///
     /// >>> alice.decrypt(alice.encrypt("users", b"secret").ciphertext, key="users").version
@@ -157,7 +157,7 @@ impl Session {
         version: Option<u32>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let ciphertext = self.input(ciphertext, "ciphertext")?;
-        // What cannot be a ciphertext is refused, and recorded, by the service.
+        // The service refuses and records input that is no ciphertext.
         let buffer = Output::new(buffer, Ciphertext::max_plaintext_len(&ciphertext).unwrap_or(0))?;
         self.decrypt_expected(py, ciphertext, Expected::new(context, key, version), |py, done| {
             let length = buffer.write(py, &done.plaintext)?;
@@ -329,8 +329,8 @@ impl Session {
         let encrypt = ENCRYPT.import(this.py(), "mini_kms._files", "encrypt")?;
         encrypt.call1((this, key, src, dst, context, progress))
     }
-    /// Decrypts all that ``src`` gives to ``dst``, in constant memory. What is written is genuine; only if the call
-    /// succeeds it is also the whole.
+    /// Decrypts all that ``src`` gives to ``dst``, in constant memory. The output is genuine, but it is complete
+    /// only if the call succeeds.
     ///
     /// >>> sealed, opened = io.BytesIO(), io.BytesIO()
     /// >>> _ = alice.encrypt_file("users", io.BytesIO(b"secret"), sealed)

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 
 use super::Session;
 use crate::answer::text;
-use crate::arguments::{Edit, Json, Key, Named, Time, paging};
+use crate::arguments::{Edit, Json, Key, Named, Text, Time, optional, paging};
 use crate::call::Work;
 use crate::errors::Outcome;
 
@@ -23,7 +23,7 @@ impl Session {
     fn create_key<'py>(
         &self,
         py: Python<'py>,
-        name: String,
+        name: Text,
         r#type: Option<Named<KeyType>>,
         purpose: Option<Named<KeyPurpose>>,
         rotation_period_days: Option<u32>,
@@ -32,7 +32,7 @@ impl Session {
         audit_context: Option<Named<AuditContext>>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let key_type = r#type.map_or(KeyType::Aes256Gcm, |it| it.0);
-        let mut new = NewKey::new(name, key_type, purpose.map_or(KeyPurpose::Encryption, |it| it.0));
+        let mut new = NewKey::new(name.0, key_type, purpose.map_or(KeyPurpose::Encryption, |it| it.0));
         new.rotation_period_days = rotation_period_days;
         new.grace_period_days = grace_period_days;
         new.metadata = metadata.map(|it| it.0);
@@ -58,15 +58,15 @@ impl Session {
         state: Option<Named<KeyState>>,
         r#type: Option<Named<KeyType>>,
         purpose: Option<Named<KeyPurpose>>,
-        name_prefix: Option<String>,
+        name_prefix: Option<Text>,
         limit: usize,
-        cursor: Option<String>,
+        cursor: Option<Text>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let mut filter = KeyFilter::new();
         filter.state = state.map(|it| it.0);
         filter.key_type = r#type.map(|it| it.0);
         filter.purpose = purpose.map(|it| it.0);
-        filter.name_prefix = name_prefix;
+        filter.name_prefix = optional(name_prefix);
         let part = paging(limit, cursor);
         self.ask(py, "KeyPage", |session| async move { session.list_keys(&filter, &part).await })
     }
@@ -87,7 +87,7 @@ impl Session {
         py: Python<'py>,
         key: Key,
         limit: usize,
-        cursor: Option<String>,
+        cursor: Option<Text>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let part = paging(limit, cursor);
         self.ask(py, "KeyVersionPage", |session| async move { session.list_versions(key.0, &part).await })
@@ -149,7 +149,7 @@ impl Session {
             session.set_window(key.0, version, not_after).await.map(json::Key::from)
         })
     }
-    /// Edits a key. What is not given stays; None ends a period, or removes the metadata. With ``expected_revision``,
+    /// Edits a key. Arguments that are left out change nothing; None ends a period, or removes the metadata. With ``expected_revision``,
     /// only if the key still has it (``Conflict``).
     ///
     /// >>> alice.update_key("users", metadata={"team": "shop"}).metadata

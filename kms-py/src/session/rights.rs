@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Session;
 use crate::answer::{load, nothing};
-use crate::arguments::{Key, Named, Time, paging, read_context, text};
+use crate::arguments::{Key, Named, Text, Time, optional, paging, read_context, text};
 use crate::call::Work;
 use crate::errors::{Failure, Outcome, invalid, wrong_type};
 
@@ -75,8 +75,9 @@ fn read_conditions(value: &Bound<'_, PyAny>) -> Outcome<Conditions> {
     let mut made = Conditions::new();
     made.not_before = value.getattr("not_before")?.extract::<Option<Time>>()?.map(|it| it.0);
     made.not_after = value.getattr("not_after")?.extract::<Option<Time>>()?.map(|it| it.0);
-    if let Some(networks) = value.getattr("source_ip")?.extract::<Option<Vec<String>>>()? {
-        let network = |text: &String| text.parse().map_err(|_| invalid(format!("source_ip: {text:?} is no network")));
+    if let Some(networks) = value.getattr("source_ip")?.extract::<Option<Vec<Text>>>()? {
+        let network =
+            |text: &Text| text.0.parse().map_err(|_| invalid(format!("source_ip: {:?} is no network", text.0)));
         made.source_ip = Some(networks.iter().map(network).collect::<Outcome<_>>()?);
     }
     let context = |name| -> Outcome<_> {
@@ -99,9 +100,9 @@ fn created(py: Python<'_>, made: CreatedToken) -> PyResult<Py<PyAny>> {
     load("CreatedToken")(py, Created { token: &made.token, credential: &made.credential })
 }
 
-fn new_token(principal: String, role: Role, label: Option<String>, expires_at: Option<Time>) -> NewToken {
-    let mut new = NewToken::new(principal, role).expires_at(expires_at.map(|it| it.0));
-    new.label = label;
+fn new_token(principal: Text, role: Role, label: Option<Text>, expires_at: Option<Time>) -> NewToken {
+    let mut new = NewToken::new(principal.0, role).expires_at(expires_at.map(|it| it.0));
+    new.label = optional(label);
     new
 }
 
@@ -117,7 +118,7 @@ impl Session {
     fn put_grant<'py>(
         &self,
         py: Python<'py>,
-        principal: String,
+        principal: Text,
         key: Scope,
         allow: &Bound<'py, PyAny>,
         role: Option<Named<Role>>,
@@ -127,7 +128,7 @@ impl Session {
             return Err(wrong_type("allow must be a list of permissions, not a str"));
         }
         let allowed = allow.try_iter()?.map(|permission| Ok(permission?.extract::<Named<Permission>>()?.0));
-        let new = NewGrant::new(principal, role.map_or(Role::App, |it| it.0))
+        let new = NewGrant::new(principal.0, role.map_or(Role::App, |it| it.0))
             .allow(allowed.collect::<Result<Vec<_>, Failure>>()?)
             .conditions(conditions.map(|it| it.0).unwrap_or_default());
         let new = match key {
@@ -152,17 +153,17 @@ impl Session {
     fn list_grants<'py>(
         &self,
         py: Python<'py>,
-        principal: Option<String>,
+        principal: Option<Text>,
         key: Option<Scope>,
         limit: usize,
-        cursor: Option<String>,
+        cursor: Option<Text>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let mut filter = match key {
             None => GrantFilter::new(),
             Some(Scope::All) => GrantFilter::new().on_all_keys(),
             Some(Scope::One(key)) => GrantFilter::new().on_key(key),
         };
-        filter.principal = principal;
+        filter.principal = optional(principal);
         let part = paging(limit, cursor);
         self.ask(py, "GrantPage", |session| async move { session.list_grants(&filter, &part).await })
     }
@@ -176,9 +177,9 @@ impl Session {
     fn create_token<'py>(
         &self,
         py: Python<'py>,
-        principal: String,
+        principal: Text,
         role: Option<Named<Role>>,
-        label: Option<String>,
+        label: Option<Text>,
         expires_at: Option<Time>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let new = new_token(principal, role.map_or(Role::App, |it| it.0), label, expires_at);
@@ -190,9 +191,9 @@ impl Session {
     fn create_first_token<'py>(
         &self,
         py: Python<'py>,
-        principal: String,
+        principal: Text,
         role: Option<Named<Role>>,
-        label: Option<String>,
+        label: Option<Text>,
         expires_at: Option<Time>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let new = new_token(principal, role.map_or(Role::Admin, |it| it.0), label, expires_at);
@@ -205,12 +206,7 @@ impl Session {
     }
     /// Lists the credentials that are not revoked.
     #[pyo3(signature = (*, limit=100, cursor=None))]
-    fn list_credentials<'py>(
-        &self,
-        py: Python<'py>,
-        limit: usize,
-        cursor: Option<String>,
-    ) -> Outcome<Bound<'py, PyAny>> {
+    fn list_credentials<'py>(&self, py: Python<'py>, limit: usize, cursor: Option<Text>) -> Outcome<Bound<'py, PyAny>> {
         let part = paging(limit, cursor);
         self.ask(py, "CredentialPage", |session| async move { session.list_credentials(&part).await })
     }

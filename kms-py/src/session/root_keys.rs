@@ -39,7 +39,7 @@ impl Session {
         let source = source.source()?;
         self.ask(py, "RootKey", |session| async move { session.add_root_key(&source).await })
     }
-    /// What ``rewrap`` would do.
+    /// Tells how much work ``rewrap`` would have.
     fn plan_rewrap<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "RewrapPlan", |session| async move { session.plan_rewrap().await })
     }

@@ -1,0 +1,265 @@
+"""Reports of the service: verifications, backups, metrics and jobs. Frozen data classes, filled from its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that a verification found wrong. ``about`` has what is known of it beyond its kind."""
+
+    seq: int
+    kind: str
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of a verification."""
+
+    ok: bool
+    size: int
+    start: int
+    faults: tuple[Fault, ...]
+    broken_at: int | None = None
+    reread: tuple[int, int] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """A backup's verification, and the signed head of its log."""
+
+    verification: Report
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostVersion:
+    """A version that a restore would lose, by the name of its key."""
+
+    key: str
+    version: int
+    encryptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupComparison:
+    """The effect of restoring a backup. Keys are named, grants are principal and scope."""
+
+    lost_records: int
+    keys: tuple[str, ...]
+    versions: tuple[tuple[str, int], ...]
+    grants: tuple[tuple[str, str], ...]
+    credentials: tuple[str, ...]
+    disabled_keys: tuple[str, ...]
+    disabled_versions: tuple[tuple[str, int], ...]
+    shortened_windows: tuple[tuple[str, int], ...]
+    narrowed_grants: tuple[tuple[str, str], ...]
+    retired_root_keys: tuple[int, ...]
+    lost_keys: tuple[str, ...]
+    lost_versions: tuple[LostVersion, ...]
+    lost_grants: tuple[tuple[str, str], ...]
+    lost_credentials: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RotationAlert:
+    """A key whose rotation is due."""
+
+    id: str
+    name: str
+    rotation_period_days: int
+    grace_period_days: int | None = None
+    days_since_rotation: int | None = None
+    last_rotated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowAlert:
+    """A former version in use whose window ends soon."""
+
+    id: str
+    name: str
+    version: int
+    not_after: datetime
+    last_used_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionAlert:
+    """A version that has encrypted nearly as many messages as it may."""
+
+    id: str
+    name: str
+    version: int
+    encryptions: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMetrics:
+    """Counts of keys, and alerts."""
+
+    total: int
+    by_state: Mapping[str, int]
+    total_versions: int
+    rotation_alerts: tuple[RotationAlert, ...]
+    windows_ending: tuple[WindowAlert, ...]
+    near_encryption_limit: tuple[EncryptionAlert, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditMetrics:
+    """Failures, and the last verification."""
+
+    failures_last24h: int
+    failed_operations_last24h: int
+    last_verification: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageMetrics:
+    """Counts of operations."""
+
+    encryptions_last24h: int
+    decryptions_last24h: int
+    rotations_last30d: int
+
+
+@dataclass(frozen=True, slots=True)
+class StorageMetrics:
+    """How much room the store has."""
+
+    low: bool
+    full: bool
+    reserved: bool
+    free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counts of keys, records and usage, and alerts."""
+
+    keys: KeyMetrics
+    audit: AuditMetrics
+    usage: UsageMetrics
+    storage: StorageMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """How the cache of unwrapped keys is doing."""
+
+    hits: int
+    misses: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallMetrics:
+    """Calls to root keys of one provider."""
+
+    provider: str
+    operation: str
+    outcomes: Mapping[str, int]
+    durations: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Counters since the service was opened; nothing in it names a key or a caller."""
+
+    queued: int
+    batches: tuple[int, ...]
+    submissions: int
+    cache: CacheUse
+    keys_by_state: Mapping[str, int]
+    versions: int
+    rotations_due: int
+    records: int
+    storage: StorageMetrics
+    root_keys: tuple[CallMetrics, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A service that can be sent work. ``root_key`` is ``ok``, or ``degraded`` if a call to it failed last."""
+
+    root_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedVersion:
+    """A version that the scheduler revoked."""
+
+    key_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedKey:
+    """A key that the scheduler could not work on: the name of the error, and its message."""
+
+    key_id: str
+    code: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """The result of a run of the scheduler. Keys are named by id."""
+
+    rotated: tuple[str, ...]
+    destroyed: tuple[str, ...]
+    revoked: tuple[RevokedVersion, ...]
+    failed: tuple[FailedKey, ...]
+    verification: Report | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RootKeyCalls:
+    """Calls to one generation of the root key."""
+
+    generation: int
+    provider: str
+    unwraps: int
+    wraps: int
+
+
+@dataclass(frozen=True, slots=True)
+class RewrapPlan:
+    """The cost of a rewrap that has not begun."""
+
+    materials: int
+    calls: tuple[RootKeyCalls, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedMaterial:
+    """Material that could not be wrapped or verified: the name of the error, and its message."""
+
+    what: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RootKeyReport:
+    """The result of a rewrap or of the verification of a root key."""
+
+    total: int
+    done: int
+    missing: int
+    failed: int
+    failures: tuple[FailedMaterial, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing and nothing failed."""
+        return self.missing == 0 and self.failed == 0
