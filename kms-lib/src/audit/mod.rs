@@ -4,6 +4,8 @@
 
 pub mod canonical;
 pub mod checkpoint;
+#[allow(dead_code, unused_imports, reason = "the import from Mini KMS on Node uses it")]
+pub(crate) mod legacy;
 pub mod record;
 pub(crate) mod recorded;
 pub(crate) mod signing_keys;

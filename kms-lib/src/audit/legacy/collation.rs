@@ -1,0 +1,34 @@
+//! The order in which the old service sorted names: `localeCompare`, the root collation of ICU (UTS #10 with the
+//! tailoring of CLDR).
+
+use std::cmp::Ordering;
+use std::sync::LazyLock;
+
+use icu_collator::options::CollatorOptions;
+use icu_collator::{CollatorBorrowed, CollatorPreferences};
+
+use super::ecma_json::{Object, Value};
+
+/// The root collation. Its data is compiled in, so making it cannot fail.
+static ROOT: LazyLock<Option<CollatorBorrowed<'static>>> =
+    LazyLock::new(|| CollatorBorrowed::try_new(CollatorPreferences::default(), CollatorOptions::default()).ok());
+
+/// Sorts the names of all objects in a value. Names that the collation holds for equal keep their order, as in a
+/// stable sort; array indexes come first in any object of ECMAScript.
+pub(super) fn sort_names(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(sort_names).collect()),
+        Value::Object(members) => {
+            let mut members: Vec<(Vec<u16>, Value)> = members.into_members().collect();
+            members.sort_by(|(left, _), (right, _)| compare(left, right));
+            let mut sorted = Object::new();
+            members.into_iter().for_each(|(name, value)| sorted.set_utf16(name, sort_names(value)));
+            Value::Object(sorted)
+        }
+        other => other,
+    }
+}
+
+fn compare(left: &[u16], right: &[u16]) -> Ordering {
+    ROOT.as_ref().map_or(Ordering::Equal, |root| root.compare_utf16(left, right))
+}

@@ -1,0 +1,300 @@
+//! The order of rows, from their links, and what is wrong with the links.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use sha2::{Digest, Sha256};
+
+use super::hash::digest_of;
+use super::report::{LISTED_BRANCHES, LISTED_FORKS, LegacyFork, LegacyLog, LegacyVerdict, RowSample};
+use super::row::{StoredRow, leaf, time};
+use crate::audit::tree::Frontier;
+use crate::types::audit::hex;
+
+/// The hash to which the first row links.
+const GENESIS: &str = "GENESIS";
+/// No row.
+const NONE: u32 = u32::MAX;
+
+/// What the order and the findings need of a row: about 200 bytes, whatever its details.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Identifies the row.
+    pub id: Box<str>,
+    /// The leaf of the stored row.
+    pub leaf: [u8; 32],
+    /// The format under which the hash reproduced.
+    pub format: Option<u8>,
+    /// What other rows link to.
+    hash: [u8; 32],
+    /// What the row links to.
+    prev: [u8; 32],
+    /// When, in microseconds since 1970.
+    time: i64,
+}
+
+impl Entry {
+    /// The entry of a row.
+    pub fn new(stored: &StoredRow) -> Self {
+        let StoredRow { row, format } = stored;
+        Self {
+            id: row.id.as_str().into(),
+            leaf: leaf(&stored.body()),
+            format: *format,
+            hash: link(&row.hash),
+            prev: link(&row.prev_hash),
+            // Rows without a time come first; their hash does not reproduce.
+            time: time(&row.timestamp).map_or(i64::MIN, |time| time.micros()),
+        }
+    }
+}
+
+/// A hash as a key: the hash itself, or the SHA-256 of a text that is none.
+fn link(text: &str) -> [u8; 32] {
+    digest_of(text).unwrap_or_else(|| Sha256::digest(text).into())
+}
+
+/// All rows of a log, those that are sealed already in front, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    entries: Vec<Entry>,
+    /// How many of them are sealed.
+    sealed: usize,
+    /// Sealed rows that the source does not hold as they are sealed.
+    changed: Vec<u32>,
+    gone: Vec<u32>,
+}
+
+impl Chain {
+    /// A chain that begins with the rows that are sealed.
+    pub fn new(sealed: Vec<Entry>) -> Self {
+        Self { sealed: sealed.len(), entries: sealed, ..Self::default() }
+    }
+
+    /// The sealed rows by their id.
+    pub fn sealed_by_id(&self) -> HashMap<Box<str>, u32> {
+        let ids = self.entries[..self.sealed].iter().map(|entry| entry.id.clone());
+        ids.zip(0..).collect()
+    }
+
+    /// The entry of a row.
+    pub fn entry(&self, at: u32) -> &Entry {
+        &self.entries[at as usize]
+    }
+
+    /// All entries: the sealed ones, then, after [`arrange`](Self::arrange), the new ones in the order of their links.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Adds a row that is not sealed yet.
+    pub fn add(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// Notes that the source holds a sealed row in another form.
+    pub fn note_changed(&mut self, at: u32) {
+        self.changed.push(at);
+    }
+
+    /// Notes that the source does not hold a sealed row any more.
+    pub fn note_gone(&mut self, at: u32) {
+        self.gone.push(at);
+    }
+
+    /// How many rows are sealed.
+    pub fn sealed(&self) -> usize {
+        self.sealed
+    }
+
+    /// Brings the new rows into the order of their links: each behind the row that it links to, and otherwise by time.
+    pub fn arrange(&mut self) {
+        let parents = self.parents();
+        let new = u32::try_from(self.sealed).unwrap_or(NONE);
+        let mut children = Children::new(&parents);
+        let mut ready = BinaryHeap::new();
+        let key = |at: u32, entries: &[Entry]| Reverse((entries[at as usize].time, at));
+        for at in new..count(&self.entries) {
+            // A row behind a sealed one, or behind none, waits for nothing.
+            let parent = parents[at as usize];
+            if parent == NONE || parent < new {
+                ready.push(key(at, &self.entries));
+            }
+        }
+        let mut order: Vec<u32> = (0..new).collect();
+        let mut is_placed = vec![false; self.entries.len()];
+        while let Some(Reverse((_, at))) = ready.pop() {
+            order.push(at);
+            is_placed[at as usize] = true;
+            for child in children.take(at) {
+                if child >= new {
+                    ready.push(key(child, &self.entries));
+                }
+            }
+        }
+        let mut circular: Vec<u32> = (new..count(&self.entries)).filter(|at| !is_placed[*at as usize]).collect();
+        circular.sort_by_key(|at| (self.entries[*at as usize].time, *at));
+        order.extend(circular);
+        let mut entries: Vec<Option<Entry>> = std::mem::take(&mut self.entries).into_iter().map(Some).collect();
+        self.entries = order.into_iter().filter_map(|at| entries[at as usize].take()).collect();
+    }
+
+    /// The row that each row links to. Of several with the same hash, one whose hash reproduces, else the first.
+    fn parents(&self) -> Vec<u32> {
+        let mut by_hash: HashMap<[u8; 32], u32> = HashMap::with_capacity(self.entries.len());
+        for (at, entry) in (0..).zip(&self.entries) {
+            let known = by_hash.entry(entry.hash).or_insert(at);
+            if self.entry(*known).format.is_none() && entry.format.is_some() {
+                *known = at;
+            }
+        }
+        self.entries.iter().map(|entry| by_hash.get(&entry.prev).copied().unwrap_or(NONE)).collect()
+    }
+
+    /// What is to be said of the log in its order.
+    pub fn findings(&self, import: &str) -> LegacyLog {
+        let mut log = LegacyLog { import: import.to_owned(), rows: self.entries.len() as u64, ..LegacyLog::default() };
+        let mut tree = Frontier::new();
+        for entry in &self.entries {
+            tree.push(entry.leaf);
+            match entry.format {
+                Some(1) => log.format_1 += 1,
+                Some(_) => log.format_0 += 1,
+                None => log.altered.add(&entry.id),
+            }
+            if entry.format != Some(1) {
+                log.legacy.add(&entry.id);
+            }
+        }
+        log.root = hex(&tree.root());
+        self.changed.iter().for_each(|at| log.changed.add(&self.entry(*at).id));
+        self.gone.iter().for_each(|at| log.gone.add(&self.entry(*at).id));
+        self.find_broken_links(&mut log);
+        self.find_forks(&mut log);
+        log.verdict = self.verdict();
+        log
+    }
+
+    fn find_broken_links(&self, log: &mut LegacyLog) {
+        let parents = self.parents();
+        let genesis = link(GENESIS);
+        let mut has_child = vec![false; self.entries.len()];
+        let mut seen = HashMap::with_capacity(self.entries.len());
+        for (at, (entry, parent)) in (0..).zip(self.entries.iter().zip(&parents)) {
+            if seen.insert(entry.hash, at).is_some() {
+                log.repeated.add(&entry.id);
+            }
+            if *parent == NONE {
+                if entry.prev != genesis {
+                    log.unlinked.add(&entry.id);
+                }
+                continue;
+            }
+            has_child[*parent as usize] = true;
+            // The time of an altered row says nothing.
+            let parent = self.entry(*parent);
+            if entry.format.is_some() && parent.format.is_some() && entry.time < parent.time {
+                log.backwards.add(&entry.id);
+            }
+        }
+        let mut reaches = vec![false; self.entries.len()];
+        let mut children = Children::new(&parents);
+        let mut begun: Vec<u32> = (0..count(&self.entries)).filter(|at| parents[*at as usize] == NONE).collect();
+        while let Some(at) = begun.pop() {
+            reaches[at as usize] = true;
+            begun.extend(children.take(at));
+        }
+        for (at, entry) in self.entries.iter().enumerate() {
+            if !reaches[at] {
+                log.circular.add(&entry.id);
+            }
+            if !has_child[at] {
+                log.heads.add(&entry.id);
+            }
+        }
+    }
+
+    fn find_forks(&self, log: &mut LegacyLog) {
+        // The first row that links to a hash, and how many do.
+        let mut branches: HashMap<[u8; 32], (u32, RowSample)> = HashMap::new();
+        let mut rows: HashMap<[u8; 32], u32> = HashMap::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            *rows.entry(entry.prev).or_default() += 1;
+        }
+        for (at, entry) in (0..).zip(&self.entries) {
+            if rows[&entry.prev] > 1 {
+                let (_, sample) = branches.entry(entry.prev).or_insert_with(|| (at, RowSample::default()));
+                sample.count += 1;
+                if sample.ids.len() < LISTED_BRANCHES {
+                    sample.ids.push(entry.id.to_string());
+                }
+            }
+        }
+        let mut branches: Vec<([u8; 32], u32, RowSample)> =
+            branches.into_iter().map(|(prev, (first, sample))| (prev, first, sample)).collect();
+        branches.sort_by_key(|(_, first, _)| *first);
+        let genesis = link(GENESIS);
+        log.forks.count = branches.len() as u64;
+        log.forks.surplus_rows = branches.iter().map(|(.., sample)| sample.count - 1).sum();
+        log.forks.listed = branches
+            .into_iter()
+            .take(LISTED_FORKS)
+            .map(|(prev, _, RowSample { count, ids })| LegacyFork {
+                prev_hash: if prev == genesis { GENESIS.to_owned() } else { hex(&prev) },
+                rows: count,
+                ids,
+            })
+            .collect();
+    }
+
+    /// What the service of that time said: it compared each row's link with the row before it, by time.
+    fn verdict(&self) -> LegacyVerdict {
+        let mut by_time: Vec<&Entry> = self.entries.iter().collect();
+        by_time.sort_by(|left, right| (left.time, &left.id).cmp(&(right.time, &right.id)));
+        let mut prev = link(GENESIS);
+        for entry in by_time {
+            if entry.prev != prev {
+                return LegacyVerdict { ok: false, broken_at: Some(entry.id.to_string()) };
+            }
+            prev = entry.hash;
+        }
+        LegacyVerdict { ok: true, broken_at: None }
+    }
+}
+
+fn count(entries: &[Entry]) -> u32 {
+    u32::try_from(entries.len()).unwrap_or(NONE)
+}
+
+/// The rows that link to each row.
+struct Children {
+    first: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl Children {
+    fn new(parents: &[u32]) -> Self {
+        let mut children = Self { first: vec![NONE; parents.len()], next: vec![NONE; parents.len()] };
+        for (at, parent) in parents.iter().enumerate().rev() {
+            if *parent != NONE {
+                children.next[at] = children.first[*parent as usize];
+                children.first[*parent as usize] = u32::try_from(at).unwrap_or(NONE);
+            }
+        }
+        children
+    }
+
+    /// The rows that link to a row. The second time there are none, so that a circle ends.
+    fn take(&mut self, at: u32) -> Vec<u32> {
+        let mut child = std::mem::replace(&mut self.first[at as usize], NONE);
+        let mut children = Vec::new();
+        while child != NONE {
+            children.push(child);
+            child = self.next[child as usize];
+        }
+        children
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! Rows of the old log: as their source holds them, and as this service stores them.
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::audit::canonical::write_string;
+use crate::types::time::Timestamp;
+
+/// A row of the log of Mini KMS on Node, with every field as its source held it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct LegacyRow {
+    /// Identifies the row.
+    pub id: String,
+    /// The time as text: RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
+    pub timestamp: String,
+    /// The caller.
+    pub actor: String,
+    /// The caller's role.
+    pub role: String,
+    /// What was done.
+    pub action: String,
+    /// Identifies the request.
+    pub request_id: String,
+    /// JSON text.
+    #[serde(serialize_with = "as_json")]
+    pub details: Option<String>,
+    /// The key, in rows that name it outside the details.
+    pub key_id: Option<String>,
+    /// The version, in rows that name it outside the details.
+    pub key_version: Option<i64>,
+    /// The hash of the row that this one links to, or `GENESIS`.
+    pub prev_hash: String,
+    /// The hash of this row.
+    pub hash: String,
+    /// `SUCCESS` or `FAILURE`.
+    pub status: String,
+}
+
+/// Details are JSON within JSON. What is no JSON is shown as text.
+fn as_json<S: Serializer>(details: &Option<String>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    let raw = details.as_deref().map(serde_json::from_str::<&RawValue>);
+    match raw {
+        Some(Ok(raw)) => raw.serialize(serializer),
+        Some(Err(_)) | None => details.serialize(serializer),
+    }
+}
+
+/// The time of a row. MySQL writes it without a zone; the service stored it in UTC.
+pub(super) fn time(timestamp: &str) -> Option<Timestamp> {
+    match timestamp.split_once(' ') {
+        Some((date, time)) => format!("{date}T{time}Z").parse().ok(),
+        None => timestamp.parse().ok(),
+    }
+}
+
+/// A row with the format under which its hash reproduced, as it is stored and sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredRow {
+    /// The row.
+    pub row: LegacyRow,
+    /// 0 or 1; none if the hash did not reproduce.
+    pub format: Option<u8>,
+}
+
+impl StoredRow {
+    /// The stored form: canonical JSON (RFC 8785) of all fields and the format, the details as text.
+    pub fn body(&self) -> String {
+        let Self { row, format } = self;
+        let optional = |text: &Option<String>| text.as_deref().map_or_else(|| "null".into(), quoted);
+        let number = |number: Option<i64>| number.map_or_else(|| "null".into(), |number| number.to_string());
+        format!(
+            "{{\"action\":{},\"actor\":{},\"details\":{},\"format\":{},\"hash\":{},\"id\":{},\"keyId\":{},\
+             \"keyVersion\":{},\"prevHash\":{},\"requestId\":{},\"role\":{},\"status\":{},\"timestamp\":{}}}",
+            quoted(&row.action),
+            quoted(&row.actor),
+            optional(&row.details),
+            number(format.map(i64::from)),
+            quoted(&row.hash),
+            quoted(&row.id),
+            optional(&row.key_id),
+            number(row.key_version),
+            quoted(&row.prev_hash),
+            quoted(&row.request_id),
+            quoted(&row.role),
+            quoted(&row.status),
+            quoted(&row.timestamp),
+        )
+    }
+
+    /// Reads the stored form; none if the text is anything else.
+    pub fn read(body: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: Option<u8>,
+        }
+        let row = serde_json::from_str(body).ok()?;
+        let Format { format } = serde_json::from_str(body).ok()?;
+        Some(Self { row, format }).filter(|read| read.body() == body)
+    }
+
+    /// Whether the service of that time would have accepted the row as "legacy": it has another format than the last
+    /// one, or its hash does not reproduce.
+    pub fn is_legacy(&self) -> bool {
+        self.format != Some(1)
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    write_string(&mut out, text);
+    out
+}
+
+/// The leaf of a stored row in the tree over all of them (RFC 6962, 2.1).
+pub(crate) fn leaf(body: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update([0]);
+    hash.update(body.as_bytes());
+    hash.finalize().into()
+}
