@@ -30,10 +30,10 @@ use crate::kms::{BackupComparison, BackupOptions, BackupReport, JobReport};
 use crate::ops::{Metrics, Ready, Telemetry};
 use crate::session::{
     self, AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
-    Encrypted, GrantDescription, GrantFilter, IntegrityKeyReplacement, KeyDescription, KeyFilter, KeyRef, KeyUpdate,
-    NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions, Retirement,
-    RewrapPlan, RootKeyDescription, RootKeyJob, RootKeyReport, SignItem, Signature, StreamDecryptor, StreamEncryptor,
-    StreamSummary, Verification, VerifyItem, VersionDescription,
+    Encrypted, GrantDescription, GrantFilter, ImportedRow, IntegrityKeyReplacement, KeyDescription, KeyFilter, KeyRef,
+    KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions,
+    Retirement, RewrapPlan, RootKeyDescription, RootKeyJob, RootKeyReport, SignItem, Signature, StreamDecryptor,
+    StreamEncryptor, StreamSummary, Verification, VerifyItem, VersionDescription,
 };
 use crate::types::actor::Actor;
 use crate::types::audit::AuditRecord;
@@ -276,6 +276,7 @@ mirror! {
     list_quarantine() -> Vec<QuarantinedRow>;
     release_quarantine() -> Vec<QuarantinedRow>;
     list_audit(query: &AuditQuery, paging: &Paging) -> Page<AuditRecord>;
+    list_imported_audit(source: &str, paging: &Paging) -> Page<ImportedRow>;
     checkpoint() -> String;
     audit_public_key() -> String;
     audit_public_keys() -> Vec<AuditKey>;

@@ -78,6 +78,7 @@ mod types;
 mod verification;
 mod workers;
 
+pub use audit::legacy::{LegacyFork, LegacyForks, LegacyLog, LegacyRow, LegacyVerdict, RowSample};
 pub use audit::verify::{Fault, Finding};
 pub use config::Config;
 pub use crypto::CryptoProvider;
@@ -91,11 +92,11 @@ pub use ops::{Metrics, Ready, RootKeyHealth, Telemetry};
 pub use scheduler::SchedulerConfig;
 pub use session::{
     AuditKey, AuditQuery, BackupHour, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted,
-    EncryptItem, Encrypted, FailedMaterial, GrantDescription, GrantFilter, IntegrityKeyReplacement, KeyDescription,
-    KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted,
-    RetireOptions, Retirement, RewrapPlan, RootKeyCalls, RootKeyDescription, RootKeyJob, RootKeyProgress,
-    RootKeyReport, Session, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary, Verification,
-    VerifyItem, VersionDescription,
+    EncryptItem, Encrypted, FailedMaterial, GrantDescription, GrantFilter, ImportedRow, IntegrityKeyReplacement,
+    KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow,
+    ReencryptItem, Reencrypted, RetireOptions, Retirement, RewrapPlan, RootKeyCalls, RootKeyDescription, RootKeyJob,
+    RootKeyProgress, RootKeyReport, Session, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary,
+    Verification, VerifyItem, VersionDescription,
 };
 pub use types::actor::{Actor, Role};
 pub use types::audit::{Action, AuditRecord, Receipt, Status};

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::legacy::{SealedLog, sealed_log};
 use super::record::{Body, FORMAT, record_hash};
 use super::signing_keys::Link;
 use super::tree::Frontier;
@@ -106,6 +107,15 @@ pub enum Finding {
         /// The size of the log that the checkpoint says it covers, in records.
         size: u64,
     },
+    /// Rows of an imported log are not those that were sealed.
+    ImportedRows {
+        /// The name under which the log was imported.
+        source: String,
+        /// The first of the rows among which there is one that was altered, deleted or inserted.
+        first: u64,
+        /// The last of them.
+        last: u64,
+    },
     /// Rows that cannot be read, or that no statement looks at.
     SurplusRows {
         /// The table that has the rows.
@@ -191,6 +201,11 @@ impl fmt::Display for Fault {
             Finding::SurplusCheckpoint { size } => {
                 write!(f, "the kept checkpoint of {size} records is not one that this service stored")
             }
+            Finding::ImportedRows { source, first, last } => write!(
+                f,
+                "rows {first} to {last} of the log imported from {source} are not those that record {seq} sealed: one or \
+                 more were altered, deleted or inserted"
+            ),
             Finding::SurplusRows { table, count } => {
                 write!(f, "{count} rows of {table} cannot be read or were not written by this service")
             }
@@ -255,6 +270,8 @@ pub struct Digest {
     pub changed: Vec<ChangedRow>,
     /// What the good records of the chunk say about the signing keys.
     pub links: Vec<Link>,
+    /// What they seal of imported logs.
+    pub imported: Vec<SealedLog>,
 }
 
 impl Digest {
@@ -294,6 +311,7 @@ pub fn digest(log: LogId, rows: &[AuditRecord]) -> Digest {
         digest.leaves.push(row.hash);
         changed_rows(row, &mut digest.changed);
         digest.links.extend(link(row));
+        digest.imported.extend(sealed_log(row));
     }
     let aligned = digest.first.is_some_and(|first| first.seq % CHUNK == 1);
     if aligned && digest.leaves.len() as u64 == CHUNK {

@@ -215,6 +215,17 @@ pub struct NewGeneration {
     pub wrappings: Vec<NewWrapping>,
 }
 
+/// Rows of an imported log, to be appended to those of the same source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyPage {
+    /// The name under which the log is imported.
+    pub source: String,
+    /// How many rows the source has before these.
+    pub sealed: u64,
+    /// The rows in their stored form.
+    pub bodies: Arc<[String]>,
+}
+
 /// A row to be quarantined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewQuarantined {
@@ -302,6 +313,9 @@ pub enum Command {
     Reseal(Resealing),
     /// Erase the integrity key before the one of this number: no row has a seal of it any more.
     EndResealing(u32),
+    /// Append rows to an imported log. No row of the catalog changes.
+    #[allow(dead_code, reason = "the import from Mini KMS on Node uses it")]
+    ImportRows(LegacyPage),
     /// Only record something the service did. No row changes.
     Record(Action),
 }
@@ -344,6 +358,7 @@ impl Command {
             | Self::MarkVerified(_)
             | Self::ReplaceIntegrityKey(_)
             | Self::Reseal(_)
+            | Self::ImportRows(_)
             | Self::Record(_) => false,
         }
     }

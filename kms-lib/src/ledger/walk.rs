@@ -15,7 +15,7 @@ use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
 use crate::catalog::{Image, Overlay, Trust, change_row};
 use crate::envelope::{Seals, row};
-use crate::keys::{Command, NewSigningKey, NewWrapping, ResealedRow, Wrapping};
+use crate::keys::{Command, LegacyPage, NewSigningKey, NewWrapping, ResealedRow, Wrapping};
 use crate::policy;
 use crate::storage::corrupt;
 use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
@@ -44,6 +44,8 @@ pub(super) struct Plan {
     pub wrappings: WrappingChanges,
     /// Rows that get another seal.
     pub resealed: Vec<ResealedRow>,
+    /// Rows of imported logs, each page with its record.
+    pub imported: Vec<(LegacyPage, u64)>,
     /// The seals from here on, if their key is replaced.
     pub seals: Option<Arc<Seals>>,
     /// Whether wrappings are erased: then they are removed from the engine's own log too.
@@ -87,6 +89,8 @@ pub(super) struct Place<'a> {
     pub kept: &'a HashSet<(String, String)>,
     /// Whether these generations of the root key may be retired.
     pub retirable: &'a HashMap<u32, bool>,
+    /// How many rows the imported logs have, by source: of those that the batch appends to.
+    pub imported: &'a HashMap<String, u64>,
     /// What the rows are, if the key that seals them is to be replaced.
     pub soundness: Option<Soundness>,
 }
@@ -125,6 +129,7 @@ pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
             remember: Vec::new(),
             wrappings: WrappingChanges::default(),
             resealed: Vec::new(),
+            imported: Vec::new(),
             seals: None,
             has_erased: false,
             kept_requests: Vec::new(),
@@ -201,7 +206,7 @@ impl Walk<'_> {
         if matches!(command, Command::ReplaceSigningKey(_)) && self.plan.signing_key.is_some() {
             return Fate::Refuse(ErrorCode::Conflict);
         }
-        if let Some(fate) = self.hold_root_keys(command) {
+        if let Some(fate) = self.hold_root_keys(command).or_else(|| self.hold_imported(command)) {
             return fate;
         }
         let decisions = vec![Some(decision); submission.entries.len()];
@@ -266,6 +271,14 @@ impl Walk<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Rows of an imported log come behind those that were there when they were read. None if they do.
+    fn hold_imported(&self, command: &Command) -> Option<Fate> {
+        let Command::ImportRows(page) = command else { return None };
+        let is_next = self.place.imported.get(&page.source) == Some(&page.sealed);
+        let is_first = self.plan.imported.iter().all(|(other, _)| other.source != page.source);
+        (!is_next || !is_first).then_some(Fate::Refuse(ErrorCode::Conflict))
     }
 
     /// Whether the material of a new wrapping is still to be had, and its generation still in use.
@@ -406,6 +419,9 @@ impl Walk<'_> {
         self.plan.remember.extend(remember);
         if let Some(command) = &submission.command {
             self.collect_wrappings(command);
+            if let Command::ImportRows(page) = command {
+                self.plan.imported.push((page.clone(), self.plan.head.seq));
+            }
         }
         if !changes.is_empty() {
             self.plan.head.revision = self.plan.head.seq;
@@ -521,6 +537,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
                 | Command::MarkVerified(_)
                 | Command::EraseWrappings(..)
                 | Command::Reseal(_)
+                | Command::ImportRows(_)
                 | Command::Record(_)
         );
         if !changes_no_row {

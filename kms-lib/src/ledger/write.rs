@@ -1,6 +1,6 @@
 //! What a batch comes to, written in its transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::kept::{BATCH_ANSWER_BYTES, kept_among};
@@ -14,10 +14,10 @@ use super::writer::Writer;
 use crate::catalog::change_row;
 use crate::envelope::Seals;
 use crate::envelope::row::{self, StoredWrapping};
-use crate::keys::ResealedRow;
+use crate::keys::{Command, ResealedRow};
 use crate::storage::tables::entities::RowSeals;
 use crate::storage::tables::head::Locked;
-use crate::storage::tables::{audit, entities, head, idempotency, usage};
+use crate::storage::tables::{audit, entities, head, idempotency, legacy, usage};
 use crate::storage::{Connection, corrupt};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::change::Change;
@@ -45,6 +45,7 @@ impl Writer {
         self.check_seen(connection, &base.head, known).await?;
         self.is_at_fault = true;
         let retirable = retirable(connection, batch, &self.catalog).await?;
+        let imported = imported_sizes(connection, batch).await?;
         let soundness = soundness(connection, batch, &self.catalog, &base.head).await?;
         // No other process replaces their key while the head is locked.
         let seals = self.catalog.seals();
@@ -65,6 +66,7 @@ impl Writer {
                     uncountable: &uncountable,
                     kept: &kept,
                     retirable: &retirable,
+                    imported: &imported,
                     soundness,
                 },
             )?;
@@ -130,6 +132,11 @@ impl Writer {
         if !resealed.is_empty() {
             connection.execute_all(resealed.iter().map(reseal).collect()).await?;
         }
+        for (page, seq) in std::mem::take(&mut plan.imported) {
+            let mut statements = legacy::insert(&page.source, page.sealed, &page.bodies);
+            statements.extend(legacy::set_seq(&page.source, seq));
+            connection.execute_all(statements).await?;
+        }
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;
         }
@@ -192,6 +199,18 @@ impl Writer {
         let counted = used.into_iter().zip(changed.iter().skip(inserts));
         Ok(counted.filter(|(_, rows)| **rows != 1).map(|(version, _)| version).collect())
     }
+}
+
+/// How many rows the imported logs have that the batch appends to. Asked under the head's lock.
+async fn imported_sizes(connection: &mut dyn Connection, batch: &[Submission]) -> Result<HashMap<String, u64>> {
+    let mut sizes = HashMap::new();
+    for submission in batch {
+        if let Some(Command::ImportRows(page)) = &submission.command {
+            let size = legacy::size(connection, &page.source).await?;
+            sizes.insert(page.source.clone(), size);
+        }
+    }
+    Ok(sizes)
 }
 
 /// The seals of a row as a change leaves it, and of the wrappings that are written with it.

@@ -81,12 +81,16 @@ const FIRST: &[&str] = &[
         subject {short_blob} NOT NULL, seq {int} NOT NULL, expires_at {int} NOT NULL,
         PRIMARY KEY (principal, idempotency_key))",
     "CREATE INDEX idempotency_expires_at ON idempotency (expires_at)",
+    "CREATE TABLE legacy_rows (
+        source {short_text} NOT NULL, position {int} NOT NULL, body {text} NOT NULL, PRIMARY KEY (source, position))",
+    "CREATE TABLE legacy_logs (source {short_text} NOT NULL PRIMARY KEY, seq {int} NOT NULL)",
     "CREATE TABLE meta (name {short_text} NOT NULL PRIMARY KEY, value {text} NOT NULL)",
 ];
 
 /// The tables above, to recognise somebody else's.
 const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'quarantine', 'audit_logs', 'audit_head', \
-                      'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', 'idempotency', 'meta'";
+                      'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', 'idempotency', 'meta', \
+                      'legacy_rows', 'legacy_logs'";
 
 /// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
 /// holds tables of these names that are not ours is refused rather than mixed with them. To be called under the lock

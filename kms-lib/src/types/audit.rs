@@ -112,6 +112,9 @@ named!(
         AuditRead = "AUDIT_READ",
         /// The log was verified.
         AuditVerify = "AUDIT_VERIFY",
+        /// Rows of the log of Mini KMS on Node were imported. The details have the number of all rows and the root of
+        /// the tree over them; those of the last record of a run also have what was found.
+        LegacyImport = "LEGACY_IMPORT",
         /// Metrics were asked for. Recorded when it was refused.
         MetricsRead = "METRICS_READ",
     }

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 pub(crate) mod high_water;
+mod imported;
 mod progress;
 mod records;
 mod seen;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::audit::checkpoint;
+use crate::audit::legacy::LegacyLog;
 use crate::audit::recorded::Recorded;
 use crate::audit::verify::{Fault, Finding};
 use crate::catalog::Catalog;
@@ -34,6 +36,7 @@ use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::workers::Workers;
 use checkpoints::{starting_point, surplus, window_between};
+use imported::Imported;
 use records::Records;
 
 /// How to verify the log; all of it against the log's own key by default.
@@ -112,11 +115,24 @@ pub struct Report {
     /// What is not wrong but worth a look: foreign objects in the database, and what could not be inspected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The logs that were imported, with what was found then: that they have faults of their own is no fault of this
+    /// log, as long as they are what was imported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imported: Vec<LegacyLog>,
 }
 
 impl Report {
     fn new(size: u64, from: u64) -> Self {
-        Self { ok: true, size, from, broken_at: None, reread: None, faults: Vec::new(), warnings: Vec::new() }
+        Self {
+            ok: true,
+            size,
+            from,
+            broken_at: None,
+            reread: None,
+            faults: Vec::new(),
+            warnings: Vec::new(),
+            imported: Vec::new(),
+        }
     }
 
     /// Adds a fault, ahead of the others.
@@ -252,6 +268,7 @@ impl Verifier<'_> {
         }
         let read = records.verify(start).await?;
         let (mut compared, mut recorded) = (None, None);
+        let (read_fault, sealed) = (read.fault.is_some(), read.imported);
         match read.fault {
             Some(fault) => report.faults.push(fault),
             None => match tables::compare(self.store, self.catalog, &read.changed, from, head.seq).await? {
@@ -265,6 +282,12 @@ impl Verifier<'_> {
                     return Box::pin(self.examine(&all, with_indexes)).await;
                 }
             },
+        }
+        if with_indexes && !read_fault {
+            let imported = Imported { verifier: self, from, size: head.seq, sealed: &sealed };
+            let (faults, logs) = imported.check().await?;
+            report.faults.extend(faults);
+            report.imported = logs;
         }
         if with_indexes {
             report.faults.extend(surplus(keys.public(), &kept, head.seq));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use crate::audit::legacy::SealedLog;
 use crate::audit::signing_keys::{Link, SigningKeys};
 use crate::audit::tree::Frontier;
 use crate::audit::verify::{CHUNK, ChangedRow, Digest, Fault, Finding, Start, State, digest, stitch};
@@ -42,6 +43,8 @@ pub(super) struct Read {
     pub changed: Vec<ChangedRow>,
     /// What is wrong with them.
     pub fault: Option<Fault>,
+    /// What they seal of imported logs.
+    pub imported: Vec<SealedLog>,
     /// Records that an index lacks: the first of each chunk.
     pub unindexed: Vec<Fault>,
 }
@@ -73,7 +76,14 @@ impl Records<'_> {
     pub async fn read(&self, start: Start, end: u64) -> Result<Read> {
         let confirmed = start.frontier.size();
         let mut next = confirmed + 1;
-        let mut read = Read { state: start, confirmed, changed: Vec::new(), fault: None, unindexed: Vec::new() };
+        let mut read = Read {
+            state: start,
+            confirmed,
+            changed: Vec::new(),
+            fault: None,
+            imported: Vec::new(),
+            unindexed: Vec::new(),
+        };
         let width = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
         let mut running: VecDeque<Reading> = VecDeque::new();
         loop {
@@ -127,6 +137,7 @@ impl Records<'_> {
         let fault = hold_links(self.keys.public(), &digest.links, before, read.state.frontier.size());
         read.fault = fault.or(stitched.fault);
         read.changed.extend(digest.changed);
+        read.imported.extend(digest.imported);
         read
     }
 

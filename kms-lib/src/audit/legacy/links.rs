@@ -152,8 +152,9 @@ impl Chain {
     }
 
     /// What is to be said of the log in its order.
-    pub fn findings(&self, import: &str) -> LegacyLog {
-        let mut log = LegacyLog { import: import.to_owned(), rows: self.entries.len() as u64, ..LegacyLog::default() };
+    pub fn findings(&self, source: &str) -> LegacyLog {
+        let rows = self.entries.len() as u64;
+        let mut log = LegacyLog { source: source.to_owned(), rows, complete: true, ..LegacyLog::default() };
         let mut tree = Frontier::new();
         for entry in &self.entries {
             tree.push(entry.leaf);

@@ -13,6 +13,7 @@ mod hash;
 mod links;
 mod report;
 mod row;
+mod sealed;
 
 #[cfg(feature = "import")]
 pub(crate) use hash::reproduce;
@@ -20,4 +21,5 @@ pub(crate) use hash::reproduce;
 pub(crate) use links::{Chain, Entry};
 pub use report::{LegacyFork, LegacyForks, LegacyLog, LegacyVerdict, RowSample};
 pub use row::LegacyRow;
-pub(crate) use row::StoredRow;
+pub(crate) use row::{StoredRow, leaf};
+pub(crate) use sealed::{SealedLog, findings, sealed_log};

@@ -72,17 +72,20 @@ pub struct LegacyVerdict {
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct LegacyLog {
-    /// Identifies the source.
-    pub import: String,
+    /// The name under which the log was imported.
+    pub source: String,
     /// Rows that are sealed.
     pub rows: u64,
     /// The root of the tree over them (RFC 6962), in lower-case hex.
     pub root: String,
+    /// Whether the last run of the import went through. If not, what follows is what the run before it found.
+    pub complete: bool,
     /// Rows whose hash reproduces under format 1, the last one of that service.
     pub format_1: u64,
     /// Rows whose hash reproduces under format 0, the older one.
     pub format_0: u64,
-    /// Rows that the service of that time accepted as "legacy": those of format 0, and altered ones.
+    /// Rows that the service of that time accepted as "legacy": those of format 0, and altered ones. A verification
+    /// lists the first 10,000.
     pub legacy: RowSample,
     /// Rows whose hash does not reproduce: they were altered.
     pub altered: RowSample,

@@ -40,7 +40,7 @@ pub struct LegacyRow {
 }
 
 /// Details are JSON within JSON. What is no JSON is shown as text.
-fn as_json<S: Serializer>(details: &Option<String>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+fn as_json<S: Serializer>(details: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     let raw = details.as_deref().map(serde_json::from_str::<&RawValue>);
     match raw {
         Some(Ok(raw)) => raw.serialize(serializer),

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod entities;
 pub mod head;
 pub mod idempotency;
+pub mod legacy;
 pub mod root_keys;
 pub mod secrets;
 pub mod usage;

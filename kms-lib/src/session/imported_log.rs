@@ -1,0 +1,52 @@
+//! Reading imported logs.
+
+use serde::Serialize;
+
+use super::Session;
+use super::requests::{Page, Paging};
+use crate::audit::legacy::{LegacyRow, StoredRow};
+use crate::storage::corrupt;
+use crate::storage::tables::legacy;
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
+use crate::types::error::Result;
+
+/// A row of an imported log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ImportedRow {
+    /// Its place in the imported log, counted from 1 in the order of the links.
+    pub position: u64,
+    /// The format under which its hash reproduces: 0 or 1. None if it does not: the row was altered before it was
+    /// imported.
+    pub format: Option<u8>,
+    /// The row as its source held it.
+    #[serde(flatten)]
+    pub row: LegacyRow,
+}
+
+impl Session {
+    /// The rows of an imported log, in the order of their links. `source` is the name under which it was imported; of
+    /// another one there are no rows. A cursor is a position: the list goes on behind it. Whether the rows are those
+    /// that were imported, [`verify_audit`](Self::verify_audit) tells. For admins and auditors.
+    ///
+    /// Cancellation: dropping the future changes nothing.
+    pub async fn list_imported_audit(&self, source: &str, paging: &Paging) -> Result<Page<ImportedRow>> {
+        paging.check()?;
+        let (limit, cursor): (usize, Option<u64>) = (paging.limit, paging.cursor_as()?);
+        self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
+        let _admission = self.admit_list()?;
+        let mut connection = self.shared.store.long_reader().await?;
+        self.shared.ledger.seen().check_writable()?;
+        connection.check_schema_change().await?;
+        let rows = legacy::page(connection.as_mut(), source, cursor.unwrap_or_default(), limit + 1).await?;
+        let mut items = Vec::with_capacity(rows.len());
+        for (position, body) in rows {
+            let StoredRow { row, format } = StoredRow::read(&body)
+                .ok_or_else(|| corrupt(format!("row {position} of the imported log was altered; verify the log")))?;
+            items.push(ImportedRow { position, format, row });
+        }
+        Ok(Page::of(items, limit, |row| row.position))
+    }
+}

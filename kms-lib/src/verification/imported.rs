@@ -1,0 +1,203 @@
+//! Holding imported logs against the records that sealed them.
+//!
+//! Each record of an import has the root of the tree over all rows up to then (RFC 6962), so all rows are read and
+//! hashed again, in every verification: there will never be more of them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::Verifier;
+use crate::audit::legacy::{LegacyLog, SealedLog, StoredRow, findings, leaf, sealed_log};
+use crate::audit::tree::Frontier;
+use crate::audit::verify::{Fault, Finding};
+use crate::storage::Connection;
+use crate::storage::tables::{audit, legacy};
+use crate::types::audit::{AuditRecord, hex};
+use crate::types::error::{ErrorCode, Result};
+use crate::workers::Length;
+
+/// Rows that are read at once.
+const PAGE: usize = 1_000;
+/// "Legacy" rows that are listed.
+const LISTED: usize = 10_000;
+/// The table of the rows.
+const ROWS: &str = "legacy_rows";
+/// The table that names the last record of each log.
+const LOGS: &str = "legacy_logs";
+
+/// The imported logs, and the verified records about them.
+pub(super) struct Imported<'a> {
+    /// Reads and hashes.
+    pub verifier: &'a Verifier<'a>,
+    /// Records up to this one were verified earlier.
+    pub from: u64,
+    /// Records up to this one are verified.
+    pub size: u64,
+    /// What the records in between say, in their order.
+    pub sealed: &'a [SealedLog],
+}
+
+/// A page of rows, hashed.
+struct Page {
+    leaves: Vec<[u8; 32]>,
+    /// The ids of those that the service of that time accepted as "legacy".
+    legacy: Vec<String>,
+}
+
+impl Imported<'_> {
+    /// What is wrong with the rows, and the logs as they were imported.
+    pub async fn check(&self) -> Result<(Vec<Fault>, Vec<LegacyLog>)> {
+        let mut connection = self.verifier.store.long_reader().await?;
+        connection.begin_read().await?;
+        let checked = self.check_all(connection.as_mut()).await;
+        connection.rollback().await?;
+        match checked {
+            // A column of a type that was never written there.
+            Err(error) if error.code() == ErrorCode::StoreCorrupt => {
+                let finding = Finding::SurplusRows { table: LOGS.to_owned(), count: 1 };
+                Ok((vec![Fault { seq: 0, finding }], Vec::new()))
+            }
+            checked => checked,
+        }
+    }
+
+    async fn check_all(&self, connection: &mut dyn Connection) -> Result<(Vec<Fault>, Vec<LegacyLog>)> {
+        let pointers: BTreeMap<String, u64> = legacy::logs(connection).await?.into_iter().collect();
+        let mut counts: BTreeMap<String, u64> = legacy::counts(connection).await?.into_iter().collect();
+        let mut sources: BTreeSet<String> = pointers.keys().cloned().collect();
+        sources.extend(self.sealed.iter().map(|sealed| sealed.source.clone()));
+        let (mut faults, mut logs) = (Vec::new(), Vec::new());
+        for source in sources {
+            let newest = self.newest(connection, &source, pointers.get(&source).copied(), &mut faults).await?;
+            let Some(newest) = newest else { continue };
+            let count = counts.remove(&source).unwrap_or_default();
+            let legacy = match self.check_rows(connection, &newest, &mut faults).await? {
+                Some(legacy) if count > newest.size => {
+                    faults.push(surplus(count - newest.size));
+                    legacy
+                }
+                Some(legacy) => legacy,
+                None => Vec::new(),
+            };
+            logs.push(describe(connection, &newest, legacy).await?);
+        }
+        faults.extend(counts.into_values().map(surplus));
+        Ok((faults, logs))
+    }
+
+    /// The last record that seals a log. Records outside of those that are verified are taken as they are stored: they
+    /// were verified earlier, or will be next time.
+    async fn newest(
+        &self,
+        connection: &mut dyn Connection,
+        source: &str,
+        pointer: Option<u64>,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Option<SealedLog>> {
+        let known = self.sealed.iter().rfind(|sealed| sealed.source == source);
+        let known_seq = known.map_or(0, |known| known.seq);
+        let id = source.to_owned();
+        let Some(pointer) = pointer else {
+            faults.push(Fault { seq: known_seq, finding: Finding::RowMissing { table: LOGS.to_owned(), id } });
+            return Ok(known.cloned());
+        };
+        if known_seq == pointer && known.is_some() {
+            return Ok(known.cloned());
+        }
+        if pointer > known_seq && (pointer <= self.from || pointer > self.size) {
+            let stored = record(connection, pointer).await?.as_ref().and_then(sealed_log);
+            if let Some(stored) = stored.filter(|stored| stored.source == source) {
+                return Ok(Some(stored));
+            }
+        }
+        faults.push(Fault { seq: known_seq, finding: Finding::RowMismatch { table: LOGS.to_owned(), id } });
+        Ok(known.cloned())
+    }
+
+    /// Holds the rows against each record up to the newest. The ids of "legacy" rows; none if there is a fault.
+    async fn check_rows(
+        &self,
+        connection: &mut dyn Connection,
+        newest: &SealedLog,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Option<Vec<String>>> {
+        let earlier = self.sealed.iter().filter(|state| state.source == newest.source && state.seq < newest.seq);
+        let mut states: VecDeque<SealedLog> = earlier.chain([newest]).cloned().collect();
+        let (mut tree, mut held, mut listed) = (Frontier::new(), 0, Vec::new());
+        while let Some(state) = states.front() {
+            if state.size == tree.size() {
+                if state.root != hex(&tree.root()) {
+                    break;
+                }
+                held = state.size;
+                states.pop_front();
+                continue;
+            }
+            let limit = PAGE.min(usize::try_from(state.size.saturating_sub(tree.size())).unwrap_or(PAGE));
+            let page = self.read(connection, &newest.source, tree.size(), limit).await?;
+            if page.leaves.is_empty() {
+                break;
+            }
+            page.leaves.into_iter().for_each(|leaf| tree.push(leaf));
+            listed.extend(page.legacy.into_iter().take(LISTED - listed.len()));
+        }
+        let Some(state) = states.front() else { return Ok(Some(listed)) };
+        let finding =
+            Finding::ImportedRows { source: newest.source.clone(), first: held + 1, last: state.size.max(held + 1) };
+        faults.push(Fault { seq: state.seq, finding });
+        Ok(None)
+    }
+
+    /// The next rows, as far as they follow each other and can be read.
+    async fn read(&self, connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<Page> {
+        let rows = match legacy::page(connection, source, after, limit).await {
+            Err(error) if error.code() == ErrorCode::StoreCorrupt => Vec::new(),
+            rows => rows?,
+        };
+        let hash = move || {
+            let mut page = Page { leaves: Vec::new(), legacy: Vec::new() };
+            for (expected, (position, body)) in (after + 1..).zip(rows) {
+                if position != expected {
+                    break;
+                }
+                page.leaves.push(leaf(&body));
+                // No other row has this text outside of quotes.
+                if !body.contains(",\"format\":1,") {
+                    page.legacy.extend(StoredRow::read(&body).map(|stored| stored.row.id));
+                }
+            }
+            Ok(page)
+        };
+        self.verifier.workers.run("verification", Length::Long, hash).await
+    }
+}
+
+fn surplus(count: u64) -> Fault {
+    Fault { seq: 0, finding: Finding::SurplusRows { table: ROWS.to_owned(), count } }
+}
+
+async fn record(connection: &mut dyn Connection, seq: u64) -> Result<Option<AuditRecord>> {
+    let mut record = None;
+    audit::range(connection, seq, seq, &mut |found| {
+        record = Some(found);
+        Ok(())
+    })
+    .await?;
+    Ok(record)
+}
+
+/// A log as it is sealed, with the findings of the last run that went through.
+async fn describe(connection: &mut dyn Connection, newest: &SealedLog, legacy: Vec<String>) -> Result<LegacyLog> {
+    let found = match newest.findings_at {
+        Some(seq) => record(connection, seq).await?.as_ref().and_then(findings),
+        None => None,
+    };
+    let mut log = found.unwrap_or_default();
+    log.source = newest.source.clone();
+    log.rows = newest.size;
+    log.root = newest.root.clone();
+    log.complete = newest.findings_at == Some(newest.seq);
+    if !legacy.is_empty() {
+        log.legacy.ids = legacy;
+    }
+    Ok(log)
+}
