@@ -50,6 +50,19 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "broken links: {broken:#?}");
 }
 
+/// The modules that ARCHITECTURE.md names are there, in the crate that its section is about or anywhere.
+#[test]
+fn the_files_that_the_architecture_names_exist() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let crates = ["kms-lib/src", "kms-lib/src/storage", "kms-lib", "kms-http/src", "kms-ffi/src", "kms-py/src", ""];
+    let words = text.split(|c: char| c.is_whitespace() || "`(),:".contains(c));
+    let files: Vec<&str> = words.filter(|word| word.ends_with(".rs") && word.contains('/')).collect();
+    assert!(files.len() > 20, "only {} files were found", files.len());
+    for file in files {
+        assert!(crates.iter().any(|folder| root().join(folder).join(file).exists()), "{file} is not there");
+    }
+}
+
 #[test]
 fn the_files_that_contributors_are_sent_to_exist() {
     let text = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();

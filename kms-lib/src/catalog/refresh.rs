@@ -3,7 +3,8 @@
 use super::image::Image;
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
-use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::entities;
+use crate::storage::tables::sealed::Sealed;
 use crate::storage::tables::{root_keys, secrets};
 use crate::types::credential::Credential;
 use crate::types::error::Result;

@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::key::named;
 use crate::types::limits::{AES_GCM_IV_BYTES, AES_GCM_TAG_BYTES, RSA_2048_BYTES, RSA_PLAINTEXT_BYTES};
+use crate::types::named::named;
 
 /// Bytes of an AES-GCM nonce.
 pub const NONCE: usize = AES_GCM_IV_BYTES;

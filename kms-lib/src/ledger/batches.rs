@@ -89,7 +89,7 @@ impl Writer {
         for (submission, outcome) in batch.into_iter().zip(outcomes) {
             changes += usize::from(submission.command.is_some());
             let outcome = match outcome {
-                Outcome::Redo(_) => Outcome::Redo(Some(self.queue.owe())),
+                Outcome::Redo(_) => Outcome::Redo(Some(self.queue.open_retry())),
                 other => other,
             };
             // Who went away meanwhile does not want its answer.

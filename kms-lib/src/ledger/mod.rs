@@ -8,8 +8,10 @@ mod kept;
 mod locked;
 mod queue;
 mod remaining;
+mod retry;
 mod seen;
 mod settle;
+mod shares;
 mod signer;
 pub mod skew;
 mod sound;
@@ -26,9 +28,11 @@ pub(crate) mod tests;
 
 pub use counters::{BATCH_BOUNDS, Counters};
 pub use details::{Details, context_json, is_recorded_whole};
-pub use queue::{Debt, Lane, Limits};
+pub use queue::Limits;
 pub use remaining::Remaining;
+pub use retry::RetrySlot;
 pub use seen::Seen;
+pub use shares::Lane;
 pub use signer::{HeadKeys, Signer};
 pub use space::{Space, SpaceLimits, StorageMetrics};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
@@ -164,7 +168,7 @@ impl Ledger {
         decided_at: u64,
         entries: Vec<Entry>,
         command: Option<Command>,
-        again: Option<Debt>,
+        retry: Option<RetrySlot>,
     ) -> Outcome {
         let releasable = self.ack == AuditAck::Queued
             && command.is_none()
@@ -175,7 +179,7 @@ impl Ledger {
             decided_at,
             entries,
             command,
-            again,
+            retry,
             released_at: None,
             _admission: Arc::clone(admission),
             reply,

@@ -1,15 +1,17 @@
 //! The way into the ledger: bounded, with a lane for changes that cryptographic operations cannot fill.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::timeout;
 
 use super::budget::Budget;
 use super::counters::Counters;
+use super::retry::{Retries, RetrySlot};
+use super::shares::{Lane, Shares};
 use super::submission::{Admission, Entry, Submission};
 use crate::keys::Command;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -36,15 +38,6 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-/// Which lane an operation takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
-    /// Cryptographic operations and refusals.
-    Use,
-    /// Changes: revocations must get through when everything else is stuck.
-    Change,
-}
-
 #[derive(Default)]
 struct Lanes {
     /// Already released to their callers: whatever comes later must stand behind them in the log.
@@ -62,52 +55,8 @@ struct Lanes {
     held: bool,
     /// Versions that have encrypted as much as they may: with these, nothing is released before it is counted.
     exhausted: HashSet<(KeyId, u32)>,
-    /// Submissions that were superseded and are being done again.
-    owed: usize,
-    /// Since when rotations wait for them.
+    /// Since when rotations wait for superseded submissions.
     waiting_since: Option<Instant>,
-}
-
-/// A place that a principal holds.
-pub struct Share {
-    queue: Arc<Queue>,
-    lane: Lane,
-    holder: Arc<str>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut shares = self.queue.shares(self.lane);
-        match shares.get_mut(&self.holder) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(shares.remove(&self.holder)),
-        }
-    }
-}
-
-impl std::fmt::Debug for Share {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Share")
-    }
-}
-
-/// A superseded submission that is being done again. Rotations wait, for moments, until it is back in the queue or
-/// given up: or one that follows the other would supersede it for ever.
-pub struct Debt(Arc<Queue>);
-
-impl Drop for Debt {
-    fn drop(&mut self) {
-        let mut lanes = self.0.lanes();
-        lanes.owed = lanes.owed.saturating_sub(1);
-        drop(lanes);
-        self.0.ready.notify_one();
-    }
-}
-
-impl std::fmt::Debug for Debt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Debt")
-    }
 }
 
 /// The queue.
@@ -115,14 +64,12 @@ pub struct Queue {
     /// For those who watch.
     pub counters: Counters,
     lanes: Mutex<Lanes>,
-    ready: Notify,
+    retries: Arc<Retries>,
     /// How many results may be released and not yet written.
     releasable: usize,
     /// Whether only the service itself is let in, which is closing.
     is_shut: AtomicBool,
-    /// Places that principals hold.
-    use_shares: Mutex<HashMap<Arc<str>, usize>>,
-    change_shares: Mutex<HashMap<Arc<str>, usize>>,
+    shares: Arc<Shares>,
     operations: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     budget: Arc<Budget>,
@@ -134,9 +81,8 @@ impl Queue {
         Self {
             counters: Counters::default(),
             lanes: Mutex::default(),
-            ready: Notify::new(),
-            use_shares: Mutex::default(),
-            change_shares: Mutex::default(),
+            retries: Arc::default(),
+            shares: Arc::default(),
             is_shut: AtomicBool::new(false),
             releasable: limits.operations.div_ceil(4),
             operations: Arc::new(Semaphore::new(limits.operations)),
@@ -167,37 +113,16 @@ impl Queue {
         };
         let places = if lane == Lane::Change { &self.changes } else { &self.operations };
         let operations = Arc::clone(places).try_acquire_owned().map_err(refuse)?;
-        let share = self.take_share(lane, principal, places.available_permits() + 1)?;
+        let share = self.shares.take(lane, principal, places.available_permits() + 1)?;
         // What is less than a kibibyte is not worth the lock: the places bound it.
         let bytes = if bytes < 1024 { None } else { Some(self.budget.take(principal, bytes)?) };
         Ok(Arc::new(Admission { _operations: operations, _bytes: bytes, _share: share }))
     }
 
-    fn take_share(self: &Arc<Self>, lane: Lane, principal: &str, free: usize) -> Result<Share> {
-        let mut shares = self.shares(lane);
-        let (holder, held) = match shares.get_key_value(principal) {
-            Some((holder, held)) => (Arc::clone(holder), *held),
-            None => (Arc::from(principal), 0),
-        };
-        if held >= free {
-            return Err(Error::new(
-                ErrorCode::CallerOverloaded,
-                "too many operations in flight for this caller; nothing was done, retry later",
-            ));
-        }
-        shares.insert(Arc::clone(&holder), held + 1);
-        Ok(Share { queue: Arc::clone(self), lane, holder })
-    }
-
-    fn shares(&self, lane: Lane) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
-        let shares = if lane == Lane::Change { &self.change_shares } else { &self.use_shares };
-        shares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Puts a submission in. If it may be released before its commit, and no change is pending, `released` is set.
     pub fn push(&self, mut submission: Submission, release: Option<crate::Timestamp>) -> Result<bool> {
         // Paid when it is back in its lane, and not under the lock.
-        let debt = submission.again.take();
+        let retry = submission.retry.take();
         let mut lanes = self.lanes();
         if lanes.closed {
             return Err(closed());
@@ -212,11 +137,11 @@ impl Queue {
         if released {
             submission.released_at = release;
             lanes.released.push_back(submission);
-        } else if debt.is_some() && is_rotation(&submission) {
+        } else if retry.is_some() && is_rotation(&submission) {
             // Never before what rotations superseded: it could be superseded for ever.
             lanes.changing += 1;
             lanes.changes.push_front(submission);
-        } else if debt.is_some() {
+        } else if retry.is_some() {
             lanes.changing += usize::from(submission.command.is_some());
             lanes.again.push_back(submission);
         } else if submission.command.is_some() {
@@ -226,8 +151,8 @@ impl Queue {
             lanes.uses.push_back(submission);
         }
         drop(lanes);
-        drop(debt);
-        self.ready.notify_one();
+        drop(retry);
+        self.retries.ready.notify_one();
         Ok(released)
     }
 
@@ -237,7 +162,7 @@ impl Queue {
         loop {
             let holding = {
                 let mut lanes = self.lanes();
-                lanes.take(&mut batch);
+                lanes.take(&mut batch, self.retries.is_waiting());
                 if !batch.is_empty() {
                     return Some(batch);
                 }
@@ -248,9 +173,9 @@ impl Queue {
             };
             if holding {
                 // Rotations that wait are let go when their time is over, whatever happens.
-                let _ = timeout(HOLD, self.ready.notified()).await;
+                let _ = timeout(HOLD, self.retries.ready.notified()).await;
             } else {
-                self.ready.notified().await;
+                self.retries.ready.notified().await;
             }
         }
     }
@@ -270,13 +195,12 @@ impl Queue {
 
     /// Adds what has come meanwhile to a batch.
     pub fn take_more(&self, batch: &mut Vec<Submission>) {
-        self.lanes().take(batch);
+        self.lanes().take(batch, self.retries.is_waiting());
     }
 
     /// Notes that a submission was superseded and comes back.
-    pub fn owe(self: &Arc<Self>) -> Debt {
-        self.lanes().owed += 1;
-        Debt(Arc::clone(self))
+    pub fn open_retry(&self) -> RetrySlot {
+        self.retries.open()
     }
 
     /// Says that this many changes have been answered.
@@ -332,7 +256,7 @@ impl Queue {
         self.lanes().closed = true;
         self.operations.close();
         self.changes.close();
-        self.ready.notify_one();
+        self.retries.ready.notify_one();
     }
 
     /// Closes the queue for good: what is in it is given up, and its callers are told so.
@@ -354,13 +278,13 @@ impl Queue {
 }
 
 impl Lanes {
-    /// Adds submissions to a batch, as many as it may have.
-    fn take(&mut self, batch: &mut Vec<Submission>) {
+    /// Adds submissions to a batch, as many as it may have. Rotations stay behind while retries are on their way back.
+    fn take(&mut self, batch: &mut Vec<Submission>, is_retry_waiting: bool) {
         let mut bytes: usize = batch.iter().map(size).sum();
         if batch.len() >= BATCH || bytes >= BATCH_BYTES {
             return;
         }
-        let rotations = self.hold_rotations();
+        let rotations = if is_retry_waiting { self.hold_rotations() } else { self.release_rotations() };
         for lane in [&mut self.released, &mut self.again, &mut self.changes, &mut self.uses] {
             while batch.len() < BATCH && bytes < BATCH_BYTES {
                 let Some(submission) = lane.pop_front() else { break };
@@ -374,20 +298,24 @@ impl Lanes {
     /// Takes the rotations out of the lane of changes while superseded submissions are on their way back, for at
     /// most [`HOLD`].
     fn hold_rotations(&mut self) -> VecDeque<Submission> {
-        if self.owed == 0 || self.closed {
-            self.waiting_since = None;
-            return VecDeque::new();
+        if self.closed {
+            return self.release_rotations();
         }
         if !self.changes.iter().any(is_rotation) {
             return VecDeque::new();
         }
         if self.waiting_since.get_or_insert_with(Instant::now).elapsed() >= HOLD {
-            self.waiting_since = None;
-            return VecDeque::new();
+            return self.release_rotations();
         }
         let (rotations, others) = self.changes.drain(..).partition(is_rotation);
         self.changes = others;
         rotations
+    }
+
+    /// Takes no rotation out.
+    fn release_rotations(&mut self) -> VecDeque<Submission> {
+        self.waiting_since = None;
+        VecDeque::new()
     }
 }
 

@@ -7,7 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::budget::Bytes;
 use super::details::Details;
-use super::queue::{Debt, Share};
+use super::retry::RetrySlot;
+use super::shares::Share;
 use crate::audit::record::Body;
 use crate::keys::Command;
 use crate::types::actor::Actor;
@@ -163,8 +164,8 @@ pub struct Submission {
     pub entries: Vec<Entry>,
     /// What it changes.
     pub command: Option<Command>,
-    /// The debt of one that comes back after it was superseded: it goes first.
-    pub again: Option<Debt>,
+    /// Set if it comes back after it was superseded: then it goes first.
+    pub retry: Option<RetrySlot>,
     /// When its result was released before the commit (`audit.ack = "queued"`).
     pub released_at: Option<Timestamp>,
     /// The admission it holds until it is answered.
@@ -209,8 +210,8 @@ pub enum Outcome {
     },
     /// It is in the log as refused: its place in the log comes after a change that forbids it.
     Refused(ErrorCode),
-    /// It is not in the log: decide and work again. The debt is held until it is back in the queue.
-    Redo(Option<Debt>),
+    /// It is not in the log: decide and work again. The slot is held until it is back in the queue.
+    Redo(Option<RetrySlot>),
     /// It is not in the log, or (with `OutcomeUnknown`) it may be.
     Failed(Error),
 }

@@ -217,7 +217,7 @@ impl Session {
         }
         self.permit_reading(Action::SigningKeyReplace, Operation::ReplaceSigningKey, None).await?;
         let admission = self.admit_change()?;
-        let mut debt = None;
+        let mut retry = None;
         for _ in 0..=REDO {
             let former = self.signing_keys().await?;
             let new = self.shared.signer.generate(&former).await?;
@@ -231,10 +231,10 @@ impl Session {
             let (decision, revision) = self.decide(&attempt);
             let intent = Intent { action: Action::SigningKeyReplace, attempt, version: None, details, once: None };
             let command = Some(Command::ReplaceSigningKey(Box::new(new)));
-            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await? {
+            match self.commit(&admission, &intent, decision, revision, command, retry.take()).await? {
                 Changed::Done(..) => return Ok(verifier_key),
                 // It was wrapped under other generations of the root key than those in use by now.
-                Changed::Redo(owed) => debt = owed,
+                Changed::Redo(slot) => retry = slot,
             }
         }
         Err(overtaken())

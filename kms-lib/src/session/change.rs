@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::refusal::refusal;
 use super::{KeyRef, Session};
 use crate::keys::Command;
-use crate::ledger::{Admission, Debt, Details, Draft, Entry, Idempotency, Lane, Outcome, Verdict};
+use crate::ledger::{Admission, Details, Draft, Entry, Idempotency, Lane, Outcome, RetrySlot, Verdict};
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::audit::{Action, Receipt};
 use crate::types::change::Change;
@@ -26,7 +26,7 @@ pub(super) struct Intent {
 pub(super) enum Changed {
     Done(Vec<Change>, Receipt),
     /// It was prepared for a state that is no longer; prepare it again.
-    Redo(Option<Debt>),
+    Redo(Option<RetrySlot>),
 }
 
 /// How often an operation is prepared again because a change overtook it. Within a process once is enough: what comes
@@ -48,12 +48,12 @@ impl Session {
     /// Makes a change that needs no preparation.
     pub(super) async fn change(&self, intent: Intent, command: Command) -> Result<(Vec<Change>, Receipt)> {
         let admission = self.admit_change()?;
-        let mut debt = None;
+        let mut retry = None;
         for _ in 0..=REDO {
             let (decision, revision) = self.decide(&intent.attempt);
-            match self.commit(&admission, &intent, decision, revision, Some(command.clone()), debt.take()).await? {
+            match self.commit(&admission, &intent, decision, revision, Some(command.clone()), retry.take()).await? {
                 Changed::Done(changes, receipt) => return Ok((changes, receipt)),
-                Changed::Redo(owed) => debt = owed,
+                Changed::Redo(slot) => retry = slot,
             }
         }
         Err(overtaken())
@@ -69,7 +69,7 @@ impl Session {
         decision: Decision,
         revision: u64,
         command: Option<Command>,
-        again: Option<Debt>,
+        retry: Option<RetrySlot>,
     ) -> Result<Changed> {
         if let Decision::Denied(code) = decision
             && self.is_only_counted(intent, code).await?
@@ -81,7 +81,7 @@ impl Session {
             Decision::Denied(code) => (Verdict::Denied(*code), None),
             Decision::Superseded => return Ok(Changed::Redo(None)),
         };
-        let outcome = self.submit_one(admission, intent, verdict, &decision, revision, command, again).await;
+        let outcome = self.submit_one(admission, intent, verdict, &decision, revision, command, retry).await;
         match outcome {
             Outcome::Committed { receipts, changes } => match verdict {
                 Verdict::Denied(code) | Verdict::Failed(code) => Err(refusal(code)),
@@ -91,7 +91,7 @@ impl Session {
                 },
             },
             Outcome::Refused(code) => Err(refusal(code)),
-            Outcome::Redo(debt) => Ok(Changed::Redo(debt)),
+            Outcome::Redo(retry) => Ok(Changed::Redo(retry)),
             Outcome::Failed(error) => Err(error),
         }
     }
@@ -133,7 +133,7 @@ impl Session {
         decision: &Decision,
         revision: u64,
         command: Option<Command>,
-        again: Option<Debt>,
+        retry: Option<RetrySlot>,
     ) -> Outcome {
         let mut details = intent.details.clone();
         details.decision(decision, revision).source(&intent.attempt);
@@ -163,7 +163,7 @@ impl Session {
             idempotency: intent.once.clone().map(Box::new),
             remember: Vec::new(),
         };
-        self.shared.ledger.submit(admission, revision, vec![entry], command, again).await
+        self.shared.ledger.submit(admission, revision, vec![entry], command, retry).await
     }
 
     /// Whether the actor may read something, as of now. Only a refusal is recorded.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::engine::{Done, Item, Target, only, share};
+use super::item::{Done, Item, Target, share};
 use super::items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 use super::job::{Job, Product};
+use super::operate::only;
 use super::{KeyRef, Session};
 use crate::crypto::ciphertext::Ciphertext;
 use crate::crypto::provider::SignatureAlgorithm;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::engine::{Decided, Item, Ruling, Target, Usable};
+use super::item::{Decided, Item, Ruling, Target, Usable};
 use super::job::Job;
 use super::refusal::refusal;
 use crate::catalog::Image;

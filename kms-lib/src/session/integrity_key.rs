@@ -15,7 +15,8 @@ use crate::envelope::{Binding, INTEGRITY_KEY_BYTES, Seals, row, service_fingerpr
 use crate::keys::{CheckedWrapping, Command, NewIntegrityKey, ResealedRow, Resealing};
 use crate::ledger::Details;
 use crate::storage::Connection;
-use crate::storage::tables::entities::{self, Sealed};
+use crate::storage::tables::entities;
+use crate::storage::tables::sealed::Sealed;
 use crate::storage::tables::{root_keys, secrets, wrappings};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -103,7 +104,7 @@ impl Session {
     /// against the log once more then: those of the tables alone would not tell what it has read and is gone.
     pub(super) async fn commit_integrity_key(&self, recorded: Recorded) -> Result<()> {
         let admission = self.admit_change()?;
-        let (mut recorded, mut debt) = (Arc::new(recorded), None);
+        let (mut recorded, mut retry) = (Arc::new(recorded), None);
         for _ in 0..=REDO {
             let mut intent = self.root_key_intent(Action::IntegrityKeyReplace, Details::default());
             let prepared = async {
@@ -118,9 +119,9 @@ impl Session {
             intent.details.number("number", new.number.into());
             let (decision, revision) = self.decide(&intent.attempt);
             let command = Some(Command::ReplaceIntegrityKey(Box::new(new)));
-            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await {
+            match self.commit(&admission, &intent, decision, revision, command, retry.take()).await {
                 Ok(Changed::Done(..)) => return Ok(()),
-                Ok(Changed::Redo(owed)) => debt = owed,
+                Ok(Changed::Redo(slot)) => retry = slot,
                 Err(error) if error.code() == ErrorCode::IntegrityFailure => return Err(error.with_message(UNRECORDED)),
                 Err(error) => return Err(error),
             }

@@ -87,7 +87,7 @@ impl Session {
         let creator = (self.actor.role() == Role::App).then(|| (GrantId::random(), self.actor.principal().to_owned()));
         let mut command: Option<Command> = None;
         let mut material: Option<Generated> = None;
-        let mut debt = None;
+        let mut retry = None;
         for _ in 0..=REDO {
             let (decision, revision) = self.decide(&intent.attempt);
             let is_allowed = matches!(decision, Decision::Allowed { .. });
@@ -127,10 +127,10 @@ impl Session {
                     creator_grant: creator.clone(),
                 })));
             }
-            match self.commit(&admission, &intent, decision, revision, command.clone(), debt.take()).await? {
+            match self.commit(&admission, &intent, decision, revision, command.clone(), retry.take()).await? {
                 Changed::Done(changes, _) => return Ok(changes),
                 // The right was given or withdrawn meanwhile.
-                Changed::Redo(owed) => debt = owed,
+                Changed::Redo(slot) => retry = slot,
             }
         }
         Err(overtaken())
@@ -170,7 +170,7 @@ impl Session {
         };
         let mut material: Option<Zeroizing<Vec<u8>>> = None;
         let mut pem = None;
-        let mut debt = None;
+        let mut retry = None;
         for _ in 0..=REDO {
             let (current, key_type) = {
                 let image = self.shared.catalog.image();
@@ -207,9 +207,9 @@ impl Session {
                 }
                 _ => None,
             };
-            match self.commit(&admission, &intent, decision, revision, command, debt.take()).await? {
+            match self.commit(&admission, &intent, decision, revision, command, retry.take()).await? {
                 Changed::Done(changes, _) => return Ok(changes),
-                Changed::Redo(owed) => debt = owed,
+                Changed::Redo(slot) => retry = slot,
             }
         }
         Err(overtaken())

@@ -87,7 +87,7 @@ mod tests {
     async fn through(count: u32, divisor: u32, limit: usize) -> (Vec<u32>, usize) {
         let (mut found, mut pages, mut after) = (Vec::new(), 0, None::<String>);
         loop {
-            let wanted = |n: &u32| (n % divisor == 0).then_some(*n);
+            let wanted = |n: &u32| n.is_multiple_of(divisor).then_some(*n);
             let begin = after.clone();
             let page = page(limit, u32::to_string, |room, last| {
                 let from = last.or(begin.as_deref()).map_or(1, |last| last.parse::<u32>().unwrap_or(0) + 1);

@@ -1,24 +1,26 @@
 //! What one actor may do. Every method: admit, decide, act, commit through the ledger, return.
 
 mod audit;
-mod batch;
 mod change;
 mod credentials;
 mod crypto;
 mod decision;
 mod denials;
 mod describe;
-mod engine;
 mod grants;
 mod hidden;
 mod idempotency;
 mod imported_log;
 mod integrity_key;
+mod item;
 mod items;
 mod job;
+mod key_tally;
 mod keys;
 mod listing;
+mod operate;
 mod quarantine;
+mod records;
 mod refusal;
 mod requests;
 mod root_key_jobs;

@@ -103,7 +103,7 @@ impl Session {
         }
         let intent = self.root_key_intent(Action::RootKeyAdd, details);
         let admission = self.admit_change()?;
-        let mut debt = None;
+        let mut retry = None;
         for _ in 0..=REDO {
             let wrappings = match self.wrap_service_keys(key).await {
                 Ok(wrappings) => wrappings,
@@ -111,9 +111,9 @@ impl Session {
             };
             let command = Command::AddRootKey(Box::new(NewGeneration { root: root.clone(), wrappings }));
             let (decision, revision) = self.decide(&intent.attempt);
-            match self.commit(&admission, &intent, decision, revision, Some(command), debt.take()).await? {
+            match self.commit(&admission, &intent, decision, revision, Some(command), retry.take()).await? {
                 Changed::Done(changes, _) => return Ok(changes),
-                Changed::Redo(owed) => debt = owed,
+                Changed::Redo(slot) => retry = slot,
             }
         }
         Err(overtaken())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::engine::{Usable, Worked};
+use super::item::{Usable, Worked};
 use super::job::{Product, digest_of};
 use super::workbench::Workbench;
 use crate::catalog::PublicKey;

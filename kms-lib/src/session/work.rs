@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Session;
-use super::engine::{Decided, Item, Ruling, Usable, Worked};
+use super::item::{Decided, Item, Ruling, Usable, Worked};
 use super::job::{Compute, Job, Product, Step};
 use super::refusal::refusal;
 use super::signatures::{Verifying, verify_all};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::Store;
+use super::url::invalid;
 pub use super::url::{Url, redact};
-use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::error::{Error, Result};
 
 /// Where a store is.
 #[derive(Clone, PartialEq, Eq)]
@@ -92,15 +93,11 @@ fn sqlite(path: &str) -> Result<Location> {
     Ok(Location::Sqlite(PathBuf::from(path)))
 }
 
-/// An error about `store_url`.
-pub(super) fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorCode::InvalidConfiguration, message)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::types::error::ErrorCode;
 
     #[test]
     fn what_is_not_understood_is_refused() {

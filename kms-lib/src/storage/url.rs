@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use super::location::invalid;
-use crate::types::error::Result;
+use crate::types::error::{Error, ErrorCode, Result};
 
 /// How long connecting to one host may take, unless the URL says otherwise.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -250,6 +249,11 @@ pub fn redact(url: &str) -> String {
         None if rest.contains('@') => format!("{scheme}://***"),
         None => url.to_owned(),
     }
+}
+
+/// An error about `store_url`.
+pub(super) fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidConfiguration, message)
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! Audit records and the head of the log.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::error::{Error, ErrorCode, Result};
 use super::ids::{KeyId, LogId, RecordId};
-use super::key::named;
+use super::named::named;
 use super::time::Timestamp;
 
 named!(
@@ -175,7 +174,7 @@ fn has_no_json(text: &Option<String>) -> bool {
     json(text).is_none()
 }
 
-fn as_json<S: Serializer>(text: &Option<String>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+fn as_json<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     json(text).serialize(serializer)
 }
 
@@ -227,7 +226,7 @@ pub struct Receipt {
     pub hash: [u8; 32],
 }
 
-fn hex_bytes<S: Serializer>(bytes: &[u8; 32], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+fn hex_bytes<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&hex(bytes))
 }
 

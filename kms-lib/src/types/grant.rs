@@ -7,7 +7,7 @@ use super::actor::Role;
 use super::context::Context;
 use super::error::{Error, ErrorCode, Result};
 use super::ids::{GrantId, KeyId};
-use super::key::named;
+use super::named::named;
 use super::time::Timestamp;
 
 named!(

@@ -13,6 +13,7 @@ pub mod grant;
 pub mod ids;
 pub mod key;
 pub mod limits;
+pub(crate) mod named;
 pub mod quarantine;
 pub mod root_key;
 pub(crate) mod secret;

@@ -1,12 +1,10 @@
 //! Rows that are not used because they are not what the log says of them.
 
-use serde::{Deserialize, Serialize};
-
 use super::credential::Credential;
-use super::error::{Error, ErrorCode, Result};
 use super::grant::Grant;
 use super::ids::{KeyId, QuarantineId};
-use super::key::{Key, KeyVersion, named};
+use super::key::{Key, KeyVersion};
+use super::named::named;
 use super::time::Timestamp;
 
 named!(

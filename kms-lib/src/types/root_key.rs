@@ -1,10 +1,7 @@
 //! Root key generations, and material wrapped under them.
 
-use serde::{Deserialize, Serialize};
-
-use super::error::{Error, ErrorCode, Result};
 use super::ids::{RootKeyId, ServiceKeyId};
-use super::key::named;
+use super::named::named;
 use super::time::Timestamp;
 
 named!(

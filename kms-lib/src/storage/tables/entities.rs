@@ -2,9 +2,10 @@
 //! checks it.
 
 use super::root_keys::{self, ROOT_KEY};
+use super::sealed::{Place, Sealed, select};
 use super::secrets::{self, SERVICE_KEY};
 use super::wrappings::{self, NewRow};
-use crate::storage::{Connection, Row, Sql, Statement, Value, corrupt};
+use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::actor::Role;
 use crate::types::change::Change;
 use crate::types::credential::Credential;
@@ -215,16 +216,6 @@ fn quarantined_values(entry: &Quarantined, seal: [u8; 32]) -> Vec<Value> {
     ]
 }
 
-/// A row as it is stored, or why it cannot be read; with its seal.
-pub struct Sealed<T> {
-    /// The row's own id, if that much can be read.
-    pub id: Option<[u8; 16]>,
-    /// The row.
-    pub row: Result<T>,
-    /// The seal it carries.
-    pub seal: Vec<u8>,
-}
-
 /// Reads rows that changed after a revision, or all of them. A row that cannot be understood does not hide the
 /// others: it comes as an error of its own.
 pub async fn keys_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Key>>> {
@@ -274,33 +265,6 @@ async fn since<T: Send>(
         None => (sql.trim_end_matches(" WHERE revision > ?").to_owned(), vec![]),
     };
     select(connection, sql.into(), values, Place { id, seal }, read).await
-}
-
-/// The columns of a row's own id and of its seal.
-pub(super) struct Place {
-    pub id: usize,
-    pub seal: usize,
-}
-
-pub(super) async fn select<T: Send>(
-    connection: &mut dyn Connection,
-    sql: Sql,
-    values: Vec<Value>,
-    Place { id, seal }: Place,
-    read: impl Fn(&dyn Row) -> Result<T> + Send + Sync,
-) -> Result<Vec<Sealed<T>>> {
-    let mut rows = Vec::new();
-    connection
-        .query(sql, values, &mut |row| {
-            rows.push(Sealed {
-                id: row.blob_opt(id).ok().flatten().and_then(|bytes| bytes.try_into().ok()),
-                row: read(row),
-                seal: row.blob_opt(seal).ok().flatten().unwrap_or_default().to_vec(),
-            });
-            Ok(())
-        })
-        .await?;
-    Ok(rows)
 }
 
 /// A row by its own id.

@@ -6,6 +6,7 @@ pub mod head;
 pub mod idempotency;
 pub mod legacy;
 pub mod root_keys;
+pub mod sealed;
 pub mod secrets;
 pub mod usage;
 pub mod wrappings;

@@ -1,6 +1,6 @@
 //! `root_keys`: the generations of the root key.
 
-use super::entities::{Place, Sealed, select};
+use super::sealed::{Place, Sealed, select};
 use crate::storage::{Connection, Row, Value, corrupt};
 use crate::types::error::Result;
 use crate::types::ids::RootKeyId;

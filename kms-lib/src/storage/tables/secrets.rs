@@ -1,6 +1,6 @@
 //! `service_keys`: the service's own keys.
 
-use super::entities::{Place, Sealed, select};
+use super::sealed::{Place, Sealed, select};
 use crate::storage::{Connection, Row, Value, corrupt};
 use crate::types::error::Result;
 use crate::types::ids::ServiceKeyId;

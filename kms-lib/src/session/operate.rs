@@ -2,143 +2,15 @@
 
 use std::sync::Arc;
 
-use super::batch::Records;
 use super::change::{REDO, overtaken};
-use super::job::{Job, Product};
+use super::item::{Decided, Done, Item, Ruling, Worked};
+use super::records::{Records, WorkedCall};
 use super::refusal::refusal;
 use super::{KeyRef, Session};
 use crate::ledger::{Lane, Outcome, Verdict};
-use crate::types::attempt::Attempt;
 use crate::types::audit::{Action, Receipt};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::{GrantId, KeyId};
-use crate::types::key::{AuditContext, KeyType, KeyVersion};
-use crate::types::time::Timestamp;
-
-/// Which key and version an operation is for.
-#[derive(Clone, Debug)]
-pub(super) enum Target {
-    /// The current version.
-    Current(KeyRef),
-    /// This version.
-    Version(KeyRef, u32),
-    /// Any version that is usable, the newest first.
-    AnyUsable(KeyRef),
-    /// The key and version that a ciphertext names, or why it cannot be decrypted; and the key that the caller named
-    /// beside it, which must be the same.
-    Sealed(Result<(KeyId, u32)>, Option<KeyRef>),
-}
-
-impl Target {
-    /// The key as the caller named it.
-    pub fn named(&self) -> Option<&KeyRef> {
-        match self {
-            Self::Current(key) | Self::Version(key, _) | Self::AnyUsable(key) => Some(key),
-            Self::Sealed(_, key) => key.as_ref(),
-        }
-    }
-}
-
-/// One operation of a call.
-#[derive(Clone)]
-pub(super) struct Item<'a> {
-    pub target: Target,
-    pub job: Job<'a>,
-    /// The type the key must have.
-    pub key_type: Option<KeyType>,
-    /// Of a data key: whether the caller gets its plaintext.
-    pub data_key: Option<bool>,
-}
-
-impl<'a> Item<'a> {
-    /// An operation with a key of any type.
-    pub fn new(target: Target, job: Job<'a>) -> Self {
-        Self { target, job, key_type: None, data_key: None }
-    }
-
-    /// An operation with an RSA key.
-    pub fn rsa(target: Target, job: Job<'a>) -> Self {
-        Self { key_type: Some(KeyType::Rsa2048), ..Self::new(target, job) }
-    }
-
-    /// Whether what is decided on one is decided on the other too.
-    pub fn is_decided_like(&self, other: &Self) -> bool {
-        let is_same_target = match (&self.target, &other.target) {
-            (Target::Current(a), Target::Current(b)) | (Target::AnyUsable(a), Target::AnyUsable(b)) => a == b,
-            (Target::Version(a, m), Target::Version(b, n)) => a == b && m == n,
-            (Target::Sealed(Ok(a), named), Target::Sealed(Ok(b), other)) => a == b && named == other,
-            // What is wrong with each is its own matter.
-            _ => false,
-        };
-        is_same_target
-            && self.key_type == other.key_type
-            && std::mem::discriminant(&self.job) == std::mem::discriminant(&other.job)
-            && self.job.context() == other.job.context()
-    }
-}
-
-/// What an operation gave.
-pub(super) struct Done {
-    pub product: Product,
-    pub key: KeyId,
-    pub key_type: KeyType,
-    pub version: u32,
-    pub receipt: Receipt,
-}
-
-/// An item with the decision on it.
-pub(super) struct Decided {
-    pub attempt: Attempt,
-    pub version: Option<u32>,
-    pub audit_context: AuditContext,
-    /// What was passed beside a ciphertext does not agree with it, as far as this image knows.
-    pub(super) disagrees: bool,
-    pub ruling: Ruling,
-}
-
-impl Decided {
-    /// Why it is not even tried.
-    pub fn error(&self) -> Option<Error> {
-        match &self.ruling {
-            Ruling::Denied(code) => Some(refusal(*code)),
-            Ruling::Bad(error) => Some(error.clone()),
-            Ruling::Work { .. } => None,
-        }
-    }
-
-    /// From when on work with this version is void: the earliest end of a window that it relied on.
-    pub fn valid_until(&self, version: u32) -> Option<Timestamp> {
-        let Ruling::Work { versions, valid_until, .. } = &self.ruling else { return None };
-        let window = versions.iter().find(|usable| usable.version.version == version).and_then(|usable| usable.until);
-        [*valid_until, window].into_iter().flatten().min()
-    }
-}
-
-/// A version that may do the work.
-pub(super) struct Usable {
-    pub version: KeyVersion,
-    /// The end of its window, if it was looked for: `Ruling::Work` has that of a version which the attempt names.
-    pub until: Option<Timestamp>,
-}
-
-pub(super) enum Ruling {
-    /// Do it with one of these versions: the first that fits.
-    Work {
-        key_type: KeyType,
-        versions: Vec<Usable>,
-        /// Whether a signature may be of a version beyond these.
-        has_more: bool,
-        grant: Option<GrantId>,
-        valid_until: Option<Timestamp>,
-    },
-    /// Refused by policy or state.
-    Denied(ErrorCode),
-    /// Allowed to try, but it cannot work.
-    Bad(Error),
-}
-
-/// How an item went: its product with the version that made it, or why not.
-pub(super) type Worked = Result<(Product, u32)>;
+use crate::types::ids::KeyId;
 
 impl Session {
     /// Does the operations of one call, each failing alone, and commits their records: one for each key.
@@ -154,7 +26,7 @@ impl Session {
         // What is decrypted is encrypted anew: it is held twice.
         let bytes = if chained { bytes.saturating_mul(2) } else { bytes };
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), bytes)?;
-        let mut debt = None;
+        let mut retry = None;
         for _ in 0..=REDO {
             let (mut revision, mut decided) = self.decide_items(items);
             // The ledger looks again at a single denial under the lock; items of a batch and keys that are named by
@@ -179,18 +51,19 @@ impl Session {
             if let Some(error) = worked.iter().find_map(|w| w.as_ref().err().filter(|e| is_outage(e.code()))) {
                 return Err(error.clone());
             }
-            let mut records = Records::of(action, items, &decided, &worked, revision, self);
+            let call = WorkedCall { action, items, decided: &decided, worked: &worked, revision, session: self };
+            let mut records = Records::of(&call);
             let uncounted = if items.len() > 1 { self.take_uncounted(&mut records, fresh) } else { Vec::new() };
             let Records { entries, of_item } = records;
             let outcome = match entries.is_empty() {
                 true => Outcome::Committed { receipts: Vec::new(), changes: Vec::new() },
-                false => self.shared.ledger.submit(&admission, revision, entries, None, debt.take()).await,
+                false => self.shared.ledger.submit(&admission, revision, entries, None, retry.take()).await,
             };
             let answer = match outcome {
                 Outcome::Committed { receipts, .. } => Ok(receipts),
                 Outcome::Refused(code) => Err(code),
-                Outcome::Redo(owed) => {
-                    debt = owed;
+                Outcome::Redo(slot) => {
+                    retry = slot;
                     continue;
                 }
                 Outcome::Failed(error) => return Err(error),
@@ -273,9 +146,4 @@ fn is_outage(code: ErrorCode) -> bool {
 /// The only result of a call with one item.
 pub(super) fn only<T>(results: Vec<Result<T>>) -> Result<T> {
     results.into_iter().next().unwrap_or_else(|| Err(Error::new(ErrorCode::Internal, "an operation without a result")))
-}
-
-/// A shared empty context for operations without one.
-pub(super) fn share(context: &crate::Context) -> Arc<crate::Context> {
-    Arc::new(context.clone())
 }

@@ -1,0 +1,45 @@
+//! Rows with their seals, as they are read. A seal is checked by the caller: the key that does is a row itself.
+
+use crate::storage::{Connection, Row, Sql, Value};
+use crate::types::error::Result;
+
+/// A row as it is stored, or why it cannot be read; with its seal.
+pub struct Sealed<T> {
+    /// The row's own id, if that much can be read.
+    pub id: Option<[u8; 16]>,
+    /// The row.
+    pub row: Result<T>,
+    /// The seal it carries.
+    pub seal: Vec<u8>,
+}
+
+/// The columns of a row's own id and of its seal.
+pub(super) struct Place {
+    /// The column of the id.
+    pub id: usize,
+    /// The column of the seal.
+    pub seal: usize,
+}
+
+/// Reads rows with their seals. A row that cannot be understood does not hide the others: it comes as an error of its
+/// own.
+pub(super) async fn select<T: Send>(
+    connection: &mut dyn Connection,
+    sql: Sql,
+    values: Vec<Value>,
+    Place { id, seal }: Place,
+    read: impl Fn(&dyn Row) -> Result<T> + Send + Sync,
+) -> Result<Vec<Sealed<T>>> {
+    let mut rows = Vec::new();
+    connection
+        .query(sql, values, &mut |row| {
+            rows.push(Sealed {
+                id: row.blob_opt(id).ok().flatten().and_then(|bytes| bytes.try_into().ok()),
+                row: read(row),
+                seal: row.blob_opt(seal).ok().flatten().unwrap_or_default().to_vec(),
+            });
+            Ok(())
+        })
+        .await?;
+    Ok(rows)
+}
