@@ -64,6 +64,7 @@ mod config;
 mod crypto;
 mod envelope;
 mod grants;
+mod import;
 pub mod json;
 mod keys;
 mod kms;
@@ -85,6 +86,9 @@ pub use crypto::CryptoProvider;
 pub use crypto::ciphertext::{Ciphertext, EncryptionAlgorithm};
 pub use crypto::provider::SignatureAlgorithm;
 pub use envelope::{AwsRootKey, CALL_BOUNDS, CallMetrics, RootKeyOperation, RootKeySource};
+pub use import::{
+    ImportCounts, ImportFinding, ImportFindingKind, ImportJob, ImportProgress, ImportReport, ImportSource, ImportStage,
+};
 pub use ipnet::IpNet;
 pub use kms::{BackupComparison, BackupOptions, BackupReport, JobReport, Kms, LostVersion};
 pub use ledger::AuditAck;

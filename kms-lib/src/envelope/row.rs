@@ -84,6 +84,8 @@ pub fn key(key: &Key) -> Vec<u8> {
         .optional_number(key.deletion_wait_days.map(u64::from))
         .text(key.audit_context.as_str())
         .optional(key.metadata.as_deref().map(str::as_bytes))
+        .optional(key.import.as_ref().map(|import| import.source.as_bytes()))
+        .number(u64::from(key.import.as_ref().is_some_and(|import| import.is_final)))
         .time(Some(key.created_at))
         .number(key.revision);
     fields.finish()

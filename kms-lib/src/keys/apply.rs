@@ -151,6 +151,7 @@ impl Context<'_> {
             deletion_wait_days: None,
             audit_context: new.audit_context,
             metadata: new.metadata.clone(),
+            import: None,
             created_at: self.now,
             revision: self.revision,
         };

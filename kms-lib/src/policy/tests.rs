@@ -113,6 +113,7 @@ fn rows(purpose: KeyPurpose, state: KeyState) -> Rows {
         deletion_wait_days: (state == KeyState::PendingDeletion).then_some(7),
         audit_context: AuditContext::Clear,
         metadata: None,
+        import: None,
         created_at: EARLIER,
         revision: 1,
     };

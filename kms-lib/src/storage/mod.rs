@@ -23,7 +23,10 @@ pub mod tables;
 mod url;
 
 pub use location::{Location, redact};
+#[cfg(feature = "mysql")]
+pub use mysql::open_source;
 pub use schema::{check_schema, is_current, migrate};
+pub use url::Url;
 
 use std::borrow::Cow;
 use std::future::Future;

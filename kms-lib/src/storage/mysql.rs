@@ -34,6 +34,19 @@ struct Server {
     is_galera: bool,
 }
 
+/// On a connection to somebody else's database, which is only read. It may rest between two pages for as long as a remote
+/// root key takes, and may be of an older version than those that a store can be on. Values are read in UTC, and compared
+/// as the columns say.
+const SOURCE_SETTINGS: &str = "SET SESSION sql_mode = 'ANSI_QUOTES', SESSION time_zone = '+00:00', \
+    SESSION wait_timeout = 28800, SESSION net_write_timeout = 600, SESSION lock_wait_timeout = 10";
+
+/// Connects to a database that is only read.
+pub async fn open_source(url: &Url) -> Result<Box<dyn Connection>> {
+    let target = Target::new(url, |host| options(url, host))?;
+    let store = ServerStore::<MySql>::new(target, SOURCE_SETTINGS.to_owned(), false);
+    Ok(Box::new(store.connect().await?))
+}
+
 /// Opens a database.
 pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
     let target = Target::new(url, |host| options(url, host))?;

@@ -88,7 +88,7 @@ impl Url {
     }
 
     /// Whether the files it names can be read: of a connection that fails for this reason nobody could tell.
-    pub(super) fn check_files(&self) -> Result<()> {
+    pub fn check_files(&self) -> Result<()> {
         for file in self.parameters.files.iter().filter(|file| !file.contains('%')) {
             std::fs::File::open(file)
                 .map_err(|e| invalid(format!("store_url: {file} cannot be read: {e}")).with_source(e))?;

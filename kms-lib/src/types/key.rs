@@ -118,10 +118,21 @@ pub struct Key {
     pub audit_context: AuditContext,
     /// JSON object given by its owners; canonical (RFC 8785) text.
     pub metadata: Option<String>,
+    /// The import that brought it, for a key that was not made here.
+    pub import: Option<KeyImport>,
     /// When it was made.
     pub created_at: Timestamp,
     /// The sequence number of the record of its last change.
     pub revision: u64,
+}
+
+/// The import that a key belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyImport {
+    /// The name of the source.
+    pub source: String,
+    /// Whether the import is finalised. Until then the source decides on the key, and here it can only be revoked.
+    pub is_final: bool,
 }
 
 /// A version of a key without its material: all that deciding needs. One row of `key_versions`.
@@ -158,6 +169,11 @@ impl Key {
     /// Whether the key is revoked, also while its deletion is pending.
     pub fn is_revoked(&self) -> bool {
         self.state == KeyState::Revoked || self.state_before_deletion == Some(KeyState::Revoked)
+    }
+
+    /// Whether the key belongs to an import that is not finalised.
+    pub fn is_held_by_import(&self) -> bool {
+        self.import.as_ref().is_some_and(|import| !import.is_final)
     }
 
     /// The state of one of the key's versions. Revoking a key writes only the key's row, so the state in the version's

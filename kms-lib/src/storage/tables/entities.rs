@@ -13,14 +13,15 @@ use crate::types::error::Result;
 use crate::types::grant::{Grant, GrantScope, Grantor, Permission, StoredConditions};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, VersionId};
 use crate::types::key::{
-    AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, KeyVersion, Material, Origin, VersionState,
+    AuditContext, DisabledReason, Key, KeyImport, KeyPurpose, KeyState, KeyType, KeyVersion, Material, Origin,
+    VersionState,
 };
 use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::root_key::Wrapped;
 
 const KEY: &str = "name, type, purpose, state, disabled_reason, state_before_deletion, rotation_period_days, \
                    grace_period_days, current_version, rotate_at, delete_at, deletion_wait_days, audit_context, \
-                   metadata, created_at, revision, seal, id";
+                   metadata, import_source, import_final, created_at, revision, seal, id";
 const VERSION: &str = "key_id, version, state, not_before, not_after, grace_period_days, created_at, origin, \
                        fingerprint, public_key_digest, revision, seal, id";
 const GRANT: &str = "principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at, grantor, \
@@ -141,6 +142,8 @@ fn key_values(key: &Key, seal: [u8; 32]) -> Vec<Value> {
         key.deletion_wait_days.into(),
         key.audit_context.as_str().into(),
         key.metadata.clone().into(),
+        key.import.as_ref().map(|import| import.source.as_str()).into(),
+        u32::from(key.import.as_ref().is_some_and(|import| import.is_final)).into(),
         key.created_at.into(),
         key.revision.into(),
         (&seal).into(),
@@ -219,7 +222,7 @@ fn quarantined_values(entry: &Quarantined, seal: [u8; 32]) -> Vec<Value> {
 /// Reads rows that changed after a revision, or all of them. A row that cannot be understood does not hide the
 /// others: it comes as an error of its own.
 pub async fn keys_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Key>>> {
-    since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 17, 16, read_key).await
+    since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 19, 18, read_key).await
 }
 
 /// Versions that changed after a revision.
@@ -278,7 +281,7 @@ pub async fn by_id(
         EntityTable::Keys => {
             let sql = format!("SELECT {KEY} FROM \"keys\" WHERE id = ?");
             let read = |row: &dyn Row| read_key(row).map(EntityRow::Key);
-            select(connection, sql.into(), values, Place { id: 17, seal: 16 }, read).await
+            select(connection, sql.into(), values, Place { id: 19, seal: 18 }, read).await
         }
         EntityTable::KeyVersions => {
             let sql = format!("SELECT {VERSION} FROM key_versions WHERE id = ?");
@@ -333,9 +336,16 @@ fn read_key(row: &dyn Row) -> Result<Key> {
         deletion_wait_days: row.unsigned_opt(11)?,
         audit_context: AuditContext::parse(row.text(12)?)?,
         metadata: row.text_opt(13)?.map(str::to_owned),
-        created_at: row.time(14)?,
-        revision: row.unsigned(15)?,
-        id: KeyId::from_slice(row.blob(17)?)?,
+        import: match (row.text_opt(14)?, row.int(15)?) {
+            (None, 0) => None,
+            (Some(source), is_final @ (0 | 1)) => {
+                Some(KeyImport { source: source.to_owned(), is_final: is_final == 1 })
+            }
+            _ => return Err(corrupt("the import of a key is none that can be")),
+        },
+        created_at: row.time(16)?,
+        revision: row.unsigned(17)?,
+        id: KeyId::from_slice(row.blob(19)?)?,
     })
 }
 

@@ -1,0 +1,14 @@
+//! Importing the data of Mini KMS on Node: keys with their material, grants and the log.
+//!
+//! The source is only read, in one snapshot. Every row that is written goes through the ledger with its record, so that
+//! an import can be killed at any time and run again: it looks for what is missing or differs. Until the import is
+//! finalised, the source decides on the keys that came from it.
+
+mod report;
+mod source;
+
+pub use report::{
+    ImportCounts, ImportFinding, ImportFindingKind, ImportJob, ImportProgress, ImportReport, ImportStage,
+};
+pub use source::ImportSource;
+pub(crate) use source::{AuditRow, Source};

@@ -1,0 +1,96 @@
+//! The data of Mini KMS on Node: one snapshot, which is only read.
+
+mod json;
+#[cfg(feature = "mysql")]
+mod mysql;
+mod place;
+mod rows;
+
+pub use place::ImportSource;
+pub use rows::{AuditRow, SourceGrant, SourceKey, SourceVersion, source_time};
+
+use crate::types::error::Result;
+use json::JsonFiles;
+#[cfg(feature = "mysql")]
+use mysql::Snapshot;
+use place::Form;
+
+/// A snapshot of a source. Rows come in pages, so that memory is bounded whatever the source holds.
+///
+/// A snapshot of a database lives in one transaction on one connection. If the connection is lost, every later call
+/// fails with `StoreUnavailable`; the next run of the import carries on.
+pub enum Source {
+    /// Tables of a MySQL or MariaDB database.
+    #[cfg(feature = "mysql")]
+    Database(Snapshot),
+    /// Files of an older version.
+    Files(JsonFiles),
+}
+
+/// Calls the same function of either kind of source.
+macro_rules! either {
+    ($source:expr, $inner:ident => $call:expr) => {
+        match $source {
+            #[cfg(feature = "mysql")]
+            Source::Database($inner) => $call.await,
+            Source::Files($inner) => $call,
+        }
+    };
+}
+
+impl Source {
+    /// Begins the snapshot, and checks that the tables are those of Mini KMS on Node.
+    pub async fn open(from: &ImportSource) -> Result<Self> {
+        match from.form() {
+            #[cfg(feature = "mysql")]
+            Form::Database(url) => Snapshot::open(url).await.map(Self::Database),
+            #[cfg(not(feature = "mysql"))]
+            Form::Database(_) => Err(crate::types::error::Error::new(
+                crate::types::error::ErrorCode::InvalidConfiguration,
+                "this program was built without MySQL; build it with the feature mysql",
+            )),
+            Form::Json(path) => JsonFiles::open(path).map(Self::Files),
+        }
+    }
+
+    /// How many keys there are.
+    pub async fn key_count(&mut self) -> Result<u64> {
+        either!(self, it => it.key_count())
+    }
+
+    /// How many records there are.
+    pub async fn audit_count(&mut self) -> Result<u64> {
+        either!(self, it => it.audit_count())
+    }
+
+    /// At most `limit` keys behind the one with this id, in the source's own order; none at the end.
+    pub async fn keys(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<SourceKey>> {
+        either!(self, it => it.keys(after, limit))
+    }
+
+    /// At most `limit` versions of a key behind this number, by number; none at the end.
+    pub async fn versions(&mut self, key: &str, after: i64, limit: usize) -> Result<Vec<SourceVersion>> {
+        either!(self, it => it.versions(key, after, limit))
+    }
+
+    /// The version of a key with this number.
+    pub async fn version(&mut self, key: &str, number: i64) -> Result<Option<SourceVersion>> {
+        let found = self.versions(key, number.saturating_sub(1), 1).await?;
+        Ok(found.into_iter().find(|version| version.version == number))
+    }
+
+    /// At most `limit` grants behind the one with this id, in the source's own order; none at the end.
+    pub async fn grants(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<SourceGrant>> {
+        either!(self, it => it.grants(after, limit))
+    }
+
+    /// At most `limit` records behind the one with this id, in the source's own order; none at the end.
+    pub async fn audit_rows(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<AuditRow>> {
+        either!(self, it => it.audit_rows(after, limit))
+    }
+
+    /// The records with these ids, in any order.
+    pub async fn audit_rows_by_id(&mut self, ids: &[String]) -> Result<Vec<AuditRow>> {
+        either!(self, it => it.audit_rows_by_id(ids))
+    }
+}

@@ -1,0 +1,127 @@
+//! Where the data of Mini KMS on Node is, and what opens it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::envelope::{AwsRootKey, read_secret_file};
+use crate::storage::{Location, Url};
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// Where the data of Mini KMS on Node is, with the master secret that opens its key material.
+///
+/// ```
+/// use kms_lib::ImportSource;
+/// let source = ImportSource::parse("mysql://kms:secret@db.example.com/kms")?.master_secret("the old KMS_MASTER_KEY");
+/// assert!(!format!("{source:?}").contains("secret@"));
+/// # Ok::<(), kms_lib::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ImportSource {
+    form: Form,
+    root: Option<Arc<Zeroizing<[u8; 32]>>>,
+    aws: Option<AwsRootKey>,
+}
+
+/// The kinds of source.
+#[derive(Clone)]
+pub(super) enum Form {
+    /// A database.
+    Database(Url),
+    /// A file, or a folder with files.
+    Json(PathBuf),
+}
+
+impl ImportSource {
+    /// The database of this URL (`mysql://` or `mariadb://`), with the parameters that a store's URL has; or the path of
+    /// an older version's folder with `keys.json`, `key_versions.json`, `grants.json` and `audit_logs.json`; or that of
+    /// its log alone.
+    ///
+    /// `InvalidConfiguration` for anything else. A dump in SQL is refused: load it into a database first.
+    pub fn parse(from: &str) -> Result<Self> {
+        if from.contains("://") {
+            return Self::at(Location::parse(from)?);
+        }
+        let path = Path::new(from);
+        let is_dump = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"));
+        if is_dump {
+            return Err(invalid(format!(
+                "{from}: a dump is not read as it is; load it into an empty database (mariadb kms_old < {from}) and \
+                 import from mysql://USER@HOST/kms_old"
+            )));
+        }
+        Ok(Self { form: Form::Json(path.to_owned()), root: None, aws: None })
+    }
+
+    /// The database of a URL that names a user and no password, with the password of that user, as it is.
+    pub fn with_password(from: &str, password: &str) -> Result<Self> {
+        Self::at(Location::parse_with_password(from, password)?)
+    }
+
+    fn at(location: Location) -> Result<Self> {
+        match location {
+            Location::Mysql(url) => Ok(Self { form: Form::Database(url), root: None, aws: None }),
+            _ => Err(invalid("Mini KMS on Node keeps its data in MySQL or MariaDB: mysql://... is expected")),
+        }
+    }
+
+    /// The master secret: the text of the original's `KMS_MASTER_KEY`.
+    #[must_use]
+    pub fn master_secret(mut self, secret: &str) -> Self {
+        self.root = Some(Arc::new(Zeroizing::new(Sha256::digest(secret.as_bytes()).into())));
+        self
+    }
+
+    /// The master secret in a file of mode 0600. Line ends at its end are not part of it.
+    pub fn master_secret_file(self, path: impl AsRef<Path>) -> Result<Self> {
+        let text = read_secret_file(path.as_ref())
+            .map_err(|why| Error::new(ErrorCode::InvalidRootKey, format!("the master secret's {why}")).with_source(why))?;
+        let secret = text.trim_end_matches(['\r', '\n']);
+        if secret.is_empty() {
+            return Err(Error::new(ErrorCode::InvalidRootKey, "the master secret's file is empty"));
+        }
+        Ok(self.master_secret(secret))
+    }
+
+    /// How AWS KMS is reached, for material that it wrapped. The key's name in it does not matter: every wrapping names
+    /// its own. Without it, the SDK's own chain says region and endpoint.
+    #[must_use]
+    pub fn aws(mut self, settings: AwsRootKey) -> Self {
+        self.aws = Some(settings);
+        self
+    }
+
+    pub(super) fn form(&self) -> &Form {
+        &self.form
+    }
+    /// The original's root key, if the master secret was given.
+    pub(crate) fn root(&self) -> Option<&[u8; 32]> {
+        self.root.as_deref().map(|root| &**root)
+    }
+    /// How AWS KMS is reached, if that was said.
+    pub(crate) fn aws_settings(&self) -> Option<&AwsRootKey> {
+        self.aws.as_ref()
+    }
+}
+
+impl fmt::Display for ImportSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.form {
+            Form::Database(url) => url.fmt(f),
+            Form::Json(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for ImportSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImportSource({self})")
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidConfiguration, message)
+}
