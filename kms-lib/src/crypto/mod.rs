@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::types::error::Result;
 pub use provider::CryptoProvider;
 use provider::Provider;
+pub use rsa_key::private_der;
 
 /// The provider of this name; refused with `InvalidConfiguration` if it is not compiled in.
 pub fn provider(name: CryptoProvider) -> Result<Arc<dyn Provider>> {

@@ -8,12 +8,14 @@ use rsa::pkcs8::der::asn1::{AnyRef, UintRef};
 use rsa::pkcs8::der::pem::LineEnding;
 use rsa::pkcs8::der::{Decode, pem};
 use rsa::pkcs8::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
-use rsa::pkcs8::{Document, PrivateKeyInfoRef};
+use rsa::pkcs8::{Document, PrivateKeyInfoRef, SecretDocument};
+use zeroize::Zeroizing;
 
 use super::provider::{RSA_BITS, failure};
 use crate::types::error::{Error, Result};
 
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
+const PRIVATE_LABEL: &str = "PRIVATE KEY";
 
 /// The DER inside of a public key's PEM, once it is known to be what the service uses.
 pub(super) fn public_der(spki_pem: &str) -> Result<Vec<u8>> {
@@ -27,6 +29,15 @@ pub(super) fn public_der(spki_pem: &str) -> Result<Vec<u8>> {
     let key = RsaPublicKeyRef::from_der(bits).map_err(|_| public_malformed())?;
     check_modulus(&key.modulus)?;
     Ok(document.into_vec())
+}
+
+/// The DER inside of a private key's PEM (PKCS#8), not checked any further.
+pub fn private_der(pkcs8_pem: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let (label, document) = SecretDocument::from_pem(pkcs8_pem).map_err(|_| private_malformed())?;
+    if label != PRIVATE_LABEL {
+        return Err(private_malformed());
+    }
+    Ok(Zeroizing::new(document.as_bytes().to_vec()))
 }
 
 /// A public key's DER as PEM.

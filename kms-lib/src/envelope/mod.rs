@@ -21,6 +21,8 @@ mod source;
 mod tests;
 
 pub use aws::AwsRootKey;
+#[cfg(feature = "aws-kms")]
+pub use aws::ForeignKeys;
 pub use binding::Binding;
 pub use calls::{CALL_BOUNDS, CallMetrics, Calls, RootKeyOperation};
 pub use connect::{NewRootKey, connect_new};

@@ -4,7 +4,13 @@
 //! an import can be killed at any time and run again: it looks for what is missing or differs. Until the import is
 //! finalised, the source decides on the keys that came from it.
 
+mod finish;
+mod grants;
+mod keys;
+mod mapping;
+mod material;
 mod report;
+mod run;
 mod source;
 
 pub use report::{

@@ -80,6 +80,10 @@ impl Context<'_> {
             Command::ReplaceIntegrityKey(new) => self.replace_integrity_key(new),
             Command::EndResealing(number) => self.end_resealing(*number),
             Command::Reseal(resealing) => self.reseal(resealing),
+            Command::ImportKey(imported) => self.import_key(imported),
+            Command::RotateImported(rotation) => self.rotate_imported(rotation),
+            Command::ImportGrants(imported) => Ok(self.import_grants(imported)),
+            Command::FinaliseImport(source, keys) => self.finalise_import(source, keys),
             Command::AddWrappings(_)
             | Command::MarkVerified(_)
             | Command::EraseWrappings(..)
@@ -112,7 +116,7 @@ impl Context<'_> {
         Ok(key)
     }
 
-    fn version(&self, key: KeyId, number: u32) -> Result<KeyVersion> {
+    pub(super) fn version(&self, key: KeyId, number: u32) -> Result<KeyVersion> {
         let mut version = self.view.version(key, number).cloned().ok_or_else(|| missing("version"))?;
         version.revision = self.revision;
         Ok(version)
@@ -179,7 +183,7 @@ impl Context<'_> {
         Ok(changes)
     }
 
-    fn insert_version(&self, key: KeyId, new: &NewVersion) -> Change {
+    pub(super) fn insert_version(&self, key: KeyId, new: &NewVersion) -> Change {
         let version = KeyVersion {
             id: new.id,
             key_id: key,
@@ -317,8 +321,9 @@ impl Context<'_> {
     }
 
     /// When the scheduler rotates the key next. `rotated` is the time of its current version, if that is new.
-    fn rotation_due(&self, key: &Key, rotated: Option<Timestamp>) -> Option<Timestamp> {
-        let days = key.rotation_period_days?;
+    /// Not while an import holds the key.
+    pub(super) fn rotation_due(&self, key: &Key, rotated: Option<Timestamp>) -> Option<Timestamp> {
+        let days = key.rotation_period_days.filter(|_| !key.is_held_by_import())?;
         let rotatable = match key.state {
             KeyState::Enabled => true,
             KeyState::Disabled => key.disabled_reason == Some(DisabledReason::CurrentVersionRevoked),

@@ -9,9 +9,9 @@ use crate::envelope::Seals;
 use crate::envelope::row::StoredWrapping;
 use crate::types::actor::Role;
 use crate::types::audit::Action;
-use crate::types::grant::{Conditions, GrantScope, Permission};
+use crate::types::grant::{Conditions, GrantScope, Permission, StoredConditions};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId, VersionId};
-use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
+use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType, Material, VersionState};
 use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped, generations_of};
 use crate::types::time::Timestamp;
@@ -250,6 +250,118 @@ pub struct Released {
     pub row: EntityRow,
 }
 
+/// A key of an import as its source has it, with some of its versions.
+#[derive(Clone, Debug)]
+pub struct ImportedKey {
+    /// The name of the source.
+    pub source: String,
+    /// Its id.
+    pub id: KeyId,
+    /// The name that it gets if it is new here.
+    pub name: String,
+    /// Its kind.
+    pub key_type: KeyType,
+    /// Its use.
+    pub purpose: KeyPurpose,
+    /// Its state there.
+    pub state: KeyState,
+    /// Days between rotations.
+    pub rotation_period_days: Option<u32>,
+    /// Days a former version stays usable.
+    pub grace_period_days: Option<u32>,
+    /// Canonical JSON.
+    pub metadata: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its current version there.
+    pub current_version: u32,
+    /// Versions, in any order. Those that are not here have their material.
+    pub versions: Vec<ImportedVersion>,
+}
+
+impl ImportedKey {
+    /// The generations that its new versions are wrapped under; none that can be if they differ.
+    fn wrapped_under(&self) -> Option<Vec<u32>> {
+        let new = self.versions.iter().filter_map(|version| version.new.as_ref());
+        let mut under = new.map(|new| generations_of(&new.material.wrapped));
+        let first = under.next()?;
+        Some(if under.all(|other| other == first) { first } else { Vec::new() })
+    }
+}
+
+/// A version of an import as its source has it.
+#[derive(Clone, Debug)]
+pub struct ImportedVersion {
+    /// Its id.
+    pub id: VersionId,
+    /// Its number.
+    pub version: u32,
+    /// Its state there.
+    pub state: VersionState,
+    /// From when it is usable.
+    pub not_before: Option<Timestamp>,
+    /// Until when it decrypts and verifies once it is a former one.
+    pub not_after: Option<Timestamp>,
+    /// The grace period that its window was made from.
+    pub grace_period_days: Option<u32>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its material, if it is not here yet.
+    pub new: Option<ImportedMaterial>,
+}
+
+/// The material of a version of an import, wrapped under the root keys of this store.
+#[derive(Clone, Debug)]
+pub struct ImportedMaterial {
+    /// Wrapped material and public key.
+    pub material: Material,
+    /// The material's fingerprint.
+    pub fingerprint: [u8; 32],
+}
+
+/// A rotation of a key whose current version is an imported one. The former version gets no window.
+#[derive(Clone, Debug)]
+pub struct ImportRotation {
+    /// The name of the source.
+    pub source: String,
+    /// The key.
+    pub key: KeyId,
+    /// The new version. Until the import is finalised, its number leaves room for rotations at the source.
+    pub new: NewVersion,
+    /// Whether the import ends for this key at the same time.
+    pub finalise: bool,
+}
+
+/// Grants of an import.
+#[derive(Clone, Debug)]
+pub struct ImportedGrants {
+    /// The name of the source.
+    pub source: String,
+    /// Grants as the source has them.
+    pub grants: Vec<ImportedGrant>,
+    /// Grants that it does not have any more.
+    pub withdrawn: Vec<GrantId>,
+}
+
+/// A grant of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportedGrant {
+    /// Its id.
+    pub id: GrantId,
+    /// To whom.
+    pub principal: String,
+    /// A note about the callers it is meant for.
+    pub role: Role,
+    /// On which keys.
+    pub scope: GrantScope,
+    /// What it allows, sorted, at least one.
+    pub permissions: Vec<Permission>,
+    /// Under which conditions; unknown ones deny.
+    pub conditions: StoredConditions,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
 /// A change somebody wants made.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -316,6 +428,14 @@ pub enum Command {
     /// Append rows to an imported log. No row of the catalog changes.
     #[allow(dead_code, reason = "the import from Mini KMS on Node uses it")]
     ImportRows(LegacyPage),
+    /// Bring a key of an import here, or up to date with its source.
+    ImportKey(Box<ImportedKey>),
+    /// Give a key of an import a version of this store's own.
+    RotateImported(Box<ImportRotation>),
+    /// Bring grants of an import here, or up to date with their source.
+    ImportGrants(ImportedGrants),
+    /// End an import for these keys: from then on they are this store's own.
+    FinaliseImport(String, Vec<KeyId>),
     /// Only record something the service did. No row changes.
     Record(Action),
 }
@@ -359,6 +479,10 @@ impl Command {
             | Self::ReplaceIntegrityKey(_)
             | Self::Reseal(_)
             | Self::ImportRows(_)
+            | Self::ImportKey(_)
+            | Self::RotateImported(_)
+            | Self::ImportGrants(_)
+            | Self::FinaliseImport(..)
             | Self::Record(_) => false,
         }
     }
@@ -387,6 +511,8 @@ impl Command {
             Self::Rotate(_, new) => Some(generations_of(&new.material.wrapped)),
             Self::ReplaceSigningKey(new) => Some(generations_of(&new.wrapped)),
             Self::ReplaceIntegrityKey(new) => Some(generations_of(&new.wrapped)),
+            Self::ImportKey(imported) => imported.wrapped_under(),
+            Self::RotateImported(rotation) => Some(generations_of(&rotation.new.material.wrapped)),
             _ => None,
         }
     }

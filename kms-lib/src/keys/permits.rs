@@ -31,6 +31,9 @@ pub fn permits<'v>(
     now: Timestamp,
 ) -> Permitted {
     let named = |number: u32| version(number).ok_or(Refusal::Code(ErrorCode::VersionNotFound));
+    if key.is_held_by_import() && is_for_the_source(operation) {
+        return Err(ErrorCode::ImportOpen.into());
+    }
     match *operation {
         Operation::Encrypt { version: number } => {
             require_purpose(key, KeyPurpose::Encryption)?;
@@ -41,12 +44,18 @@ pub fn permits<'v>(
             produce(key, number, &version, now)
         }
         Operation::Decrypt { version: number } => {
-            require_purpose(key, KeyPurpose::Encryption)?;
+            let is_imported = version(number).is_some_and(|version| version.origin == Origin::Imported);
+            require_purpose_unless(is_imported, key, KeyPurpose::Encryption)?;
             require_consumable(key)?;
             consume(named(number)?, now)
         }
         Operation::Verify { version: number } => {
-            require_purpose(key, KeyPurpose::Signing)?;
+            let is_imported = match number {
+                Some(number) => version(number).is_some_and(|version| version.origin == Origin::Imported),
+                // Which versions are tried is said of each of them.
+                None => key.import.is_some(),
+            };
+            require_purpose_unless(is_imported, key, KeyPurpose::Signing)?;
             require_consumable(key)?;
             number.map_or(Ok(None), |number| consume(named(number)?, now))
         }
@@ -123,6 +132,7 @@ pub fn permits<'v>(
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
+        | Operation::Import
         | Operation::ManageRootKeys
         | Operation::ReadRootKeys
         | Operation::ManageQuarantine
@@ -173,6 +183,27 @@ fn consume(version: &KeyVersion, now: Timestamp) -> Permitted {
         (VersionState::Disabled, end) => Ok(end),
         _ => Ok(None),
     }
+}
+
+/// Whether an operation is one that the source of an import decides on as long as the import is not finalised. What only
+/// takes away for ever is possible here too.
+fn is_for_the_source(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Rotate { .. }
+            | Operation::EnableKey
+            | Operation::DisableKey
+            | Operation::UpdateKey { .. }
+            | Operation::EnableVersion { .. }
+            | Operation::DisableVersion { .. }
+            | Operation::SetWindow { .. }
+            | Operation::ScheduleDeletion { .. }
+    )
+}
+
+/// An imported version comes from a system that did not enforce the purpose of its keys: what it made stays readable.
+fn require_purpose_unless(is_imported: bool, key: &Key, purpose: KeyPurpose) -> Result<(), Refusal> {
+    if is_imported { Ok(()) } else { require_purpose(key, purpose) }
 }
 
 fn require_purpose(key: &Key, purpose: KeyPurpose) -> Result<(), Refusal> {

@@ -160,6 +160,7 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         | Operation::CreateCredential
         | Operation::WithdrawCredential { .. }
         | Operation::ReadCredentials
+        | Operation::Import
         | Operation::ManageRootKeys
         | Operation::ReadRootKeys
         | Operation::ManageQuarantine
@@ -181,6 +182,7 @@ fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
         | Operation::ReplaceSigningKey
         | Operation::CreateCredential
         | Operation::ReadCredentials
+        | Operation::Import
         | Operation::ManageRootKeys
         | Operation::ReadRootKeys
         | Operation::ManageQuarantine

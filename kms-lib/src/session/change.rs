@@ -13,7 +13,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{KeyId, RecordId};
 
 /// A change on its way.
-pub(super) struct Intent {
+pub(crate) struct Intent {
     pub action: Action,
     pub attempt: Attempt,
     pub version: Option<u32>,
@@ -46,7 +46,7 @@ impl Session {
     }
 
     /// Makes a change that needs no preparation.
-    pub(super) async fn change(&self, intent: Intent, command: Command) -> Result<(Vec<Change>, Receipt)> {
+    pub(crate) async fn change(&self, intent: Intent, command: Command) -> Result<(Vec<Change>, Receipt)> {
         let admission = self.admit_change()?;
         let mut retry = None;
         for _ in 0..=REDO {
@@ -143,6 +143,8 @@ impl Session {
         // A key that is being made has its id already, though nothing could be attempted on it yet.
         let subject = match &command {
             Some(Command::CreateKey(new)) => Some(new.id),
+            Some(Command::ImportKey(imported)) => Some(imported.id),
+            Some(Command::RotateImported(rotation)) => Some(rotation.key),
             _ => intent.attempt.key,
         };
         let draft = Draft {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::imported::ImportedCiphertext;
 use super::item::{Done, Item, Target, share};
 use super::items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 use super::job::{Job, Product};
@@ -138,14 +139,14 @@ impl Session {
         self.decrypt_item(DecryptItem::new(ciphertext, context.clone()).key(key)).await
     }
 
-    /// Decrypts a ciphertext, with all that must agree with it.
+    /// Decrypts a ciphertext, with all that must agree with it; or one that was imported ([`DecryptItem::imported`]).
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
     pub async fn decrypt_item(&self, item: DecryptItem<'_>) -> Result<Decrypted> {
         item.context.check()?;
-        let context = share(&item.context);
-        let item = decryption(&item, &context)?;
+        let beside = Beside::of(&item)?;
+        let item = decryption(&item, &beside)?;
         only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
     }
 
@@ -286,11 +287,14 @@ impl Session {
     /// recorded and its result is lost.
     pub async fn decrypt_batch(&self, items: &[DecryptItem<'_>]) -> Result<Vec<Result<Decrypted>>> {
         check_batch(items.len())?;
-        let contexts: Vec<Arc<Context>> = items.iter().map(|item| share(&item.context)).collect();
+        let beside: Vec<Result<Beside>> = items.iter().map(Beside::of).collect();
         let prepared: Vec<Result<Item<'_>>> = items
             .iter()
-            .zip(&contexts)
-            .map(|(item, context)| item.context.check().and_then(|()| decryption(item, context)))
+            .zip(&beside)
+            .map(|(item, beside)| {
+                item.context.check()?;
+                decryption(item, beside.as_ref().map_err(Error::clone)?)
+            })
             .collect();
         self.operate_checked(Action::Decrypt, prepared, decrypted).await
     }
@@ -411,9 +415,27 @@ fn verify_item<'a>(
     Item::rsa(target, Job::Verify(payload, signature, algorithm))
 }
 
-fn decryption<'a>(item: &DecryptItem<'a>, context: &'a Arc<Context>) -> Result<Item<'a>> {
+/// What is kept beside a ciphertext while it is decrypted.
+struct Beside {
+    context: Arc<Context>,
+    /// A ciphertext of Mini KMS on Node that has a nonce and a tag.
+    imported: Option<Arc<ImportedCiphertext>>,
+}
+
+impl Beside {
+    fn of(item: &DecryptItem<'_>) -> Result<Self> {
+        let is_whole = item.is_imported && (item.iv.is_some() || item.auth_tag.is_some());
+        let imported = if is_whole { Some(Arc::new(ImportedCiphertext::of(item)?)) } else { None };
+        Ok(Self { context: share(&item.context), imported })
+    }
+}
+
+fn decryption<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> {
+    if item.is_imported {
+        return imported(item, beside);
+    }
     let Some(version) = item.oaep_version else {
-        return Ok(Item::new(sealed(item), Job::Decrypt(item.ciphertext, context)));
+        return Ok(Item::new(sealed(item), Job::Decrypt(item.ciphertext, &beside.context)));
     };
     let is_alone = item.context.is_empty()
         && item.iv.is_none()
@@ -425,6 +447,19 @@ fn decryption<'a>(item: &DecryptItem<'a>, context: &'a Arc<Context>) -> Result<I
         }
         _ => Err(Error::invalid("raw RSA-OAEP needs the key named, and has no context, nonce, tag or second version")),
     }
+}
+
+/// A ciphertext of Mini KMS on Node. Without a nonce and a tag it is one of an RSA key, which binds no additional data.
+fn imported<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> {
+    let Some(key) = item.key.clone().filter(|_| item.context.is_empty() && item.oaep_version.is_none()) else {
+        let text = "an imported ciphertext needs the key named, and has its additional data as JSON instead of a context";
+        return Err(Error::invalid(text));
+    };
+    let target = Target::Imported(key, item.version);
+    Ok(match &beside.imported {
+        Some(imported) => Item::new(target, Job::DecryptImported(imported)),
+        None => Item::rsa(target, Job::DecryptOaep(item.ciphertext)),
+    })
 }
 
 /// What a ciphertext says of itself, held against what was passed beside it; the key is held against it with the

@@ -10,7 +10,8 @@ use crate::catalog::Image;
 use crate::policy;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::{Error, ErrorCode};
-use crate::types::key::{AuditContext, Key};
+use crate::types::ids::KeyId;
+use crate::types::key::{AuditContext, Key, KeyVersion, Origin};
 use crate::types::limits::VERSIONS_TRIED;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
@@ -43,6 +44,9 @@ impl Session {
         let (id, asked, contradiction) = match &item.target {
             Target::Current(_) | Target::AnyUsable(_) => (named, None, None),
             Target::Version(_, version) => (named, Some(*version), None),
+            Target::Imported(_, version) => {
+                (named, version.or_else(|| newest_imported(image, named?)), None)
+            }
             Target::Sealed(Ok((key, version)), beside) if beside.is_none() || named == Some(*key) => {
                 (Some(*key), Some(*version), None)
             }
@@ -54,7 +58,7 @@ impl Session {
         let version = asked.unwrap_or(current);
         let operation = match item.job {
             Job::Encrypt(..) => Operation::Encrypt { version },
-            Job::Decrypt(..) | Job::DecryptOaep(_) => Operation::Decrypt { version },
+            Job::Decrypt(..) | Job::DecryptOaep(_) | Job::DecryptImported(_) => Operation::Decrypt { version },
             Job::Sign(..) => Operation::Sign { version },
             Job::Verify(..) => Operation::Verify { version: asked },
         };
@@ -92,6 +96,9 @@ impl Session {
         let current = key.map_or(0, |key| key.current_version);
         let version = match item.target {
             Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
+            Target::Imported(_, version) => {
+                version.or_else(|| newest_imported(image, attempt.key?)).unwrap_or(current)
+            }
             _ => current,
         };
         // Signing with another version than the current one is refused, not done again with the current one.
@@ -107,6 +114,10 @@ impl Session {
             (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
             (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
             (Decision::Allowed { grant, valid_until }, Some(key)) => {
+                let is_own = |version: &KeyVersion| version.origin != Origin::Imported;
+                if matches!(item.target, Target::Imported(..)) && image.version(key.id, version).is_none_or(is_own) {
+                    return Ruling::Bad(not_imported(version));
+                }
                 let (versions, has_more) = match item.target {
                     Target::AnyUsable(_) => newest_usable(image, key, tried, now),
                     _ => {
@@ -135,6 +146,20 @@ impl Session {
             _ => Ruling::Bad(error),
         }
     }
+}
+
+/// The newest version of a key that was imported.
+fn newest_imported(image: &Image, key: KeyId) -> Option<u32> {
+    let mut versions = image.versions_newest_first(key).take(LOOKED_AT * VERSIONS_TRIED);
+    versions.find(|version| version.origin == Origin::Imported).map(|version| version.version)
+}
+
+fn not_imported(version: u32) -> Error {
+    let text = format!(
+        "version {version} of the key was made here: what it encrypted names its key and version, and holds its nonce and \
+         tag; the ciphertext is none of Mini KMS on Node"
+    );
+    Error::new(ErrorCode::InvalidCiphertext, text)
 }
 
 /// The versions that may verify now, newest first, at most `tried`; and whether there may be more. For each of these,

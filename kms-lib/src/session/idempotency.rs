@@ -41,7 +41,7 @@ impl Session {
         Ok(Self { idempotency_key: Some(Arc::from(key)), ..self.clone() })
     }
 
-    pub(super) fn has_idempotency_key(&self) -> bool {
+    pub(crate) fn has_idempotency_key(&self) -> bool {
         self.idempotency_key.is_some()
     }
 

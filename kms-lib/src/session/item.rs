@@ -22,6 +22,8 @@ pub(super) enum Target {
     Version(KeyRef, u32),
     /// Any version that is usable, the newest first.
     AnyUsable(KeyRef),
+    /// This imported version, or the newest one that was imported.
+    Imported(KeyRef, Option<u32>),
     /// The key and version that a ciphertext names, or why it cannot be decrypted; and the key that the caller named
     /// beside it, which must be the same.
     Sealed(Result<(KeyId, u32)>, Option<KeyRef>),
@@ -31,7 +33,7 @@ impl Target {
     /// The key as the caller named it.
     pub fn named(&self) -> Option<&KeyRef> {
         match self {
-            Self::Current(key) | Self::Version(key, _) | Self::AnyUsable(key) => Some(key),
+            Self::Current(key) | Self::Version(key, _) | Self::AnyUsable(key) | Self::Imported(key, _) => Some(key),
             Self::Sealed(_, key) => key.as_ref(),
         }
     }
@@ -64,6 +66,7 @@ impl<'a> Item<'a> {
         let is_same_target = match (&self.target, &other.target) {
             (Target::Current(a), Target::Current(b)) | (Target::AnyUsable(a), Target::AnyUsable(b)) => a == b,
             (Target::Version(a, m), Target::Version(b, n)) => a == b && m == n,
+            (Target::Imported(a, m), Target::Imported(b, n)) => a == b && m == n,
             (Target::Sealed(Ok(a), named), Target::Sealed(Ok(b), other)) => a == b && named == other,
             // What is wrong with each is its own matter.
             _ => false,

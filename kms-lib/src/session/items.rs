@@ -45,12 +45,36 @@ pub struct DecryptItem<'a> {
     /// The ciphertext is none of this service, but raw RSA-OAEP with SHA-256, made with the public key of this version
     /// of `key`. It has no context, `iv` or `auth_tag`.
     pub oaep_version: Option<u32>,
+    /// The ciphertext is one of Mini KMS on Node, made with an imported version of `key`: with `iv` and `auth_tag` for
+    /// AES, without them for RSA.
+    pub is_imported: bool,
+    /// The additional data of such a ciphertext as JSON text, as its caller sent it there (`aad`).
+    pub imported_aad: Option<&'a str>,
 }
 
 impl<'a> DecryptItem<'a> {
     /// A ciphertext that was encrypted with this context.
     pub fn new(ciphertext: &'a [u8], context: Context) -> Self {
-        Self { ciphertext, context, key: None, version: None, iv: None, auth_tag: None, oaep_version: None }
+        Self {
+            ciphertext,
+            context,
+            key: None,
+            version: None,
+            iv: None,
+            auth_tag: None,
+            oaep_version: None,
+            is_imported: false,
+            imported_aad: None,
+        }
+    }
+    /// A ciphertext of Mini KMS on Node, with the `aad` that its caller sent there, as JSON text. One of an AES key also
+    /// needs [`iv`](Self::iv) and [`auth_tag`](Self::auth_tag). Without [`version`](Self::version), the newest imported
+    /// version is taken; the ciphertext does not name its own.
+    ///
+    /// The additional data is printed as JavaScript does: `{"b":1,"2":1e21}` stands for `{"2":1e+21,"b":1}` behind the
+    /// id of the key and the version. If it is an object of texts, the conditions of grants hold it as a context.
+    pub fn imported(key: impl Into<KeyRef>, ciphertext: &'a [u8], aad: Option<&'a str>) -> Self {
+        Self { is_imported: true, imported_aad: aad, ..Self::new(ciphertext, Context::new()) }.key(key)
     }
     /// A ciphertext that another tool made with the public key of this version; see
     /// [`Session::decrypt_oaep`](crate::Session::decrypt_oaep).

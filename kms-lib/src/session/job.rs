@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::imported::ImportedCiphertext;
 use super::workbench::Workbench;
 use crate::catalog::ReadyKey;
 use crate::crypto::ciphertext::{self, Ciphertext};
@@ -30,6 +31,8 @@ pub(super) enum Job<'a> {
     Encrypt(&'a [u8], &'a Arc<Context>),
     /// Decrypt this blob.
     Decrypt(&'a [u8], &'a Arc<Context>),
+    /// Decrypt this ciphertext of Mini KMS on Node.
+    DecryptImported(&'a Arc<ImportedCiphertext>),
     /// Decrypt what another tool encrypted with the public key (RSA-OAEP without a label).
     DecryptOaep(&'a [u8]),
     /// Sign this.
@@ -70,6 +73,7 @@ impl Job<'_> {
     pub fn context(&self) -> Option<&Arc<Context>> {
         match self {
             Self::Encrypt(_, context) | Self::Decrypt(_, context) => Some(context),
+            Self::DecryptImported(imported) => imported.context(),
             Self::DecryptOaep(_) | Self::Sign(..) | Self::Verify(..) => None,
         }
     }
@@ -80,6 +84,7 @@ impl Job<'_> {
                 input.len()
             }
             Self::Verify(input, ..) => input.len(),
+            Self::DecryptImported(imported) => imported.bytes(),
         }
     }
 
@@ -125,6 +130,10 @@ impl Job<'_> {
                 let input = copy(input);
                 Box::new(move || Job::DecryptOaep(&input).alone(provider.as_ref(), &ready, &id))
             }
+            Job::DecryptImported(imported) => {
+                let imported = Arc::clone(imported);
+                Box::new(move || Job::DecryptImported(&imported).alone(provider.as_ref(), &ready, &id))
+            }
             Job::Sign(..) | Job::Verify(..) => Box::new(|| Err(wrong_type())),
         }
     }
@@ -156,6 +165,12 @@ impl Job<'_> {
             }
             (Job::DecryptOaep(ciphertext), ReadyKey::Rsa { private, .. }) => {
                 private.oaep_decrypt(&[], ciphertext).map(Product::Bytes)
+            }
+            (Job::DecryptImported(imported), ReadyKey::Aes(aead)) => {
+                imported.open(aead.as_ref(), id).map(Product::Bytes)
+            }
+            (Job::DecryptImported(imported), ReadyKey::Rsa { private, .. }) => {
+                private.oaep_decrypt(&[], imported.ciphertext()).map(Product::Bytes)
             }
             // Signatures are made and verified by digest, elsewhere.
             (Job::DecryptOaep(_), ReadyKey::Aes(_)) | (Job::Sign(..) | Job::Verify(..), _) => Err(wrong_type()),

@@ -432,7 +432,7 @@ impl Session {
         }
     }
 
-    async fn generate(&self, key_type: KeyType) -> Result<Generated> {
+    pub(crate) async fn generate(&self, key_type: KeyType) -> Result<Generated> {
         match key_type {
             KeyType::Aes256Gcm => {
                 let mut secret = Zeroizing::new(vec![0; 32]);
@@ -448,7 +448,13 @@ impl Session {
         }
     }
 
-    async fn wrap(&self, key: KeyId, version: u32, key_type: KeyType, made: &Generated) -> Result<NewVersion> {
+    pub(crate) async fn wrap(
+        &self,
+        key: KeyId,
+        version: u32,
+        key_type: KeyType,
+        made: &Generated,
+    ) -> Result<NewVersion> {
         let binding = Binding::Version { key, version, key_type };
         let wrapped = self.shared.envelope.wrap(&binding, &made.secret).await?;
         Ok(NewVersion {
@@ -461,7 +467,7 @@ impl Session {
 }
 
 /// Material just made, not wrapped yet.
-struct Generated {
-    secret: Zeroizing<Vec<u8>>,
-    public_key_pem: Option<String>,
+pub(crate) struct Generated {
+    pub secret: Zeroizing<Vec<u8>>,
+    pub public_key_pem: Option<String>,
 }

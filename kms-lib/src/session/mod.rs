@@ -10,6 +10,7 @@ mod describe;
 mod grants;
 mod hidden;
 mod idempotency;
+mod imported;
 mod imported_log;
 mod integrity_key;
 mod item;
@@ -46,6 +47,7 @@ pub(crate) use audit::doubtful_times;
 pub use audit::{AuditKey, AuditQuery};
 pub(crate) use credentials::authenticate;
 pub use credentials::{CreatedToken, CredentialDescription};
+pub(crate) use change::Intent;
 pub use crypto::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, Verification};
 pub use denials::Denials;
 pub(crate) use denials::write_counted;
@@ -152,7 +154,7 @@ impl Session {
         &self.shared
     }
 
-    fn attempt(&self, operation: Operation, key: Option<KeyId>) -> Attempt {
+    pub(crate) fn attempt(&self, operation: Operation, key: Option<KeyId>) -> Attempt {
         Attempt { actor: self.actor.clone(), operation, key, key_type: None, context: None }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::Session;
-use super::item::{Decided, Item, Ruling, Worked};
+use super::item::{Decided, Item, Ruling, Target, Worked};
 use super::job::{Job, Product};
 use super::key_tally::{KeyTally, settled, used};
 use crate::ledger::{AuditAck, Details, Draft, Entry, Verdict, context_json, is_recorded_whole};
@@ -121,7 +121,10 @@ impl WorkedCall<'_> {
             let (name, json) = recorded_context(context, decided.audit_context, self.session);
             details.raw(name, json);
         }
-        if let Job::Sign(_, algorithm) | Job::Verify(_, _, algorithm) = item.job {
+        if matches!(item.target, Target::Imported(..)) {
+        details.raw("imported", "true".into());
+    }
+    if let Job::Sign(_, algorithm) | Job::Verify(_, _, algorithm) = item.job {
             details.text("signingAlgorithm", algorithm.as_str());
         }
         if let Some(is_returned) = item.data_key {

@@ -32,6 +32,10 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
         ErrorCode::LimitExceeded => {
             "the key has as many versions as it can have (trim it), or the principal as many grants of apps on the same scope"
         }
+        ErrorCode::ImportOpen => {
+            "the key belongs to an import that is not finalised; change it at its source and import again, or finalise \
+             the import"
+        }
         ErrorCode::Conflict => "another change came first",
         ErrorCode::IntegrityFailure => "a stored row of this key does not match its seal; it is not used",
         _ => "the operation was refused",

@@ -119,6 +119,8 @@ pub enum Operation {
     AcknowledgeClock,
     /// Replace the key that signs the log.
     ReplaceSigningKey,
+    /// Bring keys and grants of another system here.
+    Import,
     /// Add, compare and retire generations of the root key.
     ManageRootKeys,
     /// List the generations of the root key.

@@ -81,6 +81,16 @@ named!(
         KeyCancelDeletion = "KEY_CANCEL_DELETION",
         /// A key's material was erased.
         KeyDestroy = "KEY_DESTROY",
+        /// An import began.
+        ImportStart = "IMPORT_START",
+        /// A key of an import came here, or followed its source; the details name the source.
+        KeyImport = "KEY_IMPORT",
+        /// Grants of an import came here, or followed their source.
+        GrantImport = "GRANT_IMPORT",
+        /// An import ended for the keys that the details name: they are this store's own from then on.
+        ImportFinalise = "IMPORT_FINALISE",
+        /// A run of an import ended; the details say what came over.
+        ImportEnd = "IMPORT_END",
         /// Encryption.
         Encrypt = "ENCRYPT",
         /// Decryption.

@@ -13,6 +13,8 @@ pub const CONTEXT_ENTRIES: usize = 64;
 pub const CONTEXT_BYTES: usize = 8 * 1024;
 /// Largest context that is recorded itself; of a larger one the record holds the SHA-256.
 pub const CONTEXT_RECORDED_BYTES: usize = 2 * 1024;
+/// Largest additional data of a ciphertext of Mini KMS on Node, as JSON text in bytes (1 MiB).
+pub const IMPORTED_AAD_BYTES: usize = 1024 * 1024;
 /// Largest metadata of a key, as JSON text in bytes.
 pub const METADATA_BYTES: usize = 16 * 1024;
 /// Longest rotation or grace period, in days (100 years).

@@ -6,6 +6,8 @@ mod client;
 mod context;
 #[cfg(feature = "aws-kms")]
 mod failure;
+#[cfg(feature = "aws-kms")]
+mod foreign;
 mod key_name;
 #[cfg(feature = "aws-kms")]
 mod root_key;
@@ -14,6 +16,8 @@ mod settings;
 #[cfg(all(test, feature = "aws-kms"))]
 mod tests;
 
+#[cfg(feature = "aws-kms")]
+pub use foreign::ForeignKeys;
 #[cfg(feature = "aws-kms")]
 pub use root_key::AwsKmsRootKey;
 pub use settings::AwsRootKey;

@@ -74,6 +74,12 @@ impl AwsRootKey {
         self
     }
 
+    /// The same settings for another key.
+    #[cfg(feature = "aws-kms")]
+    pub(crate) fn with_key_id(self, key_id: &str) -> Self {
+        Self { key_id: key_id.to_owned(), ..self }
+    }
+
     /// The key as it was configured.
     pub fn key_id(&self) -> &str {
         &self.key_id

@@ -122,6 +122,8 @@ codes! {
     Conflict = 316, 409, permanent, "Read the present state before asking again.";
     /// A limit of the store is reached, such as the number of versions of a key.
     LimitExceeded = 317, 409, permanent, "Remove what is no longer needed, or raise the limit that the message names.";
+    /// The key belongs to an import that is not finalised: until then its source decides on it.
+    ImportOpen = 318, 409, permanent, "Change the key at its source and import again, or finalise the import.";
 
     /// The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
     InvalidCiphertext = 401, 400, permanent, "Pass the ciphertext and the key unaltered, as encrypting returned them.";

@@ -1,0 +1,260 @@
+//! Grants. What means something else here, or cannot be told apart here, comes over and denies.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::report::{ImportFindingKind, ImportStage};
+use super::run::Run;
+use super::source::{SourceGrant, source_time};
+use crate::grants::check_new_grant;
+use crate::keys::{Command, ImportedGrant, ImportedGrants, import_grantor};
+use crate::ledger::Details;
+use crate::types::actor::{Actor, Role};
+use crate::types::audit::Action;
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
+use crate::types::ids::GrantId;
+use crate::types::text::is_deceptive;
+use crate::types::view::View;
+
+/// Grants that are read, and written with one record, at once.
+const PAGE: usize = 100;
+/// Characters of a malformed principal that are kept, as they can be shown.
+const SHOWN: usize = 120;
+
+/// A grant as it comes over, and what is to be said of it.
+struct Mapped {
+    grant: ImportedGrant,
+    notes: Vec<(ImportFindingKind, String)>,
+}
+
+impl Run<'_> {
+    /// Brings every grant here, page by page, and withdraws those that are not in the source any more.
+    pub(super) async fn import_grants(&mut self) -> Result<()> {
+        let folded = self.folded_principals().await?;
+        let mut seen: HashSet<GrantId> = HashSet::new();
+        let mut after: Option<String> = None;
+        loop {
+            self.job.tell(ImportStage::Grants, seen.len() as u64, self.report.grants.total);
+            let page = self.source.grants(after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id.clone());
+            let mut mapped = Vec::new();
+            for row in &page {
+                if let Ok(id) = row.id.parse() {
+                    seen.insert(id);
+                }
+                match self.map(row, &folded) {
+                    Ok(one) => mapped.push((row.id.clone(), one)),
+                    Err(error) => {
+                        self.report.grants.refused += 1;
+                        self.report.refuse(ImportFindingKind::GrantRefused, &row.id, None, &error);
+                    }
+                }
+            }
+            self.report.grants.total += page.len() as u64;
+            self.commit_grants(mapped).await?;
+        }
+        self.withdraw_missing(&seen).await
+    }
+
+    /// The principals of the source in lower case, each with whether two spellings of it hold grants.
+    async fn folded_principals(&mut self) -> Result<HashMap<String, (String, bool)>> {
+        let mut folded: HashMap<String, (String, bool)> = HashMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.source.grants(after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(folded) };
+            after = Some(last.id.clone());
+            for row in page {
+                let (first, differs) =
+                    folded.entry(row.principal.to_lowercase()).or_insert_with(|| (row.principal.clone(), false));
+                *differs |= *first != row.principal;
+            }
+        }
+    }
+
+    fn map(&self, row: &SourceGrant, folded: &HashMap<String, (String, bool)>) -> Result<Mapped> {
+        let id: GrantId = row.id.parse().map_err(|_| Error::invalid("the grant's id is not a UUID"))?;
+        let mut notes = Vec::new();
+        let scope = self.scope_of(&row.key_id)?;
+        let permissions = permissions_of(row, scope, &mut notes)?;
+        let role = Role::parse(&row.role).unwrap_or_else(|_| {
+            notes.push((ImportFindingKind::GrantChanged, format!("its role {:?} is not known; it is app here", row.role)));
+            Role::App
+        });
+        let is_shared = folded.get(&row.principal.to_lowercase()).is_some_and(|(_, differs)| *differs);
+        let (principal, mut denied) = match Actor::check_principal(&row.principal) {
+            Err(error) => (shown(&row.principal), Some(error.message().to_owned())),
+            Ok(()) if Actor::is_reserved(&row.principal) => {
+                (row.principal.clone(), Some("the principal is reserved here".to_owned()))
+            }
+            Ok(()) if is_shared => (
+                row.principal.clone(),
+                Some("another grant's principal differs from this one only in upper and lower case".to_owned()),
+            ),
+            Ok(()) if self.job.fold_principals => (row.principal.to_lowercase(), None),
+            Ok(()) => (row.principal.clone(), None),
+        };
+        let conditions = match row.conditions.as_deref().filter(|text| text.trim() != "null") {
+            None => StoredConditions::Known(crate::types::grant::Conditions::default()),
+            Some(text) => StoredConditions::from_json(text),
+        };
+        match &conditions {
+            StoredConditions::Unknown(text) => {
+                denied.get_or_insert_with(|| format!("its conditions are not known here: {}", shown(text)));
+            }
+            StoredConditions::Known(known) => {
+                if let Err(error) = check_new_grant(scope, &permissions, known) {
+                    denied.get_or_insert_with(|| error.message().to_owned());
+                }
+            }
+        }
+        let conditions = match &denied {
+            Some(reason) => StoredConditions::Unknown(denying(reason, row.conditions.as_deref())?),
+            None => conditions,
+        };
+        if let Some(reason) = denied {
+            let text = format!("the grant of {:?} on {} denies: {reason}", shown(&row.principal), row.key_id);
+            notes.push((ImportFindingKind::GrantDenied, text));
+        }
+        let created_at = source_time(&row.created_at)?;
+        let grant = ImportedGrant { id, principal, role, scope, permissions, conditions, created_at };
+        Ok(Mapped { grant, notes })
+    }
+
+    fn scope_of(&self, key: &str) -> Result<GrantScope> {
+        let scope = GrantScope::parse(key)
+            .map_err(|_| Error::invalid(format!("it is on {:?}, which is neither the id of a key nor *", shown(key))))?;
+        let GrantScope::Key(id) = scope else { return Ok(scope) };
+        let image = self.session.shared().catalog.image();
+        let is_of_source = |source: &str| source == self.job.name;
+        match image.key(id) {
+            Some(key) if key.import.as_ref().is_some_and(|import| is_of_source(&import.source)) => Ok(scope),
+            // In a dry run the keys are not here yet.
+            None if self.job.dry_run => Ok(scope),
+            _ => Err(Error::new(ErrorCode::KeyNotFound, format!("its key {id} did not come from this source"))),
+        }
+    }
+
+    async fn commit_grants(&mut self, mapped: Vec<(String, Mapped)>) -> Result<()> {
+        let grantor = import_grantor(&self.job.name);
+        let (mut grants, mut known) = (Vec::with_capacity(mapped.len()), 0);
+        for (id, one) in mapped {
+            known += 1;
+            let present = {
+                let image = self.session.shared().catalog.image();
+                image.grant(one.grant.id).map(|grant| (grant.grantor == grantor, grant.withdrawn_at.is_some()))
+            };
+            match present {
+                Some((false, _)) => {
+                    let text = "a grant with this id is here that this import did not make; it was left as it is";
+                    self.report.note(ImportFindingKind::GrantChanged, &id, text);
+                    continue;
+                }
+                Some((true, true)) => {
+                    let text = "the grant was withdrawn here, and stays withdrawn";
+                    self.report.note(ImportFindingKind::GrantChanged, &id, text);
+                    continue;
+                }
+                _ => {}
+            }
+            for (kind, text) in one.notes {
+                self.report.note(kind, &id, text);
+            }
+            grants.push(one.grant);
+        }
+        let imported = ImportedGrants { source: self.job.name.clone(), grants, withdrawn: Vec::new() };
+        let changes = self.change_grants(imported).await?;
+        let is_new = |change: &&Change| matches!(change, Change::InsertGrant(_));
+        let new = changes.iter().filter(is_new).count() as u64;
+        let counts = &mut self.report.grants;
+        counts.imported += new;
+        counts.updated += changes.len() as u64 - new;
+        counts.unchanged += known - changes.len() as u64;
+        Ok(())
+    }
+
+    /// Revocation at the source is followed: a grant that is not there any more is withdrawn here.
+    async fn withdraw_missing(&mut self, seen: &HashSet<GrantId>) -> Result<()> {
+        let grantor = import_grantor(&self.job.name);
+        let gone: Vec<GrantId> = {
+            let image = self.session.shared().catalog.image();
+            let is_gone = |grant: &&Grant| {
+                grant.grantor == grantor && grant.withdrawn_at.is_none() && !seen.contains(&grant.id)
+            };
+            image.grants().filter(is_gone).map(|grant| grant.id).collect()
+        };
+        for page in gone.chunks(PAGE) {
+            let (source, withdrawn) = (self.job.name.clone(), page.to_vec());
+            let changes = self.change_grants(ImportedGrants { source, grants: Vec::new(), withdrawn }).await?;
+            self.report.grants.withdrawn += changes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Commits, unless nothing changes or nothing is to be written.
+    async fn change_grants(&self, imported: ImportedGrants) -> Result<Vec<Change>> {
+        let mut details = Details::default();
+        details
+            .number("grants", imported.grants.len() as u64)
+            .number("withdrawn", imported.withdrawn.len() as u64);
+        let command = Command::ImportGrants(imported);
+        let changes = self.preview(&command)?;
+        if changes.is_empty() || self.job.dry_run {
+            return Ok(changes);
+        }
+        let (changes, _) = self.session.change(self.intent(Action::GrantImport, details), command).await?;
+        Ok(changes)
+    }
+}
+
+/// The permissions that are known here, sorted.
+fn permissions_of(
+    row: &SourceGrant,
+    scope: GrantScope,
+    notes: &mut Vec<(ImportFindingKind, String)>,
+) -> Result<Vec<Permission>> {
+    let listed: Vec<Value> = serde_json::from_str(&row.allowed_ops)
+        .map_err(|_| Error::invalid("its permissions are not an array of names"))?;
+    let mut permissions = Vec::new();
+    // Empty ones were skipped there too.
+    for name in listed.iter().filter(|name| name.as_str() != Some("")) {
+        let known = name.as_str().and_then(|name| Permission::parse(name).ok());
+        match known {
+            Some(Permission::Create) if scope != GrantScope::AllKeys => {
+                let text = "the permission create is left out, which is one on all keys only";
+                notes.push((ImportFindingKind::GrantChanged, text.to_owned()));
+            }
+            Some(permission) => permissions.push(permission),
+            None => {
+                let text = format!("the permission {} is not known here and left out", shown(&name.to_string()));
+                notes.push((ImportFindingKind::GrantChanged, text));
+            }
+        }
+    }
+    permissions.sort_unstable();
+    permissions.dedup();
+    if permissions.is_empty() {
+        return Err(Error::invalid("it allows nothing that is known here"));
+    }
+    Ok(permissions)
+}
+
+/// Conditions that nothing here understands, so that the grant denies; with those of the source, for whoever reads them.
+fn denying(reason: &str, conditions: Option<&str>) -> Result<String> {
+    let original = conditions.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
+    let text = serde_json::to_string(&serde_json::json!({ "deniedByImport": reason, "conditions": original }));
+    text.map_err(|error| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {error}")))
+}
+
+/// A text of the source as it can be shown: escaped where it could deceive, and cut.
+fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(SHOWN) {
+        if is_deceptive(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    if out.is_empty() { "(empty)".to_owned() } else { out }
+}

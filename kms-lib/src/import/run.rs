@@ -1,0 +1,182 @@
+//! One run of an import.
+
+use super::material::{Of, Opener, no_secret};
+use super::report::{ImportJob, ImportReport};
+use super::source::{ImportSource, Source};
+use crate::keys::Command;
+use crate::ledger::Details;
+use crate::session::{Intent, Session};
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::ids::KeyId;
+use crate::types::key::KeyType;
+
+/// Keys that are read at once while the master secret is checked.
+const PAGE: usize = 100;
+/// Versions that the master secret is tried with, at most: the first may be damaged.
+const TRIED: usize = 16;
+
+/// What the stages of a run share.
+pub(super) struct Run<'a> {
+    pub session: &'a Session,
+    pub job: &'a ImportJob,
+    pub source: Source,
+    pub opener: Opener,
+    pub report: ImportReport,
+}
+
+impl Session {
+    /// Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only
+    /// read, in one snapshot. For admins.
+    ///
+    /// Keys keep their ids, names, states, windows and periods; their material is wrapped anew. What the original
+    /// encrypted is decrypted with [`DecryptItem::imported`](crate::DecryptItem::imported). An imported version neither
+    /// encrypts nor signs; [`ImportJob::rotate`] gives the keys a version that does. Grants that mean something else
+    /// here come over denied. The report names all that did not come over as it was.
+    ///
+    /// The master secret is checked before anything is written (`WrongRootKey`). A run that was cut off is carried on by
+    /// the next one; a run that finds nothing new changes nothing. Until the import is finalised, the keys can only be
+    /// revoked here (`ImportOpen`), and every run carries over what changed at the source; revocation wins. Afterwards
+    /// another run is `WrongState`.
+    ///
+    /// Cancellation: dropping the future ends the run; what was committed stays, and the next run carries on.
+    pub async fn import_mini_kms(&self, from: &ImportSource, job: &ImportJob) -> Result<ImportReport> {
+        job.check()?;
+        self.permit_reading(Action::ImportStart, Operation::Import, None).await?;
+        if self.has_idempotency_key() {
+            return Err(Error::invalid("an import can be repeated; it takes no idempotency key"));
+        }
+        check_open(self, &job.name)?;
+        let mut run = Run::begin(self, from, job).await?;
+        run.check_secret(from).await?;
+        run.look_for_missing().await?;
+        run.record(Action::ImportStart, |_| {}).await?;
+        let ended = run.work().await;
+        let error = ended.as_ref().err().map(|error| error.code());
+        let report = run.report.clone();
+        let told = run.record(Action::ImportEnd, |details| describe(details, &report, error)).await;
+        // Why it ended says more than that this could not be recorded.
+        ended?;
+        told?;
+        Ok(run.report)
+    }
+}
+
+impl<'a> Run<'a> {
+    async fn begin(session: &'a Session, from: &ImportSource, job: &'a ImportJob) -> Result<Self> {
+        let shared = session.shared();
+        let opener = Opener::new(from, &shared.provider, &shared.workers, session.actor().principal());
+        let report = ImportReport { name: job.name.clone(), dry_run: job.dry_run, ..ImportReport::default() };
+        let source = Source::open(from).await.map_err(of_source)?;
+        Ok(Self { session, job, source, opener, report })
+    }
+
+    async fn work(&mut self) -> Result<()> {
+        self.import_keys().await?;
+        self.import_grants().await?;
+        // The log of the source is imported here (import/log.rs).
+        self.finish().await
+    }
+
+    pub(super) fn intent(&self, action: Action, mut details: Details) -> Intent {
+        details.text("source", &self.job.name);
+        Intent { action, attempt: self.session.attempt(Operation::Import, None), version: None, details, once: None }
+    }
+
+    async fn record(&self, action: Action, add: impl FnOnce(&mut Details)) -> Result<()> {
+        let mut details = Details::default();
+        for (name, is_set) in
+            [("dryRun", self.job.dry_run), ("rotate", self.job.rotate), ("finalise", self.job.finalise)]
+        {
+            if is_set {
+                details.raw(name, "true".into());
+            }
+        }
+        add(&mut details);
+        self.session.change(self.intent(action, details), Command::Record(action)).await.map(drop)
+    }
+
+    /// Tries the master secret with what it should open. `WrongRootKey` if it opens none of the first versions.
+    async fn check_secret(&mut self, from: &ImportSource) -> Result<()> {
+        let (mut after, mut tried): (Option<String>, _) = (None, 0);
+        loop {
+            let page = self.source.keys(after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id.clone());
+            for key in &page {
+                let Some(version) = self.source.versions(&key.id, 0, 1).await?.into_iter().next() else { continue };
+                let known = (key.id.parse::<KeyId>(), KeyType::parse(&key.key_type), u32::try_from(version.version));
+                let (Ok(id), Ok(key_type), Ok(number)) = known else { continue };
+                if !Opener::is_local(&version) {
+                    continue;
+                }
+                if from.root().is_none() {
+                    return Err(no_secret());
+                }
+                if self.opener.open(Of { key: id, key_type, version: number }, &version).await.is_ok() {
+                    return Ok(());
+                }
+                tried += 1;
+                if tried == TRIED {
+                    return Err(wrong_secret());
+                }
+            }
+        }
+        // With nothing that it wrapped, any secret is as good as another.
+        if tried == 0 { Ok(()) } else { Err(wrong_secret()) }
+    }
+}
+
+/// Refuses a source whose import has ended. One that was cut off while it ended goes on.
+fn check_open(session: &Session, source: &str) -> Result<()> {
+    let image = session.shared().catalog.image();
+    let (mut is_held, mut is_final) = (false, false);
+    for import in image.keys_by_name(None).filter_map(|key| key.import.as_ref()).filter(|it| it.source == source) {
+        is_held |= !import.is_final;
+        is_final |= import.is_final;
+    }
+    if is_final && !is_held {
+        let text = format!(
+            "the import {source:?} is finalised: its keys are this store's own, and the source is not read again; another \
+             source needs another name"
+        );
+        return Err(Error::new(ErrorCode::WrongState, text));
+    }
+    Ok(())
+}
+
+/// An error about the source's URL or connection, which must not be taken for one of the store.
+fn of_source(error: Error) -> Error {
+    let text = error.message().replace("store_url", "source");
+    let text = if text.contains("source") { text } else { format!("the source: {text}") };
+    error.with_message(text)
+}
+
+fn wrong_secret() -> Error {
+    let text = "the master secret does not open the source's key material; it must be the text of the original's \
+                KMS_MASTER_KEY, exactly; nothing was written";
+    Error::new(ErrorCode::WrongRootKey, text)
+}
+
+fn describe(details: &mut Details, report: &ImportReport, error: Option<ErrorCode>) {
+    details
+        .number("keysImported", report.keys.imported)
+        .number("keysUpdated", report.keys.updated)
+        .number("keysRefused", report.keys.refused)
+        .number("versionsImported", report.versions.imported)
+        .number("versionsUpdated", report.versions.updated)
+        .number("versionsRefused", report.versions.refused)
+        .number("grantsImported", report.grants.imported)
+        .number("grantsUpdated", report.grants.updated)
+        .number("grantsWithdrawn", report.grants.withdrawn)
+        .number("grantsRefused", report.grants.refused)
+        .number("keysRotated", report.keys_rotated)
+        .number("findings", report.finding_count);
+    if report.finalised {
+        details.raw("finalised", "true".into());
+    }
+    if let Some(code) = error {
+        details.text("error", code.as_str());
+    }
+}

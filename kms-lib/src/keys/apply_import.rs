@@ -1,0 +1,269 @@
+//! Transitions of an import: a key, its versions and grants become what their source says, except where something was
+//! revoked here.
+
+use sha2::{Digest, Sha256};
+
+use super::apply::Context;
+use super::command::{ImportRotation, ImportedGrant, ImportedGrants, ImportedKey, ImportedVersion};
+use crate::types::actor::Role;
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::grant::{Grant, Grantor};
+use crate::types::ids::KeyId;
+use crate::types::key::{
+    AuditContext, DisabledReason, Key, KeyImport, KeyState, KeyVersion, Origin, VersionState,
+};
+
+/// Who made the grants of an import.
+pub fn import_grantor(source: &str) -> Grantor {
+    Grantor { principal: format!("import:{source}"), role: Role::System, through: Vec::new() }
+}
+
+impl Context<'_> {
+    pub(super) fn import_key(&self, imported: &ImportedKey) -> Result<Vec<Change>> {
+        if self.view.is_damaged(imported.id) {
+            return Err(Error::new(ErrorCode::IntegrityFailure, "a row of the key is in quarantine"));
+        }
+        let present = self.view.key(imported.id);
+        let mut key = match present {
+            Some(present) => self.followed(present, imported)?,
+            None => self.first_seen(imported)?,
+        };
+        let mut versions = Vec::with_capacity(imported.versions.len());
+        for version in &imported.versions {
+            versions.extend(self.import_version(&key, version)?);
+        }
+        versions.extend(self.demoted(&key, imported));
+        self.settle_state(&mut key, &versions)?;
+        key.rotate_at = self.rotation_due(&key, None);
+        let mut changes = vec![if present.is_some() { Change::UpdateKey(key) } else { Change::InsertKey(key) }];
+        changes.append(&mut versions);
+        Ok(changes)
+    }
+
+    fn first_seen(&self, imported: &ImportedKey) -> Result<Key> {
+        if self.view.key_by_name(&imported.name).is_some() {
+            return Err(Error::new(ErrorCode::NameTaken, "a key of this name exists or existed"));
+        }
+        Ok(Key {
+            id: imported.id,
+            name: imported.name.clone(),
+            key_type: imported.key_type,
+            purpose: imported.purpose,
+            state: imported.state,
+            disabled_reason: None,
+            state_before_deletion: None,
+            rotation_period_days: imported.rotation_period_days,
+            grace_period_days: imported.grace_period_days,
+            current_version: imported.current_version,
+            rotate_at: None,
+            delete_at: None,
+            deletion_wait_days: None,
+            audit_context: AuditContext::Clear,
+            metadata: imported.metadata.clone(),
+            import: Some(KeyImport { source: imported.source.clone(), is_final: false }),
+            created_at: imported.created_at,
+            revision: self.revision,
+        })
+    }
+
+    /// A key that was imported before, as its source has it now. Its name stays.
+    fn followed(&self, present: &Key, imported: &ImportedKey) -> Result<Key> {
+        self.require_held(present, &imported.source)?;
+        if (present.key_type, present.purpose) != (imported.key_type, imported.purpose) {
+            return Err(conflict("the key has another type or purpose here"));
+        }
+        let is_own = self
+            .view
+            .version(present.id, present.current_version)
+            .is_some_and(|version| version.origin == Origin::Generated);
+        Ok(Key {
+            state: if present.state == KeyState::Revoked { KeyState::Revoked } else { imported.state },
+            disabled_reason: None,
+            rotation_period_days: imported.rotation_period_days,
+            grace_period_days: imported.grace_period_days,
+            metadata: imported.metadata.clone(),
+            current_version: if is_own { present.current_version } else { imported.current_version },
+            revision: self.revision,
+            ..present.clone()
+        })
+    }
+
+    fn import_version(&self, key: &Key, imported: &ImportedVersion) -> Result<Option<Change>> {
+        let present = self.view.version(key.id, imported.version);
+        let is_current = key.current_version == imported.version;
+        let Some(present) = present else {
+            let Some(new) = &imported.new else {
+                return Err(conflict("a version of the key is not here any more"));
+            };
+            let public_key = new.material.public_key_pem.as_deref();
+            let version = KeyVersion {
+                id: imported.id,
+                key_id: key.id,
+                version: imported.version,
+                state: imported.state,
+                not_before: imported.not_before,
+                not_after: imported.not_after,
+                grace_period_days: imported.grace_period_days,
+                created_at: imported.created_at,
+                origin: Origin::Imported,
+                fingerprint: new.fingerprint,
+                public_key_digest: public_key.map(|pem| Sha256::digest(pem).into()),
+                revision: self.revision,
+            };
+            let version = self.shaped(version, is_current);
+            return Ok(Some(Change::InsertVersion(version, new.material.clone())));
+        };
+        if present.origin != Origin::Imported || present.id != imported.id {
+            return Err(conflict("the key has another version of this number here"));
+        }
+        // What is revoked or erased here stays that.
+        if !matches!(present.state, VersionState::Enabled | VersionState::Disabled) {
+            return Ok(None);
+        }
+        let followed = KeyVersion {
+            state: imported.state,
+            not_before: imported.not_before,
+            not_after: imported.not_after,
+            grace_period_days: imported.grace_period_days,
+            revision: self.revision,
+            ..present.clone()
+        };
+        Ok(Some(Change::UpdateVersion(self.shaped(followed, is_current))))
+    }
+
+    /// A version in the terms of this store: only the current one is enabled, and a revoked one has ended.
+    fn shaped(&self, mut version: KeyVersion, is_current: bool) -> KeyVersion {
+        match version.state {
+            VersionState::Enabled if !is_current => version.state = VersionState::Disabled,
+            VersionState::Revoked => {
+                version.not_after = Some(version.not_after.map_or(self.now, |end| end.min(self.now)));
+            }
+            _ => {}
+        }
+        version
+    }
+
+    /// The version that was current here and is not at the source any more, if that is not among its versions.
+    fn demoted(&self, key: &Key, imported: &ImportedKey) -> Option<Change> {
+        let former = self.view.key(key.id)?.current_version;
+        let is_there = imported.versions.iter().any(|version| version.version == former);
+        let version = self.version(key.id, former).ok()?;
+        let is_demoted = former != key.current_version && !is_there && version.state == VersionState::Enabled;
+        is_demoted.then_some(Change::UpdateVersion(KeyVersion { state: VersionState::Disabled, ..version }))
+    }
+
+    /// Says why a key is disabled: one whose current version is revoked still decrypts.
+    fn settle_state(&self, key: &mut Key, versions: &[Change]) -> Result<()> {
+        let changed = versions.iter().find_map(|change| match change {
+            Change::InsertVersion(version, _) | Change::UpdateVersion(version)
+                if version.version == key.current_version =>
+            {
+                Some(version.state)
+            }
+            _ => None,
+        });
+        let stored = || self.view.version(key.id, key.current_version).map(|version| version.state);
+        let Some(state) = changed.or_else(stored) else {
+            return Err(conflict("the current version of the key is not here"));
+        };
+        (key.state, key.disabled_reason) = match (key.state, state) {
+            (KeyState::Enabled | KeyState::Disabled, VersionState::Revoked) => {
+                (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked))
+            }
+            (KeyState::Disabled, _) => (KeyState::Disabled, Some(DisabledReason::Admin)),
+            (state, _) => (state, None),
+        };
+        Ok(())
+    }
+
+    pub(super) fn rotate_imported(&self, rotation: &ImportRotation) -> Result<Vec<Change>> {
+        let mut key = self.key(rotation.key)?;
+        self.require_held(&key, &rotation.source)?;
+        let mut former = self.version(key.id, key.current_version)?;
+        let is_imported = former.origin == Origin::Imported && former.state == VersionState::Enabled;
+        if key.state != KeyState::Enabled || !is_imported || rotation.new.version <= key.current_version {
+            return Err(Error::new(ErrorCode::WrongState, "the key is not one that an import rotates"));
+        }
+        former.state = VersionState::Disabled;
+        key.current_version = rotation.new.version;
+        if rotation.finalise {
+            key.import = Some(KeyImport { source: rotation.source.clone(), is_final: true });
+        }
+        key.rotate_at = self.rotation_due(&key, Some(self.now));
+        let new = self.insert_version(key.id, &rotation.new);
+        Ok(vec![Change::UpdateVersion(former), Change::UpdateKey(key), new])
+    }
+
+    pub(super) fn finalise_import(&self, source: &str, keys: &[KeyId]) -> Result<Vec<Change>> {
+        let mut changes = Vec::with_capacity(keys.len());
+        for id in keys {
+            let mut key = self.key(*id)?;
+            self.require_source(&key, source)?;
+            key.import = Some(KeyImport { source: source.to_owned(), is_final: true });
+            key.rotate_at = self.rotation_due(&key, None);
+            changes.push(Change::UpdateKey(key));
+        }
+        Ok(changes)
+    }
+
+    /// A grant that was withdrawn or replaced here stays as it is.
+    pub(super) fn import_grants(&self, imported: &ImportedGrants) -> Vec<Change> {
+        let grantor = import_grantor(&imported.source);
+        let is_open = |grant: &&Grant| grant.grantor == grantor && grant.withdrawn_at.is_none();
+        let followed = imported.grants.iter().filter_map(|new| {
+            let grant = self.imported_grant(new, grantor.clone());
+            match self.view.grant(new.id) {
+                None => Some(Change::InsertGrant(grant)),
+                Some(present) => {
+                    let is_same = *present == Grant { revision: present.revision, ..grant.clone() };
+                    (is_open(&present) && !is_same).then_some(Change::UpdateGrant(grant))
+                }
+            }
+        });
+        let withdrawn = imported.withdrawn.iter().filter_map(|id| {
+            let grant = self.view.grant(*id).filter(is_open)?;
+            Some(Change::UpdateGrant(Grant {
+                withdrawn_at: Some(self.now),
+                revision: self.revision,
+                ..grant.clone()
+            }))
+        });
+        followed.chain(withdrawn).collect()
+    }
+
+    fn imported_grant(&self, new: &ImportedGrant, grantor: Grantor) -> Grant {
+        Grant {
+            id: new.id,
+            principal: new.principal.clone(),
+            role: new.role,
+            scope: new.scope,
+            permissions: new.permissions.clone(),
+            conditions: new.conditions.clone(),
+            created_at: new.created_at,
+            withdrawn_at: None,
+            grantor,
+            cascade: false,
+            revision: self.revision,
+        }
+    }
+
+    fn require_source(&self, key: &Key, source: &str) -> Result<()> {
+        match &key.import {
+            Some(import) if import.source == source => Ok(()),
+            _ => Err(conflict("a key with this id is here and did not come from this source")),
+        }
+    }
+
+    fn require_held(&self, key: &Key, source: &str) -> Result<()> {
+        self.require_source(key, source)?;
+        match key.is_held_by_import() {
+            true => Ok(()),
+            false => Err(Error::new(ErrorCode::WrongState, "the import of this key is finalised")),
+        }
+    }
+}
+
+fn conflict(text: &str) -> Error {
+    Error::new(ErrorCode::Conflict, text)
+}
