@@ -745,6 +745,11 @@ typedef struct mkms_root_key_job {
 #define MKMS_LIMIT_EXCEEDED 317
 
 /**
+ * The key belongs to an import that is not finalised: until then its source decides on it.
+ */
+#define MKMS_IMPORT_OPEN 318
+
+/**
  * The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
  */
 #define MKMS_INVALID_CIPHERTEXT 401

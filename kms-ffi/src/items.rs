@@ -56,6 +56,13 @@ pub struct mkms_decrypt_item {
     /// Not 0: the ciphertext is none of this service but raw RSA-OAEP with SHA-256, made with the public key of this
     /// version of `key`. It has no context, `iv` or `auth_tag`.
     pub oaep_version: u32,
+    /// The additional data of a ciphertext of Mini KMS on Node as JSON text; NULL for none.
+    pub imported_aad: *const c_char,
+    /// Length of `imported_aad`.
+    pub imported_aad_len: usize,
+    /// 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag` for
+    /// AES. It has no context.
+    pub imported: u32,
 }
 
 /// A payload of a batch to sign. Set `size` to `sizeof(mkms_sign_item)`.
@@ -172,8 +179,11 @@ pub unsafe fn read_decrypt<'a>(item: &mkms_decrypt_item) -> Outcome<DecryptItem<
     let ciphertext = unsafe { arguments::bytes(item.ciphertext, item.ciphertext_len, "ciphertext of an item") }?;
     // SAFETY: as the caller promises.
     let context = unsafe { arguments::context(item.context, "context of an item") }?;
+    // SAFETY: as the caller promises.
+    let aad = unsafe { arguments::optional_text(item.imported_aad, item.imported_aad_len, "imported_aad of an item") }?;
     let mut read = DecryptItem::new(ciphertext, context);
     read.key = key.map(KeyRef::from);
+    (read.is_imported, read.imported_aad) = (item.imported != 0, aad);
     (read.version, read.oaep_version) = (number(item.version), number(item.oaep_version));
     read.iv = optional(item.iv, item.iv_len, "iv of an item")?;
     read.auth_tag = optional(item.auth_tag, item.auth_tag_len, "auth_tag of an item")?;

@@ -23,6 +23,7 @@ pub mod crypto;
 pub mod error;
 mod failure;
 mod handle;
+pub mod import;
 pub mod items;
 mod json;
 pub mod keys;

@@ -62,6 +62,8 @@ pub const MKMS_KEY_EXHAUSTED: mkms_status = 315;
 pub const MKMS_CONFLICT: mkms_status = 316;
 /// A limit of the store is reached, such as the number of versions of a key.
 pub const MKMS_LIMIT_EXCEEDED: mkms_status = 317;
+/// The key belongs to an import that is not finalised: until then its source decides on it.
+pub const MKMS_IMPORT_OPEN: mkms_status = 318;
 /// The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
 pub const MKMS_INVALID_CIPHERTEXT: mkms_status = 401;
 /// The ciphertext does not authenticate: it was altered, or the context differs.

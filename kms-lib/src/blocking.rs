@@ -26,6 +26,8 @@ use tokio::runtime::{Handle, Runtime};
 use crate::config::Config;
 use crate::crypto::provider::SignatureAlgorithm;
 use crate::envelope::RootKeySource;
+#[cfg(feature = "import")]
+use crate::import::{ImportJob, ImportReport, ImportSource};
 use crate::kms::{BackupComparison, BackupOptions, BackupReport, JobReport};
 use crate::ops::{Metrics, Ready, Telemetry};
 use crate::session::{
@@ -298,6 +300,14 @@ mirror! {
     replace_integrity_key() -> IntegrityKeyReplacement;
     encrypt_stream(key: impl Into<KeyRef>, context: &Context) -> StreamEncryptor;
     decrypt_stream(beginning: &[u8], context: &Context) -> Option<(StreamDecryptor, usize)>;
+}
+
+#[cfg(feature = "import")]
+impl Session {
+    /// See [`crate::Session::import_mini_kms`].
+    pub fn import_mini_kms(&self, from: &ImportSource, job: &ImportJob) -> Result<ImportReport> {
+        self.engine.run(self.session.import_mini_kms(from, job))
+    }
 }
 
 impl Session {

@@ -64,6 +64,7 @@ mod config;
 mod crypto;
 mod envelope;
 mod grants;
+#[cfg(feature = "import")]
 mod import;
 pub mod json;
 mod keys;
@@ -86,6 +87,7 @@ pub use crypto::CryptoProvider;
 pub use crypto::ciphertext::{Ciphertext, EncryptionAlgorithm};
 pub use crypto::provider::SignatureAlgorithm;
 pub use envelope::{AwsRootKey, CALL_BOUNDS, CallMetrics, RootKeyOperation, RootKeySource};
+#[cfg(feature = "import")]
 pub use import::{
     ImportCounts, ImportFinding, ImportFindingKind, ImportJob, ImportProgress, ImportReport, ImportSource, ImportStage,
 };

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_lib::{Progress, Result, RootKeyProgress};
+use kms_lib::{ImportProgress, Progress, Result, RootKeyProgress};
 use pyo3::prelude::*;
 
 use crate::engine::Engine;
@@ -23,6 +23,8 @@ pub enum Meter {
     Log(Progress),
     /// Work on root keys.
     RootKey(Arc<RootKeyProgress>),
+    /// An import: of its stage.
+    Import(Arc<ImportProgress>),
 }
 
 impl Meter {
@@ -30,6 +32,7 @@ impl Meter {
         match self {
             Self::Log(progress) => (progress.done(), progress.total()),
             Self::RootKey(progress) => (progress.done(), progress.total()),
+            Self::Import(progress) => (progress.done(), progress.total()),
         }
     }
 }

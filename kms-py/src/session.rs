@@ -3,6 +3,7 @@
 mod audit;
 mod batch;
 mod crypto;
+mod import;
 mod keys;
 mod rights;
 mod root_keys;

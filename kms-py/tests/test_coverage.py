@@ -101,6 +101,9 @@ RESULTS: dict[str, tuple[type, dict[str, str]]] = {
     "RootKeyCalls": (mini_kms.RootKeyCalls, {}),
     "RootKeyReport": (mini_kms.RootKeyReport, {}),
     "FailedMaterial": (mini_kms.FailedMaterial, {}),
+    "ImportReport": (mini_kms.ImportReport, {}),
+    "ImportCounts": (mini_kms.ImportCounts, {}),
+    "ImportFinding": (mini_kms.ImportFinding, {}),
     "Retirement": (mini_kms.Retirement, {}),
     "IntegrityKeyReplacement": (mini_kms.IntegrityKeyReplacement, {}),
     "SchedulerConfig": (mini_kms.Scheduler, {}),
@@ -133,6 +136,7 @@ ARGUMENTS = {
     "Paging": ("list_keys", {}),
     "RetireOptions": ("retire_root_key", {}),
     "RootKeyJob": ("rewrap", {}),
+    "ImportJob": ("import_mini_kms", {}),
     "VerifyOptions": ("verify_audit", {}),
 }
 

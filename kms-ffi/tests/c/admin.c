@@ -143,6 +143,14 @@ static void backs_up(mkms_kms *kms, mkms_session *session) {
     ANSWERS("\"rotated\":[]", mkms_run_scheduler(kms, &answer, &error));
 }
 
+/* An import that cannot be: the message says what helps. */
+static void imports(mkms_session *session) {
+    mkms_buffer *answer = NULL;
+    FAILS(MKMS_INVALID_CONFIGURATION, mkms_import_mini_kms(session, S("{\"from\":\"dump.sql\"}"), &answer, &error));
+    FAILS(MKMS_INVALID_ARGUMENT, mkms_import_mini_kms(session, S("{\"from\":\"x\",\"unknown\":1}"), &answer, &error));
+    CHECK(answer == NULL);
+}
+
 /* A second root key: added, wrapped under, verified, and the first one retired. */
 static void changes_the_root_key(mkms_session *session) {
     mkms_progress *progress = NULL;
@@ -289,6 +297,7 @@ int main(int argc, char **argv) {
     identifies_requests(kms, session);
     reads_the_log(session);
     backs_up(kms, session);
+    imports(session);
     changes_the_root_key(session);
     names_keys_in_aws(session);
     OK(mkms_session_free(&session));

@@ -6,6 +6,7 @@ mod backup;
 mod bootstrap;
 mod exit;
 mod folders;
+mod import;
 mod key;
 mod output;
 mod root_key;
@@ -55,6 +56,9 @@ enum Command {
     /// The log
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Import the data of another key management service
+    #[command(subcommand)]
+    Import(import::Import),
     /// Copy the store, while others work on it, and verify the copy
     Backup(backup::Backup),
     /// Verify a backup, and put it where the store belongs, where there must be nothing yet
@@ -93,6 +97,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Serve(serve) = &command {
         flags.http.extend(serve.settings());
     }
+    // An import has two secrets, and the one that is named on the command line is the source's.
+    let is_import = matches!(command, Command::Import(_));
+    let source_key_file = flags.master_key_file.take_if(|_| is_import);
     let settings = Settings::load(&flags, &XdgDirs::of_user()?)?;
     match command {
         Command::Serve(_) => serve::run(settings),
@@ -101,6 +108,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Key(command) => key::run(command, settings, json),
         Command::RootKey(command) => root_key::run(command, settings, json),
         Command::Audit(command) => audit::run(command, settings, json),
+        Command::Import(command) => import::run(command, source_key_file.as_deref(), settings, json),
         Command::Backup(command) => backup::backup(command, settings, json),
         Command::Restore(command) => backup::restore(command, settings, json),
         Command::Status => status::status(settings, json),

@@ -122,6 +122,10 @@ impl Image {
     pub fn versions(&self) -> impl Iterator<Item = &KeyVersion> {
         self.keys.values().flat_map(|entry| entry.versions.values())
     }
+    /// The version of a key that follows this one. Numbers may be left out.
+    pub fn version_after(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
+        self.keys.get(&key)?.versions.range(version.checked_add(1)?..).map(|(_, next)| next).next()
+    }
     /// The versions of a key, newest first.
     pub fn versions_newest_first(&self, key: KeyId) -> impl Iterator<Item = &KeyVersion> {
         self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.values().rev())

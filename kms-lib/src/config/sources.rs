@@ -126,14 +126,15 @@ impl Config {
     }
 
     /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
-    /// unnoticed. Names that begin with `KMS_TEST_` or `KMS_HTTP_` belong to others, and service links of Kubernetes
-    /// are ignored ([`Config::is_service_link`]).
+    /// unnoticed. Names that begin with `KMS_TEST_`, `KMS_HTTP_` or `KMS_IMPORT_` belong to others, and service links
+    /// of Kubernetes are ignored ([`Config::is_service_link`]).
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let (mut key, mut key_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
         let (mut next, mut next_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
         for (name, value) in variables {
             let Some(setting) = name.strip_prefix("KMS_") else { continue };
-            if setting.starts_with("TEST_") || setting.starts_with("HTTP_") || is_service_link(&name, &value) {
+            let is_others = ["TEST_", "HTTP_", "IMPORT_"].iter().any(|prefix| setting.starts_with(prefix));
+            if is_others || is_service_link(&name, &value) {
                 continue;
             }
             let number = || value.parse::<u64>().map_err(|_| invalid(format!("{name} is not a number")));

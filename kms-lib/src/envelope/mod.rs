@@ -21,7 +21,7 @@ mod source;
 mod tests;
 
 pub use aws::AwsRootKey;
-#[cfg(feature = "aws-kms")]
+#[cfg(all(feature = "aws-kms", feature = "import"))]
 pub use aws::ForeignKeys;
 pub use binding::Binding;
 pub use calls::{CALL_BOUNDS, CallMetrics, Calls, RootKeyOperation};

@@ -57,9 +57,8 @@ impl Run<'_> {
     fn keys_to_rotate(&self) -> (Vec<Due>, Vec<(KeyId, String)>) {
         let image = self.session.shared().catalog.image();
         let (mut due, mut others) = (Vec::new(), Vec::new());
-        let is_held = |key: &&Key| {
-            key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final)
-        };
+        let is_held =
+            |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
         for key in image.keys_by_name(None).filter(is_held) {
             let Some(version) = image.version(key.id, key.current_version) else { continue };
             if version.origin != Origin::Imported {

@@ -82,7 +82,10 @@ impl Run<'_> {
         let scope = self.scope_of(&row.key_id)?;
         let permissions = permissions_of(row, scope, &mut notes)?;
         let role = Role::parse(&row.role).unwrap_or_else(|_| {
-            notes.push((ImportFindingKind::GrantChanged, format!("its role {:?} is not known; it is app here", row.role)));
+            notes.push((
+                ImportFindingKind::GrantChanged,
+                format!("its role {:?} is not known; it is app here", row.role),
+            ));
             Role::App
         });
         let is_shared = folded.get(&row.principal.to_lowercase()).is_some_and(|(_, differs)| *differs);
@@ -126,8 +129,9 @@ impl Run<'_> {
     }
 
     fn scope_of(&self, key: &str) -> Result<GrantScope> {
-        let scope = GrantScope::parse(key)
-            .map_err(|_| Error::invalid(format!("it is on {:?}, which is neither the id of a key nor *", shown(key))))?;
+        let scope = GrantScope::parse(key).map_err(|_| {
+            Error::invalid(format!("it is on {:?}, which is neither the id of a key nor *", shown(key)))
+        })?;
         let GrantScope::Key(id) = scope else { return Ok(scope) };
         let image = self.session.shared().catalog.image();
         let is_of_source = |source: &str| source == self.job.name;
@@ -182,9 +186,8 @@ impl Run<'_> {
         let grantor = import_grantor(&self.job.name);
         let gone: Vec<GrantId> = {
             let image = self.session.shared().catalog.image();
-            let is_gone = |grant: &&Grant| {
-                grant.grantor == grantor && grant.withdrawn_at.is_none() && !seen.contains(&grant.id)
-            };
+            let is_gone =
+                |grant: &&Grant| grant.grantor == grantor && grant.withdrawn_at.is_none() && !seen.contains(&grant.id);
             image.grants().filter(is_gone).map(|grant| grant.id).collect()
         };
         for page in gone.chunks(PAGE) {
@@ -198,9 +201,7 @@ impl Run<'_> {
     /// Commits, unless nothing changes or nothing is to be written.
     async fn change_grants(&self, imported: ImportedGrants) -> Result<Vec<Change>> {
         let mut details = Details::default();
-        details
-            .number("grants", imported.grants.len() as u64)
-            .number("withdrawn", imported.withdrawn.len() as u64);
+        details.number("grants", imported.grants.len() as u64).number("withdrawn", imported.withdrawn.len() as u64);
         let command = Command::ImportGrants(imported);
         let changes = self.preview(&command)?;
         if changes.is_empty() || self.job.dry_run {

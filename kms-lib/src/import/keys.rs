@@ -157,6 +157,11 @@ impl Run<'_> {
         for row in &part.versions {
             match self.prepare(&key, row).await {
                 Ok((version, material)) => {
+                    if has_other_public_key(row, &version) {
+                        let text =
+                            "the public key beside the private key is another one; that of the private key is taken";
+                        done.changed.push(format!("version {}: {text}", row.version));
+                    }
                     key.versions.push(version);
                     opened.extend(material);
                 }
@@ -288,11 +293,18 @@ impl Run<'_> {
     /// The keys of this import that are not finalised, by id and name.
     pub(super) fn held_keys(&self) -> Vec<(KeyId, String)> {
         let image = self.session.shared().catalog.image();
-        let is_held = |key: &&Key| {
-            key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final)
-        };
+        let is_held =
+            |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
         image.keys_by_name(None).filter(is_held).map(|key| (key.id, key.name.clone())).collect()
     }
+}
+
+/// Whether the source has another public key than the private key gives.
+fn has_other_public_key(row: &SourceVersion, version: &ImportedVersion) -> bool {
+    let made = version.new.as_ref().and_then(|new| new.material.public_key_pem.as_deref());
+    let (Some(made), Some(stored)) = (made, row.public_key_pem.as_deref()) else { return false };
+    let lines = |pem: &str| pem.lines().map(|line| line.trim().to_owned()).collect::<String>();
+    lines(made) != lines(stored)
 }
 
 /// Whether it is the store or the root key service that fails, and not one key.

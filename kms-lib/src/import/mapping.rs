@@ -23,7 +23,7 @@ pub fn key_of(row: &SourceKey, source: &str) -> Result<(ImportedKey, Vec<String>
     let mut changed = Vec::new();
     let key = ImportedKey {
         source: source.to_owned(),
-        id: row.id.parse::<KeyId>().map_err(|_| Error::invalid("the key's id is not a UUID"))?,
+        id: key_id(&row.id)?,
         name: row.name.clone(),
         key_type: KeyType::parse(&row.key_type).map_err(|_| unknown("type", &row.key_type))?,
         purpose: KeyPurpose::parse(&row.purpose).map_err(|_| unknown("purpose", &row.purpose))?,
@@ -41,6 +41,12 @@ pub fn key_of(row: &SourceKey, source: &str) -> Result<(ImportedKey, Vec<String>
         versions: Vec::new(),
     };
     Ok((key, changed))
+}
+
+/// The id of a key. What it encrypted is bound to the id as it is written.
+fn key_id(text: &str) -> Result<KeyId> {
+    let id = text.parse::<KeyId>().ok().filter(|id| id.to_string() == text);
+    id.ok_or_else(|| Error::invalid("the key's id is not a UUID in lower case"))
 }
 
 /// A version, without its material.

@@ -86,8 +86,8 @@ impl Opener {
     /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not answer; every other error is about this
     /// material.
     pub async fn open(&self, of: Of, version: &SourceVersion) -> Result<OpenedMaterial> {
-        let wrapped: WrappedJson =
-            serde_json::from_str(&version.wrapped_material).map_err(|_| damaged("is not the JSON that it should be"))?;
+        let wrapped: WrappedJson = serde_json::from_str(&version.wrapped_material)
+            .map_err(|_| damaged("is not the JSON that it should be"))?;
         let context = context_of(of);
         if wrapped.encryption_context.as_ref().is_some_and(|named| *named != BTreeMap::from_iter(context.clone())) {
             return Err(damaged("was wrapped for another key, version or type"));
@@ -108,9 +108,8 @@ impl Opener {
 
     fn open_locally(&self, wrapped: &WrappedJson) -> Result<Zeroizing<Vec<u8>>> {
         let root = self.root.as_ref().ok_or_else(no_secret)?;
-        let part = |text: Option<&str>| {
-            STANDARD.decode(text.unwrap_or_default()).map_err(|_| damaged("is not valid base64"))
-        };
+        let part =
+            |text: Option<&str>| STANDARD.decode(text.unwrap_or_default()).map_err(|_| damaged("is not valid base64"));
         let (iv, tag) = (part(wrapped.iv.as_deref())?, part(wrapped.auth_tag.as_deref())?);
         let nonce: [u8; NONCE] = iv.try_into().map_err(|_| damaged("has no nonce of 12 bytes"))?;
         let tag: [u8; TAG] = tag.try_into().map_err(|_| damaged("has no tag of 16 bytes"))?;

@@ -10,9 +10,7 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, Grantor};
 use crate::types::ids::KeyId;
-use crate::types::key::{
-    AuditContext, DisabledReason, Key, KeyImport, KeyState, KeyVersion, Origin, VersionState,
-};
+use crate::types::key::{AuditContext, DisabledReason, Key, KeyImport, KeyState, KeyVersion, Origin, VersionState};
 
 /// Who made the grants of an import.
 pub fn import_grantor(source: &str) -> Grantor {
@@ -223,11 +221,7 @@ impl Context<'_> {
         });
         let withdrawn = imported.withdrawn.iter().filter_map(|id| {
             let grant = self.view.grant(*id).filter(is_open)?;
-            Some(Change::UpdateGrant(Grant {
-                withdrawn_at: Some(self.now),
-                revision: self.revision,
-                ..grant.clone()
-            }))
+            Some(Change::UpdateGrant(Grant { withdrawn_at: Some(self.now), revision: self.revision, ..grant.clone() }))
         });
         followed.chain(withdrawn).collect()
     }

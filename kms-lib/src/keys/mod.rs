@@ -13,9 +13,10 @@ pub use apply::{Context, apply};
 pub use apply_import::import_grantor;
 pub use apply_root_keys::leaked_service_keys;
 pub use command::{
-    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, ImportRotation, ImportedGrant, ImportedGrants,
-    ImportedKey, ImportedMaterial, ImportedVersion, KeyEdit, LegacyPage, NewGeneration, NewIntegrityKey, NewQuarantined,
-    NewSigningKey, NewVersion, NewWrapping, Released, ResealedRow, Resealing, Wrapping,
+    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, ImportRotation, ImportedGrant,
+    ImportedGrants, ImportedKey, ImportedMaterial, ImportedVersion, KeyEdit, LegacyPage, NewGeneration,
+    NewIntegrityKey, NewQuarantined, NewSigningKey, NewVersion, NewWrapping, Released, ResealedRow, Resealing,
+    Wrapping,
 };
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

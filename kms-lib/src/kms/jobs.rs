@@ -166,11 +166,11 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
     drop(connection);
     session.shared().catalog.ensure_fresh().await?;
     for (id, version, last_used) in over {
-        let replaced = session.shared().catalog.image().version(id, version + 1).map(|next| next.created_at);
+        let replaced = session.shared().catalog.image().version_after(id, version).map(|next| next.created_at);
         let used_since = replaced
             .zip(last_used)
             .is_some_and(|(replaced, used)| used > replaced || is_doubtful(replaced) || is_doubtful(used));
-        if (used_since && !even_if_used) || is_revoked(session, id) {
+        if (used_since && !even_if_used) || is_left_alone(session, id) {
             continue;
         }
         match session.revoke_located(id, version).await {
@@ -183,9 +183,10 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
     Ok(())
 }
 
-/// Whether the key is revoked, and with it all its versions.
-fn is_revoked(session: &Session, id: KeyId) -> bool {
-    session.shared().catalog.image().key(id).is_some_and(Key::is_revoked)
+/// Whether the key is revoked, and with it all its versions; or an import holds it, whose source may still move windows.
+fn is_left_alone(session: &Session, id: KeyId) -> bool {
+    let image = session.shared().catalog.image();
+    image.key(id).is_some_and(|key| key.is_revoked() || key.is_held_by_import())
 }
 
 async fn due(session: &Session, what: Due, tried: usize) -> Result<Vec<KeyId>> {

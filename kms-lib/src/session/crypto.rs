@@ -452,7 +452,8 @@ fn decryption<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>
 /// A ciphertext of Mini KMS on Node. Without a nonce and a tag it is one of an RSA key, which binds no additional data.
 fn imported<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> {
     let Some(key) = item.key.clone().filter(|_| item.context.is_empty() && item.oaep_version.is_none()) else {
-        let text = "an imported ciphertext needs the key named, and has its additional data as JSON instead of a context";
+        let text =
+            "an imported ciphertext needs the key named, and has its additional data as JSON instead of a context";
         return Err(Error::invalid(text));
     };
     let target = Target::Imported(key, item.version);

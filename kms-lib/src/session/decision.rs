@@ -44,9 +44,7 @@ impl Session {
         let (id, asked, contradiction) = match &item.target {
             Target::Current(_) | Target::AnyUsable(_) => (named, None, None),
             Target::Version(_, version) => (named, Some(*version), None),
-            Target::Imported(_, version) => {
-                (named, version.or_else(|| newest_imported(image, named?)), None)
-            }
+            Target::Imported(_, version) => (named, version.or_else(|| newest_imported(image, named?)), None),
             Target::Sealed(Ok((key, version)), beside) if beside.is_none() || named == Some(*key) => {
                 (Some(*key), Some(*version), None)
             }
@@ -96,9 +94,7 @@ impl Session {
         let current = key.map_or(0, |key| key.current_version);
         let version = match item.target {
             Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
-            Target::Imported(_, version) => {
-                version.or_else(|| newest_imported(image, attempt.key?)).unwrap_or(current)
-            }
+            Target::Imported(_, version) => version.or_else(|| newest_imported(image, attempt.key?)).unwrap_or(current),
             _ => current,
         };
         // Signing with another version than the current one is refused, not done again with the current one.
@@ -116,7 +112,7 @@ impl Session {
             (Decision::Allowed { grant, valid_until }, Some(key)) => {
                 let is_own = |version: &KeyVersion| version.origin != Origin::Imported;
                 if matches!(item.target, Target::Imported(..)) && image.version(key.id, version).is_none_or(is_own) {
-                    return Ruling::Bad(not_imported(version));
+                    return Ruling::Bad(not_imported(&item.target));
                 }
                 let (versions, has_more) = match item.target {
                     Target::AnyUsable(_) => newest_usable(image, key, tried, now),
@@ -154,11 +150,18 @@ fn newest_imported(image: &Image, key: KeyId) -> Option<u32> {
     versions.find(|version| version.origin == Origin::Imported).map(|version| version.version)
 }
 
-fn not_imported(version: u32) -> Error {
-    let text = format!(
-        "version {version} of the key was made here: what it encrypted names its key and version, and holds its nonce and \
-         tag; the ciphertext is none of Mini KMS on Node"
-    );
+fn not_imported(target: &Target) -> Error {
+    let text = match target {
+        Target::Imported(_, Some(version)) => format!(
+            "version {version} of the key was made here: a ciphertext of it holds its nonce and tag, and no additional data \
+             beside the context; this is none"
+        ),
+        _ => {
+            "no version of the key was imported: name the version whose public key was used, or pass the ciphertext as \
+              encrypting returned it"
+                .to_owned()
+        }
+    };
     Error::new(ErrorCode::InvalidCiphertext, text)
 }
 

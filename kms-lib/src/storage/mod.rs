@@ -23,7 +23,7 @@ pub mod tables;
 mod url;
 
 pub use location::{Location, redact};
-#[cfg(feature = "mysql")]
+#[cfg(feature = "import")]
 pub use mysql::open_source;
 pub use schema::{check_schema, is_current, migrate};
 pub use url::Url;

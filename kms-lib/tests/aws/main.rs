@@ -9,6 +9,8 @@ mod common;
 mod example;
 mod failures;
 mod figures;
+#[cfg(feature = "import")]
+mod import;
 mod moves;
 mod store;
 

@@ -25,6 +25,7 @@ from ._native import (
 from ._reports import (
     BackupComparison,
     BackupReport,
+    ImportReport,
     JobReport,
     Metrics,
     Ready,
@@ -310,6 +311,22 @@ class AsyncSession:
     async def metrics(self) -> Metrics: ...
     async def backup(self, path: Path, *, progress: Progress | None = None) -> BackupReport: ...
     async def compare_backup(self, path: Path) -> BackupComparison: ...
+    async def import_mini_kms(
+        self,
+        source: str,
+        *,
+        password: str | None = None,
+        master_secret: str | None = None,
+        master_secret_file: Path | None = None,
+        aws_region: str | None = None,
+        aws_endpoint: str | None = None,
+        name: str = "mini-kms",
+        dry_run: bool = False,
+        rotate: bool = False,
+        finalise: bool = False,
+        fold_principals: bool = False,
+        progress: Progress | None = None,
+    ) -> ImportReport: ...
     async def list_root_keys(self) -> tuple[RootKey, ...]: ...
     async def add_root_key(self, source: RootKeySource) -> RootKey: ...
     async def plan_rewrap(self) -> RewrapPlan: ...

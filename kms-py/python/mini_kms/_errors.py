@@ -239,6 +239,13 @@ class LimitExceeded(KeyFault):
     name = "LimitExceeded"
 
 
+class ImportOpen(KeyFault):
+    """The key belongs to an import that is not finalised: until then its source decides on it."""
+
+    code = 318
+    name = "ImportOpen"
+
+
 class InvalidCiphertext(CryptoFault):
     """The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with."""
 

@@ -20,7 +20,11 @@ class EncryptItem(NamedTuple):
 
 
 class DecryptItem(NamedTuple):
-    """One ciphertext of ``decrypt_batch``; what is given beside it must agree with it."""
+    """One ciphertext of ``decrypt_batch``; what is given beside it must agree with it.
+
+    With ``is_imported`` it is one of Mini KMS on Node, made with an imported version of ``key``; ``imported_aad`` is the
+    JSON text of its additional data.
+    """
 
     ciphertext: Buffer
     context: Mapping[str, str] | None = None
@@ -29,6 +33,8 @@ class DecryptItem(NamedTuple):
     iv: Buffer | None = None
     auth_tag: Buffer | None = None
     oaep_version: int | None = None
+    imported_aad: str | None = None
+    is_imported: bool = False
 
 
 class SignItem(NamedTuple):

@@ -14,6 +14,7 @@ from ._reports import (
     BackupComparison,
     BackupReport,
     Fault,
+    ImportReport,
     JobReport,
     Metrics,
     Ready,
@@ -116,6 +117,7 @@ _KINDS: dict[str, Any] = {
     "RootKeys": tuple[RootKey, ...],
     "RewrapPlan": RewrapPlan,
     "RootKeyReport": RootKeyReport,
+    "ImportReport": ImportReport,
     "Retirement": Retirement,
     "IntegrityKeyReplacement": IntegrityKeyReplacement,
 }

@@ -250,6 +250,50 @@ class FailedMaterial:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportCounts:
+    """How many rows of a kind an import found, and what became of them."""
+
+    total: int
+    imported: int
+    updated: int
+    unchanged: int
+    withdrawn: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFinding:
+    """Something that did not come over as it was."""
+
+    kind: str
+    id: str
+    text: str
+    version: int | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did, or in a dry run would do."""
+
+    name: str
+    dry_run: bool
+    finalised: bool
+    keys: ImportCounts
+    versions: ImportCounts
+    grants: ImportCounts
+    keys_to_rotate: int
+    keys_rotated: int
+    finding_count: int
+    findings: tuple[ImportFinding, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no key or version was refused."""
+        return self.keys.refused == 0 and self.versions.refused == 0
+
+
+@dataclass(frozen=True, slots=True)
 class RootKeyReport:
     """The result of a rewrap or of the verification of a root key."""
 

@@ -47,6 +47,14 @@ impl<'py> Parts<'_, 'py> {
         Ok(self.get(index).map(|number| number.extract()).transpose()?)
     }
 
+    fn optional_text(&self, index: usize) -> Outcome<Option<String>> {
+        Ok(self.get(index).map(|text| text.extract()).transpose()?)
+    }
+
+    fn flag(&self, index: usize) -> Outcome<bool> {
+        Ok(self.get(index).map(|flag| flag.extract()).transpose()?.unwrap_or(false))
+    }
+
     fn algorithm(&self, index: usize) -> Outcome<SignatureAlgorithm> {
         Ok(self.needed(index, "algorithm")?.extract::<Named<SignatureAlgorithm>>()?.0)
     }
@@ -131,7 +139,7 @@ impl Session {
     /// >>> [result.plaintext for result in opened]
     /// [b'one', b'one']
     fn decrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
-        let batch = read(self, items, 1..=7, |parts| {
+        let batch = read(self, items, 1..=9, |parts| {
             let expected = Expected {
                 context: parts.context(1)?,
                 key: parts.optional_key(2)?,
@@ -139,6 +147,8 @@ impl Session {
                 iv: parts.optional_bytes(4, "iv")?,
                 auth_tag: parts.optional_bytes(5, "auth_tag")?,
                 oaep_version: parts.number(6)?,
+                imported_aad: parts.optional_text(7)?,
+                is_imported: parts.flag(8)?,
             };
             Ok((parts.bytes(0, "ciphertext")?, expected))
         })?;

@@ -27,12 +27,25 @@ pub struct Expected {
     pub auth_tag: Option<Input>,
     /// The version whose public key made it, if it is raw RSA-OAEP.
     pub oaep_version: Option<u32>,
+    /// The additional data of a ciphertext of Mini KMS on Node, as JSON text.
+    pub imported_aad: Option<String>,
+    /// Whether it is a ciphertext of Mini KMS on Node.
+    pub is_imported: bool,
 }
 
 impl Expected {
     fn new(context: Option<ContextArgument>, key: Option<Key>, version: Option<u32>) -> Self {
         let context = context.map(|it| it.0).unwrap_or_default();
-        Self { context, key: key.map(|it| it.0), version, iv: None, auth_tag: None, oaep_version: None }
+        Self {
+            context,
+            key: key.map(|it| it.0),
+            version,
+            iv: None,
+            auth_tag: None,
+            oaep_version: None,
+            imported_aad: None,
+            is_imported: false,
+        }
     }
 
     /// The library's form of it.
@@ -43,6 +56,8 @@ impl Expected {
         item.iv = self.iv.as_deref();
         item.auth_tag = self.auth_tag.as_deref();
         item.oaep_version = self.oaep_version;
+        item.imported_aad = self.imported_aad.as_deref();
+        item.is_imported = self.is_imported;
         item
     }
 }

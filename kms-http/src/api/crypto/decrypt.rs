@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use kms_lib::limits::RSA_2048_BYTES;
+use kms_lib::limits::{AES_GCM_IV_BYTES, AES_GCM_TAG_BYTES, RSA_2048_BYTES};
 use kms_lib::{Ciphertext, Context, DecryptItem, Decrypted, Session};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::codec::{Encoding, Plaintext, from_base64};
@@ -20,18 +21,20 @@ pub(super) struct Item<'a> {
     #[serde(borrow)]
     key_id: Cow<'a, str>,
     /// As `encrypt` gave it. Or what another tool encrypted with the public key of `version`: RSA-OAEP with SHA-256,
-    /// without a label.
+    /// without a label. Or a ciphertext of Mini KMS on Node, of a key that was imported from there.
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
-    /// The version that encrypted it. The ciphertext names it; what is sent must agree.
+    /// The version that encrypted it. The ciphertext names it; what is sent must agree. A ciphertext of Mini KMS on Node
+    /// does not name it: without, the newest imported version is taken.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
-    /// The context it was encrypted with.
-    #[serde(default)]
+    /// The context it was encrypted with: an object of texts. With a ciphertext of Mini KMS on Node, what was sent there,
+    /// which may be any JSON.
+    #[serde(borrow, default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
-    aad: Option<Context>,
-    /// A copy of what the ciphertext holds; must agree.
+    aad: Option<&'a RawValue>,
+    /// A copy of what the ciphertext holds; must agree. A ciphertext of Mini KMS on Node does not hold it.
     #[serde(borrow, default)]
     iv: Option<Cow<'a, str>>,
     /// A copy of what the ciphertext holds; must agree.
@@ -59,40 +62,59 @@ pub(super) struct Plan<'i> {
     ciphertext: Vec<u8>,
     iv: Option<Vec<u8>>,
     auth_tag: Option<Vec<u8>>,
-    /// The version of a raw OAEP ciphertext; none for a blob, which names its key and version.
-    oaep_version: Option<u32>,
+    kind: Kind,
+    context: Context,
+}
+
+/// What a ciphertext is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One of this service, which names its key and version.
+    Own,
+    /// Raw RSA-OAEP, made with the public key of this version.
+    Oaep(u32),
+    /// One of Mini KMS on Node.
+    Imported,
 }
 
 impl Plan<'_> {
     /// The library checks the caller's rights, and then holds against the ciphertext what was sent beside it.
     fn item(&self) -> DecryptItem<'_> {
-        let context = self.item.aad.clone().unwrap_or_default();
-        let mut item = DecryptItem::new(&self.ciphertext, context).key(&*self.item.key_id);
+        let key = &*self.item.key_id;
+        let mut item = match self.kind {
+            Kind::Own => DecryptItem::new(&self.ciphertext, self.context.clone()).key(key),
+            Kind::Oaep(version) => return DecryptItem::oaep(key, version, &self.ciphertext),
+            Kind::Imported => DecryptItem::imported(key, &self.ciphertext, self.item.aad.map(RawValue::get)),
+        };
         item.version = self.item.version;
         item.iv = self.iv.as_deref();
         item.auth_tag = self.auth_tag.as_deref();
-        item.oaep_version = self.oaep_version;
         item
     }
 }
 
-/// A blob is recognised first. What has the size of a raw ciphertext and is no blob was made with the public key.
-fn oaep_version(item: &Item<'_>, ciphertext: &[u8]) -> Result<Option<u32>, ApiError> {
-    let is_raw_size = ciphertext.len() == RSA_2048_BYTES && item.iv.is_none() && item.auth_tag.is_none();
-    match (Ciphertext::parse(ciphertext), item.version) {
+/// A blob is recognised first: what is sent beside it is a copy of what it holds. What has a nonce and a tag of its own,
+/// or the size of a raw RSA ciphertext, was not made here.
+fn kind(item: &Item<'_>, ciphertext: &[u8], iv: Option<&[u8]>, auth_tag: Option<&[u8]>) -> Kind {
+    let blob = Ciphertext::parse(ciphertext);
+    if let (Some(iv), Some(tag)) = (iv, auth_tag)
+        && iv.len() == AES_GCM_IV_BYTES
+        && tag.len() == AES_GCM_TAG_BYTES
+    {
+        // One ciphertext of the original in 65,536 begins like a blob; it has neither the same nonce nor the same tag.
+        let is_own = blob.is_ok_and(|blob| blob.iv() == iv || blob.auth_tag() == tag);
+        return if is_own { Kind::Own } else { Kind::Imported };
+    }
+    let is_raw = ciphertext.len() == RSA_2048_BYTES && iv.is_none() && auth_tag.is_none();
+    let has_aad = item.aad.is_some_and(|aad| aad.get().trim() != "{}");
+    match (blob, item.version) {
         // One raw ciphertext in 65,536 begins like a blob; it does not name the version too.
-        (Ok(blob), Some(version)) if is_raw_size && blob.version != version => Ok(Some(version)),
-        (Err(_), Some(version)) if is_raw_size => {
-            if item.aad.as_ref().is_some_and(|context| !context.is_empty()) {
-                return Err(ApiError::invalid("aad: raw RSA-OAEP binds no context"));
-            }
-            Ok(Some(version))
-        }
-        (Err(_), None) if is_raw_size => {
-            Err(ApiError::invalid("version: raw RSA-OAEP does not name the version whose public key was used"))
-        }
+        (Ok(blob), Some(version)) if is_raw && blob.version != version => Kind::Oaep(version),
+        // The original takes additional data with RSA too, and binds none.
+        (Err(_), Some(version)) if is_raw && !has_aad => Kind::Oaep(version),
+        (Err(_), _) if is_raw => Kind::Imported,
         // The library says what is wrong with it, and records the attempt.
-        _ => Ok(None),
+        _ => Kind::Own,
     }
 }
 
@@ -107,14 +129,15 @@ impl many::Item for Item<'static> {
     fn read<'i, 'a: 'i>(sent: &'i Item<'a>, default: Encoding) -> Result<Plan<'i>, ApiError> {
         let bytes = |field, sent: &'i Option<Cow<'a, str>>| sent.as_deref().map(|sent| from_base64(field, sent));
         let ciphertext = from_base64("ciphertext", &sent.ciphertext)?;
-        Ok(Plan {
-            item: sent,
-            encoding: sent.encoding.unwrap_or(default),
-            oaep_version: oaep_version(sent, &ciphertext)?,
-            ciphertext,
-            iv: bytes("iv", &sent.iv).transpose()?,
-            auth_tag: bytes("authTag", &sent.auth_tag).transpose()?,
-        })
+        let (iv, auth_tag) = (bytes("iv", &sent.iv).transpose()?, bytes("authTag", &sent.auth_tag).transpose()?);
+        let kind = kind(sent, &ciphertext, iv.as_deref(), auth_tag.as_deref());
+        let context = match sent.aad {
+            Some(aad) if kind == Kind::Own => {
+                serde_json::from_str(aad.get()).map_err(|e| ApiError::invalid(format!("aad: {e}")))?
+            }
+            _ => Context::new(),
+        };
+        Ok(Plan { item: sent, encoding: sent.encoding.unwrap_or(default), ciphertext, iv, auth_tag, kind, context })
     }
     async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Decrypted> {
         let items: Vec<DecryptItem<'_>> = inputs.iter().map(|plan| plan.item()).collect();

@@ -6,7 +6,7 @@ mod client;
 mod context;
 #[cfg(feature = "aws-kms")]
 mod failure;
-#[cfg(feature = "aws-kms")]
+#[cfg(all(feature = "aws-kms", feature = "import"))]
 mod foreign;
 mod key_name;
 #[cfg(feature = "aws-kms")]
@@ -16,7 +16,7 @@ mod settings;
 #[cfg(all(test, feature = "aws-kms"))]
 mod tests;
 
-#[cfg(feature = "aws-kms")]
+#[cfg(all(feature = "aws-kms", feature = "import"))]
 pub use foreign::ForeignKeys;
 #[cfg(feature = "aws-kms")]
 pub use root_key::AwsKmsRootKey;

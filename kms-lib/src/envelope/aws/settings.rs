@@ -75,7 +75,7 @@ impl AwsRootKey {
     }
 
     /// The same settings for another key.
-    #[cfg(feature = "aws-kms")]
+    #[cfg(all(feature = "aws-kms", feature = "import"))]
     pub(crate) fn with_key_id(self, key_id: &str) -> Self {
         Self { key_id: key_id.to_owned(), ..self }
     }

@@ -1,7 +1,6 @@
 //! The data of Mini KMS on Node: one snapshot, which is only read.
 
 mod json;
-#[cfg(feature = "mysql")]
 mod mysql;
 mod place;
 mod rows;
@@ -11,7 +10,6 @@ pub use rows::{AuditRow, SourceGrant, SourceKey, SourceVersion, source_time};
 
 use crate::types::error::Result;
 use json::JsonFiles;
-#[cfg(feature = "mysql")]
 use mysql::Snapshot;
 use place::Form;
 
@@ -21,7 +19,6 @@ use place::Form;
 /// fails with `StoreUnavailable`; the next run of the import carries on.
 pub enum Source {
     /// Tables of a MySQL or MariaDB database.
-    #[cfg(feature = "mysql")]
     Database(Snapshot),
     /// Files of an older version.
     Files(JsonFiles),
@@ -31,7 +28,6 @@ pub enum Source {
 macro_rules! either {
     ($source:expr, $inner:ident => $call:expr) => {
         match $source {
-            #[cfg(feature = "mysql")]
             Source::Database($inner) => $call.await,
             Source::Files($inner) => $call,
         }
@@ -42,13 +38,7 @@ impl Source {
     /// Begins the snapshot, and checks that the tables are those of Mini KMS on Node.
     pub async fn open(from: &ImportSource) -> Result<Self> {
         match from.form() {
-            #[cfg(feature = "mysql")]
             Form::Database(url) => Snapshot::open(url).await.map(Self::Database),
-            #[cfg(not(feature = "mysql"))]
-            Form::Database(_) => Err(crate::types::error::Error::new(
-                crate::types::error::ErrorCode::InvalidConfiguration,
-                "this program was built without MySQL; build it with the feature mysql",
-            )),
             Form::Json(path) => JsonFiles::open(path).map(Self::Files),
         }
     }

@@ -64,8 +64,7 @@ const KEY: &str = "SELECT id, name, type, purpose, state, CAST(rotation_period_d
 const VERSION: &str = "SELECT id, CAST(version AS SIGNED), state, CAST(created_at AS CHAR), \
     CAST(not_before AS CHAR), CAST(not_after AS CHAR), wrapped_material, public_key_pem, \
     CAST(grace_period_days AS SIGNED) FROM key_versions WHERE key_id = ? AND version > ? ORDER BY version LIMIT ?";
-const GRANT: &str =
-    "SELECT id, principal, role, key_id, allowed_ops, conditions, CAST(created_at AS CHAR) FROM grants";
+const GRANT: &str = "SELECT id, principal, role, key_id, allowed_ops, conditions, CAST(created_at AS CHAR) FROM grants";
 const RECORD: &str = "SELECT id, CAST(timestamp AS CHAR), actor, role, action, request_id, details, key_id, \
     CAST(key_version AS SIGNED), prev_hash, hash, status FROM audit_logs";
 

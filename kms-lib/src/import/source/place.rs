@@ -77,8 +77,9 @@ impl ImportSource {
 
     /// The master secret in a file of mode 0600. Line ends at its end are not part of it.
     pub fn master_secret_file(self, path: impl AsRef<Path>) -> Result<Self> {
-        let text = read_secret_file(path.as_ref())
-            .map_err(|why| Error::new(ErrorCode::InvalidRootKey, format!("the master secret's {why}")).with_source(why))?;
+        let text = read_secret_file(path.as_ref()).map_err(|why| {
+            Error::new(ErrorCode::InvalidRootKey, format!("the master secret's {why}")).with_source(why)
+        })?;
         let secret = text.trim_end_matches(['\r', '\n']);
         if secret.is_empty() {
             return Err(Error::new(ErrorCode::InvalidRootKey, "the master secret's file is empty"));

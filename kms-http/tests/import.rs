@@ -1,0 +1,138 @@
+//! `kms-http import mini-kms` on a real database of the original, and its clients against the service afterwards.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use common::Server;
+use kms_test_support::{MariaDb, Server as _};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+fn legacy(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/legacy").join(file);
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The ciphertexts of the original, each member as it stands in the file: the order of names in `aad` counts.
+fn ciphertexts() -> Vec<BTreeMap<String, Box<RawValue>>> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        ciphertexts: Vec<BTreeMap<String, Box<RawValue>>>,
+    }
+    serde_json::from_str::<Known>(&legacy("clean.json")).unwrap().ciphertexts
+}
+
+#[track_caller]
+fn parsed(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A file that only its owner reads.
+fn secret_file(server: &Server, name: &str, text: &str) -> PathBuf {
+    let path = server.home.path().join(name);
+    std::fs::write(&path, format!("{text}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn clients_of_the_original_go_on() {
+    let Some(database) = MariaDb::try_new(&[]) else {
+        eprintln!("SKIPPED: MariaDB is not installed");
+        return;
+    };
+    let url = database.create_database();
+    let name = url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    let (dump, known) = (legacy("clean.sql"), serde_json::from_str::<Value>(&legacy("clean.json")).unwrap());
+    // The windows of the dump end on a fixed day.
+    database.sql(&format!(
+        "USE {name}; SET FOREIGN_KEY_CHECKS = 0; {dump}; UPDATE key_versions \
+         SET not_after = DATE_ADD(UTC_TIMESTAMP(), INTERVAL 7 DAY) WHERE state = 'DISABLED' AND not_after IS NOT NULL"
+    ));
+    // The password is not in the URL, but in a file.
+    let (url, password) = (url.replace(":kms-test@", "@"), "kms-test");
+    let home = tempfile::TempDir::new().unwrap();
+    let password_file = home.path().join("password");
+    std::fs::write(&password_file, password).unwrap();
+    std::fs::set_permissions(&password_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let server = Server::start_on_file(&[("KMS_IMPORT_PASSWORD_FILE", password_file.to_str().unwrap())]);
+    let key_file = secret_file(&server, "old.key", known["masterKey"].as_str().unwrap());
+    let wrong_file = secret_file(&server, "wrong.key", "not the secret of the original");
+    let import = |key: &Path, more: &[&str]| {
+        let key = key.to_str().unwrap();
+        let arguments = ["--json", "import", "mini-kms", "--from", &url, "--master-key-file", key];
+        server.command(&[&arguments, more].concat())
+    };
+    let wrong = import(&wrong_file, &[]);
+    assert_eq!(wrong.status.code(), Some(3), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("WrongRootKey"), "{wrong:?}");
+    let dry = parsed(&import(&key_file, &["--dry-run", "--rotate"]));
+    assert_eq!((&dry["dryRun"], &dry["keys"]["imported"]), (&json!(true), &json!(5)));
+    let report = parsed(&import(&key_file, &["--rotate"]));
+    assert_eq!(
+        (&report["keys"], &report["versions"], &report["grants"]),
+        (&dry["keys"], &dry["versions"], &dry["grants"])
+    );
+    assert_eq!((&report["keysRotated"], &report["finalised"]), (&json!(4), &json!(false)));
+
+    // While the service runs: as the clients of the original send it.
+    let admin = server.client();
+    let (mut opened, mut revoked) = (0, 0);
+    for it in ciphertexts() {
+        let (mut sent, read) = (it.clone(), |name: &str| serde_json::from_str::<Value>(it[name].get()).unwrap());
+        let (plaintext, version) = (read("plaintext"), read("version"));
+        sent.retain(|name, _| name != "plaintext" && name != "keyType");
+        let body = serde_json::to_string(&sent).unwrap();
+        let answer = admin.post_raw("/v1/crypto/decrypt", body.clone()).await;
+        if answer.status == 409 {
+            answer.refused(409, "VersionRevoked");
+            revoked += 1;
+            continue;
+        }
+        assert_eq!(answer.expect(200), json!({"plaintext": plaintext, "version": version}), "{body}");
+        let batch = admin.post_raw("/v1/crypto/decrypt", format!("{{\"items\": [{body}, {body}]}}")).await.expect(200);
+        assert!(batch["results"].as_array().unwrap().iter().all(|one| one["plaintext"] == plaintext), "{batch}");
+        opened += 1;
+    }
+    assert!(opened >= 6 && opened + revoked == 8, "{opened} {revoked}");
+    for it in known["signatures"].as_array().unwrap() {
+        assert_eq!(admin.post("/v1/crypto/verify", it.clone()).await.expect(200)["valid"], true, "{it}");
+    }
+    // What they encrypt from now on is a ciphertext of this service.
+    let new =
+        admin.post("/v1/crypto/encrypt", json!({"keyId": "aes256_gcm-1-0", "plaintext": "new"})).await.expect(200);
+    let mut back = new.clone();
+    back.as_object_mut().unwrap().remove("keyType");
+    assert_eq!(admin.post("/v1/crypto/decrypt", back).await.expect(200)["plaintext"], "new");
+    // Until the import is finalised, the source decides.
+    admin.post("/v1/keys/aes256_gcm-1-0/rotate", json!({})).await.refused(409, "ImportOpen");
+    let report = parsed(&import(&key_file, &["--finalise"]));
+    assert_eq!((&report["finalised"], &report["keys"]["unchanged"]), (&json!(true), &json!(5)));
+    admin.post("/v1/keys/aes256_gcm-1-0/rotate", json!({})).await.expect(200);
+    assert_eq!(import(&key_file, &[]).status.code(), Some(1), "the import is finalised");
+    assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
+}
+
+#[tokio::test]
+async fn additional_data_need_not_be_an_object_of_texts() {
+    let server = Server::start_on_file(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    // Of a key that was not imported: the library says what is wrong, whatever stands beside it.
+    let (ciphertext, iv, tag) = ("AAAA", "AAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA==");
+    for aad in [json!(1e21), json!([1, {"b": 2}]), json!("text"), json!({"n": 1}), json!(null)] {
+        let body = json!({"keyId": "users", "ciphertext": ciphertext, "iv": iv, "authTag": tag, "aad": aad});
+        admin.post("/v1/crypto/decrypt", body).await.refused(400, "InvalidCiphertext");
+    }
+    let own = admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
+    let body = json!({"keyId": "users", "ciphertext": own["ciphertext"], "aad": {"n": 1}});
+    let message = admin.post("/v1/crypto/decrypt", body).await.refused(400, "InvalidArgument");
+    assert!(message.starts_with("aad"), "{message}");
+}

@@ -1,0 +1,103 @@
+//! Grants: what they allow here, and which of them come over denied.
+
+use kms_lib::{Actor, Context, ErrorCode, ImportFindingKind, ImportJob, Kms, Role, Session};
+
+use crate::common::{admin, code};
+use crate::{import, original, place};
+
+const KEY: &str = "7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc";
+
+fn app(kms: &Kms, principal: &str) -> Session {
+    kms.session(Actor::new(principal, Role::App).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn known_grants_allow_and_unknown_conditions_deny() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    let denied: Vec<_> = report.findings.iter().filter(|it| it.kind == ImportFindingKind::GrantDenied).collect();
+    assert_eq!(denied.len(), 1, "{report:?}");
+    assert_eq!(denied[0].id, "aef7ca1f-0a6a-4c68-a56b-0f4c62de3f30");
+    assert!(denied[0].text.contains("10.0.0.0/8"), "{denied:?}");
+    let new = app(&kms, "svc-new");
+    let sealed = new.encrypt(KEY, b"x", &Context::new()).await.unwrap();
+    new.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
+    app(&kms, "svc-any").get_key(KEY).await.unwrap();
+    let checkout = app(&kms, "svc-checkout");
+    let refused = checkout.encrypt("929e82de-2672-4d8b-9dc1-f27306950259", b"x", &Context::new()).await;
+    assert_eq!(code(refused), ErrorCode::AccessDenied);
+    let grants = admin(&kms).list_grants(&Default::default(), &kms_lib::Paging::new(10)).await.unwrap().items;
+    assert_eq!(grants.len(), 4);
+    assert!(grants.iter().all(|grant| serde_json::to_value(grant).unwrap()["grantedBy"] == "import:mini-kms"));
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn principals_that_mean_something_else_here_come_over_denied() {
+    let original = original!("clean");
+    let long = "p".repeat(128);
+    let principals =
+        ["*", "system", "Scheduler", "anonymous", " padded ", "bidi\u{202e}", "Alice", "alice", "", "Bob", &long];
+    for (n, principal) in principals.iter().enumerate() {
+        original.sql(&format!(
+            "SET NAMES utf8mb4; INSERT INTO grants VALUES ('00000000-0000-4000-8000-0000000000{n:02}', '{principal}', \
+             'app', '{KEY}', '[\"read\",\"\"]', NULL, '2026-11-23 18:27:07')"
+        ));
+    }
+    let place = place();
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default().fold_principals(true)).await;
+    let denied = |id: usize| {
+        let id = format!("00000000-0000-4000-8000-0000000000{id:02}");
+        report.findings.iter().any(|it| it.kind == ImportFindingKind::GrantDenied && it.id == id)
+    };
+    let found: Vec<&str> = (0..principals.len()).filter(|n| denied(*n)).map(|n| principals[n]).collect();
+    assert_eq!(found, ["*", "system", "Scheduler", "anonymous", " padded ", "bidi\u{202e}", "Alice", "alice", ""]);
+    assert_eq!(report.grants.imported, 4 + principals.len() as u64);
+    for (principal, allowed) in [("alice", false), ("Alice", false), ("bob", true), ("Bob", false), (&*long, true)] {
+        let read = app(&kms, principal).get_key(KEY).await;
+        assert_eq!(read.is_ok(), allowed, "{principal}");
+    }
+    // The report shows nothing that deceives.
+    assert!(report.findings.iter().all(|it| !it.text.contains('\u{202e}')), "{report:?}");
+    assert!(admin(&kms).verify_audit().await.unwrap().ok);
+    let again = import(&kms, &original, &ImportJob::default().fold_principals(true)).await;
+    assert_eq!((again.grants.imported, again.grants.updated), (0, 0), "{again:?}");
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_that_cannot_be_are_refused_and_named() {
+    let original = original!("clean");
+    for (n, (key, ops)) in [
+        ("not-a-key", "[\"read\"]"),
+        ("00000000-0000-4000-8000-00000000dead", "[\"read\"]"),
+        (KEY, "[]"),
+        (KEY, "[\"fly\"]"),
+        (KEY, "{\"read\": true}"),
+        (KEY, "[\"read\", \"fly\", \"create\"]"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        original.sql(&format!(
+            "INSERT INTO grants VALUES ('00000000-0000-4000-8000-0000000000{n:02}', 'app-{n}', 'app', '{key}', \
+             '{ops}', '{{}}', '2026-11-23 18:27:07')"
+        ));
+    }
+    let place = place();
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    let refused = report.findings.iter().filter(|it| it.kind == ImportFindingKind::GrantRefused).count();
+    assert_eq!((refused, report.grants.refused, report.grants.imported), (5, 5, 5), "{report:?}");
+    let changed: Vec<_> = report.findings.iter().filter(|it| it.kind == ImportFindingKind::GrantChanged).collect();
+    assert!(changed.iter().any(|it| it.text.contains("fly")) && changed.len() >= 2, "{changed:?}");
+    app(&kms, "app-5").get_key(KEY).await.unwrap();
+    // What an admin withdraws here is not brought back.
+    admin(&kms).revoke_grant("00000000-0000-4000-8000-000000000005".parse().unwrap()).await.unwrap();
+    import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!(code(app(&kms, "app-5").get_key(KEY).await), ErrorCode::AccessDenied);
+    kms.close().await.unwrap();
+}

@@ -1,0 +1,119 @@
+//! The import of the data of Mini KMS on Node, from real dumps of its database on a private MariaDB server.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod crypto;
+mod grants;
+mod runs;
+mod source;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use common::{Place, admin};
+use kms_lib::{ImportJob, ImportReport, ImportSource, Kms, Timestamp};
+use kms_test_support::{MariaDb, Server};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// A server of all tests of this process; none if MariaDB is not installed.
+fn server() -> Option<&'static Mutex<MariaDb>> {
+    static SERVER: OnceLock<Option<Mutex<MariaDb>>> = OnceLock::new();
+    SERVER.get_or_init(|| MariaDb::try_new(&[]).map(Mutex::new)).as_ref()
+}
+
+fn locked(server: &Mutex<MariaDb>) -> MutexGuard<'_, MariaDb> {
+    // A test that failed meanwhile leaves the server as it is.
+    server.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn legacy(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/legacy").join(file)
+}
+
+/// A database of the original, with what its API answered.
+struct Original {
+    url: String,
+    database: String,
+    /// What its API answered, and its master secret.
+    known: Value,
+    /// The ciphertexts with the additional data as it was sent: the order of its names counts.
+    aads: Vec<Option<String>>,
+}
+
+impl Original {
+    /// Loads a dump into a new database. None if there is no server.
+    fn load(name: &str) -> Option<Self> {
+        Some(Self::load_into(&locked(server()?), name))
+    }
+
+    fn load_into(server: &MariaDb, name: &str) -> Self {
+        let url = server.create_database();
+        let database = url.rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
+        let dump = std::fs::read_to_string(legacy(&format!("{name}.sql"))).unwrap();
+        server.sql(&format!("USE {database}; SET FOREIGN_KEY_CHECKS = 0; {dump}"));
+        let known = std::fs::read_to_string(legacy(&format!("{name}.json"))).unwrap();
+        let aads = aads(&known);
+        Self { url, database, known: serde_json::from_str(&known).unwrap(), aads }
+    }
+
+    /// Executes statements on its database.
+    fn sql(&self, statements: &str) -> String {
+        locked(server().unwrap()).sql(&format!("USE {}; {statements}", self.database))
+    }
+
+    fn secret(&self) -> &str {
+        self.known["masterKey"].as_str().unwrap()
+    }
+
+    fn source(&self) -> ImportSource {
+        ImportSource::parse(&self.url).unwrap().master_secret(self.secret())
+    }
+
+    fn list(&self, what: &str) -> &Vec<Value> {
+        self.known[what].as_array().unwrap()
+    }
+}
+
+/// The additional data of every ciphertext, as it stands in the file.
+fn aads(known: &str) -> Vec<Option<String>> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        ciphertexts: Vec<Sent>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Sent {
+        aad: Option<Box<RawValue>>,
+    }
+    let known: Known = serde_json::from_str(known).unwrap();
+    known.ciphertexts.into_iter().map(|sent| sent.aad.map(|aad| aad.get().to_owned())).collect()
+}
+
+/// A store in whose time the windows of the dumps are open.
+fn place() -> Place {
+    let place = Place::in_a_file();
+    let then: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
+    place.pass_seconds((then.micros() - Timestamp::now().micros()) / 1_000_000);
+    place
+}
+
+async fn import(kms: &Kms, original: &Original, job: &ImportJob) -> ImportReport {
+    admin(kms).import_mini_kms(&original.source(), job).await.unwrap()
+}
+
+/// The original, or the end of the test where there is no server.
+macro_rules! original {
+    ($name:expr) => {
+        match crate::Original::load($name) {
+            Some(original) => original,
+            None => {
+                eprintln!("SKIPPED: MariaDB is not installed");
+                return;
+            }
+        }
+    };
+}
+pub(crate) use original;

@@ -1,0 +1,324 @@
+//! Runs that follow each other, end halfway, or meet what was changed meanwhile.
+
+use kms_lib::{
+    Actor, Context, ErrorCode, GrantFilter, ImportFindingKind, ImportJob, NewGrant, NewKey, Paging, Permission, Role,
+    SignatureAlgorithm, VersionState,
+};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use kms_test_support::Server;
+
+use crate::common::{admin, code, whole_log};
+use crate::{Original, import, locked, original, place, server};
+
+/// A proxy in front of a port of this machine, which cuts the connection behind so many bytes of the server's. Answers
+/// its port.
+fn cutting(server: u16, bytes: usize) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let mut left = bytes;
+        let mut buffer = [0; 512];
+        while left > 0 {
+            let length = left.min(buffer.len());
+            let Ok(read @ 1..) = (&upstream).read(&mut buffer[..length]) else { break };
+            if (&client).write_all(&buffer[..read]).is_err() {
+                break;
+            }
+            left -= read;
+        }
+        let _ = client.shutdown(Shutdown::Both);
+        let _ = upstream.shutdown(Shutdown::Both);
+    });
+    port
+}
+
+/// Adds so many copies of a key of the original, each with an id and a name of its own.
+fn multiply(original: &Original, copies: u32) {
+    let id = "CONCAT('00000000-0000-4000-8000-', LPAD(LOWER(HEX(seq)), 12, '0'))";
+    original.sql(&format!(
+        "INSERT INTO `keys` SELECT {id}, CONCAT('copy-', seq), type, purpose, state, rotation_period_days, \
+           grace_period_days, created_at, metadata, current_version FROM `keys`, seq_1_to_{copies} \
+           WHERE name = 'minted-1'; \
+         INSERT INTO key_versions SELECT CONCAT('00000000-0000-4000-9000-', LPAD(LOWER(HEX(seq)), 12, '0')), {id}, version, \
+           state, created_at, not_before, not_after, REPLACE(wrapped_material, key_id, {id}), public_key_pem, \
+           grace_period_days FROM key_versions, seq_1_to_{copies} \
+           WHERE key_id = '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc'"
+    ));
+}
+
+/// Where a test that is the child of another finds its source and its store.
+const CHILD: [&str; 3] = ["KMS_TEST_IMPORT_URL", "KMS_TEST_IMPORT_SECRET", "KMS_TEST_IMPORT_STORE"];
+
+/// Imports until it is killed, in the process that `a_run_that_is_killed_is_carried_on` starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_that_imports() {
+    let [Ok(url), Ok(secret), Ok(store)] = CHILD.map(std::env::var) else { return };
+    let config = place().config().store_url(format!("sqlite:{store}"));
+    let kms = kms_lib::Kms::open(config).await.unwrap();
+    let source = kms_lib::ImportSource::parse(&url).unwrap().master_secret(&secret);
+    admin(&kms).import_mini_kms(&source, &ImportJob::default()).await.unwrap();
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_killed_is_carried_on() {
+    const COPIES: u32 = 400;
+    let original = original!("clean");
+    multiply(&original, COPIES);
+    let place = place();
+    place.open().await.close().await.unwrap();
+    let mut halfway = 0;
+    let mut present = 0;
+    for _ in 0..20 {
+        let store = place.file().display().to_string();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "runs::child_that_imports", "--test-threads=1"]);
+        for (name, value) in CHILD.iter().zip([original.url.as_str(), original.secret(), store.as_str()]) {
+            child.env(name, value);
+        }
+        let mut child = child.spawn().unwrap();
+        // Until it has brought some keys more than were there.
+        let ended = loop {
+            let keys = place.number("SELECT COUNT(*) FROM keys").await;
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            if keys >= present + 60 {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break None;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        present = place.number("SELECT COUNT(*) FROM keys").await;
+        match ended {
+            Some(status) => {
+                assert!(status.success());
+                break;
+            }
+            None => halfway += i32::from(present < i64::from(COPIES)),
+        }
+    }
+    assert!(halfway >= 2, "it was killed {halfway} times");
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert!(report.is_complete() && report.keys.total == u64::from(COPIES) + 5, "{report:?}");
+    assert_eq!(report.keys.imported + report.keys.unchanged, report.keys.total);
+    let session = admin(&kms);
+    let keys = place.number("SELECT COUNT(*) FROM keys").await;
+    let versions = place.number("SELECT COUNT(*) FROM key_versions").await;
+    assert_eq!((keys, versions), (i64::from(COPIES) + 5, i64::from(COPIES) + 8));
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_run_changes_nothing_and_a_dry_run_writes_nothing() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let dry = import(&kms, &original, &ImportJob::default().dry_run(true)).await;
+    assert_eq!(code(session.get_key("minted-1").await), ErrorCode::KeyNotFound);
+    let first = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((first.keys, first.versions, first.grants), (dry.keys, dry.versions, dry.grants));
+    assert_eq!(first.findings, dry.findings);
+    let records = whole_log(&session).await;
+    let second = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((second.keys.imported, second.keys.updated, second.keys.unchanged), (0, 0, 5));
+    assert_eq!((second.versions.imported, second.versions.updated, second.versions.unchanged), (0, 0, 8));
+    assert_eq!((second.grants.imported, second.grants.updated, second.grants.unchanged), (0, 0, 4));
+    let new: Vec<String> = whole_log(&session).await.split_off(records.len()).into_iter().map(|it| it.action).collect();
+    assert_eq!(new, ["IMPORT_START", "IMPORT_END"]);
+    // Every key has its record, which names its rows.
+    let imported: Vec<_> = records.iter().filter(|record| record.action == "KEY_IMPORT").collect();
+    assert_eq!(imported.len(), 5);
+    assert!(imported.iter().all(|it| it.key_id.is_some() && it.details.as_ref().unwrap().contains("\"rows\"")));
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalised() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    // Clients that were switched work here with versions of this store's own.
+    let sealed = session.encrypt("minted-1", b"x", &Context::new()).await.unwrap();
+    original.sql(
+        "UPDATE key_versions SET state = 'REVOKED', not_after = '2026-11-24 00:00:00' \
+           WHERE key_id = '929e82de-2672-4d8b-9dc1-f27306950259' AND version = 1; \
+         UPDATE key_versions SET not_after = '2026-12-30 00:00:00' \
+           WHERE key_id = '1ebf2c27-a1cd-4343-acb7-7f8f601ac7da' AND version = 1; \
+         UPDATE `keys` SET state = 'DISABLED' WHERE name = 'rsa_2048-1-3'; \
+         UPDATE `keys` SET rotation_period_days = 99 WHERE name = 'aes256_gcm-1-2'; \
+         DELETE FROM grants WHERE principal = 'svc-any'; \
+         UPDATE grants SET allowed_ops = '[\"read\"]' WHERE principal = 'svc-new' AND key_id <> '*'",
+    );
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((report.versions.updated, report.grants.updated, report.grants.withdrawn), (2, 1, 1), "{report:?}");
+    let version = |key: &'static str, number| session.get_version(key, number);
+    assert_eq!(version("aes256_gcm-1-0", 1).await.unwrap().state, VersionState::Revoked);
+    assert_eq!(version("rsa_2048-1-1", 1).await.unwrap().not_after.unwrap().to_string(), "2026-12-30T00:00:00.000000Z");
+    assert_eq!(code(session.encrypt("rsa_2048-1-3", b"x", &Context::new()).await), ErrorCode::KeyDisabled);
+    assert_eq!(session.get_key("aes256_gcm-1-2").await.unwrap().rotation_period_days, Some(99));
+    let grants = session.list_grants(&GrantFilter::new(), &Paging::new(10)).await.unwrap().items;
+    assert!(grants.iter().all(|grant| grant.principal != "svc-any"), "{grants:?}");
+    // What a client encrypted here is not touched by that.
+    assert_eq!(session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap().plaintext.as_slice(), b"x");
+    // Revocation wins: the source may not take it back.
+    original.sql("UPDATE key_versions SET state = 'ENABLED', not_after = NULL WHERE version = 1");
+    import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!(version("aes256_gcm-1-0", 1).await.unwrap().state, VersionState::Revoked);
+    // Nor is what was revoked here brought back.
+    session.revoke_version("minted-1", 1).await.unwrap();
+    session.revoke_key("aes256_gcm-1-2").await.unwrap();
+    let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
+    assert!(report.finalised);
+    assert_eq!(version("minted-1", 1).await.unwrap().state, VersionState::Revoked);
+    assert_eq!(code(session.encrypt("aes256_gcm-1-2", b"x", &Context::new()).await), ErrorCode::KeyRevoked);
+    // From now on the keys are this store's own.
+    let again = session.import_mini_kms(&original.source(), &ImportJob::default()).await;
+    assert_eq!(code(again), ErrorCode::WrongState);
+    session.rotate_key("aes256_gcm-1-0", None).await.unwrap();
+    session.disable_key("minted-1").await.unwrap();
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+    // And another process finds the same.
+    let kms = place.open().await;
+    assert_eq!(
+        code(admin(&kms).import_mini_kms(&original.source(), &ImportJob::default()).await),
+        ErrorCode::WrongState
+    );
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_at_the_source_does_not_meet_one_here() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    let here = session.get_key("minted-1").await.unwrap().current_version;
+    // The source goes on: a second version, with the material of the first of another key for want of a new one.
+    let wrapped = original.sql(
+        "SELECT wrapped_material FROM key_versions WHERE key_id = \
+        '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc'",
+    );
+    let other = rewrapped(&wrapped, original.secret());
+    original.sql(&format!(
+        "UPDATE key_versions SET state = 'DISABLED', not_after = '2026-12-30 00:00:00' \
+           WHERE key_id = '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc'; \
+         INSERT INTO key_versions VALUES ('00000000-0000-4000-8000-000000000002', \
+           '7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc', 2, 'ENABLED', '2026-11-24 00:00:00', NULL, NULL, '{other}', NULL, 7); \
+         UPDATE `keys` SET current_version = 2 WHERE name = 'minted-1'"
+    ));
+    let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    assert_eq!((report.versions.imported, report.keys_rotated), (1, 0), "{report:?}");
+    let key = session.get_key("minted-1").await.unwrap();
+    assert_eq!(key.current_version, here, "clients go on with the version that they have here");
+    let second = session.get_version("minted-1", 2).await.unwrap();
+    assert_eq!((second.state, second.not_after), (VersionState::Disabled, None), "it decrypts for ever");
+    session.encrypt("minted-1", b"x", &Context::new()).await.unwrap();
+    let report = import(&kms, &original, &ImportJob::default().finalise(true).rotate(true)).await;
+    assert!(report.finalised && report.keys_to_rotate == 0, "{report:?}");
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// The same material, bound to version 2: the original binds nothing to it but what stands beside it.
+fn rewrapped(wrapped: &str, _secret: &str) -> String {
+    wrapped.replace("\"version\":\"1\"", "\"version\":\"2\"")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_has_nothing_of_the_imported_one_needs_another_name() {
+    let (clean, forked) = (original!("clean"), original!("forked"));
+    forked.sql("UPDATE `keys` SET name = REPLACE(name, '-5', '-1')");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    import(&kms, &clean, &ImportJob::default()).await;
+    let other = session.import_mini_kms(&forked.source(), &ImportJob::default()).await;
+    assert_eq!(code(other), ErrorCode::Conflict);
+    let report = import(&kms, &forked, &ImportJob::default().name("second")).await;
+    assert!(report.is_complete() && report.keys.imported == 5, "{report:?}");
+    // Keys of the same names got others, and the report says so.
+    let renamed = report.findings.iter().filter(|it| it.kind == ImportFindingKind::KeyRenamed).count();
+    assert_eq!(renamed, 5, "{report:?}");
+    // The same database under a second name has ids that are here already.
+    let twice = import(&kms, &clean, &ImportJob::default().name("third")).await;
+    assert_eq!((twice.keys.refused, twice.keys.imported, twice.is_complete()), (5, 0, false));
+    assert!(twice.findings.iter().any(|it| it.code == Some(ErrorCode::Conflict)), "{twice:?}");
+    let third = ImportJob::default().name("third").finalise(true);
+    assert_eq!(code(session.import_mini_kms(&clean.source(), &third).await), ErrorCode::WrongState);
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_leaves_a_run_to_be_carried_on() {
+    let original = original!("clean");
+    let port = locked(server().unwrap()).port();
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let mut cut = 0;
+    // Cut behind so many bytes that the source sends: somewhere in every stage of the run.
+    for bytes in (2_000..60_000).step_by(4_000) {
+        let url = original.url.replace(&format!(":{port}/"), &format!(":{}/", cutting(port, bytes)));
+        let source = kms_lib::ImportSource::parse(&url).unwrap().master_secret(original.secret());
+        match session.import_mini_kms(&source, &ImportJob::default()).await {
+            Ok(_) => break,
+            Err(error) => {
+                assert!(error.is_retryable(), "{error:?}");
+                cut += 1;
+            }
+        }
+    }
+    assert!(cut > 3, "the connection was cut {cut} times");
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert!(report.is_complete() && report.keys.total == 5, "{report:?}");
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_admins_import() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let everything = [Permission::Create, Permission::Manage, Permission::Grant];
+    admin(&kms).put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(everything)).await.unwrap();
+    for (name, role) in [("app", Role::App), ("auditor", Role::Auditor)] {
+        let session = kms.session(Actor::new(name, role).unwrap());
+        let refused = session.import_mini_kms(&original.source(), &ImportJob::default()).await;
+        assert_eq!(code(refused), ErrorCode::AccessDenied);
+    }
+    kms.close().await.unwrap();
+}
+
+#[test]
+fn the_blocking_interface_imports_too() {
+    let original = original!("clean");
+    let place = place();
+    let kms = kms_lib::blocking::Kms::open(place.config()).unwrap();
+    let session = kms.session(Actor::new("alice", Role::Admin).unwrap());
+    session.create_key(NewKey::rsa_signing("minted-1")).unwrap();
+    let report = session.import_mini_kms(&original.source(), &ImportJob::default().rotate(true)).unwrap();
+    assert!(report.is_complete() && report.finding_count > 0, "{report:?}");
+    assert!(session.get_key("minted-1-imported-7dcc8c2b").is_ok());
+    session.sign("rsa_2048-1-1", b"x", SignatureAlgorithm::RsaPkcs1Sha256).unwrap();
+    kms.close().unwrap();
+}

@@ -1,0 +1,162 @@
+//! Sources that are not as they should be.
+
+use kms_lib::{ErrorCode, ImportJob, ImportSource, Paging};
+
+use crate::common::{admin, code, whole_log};
+use crate::{import, original, place};
+
+/// Tries to import, which must fail; answers the code. Nothing was written.
+async fn refused(source: &ImportSource) -> ErrorCode {
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let before = whole_log(&session).await.len();
+    let found = code(session.import_mini_kms(source, &ImportJob::default()).await);
+    let listed = session.list_keys(&Default::default(), &Paging::new(10)).await.unwrap();
+    assert!(listed.items.is_empty(), "keys were written");
+    let records = whole_log(&session).await;
+    assert!(records[before..].iter().all(|record| !record.action.contains("IMPORT")), "{records:?}");
+    kms.close().await.unwrap();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_master_secret_is_checked_before_anything_is_written() {
+    let original = original!("clean");
+    let from = || ImportSource::parse(&original.url).unwrap();
+    assert_eq!(refused(&from().master_secret("another secret")).await, ErrorCode::WrongRootKey);
+    // With the line end of a file it is another one.
+    let longer = format!("{}\n", original.secret());
+    assert_eq!(refused(&from().master_secret(&longer)).await, ErrorCode::WrongRootKey);
+    assert_eq!(refused(&from()).await, ErrorCode::InvalidRootKey);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_the_originals_is_refused() {
+    for (statement, expected) in [
+        ("DROP TABLE grants", ErrorCode::InvalidConfiguration),
+        ("ALTER TABLE key_versions DROP COLUMN not_after", ErrorCode::InvalidConfiguration),
+        ("ALTER TABLE `keys` ADD COLUMN tenant VARCHAR(64)", ErrorCode::SchemaTooNew),
+    ] {
+        let original = original!("clean");
+        original.sql(statement);
+        assert_eq!(refused(&original.source()).await, expected, "{statement}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_a_source_is_refused_with_what_helps() {
+    let dump = ImportSource::parse("/tmp/old.sql").unwrap_err();
+    assert_eq!(dump.code(), ErrorCode::InvalidConfiguration);
+    assert!(dump.message().contains("load it into an empty database"), "{dump}");
+    for from in ["postgres://u:hunter2@h/d", "sqlite://kms.db", "mysql://u:hunter2@h"] {
+        let error = ImportSource::parse(from).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{from}");
+        assert!(!error.message().contains("hunter2"), "{error}");
+    }
+    let nowhere = ImportSource::parse("/nonexistent/audit.json").unwrap();
+    assert_eq!(refused(&nowhere).await, ErrorCode::InvalidConfiguration);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_the_character_set_nor_the_time_zone_of_the_server_matters() {
+    let original = original!("clean");
+    // As another installation could have made them: other text columns, and times that the server converts.
+    original.sql(
+        "SET time_zone = '+00:00'; SET FOREIGN_KEY_CHECKS = 0; \
+         UPDATE `keys` SET name = 'schl\u{fc}ssel' WHERE name = 'minted-1'; \
+         ALTER TABLE key_versions DROP FOREIGN KEY fk_key_versions_keys; \
+         ALTER TABLE `keys` CONVERT TO CHARACTER SET latin1; \
+         ALTER TABLE grants CONVERT TO CHARACTER SET latin1; \
+         ALTER TABLE key_versions MODIFY created_at TIMESTAMP NOT NULL, MODIFY not_after TIMESTAMP NULL",
+    );
+    original.sql("SET GLOBAL time_zone = '+05:30'");
+    let place = place();
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    original.sql("SET GLOBAL time_zone = 'SYSTEM'");
+    assert!(report.is_complete() && report.versions.imported == 8, "{report:?}");
+    let session = admin(&kms);
+    session.get_key("schl\u{fc}ssel").await.unwrap();
+    let version = session.get_version("aes256_gcm-1-0", 1).await.unwrap();
+    assert_eq!(version.not_after.unwrap().to_string(), "2026-11-30T18:27:02.000000Z");
+    assert_eq!(version.created_at.to_string(), "2026-11-23T18:26:46.000000Z");
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_an_older_version_come_over_too() {
+    let known = std::fs::read_to_string(crate::legacy("clean.json")).unwrap();
+    let known: serde_json::Value = serde_json::from_str(&known).unwrap();
+    let folder = crate::legacy("older");
+    let from = ImportSource::parse(folder.to_str().unwrap()).unwrap();
+    let from = from.master_secret(known["masterKey"].as_str().unwrap());
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let report = session.import_mini_kms(&from, &ImportJob::default().rotate(true)).await.unwrap();
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((report.keys.imported, report.versions.imported, report.grants.imported), (5, 8, 4));
+    let again = session.import_mini_kms(&from, &ImportJob::default()).await.unwrap();
+    assert_eq!((again.keys.unchanged, again.versions.unchanged, again.grants.unchanged), (5, 8, 4));
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_not_the_originals_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let record = r#"{"id":"a","timestamp":"t","actor":"a","role":"r","action":"A","requestId":"q","prevHash":"p","hash":"h","status":"S"}"#;
+    for (name, text) in [
+        ("empty", "{}"),
+        ("another", r#"[{"id": 1}]"#),
+        ("twice", &format!("[{record},{record}]")),
+        ("cut", &record[..40]),
+        ("unknown", r#"[{"id":"a","tenant":"t"}]"#),
+    ] {
+        std::fs::write(path(name), text).unwrap();
+        let from = ImportSource::parse(path(name).to_str().unwrap()).unwrap();
+        assert_eq!(refused(&from).await, ErrorCode::InvalidConfiguration, "{name}");
+    }
+    let bare = tempfile::tempdir().unwrap();
+    let from = ImportSource::parse(bare.path().to_str().unwrap()).unwrap();
+    assert_eq!(refused(&from).await, ErrorCode::InvalidConfiguration);
+    std::fs::write(bare.path().join("keys.json"), "[]").unwrap();
+    assert_eq!(refused(&from).await, ErrorCode::InvalidConfiguration);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_is_named_and_the_rest_comes_over() {
+    let original = original!("clean");
+    let key = "929e82de-2672-4d8b-9dc1-f27306950259";
+    let other = "e104b330-b119-47ca-9b47-72fd487f23e4";
+    original.sql(&format!(
+        // A former version that does not open, and one that is another key's.
+        "UPDATE key_versions SET wrapped_material = REPLACE(wrapped_material, 'authTag\\":\\"', 'authTag\\":\\"A') \
+           WHERE key_id = '{key}' AND version = 1; \
+         UPDATE key_versions v SET wrapped_material = (SELECT wrapped_material FROM (SELECT * FROM key_versions) o \
+           WHERE o.key_id = '{key}' AND o.version = 2) WHERE v.key_id = '{other}'; \
+         UPDATE `keys` SET state = 'PAUSED' WHERE name = 'minted-1'; \
+         UPDATE `keys` SET metadata = '[1]', rotation_period_days = -5 WHERE name = 'rsa_2048-1-1'"
+    ));
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((report.keys.imported, report.keys.refused), (3, 2), "{report:?}");
+    let found: Vec<(&str, Option<i64>)> = report
+        .findings
+        .iter()
+        .filter(|it| it.kind == kms_lib::ImportFindingKind::KeyRefused)
+        .map(|it| (it.id.as_str(), it.version))
+        .collect();
+    assert!(found.contains(&(key, Some(1))) && found.contains(&(other, None)), "{found:?}");
+    let changed = report.findings.iter().filter(|it| it.kind == kms_lib::ImportFindingKind::KeyChanged).count();
+    assert_eq!(changed, 2, "{report:?}");
+    assert_eq!(code(session.get_version(key, 1).await), ErrorCode::VersionNotFound);
+    let finalised = session.import_mini_kms(&original.source(), &ImportJob::default().finalise(true)).await;
+    assert_eq!(code(finalised), ErrorCode::WrongState, "what was refused would be lost");
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}

@@ -1,0 +1,76 @@
+//! Importing the data of Mini KMS on Node.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kms_lib::{AwsRootKey, ImportJob, ImportProgress, ImportSource};
+use pyo3::prelude::*;
+
+use super::Session;
+use crate::answer::load;
+use crate::call::{Meter, Work};
+use crate::errors::Outcome;
+
+#[pymethods]
+impl Session {
+    /// Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. ``source`` is the URL
+    /// of its database, or the folder with an older version's files; it is only read. ``master_secret`` is the
+    /// original's ``KMS_MASTER_KEY``. A run that was cut off is carried on by the next one.
+    ///
+    /// >>> alice.import_mini_kms("dump.sql")
+    /// Traceback (most recent call last):
+    /// mini_kms._errors.InvalidConfiguration: dump.sql: a dump is not read as it is; ...
+    #[pyo3(signature = (
+        source, *, password=None, master_secret=None, master_secret_file=None, aws_region=None, aws_endpoint=None,
+        name="mini-kms", dry_run=false, rotate=false, finalise=false, fold_principals=false, progress=None
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn import_mini_kms<'py>(
+        &self,
+        py: Python<'py>,
+        source: &str,
+        password: Option<&str>,
+        master_secret: Option<&str>,
+        master_secret_file: Option<PathBuf>,
+        aws_region: Option<&str>,
+        aws_endpoint: Option<&str>,
+        name: &str,
+        dry_run: bool,
+        rotate: bool,
+        finalise: bool,
+        fold_principals: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        let mut from = match password {
+            Some(password) => ImportSource::with_password(source, password)?,
+            None => ImportSource::parse(source)?,
+        };
+        if let Some(secret) = master_secret {
+            from = from.master_secret(secret);
+        }
+        if let Some(path) = master_secret_file {
+            from = from.master_secret_file(path)?;
+        }
+        if aws_region.is_some() || aws_endpoint.is_some() {
+            let mut aws = AwsRootKey::new("alias/import");
+            if let Some(region) = aws_region {
+                aws = aws.region(region);
+            }
+            if let Some(endpoint) = aws_endpoint {
+                aws = aws.endpoint(endpoint);
+            }
+            from = from.aws(aws);
+        }
+        let meter = Arc::<ImportProgress>::default();
+        let job = ImportJob::default()
+            .name(name)
+            .dry_run(dry_run)
+            .rotate(rotate)
+            .finalise(finalise)
+            .fold_principals(fold_principals)
+            .progress(Arc::clone(&meter));
+        let work = Work::watched(progress, || Meter::Import(meter));
+        let import = |session: kms_lib::Session| async move { session.import_mini_kms(&from, &job).await };
+        self.call(py, work, import, load("ImportReport"))
+    }
+}
