@@ -122,9 +122,9 @@ impl WorkedCall<'_> {
             details.raw(name, json);
         }
         if matches!(item.target, Target::Imported(..)) {
-        details.raw("imported", "true".into());
-    }
-    if let Job::Sign(_, algorithm) | Job::Verify(_, _, algorithm) = item.job {
+            details.raw("imported", "true".into());
+        }
+        if let Job::Sign(_, algorithm) | Job::Verify(_, _, algorithm) = item.job {
             details.text("signingAlgorithm", algorithm.as_str());
         }
         if let Some(is_returned) = item.data_key {

@@ -133,7 +133,7 @@ async fn what_is_damaged_is_named_and_the_rest_comes_over() {
     let other = "e104b330-b119-47ca-9b47-72fd487f23e4";
     original.sql(&format!(
         // A former version that does not open, and one that is another key's.
-        "UPDATE key_versions SET wrapped_material = REPLACE(wrapped_material, 'authTag\\":\\"', 'authTag\\":\\"A') \
+        "UPDATE key_versions SET wrapped_material = REPLACE(wrapped_material, 'authTag\":\"', 'authTag\":\"A') \
            WHERE key_id = '{key}' AND version = 1; \
          UPDATE key_versions v SET wrapped_material = (SELECT wrapped_material FROM (SELECT * FROM key_versions) o \
            WHERE o.key_id = '{key}' AND o.version = 2) WHERE v.key_id = '{other}'; \
