@@ -404,6 +404,7 @@ public:
     Buffer list_grants(std::string_view query = "{}") const { return ask(mkms_list_grants, query); }
     Buffer create_token(std::string_view request) const { return ask(mkms_create_token, request); }
     Buffer list_audit(std::string_view query = "{}") const { return ask(mkms_list_audit, query); }
+    Buffer list_imported_audit(std::string_view query = "{}") const { return ask(mkms_list_imported_audit, query); }
     Buffer verify_audit(std::string_view request = "{}") const { return ask(mkms_verify_audit, request); }
     Buffer backup(std::string_view path) const { return ask(mkms_backup, path); }
     Buffer checkpoint() const {

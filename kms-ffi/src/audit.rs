@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use kms_lib::{Action, AuditQuery, KeyRef, Status, Timestamp, VerifyOptions};
+use kms_lib::{Action, AuditQuery, ImportJob, KeyRef, Status, Timestamp, VerifyOptions};
 use serde::Deserialize;
 
 use crate::arguments;
@@ -36,6 +36,14 @@ struct ListAudit {
     request_id: Option<String>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ListImported {
+    source: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +82,34 @@ pub unsafe extern "C" fn mkms_list_audit(
         wanted.key = query.key_id.map(KeyRef::from);
         (wanted.since, wanted.until) = (query.since, query.until);
         let page = session.session.list_audit(&wanted, &paging(query.limit, query.cursor))?;
+        answer.set(json::answer(&page)?);
+        Ok(())
+    })
+}
+
+/// Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with `items`
+/// and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which the log
+/// was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
+/// `mkms_buffer_free`.
+///
+/// `query` may be NULL.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_list_imported_audit(
+    session: *const mkms_session,
+    query: *const c_char,
+    query_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    answer = arguments::place [answer];
+    query = json::optional::<ListImported> [query, query_len];
+    => {
+        let source = query.source.unwrap_or_else(|| ImportJob::default().name);
+        let page = session.session.list_imported_audit(&source, &paging(query.limit, query.cursor))?;
         answer.set(json::answer(&page)?);
         Ok(())
     })

@@ -1,7 +1,7 @@
 //! The log.
 
 use kms_lib::limits::PAGE_LIMIT;
-use kms_lib::{Action, AuditQuery, ErrorCode, KeyRef, Status, Timestamp, VerifyOptions};
+use kms_lib::{Action, AuditQuery, ErrorCode, ImportJob, KeyRef, Status, Timestamp, VerifyOptions};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -31,6 +31,14 @@ struct ListQuery {
     request_id: Option<String>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ImportedQuery {
+    source: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<u64>,
 }
 
 /// How to verify.
@@ -72,6 +80,16 @@ pub(super) fn routes() -> Vec<Route> {
                 .query("until", "Only before this time.", time())
                 .errors(&[404]),
         ),
+        Route::get("/v1/audit/imported", "listImportedAudit", list_imported).doc(
+            doc("The log that was imported from Mini KMS on Node, in the order of its links")
+                .lists::<schemas::ImportedRow>()
+                .query(
+                    "cursor",
+                    "The position behind which to go on: `x-next-cursor` of the page before.",
+                    json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
+                )
+                .query("source", "The name under which it was imported: `mini-kms` by default.", json!({"type": "string"})),
+        ),
         Route::post("/v1/audit/verify", "verifyAudit", verify)
             .doc(doc("Verify the log").may_take::<Verify>().gives::<schemas::Verification>().errors(&[409]).patient()),
         Route::get("/v1/audit/checkpoint", "getCheckpoint", |call: Call| async move {
@@ -102,6 +120,13 @@ async fn list(call: Call) -> Reply {
     if is_plain {
         page.items.reverse();
     }
+    reply::page(&page.items, page.next_cursor)
+}
+
+async fn list_imported(call: Call) -> Reply {
+    let ImportedQuery { source, limit, cursor } = call.query()?;
+    let source = source.unwrap_or_else(|| ImportJob::default().name);
+    let page = call.session.list_imported_audit(&source, &paging(limit, cursor)).await?;
     reply::page(&page.items, page.next_cursor)
 }
 

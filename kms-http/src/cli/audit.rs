@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use kms_lib::limits::PAGE_LIMIT;
-use kms_lib::{AuditQuery, AuditRecord, Paging, Progress, Report, Session, Timestamp, VerifyOptions};
+use kms_lib::{AuditQuery, AuditRecord, LegacyLog, Paging, Progress, Report, Session, Timestamp, VerifyOptions};
 use serde_json::json;
 
 use super::acknowledge;
@@ -50,6 +50,9 @@ pub enum Audit {
         /// Only before this time
         #[arg(long)]
         until: Option<Timestamp>,
+        /// The rows of the log that was imported under this name, in the order of their links, instead of the records
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["since", "until"])]
+        imported: Option<String>,
     },
     /// Show the public key of the log, for those who pin it
     PublicKey {
@@ -98,7 +101,8 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
                 show_report(&report, is_read_only, as_json)
             }
             Audit::Tail { lines, follow } => tail(&session, lines.into(), follow, as_json).await,
-            Audit::Export { output, since, until } => export(&session, output, since, until).await,
+            Audit::Export { output, imported: Some(source), .. } => export_imported(&session, output, &source).await,
+            Audit::Export { output, since, until, .. } => export(&session, output, since, until).await,
             Audit::PublicKey { all: true } => public_keys(&session, as_json).await,
             Audit::PublicKey { all: false } => show_key(&session.audit_public_key().await?, as_json),
             Audit::RotateKey => show_key(&session.replace_signing_key().await?, as_json),
@@ -138,10 +142,41 @@ fn show_report(report: &Report, is_read_only: bool, as_json: bool) -> Result<Exi
         lines.extend(report.reread.map(|(after, end)| format!("again       records {} to {end}", after + 1)));
     }
     lines.extend(report.faults.iter().map(|fault| format!("fault       {fault}")));
+    lines.extend(report.imported.iter().flat_map(describe_imported));
     lines.extend(report.warnings.iter().map(|warning| format!("warning     {warning}")));
     lines.extend(is_read_only.then(|| "recorded    no: the store is read-only".to_owned()));
     let shown = output::show(as_json, &value, lines)?;
     Ok(if report.ok { shown } else { ExitCode::from(Failure::FAULT) })
+}
+
+/// An imported log in lines: how much of it there is, and what was wrong with it when it was imported.
+fn describe_imported(log: &LegacyLog) -> Vec<String> {
+    let source = &log.source;
+    let mut lines = vec![format!("imported    {source}: {} rows, root {}", log.rows, log.root)];
+    if !log.complete {
+        lines.push(format!("imported    {source}: the last run was cut off; run the import again"));
+    }
+    for (rows, what) in [
+        (&log.altered, "were altered: their hash does not reproduce"),
+        (&log.unlinked, "link to a row that was deleted or altered"),
+        (&log.repeated, "have the hash of another row"),
+        (&log.circular, "link in a circle"),
+        (&log.backwards, "are older than the row they link to"),
+        (&log.changed, "were changed in the source after they had been imported"),
+        (&log.gone, "were deleted from the source after they had been imported"),
+    ] {
+        if let Some(first) = rows.ids.first() {
+            lines.push(format!("imported    {source}: {} rows {what}; the first is {first}", rows.count));
+        }
+    }
+    let forks = &log.forks;
+    if forks.count > 0 {
+        lines.push(format!(
+            "imported    {source}: the log forks at {} places and has {} ends",
+            forks.count, log.heads.count
+        ));
+    }
+    lines
 }
 
 async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> Result<ExitCode, Failure> {
@@ -191,15 +226,7 @@ async fn export(
     since: Option<Timestamp>,
     until: Option<Timestamp>,
 ) -> Result<ExitCode, Failure> {
-    let mut out: Box<dyn Write> = match &to {
-        Some(path) => {
-            // Records hold contexts and names: for its owner alone.
-            let file = File::options().write(true).create_new(true).mode(0o600).open(path);
-            let file = file.map_err(|e| Failure::new(1, format!("{} cannot be written: {e}", path.display())))?;
-            Box::new(BufWriter::new(file))
-        }
-        None => Box::new(BufWriter::new(std::io::stdout())),
-    };
+    let mut out = writer(to)?;
     let mut query = AuditQuery::new();
     (query.since, query.until) = (since, until);
     let newest = session.list_audit(&query, &Paging::new(1)).await?.items;
@@ -222,6 +249,33 @@ async fn export(
     out.flush()?;
     bar.finish_and_clear();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the rows of an imported log.
+async fn export_imported(session: &Session, to: Option<PathBuf>, source: &str) -> Result<ExitCode, Failure> {
+    let mut out = writer(to)?;
+    let mut paging = Paging::new(PAGE_LIMIT);
+    loop {
+        let page = session.list_imported_audit(source, &paging).await?;
+        for row in &page.items {
+            writeln!(out, "{}", serde_json::to_string(row)?)?;
+        }
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
+            break;
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The new file at a path, or standard output.
+fn writer(to: Option<PathBuf>) -> Result<Box<dyn Write>, Failure> {
+    let Some(path) = to else { return Ok(Box::new(BufWriter::new(std::io::stdout()))) };
+    // Records hold contexts and names: for its owner alone.
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.map_err(|e| Failure::new(1, format!("{} cannot be written: {e}", path.display())))?;
+    Ok(Box::new(BufWriter::new(file)))
 }
 
 fn show_key(key: &str, as_json: bool) -> Result<ExitCode, Failure> {

@@ -196,6 +196,30 @@ pub struct AuditRecord {
     format: u8,
 }
 
+/// A row of the log that was imported from Mini KMS on Node.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedRow {
+    /// Its place in the imported log, counted from 1 in the order of the links.
+    position: u64,
+    /// The format under which its hash reproduces: 0 or 1; null if it was altered before it was imported.
+    format: Option<u8>,
+    id: String,
+    /// RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
+    timestamp: String,
+    actor: String,
+    role: String,
+    action: String,
+    request_id: String,
+    details: Value,
+    key_id: Option<String>,
+    key_version: Option<i64>,
+    /// The hash of the row that this one links to, or `GENESIS`.
+    prev_hash: String,
+    hash: String,
+    status: String,
+}
+
 /// What a verification of the log found.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -218,6 +242,12 @@ pub struct Verification {
     /// What is not wrong but worth a look, such as foreign objects in the database. Absent if there is nothing.
     #[schema(nullable = false)]
     warnings: Option<Vec<String>>,
+    /// Imported logs, with what was wrong with them when they were imported. Absent if there are none.
+    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
+    imported: Option<Vec<Value>>,
+    /// The ids of imported rows that Mini KMS on Node reported as legacy, at most 10,000. Absent if there are none.
+    #[schema(nullable = false)]
+    legacy: Option<Vec<String>>,
 }
 
 /// What people who run the service want to see.

@@ -43,9 +43,20 @@ struct Page {
     legacy: Vec<String>,
 }
 
+/// What was found.
+#[derive(Default)]
+pub(super) struct Checked {
+    /// What is wrong with the rows.
+    pub faults: Vec<Fault>,
+    /// The logs as they were imported.
+    pub logs: Vec<LegacyLog>,
+    /// The ids of "legacy" rows.
+    pub legacy: Vec<String>,
+}
+
 impl Imported<'_> {
-    /// What is wrong with the rows, and the logs as they were imported.
-    pub async fn check(&self) -> Result<(Vec<Fault>, Vec<LegacyLog>)> {
+    /// Checks all imported logs.
+    pub async fn check(&self) -> Result<Checked> {
         let mut connection = self.verifier.store.long_reader().await?;
         connection.begin_read().await?;
         let checked = self.check_all(connection.as_mut()).await;
@@ -54,34 +65,29 @@ impl Imported<'_> {
             // A column of a type that was never written there.
             Err(error) if error.code() == ErrorCode::StoreCorrupt => {
                 let finding = Finding::SurplusRows { table: LOGS.to_owned(), count: 1 };
-                Ok((vec![Fault { seq: 0, finding }], Vec::new()))
+                Ok(Checked { faults: vec![Fault { seq: 0, finding }], ..Checked::default() })
             }
             checked => checked,
         }
     }
 
-    async fn check_all(&self, connection: &mut dyn Connection) -> Result<(Vec<Fault>, Vec<LegacyLog>)> {
+    async fn check_all(&self, connection: &mut dyn Connection) -> Result<Checked> {
         let pointers: BTreeMap<String, u64> = legacy::logs(connection).await?.into_iter().collect();
         let mut counts: BTreeMap<String, u64> = legacy::counts(connection).await?.into_iter().collect();
         let mut sources: BTreeSet<String> = pointers.keys().cloned().collect();
         sources.extend(self.sealed.iter().map(|sealed| sealed.source.clone()));
-        let (mut faults, mut logs) = (Vec::new(), Vec::new());
+        let mut checked = Checked::default();
         for source in sources {
-            let newest = self.newest(connection, &source, pointers.get(&source).copied(), &mut faults).await?;
+            let newest = self.newest(connection, &source, pointers.get(&source).copied(), &mut checked.faults).await?;
             let Some(newest) = newest else { continue };
             let count = counts.remove(&source).unwrap_or_default();
-            let legacy = match self.check_rows(connection, &newest, &mut faults).await? {
-                Some(legacy) if count > newest.size => {
-                    faults.push(surplus(count - newest.size));
-                    legacy
-                }
-                Some(legacy) => legacy,
-                None => Vec::new(),
-            };
-            logs.push(describe(connection, &newest, legacy).await?);
+            if self.check_rows(connection, &newest, &mut checked).await? && count > newest.size {
+                checked.faults.push(surplus(count - newest.size));
+            }
+            checked.logs.push(describe(connection, &newest).await?);
         }
-        faults.extend(counts.into_values().map(surplus));
-        Ok((faults, logs))
+        checked.faults.extend(counts.into_values().map(surplus));
+        Ok(checked)
     }
 
     /// The last record that seals a log. Records outside of those that are verified are taken as they are stored: they
@@ -113,16 +119,16 @@ impl Imported<'_> {
         Ok(known.cloned())
     }
 
-    /// Holds the rows against each record up to the newest. The ids of "legacy" rows; none if there is a fault.
+    /// Holds the rows against each record up to the newest, and lists "legacy" ones. Whether they are what was sealed.
     async fn check_rows(
         &self,
         connection: &mut dyn Connection,
         newest: &SealedLog,
-        faults: &mut Vec<Fault>,
-    ) -> Result<Option<Vec<String>>> {
+        checked: &mut Checked,
+    ) -> Result<bool> {
         let earlier = self.sealed.iter().filter(|state| state.source == newest.source && state.seq < newest.seq);
         let mut states: VecDeque<SealedLog> = earlier.chain([newest]).cloned().collect();
-        let (mut tree, mut held, mut listed) = (Frontier::new(), 0, Vec::new());
+        let (mut tree, mut held) = (Frontier::new(), 0);
         while let Some(state) = states.front() {
             if state.size == tree.size() {
                 if state.root != hex(&tree.root()) {
@@ -138,13 +144,14 @@ impl Imported<'_> {
                 break;
             }
             page.leaves.into_iter().for_each(|leaf| tree.push(leaf));
-            listed.extend(page.legacy.into_iter().take(LISTED - listed.len()));
+            let room = LISTED.saturating_sub(checked.legacy.len());
+            checked.legacy.extend(page.legacy.into_iter().take(room));
         }
-        let Some(state) = states.front() else { return Ok(Some(listed)) };
+        let Some(state) = states.front() else { return Ok(true) };
         let finding =
             Finding::ImportedRows { source: newest.source.clone(), first: held + 1, last: state.size.max(held + 1) };
-        faults.push(Fault { seq: state.seq, finding });
-        Ok(None)
+        checked.faults.push(Fault { seq: state.seq, finding });
+        Ok(false)
     }
 
     /// The next rows, as far as they follow each other and can be read.
@@ -186,7 +193,7 @@ async fn record(connection: &mut dyn Connection, seq: u64) -> Result<Option<Audi
 }
 
 /// A log as it is sealed, with the findings of the last run that went through.
-async fn describe(connection: &mut dyn Connection, newest: &SealedLog, legacy: Vec<String>) -> Result<LegacyLog> {
+async fn describe(connection: &mut dyn Connection, newest: &SealedLog) -> Result<LegacyLog> {
     let found = match newest.findings_at {
         Some(seq) => record(connection, seq).await?.as_ref().and_then(findings),
         None => None,
@@ -196,8 +203,5 @@ async fn describe(connection: &mut dyn Connection, newest: &SealedLog, legacy: V
     log.rows = newest.size;
     log.root = newest.root.clone();
     log.complete = newest.findings_at == Some(newest.seq);
-    if !legacy.is_empty() {
-        log.legacy.ids = legacy;
-    }
     Ok(log)
 }

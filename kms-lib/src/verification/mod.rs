@@ -119,6 +119,10 @@ pub struct Report {
     /// log, as long as they are what was imported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imported: Vec<LegacyLog>,
+    /// The ids of imported rows that the service of that time accepted as "legacy" (at most 10,000): those of its older
+    /// format, and those that were altered before they were imported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legacy: Vec<String>,
 }
 
 impl Report {
@@ -132,6 +136,7 @@ impl Report {
             faults: Vec::new(),
             warnings: Vec::new(),
             imported: Vec::new(),
+            legacy: Vec::new(),
         }
     }
 
@@ -285,9 +290,9 @@ impl Verifier<'_> {
         }
         if with_indexes && !read_fault {
             let imported = Imported { verifier: self, from, size: head.seq, sealed: &sealed };
-            let (faults, logs) = imported.check().await?;
-            report.faults.extend(faults);
-            report.imported = logs;
+            let checked = imported.check().await?;
+            report.faults.extend(checked.faults);
+            (report.imported, report.legacy) = (checked.logs, checked.legacy);
         }
         if with_indexes {
             report.faults.extend(surplus(keys.public(), &kept, head.seq));

@@ -41,6 +41,7 @@ from ._results import (
     CreatedToken,
     Credential,
     Grant,
+    ImportedRow,
     IntegrityKeyReplacement,
     Key,
     KeyVersion,
@@ -294,6 +295,9 @@ class AsyncSession:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Page[AuditRecord]: ...
+    async def list_imported_audit(
+        self, source: str | None = None, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[ImportedRow]: ...
     async def verify_audit(
         self,
         *,

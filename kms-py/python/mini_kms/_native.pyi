@@ -411,6 +411,9 @@ class Session:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> results.Page[results.AuditRecord]: ...
+    def list_imported_audit(
+        self, source: str | None = None, *, limit: int = 100, cursor: str | None = None
+    ) -> results.Page[results.ImportedRow]: ...
     def verify_audit(
         self,
         *,

@@ -18,6 +18,63 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class RowSample:
+    """Rows of an imported log that have something in common: how many, and the ids of the first 100."""
+
+    count: int
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyFork:
+    """Several rows of an imported log that link to one hash: how many, and the ids of the first three."""
+
+    prev_hash: str
+    rows: int
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyForks:
+    """The places where an imported log forks, the first 100 listed."""
+
+    count: int
+    surplus_rows: int
+    listed: tuple[LegacyFork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyVerdict:
+    """What Mini KMS on Node said of its log."""
+
+    ok: bool
+    broken_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyLog:
+    """The log of Mini KMS on Node as it was imported: what is sealed, and what was found wrong with it then."""
+
+    source: str
+    rows: int
+    root: str
+    complete: bool
+    current_format: int
+    older_format: int
+    legacy: RowSample
+    altered: RowSample
+    unlinked: RowSample
+    repeated: RowSample
+    circular: RowSample
+    backwards: RowSample
+    changed: RowSample
+    gone: RowSample
+    heads: RowSample
+    forks: LegacyForks
+    verdict: LegacyVerdict
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The result of a verification."""
 
@@ -28,6 +85,8 @@ class Report:
     broken_at: int | None = None
     reread: tuple[int, int] | None = None
     warnings: tuple[str, ...] = ()
+    imported: tuple[LegacyLog, ...] = ()
+    legacy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

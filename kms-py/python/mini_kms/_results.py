@@ -152,6 +152,30 @@ class AuditRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedRow:
+    """A row of the log that was imported from Mini KMS on Node, with every field as its source held it.
+
+    ``position`` counts from 1 in the order of the links. ``format`` is None if the row was altered before it was
+    imported: its hash does not reproduce.
+    """
+
+    position: int
+    id: str
+    timestamp: str
+    actor: str
+    role: str
+    action: str
+    request_id: str
+    prev_hash: str
+    hash: str
+    status: str
+    format: int | None = None
+    details: Any = None
+    key_id: str | None = None
+    key_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AuditKey:
     """A public key of the log, and the sizes whose states it signs."""
 

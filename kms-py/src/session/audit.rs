@@ -1,6 +1,6 @@
 //! The audit log, the quarantine, the metrics, and backups.
 
-use kms_lib::{Action, AuditQuery, BackupOptions, Progress, Status, VerifyOptions};
+use kms_lib::{Action, AuditQuery, BackupOptions, ImportJob, Progress, Status, VerifyOptions};
 use pyo3::prelude::*;
 
 use super::Session;
@@ -43,6 +43,23 @@ impl Session {
         query.until = until.map(|it| it.0);
         let part = paging(limit, cursor);
         self.ask(py, "AuditRecordPage", |session| async move { session.list_audit(&query, &part).await })
+    }
+    /// Lists rows of the log that was imported from Mini KMS on Node, in the order of their links. ``source`` is the
+    /// name under which it was imported.
+    ///
+    /// >>> alice.list_imported_audit().items
+    /// ()
+    #[pyo3(signature = (source=None, *, limit=100, cursor=None))]
+    fn list_imported_audit<'py>(
+        &self,
+        py: Python<'py>,
+        source: Option<Text>,
+        limit: usize,
+        cursor: Option<Text>,
+    ) -> Outcome<Bound<'py, PyAny>> {
+        let source = optional(source).unwrap_or_else(|| ImportJob::default().name);
+        let part = paging(limit, cursor);
+        self.ask(py, "ImportedRowPage", |session| async move { session.list_imported_audit(&source, &part).await })
     }
     /// Verifies the log, and the tables against it. Faults are in the report; the call raises if the log could not be
     /// verified. With ``incremental``, only what came since the last verification without a fault. ``pinned_key`` is a

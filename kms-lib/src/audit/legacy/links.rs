@@ -159,8 +159,8 @@ impl Chain {
         for entry in &self.entries {
             tree.push(entry.leaf);
             match entry.format {
-                Some(1) => log.format_1 += 1,
-                Some(_) => log.format_0 += 1,
+                Some(1) => log.current_format += 1,
+                Some(_) => log.older_format += 1,
                 None => log.altered.add(&entry.id),
             }
             if entry.format != Some(1) {

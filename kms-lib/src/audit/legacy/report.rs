@@ -81,11 +81,10 @@ pub struct LegacyLog {
     /// Whether the last run of the import went through. If not, what follows is what the run before it found.
     pub complete: bool,
     /// Rows whose hash reproduces under format 1, the last one of that service.
-    pub format_1: u64,
+    pub current_format: u64,
     /// Rows whose hash reproduces under format 0, the older one.
-    pub format_0: u64,
-    /// Rows that the service of that time accepted as "legacy": those of format 0, and altered ones. A verification
-    /// lists the first 10,000.
+    pub older_format: u64,
+    /// Rows that the service of that time accepted as "legacy": those of format 0, and altered ones.
     pub legacy: RowSample,
     /// Rows whose hash does not reproduce: they were altered.
     pub altered: RowSample,

@@ -116,7 +116,7 @@ fn every_hash_of_the_clean_log_reproduces() {
     let rows = dumped(CLEAN);
     assert_eq!(rows.len(), 30);
     let log = findings(&rows);
-    assert_eq!((log.format_1, log.format_0, log.rows), (30, 0, 30));
+    assert_eq!((log.current_format, log.older_format, log.rows), (30, 0, 30));
     assert_eq!(faults(&log), []);
     assert_eq!((log.heads.count, log.forks.count, log.legacy.count), (1, 0, 0));
     let answers: Json = serde_json::from_str(include_str!("../../../../../tests/legacy/clean.json")).unwrap();
@@ -137,7 +137,7 @@ fn rows_come_in_the_order_of_their_links() {
 fn forks_are_counted_and_kept() {
     let rows = dumped(FORKED);
     let log = findings(&rows);
-    assert_eq!((log.format_1, log.rows), (rows.len() as u64, rows.len() as u64));
+    assert_eq!((log.current_format, log.rows), (rows.len() as u64, rows.len() as u64));
     assert_eq!(faults(&log), []);
     let mut links: HashMap<&str, u64> = HashMap::new();
     rows.iter().for_each(|row| *links.entry(&row.prev_hash).or_default() += 1);
@@ -164,7 +164,7 @@ fn forks_are_counted_and_kept() {
 fn every_hash_of_the_older_log_reproduces() {
     let rows = older();
     let log = findings(&rows);
-    assert_eq!((log.format_0, log.format_1, log.rows), (15, 0, 15));
+    assert_eq!((log.older_format, log.current_format, log.rows), (15, 0, 15));
     assert_eq!((faults(&log), log.legacy.count, log.verdict.ok), (Vec::new(), 15, true));
 }
 
@@ -183,7 +183,7 @@ fn older_rows_reproduce_from_a_database() {
         });
     }
     assert!(rows.iter().any(|row| row.details.as_ref().unwrap().starts_with("{\"type\"")));
-    assert_eq!(findings(&rows).format_0, 15);
+    assert_eq!(findings(&rows).older_format, 15);
     rows[3].timestamp = "2025-10-06 13:12:21".into();
     assert_eq!(faults(&findings(&rows)), [("altered", vec![rows[3].id.clone()])]);
 }
