@@ -258,7 +258,11 @@ async fn other_logs_and_deleted_ones_are_found() {
     let kms = place.open().await;
     let session = admin(&kms);
     Source::new(&chain(20)).import(&session, &ImportJob::default()).await;
-    place.tamper("INSERT INTO legacy_rows (source, position, body) SELECT body, 1, body FROM legacy_rows WHERE position = 1").await;
+    place
+        .tamper(
+            "INSERT INTO legacy_rows (source, position, body) SELECT body, 1, body FROM legacy_rows WHERE position = 1",
+        )
+        .await;
     let report = session.verify_audit().await.unwrap();
     assert_eq!(report.faults[0].finding, Finding::SurplusRows { table: "legacy_rows".into(), count: 1 });
     place.tamper("DELETE FROM legacy_rows").await;

@@ -4,7 +4,6 @@
 
 pub mod canonical;
 pub mod checkpoint;
-#[allow(dead_code, unused_imports, reason = "the import from Mini KMS on Node uses it")]
 pub(crate) mod legacy;
 pub mod record;
 pub(crate) mod recorded;

@@ -7,6 +7,7 @@
 mod finish;
 mod grants;
 mod keys;
+mod log;
 mod mapping;
 mod material;
 mod report;

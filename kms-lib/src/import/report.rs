@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::audit::legacy::LegacyLog;
 use crate::types::error::{Error, ErrorCode, Result};
 
 /// Findings of one kind that a report names; all are counted.
@@ -183,6 +184,8 @@ pub struct ImportReport {
     pub keys_to_rotate: u64,
     /// Keys that this run rotated.
     pub keys_rotated: u64,
+    /// The log, with what is wrong with it.
+    pub log: Option<LegacyLog>,
     /// How many findings there are. Only the first thousand are named.
     pub finding_count: u64,
     /// What did not come over as it was.

@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
     async fn work(&mut self) -> Result<()> {
         self.import_keys().await?;
         self.import_grants().await?;
-        // The log of the source is imported here (import/log.rs).
+        self.report.log = Some(self.import_log().await?);
         self.finish().await
     }
 

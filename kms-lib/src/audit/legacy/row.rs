@@ -100,12 +100,6 @@ impl StoredRow {
         let Format { format } = serde_json::from_str(body).ok()?;
         Some(Self { row, format }).filter(|read| read.body() == body)
     }
-
-    /// Whether the service of that time would have accepted the row as "legacy": it has another format than the last
-    /// one, or its hash does not reproduce.
-    pub fn is_legacy(&self) -> bool {
-        self.format != Some(1)
-    }
 }
 
 fn quoted(text: &str) -> String {

@@ -1,0 +1,256 @@
+//! The log of the source: its rows come over as they are, in the order of their links, page by page. Each page is
+//! committed together with a record that seals all rows up to then, so that no row is ever without its seal, and a run
+//! that was cut off is carried on behind the last page.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::report::ImportStage;
+use super::run::Run;
+use super::source::AuditRow;
+use crate::audit::canonical::canonical;
+use crate::audit::legacy::{Chain, Entry, LegacyLog, LegacyRow, SealedLog, StoredRow, reproduce};
+use crate::audit::legacy::{findings, sealed_log};
+use crate::audit::tree::Frontier;
+use crate::keys::{Command, LegacyPage};
+use crate::ledger::Details;
+use crate::storage::tables::{audit, legacy};
+use crate::types::audit::{Action, hex};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::limits::PAGE_LIMIT;
+use crate::workers::Length;
+
+/// Bytes of rows after which a page ends.
+const PAGE_BYTES: usize = 512 * 1024;
+/// The longest row that comes over.
+const ROW_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is here of the log already.
+struct Here {
+    chain: Chain,
+    /// The last record that sealed it.
+    last: Option<SealedLog>,
+    /// What the last run that went through found.
+    found: Option<LegacyLog>,
+}
+
+impl Run<'_> {
+    /// Imports the rows that are not here yet, and reports on all of them.
+    pub(super) async fn import_log(&mut self) -> Result<LegacyLog> {
+        let Here { chain, last, found } = self.read_sealed().await?;
+        let chain = self.read_source(chain).await?;
+        let name = self.job.name.clone();
+        let arrange = move || {
+            let mut chain = chain;
+            chain.arrange();
+            let log = chain.findings(&name);
+            Ok((chain, log))
+        };
+        let (chain, log) = self.compute(arrange).await?;
+        let is_sealed = last.as_ref().is_some_and(|last| last.findings_at == Some(last.seq) && last.size == log.rows);
+        if self.job.dry_run || (is_sealed && found.as_ref() == Some(&log)) {
+            return Ok(log);
+        }
+        self.write(&chain, &log, last.and_then(|last| last.findings_at)).await?;
+        Ok(log)
+    }
+
+    /// The rows that are here. `IntegrityFailure` if they are not those that were sealed.
+    async fn read_sealed(&self) -> Result<Here> {
+        let mut connection = self.session.shared().store.long_reader().await?;
+        let source = &self.job.name;
+        let pointer = legacy::logs(connection.as_mut()).await?.into_iter().find(|(name, _)| name == source);
+        let (mut last, mut found) = (None, None);
+        if let Some((_, seq)) = pointer {
+            let mut read = |record| {
+                last = sealed_log(&record).filter(|last| last.source == *source);
+                Ok(())
+            };
+            audit::range(connection.as_mut(), seq, seq, &mut read).await?;
+        }
+        if let Some(at) = last.as_ref().and_then(|last| last.findings_at) {
+            let mut read = |record| {
+                found = findings(&record);
+                Ok(())
+            };
+            audit::range(connection.as_mut(), at, at, &mut read).await?;
+        }
+        let (mut entries, mut tree) = (Vec::new(), Frontier::new());
+        loop {
+            let page = legacy::page(connection.as_mut(), source, tree.size(), PAGE_LIMIT).await?;
+            let Some((_, _)) = page.last() else { break };
+            for (position, body) in page {
+                let stored = StoredRow::read(&body).filter(|_| position == tree.size() + 1).ok_or_else(altered)?;
+                let entry = Entry::new(&stored);
+                tree.push(entry.leaf);
+                entries.push(entry);
+            }
+        }
+        let is_sealed = match &last {
+            Some(last) => last.size == tree.size() && last.root == hex(&tree.root()),
+            None => tree.size() == 0,
+        };
+        if is_sealed { Ok(Here { chain: Chain::new(entries), last, found }) } else { Err(altered()) }
+    }
+
+    /// Reads all rows of the source: adds those that are not here, and compares the others with what is here.
+    async fn read_source(&mut self, mut chain: Chain) -> Result<Chain> {
+        let total = self.source.audit_count().await?;
+        let here = Arc::new(chain.sealed_by_id());
+        let mut is_there = vec![false; chain.sealed()];
+        let (mut after, mut done): (Option<String>, u64) = (None, 0);
+        loop {
+            let page = self.source.audit_rows(after.as_deref(), PAGE_LIMIT).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id.clone());
+            done += page.len() as u64;
+            let (known, new): (Vec<AuditRow>, Vec<AuditRow>) =
+                page.into_iter().partition(|row| here.contains_key(row.id.as_str()));
+            for row in known {
+                let Some(at) = here.get(row.id.as_str()).copied() else { continue };
+                is_there[at as usize] = true;
+                let stored = StoredRow { row: legacy_row(row), format: chain.entry(at).format };
+                if Entry::new(&stored).leaf != chain.entry(at).leaf {
+                    chain.note_changed(at);
+                }
+            }
+            let check = move || new.into_iter().map(check_row).collect::<Result<Vec<Entry>>>();
+            self.compute(check).await?.into_iter().for_each(|entry| chain.add(entry));
+            self.job.tell(ImportStage::Log, done, total.max(done));
+        }
+        for (at, _) in (0..).zip(is_there).filter(|(_, is_there)| !is_there) {
+            chain.note_gone(at);
+        }
+        Ok(chain)
+    }
+
+    /// Writes the rows that are not sealed yet, and seals them. The last record has the findings.
+    async fn write(&mut self, chain: &Chain, log: &LegacyLog, findings_at: Option<u64>) -> Result<()> {
+        let (sealed, new) = chain.entries().split_at(chain.sealed());
+        let mut tree = Frontier::new();
+        sealed.iter().for_each(|entry| tree.push(entry.leaf));
+        let mut pages = new.chunks(PAGE_LIMIT).peekable();
+        if pages.peek().is_none() {
+            return self.seal(&tree, Vec::new(), Some(log), findings_at).await;
+        }
+        while let Some(entries) = pages.next() {
+            let mut rows = self.fetch(entries).await?.into_iter().peekable();
+            while rows.peek().is_some() {
+                let (mut page, mut bytes) = (Vec::new(), 0);
+                while let Some((leaf, body)) = rows.next_if(|(_, body)| page_has_room(bytes, body)) {
+                    bytes += body.len();
+                    tree.push(leaf);
+                    page.push(body);
+                }
+                let is_last = pages.peek().is_none() && rows.peek().is_none();
+                self.seal(&tree, page, is_last.then_some(log), findings_at).await?;
+            }
+            self.job.tell(ImportStage::Log, tree.size(), log.rows);
+        }
+        Ok(())
+    }
+
+    /// The rows of these entries in their stored form, in the order of the entries.
+    async fn fetch(&mut self, entries: &[Entry]) -> Result<Vec<([u8; 32], String)>> {
+        let ids: Vec<String> = entries.iter().map(|entry| entry.id.to_string()).collect();
+        let mut by_id: HashMap<String, Vec<LegacyRow>> = HashMap::new();
+        for row in self.source.audit_rows_by_id(&ids).await? {
+            by_id.entry(row.id.clone()).or_default().push(legacy_row(row));
+        }
+        let mut rows = Vec::with_capacity(entries.len());
+        for entry in entries {
+            // Files may have several rows of one id: the one that was read before is meant.
+            let candidates = by_id.get(&*entry.id).map_or(&[][..], Vec::as_slice);
+            let stored = candidates.iter().map(|row| StoredRow { row: row.clone(), format: entry.format });
+            let body = stored.map(|stored| (Entry::new(&stored).leaf, stored.body()));
+            let body = body.into_iter().find(|(leaf, _)| *leaf == entry.leaf);
+            rows.push(body.ok_or_else(|| {
+                let text = format!(
+                    "row {} of the log changed in the source while it was read; run the import again",
+                    entry.id
+                );
+                Error::new(ErrorCode::Conflict, text)
+            })?);
+        }
+        Ok(rows)
+    }
+
+    /// Commits rows with the record that seals all rows of `tree`, which they are the last of.
+    async fn seal(
+        &self,
+        tree: &Frontier,
+        bodies: Vec<String>,
+        log: Option<&LegacyLog>,
+        findings_at: Option<u64>,
+    ) -> Result<()> {
+        let mut details = Details::default();
+        details.number("size", tree.size()).text("root", &hex(&tree.root()));
+        match (log, findings_at) {
+            (Some(log), _) => {
+                let log = serde_json::to_value(log).map_err(|error| {
+                    Error::new(ErrorCode::Internal, "findings cannot be written as JSON").with_source(error)
+                })?;
+                details.raw("log", canonical(&log)?);
+            }
+            (None, Some(seq)) => {
+                details.number("findingsAt", seq);
+            }
+            (None, None) => {}
+        }
+        let page = LegacyPage {
+            source: self.job.name.clone(),
+            sealed: tree.size() - bodies.len() as u64,
+            bodies: bodies.into(),
+        };
+        let intent = self.intent(Action::LegacyImport, details);
+        self.session.change(intent, Command::ImportRows(page)).await.map(drop)
+    }
+
+    /// Runs a computation on the threads for long ones.
+    async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let principal = self.session.actor().principal();
+        self.session.shared().workers.run(principal, Length::Long, work).await
+    }
+}
+
+fn page_has_room(bytes: usize, body: &str) -> bool {
+    bytes == 0 || bytes + body.len() <= PAGE_BYTES
+}
+
+/// Finds out the format of a row. `LimitExceeded` if it is too long.
+fn check_row(row: AuditRow) -> Result<Entry> {
+    let row = legacy_row(row);
+    let format = reproduce(&row);
+    let stored = StoredRow { row, format };
+    if stored.body().len() > ROW_BYTES {
+        let text = format!(
+            "row {} of the log is longer than 4 MiB; shorten its details in a copy of the source",
+            stored.row.id
+        );
+        return Err(Error::new(ErrorCode::LimitExceeded, text));
+    }
+    Ok(Entry::new(&stored))
+}
+
+fn legacy_row(row: AuditRow) -> LegacyRow {
+    let AuditRow {
+        id,
+        timestamp,
+        actor,
+        role,
+        action,
+        request_id,
+        details,
+        key_id,
+        key_version,
+        prev_hash,
+        hash,
+        status,
+    } = row;
+    LegacyRow { id, timestamp, actor, role, action, request_id, details, key_id, key_version, prev_hash, hash, status }
+}
+
+fn altered() -> Error {
+    let text = "the rows of the imported log that are here are not those that were sealed; verify the log";
+    Error::new(ErrorCode::IntegrityFailure, text)
+}
