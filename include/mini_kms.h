@@ -2122,6 +2122,22 @@ mkms_status mkms_list_audit(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
+ * Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with `items`
+ * and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which the log
+ * was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
+ * `mkms_buffer_free`.
+ *
+ * `query` may be NULL.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ */
+mkms_status mkms_list_imported_audit(const struct mkms_session *session,
+                                     const char *query,
+                                     size_t query_len,
+                                     struct mkms_buffer **answer,
+                                     struct mkms_error **error);
+
+/**
  * Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
  * last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both
  * optional. Faults are in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the

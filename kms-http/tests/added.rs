@@ -211,6 +211,8 @@ async fn lists_come_in_pages() {
     assert_eq!(created.expect(200).as_array().unwrap().len(), 5);
     assert_eq!(admin.get("/v1/audit?until=2020-01-01T00:00:00Z").await.expect(200), json!([]));
     admin.get("/v1/audit?limit=0").await.refused(400, "InvalidArgument");
+    assert_eq!(admin.get("/v1/audit/imported?source=mini-kms&limit=2").await.expect(200), json!([]));
+    admin.get("/v1/audit/imported?limit=0").await.refused(400, "InvalidArgument");
     let head = admin.get("/v1/audit/checkpoint").await;
     assert!(head.headers["content-type"].to_str().unwrap().starts_with("text/plain"));
     assert_eq!(head.text.lines().nth(1).unwrap().parse::<u64>().unwrap(), records[0]["seq"].as_u64().unwrap());

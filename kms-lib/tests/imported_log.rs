@@ -304,3 +304,39 @@ async fn another_process_verifies_it_too() {
     assert_eq!(verified(&admin(&kms)).await.imported, [found]);
     kms.close().await.unwrap();
 }
+
+/// A run that ends anywhere leaves rows that are sealed, and the next one goes on behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cut_off_is_carried_on() {
+    let log = chain(4_000);
+    let source = Source::new(&log);
+    let expected = {
+        let place = Place::new();
+        let kms = place.open().await;
+        let found = source.import(&admin(&kms), &ImportJob::default().dry_run(true)).await;
+        kms.close().await.unwrap();
+        found
+    };
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let (mut partly, mut patience) = (0, std::time::Duration::from_millis(20));
+    let found = loop {
+        let job = ImportJob::default();
+        if let Ok(found) = tokio::time::timeout(patience, source.import(&session, &job)).await {
+            break found;
+        }
+        let report = verified(&session).await;
+        if let Some(log) = report.imported.first().filter(|log| !log.complete) {
+            assert!(log.rows < 4_000 && log.rows % 1_000 == 0, "{log:?}");
+            partly += 1;
+        }
+        patience += std::time::Duration::from_millis(20);
+    };
+    eprintln!("cut off {partly} times in between");
+    assert_eq!(found, expected);
+    let hashes: Vec<String> = rows(&session).await.into_iter().map(|row| row.row.hash).collect();
+    assert!(hashes.iter().zip(&log).all(|(hash, row)| row["hash"] == **hash) && hashes.len() == log.len());
+    assert_eq!(verified(&session).await.imported, [found]);
+    kms.close().await.unwrap();
+}

@@ -37,6 +37,15 @@ def test_lists_records(alice: Session) -> None:
         alice.list_audit(action="FLY")
 
 
+def test_lists_imported_rows(alice: Session) -> None:
+    assert alice.list_imported_audit().items == ()
+    assert alice.list_imported_audit("another", limit=2).next_cursor is None
+    with pytest.raises(mini_kms.InvalidArgument):
+        alice.list_imported_audit(limit=0)
+    report = alice.verify_audit()
+    assert (report.ok, report.imported, report.legacy) == (True, (), ())
+
+
 def test_receipts_name_records(alice: Session) -> None:
     receipt = alice.encrypt("users", b"").receipt
     [record] = [record for record in alice.list_audit().items if record.seq == receipt.seq]

@@ -88,7 +88,11 @@ pub(super) fn routes() -> Vec<Route> {
                     "The position behind which to go on: `x-next-cursor` of the page before.",
                     json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
                 )
-                .query("source", "The name under which it was imported: `mini-kms` by default.", json!({"type": "string"})),
+                .query(
+                    "source",
+                    "The name under which it was imported: `mini-kms` by default.",
+                    json!({"type": "string"}),
+                ),
         ),
         Route::post("/v1/audit/verify", "verifyAudit", verify)
             .doc(doc("Verify the log").may_take::<Verify>().gives::<schemas::Verification>().errors(&[409]).patient()),

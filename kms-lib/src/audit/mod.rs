@@ -4,6 +4,7 @@
 
 pub mod canonical;
 pub mod checkpoint;
+#[cfg_attr(not(feature = "import"), allow(dead_code, reason = "an import uses all of it"))]
 pub(crate) mod legacy;
 pub mod record;
 pub(crate) mod recorded;

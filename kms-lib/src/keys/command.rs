@@ -426,6 +426,7 @@ pub enum Command {
     /// Erase the integrity key before the one of this number: no row has a seal of it any more.
     EndResealing(u32),
     /// Append rows to an imported log. No row of the catalog changes.
+    #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     ImportRows(LegacyPage),
     /// Bring a key of an import here, or up to date with its source.
     ImportKey(Box<ImportedKey>),
