@@ -3,12 +3,14 @@
 //! Differs from serde_json where ECMAScript does: text is UTF-16 and may hold unpaired surrogates, every number is a
 //! double, and an object lists names that are array indexes first, in ascending order.
 
+mod parser;
+
 use std::fmt::Write;
 
 use indexmap::IndexMap;
 
-use super::ecma_parser::Parser;
 use crate::types::error::Result;
+use parser::Parser;
 
 /// A value as ECMAScript holds it.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,11 @@
 //! The audit log of Mini KMS on Node: formats 0 and 1 of its rows, and what its links say of their order.
 //!
 //! Pure functions. That service hashed what `JSON.stringify` printed, so this module prints JSON as ECMAScript does
-//! ([`ecma_json`]) and sorts names as its `localeCompare` did ([`collation`]).
+//! (`ecma_json`) and sorts names as its `localeCompare` did (`collation`).
 
 #[cfg(feature = "import")]
 mod collation;
 pub(crate) mod ecma_json;
-mod ecma_parser;
 #[cfg(feature = "import")]
 mod hash;
 #[cfg(feature = "import")]

@@ -1,7 +1,7 @@
 //! The grammar of `JSON.parse` (RFC 8259). Unpaired surrogates in escapes and numbers beyond the range of a double are
 //! accepted, as ECMAScript does.
 
-use super::ecma_json::{Object, Value};
+use super::{Object, Value};
 use crate::types::error::{Error, Result};
 
 /// Deeper nesting is refused; it would take unbounded stack.
