@@ -502,3 +502,33 @@ async fn a_root_key_is_replaced() {
     assert_eq!((listed[0]["wrappings"].as_u64(), listed[1]["verified"].as_u64()), (Some(0), Some(4)));
     assert_eq!(parsed(&server.command(&["--json", "audit", "verify"]))["ok"], true);
 }
+
+#[tokio::test]
+async fn an_imported_log_is_listed_exported_and_verified() {
+    let server = Server::start_on_file(&[]);
+    let log = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/legacy/format0.json");
+    let report = parsed(&server.command(&["--json", "import", "mini-kms", "--from", log]));
+    assert_eq!((&report["log"]["rows"], &report["log"]["olderFormat"]), (&json!(15), &json!(15)));
+    let shown = out(&server.command(&["import", "mini-kms", "--from", log, "--dry-run"]));
+    assert!(shown.contains("old log     mini-kms: 15 rows, root "), "{shown}");
+
+    let client = server.client();
+    let first = client.get("/v1/audit/imported?limit=10").await;
+    assert_eq!(first.headers["x-next-cursor"], "10");
+    let mut rows = first.expect(200).as_array().unwrap().clone();
+    let rest = client.get("/v1/audit/imported?source=mini-kms&limit=10&cursor=10").await;
+    assert!(!rest.headers.contains_key("x-next-cursor"));
+    rows.extend(rest.expect(200).as_array().unwrap().clone());
+    let original: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(log).unwrap()).unwrap();
+    assert_eq!(rows.len(), original.len());
+    for (row, original) in rows.iter().zip(&original) {
+        assert!(original.as_object().unwrap().iter().all(|(name, value)| row[name] == *value), "{row}");
+    }
+    let exported = out(&server.command(&["audit", "export", "--imported", "mini-kms"]));
+    assert!(exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).eq(rows.iter().cloned()));
+
+    let verified = client.post("/v1/audit/verify", json!({})).await.expect(200);
+    assert_eq!((&verified["ok"], &verified["imported"][0]), (&json!(true), &report["log"]));
+    assert!(verified["legacy"].as_array().unwrap().iter().eq(original.iter().map(|row| &row["id"])));
+    assert!(out(&server.command(&["audit", "verify"])).contains("old log     mini-kms: 15 rows"));
+}

@@ -150,11 +150,11 @@ fn show_report(report: &Report, is_read_only: bool, as_json: bool) -> Result<Exi
 }
 
 /// An imported log in lines: how much of it there is, and what was wrong with it when it was imported.
-fn describe_imported(log: &LegacyLog) -> Vec<String> {
+pub(super) fn describe_imported(log: &LegacyLog) -> Vec<String> {
     let source = &log.source;
-    let mut lines = vec![format!("imported    {source}: {} rows, root {}", log.rows, log.root)];
+    let mut lines = vec![format!("old log     {source}: {} rows, root {}", log.rows, log.root)];
     if !log.complete {
-        lines.push(format!("imported    {source}: the last run was cut off; run the import again"));
+        lines.push(format!("old log     {source}: the last run was cut off; run the import again"));
     }
     for (rows, what) in [
         (&log.altered, "were altered: their hash does not reproduce"),
@@ -166,13 +166,13 @@ fn describe_imported(log: &LegacyLog) -> Vec<String> {
         (&log.gone, "were deleted from the source after they had been imported"),
     ] {
         if let Some(first) = rows.ids.first() {
-            lines.push(format!("imported    {source}: {} rows {what}; the first is {first}", rows.count));
+            lines.push(format!("old log     {source}: {} rows {what}; the first is {first}", rows.count));
         }
     }
     let forks = &log.forks;
     if forks.count > 0 {
         lines.push(format!(
-            "imported    {source}: the log forks at {} places and has {} ends",
+            "old log     {source}: the log forks at {} places and has {} ends",
             forks.count, log.heads.count
         ));
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use kms_lib::{AwsRootKey, Error, ErrorCode, ImportCounts, ImportJob, ImportProgress, ImportReport, ImportSource};
 
+use super::audit::describe_imported;
 use super::exit::Failure;
 use super::output;
 use super::store::{bar, with_store};
@@ -148,6 +149,7 @@ fn lines(report: &ImportReport) -> Vec<String> {
     for (name, counts) in [("keys", report.keys), ("versions", report.versions), ("grants", report.grants)] {
         lines.push(count_line(name, &counts));
     }
+    lines.extend(report.log.iter().flat_map(describe_imported));
     if report.keys_rotated > 0 {
         lines.push(format!("rotated   {} keys", report.keys_rotated));
     }

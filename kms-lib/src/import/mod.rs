@@ -12,7 +12,6 @@ mod mapping;
 mod material;
 mod report;
 mod run;
-#[allow(dead_code, reason = "the import of the log reads its records")]
 mod source;
 
 pub use report::{

@@ -7,6 +7,7 @@ mod common;
 
 mod crypto;
 mod grants;
+mod log;
 mod runs;
 mod source;
 

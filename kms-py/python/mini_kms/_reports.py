@@ -345,6 +345,7 @@ class ImportReport:
     keys_rotated: int
     finding_count: int
     findings: tuple[ImportFinding, ...]
+    log: LegacyLog | None = None
 
     @property
     def is_complete(self) -> bool:
