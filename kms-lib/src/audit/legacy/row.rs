@@ -39,13 +39,28 @@ pub struct LegacyRow {
     pub status: String,
 }
 
-/// Details are JSON within JSON. What is no JSON is shown as text.
+/// Details are JSON within JSON, on one line. What is no JSON is shown as text.
 fn as_json<S: Serializer>(details: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    let raw = details.as_deref().map(serde_json::from_str::<&RawValue>);
-    match raw {
-        Some(Ok(raw)) => raw.serialize(serializer),
-        Some(Err(_)) | None => details.serialize(serializer),
+    let is_json = |details: &&str| serde_json::from_str::<&RawValue>(details).is_ok();
+    let json = details.as_deref().filter(is_json).map(without_white_space);
+    match json.and_then(|json| RawValue::from_string(json).ok()) {
+        Some(raw) => raw.serialize(serializer),
+        None => details.serialize(serializer),
     }
+}
+
+/// JSON without white space outside of strings.
+fn without_white_space(json: &str) -> String {
+    let (mut in_string, mut is_escaped) = (false, false);
+    let keep = |character: &char| {
+        let was_in_string = in_string;
+        if *character == '"' && !is_escaped {
+            in_string = !in_string;
+        }
+        is_escaped = in_string && *character == '\\' && !is_escaped;
+        was_in_string || !matches!(character, ' ' | '\t' | '\n' | '\r')
+    };
+    json.chars().filter(keep).collect()
 }
 
 /// The time of a row. MySQL writes it without a zone; the service stored it in UTC.
@@ -114,4 +129,24 @@ pub(crate) fn leaf(body: &str) -> [u8; 32] {
     hash.update([0]);
     hash.update(body.as_bytes());
     hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn details_are_shown_as_json_on_one_line() {
+        for (text, shown) in [
+            ("{\n \"a b\\\\\" : [ 1.0,\t\"\\\" \", 1e400 ]\r\n}", r#"{"a b\\":[1.0,"\" ",1e400]}"#),
+            (" null ", "null"),
+            ("{ 1", r#""{ 1""#),
+            ("1 2", r#""1 2""#),
+        ] {
+            let mut out = Vec::new();
+            as_json(&Some(text.to_owned()), &mut serde_json::Serializer::new(&mut out)).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), shown);
+        }
+    }
 }
