@@ -1690,7 +1690,8 @@ mkms_status mkms_encryptor_new(const struct mkms_session *session,
  * Takes plaintext of any length, and gives the ciphertext that is ready, often none. The caller frees it with
  * `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT` after the end, `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_USED_AFTER_FORK`.
+ * Errors: `MKMS_INVALID_ARGUMENT` after the end and for a piece that there is no memory for,
+ * `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_USED_AFTER_FORK`.
  */
 mkms_status mkms_encryptor_update(const struct mkms_encryptor *encryptor,
                                   const uint8_t *plaintext,
@@ -1734,7 +1735,8 @@ mkms_status mkms_decryptor_new(const struct mkms_session *session,
  * `mkms_decryptor_finish` says that nothing is missing at the end: until then do not act on it. The caller frees it
  * with `mkms_buffer_free`, which wipes it.
  *
- * Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error.
+ * Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error, and for a piece that there
+ * is no memory for.
  */
 mkms_status mkms_decryptor_update(const struct mkms_decryptor *decryptor,
                                   const uint8_t *ciphertext,

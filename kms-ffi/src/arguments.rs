@@ -74,7 +74,7 @@ pub unsafe fn optional_context(pointer: *const mkms_context, name: &'static str)
         return Ok(None);
     }
     // SAFETY: as the caller promises.
-    Ok(Some(unsafe { handle::get(pointer, name) }?.snapshot()))
+    unsafe { handle::get(pointer, name) }?.snapshot().map(Some)
 }
 
 fn check_length(length: usize, name: &str) -> Outcome<()> {

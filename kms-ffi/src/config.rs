@@ -2,7 +2,6 @@
 
 use std::ffi::c_char;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kms_lib::{AuditAck, Config, CryptoProvider, SchedulerConfig};
@@ -12,6 +11,7 @@ use crate::boundary::{call, free};
 use crate::error::mkms_error;
 use crate::failure::{Failure, Outcome};
 use crate::handle::{self, Opaque, tag};
+use crate::shared::Shared;
 use crate::status::mkms_status;
 
 /// A configuration. It can be used to open any number of services, and changed in between.
@@ -20,16 +20,19 @@ pub struct mkms_config {
 }
 
 /// The configuration as it is now.
-pub struct Settings(Mutex<Config>);
+pub struct Settings(Shared<Config>);
 
 impl Settings {
+    fn new(config: Config) -> Self {
+        Self(Shared::new(config, mkms_config::NAME))
+    }
     /// A copy of the settings, which later setters do not change.
-    pub fn snapshot(&self) -> Config {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn snapshot(&self) -> Outcome<Config> {
+        Ok(self.0.read()?.clone())
     }
     /// Replaces it by what `change` makes of it.
     pub fn change(&self, change: impl FnOnce(Config) -> kms_lib::Result<Config>) -> Outcome<()> {
-        let mut settings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settings = self.0.write()?;
         *settings = change(settings.clone())?;
         Ok(())
     }
@@ -57,7 +60,7 @@ pub unsafe extern "C" fn mkms_config_new(
     store_url = arguments::text [store_url, store_url_len];
     config = arguments::place [config];
     => {
-        config.set(handle::new(Settings(Mutex::new(Config::new(store_url)))));
+        config.set(handle::new(Settings::new(Config::new(store_url))));
         Ok(())
     })
 }
@@ -76,7 +79,7 @@ pub unsafe extern "C" fn mkms_config_from_toml(
     toml = arguments::text [toml, toml_len];
     config = arguments::place [config];
     => {
-        config.set(handle::new(Settings(Mutex::new(Config::from_toml(toml)?))));
+        config.set(handle::new(Settings::new(Config::from_toml(toml)?)));
         Ok(())
     })
 }
@@ -98,7 +101,7 @@ pub unsafe extern "C" fn mkms_config_load(
     path = arguments::optional_text [path, path_len];
     config = arguments::place [config];
     => {
-        config.set(handle::new(Settings(Mutex::new(Config::load(path.map(Path::new))?))));
+        config.set(handle::new(Settings::new(Config::load(path.map(Path::new))?)));
         Ok(())
     })
 }

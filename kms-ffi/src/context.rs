@@ -1,14 +1,15 @@
 //! The encryption context.
 
 use std::ffi::c_char;
-use std::sync::{PoisonError, RwLock};
 
 use kms_lib::Context;
 
 use crate::arguments;
 use crate::boundary::{call, free};
 use crate::error::mkms_error;
+use crate::failure::Outcome;
 use crate::handle::{self, Opaque, tag};
+use crate::shared::Shared;
 use crate::status::mkms_status;
 
 /// An encryption context: names and values that a ciphertext is bound to (additional authenticated data). They are not
@@ -18,12 +19,12 @@ pub struct mkms_context {
 }
 
 /// The names and values of an encryption context, behind a lock: a handle is shared between threads.
-pub struct Entries(RwLock<Context>);
+pub struct Entries(Shared<Context>);
 
 impl Entries {
-    /// A copy of what the context is now.
-    pub fn snapshot(&self) -> Context {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// A copy of the context, which later changes do not reach.
+    pub fn snapshot(&self) -> Outcome<Context> {
+        Ok(self.0.read()?.clone())
     }
 }
 
@@ -40,7 +41,7 @@ impl Opaque for mkms_context {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_context_new(context: *mut *mut mkms_context, error: *mut *mut mkms_error) -> mkms_status {
     call!(error; context = arguments::place [context]; => {
-        context.set(handle::new(Entries(RwLock::default())));
+        context.set(handle::new(Entries(Shared::new(Context::new(), mkms_context::NAME))));
         Ok(())
     })
 }
@@ -62,7 +63,7 @@ pub unsafe extern "C" fn mkms_context_set(
     name = arguments::text [name, name_len];
     value = arguments::text [value, value_len];
     => {
-        context.0.write().unwrap_or_else(PoisonError::into_inner).set(name, value);
+        context.0.write()?.set(name, value);
         Ok(())
     })
 }

@@ -36,7 +36,7 @@ pub unsafe extern "C" fn mkms_open(
     error: *mut *mut mkms_error,
 ) -> mkms_status {
     call!(error; config = handle::get [config]; kms = arguments::place [kms]; => {
-        kms.set(handle::new(Kms::open(config.snapshot())?));
+        kms.set(handle::new(Kms::open(config.snapshot()?)?));
         Ok(())
     })
 }
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn mkms_open_read_only(
     error: *mut *mut mkms_error,
 ) -> mkms_status {
     call!(error; config = handle::get [config]; kms = arguments::place [kms]; => {
-        kms.set(handle::new(Kms::open_read_only(config.snapshot())?));
+        kms.set(handle::new(Kms::open_read_only(config.snapshot()?)?));
         Ok(())
     })
 }

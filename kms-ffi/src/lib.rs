@@ -33,6 +33,7 @@ pub mod rights;
 pub mod root_keys;
 pub mod service;
 pub mod session;
+mod shared;
 pub mod status;
 pub mod stream;
 #[cfg(feature = "test-hooks")]

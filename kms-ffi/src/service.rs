@@ -127,7 +127,7 @@ pub unsafe extern "C" fn mkms_verify_backup(
     path = arguments::text [path, path_len];
     answer = arguments::place [answer];
     => {
-        answer.set(json::answer(&Kms::verify_backup(&config.snapshot(), path)?)?);
+        answer.set(json::answer(&Kms::verify_backup(&config.snapshot()?, path)?)?);
         Ok(())
     })
 }
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn mkms_restore(
     path = arguments::text [path, path_len];
     answer = arguments::place [answer];
     => {
-        answer.set(json::answer(&Kms::restore(&config.snapshot(), path)?)?);
+        answer.set(json::answer(&Kms::restore(&config.snapshot()?, path)?)?);
         Ok(())
     })
 }

@@ -208,7 +208,8 @@ pub unsafe extern "C" fn mkms_encryptor_new(
 /// Takes plaintext of any length, and gives the ciphertext that is ready, often none. The caller frees it with
 /// `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT` after the end, `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_USED_AFTER_FORK`.
+/// Errors: `MKMS_INVALID_ARGUMENT` after the end and for a piece that there is no memory for,
+/// `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_USED_AFTER_FORK`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_encryptor_update(
     encryptor: *const mkms_encryptor,
@@ -223,7 +224,7 @@ pub unsafe extern "C" fn mkms_encryptor_update(
     ciphertext = arguments::place [ciphertext];
     => {
         let mut stream = encryptor.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut out = Zeroizing::new(Vec::with_capacity(plaintext.len() + 2 * PIECE));
+        let mut out = room(plaintext.len())?;
         stream.as_mut().ok_or_else(ended)?.update(plaintext, &mut out)?;
         ciphertext.set(handle::new(out));
         Ok(())
@@ -320,7 +321,8 @@ pub unsafe extern "C" fn mkms_decryptor_new(
 /// `mkms_decryptor_finish` says that nothing is missing at the end: until then do not act on it. The caller frees it
 /// with `mkms_buffer_free`, which wipes it.
 ///
-/// Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error.
+/// Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error, and for a piece that there
+/// is no memory for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_decryptor_update(
     decryptor: *const mkms_decryptor,
@@ -335,7 +337,7 @@ pub unsafe extern "C" fn mkms_decryptor_update(
     plaintext = arguments::place [plaintext];
     => {
         let mut stream = decryptor.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut out = Zeroizing::new(Vec::with_capacity(ciphertext.len() + 2 * PIECE));
+        let mut out = room(ciphertext.len())?;
         // An error ends the stream.
         let (next, result) = std::mem::replace(&mut *stream, Decryption::Ended).take(ciphertext, &mut out);
         *stream = next;
@@ -416,6 +418,15 @@ pub unsafe extern "C" fn mkms_decryptor_finish(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_decryptor_free(decryptor: *mut *mut mkms_decryptor) -> mkms_status {
     free!(decryptor)
+}
+
+/// Room for the result of a piece of so many bytes.
+fn room(length: usize) -> Outcome<Zeroizing<Vec<u8>>> {
+    let mut out = Zeroizing::new(Vec::new());
+    out.try_reserve_exact(length.saturating_add(2 * PIECE)).map_err(|_| {
+        Failure::invalid(format!("there is no memory for a piece of {length} bytes; pass smaller ones"))
+    })?;
+    Ok(out)
 }
 
 fn ended() -> Failure {

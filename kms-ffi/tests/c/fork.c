@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
+#include <pthread.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -51,6 +52,47 @@ static void expect_success(pid_t child) {
     }
 }
 
+static mkms_context *shared_context;
+static mkms_config *shared_config;
+static volatile int is_over;
+
+static void *change_what_is_shared(void *unused) {
+    (void)unused;
+    while (!is_over) {
+        OK(mkms_context_set(shared_context, S("row"), S("1"), &error));
+        OK(mkms_config_grace_days(shared_config, 7, &error));
+    }
+    return NULL;
+}
+
+/* A call that a forked child makes: whatever the parent's threads were doing, it does not hang. */
+static void succeeds_or_knows_of_the_fork(mkms_status status) {
+    CHECK(status == MKMS_OK || status == MKMS_USED_AFTER_FORK);
+}
+
+/* Forks while another thread changes a context and a configuration: its locks come along, and nobody releases them. */
+static void forks_amid_changes(void) {
+    enum { FORKS = 30 };
+    pthread_t thread;
+    OK(mkms_context_new(&shared_context, &error));
+    OK(mkms_config_new(S("sqlite:x.db"), &shared_config, &error));
+    CHECK(pthread_create(&thread, NULL, change_what_is_shared, NULL) == 0);
+    for (int number = 0; number < FORKS; number++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(30);
+            succeeds_or_knows_of_the_fork(mkms_context_set(shared_context, S("row"), S("2"), NULL));
+            succeeds_or_knows_of_the_fork(mkms_config_grace_days(shared_config, 8, NULL));
+            _exit(0);
+        }
+        expect_success(child);
+    }
+    is_over = 1;
+    CHECK(pthread_join(thread, NULL) == 0);
+    OK(mkms_context_free(&shared_context));
+    OK(mkms_config_free(&shared_config));
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     mkms_kms *kms = open_store(argv[1], "durable");
@@ -82,6 +124,7 @@ int main(int argc, char **argv) {
     }
     work(argv[1], "{\"name\":\"parent\",\"type\":\"AES256_GCM\",\"purpose\":\"ENCRYPTION\"}");
     expect_success(child);
+    forks_amid_changes();
     puts("ok");
     return 0;
 }

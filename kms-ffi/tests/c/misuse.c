@@ -57,6 +57,38 @@ static void refuses_bad_lengths(mkms_session *session) {
     CHECK(length == SIZE_MAX);
 }
 
+/* Lengths that no memory has: they are refused before anything is read. */
+static void refuses_impossible_lengths(mkms_session *session) {
+    const uint8_t *byte = (const uint8_t *)"x";
+    const size_t huge = SIZE_MAX / 2;
+    mkms_buffer *buffer = NULL, *sealed = NULL;
+    mkms_encryptor *encryptor = NULL;
+    mkms_decryptor *decryptor = NULL;
+    uint8_t place[512];
+    size_t length = 4711;
+    bool valid = true;
+    FAILS(MKMS_PLAINTEXT_TOO_LONG, mkms_encrypt(session, S("users"), byte, huge, NULL, &buffer, NULL, &error));
+    FAILS(MKMS_BUFFER_TOO_SMALL,
+          mkms_encrypt_into(session, S("users"), byte, huge, NULL, place, sizeof place, &length, NULL, &error));
+    CHECK(length > huge);
+    FAILS(MKMS_INVALID_ARGUMENT,
+          mkms_sign(session, S("invoices"), byte, huge, MKMS_SIGN_RSA_PSS_SHA256, &buffer, NULL, &error));
+    FAILS(MKMS_INVALID_ARGUMENT, mkms_verify(session, S("invoices"), 0, byte, huge, byte, 1, MKMS_SIGN_RSA_PSS_SHA256,
+                                             &valid, NULL, &error));
+    FAILS(MKMS_INVALID_ARGUMENT,
+          mkms_generate_data_key(session, S("users"), huge, NULL, &buffer, &sealed, NULL, &error));
+    OK(mkms_encryptor_new(session, S("users"), NULL, &encryptor, &error));
+    FAILS(MKMS_INVALID_ARGUMENT, mkms_encryptor_update(encryptor, byte, huge, &buffer, &error));
+    /* The stream goes on. */
+    OK(mkms_encryptor_update(encryptor, byte, 1, &buffer, &error));
+    OK(mkms_buffer_free(&buffer));
+    OK(mkms_encryptor_free(&encryptor));
+    OK(mkms_decryptor_new(session, NULL, &decryptor, &error));
+    FAILS(MKMS_INVALID_ARGUMENT, mkms_decryptor_update(decryptor, byte, huge, &buffer, &error));
+    OK(mkms_decryptor_free(&decryptor));
+    CHECK(buffer == NULL && sealed == NULL);
+}
+
 static void knows_older_and_newer_structs(mkms_kms *kms, mkms_session *session) {
     struct newer {
         mkms_session_options options;
@@ -134,6 +166,7 @@ int main(int argc, char **argv) {
     refuses_bad_text(kms, session);
     refuses_bad_lengths(session);
     CHECK(records(session) == before);
+    refuses_impossible_lengths(session);
     knows_older_and_newer_structs(kms, session);
     records_nothing_for_small_buffers(session);
     frees_once(kms);
