@@ -60,11 +60,17 @@ struct Mailbox {
     bell: UnixStream,
     waiting: Mutex<HashMap<u64, Waiting>>,
     next: AtomicU64,
+    process: u32,
 }
 
 #[pymethods]
 impl Mailbox {
     fn __call__(&self, py: Python<'_>) {
+        // A forked child that goes on in the loop of its parent shares the socket: its byte is for the parent. The
+        // queue may be locked by a thread that the child does not have.
+        if std::process::id() != self.process {
+            return;
+        }
         let mut bytes = [0; 64];
         loop {
             match (&self.bell).read(&mut bytes) {
@@ -92,7 +98,8 @@ impl Mailbox {
         theirs.set_nonblocking(true)?;
         let number = ours.as_raw_fd();
         let queue = Arc::new(Queue { messages: Mutex::default(), bell: theirs });
-        let mailbox = Self { queue, bell: ours, waiting: Mutex::default(), next: AtomicU64::new(0) };
+        let (waiting, process) = (Mutex::default(), std::process::id());
+        let mailbox = Self { queue, bell: ours, waiting, next: AtomicU64::new(0), process };
         let mailbox = Py::new(py, mailbox)?;
         event_loop.call_method1(intern!(py, "add_reader"), (number, &mailbox))?;
         Ok(mailbox)

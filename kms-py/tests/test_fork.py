@@ -192,6 +192,31 @@ def test_an_inherited_loop(url: str) -> None:
     run(WAIT + dedent(source), url)
 
 
+@pytest.mark.parametrize("runner", ["asyncio.run", "__import__('uvloop').run"])
+def test_a_child_that_stays_in_the_loop_of_its_parent(url: str, runner: str) -> None:
+    source = f"""
+        import asyncio, os, sys
+        import mini_kms
+        async def main():
+            kms = await mini_kms.AsyncKms.open(sys.argv[1], root_key=bytes(32))
+            alice = kms.session("alice", "admin")
+            await alice.create_key("users")
+            for _ in range(20):
+                tasks = [asyncio.ensure_future(alice.encrypt("users", b"x")) for _ in range(20)]
+                await asyncio.sleep(0)
+                child = os.fork()
+                if child == 0:
+                    # It watches the same descriptors, and takes no results from its parent.
+                    await asyncio.sleep(0.1)
+                    os._exit(7)
+                assert len(await asyncio.gather(*tasks)) == 20
+                assert wait(child) == 7
+            await kms.close()
+        {runner}(main())
+    """
+    run(WAIT + dedent(source), url)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(url: str, tmp_path: Path, method: str) -> None:
     program = tmp_path / "program.py"
