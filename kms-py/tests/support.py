@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
+import io
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mini_kms
 from mini_kms import AsyncKms, AsyncSession
 
 ROOT_KEY = bytes(range(32))
@@ -94,3 +99,39 @@ def edit(url: str, statement: str) -> None:
             database.execute(sys.argv[2])
     """
     run(source, url.removeprefix("sqlite:"), statement)
+
+
+VALUES: dict[str, Any] = {
+    "algorithm": "RSASSA_PSS_SHA_256",
+    "allow": ["encrypt"],
+    "beginning": b"x",
+    "buffer": bytearray(4_096),
+    "ciphertext": b"x",
+    "dst": io.BytesIO(),
+    "generation": 1,
+    "grant": "00000000-0000-4000-8000-000000000000",
+    "key": "users",
+    "name": "new",
+    "not_after": datetime(2099, 1, 1, tzinfo=UTC),
+    "payload": b"x",
+    "plaintext": b"x",
+    "principal": "bob",
+    "signature": b"x",
+    "src": io.BytesIO(),
+    "version": 1,
+}
+"""Arguments that methods need, by name, where a test is about another argument."""
+
+
+def arguments(kind: str) -> Iterator[tuple[str, ast.arg, list[str]]]:
+    """Each argument of each method of a class, as the stubs have them: the method, the argument, and the names of the
+    other arguments that the method needs."""
+    stubs = ast.parse((Path(mini_kms.__file__).parent / "_native.pyi").read_text())
+    (found,) = (node for node in stubs.body if isinstance(node, ast.ClassDef) and node.name == kind)
+    for method in found.body:
+        if not isinstance(method, ast.FunctionDef) or method.name.startswith("__"):
+            continue
+        given = [argument for argument in method.args.args if argument.arg != "self"]
+        needed = [argument.arg for argument in given[: len(given) - len(method.args.defaults)]]
+        for argument in [*given, *method.args.kwonlyargs]:
+            yield method.name, argument, [name for name in needed if name != argument.arg]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mini_kms
 import pytest
 from mini_kms import Config, Kms, Session
-from support import ROOT_KEY
+from support import ROOT_KEY, VALUES, arguments
 
-STUBS = ast.parse((Path(mini_kms.__file__).parent / "_native.pyi").read_text())
 TEXTS = {
     "str",
     "AuditContext",
@@ -31,27 +28,6 @@ TEXTS = {
 }
 LONE = "\ud800"
 
-# Values for arguments that a method needs and that are not the one in question.
-VALUES: dict[str, Any] = {
-    "algorithm": "RSASSA_PSS_SHA_256",
-    "allow": ["encrypt"],
-    "beginning": b"x",
-    "buffer": bytearray(4_096),
-    "ciphertext": b"x",
-    "dst": io.BytesIO(),
-    "generation": 1,
-    "grant": "00000000-0000-4000-8000-000000000000",
-    "key": "users",
-    "name": "new",
-    "not_after": datetime(2099, 1, 1, tzinfo=UTC),
-    "payload": b"x",
-    "plaintext": b"x",
-    "principal": "bob",
-    "signature": b"x",
-    "src": io.BytesIO(),
-    "version": 1,
-}
-
 
 def names(annotation: ast.expr | None) -> set[str]:
     return {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)} if annotation else set()
@@ -59,15 +35,9 @@ def names(annotation: ast.expr | None) -> set[str]:
 
 def texts(kind: str) -> Iterator[tuple[str, str, list[str]]]:
     """Each argument that may be a text: its method, its name, and the other arguments that the method needs."""
-    (found,) = (node for node in STUBS.body if isinstance(node, ast.ClassDef) and node.name == kind)
-    for method in found.body:
-        if not isinstance(method, ast.FunctionDef) or method.name.startswith("__"):
-            continue
-        given = [argument for argument in method.args.args if argument.arg != "self"]
-        needed = [argument.arg for argument in given[: len(given) - len(method.args.defaults)]]
-        for argument in [*given, *method.args.kwonlyargs]:
-            if names(argument.annotation) & TEXTS:
-                yield method.name, argument.arg, [name for name in needed if name != argument.arg]
+    for method, argument, needed in arguments(kind):
+        if names(argument.annotation) & TEXTS:
+            yield method, argument.arg, needed
 
 
 def lone(argument: str) -> Any:
