@@ -17,6 +17,7 @@ use mini_kms::config::{mkms_config, mkms_config_audit_ack, mkms_config_free, mkm
 use mini_kms::config_root_keys::mkms_config_root_key_bytes;
 use mini_kms::crypto::{mkms_decrypt_into, mkms_encrypt_into};
 use mini_kms::kms::{mkms_close, mkms_kms, mkms_kms_free, mkms_open};
+use mini_kms::operation::mkms_operation;
 use mini_kms::session::{MKMS_ROLE_ADMIN, mkms_session, mkms_session_free, mkms_session_new};
 use mini_kms::status::{MKMS_BUFFER_TOO_SMALL, MKMS_OK};
 use mini_kms::test_hooks::rust_session;
@@ -76,7 +77,8 @@ impl Drop for Service {
     }
 }
 
-fn encrypt_c(session: *const mkms_session, out: &mut [u8]) -> (i32, usize) {
+/// Encrypts through the header, with `operation` NULL or filled.
+fn encrypt_c(session: *const mkms_session, out: &mut [u8], operation: *mut mkms_operation) -> (i32, usize) {
     let mut length = 0;
     // SAFETY: pointers and lengths are those of living memory.
     let status = unsafe {
@@ -90,7 +92,7 @@ fn encrypt_c(session: *const mkms_session, out: &mut [u8]) -> (i32, usize) {
             out.as_mut_ptr(),
             out.len(),
             &raw mut length,
-            null_mut(),
+            operation,
             null_mut(),
         )
     };
@@ -158,9 +160,18 @@ fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
     let encrypted = compare(
         rounds,
         || each(calls, || drop(black_box(rust.encrypt(KEY, &PLAINTEXT, &context).unwrap()))),
-        || each(calls, || assert_eq!(encrypt_c(c, &mut out).0, MKMS_OK)),
+        || each(calls, || assert_eq!(encrypt_c(c, &mut out, null_mut()).0, MKMS_OK)),
     );
     row(&format!("encrypt 256 bytes, {name}"), encrypted);
+    // SAFETY: integers alone.
+    let mut operation: mkms_operation = unsafe { std::mem::zeroed() };
+    operation.size = size_of::<mkms_operation>();
+    let described = compare(
+        rounds,
+        || each(calls, || drop(black_box(rust.encrypt(KEY, &PLAINTEXT, &context).unwrap()))),
+        || each(calls, || assert_eq!(encrypt_c(c, &mut out, &raw mut operation).0, MKMS_OK)),
+    );
+    row(&format!("encrypt 256 bytes, {name}, with an mkms_operation"), described);
     let sealed = rust.encrypt(KEY, &PLAINTEXT, &context).unwrap().ciphertext;
     let decrypted = compare(
         rounds,
@@ -174,7 +185,7 @@ fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
 /// message.
 fn boundary() {
     let service = Service::open(AuditAck::Queued);
-    let refused = || assert_eq!(encrypt_c(service.session, &mut []).0, MKMS_BUFFER_TOO_SMALL);
+    let refused = || assert_eq!(encrypt_c(service.session, &mut [], null_mut()).0, MKMS_BUFFER_TOO_SMALL);
     let samples = (0..21).map(|_| each(100_000, refused));
     println!("| arguments read, call refused for want of room | - | {:.0} ns | - |", median(samples.collect()));
 }

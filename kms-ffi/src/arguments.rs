@@ -207,9 +207,10 @@ pub unsafe fn place<T>(pointer: *mut T, name: &'static str) -> Outcome<Place<T>>
 pub struct Filled<T>(Option<(*mut T, usize)>);
 
 impl<T: Extensible> Filled<T> {
-    /// Writes what the caller's struct has room for, but for its size.
-    pub fn set(self, value: T) {
+    /// Writes the fields that the caller's struct has room for, except its size. The value is not made for nobody.
+    pub fn set(self, value: impl FnOnce() -> T) {
         let Some((pointer, size)) = self.0 else { return };
+        let value = value();
         let (skipped, known) = (size_of::<usize>(), size.min(size_of::<T>()));
         let from = (&raw const value).cast::<u8>().wrapping_add(skipped);
         let to = pointer.cast::<u8>().wrapping_add(skipped);

@@ -307,7 +307,7 @@ pub unsafe extern "C" fn mkms_results_get(
         let answer = results.get(index).ok_or_else(|| {
             Failure::invalid(format!("index is {index}; there are {} results", results.len()))
         })?;
-        result.set(answer.show());
+        result.set(|| answer.show());
         Ok(())
     })
 }

@@ -63,7 +63,7 @@ pub unsafe extern "C" fn mkms_encrypt(
     operation = arguments::optional_filled [operation];
     => {
         let done = session.session.encrypt(key, plaintext, &context)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         ciphertext.set(buffer::made(done.ciphertext));
         Ok(())
     })
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn mkms_encrypt_into(
     => {
         ciphertext.require(Ciphertext::max_len(plaintext.len()))?;
         let done = session.session.encrypt(key, plaintext, &context)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         ciphertext.set(&done.ciphertext)
     })
 }
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn mkms_decrypt(
     operation = arguments::optional_filled [operation];
     => {
         let done = session.session.decrypt(ciphertext, &context)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         plaintext.set(handle::new(done.plaintext));
         Ok(())
     })
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn mkms_decrypt_into(
         // The service refuses and records input that is no ciphertext.
         plaintext.require(Ciphertext::max_plaintext_len(ciphertext).unwrap_or(0))?;
         let done = session.session.decrypt(ciphertext, &context)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         plaintext.set(&done.plaintext)
     })
 }
@@ -207,7 +207,7 @@ pub unsafe extern "C" fn mkms_decrypt_checked(
     operation = arguments::optional_filled [operation];
     => {
         let done: Decrypted = session.session.decrypt_item(item)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         plaintext.set(handle::new(done.plaintext));
         Ok(())
     })
@@ -239,7 +239,7 @@ pub unsafe extern "C" fn mkms_sign(
     operation = arguments::optional_filled [operation];
     => {
         let done = session.session.sign(key, payload, self::algorithm(algorithm)?)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         signature.set(buffer::made(done.signature));
         Ok(())
     })
@@ -275,7 +275,7 @@ pub unsafe extern "C" fn mkms_sign_into(
         let algorithm = self::algorithm(algorithm)?;
         signature.require(RSA_2048_BYTES)?;
         let done = session.session.sign(key, payload, algorithm)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         signature.set(&done.signature)
     })
 }
@@ -307,7 +307,7 @@ pub unsafe extern "C" fn mkms_sign_with_version(
     operation = arguments::optional_filled [operation];
     => {
         let done = session.session.sign_with_version(key, version, payload, self::algorithm(algorithm)?)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         signature.set(buffer::made(done.signature));
         Ok(())
     })
@@ -344,7 +344,7 @@ pub unsafe extern "C" fn mkms_verify(
     => {
         let version = Some(version).filter(|version| *version > 0);
         let done = session.session.verify(key, payload, signature, self::algorithm(algorithm)?, version)?;
-        operation.set(mkms_operation::of_verification(done.version, &done.receipt));
+        operation.set(|| mkms_operation::of_verification(done.version, &done.receipt));
         valid.set(done.valid);
         Ok(())
     })
@@ -381,7 +381,7 @@ pub unsafe extern "C" fn mkms_generate_data_key(
         } else {
             session.session.generate_data_key_without_plaintext(key, data_key_len, &context)?
         };
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         if let Some(place) = plaintext {
             place.set(handle::new(done.plaintext.unwrap_or_default()));
         }
@@ -421,7 +421,7 @@ pub unsafe extern "C" fn mkms_generate_data_key_into(
     => {
         ciphertext.require(Ciphertext::max_len(data_key_len))?;
         let done: DataKey = session.session.generate_data_key(key, data_key_len, &context)?;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         plaintext.set(&done.plaintext.unwrap_or_default())?;
         ciphertext.set(&done.ciphertext)
     })
@@ -449,7 +449,7 @@ pub unsafe extern "C" fn mkms_reencrypt(
     operation = arguments::optional_filled [operation];
     => {
         let done = session.session.reencrypt(item)?.encrypted;
-        operation.set(mkms_operation::new(done.key, done.version, &done.receipt));
+        operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
         ciphertext.set(buffer::made(done.ciphertext));
         Ok(())
     })

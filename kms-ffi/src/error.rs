@@ -76,7 +76,7 @@ pub unsafe extern "C" fn mkms_error_get(
     error: *mut *mut mkms_error,
 ) -> mkms_status {
     call!(error; object = handle::get [object]; info = arguments::filled [info]; => {
-        info.set(mkms_error_info {
+        info.set(|| mkms_error_info {
             size: 0,
             status: object.status,
             retryable: object.is_retryable.into(),

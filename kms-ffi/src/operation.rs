@@ -6,6 +6,7 @@ use crate::arguments::Extensible;
 
 /// Characters of an identifier, with a NUL behind them.
 pub(crate) const ID: usize = 37;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// An operation that was done. Set `size` to `sizeof(mkms_operation)` before it is filled.
 #[repr(C)]
@@ -41,14 +42,35 @@ impl mkms_operation {
     }
 }
 
-/// An identifier with a NUL at its end.
+/// An identifier with a NUL at its end. Written here, without an allocation: every call with an `mkms_operation` makes
+/// one.
 pub fn id(key: KeyId) -> [std::ffi::c_char; ID] {
-    let mut text = String::with_capacity(ID);
-    key.write_to(&mut text);
     let mut id = [0; ID];
-    for (place, byte) in id.iter_mut().zip(text.bytes()) {
+    let mut at = 0;
+    let mut push = |character: u8| {
         // ASCII, which fits whether or not the platform's char has a sign.
-        *place = byte as std::ffi::c_char;
+        id[at] = character as std::ffi::c_char;
+        at += 1;
+    };
+    for (index, byte) in key.as_bytes().iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            push(b'-');
+        }
+        push(DIGITS[usize::from(byte >> 4)]);
+        push(DIGITS[usize::from(byte & 0xf)]);
     }
     id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_written_as_the_library_writes_them() {
+        let key: KeyId = "0123abcd-ef45-4678-9abc-def012345678".parse().expect("it is a UUID");
+        let written: String =
+            id(key).iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
+        assert_eq!(written, key.to_string());
+    }
 }

@@ -133,7 +133,8 @@ pub unsafe extern "C" fn mkms_encrypt_stream(
     summary = arguments::optional_filled [summary];
     => {
         let (input, output) = (&mut Input(&callbacks), &mut Output(&callbacks));
-        summary.set(session.session.encrypt_reader(key, &context, input, output)?.into());
+        let done = session.session.encrypt_reader(key, &context, input, output)?;
+        summary.set(|| done.into());
         Ok(())
     })
 }
@@ -162,7 +163,8 @@ pub unsafe extern "C" fn mkms_decrypt_stream(
     summary = arguments::optional_filled [summary];
     => {
         let (input, output) = (&mut Input(&callbacks), &mut Output(&callbacks));
-        summary.set(session.session.decrypt_reader(&context, input, output)?.into());
+        let done = session.session.decrypt_reader(&context, input, output)?;
+        summary.set(|| done.into());
         Ok(())
     })
 }
@@ -251,7 +253,8 @@ pub unsafe extern "C" fn mkms_encryptor_finish(
     => {
         let stream = encryptor.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(ended)?;
         let mut out = Zeroizing::new(Vec::with_capacity(2 * PIECE));
-        summary.set(stream.finish(&mut out)?.into());
+        let done = stream.finish(&mut out)?;
+        summary.set(|| done.into());
         ciphertext.set(handle::new(out));
         Ok(())
     })
@@ -408,7 +411,8 @@ pub unsafe extern "C" fn mkms_decryptor_finish(
             }
         };
         let mut out = Zeroizing::new(Vec::with_capacity(2 * PIECE));
-        summary.set(stream.finish(&mut out)?.into());
+        let done = stream.finish(&mut out)?;
+        summary.set(|| done.into());
         plaintext.set(handle::new(out));
         Ok(())
     })

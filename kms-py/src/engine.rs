@@ -93,10 +93,9 @@ impl Engine {
         self.handle.enter()
     }
 
-    /// Polls the future once: its output, if it is ready.
+    /// Polls the future once: its output, if it is ready. This thread must have entered the runtime.
     pub fn poll<F: Future>(&self, future: Pin<&mut F>) -> Option<F::Output> {
         reseed(self.runtime.process);
-        let _context = self.handle.enter();
         // The future is polled again before anybody waits for it.
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => Some(output),
