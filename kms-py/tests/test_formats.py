@@ -1,0 +1,75 @@
+"""What docs/formats.md says, held against what the service writes by a reader of its own."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from formats_reader import Store, Version, decrypt, decrypt_stream, open_checkpoint, record_hash, root
+from mini_kms import AuditRecord, Kms
+from support import ROOT_KEY
+
+CONTEXT = {"table": "users", "\N{GRINNING FACE}": '\x01"\\\N{LATIN SMALL LETTER E WITH ACUTE}', "\ufb33": ""}
+
+
+def as_exported(record: AuditRecord) -> dict[str, Any]:
+    """The record as a line of an export, with its time in microseconds."""
+    return {
+        "action": record.action,
+        "actor": record.actor,
+        "details": record.details,
+        "id": str(record.id),
+        "keyId": record.key_id and str(record.key_id),
+        "keyVersion": record.key_version,
+        "micros": (record.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1),
+        "prevHash": record.prev_hash,
+        "requestId": record.request_id,
+        "role": record.role,
+        "seq": record.seq,
+        "status": record.status,
+    }
+
+
+def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> None:
+    file = tmp_path / "kms.db"
+    with Kms.open(f"sqlite:{file}", root_key=ROOT_KEY) as kms:
+        alice = kms.session("alice", "admin")
+        alice.create_key("users")
+        alice.create_key("letters", "RSA_2048", "ENCRYPTION")
+        before = alice.encrypt("users", b"before", context=CONTEXT)
+        alice.rotate_key("users")
+        after = alice.encrypt("users", b"", context=CONTEXT)
+        letter = alice.encrypt("letters", b"letter", context=CONTEXT)
+        streams = list[tuple[bytes, bytes]]()
+        for size in (0, 1, 65_536, 65_537, 200_000):
+            plaintext = bytes(index % 251 for index in range(size))
+            target = io.BytesIO()
+            alice.encrypt_file("users", io.BytesIO(plaintext), target, context=CONTEXT)
+            streams.append((plaintext, target.getvalue()))
+        records = [as_exported(record) | {"hash": record.hash} for record in alice.list_audit(oldest_first=True).items]
+        checkpoint, verifier_key = alice.checkpoint(), alice.audit_public_key()
+
+    store = Store(file, ROOT_KEY)
+    versions: dict[tuple[str, int], Version] = {(str(v.key), v.number): v for v in store.versions()}
+    assert len(versions) == 3
+    assert store.check_wrapping_seals() == 5, "three versions, the integrity key and the signing key"
+    for sealed, plaintext in ((before, b"before"), (after, b""), (letter, b"letter")):
+        version = versions[str(sealed.key_id), sealed.version]
+        assert decrypt(sealed.ciphertext, version, CONTEXT) == plaintext
+    with pytest.raises(InvalidTag):
+        decrypt(before.ciphertext, versions[str(before.key_id), 1], CONTEXT | {"table": "others"})
+    for plaintext, stream in streams:
+        assert decrypt_stream(stream, versions[str(before.key_id), 2], CONTEXT) == plaintext
+
+    previous = bytes(32).hex()
+    for number, record in enumerate(records, start=1):
+        assert (record["seq"], record["prevHash"]) == (number, previous)
+        previous = record_hash(store.log, record).hex()
+        assert previous == record["hash"]
+    size, expected = open_checkpoint(checkpoint, verifier_key)
+    assert root([bytes.fromhex(record["hash"]) for record in records[:size]]) == expected
+    store.close()
