@@ -146,6 +146,7 @@ fn grants_tokens_and_the_log() {
     session.revoke_credential(token.credential.id).unwrap();
     assert_eq!(code(kms.authenticate(&token.token)), ErrorCode::NotAuthenticated);
 
+    assert!(session.list_imported_audit("mini-kms", &Paging::new(100)).unwrap().items.is_empty());
     assert!(!session.list_audit(&AuditQuery::new(), &Paging::new(100)).unwrap().items.is_empty());
     assert!(session.checkpoint().unwrap().contains('\n'));
     let pinned = session.audit_public_key().unwrap();

@@ -8,9 +8,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Place, admin, code, whole_log};
+use common::{Place, actor, admin, code, last_record, whole_log};
 use kms_lib::{
-    Action, ErrorCode, Finding, ImportJob, ImportSource, ImportedRow, Kms, LegacyLog, Paging, Report, Session,
+    Action, ErrorCode, Finding, ImportJob, ImportSource, ImportedRow, Kms, LegacyLog, Paging, Report, Role, Session,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -338,5 +338,25 @@ async fn a_run_that_is_cut_off_is_carried_on() {
     let hashes: Vec<String> = rows(&session).await.into_iter().map(|row| row.row.hash).collect();
     assert!(hashes.iter().zip(&log).all(|(hash, row)| row["hash"] == **hash) && hashes.len() == log.len());
     assert_eq!(verified(&session).await.imported, [found]);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_admins_and_auditors_read_an_imported_log() {
+    let place = Place::new();
+    let kms = place.open().await;
+    Source::new(&chain(3)).import(&admin(&kms), &ImportJob::default()).await;
+    let auditor = kms.session(actor("auditor", Role::Auditor));
+    assert_eq!(rows(&auditor).await.len(), 3);
+    let app = kms.session(actor("app", Role::App));
+    let denied = app.list_imported_audit("mini-kms", &Paging::default()).await;
+    assert_eq!(code(denied), ErrorCode::AccessDenied);
+    let source = ImportSource::parse(shared("format0.json").to_str().unwrap()).unwrap();
+    for session in [app, auditor] {
+        let denied = session.import_mini_kms(&source, &ImportJob::default()).await;
+        assert_eq!(code(denied), ErrorCode::AccessDenied);
+    }
+    let last = last_record(&admin(&kms)).await;
+    assert_eq!((last.actor.as_str(), last.status.as_str()), ("auditor", "FAILURE"));
     kms.close().await.unwrap();
 }

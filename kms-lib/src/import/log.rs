@@ -9,8 +9,9 @@ use super::report::ImportStage;
 use super::run::Run;
 use super::source::AuditRow;
 use crate::audit::canonical::canonical;
-use crate::audit::legacy::{Chain, Entry, LegacyLog, LegacyRow, SealedLog, StoredRow, reproduce};
-use crate::audit::legacy::{findings, sealed_log};
+use crate::audit::legacy::{
+    Chain, Entry, LegacyLog, LegacyRow, SealedLog, StoredRow, findings, leaf, reproduce, sealed_log,
+};
 use crate::audit::tree::Frontier;
 use crate::keys::{Command, LegacyPage};
 use crate::ledger::Details;
@@ -110,7 +111,7 @@ impl Run<'_> {
                 let Some(at) = here.get(row.id.as_str()).copied() else { continue };
                 is_there[at as usize] = true;
                 let stored = StoredRow { row: legacy_row(row), format: chain.entry(at).format };
-                if Entry::new(&stored).leaf != chain.entry(at).leaf {
+                if leaf(&stored.body()) != chain.entry(at).leaf {
                     chain.note_changed(at);
                 }
             }
@@ -161,9 +162,8 @@ impl Run<'_> {
         for entry in entries {
             // Files may have several rows of one id: the one that was read before is meant.
             let candidates = by_id.get(&*entry.id).map_or(&[][..], Vec::as_slice);
-            let stored = candidates.iter().map(|row| StoredRow { row: row.clone(), format: entry.format });
-            let body = stored.map(|stored| (Entry::new(&stored).leaf, stored.body()));
-            let body = body.into_iter().find(|(leaf, _)| *leaf == entry.leaf);
+            let bodies = candidates.iter().map(|row| StoredRow { row: row.clone(), format: entry.format }.body());
+            let body = bodies.map(|body| (leaf(&body), body)).find(|(leaf, _)| *leaf == entry.leaf);
             rows.push(body.ok_or_else(|| {
                 let text = format!(
                     "row {} of the log changed in the source while it was read; run the import again",

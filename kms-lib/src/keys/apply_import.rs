@@ -4,7 +4,8 @@
 use sha2::{Digest, Sha256};
 
 use super::apply::Context;
-use super::command::{ImportRotation, ImportedGrant, ImportedGrants, ImportedKey, ImportedVersion};
+use super::command::ImportRotation;
+use super::imported::{ImportedGrant, ImportedGrants, ImportedKey, ImportedVersion};
 use crate::types::actor::Role;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};

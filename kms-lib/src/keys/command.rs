@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::imported::{ImportedGrants, ImportedKey, LegacyPage};
 use crate::audit::recorded::Recorded;
 use crate::crypto::provider::Ed25519;
 use crate::envelope::Seals;
 use crate::envelope::row::StoredWrapping;
 use crate::types::actor::Role;
 use crate::types::audit::Action;
-use crate::types::grant::{Conditions, GrantScope, Permission, StoredConditions};
+use crate::types::grant::{Conditions, GrantScope, Permission};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId, VersionId};
-use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType, Material, VersionState};
+use crate::types::key::{AuditContext, KeyPurpose, KeyType, Material};
 use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped, generations_of};
 use crate::types::time::Timestamp;
@@ -215,17 +216,6 @@ pub struct NewGeneration {
     pub wrappings: Vec<NewWrapping>,
 }
 
-/// Rows of an imported log, to be appended to those of the same source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LegacyPage {
-    /// The name under which the log is imported.
-    pub source: String,
-    /// How many rows the source has before these.
-    pub sealed: u64,
-    /// The rows in their stored form.
-    pub bodies: Arc<[String]>,
-}
-
 /// A row to be quarantined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewQuarantined {
@@ -250,75 +240,6 @@ pub struct Released {
     pub row: EntityRow,
 }
 
-/// A key of an import as its source has it, with some of its versions.
-#[derive(Clone, Debug)]
-pub struct ImportedKey {
-    /// The name of the source.
-    pub source: String,
-    /// Its id.
-    pub id: KeyId,
-    /// The name that it gets if it is new here.
-    pub name: String,
-    /// Its kind.
-    pub key_type: KeyType,
-    /// Its use.
-    pub purpose: KeyPurpose,
-    /// Its state there.
-    pub state: KeyState,
-    /// Days between rotations.
-    pub rotation_period_days: Option<u32>,
-    /// Days a former version stays usable.
-    pub grace_period_days: Option<u32>,
-    /// Canonical JSON.
-    pub metadata: Option<String>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Its current version there.
-    pub current_version: u32,
-    /// Versions, in any order. Those that are not here have their material.
-    pub versions: Vec<ImportedVersion>,
-}
-
-impl ImportedKey {
-    /// The generations that its new versions are wrapped under; none that can be if they differ.
-    fn wrapped_under(&self) -> Option<Vec<u32>> {
-        let new = self.versions.iter().filter_map(|version| version.new.as_ref());
-        let mut under = new.map(|new| generations_of(&new.material.wrapped));
-        let first = under.next()?;
-        Some(if under.all(|other| other == first) { first } else { Vec::new() })
-    }
-}
-
-/// A version of an import as its source has it.
-#[derive(Clone, Debug)]
-pub struct ImportedVersion {
-    /// Its id.
-    pub id: VersionId,
-    /// Its number.
-    pub version: u32,
-    /// Its state there.
-    pub state: VersionState,
-    /// From when it is usable.
-    pub not_before: Option<Timestamp>,
-    /// Until when it decrypts and verifies once it is a former one.
-    pub not_after: Option<Timestamp>,
-    /// The grace period that its window was made from.
-    pub grace_period_days: Option<u32>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Its material, if it is not here yet.
-    pub new: Option<ImportedMaterial>,
-}
-
-/// The material of a version of an import, wrapped under the root keys of this store.
-#[derive(Clone, Debug)]
-pub struct ImportedMaterial {
-    /// Wrapped material and public key.
-    pub material: Material,
-    /// The material's fingerprint.
-    pub fingerprint: [u8; 32],
-}
-
 /// A rotation of a key whose current version is an imported one. The former version gets no window.
 #[derive(Clone, Debug)]
 pub struct ImportRotation {
@@ -330,36 +251,6 @@ pub struct ImportRotation {
     pub new: NewVersion,
     /// Whether the import ends for this key at the same time.
     pub finalise: bool,
-}
-
-/// Grants of an import.
-#[derive(Clone, Debug)]
-pub struct ImportedGrants {
-    /// The name of the source.
-    pub source: String,
-    /// Grants as the source has them.
-    pub grants: Vec<ImportedGrant>,
-    /// Grants that it does not have any more.
-    pub withdrawn: Vec<GrantId>,
-}
-
-/// A grant of an import.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImportedGrant {
-    /// Its id.
-    pub id: GrantId,
-    /// To whom.
-    pub principal: String,
-    /// A note about the callers it is meant for.
-    pub role: Role,
-    /// On which keys.
-    pub scope: GrantScope,
-    /// What it allows, sorted, at least one.
-    pub permissions: Vec<Permission>,
-    /// Under which conditions; unknown ones deny.
-    pub conditions: StoredConditions,
-    /// When it was made.
-    pub created_at: Timestamp,
 }
 
 /// A change somebody wants made.

@@ -6,6 +6,7 @@ mod apply_import;
 mod apply_rights;
 mod apply_root_keys;
 mod command;
+mod imported;
 mod permits;
 mod validate;
 
@@ -13,10 +14,10 @@ pub use apply::{Context, apply};
 pub use apply_import::import_grantor;
 pub use apply_root_keys::leaked_service_keys;
 pub use command::{
-    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, ImportRotation, ImportedGrant,
-    ImportedGrants, ImportedKey, ImportedMaterial, ImportedVersion, KeyEdit, LegacyPage, NewGeneration,
+    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, ImportRotation, KeyEdit, NewGeneration,
     NewIntegrityKey, NewQuarantined, NewSigningKey, NewVersion, NewWrapping, Released, ResealedRow, Resealing,
     Wrapping,
 };
+pub use imported::{ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial, ImportedVersion, LegacyPage};
 pub use permits::{Refusal, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

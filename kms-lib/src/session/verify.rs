@@ -33,8 +33,8 @@ pub struct VerificationSettings {
 }
 
 impl Session {
-    /// Verifies the whole log, the tables, and the schema and indexes of the database. The verification is itself
-    /// recorded, and what it found kept for the metrics.
+    /// Verifies the whole log, the tables, imported logs, and the schema and indexes of the database. The verification
+    /// is itself recorded, and what it found kept for the metrics.
     ///
     /// One verification goes on at a time. Callers who ask for the same while they wait for their turn share one, which
     /// begins after they asked; each has its record. `CallerOverloaded` if too many different ones wait.
