@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ def test_lists_imported_rows(alice: Session) -> None:
         alice.list_imported_audit(limit=0)
     report = alice.verify_audit()
     assert (report.ok, report.imported, report.legacy) == (True, (), ())
+
+
+def test_imports_an_old_log(alice: Session) -> None:
+    path = Path(__file__).parents[2] / "tests" / "legacy" / "format0.json"
+    log = alice.import_mini_kms(str(path)).log
+    assert log is not None
+    assert (log.rows, log.older_format, log.altered.count, log.forks.listed) == (15, 15, 0, ())
+    first = alice.list_imported_audit(limit=10)
+    rows = first.items + alice.list_imported_audit("mini-kms", cursor=first.next_cursor).items
+    original = json.loads(path.read_text())
+    ids = tuple(row["id"] for row in original)
+    assert tuple(row.id for row in rows) == ids
+    assert [row.details for row in rows] == [row["details"] for row in original]
+    assert {row.format for row in rows} == {0}
+    report = alice.verify_audit()
+    assert (report.ok, report.imported, report.legacy) == (True, (log,), ids)
 
 
 def test_receipts_name_records(alice: Session) -> None:

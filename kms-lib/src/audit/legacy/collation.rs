@@ -1,5 +1,8 @@
 //! The order in which the old service sorted names: `localeCompare`, the root collation of ICU (UTS #10 with the
 //! tailoring of CLDR).
+//!
+//! Two orders differ from that of Node.js: Han characters, which its ICU orders by radical and stroke, and unpaired
+//! surrogates. The service had neither in its names, which are ASCII.
 
 use std::cmp::Ordering;
 use std::sync::LazyLock;

@@ -58,17 +58,19 @@ fn is_format_0(row: &LegacyRow, details: Option<Value>, expected: &[u8; 32]) -> 
     })
 }
 
-/// The texts that a time may have had: as it is, cut to seconds, and with any milliseconds if it has none.
+/// The texts that a time may have had: as it is, cut to seconds, and with its milliseconds, or any if it has none.
 fn timestamps(timestamp: &str) -> impl Iterator<Item = String> {
     let seconds = whole_seconds(timestamp);
-    let has_fraction = timestamp.contains('.');
+    let millis = time(timestamp).map(|time| time.micros().rem_euclid(1_000_000) / 1_000);
+    let millis = millis.filter(|_| timestamp.contains('.'));
     let in_mysql = seconds.as_ref().map(|seconds| seconds.replace('T', " "));
-    let millis = seconds.into_iter().flat_map(move |seconds| {
-        let known = if has_fraction { 0..=0 } else { 0..=999 };
-        known.map(move |millis| format!("{seconds}.{millis:03}Z"))
+    let in_iso = seconds.into_iter().flat_map(move |seconds| {
+        let possible = millis.map_or(0..=999, |millis| millis..=millis);
+        // Cut to seconds comes first, and is not left out if the milliseconds are known.
+        [0].into_iter().chain(possible).map(move |millis| format!("{seconds}.{millis:03}Z"))
     });
     let verbatim = timestamp.to_owned();
-    [Some(verbatim), in_mysql].into_iter().flatten().chain(millis)
+    [Some(verbatim), in_mysql].into_iter().flatten().chain(in_iso)
 }
 
 /// `YYYY-MM-DDTHH:MM:SS` in UTC.

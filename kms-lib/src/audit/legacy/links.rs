@@ -139,8 +139,10 @@ impl Chain {
         self.entries = order.into_iter().filter_map(|at| entries[at as usize].take()).collect();
     }
 
-    /// The row that each row links to. Of several with the same hash, one whose hash reproduces, else the first.
+    /// The row that each row links to. Of several with the same hash, one whose hash reproduces, else the first. Nothing
+    /// comes before the beginning, whatever an altered row has as its hash.
     fn parents(&self) -> Vec<u32> {
+        let genesis = link(GENESIS);
         let mut by_hash: HashMap<[u8; 32], u32> = HashMap::with_capacity(self.entries.len());
         for (at, entry) in (0..).zip(&self.entries) {
             let known = by_hash.entry(entry.hash).or_insert(at);
@@ -148,6 +150,7 @@ impl Chain {
                 *known = at;
             }
         }
+        by_hash.remove(&genesis);
         self.entries.iter().map(|entry| by_hash.get(&entry.prev).copied().unwrap_or(NONE)).collect()
     }
 

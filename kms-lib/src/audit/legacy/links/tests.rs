@@ -184,6 +184,10 @@ fn older_rows_reproduce_from_a_database() {
     }
     assert!(rows.iter().any(|row| row.details.as_ref().unwrap().starts_with("{\"type\"")));
     assert_eq!(findings(&rows).older_format, 15);
+    rows[3].timestamp.push_str(".848");
+    assert_eq!(findings(&rows).older_format, 15);
+    rows[3].timestamp = "2025-10-06 13:12:20.849".into();
+    assert_eq!(faults(&findings(&rows)), [("altered", vec![rows[3].id.clone()])]);
     rows[3].timestamp = "2025-10-06 13:12:21".into();
     assert_eq!(faults(&findings(&rows)), [("altered", vec![rows[3].id.clone()])]);
 }
@@ -279,6 +283,15 @@ fn rows_in_a_circle_are_kept_and_reported() {
     assert_eq!((log.rows, log.altered.count), (30, 2));
     assert_eq!(log.circular.count, 26);
     assert_eq!(chain(&rows).entries().len(), 30);
+}
+
+#[test]
+fn nothing_comes_before_the_beginning() {
+    let mut rows = linear();
+    rows[29].hash = "GENESIS".into();
+    let log = findings(&rows);
+    assert_eq!(faults(&log), [("altered", vec![rows[29].id.clone()])]);
+    assert_eq!(*chain(&rows).entries()[0].id, rows[0].id);
 }
 
 #[test]
