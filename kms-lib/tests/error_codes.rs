@@ -22,7 +22,7 @@ const UNREACHED: [(ErrorCode, &str); 6] = [
 ];
 
 /// Where the others are asserted.
-const SUITES: [&str; 15] = [
+const SUITES: [&str; 16] = [
     include_str!("backup.rs"),
     include_str!("bad_input.rs"),
     include_str!("concurrency.rs"),

@@ -254,7 +254,7 @@ pub struct ChangedRow {
     pub digest: String,
     /// The key that the record is about.
     pub key: Option<KeyId>,
-    /// The name that the record gave the key, for a record of its creation.
+    /// The name that the record gave the key, for a record of its creation or import.
     pub key_name: Option<String>,
 }
 
@@ -373,7 +373,8 @@ fn changed_rows(row: &AuditRecord, changed: &mut Vec<ChangedRow>) {
         name: Option<String>,
     }
     if let Ok(Details { rows, name }) = serde_json::from_str::<Details>(details) {
-        let name = name.filter(|_| row.action == Action::KeyCreate.as_str());
+        let is_named = [Action::KeyCreate, Action::KeyImport].iter().any(|action| row.action == action.as_str());
+        let name = name.filter(|_| is_named);
         changed.extend(rows.into_iter().map(|(table, id, digest)| ChangedRow {
             seq: row.seq,
             key: row.key_id,

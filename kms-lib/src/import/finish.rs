@@ -7,7 +7,7 @@ use crate::ledger::Details;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::{Key, KeyPurpose, KeyState, KeyType, Origin, VersionState};
+use crate::types::key::{Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, VersionState};
 use crate::types::view::View;
 
 /// Keys that are finalised with one record.
@@ -52,15 +52,30 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The keys of this import that are not finalised, each with its current version; in a dry run as they would be.
+    fn held_with_versions(&self) -> Vec<(Key, KeyVersion)> {
+        let image = self.session.shared().catalog.image();
+        let is_held =
+            |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
+        let here = image.keys_by_name(None).filter(is_held).filter(|key| !self.planned.contains_key(&key.id));
+        let planned = self.planned.values().map(|(key, current)| (key, current.as_ref()));
+        let mut all: Vec<(Key, KeyVersion)> = here
+            .map(|key| (key, None))
+            .chain(planned)
+            .filter_map(|(key, current)| {
+                let current = current.or_else(|| image.version(key.id, key.current_version));
+                current.map(|current| (key.clone(), current.clone()))
+            })
+            .collect();
+        all.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        all
+    }
+
     /// The keys whose current version is an imported one that would encrypt or sign; and those that an import does not
     /// rotate, with the reason.
     fn keys_to_rotate(&self) -> (Vec<Due>, Vec<(KeyId, String)>) {
-        let image = self.session.shared().catalog.image();
         let (mut due, mut others) = (Vec::new(), Vec::new());
-        let is_held =
-            |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
-        for key in image.keys_by_name(None).filter(is_held) {
-            let Some(version) = image.version(key.id, key.current_version) else { continue };
+        for (key, version) in self.held_with_versions() {
             if version.origin != Origin::Imported {
                 continue;
             }

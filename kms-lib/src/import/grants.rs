@@ -138,7 +138,7 @@ impl Run<'_> {
         match image.key(id) {
             Some(key) if key.import.as_ref().is_some_and(|import| is_of_source(&import.source)) => Ok(scope),
             // In a dry run the keys are not here yet.
-            None if self.job.dry_run => Ok(scope),
+            None if self.planned.contains_key(&id) => Ok(scope),
             _ => Err(Error::new(ErrorCode::KeyNotFound, format!("its key {id} did not come from this source"))),
         }
     }

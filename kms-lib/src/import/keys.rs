@@ -115,6 +115,9 @@ impl Run<'_> {
 
     fn count(&mut self, part: &Part, done: Done) {
         let id = &part.row.id;
+        if self.job.dry_run {
+            self.plan(&done.changes);
+        }
         let (keys, versions) = (&mut self.report.keys, &mut self.report.versions);
         let mut is_counted = false;
         let before = (versions.imported, versions.updated);
@@ -144,6 +147,26 @@ impl Run<'_> {
         }
         for (version, error) in done.refused {
             self.report.refuse(ImportFindingKind::KeyRefused, id, Some(version), &error);
+        }
+    }
+
+    /// Keeps what a dry run would write of keys and their current versions.
+    fn plan(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::InsertKey(key) | Change::UpdateKey(key) => {
+                    let current = self.planned.remove(&key.id).and_then(|(_, current)| current);
+                    let current = current.filter(|version| version.version == key.current_version);
+                    self.planned.insert(key.id, (key.clone(), current));
+                }
+                Change::InsertVersion(version, _) | Change::UpdateVersion(version) => {
+                    let Some((key, current)) = self.planned.get_mut(&version.key_id) else { continue };
+                    if key.current_version == version.version {
+                        *current = Some(version.clone());
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -197,7 +220,8 @@ impl Run<'_> {
     /// The name of a key that is new here, if it cannot be its own: it, and why.
     fn choose_name(&self, row: &SourceKey, key: &mut ImportedKey) -> Option<(String, String)> {
         let image = self.session.shared().catalog.image();
-        if image.key(key.id).is_some() {
+        if let Some(present) = image.key(key.id) {
+            key.name.clone_from(&present.name);
             return None;
         }
         let (name, why) = name_of(row, |name| image.key_by_name(name).is_some());

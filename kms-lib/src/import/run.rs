@@ -1,5 +1,7 @@
 //! One run of an import.
 
+use std::collections::HashMap;
+
 use super::material::{Of, Opener, no_secret};
 use super::report::{ImportJob, ImportReport};
 use super::source::{ImportSource, Source};
@@ -10,7 +12,7 @@ use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::KeyType;
+use crate::types::key::{Key, KeyType, KeyVersion};
 
 /// Keys that are read at once while the master secret is checked.
 const PAGE: usize = 100;
@@ -24,6 +26,8 @@ pub(super) struct Run<'a> {
     pub source: Source,
     pub opener: Opener,
     pub report: ImportReport,
+    /// Of a dry run: the keys that it would write, with their current versions where it would write those too.
+    pub planned: HashMap<KeyId, (Key, Option<KeyVersion>)>,
 }
 
 impl Session {
@@ -69,7 +73,7 @@ impl<'a> Run<'a> {
         let opener = Opener::new(from, &shared.provider, &shared.workers, session.actor().principal());
         let report = ImportReport { name: job.name.clone(), dry_run: job.dry_run, ..ImportReport::default() };
         let source = Source::open(from).await.map_err(of_source)?;
-        Ok(Self { session, job, source, opener, report })
+        Ok(Self { session, job, source, opener, report, planned: HashMap::new() })
     }
 
     async fn work(&mut self) -> Result<()> {

@@ -75,3 +75,48 @@ fn additional_data(id: &MaterialId, aad: &Value) -> Vec<u8> {
     aad.spread_into(&mut all);
     Value::Object(all).stringify().into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::types::ids::KeyId;
+
+    /// What Node 20 prints: `JSON.stringify({ keyId, version: 3, ...JSON.parse(aad) })`.
+    #[test]
+    fn additional_data_is_what_node_makes_of_it() {
+        let key: KeyId = "0a1b2c3d-0000-4000-8000-000000000001".parse().unwrap();
+        let id = MaterialId { key, version: 3, fingerprint: [0; 32] };
+        let begins = |rest: &str| format!("{{\"keyId\":\"{key}\",\"version\":3{rest}}}");
+        for (aad, expected) in [
+            (r#"{"b":"1","a":"2"}"#, begins(r#","b":"1","a":"2""#)),
+            (
+                r#"{"b":1,"2":1e21,"1":-0,"01":0.1}"#,
+                format!("{{\"1\":0,\"2\":1e+21,\"keyId\":\"{key}\",\"version\":3,\"b\":1,\"01\":0.1}}"),
+            ),
+            (
+                r#"{"version":"x","keyId":null,"z":{"b":[1,{"3":1,"a":2}],"1":"\u00e9\u2028"}}"#,
+                "{\"keyId\":null,\"version\":\"x\",\"z\":{\"1\":\"\u{e9}\u{2028}\",\"b\":[1,{\"3\":1,\"a\":2}]}}"
+                    .to_owned(),
+            ),
+            (
+                "\"ab\u{1f600}\"",
+                format!(r#"{{"0":"a","1":"b","2":"\ud83d","3":"\ude00","keyId":"{key}","version":3}}"#),
+            ),
+            (r#"["x",{"y":1}]"#, format!(r#"{{"0":"x","1":{{"y":1}},"keyId":"{key}","version":3}}"#)),
+            ("null", begins("")),
+            ("17", begins("")),
+            ("true", begins("")),
+            (r#"{"__proto__":1,"a":1,"a":2}"#, begins(r#","__proto__":1,"a":2"#)),
+            (r#"{"\ud800":"\udc00"}"#, begins(r#","\ud800":"\udc00""#)),
+        ] {
+            let made = additional_data(&id, &read_aad(Some(aad)).unwrap());
+            assert_eq!(String::from_utf8(made).unwrap(), expected, "{aad}");
+        }
+        assert_eq!(additional_data(&id, &read_aad(None).unwrap()), begins("").into_bytes());
+        let long = format!("\"{}\"", "x".repeat(IMPORTED_AAD_BYTES));
+        for malformed in ["{", "undefined", "{\"a\":01}", long.as_str()] {
+            assert!(read_aad(Some(malformed)).is_err());
+        }
+    }
+}
