@@ -347,6 +347,19 @@ typedef struct mkms_decrypt_item {
      * version of `key`. It has no context, `iv` or `auth_tag`.
      */
     uint32_t oaep_version;
+    /**
+     * The additional data of a ciphertext of Mini KMS on Node as JSON text; NULL for none.
+     */
+    const char *imported_aad;
+    /**
+     * Length of `imported_aad`.
+     */
+    size_t imported_aad_len;
+    /**
+     * 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag` for
+     * AES. It has no context.
+     */
+    uint32_t imported;
 } mkms_decrypt_item;
 
 /**

@@ -63,6 +63,9 @@ pub struct Key {
     /// When its material is erased.
     #[schema(nullable = false, format = "date-time")]
     delete_at: Option<String>,
+    /// The source of the import that the key came with, as long as that is not finalised and decides on the key.
+    #[schema(nullable = false)]
+    open_import: Option<String>,
     audit_context: AuditContext,
     #[schema(nullable = false, required = false, value_type = Object)]
     metadata: Option<Value>,

@@ -49,6 +49,9 @@ pub struct KeyDescription {
     /// When its material is erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delete_at: Option<Timestamp>,
+    /// The source of the import that the key came with, as long as that is not finalised and decides on the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_import: Option<String>,
     /// How records show contexts.
     pub audit_context: AuditContext,
     /// Given by its owners.
@@ -249,6 +252,7 @@ pub fn key_description(key: &Key) -> KeyDescription {
         grace_period_days: key.grace_period_days,
         rotate_at: key.rotate_at,
         delete_at: key.delete_at,
+        open_import: key.import.as_ref().filter(|import| !import.is_final).map(|import| import.source.clone()),
         audit_context: key.audit_context,
         metadata: key.metadata.as_deref().and_then(|text| metadata(key, text)),
         created_at: key.created_at,

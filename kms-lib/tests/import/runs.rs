@@ -171,6 +171,7 @@ async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalise
     assert_eq!((report.versions.updated, report.grants.updated, report.grants.withdrawn), (2, 1, 1), "{report:?}");
     let version = |key: &'static str, number| session.get_version(key, number);
     assert_eq!(version("aes256_gcm-1-0", 1).await.unwrap().state, VersionState::Revoked);
+    assert_eq!(session.get_key("aes256_gcm-1-0").await.unwrap().open_import.as_deref(), Some("mini-kms"));
     assert_eq!(version("rsa_2048-1-1", 1).await.unwrap().not_after.unwrap().to_string(), "2026-12-30T00:00:00.000000Z");
     assert_eq!(code(session.encrypt("rsa_2048-1-3", b"x", &Context::new()).await), ErrorCode::KeyDisabled);
     assert_eq!(session.get_key("aes256_gcm-1-2").await.unwrap().rotation_period_days, Some(99));
@@ -192,7 +193,8 @@ async fn what_changes_at_the_source_is_carried_over_until_the_import_is_finalise
     // From now on the keys are this store's own.
     let again = session.import_mini_kms(&original.source(), &ImportJob::default()).await;
     assert_eq!(code(again), ErrorCode::WrongState);
-    session.rotate_key("aes256_gcm-1-0", None).await.unwrap();
+    let rotated = session.rotate_key("aes256_gcm-1-0", None).await.unwrap();
+    assert_eq!(rotated.open_import, None);
     session.disable_key("minted-1").await.unwrap();
     assert!(session.verify_audit().await.unwrap().ok);
     kms.close().await.unwrap();

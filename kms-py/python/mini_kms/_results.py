@@ -72,6 +72,7 @@ class Key:
     grace_period_days: int | None = None
     rotate_at: datetime | None = None
     delete_at: datetime | None = None
+    open_import: str | None = None
     metadata: Mapping[str, Any] | None = None
     versions: tuple[KeyVersion, ...] | None = None
     versions_truncated: bool = False
