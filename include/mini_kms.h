@@ -2454,6 +2454,25 @@ mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
                                        struct mkms_buffer **answer,
                                        struct mkms_error **error);
 
+/**
+ * Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only read.
+ * A run that was cut off is carried on by the next one.
+ *
+ * `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
+ * optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or `masterSecretFile`,
+ * `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise` and
+ * `foldPrincipals`. The answer is the report as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the
+ * master secret is another one, `MKMS_WRONG_STATE` if the import is finalised, `MKMS_CONFLICT` if another source was
+ * imported under the name, `MKMS_SCHEMA_TOO_NEW`, those of the service. What did not come over is in the answer.
+ */
+mkms_status mkms_import_mini_kms(const struct mkms_session *session,
+                                 const char *request,
+                                 size_t request_len,
+                                 struct mkms_buffer **answer,
+                                 struct mkms_error **error);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -100,8 +100,8 @@ pub unsafe extern "C" fn mkms_import_mini_kms(
 ) -> mkms_status {
     call!(error;
     session = handle::get [session];
-    request = json::request::<Request> [request, request_len];
     answer = arguments::place [answer];
+    request = json::request::<Request> [request, request_len];
     => {
         let report = session.session.import_mini_kms(&request.source()?, &request.job())?;
         answer.set(json::answer(&report)?);

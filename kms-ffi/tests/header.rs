@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kms_lib::ErrorCode;
 
 /// The sources, in the order of the header.
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 21] = [
     "version",
     "status",
     "error",
@@ -29,6 +29,7 @@ const SOURCES: [&str; 20] = [
     "audit",
     "service",
     "root_keys",
+    "import",
 ];
 
 fn crate_dir() -> &'static Path {

@@ -156,6 +156,7 @@ fn grants_tokens_and_the_log() {
     assert!(session.verify_audit_incrementally().unwrap().ok);
     let options = VerifyOptions::new().pinned_key(pinned);
     assert!(session.verify_audit_with(&options).unwrap().ok);
+    assert!(session.list_imported_audit("mini-kms", &Paging::new(1)).unwrap().items.is_empty());
     session.metrics().unwrap();
     kms.close().unwrap();
     assert_eq!(code(session.metrics()), ErrorCode::Closed);

@@ -29,7 +29,7 @@ const SUITES: [&str; 16] = [
     include_str!("credentials.rs"),
     include_str!("disk.rs"),
     include_str!("idempotency.rs"),
-    include_str!("import/runs.rs"),
+    include_str!("import/crypto.rs"),
     include_str!("lifecycle.rs"),
     include_str!("root_keys.rs"),
     include_str!("servers.rs"),

@@ -29,7 +29,7 @@ static void encrypts(mkms_session *session) {
     mkms_reencrypt_item item = {sizeof item, data, length, users, NULL, 0, others};
     OK(mkms_reencrypt(session, &item, &again, NULL, &error));
     OK(mkms_buffer_get(again, &data, &length, &error));
-    mkms_decrypt_item checked = {sizeof checked, data, length, others, S("users"), NULL, 0, NULL, 0, 1, 0};
+    mkms_decrypt_item checked = {sizeof checked, data, length, others, S("users"), NULL, 0, NULL, 0, 1, 0, NULL, 0, 0};
     OK(mkms_decrypt_checked(session, &checked, &opened, &operation, &error));
     CHECK(equals(opened, plaintext, sizeof plaintext - 1));
     OK(mkms_buffer_free(&opened));
@@ -116,7 +116,7 @@ static void works_in_batches(mkms_session *session) {
     CHECK(result.status == MKMS_KEY_NOT_FOUND && strcmp(result.name, "KeyNotFound") == 0 && result.data == NULL);
     OK(mkms_results_get(sealed, 2, &result, &error));
     CHECK(result.status == MKMS_OK && result.version == 1 && result.name == NULL && strlen(result.key_id) == 36);
-    mkms_decrypt_item item = {sizeof item, result.data, result.data_len, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0};
+    mkms_decrypt_item item = {sizeof item, result.data, result.data_len, NULL, NULL, 0, NULL, 0, NULL, 0, 0, 0, NULL, 0, 0};
     OK(mkms_decrypt_batch(session, &item, 1, &opened, &error));
     OK(mkms_results_get(opened, 0, &result, &error));
     CHECK(result.data_len == 5 && memcmp(result.data, "three", 5) == 0);

@@ -71,6 +71,8 @@ impl Original {
     }
 
     fn source(&self) -> ImportSource {
+        // Nobody prints it.
+        common::output::secret(self.secret().as_bytes());
         ImportSource::parse(&self.url).unwrap().master_secret(self.secret())
     }
 
