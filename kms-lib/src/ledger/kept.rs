@@ -46,7 +46,7 @@ pub(super) struct Keeping {
 /// What its answer says.
 enum Answer {
     Nothing,
-    Key(Outline),
+    Key(Box<Outline>),
     Text(String),
 }
 
@@ -70,7 +70,7 @@ impl Keeping {
             _ => None,
         };
         let answer = match (outline, grant) {
-            (Some(outline), _) => Answer::Key(outline),
+            (Some(outline), _) => Answer::Key(Box::new(outline)),
             (None, Some(grant)) => Answer::Text(written(&grant)?),
             (None, None) => Answer::Nothing,
         };
