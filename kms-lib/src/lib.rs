@@ -63,6 +63,7 @@ mod catalog;
 mod config;
 mod crypto;
 mod envelope;
+mod fair;
 mod grants;
 #[cfg(feature = "import")]
 mod import;

@@ -123,3 +123,43 @@ fn a_runtime_may_rest_between_calls() {
     }
     runtime.block_on(kms.close()).unwrap();
 }
+
+/// A disk that does not answer while the high-water file is written: here its temporary file is a FIFO, which nobody
+/// reads. The only thread of the runtime goes on.
+#[cfg(unix)]
+#[test]
+fn a_file_that_cannot_be_written_holds_no_thread_of_the_runtime() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let fifo = folder.path().join(format!("mark.{}.new", std::process::id()));
+    let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+    let config = Config::new(url).root_key_bytes([7; 32]).high_water(&mark);
+    let (tell, told) = std::sync::mpsc::channel();
+    let pipe = fifo.clone();
+    let running = std::thread::spawn(move || {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let kms = Kms::open(config).await.unwrap();
+            let session = admin(&kms);
+            session.create_key(NewKey::aes("k")).await.unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            let session = tokio::spawn(async move {
+                // The file is written once a second.
+                for _ in 0..30 {
+                    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                session
+            });
+            drop(session.await.unwrap());
+            tell.send(()).unwrap();
+            kms.close().await
+        })
+    });
+    let is_served = told.recv_timeout(Duration::from_secs(60)).is_ok();
+    // Whoever waits for the other end of the FIFO has it now.
+    let end = std::thread::spawn(move || std::fs::read(&fifo));
+    assert!(is_served, "nothing goes on beside a file that cannot be written");
+    assert!(end.join().unwrap().is_ok(), "the file was being written");
+    let _ = running.join().unwrap();
+}

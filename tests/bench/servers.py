@@ -32,6 +32,9 @@ class Server:
         self.headers = {}
         self.process = None
         self.ciphertext = None
+        # For TLS, and settings beside those of all runs.
+        self.context = None
+        self.settings = {}
 
     def start(self):
         """Starts it and makes the keys."""
@@ -50,7 +53,7 @@ class Server:
         headers = {"Content-Type": "application/json", **self.headers}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise Failed(f"{self.name}: {method} {path}: {error.code} {error.read()[:300]}") from error
@@ -63,7 +66,7 @@ class Server:
             if self.process.poll() is not None:
                 break
             try:
-                urllib.request.urlopen(self.url + path, timeout=1).close()
+                urllib.request.urlopen(self.url + path, timeout=1, context=self.context).close()
                 return
             except urllib.error.HTTPError:
                 return
@@ -174,7 +177,7 @@ class Kms(Server):
             "XDG_CONFIG_HOME": str(self.folder / "config"),
             "XDG_DATA_HOME": str(self.folder / "data"),
             "KMS_HTTP_LISTEN": f"127.0.0.1:{self.port}",
-        }
+        } | self.settings
         made = subprocess.run([self.binary, "init", "--json"], env=environment, capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise Failed(f"kms-http init: {made.stderr}")

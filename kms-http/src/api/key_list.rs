@@ -39,7 +39,7 @@ pub(super) async fn list(call: Call) -> Reply {
 async fn list_all(call: Call, filter: KeyFilter, paging: Paging) -> Reply {
     // Read beforehand: who may not is answered as everywhere.
     let first = call.session.list_keys(&filter, &paging).await?;
-    let room = call.app.bodies.room(call.session.actor().principal(), CHUNK_BYTES)?;
+    let room = call.app.bodies.memory.room(call.session.actor().principal(), CHUNK_BYTES)?;
     let session = call.session.clone();
     let chunks = stream::try_unfold((Some(first), true), move |(page, is_first)| {
         let (session, filter, _room) = (session.clone(), filter.clone(), &room);

@@ -16,7 +16,7 @@ pub use call::Call;
 pub use reply::Reply;
 pub use route::Route;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,15 +25,15 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use kms_lib::{Kms, Result};
-use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
 use crate::error::ApiError;
 use crate::metrics::{Metrics, Standing};
 use crate::openapi::{self, Doc, Operation};
 use crate::request::RequestContext;
-use crate::request::body::BodyMemory;
+use crate::request::body::Bodies;
 use crate::request::fair_queue::FairQueue;
+use crate::request::memory::RequestMemory;
 use crate::request::origins::Origins;
 use crate::request::rate::Rate;
 use crate::settings::Http;
@@ -54,10 +54,10 @@ pub struct App {
     pub gate: Arc<FairQueue>,
     /// The rate of each principal, if it is limited.
     pub rate: Option<Rate>,
-    /// Turns of making a list.
-    pub lists: Semaphore,
-    /// Memory for bodies.
-    pub bodies: Arc<BodyMemory>,
+    /// Lets requests for lists in by turns, before they take a place among all requests.
+    pub lists: Arc<FairQueue>,
+    /// Bodies, and the memory that requests and answers take.
+    pub bodies: Bodies,
     /// Pages of which origins may call.
     pub origins: Origins,
     /// What is counted.
@@ -66,6 +66,8 @@ pub struct App {
     pub connections: AtomicUsize,
     /// The certificates, once it listens with TLS.
     pub tls: OnceLock<Arc<TlsServer>>,
+    /// Whether the service is about to stop, so that no work should be sent to it.
+    pub draining: AtomicBool,
     /// Whether the service can be sent work, as of a moment ago.
     pub readiness: ops::Readiness,
     /// The contract.
@@ -80,12 +82,16 @@ impl App {
             auth: Authenticator::new(&http)?,
             gate: Arc::new(FairQueue::new(http.concurrency, http.queue)),
             rate: Rate::new(http.rate_per_second, http.rate_burst),
-            lists: Semaphore::new(LISTS),
-            bodies: Arc::new(BodyMemory::new(http.body_memory(), Duration::from_secs(http.body_timeout_seconds))),
+            lists: Arc::new(FairQueue::new(LISTS, http.queue)),
+            bodies: Bodies::new(
+                Arc::new(RequestMemory::new(http.body_memory())),
+                Duration::from_secs(http.body_timeout_seconds),
+            ),
             origins: Origins::new(&http.cors_origins, &http.public_origins, http.tls.is_on()),
             metrics: Metrics::default(),
             connections: AtomicUsize::new(0),
             tls: OnceLock::new(),
+            draining: AtomicBool::new(false),
             readiness: ops::Readiness::default(),
             openapi: openapi::document(&operations(&http)).into(),
             http,

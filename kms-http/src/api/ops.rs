@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -131,6 +132,9 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
 }
 
 async fn ready(app: Arc<App>) -> Reply {
+    if app.draining.load(Ordering::Relaxed) {
+        return Err(unready(ErrorCode::Closed.as_str()));
+    }
     let kms = app.kms.clone();
     let looking = app.readiness.look(|| async move { kms.ready().await });
     match tokio::time::timeout(app.http.request_timeout(), looking).await {

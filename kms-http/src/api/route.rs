@@ -9,13 +9,14 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use kms_lib::ErrorCode;
+use tokio::time::{Instant, timeout_at};
 
 use super::{ApiError, App, Call, Reply};
 use crate::metrics::Meter;
 use crate::openapi::{Doc, Kind, Operation};
 use crate::request::RequestContext;
-use crate::request::body::Room;
-use crate::request::fair_queue::{Full, Pass};
+use crate::request::fair_queue::{FairQueue, Full, Pass};
+use crate::request::memory::Room;
 use crate::request::response_memory;
 
 /// A route.
@@ -98,40 +99,57 @@ fn context(request: &Request) -> RequestContext {
 /// What a caller holds while a request of it is worked on.
 struct Held {
     room: Option<Room>,
-    _pass: Pass,
+    _list: Option<Pass>,
+    _place: Option<Pass>,
 }
 
-/// Recognises the caller, holds it to its limits, reads the body, waits for its turn, and works.
+/// Recognises the caller, holds it to its limits, reads the body, waits for its turn, works, and counts the answer.
 async fn guarded<F, Fut>(app: Arc<App>, request: Request, meter: Meter, kind: Kind, handler: F) -> Response
 where
     F: Fn(Call) -> Fut,
     Fut: Future<Output = Reply>,
 {
     let context = context(&request);
-    let mut principal = None;
-    let is_read = request.method() == Method::GET;
     let is_repeatable = request.headers().contains_key("idempotency-key");
-    let reply = match admit(&app, &context, request, kind, &mut principal).await {
-        Ok((call, mut held)) => {
-            let caller = call.session.actor().principal().to_owned();
-            let limit = if kind.is_patient { PATIENCE } else { app.http.request_timeout() };
-            // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
-            let working = Box::pin(async {
-                // A list can be a thousand times as large as what asks for it: few are made at a time.
-                let _turn = if kind.is_list { app.lists.acquire().await.ok() } else { None };
-                let response = handler(call).await?;
-                response_memory::hold(response, held.room.take(), &app.bodies, &caller, kind.is_list)
-            });
-            let reply = tokio::time::timeout(limit, working).await.unwrap_or_else(|_| {
-                // What only reads submits nothing that matters to its caller.
-                Err(if is_read { ApiError::timed_out() } else { ApiError::outcome_unknown() })
-            });
-            drop(held);
-            reply.map_err(|error| error.for_request(is_repeatable))
-        }
-        Err(error) => Err(error),
-    };
+    let mut principal = None;
+    let reply = worked_on(&app, &context, request, kind, &mut principal, handler).await;
+    let reply = reply.map_err(|error| error.for_request(is_repeatable));
     finish(&app, &context, &meter, principal.as_deref(), reply)
+}
+
+/// All of it within one time, which begins when the head is there.
+async fn worked_on<F, Fut>(
+    app: &Arc<App>,
+    context: &RequestContext,
+    request: Request,
+    kind: Kind,
+    principal: &mut Option<String>,
+    handler: F,
+) -> Reply
+where
+    F: Fn(Call) -> Fut,
+    Fut: Future<Output = Reply>,
+{
+    let is_read = request.method() == Method::GET;
+    let limit = app.http.request_timeout();
+    let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, principal));
+    let (call, mut held) = admitting.await.map_err(|_| ApiError::timed_out())??;
+    let caller = call.session.actor().principal().to_owned();
+    // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
+    let working = Box::pin(async {
+        let response = handler(call).await?;
+        response_memory::hold(response, held.room.take(), &app.bodies.memory, &caller, kind.is_list)
+    });
+    let limit = if kind.is_patient { PATIENCE } else { limit };
+    timeout_at(end(context, limit), working).await.unwrap_or_else(|_| {
+        // What only reads submits nothing that matters to its caller.
+        Err(if is_read { ApiError::timed_out() } else { ApiError::outcome_unknown() })
+    })
+}
+
+/// When the time of a request is over.
+fn end(context: &RequestContext, limit: Duration) -> Instant {
+    Instant::from_std(context.started + limit)
 }
 
 async fn admit(
@@ -144,18 +162,29 @@ async fn admit(
     let (parts, body) = request.into_parts();
     let actor = app.auth.identify(&app.kms, &parts, &context.peer).await?;
     let actor = actor.with_request_id(&*context.id)?;
+    let caller = actor.principal();
+    context.peer.caller.set(caller);
     if app.http.log_requests {
-        *principal = Some(actor.principal().to_owned());
+        *principal = Some(caller.to_owned());
     }
     if let Some(rate) = &app.rate {
-        rate.check(actor.principal()).map_err(ApiError::rate_limited)?;
+        rate.check(caller).map_err(ApiError::rate_limited)?;
+    }
+    if let Some(room) = &context.room {
+        room.move_to(caller)?;
     }
     let limit = if kind.returns { app.http.returning_body_limit() } else { app.http.body_limit() };
-    let (body, room) = app.bodies.read(actor.principal(), &parts.headers, body, limit).await?;
-    let waiting = tokio::time::timeout(app.http.request_timeout(), app.gate.enter(actor.principal()));
-    let pass = waiting.await.map_err(|_| ApiError::timed_out())?;
-    let pass = pass.map_err(|full| ApiError::overloaded(full == Full::Caller))?;
-    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _pass: pass }))
+    let (body, room) = app.bodies.read(context, caller, &parts.headers, body, limit).await?;
+    // A list can be a thousand times as large as what asks for it: few are made at a time, in turns of their own. Those
+    // who wait for that hold no place.
+    let list = if kind.is_list { Some(enter(&app.lists, caller).await?) } else { None };
+    // What takes long takes turns in the library, and no place.
+    let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
+    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _list: list, _place: place }))
+}
+
+async fn enter(gate: &Arc<FairQueue>, principal: &str) -> Result<Pass, ApiError> {
+    gate.enter(principal).await.map_err(|full| ApiError::overloaded(full == Full::Caller))
 }
 
 /// Counts, logs, and turns errors into answers.
@@ -184,3 +213,7 @@ fn finish(app: &App, context: &RequestContext, meter: &Meter, principal: Option<
     }
     response
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/route.rs"]
+mod tests;

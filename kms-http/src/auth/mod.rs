@@ -65,10 +65,11 @@ impl Authenticator {
         })
     }
 
-    /// Gets ready what callers would have to wait for.
+    /// Gets ready what callers would have to wait for, and keeps it so, for ever.
     pub async fn prepare(&self) {
         if let Some(oidc) = &self.oidc {
             oidc.prefetch().await;
+            oidc.keep_fresh().await;
         }
     }
 

@@ -52,6 +52,9 @@ impl FairQueue {
                 state.active += 1;
                 return Ok(Pass(Some(Arc::clone(self))));
             }
+            if state.waiting >= self.most_waiting {
+                state.forget_gone();
+            }
             if state.waiting >= self.most_waiting && !state.make_room_for(principal) {
                 let is_waiting = state.lines.contains_key(principal);
                 return Err(if is_waiting { Full::Caller } else { Full::Everyone });
@@ -104,6 +107,14 @@ impl State {
         line.push_back(call);
         self.waiting += 1;
         turn
+    }
+
+    /// Takes those out of the lines who have gone away.
+    fn forget_gone(&mut self) {
+        self.lines.values_mut().for_each(|line| line.retain(|call| !call.is_closed()));
+        self.lines.retain(|_, line| !line.is_empty());
+        self.turns.retain(|principal| self.lines.contains_key(principal));
+        self.waiting = self.lines.values().map(VecDeque::len).sum();
     }
 
     /// Sends the last one of the longest line away, if that is not the line this principal would lengthen.

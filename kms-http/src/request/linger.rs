@@ -2,7 +2,7 @@
 //! that is closed with something unread is reset, and the caller, who is still sending, never sees the answer.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -17,20 +17,23 @@ const BYTES: usize = 16 * 1024 * 1024;
 const TIME: Duration = Duration::from_secs(5);
 
 /// The body of a request, whose rest is thrown away when it is dropped.
-pub struct Lingering {
+pub struct Lingering<Guard: Send + 'static> {
     body: Option<Incoming>,
+    /// Dropped once the body has arrived, or all of it that is thrown away.
+    arriving: Option<Guard>,
     /// The caller sends nothing before it is asked to (`Expect: 100-continue`), so there is nothing to throw away.
     waits: bool,
 }
 
-impl Lingering {
-    /// The body of a request with these headers.
-    pub fn new(body: Incoming, headers: &HeaderMap) -> Self {
-        Self { body: Some(body), waits: headers.contains_key(EXPECT) }
+impl<Guard: Send + 'static> Lingering<Guard> {
+    /// The body of a request with these headers; `arriving` is dropped once it has arrived.
+    pub fn new(body: Incoming, headers: &HeaderMap, arriving: impl FnOnce() -> Guard) -> Self {
+        let arriving = (!body.is_end_stream()).then(arriving);
+        Self { body: Some(body), arriving, waits: headers.contains_key(EXPECT) }
     }
 }
 
-impl Body for Lingering {
+impl<Guard: Send + Unpin + 'static> Body for Lingering<Guard> {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -40,10 +43,12 @@ impl Body for Lingering {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         // Who reads the body has asked for it.
         self.waits = false;
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+        if body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+            self.arriving = None;
         }
+        Poll::Ready(frame)
     }
     fn is_end_stream(&self) -> bool {
         self.body.as_ref().is_none_or(Body::is_end_stream)
@@ -53,10 +58,14 @@ impl Body for Lingering {
     }
 }
 
-impl Drop for Lingering {
+impl<Guard: Send + 'static> Drop for Lingering<Guard> {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream()) {
-            tokio::spawn(tokio::time::timeout(TIME, discard(body)));
+            let arriving = self.arriving.take();
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(TIME, discard(body)).await;
+                drop(arriving);
+            });
         }
     }
 }

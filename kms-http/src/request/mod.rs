@@ -4,18 +4,21 @@ pub mod body;
 pub mod fair_queue;
 pub mod headers;
 pub mod linger;
+pub mod memory;
 pub mod origins;
 pub mod rate;
 pub mod response_memory;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::http::header::HOST;
 use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, HeaderValue};
 use kms_lib::RecordId;
+
+use self::memory::Room;
 
 /// Longest request id that is taken over from a caller.
 const REQUEST_ID: usize = 128;
@@ -29,6 +32,26 @@ pub struct Peer {
     pub address: Option<IpAddr>,
     /// The certificate it showed (DER), verified against the configured authorities.
     pub certificate: Option<Arc<[u8]>>,
+    /// The principal that last sent a request on the connection.
+    pub caller: Caller,
+}
+
+/// The principal that a connection counts for, once one is known. All clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Caller(Arc<Mutex<Option<Arc<str>>>>);
+
+impl Caller {
+    /// The principal, if it is known.
+    pub fn get(&self) -> Option<Arc<str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Counts the connection for this principal.
+    pub fn set(&self, principal: &str) {
+        let mut caller = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if caller.as_deref() != Some(principal) {
+            *caller = Some(Arc::from(principal));
+        }
+    }
 }
 
 /// What is known of a request from the start.
@@ -40,6 +63,8 @@ pub struct RequestContext {
     pub peer: Arc<Peer>,
     /// When its head was there.
     pub started: Instant,
+    /// The memory that its head takes, if that is counted.
+    pub room: Option<Room>,
 }
 
 impl RequestContext {
@@ -47,7 +72,7 @@ impl RequestContext {
     pub fn new(headers: &HeaderMap, peer: Arc<Peer>) -> Self {
         let sent = headers.get(X_REQUEST_ID).and_then(sane_id).map(Arc::from);
         let id = sent.unwrap_or_else(|| RecordId::random().to_string().into());
-        Self { id, peer, started: Instant::now() }
+        Self { id, peer, started: Instant::now(), room: None }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Large answers, while they are taken: slowly, perhaps, or never.
+//! Answers, while they are taken: slowly, perhaps, or never.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use axum::response::Response;
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
-use super::body::{BodyMemory, Room};
+use super::memory::{RequestMemory, Room, STREAM};
 use crate::error::ApiError;
 
-/// Answers up to this size need no room of their own: every connection may have one.
-const SMALL: u64 = 64 * 1024;
-/// So much of a large answer is handed over at a time: the rest stays here, where its room is counted.
+/// Answers up to this size need no room of their own in HTTP/1.1, where a connection has one at a time.
+const SMALL: u64 = 4 * 1024;
+/// So much of a large answer is handed over at a time.
 const PIECE: usize = 64 * 1024;
 
 /// An answer that has room in memory until it has been taken.
@@ -22,32 +22,50 @@ struct Held {
     body: Body,
     /// What was taken out of the body and not handed over yet.
     rest: Bytes,
-    _room: Option<Room>,
+    room: Room,
 }
 
-/// Lets a large answer keep the room its request had, or get some. Without room a list is refused, since nothing was
-/// done but reading. What was done is answered all the same: its request was small, and so is the answer, but for a few
-/// times.
+/// A piece of an answer that was handed over. Its room is kept until it has been sent.
+struct Piece(Bytes, #[expect(dead_code, reason = "held until the piece is dropped")] Room);
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Gives an answer room: the one of its request, if that had some, of another size. Without room a list is refused,
+/// since nothing was done but reading. What was done is answered all the same: its request was about as large, and had
+/// room.
 pub fn hold(
     response: Response,
     room: Option<Room>,
-    memory: &Arc<BodyMemory>,
+    memory: &Arc<RequestMemory>,
     principal: &str,
     is_list: bool,
 ) -> Result<Response, ApiError> {
     let bytes = response.body().size_hint().lower();
-    if bytes <= SMALL {
+    if room.is_none() && bytes <= SMALL {
         return Ok(response);
     }
-    let room = match room {
-        Some(room) => Some(room),
-        None => match memory.room(principal, usize::try_from(bytes).unwrap_or(usize::MAX)) {
-            Ok(room) => Some(room),
-            Err(error) if is_list => return Err(error),
-            Err(_) => None,
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let (room, fits) = match room {
+        Some(room) => {
+            let fits = room.resize(room.bytes().min(STREAM) + bytes);
+            (Some(room), fits)
+        }
+        None => match memory.room(principal, bytes) {
+            Ok(room) => (Some(room), Ok(())),
+            Err(error) => (None, Err(error)),
         },
     };
-    Ok(response.map(|body| Body::new(Held { body, rest: Bytes::new(), _room: room })))
+    if is_list {
+        fits?;
+    }
+    Ok(match room {
+        Some(room) => response.map(|body| Body::new(Held { body, rest: Bytes::new(), room })),
+        None => response,
+    })
 }
 
 impl HttpBody for Held {
@@ -68,7 +86,8 @@ impl HttpBody for Held {
             }
         }
         let piece = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+        let piece = Piece(self.rest.split_to(piece), self.room.clone());
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
     fn is_end_stream(&self) -> bool {
         self.rest.is_empty() && self.body.is_end_stream()

@@ -1,16 +1,22 @@
 //! Connections that are open: counted, bounded, and closed when they do nothing and there are too many.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::activity::Activity;
 use crate::metrics;
+use crate::request::Caller;
 
 /// A connection that has been silent for less than this is not closed to make room: its answer may be on its way.
-const FRESH: u64 = 500;
+const FRESH: Duration = Duration::from_millis(500);
+/// Without progress for this long, an HTTP/2 connection with nothing to do does not delay shutting down.
+const QUIET: Duration = Duration::from_secs(2);
+/// One connection in so many is closed at once to make room, so that not every new one has to look at all.
+const SHARE: usize = 128;
 
 /// All that are open.
 pub struct Connections {
@@ -20,15 +26,6 @@ pub struct Connections {
     open: Mutex<HashMap<u64, Arc<Activity>>>,
     none_left: Notify,
     counters: metrics::Connections,
-}
-
-/// What is going on on a connection.
-pub struct Activity {
-    begun: Instant,
-    requests: AtomicUsize,
-    /// Milliseconds from `begun` to when it last began or ended something.
-    last: AtomicU64,
-    close: Notify,
 }
 
 /// One that is open; no longer when dropped.
@@ -55,23 +52,21 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new one. If there are too many, the one that has been silent longest makes room; none if all are busy.
-    pub fn open_one(self: &Arc<Self>) -> Option<Connection> {
+    /// A new one. If there are too many, others are closed; none if no other may be.
+    pub fn open_one(self: &Arc<Self>, caller: Caller) -> Option<Connection> {
         self.counters.accepted.inc();
-        let activity = Arc::new(Activity {
-            begun: self.begun,
-            requests: AtomicUsize::new(0),
-            last: AtomicU64::new(millis(self.begun)),
-            close: Notify::new(),
-        });
+        let activity = Arc::new(Activity::new(self.begun, caller));
         let mut open = self.all();
         if open.len() >= self.most {
-            self.counters.evicted.inc();
-            let now = millis(self.begun);
-            let silent = open.iter().filter(|(_, other)| other.is_idle() && other.last() + FRESH < now);
-            let id = *silent.min_by_key(|(_, other)| other.last())?.0;
-            if let Some(other) = open.remove(&id) {
-                other.close.notify_one();
+            let closed = to_close(&open, open.len().div_ceil(SHARE));
+            self.counters.evicted.inc_by(closed.len().max(1) as u64);
+            for id in &closed {
+                if let Some(other) = open.remove(id) {
+                    other.close();
+                }
+            }
+            if closed.is_empty() {
+                return None;
             }
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -79,13 +74,11 @@ impl Connections {
         Some(Connection { id, all: Arc::clone(self), activity })
     }
 
-    /// Closes those that have done nothing for this long.
+    /// Closes those that have made no progress for this long while no request is worked on.
     pub fn close_silent(&self, limit: Duration) {
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let now = millis(self.begun);
         for activity in self.all().values() {
-            if activity.is_idle() && activity.last().saturating_add(limit) < now {
-                activity.close.notify_one();
+            if !activity.is_working() && activity.silent() > limit {
+                activity.close();
             }
         }
     }
@@ -107,6 +100,30 @@ impl Connections {
     }
 }
 
+/// Which connections to close to make room: of the caller with the most, those that have been idle longest. A busy one
+/// only of a caller that has more than twice as many as any caller with idle ones.
+fn to_close(open: &HashMap<u64, Arc<Activity>>, most: usize) -> Vec<u64> {
+    let mut callers: HashMap<Option<Arc<str>>, Vec<(bool, Duration, u64)>> = HashMap::new();
+    for (id, activity) in open {
+        let (is_idle, silent) = (activity.is_idle(), activity.silent());
+        if !is_idle || silent > FRESH {
+            callers.entry(activity.caller()).or_default().push((is_idle, silent, *id));
+        }
+    }
+    let has_idle = |connections: &&Vec<(bool, Duration, u64)>| connections.iter().any(|(is_idle, ..)| *is_idle);
+    let idle = callers.values().filter(has_idle).max_by_key(|connections| connections.len());
+    let largest = callers.values().max_by_key(|connections| connections.len());
+    let is_greedy = |busy: &&Vec<_>| callers.len() > 1 && busy.len() > 2 * idle.map_or(0, Vec::len);
+    let (of, is_idle, most) = match (largest.filter(is_greedy), idle) {
+        (Some(busy), _) if !has_idle(&busy) => (busy, false, 1),
+        (_, Some(idle)) => (idle, true, most),
+        _ => return Vec::new(),
+    };
+    let mut of: Vec<_> = of.iter().filter(|one| one.0 == is_idle).collect();
+    of.sort_by_key(|(_, silent, _)| std::cmp::Reverse(*silent));
+    of.into_iter().take(most).map(|(.., id)| *id).collect()
+}
+
 impl Connection {
     /// What is going on on it.
     pub fn activity(&self) -> Arc<Activity> {
@@ -114,11 +131,15 @@ impl Connection {
     }
     /// Waits until it is to be closed.
     pub async fn closed(&self) {
-        self.activity.close.notified().await;
+        self.activity.closed().await;
     }
-    /// Whether no request is being worked on, and no answer has been taken for a moment.
+    /// Whether nothing is going on on it: no request is worked on, and no answer is being sent.
     pub fn is_quiet(&self) -> bool {
-        self.activity.is_idle() && self.activity.last() + FRESH <= millis(self.all.begun)
+        self.activity.is_idle() && self.activity.silent() > QUIET
+    }
+    /// Whether no request is worked on, and no answer makes progress.
+    pub fn is_stuck(&self, limit: Duration) -> bool {
+        !self.activity.is_working() && self.activity.silent() > limit
     }
 }
 
@@ -131,32 +152,6 @@ impl Drop for Connection {
             self.all.none_left.notify_one();
         }
     }
-}
-
-impl Activity {
-    /// A request has begun.
-    pub fn begin(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-    /// A request has been answered.
-    pub fn end(&self) {
-        self.go_on();
-        self.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-    /// A part of an answer has been taken.
-    pub fn go_on(&self) {
-        self.last.store(millis(self.begun), Ordering::Relaxed);
-    }
-    fn is_idle(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0
-    }
-    fn last(&self) -> u64 {
-        self.last.load(Ordering::Relaxed)
-    }
-}
-
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -16,15 +16,19 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tower_service::Service;
 
-use super::connections::Activity;
+use super::activity::{Activity, Counted};
 use crate::api::App;
 use crate::error::ApiError;
 use crate::request::headers::secure;
 use crate::request::linger::Lingering;
+use crate::request::memory::{Room, STREAM};
 use crate::request::{Peer, RequestContext, X_REQUEST_ID, host};
 
 /// Answers up to this size are taken at once or never.
 const SHORT: u64 = 64 * 1024;
+
+/// What a header takes in memory beside its name and value.
+const HEADER: usize = 64;
 
 /// Handles the requests of a connection.
 pub struct Handler {
@@ -34,39 +38,33 @@ pub struct Handler {
     pub(super) activity: Arc<Activity>,
 }
 
-/// Ends a request when it is answered or given up.
-struct Active(Arc<Activity>);
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 impl hyper::service::Service<Request<Incoming>> for Handler {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.activity.begin();
-        let active = Active(Arc::clone(&self.activity));
-        let context = RequestContext::new(request.headers(), Arc::clone(&self.peer));
+        let working = Counted::request(&self.activity);
+        let room = self.room(&request);
+        let mut context = RequestContext::new(request.headers(), Arc::clone(&self.peer));
         let (parts, body) = request.into_parts();
-        let body = Body::new(Lingering::new(body, &parts.headers));
+        let body = Body::new(Lingering::new(body, &parts.headers, || Counted::body(&self.activity)));
         let request = Request::from_parts(parts, body);
-        let (app, router) = (Arc::clone(&self.app), self.router.clone());
+        let is_http2 = request.version() == Version::HTTP_2;
+        let (app, router, activity) = (Arc::clone(&self.app), self.router.clone(), Arc::clone(&self.activity));
         Box::pin(async move {
-            let response = answer(&app, router, context, request).await;
-            let is_long = response.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT);
+            let room = room.map(|room| context.room = room);
+            let response = answer(&app, router, context, request, room).await;
+            let is_long = is_http2 || response.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT);
             if !is_long {
                 return Ok(response);
             }
-            // Who takes a long answer slowly is not silent.
-            let activity = Arc::clone(&active.0);
+            let sending = Counted::answer(&activity);
+            drop(working);
             Ok(response.map(|body| {
                 Body::new(body.map_frame(move |frame| {
-                    activity.go_on();
+                    // Whoever takes a long answer slowly is not silent.
+                    sending.go_on();
                     frame
                 }))
             }))
@@ -74,12 +72,32 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     }
 }
 
-async fn answer(app: &App, router: Router, context: RequestContext, request: Request<Body>) -> Response {
+impl Handler {
+    /// The memory for a request as such: all of it in HTTP/2, where a connection has many; a large head in HTTP/1.1.
+    fn room(&self, request: &Request<Incoming>) -> Result<Option<Room>, ApiError> {
+        let arrived = self.activity.head_is_there();
+        if request.version() != Version::HTTP_2 {
+            return Ok(arrived);
+        }
+        let head =
+            request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER).sum::<usize>();
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        self.app.bodies.memory.room_for_unknown(STREAM + head + target).map(Some)
+    }
+}
+
+async fn answer(
+    app: &App,
+    router: Router,
+    context: RequestContext,
+    request: Request<Body>,
+    room: Result<(), ApiError>,
+) -> Response {
     let origin = app.origins.is_open().then(|| request.headers().get(ORIGIN).cloned());
     let id = Arc::clone(&context.id);
     let mut response = match app.origins.preflight(request.method(), request.headers()) {
         Some(response) => response,
-        None => match check(app, &request) {
+        None => match room.and_then(|()| check(app, &request)) {
             Err(error) => error.respond(&id),
             Ok(()) => route(router, context, request).await,
         },

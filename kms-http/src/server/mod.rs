@@ -1,9 +1,11 @@
 //! Listening: connections come in, requests go through the front to the router, and in the end all of it stops in
 //! order.
 
+mod activity;
 mod connections;
 mod handle;
 mod process;
+mod stream;
 
 pub use process::harden;
 
@@ -11,8 +13,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::serve::Listener;
@@ -21,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use kms_lib::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::api::{self, App};
@@ -30,6 +33,7 @@ use crate::settings::{Http, invalid};
 use crate::tls::TlsServer;
 use connections::{Connection, Connections};
 use handle::Handler;
+use stream::Stream;
 
 /// Largest head of a request, in bytes.
 const HEAD: usize = 32 * 1024;
@@ -37,8 +41,14 @@ const HEAD: usize = 32 * 1024;
 const HEADERS: usize = 100;
 /// Most requests at a time on an HTTP/2 connection.
 const STREAMS: u32 = 128;
-/// While shutting down, how long a connection may take to show that nothing is going on there.
-const SETTLE: Duration = Duration::from_millis(500);
+/// What a caller of HTTP/2 may send at once in a request, and in all requests of a connection, before it is read.
+const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
+/// Most bytes that the kernel keeps of what a caller has not taken yet; some systems keep twice that.
+const UNSENT: u32 = 128 * 1024;
+/// Most connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
+/// While shutting down, how often it is looked whether something goes on on a connection.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Sockets that are open.
 pub struct Listeners {
@@ -52,7 +62,7 @@ impl Listeners {
     /// Opens what the settings name.
     pub async fn bind(http: &Http) -> Result<Self> {
         let tcp = match http.listen {
-            Some(address) => Some(TcpListener::bind(address).await.map_err(|e| unusable(&address.to_string(), &e))?),
+            Some(address) => Some(bind_tcp(address).map_err(|e| unusable(&address.to_string(), &e))?),
             None => None,
         };
         let unix = http.unix_socket.as_deref().map(|path| bind_unix(path, http.unix_socket_mode)).transpose()?;
@@ -69,6 +79,16 @@ impl Listeners {
     pub fn address(&self) -> Option<SocketAddr> {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
+}
+
+/// Opens a TCP socket whose connections hold little that was not sent yet: the kernel's memory is bounded, and even a
+/// caller that takes its answer slowly is seen to go on.
+fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(UNSENT)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Opens a unix socket in the place of one that nobody listens on any more.
@@ -96,8 +116,25 @@ fn unusable(place: &str, e: &std::io::Error) -> Error {
     invalid(format!("cannot listen on {place}: {e}"))
 }
 
-/// Serves until `stop` says so; then lets what is running finish, within the configured time.
+/// Serves until `stop` says so. From then on the service is not ready, and for the configured time goes on serving, so
+/// that nobody is sent here any more; then it lets what is running finish, within the configured time.
 pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bool>) {
+    let (drained, stop) = (drained(Arc::clone(&app), stop), watch::channel(false));
+    let stopping = async {
+        drained.await;
+        stop.0.send_replace(true);
+    };
+    tokio::join!(stopping, serve_until(app, listeners, stop.1));
+}
+
+/// Waits until the service is to stop, and then until whoever sends work here has had time to notice.
+async fn drained(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    app.draining.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(app.http.drain_seconds)).await;
+}
+
+async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bool>) {
     let connections = Arc::new(Connections::new(app.http.connections, app.metrics.connections()));
     let server = Server { router: api::router(&app), app, connections, stop: stop.clone() };
     let Listeners { tcp, unix, socket, tls } = listeners;
@@ -107,7 +144,7 @@ pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bo
     let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
     let start_tcp = |stream: TcpStream, address: SocketAddr| {
         let _ = stream.set_nodelay(true);
-        let peer = Peer { address: Some(address.ip().to_canonical()), certificate: None };
+        let peer = Peer { address: Some(address.ip().to_canonical()), ..Peer::default() };
         match &tls {
             Some(tls) => server.start_tls(stream, peer, Arc::clone(tls)),
             None => server.start(stream, peer),
@@ -157,18 +194,18 @@ async fn sweep(server: &Server) {
     let limit = server.app.http.idle_timeout();
     let mut stop = server.stop.clone();
     while tokio::time::timeout(Duration::from_secs(2), stop.wait_for(|stop| *stop)).await.is_err() {
-        server.connections.close_silent(limit + SETTLE);
-        server.app.connections.store(server.connections.open(), std::sync::atomic::Ordering::Relaxed);
+        server.connections.close_silent(limit);
+        server.app.connections.store(server.connections.open(), Ordering::Relaxed);
     }
 }
 
 impl Server {
     /// Serves a connection, in a task of its own; if there are too many, in the place of one that is idle.
     fn start<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: Peer) {
-        let Some(connection) = self.connections.open_one() else { return };
+        let Some(connection) = self.connections.open_one(peer.caller.clone()) else { return };
         let server = self.clone();
         tokio::spawn(async move {
-            let (io, handler) = (TokioIo::new(stream), server.handler(peer, &connection));
+            let (io, handler) = (server.io(stream, &connection, false), server.handler(peer, &connection));
             let serving = http1(&server.app.http).serve_connection(io, handler);
             server.conduct(serving, connection, std::future::pending()).await;
         });
@@ -176,7 +213,7 @@ impl Server {
 
     /// The same, after a handshake.
     fn start_tls(&self, stream: TcpStream, mut peer: Peer, tls: Arc<TlsServer>) {
-        let Some(connection) = self.connections.open_one() else { return };
+        let Some(connection) = self.connections.open_one(peer.caller.clone()) else { return };
         let mut server = self.clone();
         tokio::spawn(async move {
             let shaken = tokio::select! {
@@ -191,7 +228,7 @@ impl Server {
             peer.certificate = shaken.peer.map(|certificate| Arc::from(certificate.as_ref()));
             let retired = tls.distrusted(shaken.trust);
             let is_http2 = shaken.stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let (io, handler) = (TokioIo::new(shaken.stream), server.handler(peer, &connection));
+            let (io, handler) = (server.io(shaken.stream, &connection, is_http2), server.handler(peer, &connection));
             if is_http2 {
                 let serving = http2(&server.app.http).serve_connection(io, handler);
                 server.conduct(serving, connection, retired).await;
@@ -200,6 +237,10 @@ impl Server {
                 server.conduct(serving, connection, retired).await;
             }
         });
+    }
+
+    fn io<S>(&self, stream: S, connection: &Connection, is_http2: bool) -> TokioIo<Stream<S>> {
+        TokioIo::new(Stream::new(stream, connection.activity(), Arc::clone(&self.app.bodies.memory), is_http2))
     }
 
     fn handler(&self, peer: Peer, connection: &Connection) -> Handler {
@@ -227,23 +268,24 @@ impl Server {
             () = retired => {}
             () = tokio::time::sleep(age) => {}
         }
+        // Says so (`connection: close`, or GOAWAY) and lets what is running finish: requests in their time, answers as
+        // long as they are taken.
         serving.as_mut().graceful_shutdown();
-        // Whoever takes its answer for ever does not keep the connection for ever.
-        let limit = Duration::from_secs(self.app.http.shutdown_timeout_seconds);
-        let _ = tokio::time::timeout(limit, settle(serving, &connection)).await;
+        let limit = self.app.http.idle_timeout();
+        loop {
+            tokio::select! {
+                _ = serving.as_mut() => return,
+                () = connection.closed() => return,
+                () = tokio::time::sleep(LOOK) => if connection.is_quiet() || connection.is_stuck(limit) { return },
+            }
+        }
     }
 }
 
 /// How HTTP/1.1 is spoken.
 fn http1(http: &Http) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(http.idle_timeout())
-        .max_buf_size(HEAD)
-        // Who has sent all of a request may say so, and still wants the answer.
-        .half_close(true)
-        .max_headers(HEADERS);
+    builder.timer(TokioTimer::new()).header_read_timeout(http.idle_timeout()).max_buf_size(HEAD).max_headers(HEADERS);
     builder
 }
 
@@ -254,16 +296,13 @@ fn http2(http: &Http) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(http.idle_timeout() / 2)
         .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_send_buf_size(WINDOWS.0 as usize)
         .max_header_list_size(HEAD as u32);
     builder
 }
 
-/// Lets what is running on a connection finish.
-async fn settle<T>(mut serving: Pin<&mut impl Future<Output = T>>, connection: &Connection) {
-    loop {
-        tokio::select! {
-            _ = serving.as_mut() => return,
-            () = tokio::time::sleep(SETTLE) => if connection.is_quiet() { return },
-        }
-    }
-}
+#[cfg(test)]
+#[path = "../../tests/unit/server.rs"]
+mod tests;

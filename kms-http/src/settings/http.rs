@@ -116,7 +116,10 @@ section! {
         /// How long a body may take to arrive.
         #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
         pub body_timeout_seconds: u64 = 15,
-        /// How long shutting down waits for what is running.
+        /// How long the service goes on after it was told to stop, not ready any more, so that balancers notice.
+        #[serde(deserialize_with = "forms::count::<0, 86_400, _, _>")]
+        pub drain_seconds: u64 = 0,
+        /// How long shutting down then waits for what is running.
         #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
         pub shutdown_timeout_seconds: u64 = 30,
         /// How old a connection may get; 0 for any age. A client opens another one.

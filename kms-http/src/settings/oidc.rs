@@ -44,7 +44,7 @@ section! {
         /// By how much clocks may differ; 300 at most.
         #[serde(deserialize_with = "forms::count::<0, 300, _, _>")]
         pub leeway_seconds: u64 = 30,
-        /// The age at which keys are fetched anew.
+        /// The age at which keys are fetched anew, beside the requests.
         #[serde(deserialize_with = "forms::count::<0, 31_536_000, _, _>")]
         pub refresh_seconds: u64 = 300,
         /// The age until which keys are used while the issuer cannot be reached.

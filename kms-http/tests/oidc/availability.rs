@@ -42,6 +42,10 @@ async fn a_rolled_key_is_learned_and_a_withdrawn_one_forgotten() {
     let eager = OidcVerifier::new(eager(&issuer)).unwrap();
     assert_eq!(eager.authenticate(&old.token(&claims(&issuer))).await, alice());
     issuer.publish(&[&new]);
+    // The new keys come beside the requests, which meanwhile go on with those that are known.
+    while eager.authenticate(&old.token(&claims(&issuer))).await == alice() {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(refused(eager.authenticate(&old.token(&claims(&issuer))).await), "the issuer has no such key");
     assert_eq!(eager.authenticate(&new.token(&claims(&issuer))).await, alice());
 }
@@ -139,6 +143,40 @@ async fn an_issuer_that_is_away_is_not_asked_again_at_once() {
         unavailable(verifier.authenticate(&key.token(&claims(&issuer))).await);
     }
     assert_eq!(issuer.key_requests(), 1);
+}
+
+#[tokio::test]
+async fn an_issuer_that_never_answers_delays_nobody_while_its_keys_are_trusted() {
+    let key = SigningKey::es256("a");
+    let issuer = Issuer::start(&[&key]).await;
+    let verifier = OidcVerifier::new(OidcSettings { timeout_seconds: 3_600, ..eager(&issuer) }).unwrap();
+    let token = key.token(&claims(&issuer));
+    assert_eq!(verifier.authenticate(&token).await, alice());
+    *issuer.shared.gate.lock().unwrap() = Some(Arc::new(Semaphore::new(0)));
+    for _ in 0..10 {
+        let answered = tokio::time::timeout(std::time::Duration::from_secs(60), verifier.authenticate(&token)).await;
+        assert_eq!(answered.expect("it waits for the issuer"), alice());
+    }
+    // The fetch is under way all the same: it will be known when the issuer answers.
+    issuer.shared.arrived.acquire_many(2).await.unwrap().forget();
+}
+
+#[tokio::test]
+async fn keys_are_kept_fresh_without_callers() {
+    let (old, new) = (SigningKey::es256("old"), SigningKey::es256("new"));
+    let issuer = Issuer::start(&[&old]).await;
+    let verifier = OidcVerifier::new(OidcSettings { retry_seconds: 0, refresh_seconds: 1, ..lazy(&issuer) }).unwrap();
+    let keeping = tokio::spawn({
+        let verifier = verifier.clone();
+        async move { verifier.keep_fresh().await }
+    });
+    issuer.publish(&[&new]);
+    while issuer.key_requests() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    keeping.abort();
+    issuer.publish(&[]);
+    assert_eq!(verifier.authenticate(&new.token(&claims(&issuer))).await, alice());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::common::Server;
 
 /// A service with a certificate of this authority, and these variables; `{files}` in them is its folder of
 /// certificates.
-fn serve(servers: &Authority, files: &Files, more: &[(&str, &str)]) -> Server {
+pub fn serve(servers: &Authority, files: &Files, more: &[(&str, &str)]) -> Server {
     files.install(&servers.server(1));
     let folder = files.folder().to_str().unwrap();
     let mut variables = vec![

@@ -14,3 +14,4 @@ mod common;
 mod issuer;
 mod jwt;
 mod socket;
+mod streams;

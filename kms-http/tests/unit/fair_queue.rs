@@ -53,3 +53,21 @@ fn who_goes_away_leaves_no_hole() {
     drop(pass);
     assert_eq!(gate.load(), (0, 0));
 }
+
+#[test]
+fn those_who_have_gone_away_keep_nobody_out() {
+    let gate = Arc::new(FairQueue::new(1, 3));
+    let first = gate.enter("a").now_or_never().expect("at once").expect("let in");
+    let mut stays = waiting(&gate, "b");
+    for _ in 0..2 {
+        drop(waiting(&gate, "b"));
+    }
+    let mut others: Vec<_> = ["c", "d"].map(|name| waiting(&gate, name)).into();
+    assert_eq!(gate.load(), (1, 3));
+    drop(first);
+    let pass = (&mut stays).now_or_never().expect("its turn").expect("let in");
+    drop(pass);
+    let pass = (&mut others[0]).now_or_never().expect("its turn").expect("let in");
+    drop(pass);
+    assert!((&mut others[1]).now_or_never().is_some());
+}

@@ -7,7 +7,7 @@ fn from(peer: &str, forwarded: &[&'static str], proxies: &str) -> Option<String>
     for value in forwarded {
         headers.append("x-forwarded-for", value.parse().expect("a header"));
     }
-    let peer = Peer { address: peer.parse().ok(), certificate: None };
+    let peer = Peer { address: peer.parse().ok(), ..Peer::default() };
     let proxies: Vec<IpNet> = proxies.split_whitespace().map(|net| net.parse().expect("a network")).collect();
     source(&headers, &peer, &proxies, false).map(|address| address.to_string())
 }

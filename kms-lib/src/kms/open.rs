@@ -10,6 +10,7 @@ use crate::catalog::{Catalog, MaterialCache, PublicKeys, Trust, load_seals};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{Envelope, RootKeySource};
+use crate::fair::Fair;
 use crate::ledger::{AuditAck, Details, Ledger, Parts, Signer, Space, skew};
 use crate::session::{Denials, Rotations, Session, Shared, VerificationSettings};
 use crate::storage::inspection::require_sound;
@@ -24,6 +25,8 @@ use crate::types::root_key::RootKeyGeneration;
 use crate::verification::Turns;
 use crate::workers::Workers;
 
+/// Lists of the log that are read at once. On SQLite one long reader is left to verifications.
+const LISTS: usize = 3;
 /// With fewer free bytes than this, SQLite cannot even make what it works with.
 const NO_ROOM: u64 = 256 * 1024;
 /// How long opening is tried again when what others do in the store at that moment aborts it.
@@ -321,6 +324,7 @@ async fn assemble(
         clock: config.clock,
         denials: Denials::default(),
         rotations: Rotations::default(),
+        lists: Fair::new(LISTS),
         turns: Turns::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,

@@ -131,6 +131,7 @@ impl Session {
             Some(key) => Some(self.locate(key).await?.ok_or_else(|| refusal(ErrorCode::KeyNotFound))?),
             None => None,
         };
+        let _turn = self.shared.lists.turn(self.actor.principal()).await;
         let mut connection = self.shared.store.long_reader().await?;
         // What was put into the schema since it was inspected might hide records.
         self.shared.ledger.seen().check_writable()?;

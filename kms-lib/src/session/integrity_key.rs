@@ -84,6 +84,7 @@ impl Session {
 
     /// Verifies the whole log and holds the tables against it. Answers what the log says of all rows.
     pub(super) async fn require_sound_rows(&self) -> Result<Recorded> {
+        let _turn = self.shared().turns.alone(self.actor().principal()).await?;
         match self.verifier().compare_recorded_rows().await? {
             None => Err(altered_log()),
             Some((found, _)) if found.is_beyond_quarantine || !found.altered.is_empty() => {

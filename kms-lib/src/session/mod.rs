@@ -72,6 +72,7 @@ use crate::catalog::{Catalog, Image, MaterialCache, PublicKeys};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::Envelope;
+use crate::fair::Fair;
 use crate::ledger::{Ledger, Signer, Space};
 use crate::policy;
 use crate::storage::Store;
@@ -116,6 +117,8 @@ pub struct Shared {
     pub deletion_wait_days: u32,
     /// The least of them.
     pub deletion_wait_min_days: u32,
+    /// Whose turn it is to read a list of the log.
+    pub(crate) lists: Fair,
     /// Whose turn it is to verify the log.
     pub(crate) turns: Turns,
     /// How the log is verified.

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::{Progress, Report, VerifyOptions};
+use crate::fair::{Fair, Turn};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -22,15 +23,19 @@ pub(crate) type Verified = (Report, Option<Head>);
 type Asked = (Option<u64>, Option<String>, Option<(u64, u64)>);
 
 /// The turns. All clones are the same.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Turns(Arc<Inner>);
 
-#[derive(Default)]
+impl Default for Turns {
+    fn default() -> Self {
+        let (waiting, closed) = (Mutex::default(), watch::Sender::default());
+        Self(Arc::new(Inner { one: Fair::new(1), waiting, closed }))
+    }
+}
+
 struct Inner {
-    /// Held by the verification that goes on.
-    turn: AsyncMutex<()>,
-    /// Held by the one verification of a principal that waits for that turn: so principals take turns.
-    of_principals: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
+    /// The turn of the verification that goes on.
+    one: Fair,
     /// Those that have not begun.
     waiting: Mutex<HashMap<Asked, Weak<Run>>>,
     /// Set for good by [`Turns::close`].
@@ -77,6 +82,15 @@ impl Turns {
         }
     }
 
+    /// Waits for the turn of a verification that is part of something else, a backup for example, which nobody shares.
+    pub async fn alone(&self, principal: &str) -> Result<Turn> {
+        let mut closed = self.0.closed.subscribe();
+        tokio::select! {
+            turn = self.0.one.turn(principal) => Ok(turn),
+            _ = closed.wait_for(|closed| *closed) => Err(Error::new(ErrorCode::Closed, "the service is closed")),
+        }
+    }
+
     /// Gives up all verifications.
     pub fn close(&self) {
         self.0.closed.send_replace(true);
@@ -104,11 +118,10 @@ impl Turns {
         let progress = Arc::new(Mutex::new(Vec::new()));
         let options = VerifyOptions { progress: Some(telling(Arc::clone(&progress))), ..options.clone() };
         let (tell, result) = watch::channel(None);
-        let (inner, of_principal) = (Arc::clone(&self.0), self.of_principal(principal));
+        let (inner, principal) = (Arc::clone(&self.0), principal.to_owned());
         let (begun, verifying) = (asked.clone(), verify(options));
         let task = tokio::spawn(async move {
-            let _own = of_principal.lock().await;
-            let _turn = inner.turn.lock().await;
+            let _turn = inner.one.turn(&principal).await;
             // Who asks from here on wants to see what has changed since.
             inner.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&begun);
             tell.send_replace(Some(verifying.await));
@@ -116,17 +129,6 @@ impl Turns {
         let run = Arc::new(Run { result, task: task.abort_handle(), progress });
         waiting.insert(asked, Arc::downgrade(&run));
         Ok(run)
-    }
-
-    fn of_principal(&self, principal: &str) -> Arc<AsyncMutex<()>> {
-        let mut all = self.0.of_principals.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, own| own.strong_count() > 0);
-        if let Some(own) = all.get(principal).and_then(Weak::upgrade) {
-            return own;
-        }
-        let own = Arc::default();
-        all.insert(principal.to_owned(), Arc::downgrade(&own));
-        own
     }
 }
 
@@ -213,6 +215,25 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), next).await.unwrap().unwrap().unwrap();
         assert_eq!(counts.now.load(Ordering::SeqCst), 0);
         assert_eq!(counts.begun.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_shares_takes_turns_with_the_others() {
+        let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));
+        let turn = turns.alone("a").await.unwrap();
+        let verification = join(&turns, &counts, VerifyOptions::new(), "b".into(), 1);
+        let next = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.alone("a").await.map(drop) }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!verification.is_finished() && !next.is_finished());
+        drop(turn);
+        verification.await.unwrap().unwrap();
+        next.await.unwrap().unwrap();
+        let _turn = turns.alone("a").await.unwrap();
+        turns.close();
+        assert_eq!(turns.alone("b").await.err().map(|error| error.code()), Some(ErrorCode::Closed));
     }
 
     #[tokio::test]

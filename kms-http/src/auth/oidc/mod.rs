@@ -56,6 +56,11 @@ impl OidcVerifier {
         self.source.refreshed().await;
     }
 
+    /// Fetches the issuer's keys anew from time to time, for ever.
+    pub async fn keep_fresh(&self) {
+        self.source.keep_fresh().await;
+    }
+
     /// Who shows this token, and in which role.
     pub async fn authenticate(&self, token: &str) -> Result<(String, Role), AuthError> {
         let header = acceptable_header(token)?;

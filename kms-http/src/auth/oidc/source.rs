@@ -1,9 +1,9 @@
 //! Where an issuer's keys come from, and how long they are good for.
 //!
-//! Keys are fetched when they are needed. Young ones are used as they are; of middle age they are used while fresh ones
-//! are on their way; old ones only when the issuer cannot be reached, and for a bounded time. A token that names an
-//! unknown key makes one fetch, since the issuer may have rolled its keys, but never more than one in `retry`: whoever
-//! sends made-up names cannot make this service flood the issuer.
+//! Keys that are older than `refresh` are fetched anew beside the requests, which go on with the keys that are known. So
+//! an issuer that cannot be reached delays nobody until the keys are older than `stale`: from then on no token is
+//! accepted before a fetch succeeds. A token that names an unknown key waits for one fetch, since the issuer may have
+//! rolled its keys, but there is never more than one in `retry`: made-up names cannot make this service flood the issuer.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -76,15 +76,26 @@ impl KeySource {
         let Some(age) = state.keys.as_ref().map(|(_, fetched)| fetched.elapsed()) else {
             return self.refreshed().await;
         };
-        let refresh = Duration::from_secs(self.settings.refresh_seconds);
-        if age < refresh {
-            return state;
+        if age >= self.stale() {
+            return self.refreshed().await;
         }
-        if age < refresh.saturating_mul(2).min(self.stale()) {
+        if age >= self.refresh() {
             self.refresh_aside();
-            return state;
         }
-        self.refreshed().await
+        state
+    }
+
+    /// Fetches keys whenever they have the age for it, so that no caller waits for that, also after a time without any.
+    pub(super) async fn keep_fresh(self: &Arc<Self>) {
+        loop {
+            self.fresh_enough().await;
+            tokio::time::sleep((self.refresh() / 2).max(Duration::from_secs(1))).await;
+        }
+    }
+
+    /// The age at which keys are fetched anew.
+    fn refresh(&self) -> Duration {
+        Duration::from_secs(self.settings.refresh_seconds)
     }
 
     /// The age until which keys are used if the issuer cannot be reached.

@@ -1,0 +1,140 @@
+//! The bytes of a connection on their way: what arrives and is sent counts as progress, large heads count as memory, and
+//! the end of what a caller sends is noticed.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::activity::Activity;
+use crate::request::memory::RequestMemory;
+
+/// For how long a caller that has ended what it sends is taken to wait for the answer to a request that is worked on.
+/// After that it is taken to have gone away: in TCP both look the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// While a request is worked on, so much is read ahead of it, to notice the end.
+const AHEAD: usize = 512;
+
+/// A connection.
+pub struct Stream<S> {
+    inner: S,
+    activity: Arc<Activity>,
+    memory: Arc<RequestMemory>,
+    /// In HTTP/1.1 the end is told late while a request is worked on; in HTTP/2 it ends everything.
+    is_http2: bool,
+    ended: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stream<S> {
+    /// A connection on which this goes on; large heads are counted in `memory`.
+    pub fn new(inner: S, activity: Arc<Activity>, memory: Arc<RequestMemory>, is_http2: bool) -> Self {
+        Self { inner, activity, memory, is_http2, ended: None }
+    }
+
+    /// Whether the end may be told. Until then the task is woken when it may.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let activity = &self.activity;
+            if self.is_http2 || activity.is_arriving() || activity.is_idle() {
+                return Poll::Ready(());
+            }
+            let silent = activity.silent();
+            if silent >= PATIENCE && !activity.is_sending() {
+                return Poll::Ready(());
+            }
+            let next = Instant::now() + PATIENCE.saturating_sub(silent).max(Duration::from_millis(50));
+            let sleep = self.ended.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            ready!(sleep.as_mut().poll(context));
+            self.ended = None;
+        }
+    }
+
+    fn arrived(&self, bytes: usize) -> io::Result<()> {
+        if self.activity.is_working() {
+            self.activity.go_on();
+        }
+        // Not a head: a body that is thrown away, or what accompanies answers in HTTP/2.
+        if !self.activity.is_idle() || self.activity.is_arriving() {
+            return Ok(());
+        }
+        let counted = self.activity.head_arrives(bytes, &self.memory);
+        counted.map_err(|_| io::Error::other("no memory is left for large heads"))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Stream<S> {
+    /// Reads a little: what follows a request that is worked on stays in the socket.
+    fn poll_read_ahead(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut ahead = [0; AHEAD];
+        let most = buffer.remaining().min(AHEAD);
+        let mut little = ReadBuf::new(&mut ahead[..most]);
+        ready!(Pin::new(&mut self.inner).poll_read(context, &mut little))?;
+        buffer.put_slice(little.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let is_ahead = !this.is_http2 && this.activity.is_working() && !this.activity.is_arriving();
+        match is_ahead {
+            true => ready!(this.poll_read_ahead(context, buffer))?,
+            false => ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?,
+        }
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            return Poll::Ready(this.arrived(bytes));
+        }
+        this.poll_end(context).map(Ok)
+    }
+}
+
+impl<S> Stream<S> {
+    /// Notes what became of sending.
+    fn sent<T>(&self, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.activity.set_blocked(sent.is_pending());
+        sent
+    }
+
+    fn sent_bytes(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(sent, Poll::Ready(Ok(bytes)) if bytes > 0) {
+            self.activity.go_on();
+        }
+        self.sent(sent)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.sent_bytes(sent)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.sent_bytes(sent)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = Pin::new(&mut self.inner).poll_flush(context);
+        self.sent(sent)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,148 @@
+//! Nobody keeps the service from others: places, memory and time of requests, from their heads to their last bytes.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Client, Server};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+const PAUSE: Duration = Duration::from_millis(100);
+/// So much of an answer is taken between pauses.
+const PART: usize = 32 * 1024;
+
+/// A connection that takes little at a time.
+async fn narrow(server: &Server) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
+}
+
+fn head(server: &Server, request: &str) -> String {
+    format!("{request} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n", server.admin)
+}
+
+/// Makes keys whose list has 3 MB.
+async fn many_keys(admin: &Client) {
+    for n in 0..200 {
+        let metadata = json!({"text": "x".repeat(15_000)});
+        let key = json!({"name": format!("k{n}"), "type": "AES256_GCM", "purpose": "ENCRYPTION", "metadata": metadata});
+        admin.post("/v1/keys", key).await.expect(201);
+    }
+}
+
+/// Reads the rest of an answer in small parts, with pauses.
+async fn read_slowly(stream: &mut TcpStream) -> Vec<u8> {
+    let (mut all, mut part, mut rested) = (Vec::new(), vec![0; PART], 0);
+    loop {
+        match stream.read(&mut part).await {
+            Ok(0) => return all,
+            Ok(bytes) => all.extend_from_slice(&part[..bytes]),
+            Err(error) => panic!("cut after {} bytes: {error}", all.len()),
+        }
+        if all.len() >= rested + PART {
+            rested = all.len();
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+#[track_caller]
+fn assert_whole(answer: &[u8]) {
+    assert!(answer.len() > 3_000_000 && answer.ends_with(b"]\r\n0\r\n\r\n"), "{} bytes", answer.len());
+}
+
+#[tokio::test]
+async fn an_answer_is_not_cut_while_it_is_taken() {
+    let server = Server::start(&[("KMS_HTTP_IDLE_TIMEOUT_SECONDS", "2"), ("KMS_HTTP_REQUEST_TIMEOUT_SECONDS", "2")]);
+    many_keys(&server.client()).await;
+    let mut stream = narrow(&server).await;
+    stream.write_all(head(&server, "GET /v1/keys").as_bytes()).await.unwrap();
+    // All is said; the answer is still wanted.
+    stream.shutdown().await.unwrap();
+    assert_whole(&read_slowly(&mut stream).await);
+}
+
+#[tokio::test]
+async fn stopping_waits_for_answers_that_are_taken() {
+    let mut server = Server::start(&[]);
+    many_keys(&server.client()).await;
+    let mut stream = narrow(&server).await;
+    stream.write_all(head(&server, "GET /v1/keys").as_bytes()).await.unwrap();
+    let mut first = vec![0; 1_000];
+    stream.read_exact(&mut first).await.unwrap();
+    server.signal("-TERM");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.extend(read_slowly(&mut stream).await);
+    assert_whole(&first);
+    assert!(server.process.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_service_that_is_to_stop_is_not_ready_and_goes_on_for_a_while() {
+    let mut server = Server::start(&[("KMS_HTTP_DRAIN_SECONDS", "5")]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    admin.get("/v1/readyz").await.expect(200);
+    server.signal("-TERM");
+    let mut looks = 0;
+    while admin.get("/v1/readyz").await.status == 200 {
+        looks += 1;
+        assert!(looks < 1_000, "still ready");
+    }
+    server.client().get("/v1/readyz").await.refused(503, "Closed");
+    server.client().get("/v1/healthz").await.expect(200);
+    server.client().post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
+    assert!(server.process.wait().unwrap().success());
+}
+
+/// Whether the service has closed it.
+fn is_closed(stream: &TcpStream) -> bool {
+    match stream.try_read(&mut [0; 64]) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[tokio::test]
+async fn large_heads_are_counted() {
+    let server = Server::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut heads = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let text = format!("GET /v1/keys HTTP/1.1\r\nhost: x\r\nx-large: {}", "x".repeat(28_000));
+        let _ = stream.write_all(text.as_bytes()).await;
+        heads.push(stream);
+    }
+    let open = || heads.iter().filter(|stream| !is_closed(stream)).count();
+    let mut waited = 0;
+    while open() > 60 {
+        tokio::time::sleep(PAUSE).await;
+        waited += 1;
+        assert!(waited < 200, "{} heads of 28 kB are held in half of 4 MiB", open());
+    }
+    assert!(open() > 10, "some have room");
+    // The heads of others, and even large ones once there is room again, are none of those.
+    admin.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
+    drop(heads);
+    let mut tries = 0;
+    loop {
+        let large = server.client().request(reqwest::Method::GET, "/v1/keys").header("x-large", "x".repeat(28_000));
+        if large.send().await.is_ok_and(|answer| answer.status() == 200) {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 100, "the room does not come back");
+        tokio::time::sleep(PAUSE).await;
+    }
+    // What is thrown away is no head.
+    let large = json!({"keyId": "users", "plaintext": "x".repeat(8 * 1024 * 1024)});
+    server.client_with(None).post("/v1/crypto/encrypt", large).await.refused(401, "NotAuthenticated");
+}

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""What a caller waits for while another principal floods the service, on this machine.
+
+    tests/bench/floods.py [--seconds N] [--only NAME] [--records N] [--json FILE] [--folder PATH]
+                          [--no-build | --binaries PATH]
+
+The victim sends encryptions of 256 bytes at a steady pace on 4 connections, alone and during each flood. Every record is
+durable before its answer. The settings are the defaults. The programs that flood share the cores with the service and
+the victim, at a lower priority, as if they ran elsewhere. The table shows the victim's p50 and p99, its p99 as a multiple
+of its p99 alone just before, requests of it that failed, the service's largest memory, what the flood added to the log
+(records) and to the log of the process, and how long it took after the flood until the victim was served as before.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import flooding
+import load
+import servers
+import tools
+
+CONNECTIONS, PAUSE_MS = 4, 10
+# What is wanted: p99 as a multiple of p99 alone, megabytes, seconds.
+SLOWER, MEMORY_MB, RECOVERY = 5, 200, 2
+
+
+class Tls(servers.Kms):
+    """The same service behind TLS, where HTTP/2 is spoken."""
+
+    name, port = "kms-http-tls", 18401
+
+    @property
+    def url(self):
+        return f"https://127.0.0.1:{self.port}"
+
+    def start(self):
+        certificate, key = self.folder / "certificate.pem", self.folder / "key.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+             "-subj", "/CN=localhost", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        key.chmod(0o600)
+        self.settings = {"KMS_HTTP_TLS_CERTIFICATE_FILE": str(certificate), "KMS_HTTP_TLS_KEY_FILE": str(key)}
+        self.context = ssl._create_unverified_context()
+        super().start()
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=8, help="how long each flood lasts")
+    parser.add_argument("--only", help="only floods whose name has this in it")
+    parser.add_argument("--records", type=int, default=20_000, help="how many records the log has before")
+    parser.add_argument("--json", type=Path, help="write every measurement to this file")
+    parser.add_argument("--folder", type=Path, default=tools.REPOSITORY / "target" / "bench", help="on the disk to measure")
+    parser.add_argument("--no-build", action="store_true", help="use what is built")
+    parser.add_argument("--binaries", type=Path, help="where kms-http is, instead of building it")
+    return parser.parse_args()
+
+
+def start(wrk, kind, folder, binary, records):
+    """A service with a victim, principals that flood, and a log."""
+    server = kind(folder, binary)
+    server.start()
+    server.call("POST", "/v1/keys", {"name": "own", "type": "AES256_GCM", "purpose": "ENCRYPTION"})
+    server.tokens = {}
+    for principal, role in [("victim", "app"), ("reader", "auditor"), ("maker", "admin"), ("stranger", "app")]:
+        made = server.call("POST", "/v1/tokens", {"principal": principal, "role": role})
+        server.tokens[principal] = made["token"]
+    server.call("POST", "/v1/grants", {"principal": "victim", "role": "app", "keyId": "own", "allowedOps": ["encrypt"]})
+    for _ in range(20):
+        server.call("POST", "/v1/keys/rsa/rotate", {})
+    filling = flooding.Requests("", "maker", "POST", "/v1/crypto/encrypt", {"keyId": "aes", "plaintext": "x"})
+    while flooding.log_size(server) < records:
+        filling.start(wrk, server, 2).stop()
+    return server
+
+
+def victim(wrk, server, seconds):
+    """What the victim sees."""
+    body = {"keyId": "own", "plaintext": servers.PLAINTEXT}
+    asked = flooding.Wrk(server, "victim", "POST", "/v1/crypto/encrypt", body, CONNECTIONS)
+    return asked.start(wrk, seconds, PAUSE_MS, niceness=0).result()
+
+
+def recovery(server, limit_ms):
+    """Seconds until twenty requests of the victim in a row take no longer than this."""
+    begun, good, since = time.monotonic(), 0, time.monotonic()
+    client = flooding.Client(server, "victim")
+    while good < 20 and time.monotonic() - begun < 60:
+        sent = time.monotonic()
+        is_good = client.encrypt() and (time.monotonic() - sent) * 1000 <= limit_ms
+        good = good + 1 if is_good else 0
+        if not is_good:
+            since = time.monotonic()
+    return since - begun if good == 20 else float("inf")
+
+
+def measure(wrk, server, flood, seconds):
+    """One flood: the victim alone, then beside it, then until all is as before."""
+    alone = victim(wrk, server, seconds)
+    pid, log = server.process.pid, server.folder / "server.log"
+    records, bytes_before = flooding.log_size(server), log.stat().st_size
+    watch = load.Watch(pid)
+    watch.start()
+    running = flood.start(wrk, server, seconds + 3)
+    # Until the flood is there.
+    time.sleep(1.5)
+    beside = victim(wrk, server, seconds)
+    told = running.stop()
+    watch.done.set()
+    watch.join()
+    back = recovery(server, max(3 * alone["p99_us"] / 1000, 10))
+    return {
+        "flood": flood.name,
+        "alone_p50_ms": alone["p50_us"] / 1000,
+        "alone_p99_ms": alone["p99_us"] / 1000,
+        "p50_ms": beside["p50_us"] / 1000,
+        "p99_ms": beside["p99_us"] / 1000,
+        "slower": beside["p99_us"] / alone["p99_us"],
+        "requests": beside["requests"],
+        "failed": beside["refused"] + beside["broken"],
+        "memory_mb": watch.most / 1e6,
+        "records": flooding.log_size(server) - records - beside["requests"],
+        "log_bytes": log.stat().st_size - bytes_before,
+        "recovery_s": back,
+        "flood_requests": told,
+    }
+
+
+def table(rows):
+    head = (f"{'flood':44} {'p50 ms':>7} {'p99 ms':>8} {'of alone':>8} {'failed':>6} {'MB':>5} {'records':>8}"
+            f" {'log KB':>7} {'back s':>6}  flood's requests")
+    lines = [head, "-" * len(head)]
+    for row in rows:
+        missed = [name for name, value, most in [("p99", row["slower"], SLOWER), ("memory", row["memory_mb"], MEMORY_MB),
+                                                 ("recovery", row["recovery_s"], RECOVERY)] if value > most]
+        missed += ["failures"] * (row["failed"] > 0)
+        lines.append(
+            f"{row['flood']:44} {row['p50_ms']:7.2f} {row['p99_ms']:8.2f} {row['slower']:6.1f} x {row['failed']:6}"
+            f" {row['memory_mb']:5.0f} {row['records']:8,} {row['log_bytes'] / 1000:7.1f} {row['recovery_s']:6.2f}"
+            f"  {row['flood_requests']}{'   MISSED: ' + ', '.join(missed) if missed else ''}"
+        )
+    alone = [f"{statistics.median(row[f'alone_{p}_ms'] for row in rows):.2f} ms" for p in ("p50", "p99")]
+    return "\n".join([*lines, "", f"alone: p50 {alone[0]}, p99 {alone[1]} (medians over the runs)"])
+
+
+def main():
+    options = arguments()
+    wrk = tools.wrk()
+    if wrk is None:
+        sys.exit("wrk is missing and cannot be installed from here")
+    build = not options.no_build and options.binaries is None
+    if build and not tools.built("-p", "kms-http", "--bin", "kms-http"):
+        sys.exit("kms-http does not build")
+    binary = (options.binaries or tools.target()) / "kms-http"
+    floods = [flood for flood in flooding.FLOODS if not options.only or options.only in flood.name]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="floods-", dir=options.folder))
+    rows, running = [], []
+    try:
+        for kind in (servers.Kms, Tls):
+            wanted = [flood for flood in floods if flood.needs_tls == (kind is Tls)]
+            for flood in wanted:
+                # A new service for each, so that memory is that of this flood.
+                running.append(start(wrk, kind, folder / str(len(rows)), binary, options.records))
+                tools.say(f"{flood.name}")
+                rows.append(measure(wrk, running[-1], flood, options.seconds))
+                running.pop().stop()
+        print(f"\n{os.cpu_count()} cores; load before the table {os.getloadavg()[0]:.1f};"
+              f" making 4 KiB durable takes {load.sync_milliseconds(folder):.2f} ms; floods of {options.seconds} s\n")
+        print(table(rows))
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    finally:
+        for server in running:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What misbehaving callers do with sockets."""
+
+import json
+import resource
+import selectors
+import socket
+import ssl
+import struct
+import time
+from dataclasses import dataclass
+
+ENCRYPT = json.dumps({"keyId": "aes", "plaintext": "x" * 256})
+
+
+@dataclass
+class Target:
+    """Where to connect, and what to show there."""
+
+    port: int
+    is_secure: bool
+    authorization: str
+
+    def connect(self, receive_buffer=None):
+        raw = socket.socket()
+        raw.settimeout(5)
+        if receive_buffer:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        raw.connect(("127.0.0.1", self.port))
+        if not self.is_secure:
+            return raw
+        context = ssl._create_unverified_context()
+        context.set_alpn_protocols(["h2"])
+        return context.wrap_socket(raw)
+
+    def head(self, method, path, length=None):
+        lines = [f"{method} {path} HTTP/1.1", "host: localhost", f"authorization: {self.authorization}"]
+        if length is not None:
+            lines += ["content-type: application/json", f"content-length: {length}"]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def many(target, done, count, most, begin, drip=b"", receive_buffer=None):
+    """Holds so many connections: begins each with some bytes, and once a second sends a little more on each. One that
+    the service closes is opened again."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    most = min(most, limit - 100)
+    open_ones, dripped = [], time.monotonic()
+    selector = selectors.DefaultSelector()
+    while not done.is_set():
+        try:
+            while len(open_ones) < most and not done.is_set():
+                one = target.connect(receive_buffer)
+                one.setblocking(False)
+                if begin:
+                    one.send(begin)
+                # The service never sends anything before it closes, or what it sends is not read.
+                if receive_buffer is None:
+                    selector.register(one, selectors.EVENT_READ)
+                open_ones.append(one)
+                count.value += 1
+        except OSError:
+            time.sleep(0.05)
+        closed = {key.fileobj for key, _ in selector.select(0.1)}
+        if drip and time.monotonic() - dripped > 1:
+            dripped = time.monotonic()
+            for one in open_ones:
+                try:
+                    one.send(drip)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    closed.add(one)
+        if closed:
+            for one in closed:
+                if one in selector.get_map():
+                    selector.unregister(one)
+                one.close()
+            open_ones = [one for one in open_ones if one not in closed]
+        time.sleep(0.05)
+
+
+def slow_bodies(target, done, count):
+    begin = target.head("POST", "/v1/crypto/encrypt", 8_000) + b'{"keyId":"' + b"x" * 4_000
+    many(target, done, count, 2_000, begin, drip=b"x")
+
+
+def slow_readers(target, done, count):
+    many(target, done, count, 1_000, target.head("GET", "/v1/audit?limit=1000"), receive_buffer=4_096)
+
+
+def big_heads(target, done, count):
+    many(target, done, count, 10_000, b"GET /v1/keys HTTP/1.1\r\nhost: localhost\r\nx-large: " + b"x" * 30_000)
+
+
+def silent(target, done, count):
+    many(target, done, count, 15_000, b"")
+
+
+def hang_up(target, done, count, request):
+    while not done.is_set():
+        try:
+            one = target.connect()
+            one.sendall(request)
+            one.close()
+            count.value += 1
+        except OSError:
+            time.sleep(0.01)
+
+
+def hang_up_verifications(target, done, count):
+    hang_up(target, done, count, target.head("POST", "/v1/audit/verify", 2) + b"{}")
+
+
+def hang_up_encryptions(target, done, count):
+    hang_up(target, done, count, target.head("POST", "/v1/crypto/encrypt", len(ENCRYPT)) + ENCRYPT.encode())
+
+
+DATA, HEADERS, RESET, SETTINGS = 0, 1, 3, 4
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
+INITIAL_WINDOW_SIZE = 4
+
+
+def frame(kind, flags, stream, payload):
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def literal(text):
+    raw = text.encode()
+    if len(raw) < 127:
+        return bytes([len(raw)]) + raw
+    rest, out = len(raw) - 127, [127]
+    while rest >= 128:
+        out.append(rest % 128 + 128)
+        rest //= 128
+    return bytes([*out, rest]) + raw
+
+
+def head_block(target, method, path):
+    """Literal fields without indexing (RFC 7541, section 6.2.2)."""
+    fields = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path),
+              ("authorization", target.authorization), ("content-type", "application/json")]
+    return b"".join(b"\0" + literal(name) + literal(value) for name, value in fields)
+
+
+def http2(target, window=65_535):
+    """A connection that speaks HTTP/2."""
+    one = target.connect()
+    settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
+    one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, settings) + frame(SETTINGS, ACK, 0, b""))
+    return one
+
+
+def http2_resets(target, done, count):
+    block = head_block(target, "GET", "/v1/audit?limit=1000")
+    while not done.is_set():
+        try:
+            one, stream = http2(target), 1
+            while not done.is_set() and stream < 2**30:
+                burst = b""
+                for _ in range(100):
+                    burst += frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
+                    burst += frame(RESET, 0, stream, struct.pack(">I", 8))
+                    stream += 2
+                one.sendall(burst)
+                count.value += 100
+        except OSError:
+            time.sleep(0.01)
+
+
+def http2_held(target, done, count, connections, bursts, window):
+    """Holds so many connections on which nothing comes to an end. Each sends one burst after the other: flow control
+    lets no more through at once."""
+    held = []
+    while not done.is_set():
+        try:
+            for _ in range(min(20, connections - len(held))):
+                one = http2(target, window)
+                one.setblocking(False)
+                held.append([one, 0])
+                count.value += 1
+        except OSError:
+            time.sleep(0.05)
+        alive = []
+        for one, sent in held:
+            try:
+                if sent < len(bursts):
+                    one.send(bursts[sent])
+                    sent += 1
+                if not drained(one):
+                    continue
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+                pass
+            except OSError:
+                one.close()
+                continue
+            alive.append([one, sent])
+        held = alive
+        time.sleep(0.1)
+
+
+def drained(one):
+    """Reads what there is; whether the connection is still open."""
+    while one.recv(65_536):
+        pass
+    one.close()
+    return False
+
+
+def http2_bodies(target, done, count):
+    block = head_block(target, "POST", "/v1/crypto/encrypt")
+    streams = [frame(HEADERS, END_HEADERS, n, block) + frame(DATA, 0, n, b"x" * 8_000) for n in range(1, 256, 2)]
+    http2_held(target, done, count, 400, [b"".join(streams[n : n + 8]) for n in range(0, 128, 8)], 65_535)
+
+
+def http2_zero_window(target, done, count):
+    block = head_block(target, "GET", "/v1/audit?limit=100")
+    burst = b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, block) for stream in range(1, 256, 2))
+    http2_held(target, done, count, 200, [burst], 0)
