@@ -22,7 +22,7 @@ function init(args)
   request = function()
     if not varies then return fixed end
     number = number + 1
-    return wrk.format(nil, path, nil, (body:gsub("@N@", tostring(number))))
+    return wrk.format(nil, path, nil, (body:gsub("@N@", string.format("%.0f", number))))
   end
 end
 

@@ -39,8 +39,8 @@ use crate::request::rate::Rate;
 use crate::settings::Http;
 use crate::tls::TlsServer;
 
-/// How many lists are made at a time.
-const LISTS: usize = 4;
+/// How many lists and large requests are worked on at a time.
+const HEAVY: usize = 4;
 
 /// What all requests share.
 pub struct App {
@@ -54,8 +54,8 @@ pub struct App {
     pub gate: Arc<FairQueue>,
     /// The rate of each principal, if it is limited.
     pub rate: Option<Rate>,
-    /// Lets requests for lists in by turns, before they take a place among all requests.
-    pub lists: Arc<FairQueue>,
+    /// Lets lists and large requests in by turns, before they take a place among all requests.
+    pub heavy: Arc<FairQueue>,
     /// Bodies, and the memory that requests and answers take.
     pub bodies: Bodies,
     /// Pages of which origins may call.
@@ -82,7 +82,7 @@ impl App {
             auth: Authenticator::new(&http)?,
             gate: Arc::new(FairQueue::new(http.concurrency, http.queue)),
             rate: Rate::new(http.rate_per_second, http.rate_burst),
-            lists: Arc::new(FairQueue::new(LISTS, http.queue)),
+            heavy: Arc::new(FairQueue::new(HEAVY, http.queue)),
             bodies: Bodies::new(
                 Arc::new(RequestMemory::new(http.body_memory())),
                 Duration::from_secs(http.body_timeout_seconds),

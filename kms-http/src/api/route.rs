@@ -1,7 +1,9 @@
 //! Routes: each with its name for metrics, its handler and its description, so that none of them is without the others.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -9,6 +11,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use kms_lib::ErrorCode;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, timeout_at};
 
 use super::{ApiError, App, Call, Reply};
@@ -28,6 +31,9 @@ pub struct Route {
 
 /// The longest that a patient request may take.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// Requests with larger bodies are worked on few at a time, as lists are: parsed, they take several times as much memory.
+const LARGE: usize = 64 * 1024;
 
 /// Routes for callers who are known.
 macro_rules! known {
@@ -99,7 +105,7 @@ fn context(request: &Request) -> RequestContext {
 /// What a caller holds while a request of it is worked on.
 struct Held {
     room: Option<Room>,
-    _list: Option<Pass>,
+    heavy: Option<Pass>,
     _place: Option<Pass>,
 }
 
@@ -135,16 +141,36 @@ where
     let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, principal));
     let (call, mut held) = admitting.await.map_err(|_| ApiError::timed_out())??;
     let caller = call.session.actor().principal().to_owned();
+    let is_heavy = held.heavy.is_some();
     // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
     let working = Box::pin(async {
         let response = handler(call).await?;
         response_memory::hold(response, held.room.take(), &app.bodies.memory, &caller, kind.is_list)
     });
     let limit = if kind.is_patient { PATIENCE } else { limit };
+    let working = Aside { future: working, is_heavy };
     timeout_at(end(context, limit), working).await.unwrap_or_else(|_| {
         // What only reads submits nothing that matters to its caller.
         Err(if is_read { ApiError::timed_out() } else { ApiError::outcome_unknown() })
     })
+}
+
+/// What may take the CPU for milliseconds at a time. If it is heavy, other tasks of its thread go on elsewhere meanwhile.
+struct Aside<F> {
+    future: Pin<Box<F>>,
+    is_heavy: bool,
+}
+
+impl<F: Future> Future for Aside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let is_threaded = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        if self.is_heavy && is_threaded() {
+            return tokio::task::block_in_place(|| self.future.as_mut().poll(context));
+        }
+        self.future.as_mut().poll(context)
+    }
 }
 
 /// When the time of a request is over.
@@ -177,10 +203,11 @@ async fn admit(
     let (body, room) = app.bodies.read(context, caller, &parts.headers, body, limit).await?;
     // A list can be a thousand times as large as what asks for it: few are made at a time, in turns of their own. Those
     // who wait for that hold no place.
-    let list = if kind.is_list { Some(enter(&app.lists, caller).await?) } else { None };
+    let is_heavy = kind.is_list || body.len() > LARGE;
+    let heavy = if is_heavy { Some(enter(&app.heavy, caller).await?) } else { None };
     // What takes long takes turns in the library, and no place.
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
-    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _list: list, _place: place }))
+    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, heavy, _place: place }))
 }
 
 async fn enter(gate: &Arc<FairQueue>, principal: &str) -> Result<Pass, ApiError> {

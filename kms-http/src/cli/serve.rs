@@ -63,7 +63,10 @@ pub fn try_settings(http: &Http) -> Result<(), Failure> {
 }
 
 fn log_filter(http: &Http) -> Result<EnvFilter, Failure> {
-    EnvFilter::try_new(&http.log).map_err(|e| Failure::new(2, format!("http.log: {e}")))
+    // A plain level is ours; h2 warns of every connection that it ends because a caller misbehaves.
+    let is_plain = !http.log.contains(['=', ',']);
+    let filter = if is_plain { format!("{},h2=error", http.log) } else { http.log.clone() };
+    EnvFilter::try_new(filter).map_err(|e| Failure::new(2, format!("http.log: {e}")))
 }
 
 fn start_log(http: &Http) -> Result<(), Failure> {

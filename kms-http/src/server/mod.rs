@@ -168,6 +168,24 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
     }
 }
 
+/// What connections come in on.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
+    /// Waits until something has arrived.
+    fn readable(&self) -> impl Future<Output = std::io::Result<()>> + Send;
+}
+
+impl Socket for TcpStream {
+    fn readable(&self) -> impl Future<Output = std::io::Result<()>> + Send {
+        TcpStream::readable(self)
+    }
+}
+
+impl Socket for UnixStream {
+    fn readable(&self) -> impl Future<Output = std::io::Result<()>> + Send {
+        UnixStream::readable(self)
+    }
+}
+
 /// What every connection needs.
 #[derive(Clone)]
 struct Server {
@@ -201,10 +219,16 @@ async fn sweep(server: &Server) {
 
 impl Server {
     /// Serves a connection, in a task of its own; if there are too many, in the place of one that is idle.
-    fn start<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, peer: Peer) {
+    fn start<S: Socket>(&self, stream: S, peer: Peer) {
         let Some(connection) = self.connections.open_one(peer.caller.clone()) else { return };
-        let server = self.clone();
+        let mut server = self.clone();
         tokio::spawn(async move {
+            // Buffers are made for callers that say something.
+            tokio::select! {
+                _ = stream.readable() => {}
+                () = connection.closed() => return,
+                _ = server.stop.wait_for(|stop| *stop) => return,
+            }
             let (io, handler) = (server.io(stream, &connection, false), server.handler(peer, &connection));
             let serving = http1(&server.app.http).serve_connection(io, handler);
             server.conduct(serving, connection, std::future::pending()).await;

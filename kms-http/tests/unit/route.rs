@@ -58,6 +58,15 @@ impl Routes {
         Self { app, router, begun, go_on, calls, _folder: folder }
     }
 
+    /// Sends a request with a body of this size.
+    fn send_large(&self, bytes: usize) -> tokio::task::JoinHandle<u16> {
+        let request = Request::builder().uri("/work").header("host", "localhost").header("x-principal", "a");
+        let mut request = request.header("x-role", "admin").body(Body::from(vec![b'x'; bytes])).unwrap();
+        request.extensions_mut().insert(RequestContext::new(&Default::default(), Arc::default()));
+        let mut router = self.router.clone();
+        tokio::spawn(async move { router.call(request).await.unwrap().status().as_u16() })
+    }
+
     /// Sends a request whose head was there so long ago.
     fn send(&self, path: &str, principal: &str, age: Duration) -> tokio::task::JoinHandle<u16> {
         let request = Request::builder().uri(path).header("host", "localhost").header("x-principal", principal);
@@ -75,10 +84,20 @@ impl Routes {
     }
 
     async fn wait(&self, waiting: usize) {
-        while self.app.gate.load().1 + self.app.lists.load().1 < waiting {
+        while self.app.gate.load().1 + self.app.heavy.load().1 < waiting {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn heavy_work_holds_no_thread_of_the_runtime() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let heavy = Box::pin(async move { told.recv_timeout(Duration::from_secs(60)) });
+    let heavy = tokio::spawn(Aside { future: heavy, is_heavy: true });
+    // On the same thread, if there is no other.
+    tokio::spawn(async move { tell.send(()) }).await.unwrap().unwrap();
+    heavy.await.unwrap().expect("the other task waited for it");
 }
 
 const NOW: Duration = Duration::ZERO;
@@ -95,6 +114,21 @@ async fn lists_that_wait_hold_no_place() {
     assert_eq!(work.await.unwrap(), 204);
     for list in lists {
         assert_eq!(list.await.unwrap(), 204);
+    }
+}
+
+#[tokio::test]
+async fn few_large_requests_are_worked_on_at_a_time() {
+    let routes = Routes::new(16).await;
+    let mut requests: Vec<_> = (0..10).map(|_| routes.send_large(LARGE + 1)).collect();
+    routes.have_begun(4).await;
+    routes.wait(6).await;
+    requests.push(routes.send_large(LARGE));
+    routes.have_begun(1).await;
+    assert_eq!(routes.calls.load(Ordering::SeqCst), 5);
+    routes.go_on.add_permits(11);
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 204);
     }
 }
 
