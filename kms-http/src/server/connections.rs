@@ -100,28 +100,35 @@ impl Connections {
     }
 }
 
+/// A connection that may be closed to make room.
+struct Candidate {
+    id: u64,
+    is_idle: bool,
+    silent: Duration,
+}
+
 /// Which connections to close to make room: of the caller with the most, those that have been idle longest. A busy one
 /// only of a caller that has more than twice as many as any caller with idle ones.
 fn to_close(open: &HashMap<u64, Arc<Activity>>, most: usize) -> Vec<u64> {
-    let mut callers: HashMap<Option<Arc<str>>, Vec<(bool, Duration, u64)>> = HashMap::new();
+    let mut callers: HashMap<Option<Arc<str>>, Vec<Candidate>> = HashMap::new();
     for (id, activity) in open {
-        let (is_idle, silent) = (activity.is_idle(), activity.silent());
-        if !is_idle || silent > FRESH {
-            callers.entry(activity.caller()).or_default().push((is_idle, silent, *id));
+        let candidate = Candidate { id: *id, is_idle: activity.is_idle(), silent: activity.silent() };
+        if !candidate.is_idle || candidate.silent > FRESH {
+            callers.entry(activity.caller()).or_default().push(candidate);
         }
     }
-    let has_idle = |connections: &&Vec<(bool, Duration, u64)>| connections.iter().any(|(is_idle, ..)| *is_idle);
+    let has_idle = |connections: &&Vec<Candidate>| connections.iter().any(|one| one.is_idle);
     let idle = callers.values().filter(has_idle).max_by_key(|connections| connections.len());
     let largest = callers.values().max_by_key(|connections| connections.len());
-    let is_greedy = |busy: &&Vec<_>| callers.len() > 1 && busy.len() > 2 * idle.map_or(0, Vec::len);
+    let is_greedy = |busy: &&Vec<Candidate>| callers.len() > 1 && busy.len() > 2 * idle.map_or(0, Vec::len);
     let (of, is_idle, most) = match (largest.filter(is_greedy), idle) {
         (Some(busy), _) if !has_idle(&busy) => (busy, false, 1),
         (_, Some(idle)) => (idle, true, most),
         _ => return Vec::new(),
     };
-    let mut of: Vec<_> = of.iter().filter(|one| one.0 == is_idle).collect();
-    of.sort_by_key(|(_, silent, _)| std::cmp::Reverse(*silent));
-    of.into_iter().take(most).map(|(.., id)| *id).collect()
+    let mut of: Vec<&Candidate> = of.iter().filter(|one| one.is_idle == is_idle).collect();
+    of.sort_by_key(|one| std::cmp::Reverse(one.silent));
+    of.into_iter().take(most).map(|one| one.id).collect()
 }
 
 impl Connection {
