@@ -1887,6 +1887,20 @@ mkms_status mkms_cancel_deletion(const struct mkms_session *session,
                                  struct mkms_error **error);
 
 /**
+ * Erases the material of former versions of a key that are revoked or past their window. They stay in its history as
+ * `DESTROYED`, and make room for new versions. Many are erased in several steps; sent again, the request goes on with
+ * the rest. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ *
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+ * keys and versions, those of the service.
+ */
+mkms_status mkms_trim_key(const struct mkms_session *session,
+                          const char *key,
+                          size_t key_len,
+                          struct mkms_buffer **answer,
+                          struct mkms_error **error);
+
+/**
  * Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
  * (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
  * frees with `mkms_buffer_free`.

@@ -395,6 +395,7 @@ public:
     Buffer enable_key(std::string_view key) const { return ask(mkms_enable_key, key); }
     Buffer disable_key(std::string_view key) const { return ask(mkms_disable_key, key); }
     Buffer revoke_key(std::string_view key) const { return ask(mkms_revoke_key, key); }
+    Buffer trim_key(std::string_view key) const { return ask(mkms_trim_key, key); }
     Buffer revoke_version(std::string_view key, std::uint32_t version) const {
         Buffer answer;
         detail::call(mkms_revoke_version, self(), key.data(), key.size(), version, answer.place());

@@ -277,6 +277,30 @@ pub unsafe extern "C" fn mkms_cancel_deletion(
     })
 }
 
+/// Erases the material of former versions of a key that are revoked or past their window. They stay in its history as
+/// `DESTROYED`, and make room for new versions. Many are erased in several steps; sent again, the request goes on with
+/// the rest. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+///
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
+/// keys and versions, those of the service.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mkms_trim_key(
+    session: *const mkms_session,
+    key: *const c_char,
+    key_len: usize,
+    answer: *mut *mut mkms_buffer,
+    error: *mut *mut mkms_error,
+) -> mkms_status {
+    call!(error;
+    session = handle::get [session];
+    key = arguments::text [key, key_len];
+    answer = arguments::place [answer];
+    => {
+        answer.set(json::answer(&Key::from(session.session.trim_key(key)?))?);
+        Ok(())
+    })
+}
+
 /// Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
 /// (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
 /// frees with `mkms_buffer_free`.

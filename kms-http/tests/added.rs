@@ -166,6 +166,9 @@ async fn lifecycle_beyond_the_kept_contract() {
     admin.post("/v1/keys/users/rotate", json!({})).await.refused(409, "KeyPendingDeletion");
     assert_eq!(state(admin.post("/v1/keys/users/cancel-deletion", json!({})).await.expect(200)), "ENABLED");
     admin.post("/v1/keys/users/cancel-deletion", json!({})).await.expect(409);
+    admin.post("/v1/keys/users/versions/1/revoke", json!({})).await.expect(200);
+    let trimmed = admin.post("/v1/keys/users/trim", json!({})).await.expect(200);
+    assert_eq!(trimmed["versions"][0]["state"], "DESTROYED");
     assert_eq!(state(admin.post("/v1/keys/users/revoke", json!({})).await.expect(200)), "REVOKED");
 
     admin.rsa_key("invoices", "SIGNING").await;

@@ -247,6 +247,7 @@ mirror! {
     update_key(key: impl Into<KeyRef>, update: KeyUpdate) -> KeyDescription;
     schedule_deletion(key: impl Into<KeyRef>, waiting_days: Option<u32>) -> KeyDescription;
     cancel_deletion(key: impl Into<KeyRef>) -> KeyDescription;
+    trim_key(key: impl Into<KeyRef>) -> KeyDescription;
     encrypt(key: impl Into<KeyRef>, plaintext: &[u8], context: &Context) -> Encrypted;
     decrypt(ciphertext: &[u8], context: &Context) -> Decrypted;
     decrypt_with(key: impl Into<KeyRef>, ciphertext: &[u8], context: &Context) -> Decrypted;

@@ -45,6 +45,7 @@ fn keys() {
     session.update_key("users", KeyUpdate::new().rotation_period_days(30)).unwrap();
     session.schedule_deletion("users", Some(3)).unwrap();
     assert_eq!(session.cancel_deletion("users").unwrap().state, KeyState::Enabled);
+    assert_eq!(session.trim_key("users").unwrap().state, KeyState::Enabled);
     session.revoke_key("users").unwrap();
     assert_eq!(session.get_key("users").unwrap().state, KeyState::Revoked);
     assert_eq!(session.get_version("users", 2).unwrap().state, VersionState::Revoked);

@@ -15,7 +15,7 @@ const UNREACHED: [(ErrorCode, &str); 6] = [
         "stands behind KeyDestroyed: versions are destroyed with their key; see the policy table",
     ),
     (ErrorCode::RootKeyRefused, "needs a root key that another service holds"),
-    (ErrorCode::LimitExceeded, "needs a key with 2^32 - 1 versions; see the policy table"),
+    (ErrorCode::LimitExceeded, "needs a key with many versions; see tests/versions.rs"),
     (ErrorCode::CryptoFailure, "needs a random generator or cipher that fails"),
     (ErrorCode::Internal, "is a fault in this software"),
     (ErrorCode::UsedAfterFork, "needs a fork, which safe Rust does not have; the unit test of blocking pretends one"),

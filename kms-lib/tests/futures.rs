@@ -62,6 +62,7 @@ fn futures_about_keys(session: &Session) {
     send(session.update_key("k", KeyUpdate::new()));
     send(session.schedule_deletion("k", None));
     send(session.cancel_deletion("k"));
+    send(session.trim_key("k"));
 }
 
 #[expect(dead_code, reason = "compiled, never called")]

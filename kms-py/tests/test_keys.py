@@ -192,6 +192,13 @@ def test_deletion_can_be_cancelled_until_it_takes_place(alice: Session) -> None:
         alice.schedule_deletion("users", waiting_days=1)
 
 
+def test_former_versions_are_trimmed(alice: Session) -> None:
+    alice.rotate_key("users")
+    alice.revoke_version("users", 1)
+    assert alice.trim_key("users").current_version == 2
+    assert alice.get_version("users", 1).state == "DESTROYED"
+
+
 def test_an_idempotency_key_makes_a_change_once(alice: Session) -> None:
     once = alice.with_idempotency_key("order-4711")
     assert once.rotate_key("users").current_version == once.rotate_key("users").current_version == 2
@@ -212,6 +219,7 @@ def test_keys_that_do_not_exist(alice: Session) -> None:
         alice.list_versions,
         alice.schedule_deletion,
         alice.cancel_deletion,
+        alice.trim_key,
     ]
     for operation in operations:
         with pytest.raises(mini_kms.KeyNotFound):

@@ -61,6 +61,7 @@ static void manages_keys(mkms_session *session) {
     ANSWERS("\"state\":\"DISABLED\"", mkms_disable_version(session, S("users"), 2, &answer, &error));
     ANSWERS("\"state\":\"ENABLED\"", mkms_enable_version(session, S("users"), 2, &answer, &error));
     ANSWERS("\"state\":\"REVOKED\"", mkms_revoke_version(session, S("users"), 1, &answer, &error));
+    ANSWERS("\"state\":\"DESTROYED\"", mkms_trim_key(session, S("users"), &answer, &error));
     ANSWERS("\"gracePeriodDays\":7",
             mkms_update_key(session, S("users"), S("{\"gracePeriodDays\":7,\"rotationPeriodDays\":null}"), &answer, &error));
     ANSWERS("\"state\":\"PENDING_DELETION\"",

@@ -143,6 +143,10 @@ pub(super) fn routes() -> Vec<Route> {
             .doc(change("Schedule the erasure of a key's material").may_take::<Schedule>()),
         Route::post("/v1/keys/{key}/cancel-deletion", "cancelDeletion", cancel_deletion)
             .doc(change("Cancel a scheduled erasure").may_take::<StrictlyNothing>()),
+        Route::post("/v1/keys/{key}/trim", "trimKey", trim_key).doc(
+            change("Erase the material of former versions that are revoked or past their window")
+                .may_take::<StrictlyNothing>(),
+        ),
         Route::post("/v1/keys/{key}/versions/{version}/enable", "enableVersion", enable_version)
             .doc(change("Enable the current version").may_take::<StrictlyNothing>()),
         Route::post("/v1/keys/{key}/versions/{version}/disable", "disableVersion", disable_version)
@@ -234,6 +238,7 @@ transitions! {
     disable_key: StrictlyNothing;
     revoke_key: StrictlyNothing;
     cancel_deletion: StrictlyNothing;
+    trim_key: StrictlyNothing;
     enable_version: StrictlyNothing, version;
     disable_version: Nothing, version;
     revoke_version: Nothing, version;

@@ -38,6 +38,11 @@ pub enum Key {
         #[arg(long)]
         expected: Option<u32>,
     },
+    /// Erase the material of former versions that are revoked or past their window
+    Trim {
+        /// The key, by id or name
+        key: String,
+    },
 }
 
 /// Kind and use of a key.
@@ -70,6 +75,7 @@ pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, 
                 session.create_key(new).await?
             }
             Key::Rotate { key, expected } => session.rotate_key(key, expected).await?,
+            Key::Trim { key } => session.trim_key(key).await?,
         };
         output::show(as_json, &key, [line(&key)])
     })

@@ -9,7 +9,7 @@ use crate::types::change::Change;
 use crate::types::credential::Credential;
 use crate::types::grant::{Grant, GrantScope};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId};
-use crate::types::key::{Key, KeyState, KeyVersion};
+use crate::types::key::{Key, KeyState, KeyVersion, VersionState};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::time::Timestamp;
@@ -20,6 +20,8 @@ use crate::types::view::View;
 struct Entry {
     key: Option<Key>,
     versions: BTreeMap<u32, KeyVersion>,
+    /// How many of the versions are not destroyed.
+    live: usize,
 }
 
 /// Keys, versions and grants as of one revision, without material.
@@ -232,7 +234,9 @@ impl Image {
             EntityTable::KeyVersions => {
                 let of = self.versions().find(|version| *version.id.as_bytes() == id);
                 let (key, number) = of.map(|version| (version.key_id, version.version))?;
-                let version = self.keys.get_mut(&key)?.versions.remove(&number)?;
+                let entry = self.keys.get_mut(&key)?;
+                let version = entry.versions.remove(&number)?;
+                entry.live -= usize::from(version.state != VersionState::Destroyed);
                 self.version_count -= 1;
                 Some(row::version(&version))
             }
@@ -342,7 +346,7 @@ impl Image {
     }
 
     fn entry(&mut self, id: KeyId) -> &mut Entry {
-        self.keys.entry(id).or_insert_with(|| Entry { key: None, versions: BTreeMap::new() })
+        self.keys.entry(id).or_insert_with(|| Entry { key: None, versions: BTreeMap::new(), live: 0 })
     }
 
     pub(super) fn put_key(&mut self, key: Key, seals: &Seals) {
@@ -371,7 +375,10 @@ impl Image {
         let newer = entry.versions.get(&version.version).is_none_or(|present| present.revision < version.revision);
         if newer {
             let (new, made_at) = (row::version(&version), version.created_at);
+            let is_live = |version: &KeyVersion| usize::from(version.state != VersionState::Destroyed);
+            entry.live += is_live(&version);
             let old = entry.versions.insert(version.version, version);
+            entry.live -= old.as_ref().map_or(0, is_live);
             self.version_count += usize::from(old.is_none());
             self.newest_version_at = self.newest_version_at.max(Some(made_at));
             self.replace(old.as_ref().map(row::version), &new, seals);
@@ -438,6 +445,9 @@ impl View for Image {
     }
     fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
         self.keys.get(&key).and_then(|entry| entry.versions.get(&version))
+    }
+    fn live_versions(&self, key: KeyId) -> usize {
+        self.keys.get(&key).map_or(0, |entry| entry.live)
     }
     fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion)) {
         self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.values()).for_each(visit);

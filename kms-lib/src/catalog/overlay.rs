@@ -10,7 +10,7 @@ use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::{Grant, GrantScope};
 use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId};
-use crate::types::key::{Key, KeyVersion};
+use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::view::View;
@@ -142,6 +142,16 @@ impl View for Overlay<'_> {
     }
     fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
         self.versions.get(&(key, version)).or_else(|| self.base.version(key, version))
+    }
+    fn live_versions(&self, key: KeyId) -> usize {
+        let is_live = |version: &KeyVersion| usize::from(version.state != VersionState::Destroyed);
+        let changed = self.versions.values().filter(|version| version.key_id == key);
+        let (mut count, mut former) = (self.base.live_versions(key), 0);
+        for version in changed {
+            count += is_live(version);
+            former += self.base.version(key, version.version).map_or(0, is_live);
+        }
+        count - former
     }
     fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion)) {
         let mut last = 0;

@@ -75,6 +75,7 @@ impl Delta {
     /// or a key of the service was replaced.
     pub(super) fn has_erased(&self) -> bool {
         self.versions.iter().any(|version| version.state == VersionState::Destroyed)
+            || self.keys.iter().any(Key::is_erased)
             || self.root_keys.iter().any(|root| !root.is_active())
             || self.service_keys.iter().any(|key| key.state == ServiceKeyState::Replaced)
     }

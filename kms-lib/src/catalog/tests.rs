@@ -62,7 +62,9 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
             0 if random.random_ratio(1, 4) => {
                 (Operation::ScheduleDeletion { waiting_days: 1 }, Command::ScheduleDeletion(id, 1))
             }
-            1 => (Operation::DestroyKey, Command::DestroyKey(id)),
+            1 if random.random() => (Operation::TrimKey, Command::Trim(id, (1..=current).collect())),
+            1 if random.random() => (Operation::DestroyKey, Command::BeginDestruction(id)),
+            1 => (Operation::EraseKey, Command::DestroyKey(id, (1, current))),
             _ => (Operation::CancelDeletion, Command::CancelDeletion(id)),
         },
         13 => {
@@ -194,7 +196,14 @@ fn random_histories_keep_the_lifecycle() {
                 continue;
             }
             let grantor = None;
-            let context = Context { view: &image, now, revision: seq, default_grace_days: Some(1), grantor };
+            let context = Context {
+                view: &image,
+                now,
+                revision: seq,
+                default_grace_days: Some(1),
+                versions_max: 100_000,
+                grantor,
+            };
             let Ok(changes) = apply(&command, &context) else {
                 assert!(matches!(command, Command::CreateKey(_)), "an allowed command failed: {command:?}");
                 continue;
@@ -228,7 +237,9 @@ fn keyed(command: &Command) -> KeyId {
         | Command::UpdateKey(id, _)
         | Command::ScheduleDeletion(id, _)
         | Command::CancelDeletion(id)
-        | Command::DestroyKey(id) => *id,
+        | Command::Trim(id, _)
+        | Command::BeginDestruction(id)
+        | Command::DestroyKey(id, _) => *id,
         other => panic!("no key: {other:?}"),
     }
 }
@@ -243,6 +254,7 @@ fn compare(overlay: &Overlay<'_>, image: &Image, keys: &[KeyId]) {
             versions
         };
         assert_eq!(collect(overlay), collect(image));
+        assert_eq!(overlay.live_versions(*id), image.live_versions(*id));
     }
     for principal in ["a", "b", "creator"] {
         let collect = |view: &dyn View| {

@@ -44,6 +44,7 @@ impl Config {
             ("deletion.minimum_days", self.deletion_wait_min_days.to_string()),
             ("limits.operations", self.limits.operations.to_string()),
             ("limits.result_mib", (self.limits.bytes as u64 / MIB).to_string()),
+            ("limits.versions", self.versions_max.to_string()),
             ("disk.alarm_mib", (self.space.alarm / MIB).to_string()),
             ("disk.reserve_mib", (self.space.reserve / MIB).to_string()),
         ]

@@ -16,9 +16,11 @@ use crate::ledger::{AuditAck, Limits, SpaceLimits};
 use crate::scheduler::{Schedule, SchedulerConfig};
 use crate::storage::{Location, redact};
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS};
+use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS, VERSIONS};
 use crate::types::time::{Clock, Timestamp};
 
+/// The most versions with material that a key can be configured to have.
+const VERSIONS_MOST: u32 = 10_000_000;
 /// Most unwrapped keys in memory.
 const CACHE_SIZE: u64 = 10_000_000;
 /// Longest time one is kept: a year.
@@ -54,6 +56,7 @@ const RESERVE: u64 = 1024 * MIB;
 /// | MiB of free disk below which there is an alarm, and MiB set aside for revocations (0: none) | `disk.alarm_mib`, `disk.reserve_mib` | `KMS_DISK_ALARM_MIB`, `KMS_DISK_RESERVE_MIB` | 256, 4 |
 /// | keep the memory of the process out of swap, if that is allowed | `lock_memory` | `KMS_LOCK_MEMORY` | off |
 /// | operations under way, and MiB that they hold: results, and copies of large inputs | `limits.operations`, `limits.result_mib` | `KMS_LIMITS_OPERATIONS`, `KMS_LIMITS_RESULT_MIB` | 16,384, 256 |
+/// | versions with material that a key can have ([`crate::Session::trim_key`] makes room) | `limits.versions` | `KMS_LIMITS_VERSIONS` | 100,000 |
 #[derive(Clone)]
 pub struct Config {
     pub(crate) store_url: String,
@@ -72,6 +75,7 @@ pub struct Config {
     pub(crate) deletion_wait_days: u32,
     pub(crate) deletion_wait_min_days: u32,
     pub(crate) limits: Limits,
+    pub(crate) versions_max: u32,
     pub(crate) clock: Clock,
     pub(crate) high_water: Option<PathBuf>,
     pub(crate) reverify_days: u32,
@@ -102,6 +106,7 @@ impl Config {
             deletion_wait_days: DELETION_WAIT_DAYS,
             deletion_wait_min_days: DELETION_WAIT_MIN_DAYS,
             limits: Limits { operations: 16_384, changes: 1_024, bytes: 256 * 1024 * 1024 },
+            versions_max: VERSIONS,
             clock: Clock::default(),
             high_water: None,
             reverify_days: 7,
@@ -367,6 +372,9 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.limits.operations) || self.limits.bytes < 1024 * 1024 {
             return Err(invalid("limits.operations lies between 1 and 1,000,000, limits.result_mib is at least 1"));
+        }
+        if !(2..=VERSIONS_MOST).contains(&self.versions_max) {
+            return Err(invalid(format!("limits.versions lies between 2 and {VERSIONS_MOST}")));
         }
         if self.space.reserve > RESERVE {
             return Err(invalid(format!("disk.reserve_mib is more than {}", RESERVE / MIB)));

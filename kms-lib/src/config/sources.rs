@@ -115,6 +115,7 @@ impl Config {
         if let Some(mib) = limits.result_mib {
             self.limits.bytes = mebibytes(mib)?;
         }
+        self.versions_max = limits.versions.unwrap_or(self.versions_max);
         if let Some(mib) = disk.alarm_mib {
             self.space.alarm = mib.saturating_mul(MIB);
         }
@@ -164,6 +165,7 @@ impl Config {
                 "DISK_RESERVE_MIB" => self.space.reserve = number()?.saturating_mul(MIB),
                 "LOCK_MEMORY" => self.lock_memory = boolean(&name, &value)?,
                 "LIMITS_OPERATIONS" => self.limits.operations = usize::try_from(number()?).unwrap_or(usize::MAX),
+                "LIMITS_VERSIONS" => self.versions_max = u32::try_from(number()?).unwrap_or(u32::MAX),
                 "LIMITS_RESULT_MIB" => self.limits.bytes = mebibytes(number()?)?,
                 _ => return Err(invalid(format!("{name} is not a setting"))),
             }
@@ -244,6 +246,7 @@ struct DeletionSection {
 struct LimitsSection {
     operations: Option<usize>,
     result_mib: Option<u64>,
+    versions: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]

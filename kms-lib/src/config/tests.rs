@@ -37,6 +37,8 @@ fn a_file_sets_everything_and_unknown_settings_are_refused() {
         "[deletion]\nwait_days = 2",
         "= = =",
         "[limits]\nresult_mib = 99999999999999999",
+        "[limits]\nversions = 1",
+        "[limits]\nversions = 10000001",
     ] {
         assert_eq!(Config::from_toml(bad).unwrap_err().code(), ErrorCode::InvalidConfiguration, "{bad}");
     }

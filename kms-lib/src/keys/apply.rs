@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::command::{CheckedKey, Command, KeyEdit, NewVersion};
+use super::permits::is_trimmable;
 use crate::grants::CREATOR_PERMISSIONS;
 use crate::types::actor::Role;
 use crate::types::change::Change;
@@ -24,6 +25,8 @@ pub struct Context<'a> {
     pub revision: u64,
     /// The service's grace period for keys without one.
     pub default_grace_days: Option<u32>,
+    /// Most versions with material that a key has.
+    pub versions_max: u32,
     /// Who makes the grant, for a command that makes one.
     pub grantor: Option<Grantor>,
 }
@@ -65,7 +68,17 @@ impl Context<'_> {
                 key.delete_at = None;
                 key.deletion_wait_days = None;
             }),
-            Command::DestroyKey(key) => self.destroy(*key),
+            Command::Trim(key, versions) => self.trim(*key, versions),
+            Command::BeginDestruction(key) => self.edit_key(*key, |key| {
+                key.state_before_deletion = Some(KeyState::Destroyed);
+                key.disabled_reason = None;
+            }),
+            // The state of the versions follows: only the key's row changes.
+            Command::DestroyKey(key, _) => self.edit_key(*key, |key| {
+                key.state = KeyState::Destroyed;
+                key.state_before_deletion = None;
+                key.disabled_reason = None;
+            }),
             Command::PutGrant(new) => self.put_grant(new),
             Command::WithdrawGrant(id, cascade) => self.withdraw_grant(*id, *cascade),
             Command::CreateCredential(new) => self.create_credential(new),
@@ -87,6 +100,7 @@ impl Context<'_> {
             Command::AddWrappings(_)
             | Command::MarkVerified(_)
             | Command::EraseWrappings(..)
+            | Command::EraseMaterial(..)
             | Command::ImportRows(_)
             | Command::Record(_) => Ok(Vec::new()),
         }
@@ -202,6 +216,9 @@ impl Context<'_> {
     }
 
     fn rotate(&self, id: KeyId, new: &NewVersion) -> Result<Vec<Change>> {
+        if self.view.live_versions(id) >= self.versions_max as usize {
+            return Err(Error::new(ErrorCode::LimitExceeded, "the key has as many versions as it can have"));
+        }
         let mut key = self.key(id)?;
         let mut former = self.version(id, key.current_version)?;
         let mut changes = Vec::with_capacity(3);
@@ -304,20 +321,15 @@ impl Context<'_> {
         })
     }
 
-    fn destroy(&self, id: KeyId) -> Result<Vec<Change>> {
-        let mut changes = self.edit_key(id, |key| {
-            key.state = KeyState::Destroyed;
-            key.state_before_deletion = None;
-            key.disabled_reason = None;
-        })?;
-        self.view.each_version(id, &mut |version| {
-            changes.push(Change::EraseVersion(KeyVersion {
-                state: VersionState::Destroyed,
-                revision: self.revision,
-                ..version.clone()
-            }));
-        });
-        Ok(changes)
+    fn trim(&self, id: KeyId, versions: &[u32]) -> Result<Vec<Change>> {
+        let key = self.key(id)?;
+        let due = versions.iter().filter_map(|number| self.view.version(id, *number));
+        let due = due.filter(|version| is_trimmable(&key, version, self.now));
+        let erase = |version: &KeyVersion| {
+            let (state, revision) = (VersionState::Destroyed, self.revision);
+            Change::EraseVersion(KeyVersion { state, revision, ..version.clone() })
+        };
+        Ok(due.map(erase).collect())
     }
 
     /// When the scheduler rotates the key next. `rotated` is the time of its current version, if that is new.

@@ -253,6 +253,9 @@ pub struct ImportRotation {
     pub finalise: bool,
 }
 
+/// Numbers of versions, the first and the last.
+pub type VersionRange = (u32, u32);
+
 /// A change somebody wants made.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -280,8 +283,14 @@ pub enum Command {
     ScheduleDeletion(KeyId, u32),
     /// Cancel a deletion.
     CancelDeletion(KeyId),
-    /// Erase the material.
-    DestroyKey(KeyId),
+    /// Erase the material of these versions, as far as they are revoked or past their window.
+    Trim(KeyId, Vec<u32>),
+    /// Begin to erase the material of a key: from then on its deletion cannot be cancelled.
+    BeginDestruction(KeyId),
+    /// Erase the material of some versions of such a key. No row of the catalog changes.
+    EraseMaterial(KeyId, VersionRange),
+    /// Erase the material of the last of them. The key is destroyed then.
+    DestroyKey(KeyId, VersionRange),
     /// Make or replace a grant.
     PutGrant(Box<CheckedGrant>),
     /// Withdraw a grant; with the flag, everything that was passed on through it too.
@@ -342,7 +351,10 @@ impl Command {
             | Self::RevokeVersion(..)
             | Self::SetWindow(_, _, Some(_))
             | Self::ScheduleDeletion(..)
-            | Self::DestroyKey(_)
+            | Self::Trim(..)
+            | Self::BeginDestruction(_)
+            | Self::EraseMaterial(..)
+            | Self::DestroyKey(..)
             | Self::WithdrawGrant(..)
             | Self::Quarantine(_)
             | Self::WithdrawCredential(_)

@@ -19,5 +19,5 @@ pub use command::{
     Wrapping,
 };
 pub use imported::{ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial, ImportedVersion, LegacyPage};
-pub use permits::{Refusal, permits};
+pub use permits::{Refusal, is_trimmable, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

@@ -73,7 +73,7 @@ pub fn permits<'v>(
             (KeyState::Disabled, _) => Err(ErrorCode::WrongState.into()),
             _ => Err(ended(key).into()),
         },
-        Operation::DisableKey => require_alive(key),
+        Operation::DisableKey | Operation::TrimKey => require_alive(key),
         Operation::UpdateKey { expected_revision } => {
             require_alive(key)?;
             match expected_revision {
@@ -112,13 +112,18 @@ pub fn permits<'v>(
             _ => Err(ended(key).into()),
         },
         Operation::CancelDeletion => match key.state {
+            KeyState::PendingDeletion | KeyState::Destroyed if key.is_erased() => Err(ErrorCode::KeyDestroyed.into()),
             KeyState::PendingDeletion => Ok(None),
-            KeyState::Destroyed => Err(ErrorCode::KeyDestroyed.into()),
             _ => Err(ErrorCode::WrongState.into()),
         },
         Operation::DestroyKey => match (key.state, key.delete_at) {
             (KeyState::PendingDeletion, Some(date)) if date <= now => Ok(None),
             (KeyState::Destroyed, _) => Err(ErrorCode::KeyDestroyed.into()),
+            _ => Err(ErrorCode::WrongState.into()),
+        },
+        Operation::EraseKey => match key.state {
+            KeyState::Destroyed => Err(ErrorCode::KeyDestroyed.into()),
+            _ if key.is_being_erased() => Ok(None),
             _ => Err(ErrorCode::WrongState.into()),
         },
         Operation::ReadKey
@@ -227,12 +232,9 @@ fn require_alive(key: &Key) -> Permitted {
     }
 }
 
-/// Anything but destroyed: what takes usability away is possible until there is nothing left to take.
+/// Neither destroyed nor about to be: what takes usability away is possible until there is nothing left to take.
 fn require_material(key: &Key) -> Permitted {
-    match key.state {
-        KeyState::Destroyed => Err(ErrorCode::KeyDestroyed.into()),
-        _ => Ok(None),
-    }
+    if key.is_erased() { Err(ErrorCode::KeyDestroyed.into()) } else { Ok(None) }
 }
 
 /// Neither revoked nor destroyed.
@@ -242,6 +244,17 @@ fn require_usable(version: &KeyVersion) -> Permitted {
         VersionState::Revoked => Err(ErrorCode::VersionRevoked.into()),
         VersionState::Destroyed => Err(ErrorCode::VersionDestroyed.into()),
     }
+}
+
+/// Whether the material of a version can be erased although its key stays: a former one that is revoked, or whose window
+/// is over.
+pub fn is_trimmable(key: &Key, version: &KeyVersion, now: Timestamp) -> bool {
+    version.version < key.current_version
+        && match key.state_of(version) {
+            VersionState::Revoked => true,
+            VersionState::Disabled => version.not_after.is_some_and(|end| end <= now),
+            VersionState::Enabled | VersionState::Destroyed => false,
+        }
 }
 
 /// The code of a state that allows next to nothing.

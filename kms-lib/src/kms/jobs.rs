@@ -1,6 +1,7 @@
 //! What the scheduler does when its time has come.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{MutexGuard, PoisonError};
 
 use crate::catalog::Image;
 use crate::ledger::skew;
@@ -99,8 +100,15 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
                     _ => continue,
                 }
             };
+            if is_known_full(session, id) {
+                continue;
+            }
             match session.rotate_located(Some(id), expected).await {
                 Ok(()) => report.rotated.push(id),
+                Err(error) if error.code() == ErrorCode::LimitExceeded => {
+                    full_keys(session).insert(id, session.shared().clock.now());
+                    fail(report, id, "rotated", error);
+                }
                 Err(error) if error.code() == ErrorCode::Conflict => {
                     tracing::debug!(key = %id, "another process rotated the key first");
                 }
@@ -109,6 +117,22 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
             }
         }
     }
+}
+
+/// The keys that have too many versions to be rotated.
+fn full_keys(session: &Session) -> MutexGuard<'_, HashMap<KeyId, Timestamp>> {
+    session.shared().full_keys.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a key had too many versions already, and still has. That is recorded once a day.
+fn is_known_full(session: &Session, id: KeyId) -> bool {
+    let shared = session.shared();
+    let is_full = shared.catalog.image().live_versions(id) >= shared.config.versions_max as usize;
+    let mut full_keys = full_keys(session);
+    if !is_full {
+        full_keys.remove(&id);
+    }
+    full_keys.get(&id).is_some_and(|recorded| shared.clock.now() < recorded.plus_days(1))
 }
 
 /// Keys with a period that a clock which was ahead made or rotated: their next rotation would come that much too late.

@@ -1,6 +1,6 @@
 //! Opening a store: the schema, the root key, the service's own keys, the head, the catalog.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::claim::claim;
 use super::create::create;
@@ -304,6 +304,7 @@ async fn assemble(
         materials: Arc::clone(&materials),
         signer: Arc::clone(&signer),
         default_grace_days: config.grace_days,
+        versions_max: config.versions_max,
         clock: config.clock.clone(),
         head,
         limits: config.limits,
@@ -325,6 +326,7 @@ async fn assemble(
         denials: Denials::default(),
         rotations: Rotations::default(),
         lists: Fair::new(LISTS),
+        full_keys: Mutex::default(),
         turns: Turns::default(),
         deletion_wait_days: config.deletion_wait_days,
         deletion_wait_min_days: config.deletion_wait_min_days,

@@ -94,6 +94,8 @@ pub struct Parts {
     pub signer: Arc<Signer>,
     /// The grace period of keys without one.
     pub default_grace_days: Option<u32>,
+    /// Most versions with material that a key has.
+    pub versions_max: u32,
     /// The present.
     pub clock: Clock,
     /// The end of the log at opening, checked.
@@ -118,6 +120,7 @@ impl Ledger {
             queue: Arc::clone(&queue),
             signer: parts.signer,
             default_grace_days: parts.default_grace_days,
+            versions_max: parts.versions_max,
             clock: parts.clock.clone(),
             known: parts.head,
             seen_before: seen.state(),

@@ -8,9 +8,9 @@ use crate::envelope::row;
 use crate::storage::Connection;
 use crate::storage::tables::wrappings::{self as table, WrappingRow};
 use crate::types::error::Result;
-use crate::types::key::VersionState;
 use crate::types::quarantine::EntityTable;
 use crate::types::root_key::ServiceKey;
+use crate::types::view::has_material;
 
 /// Subjects that are looked up at once.
 const PAGE: usize = 500;
@@ -30,7 +30,7 @@ impl Remaining {
     pub fn without(retiring: u32, image: &Image) -> Self {
         let mut materials: HashMap<[u8; 16], Option<[u8; 32]>> = image
             .versions()
-            .filter(|version| version.state != VersionState::Destroyed)
+            .filter(|version| has_material(image, version))
             .map(|version| (*version.id.as_bytes(), Some(version.fingerprint)))
             .collect();
         let of_versions = image.quarantine().filter(|entry| entry.table == EntityTable::KeyVersions);

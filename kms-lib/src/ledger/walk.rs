@@ -24,11 +24,11 @@ use crate::types::audit::{AuditRecord, Head, Receipt, Status, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::{AuditContext, KeyVersion, VersionState};
+use crate::types::key::{AuditContext, KeyVersion};
 use crate::types::quarantine::EntityTable;
 use crate::types::root_key::{ServiceKey, generations_of};
 use crate::types::time::Timestamp;
-use crate::types::view::{View, wrapping_generations};
+use crate::types::view::{View, has_material, wrapping_generations};
 
 /// What a batch writes.
 pub(super) struct Plan {
@@ -79,6 +79,8 @@ pub(super) struct Place<'a> {
     /// The earlier of this machine's and the database's time: what cannot be undone waits for both.
     pub surely: Timestamp,
     pub default_grace_days: Option<u32>,
+    /// Most versions with material that a key has.
+    pub versions_max: u32,
     /// Folds rows.
     pub seals: &'a Seals,
     /// Versions that have encrypted as much as they may.
@@ -196,7 +198,7 @@ impl Walk<'_> {
             let text = "a request with the same idempotency key came first";
             return Fate::Fail(Error::new(ErrorCode::Conflict, text));
         }
-        let destroys = matches!(command, Command::DestroyKey(_));
+        let destroys = matches!(command, Command::BeginDestruction(_));
         let decision = policy::decide(&self.overlay, attempt, if destroys { self.place.surely } else { now });
         match decision {
             Decision::Allowed { .. } => {}
@@ -215,9 +217,10 @@ impl Walk<'_> {
         }
         let context = crate::keys::Context {
             view: &self.overlay,
-            now,
+            now: if matches!(command, Command::Trim(..)) { self.place.surely } else { now },
             revision: self.plan.head.seq + 1,
             default_grace_days: self.place.default_grace_days,
+            versions_max: self.place.versions_max,
             grantor: matches!(command, Command::PutGrant(_)).then(|| policy::grantor(&self.overlay, attempt, now)),
         };
         match crate::keys::apply(command, &context) {
@@ -287,7 +290,7 @@ impl Walk<'_> {
             Wrapping::Version(key, number, id) => self.overlay.version(key, number).is_some_and(|version| {
                 version.id == id
                     && version.fingerprint == new.fingerprint
-                    && version.state != VersionState::Destroyed
+                    && has_material(&self.overlay, version)
                     && !self.overlay.is_quarantined(EntityTable::KeyVersions, *id.as_bytes())
             }),
             Wrapping::Service(_, _, id) => {
@@ -319,6 +322,11 @@ impl Walk<'_> {
                 self.plan.wrappings.added.extend(wanted);
             }
             Command::Reseal(resealing) => self.plan.resealed.extend(resealing.rows.iter().cloned()),
+            Command::EraseMaterial(key, (first, last)) | Command::DestroyKey(key, (first, last)) => {
+                let versions = (*first..=*last).filter_map(|number| self.overlay.version(*key, number));
+                self.plan.wrappings.erased_subjects.extend(versions.map(|version| *version.id.as_bytes()));
+                self.plan.has_erased = true;
+            }
             Command::MarkVerified(checked) => self.plan.wrappings.checked.extend(checked.iter().cloned()),
             Command::EraseWrappings(generation, subjects) => {
                 let mut is_retired = false;
@@ -536,6 +544,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
             Command::AddWrappings(_)
                 | Command::MarkVerified(_)
                 | Command::EraseWrappings(..)
+                | Command::EraseMaterial(..)
                 | Command::Reseal(_)
                 | Command::ImportRows(_)
                 | Command::Record(_)
@@ -546,7 +555,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
         return Ok(details);
     }
     details.raw("rows", changed_rows(changes)?);
-    let mut rows = Vec::new();
+    let (mut rows, mut trimmed) = (Vec::new(), Vec::new());
     let quoted = |time: Timestamp| format!("\"{time}\"");
     for change in changes {
         match (command, change) {
@@ -556,6 +565,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
                     details.number("graceDays", days.into());
                 }
             }
+            (Command::Trim(..), Change::EraseVersion(version)) => trimmed.push(version.version.to_string()),
             (Command::RevokeVersion(..), Change::UpdateVersion(KeyVersion { not_after: Some(end), .. })) => {
                 details.raw("notAfter", quoted(*end));
             }
@@ -570,6 +580,9 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
             }
             _ => {}
         }
+    }
+    if !trimmed.is_empty() {
+        details.raw("versions", format!("[{}]", trimmed.join(",")));
     }
     if !rows.is_empty() {
         details.raw("quarantine", format!("[{}]", rows.join(",")));

@@ -18,12 +18,14 @@ pub(super) struct WrappingChanges {
     pub added: Vec<NewWrapping>,
     pub checked: Vec<CheckedWrapping>,
     pub erased: Vec<(u32, [u8; 16])>,
+    /// What loses all its wrappings.
+    pub erased_subjects: Vec<[u8; 16]>,
 }
 
 impl WrappingChanges {
     /// Whether nothing is written.
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.checked.is_empty() && self.erased.is_empty()
+        self.added.is_empty() && self.checked.is_empty() && self.erased.is_empty() && self.erased_subjects.is_empty()
     }
 }
 
@@ -47,7 +49,7 @@ pub(super) async fn retirable(
 
 /// Writes the wrappings that a plan adds, marks and erases.
 pub(super) async fn write(connection: &mut dyn Connection, changes: WrappingChanges, seals: &Seals) -> Result<()> {
-    let WrappingChanges { added, checked, erased } = changes;
+    let WrappingChanges { added, checked, erased, erased_subjects } = changes;
     let mut statements: Vec<Statement> = Vec::new();
     if !added.is_empty() {
         statements = add(connection, added, seals).await?;
@@ -58,6 +60,7 @@ pub(super) async fn write(connection: &mut dyn Connection, changes: WrappingChan
         statements.push(table::mark(&stored, &seal, &marked));
     }
     statements.extend(erased.iter().map(|(generation, subject)| table::erase(subject, *generation)));
+    statements.extend(table::erase_subjects(&erased_subjects));
     if statements.is_empty() { Ok(()) } else { connection.execute_all(statements).await.map(drop) }
 }
 

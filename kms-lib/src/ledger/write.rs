@@ -62,6 +62,7 @@ impl Writer {
                     now: base.now,
                     surely: base.database_now.map_or(base.now, |theirs| theirs.min(base.now)),
                     default_grace_days: self.default_grace_days,
+                    versions_max: self.versions_max,
                     exhausted: &self.exhausted,
                     uncountable: &uncountable,
                     kept: &kept,

@@ -54,6 +54,7 @@ pub(super) struct Writer {
     pub queue: Arc<Queue>,
     pub signer: Arc<Signer>,
     pub default_grace_days: Option<u32>,
+    pub versions_max: u32,
     pub clock: Clock,
     /// The end of the log as this process last saw it.
     pub known: Head,

@@ -69,7 +69,9 @@ fn authorize(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
     match attempt.actor.role() {
         Role::System => Ok(None),
         // Erasing material is the scheduler's alone: it waits for the date that everybody else can still cancel.
-        Role::Admin if attempt.operation == Operation::DestroyKey => Err(ErrorCode::AccessDenied),
+        Role::Admin if matches!(attempt.operation, Operation::DestroyKey | Operation::EraseKey) => {
+            Err(ErrorCode::AccessDenied)
+        }
         Role::Admin => Ok(None),
         Role::Auditor => match attempt.operation {
             Operation::ReadKey
@@ -150,9 +152,10 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
         | Operation::EnableVersion { .. }
         | Operation::UpdateKey { .. }
         | Operation::CancelDeletion => Permission::Manage,
-        Operation::ScheduleDeletion { .. } => Permission::Delete,
+        Operation::ScheduleDeletion { .. } | Operation::TrimKey => Permission::Delete,
         Operation::PutGrant { .. } | Operation::WithdrawGrant { .. } => Permission::Grant,
         Operation::DestroyKey
+        | Operation::EraseKey
         | Operation::Backup
         | Operation::AcknowledgeRestore
         | Operation::AcknowledgeClock

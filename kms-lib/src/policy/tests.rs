@@ -45,6 +45,10 @@ impl View for Rows {
     fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
         self.versions.iter().find(|v| v.key_id == key && v.version == version)
     }
+    fn live_versions(&self, key: KeyId) -> usize {
+        let live = |v: &&KeyVersion| v.key_id == key && v.state != VersionState::Destroyed;
+        self.versions.iter().filter(live).count()
+    }
     fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion)) {
         self.versions.iter().filter(|v| v.key_id == key).for_each(visit);
     }

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::change::{Changed, Intent, REDO, overtaken};
 use super::idempotency::Once;
+use super::refusal::refusal;
 use super::requests::{KeyUpdate, NewKey};
 use super::{KeyRef, Session};
 use crate::catalog::KeyDescription;
@@ -138,7 +139,8 @@ impl Session {
 
     /// Makes a new current version. The former one stays usable for decryption and verification: for the grace period
     /// if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first; without it,
-    /// simultaneous rotations all succeed, each with a version of its own.
+    /// simultaneous rotations all succeed, each with a version of its own. `LimitExceeded` if the key has as many
+    /// versions with material as it may have (setting `limits.versions`); [`trim_key`](Self::trim_key) makes room.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -172,10 +174,12 @@ impl Session {
         let mut pem = None;
         let mut retry = None;
         for _ in 0..=REDO {
-            let (current, key_type) = {
+            let (current, key_type, is_full) = {
                 let image = self.shared.catalog.image();
                 let key = id.and_then(|id| image.key(id));
-                (key.map_or(0, |key| key.current_version), key.map(|key| key.key_type))
+                let versions = id.map_or(0, |id| image.live_versions(id));
+                let is_full = versions >= self.shared.config.versions_max as usize;
+                (key.map_or(0, |key| key.current_version), key.map(|key| key.key_type), is_full)
             };
             let new_version = current.saturating_add(1);
             let mut details = Details::default();
@@ -190,6 +194,9 @@ impl Session {
                 once: once.clone(),
             };
             let (decision, revision) = self.decide(&intent.attempt);
+            if matches!(decision, Decision::Allowed { .. }) && is_full {
+                return Err(self.fail(&admission, &intent, refusal(ErrorCode::LimitExceeded)).await);
+            }
             let command = match (&decision, id, key_type) {
                 (Decision::Allowed { .. }, Some(id), Some(key_type)) => {
                     // Made once: what was superseded is wrapped again for its new number.
@@ -363,18 +370,6 @@ impl Session {
             .await
     }
 
-    /// Erases the material of a key whose date has come. The scheduler's alone.
-    pub(crate) async fn destroy_located(&self, id: KeyId) -> Result<()> {
-        let intent = Intent {
-            action: Action::KeyDestroy,
-            attempt: self.attempt(Operation::DestroyKey, Some(id)),
-            version: None,
-            details: Details::default(),
-            once: None,
-        };
-        self.change(intent, Command::DestroyKey(id)).await.map(drop)
-    }
-
     /// Revokes a version whose window is over. The scheduler's alone.
     pub(crate) async fn revoke_located(&self, id: KeyId, version: u32) -> Result<()> {
         let intent = Intent {
@@ -398,7 +393,7 @@ impl Session {
         self.detailed(key, action, version, operation, Details::default(), command).await
     }
 
-    async fn detailed(
+    pub(super) async fn detailed(
         &self,
         key: KeyRef,
         action: Action,
@@ -428,7 +423,7 @@ impl Session {
     ) -> Result<KeyDescription> {
         match id {
             Some(id) => self.answer(id, done, once.as_ref()).await,
-            None => Err(super::refusal::refusal(ErrorCode::KeyNotFound)),
+            None => Err(refusal(ErrorCode::KeyNotFound)),
         }
     }
 

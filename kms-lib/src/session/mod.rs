@@ -7,6 +7,7 @@ mod crypto;
 mod decision;
 mod denials;
 mod describe;
+mod erasure;
 mod grants;
 mod hidden;
 mod idempotency;
@@ -37,6 +38,8 @@ mod versions;
 mod work;
 
 #[cfg(test)]
+mod erasure_tests;
+#[cfg(test)]
 mod forgery_tests;
 #[cfg(test)]
 mod tests;
@@ -65,8 +68,9 @@ pub(crate) use stream::{pump_decryption, pump_encryption};
 pub(crate) use verify::LAST_VERIFICATION;
 pub use verify::VerificationSettings;
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::catalog::{Catalog, Image, MaterialCache, PublicKeys};
 use crate::config::Config;
@@ -80,7 +84,7 @@ use crate::types::actor::Actor;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
-use crate::types::time::Clock;
+use crate::types::time::{Clock, Timestamp};
 use crate::types::view::View;
 use crate::verification::Turns;
 use crate::workers::Workers;
@@ -113,6 +117,8 @@ pub struct Shared {
     pub denials: Denials,
     /// Rotations under way, by key.
     pub(crate) rotations: Rotations,
+    /// Keys that the scheduler could not rotate because they have too many versions, and when that was last recorded.
+    pub(crate) full_keys: Mutex<HashMap<KeyId, Timestamp>>,
     /// Days before a scheduled deletion unless the caller says otherwise.
     pub deletion_wait_days: u32,
     /// The least of them.

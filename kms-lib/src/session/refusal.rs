@@ -30,7 +30,8 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
             "the version has encrypted 2^32 messages, the most its algorithm bears; rotate the key"
         }
         ErrorCode::LimitExceeded => {
-            "the key has as many versions as it can have (trim it), or the principal as many grants of apps on the same scope"
+            "as many versions of the key, or grants of apps to one principal on one scope, as there can be; trim the key to \
+             erase versions that are revoked or past their window"
         }
         ErrorCode::ImportOpen => {
             "the key belongs to an import that is not finalised; change it at its source and import again, or finalise \

@@ -15,9 +15,9 @@ use crate::storage::tables::wrappings::{self, WrappingRow};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
-use crate::types::key::{KeyType, VersionState};
+use crate::types::key::KeyType;
 use crate::types::root_key::{ServiceKey, ServiceKeyKind, Wrapped};
-use crate::types::view::View;
+use crate::types::view::{View, has_material};
 
 /// Something that has material.
 #[derive(Clone)]
@@ -67,8 +67,7 @@ impl Session {
         self.shared().catalog.ensure_fresh().await?;
         let mut targets = self.service_targets().await?;
         let image = self.shared().catalog.image();
-        let mut versions: Vec<_> =
-            image.versions().filter(|version| version.state != VersionState::Destroyed).collect();
+        let mut versions: Vec<_> = image.versions().filter(|version| has_material(&*image, version)).collect();
         versions.sort_unstable_by_key(|version| version.id);
         targets.extend(versions.into_iter().map(|version| {
             // Of a key whose row is in quarantine, the type is not known: then its wrappings do not open.
@@ -160,7 +159,7 @@ impl Session {
         let image = self.shared().catalog.image();
         match target.of {
             Wrapping::Version(key, number, _) => {
-                image.version(key, number).is_none_or(|version| version.state == VersionState::Destroyed)
+                image.version(key, number).is_none_or(|version| !has_material(&*image, version))
             }
             Wrapping::Service(_, _, id) => !image.service_keys().any(|key| key.id == id && key.has_material()),
         }

@@ -86,6 +86,10 @@ pub enum Operation {
     CancelDeletion,
     /// Erase the key's material; its date has passed.
     DestroyKey,
+    /// Erase the material of versions that are revoked or past their window.
+    TrimKey,
+    /// Go on with the erasure of a key's material.
+    EraseKey,
     /// Make or replace a grant with these permissions and conditions on the attempt's key (all keys without one).
     PutGrant {
         /// To whom.

@@ -79,7 +79,13 @@ named!(
         KeyScheduleDeletion = "KEY_SCHEDULE_DELETION",
         /// A deletion was cancelled.
         KeyCancelDeletion = "KEY_CANCEL_DELETION",
-        /// A key's material was erased.
+        /// The material of former versions that are revoked or past their window was erased.
+        KeyTrim = "KEY_TRIM",
+        /// A key's material is about to be erased: from this record on, its deletion cannot be cancelled.
+        KeyDestroyStart = "KEY_DESTROY_START",
+        /// The material of some versions of such a key was erased.
+        KeyErase = "KEY_ERASE",
+        /// All material of a key is erased.
         KeyDestroy = "KEY_DESTROY",
         /// An import began.
         ImportStart = "IMPORT_START",

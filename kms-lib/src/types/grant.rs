@@ -31,7 +31,7 @@ named!(
         Revoke = "revoke",
         /// Enable, edit periods and metadata, extend a window, cancel a deletion.
         Manage = "manage",
-        /// Schedule a deletion.
+        /// Schedule a deletion; erase versions that are revoked or past their window.
         Delete = "delete",
         /// Pass on permissions one holds oneself on that key, with conditions no weaker.
         Grant = "grant",

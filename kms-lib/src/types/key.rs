@@ -100,7 +100,8 @@ pub struct Key {
     pub state: KeyState,
     /// Set while the state, or the one a cancelled deletion returns to, is `Disabled`.
     pub disabled_reason: Option<DisabledReason>,
-    /// The state a cancelled deletion returns to; set while the deletion is pending.
+    /// The state a cancelled deletion returns to; set while the deletion is pending. `Destroyed` once the erasure of the
+    /// material has begun, which nothing cancels.
     pub state_before_deletion: Option<KeyState>,
     /// Days after which the scheduler rotates it.
     pub rotation_period_days: Option<u32>,
@@ -166,9 +167,9 @@ pub struct KeyVersion {
 }
 
 impl Key {
-    /// Whether the key is revoked, also while its deletion is pending.
+    /// Whether the key is unusable for ever: revoked, also while its deletion is pending, or losing its material.
     pub fn is_revoked(&self) -> bool {
-        self.state == KeyState::Revoked || self.state_before_deletion == Some(KeyState::Revoked)
+        self.state == KeyState::Revoked || self.state_before_deletion == Some(KeyState::Revoked) || self.is_erased()
     }
 
     /// Whether the key belongs to an import that is not finalised.
@@ -176,10 +177,21 @@ impl Key {
         self.import.as_ref().is_some_and(|import| !import.is_final)
     }
 
-    /// The state of one of the key's versions. Revoking a key writes only the key's row, so the state in the version's
-    /// row is not the whole answer.
+    /// Whether its material is being erased, which has not come to its end.
+    pub fn is_being_erased(&self) -> bool {
+        self.state == KeyState::PendingDeletion && self.state_before_deletion == Some(KeyState::Destroyed)
+    }
+
+    /// Whether its material is erased or being erased.
+    pub fn is_erased(&self) -> bool {
+        self.state == KeyState::Destroyed || self.is_being_erased()
+    }
+
+    /// The state of one of the key's versions. Revoking and destroying a key writes only the key's row, so the state in
+    /// the version's row is not the whole answer.
     pub fn state_of(&self, version: &KeyVersion) -> VersionState {
         match version.state {
+            _ if self.state == KeyState::Destroyed => VersionState::Destroyed,
             VersionState::Enabled | VersionState::Disabled if self.is_revoked() => VersionState::Revoked,
             state => state,
         }

@@ -40,6 +40,8 @@ pub const BATCH_ITEMS: usize = 1_000;
 pub const PAGE_LIMIT: usize = 1_000;
 /// Largest data key, in bytes.
 pub const DATA_KEY_BYTES: usize = 1_024;
+/// Most versions with material that a key has unless configured.
+pub const VERSIONS: u32 = 100_000;
 /// Most grants that apps can make to one principal on one scope, each app one. What admins grant comes on top.
 pub const GRANTS_PER_SCOPE: usize = 64;
 /// Most networks in a `sourceIp` condition.

@@ -3,7 +3,7 @@
 use super::credential::Credential;
 use super::grant::{Grant, GrantScope};
 use super::ids::{CredentialId, GrantId, KeyId};
-use super::key::{Key, KeyVersion};
+use super::key::{Key, KeyVersion, VersionState};
 use super::quarantine::EntityTable;
 use super::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind, ServiceKeyState};
 
@@ -16,6 +16,8 @@ pub trait View {
     fn key_by_name(&self, name: &str) -> Option<KeyId>;
     /// A version of a key.
     fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion>;
+    /// How many versions of a key have material.
+    fn live_versions(&self, key: KeyId) -> usize;
     /// Calls `visit` with every version of a key, oldest first.
     fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion));
     /// The grant with this id, withdrawn or not.
@@ -36,6 +38,11 @@ pub trait View {
     fn is_damaged(&self, key: KeyId) -> bool;
     /// Whether this row is in quarantine.
     fn is_quarantined(&self, table: EntityTable, row: [u8; 16]) -> bool;
+}
+
+/// Whether a version has material, which is neither erased nor being erased.
+pub fn has_material(view: &dyn View, version: &KeyVersion) -> bool {
+    version.state != VersionState::Destroyed && view.key(version.key_id).is_none_or(|key| !key.is_erased())
 }
 
 /// The generations of the root key that new material is wrapped under, ascending.

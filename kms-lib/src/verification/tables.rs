@@ -298,7 +298,7 @@ async fn read(store: &Arc<dyn Store>, catalog: &Catalog) -> Result<Tables> {
 /// Holds rows against their seals.
 fn describe(rows: Rows, seals: &Seals) -> Tables {
     let Rows { keys, versions, grants, credentials, quarantine, root_keys, service_keys, materials, head } = rows;
-    let faults = wrappings::faults(&materials, &versions, &root_keys, &service_keys, seals);
+    let faults = wrappings::faults(&materials, (&keys, &versions), &root_keys, &service_keys, seals);
     let quarantined = active(&quarantine, seals);
     let mut rows = Collected { seals, quarantined, present: Vec::new(), unreadable: BTreeMap::new() };
     rows.collect("keys", keys, |key| (*key.id.as_bytes(), Ok(row::key(key)), key.revision));

@@ -9,7 +9,8 @@ use crate::storage::tables::entities;
 use crate::storage::tables::sealed::Sealed;
 use crate::storage::tables::wrappings::{self, SealedWrapping};
 use crate::types::error::Result;
-use crate::types::key::{KeyVersion, VersionState};
+use crate::types::ids::KeyId;
+use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 
 /// What is stored beside the rows that the log covers.
@@ -24,25 +25,42 @@ pub(super) async fn read(connection: &mut dyn Connection) -> Result<Materials> {
     Ok(Materials { wrappings, unreadable, public_keys: entities::public_keys(connection).await? })
 }
 
-/// Something that has material: its fingerprint, the record to blame, and whether it must have a wrapping.
+/// Something that has material: its fingerprint, the record to blame, and whether it has a wrapping.
 struct Owner {
     id: String,
     fingerprint: [u8; 32],
     revision: u64,
-    has_material: bool,
+    material: Holding,
+}
+
+/// Whether there must be a wrapping.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holding {
+    Must,
+    /// While the material of a key is being erased.
+    May,
+    MustNot,
+}
+
+impl Holding {
+    fn of(has_material: bool) -> Self {
+        if has_material { Self::Must } else { Self::MustNot }
+    }
 }
 
 /// Versions and service keys whose stored material or public key is not their own, and wrappings of nothing known.
 pub(super) fn faults(
     materials: &Materials,
-    versions: &[Sealed<KeyVersion>],
+    (keys, versions): (&[Sealed<Key>], &[Sealed<KeyVersion>]),
     generations: &[Sealed<RootKeyGeneration>],
     service_keys: &[Sealed<ServiceKey>],
     seals: &Seals,
 ) -> Vec<Fault> {
     let versions: Vec<&KeyVersion> = versions.iter().filter_map(|sealed| sealed.row.as_ref().ok()).collect();
     let service_keys: Vec<&ServiceKey> = service_keys.iter().filter_map(|sealed| sealed.row.as_ref().ok()).collect();
-    let owners = owners(&versions, &service_keys);
+    let keys: HashMap<KeyId, &Key> =
+        keys.iter().filter_map(|sealed| sealed.row.as_ref().ok()).map(|key| (key.id, key)).collect();
+    let owners = owners(&keys, &versions, &service_keys);
     let generations: HashMap<u32, &RootKeyGeneration> =
         generations.iter().filter_map(|sealed| sealed.row.as_ref().ok()).map(|root| (root.generation, root)).collect();
     let (mut altered, mut opened, mut surplus) = (HashSet::new(), HashSet::new(), materials.unreadable);
@@ -53,7 +71,7 @@ pub(super) fn faults(
             continue;
         };
         let is_sealed = seals.is_sealed(&row::wrapping(stored, &owner.fingerprint), seal);
-        if !owner.has_material || !is_sealed {
+        if owner.material == Holding::MustNot || !is_sealed {
             altered.insert(stored.subject);
         } else if root.is_active() {
             opened.insert(stored.subject);
@@ -65,7 +83,8 @@ pub(super) fn faults(
         digests.get(version).is_some_and(|digest| digest != public_key)
     };
     altered.extend(materials.public_keys.iter().filter(is_other).map(|(version, _)| *version));
-    let lost = owners.iter().filter(|(id, owner)| owner.has_material && !opened.contains(*id)).map(|(id, _)| *id);
+    let lost =
+        owners.iter().filter(|(id, owner)| owner.material == Holding::Must && !opened.contains(*id)).map(|(id, _)| *id);
     altered.extend(lost);
     let mut faults: Vec<Fault> = altered
         .iter()
@@ -78,13 +97,17 @@ pub(super) fn faults(
     faults
 }
 
-fn owners(versions: &[&KeyVersion], service_keys: &[&ServiceKey]) -> HashMap<[u8; 16], Owner> {
+fn owners(
+    keys: &HashMap<KeyId, &Key>,
+    versions: &[&KeyVersion],
+    service_keys: &[&ServiceKey],
+) -> HashMap<[u8; 16], Owner> {
     let of_service = service_keys.iter().map(|key| {
         let owner = Owner {
             id: key.id.to_string(),
             fingerprint: key.fingerprint,
             revision: key.revision,
-            has_material: key.has_material(),
+            material: Holding::of(key.has_material()),
         };
         (*key.id.as_bytes(), owner)
     });
@@ -93,7 +116,10 @@ fn owners(versions: &[&KeyVersion], service_keys: &[&ServiceKey]) -> HashMap<[u8
             id: version.id.to_string(),
             fingerprint: version.fingerprint,
             revision: version.revision,
-            has_material: version.state != VersionState::Destroyed,
+            material: match keys.get(&version.key_id) {
+                Some(key) if key.is_being_erased() && version.state != VersionState::Destroyed => Holding::May,
+                key => Holding::of(version.state != VersionState::Destroyed && !key.is_some_and(|key| key.is_erased())),
+            },
         };
         (*version.id.as_bytes(), owner)
     });

@@ -124,6 +124,11 @@ impl Session {
     fn revoke_key<'py>(&self, py: Python<'py>, key: Key) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.revoke_key(key.0).await.map(json::Key::from) })
     }
+    /// Erases the material of former versions of a key that are revoked or past their window. They stay in its history
+    /// as `DESTROYED`, and make room for new versions.
+    fn trim_key<'py>(&self, py: Python<'py>, key: Key) -> Outcome<Bound<'py, PyAny>> {
+        self.ask(py, "Key", |session| async move { session.trim_key(key.0).await.map(json::Key::from) })
+    }
     /// Enables the current version of a key.
     fn enable_version<'py>(&self, py: Python<'py>, key: Key, version: u32) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.enable_version(key.0, version).await.map(json::Key::from) })

@@ -66,8 +66,9 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
         }
         Change::EraseVersion(version) => {
             let id = version.id;
-            connection.execute_all(vec![wrappings::erase_all(id.as_bytes())]).await?;
-            update(connection, "key_versions", VERSION, version_values(&version, seal)).await?
+            let update = update_statement("key_versions", VERSION, version_values(&version, seal));
+            let changed = connection.execute_all(vec![wrappings::erase_all(id.as_bytes()), update]).await?;
+            changed.last().copied().unwrap_or_default()
         }
         Change::InsertGrant(grant) => insert(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
         Change::UpdateGrant(grant) => update(connection, "grants", GRANT, grant_values(&grant, seal)?).await?,
@@ -122,8 +123,13 @@ async fn insert(connection: &mut dyn Connection, table: &str, columns: &str, val
 
 /// Updates by id, which is the last of the columns.
 async fn update(connection: &mut dyn Connection, table: &str, columns: &str, values: Vec<Value>) -> Result<u64> {
+    let Statement { sql, values } = update_statement(table, columns, values);
+    connection.execute(sql, values).await
+}
+
+fn update_statement(table: &str, columns: &str, values: Vec<Value>) -> Statement {
     let assignments = columns.trim_end_matches(", id").replace(", ", " = ?, ");
-    connection.execute(format!("UPDATE {table} SET {assignments} = ? WHERE id = ?").into(), values).await
+    Statement::new(format!("UPDATE {table} SET {assignments} = ? WHERE id = ?"), values)
 }
 
 fn key_values(key: &Key, seal: [u8; 32]) -> Vec<Value> {

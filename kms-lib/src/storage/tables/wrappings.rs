@@ -6,6 +6,7 @@ use super::insert_rows;
 use crate::envelope::row::StoredWrapping;
 use crate::storage::{Connection, Row, Statement, Value};
 use crate::types::error::Result;
+use crate::types::ids::KeyId;
 use crate::types::root_key::Wrapped;
 
 /// Most subjects that one statement names.
@@ -72,6 +73,30 @@ pub fn erase(subject: &[u8; 16], generation: u32) -> Statement {
 /// Erases all wrappings of a subject.
 pub fn erase_all(subject: &[u8; 16]) -> Statement {
     Statement::new("DELETE FROM wrappings WHERE subject = ?", vec![subject.into()])
+}
+
+/// Erases all wrappings of these subjects.
+pub fn erase_subjects(subjects: &[[u8; 16]]) -> Vec<Statement> {
+    let erase = |chunk: &[[u8; 16]]| {
+        let marks = vec!["?"; chunk.len()].join(", ");
+        let sql = format!("DELETE FROM wrappings WHERE subject IN ({marks})");
+        Statement::new(sql, chunk.iter().map(Value::from).collect())
+    };
+    subjects.chunks(NAMED).map(erase).collect()
+}
+
+/// Whether some of these versions of a key, the last included, still have a wrapping.
+pub async fn are_left(connection: &mut dyn Connection, key: KeyId, first: u32, last: u32) -> Result<bool> {
+    let sql = "SELECT 1 FROM key_versions v JOIN wrappings w ON w.subject = v.id \
+               WHERE v.key_id = ? AND v.version >= ? AND v.version <= ? LIMIT 1";
+    let mut are_left = false;
+    connection
+        .query(sql.into(), vec![key.as_bytes().into(), first.into(), last.into()], &mut |_| {
+            are_left = true;
+            Ok(())
+        })
+        .await?;
+    Ok(are_left)
 }
 
 /// The subjects of wrappings under a generation, from the one after `after` on. Only identifiers: nothing that this

@@ -1,0 +1,123 @@
+//! Erasing the material of versions, in steps that are short for everybody else: of a key whose date has come, and of
+//! former versions that nobody can use any more.
+
+use super::change::Intent;
+use super::{KeyRef, Session};
+use crate::catalog::KeyDescription;
+use crate::keys::{Command, is_trimmable};
+use crate::ledger::Details;
+use crate::storage::tables::wrappings;
+use crate::types::attempt::{Decision, Operation};
+use crate::types::audit::Action;
+use crate::types::error::Result;
+use crate::types::ids::KeyId;
+use crate::types::key::Key;
+use crate::types::view::View;
+
+/// Versions whose material is erased in one step. Their rows stay as they are.
+const ERASED_AT_ONCE: u32 = 500;
+/// Versions that are trimmed in one step, each with a row of its own.
+const TRIMMED_AT_ONCE: usize = 100;
+/// Versions that are looked at while the image is locked.
+const LOOKED_AT: usize = 1_000;
+
+impl Session {
+    /// Erases the material of former versions that can never or no longer be used: those that are revoked, and those
+    /// whose window is over. A window that is over can then not be extended any more. The versions stay in the key's
+    /// history as `DESTROYED`, and no longer count towards `limits.versions`. Needs the permission `delete`.
+    ///
+    /// Many versions are trimmed in several steps, each a change with a record of its own. If one fails, those before it
+    /// have been made; sent again, the request goes on with the rest.
+    ///
+    /// Cancellation: before a change is submitted, dropping the future does nothing more; the changes before are made.
+    pub async fn trim_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
+        let key = key.into();
+        let mut due = Vec::new();
+        if let Some(id) = self.locate(&key).await? {
+            let attempt = self.attempt(Operation::TrimKey, Some(id));
+            // A refusal is for the last step.
+            let mut next = matches!(self.decide(&attempt).0, Decision::Allowed { .. }).then_some(1);
+            while let Some(first) = next {
+                (due, next) = self.trimmable(id, first);
+                if next.is_some() && !due.is_empty() {
+                    let (attempt, details) = (attempt.clone(), Details::default());
+                    let intent = Intent { action: Action::KeyTrim, attempt, version: None, details, once: None };
+                    self.change(intent, Command::Trim(id, due)).await?;
+                    due = Vec::new();
+                }
+            }
+        }
+        let command = |id| Command::Trim(id, due);
+        self.detailed(key, Action::KeyTrim, None, Operation::TrimKey, Details::default(), command).await
+    }
+
+    /// Some versions that can be trimmed, from one on, and where to go on if there are more versions.
+    fn trimmable(&self, id: KeyId, first: u32) -> (Vec<u32>, Option<u32>) {
+        let image = self.shared.catalog.image();
+        let now = self.shared.clock.now();
+        let Some(key) = image.key(id) else { return (Vec::new(), None) };
+        let mut due = Vec::new();
+        for (looked_at, number) in (first..key.current_version).enumerate() {
+            if looked_at == LOOKED_AT || due.len() == TRIMMED_AT_ONCE {
+                return (due, Some(number));
+            }
+            let version = image.version(id, number).filter(|version| is_trimmable(key, version, now));
+            due.extend(version.map(|version| version.version));
+        }
+        (due, None)
+    }
+
+    /// Erases the material of a key whose date has come, or goes on with that. The scheduler's alone.
+    pub(crate) async fn destroy_located(&self, id: KeyId) -> Result<()> {
+        let is_begun = self.shared.catalog.image().key(id).is_some_and(Key::is_being_erased);
+        if !is_begun {
+            self.begin_destruction(id).await?;
+        }
+        self.erase_in_steps(id, ERASED_AT_ONCE).await
+    }
+
+    /// From here on, the deletion cannot be cancelled.
+    pub(super) async fn begin_destruction(&self, id: KeyId) -> Result<()> {
+        let (action, command) = (Action::KeyDestroyStart, Command::BeginDestruction(id));
+        self.erase_step(id, action, Operation::DestroyKey, Details::default(), command).await
+    }
+
+    /// Whichever process looks next can go on with it.
+    pub(super) async fn erase_in_steps(&self, id: KeyId, at_once: u32) -> Result<()> {
+        let last = self.shared.catalog.image().key(id).map_or(0, |key| key.current_version);
+        let mut first = 1;
+        while last.saturating_sub(first) >= at_once {
+            let range = (first, first + at_once - 1);
+            let mut connection = self.shared.store.reader().await?;
+            let are_left = wrappings::are_left(connection.as_mut(), id, range.0, range.1).await?;
+            drop(connection);
+            if are_left {
+                let command = Command::EraseMaterial(id, range);
+                self.erase_step(id, Action::KeyErase, Operation::EraseKey, range_details(range), command).await?;
+            }
+            first += at_once;
+        }
+        let range = (first, last);
+        let command = Command::DestroyKey(id, range);
+        self.erase_step(id, Action::KeyDestroy, Operation::EraseKey, range_details(range), command).await
+    }
+
+    async fn erase_step(
+        &self,
+        id: KeyId,
+        action: Action,
+        operation: Operation,
+        details: Details,
+        command: Command,
+    ) -> Result<()> {
+        let intent = Intent { action, attempt: self.attempt(operation, Some(id)), version: None, details, once: None };
+        self.change(intent, command).await.map(drop)
+    }
+}
+
+/// What the record of an erasure says: which versions lost their material.
+fn range_details((first, last): (u32, u32)) -> Details {
+    let mut details = Details::default();
+    details.number("firstVersion", first.into()).number("lastVersion", last.into());
+    details
+}
