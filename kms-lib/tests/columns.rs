@@ -15,7 +15,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 /// Counters and notes for the metrics. Kept requests are sealed, but looked at only when a request comes
 /// (tests/idempotency.rs).
-const UNPROTECTED: [(&str, &str); 15] = [
+const UNPROTECTED: [(&str, &str); 16] = [
     ("idempotency", "answer"),
     ("idempotency", "expires_at"),
     ("idempotency", "idempotency_key"),
@@ -23,14 +23,15 @@ const UNPROTECTED: [(&str, &str); 15] = [
     ("idempotency", "request_digest"),
     ("idempotency", "seq"),
     ("idempotency", "subject"),
-    ("key_versions", "encryptions"),
-    ("key_versions", "last_used_at"),
     ("meta", "name"),
     ("meta", "value"),
     ("usage_hourly", "action"),
     ("usage_hourly", "count"),
     ("usage_hourly", "hour"),
     ("usage_hourly", "status"),
+    ("version_usage", "encryptions"),
+    ("version_usage", "last_used_at"),
+    ("version_usage", "near_limit"),
 ];
 
 /// A closed store with rows in every table, of every kind.

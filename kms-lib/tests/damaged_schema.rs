@@ -8,10 +8,11 @@ mod common;
 use common::{Place, admin, check_usable, code};
 use kms_lib::{ErrorCode, Kms, NewKey};
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "kms_schema",
     "\"keys\"",
     "key_versions",
+    "version_usage",
     "grants",
     "credentials",
     "quarantine",

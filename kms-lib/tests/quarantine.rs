@@ -171,8 +171,8 @@ async fn a_surplus_row_is_in_nobodys_way() {
     let (place, sealed) = prepared().await;
     let columns = "created_at, origin, fingerprint, revision, seal";
     let sql = format!(
-        "INSERT INTO key_versions (id, key_id, version, state, encryptions, {columns})
-         SELECT key_id, key_id, 9, 'ENABLED', 0, {columns} FROM key_versions"
+        "INSERT INTO key_versions (id, key_id, version, state, {columns})
+         SELECT key_id, key_id, 9, 'ENABLED', {columns} FROM key_versions"
     );
     place.tamper(&sql).await;
     let kms = place.open().await;

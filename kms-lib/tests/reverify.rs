@@ -145,9 +145,17 @@ async fn a_verification_with_a_gap_does_not_count() {
 
 async fn roll_back(place: &Place, old: &std::path::Path) {
     let mut sql = format!("ATTACH '{}' AS old; BEGIN;", old.display());
-    for table in
-        ["keys", "key_versions", "grants", "credentials", "audit_logs", "audit_head", "audit_checkpoints", "meta"]
-    {
+    for table in [
+        "keys",
+        "key_versions",
+        "version_usage",
+        "grants",
+        "credentials",
+        "audit_logs",
+        "audit_head",
+        "audit_checkpoints",
+        "meta",
+    ] {
         sql.push_str(&format!("DELETE FROM \"{table}\"; INSERT INTO \"{table}\" SELECT * FROM old.\"{table}\";"));
     }
     place.tamper(&format!("{sql} COMMIT")).await;

@@ -201,7 +201,7 @@ async fn maintenance_is_accepted() {
         ],
         "postgres" => &[
             "ALTER INDEX audit_logs_actor SET (fillfactor = 80); ALTER INDEX keys_pkey SET (fillfactor = 80)",
-            "ALTER INDEX key_versions_encryptions SET (fillfactor = 70)",
+            "ALTER INDEX version_usage_near_limit SET (fillfactor = 70)",
             "ALTER TABLE audit_logs SET (autovacuum_enabled = false); ALTER TABLE audit_logs REPLICA IDENTITY FULL",
             "CLUSTER audit_logs USING audit_logs_actor",
             "REINDEX INDEX CONCURRENTLY audit_logs_actor",

@@ -330,7 +330,7 @@ async fn a_version_encrypts_no_more_than_its_limit() {
     let url = format!("sqlite:{}", file.display());
     let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
     let limit = i64::try_from(crate::types::limits::ENCRYPTIONS_MAX).unwrap();
-    sqlx::query("UPDATE key_versions SET encryptions = ?").bind(limit - 10).execute(&mut raw).await.unwrap();
+    sqlx::query("UPDATE version_usage SET encryptions = ?").bind(limit - 10).execute(&mut raw).await.unwrap();
     let calls: Vec<_> = (0..50)
         .map(|_| {
             let session = session.clone();
@@ -346,7 +346,7 @@ async fn a_version_encrypts_no_more_than_its_limit() {
     }
     // A batch that goes over the limit is refused as far as that cannot be told apart; never is more encrypted.
     assert!(succeeded <= 10, "{succeeded}");
-    let count: i64 = sqlx::query_scalar("SELECT encryptions FROM key_versions").fetch_one(&mut raw).await.unwrap();
+    let count: i64 = sqlx::query_scalar("SELECT encryptions FROM version_usage").fetch_one(&mut raw).await.unwrap();
     assert_eq!(count, limit - 10 + succeeded);
     session.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap();
     let metrics = session.metrics().await.unwrap();
@@ -400,7 +400,7 @@ async fn released_encryptions_at_the_limit_are_in_the_log() {
     let url = format!("sqlite:{}", file.display());
     let mut raw = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
     let limit = i64::try_from(crate::types::limits::ENCRYPTIONS_MAX).unwrap();
-    sqlx::query("UPDATE key_versions SET encryptions = ?").bind(limit - 5).execute(&mut raw).await.unwrap();
+    sqlx::query("UPDATE version_usage SET encryptions = ?").bind(limit - 5).execute(&mut raw).await.unwrap();
     sqlx::Connection::close(raw).await.unwrap();
     let config = Config::new(&url).root_key_bytes([7; 32]).audit_ack(crate::AuditAck::Queued);
     let shared = crate::kms::open::open(config.clone()).await.unwrap();

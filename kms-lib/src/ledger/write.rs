@@ -100,12 +100,12 @@ impl Writer {
         encryptions: u64,
         uncountable: &mut HashSet<Version>,
     ) -> Result<()> {
-        let is_there = entities::has_version(connection, version.0, version.1).await?;
+        let is_there = entities::is_counted(connection, version.0, version.1).await?;
         if is_there && encryptions > 0 && self.exhausted.insert(version) {
             self.queue.exhaust(version.0, version.1);
             return Ok(());
         }
-        tracing::error!(key = %version.0, version = version.1, "the row of a version is missing or altered");
+        tracing::error!(key = %version.0, version = version.1, "the uses of a version cannot be counted: its row is missing or altered");
         if uncountable.insert(version) { Ok(()) } else { Err(corrupt("a use that is not counted cannot be refused")) }
     }
 

@@ -27,8 +27,8 @@ pub struct Dialect {
     pub lock_row: &'static str,
     /// The database's own clock, in microseconds since 1970; `NULL` where it is this machine's.
     pub now: &'static str,
-    /// Ends an index over encryptions, so that it holds only versions that are near their limit: a version that is used would
-    /// be moved in it with every commit. Empty where indexes always hold all rows.
+    /// Ends the index over versions that are near their limit, so that it holds only these. Empty where indexes always
+    /// hold all rows.
     pub near_limit: &'static str,
     /// Whether a transaction that changes the schema can be rolled back. If not, it may have been left half done, and
     /// every statement of it must bear being repeated.
@@ -51,9 +51,9 @@ impl Dialect {
     }
 }
 
-/// [`crate::types::limits::ENCRYPTIONS_WARN`], as the condition that a query must repeat to use the index.
+/// The condition that a query must repeat to use the index.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-const NEAR_LIMIT: &str = " WHERE encryptions >= 2147483648";
+const NEAR_LIMIT: &str = " WHERE near_limit = 1";
 
 /// SQLite 3.35 and later.
 #[cfg(feature = "sqlite")]
@@ -122,14 +122,3 @@ pub static MYSQL: Dialect = Dialect {
     count_tables: "SELECT COUNT(*) FROM information_schema.tables \
                    WHERE table_schema = DATABASE() AND table_name IN ({tables})",
 };
-
-#[cfg(all(test, feature = "sqlite"))]
-mod tests {
-    use super::*;
-    use crate::types::limits::ENCRYPTIONS_WARN;
-
-    #[test]
-    fn the_index_holds_what_the_alerts_ask_for() {
-        assert_eq!(SQLITE.near_limit, format!(" WHERE encryptions >= {ENCRYPTIONS_WARN}"));
-    }
-}

@@ -25,12 +25,14 @@ const FIRST: &[&str] = &[
         id {short_blob} NOT NULL PRIMARY KEY, key_id {short_blob} NOT NULL, version {int} NOT NULL,
         state {short_text} NOT NULL, not_before {int}, not_after {int}, grace_period_days {int},
         created_at {int} NOT NULL, origin {short_text} NOT NULL, fingerprint {short_blob} NOT NULL,
-        public_key_digest {short_blob}, public_key_pem {text},
-        encryptions {int} NOT NULL, last_used_at {int}, revision {int} NOT NULL, seal {short_blob} NOT NULL,
+        public_key_digest {short_blob}, public_key_pem {text}, revision {int} NOT NULL, seal {short_blob} NOT NULL,
         UNIQUE (key_id, version))",
     "CREATE INDEX key_versions_revision ON key_versions (revision)",
-    "CREATE INDEX key_versions_not_after ON key_versions (not_after)",
-    "CREATE INDEX key_versions_encryptions ON key_versions (encryptions){near_limit}",
+    "CREATE INDEX key_versions_not_after ON key_versions (state, not_after)",
+    "CREATE TABLE version_usage (
+        key_id {short_blob} NOT NULL, version {int} NOT NULL, encryptions {int} NOT NULL, last_used_at {int},
+        near_limit {int} NOT NULL, PRIMARY KEY (key_id, version))",
+    "CREATE INDEX version_usage_near_limit ON version_usage (near_limit){near_limit}",
     "CREATE TABLE grants (
         id {short_blob} NOT NULL PRIMARY KEY, principal {short_text} NOT NULL, role {short_text} NOT NULL,
         key_id {short_text} NOT NULL, allowed_ops {text} NOT NULL, conditions {text} NOT NULL,
@@ -89,9 +91,9 @@ const FIRST: &[&str] = &[
 ];
 
 /// The tables above, to recognise somebody else's.
-const TABLES: &str = "'keys', 'key_versions', 'grants', 'credentials', 'quarantine', 'audit_logs', 'audit_head', \
-                      'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', 'idempotency', 'meta', \
-                      'legacy_rows', 'legacy_logs'";
+const TABLES: &str = "'keys', 'key_versions', 'version_usage', 'grants', 'credentials', 'quarantine', 'audit_logs', \
+                      'audit_head', 'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', \
+                      'idempotency', 'meta', 'legacy_rows', 'legacy_logs'";
 
 /// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
 /// holds tables of these names that are not ours is refused rather than mixed with them. To be called under the lock

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use crate::audit::verify::{Fault, Finding};
 use crate::envelope::{Seals, row};
 use crate::storage::Connection;
-use crate::storage::tables::entities;
 use crate::storage::tables::sealed::Sealed;
+use crate::storage::tables::{entities, usage};
 use crate::storage::tables::wrappings::{self, SealedWrapping};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
@@ -18,11 +18,14 @@ pub(super) struct Materials {
     wrappings: Vec<SealedWrapping>,
     unreadable: u64,
     public_keys: Vec<([u8; 16], Option<[u8; 32]>)>,
+    /// The versions whose uses are counted, and rows of which that cannot be said.
+    counted: (HashSet<(KeyId, u32)>, u64),
 }
 
 pub(super) async fn read(connection: &mut dyn Connection) -> Result<Materials> {
     let (wrappings, unreadable) = wrappings::all(connection).await?;
-    Ok(Materials { wrappings, unreadable, public_keys: entities::public_keys(connection).await? })
+    let public_keys = entities::public_keys(connection).await?;
+    Ok(Materials { wrappings, unreadable, public_keys, counted: usage::counted_versions(connection).await? })
 }
 
 /// Something that has material: its fingerprint, the record to blame, and whether it has a wrapping.
@@ -91,8 +94,28 @@ pub(super) fn faults(
         .filter_map(|id| owners.get(id))
         .map(|owner| Fault { seq: owner.revision, finding: Finding::MaterialMismatch { id: owner.id.clone() } })
         .collect();
+    faults.extend(uncounted(materials, &versions));
     if surplus > 0 {
         faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: "wrappings".into(), count: surplus } });
+    }
+    faults
+}
+
+/// Versions whose uses are not counted, and counters of no version: without its counter a version cannot be used.
+fn uncounted(materials: &Materials, versions: &[&KeyVersion]) -> Vec<Fault> {
+    let (counted, unreadable) = &materials.counted;
+    let is_missing = |version: &&&KeyVersion| !counted.contains(&(version.key_id, version.version));
+    let mut faults: Vec<Fault> = versions
+        .iter()
+        .filter(is_missing)
+        .map(|version| {
+            let finding = Finding::RowMissing { table: "version_usage".into(), id: version.id.to_string() };
+            Fault { seq: version.revision, finding }
+        })
+        .collect();
+    let count = (counted.len() as u64 + unreadable + faults.len() as u64).saturating_sub(versions.len() as u64);
+    if count > 0 {
+        faults.push(Fault { seq: 0, finding: Finding::SurplusRows { table: "version_usage".into(), count } });
     }
     faults
 }

@@ -95,7 +95,7 @@ pub async fn small_tables(connection: &mut dyn Connection) -> Result<Vec<String>
     match connection.dialect().name {
         "sqlite" => {
             let mut messages = Vec::new();
-            for table in SMALL_TABLES {
+            for table in SMALL_TABLES.into_iter().chain(["version_usage"]) {
                 let sql = format!("PRAGMA integrity_check('{table}')");
                 messages.extend(sqlite_check(connection, sql.into()).await?);
             }
@@ -117,7 +117,7 @@ async fn compare_small(connection: &mut dyn Connection, is_mysql: bool) -> Resul
             continue;
         }
         for index in &table.indexes {
-            let condition = if index.is_near_limit && !is_mysql { " WHERE encryptions >= 2147483648" } else { "" };
+            let condition = if index.is_near_limit && !is_mysql { " WHERE near_limit = 1" } else { "" };
             let (scan, ordered) = if is_mysql {
                 let name = name_on_mysql(connection, &table.name, index).await?;
                 let hint = |name: &str| format!("SELECT id FROM \"{}\" FORCE INDEX (\"{name}\")", table.name);

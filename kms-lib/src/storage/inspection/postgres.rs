@@ -186,7 +186,7 @@ fn is_index(cells: &[String], index: &Index) -> bool {
         let rest = definition.strip_prefix(&expected);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" WITH (") || rest.starts_with(" WHERE "))
     });
-    let condition = if index.is_near_limit { "(encryptions >= '2147483648'::bigint)" } else { "" };
+    let condition = if index.is_near_limit { "(near_limit = 1)" } else { "" };
     index.name.as_ref().is_none_or(|name| *name == cells[1])
         && cells[2] == unique
         && cells[3] == "true"

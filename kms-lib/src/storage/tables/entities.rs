@@ -4,6 +4,7 @@
 use super::root_keys::{self, ROOT_KEY};
 use super::sealed::{Place, Sealed, select};
 use super::secrets::{self, SERVICE_KEY};
+use super::usage;
 use super::wrappings::{self, NewRow};
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::actor::Role;
@@ -52,13 +53,15 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
         Change::UpdateKey(key) => update(connection, "\"keys\"", KEY, key_values(&key, seal)).await?,
         Change::InsertVersion(version, material) => {
             let mut values = version_values(&version, seal);
-            values.extend([material.public_key_pem.into(), 0u32.into()]);
-            let columns = format!("{VERSION}, public_key_pem, encryptions");
+            values.push(material.public_key_pem.into());
+            let columns = format!("{VERSION}, public_key_pem");
             let inserted = insert(connection, "key_versions", &columns, values).await?;
             let rows = material.wrapped.into_iter().zip(seals.wrappings);
             let subject = *version.id.as_bytes();
             let rows = rows.map(|(wrapped, seal)| NewRow { subject, wrapped, seal }).collect();
-            connection.execute_all(wrappings::insert(rows)).await?;
+            let mut statements = wrappings::insert(rows);
+            statements.push(usage::insert_version(version.key_id, version.version));
+            connection.execute_all(statements).await?;
             inserted
         }
         Change::UpdateVersion(version) => {
@@ -453,7 +456,7 @@ pub async fn facts(
 ) -> Result<std::collections::HashMap<u32, VersionFacts>> {
     facts_where(
         connection,
-        "key_id = ? ORDER BY version DESC LIMIT ?",
+        "v.key_id = ? ORDER BY v.version DESC LIMIT ?",
         vec![key.as_bytes().into(), (limit as u64).into()],
     )
     .await
@@ -467,12 +470,13 @@ pub async fn facts_between(
     last: u32,
 ) -> Result<std::collections::HashMap<u32, VersionFacts>> {
     let values = vec![key.as_bytes().into(), first.into(), last.into()];
-    facts_where(connection, "key_id = ? AND version >= ? AND version <= ?", values).await
+    facts_where(connection, "v.key_id = ? AND v.version >= ? AND v.version <= ?", values).await
 }
 
-/// Whether there is a row of this version.
-pub async fn has_version(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<bool> {
-    let sql = "SELECT 1 FROM key_versions WHERE key_id = ? AND version = ?";
+/// Whether there is a row of this version, and its uses are counted.
+pub async fn is_counted(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<bool> {
+    let sql = "SELECT 1 FROM version_usage u JOIN key_versions v ON v.key_id = u.key_id AND v.version = u.version \
+               WHERE u.key_id = ? AND u.version = ?";
     let mut is_there = false;
     connection
         .query(sql.into(), vec![key.as_bytes().into(), version.into()], &mut |_| {
@@ -489,7 +493,10 @@ async fn facts_where(
     values: Vec<Value>,
 ) -> Result<std::collections::HashMap<u32, VersionFacts>> {
     let mut found = std::collections::HashMap::new();
-    let sql = format!("SELECT version, public_key_pem, encryptions, last_used_at FROM key_versions WHERE {condition}");
+    let sql = format!(
+        "SELECT v.version, v.public_key_pem, u.encryptions, u.last_used_at FROM key_versions v \
+         JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version WHERE {condition}"
+    );
     connection
         .query(sql.into(), values, &mut |row| {
             let usage =

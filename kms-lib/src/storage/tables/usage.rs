@@ -1,5 +1,7 @@
 //! `usage_hourly`, `meta`, and the questions of the metrics that indexes answer.
 
+use std::collections::HashSet;
+
 use super::insert_rows;
 use crate::storage::dialect::Dialect;
 use crate::storage::{Connection, Statement, Value};
@@ -53,11 +55,17 @@ pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> 
     Ok(hours)
 }
 
-/// Counts a version's use, unless that would take it over `limit` encryptions: then it changes no row.
+/// Counts a version's use, unless that would take it over `limit` encryptions, or its row was deleted: then it changes
+/// no row.
 pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timestamp, limit: u64) -> Statement {
-    let sql = "UPDATE key_versions SET encryptions = encryptions + ?, last_used_at = ? \
-               WHERE key_id = ? AND version = ? AND encryptions + ? <= ?";
+    // An engine may assign from left to right: what depends on the count stands ahead of it.
+    let sql = "UPDATE version_usage SET near_limit = CASE WHEN encryptions + ? >= ? THEN 1 ELSE 0 END, \
+               encryptions = encryptions + ?, last_used_at = ? \
+               WHERE key_id = ? AND version = ? AND encryptions + ? <= ? AND EXISTS (SELECT 1 FROM key_versions v \
+               WHERE v.key_id = version_usage.key_id AND v.version = version_usage.version)";
     let values = vec![
+        encryptions.into(),
+        ENCRYPTIONS_WARN.into(),
         encryptions.into(),
         used_at.into(),
         key.as_bytes().into(),
@@ -68,15 +76,33 @@ pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timest
     Statement::new(sql, values)
 }
 
+/// Begins to count the uses of a version.
+pub fn insert_version(key: KeyId, version: u32) -> Statement {
+    let sql = "INSERT INTO version_usage (key_id, version, encryptions, near_limit) VALUES (?, ?, 0, 0)";
+    Statement::new(sql, vec![key.as_bytes().into(), version.into()])
+}
+
+/// Every version whose uses are counted, and how many rows cannot be read.
+pub async fn counted_versions(connection: &mut dyn Connection) -> Result<(HashSet<(KeyId, u32)>, u64)> {
+    let (mut found, mut unreadable) = (HashSet::new(), 0);
+    connection
+        .query("SELECT key_id, version FROM version_usage".into(), vec![], &mut |row| {
+            let version = row.blob_opt(0).ok().flatten().and_then(|id| KeyId::from_slice(id).ok());
+            let is_new = version.zip(row.unsigned(1).ok()).is_some_and(|version| found.insert(version));
+            unreadable += u64::from(!is_new);
+            Ok(())
+        })
+        .await?;
+    Ok((found, unreadable))
+}
+
 /// Versions that have encrypted so often that a rotation is due, the nearest to their limit first: key, version,
 /// encryptions.
 pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result<Vec<(KeyId, u32, u64)>> {
     let mut found = Vec::new();
     // A number that stands in the text: with a value, an index of only these rows would not be used.
-    let sql = format!(
-        "SELECT key_id, version, encryptions FROM key_versions WHERE encryptions >= {ENCRYPTIONS_WARN} \
-         ORDER BY encryptions DESC LIMIT ?"
-    );
+    let sql = "SELECT key_id, version, encryptions FROM version_usage WHERE near_limit = 1 \
+               ORDER BY encryptions DESC LIMIT ?";
     connection
         .query(sql.into(), vec![(limit as u64).into()], &mut |row| {
             found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.unsigned(2)?));
@@ -96,9 +122,10 @@ pub async fn windows_ending(
     limit: usize,
 ) -> Result<Vec<(KeyId, u32, Timestamp, Timestamp)>> {
     let mut found = Vec::new();
-    let sql = "SELECT key_id, version, not_after, last_used_at FROM key_versions \
-               WHERE not_after >= ? AND not_after < ? AND last_used_at >= ? AND state = 'DISABLED' \
-               ORDER BY not_after LIMIT ?";
+    let sql = "SELECT v.key_id, v.version, v.not_after, u.last_used_at FROM key_versions v \
+               JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
+               WHERE v.state = 'DISABLED' AND v.not_after >= ? AND v.not_after < ? AND u.last_used_at >= ? \
+               ORDER BY v.not_after LIMIT ?";
     let values = vec![from.into(), until.into(), used_since.into(), (limit as u64).into()];
     connection
         .query(sql.into(), values, &mut |row| {
@@ -115,8 +142,9 @@ pub type OverVersion = (KeyId, u32, Option<Timestamp>);
 /// Former versions whose window is over, the longest over first.
 pub async fn windows_over(connection: &mut dyn Connection, now: Timestamp) -> Result<Vec<OverVersion>> {
     let mut found = Vec::new();
-    let sql = "SELECT key_id, version, last_used_at FROM key_versions WHERE not_after <= ? AND state = 'DISABLED' \
-               ORDER BY not_after";
+    let sql = "SELECT v.key_id, v.version, u.last_used_at FROM key_versions v \
+               LEFT JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
+               WHERE v.state = 'DISABLED' AND v.not_after <= ? ORDER BY v.not_after";
     connection
         .query(sql.into(), vec![now.into()], &mut |row| {
             found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.time_opt(2)?));
