@@ -196,12 +196,9 @@ impl Outline {
     /// Of a key in this view.
     pub fn of(view: &dyn View, id: KeyId) -> Option<Self> {
         let key = view.key(id)?;
-        let mut versions = Vec::new();
-        view.each_version(id, &mut |version| versions.push(in_state(key, version)));
-        let key = key_description(key);
-        versions.reverse();
-        versions.truncate(PAGE_LIMIT);
-        Some(Self { key, id, versions })
+        let newest = (1..=key.current_version).rev().filter_map(|number| view.version(id, number));
+        let versions = newest.take(PAGE_LIMIT).map(|version| in_state(key, version)).collect();
+        Some(Self { key: key_description(key), id, versions })
     }
 
     /// Adds what the store has of the versions: counters, and public keys, if they are the versions' own.

@@ -15,13 +15,60 @@ use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
+/// A row with its part of the fold of all rows, which may be computed on another thread.
+pub(super) struct Folded<T> {
+    pub row: T,
+    pub fold: RowSet,
+}
+
+impl<T> Folded<T> {
+    fn new(row: T, bytes: &[u8], seals: &Seals) -> Self {
+        Self { row, fold: RowSet::of(seals, bytes) }
+    }
+}
+
 /// A key with its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     key: Option<Key>,
-    versions: BTreeMap<u32, KeyVersion>,
+    /// Sorted. Most keys have few, for which a tree would take several times the memory.
+    versions: Vec<KeyVersion>,
     /// How many of the versions are not destroyed.
     live: usize,
+}
+
+impl Entry {
+    fn place(&self, number: u32) -> Result<usize, usize> {
+        self.versions.binary_search_by_key(&number, |version| version.version)
+    }
+
+    fn version(&self, number: u32) -> Option<&KeyVersion> {
+        self.place(number).ok().and_then(|place| self.versions.get(place))
+    }
+
+    /// Puts a version in; answers the one whose place it takes.
+    fn put(&mut self, version: KeyVersion) -> Option<KeyVersion> {
+        let is_live = |version: &KeyVersion| usize::from(version.state != VersionState::Destroyed);
+        self.live += is_live(&version);
+        let old = match self.place(version.version) {
+            Ok(place) => self.versions.get_mut(place).map(|present| std::mem::replace(present, version)),
+            Err(place) => {
+                if self.versions.is_empty() {
+                    self.versions.reserve_exact(1);
+                }
+                self.versions.insert(place, version);
+                None
+            }
+        };
+        self.live -= old.as_ref().map_or(0, is_live);
+        old
+    }
+
+    fn remove(&mut self, number: u32) -> Option<KeyVersion> {
+        let removed = self.place(number).ok().map(|place| self.versions.remove(place))?;
+        self.live -= usize::from(removed.state != VersionState::Destroyed);
+        Some(removed)
+    }
 }
 
 /// Keys, versions and grants as of one revision, without material.
@@ -122,7 +169,7 @@ impl Image {
     }
     /// All versions, in no order.
     pub fn versions(&self) -> impl Iterator<Item = &KeyVersion> {
-        self.keys.values().flat_map(|entry| entry.versions.values())
+        self.keys.values().flat_map(|entry| &entry.versions)
     }
     /// The version of a key that follows this one. Numbers may be left out.
     pub fn version_after(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
@@ -130,7 +177,7 @@ impl Image {
     }
     /// The versions of a key, newest first.
     pub fn versions_newest_first(&self, key: KeyId) -> impl Iterator<Item = &KeyVersion> {
-        self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.values().rev())
+        self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.iter().rev())
     }
     /// The generations of the root key, oldest first, retired ones too.
     pub fn root_keys(&self) -> impl Iterator<Item = &RootKeyGeneration> {
@@ -182,7 +229,7 @@ impl Image {
         self.service_keys.values().for_each(|row| visit("service_keys", *row.id.as_bytes(), row::service_key(row)));
         for entry in self.keys.values() {
             entry.key.iter().for_each(|row| visit("keys", *row.id.as_bytes(), row::key(row)));
-            entry.versions.values().for_each(|row| visit("key_versions", *row.id.as_bytes(), row::version(row)));
+            entry.versions.iter().for_each(|row| visit("key_versions", *row.id.as_bytes(), row::version(row)));
         }
         for grant in self.grants.values() {
             // One that cannot be written as a row is not among them.
@@ -235,8 +282,7 @@ impl Image {
                 let of = self.versions().find(|version| *version.id.as_bytes() == id);
                 let (key, number) = of.map(|version| (version.key_id, version.version))?;
                 let entry = self.keys.get_mut(&key)?;
-                let version = entry.versions.remove(&number)?;
-                entry.live -= usize::from(version.state != VersionState::Destroyed);
+                let version = entry.remove(number)?;
                 self.version_count -= 1;
                 Some(row::version(&version))
             }
@@ -285,13 +331,19 @@ impl Image {
     /// Puts a row in, unless a newer one is there.
     pub(super) fn apply(&mut self, change: &Change, seals: &Seals) {
         match change {
-            Change::InsertKey(key) | Change::UpdateKey(key) => self.put_key(key.clone(), seals),
-            Change::InsertVersion(version, _) | Change::UpdateVersion(version) | Change::EraseVersion(version) => {
-                self.put_version(version.clone(), seals);
+            Change::InsertKey(key) | Change::UpdateKey(key) => {
+                self.put_key(Folded::new(key.clone(), &row::key(key), seals), seals);
             }
-            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => self.put_grant(grant.clone(), seals),
+            Change::InsertVersion(version, _) | Change::UpdateVersion(version) | Change::EraseVersion(version) => {
+                self.put_version(Folded::new(version.clone(), &row::version(version), seals), seals);
+            }
+            Change::InsertGrant(grant) | Change::UpdateGrant(grant) => {
+                // One that cannot be written as a row was neither read from one nor committed.
+                let Ok(bytes) = row::grant(grant) else { return };
+                self.put_grant(Folded::new(grant.clone(), &bytes, seals), seals);
+            }
             Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
-                self.put_credential(credential.clone(), seals);
+                self.put_credential(Folded::new(credential.clone(), &row::credential(credential), seals), seals);
             }
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                 self.put_quarantined(entry.clone(), seals);
@@ -346,14 +398,14 @@ impl Image {
     }
 
     fn entry(&mut self, id: KeyId) -> &mut Entry {
-        self.keys.entry(id).or_insert_with(|| Entry { key: None, versions: BTreeMap::new(), live: 0 })
+        self.keys.entry(id).or_insert_with(|| Entry { key: None, versions: Vec::new(), live: 0 })
     }
 
-    pub(super) fn put_key(&mut self, key: Key, seals: &Seals) {
+    pub(super) fn put_key(&mut self, Folded { row: key, fold }: Folded<Key>, seals: &Seals) {
         if self.is_kept_out(EntityTable::Keys, key.id.as_bytes()) {
             return;
         }
-        let (id, name, state, new) = (key.id, key.name.clone(), key.state, row::key(&key));
+        let (id, name, state) = (key.id, key.name.clone(), key.state);
         let entry = self.entry(id);
         if entry.key.as_ref().is_none_or(|present| present.revision < key.revision) {
             let old = entry.key.replace(key);
@@ -363,37 +415,39 @@ impl Image {
             }
             self.count_key(state, true);
             self.names.insert(name, id);
-            self.replace(old.as_ref().map(row::key), &new, seals);
+            self.refold_row(old.as_ref().map(row::key), &fold, seals);
         }
     }
 
-    pub(super) fn put_version(&mut self, version: KeyVersion, seals: &Seals) {
+    pub(super) fn put_version(&mut self, Folded { row: version, fold }: Folded<KeyVersion>, seals: &Seals) {
         if self.is_kept_out(EntityTable::KeyVersions, version.id.as_bytes()) {
             return;
         }
         let entry = self.entry(version.key_id);
-        let newer = entry.versions.get(&version.version).is_none_or(|present| present.revision < version.revision);
+        let newer = entry.version(version.version).is_none_or(|present| present.revision < version.revision);
         if newer {
-            let (new, made_at) = (row::version(&version), version.created_at);
-            let is_live = |version: &KeyVersion| usize::from(version.state != VersionState::Destroyed);
-            entry.live += is_live(&version);
-            let old = entry.versions.insert(version.version, version);
-            entry.live -= old.as_ref().map_or(0, is_live);
+            let made_at = version.created_at;
+            let old = entry.put(version);
             self.version_count += usize::from(old.is_none());
             self.newest_version_at = self.newest_version_at.max(Some(made_at));
-            self.replace(old.as_ref().map(row::version), &new, seals);
+            self.refold_row(old.as_ref().map(row::version), &fold, seals);
         }
     }
 
     /// Renews the fold of all rows.
     fn replace(&mut self, old: Option<Vec<u8>>, new: &[u8], seals: &Seals) {
+        self.refold_row(old, &RowSet::of(seals, new), seals);
+    }
+
+    /// The same with the fold of the new row.
+    fn refold_row(&mut self, old: Option<Vec<u8>>, new: &RowSet, seals: &Seals) {
         if let Some(old) = old {
             self.rows.toggle(seals, &old);
         }
-        self.rows.toggle(seals, new);
+        self.rows.combine(new);
     }
 
-    pub(super) fn put_grant(&mut self, grant: Grant, seals: &Seals) {
+    pub(super) fn put_grant(&mut self, Folded { row: grant, fold }: Folded<Grant>, seals: &Seals) {
         if self.trust == Trust::Refused || self.is_kept_out(EntityTable::Grants, grant.id.as_bytes()) {
             return;
         }
@@ -402,9 +456,7 @@ impl Image {
             return;
         }
         let old = present.and_then(|present| row::grant(present).ok());
-        // One that cannot be written as a row was neither read from one nor committed.
-        let Ok(new) = row::grant(&grant) else { return };
-        self.replace(old, &new, seals);
+        self.refold_row(old, &fold, seals);
         let name = self.name_of(grant.scope);
         if grant.withdrawn_at.is_none() {
             self.rights.insert(&grant, name.as_deref());
@@ -414,19 +466,18 @@ impl Image {
         self.grants.insert(grant.id, grant);
     }
 
-    pub(super) fn put_credential(&mut self, credential: Credential, seals: &Seals) {
+    pub(super) fn put_credential(&mut self, Folded { row: credential, fold }: Folded<Credential>, seals: &Seals) {
         if self.trust == Trust::Refused || self.is_kept_out(EntityTable::Credentials, credential.id.as_bytes()) {
             return;
         }
         if self.credentials.get(&credential.id).is_none_or(|present| present.revision < credential.revision) {
-            let new = row::credential(&credential);
             if credential.withdrawn_at.is_none() {
                 self.standing.insert(credential.id);
             } else {
                 self.standing.remove(&credential.id);
             }
             let old = self.credentials.insert(credential.id, credential);
-            self.replace(old.as_ref().map(row::credential), &new, seals);
+            self.refold_row(old.as_ref().map(row::credential), &fold, seals);
         }
     }
 }
@@ -444,13 +495,13 @@ impl View for Image {
         self.names.get(name).copied()
     }
     fn version(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
-        self.keys.get(&key).and_then(|entry| entry.versions.get(&version))
+        self.keys.get(&key).and_then(|entry| entry.version(version))
     }
     fn live_versions(&self, key: KeyId) -> usize {
         self.keys.get(&key).map_or(0, |entry| entry.live)
     }
     fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion)) {
-        self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.values()).for_each(visit);
+        self.keys.get(&key).into_iter().flat_map(|entry| &entry.versions).for_each(visit);
     }
     fn grant(&self, id: GrantId) -> Option<&Grant> {
         self.grants.get(&id)

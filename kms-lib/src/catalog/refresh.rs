@@ -1,67 +1,119 @@
 //! Reading what changed since a revision, and checking the seals of the rows.
 
-use super::image::Image;
-use crate::envelope::{Seals, row};
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::image::{Folded, Image};
+use super::material::run_blocking;
+use crate::envelope::{RowSet, Seals, row};
 use crate::storage::Connection;
 use crate::storage::tables::entities;
 use crate::storage::tables::sealed::Sealed;
 use crate::storage::tables::{root_keys, secrets};
 use crate::types::credential::Credential;
-use crate::types::error::Result;
+use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::Grant;
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::Quarantined;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyState};
 
+/// Rows that one thread checks before the next one is asked. Fewer are checked where they are read.
+const CHUNK: usize = 2_048;
+
 /// Rows that changed.
 pub(super) struct Delta {
-    quarantined: Vec<Quarantined>,
-    root_keys: Vec<RootKeyGeneration>,
-    service_keys: Vec<ServiceKey>,
-    keys: Vec<Key>,
-    versions: Vec<KeyVersion>,
-    grants: Vec<Grant>,
-    credentials: Vec<Credential>,
+    quarantined: Vec<Folded<Quarantined>>,
+    root_keys: Vec<Folded<RootKeyGeneration>>,
+    service_keys: Vec<Folded<ServiceKey>>,
+    keys: Vec<Folded<Key>>,
+    versions: Vec<Folded<KeyVersion>>,
+    grants: Vec<Folded<Grant>>,
+    credentials: Vec<Folded<Credential>>,
 }
 
 /// Reads the rows that changed after `known`. A row without a good seal is passed over: if it stands in the place of a
 /// row that should be there, the row commitment tells; if not, it is surplus, and nothing uses it.
-pub(super) async fn read(connection: &mut dyn Connection, seals: &Seals, known: u64) -> Result<Delta> {
+pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, known: u64) -> Result<Delta> {
     // At first everything, also rows that claim a revision no record ever had.
     let known = Some(known).filter(|known| *known > 0);
+    // Rows of one table are checked on all cores while those of the next one are read.
     let quarantined = entities::quarantined_since(connection, known).await?;
+    let quarantined =
+        Checking::start(quarantined, |row| (Ok(row::quarantined(row)), row.revision), seals, "quarantine");
     let root_keys = root_keys::since(connection, known).await?;
+    let root_keys = Checking::start(root_keys, |row| (Ok(row::root_key(row)), row.revision), seals, "root_keys");
     let service_keys = secrets::since(connection, known).await?;
+    let service_keys =
+        Checking::start(service_keys, |row| (Ok(row::service_key(row)), row.revision), seals, "service_keys");
     let keys = entities::keys_since(connection, known).await?;
+    let keys = Checking::start(keys, |row| (Ok(row::key(row)), row.revision), seals, "keys");
     let versions = entities::versions_since(connection, known).await?;
+    let versions = Checking::start(versions, |row| (Ok(row::version(row)), row.revision), seals, "key_versions");
     let grants = entities::grants_since(connection, known).await?;
+    let grants = Checking::start(grants, |row| (row::grant(row), row.revision), seals, "grants");
     let credentials = entities::credentials_since(connection, known).await?;
+    let credentials =
+        Checking::start(credentials, |row| (Ok(row::credential(row)), row.revision), seals, "credentials");
+    let mut versions = versions.finish().await?;
+    if versions.len() > CHUNK {
+        // In this order, each is put behind the last of its key.
+        versions.sort_unstable_by_key(|version| (version.row.key_id, version.row.version));
+    }
     Ok(Delta {
-        quarantined: checked("quarantine", quarantined, |row| (Ok(row::quarantined(row)), row.revision), seals),
-        root_keys: checked("root_keys", root_keys, |row| (Ok(row::root_key(row)), row.revision), seals),
-        service_keys: checked("service_keys", service_keys, |row| (Ok(row::service_key(row)), row.revision), seals),
-        keys: checked("keys", keys, |row| (Ok(row::key(row)), row.revision), seals),
-        versions: checked("key_versions", versions, |row| (Ok(row::version(row)), row.revision), seals),
-        grants: checked("grants", grants, |row| (row::grant(row), row.revision), seals),
-        credentials: checked("credentials", credentials, |row| (Ok(row::credential(row)), row.revision), seals),
+        quarantined: quarantined.finish().await?,
+        root_keys: root_keys.finish().await?,
+        service_keys: service_keys.finish().await?,
+        keys: keys.finish().await?,
+        versions,
+        grants: grants.finish().await?,
+        credentials: credentials.finish().await?,
     })
 }
 
-fn checked<T>(
-    table: &str,
-    rows: Vec<Sealed<T>>,
-    describe: impl Fn(&T) -> (Result<Vec<u8>>, u64),
-    seals: &Seals,
-) -> Vec<T> {
-    let is_good = |row: &T, seal: &[u8]| {
+/// The bytes of a row, and its revision.
+type Describe<T> = fn(&T) -> (Result<Vec<u8>>, u64);
+
+/// Rows of one table whose seals are being checked.
+struct Checking<T> {
+    good: Vec<Folded<T>>,
+    chunks: Vec<JoinHandle<Result<Vec<Folded<T>>>>>,
+}
+
+impl<T: Send + 'static> Checking<T> {
+    fn start(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Arc<Seals>, table: &'static str) -> Self {
+        if rows.len() <= CHUNK {
+            return Self { good: check(rows, describe, seals, table), chunks: Vec::new() };
+        }
+        let mut chunks = Vec::new();
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let (chunk, seals) = (rows.by_ref().take(CHUNK).collect(), Arc::clone(seals));
+            chunks.push(tokio::spawn(run_blocking(move || Ok(check(chunk, describe, &seals, table)))));
+        }
+        Self { good: Vec::new(), chunks }
+    }
+
+    async fn finish(mut self) -> Result<Vec<Folded<T>>> {
+        for chunk in self.chunks {
+            let ended = || Error::new(ErrorCode::Internal, "the check of the rows ended unexpectedly");
+            self.good.extend(chunk.await.unwrap_or_else(|_| Err(ended()))?);
+        }
+        Ok(self.good)
+    }
+}
+
+fn check<T>(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Seals, table: &str) -> Vec<Folded<T>> {
+    let folded = |row: &T, seal: &[u8]| {
         let (bytes, revision) = describe(row);
-        bytes.is_ok_and(|bytes| seals.is_row_sealed(&bytes, seal, revision))
+        let bytes = bytes.ok().filter(|bytes| seals.is_row_sealed(bytes, seal, revision))?;
+        Some(RowSet::of(seals, &bytes))
     };
     let mut good = Vec::with_capacity(rows.len());
     for sealed in rows {
-        match sealed.row {
-            Ok(row) if is_good(&row, &sealed.seal) => good.push(row),
-            _ => {
+        match sealed.row.ok().and_then(|row| folded(&row, &sealed.seal).map(|fold| Folded { row, fold })) {
+            Some(row) => good.push(row),
+            None => {
                 let id = sealed.id.map(uuid::Uuid::from_bytes);
                 tracing::error!(table, ?id, "a row without a good seal is not used");
             }
@@ -74,17 +126,17 @@ impl Delta {
     /// Whether material of these versions is erased, or wrappings are, since a generation of the root key was retired
     /// or a key of the service was replaced.
     pub(super) fn has_erased(&self) -> bool {
-        self.versions.iter().any(|version| version.state == VersionState::Destroyed)
-            || self.keys.iter().any(Key::is_erased)
-            || self.root_keys.iter().any(|root| !root.is_active())
-            || self.service_keys.iter().any(|key| key.state == ServiceKeyState::Replaced)
+        self.versions.iter().any(|version| version.row.state == VersionState::Destroyed)
+            || self.keys.iter().any(|key| key.row.is_erased())
+            || self.root_keys.iter().any(|root| !root.row.is_active())
+            || self.service_keys.iter().any(|key| key.row.state == ServiceKeyState::Replaced)
     }
 
     /// Puts the rows into the image, which then is of `revision`. The quarantine comes first: it says which rows count.
     pub(super) fn apply(self, image: &mut Image, revision: u64, seals: &Seals) {
-        self.quarantined.into_iter().for_each(|entry| image.put_quarantined(entry, seals));
-        self.root_keys.into_iter().for_each(|root| image.put_root_key(root, seals));
-        self.service_keys.into_iter().for_each(|key| image.put_service_key(key, seals));
+        self.quarantined.into_iter().for_each(|entry| image.put_quarantined(entry.row, seals));
+        self.root_keys.into_iter().for_each(|root| image.put_root_key(root.row, seals));
+        self.service_keys.into_iter().for_each(|key| image.put_service_key(key.row, seals));
         self.keys.into_iter().for_each(|key| image.put_key(key, seals));
         self.versions.into_iter().for_each(|version| image.put_version(version, seals));
         self.grants.into_iter().for_each(|grant| image.put_grant(grant, seals));

@@ -157,7 +157,8 @@ mod tests {
         let actor = logs.indexes.iter().find(|index| index.name.as_deref() == Some("audit_logs_actor")).unwrap();
         assert_eq!(actor.columns, ["actor", "seq"]);
         let versions = tables.iter().find(|table| table.name == "key_versions").unwrap();
-        assert!(versions.indexes.iter().any(|index| index.is_near_limit));
+        let usage = tables.iter().find(|table| table.name == "version_usage").unwrap();
+        assert!(usage.indexes.iter().any(|index| index.is_near_limit));
         assert!(versions.indexes.iter().any(|index| index.columns == ["key_id", "version"] && index.is_unique));
     }
 }

@@ -89,6 +89,60 @@ impl Selection {
     }
 }
 
+/// The columns that an index leads from to the records.
+const INDEXED: [&str; 2] = ["key_id", "actor"];
+
+/// The records of a selection, looked for among the next `count` records: of those with its key or actor, which an
+/// index finds, or else of all. With the number of the record that was looked at last, if there may be more behind it.
+pub async fn select_among(
+    connection: &mut dyn Connection,
+    selection: &Selection,
+    count: u64,
+) -> Result<(Vec<AuditRecord>, Option<u64>)> {
+    let mut compared = selection.filters();
+    let is_led = compared.first().is_some_and(|(column, _)| INDEXED.contains(column));
+    let led = is_led.then(|| compared.remove(0));
+    if compared.is_empty() {
+        return Ok((select(connection, selection).await?, None));
+    }
+    let mut looked_at = "FROM audit_logs WHERE seq >= ? AND seq <= ?".to_owned();
+    let mut values = selection.bounds();
+    if let Some((column, value)) = led {
+        looked_at.push_str(&format!(" AND {column} = ?"));
+        values.push(value);
+    }
+    let order = selection.order();
+    looked_at.push_str(&format!(" {order}"));
+    values.push(count.into());
+    let among = values.clone();
+    let (columns, compared): (Vec<&str>, Vec<Value>) = compared.into_iter().unzip();
+    let condition = columns.join(" = ? AND ");
+    let sql =
+        format!("SELECT {COLUMNS} FROM (SELECT {COLUMNS} {looked_at}) AS looked_at WHERE {condition} = ? {order}");
+    values.extend(compared);
+    values.push((selection.limit as u64).into());
+    let mut found = Vec::new();
+    let mut keep = |row: &dyn Row| {
+        found.push(read(row)?);
+        Ok(())
+    };
+    connection.query(sql.into(), values, &mut keep).await?;
+    if found.len() >= selection.limit {
+        return Ok((found, None));
+    }
+    let end = if selection.ascending { "MAX" } else { "MIN" };
+    let sql = format!("SELECT COUNT(*), {end}(seq) FROM (SELECT seq {looked_at}) AS looked_at");
+    let mut last = None;
+    connection
+        .query(sql.into(), among, &mut |row| {
+            let is_cut = row.unsigned::<u64>(0)? >= count;
+            last = row.unsigned_opt(1)?.filter(|_| is_cut);
+            Ok(())
+        })
+        .await?;
+    Ok((found, last))
+}
+
 /// The numbers of the records of a selection among its next `count` records of any kind: found without the indexes over
 /// what is compared, since the limit stands ahead of the comparison.
 pub async fn matching_near(connection: &mut dyn Connection, selection: &Selection, count: u64) -> Result<Vec<u64>> {

@@ -1,8 +1,9 @@
 //! `keys`, `key_versions`, `grants`, `credentials` and `quarantine`. Rows are written with their seal; whoever reads
 //! checks it.
 
+use super::each_row_of;
 use super::root_keys::{self, ROOT_KEY};
-use super::sealed::{Place, Sealed, select};
+use super::sealed::{Place, Sealed, sealed, select};
 use super::secrets::{self, SERVICE_KEY};
 use super::usage;
 use super::wrappings::{self, NewRow};
@@ -272,11 +273,16 @@ async fn since<T: Send>(
     read: fn(&dyn Row) -> Result<T>,
 ) -> Result<Vec<Sealed<T>>> {
     // Every row, whatever stands in its revision, unless one is asked for.
-    let (sql, values) = match revision {
-        Some(revision) => (sql.to_owned(), vec![revision.into()]),
-        None => (sql.trim_end_matches(" WHERE revision > ?").to_owned(), vec![]),
+    if let Some(revision) = revision {
+        return select(connection, sql.to_owned().into(), vec![revision.into()], Place { id, seal }, read).await;
+    }
+    let mut rows = Vec::new();
+    let mut keep = |row: &dyn Row| {
+        rows.push(sealed(row, &Place { id, seal }, &read));
+        Ok(())
     };
-    select(connection, sql.into(), values, Place { id, seal }, read).await
+    each_row_of(connection, sql.trim_end_matches(" WHERE revision > ?"), &[("id", id)], &mut keep).await?;
+    Ok(rows)
 }
 
 /// A row by its own id.
@@ -536,13 +542,12 @@ pub async fn public_keys_of(
 pub async fn public_keys(connection: &mut dyn Connection) -> Result<Vec<([u8; 16], Option<[u8; 32]>)>> {
     use sha2::{Digest, Sha256};
     let mut found = Vec::new();
-    connection
-        .query("SELECT id, public_key_pem FROM key_versions".into(), vec![], &mut |row| {
-            // A column of another type than was ever written counts as another key.
-            let Some(version) = row.blob_opt(0).ok().flatten().and_then(|id| id.try_into().ok()) else { return Ok(()) };
-            found.push((version, row.text_opt(1).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into())));
-            Ok(())
-        })
-        .await?;
+    let mut keep = |row: &dyn Row| {
+        // A column of another type than was ever written counts as another key.
+        let Some(version) = row.blob_opt(0).ok().flatten().and_then(|id| id.try_into().ok()) else { return Ok(()) };
+        found.push((version, row.text_opt(1).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into())));
+        Ok(())
+    };
+    each_row_of(connection, "SELECT id, public_key_pem FROM key_versions", &[("id", 0)], &mut keep).await?;
     Ok(found)
 }

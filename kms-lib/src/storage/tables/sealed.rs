@@ -27,19 +27,24 @@ pub(super) async fn select<T: Send>(
     connection: &mut dyn Connection,
     sql: Sql,
     values: Vec<Value>,
-    Place { id, seal }: Place,
+    place: Place,
     read: impl Fn(&dyn Row) -> Result<T> + Send + Sync,
 ) -> Result<Vec<Sealed<T>>> {
     let mut rows = Vec::new();
     connection
         .query(sql, values, &mut |row| {
-            rows.push(Sealed {
-                id: row.blob_opt(id).ok().flatten().and_then(|bytes| bytes.try_into().ok()),
-                row: read(row),
-                seal: row.blob_opt(seal).ok().flatten().unwrap_or_default().to_vec(),
-            });
+            rows.push(sealed(row, &place, &read));
             Ok(())
         })
         .await?;
     Ok(rows)
+}
+
+/// Reads one row with its seal.
+pub(super) fn sealed<T>(row: &dyn Row, place: &Place, read: impl Fn(&dyn Row) -> Result<T>) -> Sealed<T> {
+    Sealed {
+        id: row.blob_opt(place.id).ok().flatten().and_then(|bytes| bytes.try_into().ok()),
+        row: read(row),
+        seal: row.blob_opt(place.seal).ok().flatten().unwrap_or_default().to_vec(),
+    }
 }

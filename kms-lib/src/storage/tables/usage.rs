@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::insert_rows;
+use super::{each_row_of, insert_rows};
 use crate::storage::dialect::Dialect;
-use crate::storage::{Connection, Statement, Value};
+use crate::storage::{Connection, Row, Statement, Value};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::limits::ENCRYPTIONS_WARN;
@@ -85,14 +85,14 @@ pub fn insert_version(key: KeyId, version: u32) -> Statement {
 /// Every version whose uses are counted, and how many rows cannot be read.
 pub async fn counted_versions(connection: &mut dyn Connection) -> Result<(HashSet<(KeyId, u32)>, u64)> {
     let (mut found, mut unreadable) = (HashSet::new(), 0);
-    connection
-        .query("SELECT key_id, version FROM version_usage".into(), vec![], &mut |row| {
-            let version = row.blob_opt(0).ok().flatten().and_then(|id| KeyId::from_slice(id).ok());
-            let is_new = version.zip(row.unsigned(1).ok()).is_some_and(|version| found.insert(version));
-            unreadable += u64::from(!is_new);
-            Ok(())
-        })
-        .await?;
+    let mut keep = |row: &dyn Row| {
+        let version = row.blob_opt(0).ok().flatten().and_then(|id| KeyId::from_slice(id).ok());
+        let is_new = version.zip(row.unsigned(1).ok()).is_some_and(|version| found.insert(version));
+        unreadable += u64::from(!is_new);
+        Ok(())
+    };
+    let select = "SELECT key_id, version FROM version_usage";
+    each_row_of(connection, select, &[("key_id", 0), ("version", 1)], &mut keep).await?;
     Ok((found, unreadable))
 }
 

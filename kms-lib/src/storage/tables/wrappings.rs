@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::insert_rows;
+use super::{each_row_of, insert_rows};
 use crate::envelope::row::StoredWrapping;
 use crate::storage::{Connection, Row, Statement, Value};
 use crate::types::error::Result;
@@ -161,15 +161,15 @@ pub type SealedWrapping = (StoredWrapping, Vec<u8>);
 /// All wrappings, and how many rows cannot be read.
 pub async fn all(connection: &mut dyn Connection) -> Result<(Vec<SealedWrapping>, u64)> {
     let (mut rows, mut unreadable) = (Vec::new(), 0);
-    connection
-        .query(format!("SELECT {COLUMNS} FROM wrappings").into(), vec![], &mut |row| {
-            match read(row) {
-                Some(WrappingRow { stored, seal, .. }) => rows.push((stored, seal)),
-                None => unreadable += 1,
-            }
-            Ok(())
-        })
-        .await?;
+    let mut keep = |row: &dyn Row| {
+        match read(row) {
+            Some(WrappingRow { stored, seal, .. }) => rows.push((stored, seal)),
+            None => unreadable += 1,
+        }
+        Ok(())
+    };
+    let select = format!("SELECT {COLUMNS} FROM wrappings");
+    each_row_of(connection, &select, &[("subject", 0), ("generation", 1)], &mut keep).await?;
     Ok((rows, unreadable))
 }
 
