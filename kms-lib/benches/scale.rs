@@ -1,5 +1,5 @@
 //! What operations cost beside little and beside much history: `cargo bench -p kms-lib --bench scale`, with `-- --full`
-//! the largest sizes, or with `-- grants` (keys, versions, open, log, commit, servers) a part. Machines are noisy; only
+//! the largest sizes, or with `-- grants` (keys, versions, log, commit, servers) a part. Machines are noisy; only
 //! the ratios mean something.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
@@ -13,6 +13,7 @@ use kms_lib::{
     Actor, AuditQuery, Config, Context, GrantFilter, KeyFilter, Kms, NewGrant, NewKey, Paging, Permission, Role,
     SchedulerConfig, Session,
 };
+use kms_test_support::{MariaDb, Postgres, Server};
 
 /// Operations that are measured for one figure.
 const MEASURED: usize = 200;
@@ -40,7 +41,7 @@ async fn main() {
         grants(&url(folder.path(), "grants"), sizes.grants).await;
     }
     if wanted("keys") {
-        keys(&url(folder.path(), "keys"), sizes.keys).await;
+        keys(&url(folder.path(), "keys"), &url(folder.path(), "few"), sizes.keys).await;
     }
     if wanted("versions") {
         versions(&url(folder.path(), "versions"), sizes.versions).await;
@@ -51,6 +52,22 @@ async fn main() {
     if wanted("commit") {
         commit(folder.path()).await;
     }
+    if wanted("servers") {
+        if let Some(server) = MariaDb::try_new(&[]) {
+            on_server("MariaDB", &server, &sizes).await;
+        }
+        if let Some(server) = Postgres::try_new(&[]) {
+            on_server("PostgreSQL", &server, &sizes).await;
+        }
+    }
+}
+
+/// The same on a database server, with a tenth of the sizes: building takes longer there.
+async fn on_server(name: &str, server: &dyn Server, sizes: &Sizes) {
+    println!("{name}");
+    grants(&server.create_database(), sizes.grants / 10).await;
+    keys(&server.create_database(), &server.create_database(), sizes.keys / 10).await;
+    versions(&server.create_database(), sizes.versions / 10).await;
 }
 
 fn url(folder: &Path, name: &str) -> String {
@@ -70,7 +87,7 @@ fn micros(elapsed: Duration) -> f64 {
 }
 
 async fn open(url: &str) -> Kms {
-    let config = Config::new(url).root_key_bytes([7; 32]).limits(65_536, 1 << 30);
+    let config = Config::new(url).root_key_bytes([7; 32]).limits(65_536, 1 << 30).deletion_wait(0, 0);
     Kms::open(config.scheduler(SchedulerConfig::disabled())).await.unwrap()
 }
 
@@ -149,8 +166,9 @@ async fn grants(url: &str, count: usize) {
 }
 
 /// Opening, metrics and pages of a store with many keys beside one with one.
-async fn keys(url: &str, count: usize) {
-    let (few, little) = (open(&format!("{url}-few")).await, admin(&open(&format!("{url}-few")).await));
+async fn keys(url: &str, few_url: &str, count: usize) {
+    let few = open(few_url).await;
+    let little = admin(&few);
     little.create_key(NewKey::aes("key")).await.unwrap();
     let kms = open(url).await;
     let session = admin(&kms);
@@ -168,9 +186,9 @@ async fn keys(url: &str, count: usize) {
     kms.close().await.unwrap();
     let (mut many, mut one) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        for (url, times) in [(url.to_owned(), &mut many), (format!("{url}-few"), &mut one)] {
+        for (url, times) in [(url, &mut many), (few_url, &mut one)] {
             let begun = Instant::now();
-            let kms = open(&url).await;
+            let kms = open(url).await;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
             kms.close().await.unwrap();
         }
@@ -213,6 +231,23 @@ async fn versions(url: &str, count: u32) {
     let begun = Instant::now();
     session.revoke_key(key).await.unwrap();
     report(&format!("revoke a key with {count} versions beside 1"), much, micros(begun.elapsed()), "us");
+    kms.close().await.unwrap();
+    let begun = Instant::now();
+    let kms = open(url).await;
+    println!(
+        "{:<58} {:>13}",
+        format!("open with {count} versions of a key"),
+        format(micros(begun.elapsed()) / 1e3, "ms")
+    );
+    let session = admin(&kms);
+    let (mut much, mut little) = (0.0, 0.0);
+    for (id, took) in [(session.get_key("many").await.unwrap().id, &mut much), (key, &mut little)] {
+        session.schedule_deletion(id, Some(0)).await.unwrap();
+        let begun = Instant::now();
+        assert_eq!(kms.run_scheduler().await.unwrap().destroyed, [id]);
+        *took = micros(begun.elapsed());
+    }
+    report(&format!("destroy a key with {count} versions, in steps, beside 1"), much, little, "us");
     kms.close().await.unwrap();
 }
 
