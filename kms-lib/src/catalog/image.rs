@@ -173,7 +173,9 @@ impl Image {
     }
     /// The version of a key that follows this one. Numbers may be left out.
     pub fn version_after(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
-        self.keys.get(&key)?.versions.range(version.checked_add(1)?..).map(|(_, next)| next).next()
+        let entry = self.keys.get(&key)?;
+        let (Ok(next) | Err(next)) = entry.place(version.checked_add(1)?);
+        entry.versions.get(next)
     }
     /// The versions of a key, newest first.
     pub fn versions_newest_first(&self, key: KeyId) -> impl Iterator<Item = &KeyVersion> {

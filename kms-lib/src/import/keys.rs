@@ -254,7 +254,17 @@ impl Run<'_> {
         let shared = self.session.shared();
         let image = shared.catalog.image();
         let (now, revision) = (shared.clock.now(), image.revision());
-        keys::apply(command, &keys::Context { view: &*image, now, revision, default_grace_days: None, grantor: None })
+        keys::apply(
+            command,
+            &keys::Context {
+                view: &*image,
+                now,
+                revision,
+                default_grace_days: None,
+                versions_max: u32::MAX,
+                grantor: None,
+            },
+        )
     }
 
     /// Wraps what is new, and commits the key. Root keys that change meanwhile are wrapped under anew.

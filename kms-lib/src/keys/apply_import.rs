@@ -69,6 +69,9 @@ impl Context<'_> {
     /// A key that was imported before, as its source has it now. Its name stays.
     fn followed(&self, present: &Key, imported: &ImportedKey) -> Result<Key> {
         self.require_held(present, &imported.source)?;
+        if present.is_erased() {
+            return Err(conflict("the key's material is erased here"));
+        }
         if (present.key_type, present.purpose) != (imported.key_type, imported.purpose) {
             return Err(conflict("the key has another type or purpose here"));
         }

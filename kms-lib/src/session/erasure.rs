@@ -3,7 +3,7 @@
 
 use super::change::Intent;
 use super::{KeyRef, Session};
-use crate::catalog::KeyDescription;
+use crate::catalog::{Image, KeyDescription};
 use crate::keys::{Command, is_trimmable};
 use crate::ledger::Details;
 use crate::storage::tables::wrappings;
@@ -84,7 +84,9 @@ impl Session {
 
     /// Whichever process looks next can go on with it.
     pub(super) async fn erase_in_steps(&self, id: KeyId, at_once: u32) -> Result<()> {
-        let last = self.shared.catalog.image().key(id).map_or(0, |key| key.current_version);
+        // An import may have brought versions beyond the current one.
+        let newest = |image: &Image| image.versions_newest_first(id).next().map(|version| version.version);
+        let last = newest(&self.shared.catalog.image()).unwrap_or_default();
         let mut first = 1;
         while last.saturating_sub(first) >= at_once {
             let range = (first, first + at_once - 1);
