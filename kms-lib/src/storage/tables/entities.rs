@@ -278,7 +278,7 @@ async fn since<T: Send>(
     }
     let mut rows = Vec::new();
     let mut keep = |row: &dyn Row| {
-        rows.push(sealed(row, &Place { id, seal }, &read));
+        rows.push(sealed(row, &Place { id, seal }, read));
         Ok(())
     };
     each_row_of(connection, sql.trim_end_matches(" WHERE revision > ?"), &[("id", id)], &mut keep).await?;
