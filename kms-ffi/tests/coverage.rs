@@ -36,13 +36,17 @@ const RENAMED: [(&str, &str); 21] = [
 ];
 
 /// Rust methods that C does not need.
-const LEFT_OUT: [&str; 6] = [
+const LEFT_OUT: [&str; 8] = [
     // For the command line, which finds the key to add in the configuration.
     "Config::next_root_key",
     // The caller knows the actor: it has named it.
     "Session::actor",
     // A clock other than the system's is for tests of the library.
     "Config::clock",
+    // For a front end that shows the telemetry to its callers: a program that embeds the service reads it as its owner.
+    "Session::permit_telemetry",
+    // For exports of the log, which the command line makes.
+    "Session::kept_checkpoint",
     // Opening checks.
     "Config::check",
     // For programs that read variables of their own with the same prefix.

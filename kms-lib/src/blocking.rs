@@ -281,6 +281,7 @@ mirror! {
     list_audit(query: &AuditQuery, paging: &Paging) -> Page<AuditRecord>;
     list_imported_audit(source: &str, paging: &Paging) -> Page<ImportedRow>;
     checkpoint() -> String;
+    kept_checkpoint(size: u64) -> Option<String>;
     audit_public_key() -> String;
     audit_public_keys() -> Vec<AuditKey>;
     replace_signing_key() -> String;
@@ -288,6 +289,7 @@ mirror! {
     verify_audit_incrementally() -> Report;
     verify_audit_with(options: &VerifyOptions) -> Report;
     metrics() -> Metrics;
+    permit_telemetry() -> ();
     backup(to: impl AsRef<Path>) -> BackupReport;
     backup_with(to: impl AsRef<Path>, options: &BackupOptions) -> BackupReport;
     compare_backup(from: impl AsRef<Path>) -> BackupComparison;

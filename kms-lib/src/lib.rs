@@ -122,8 +122,8 @@ pub use zeroize::Zeroizing;
 /// What [`Metrics`] and [`Telemetry`] are made of.
 pub mod metrics {
     pub use crate::ops::{
-        AuditMetrics, BATCH_BOUNDS, CacheUse, EncryptionAlert, KeyMetrics, Metrics, RotationAlert, StorageMetrics,
-        Telemetry, UsageMetrics, WindowAlert,
+        AuditMetrics, BATCH_BOUNDS, COMMIT_BOUNDS, CacheUse, CommitMetrics, EncryptionAlert, KeyMetrics,
+        LastVerification, Metrics, RotationAlert, StorageMetrics, Telemetry, UsageMetrics, WindowAlert,
     };
 }
 

@@ -9,6 +9,7 @@ mod keys;
 pub mod ops;
 mod reply;
 mod route;
+mod scrape;
 mod strict_json;
 mod tokens;
 
@@ -70,6 +71,8 @@ pub struct App {
     pub draining: AtomicBool,
     /// Whether the service can be sent work, as of a moment ago.
     pub readiness: ops::Readiness,
+    /// The metrics, as of a moment ago.
+    pub scrape: scrape::Scrape,
     /// The contract.
     pub openapi: Bytes,
 }
@@ -93,6 +96,7 @@ impl App {
             tls: OnceLock::new(),
             draining: AtomicBool::new(false),
             readiness: ops::Readiness::default(),
+            scrape: scrape::Scrape::default(),
             openapi: openapi::document(&operations(&http)).into(),
             http,
         })
@@ -105,6 +109,7 @@ impl App {
             active,
             waiting,
             connections: self.connections.load(Ordering::Relaxed),
+            reload_failures: self.tls.get().map_or(0, |tls| tls.reload_failures()),
             certificate_expires: self.tls.get().and_then(|tls| tls.certificate_expires()),
         }
     }
@@ -113,7 +118,11 @@ impl App {
 /// Every route there is.
 pub fn routes(http: &Http) -> Vec<Route> {
     let of_keys = [keys::routes(), crypto::routes(), grants::routes()];
-    of_keys.into_iter().chain([tokens::routes(), audit::routes(), ops::routes(http)]).flatten().collect()
+    of_keys
+        .into_iter()
+        .chain([tokens::routes(), audit::routes(), ops::routes(http), vec![scrape::route(http)]])
+        .flatten()
+        .collect()
 }
 
 /// The descriptions of all routes.

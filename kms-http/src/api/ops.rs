@@ -17,14 +17,11 @@ use super::call::Call;
 use super::reply::{self, Reply};
 use super::{ApiError, App, Doc, Route};
 use crate::error::ServiceCode;
-use crate::metrics;
 use crate::openapi::schemas;
 use crate::settings::Http;
 
 /// How long what was found about readiness is told again: asking costs the store a lock.
 const READINESS: Duration = Duration::from_secs(1);
-/// The text format of Prometheus.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// That the service answers.
 #[derive(Serialize, ToSchema)]
@@ -93,7 +90,6 @@ impl Readiness {
 /// The routes.
 pub(super) fn routes(http: &Http) -> Vec<Route> {
     let doc = |summary| Doc::new("Operations", summary);
-    let scrape = doc("Counters for Prometheus").sends(OPENMETRICS);
     let mut routes =
         vec![
         Route::open("/v1/healthz", "healthz", |_| async {
@@ -112,11 +108,6 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
         )
         .doc(doc("What people who run the service want to see").gives::<schemas::Metrics>()),
     ];
-    if http.metrics_public {
-        routes.push(Route::open("/metrics", "scrape", |app| async move { scraped(&app).await }).doc(scrape));
-    } else {
-        routes.push(Route::get("/metrics", "scrape", scrape_known).doc(scrape));
-    }
     if http.docs {
         let contract = doc("This contract").sends("application/json");
         routes.push(
@@ -150,24 +141,6 @@ async fn ready(app: Arc<App>) -> Reply {
 /// Everybody may ask, so the code is all that is told.
 fn unready(code: &'static str) -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, "not ready; the log of the process says why")
-}
-
-async fn scrape_known(call: Call) -> Reply {
-    // The library knows who may, also by a token that another node has withdrawn, and records whom it refuses.
-    call.session.metrics().await?;
-    scraped(&call.app).await
-}
-
-async fn scraped(app: &App) -> Reply {
-    let telemetry = app.kms.telemetry().await?;
-    let mut text = String::with_capacity(16 * 1024);
-    let written = app.metrics.encode(&mut text).and_then(|()| {
-        // Each part ends the exposition; there is one end.
-        text.truncate(text.trim_end_matches("# EOF\n").len());
-        metrics::gauges(&telemetry, &app.standing(), &mut text)
-    });
-    written.map_err(|_| ApiError::internal("metrics could not be written"))?;
-    reply::text(OPENMETRICS, text)
 }
 
 fn docs() -> Reply {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use kms_lib::ErrorCode;
@@ -186,7 +186,12 @@ async fn admit(
     principal: &mut Option<String>,
 ) -> Result<(Call, Held), ApiError> {
     let (parts, body) = request.into_parts();
-    let actor = app.auth.identify(&app.kms, &parts, &context.peer).await?;
+    let identified = app.auth.identify(&app.kms, &parts, &context.peer).await;
+    let actor = identified.inspect_err(|error| {
+        if error.status == StatusCode::UNAUTHORIZED {
+            app.metrics.count_unknown_caller(app.auth.shown(&parts.headers, &context.peer));
+        }
+    })?;
     let actor = actor.with_request_id(&*context.id)?;
     let caller = actor.principal();
     context.peer.caller.set(caller);

@@ -22,6 +22,7 @@ use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
 use self::principals::Principals;
 use crate::error::ApiError;
+use crate::metrics::METHODS;
 use crate::request::headers::single;
 use crate::request::{Peer, host};
 use crate::settings::{AuthMethod, Http, TrustedHeadersSettings};
@@ -63,6 +64,19 @@ impl Authenticator {
             Some(address) => actor.with_source_ip(address),
             None => actor,
         })
+    }
+
+    /// What a request shows of its caller, for those who count and log callers that are not recognised: one of
+    /// [`METHODS`].
+    pub fn shown(&self, headers: &HeaderMap, peer: &Peer) -> &'static str {
+        let [token, oidc, mtls, trusted_headers, none] = METHODS;
+        match headers.get(AUTHORIZATION).map(|value| value.as_bytes()) {
+            Some(value) if self.oidc.is_some() && (!self.takes_tokens || value.contains(&b'.')) => oidc,
+            Some(_) => token,
+            None if self.mtls.is_some() && peer.certificate.is_some() => mtls,
+            None if self.trusted_headers.is_some() => trusted_headers,
+            None => none,
+        }
     }
 
     /// Gets ready what callers would have to wait for, and keeps it so, for ever.

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kms_lib::ErrorCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -19,11 +20,29 @@ pub use scrape::{Standing, gauges};
 const LATENCIES: [f64; 14] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
+/// What a caller may show: the methods of authentication, and nothing.
+pub const METHODS: [&str; 5] = ["token", "oidc", "mtls", "trusted_headers", "none"];
+
 /// A call, by what it was and how it ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Call {
     operation: &'static str,
     outcome: &'static str,
+}
+
+/// Codes that say that the store was altered or replaced. Each is counted from 0, so that the first one is an increase.
+const INTEGRITY: [ErrorCode; 3] = [ErrorCode::IntegrityFailure, ErrorCode::RestoreDetected, ErrorCode::StoreCorrupt];
+
+/// An error, by its code.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Code {
+    code: &'static str,
+}
+
+/// What a caller showed that is not good.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Shown {
+    method: &'static str,
 }
 
 /// Everything that is counted.
@@ -32,6 +51,8 @@ pub struct Metrics {
     requests: Family<Call, Counter>,
     latencies: Family<Call, Histogram, fn() -> Histogram>,
     connections: Connections,
+    integrity: Family<Code, Counter>,
+    authentication: Family<Shown, Counter>,
 }
 
 /// What is counted of connections.
@@ -50,6 +71,7 @@ pub struct Meter {
     good: (Counter, Histogram),
     bad: Histogram,
     requests: Family<Call, Counter>,
+    integrity: Family<Code, Counter>,
 }
 
 fn histogram() -> Histogram {
@@ -79,7 +101,19 @@ impl Default for Metrics {
             "Connections closed because there were too many",
             connections.evicted.clone(),
         );
-        Self { registry: Mutex::new(registry), requests, latencies, connections }
+        let integrity = Family::<Code, Counter>::default();
+        for code in INTEGRITY {
+            let _ = integrity.get_or_create(&Code { code: code.as_str() });
+        }
+        let help = "Requests that failed because the store was altered, replaced or damaged, by the code of the error";
+        registry.register("integrity_errors", help, integrity.clone());
+        let authentication = Family::<Shown, Counter>::default();
+        for method in METHODS {
+            let _ = authentication.get_or_create(&Shown { method });
+        }
+        let help = "Callers that were not recognised, by what they showed";
+        registry.register("authentication_failures", help, authentication.clone());
+        Self { registry: Mutex::new(registry), requests, latencies, connections, integrity, authentication }
     }
 }
 
@@ -88,7 +122,13 @@ impl Metrics {
     pub fn meter(&self, operation: &'static str) -> Meter {
         let counter = self.requests.get_or_create_owned(&Call { operation, outcome: "ok" });
         let latency = |outcome| self.latencies.get_or_create_owned(&Call { operation, outcome });
-        Meter { operation, good: (counter, latency("ok")), bad: latency("error"), requests: self.requests.clone() }
+        let (requests, integrity) = (self.requests.clone(), self.integrity.clone());
+        Meter { operation, good: (counter, latency("ok")), bad: latency("error"), requests, integrity }
+    }
+
+    /// Counts a caller that was not recognised by what it showed: one of [`METHODS`].
+    pub fn count_unknown_caller(&self, method: &'static str) {
+        self.authentication.get_or_create(&Shown { method }).inc();
     }
 
     /// What is counted of connections.
@@ -113,6 +153,9 @@ impl Meter {
             Some(outcome) => {
                 self.requests.get_or_create(&Call { operation: self.operation, outcome }).inc();
                 self.bad.observe(elapsed.as_secs_f64());
+                if INTEGRITY.iter().any(|code| code.as_str() == outcome) {
+                    self.integrity.get_or_create(&Code { code: outcome }).inc();
+                }
             }
         }
     }

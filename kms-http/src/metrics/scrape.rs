@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use kms_lib::metrics::{BATCH_BOUNDS, Telemetry};
+use kms_lib::metrics::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, Telemetry};
 use kms_lib::{CALL_BOUNDS, CallMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -34,18 +34,42 @@ pub struct Standing {
     pub waiting: usize,
     /// Open connections.
     pub connections: usize,
+    /// How often files of TLS could not be taken when they were read again.
+    pub reload_failures: u64,
     /// When its certificate ends, if it has one.
     pub certificate_expires: Option<SystemTime>,
+}
+
+/// A gauge whose value is kept elsewhere.
+fn set(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}
+
+/// Whether the store answers and is what it should be. All of it is there from the start, so that the first fault is an
+/// increase.
+fn soundness(telemetry: &Telemetry, registry: &mut Registry) {
+    let mut gauge = |name: &str, help: &str, value: u64| set(registry, name, help, value);
+    gauge("store_up", "1 if the store answered", telemetry.store_up.into());
+    gauge("ledger_running", "1 if the ledger takes and writes submissions", telemetry.ledger_running.into());
+    gauge("tables_suspect", "1 if the tables are not those that the head stands for", telemetry.tables_suspect.into());
+    gauge("quarantined_rows", "Rows in quarantine", telemetry.quarantined);
+    let last = telemetry.last_verification;
+    let seconds = last.map_or(0, |last| last.timestamp.micros().unsigned_abs() / 1_000_000);
+    let help = "When the log was last verified, in Unix time; 0 if it never was";
+    gauge("audit_verification_timestamp_seconds", help, seconds);
+    let failed = last.is_some_and(|last| !last.ok);
+    gauge("audit_verification_failed", "1 if the last verification of the log found a fault", failed.into());
+    let help = "How often this process found the log or the tables altered";
+    registry.register("integrity_faults", help, counter(telemetry.integrity_faults));
 }
 
 /// How the library and the server stand, in the text format.
 pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std::fmt::Result {
     let mut registry = Registry::with_prefix("kms");
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        let gauge: Gauge = Gauge::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        registry.register(name, help, gauge);
-    };
+    soundness(telemetry, &mut registry);
+    let mut gauge = |name: &str, help: &str, value: u64| set(&mut registry, name, help, value);
     gauge("requests_active", "Requests being worked on", server.active as u64);
     gauge("requests_waiting", "Requests waiting for their turn", server.waiting as u64);
     gauge("connections_open", "Open connections", server.connections as u64);
@@ -56,13 +80,17 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
     gauge("ledger_queue_length", "Submissions that wait for the ledger", telemetry.queued);
     gauge("cache_keys", "Unwrapped keys in memory, about", telemetry.cache.keys);
     gauge("key_versions", "Versions of all keys", telemetry.versions);
-    gauge("rotation_alerts", "Keys whose rotation is due, at most 100", telemetry.rotations_due);
+    if let Some(due) = telemetry.rotations_due {
+        gauge("rotation_alerts", "Keys whose rotation is due, at most 100", due);
+    }
     gauge("audit_records", "Records in the log", telemetry.records);
     gauge("store_low", "1 when less room is left than the alarm says", telemetry.storage.low.into());
     gauge("store_full", "1 when the store is full", telemetry.storage.full.into());
     if let Some(free) = telemetry.storage.free_bytes {
         gauge("store_free_bytes", "Free bytes where the store is", free);
     }
+    let help = "Files of TLS that could not be taken when they were read again";
+    registry.register("reload_failures", help, counter(server.reload_failures));
     registry.register("cache_hits", "Uses of a key that was unwrapped already", counter(telemetry.cache.hits));
     registry.register("cache_misses", "Uses of a key that had to be unwrapped", counter(telemetry.cache.misses));
     let states = Family::<State, Gauge>::default();
@@ -73,6 +101,8 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
     registry.register("keys", "Keys by state", states);
     let batches = Batches { counts: telemetry.batches, sum: telemetry.submissions };
     registry.register("ledger_batch_size", "Submissions in one commit of the ledger", batches);
+    let help = "Time of a commit of the ledger, from the lock on the head until the store has it";
+    registry.register_with_unit("ledger_commit", help, Unit::Seconds, Commits(telemetry.commits));
     let calls = Family::<RootKeyCall, Counter>::default();
     for metrics in &telemetry.root_keys {
         let (provider, operation) = (metrics.provider, metrics.operation.as_str());
@@ -102,6 +132,21 @@ impl prometheus_client::encoding::EncodeMetric for RootKeyCalls {
             family.encode_histogram::<Vec<(String, String)>>(metrics.seconds, count, &buckets, None)?;
         }
         Ok(())
+    }
+    fn metric_type(&self) -> prometheus_client::metrics::MetricType {
+        prometheus_client::metrics::MetricType::Histogram
+    }
+}
+
+/// The durations of commits, counted elsewhere.
+#[derive(Debug)]
+struct Commits(CommitMetrics);
+
+impl prometheus_client::encoding::EncodeMetric for Commits {
+    fn encode(&self, mut encoder: prometheus_client::encoding::MetricEncoder<'_>) -> std::fmt::Result {
+        let CommitMetrics { durations, seconds, .. } = self.0;
+        let buckets: Vec<(f64, u64)> = COMMIT_BOUNDS.into_iter().chain([f64::MAX]).zip(durations).collect();
+        encoder.encode_histogram::<Vec<(String, String)>>(seconds, durations.iter().sum(), &buckets, None)
     }
     fn metric_type(&self) -> prometheus_client::metrics::MetricType {
         prometheus_client::metrics::MetricType::Histogram

@@ -13,6 +13,7 @@ pub(crate) mod pem;
 mod reload;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -55,13 +56,20 @@ pub struct TlsServer {
     current: RwLock<Loaded>,
     /// How often authorities or revocation lists have changed.
     trust: watch::Sender<u64>,
+    /// How often the files could not be taken.
+    failures: AtomicU64,
 }
 
 impl TlsServer {
     /// Reads certificates and key. Fails with `InvalidConfiguration`.
     pub fn open(settings: TlsSettings) -> Result<Arc<Self>> {
         let loaded = config::load(&settings, Fingerprint::of(&settings))?;
-        Ok(Arc::new(Self { settings, current: RwLock::new(loaded), trust: watch::Sender::new(0) }))
+        Ok(Arc::new(Self {
+            settings,
+            current: RwLock::new(loaded),
+            trust: watch::Sender::new(0),
+            failures: AtomicU64::new(0),
+        }))
     }
 
     /// Makes the handshake. Fails when it takes too long, and with a caller that has no acceptable certificate.
@@ -86,6 +94,11 @@ impl TlsServer {
     pub async fn distrusted(&self, trust: u64) {
         // The sender is this server's own: it is there as long as somebody waits.
         let _ = self.trust.subscribe().wait_for(|now| *now != trust).await;
+    }
+
+    /// How often files could not be taken when they were read again, for the metrics.
+    pub fn reload_failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// When the server's certificate ends, for the metrics.

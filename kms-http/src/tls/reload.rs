@@ -1,5 +1,6 @@
 //! Reading the files again.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -53,7 +54,10 @@ impl TlsServer {
             match outcome {
                 Ok(Ok(true)) => tracing::info!("TLS certificates read again"),
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::error!(%error, "cannot take the new TLS files; the former stay in use"),
+                Ok(Err(error)) => {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, "cannot take the new TLS files; the former stay in use");
+                }
                 Err(error) => tracing::error!(%error, "reading the TLS files came to a bad end"),
             }
         }

@@ -1,9 +1,10 @@
 //! The audit format: canonical bodies, the hash chain that is also a Merkle tree, signed checkpoints, and checking.
 //!
-//! Pure functions: nothing here reads or writes a store, so that anybody can check a log with what is here alone.
+//! [`export`] verifies an exported log against a pinned public key. Pure functions: nothing here reads or writes a store, so that anybody can check a log with what is here alone.
 
 pub mod canonical;
 pub mod checkpoint;
+pub mod export;
 #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "an import uses all of it"))]
 pub(crate) mod legacy;
 pub mod record;

@@ -1,9 +1,26 @@
 //! What the ledger counts, for those who watch it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
 
 /// Upper bounds of the classes that batches are counted in, by their number of submissions; the last has none.
 pub const BATCH_BOUNDS: [u64; 7] = [1, 4, 16, 64, 256, 512, 1_024];
+
+/// Upper bounds of the classes that commits are counted in, by their duration in seconds; the last has none.
+pub const COMMIT_BOUNDS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// The commits of this process, and how long they took: from the lock on the head until the store had them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct CommitMetrics {
+    /// Commits by duration: up to each of [`COMMIT_BOUNDS`], and above.
+    pub durations: [u64; COMMIT_BOUNDS.len() + 1],
+    /// Seconds that all of them took.
+    pub seconds: f64,
+}
 
 /// Counters since the store was opened.
 #[derive(Debug, Default)]
@@ -11,6 +28,9 @@ pub struct Counters {
     sizes: [AtomicU64; BATCH_BOUNDS.len() + 1],
     submissions: AtomicU64,
     stopped: AtomicBool,
+    commits: [AtomicU64; COMMIT_BOUNDS.len() + 1],
+    commit_micros: AtomicU64,
+    faults: AtomicU64,
 }
 
 impl Counters {
@@ -25,9 +45,32 @@ impl Counters {
     pub fn batches(&self) -> ([u64; BATCH_BOUNDS.len() + 1], u64) {
         (std::array::from_fn(|n| self.sizes[n].load(Ordering::Relaxed)), self.submissions.load(Ordering::Relaxed))
     }
-    /// Notes that nothing will be written any more.
+    /// Counts a commit that took this long.
+    pub fn commit(&self, took: Duration) {
+        let class = COMMIT_BOUNDS.partition_point(|bound| *bound < took.as_secs_f64());
+        self.commits[class].fetch_add(1, Ordering::Relaxed);
+        self.commit_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+    /// The commits, and how long they took.
+    pub fn commits(&self) -> CommitMetrics {
+        CommitMetrics {
+            durations: std::array::from_fn(|n| self.commits[n].load(Ordering::Relaxed)),
+            seconds: self.commit_micros.load(Ordering::Relaxed) as f64 / 1e6,
+        }
+    }
+    /// Counts that the log or the tables were found altered.
+    pub fn fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+    /// How often that was so.
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+    /// Notes that nothing will be written any more, because the log was altered.
     pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        if !self.stopped.swap(true, Ordering::Relaxed) {
+            self.fault();
+        }
     }
     /// Whether that is so.
     pub fn is_stopped(&self) -> bool {

@@ -26,7 +26,7 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use counters::{BATCH_BOUNDS, Counters};
+pub use counters::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, Counters};
 pub use details::{Details, context_json, is_recorded_whole};
 pub use queue::Limits;
 pub use remaining::Remaining;

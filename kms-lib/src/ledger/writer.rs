@@ -235,6 +235,7 @@ impl Writer {
     }
 
     async fn commit_once(&mut self, batch: &[Submission]) -> Result<Plan> {
+        let started = Instant::now();
         self.is_at_fault = false;
         if let Some(error) = &self.stopped {
             return Err(error.clone());
@@ -273,6 +274,7 @@ impl Writer {
             self.connection = Some(connection);
         }
         self.outage.end();
+        self.queue.counters.commit(started.elapsed());
         self.known = plan.head.clone();
         self.seen.note(&plan.head);
         if plan.keys.is_some()

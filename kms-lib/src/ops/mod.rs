@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use crate::ledger::{BATCH_BOUNDS, StorageMetrics};
+pub use crate::ledger::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, StorageMetrics};
 use crate::session::{LAST_VERIFICATION, Session};
 use crate::storage::tables::usage::{self, Due};
 use crate::types::attempt::Operation;
@@ -19,7 +19,7 @@ use crate::types::limits::ENCRYPTIONS_MAX;
 use crate::types::time::Timestamp;
 use crate::types::view::View;
 
-pub use telemetry::{CacheUse, Ready, RootKeyHealth, Telemetry};
+pub use telemetry::{CacheUse, LastVerification, Ready, RootKeyHealth, Telemetry};
 pub(crate) use telemetry::{ready, telemetry};
 
 /// Most entries of a list of alerts.
@@ -146,6 +146,15 @@ pub struct UsageMetrics {
 }
 
 impl Session {
+    /// Whether the actor may read [`crate::Kms::telemetry`], for a front end that shows it to its callers: admins,
+    /// auditors, and callers that may read all keys. `AccessDenied` otherwise. While the store does not answer, the
+    /// rights last read from it count, and a refusal is not recorded.
+    ///
+    /// Cancellation: dropping the future changes nothing.
+    pub async fn permit_telemetry(&self) -> Result<()> {
+        telemetry::permit(self).await
+    }
+
     /// The metrics. For admins, auditors, and callers that may read all keys.
     ///
     /// Cancellation: dropping the future changes nothing.

@@ -2,28 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::ALERTS;
+use crate::catalog::Trust;
 use crate::envelope::CallMetrics;
-use crate::ledger::{BATCH_BOUNDS, StorageMetrics, skew};
-use crate::session::Shared;
+use crate::ledger::{BATCH_BOUNDS, CommitMetrics, StorageMetrics, skew};
+use crate::session::{LAST_VERIFICATION, Session, Shared};
 use crate::storage::tables::head;
 use crate::storage::tables::usage::{self, Due};
+use crate::types::actor::Role;
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::KeyState;
+use crate::types::time::Timestamp;
+
+/// How long the store may take to say how it stands.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Counters since the store was opened, and how things stand. Nothing in it names a key or a caller.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Telemetry {
+    /// Whether the store answered just now. If not, what only the store knows is missing.
+    pub store_up: bool,
+    /// Whether the ledger takes and writes submissions. One that has stopped because the log was altered does not run
+    /// again before the service is restarted.
+    pub ledger_running: bool,
     /// Submissions that wait for the ledger.
     pub queued: u64,
     /// Batches that the ledger took, by their number of submissions: up to each of [`BATCH_BOUNDS`], and above.
     pub batches: [u64; BATCH_BOUNDS.len() + 1],
     /// Submissions in all of them.
     pub submissions: u64,
+    /// Commits of the ledger, and how long they took.
+    pub commits: CommitMetrics,
     /// How the cache of unwrapped keys is doing.
     pub cache: CacheUse,
     /// Keys by state.
@@ -31,9 +49,20 @@ pub struct Telemetry {
     /// Versions of all keys.
     pub versions: u64,
     /// Keys whose rotation is due; at most 100.
-    pub rotations_due: u64,
-    /// Records in the log.
+    pub rotations_due: Option<u64>,
+    /// Records in the log; as last seen if the store does not answer.
     pub records: u64,
+    /// How often this process found the log or the tables altered: verifications that found a fault, and the ledger
+    /// stopping.
+    pub integrity_faults: u64,
+    /// Whether the tables are not those that the head stands for: then no row is used until a restart has found out
+    /// which of them were altered.
+    pub tables_suspect: bool,
+    /// Rows in quarantine.
+    pub quarantined: u64,
+    /// The last verification of the log, by any process. Anybody who can write to the store can change what is kept of
+    /// it.
+    pub last_verification: Option<LastVerification>,
     /// How much room the store has.
     pub storage: StorageMetrics,
     /// Calls to root keys, by provider and operation. Durations are counted in the classes of
@@ -82,29 +111,95 @@ pub struct CacheUse {
     pub keys: u64,
 }
 
-/// Gathers it.
-pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
+/// A verification of the log, as the metrics show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[non_exhaustive]
+pub struct LastVerification {
+    /// When it was recorded.
+    pub timestamp: Timestamp,
+    /// Whether it found no fault.
+    pub ok: bool,
+}
+
+/// What only the store knows.
+struct Stored {
+    rotations_due: u64,
+    records: u64,
+    last_verification: Option<LastVerification>,
+}
+
+async fn stored(shared: &Shared) -> Result<Stored> {
     let mut connection = shared.store.reader().await?;
     let due = usage::due(connection.as_mut(), Due::Rotation, shared.clock.now(), ALERTS).await?;
     let records = crate::storage::tables::audit::last_seq(connection.as_mut()).await?;
-    drop(connection);
-    let (batches, submissions) = shared.ledger.counters().batches();
+    let last = usage::meta(connection.as_mut(), LAST_VERIFICATION).await?;
+    Ok(Stored {
+        rotations_due: due.len() as u64,
+        records,
+        last_verification: last.and_then(|kept| serde_json::from_str(&kept).ok()),
+    })
+}
+
+/// Gathers it. What only the store knows is missing if the store does not answer in time.
+pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
+    let stored = match timeout(PATIENCE, stored(shared)).await {
+        Ok(Ok(stored)) => Some(stored),
+        Ok(Err(error)) if error.code() == ErrorCode::Closed => return Err(error),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the store does not say how it stands");
+            None
+        }
+        Err(_) => None,
+    };
+    let counters = shared.ledger.counters();
+    let (batches, submissions) = counters.batches();
     let (hits, misses) = shared.materials.uses();
     let image = shared.catalog.image();
     let mut keys_by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
     keys_by_state.extend(image.keys_by_state());
     Ok(Telemetry {
+        store_up: stored.is_some(),
+        ledger_running: shared.ledger.is_running(),
         queued: shared.ledger.queued() as u64,
         batches,
         submissions,
+        commits: counters.commits(),
         cache: CacheUse { hits, misses, keys: shared.materials.len() },
         keys_by_state,
         versions: image.version_count() as u64,
-        rotations_due: due.len() as u64,
-        records,
+        rotations_due: stored.as_ref().map(|stored| stored.rotations_due),
+        records: stored.as_ref().map_or_else(|| shared.ledger.seen().state().0, |stored| stored.records),
+        integrity_faults: counters.faults(),
+        tables_suspect: image.trust() != Trust::Verified,
+        quarantined: image.quarantine().count() as u64,
+        last_verification: stored.and_then(|stored| stored.last_verification),
         storage: shared.space.metrics(),
         root_keys: shared.envelope.call_metrics(),
     })
+}
+
+/// Whether the actor may read the telemetry. While the store does not answer, the rights last read from it count: what
+/// is told names no key and no caller, and the people who look for the cause need it. Rows that were altered give no
+/// rights; an admin or an auditor by a certificate or an issuer's token needs none.
+pub(crate) async fn permit(session: &Session) -> Result<()> {
+    let asked = async {
+        match session.may_read_all_keys().await? {
+            true => Ok(()),
+            false => session.permit_reading(Action::MetricsRead, Operation::ReadMetrics, None).await,
+        }
+    };
+    let error = match timeout(PATIENCE, asked).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => Error::new(ErrorCode::StoreUnavailable, "the store does not answer in time"),
+    };
+    let actor = session.actor();
+    let needs_no_row = actor.credential().is_none() && actor.role() != Role::App;
+    let may = match error.code() {
+        ErrorCode::IntegrityFailure => needs_no_row,
+        code => code.is_unusable_service() && session.could_read_metrics(),
+    };
+    if may { Ok(()) } else { Err(error) }
 }
 
 /// Whether operations can be expected to succeed: the ledger runs, the store can be written, the clock agrees with the

@@ -187,6 +187,16 @@ impl Session {
             .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
     }
 
+    /// The signed state of the log at this size, if it is kept: where a signing key was replaced, and now and then in
+    /// between. An export needs the former, so that a verifier follows the keys.
+    ///
+    /// Cancellation: dropping the future changes nothing.
+    pub async fn kept_checkpoint(&self, size: u64) -> Result<Option<String>> {
+        self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
+        let mut connection = self.shared.store.reader().await?;
+        audit::checkpoint_at(connection.as_mut(), size).await
+    }
+
     /// The public key of the log, in the form verifiers pin.
     ///
     /// Cancellation: dropping the future changes nothing.

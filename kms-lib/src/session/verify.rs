@@ -186,6 +186,9 @@ async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verifie
         Err(error) if !report.ok => tracing::warn!(%error, "a rollback cannot be looked for"),
         Err(error) => return Err(error),
     }
+    if !report.ok {
+        shared.ledger.counters().fault();
+    }
     Ok((report, head))
 }
 

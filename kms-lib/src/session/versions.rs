@@ -52,6 +52,13 @@ impl Session {
         Ok(policy::has_right(&*self.shared.catalog.image(), &attempt, self.shared.clock.now()))
     }
 
+    /// Whether it may read all keys or the metrics, by the rights in memory.
+    pub(crate) fn could_read_metrics(&self) -> bool {
+        let (image, now) = (self.shared.catalog.image(), self.shared.clock.now());
+        let may = |operation| policy::has_right(&*image, &self.attempt(operation, None), now);
+        may(Operation::ReadKey) || may(Operation::ReadMetrics)
+    }
+
     async fn readable_key(&self, key: &KeyRef) -> Result<KeyId> {
         let id = self.locate(key).await?;
         self.permit_reading(Action::KeyRead, Operation::ReadKey, id).await?;

@@ -231,17 +231,40 @@ class CallMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitMetrics:
+    """Commits of the ledger by duration, and the seconds that all of them took."""
+
+    durations: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LastVerification:
+    """The last verification of the log, by any process: when it was recorded, and whether it found no fault."""
+
+    timestamp: datetime
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Telemetry:
     """Counters since the service was opened; nothing in it names a key or a caller."""
 
+    store_up: bool
+    ledger_running: bool
     queued: int
     batches: tuple[int, ...]
     submissions: int
+    commits: CommitMetrics
     cache: CacheUse
     keys_by_state: Mapping[str, int]
     versions: int
-    rotations_due: int
+    rotations_due: int | None
     records: int
+    integrity_faults: int
+    tables_suspect: bool
+    quarantined: int
+    last_verification: LastVerification | None
     storage: StorageMetrics
     root_keys: tuple[CallMetrics, ...]
 

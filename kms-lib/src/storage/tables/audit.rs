@@ -283,6 +283,19 @@ pub fn insert_checkpoint(checkpoint: &StoredCheckpoint) -> Statement {
     Statement::new("INSERT INTO audit_checkpoints (size, frontier, hash, note) VALUES (?, ?, ?, ?)", values)
 }
 
+/// The note of the kept state of this size.
+pub async fn checkpoint_at(connection: &mut dyn Connection, size: u64) -> Result<Option<String>> {
+    let mut found = None;
+    let sql = "SELECT note FROM audit_checkpoints WHERE size = ?";
+    connection
+        .query(sql.into(), vec![size.into()], &mut |row| {
+            found = Some(row.text(0)?.to_owned());
+            Ok(())
+        })
+        .await?;
+    Ok(found)
+}
+
 /// The kept states of the log with more than `after` records, smallest first.
 pub async fn checkpoints(connection: &mut dyn Connection, after: u64) -> Result<Vec<StoredCheckpoint>> {
     let mut found = Vec::new();
