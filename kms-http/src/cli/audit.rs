@@ -1,8 +1,5 @@
 //! `kms-http audit`.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,8 +11,9 @@ use serde_json::json;
 
 use super::acknowledge;
 use super::exit::Failure;
+use super::export::{self, Export};
 use super::output;
-use super::store::{bar, watched, with_store};
+use super::store::{watched, with_store};
 use crate::settings::Settings;
 
 /// What to do with the log.
@@ -29,6 +27,10 @@ pub enum Audit {
         /// A public key of the log, as its verifier keeps it
         #[arg(long)]
         pinned_key: Option<String>,
+        /// An export instead of the store, from the log's first record on: needs neither store nor root key. Several
+        /// files that continue each other are given in order
+        #[arg(long, value_name = "EXPORT", requires = "pinned_key", conflicts_with = "incremental")]
+        file: Vec<PathBuf>,
     },
     /// Show the newest records
     Tail {
@@ -39,21 +41,8 @@ pub enum Audit {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Write the records as JSON lines, oldest first
-    Export {
-        /// To this file, which must not be there [default: standard output]
-        #[arg(long, short)]
-        output: Option<PathBuf>,
-        /// Only from this time on
-        #[arg(long)]
-        since: Option<Timestamp>,
-        /// Only before this time
-        #[arg(long)]
-        until: Option<Timestamp>,
-        /// The rows of the log that was imported under this name, in the order of their links, instead of the records
-        #[arg(long, value_name = "NAME", conflicts_with_all = ["since", "until"])]
-        imported: Option<String>,
-    },
+    /// Write the records as JSON lines, oldest first, with signed states of the log between them
+    Export(Export),
     /// Show the public key of the log, for those who pin it
     PublicKey {
         /// All of them, each with the range it signed
@@ -83,6 +72,17 @@ pub enum Audit {
     },
 }
 
+impl Audit {
+    /// The exports that are to be verified, and the key to trust, if that is what the command says: then no settings
+    /// are needed.
+    pub fn offline(&self) -> Option<(&[PathBuf], &str)> {
+        match self {
+            Self::Verify { file, pinned_key: Some(key), .. } if !file.is_empty() => Some((file, key)),
+            _ => None,
+        }
+    }
+}
+
 /// How often following looks.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -96,13 +96,12 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
     };
     with_store(settings, |_, session| async move {
         match command {
-            Audit::Verify { incremental, pinned_key } => {
+            Audit::Verify { incremental, pinned_key, .. } => {
                 let report = verify(&session, incremental, pinned_key).await?;
                 show_report(&report, is_read_only, as_json)
             }
             Audit::Tail { lines, follow } => tail(&session, lines.into(), follow, as_json).await,
-            Audit::Export { output, imported: Some(source), .. } => export_imported(&session, output, &source).await,
-            Audit::Export { output, since, until, .. } => export(&session, output, since, until).await,
+            Audit::Export(wanted) => export::run(&session, wanted).await,
             Audit::PublicKey { all: true } => public_keys(&session, as_json).await,
             Audit::PublicKey { all: false } => show_key(&session.audit_public_key().await?, as_json),
             Audit::RotateKey => show_key(&session.replace_signing_key().await?, as_json),
@@ -218,64 +217,6 @@ fn show(row: &AuditRecord, as_json: bool) -> Result<(), Failure> {
         row.seq, row.timestamp, row.status, row.actor, row.role, row.action
     ));
     Ok(())
-}
-
-async fn export(
-    session: &Session,
-    to: Option<PathBuf>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-) -> Result<ExitCode, Failure> {
-    let mut out = writer(to)?;
-    let mut query = AuditQuery::new();
-    (query.since, query.until) = (since, until);
-    let newest = session.list_audit(&query, &Paging::new(1)).await?.items;
-    // What is recorded while this runs is not waited for.
-    let end = newest.first().map_or(0, |record| record.seq);
-    let bar = bar("exporting", end);
-    let (query, mut paging) = (query.oldest_first(), Paging::new(PAGE_LIMIT));
-    loop {
-        let page = session.list_audit(&query, &paging).await?;
-        for record in page.items.iter().take_while(|record| record.seq <= end) {
-            writeln!(out, "{}", serde_json::to_string(record)?)?;
-        }
-        let last = page.items.last().map_or(end, |record| record.seq);
-        bar.set_position(last.min(end));
-        paging.cursor = page.next_cursor;
-        if paging.cursor.is_none() || last >= end {
-            break;
-        }
-    }
-    out.flush()?;
-    bar.finish_and_clear();
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Writes the rows of an imported log.
-async fn export_imported(session: &Session, to: Option<PathBuf>, source: &str) -> Result<ExitCode, Failure> {
-    let mut out = writer(to)?;
-    let mut paging = Paging::new(PAGE_LIMIT);
-    loop {
-        let page = session.list_imported_audit(source, &paging).await?;
-        for row in &page.items {
-            writeln!(out, "{}", serde_json::to_string(row)?)?;
-        }
-        paging.cursor = page.next_cursor;
-        if paging.cursor.is_none() {
-            break;
-        }
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The new file at a path, or standard output.
-fn writer(to: Option<PathBuf>) -> Result<Box<dyn Write>, Failure> {
-    let Some(path) = to else { return Ok(Box::new(BufWriter::new(std::io::stdout()))) };
-    // Records hold contexts and names: for its owner alone.
-    let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-    let file = file.map_err(|e| Failure::new(1, format!("{} cannot be written: {e}", path.display())))?;
-    Ok(Box::new(BufWriter::new(file)))
 }
 
 fn show_key(key: &str, as_json: bool) -> Result<ExitCode, Failure> {

@@ -1,6 +1,6 @@
 //! `kms-http backup` and `kms-http restore`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -29,8 +29,17 @@ pub struct Restore {
     compare: bool,
 }
 
+/// Standard output and input cannot hold a backup: it is read again to be verified before it counts.
+fn check_is_file(path: &Path) -> Result<(), Failure> {
+    if path.as_os_str() != "-" {
+        return Ok(());
+    }
+    Err(Failure::new(2, "a backup is verified in its place, so it needs a file; ./- is a file with that name"))
+}
+
 /// Copies the store while others work on it, and verifies the copy.
 pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    check_is_file(&command.to)?;
     let report = with_store(settings, |_, session| async move {
         let progress = Progress::new();
         let options = BackupOptions::new().progress(&progress);
@@ -42,6 +51,7 @@ pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<Exit
 
 /// Verifies a backup, and puts it where the store belongs; or compares it with the store that is there.
 pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    check_is_file(&command.from)?;
     if command.compare {
         let compare = |_, session: Session| async move { Ok(session.compare_backup(&command.from).await?) };
         let found = with_store(settings, compare)?;

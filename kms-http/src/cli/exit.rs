@@ -3,11 +3,17 @@
 use std::process::ExitCode;
 
 use kms_lib::{Error, ErrorCode};
+use serde_json::json;
 
 /// Why it did not do what it was asked.
 #[derive(Debug)]
 pub struct Failure {
+    /// Whether it may be over later: a store that does not answer, or has too much to do.
+    may_pass: bool,
+    /// The exit code.
     code: u8,
+    /// The name of the error, for scripts.
+    name: &'static str,
     message: String,
 }
 
@@ -15,9 +21,20 @@ impl Failure {
     /// A verification found a fault.
     pub const FAULT: u8 = 4;
 
-    /// A failure with this exit code.
+    /// A failure with this exit code, and the name of the error that stands for it.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        let name = match code {
+            2 => ErrorCode::InvalidArgument,
+            3 => ErrorCode::StoreUnavailable,
+            Self::FAULT => ErrorCode::IntegrityFailure,
+            _ => ErrorCode::Internal,
+        };
+        Self { may_pass: false, code, name: name.as_str(), message: message.into() }
+    }
+
+    /// Whether it may be over later.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
     }
 
     /// The same, with what helps.
@@ -27,10 +44,20 @@ impl Failure {
         self
     }
 
-    /// Says it, and ends.
-    pub fn report(&self) -> ExitCode {
-        eprintln!("kms-http: {}", self.message);
+    /// Says it on standard error, for people or as a JSON object, and ends.
+    pub fn report(&self, as_json: bool) -> ExitCode {
+        let Self { code, name, message, .. } = self;
+        match as_json {
+            true => eprintln!("{}", json!({"error": message, "code": name, "exitCode": code})),
+            false => eprintln!("kms-http: {message}"),
+        }
         ExitCode::from(self.code)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -43,7 +70,8 @@ impl From<Error> for Failure {
             E::IntegrityFailure => Self::FAULT,
             _ => 1,
         };
-        Self::new(code, error.to_string())
+        let may_pass = error.is_retryable() || error.code().is_unusable_service();
+        Self { may_pass, code, name: error.code().as_str(), message: error.to_string() }
     }
 }
 

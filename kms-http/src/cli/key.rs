@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use kms_lib::limits::PAGE_LIMIT;
-use kms_lib::{KeyDescription, KeyFilter, KeyPurpose, KeyType, NewKey, Paging, Session};
+use kms_lib::{KeyDescription, KeyFilter, KeyPurpose, KeyType, NewKey, Paging, Session, VersionDescription};
 
 use super::exit::Failure;
 use super::output;
@@ -43,6 +43,49 @@ pub enum Key {
         /// The key, by id or name
         key: String,
     },
+    /// Enable a key, or its current version, after it was disabled
+    Enable(Target),
+    /// Disable a key, until it is enabled again; or a version, which then encrypts and signs no more
+    Disable(Target),
+    /// Revoke a version or a whole key, for ever: what it encrypted can no longer be read
+    Revoke {
+        /// The key, by id or name
+        key: String,
+        /// This version
+        #[arg(long, required_unless_present = "whole_key", conflicts_with = "whole_key")]
+        version: Option<u32>,
+        /// The key with all its versions
+        #[arg(long)]
+        whole_key: bool,
+    },
+    /// List the versions of a key, oldest first
+    Versions {
+        /// The key, by id or name
+        key: String,
+    },
+    /// Schedule the deletion of a key: its material is erased when the waiting period is over
+    ScheduleDeletion {
+        /// The key, by id or name
+        key: String,
+        /// Days to wait, in which the deletion can be cancelled [default: the service's setting, 30]
+        #[arg(long)]
+        days: Option<u32>,
+    },
+    /// Cancel a deletion that is scheduled
+    CancelDeletion {
+        /// The key, by id or name
+        key: String,
+    },
+}
+
+/// A key, or one of its versions.
+#[derive(Args)]
+pub struct Target {
+    /// The key, by id or name
+    key: String,
+    /// Only this version of it
+    #[arg(long)]
+    version: Option<u32>,
 }
 
 /// Kind and use of a key.
@@ -76,6 +119,18 @@ pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, 
             }
             Key::Rotate { key, expected } => session.rotate_key(key, expected).await?,
             Key::Trim { key } => session.trim_key(key).await?,
+            Key::Enable(Target { key, version: None }) => session.enable_key(key).await?,
+            Key::Enable(Target { key, version: Some(version) }) => session.enable_version(key, version).await?,
+            Key::Disable(Target { key, version: None }) => session.disable_key(key).await?,
+            Key::Disable(Target { key, version: Some(version) }) => session.disable_version(key, version).await?,
+            Key::Revoke { key, version: None, .. } => session.revoke_key(key).await?,
+            Key::Revoke { key, version: Some(version), .. } => session.revoke_version(key, version).await?,
+            Key::ScheduleDeletion { key, days } => session.schedule_deletion(key, days).await?,
+            Key::CancelDeletion { key } => session.cancel_deletion(key).await?,
+            Key::Versions { key } => {
+                let versions = all_versions(&session, &key).await?;
+                return output::show(as_json, &versions, versions.iter().map(version_line));
+            }
         };
         output::show(as_json, &key, [line(&key)])
     })
@@ -85,6 +140,25 @@ fn line(key: &KeyDescription) -> String {
     let KeyDescription { id, state, key_type, purpose, current_version, name, .. } = key;
     let (state, key_type, purpose) = (state.as_str(), key_type.as_str(), purpose.as_str());
     format!("{id}  {state:<16} {key_type:<10} {purpose:<10} v{current_version:<4} {name}")
+}
+
+fn version_line(version: &VersionDescription) -> String {
+    let VersionDescription { version, state, created_at, not_after, last_used_at, .. } = version;
+    let end = not_after.map(|end| format!("  until {end}")).unwrap_or_default();
+    let used = last_used_at.map(|used| format!("  used {used}")).unwrap_or_default();
+    format!("v{version:<6} {:<10} {created_at}{end}{used}", state.as_str())
+}
+
+async fn all_versions(session: &Session, key: &str) -> Result<Vec<VersionDescription>, Failure> {
+    let (mut versions, mut paging) = (Vec::new(), Paging::new(PAGE_LIMIT));
+    loop {
+        let page = session.list_versions(key, &paging).await?;
+        versions.extend(page.items);
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
+            return Ok(versions);
+        }
+    }
 }
 
 async fn all(session: &Session) -> Result<Vec<KeyDescription>, Failure> {

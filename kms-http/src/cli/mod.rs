@@ -5,9 +5,12 @@ mod audit;
 mod backup;
 mod bootstrap;
 mod exit;
+mod export;
 mod folders;
+mod grant;
 mod import;
 mod key;
+mod manual;
 mod output;
 mod root_key;
 mod serve;
@@ -17,7 +20,7 @@ mod token;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::settings::{Flags, Settings, XdgDirs};
 use exit::Failure;
@@ -40,40 +43,47 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve (what happens without a command, too)
+    /// Serve HTTP; this is the default command
     Serve(serve::Serve),
-    /// Make a root key file and a first admin token, which is shown once
+    /// Create a root key file and a first admin token, which is shown once
     Init(bootstrap::Init),
-    /// Tokens: who shows one is known by it
+    /// Create, list and revoke access tokens
     #[command(subcommand)]
     Token(token::Token),
-    /// Keys
+    /// Create, list, rotate, disable, revoke and delete keys
     #[command(subcommand)]
     Key(key::Key),
-    /// Root keys: add one, wrap everything under it, retire the former one
+    /// List, make and withdraw grants: which principal may do what with which key
+    #[command(subcommand)]
+    Grant(grant::Grant),
+    /// Replace root keys: add one, wrap everything under it, retire the former one
     #[command(subcommand)]
     RootKey(root_key::RootKey),
-    /// The log
+    /// Verify, show and export the audit log, and manage its keys
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Import the data of another key management service
     #[command(subcommand)]
     Import(import::Import),
-    /// Copy the store, while others work on it, and verify the copy
+    /// Copy the store while the service runs, and verify the copy
     Backup(backup::Backup),
-    /// Verify a backup, and put it where the store belongs, where there must be nothing yet
+    /// Verify a backup and restore it to the place of the store, where there must be none yet
     Restore(backup::Restore),
-    /// Say how the store stands; exit code 3 if it cannot be used
+    /// Show the store's status; exits with 3 if the store is unusable
     Status,
-    /// The configuration
+    /// Check the configuration
     #[command(subcommand)]
     Config(Config),
+    /// Print a completion script for a shell
+    Completions(manual::Completions),
+    /// Print the manual page, or write the pages of all commands to a folder
+    Man(manual::Man),
 }
 
 /// What to do with the configuration.
 #[derive(Subcommand)]
 enum Config {
-    /// Print what is in force, secrets hidden; exit code 2 if it is wrong
+    /// Print the settings in force, secrets hidden; exits with 2 if one is wrong
     Check,
 }
 
@@ -81,13 +91,23 @@ enum Config {
 pub fn run() -> ExitCode {
     // Before any secret is read, whatever the command.
     let unhardened = crate::server::harden();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") => {
+            let text = error.to_string();
+            let said = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
+            return Failure::new(2, said).report(true);
+        }
+        // Also help and version, which are no errors.
+        Err(error) => error.exit(),
+    };
     if !unhardened.is_empty() {
         eprintln!("kms-http: {}", unhardened.join("; "));
     }
+    let as_json = cli.json;
     match dispatch(cli) {
         Ok(code) => code,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(as_json),
     }
 }
 
@@ -97,15 +117,26 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Serve(serve) = &command {
         flags.http.extend(serve.settings());
     }
+    match &command {
+        Command::Completions(wanted) => return manual::completions(wanted, Cli::command()),
+        Command::Audit(command) => {
+            if let Some((files, key)) = command.offline() {
+                return export::verify(files, key, json);
+            }
+        }
+        Command::Man(wanted) => return manual::man(wanted, Cli::command()),
+        _ => {}
+    }
     // An import has two secrets, and the one that is named on the command line is the source's.
     let is_import = matches!(command, Command::Import(_));
     let source_key_file = flags.master_key_file.take_if(|_| is_import);
-    let settings = Settings::load(&flags, &XdgDirs::of_user()?)?;
+    let settings = Settings::load(&flags, &XdgDirs::of_user())?;
     match command {
         Command::Serve(_) => serve::run(settings),
         Command::Init(command) => bootstrap::init(command, settings, json),
         Command::Token(command) => token::run(command, settings, json),
         Command::Key(command) => key::run(command, settings, json),
+        Command::Grant(command) => grant::run(command, settings, json),
         Command::RootKey(command) => root_key::run(command, settings, json),
         Command::Audit(command) => audit::run(command, settings, json),
         Command::Import(command) => import::run(command, source_key_file.as_deref(), settings, json),
@@ -113,5 +144,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Restore(command) => backup::restore(command, settings, json),
         Command::Status => status::status(settings, json),
         Command::Config(Config::Check) => status::check(&settings, json),
+        // They need no settings.
+        Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
     }
 }

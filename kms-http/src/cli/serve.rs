@@ -94,7 +94,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let kms = Kms::open(settings.kms).await?;
     if settings.http.has(AuthMethod::Token) && is_untouched(&kms).await? {
         let principal = Principals::new(&settings.http).of_token("admin")?;
-        hand_over_first_token(&kms, &principal, &settings.token_file).await?;
+        hand_over_first_token(&kms, &principal, &settings.token_file?).await?;
     }
     let address = listeners.address();
     let socket = settings.http.unix_socket.clone();

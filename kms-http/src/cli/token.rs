@@ -73,7 +73,7 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
     })
 }
 
-fn role() -> impl TypedValueParser<Value = Role> {
+pub fn role() -> impl TypedValueParser<Value = Role> {
     PossibleValuesParser::new(["admin", "auditor", "app"]).try_map(|name| Role::parse(&name))
 }
 

@@ -67,6 +67,11 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
     Ok((name.trim_start_matches("http.").to_owned(), value.to_owned()))
 }
 
+/// Stands for the store of a user without a home folder until another one is named.
+const NO_STORE: &str = "sqlite:/nowhere";
+/// Its file.
+const NOWHERE: &str = "/nowhere";
+
 /// Everything that is in force.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -79,30 +84,34 @@ pub struct Settings {
     /// The root key file that is to be used, and made if it is not there, when no root key was given.
     pub default_key_file: Option<PathBuf>,
     /// Where the first token goes if there is no terminal to show it on.
-    pub token_file: PathBuf,
+    pub token_file: Result<PathBuf>,
 }
 
 impl Settings {
     /// Reads file and environment, and applies the flags.
     pub fn load(flags: &Flags, dirs: &XdgDirs) -> Result<Self> {
         let variables = environment()?;
-        let file = flags.config.clone().or_else(|| Some(dirs.config_file()).filter(|path| path.exists()));
-        let mut kms = Config::new(dirs.store_url()).overlaid(file.as_deref())?;
+        let file = flags.config.clone().or_else(|| dirs.config_file().filter(|path| path.exists()));
+        let default_url = dirs.store_url();
+        let mut kms = Config::new(default_url.as_deref().unwrap_or(NO_STORE)).overlaid(file.as_deref())?;
         if let Some(url) = &flags.store_url {
             kms = kms.store_url(url);
         }
         if let Some(path) = &flags.master_key_file {
             kms = kms.root_key(&format!("file:{}", path.display()))?;
         }
+        if default_url.is_none() && kms.store_file().is_some_and(|file| file.as_os_str() == NOWHERE) {
+            return Err(xdg_dirs::homeless("XDG_DATA_HOME", "where the store is with --store-url or KMS_STORE_URL"));
+        }
         kms = match kms.high_water_file() {
             None => {
-                let path = dirs.high_water(&kms);
+                let path = dirs.high_water(&kms)?;
                 kms.high_water(path)
             }
             Some(path) if path.as_os_str().is_empty() => kms.no_high_water(),
             Some(_) => kms,
         };
-        let default_key_file = (!kms.has_root_key()).then(|| dirs.root_key_file());
+        let default_key_file = (!kms.has_root_key()).then(|| dirs.root_key_file()).transpose()?;
         kms.check()?;
 
         let text = file.as_ref().map(std::fs::read_to_string).transpose();

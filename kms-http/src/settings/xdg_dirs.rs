@@ -4,7 +4,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use kms_lib::{Config, Result};
+use kms_lib::{Config, Error, Result};
 
 use super::invalid;
 
@@ -13,58 +13,59 @@ const FOLDER: &str = "mini-kms";
 /// Longest part of a file's name that is made from a store's.
 const NAME: usize = 200;
 
-/// The user's folders.
+/// The user's folders: those that the environment names or that are below the home folder. None of them is needed when
+/// everything that would be there is configured.
 #[derive(Clone, Debug)]
 pub struct XdgDirs {
-    data: PathBuf,
-    config: PathBuf,
-    state: PathBuf,
+    data: Option<PathBuf>,
+    config: Option<PathBuf>,
+    state: Option<PathBuf>,
 }
 
 impl XdgDirs {
     /// The folders that the environment names, and their defaults below the home folder.
-    pub fn of_user() -> Result<Self> {
+    pub fn of_user() -> Self {
         let home = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let folder = |variable: &str, below_home: &str| {
             // A relative path is to be ignored, says the specification.
             let named = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
             let path = named.or_else(|| home.as_ref().map(|home| home.join(below_home)));
-            path.map(|path| path.join(FOLDER)).ok_or_else(|| {
-                invalid(format!(
-                    "neither {variable} nor HOME is set: say where things are with --config or KMS_STORE_URL"
-                ))
-            })
+            path.map(|path| path.join(FOLDER))
         };
-        Ok(Self {
-            data: folder("XDG_DATA_HOME", ".local/share")?,
-            config: folder("XDG_CONFIG_HOME", ".config")?,
-            state: folder("XDG_STATE_HOME", ".local/state")?,
-        })
+        Self {
+            data: folder("XDG_DATA_HOME", ".local/share"),
+            config: folder("XDG_CONFIG_HOME", ".config"),
+            state: folder("XDG_STATE_HOME", ".local/state"),
+        }
     }
 
-    /// The store.
-    pub fn store_url(&self) -> String {
-        format!("sqlite:{}", self.data.join("kms.db").display())
+    /// The store, if there is a folder for it.
+    pub fn store_url(&self) -> Option<String> {
+        self.data.as_ref().map(|data| format!("sqlite:{}", data.join("kms.db").display()))
     }
-    /// The configuration file.
-    pub fn config_file(&self) -> PathBuf {
-        self.config.join("kms-http.toml")
+    /// The configuration file, if there is a folder for it.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.config.as_ref().map(|config| config.join("kms-http.toml"))
     }
     /// The root key.
-    pub fn root_key_file(&self) -> PathBuf {
-        self.config.join("root.key")
+    pub fn root_key_file(&self) -> Result<PathBuf> {
+        let config = self.config.as_ref().ok_or_else(|| {
+            homeless("XDG_CONFIG_HOME", "where the root key is with --master-key-file or KMS_MASTER_KEY")
+        })?;
+        Ok(config.join("root.key"))
     }
     /// The last signed head: in a third folder, which a restore of the data does not reach.
-    pub fn high_water(&self, store: &Config) -> PathBuf {
-        self.of_store("high-water", store)
+    pub fn high_water(&self, store: &Config) -> Result<PathBuf> {
+        self.of_store("high-water", store, "where the high-water file is with KMS_HIGH_WATER, or nothing for none")
     }
     /// The first token, if there is no terminal to show it on.
-    pub fn first_token(&self, store: &Config) -> PathBuf {
-        self.of_store("first-token", store)
+    pub fn first_token(&self, store: &Config) -> Result<PathBuf> {
+        self.of_store("first-token", store, "which folder the file of the first token goes to, or run `kms-http init`")
     }
 
     /// A file in the state folder. Every store has its own.
-    fn of_store(&self, what: &str, store: &Config) -> PathBuf {
+    fn of_store(&self, what: &str, store: &Config, say: &str) -> Result<PathBuf> {
+        let state = self.state.as_ref().ok_or_else(|| homeless("XDG_STATE_HOME", say))?;
         let store = match store.store_file() {
             Some(file) => std::path::absolute(&file).unwrap_or(file).to_string_lossy().into_owned(),
             None => store.describe().into_iter().find(|(name, _)| *name == "store_url").unwrap_or_default().1,
@@ -81,6 +82,11 @@ impl XdgDirs {
         }
         // The end of a path tells more than its beginning.
         let name = &name[name.len().saturating_sub(NAME)..];
-        self.state.join(format!("{what}{name}"))
+        Ok(state.join(format!("{what}{name}")))
     }
+}
+
+/// That something has no place.
+pub(super) fn homeless(variable: &str, say: &str) -> Error {
+    invalid(format!("neither {variable} nor HOME is set: say {say}"))
 }
