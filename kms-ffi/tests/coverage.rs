@@ -36,7 +36,7 @@ const RENAMED: [(&str, &str); 21] = [
 ];
 
 /// Rust methods that C does not need.
-const LEFT_OUT: [&str; 8] = [
+const LEFT_OUT: [&str; 11] = [
     // For the command line, which finds the key to add in the configuration.
     "Config::next_root_key",
     // The caller knows the actor: it has named it.
@@ -45,6 +45,11 @@ const LEFT_OUT: [&str; 8] = [
     "Config::clock",
     // For a front end that shows the telemetry to its callers: a program that embeds the service reads it as its owner.
     "Session::permit_telemetry",
+    // The service writes and compares anchors; a program that embeds the library has the high-water file.
+    "Session::compare_anchors",
+    "Session::record_anchor_failure",
+    // The telemetry says it.
+    "Kms::is_alive",
     // For exports of the log, which the command line makes.
     "Session::kept_checkpoint",
     // Opening checks.

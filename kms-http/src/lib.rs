@@ -9,6 +9,7 @@
 //! | [`api`] | the routes |
 //! | [`openapi`] | the contract, generated from the descriptions of the routes |
 //! | [`metrics`] | what Prometheus scrapes |
+//! | [`anchors`] | signed states of the log outside of the database |
 //! | [`auth`] | who the caller is |
 //! | [`tls`] | certificates and handshakes |
 //! | [`request`] | what happens to every request: id, headers, limits, fair turns |
@@ -17,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod anchors;
 pub mod api;
 pub mod auth;
 pub mod cli;

@@ -45,8 +45,10 @@ fn a_walk_that_is_refused_says_so() {
 }
 
 #[tokio::test]
-async fn alerts_are_about_metrics_and_errors_that_exist() {
-    let server = Server::start(&[]);
+async fn alerts_and_dashboard_are_about_metrics_and_errors_that_exist() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let anchors = folder.path().join("anchors");
+    let server = Server::start(&[("KMS_HTTP_ANCHORS_FILE", anchors.to_str().unwrap())]);
     let client = server.client();
     client.aes_key("a").await;
     let metrics = client.get("/metrics").await;
@@ -58,6 +60,18 @@ async fn alerts_are_about_metrics_and_errors_that_exist() {
     // Only a server with TLS has those of its certificate, by the names that the tests of certificates look for.
     for name in used.into_iter().filter(|name| !name.starts_with("kms_tls_")) {
         assert!(known.contains(&name), "{name} is not in\n{}", metrics.text);
+    }
+    let dashboard = std::fs::read_to_string(example("grafana.json")).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    for panel in parsed["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = target["expr"].as_str().unwrap();
+            let used = metric_names(expression);
+            assert!(!used.is_empty(), "{panel}");
+            for name in used {
+                assert!(known.contains(&name), "{name} of {} is not in the metrics", panel["title"]);
+            }
+        }
     }
     // Outcomes are codes of errors, and operations those that are counted.
     let codes: Vec<_> = kms_lib::ErrorCode::ALL.iter().map(|code| code.as_str()).collect();

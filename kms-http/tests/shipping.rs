@@ -99,6 +99,7 @@ async fn an_export_is_verified_without_store_and_root_key() {
     let second_key = out(&server.command(&["audit", "rotate-key"]));
     encrypt(&admin, 5).await;
     let third_key = out(&server.command(&["audit", "rotate-key"]));
+    encrypt(&admin, 5).await;
     let home = server.home.path();
     let export = |name: &str, arguments: &[&str]| -> PathBuf {
         let file = home.join(name);

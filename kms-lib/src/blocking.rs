@@ -43,7 +43,7 @@ use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{CredentialId, GrantId};
 use crate::types::time::Timestamp;
-use crate::verification::{Report, VerifyOptions};
+use crate::verification::{AnchorReport, Report, VerifyOptions};
 
 /// The runtime that does the work, and the process it was made in.
 struct Engine {
@@ -152,6 +152,10 @@ impl Kms {
     /// See [`crate::Kms::ready`].
     pub fn ready(&self) -> Result<Ready> {
         self.engine.run(self.kms.ready())
+    }
+    /// See [`crate::Kms::is_alive`].
+    pub fn is_alive(&self) -> bool {
+        self.kms.is_alive()
     }
     /// See [`crate::Kms::telemetry`].
     pub fn telemetry(&self) -> Result<Telemetry> {
@@ -282,6 +286,8 @@ mirror! {
     list_imported_audit(source: &str, paging: &Paging) -> Page<ImportedRow>;
     checkpoint() -> String;
     kept_checkpoint(size: u64) -> Option<String>;
+    compare_anchors(checkpoints: &[String]) -> AnchorReport;
+    record_anchor_failure(reason: &str) -> ();
     audit_public_key() -> String;
     audit_public_keys() -> Vec<AuditKey>;
     replace_signing_key() -> String;

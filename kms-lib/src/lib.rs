@@ -116,7 +116,7 @@ pub use types::limits;
 pub use types::quarantine::EntityTable;
 pub use types::root_key::{RootKeyProvider, RootKeyState};
 pub use types::time::{Clock, Timestamp};
-pub use verification::{Progress, Report, VerifyOptions};
+pub use verification::{AnchorReport, Progress, Report, VerifyOptions};
 pub use zeroize::Zeroizing;
 
 /// What [`Metrics`] and [`Telemetry`] are made of.

@@ -150,6 +150,9 @@ fn grants_tokens_and_the_log() {
     assert!(session.list_imported_audit("mini-kms", &Paging::new(100)).unwrap().items.is_empty());
     assert!(!session.list_audit(&AuditQuery::new(), &Paging::new(100)).unwrap().items.is_empty());
     assert!(session.checkpoint().unwrap().contains('\n'));
+    assert_eq!(session.kept_checkpoint(1).unwrap(), None);
+    assert!(session.compare_anchors(&[session.checkpoint().unwrap()]).unwrap().ok);
+    session.record_anchor_failure("the bucket does not answer").unwrap();
     let pinned = session.audit_public_key().unwrap();
     assert_ne!(session.replace_signing_key().unwrap(), pinned);
     assert_eq!(session.audit_public_keys().unwrap().len(), 2);
@@ -159,6 +162,8 @@ fn grants_tokens_and_the_log() {
     assert!(session.verify_audit_with(&options).unwrap().ok);
     assert!(session.list_imported_audit("mini-kms", &Paging::new(1)).unwrap().items.is_empty());
     session.metrics().unwrap();
+    session.permit_telemetry().unwrap();
+    assert!(kms.is_alive());
     kms.close().unwrap();
     assert_eq!(code(session.metrics()), ErrorCode::Closed);
 }

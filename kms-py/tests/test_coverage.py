@@ -32,6 +32,11 @@ RENAMED = {
 LEFT_OUT = {
     # For a front end that shows the telemetry to its callers: a program that embeds the service reads it as its owner.
     "Session.permit_telemetry",
+    # The service writes and compares anchors; a program that embeds the library has the high-water file.
+    "Session.compare_anchors",
+    "Session.record_anchor_failure",
+    # The telemetry says it.
+    "Kms.is_alive",
     # For exports of the log, which the command line makes.
     "Session.kept_checkpoint",
 }
@@ -158,7 +163,7 @@ ARGUMENTS = {
 }
 
 # Rust types with fields that are for other users than programs: the parts of the log's formats.
-OTHER = {"audit::checkpoint::Checkpoint", "audit::export::ExportReport", "audit::record::Body"}
+OTHER = {"AnchorReport", "audit::checkpoint::Checkpoint", "audit::export::ExportReport", "audit::record::Body"}
 
 
 def methods(path: str) -> list[str]:

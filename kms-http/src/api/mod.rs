@@ -1,5 +1,6 @@
 //! The routes: they translate, [`kms_lib`] decides.
 
+mod access;
 mod audit;
 mod call;
 mod crypto;
@@ -22,15 +23,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
+use axum::routing::get;
 use bytes::Bytes;
 use kms_lib::{Kms, Result};
 
+use crate::anchors;
 use crate::auth::Authenticator;
 use crate::error::ApiError;
 use crate::metrics::{Metrics, Standing};
-use crate::openapi::{self, Doc, Operation};
+use crate::openapi::{self, Doc, Operation, page};
 use crate::request::RequestContext;
 use crate::request::body::Bodies;
 use crate::request::fair_queue::FairQueue;
@@ -71,6 +76,10 @@ pub struct App {
     pub draining: AtomicBool,
     /// Whether the service can be sent work, as of a moment ago.
     pub readiness: ops::Readiness,
+    /// How anchoring goes.
+    pub anchoring: Arc<anchors::Status>,
+    /// Logs callers that are not recognised.
+    pub unknown_callers: access::Unknown,
     /// The metrics, as of a moment ago.
     pub scrape: scrape::Scrape,
     /// The contract.
@@ -96,8 +105,10 @@ impl App {
             tls: OnceLock::new(),
             draining: AtomicBool::new(false),
             readiness: ops::Readiness::default(),
+            anchoring: Arc::default(),
+            unknown_callers: access::Unknown::default(),
             scrape: scrape::Scrape::default(),
-            openapi: openapi::document(&operations(&http)).into(),
+            openapi: openapi::document(&operations(&http), &http).into(),
             http,
         })
     }
@@ -109,6 +120,8 @@ impl App {
             active,
             waiting,
             connections: self.connections.load(Ordering::Relaxed),
+            anchoring: self.http.anchors.is_on().then(|| Arc::clone(&self.anchoring)),
+            dropped_lines: self.metrics.dropped_lines(),
             reload_failures: self.tls.get().map_or(0, |tls| tls.reload_failures()),
             certificate_expires: self.tls.get().and_then(|tls| tls.certificate_expires()),
         }
@@ -133,18 +146,40 @@ fn operations(http: &Http) -> Vec<Operation> {
 /// The router over all routes.
 pub fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
+    let is_logged = app.http.log_requests;
     for route in routes(&app.http) {
-        let meter = app.metrics.meter(route.operation.id);
+        let Operation { id, method, path, .. } = &route.operation;
+        let meter = app.metrics.meter(id, method.clone(), path);
         let (path, handler) = route.mount(meter);
         router = router.route(path, handler);
     }
+    if app.http.docs {
+        router = page::files().into_iter().fold(router, |router, file| router.route(file.path, get(serve_file(file))));
+    }
     router
-        .fallback(|request: Request| async move { refuse(&request, &ApiError::no_route()) })
-        .method_not_allowed_fallback(|request: Request| async move { refuse(&request, &ApiError::no_method()) })
+        .fallback(move |request: Request| async move { refuse(&request, &ApiError::no_route(), is_logged) })
+        .method_not_allowed_fallback(move |request: Request| async move {
+            refuse(&request, &ApiError::no_method(), is_logged)
+        })
         .with_state(Arc::clone(app))
 }
 
-fn refuse(request: &Request, error: &ApiError) -> Response {
-    let id = request.extensions().get::<RequestContext>().map(|context| Arc::clone(&context.id));
-    error.respond(id.as_deref().unwrap_or_default())
+/// Serves a file of the page that shows the contract.
+fn serve_file(file: page::File) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync + 'static {
+    let page::File { content_type, content, .. } = file;
+    move || {
+        let mut response = Response::new(Body::from(content.clone()));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::PAGE_POLICY));
+        std::future::ready(response)
+    }
+}
+
+fn refuse(request: &Request, error: &ApiError, is_logged: bool) -> Response {
+    let Some(context) = request.extensions().get::<RequestContext>() else { return error.respond("") };
+    if is_logged {
+        access::log_refused(context, request, error);
+    }
+    error.respond(&context.id)
 }

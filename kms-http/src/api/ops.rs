@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 use kms_lib::Ready;
 use kms_lib::{Error, ErrorCode, Result, Timestamp};
 use serde::Serialize;
@@ -92,10 +91,11 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
     let doc = |summary| Doc::new("Operations", summary);
     let mut routes =
         vec![
-        Route::open("/v1/healthz", "healthz", |_| async {
-            reply::ok(&Health { status: "ok", timestamp: Timestamp::now() })
-        })
-        .doc(doc("Whether the service answers").gives::<Health>()),
+        Route::open("/v1/healthz", "healthz", |app| async move { alive(&app) }).doc(
+            doc("Whether the service is alive; fails once its ledger has stopped for good, which a restart may mend")
+                .gives::<Health>()
+                .errors(&[503]),
+        ),
         Route::open("/v1/readyz", "readyz", ready).doc(
             doc("Whether the service can be sent work: the store is writable and the ledger running. Calls no root key")
                 .gives::<ReadyState>()
@@ -116,10 +116,16 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
             })
             .doc(contract),
         );
-        let page = doc("A page to try it").sends("text/html; charset=utf-8");
-        routes.push(Route::open("/docs", "getDocs", |_| async { docs() }).doc(page));
     }
     routes
+}
+
+fn alive(app: &App) -> Reply {
+    if !app.kms.is_alive() {
+        let message = "the ledger has stopped; the log of the process says why";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::IntegrityFailure.as_str(), message));
+    }
+    reply::ok(&Health { status: "ok", timestamp: Timestamp::now() })
 }
 
 async fn ready(app: Arc<App>) -> Reply {
@@ -141,13 +147,6 @@ async fn ready(app: Arc<App>) -> Reply {
 /// Everybody may ask, so the code is all that is told.
 fn unready(code: &'static str) -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, "not ready; the log of the process says why")
-}
-
-fn docs() -> Reply {
-    let mut response = reply::text("text/html; charset=utf-8", crate::openapi::PAGE)?;
-    let policy = HeaderValue::from_static(crate::openapi::PAGE_POLICY);
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-    Ok(response)
 }
 
 #[cfg(test)]

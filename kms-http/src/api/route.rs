@@ -10,10 +10,10 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use kms_lib::ErrorCode;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, timeout_at};
 
+use super::access::{self, Caller, Ended};
 use super::{ApiError, App, Call, Reply};
 use crate::metrics::Meter;
 use crate::openapi::{Doc, Kind, Operation};
@@ -76,7 +76,7 @@ impl Route {
                 async move {
                     let context = context(&request);
                     let reply = handler(Arc::clone(&app)).await;
-                    finish(&app, &context, &meter, None, reply)
+                    finish(&app, &context, &meter, &Caller::default(), reply)
                 }
             })
         };
@@ -117,10 +117,10 @@ where
 {
     let context = context(&request);
     let is_repeatable = request.headers().contains_key("idempotency-key");
-    let mut principal = None;
-    let reply = worked_on(&app, &context, request, kind, &mut principal, handler).await;
+    let mut caller = Caller::default();
+    let reply = worked_on(&app, &context, request, kind, &mut caller, handler).await;
     let reply = reply.map_err(|error| error.for_request(is_repeatable));
-    finish(&app, &context, &meter, principal.as_deref(), reply)
+    finish(&app, &context, &meter, &caller, reply)
 }
 
 /// All of it within one time, which begins when the head is there.
@@ -129,7 +129,7 @@ async fn worked_on<F, Fut>(
     context: &RequestContext,
     request: Request,
     kind: Kind,
-    principal: &mut Option<String>,
+    seen: &mut Caller,
     handler: F,
 ) -> Reply
 where
@@ -138,7 +138,7 @@ where
 {
     let is_read = request.method() == Method::GET;
     let limit = app.http.request_timeout();
-    let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, principal));
+    let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, seen));
     let (call, mut held) = admitting.await.map_err(|_| ApiError::timed_out())??;
     let caller = call.session.actor().principal().to_owned();
     let is_heavy = held.heavy.is_some();
@@ -183,20 +183,22 @@ async fn admit(
     context: &RequestContext,
     request: Request,
     kind: Kind,
-    principal: &mut Option<String>,
+    seen: &mut Caller,
 ) -> Result<(Call, Held), ApiError> {
     let (parts, body) = request.into_parts();
     let identified = app.auth.identify(&app.kms, &parts, &context.peer).await;
     let actor = identified.inspect_err(|error| {
         if error.status == StatusCode::UNAUTHORIZED {
-            app.metrics.count_unknown_caller(app.auth.shown(&parts.headers, &context.peer));
+            let shown = app.auth.shown(&parts.headers, &context.peer);
+            app.metrics.count_unknown_caller(shown);
+            app.unknown_callers.log(context, &parts, shown);
         }
     })?;
     let actor = actor.with_request_id(&*context.id)?;
     let caller = actor.principal();
     context.peer.caller.set(caller);
     if app.http.log_requests {
-        *principal = Some(caller.to_owned());
+        seen.note(&actor, &parts.headers);
     }
     if let Some(rate) = &app.rate {
         rate.check(caller).map_err(ApiError::rate_limited)?;
@@ -220,29 +222,15 @@ async fn enter(gate: &Arc<FairQueue>, principal: &str) -> Result<Pass, ApiError>
 }
 
 /// Counts, logs, and turns errors into answers.
-fn finish(app: &App, context: &RequestContext, meter: &Meter, principal: Option<&str>, reply: Reply) -> Response {
+fn finish(app: &App, context: &RequestContext, meter: &Meter, caller: &Caller, reply: Reply) -> Response {
     let elapsed = context.started.elapsed();
     let (response, code) = match reply {
         Ok(response) => (response, None),
         Err(error) => (error.respond(&context.id), Some(error.code)),
     };
     meter.observe(code, elapsed);
-    let status = response.status();
-    // Requests that fail because of an overload or of a store that does not answer are counted; a line for each would
-    // make it worse. The library says when the store goes and when it is back.
-    let is_common =
-        [ErrorCode::Overloaded, ErrorCode::StoreUnavailable].map(|code| Some(code.as_str())).contains(&code);
-    let is_fault = status.is_server_error() && !is_common;
-    if app.http.log_requests || is_fault {
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let (status, request_id, operation) = (status.as_u16(), &*context.id, meter.operation());
-        let (principal, code) = (principal.unwrap_or("-"), code.unwrap_or("-"));
-        if status >= 500 {
-            tracing::warn!(target: "kms_http::request", request_id, operation, principal, status, code, micros);
-        } else {
-            tracing::info!(target: "kms_http::request", request_id, operation, principal, status, code, micros);
-        }
-    }
+    let ended = Ended { status: response.status(), code, elapsed };
+    access::log(app.http.log_requests, context, meter, caller, &ended);
     response
 }
 

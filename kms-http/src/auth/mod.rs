@@ -22,10 +22,12 @@ use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
 use self::principals::Principals;
 use crate::error::ApiError;
-use crate::metrics::METHODS;
 use crate::request::headers::single;
 use crate::request::{Peer, host};
 use crate::settings::{AuthMethod, Http, TrustedHeadersSettings};
+
+/// What a request may show of its caller: something for one of the methods, or nothing.
+pub const METHODS: [&str; 5] = ["token", "oidc", "mtls", "trusted_headers", "none"];
 
 /// Recognises callers.
 pub struct Authenticator {

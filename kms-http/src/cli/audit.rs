@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use kms_lib::limits::PAGE_LIMIT;
-use kms_lib::{AuditQuery, AuditRecord, LegacyLog, Paging, Progress, Report, Session, Timestamp, VerifyOptions};
+use kms_lib::{
+    AnchorReport, AuditQuery, AuditRecord, LegacyLog, Paging, Progress, Report, Session, Timestamp, VerifyOptions,
+};
 use serde_json::json;
 
 use super::acknowledge;
+use super::anchor;
 use super::exit::Failure;
 use super::export::{self, Export};
 use super::output;
@@ -31,7 +34,12 @@ pub enum Audit {
         /// files that continue each other are given in order
         #[arg(long, value_name = "EXPORT", requires = "pinned_key", conflicts_with = "incremental")]
         file: Vec<PathBuf>,
+        /// Hold the log against the anchors as well: finds that it was put back or cut
+        #[arg(long, conflicts_with = "file")]
+        anchors: bool,
     },
+    /// Keep the signed state of the log in the places of the section http.anchors, and hold the log against what is there
+    Anchor,
     /// Show the newest records
     Tail {
         /// How many
@@ -89,6 +97,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Does it.
 pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let is_read_only = settings.kms.is_store_read_only();
+    let anchors = settings.http.anchors.clone();
     let command = match command {
         Audit::AcknowledgeRestore => return acknowledge::run(settings, None, true, as_json),
         Audit::AcknowledgeClock { now, restore } => return acknowledge::run(settings, Some(now), restore, as_json),
@@ -96,10 +105,12 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
     };
     with_store(settings, |_, session| async move {
         match command {
-            Audit::Verify { incremental, pinned_key, .. } => {
+            Audit::Verify { incremental, pinned_key, anchors: with_anchors, .. } => {
+                let anchored = if with_anchors { Some(anchor::compare(&session, &anchors).await?) } else { None };
                 let report = verify(&session, incremental, pinned_key).await?;
-                show_report(&report, is_read_only, as_json)
+                show_report(&report, anchored.as_ref(), is_read_only, as_json)
             }
+            Audit::Anchor => anchor::run(&session, &anchors, as_json).await,
             Audit::Tail { lines, follow } => tail(&session, lines.into(), follow, as_json).await,
             Audit::Export(wanted) => export::run(&session, wanted).await,
             Audit::PublicKey { all: true } => public_keys(&session, as_json).await,
@@ -132,20 +143,30 @@ async fn verify(session: &Session, incremental: bool, pinned_key: Option<String>
 }
 
 /// Shows what was found. On a read-only medium the verification is not recorded.
-fn show_report(report: &Report, is_read_only: bool, as_json: bool) -> Result<ExitCode, Failure> {
+fn show_report(
+    report: &Report,
+    anchored: Option<&AnchorReport>,
+    is_read_only: bool,
+    as_json: bool,
+) -> Result<ExitCode, Failure> {
     let mut value = serde_json::to_value(report)?;
     value["recorded"] = json!(!is_read_only);
+    if let Some(anchored) = anchored {
+        value["anchors"] = serde_json::to_value(anchored)?;
+    }
     let mut lines = Vec::new();
     if report.ok {
         lines.push(format!("good        records {} to {}", report.from + 1, report.size));
         lines.extend(report.reread.map(|(after, end)| format!("again       records {} to {end}", after + 1)));
     }
+    lines.extend(anchored.map(anchor::lines).into_iter().flatten());
     lines.extend(report.faults.iter().map(|fault| format!("fault       {fault}")));
     lines.extend(report.imported.iter().flat_map(describe_imported));
     lines.extend(report.warnings.iter().map(|warning| format!("warning     {warning}")));
     lines.extend(is_read_only.then(|| "recorded    no: the store is read-only".to_owned()));
     let shown = output::show(as_json, &value, lines)?;
-    Ok(if report.ok { shown } else { ExitCode::from(Failure::FAULT) })
+    let is_anchored = anchored.is_none_or(|anchored| anchored.ok);
+    Ok(if report.ok && is_anchored { shown } else { ExitCode::from(Failure::FAULT) })
 }
 
 /// An imported log in lines: how much of it there is, and what was wrong with it when it was imported.

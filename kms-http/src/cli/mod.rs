@@ -1,6 +1,7 @@
 //! The command line.
 
 mod acknowledge;
+mod anchor;
 mod audit;
 mod backup;
 mod bootstrap;
@@ -8,6 +9,7 @@ mod exit;
 mod export;
 mod folders;
 mod grant;
+mod healthcheck;
 mod import;
 mod key;
 mod manual;
@@ -71,6 +73,8 @@ enum Command {
     Restore(backup::Restore),
     /// Show the store's status; exits with 3 if the store is unusable
     Status,
+    /// Ask the running service whether it is alive or ready; exits with 1 if not
+    Healthcheck(healthcheck::Healthcheck),
     /// Check the configuration
     #[command(subcommand)]
     Config(Config),
@@ -143,6 +147,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Backup(command) => backup::backup(command, settings, json),
         Command::Restore(command) => backup::restore(command, settings, json),
         Command::Status => status::status(settings, json),
+        Command::Healthcheck(wanted) => healthcheck::run(&wanted, &settings, json),
         Command::Config(Config::Check) => status::check(&settings, json),
         // They need no settings.
         Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),

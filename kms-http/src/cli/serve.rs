@@ -5,23 +5,28 @@ use std::sync::Arc;
 
 use clap::Args;
 use kms_lib::{Actor, Kms, Paging};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use super::bootstrap::{hand_over_first_token, make_root_key_if_missing, root_key_lines};
 use super::exit::Failure;
 use super::folders::make_folders;
 use super::output;
+use crate::anchors::Anchors;
 use crate::api::App;
 use crate::auth::Authenticator;
 use crate::auth::principals::Principals;
-use crate::server::{self, Listeners};
+use crate::server::{self, Inherited, Listeners, supervisor};
 use crate::settings::{AuthMethod, Http, LogFormat, Settings};
 use crate::tls::TlsServer;
 
 /// Most records that opening a new store makes: of the log itself, and of how it acknowledges.
 const OPENING: u64 = 2;
+
+/// Lines of the log that wait to be written.
+const LOG_LINES: usize = 16_384;
 
 /// Serve.
 #[derive(Args, Default)]
@@ -44,13 +49,14 @@ impl Serve {
 
 /// Serves until a signal says to stop.
 pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
-    start_log(&settings.http)?;
+    let inherited = Inherited::take()?;
+    let (_log, dropped) = start_log(&settings.http)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if settings.http.threads > 0 {
         runtime.worker_threads(settings.http.threads);
     }
     let runtime = runtime.enable_all().build()?;
-    runtime.block_on(serve(settings))?;
+    runtime.block_on(serve(settings, inherited, dropped))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,6 +65,7 @@ pub fn try_settings(http: &Http) -> Result<(), Failure> {
     log_filter(http)?;
     http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
     Authenticator::new(http)?;
+    Anchors::new(&http.anchors)?;
     Ok(())
 }
 
@@ -69,20 +76,24 @@ fn log_filter(http: &Http) -> Result<EnvFilter, Failure> {
     EnvFilter::try_new(filter).map_err(|e| Failure::new(2, format!("http.log: {e}")))
 }
 
-fn start_log(http: &Http) -> Result<(), Failure> {
+/// Starts the log, on standard error. A thread of its own writes: who reads it may be slow, and requests must not wait
+/// for that. Lines that have no room are dropped and counted. The rest is written when the guard is dropped.
+fn start_log(http: &Http) -> Result<(WorkerGuard, ErrorCounter), Failure> {
     let filter = log_filter(http)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match http.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    Ok(())
+    Ok((guard, dropped))
 }
 
-async fn serve(settings: Settings) -> Result<(), Failure> {
+async fn serve(settings: Settings, inherited: Inherited, dropped: ErrorCounter) -> Result<(), Failure> {
     // Before anything else: a signal must not end the process half-way.
-    let stop = stop_on_signals()?;
-    let listeners = Listeners::bind(&settings.http).await?;
+    let (stop, hangup) = take_signals()?;
+    try_settings(&settings.http)?;
     warn_of_open_doors(&settings.http);
     if make_root_key_if_missing(&settings)?
         && let Some(path) = &settings.default_key_file
@@ -91,27 +102,45 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
-    let kms = Kms::open(settings.kms).await?;
-    if settings.http.has(AuthMethod::Token) && is_untouched(&kms).await? {
+    let kms = Kms::open(settings.kms.clone()).await?;
+    let served = serve_on(&kms, settings, Surroundings { inherited, dropped, stop, hangup }).await;
+    tracing::info!("closing");
+    let closed = kms.close().await;
+    served.and(closed.map_err(Failure::from))
+}
+
+/// What a service has of the process it runs in.
+struct Surroundings {
+    inherited: Inherited,
+    /// Counts lines of the log that were dropped.
+    dropped: ErrorCounter,
+    stop: watch::Receiver<bool>,
+    hangup: Signal,
+}
+
+/// Serves an open store. Nobody can connect before there is one.
+async fn serve_on(kms: &Kms, settings: Settings, surroundings: Surroundings) -> Result<(), Failure> {
+    let Surroundings { inherited, dropped, stop, hangup } = surroundings;
+    let listeners = Listeners::open(&settings.http, inherited)?;
+    if settings.http.has(AuthMethod::Token) && is_untouched(kms).await? {
         let principal = Principals::new(&settings.http).of_token("admin")?;
-        hand_over_first_token(&kms, &principal, &settings.token_file?).await?;
+        hand_over_first_token(kms, &principal, &settings.token_file?).await?;
     }
-    let address = listeners.address();
-    let socket = settings.http.unix_socket.clone();
     let app = Arc::new(App::new(kms.clone(), settings.http)?);
-    if let Some(address) = address {
-        let scheme = if listeners.is_secure() { "https" } else { "http" };
-        output::line(&format!("listening   {scheme}://{address}"));
-    }
-    if let Some(socket) = socket {
-        output::line(&format!("listening   unix:{}", socket.display()));
-    }
+    app.metrics.count_dropped_lines(move || dropped.dropped_lines() as u64);
+    listeners.describe().iter().for_each(|place| output::line(&format!("listening   {place}")));
     let preparing = Arc::clone(&app);
     tokio::spawn(async move { preparing.auth.prepare().await });
-    tracing::info!(address = address.map(tracing::field::display), "serving");
+    if app.http.anchors.is_on() {
+        // As the operator, whose store it is.
+        let session = kms.session(Actor::operator());
+        let anchors = Anchors::new(&app.http.anchors)?;
+        tokio::spawn(anchors.run(session, Arc::clone(&app.anchoring), stop.clone()));
+    }
+    let reporting = tokio::spawn(supervisor::report(Arc::clone(&app), hangup));
+    tracing::info!(address = listeners.address().map(tracing::field::display), "serving");
     server::serve(app, listeners, stop).await;
-    tracing::info!("closing");
-    kms.close().await?;
+    reporting.abort();
     Ok(())
 }
 
@@ -138,16 +167,16 @@ fn warn_of_open_doors(http: &Http) {
 
 /// Says when to stop: on SIGTERM and SIGINT. SIGHUP asks for files to be read again, which TLS does; without TLS there
 /// are none, and it must not end the process.
-fn stop_on_signals() -> Result<watch::Receiver<bool>, Failure> {
+fn take_signals() -> Result<(watch::Receiver<bool>, Signal), Failure> {
     let (say, stop) = watch::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move { while hangup.recv().await.is_some() {} });
+    let hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        supervisor::stopping();
         let _ = say.send(true);
         // A second signal does not wait for what is running.
         tokio::select! {
@@ -156,5 +185,5 @@ fn stop_on_signals() -> Result<watch::Receiver<bool>, Failure> {
         }
         std::process::exit(130);
     });
-    Ok(stop)
+    Ok((stop, hangup))
 }

@@ -1,9 +1,10 @@
 //! What Prometheus scrapes.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use axum::http::Method;
 use kms_lib::ErrorCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -16,12 +17,11 @@ mod scrape;
 
 pub use scrape::{Standing, gauges};
 
+use crate::auth::METHODS;
+
 /// Upper bounds of latency classes, in seconds: from an answer out of memory to one that nearly timed out.
 const LATENCIES: [f64; 14] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-
-/// What a caller may show: the methods of authentication, and nothing.
-pub const METHODS: [&str; 5] = ["token", "oidc", "mtls", "trusted_headers", "none"];
 
 /// A call, by what it was and how it ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -53,6 +53,7 @@ pub struct Metrics {
     connections: Connections,
     integrity: Family<Code, Counter>,
     authentication: Family<Shown, Counter>,
+    dropped_lines: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
 /// What is counted of connections.
@@ -68,6 +69,8 @@ pub struct Connections {
 #[derive(Clone)]
 pub struct Meter {
     operation: &'static str,
+    method: Method,
+    route: &'static str,
     good: (Counter, Histogram),
     bad: Histogram,
     requests: Family<Call, Counter>,
@@ -113,17 +116,19 @@ impl Default for Metrics {
         }
         let help = "Callers that were not recognised, by what they showed";
         registry.register("authentication_failures", help, authentication.clone());
-        Self { registry: Mutex::new(registry), requests, latencies, connections, integrity, authentication }
+        let (registry, dropped_lines) = (Mutex::new(registry), OnceLock::new());
+        Self { registry, requests, latencies, connections, integrity, authentication, dropped_lines }
     }
 }
 
 impl Metrics {
     /// What an operation counts with.
-    pub fn meter(&self, operation: &'static str) -> Meter {
+    pub fn meter(&self, operation: &'static str, method: Method, route: &'static str) -> Meter {
         let counter = self.requests.get_or_create_owned(&Call { operation, outcome: "ok" });
         let latency = |outcome| self.latencies.get_or_create_owned(&Call { operation, outcome });
         let (requests, integrity) = (self.requests.clone(), self.integrity.clone());
-        Meter { operation, good: (counter, latency("ok")), bad: latency("error"), requests, integrity }
+        let (good, bad) = ((counter, latency("ok")), latency("error"));
+        Meter { operation, method, route, good, bad, requests, integrity }
     }
 
     /// Counts a caller that was not recognised by what it showed: one of [`METHODS`].
@@ -134,6 +139,16 @@ impl Metrics {
     /// What is counted of connections.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
+    }
+
+    /// Has lines of the log that were dropped counted.
+    pub fn count_dropped_lines(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.dropped_lines.set(Box::new(count));
+    }
+
+    /// Lines of the log that were dropped.
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped_lines.get().map_or(0, |count| count())
     }
 
     /// All of it in the text format.
@@ -158,6 +173,14 @@ impl Meter {
                 }
             }
         }
+    }
+    /// The method of its route.
+    pub fn method(&self) -> &str {
+        self.method.as_str()
+    }
+    /// The path of its route, with `{name}` for what varies.
+    pub fn route(&self) -> &'static str {
+        self.route
     }
     /// The operation.
     pub fn operation(&self) -> &'static str {

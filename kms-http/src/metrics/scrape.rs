@@ -1,5 +1,6 @@
 //! What is not counted here, but read from the library when somebody scrapes.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use kms_lib::metrics::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, Telemetry};
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counter;
+use crate::anchors::Status;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct State {
@@ -34,6 +36,10 @@ pub struct Standing {
     pub waiting: usize,
     /// Open connections.
     pub connections: usize,
+    /// How anchoring goes, if there are places for anchors.
+    pub anchoring: Option<Arc<Status>>,
+    /// Lines of the log that were dropped because nobody took them.
+    pub dropped_lines: u64,
     /// How often files of TLS could not be taken when they were read again.
     pub reload_failures: u64,
     /// When its certificate ends, if it has one.
@@ -65,6 +71,17 @@ fn soundness(telemetry: &Telemetry, registry: &mut Registry) {
     registry.register("integrity_faults", help, counter(telemetry.integrity_faults));
 }
 
+/// How anchoring goes.
+fn anchoring(status: &Status, registry: &mut Registry) {
+    let help = "When the log was last anchored everywhere, in Unix time; 0 if it never was";
+    set(registry, "anchor_timestamp_seconds", help, status.last());
+    let help = "1 if the log does not continue what was anchored: it was put back, or nodes work on two copies";
+    set(registry, "anchor_diverged", help, status.has_diverged().into());
+    registry.register("anchors_written", "Rounds in which the log was anchored", counter(status.written()));
+    let help = "Rounds in which a place for anchors could not be read or written";
+    registry.register("anchor_failures", help, counter(status.failures()));
+}
+
 /// How the library and the server stand, in the text format.
 pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std::fmt::Result {
     let mut registry = Registry::with_prefix("kms");
@@ -91,6 +108,11 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
     }
     let help = "Files of TLS that could not be taken when they were read again";
     registry.register("reload_failures", help, counter(server.reload_failures));
+    if let Some(status) = &server.anchoring {
+        anchoring(status, &mut registry);
+    }
+    let help = "Lines of the log of the process that were dropped because nobody took them in time";
+    registry.register("log_lines_dropped", help, counter(server.dropped_lines));
     registry.register("cache_hits", "Uses of a key that was unwrapped already", counter(telemetry.cache.hits));
     registry.register("cache_misses", "Uses of a key that had to be unwrapped", counter(telemetry.cache.misses));
     let states = Family::<State, Gauge>::default();

@@ -2,6 +2,7 @@
 
 mod constraints;
 mod description;
+pub mod page;
 pub mod schemas;
 
 pub use description::{Answer, Doc, Kind, Model, Operation, QueryParam};
@@ -12,12 +13,7 @@ use serde_json::{Map, Value, json};
 
 use self::constraints::{narrow, principal, refine};
 use crate::error::ErrorBody;
-
-/// A page to try the service, with nothing from elsewhere.
-pub const PAGE: &str = include_str!("docs.html");
-/// What that page may do: its own style and script, and calls to this service.
-pub const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                               connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+use crate::settings::{AuthMethod, Http};
 
 /// Statuses of errors that every route for known callers may answer.
 const ALWAYS: [u16; 6] = [400, 401, 403, 429, 503, 504];
@@ -25,8 +21,8 @@ const ALWAYS: [u16; 6] = [400, 401, 403, 429, 503, 504];
 /// Schemas by their names.
 type Schemas = Map<String, Value>;
 
-/// The document.
-pub fn document(operations: &[Operation]) -> String {
+/// The document. Its security schemes are those of the methods of authentication that are on.
+pub fn document(operations: &[Operation], http: &Http) -> String {
     let mut schemas = Schemas::new();
     add(&mut schemas, &Model::of::<ErrorBody<'static>>());
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
@@ -38,6 +34,7 @@ pub fn document(operations: &[Operation]) -> String {
     let mut schemas = json!(schemas);
     narrow(&mut schemas);
     refine(&mut schemas);
+    let (schemes, alternatives) = security(http);
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -50,13 +47,40 @@ pub fn document(operations: &[Operation]) -> String {
         "components": {
             "schemas": schemas,
             "responses": error_responses(),
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "A token of this service, or a JWT."},
-            },
+            "securitySchemes": schemes,
         },
-        "security": [{"bearer": []}],
+        "security": alternatives,
     });
     document.to_string()
+}
+
+/// The schemes by which callers may say who they are, and which of them do: each alone, or several together.
+fn security(http: &Http) -> (Value, Value) {
+    let (mut schemes, mut alternatives) = (Map::new(), Vec::new());
+    let mut add = |name: &str, scheme: Value| {
+        schemes.insert(name.to_owned(), scheme);
+    };
+    if http.has(AuthMethod::Token) || http.has(AuthMethod::Oidc) {
+        let about = match (http.has(AuthMethod::Token), http.has(AuthMethod::Oidc)) {
+            (true, true) => "A token of this service, or a JWT of its issuer.",
+            (true, false) => "A token of this service.",
+            _ => "A JWT of the issuer of this service.",
+        };
+        add("bearer", json!({"type": "http", "scheme": "bearer", "description": about}));
+        alternatives.push(json!({"bearer": []}));
+    }
+    if http.has(AuthMethod::Mtls) {
+        add("mutualTLS", json!({"type": "mutualTLS", "description": "A client certificate of a trusted authority."}));
+        alternatives.push(json!({"mutualTLS": []}));
+    }
+    if http.has(AuthMethod::TrustedHeaders) {
+        let header =
+            |name: &str, about: &str| json!({"type": "apiKey", "in": "header", "name": name, "description": about});
+        add("principal", header("x-principal", "The caller, as a trusted proxy names it."));
+        add("role", header("x-role", "admin, auditor or app."));
+        alternatives.push(json!({"principal": [], "role": []}));
+    }
+    (schemes.into(), alternatives.into())
 }
 
 /// Takes in a model with those it refers to, and answers the reference to it.

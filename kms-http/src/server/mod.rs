@@ -4,15 +4,16 @@
 mod activity;
 mod connections;
 mod handle;
+mod listeners;
 mod process;
 mod stream;
+pub mod supervisor;
 
+pub use listeners::{Inherited, Listeners};
 pub use process::harden;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,14 +23,13 @@ use axum::serve::Listener;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use kms_lib::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::api::{self, App};
 use crate::request::Peer;
-use crate::settings::{Http, invalid};
+use crate::settings::Http;
 use crate::tls::TlsServer;
 use connections::{Connection, Connections};
 use handle::Handler;
@@ -43,81 +43,10 @@ const HEADERS: usize = 100;
 const STREAMS: u32 = 128;
 /// What a caller of HTTP/2 may send at once in a request, and in all requests of a connection, before it is read.
 const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
-/// Most bytes that the kernel keeps of what a caller has not taken yet; some systems keep twice that.
-const UNSENT: u32 = 128 * 1024;
-/// Most connections that wait to be accepted.
-const BACKLOG: u32 = 1_024;
 /// While shutting down, how often it is looked whether something goes on on a connection.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Sockets that are open.
-pub struct Listeners {
-    tcp: Option<TcpListener>,
-    unix: Option<UnixListener>,
-    socket: Option<PathBuf>,
-    tls: Option<Arc<TlsServer>>,
-}
-
-impl Listeners {
-    /// Opens what the settings name.
-    pub async fn bind(http: &Http) -> Result<Self> {
-        let tcp = match http.listen {
-            Some(address) => Some(bind_tcp(address).map_err(|e| unusable(&address.to_string(), &e))?),
-            None => None,
-        };
-        let unix = http.unix_socket.as_deref().map(|path| bind_unix(path, http.unix_socket_mode)).transpose()?;
-        let tls = http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
-        Ok(Self { tcp, unix, socket: http.unix_socket.clone(), tls })
-    }
-
-    /// Whether others connect with TLS.
-    pub fn is_secure(&self) -> bool {
-        self.tls.is_some()
-    }
-
-    /// Where others connect to.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
-    }
-}
-
-/// Opens a TCP socket whose connections hold little that was not sent yet: the kernel's memory is bounded, and even a
-/// caller that takes its answer slowly is seen to go on.
-fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.set_send_buffer_size(UNSENT)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Opens a unix socket in the place of one that nobody listens on any more.
-fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener> {
-    let name = path.display().to_string();
-    if path.exists() {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(invalid(format!("somebody listens on {name} already")));
-        }
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-        if !is_socket {
-            return Err(invalid(format!("{name} is there, and is no socket")));
-        }
-        std::fs::remove_file(path).map_err(|e| unusable(&name, &e))?;
-    }
-    // For nobody else until its mode is set.
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    let set = |_: &UnixListener| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
-    bound.and_then(|socket| set(&socket).map(|()| socket)).map_err(|e| unusable(&name, &e))
-}
-
-fn unusable(place: &str, e: &std::io::Error) -> Error {
-    invalid(format!("cannot listen on {place}: {e}"))
-}
-
-/// Serves until `stop` says so. From then on the service is not ready, and for the configured time goes on serving, so
-/// that nobody is sent here any more; then it lets what is running finish, within the configured time.
+/// Serves until `stop` says so; then lets what is running finish, within the configured time.
 pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bool>) {
     let (drained, stop) = (drained(Arc::clone(&app), stop), watch::channel(false));
     let stopping = async {

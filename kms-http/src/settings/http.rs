@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::mtls::MtlsSettings;
 use super::oidc::OidcSettings;
 use super::tls::{ClientCertificates, TlsSettings};
-use super::{forms, invalid};
+use super::{AnchorSettings, forms, invalid};
 
 /// Bytes that an item of a batch takes at most beside what was sent for it before: a signature, or a nonce and a tag.
 const BESIDE: usize = 512;
@@ -154,6 +154,8 @@ section! {
         /// Whether `/openapi.json` and `/docs` are served.
         #[serde(deserialize_with = "forms::switch")]
         pub docs: bool = true,
+        /// Where signed states of the log are kept outside of the database.
+        pub anchors: AnchorSettings = AnchorSettings::default(),
         /// Threads that serve; 0 for as many as the machine has.
         #[serde(deserialize_with = "forms::count::<0, 1_024, _, _>")]
         pub threads: usize = 0,
@@ -239,6 +241,7 @@ impl Http {
             return Err(invalid("http.auth names no method: nobody could be let in"));
         }
         self.check_prefixes()?;
+        self.anchors.check()?;
         if self.has(AuthMethod::TrustedHeaders) && self.cors_origins.iter().any(|origin| origin == "*") {
             return Err(invalid(
                 "http.auth has trusted_headers and http.cors_origins is *: every page in a browser could act as \

@@ -21,6 +21,7 @@ macro_rules! section {
     };
 }
 
+mod anchors;
 pub(crate) mod forms;
 mod http;
 mod layers;
@@ -29,6 +30,7 @@ mod oidc;
 mod tls;
 mod xdg_dirs;
 
+pub use anchors::AnchorSettings;
 pub use http::{AuthMethod, Http, LogFormat, TrustedHeadersSettings};
 pub use mtls::{MtlsSettings, PrincipalField, RoleField};
 pub use oidc::OidcSettings;

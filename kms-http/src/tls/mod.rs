@@ -6,6 +6,7 @@
 //! [`TlsServer::distrusted`] tells the older connections to end. Files that cannot be read, or a key that is not the
 //! certificate's, leave the former configuration in place: a certificate that is about to expire is better than none.
 
+pub(crate) mod client;
 mod config;
 pub(crate) mod expiry;
 mod fingerprint;
@@ -58,6 +59,8 @@ pub struct TlsServer {
     trust: watch::Sender<u64>,
     /// How often the files could not be taken.
     failures: AtomicU64,
+    /// How often a signal had the files read again.
+    forced: watch::Sender<u64>,
 }
 
 impl TlsServer {
@@ -69,6 +72,7 @@ impl TlsServer {
             current: RwLock::new(loaded),
             trust: watch::Sender::new(0),
             failures: AtomicU64::new(0),
+            forced: watch::Sender::new(0),
         }))
     }
 
@@ -94,6 +98,11 @@ impl TlsServer {
     pub async fn distrusted(&self, trust: u64) {
         // The sender is this server's own: it is there as long as somebody waits.
         let _ = self.trust.subscribe().wait_for(|now| *now != trust).await;
+    }
+
+    /// Tells when a signal has had the files read again.
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.forced.subscribe()
     }
 
     /// How often files could not be taken when they were read again, for the metrics.

@@ -51,6 +51,9 @@ impl TlsServer {
                 if forced { server.reload().map(|()| true) } else { server.reload_if_changed() }
             })
             .await;
+            if forced {
+                self.forced.send_modify(|count| *count += 1);
+            }
             match outcome {
                 Ok(Ok(true)) => tracing::info!("TLS certificates read again"),
                 Ok(Ok(false)) => {}

@@ -78,7 +78,7 @@ impl ExportVerifier {
         let next = self.state.frontier.size() + self.waiting.len() as u64 + 1;
         match parse(line) {
             Some(Line::Record(record)) => {
-                self.waiting.push(record);
+                self.waiting.push(*record);
                 if self.waiting.len() as u64 == CHUNK {
                     self.settle(None);
                 }
@@ -192,7 +192,7 @@ impl ExportVerifier {
 
 /// A line of an export.
 enum Line {
-    Record(AuditRecord),
+    Record(Box<AuditRecord>),
     Checkpoint(String),
 }
 
@@ -231,7 +231,7 @@ fn parse(line: &str) -> Option<Line> {
         return Some(Line::Checkpoint(checkpoint));
     }
     let row: RecordLine<'_> = serde_json::from_str(line).ok()?;
-    Some(Line::Record(AuditRecord {
+    Some(Line::Record(Box::new(AuditRecord {
         seq: row.seq,
         id: row.id,
         timestamp: row.timestamp,
@@ -246,7 +246,7 @@ fn parse(line: &str) -> Option<Line> {
         prev_hash: hash(&row.prev_hash)?,
         hash: hash(&row.hash)?,
         format: row.format,
-    }))
+    })))
 }
 
 /// A hash in lower-case hex.

@@ -132,6 +132,12 @@ impl Kms {
         looking.await.map_err(|_| Error::new(ErrorCode::Internal, "a look at the store ended unexpectedly"))?
     }
 
+    /// Whether the service is alive, for a supervisor that restarts it otherwise: false once the ledger has stopped for
+    /// good, because the log was altered or by a fault of this software. It asks nothing of the store.
+    pub fn is_alive(&self) -> bool {
+        !self.inner.shared.ledger.has_failed()
+    }
+
     /// Counters since opening, and how things stand, for a scraper. It names no key and no caller, and is not recorded.
     ///
     /// Cancellation: dropping the future changes nothing.

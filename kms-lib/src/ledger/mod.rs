@@ -219,6 +219,12 @@ impl Ledger {
         !self.queue.is_shut() && !self.queue.is_closed() && !self.queue.counters.is_stopped()
     }
 
+    /// Whether it has stopped for good, although nobody has closed it.
+    pub fn has_failed(&self) -> bool {
+        let has_ended = || self.ended.borrow().is_some() || self.ended.has_changed().is_err();
+        self.queue.counters.is_stopped() || (!self.queue.is_shut() && has_ended())
+    }
+
     /// How many submissions wait.
     pub fn queued(&self) -> usize {
         self.queue.len()

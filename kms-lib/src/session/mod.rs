@@ -1,5 +1,6 @@
 //! What one actor may do. Every method: admit, decide, act, commit through the ledger, return.
 
+mod anchors;
 mod audit;
 mod change;
 mod credentials;

@@ -130,6 +130,8 @@ named!(
         /// Rows of the log of Mini KMS on Node were imported. The details have the number of all rows and the root of
         /// the tree over them; those of the last record of a run also have what was found.
         LegacyImport = "LEGACY_IMPORT",
+        /// The log could not be anchored, or does not continue what was anchored.
+        AuditAnchor = "AUDIT_ANCHOR",
         /// Metrics were asked for. Recorded when it was refused.
         MetricsRead = "METRICS_READ",
     }

@@ -1,6 +1,7 @@
 //! Verifying the log of a store: streams the records, digests them on all cores, and holds them against the signed
 //! states and the tables.
 
+pub(crate) mod anchors;
 mod checkpoints;
 pub(crate) mod high_water;
 mod imported;
@@ -13,6 +14,7 @@ mod turns;
 mod window;
 mod wrappings;
 
+pub use anchors::AnchorReport;
 pub use progress::Progress;
 pub(crate) use seen::rolled_back;
 pub(crate) use tables::{AlteredRow, Compared};

@@ -1,0 +1,92 @@
+//! An endpoint over HTTPS: takes an anchor by POST, and lists all of them by GET as JSON lines.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kms_lib::Result;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+
+use super::{Line, Problem, parse};
+use crate::settings::{AnchorSettings, invalid};
+use crate::tls::client::{client_config, explain, is_https, parse_url};
+
+/// Most bytes of a list that are read.
+const LIST: usize = 64 * 1024 * 1024;
+
+pub(super) struct Endpoint {
+    client: Client,
+    url: Url,
+    token_file: Option<PathBuf>,
+}
+
+/// A client for places of anchors.
+pub(super) fn client(settings: &AnchorSettings) -> Result<Client> {
+    let builder = Client::builder()
+        .tls_backend_preconfigured(client_config(settings.ca_file.as_deref())?)
+        .timeout(Duration::from_secs(settings.timeout_seconds))
+        .user_agent(concat!("kms-http/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none());
+    builder.build().map_err(|e| invalid(format!("http.anchors: {}", explain(e))))
+}
+
+/// The body of an answer, up to a limit.
+pub(super) async fn body(mut response: Response, limit: usize) -> std::result::Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(explain)? {
+        if bytes.len() + part.len() > limit {
+            return Err(format!("the answer is over {limit} bytes"));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+impl Endpoint {
+    pub(super) fn new(settings: &AnchorSettings) -> Result<Self> {
+        let url = settings.url.as_deref().unwrap_or_default();
+        let url = parse_url(url).map_err(|problem| invalid(format!("http.anchors.url: {problem}")))?;
+        Ok(Self { client: client(settings)?, url, token_file: settings.token_file.clone() })
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("the endpoint {}", self.url)
+    }
+
+    pub(super) async fn append(&self, node: &str, note: &str) -> std::result::Result<(), Problem> {
+        let line = serde_json::to_string(&Line { node, checkpoint: note.into() }).map_err(|e| e.to_string())?;
+        let request = self.request(Method::POST).await?;
+        let response = self.send(request.header("content-type", "application/json").body(line)).await?;
+        if response.status().is_success() { Ok(()) } else { Err(format!("answered {}", response.status())) }
+    }
+
+    /// All anchors each time: they are few, and the endpoint need not know what came when.
+    pub(super) async fn read(&self) -> std::result::Result<Vec<String>, Problem> {
+        let response = self.send(self.request(Method::GET).await?).await?;
+        match response.status() {
+            StatusCode::OK => Ok(parse(&String::from_utf8_lossy(&body(response, LIST).await?))),
+            // It takes anchors and does not show them.
+            StatusCode::METHOD_NOT_ALLOWED => Ok(Vec::new()),
+            status => Err(format!("answered {status}")),
+        }
+    }
+
+    async fn request(&self, method: Method) -> std::result::Result<RequestBuilder, Problem> {
+        let request = self.client.request(method, self.url.clone());
+        let Some(path) = &self.token_file else { return Ok(request) };
+        let token = tokio::fs::read_to_string(path).await.map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+            .map_err(|_| format!("{} holds no token", path.display()))?;
+        value.set_sensitive(true);
+        Ok(request.header(AUTHORIZATION, value))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> std::result::Result<Response, Problem> {
+        let response = request.send().await.map_err(explain)?;
+        let is_local = response.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        if !is_https(&self.url) && !is_local {
+            return Err("plain http is for loopback addresses only".to_owned());
+        }
+        Ok(response)
+    }
+}

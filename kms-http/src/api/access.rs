@@ -1,0 +1,129 @@
+//! The access log: a line for each request, if it is wanted, and for callers that are not recognised.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use kms_lib::{Actor, ErrorCode};
+
+use super::ApiError;
+use crate::metrics::Meter;
+use crate::request::RequestContext;
+
+/// Lines a second about callers that are not recognised; nobody needs a credential to cause them.
+const UNKNOWN: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
+/// What is known of a caller, for the log.
+#[derive(Default)]
+pub struct Caller {
+    principal: Option<String>,
+    source: Option<IpAddr>,
+    /// The trace that the request is part of (W3C Trace Context).
+    trace: Option<String>,
+}
+
+impl Caller {
+    /// Notes who it is.
+    pub fn note(&mut self, actor: &Actor, headers: &HeaderMap) {
+        self.principal = Some(actor.principal().to_owned());
+        self.source = actor.source_ip();
+        self.trace = trace_id(headers).map(str::to_owned);
+    }
+}
+
+/// How a request ended.
+pub struct Ended {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The code of the error, if it is one.
+    pub code: Option<&'static str>,
+    /// The time since its head was there.
+    pub elapsed: Duration,
+}
+
+/// Writes the line of a request. Requests that fail by a fault have one even if nobody wants them all.
+pub fn log(is_wanted: bool, context: &RequestContext, meter: &Meter, caller: &Caller, ended: &Ended) {
+    // Requests that fail because of an overload or of a store that does not answer are counted; a line for each would
+    // make it worse. The library says when the store goes and when it is back.
+    let is_common =
+        [ErrorCode::Overloaded, ErrorCode::StoreUnavailable].map(|code| Some(code.as_str())).contains(&ended.code);
+    let is_fault = ended.status.is_server_error() && !is_common;
+    if !is_wanted && !is_fault {
+        return;
+    }
+    let micros = u64::try_from(ended.elapsed.as_micros()).unwrap_or(u64::MAX);
+    let source = caller.source.or(context.peer.address).map(tracing::field::display);
+    let (status, request_id, trace_id) = (ended.status.as_u16(), &*context.id, caller.trace.as_deref());
+    let (method, route, operation) = (meter.method(), meter.route(), meter.operation());
+    let (principal, code) = (caller.principal.as_deref(), ended.code);
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "kms_http::request",
+                source, method, route, operation, status, micros, principal, code, request_id, trace_id
+            )
+        };
+    }
+    if status >= 500 { line!(warn) } else { line!(info) }
+}
+
+/// Writes the line of a request that no route takes.
+pub fn log_refused(context: &RequestContext, request: &Request, error: &ApiError) {
+    let source = context.peer.address.map(tracing::field::display);
+    let (method, path, status) = (request.method().as_str(), request.uri().path(), error.status.as_u16());
+    let (code, request_id) = (error.code, &*context.id);
+    tracing::info!(target: "kms_http::request", source, method, path, status, code, request_id);
+}
+
+/// Writes lines about callers that are not recognised, but not as many as anybody likes to cause.
+pub struct Unknown {
+    limiter: DefaultDirectRateLimiter,
+    left_out: AtomicU64,
+}
+
+impl Default for Unknown {
+    fn default() -> Self {
+        Self { limiter: RateLimiter::direct(Quota::per_second(UNKNOWN)), left_out: AtomicU64::new(0) }
+    }
+}
+
+impl Unknown {
+    /// A caller was not recognised by what it `shown`.
+    pub fn log(&self, context: &RequestContext, parts: &Parts, shown: &str) {
+        if self.limiter.check().is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let peer = context.peer.address.map(tracing::field::display);
+        let (request_id, method) = (&*context.id, parts.method.as_str());
+        let left_out = Some(self.left_out.swap(0, Ordering::Relaxed)).filter(|count| *count > 0);
+        tracing::warn!(
+            target: "kms_http::authentication",
+            peer, shown, method, path = parts.uri.path(), request_id, left_out, "a caller was not recognised"
+        );
+    }
+}
+
+/// The trace id of a `traceparent` header (W3C Trace Context, version 00 or a later one), if there is a valid one.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all("traceparent").iter();
+    let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
+    let mut parts = value.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_shaped = is_hex(version, 2) && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
+    let is_known = version != "ff" && (version != "00" || parts.next().is_none());
+    let is_set = |text: &str| text.bytes().any(|byte| byte != b'0');
+    (is_shaped && is_known && is_set(trace) && is_set(parent)).then_some(trace)
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/access.rs"]
+mod tests;

@@ -1,0 +1,65 @@
+//! `/docs`: Swagger UI, embedded. Nothing is loaded from elsewhere.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use utoipa_swagger_ui::Config;
+
+/// The page. Swagger UI fills it.
+const PAGE: &str = include_str!("page.html");
+/// Starts Swagger UI on the contract of this service.
+const START: &str = include_str!("page.js");
+
+/// What the page may do: load its own scripts and styles, and call this service. Swagger UI sets styles of single
+/// elements, and has its pictures in its style sheet.
+pub const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+                               img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                               frame-ancestors 'none'";
+
+/// A file of the page.
+pub struct File {
+    /// Its path.
+    pub path: &'static str,
+    /// Its type.
+    pub content_type: &'static str,
+    /// What is in it.
+    pub content: Bytes,
+}
+
+/// The page and what it loads.
+pub fn files() -> Vec<File> {
+    let own = |path, content_type, text: &'static str| File { path, content_type, content: text.into() };
+    let css = "text/css; charset=utf-8";
+    let script = "text/javascript; charset=utf-8";
+    vec![
+        own("/docs", "text/html; charset=utf-8", PAGE),
+        own("/docs/start.js", script, START),
+        File { path: "/docs/swagger-ui.css", content_type: css, content: embedded("swagger-ui.css") },
+        File { path: "/docs/swagger-ui.js", content_type: script, content: embedded("swagger-ui-bundle.js") },
+    ]
+}
+
+/// A file of Swagger UI's distribution; a test knows that those above are there.
+fn embedded(name: &str) -> Bytes {
+    let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
+    found.map_or_else(Bytes::new, |file| match file.bytes {
+        Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+        Cow::Owned(bytes) => bytes.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_files_are_there_and_load_nothing_from_elsewhere() {
+        for File { path, content, .. } in files() {
+            assert!(content.len() > 100, "{path} is missing");
+        }
+        for text in [PAGE, START] {
+            assert!(!text.contains("//"), "a URL of another place, or a comment");
+        }
+    }
+}

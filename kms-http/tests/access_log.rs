@@ -1,0 +1,117 @@
+//! The access log, and lines about callers that are not recognised.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{Server, program};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const JSON: [(&str, &str); 2] = [("KMS_HTTP_LOG_REQUESTS", "true"), ("KMS_HTTP_LOG_FORMAT", "json")];
+
+/// The lines of the log about something, once there is one with this request id.
+async fn lines(server: &Server, target: &str, request_id: &str) -> Vec<Value> {
+    for _ in 0..600 {
+        let text = std::fs::read_to_string(server.home.path().join("log")).unwrap();
+        let all =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+        let found: Vec<Value> = all.filter(|line| line["target"] == target).collect();
+        if found.iter().any(|line| line["request_id"] == request_id) {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no line about {request_id}");
+}
+
+#[tokio::test]
+async fn each_request_has_its_line() {
+    let server = Server::start_on_file(&JSON);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let encrypt = admin.request(Method::POST, "/v1/keys/users/rotate").header("x-request-id", "my-rotation");
+    common::Client::send(encrypt.header("traceparent", trace).json(&json!({}))).await.expect(200);
+    let lost = admin.request(Method::GET, "/v1/nowhere").header("x-request-id", "my-loss");
+    common::Client::send(lost).await.expect(404);
+    let lines = lines(&server, "kms_http::request", "my-loss").await;
+    let rotation = lines.iter().find(|line| line["request_id"] == "my-rotation").unwrap();
+    for (name, value) in [
+        ("source", json!("127.0.0.1")),
+        ("method", json!("POST")),
+        ("route", json!("/v1/keys/{key}/rotate")),
+        ("operation", json!("rotateKey")),
+        ("status", json!(200)),
+        ("principal", json!("admin")),
+        ("trace_id", json!("4bf92f3577b34da6a3ce929d0e0e4736")),
+    ] {
+        assert_eq!(rotation[name], value, "{name}: {rotation}");
+    }
+    assert!(rotation["micros"].as_u64().unwrap() > 0);
+    let loss = lines.iter().find(|line| line["request_id"] == "my-loss").unwrap();
+    assert_eq!(
+        (&loss["status"], &loss["code"], &loss["path"]),
+        (&json!(404), &json!("NotFound"), &json!("/v1/nowhere"))
+    );
+    assert!(!lines.iter().any(|line| line.to_string().contains(&server.admin)), "a token is in the log");
+}
+
+#[tokio::test]
+async fn callers_that_are_not_recognised_have_lines_but_not_many() {
+    let server = Server::start_on_file(&[("KMS_HTTP_LOG_FORMAT", "json")]);
+    let nobody = server.client_with(Some("kms_secret"));
+    for n in 0..200 {
+        let request = nobody.request(Method::GET, "/v1/keys").header("x-request-id", format!("try-{n}"));
+        common::Client::send(request).await.refused(401, "NotAuthenticated");
+    }
+    let lines = lines(&server, "kms_http::authentication", "try-0").await;
+    let first = &lines[0];
+    assert_eq!((&first["peer"], &first["shown"]), (&json!("127.0.0.1"), &json!("token")), "{first}");
+    assert!(!first.to_string().contains("secret"));
+    // 200 requests take a moment; a line for each would let anybody fill the disk.
+    assert!(lines.len() < 200, "{}", lines.len());
+}
+
+/// Nobody reads the log: requests are answered all the same, and lines that have no room are counted.
+#[tokio::test]
+async fn a_log_that_nobody_takes_blocks_nothing() {
+    let home = TempDir::new().unwrap();
+    let first = program(&home).args(["--json", "init"]).output().unwrap();
+    let token = serde_json::from_slice::<Value>(&first.stdout).unwrap()["token"].as_str().unwrap().to_owned();
+    let mut command = program(&home);
+    command.env("KMS_HTTP_LISTEN", "127.0.0.1:0").env("KMS_HTTP_LOG_REQUESTS", "true");
+    // This end of the pipe is held and not read.
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(process.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("listening   ") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+    }
+    let url = line.trim_start_matches("listening   ").trim().to_owned();
+    let http = reqwest::Client::new();
+    // Far more than a pipe and the lines that wait can hold.
+    let ask = |count: usize| {
+        let (http, url) = (http.clone(), url.clone());
+        tokio::spawn(async move {
+            for _ in 0..count {
+                let answer = http.get(format!("{url}/v1/healthz")).send().await.unwrap();
+                assert_eq!(answer.status(), 200);
+            }
+        })
+    };
+    let all: Vec<_> = (0..8).map(|_| ask(2_500)).collect();
+    for asking in all {
+        tokio::time::timeout(Duration::from_secs(120), asking).await.expect("requests wait for the log").unwrap();
+    }
+    let metrics = http.get(format!("{url}/metrics")).bearer_auth(token).send().await.unwrap().text().await.unwrap();
+    let dropped = metrics.lines().find_map(|line| line.strip_prefix("kms_log_lines_dropped_total ")).unwrap();
+    assert!(dropped.parse::<u64>().unwrap() > 0, "{dropped}");
+    process.kill().unwrap();
+    process.wait().unwrap();
+}

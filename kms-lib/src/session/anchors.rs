@@ -1,0 +1,77 @@
+//! Anchors: checkpoints of the log that are kept outside of the database.
+
+use super::Session;
+use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
+use crate::types::attempt::Operation;
+use crate::types::audit::Action;
+use crate::types::error::{ErrorCode, Result};
+use crate::types::ids::RecordId;
+use crate::verification::{AnchorReport, anchors};
+
+/// Longest reason that is recorded, in bytes.
+const REASON: usize = 512;
+
+impl Session {
+    /// Holds the log against checkpoints of it that were kept elsewhere: those of [`checkpoint`](Self::checkpoint),
+    /// also by other nodes. An anchored state that the log does not continue means that the database was put back or
+    /// cut, or that nodes work on two copies of it. Such a finding is recorded. For admins and auditors.
+    ///
+    /// Read the anchors before this is called: a busy service moves the log on meanwhile.
+    ///
+    /// Cancellation: dropping the future changes nothing, or leaves the finding recorded.
+    pub async fn compare_anchors(&self, checkpoints: &[String]) -> Result<AnchorReport> {
+        self.permit_reading(Action::AuditAnchor, Operation::VerifyAudit, None).await?;
+        let report = anchors::compare(&self.shared.store, &self.shared.signer, checkpoints).await?;
+        if let Some(fault) = report.faults.first() {
+            self.shared.ledger.counters().fault();
+            let mut details = Details::default();
+            details.number("size", report.size).text("fault", &fault.to_string());
+            // A log that was put back may refuse the record; the report matters more.
+            if let Err(error) = self.record_anchoring(details, ErrorCode::RestoreDetected).await {
+                tracing::warn!(%error, "what the anchors show could not be recorded");
+            }
+        }
+        Ok(report)
+    }
+
+    /// Records that the log could not be anchored, and why. For admins and auditors.
+    ///
+    /// Cancellation: dropping the future changes nothing, or leaves the record.
+    pub async fn record_anchor_failure(&self, reason: &str) -> Result<()> {
+        self.permit_reading(Action::AuditAnchor, Operation::VerifyAudit, None).await?;
+        let end = reason.floor_char_boundary(REASON);
+        let mut details = Details::default();
+        details.text("reason", &reason[..end]);
+        self.record_anchoring(details, ErrorCode::InputOutput).await
+    }
+
+    async fn record_anchoring(&self, mut details: Details, code: ErrorCode) -> Result<()> {
+        let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
+        let attempt = self.attempt(Operation::VerifyAudit, None);
+        let (decision, revision) = self.decide(&attempt);
+        details.text("error", code.as_str());
+        details.decision(&decision, revision).source(&attempt);
+        let draft = Draft {
+            id: RecordId::random(),
+            actor: self.actor.clone(),
+            action: Action::AuditAnchor,
+            key_id: None,
+            key_version: None,
+            details,
+        };
+        let entry = Entry {
+            verdict: Verdict::Failed(code),
+            attempts: vec![attempt],
+            draft,
+            rendered: None,
+            uses: Vec::new(),
+            tally: (1, 0),
+            idempotency: None,
+            remember: Vec::new(),
+        };
+        match self.shared.ledger.submit(&admission, revision, vec![entry], None, None).await {
+            Outcome::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

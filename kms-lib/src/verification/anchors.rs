@@ -1,0 +1,139 @@
+//! Holding the log against checkpoints that were anchored outside of the database: they show a rollback, a truncation,
+//! and that two nodes work on two copies of the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::audit::checkpoint;
+use crate::audit::tree::Frontier;
+use crate::audit::verify::{Fault, Finding};
+use crate::ledger::Signer;
+use crate::storage::tables::{audit, head};
+use crate::storage::{Connection, Store};
+use crate::types::audit::Head;
+use crate::types::error::{Error, ErrorCode, Result};
+
+/// How many records are read at once.
+const CHUNK: u64 = 8_192;
+/// Faults that are reported.
+const FAULTS: usize = 100;
+
+/// What holding the log against anchors came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct AnchorReport {
+    /// Whether the log continues every anchored state that is its own.
+    pub ok: bool,
+    /// Records of the log.
+    pub size: u64,
+    /// Records of the largest anchored state that the log continues.
+    pub anchored: u64,
+    /// Anchored states that the log continues.
+    pub continued: u64,
+    /// What was given and is not an anchor of this log: of another one, malformed, or without its signature.
+    pub passed_over: u64,
+    /// The anchored states that the log does not continue, at most 100: it was put back or cut, or is another copy.
+    pub faults: Vec<Fault>,
+}
+
+/// The states that were anchored: for each size the roots, and whether this log's keys signed them.
+struct Anchored(BTreeMap<u64, BTreeSet<([u8; 32], bool)>>);
+
+/// Holds the log against anchors, which must have been read before: a busy service moves the log on.
+pub async fn compare(store: &Arc<dyn Store>, signer: &Signer, notes: &[String]) -> Result<AnchorReport> {
+    let origin = signer.keys().public().origin().to_owned();
+    let mut anchored = BTreeMap::<u64, BTreeSet<([u8; 32], bool)>>::new();
+    let mut passed_over = 0;
+    for note in notes {
+        let opened = signer.open(note).map(|opened| (opened, true)).ok();
+        // A log that was put back to before its signing key was replaced does not know the key of later anchors.
+        match opened.or_else(|| Some((checkpoint::claimed(note)?, false))) {
+            Some((state, is_signed)) if state.origin == origin && state.size > 0 => {
+                anchored.entry(state.size).or_default().insert((state.root, is_signed));
+            }
+            _ => passed_over += 1,
+        }
+    }
+    let anchored = Anchored(anchored);
+    let mut connection = store.long_reader().await?;
+    connection.begin_read().await?;
+    let compared = anchored.compare(connection.as_mut()).await;
+    connection.rollback().await?;
+    let mut report = compared?;
+    report.passed_over += passed_over;
+    Ok(report)
+}
+
+impl Anchored {
+    async fn compare(&self, connection: &mut dyn Connection) -> Result<AnchorReport> {
+        let head = head::read(connection).await?;
+        let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+        let mut report =
+            AnchorReport { ok: true, size: head.seq, anchored: 0, continued: 0, passed_over: 0, faults: Vec::new() };
+        let roots = match self.0.keys().next() {
+            Some(first) if *first <= head.seq => self.roots(connection, &head, *first).await?,
+            _ => Some(BTreeMap::new()),
+        };
+        let Some(roots) = roots else {
+            report.faults.push(Fault { seq: 0, finding: Finding::RootMismatch { size: head.seq } });
+            report.ok = false;
+            return Ok(report);
+        };
+        for (size, states) in &self.0 {
+            for (root, is_signed) in states {
+                match (roots.get(size) == Some(root), is_signed) {
+                    (true, true) => {
+                        report.continued += 1;
+                        report.anchored = *size;
+                    }
+                    (true, false) => report.passed_over += 1,
+                    (false, _) if report.faults.len() < FAULTS => {
+                        let finding = Finding::RolledBack { size: head.seq, seen: *size };
+                        report.faults.push(Fault { seq: 0, finding });
+                    }
+                    (false, _) => {}
+                }
+            }
+        }
+        report.ok = report.faults.is_empty();
+        Ok(report)
+    }
+
+    /// The roots that the log had at the anchored sizes. None if the records do not lead to the signed head. Begins at
+    /// the last kept state before the first of the sizes; only the head at the end makes sure that it is this log's.
+    async fn roots(
+        &self,
+        connection: &mut dyn Connection,
+        head: &Head,
+        first: u64,
+    ) -> Result<Option<BTreeMap<u64, [u8; 32]>>> {
+        let kept = audit::checkpoints(connection, 0).await?.into_iter().rfind(|kept| kept.size <= first);
+        // One that is damaged tells nothing; verification says where.
+        let begin = kept.and_then(|kept| Frontier::from_parts(kept.size, kept.frontier).ok());
+        let mut tree = begin.unwrap_or_default();
+        let mut roots = BTreeMap::new();
+        let mut note = |tree: &Frontier| {
+            if self.0.contains_key(&tree.size()) {
+                roots.insert(tree.size(), tree.root());
+            }
+        };
+        note(&tree);
+        while tree.size() < head.seq {
+            // In statements that end soon, however long the log is.
+            let (from, to) = (tree.size() + 1, head.seq.min(tree.size() + CHUNK));
+            audit::hashes(connection, from, to, &mut |hash| {
+                tree.push(hash);
+                note(&tree);
+            })
+            .await?;
+            if tree.size() != to {
+                return Ok(None);
+            }
+        }
+        let signed = Frontier::from_parts(head.seq, head.frontier.clone())?.root();
+        Ok((tree.root() == signed).then_some(roots))
+    }
+}
