@@ -63,6 +63,24 @@ async fn size(admin: &Client) -> u64 {
     admin.get("/v1/audit/checkpoint").await.text.lines().nth(1).unwrap().parse().unwrap()
 }
 
+/// A place for an anchor file, which may get the append-only attribute.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> (Self, std::path::PathBuf) {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("anchors.jsonl");
+        (Self(folder), file)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let file = self.0.path().join("anchors.jsonl");
+        let _ = std::process::Command::new("chattr").arg("-a").arg(file).output();
+    }
+}
+
 fn copy_store(from: &Path, to: &Path) {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
     fs::copy(from, to).unwrap();
@@ -70,8 +88,7 @@ fn copy_store(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_rollback_that_nothing_inside_the_database_shows() {
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("anchors.jsonl");
+    let (place, file) = Place::new();
     // Without a high-water file nothing else would notice.
     let environment = [
         ("KMS_HTTP_ANCHORS_FILE", file.to_str().unwrap()),
@@ -85,7 +102,7 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     wait_for_anchor(&file, size(&admin).await).await;
     scrape_until(&admin, "kms_anchor_diverged 0").await;
     assert!(server.stop().success());
-    let old = folder.path().join("old.db");
+    let old = place.0.path().join("old.db");
     copy_store(&server.store(), &old);
     server.restart();
     let admin = server.client();
@@ -97,7 +114,7 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     assert!(parsed(&good)["anchors"]["continued"].as_u64().unwrap() >= 2, "{good:?}");
 
     // Put back: everything inside is consistent.
-    let newest = folder.path().join("newest.db");
+    let newest = place.0.path().join("newest.db");
     copy_store(&server.store(), &newest);
     let put_back = || {
         for suffix in ["-wal", "-shm"] {
@@ -124,9 +141,9 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
     let noticed = server.command(&["--json", "audit", "verify", "--anchors"]);
     assert_eq!(noticed.status.code(), Some(4), "{noticed:?}");
     // Rubbish is passed over, and a line that was cut too.
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, format!("{{\"node\":\"x\",\"checkpoint\":\"y\"}}\nnothing\n{}", &text[..text.len() - 20]))
-        .unwrap();
+    let mut appended = fs::File::options().append(true).open(&file).unwrap();
+    let rubbish = b"{\"node\":\"x\",\"checkpoint\":\"y\"}\nnothing\n{\"node\":\"x\",\"check";
+    std::io::Write::write_all(&mut appended, rubbish).unwrap();
     let anchored = server.command(&["--json", "audit", "anchor"]);
     assert_eq!(anchored.status.code(), Some(4), "{anchored:?}");
     assert_eq!(sizes(&file).last(), Some(&parsed(&anchored)["size"].as_u64().unwrap()));
@@ -134,8 +151,7 @@ async fn a_rollback_that_nothing_inside_the_database_shows() {
 
 #[tokio::test]
 async fn nodes_on_two_copies_notice_each_other() {
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("anchors.jsonl");
+    let (_place, file) = Place::new();
     let environment = [
         ("KMS_HTTP_ANCHORS_FILE", file.to_str().unwrap()),
         ("KMS_HTTP_ANCHORS_EVERY_SECONDS", "1"),
@@ -158,7 +174,8 @@ async fn nodes_on_two_copies_notice_each_other() {
     let mut said = std::io::BufRead::lines(std::io::BufReader::new(two.stdout.take().unwrap()));
     let url = said.find_map(|line| line.unwrap().strip_prefix("listening   ").map(str::to_owned)).unwrap();
     let first = one.client();
-    let second = Client { url, ..one.client_with(Some(&token)) };
+    let mut second = one.client_with(Some(&token));
+    second.url = url;
     // Each goes its own way.
     use_key(&first, 3).await;
     use_key(&second, 5).await;
@@ -194,7 +211,7 @@ impl Keeper {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_fails_stops_nothing() {
     let folder = TempDir::new().unwrap();
     let token = folder.path().join("token");

@@ -51,6 +51,8 @@ async fn alerts_and_dashboard_are_about_metrics_and_errors_that_exist() {
     let server = Server::start(&[("KMS_HTTP_ANCHORS_FILE", anchors.to_str().unwrap())]);
     let client = server.client();
     client.aes_key("a").await;
+    // It may have got the append-only attribute, which would keep the folder.
+    let _ = Command::new("chattr").arg("-a").arg(&anchors).output();
     let metrics = client.get("/metrics").await;
     assert_eq!(metrics.status, 200);
     let known = metric_names(&metrics.text);

@@ -77,6 +77,7 @@ impl Bucket {
         let key = format!("{}{:020}-{node}.note", self.folder(&claimed.origin), claimed.size);
         let mut headers = vec![
             ("content-type", "text/plain; charset=utf-8".to_owned()),
+            ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
             ("x-amz-checksum-sha256", STANDARD.encode(Sha256::digest(note))),
             ("if-none-match", "*".to_owned()),
         ];
