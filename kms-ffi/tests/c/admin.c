@@ -107,12 +107,13 @@ static void manages_rights(mkms_kms *kms, mkms_session *session) {
 }
 
 static void reads_the_log(mkms_session *session) {
+    mkms_buffer *none = NULL;
     ANSWERS("\"action\":\"KEY_CREATE\"",
             mkms_list_audit(session, S("{\"order\":\"asc\",\"action\":\"KEY_CREATE\"}"), &answer, &error));
     ANSWERS("\"nextCursor\":\"2\"", mkms_list_audit(session, S("{\"order\":\"asc\",\"limit\":2}"), &answer, &error));
     ANSWERS("\"items\":[]", mkms_list_imported_audit(session, NULL, 0, &answer, &error));
     ANSWERS("\"items\":[]", mkms_list_imported_audit(session, S("{\"source\":\"x\",\"limit\":2}"), &answer, &error));
-    FAILS(MKMS_INVALID_ARGUMENT, mkms_list_imported_audit(session, S("{\"limit\":0}"), &answer, &error));
+    FAILS(MKMS_INVALID_ARGUMENT, mkms_list_imported_audit(session, S("{\"limit\":0}"), &none, &error));
     ANSWERS("\"ok\":true", mkms_verify_audit(session, NULL, 0, &answer, &error));
     ANSWERS("\"ok\":true", mkms_verify_audit(session, S("{\"incremental\":true}"), &answer, &error));
     ANSWERS("\n", mkms_checkpoint(session, &answer, &error));
