@@ -22,8 +22,8 @@ class EncryptItem(NamedTuple):
 class DecryptItem(NamedTuple):
     """One ciphertext of ``decrypt_batch``; what is given beside it must agree with it.
 
-    With ``is_imported`` it is one of Mini KMS on Node, made with an imported version of ``key``; ``imported_aad`` is the
-    JSON text of its additional data.
+    With ``is_imported`` it is one of Mini KMS on Node, made with an imported version of ``key``; ``imported_aad`` is
+    the JSON text of its additional data.
     """
 
     ciphertext: Buffer

@@ -17,7 +17,7 @@ impl Session {
     /// of its database, or the folder with an older version's files; it is only read. ``master_secret`` is the
     /// original's ``KMS_MASTER_KEY``. A run that was cut off is carried on by the next one.
     ///
-    /// >>> alice.import_mini_kms("dump.sql")
+    /// >>> alice.import_mini_kms("dump.sql")  # doctest: +ELLIPSIS
     /// Traceback (most recent call last):
     /// mini_kms._errors.InvalidConfiguration: dump.sql: a dump is not read as it is; ...
     #[pyo3(signature = (
