@@ -117,6 +117,7 @@ VALUES: dict[str, Any] = {
     "plaintext": b"x",
     "principal": "bob",
     "signature": b"x",
+    "source": "sqlite:none.db",
     "src": io.BytesIO(),
     "version": 1,
 }

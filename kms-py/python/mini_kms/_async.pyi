@@ -82,12 +82,7 @@ class AsyncKms:
     @staticmethod
     async def restore(config: Config, path: Path, *, progress: Progress | None = None) -> BackupReport: ...
     def session(
-        self,
-        principal: str,
-        role: Role = "app",
-        *,
-        source_ip: str | None = None,
-        request_id: str | None = None,
+        self, principal: str, role: Role = "app", *, source_ip: str | None = None, request_id: str | None = None
     ) -> AsyncSession: ...
     def operator_session(self, *, source_ip: str | None = None, request_id: str | None = None) -> AsyncSession: ...
     async def authenticate(
@@ -159,19 +154,10 @@ class AsyncSession:
     async def schedule_deletion(self, key: KeyRef, *, waiting_days: int | None = None) -> Key: ...
     async def cancel_deletion(self, key: KeyRef) -> Key: ...
     async def encrypt(
-        self,
-        key: KeyRef,
-        plaintext: Buffer,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, key: KeyRef, plaintext: Buffer, *, context: Mapping[str, str] | None = None
     ) -> Encrypted: ...
     async def encrypt_into(
-        self,
-        key: KeyRef,
-        plaintext: Buffer,
-        buffer: Buffer,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, key: KeyRef, plaintext: Buffer, buffer: Buffer, *, context: Mapping[str, str] | None = None
     ) -> Written: ...
     async def decrypt(
         self,
@@ -194,12 +180,7 @@ class AsyncSession:
     ) -> Written: ...
     async def decrypt_oaep(self, key: KeyRef, version: int, ciphertext: Buffer) -> Decrypted: ...
     async def sign(
-        self,
-        key: KeyRef,
-        payload: Buffer,
-        algorithm: SignatureAlgorithm,
-        *,
-        version: int | None = None,
+        self, key: KeyRef, payload: Buffer, algorithm: SignatureAlgorithm, *, version: int | None = None
     ) -> Signature: ...
     async def verify(
         self,
@@ -211,18 +192,10 @@ class AsyncSession:
         version: int | None = None,
     ) -> Verification: ...
     async def generate_data_key(
-        self,
-        key: KeyRef,
-        length: int = 32,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, key: KeyRef, length: int = 32, *, context: Mapping[str, str] | None = None
     ) -> DataKey: ...
     async def generate_data_key_without_plaintext(
-        self,
-        key: KeyRef,
-        length: int = 32,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, key: KeyRef, length: int = 32, *, context: Mapping[str, str] | None = None
     ) -> DataKey: ...
     async def reencrypt(
         self,
@@ -239,10 +212,7 @@ class AsyncSession:
     async def reencrypt_batch(self, items: Iterable[ReencryptItem]) -> list[Reencrypted | KmsError]: ...
     async def encrypt_stream(self, key: KeyRef, *, context: Mapping[str, str] | None = None) -> StreamEncryptor: ...
     async def decrypt_stream(
-        self,
-        beginning: Buffer,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, beginning: Buffer, *, context: Mapping[str, str] | None = None
     ) -> tuple[StreamDecryptor, int] | None: ...
     async def put_grant(
         self,
@@ -255,28 +225,13 @@ class AsyncSession:
     ) -> Grant: ...
     async def revoke_grant(self, grant: str | Grant, *, cascade: bool = False) -> None: ...
     async def list_grants(
-        self,
-        *,
-        principal: str | None = None,
-        key: KeyRef | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
+        self, *, principal: str | None = None, key: KeyRef | None = None, limit: int = 100, cursor: str | None = None
     ) -> Page[Grant]: ...
     async def create_token(
-        self,
-        principal: str,
-        *,
-        role: Role = "app",
-        label: str | None = None,
-        expires_at: datetime | None = None,
+        self, principal: str, *, role: Role = "app", label: str | None = None, expires_at: datetime | None = None
     ) -> CreatedToken: ...
     async def create_first_token(
-        self,
-        principal: str,
-        *,
-        role: Role = "admin",
-        label: str | None = None,
-        expires_at: datetime | None = None,
+        self, principal: str, *, role: Role = "admin", label: str | None = None, expires_at: datetime | None = None
     ) -> CreatedToken: ...
     async def revoke_credential(self, credential: str | Credential) -> None: ...
     async def list_credentials(self, *, limit: int = 100, cursor: str | None = None) -> Page[Credential]: ...
@@ -362,11 +317,7 @@ class AsyncSession:
         progress: Progress | None = None,
     ) -> RootKeyReport: ...
     async def retire_root_key(
-        self,
-        generation: int,
-        *,
-        compromised: bool = False,
-        verify_new: bool = False,
+        self, generation: int, *, compromised: bool = False, verify_new: bool = False
     ) -> Retirement: ...
     async def encrypt_file(
         self,

@@ -204,12 +204,7 @@ class Kms:
     @staticmethod
     def restore(config: Config, path: Path, *, progress: Progress | None = None) -> reports.BackupReport: ...
     def session(
-        self,
-        principal: str,
-        role: Role = "app",
-        *,
-        source_ip: str | None = None,
-        request_id: str | None = None,
+        self, principal: str, role: Role = "app", *, source_ip: str | None = None, request_id: str | None = None
     ) -> Session: ...
     def operator_session(self, *, source_ip: str | None = None, request_id: str | None = None) -> Session: ...
     def authenticate(self, token: str, *, source_ip: str | None = None, request_id: str | None = None) -> Session: ...
@@ -282,12 +277,7 @@ class Session:
     def cancel_deletion(self, key: KeyRef) -> results.Key: ...
     def encrypt(self, key: KeyRef, plaintext: Buffer, *, context: Mapping[str, str] | None = None) -> Encrypted: ...
     def encrypt_into(
-        self,
-        key: KeyRef,
-        plaintext: Buffer,
-        buffer: Buffer,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, key: KeyRef, plaintext: Buffer, buffer: Buffer, *, context: Mapping[str, str] | None = None
     ) -> Written: ...
     def decrypt(
         self,
@@ -310,12 +300,7 @@ class Session:
     ) -> Written: ...
     def decrypt_oaep(self, key: KeyRef, version: int, ciphertext: Buffer) -> Decrypted: ...
     def sign(
-        self,
-        key: KeyRef,
-        payload: Buffer,
-        algorithm: SignatureAlgorithm,
-        *,
-        version: int | None = None,
+        self, key: KeyRef, payload: Buffer, algorithm: SignatureAlgorithm, *, version: int | None = None
     ) -> Signature: ...
     def verify(
         self,
@@ -327,18 +312,10 @@ class Session:
         version: int | None = None,
     ) -> Verification: ...
     def generate_data_key(
-        self,
-        key: KeyRef,
-        length: int = 32,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, key: KeyRef, length: int = 32, *, context: Mapping[str, str] | None = None
     ) -> DataKey: ...
     def generate_data_key_without_plaintext(
-        self,
-        key: KeyRef,
-        length: int = 32,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, key: KeyRef, length: int = 32, *, context: Mapping[str, str] | None = None
     ) -> DataKey: ...
     def reencrypt(
         self,
@@ -355,10 +332,7 @@ class Session:
     def reencrypt_batch(self, items: Iterable[ReencryptItem]) -> list[Reencrypted | KmsError]: ...
     def encrypt_stream(self, key: KeyRef, *, context: Mapping[str, str] | None = None) -> StreamEncryptor: ...
     def decrypt_stream(
-        self,
-        beginning: Buffer,
-        *,
-        context: Mapping[str, str] | None = None,
+        self, beginning: Buffer, *, context: Mapping[str, str] | None = None
     ) -> tuple[StreamDecryptor, int] | None: ...
     def put_grant(
         self,
@@ -371,28 +345,13 @@ class Session:
     ) -> results.Grant: ...
     def revoke_grant(self, grant: str | results.Grant, *, cascade: bool = False) -> None: ...
     def list_grants(
-        self,
-        *,
-        principal: str | None = None,
-        key: KeyRef | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
+        self, *, principal: str | None = None, key: KeyRef | None = None, limit: int = 100, cursor: str | None = None
     ) -> results.Page[results.Grant]: ...
     def create_token(
-        self,
-        principal: str,
-        *,
-        role: Role = "app",
-        label: str | None = None,
-        expires_at: datetime | None = None,
+        self, principal: str, *, role: Role = "app", label: str | None = None, expires_at: datetime | None = None
     ) -> results.CreatedToken: ...
     def create_first_token(
-        self,
-        principal: str,
-        *,
-        role: Role = "admin",
-        label: str | None = None,
-        expires_at: datetime | None = None,
+        self, principal: str, *, role: Role = "admin", label: str | None = None, expires_at: datetime | None = None
     ) -> results.CreatedToken: ...
     def revoke_credential(self, credential: str | results.Credential) -> None: ...
     def list_credentials(self, *, limit: int = 100, cursor: str | None = None) -> results.Page[results.Credential]: ...
@@ -478,11 +437,7 @@ class Session:
         progress: Progress | None = None,
     ) -> reports.RootKeyReport: ...
     def retire_root_key(
-        self,
-        generation: int,
-        *,
-        compromised: bool = False,
-        verify_new: bool = False,
+        self, generation: int, *, compromised: bool = False, verify_new: bool = False
     ) -> results.Retirement: ...
     def encrypt_file(
         self,
