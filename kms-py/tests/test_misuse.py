@@ -122,10 +122,10 @@ def test_wrong_settings(name: str) -> None:
 @pytest.mark.parametrize("kind", ["encrypt", "decrypt", "sign", "verify", "reencrypt"])
 def test_wrong_parts_of_items(alice: Session, kind: str) -> None:
     batch = getattr(alice, f"{kind}_batch")
-    for length in range(9):
+    for length in range(10):
         for place in range(length):
             for value in wrong():
-                item = ["users", b"x", None, None, None, None, None, None, None][:length]
+                item = ["users", b"x", None, None, None, None, None, None, None, None][:length]
                 item[place] = value
                 try:
                     results = batch([tuple(item)])

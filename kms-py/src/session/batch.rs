@@ -6,7 +6,7 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::Session;
 use super::crypto::Expected;
-use crate::arguments::{Key, Named, read_context};
+use crate::arguments::{Key, Named, Text, read_context};
 use crate::buffers::Input;
 use crate::call::Work;
 use crate::errors::{Outcome, exception, wrong_type};
@@ -48,7 +48,7 @@ impl<'py> Parts<'_, 'py> {
     }
 
     fn optional_text(&self, index: usize) -> Outcome<Option<String>> {
-        Ok(self.get(index).map(|text| text.extract()).transpose()?)
+        Ok(self.get(index).map(|text| text.extract::<Text>()).transpose()?.map(|text| text.0))
     }
 
     fn flag(&self, index: usize) -> Outcome<bool> {

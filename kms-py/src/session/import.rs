@@ -1,13 +1,13 @@
 //! Importing the data of Mini KMS on Node.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use kms_lib::{AwsRootKey, ImportJob, ImportProgress, ImportSource};
+use kms_lib::{AwsRootKey, ImportJob, ImportProgress, ImportSource, Zeroizing};
 use pyo3::prelude::*;
 
 use super::Session;
 use crate::answer::load;
+use crate::arguments::{Path, Text};
 use crate::call::{Meter, Work};
 use crate::errors::Outcome;
 
@@ -22,19 +22,21 @@ impl Session {
     /// mini_kms._errors.InvalidConfiguration: dump.sql: a dump is not read as it is; ...
     #[pyo3(signature = (
         source, *, password=None, master_secret=None, master_secret_file=None, aws_region=None, aws_endpoint=None,
-        name="mini-kms", dry_run=false, rotate=false, finalise=false, fold_principals=false, progress=None
-    ))]
+        name=None, dry_run=false, rotate=false, finalise=false, fold_principals=false, progress=None
+    ), text_signature = "($self, source, *, password=None, master_secret=None, master_secret_file=None, \
+        aws_region=None, aws_endpoint=None, name='mini-kms', dry_run=False, rotate=False, finalise=False, \
+        fold_principals=False, progress=None)")]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn import_mini_kms<'py>(
         &self,
         py: Python<'py>,
-        source: &str,
-        password: Option<&str>,
-        master_secret: Option<&str>,
-        master_secret_file: Option<PathBuf>,
-        aws_region: Option<&str>,
-        aws_endpoint: Option<&str>,
-        name: &str,
+        source: Text,
+        password: Option<Text>,
+        master_secret: Option<Text>,
+        master_secret_file: Option<Path>,
+        aws_region: Option<Text>,
+        aws_endpoint: Option<Text>,
+        name: Option<Text>,
         dry_run: bool,
         rotate: bool,
         finalise: bool,
@@ -42,33 +44,35 @@ impl Session {
         progress: Option<Py<PyAny>>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let mut from = match password {
-            Some(password) => ImportSource::with_password(source, password)?,
-            None => ImportSource::parse(source)?,
+            Some(password) => ImportSource::with_password(&source.0, &Zeroizing::new(password.0))?,
+            None => ImportSource::parse(&source.0)?,
         };
         if let Some(secret) = master_secret {
-            from = from.master_secret(secret);
+            from = from.master_secret(&Zeroizing::new(secret.0));
         }
         if let Some(path) = master_secret_file {
-            from = from.master_secret_file(path)?;
+            from = from.master_secret_file(path.0)?;
         }
         if aws_region.is_some() || aws_endpoint.is_some() {
             let mut aws = AwsRootKey::new("alias/import");
             if let Some(region) = aws_region {
-                aws = aws.region(region);
+                aws = aws.region(region.0);
             }
             if let Some(endpoint) = aws_endpoint {
-                aws = aws.endpoint(endpoint);
+                aws = aws.endpoint(endpoint.0);
             }
             from = from.aws(aws);
         }
         let meter = Arc::<ImportProgress>::default();
-        let job = ImportJob::default()
-            .name(name)
+        let mut job = ImportJob::default()
             .dry_run(dry_run)
             .rotate(rotate)
             .finalise(finalise)
             .fold_principals(fold_principals)
             .progress(Arc::clone(&meter));
+        if let Some(name) = name {
+            job = job.name(name.0);
+        }
         let work = Work::watched(progress, || Meter::Import(meter));
         let import = |session: kms_lib::Session| async move { session.import_mini_kms(&from, &job).await };
         self.call(py, work, import, load("ImportReport"))
