@@ -10,9 +10,17 @@ use std::time::Duration;
 use common::{Server, program};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 const JSON: [(&str, &str); 2] = [("KMS_HTTP_LOG_REQUESTS", "true"), ("KMS_HTTP_LOG_FORMAT", "json")];
+
+/// Ends a connection at once.
+fn reset(stream: std::net::TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+    stream.set_zero_linger().unwrap();
+}
 
 /// The lines of the log about something, once there is one with this request id.
 async fn lines(server: &Server, target: &str, request_id: &str) -> Vec<Value> {
@@ -114,4 +122,29 @@ async fn a_log_that_nobody_takes_blocks_nothing() {
     assert!(dropped.parse::<u64>().unwrap() > 0, "{dropped}");
     process.kill().unwrap();
     process.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_has_its_line_too() {
+    let server = Server::start_on_file(&JSON);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    // Nothing can be committed meanwhile.
+    let mut other = SqliteConnection::connect(&format!("sqlite:{}", server.store().display())).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut caller = std::net::TcpStream::connect(address).unwrap();
+    let request = format!(
+        "POST /v1/keys/users/rotate HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nx-request-id: \
+         gone\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}",
+        server.admin
+    );
+    std::io::Write::write_all(&mut caller, request.as_bytes()).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // It resets the connection.
+    reset(caller);
+    let lines = lines(&server, "kms_http::request", "gone").await;
+    let gone = lines.iter().find(|line| line["request_id"] == "gone").unwrap();
+    assert_eq!((&gone["message"], &gone["route"]), (&json!("the caller went away"), &json!("/v1/keys/{key}/rotate")));
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
 }

@@ -18,6 +18,8 @@ pub(super) struct Endpoint {
     client: Client,
     url: Url,
     token_file: Option<PathBuf>,
+    /// How many of its anchors were read.
+    read_to: usize,
 }
 
 /// A client for places of anchors.
@@ -46,7 +48,7 @@ impl Endpoint {
     pub(super) fn new(settings: &AnchorSettings) -> Result<Self> {
         let url = settings.url.as_deref().unwrap_or_default();
         let url = parse_url(url).map_err(|problem| invalid(format!("http.anchors.url: {problem}")))?;
-        Ok(Self { client: client(settings)?, url, token_file: settings.token_file.clone() })
+        Ok(Self { client: client(settings)?, url, token_file: settings.token_file.clone(), read_to: 0 })
     }
 
     pub(super) fn name(&self) -> String {
@@ -60,11 +62,17 @@ impl Endpoint {
         if response.status().is_success() { Ok(()) } else { Err(format!("answered {}", response.status())) }
     }
 
-    /// All anchors each time: they are few, and the endpoint need not know what came when.
-    pub(super) async fn read(&self) -> std::result::Result<Vec<String>, Problem> {
+    /// The anchors behind those that were read. The endpoint lists all of them, in the order in which they came.
+    pub(super) async fn read(&mut self) -> std::result::Result<Vec<String>, Problem> {
         let response = self.send(self.request(Method::GET).await?).await?;
         match response.status() {
-            StatusCode::OK => Ok(parse(&String::from_utf8_lossy(&body(response, LIST).await?))),
+            StatusCode::OK => {
+                let all = parse(&String::from_utf8_lossy(&body(response, LIST).await?));
+                // A list that became shorter is read anew.
+                let known = if self.read_to <= all.len() { self.read_to } else { 0 };
+                self.read_to = all.len();
+                Ok(all.into_iter().skip(known).collect())
+            }
             // It takes anchors and does not show them.
             StatusCode::METHOD_NOT_ALLOWED => Ok(Vec::new()),
             status => Err(format!("answered {status}")),

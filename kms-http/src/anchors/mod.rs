@@ -102,12 +102,12 @@ impl Place {
     }
 
     /// The anchors that came since the last time: at first all of them.
-    async fn read(&mut self, origin: &str) -> std::result::Result<Vec<String>, Problem> {
+    async fn read(&mut self, origin: &str, since: u64) -> std::result::Result<Vec<String>, Problem> {
         match self {
             Self::File(file) => file.read().await,
             Self::Endpoint(endpoint) => endpoint.read().await,
             #[cfg(feature = "aws-kms")]
-            Self::Bucket(bucket) => bucket.read(origin).await,
+            Self::Bucket(bucket) => bucket.read(origin, since).await,
         }
     }
 }
@@ -120,6 +120,11 @@ pub struct Anchors {
     patience: Duration,
     /// Records of the state that was last anchored everywhere.
     anchored: u64,
+    /// Smaller states are not read: the service looks for what was anchored since it started, so that its work does not
+    /// grow with the log.
+    since: u64,
+    /// Whether it anchors from time to time, and not once.
+    is_service: bool,
     /// Whether the last round failed: an outage is recorded once.
     is_failing: bool,
 }
@@ -155,12 +160,15 @@ impl Anchors {
             every: Duration::from_secs(every),
             patience: Duration::from_secs(patience),
             anchored: 0,
+            since: 0,
+            is_service: false,
             is_failing: false,
         })
     }
 
     /// Anchors the log from time to time until the service stops.
     pub async fn run(mut self, session: Session, status: std::sync::Arc<Status>, mut stop: watch::Receiver<bool>) {
+        self.is_service = true;
         loop {
             let round = tokio::select! {
                 round = self.round(&session) => round,
@@ -182,7 +190,11 @@ impl Anchors {
     /// Reads what was anchored, holds the log against it, and anchors its present state. An error means that the store
     /// cannot be asked.
     pub async fn round(&mut self, session: &Session) -> Result<Round> {
-        let origin = claimed(&session.checkpoint().await?)?.origin;
+        let present = claimed(&session.checkpoint().await?)?;
+        let origin = present.origin;
+        if self.is_service && self.since == 0 {
+            self.since = present.size;
+        }
         let mut problems = Vec::new();
         let notes = self.read(&origin, &mut problems).await;
         // What was anchored was read before the log is, which moves on.
@@ -209,7 +221,7 @@ impl Anchors {
         let mut notes = Vec::new();
         for place in &mut self.places {
             // Reading many takes longer than writing one.
-            match timeout(self.patience * 6, place.read(origin))
+            match timeout(self.patience * 6, place.read(origin, self.since))
                 .await
                 .unwrap_or_else(|_| Err("it takes too long".into()))
             {
@@ -217,6 +229,8 @@ impl Anchors {
                 Err(problem) => problems.push(format!("{} cannot be read: {problem}", place.name())),
             }
         }
+        let since = self.since;
+        notes.retain(|note| checkpoint::claimed(note).is_none_or(|claimed| claimed.size >= since));
         notes
     }
 

@@ -95,10 +95,13 @@ impl Bucket {
         }
     }
 
-    /// The anchors behind the one that was read last.
-    pub(super) async fn read(&mut self, origin: &str) -> std::result::Result<Vec<String>, Problem> {
+    /// The anchors behind the one that was read last: at first, those of so many records or more.
+    pub(super) async fn read(&mut self, origin: &str, since: u64) -> std::result::Result<Vec<String>, Problem> {
         let mut notes = Vec::new();
         let folder = self.folder(origin);
+        if since > 0 && self.read_to.is_none() {
+            self.read_to = Some(format!("{folder}{since:020}"));
+        }
         loop {
             let query = list_query(&folder, self.read_to.as_deref());
             let response = self.send(Method::GET, "", &query, &[], b"").await?;

@@ -72,6 +72,41 @@ pub fn log(is_wanted: bool, context: &RequestContext, meter: &Meter, caller: &Ca
     if status >= 500 { line!(warn) } else { line!(info) }
 }
 
+/// A request that is worked on. If it is dropped before it ended, its caller went away, and the line says so.
+pub struct Pending<'a> {
+    is_wanted: bool,
+    context: &'a RequestContext,
+    meter: &'a Meter,
+}
+
+impl<'a> Pending<'a> {
+    /// A request that begins.
+    pub fn new(is_wanted: bool, context: &'a RequestContext, meter: &'a Meter) -> Self {
+        Self { is_wanted, context, meter }
+    }
+
+    /// It has ended.
+    pub fn end(mut self) {
+        self.is_wanted = false;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if !self.is_wanted {
+            return;
+        }
+        let Self { context, meter, .. } = self;
+        let source = context.peer.address.map(tracing::field::display);
+        let (method, route, request_id) = (meter.method(), meter.route(), &*context.id);
+        let micros = u64::try_from(context.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::info!(
+            target: "kms_http::request",
+            source, method, route, operation = meter.operation(), micros, request_id, "the caller went away"
+        );
+    }
+}
+
 /// Writes the line of a request that no route takes.
 pub fn log_refused(context: &RequestContext, request: &Request, error: &ApiError) {
     let source = context.peer.address.map(tracing::field::display);

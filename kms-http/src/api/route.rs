@@ -118,7 +118,9 @@ where
     let context = context(&request);
     let is_repeatable = request.headers().contains_key("idempotency-key");
     let mut caller = Caller::default();
+    let pending = access::Pending::new(app.http.log_requests, &context, &meter);
     let reply = worked_on(&app, &context, request, kind, &mut caller, handler).await;
+    pending.end();
     let reply = reply.map_err(|error| error.for_request(is_repeatable));
     finish(&app, &context, &meter, &caller, reply)
 }

@@ -19,8 +19,8 @@ use super::exit::Failure;
 use super::output;
 use super::store::bar;
 
-/// How often following looks for new records.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often following looks for new records. Behind those that came there is a signed state.
+const LOOK: Duration = Duration::from_secs(1);
 /// The longest pause between two tries while the store does not answer.
 const PAUSE: Duration = Duration::from_secs(10);
 /// A record's line is shorter, so that the end of a file holds a whole one.

@@ -50,7 +50,7 @@ impl Routes {
             Route::get("/patient", "patient", handler).doc(doc().patient()),
         ];
         let router = routes.into_iter().fold(Router::new(), |router, route| {
-            let meter = app.metrics.meter(route.operation.id);
+            let meter = app.metrics.meter(route.operation.id, route.operation.method.clone(), route.operation.path);
             let (path, handler) = route.mount(meter);
             router.route(path, handler)
         });

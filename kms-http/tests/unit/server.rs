@@ -9,6 +9,7 @@ use kms_lib::{Config, Kms};
 use std::sync::atomic::AtomicUsize;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 const SOON: Duration = Duration::from_secs(60);

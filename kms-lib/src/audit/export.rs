@@ -3,6 +3,7 @@
 //! An export is JSON lines: records as [`AuditRecord`] serializes, oldest first, and between them signed states of the
 //! log, as `{"checkpoint": "<C2SP note>"}`, each behind the last record that it covers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ use crate::types::time::Timestamp;
 
 /// Longest line that is looked at, in bytes: the longest record, escaped, with room to spare.
 const LINE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Lines that wait to be checked together have about so many bytes at most.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a verification of an export found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,9 +48,13 @@ pub struct ExportVerifier {
     provider: Arc<dyn Provider>,
     state: Start,
     waiting: Vec<AuditRecord>,
+    /// Bytes of the lines that wait.
+    waiting_bytes: usize,
     links: Vec<Link>,
-    /// The signed states: size, the root of the tree over the records up to there, and the note.
-    notes: Vec<(u64, [u8; 32], String)>,
+    /// The largest state that each key signed, by the number of the key.
+    signed: BTreeMap<u32, u64>,
+    /// Keys, by number, whose first state the key before them signed too.
+    bridged: BTreeSet<u32>,
     fault: Option<Fault>,
 }
 
@@ -64,8 +72,10 @@ impl ExportVerifier {
             provider: provider(CryptoProvider::default())?,
             state: Start::genesis(),
             waiting: Vec::new(),
+            waiting_bytes: 0,
             links: Vec::new(),
-            notes: Vec::new(),
+            signed: BTreeMap::new(),
+            bridged: BTreeSet::new(),
             fault: None,
         })
     }
@@ -79,7 +89,8 @@ impl ExportVerifier {
         match parse(line) {
             Some(Line::Record(record)) => {
                 self.waiting.push(*record);
-                if self.waiting.len() as u64 == CHUNK {
+                self.waiting_bytes += line.len();
+                if self.waiting.len() as u64 == CHUNK || self.waiting_bytes > WAITING_BYTES {
                     self.settle(None);
                 }
             }
@@ -116,6 +127,7 @@ impl ExportVerifier {
     /// Checks the records that wait, and notes the signed state behind them.
     fn settle(&mut self, note: Option<String>) {
         let rows = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
         let size = self.state.frontier.size() + rows.len() as u64;
         let digested = digest(self.log, &rows);
         self.links.extend(digested.links.iter().cloned());
@@ -128,12 +140,33 @@ impl ExportVerifier {
         let Some(note) = note else { return };
         let claimed = checkpoint::claimed(&note).map(|claimed| claimed.size);
         match claimed {
-            Some(claimed) if claimed == size => self.notes.push((size, self.state.frontier.root(), note)),
+            Some(claimed) if claimed == size => {
+                if let Err(fault) = self.check_state(size, &note) {
+                    self.fault.get_or_insert(fault);
+                }
+            }
             // Records are missing ahead of it, or it stands in the wrong place.
             Some(claimed) if claimed > size => self.fail(size + 1, Finding::TailMissing { expected: claimed }),
             Some(claimed) => self.fail(claimed, Finding::SurplusCheckpoint { size: claimed }),
             None => self.fail(size, Finding::BadSignature { size }),
         }
+    }
+
+    /// Checks a signed state against the records up to there.
+    fn check_state(&mut self, size: u64, note: &str) -> std::result::Result<(), Fault> {
+        let keys = self.keys()?;
+        let opened = self.open(&keys, note).ok_or(Fault { seq: size, finding: Finding::BadSignature { size } })?;
+        if opened.root != self.state.frontier.root() {
+            let good = self.signed.values().max().copied().unwrap_or_default();
+            return Err(Fault { seq: good + 1, finding: Finding::RootMismatch { size } });
+        }
+        let key = keys.at(size);
+        self.signed.insert(key.number, size);
+        if key.number > 1 && size == key.first_seq {
+            // `open` has seen both signatures.
+            self.bridged.insert(key.number);
+        }
+        Ok(())
     }
 
     /// Follows the keys from the pinned one, and answers how many records a trusted state covers. Trust goes backwards
@@ -142,25 +175,15 @@ impl ExportVerifier {
     fn follow(&self) -> std::result::Result<u64, Fault> {
         let keys = self.keys()?;
         let wrong = |seq: u64| Fault { seq, finding: Finding::SigningKey };
-        let mut trusted = keys.find(&self.pinned).ok_or_else(|| wrong(1))?.clone();
-        let mut signed = 0;
-        for (size, root, note) in &self.notes {
-            let size = *size;
-            let key = keys.at(size);
-            let unsigned = Fault { seq: size, finding: Finding::BadSignature { size } };
-            let opened = self.open(&keys, note).ok_or(unsigned)?;
-            if opened.root != *root {
-                return Err(Fault { seq: signed + 1, finding: Finding::RootMismatch { size } });
-            }
-            if key.number == trusted.number + 1 && size == key.first_seq {
-                // `open` has seen both signatures.
-                trusted = key.clone();
-            }
-            if key.number > trusted.number {
+        let pinned = keys.find(&self.pinned).ok_or_else(|| wrong(1))?;
+        let mut signed = self.signed.get(&pinned.number).copied().unwrap_or_default();
+        for key in keys.all().iter().filter(|key| key.number > pinned.number) {
+            if self.bridged.contains(&key.number) {
+                signed = self.signed.get(&key.number).copied().unwrap_or(signed);
+            } else if self.signed.range(key.number..).next().is_some() {
                 return Err(wrong(key.first_seq));
-            }
-            if key.number == trusted.number {
-                signed = size;
+            } else {
+                break;
             }
         }
         Ok(signed)
