@@ -172,9 +172,9 @@ async fn what_was_wrong_before_stays_listed() {
     assert!(found.forks.listed[0].ids.contains(&id(&inserted)));
     for _ in 0..2 {
         let report = verified(&session).await;
-        assert_eq!(report.imported, [found.clone()]);
+        assert_eq!(report.imported, std::slice::from_ref(&found));
         assert_eq!(report.legacy, [id(&log[5])]);
-        assert!(session.verify_audit_incrementally().await.unwrap().imported == [found.clone()]);
+        assert!(session.verify_audit_incrementally().await.unwrap().imported == std::slice::from_ref(&found));
     }
     let row = &rows(&session).await[5];
     assert_eq!((row.format, row.row.id.clone()), (None, id(&log[5])));

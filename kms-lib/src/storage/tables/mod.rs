@@ -101,6 +101,7 @@ fn fitting_rows(values: &[Value], columns: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// Pages of every size have every row once, in the order of the key.
