@@ -4,7 +4,6 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kms_lib::internals::provider::Aead;
 use kms_lib::internals::{Provider, RustCrypto};
 use kms_lib::{DecryptItem, ErrorCode, ImportFindingKind, ImportJob, ImportSource};
 use kms_test_support::aws::Aws;
