@@ -356,8 +356,8 @@ typedef struct mkms_decrypt_item {
      */
     size_t imported_aad_len;
     /**
-     * 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag` for
-     * AES. It has no context.
+     * 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag`
+     * for AES. It has no context.
      */
     uint32_t imported;
 } mkms_decrypt_item;
@@ -1136,13 +1136,12 @@ mkms_status mkms_config_high_water(struct mkms_config *config,
 mkms_status mkms_config_make_store(struct mkms_config *config, bool make, struct mkms_error **error);
 
 /**
- * Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records were lost.
+ * Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records
+ * were lost.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
-mkms_status mkms_config_acknowledge_restore(struct mkms_config *config,
-                                            bool acknowledge,
-                                            struct mkms_error **error);
+mkms_status mkms_config_acknowledge_restore(struct mkms_config *config, bool acknowledge, struct mkms_error **error);
 
 /**
  * Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is
@@ -1320,8 +1319,8 @@ mkms_status mkms_session_authenticate(const struct mkms_kms *kms,
                                       struct mkms_error **error);
 
 /**
- * Makes a session of the same actor with other options, such as those of one request. Options that are not given are not taken
- * over. The caller frees it with `mkms_session_free`.
+ * Makes a session of the same actor with other options, such as those of one request. Options that are not given are
+ * not taken over. The caller frees it with `mkms_session_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
  */
@@ -1668,8 +1667,8 @@ mkms_status mkms_encrypt_stream(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is complete
- * only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
+ * Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is
+ * complete only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
  * called on this thread.
  *
  * `context`, `user` and `summary` may be NULL.
@@ -2151,9 +2150,9 @@ mkms_status mkms_list_audit(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with `items`
- * and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which the log
- * was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
+ * Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with
+ * `items` and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which
+ * the log was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
  * `mkms_buffer_free`.
  *
  * `query` may be NULL.
@@ -2469,13 +2468,13 @@ mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
                                        struct mkms_error **error);
 
 /**
- * Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only read.
- * A run that was cut off is carried on by the next one.
+ * Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only
+ * read. A run that was cut off is carried on by the next one.
  *
  * `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
- * optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or `masterSecretFile`,
- * `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise` and
- * `foldPrincipals`. The answer is the report as JSON, which the caller frees with `mkms_buffer_free`.
+ * optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or
+ * `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise`
+ * and `foldPrincipals`. The answer is the report as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the
  * master secret is another one, `MKMS_WRONG_STATE` if the import is finalised, `MKMS_CONFLICT` if another source was

@@ -87,9 +87,9 @@ pub unsafe extern "C" fn mkms_list_audit(
     })
 }
 
-/// Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with `items`
-/// and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which the log
-/// was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
+/// Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with
+/// `items` and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which
+/// the log was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
 /// `mkms_buffer_free`.
 ///
 /// `query` may be NULL.

@@ -322,7 +322,8 @@ pub unsafe extern "C" fn mkms_config_make_store(
     call!(error; config = handle::get [config]; => { config.change(|settings| Ok(settings.make_store(make))) })
 }
 
-/// Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records were lost.
+/// Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records
+/// were lost.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]

@@ -79,13 +79,13 @@ impl Request {
     }
 }
 
-/// Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only read.
-/// A run that was cut off is carried on by the next one.
+/// Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only
+/// read. A run that was cut off is carried on by the next one.
 ///
 /// `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
-/// optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or `masterSecretFile`,
-/// `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise` and
-/// `foldPrincipals`. The answer is the report as JSON, which the caller frees with `mkms_buffer_free`.
+/// optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or
+/// `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise`
+/// and `foldPrincipals`. The answer is the report as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the
 /// master secret is another one, `MKMS_WRONG_STATE` if the import is finalised, `MKMS_CONFLICT` if another source was

@@ -60,8 +60,8 @@ pub struct mkms_decrypt_item {
     pub imported_aad: *const c_char,
     /// Length of `imported_aad`.
     pub imported_aad_len: usize,
-    /// 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag` for
-    /// AES. It has no context.
+    /// 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag`
+    /// for AES. It has no context.
     pub imported: u32,
 }
 

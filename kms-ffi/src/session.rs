@@ -145,8 +145,8 @@ pub unsafe extern "C" fn mkms_session_authenticate(
     })
 }
 
-/// Makes a session of the same actor with other options, such as those of one request. Options that are not given are not taken
-/// over. The caller frees it with `mkms_session_free`.
+/// Makes a session of the same actor with other options, such as those of one request. Options that are not given are
+/// not taken over. The caller frees it with `mkms_session_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
 #[unsafe(no_mangle)]

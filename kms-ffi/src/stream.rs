@@ -139,8 +139,8 @@ pub unsafe extern "C" fn mkms_encrypt_stream(
     })
 }
 
-/// Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is complete
-/// only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
+/// Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is
+/// complete only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
 /// called on this thread.
 ///
 /// `context`, `user` and `summary` may be NULL.

@@ -1,5 +1,6 @@
 //! What the service costs, each beside its limit measured in the same run: `cargo bench -p kms-lib`, or with
-//! `-- --quick` a tenth of it, or with `-- durable` (queued, signing, million) a part. Machines are noisy; only the ratios mean something.
+//! `-- --quick` a tenth of it, or with `-- durable` (queued, signing, million) a part. Machines are noisy; only the
+//! ratios mean something.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -217,8 +218,8 @@ async fn sample(file: &Path) -> Vec<Sample> {
         .collect()
 }
 
-/// Rows a second of a bare client that inserts the same rows into the same table with the same indexes, through what the
-/// service writes with.
+/// Rows a second of a bare client that inserts the same rows into the same table with the same indexes, through what
+/// the service writes with.
 fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -> f64 {
     let connection = rusqlite::Connection::open(file).unwrap();
     connection

@@ -14,8 +14,8 @@ use kms_lib::{
     AuditAck, Config, Context, Error, ErrorCode, Kms, NewGrant, NewKey, NewToken, Permission, Role, Session,
 };
 
-/// A small file system. Root may write anything, so that only a file system can forbid it; where none can be mounted, the
-/// tests that need one say so.
+/// A small file system. Root may write anything, so that only a file system can forbid it; where none can be mounted,
+/// the tests that need one say so.
 struct Disk {
     path: PathBuf,
     _folder: tempfile::TempDir,

@@ -1,6 +1,6 @@
-//! Every parser of outside bytes, over the kept corpus of its fuzz target and random alterations of it: no panic, no hang,
-//! what must hold of everything accepted holds, and it is read the same way twice. `KMS_TEST_MODE=full` (tests/run --full)
-//! makes it a long run; `fuzz/run` is to do the same led by coverage.
+//! Every parser of outside bytes, over the kept corpus of its fuzz target and random alterations of it: no panic, no
+//! hang, what must hold of everything accepted holds, and it is read the same way twice. `KMS_TEST_MODE=full`
+//! (tests/run --full) makes it a long run; `fuzz/run` is to do the same led by coverage.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -127,7 +127,8 @@ async fn where_the_log_is_altered_too_nothing_is_used() {
     kms.close().await.unwrap();
 }
 
-/// A verification that goes on from an earlier one does not know the record of the last change, and finds it all the same.
+/// A verification that goes on from an earlier one does not know the record of the last change, and finds it all the
+/// same.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incremental_verification_finds_rows_put_back() {
     let taken = taken().await;

@@ -1,5 +1,5 @@
-//! The runtime that the service was opened on may end before the service is closed, or rest between calls. What has come
-//! in is written all the same.
+//! The runtime that the service was opened on may end before the service is closed, or rest between calls. What has
+//! come in is written all the same.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,9 +1,9 @@
 //! The sync comes before the answer: a trace of the system calls of a process under load. `kill -9` cannot show that,
 //! since the kernel keeps what a dead process has written.
 //!
-//! Every operation carries a mark as its request id, which stands in its record and so in a page of the write-ahead log.
-//! When the process says that it was answered, the transaction of that page must be whole in the file, and a sync of the
-//! file that began later must have returned.
+//! Every operation carries a mark as its request id, which stands in its record and so in a page of the write-ahead
+//! log. When the process says that it was answered, the transaction of that page must be whole in the file, and a sync
+//! of the file that began later must have returned.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]

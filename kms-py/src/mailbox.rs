@@ -1,8 +1,8 @@
 //! How results reach an event loop: tasks post them, and the loop's own thread completes the futures.
 //!
-//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: a task that posts to an empty queue
-//! writes a byte to the socket. No thread of the runtime waits for the GIL, not even while the interpreter ends, and
-//! one wakeup delivers all messages that are queued.
+//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: a task that posts to an empty
+//! queue writes a byte to the socket. No thread of the runtime waits for the GIL, not even while the interpreter ends,
+//! and one wakeup delivers all messages that are queued.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -32,7 +32,8 @@ pub struct Route {
 /// The longest that a patient request may take.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// Requests with larger bodies are worked on few at a time, as lists are: parsed, they take several times as much memory.
+/// Requests with larger bodies are worked on few at a time, as lists are: parsed, they take several times as much
+/// memory.
 const LARGE: usize = 64 * 1024;
 
 /// Routes for callers who are known.
@@ -157,7 +158,8 @@ where
     })
 }
 
-/// What may take the CPU for milliseconds at a time. If it is heavy, other tasks of its thread go on elsewhere meanwhile.
+/// What may take the CPU for milliseconds at a time. If it is heavy, other tasks of its thread go on elsewhere
+/// meanwhile.
 struct Aside<F> {
     future: Pin<Box<F>>,
     is_heavy: bool,

@@ -38,7 +38,8 @@ pub enum Audit {
         #[arg(long, conflicts_with = "file")]
         anchors: bool,
     },
-    /// Keep the signed state of the log in the places of the section http.anchors, and hold the log against what is there
+    /// Keep the signed state of the log in the places of the section http.anchors, and hold the log against what is
+    /// there
     Anchor,
     /// Show the newest records
     Tail {

@@ -1,5 +1,5 @@
-//! The bytes of a connection on their way: what arrives and is sent counts as progress, large heads count as memory, and
-//! the end of what a caller sends is noticed.
+//! The bytes of a connection on their way: what arrives and is sent counts as progress, large heads count as memory,
+//! and the end of what a caller sends is noticed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

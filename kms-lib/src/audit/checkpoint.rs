@@ -22,11 +22,12 @@ pub struct Checkpoint {
     pub size: u64,
     /// The root of the tree over them.
     pub root: [u8; 32],
-    /// The sequence number of the last change, as an extension line: so that nobody who only writes the database can make
-    /// a process believe that nothing has changed.
+    /// The sequence number of the last change, as an extension line: so that nobody who only writes the database can
+    /// make a process believe that nothing has changed.
     pub revision: Option<u64>,
     /// What stands for all rows at that revision, as an extension line: so that nobody who only writes the database can
-    /// put a row back to an older state. Only who has the root key can check it. Absent while rows are known to be altered.
+    /// put a row back to an older state. Only who has the root key can check it. Absent while rows are known to be
+    /// altered.
     pub rows: Option<[u8; 32]>,
 }
 

@@ -1,6 +1,7 @@
 //! The audit format: canonical bodies, the hash chain that is also a Merkle tree, signed checkpoints, and checking.
 //!
-//! [`export`] verifies an exported log against a pinned public key. Pure functions: nothing here reads or writes a store, so that anybody can check a log with what is here alone.
+//! [`export`] verifies an exported log against a pinned public key. Pure functions: nothing here reads or writes a
+//! store, so that anybody can check a log with what is here alone.
 
 pub mod canonical;
 pub mod checkpoint;

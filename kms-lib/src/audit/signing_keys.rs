@@ -1,9 +1,9 @@
 //! The keys that signed a log one after the other, and how each is linked to the next.
 //!
-//! A key is replaced by a record that names the present and the new key. The state of the log that ends with this record
-//! is signed by both; states before it only by the former, states behind it only by the new one. So whoever trusts one of
-//! the keys can go from it to all others: forwards since it signed the record that names the next, backwards since the
-//! states it signed include the records that name those before.
+//! A key is replaced by a record that names the present and the new key. The state of the log that ends with this
+//! record is signed by both; states before it only by the former, states behind it only by the new one. So whoever
+//! trusts one of the keys can go from it to all others: forwards since it signed the record that names the next,
+//! backwards since the states it signed include the records that name those before.
 
 use super::checkpoint::{self, Checkpoint, Verify};
 use crate::types::error::{Error, ErrorCode, Result};

@@ -244,7 +244,8 @@ fn permissions_of(
     Ok(permissions)
 }
 
-/// Conditions that nothing here understands, so that the grant denies; with those of the source, for whoever reads them.
+/// Conditions that nothing here understands, so that the grant denies; with those of the source, for whoever reads
+/// them.
 fn denying(reason: &str, conditions: Option<&str>) -> Result<String> {
     let original = conditions.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
     let text = serde_json::to_string(&serde_json::json!({ "deniedByImport": reason, "conditions": original }));

@@ -1,5 +1,5 @@
-//! Rows of Mini KMS on Node in the terms of this service. Pure: what cannot be taken over as it is becomes an error or a
-//! finding, never a guess.
+//! Rows of Mini KMS on Node in the terms of this service. Pure: what cannot be taken over as it is becomes an error or
+//! a finding, never a guess.
 
 use serde_json::Value;
 

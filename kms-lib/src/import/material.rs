@@ -78,13 +78,14 @@ impl Opener {
         }
     }
 
-    /// Whether material was wrapped by the original's own root key, so that it tells whether the master secret is right.
+    /// Whether material was wrapped by the original's own root key, so that it tells whether the master secret is
+    /// right.
     pub fn is_local(version: &SourceVersion) -> bool {
         serde_json::from_str::<WrappedJson>(&version.wrapped_material).is_ok_and(|it| it.algorithm == "AES-256-GCM")
     }
 
-    /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not answer; every other error is about this
-    /// material.
+    /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not answer; every other error is about
+    /// this material.
     pub async fn open(&self, of: Of, version: &SourceVersion) -> Result<OpenedMaterial> {
         let wrapped: WrappedJson = serde_json::from_str(&version.wrapped_material)
             .map_err(|_| damaged("is not the JSON that it should be"))?;

@@ -39,10 +39,10 @@ impl Session {
     /// encrypts nor signs; [`ImportJob::rotate`] gives the keys a version that does. Grants that mean something else
     /// here come over denied. The report names all that did not come over as it was.
     ///
-    /// The master secret is checked before anything is written (`WrongRootKey`). A run that was cut off is carried on by
-    /// the next one; a run that finds nothing new changes nothing. Until the import is finalised, the keys can only be
-    /// revoked here (`ImportOpen`), and every run carries over what changed at the source; revocation wins. Afterwards
-    /// another run is `WrongState`.
+    /// The master secret is checked before anything is written (`WrongRootKey`). A run that was cut off is carried on
+    /// by the next one; a run that finds nothing new changes nothing. Until the import is finalised, the keys can only
+    /// be revoked here (`ImportOpen`), and every run carries over what changed at the source; revocation wins.
+    /// Afterwards another run is `WrongState`.
     ///
     /// Cancellation: dropping the future ends the run; what was committed stays, and the next run carries on.
     pub async fn import_mini_kms(&self, from: &ImportSource, job: &ImportJob) -> Result<ImportReport> {

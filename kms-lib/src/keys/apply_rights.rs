@@ -52,8 +52,8 @@ impl Context<'_> {
         Ok(changes)
     }
 
-    /// Bounds the grants that apps make to one principal on one scope: a decision looks at all of them. Those that ended
-    /// with a cascade make room; `LimitExceeded` if there are none.
+    /// Bounds the grants that apps make to one principal on one scope: a decision looks at all of them. Those that
+    /// ended with a cascade make room; `LimitExceeded` if there are none.
     fn make_room(&self, principal: &str, scope: GrantScope) -> Result<Vec<Change>> {
         let (mut count, mut over) = (0, Vec::new());
         self.view.each_grant(principal, scope, &mut |grant| {

@@ -190,8 +190,8 @@ fn consume(version: &KeyVersion, now: Timestamp) -> Permitted {
     }
 }
 
-/// Whether an operation is one that the source of an import decides on as long as the import is not finalised. What only
-/// takes away for ever is possible here too.
+/// Whether an operation is one that the source of an import decides on as long as the import is not finalised. What
+/// only takes away for ever is possible here too.
 fn is_for_the_source(operation: &Operation) -> bool {
     matches!(
         operation,
@@ -246,8 +246,8 @@ fn require_usable(version: &KeyVersion) -> Permitted {
     }
 }
 
-/// Whether the material of a version can be erased although its key stays: a former one that is revoked, or whose window
-/// is over.
+/// Whether the material of a version can be erased although its key stays: a former one that is revoked, or whose
+/// window is over.
 pub fn is_trimmable(key: &Key, version: &KeyVersion, now: Timestamp) -> bool {
     version.version < key.current_version
         && match key.state_of(version) {

@@ -207,7 +207,8 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
     Ok(())
 }
 
-/// Whether the key is revoked, and with it all its versions; or an import holds it, whose source may still move windows.
+/// Whether the key is revoked, and with it all its versions; or an import holds it, whose source may still move
+/// windows.
 fn is_left_alone(session: &Session, id: KeyId) -> bool {
     let image = session.shared().catalog.image();
     image.key(id).is_some_and(|key| key.is_revoked() || key.is_held_by_import())

@@ -22,8 +22,8 @@ pub struct SchedulerConfig {
     pub cron: String,
     /// Rotate keys whose rotation period is over.
     pub rotate: bool,
-    /// Erase the material of keys whose deletion is due. By itself only where the clock has run evenly for ten minutes: one
-    /// that was set wrongly must not erase what can still be kept.
+    /// Erase the material of keys whose deletion is due. By itself only where the clock has run evenly for ten minutes:
+    /// one that was set wrongly must not erase what can still be kept.
     pub destroy: bool,
     /// Revoke versions past their window; by itself under the same condition.
     pub revoke_expired: bool,

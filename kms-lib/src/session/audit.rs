@@ -120,10 +120,10 @@ const HELD: u64 = 2_000;
 /// More times than this is no clock acknowledged.
 const SET_BACK: usize = 100_000;
 impl Session {
-    /// The records of the log. A cursor is the sequence number of a record: the list goes on behind it. The work for one
-    /// page is bounded: with a filter that few records pass, a page may be shorter than asked for, even empty, and still
-    /// have a cursor. Times, a key, or an actor narrow what is looked at; other filters have no index, which every
-    /// operation would have to maintain. For admins and auditors.
+    /// The records of the log. A cursor is the sequence number of a record: the list goes on behind it. The work for
+    /// one page is bounded: with a filter that few records pass, a page may be shorter than asked for, even empty, and
+    /// still have a cursor. Times, a key, or an actor narrow what is looked at; other filters have no index, which
+    /// every operation would have to maintain. For admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_audit(&self, query: &AuditQuery, paging: &Paging) -> Result<Page<AuditRecord>> {

@@ -26,8 +26,8 @@ impl Session {
     /// whose window is over. A window that is over can then not be extended any more. The versions stay in the key's
     /// history as `DESTROYED`, and no longer count towards `limits.versions`. Needs the permission `delete`.
     ///
-    /// Many versions are trimmed in several steps, each a change with a record of its own. If one fails, those before it
-    /// have been made; sent again, the request goes on with the rest.
+    /// Many versions are trimmed in several steps, each a change with a record of its own. If one fails, those before
+    /// it have been made; sent again, the request goes on with the rest.
     ///
     /// Cancellation: before a change is submitted, dropping the future does nothing more; the changes before are made.
     pub async fn trim_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {

@@ -67,9 +67,9 @@ impl<'a> DecryptItem<'a> {
             imported_aad: None,
         }
     }
-    /// A ciphertext of Mini KMS on Node, with the `aad` that its caller sent there, as JSON text. One of an AES key also
-    /// needs [`iv`](Self::iv) and [`auth_tag`](Self::auth_tag). Without [`version`](Self::version), the newest imported
-    /// version is taken; the ciphertext does not name its own.
+    /// A ciphertext of Mini KMS on Node, with the `aad` that its caller sent there, as JSON text. One of an AES key
+    /// also needs [`iv`](Self::iv) and [`auth_tag`](Self::auth_tag). Without [`version`](Self::version), the newest
+    /// imported version is taken; the ciphertext does not name its own.
     ///
     /// The additional data is printed as JavaScript does: `{"b":1,"2":1e21}` stands for `{"2":1e+21,"b":1}` behind the
     /// id of the key and the version. If it is an object of texts, the conditions of grants hold it as a context.

@@ -24,8 +24,8 @@ pub(super) struct Slice<T> {
 }
 
 impl<T> Slice<T> {
-    /// Looks through the next entries until `room` of them are wanted. `see` is shown each of them, and answers it as it
-    /// is listed, or none if it is not wanted; `cursor` names an entry.
+    /// Looks through the next entries until `room` of them are wanted. `see` is shown each of them, and answers it as
+    /// it is listed, or none if it is not wanted; `cursor` names an entry.
     pub(super) fn of<E>(
         entries: impl Iterator<Item = E>,
         room: usize,

@@ -3,7 +3,8 @@
 
 /// Defines, for one engine: `execute`, `query`, and `Row` for what the engine answers with.
 ///
-/// `spell` turns a statement into the engine's own spelling; `null` is a value of no type; `text` reads a column of text.
+/// `spell` turns a statement into the engine's own spelling; `null` is a value of no type; `text` reads a column of
+/// text.
 macro_rules! access {
     ($database:ty, $connection:ty, $arguments:ty, $row:ty, spell: $spell:expr, null: $null:expr, text: $text:expr) => {
         fn arguments(values: Vec<Value>) -> Result<$arguments> {

@@ -1,7 +1,8 @@
-//! Statements as text with their values in it. Servers take several statements in one message, but then no bound values.
+//! Statements as text with their values in it. Servers take several statements in one message, but then no bound
+//! values.
 //!
-//! Nothing is escaped, and so nothing can be escaped wrongly: whatever is not a number is written in hexadecimal, and no
-//! value can end its literal.
+//! Nothing is escaped, and so nothing can be escaped wrongly: whatever is not a number is written in hexadecimal, and
+//! no value can end its literal.
 
 use std::fmt::Write;
 

@@ -34,9 +34,9 @@ struct Server {
     is_galera: bool,
 }
 
-/// On a connection to somebody else's database, which is only read. It may rest between two pages for as long as a remote
-/// root key takes, and may be of an older version than those that a store can be on. Values are read in UTC, and compared
-/// as the columns say.
+/// On a connection to somebody else's database, which is only read. It may rest between two pages for as long as a
+/// remote root key takes, and may be of an older version than those that a store can be on. Values are read in UTC, and
+/// compared as the columns say.
 #[cfg(feature = "import")]
 const SOURCE_SETTINGS: &str = "SET SESSION sql_mode = 'ANSI_QUOTES', SESSION time_zone = '+00:00', \
     SESSION wait_timeout = 28800, SESSION net_write_timeout = 600, SESSION lock_wait_timeout = 10";

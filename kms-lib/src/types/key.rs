@@ -100,8 +100,8 @@ pub struct Key {
     pub state: KeyState,
     /// Set while the state, or the one a cancelled deletion returns to, is `Disabled`.
     pub disabled_reason: Option<DisabledReason>,
-    /// The state a cancelled deletion returns to; set while the deletion is pending. `Destroyed` once the erasure of the
-    /// material has begun, which nothing cancels.
+    /// The state a cancelled deletion returns to; set while the deletion is pending. `Destroyed` once the erasure of
+    /// the material has begun, which nothing cancels.
     pub state_before_deletion: Option<KeyState>,
     /// Days after which the scheduler rotates it.
     pub rotation_period_days: Option<u32>,

@@ -1,5 +1,6 @@
-//! The engine that the suites run on: `KMS_TEST_ENGINE` is `sqlite` (also without it), `mysql` or `postgres`. Servers are
-//! those of `KMS_TEST_MYSQL_URL` and `KMS_TEST_POSTGRES_URL` (with the right to create databases), else private ones.
+//! The engine that the suites run on: `KMS_TEST_ENGINE` is `sqlite` (also without it), `mysql` or `postgres`. Servers
+//! are those of `KMS_TEST_MYSQL_URL` and `KMS_TEST_POSTGRES_URL` (with the right to create databases), else private
+//! ones.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,5 @@
-//! What the suites print and trace, and the secrets they used: `tests/run` looks at the end that none of these is in any of
-//! that. Without `KMS_TEST_OUTPUT`, the folder for both, nothing is kept.
+//! What the suites print and trace, and the secrets they used: `tests/run` looks at the end that none of these is in
+//! any of that. Without `KMS_TEST_OUTPUT`, the folder for both, nothing is kept.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

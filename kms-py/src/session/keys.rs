@@ -154,8 +154,8 @@ impl Session {
             session.set_window(key.0, version, not_after).await.map(json::Key::from)
         })
     }
-    /// Edits a key. Arguments that are left out change nothing; None ends a period, or removes the metadata. With ``expected_revision``,
-    /// only if the key still has it (``Conflict``).
+    /// Edits a key. Arguments that are left out change nothing; None ends a period, or removes the metadata. With
+    /// ``expected_revision``, only if the key still has it (``Conflict``).
     ///
     /// >>> alice.update_key("users", metadata={"team": "shop"}).metadata
     /// {'team': 'shop'}

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A port that was free a moment ago: below those that systems give to outgoing connections, of which there are many while
-/// tests run, and not one that this process was told before.
+/// A port that was free a moment ago: below those that systems give to outgoing connections, of which there are many
+/// while tests run, and not one that this process was told before.
 pub fn free_port() -> u16 {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();

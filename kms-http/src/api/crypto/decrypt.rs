@@ -24,13 +24,13 @@ pub(super) struct Item<'a> {
     /// without a label. Or a ciphertext of Mini KMS on Node, of a key that was imported from there.
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
-    /// The version that encrypted it. The ciphertext names it; what is sent must agree. A ciphertext of Mini KMS on Node
-    /// does not name it: without, the newest imported version is taken.
+    /// The version that encrypted it. The ciphertext names it; what is sent must agree. A ciphertext of Mini KMS on
+    /// Node does not name it: without, the newest imported version is taken.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
-    /// The context it was encrypted with: an object of texts. With a ciphertext of Mini KMS on Node, what was sent there,
-    /// which may be any JSON.
+    /// The context it was encrypted with: an object of texts. With a ciphertext of Mini KMS on Node, what was sent
+    /// there, which may be any JSON.
     #[serde(borrow, default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<&'a RawValue>,
@@ -93,8 +93,8 @@ impl Plan<'_> {
     }
 }
 
-/// A blob is recognised first: what is sent beside it is a copy of what it holds. What has a nonce and a tag of its own,
-/// or the size of a raw RSA ciphertext, was not made here.
+/// A blob is recognised first: what is sent beside it is a copy of what it holds. What has a nonce and a tag of its
+/// own, or the size of a raw RSA ciphertext, was not made here.
 fn kind(item: &Item<'_>, ciphertext: &[u8], iv: Option<&[u8]>, auth_tag: Option<&[u8]>) -> Kind {
     let blob = Ciphertext::parse(ciphertext);
     if let (Some(iv), Some(tag)) = (iv, auth_tag)

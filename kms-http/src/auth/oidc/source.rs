@@ -1,9 +1,10 @@
 //! Where an issuer's keys come from, and how long they are good for.
 //!
-//! Keys that are older than `refresh` are fetched anew beside the requests, which go on with the keys that are known. So
-//! an issuer that cannot be reached delays nobody until the keys are older than `stale`: from then on no token is
+//! Keys that are older than `refresh` are fetched anew beside the requests, which go on with the keys that are known.
+//! So an issuer that cannot be reached delays nobody until the keys are older than `stale`: from then on no token is
 //! accepted before a fetch succeeds. A token that names an unknown key waits for one fetch, since the issuer may have
-//! rolled its keys, but there is never more than one in `retry`: made-up names cannot make this service flood the issuer.
+//! rolled its keys, but there is never more than one in `retry`: made-up names cannot make this service flood the
+//! issuer.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};

@@ -139,8 +139,8 @@ impl Chain {
         self.entries = order.into_iter().filter_map(|at| entries[at as usize].take()).collect();
     }
 
-    /// The row that each row links to. Of several with the same hash, one whose hash reproduces, else the first. Nothing
-    /// comes before the beginning, whatever an altered row has as its hash.
+    /// The row that each row links to. Of several with the same hash, one whose hash reproduces, else the first.
+    /// Nothing comes before the beginning, whatever an altered row has as its hash.
     fn parents(&self) -> Vec<u32> {
         let genesis = link(GENESIS);
         let mut by_hash: HashMap<[u8; 32], u32> = HashMap::with_capacity(self.entries.len());

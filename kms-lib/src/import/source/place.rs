@@ -36,9 +36,9 @@ pub(super) enum Form {
 }
 
 impl ImportSource {
-    /// The database of this URL (`mysql://` or `mariadb://`), with the parameters that a store's URL has; or the path of
-    /// an older version's folder with `keys.json`, `key_versions.json`, `grants.json` and `audit_logs.json`; or that of
-    /// its log alone.
+    /// The database of this URL (`mysql://` or `mariadb://`), with the parameters that a store's URL has; or the path
+    /// of an older version's folder with `keys.json`, `key_versions.json`, `grants.json` and `audit_logs.json`; or that
+    /// of its log alone.
     ///
     /// `InvalidConfiguration` for anything else. A dump in SQL is refused: load it into a database first.
     pub fn parse(from: &str) -> Result<Self> {

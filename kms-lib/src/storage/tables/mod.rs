@@ -17,7 +17,8 @@ use crate::types::error::Result;
 /// Rows of one multi-row statement. More gain nothing, and every number of rows is a statement of its own to cache.
 const CHUNK: usize = 64;
 
-/// Most bytes of values in one statement, unless a single row has more: servers limit the size of a packet, some to 1 MiB.
+/// Most bytes of values in one statement, unless a single row has more: servers limit the size of a packet, some to 1
+/// MiB.
 const CHUNK_BYTES: usize = 512 * 1024;
 
 /// Rows of a page of a table that is read as a whole.
