@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import mini_kms
 import pytest
+from mini_kms import _reports, _results
 
 LISTING = (Path(__file__).parents[2] / "kms-lib" / "public-api.txt").read_text()
 
@@ -209,6 +210,17 @@ def test_fields(kind: str) -> None:
     has = {field.name for field in fields(known)} if hasattr(cls, "__dataclass_fields__") else set(dir(cls))
     for name in members(kind):
         assert renamed.get(name, name) in has, f"{cls.__name__} has no {name}"
+
+
+@pytest.mark.parametrize("module", [_reports, _results])
+def test_what_may_be_missing_has_a_default(module: Any) -> None:
+    # The JSON of a result leaves out what there is none of.
+    for cls in vars(module).values():
+        if isinstance(cls, type) and is_dataclass(cls) and cls.__module__ == module.__name__:
+            for name, hint in get_type_hints(cls).items():
+                if type(None) in get_args(hint):
+                    (field,) = (field for field in fields(cls) if field.name == name)
+                    assert field.default is None, f"{cls.__name__}.{name} is missing in some results"
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)

@@ -259,14 +259,14 @@ class Telemetry:
     cache: CacheUse
     keys_by_state: Mapping[str, int]
     versions: int
-    rotations_due: int | None
     records: int
     integrity_faults: int
     tables_suspect: bool
     quarantined: int
-    last_verification: LastVerification | None
     storage: StorageMetrics
     root_keys: tuple[CallMetrics, ...]
+    rotations_due: int | None = None
+    last_verification: LastVerification | None = None
 
 
 @dataclass(frozen=True, slots=True)
