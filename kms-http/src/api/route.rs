@@ -1,16 +1,13 @@
 //! Routes: each with its name for metrics, its handler and its description, so that none of them is without the others.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, timeout_at};
 
 use super::access::{self, Caller, Ended};
@@ -106,7 +103,7 @@ fn context(request: &Request) -> RequestContext {
 /// What a caller holds while a request of it is worked on.
 struct Held {
     room: Option<Room>,
-    heavy: Option<Pass>,
+    _heavy: Option<Pass>,
     _place: Option<Pass>,
 }
 
@@ -144,37 +141,16 @@ where
     let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, seen));
     let (call, mut held) = admitting.await.map_err(|_| ApiError::timed_out())??;
     let caller = call.session.actor().principal().to_owned();
-    let is_heavy = held.heavy.is_some();
     // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
     let working = Box::pin(async {
         let response = handler(call).await?;
         response_memory::hold(response, held.room.take(), &app.bodies.memory, &caller, kind.is_list)
     });
     let limit = if kind.is_patient { PATIENCE } else { limit };
-    let working = Aside { future: working, is_heavy };
     timeout_at(end(context, limit), working).await.unwrap_or_else(|_| {
         // What only reads submits nothing that matters to its caller.
         Err(if is_read { ApiError::timed_out() } else { ApiError::outcome_unknown() })
     })
-}
-
-/// What may take the CPU for milliseconds at a time. If it is heavy, other tasks of its thread go on elsewhere
-/// meanwhile.
-struct Aside<F> {
-    future: Pin<Box<F>>,
-    is_heavy: bool,
-}
-
-impl<F: Future> Future for Aside<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let is_threaded = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
-        if self.is_heavy && is_threaded() {
-            return tokio::task::block_in_place(|| self.future.as_mut().poll(context));
-        }
-        self.future.as_mut().poll(context)
-    }
 }
 
 /// When the time of a request is over.
@@ -218,7 +194,7 @@ async fn admit(
     let heavy = if is_heavy { Some(enter(&app.heavy, caller).await?) } else { None };
     // What takes long takes turns in the library, and no place.
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
-    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, heavy, _place: place }))
+    Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _heavy: heavy, _place: place }))
 }
 
 async fn enter(gate: &Arc<FairQueue>, principal: &str) -> Result<Pass, ApiError> {

@@ -90,16 +90,6 @@ impl Routes {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn heavy_work_holds_no_thread_of_the_runtime() {
-    let (tell, told) = std::sync::mpsc::channel();
-    let heavy = Box::pin(async move { told.recv_timeout(Duration::from_secs(60)) });
-    let heavy = tokio::spawn(Aside { future: heavy, is_heavy: true });
-    // On the same thread, if there is no other.
-    tokio::spawn(async move { tell.send(()) }).await.unwrap().unwrap();
-    heavy.await.unwrap().expect("the other task waited for it");
-}
-
 const NOW: Duration = Duration::ZERO;
 
 #[tokio::test]
