@@ -39,7 +39,7 @@ impl Aws {
             ("KMS_AWS_REGION", REGION),
             ("KMS_AWS_ENDPOINT", &self.proxy.url()),
             ("KMS_AWS_ATTEMPT_TIMEOUT_SECONDS", "1"),
-            ("KMS_AWS_TIMEOUT_SECONDS", "2"),
+            ("KMS_AWS_TIMEOUT_SECONDS", "10"),
         ];
         let own = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         own.chain(environment().into_iter().map(|(name, value)| (name.to_owned(), value))).collect()

@@ -16,11 +16,25 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
 use crate::types::ids::GrantId;
+use crate::types::key::Key;
 use crate::types::text::is_deceptive;
 use crate::types::view::View;
 
 /// Grants that are read, and written with one record, at once.
 const PAGE: usize = 100;
+/// The permissions that the original knows. Others in its rows allowed nothing there.
+const KNOWN: [Permission; 8] = [
+    Permission::Create,
+    Permission::Read,
+    Permission::Encrypt,
+    Permission::Decrypt,
+    Permission::Sign,
+    Permission::Verify,
+    Permission::Rotate,
+    Permission::Revoke,
+];
+/// Why a grant on all keys is denied.
+const REACHES_FURTHER: &str = "it is on all keys, and keys are here that did not come from this source";
 /// Characters of a malformed principal that are kept, as they can be shown.
 const SHOWN: usize = 120;
 
@@ -43,11 +57,12 @@ impl Run<'_> {
             after = Some(last.id.clone());
             let mut mapped = Vec::new();
             for row in &page {
-                if let Ok(id) = row.id.parse() {
-                    seen.insert(id);
-                }
                 match self.map(row, &folded) {
-                    Ok(one) => mapped.push((row.id.clone(), one)),
+                    Ok(one) => {
+                        seen.insert(one.grant.id);
+                        mapped.push((row.id.clone(), one));
+                    }
+                    // One that came over before, and cannot be taken any more, is withdrawn with those that are gone.
                     Err(error) => {
                         self.report.grants.refused += 1;
                         self.report.refuse(ImportFindingKind::GrantRefused, &row.id, None, &error);
@@ -101,6 +116,9 @@ impl Run<'_> {
             Ok(()) if self.job.fold_principals => (row.principal.to_lowercase(), None),
             Ok(()) => (row.principal.clone(), None),
         };
+        if scope == GrantScope::AllKeys && self.reaches_further(id) {
+            denied.get_or_insert_with(|| REACHES_FURTHER.to_owned());
+        }
         let conditions = match row.conditions.as_deref().filter(|text| text.trim() != "null") {
             None => StoredConditions::Known(crate::types::grant::Conditions::default()),
             Some(text) => StoredConditions::from_json(text),
@@ -126,6 +144,17 @@ impl Run<'_> {
         let created_at = source_time(&row.created_at)?;
         let grant = ImportedGrant { id, principal, role, scope, permissions, conditions, created_at };
         Ok(Mapped { grant, notes })
+    }
+
+    /// Whether a grant on all keys would allow more here than there: keys are here that did not come from this source.
+    /// It is decided when the grant comes over, and stays so.
+    fn reaches_further(&self, id: GrantId) -> bool {
+        let image = self.session.shared().catalog.image();
+        if let Some(present) = image.grant(id) {
+            return matches!(&present.conditions, StoredConditions::Unknown(text) if text.contains(REACHES_FURTHER));
+        }
+        let is_of_source = |key: &Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name);
+        image.keys_by_name(None).any(|key| !is_of_source(key))
     }
 
     fn scope_of(&self, key: &str) -> Result<GrantScope> {
@@ -223,7 +252,7 @@ fn permissions_of(
     let mut permissions = Vec::new();
     // Empty ones were skipped there too.
     for name in listed.iter().filter(|name| name.as_str() != Some("")) {
-        let known = name.as_str().and_then(|name| Permission::parse(name).ok());
+        let known = name.as_str().and_then(|name| Permission::parse(name).ok()).filter(|it| KNOWN.contains(it));
         match known {
             Some(Permission::Create) if scope != GrantScope::AllKeys => {
                 let text = "the permission create is left out, which is one on all keys only";
@@ -231,7 +260,10 @@ fn permissions_of(
             }
             Some(permission) => permissions.push(permission),
             None => {
-                let text = format!("the permission {} is not known here and left out", shown(&name.to_string()));
+                let text = format!(
+                    "the permission {} was not known there or is not here, and is left out",
+                    shown(&name.to_string())
+                );
                 notes.push((ImportFindingKind::GrantChanged, text));
             }
         }

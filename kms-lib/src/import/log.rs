@@ -15,6 +15,7 @@ use crate::audit::legacy::{
 use crate::audit::tree::Frontier;
 use crate::keys::{Command, LegacyPage};
 use crate::ledger::Details;
+use crate::storage::Connection;
 use crate::storage::tables::{audit, legacy};
 use crate::types::audit::{Action, hex};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -59,26 +60,34 @@ impl Run<'_> {
     /// The rows that are here. `IntegrityFailure` if they are not those that were sealed.
     async fn read_sealed(&self) -> Result<Here> {
         let mut connection = self.session.shared().store.long_reader().await?;
+        // In one snapshot: another run may commit a page meanwhile.
+        connection.begin_read().await?;
+        let here = self.read_sealed_with(connection.as_mut()).await;
+        connection.rollback().await?;
+        here
+    }
+
+    async fn read_sealed_with(&self, connection: &mut dyn Connection) -> Result<Here> {
         let source = &self.job.name;
-        let pointer = legacy::logs(connection.as_mut()).await?.into_iter().find(|(name, _)| name == source);
+        let pointer = legacy::logs(connection).await?.into_iter().find(|(name, _)| name == source);
         let (mut last, mut found) = (None, None);
         if let Some((_, seq)) = pointer {
             let mut read = |record| {
                 last = sealed_log(&record).filter(|last| last.source == *source);
                 Ok(())
             };
-            audit::range(connection.as_mut(), seq, seq, &mut read).await?;
+            audit::range(connection, seq, seq, &mut read).await?;
         }
         if let Some(at) = last.as_ref().and_then(|last| last.findings_at) {
             let mut read = |record| {
                 found = findings(&record);
                 Ok(())
             };
-            audit::range(connection.as_mut(), at, at, &mut read).await?;
+            audit::range(connection, at, at, &mut read).await?;
         }
         let (mut entries, mut tree) = (Vec::new(), Frontier::new());
         loop {
-            let page = legacy::page(connection.as_mut(), source, tree.size(), PAGE_LIMIT).await?;
+            let page = legacy::page(connection, source, tree.size(), PAGE_LIMIT).await?;
             let Some((_, _)) = page.last() else { break };
             for (position, body) in page {
                 let stored = StoredRow::read(&body).filter(|_| position == tree.size() + 1).ok_or_else(altered)?;

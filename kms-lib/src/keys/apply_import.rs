@@ -170,9 +170,10 @@ impl Context<'_> {
             return Err(conflict("the current version of the key is not here"));
         };
         (key.state, key.disabled_reason) = match (key.state, state) {
-            (KeyState::Enabled | KeyState::Disabled, VersionState::Revoked) => {
+            (KeyState::Enabled, VersionState::Revoked) => {
                 (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked))
             }
+            // Somebody disabled it: nothing is decrypted, whatever became of its versions.
             (KeyState::Disabled, _) => (KeyState::Disabled, Some(DisabledReason::Admin)),
             (state, _) => (state, None),
         };

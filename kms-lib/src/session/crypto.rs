@@ -458,7 +458,11 @@ fn imported<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> 
     };
     let target = Target::Imported(key, item.version);
     Ok(match &beside.imported {
-        Some(imported) => Item::new(target, Job::DecryptImported(imported)),
+        // Only AES binds the additional data, and with it the context that grants may require.
+        Some(imported) => {
+            let item = Item::new(target, Job::DecryptImported(imported));
+            Item { key_type: Some(KeyType::Aes256Gcm), ..item }
+        }
         None => Item::rsa(target, Job::DecryptOaep(item.ciphertext)),
     })
 }

@@ -47,10 +47,6 @@ impl ImportedCiphertext {
     pub fn bytes(&self) -> usize {
         self.body.len()
     }
-    /// The ciphertext alone, as it was made with an RSA key, which binds no additional data.
-    pub fn ciphertext(&self) -> &[u8] {
-        &self.body[..self.body.len() - TAG]
-    }
     /// Decrypts; `DecryptionFailed` if it does not authenticate.
     pub fn open(&self, aead: &dyn Aead, id: &MaterialId) -> Result<Zeroizing<Vec<u8>>> {
         aead.open(&self.nonce, &additional_data(id, &self.aad), &self.body)

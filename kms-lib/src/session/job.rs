@@ -169,11 +169,10 @@ impl Job<'_> {
             (Job::DecryptImported(imported), ReadyKey::Aes(aead)) => {
                 imported.open(aead.as_ref(), id).map(Product::Bytes)
             }
-            (Job::DecryptImported(imported), ReadyKey::Rsa { private, .. }) => {
-                private.oaep_decrypt(&[], imported.ciphertext()).map(Product::Bytes)
-            }
             // Signatures are made and verified by digest, elsewhere.
-            (Job::DecryptOaep(_), ReadyKey::Aes(_)) | (Job::Sign(..) | Job::Verify(..), _) => Err(wrong_type()),
+            (Job::DecryptOaep(_), ReadyKey::Aes(_))
+            | (Job::DecryptImported(_), ReadyKey::Rsa { .. })
+            | (Job::Sign(..) | Job::Verify(..), _) => Err(wrong_type()),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Grants: what they allow here, and which of them come over denied.
 
-use kms_lib::{Actor, Context, ErrorCode, ImportFindingKind, ImportJob, Kms, Role, Session};
+use kms_lib::{
+    Actor, Context, ErrorCode, ImportFindingKind, ImportJob, Kms, NewGrant, NewKey, Permission, Role, Session,
+};
 
 use crate::common::{admin, code};
 use crate::{import, original, place};
@@ -65,6 +67,55 @@ async fn principals_that_mean_something_else_here_come_over_denied() {
     assert!(admin(&kms).verify_audit().await.unwrap().ok);
     let again = import(&kms, &original, &ImportJob::default().fold_principals(true)).await;
     assert_eq!((again.grants.imported, again.grants.updated), (0, 0), "{again:?}");
+    kms.close().await.unwrap();
+}
+
+/// What the source takes away in a form that cannot be taken over is taken away here too.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_that_become_unusable_at_the_source_end_here() {
+    let original = original!("clean");
+    let changes = ["allowed_ops = '[]'", "allowed_ops = '[\"fly\"]'", "key_id = 'gone'", "allowed_ops = '{}'"];
+    for n in 0..changes.len() {
+        original.sql(&format!(
+            "INSERT INTO grants VALUES ('00000000-0000-4000-8000-0000000000{n:02}', 'app-{n}', 'app', '{KEY}', \
+             '[\"read\"]', NULL, '2026-11-23 18:27:07')"
+        ));
+    }
+    let place = place();
+    let kms = place.open().await;
+    import(&kms, &original, &ImportJob::default()).await;
+    for (n, change) in changes.iter().enumerate() {
+        app(&kms, &format!("app-{n}")).get_key(KEY).await.unwrap();
+        let id = format!("00000000-0000-4000-8000-0000000000{n:02}");
+        original.sql(&format!("UPDATE grants SET {change} WHERE id = '{id}'"));
+    }
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((report.grants.refused, report.grants.withdrawn), (4, 4), "{report:?}");
+    for n in 0..changes.len() {
+        assert_eq!(code(app(&kms, &format!("app-{n}")).get_key(KEY).await), ErrorCode::AccessDenied, "{n}");
+    }
+    kms.close().await.unwrap();
+}
+
+/// A grant allows nothing that it did not allow at the source.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_grant_reaches_further_than_at_the_source() {
+    let original = original!("clean");
+    original.sql(&format!(
+        "INSERT INTO grants VALUES ('00000000-0000-4000-8000-000000000001', 'app', 'app', '{KEY}', \
+         '[\"decrypt\", \"grant\", \"delete\", \"manage\"]', NULL, '2026-11-23 18:27:07')"
+    ));
+    let place = place();
+    let kms = place.open().await;
+    admin(&kms).create_key(NewKey::aes("payroll")).await.unwrap();
+    for _ in 0..2 {
+        let report = import(&kms, &original, &ImportJob::default()).await;
+        let about = |text: &str| report.findings.iter().any(|it| it.text.contains(text));
+        assert!(about("did not come from this source") && about("manage"), "{report:?}");
+        assert_eq!(code(app(&kms, "svc-any").get_key("payroll").await), ErrorCode::AccessDenied);
+        let delegated = NewGrant::new("other", Role::App).on_key(KEY).allow([Permission::Decrypt]);
+        assert_eq!(code(app(&kms, "app").put_grant(delegated).await), ErrorCode::AccessDenied);
+    }
     kms.close().await.unwrap();
 }
 
