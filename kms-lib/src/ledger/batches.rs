@@ -92,8 +92,11 @@ impl Writer {
                 Outcome::Redo(_) => Outcome::Redo(Some(self.queue.open_retry())),
                 other => other,
             };
-            // Who went away meanwhile does not want its answer.
-            let _ = submission.reply.send(outcome);
+            // The place is given back first: the caller may come again as soon as it has its answer.
+            let Submission { reply, _admission: admission, .. } = submission;
+            drop(admission);
+            // The caller may have dropped its future; ignore the send error.
+            let _ = reply.send(outcome);
         }
         self.queue.changed(changes);
     }
