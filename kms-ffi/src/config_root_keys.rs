@@ -74,7 +74,7 @@ unsafe fn aws(pointer: *const mkms_aws_root_key, name: &'static str) -> Outcome<
 /// Reads a key in AWS KMS as a source of root keys.
 ///
 /// # Safety
-/// As [`aws`].
+/// `pointer` is NULL, or points to a struct whose texts can be read for the lengths beside them.
 pub unsafe fn aws_source(pointer: *const mkms_aws_root_key, name: &'static str) -> Outcome<RootKeySource> {
     // SAFETY: as the caller promises.
     unsafe { aws(pointer, name) }.map(RootKeySource::aws)

@@ -43,6 +43,12 @@ fn futures_of_the_service(kms: &Kms, config: &Config) {
 }
 
 #[expect(dead_code, reason = "compiled, never called")]
+fn futures_of_an_import(session: &Session, source: &kms_lib::ImportSource) {
+    send(session.import_mini_kms(source, &kms_lib::ImportJob::default()));
+    send(session.list_imported_audit("", &Paging::default()));
+}
+
+#[expect(dead_code, reason = "compiled, never called")]
 fn futures_about_keys(session: &Session) {
     let paging = &Paging::default();
     send(session.create_key(NewKey::aes("k")));
@@ -112,6 +118,10 @@ fn futures_of_administration(session: &Session) {
     send(session.verify_audit());
     send(session.verify_audit_incrementally());
     send(session.verify_audit_with(&VerifyOptions::new()));
+    send(session.compare_anchors(&[]));
+    send(session.record_anchor_failure(""));
+    send(session.kept_checkpoint(1));
+    send(session.permit_telemetry());
     send(session.metrics());
     send(session.backup(""));
     let source = &RootKeySource::from_bytes([1; 32]);
