@@ -16,7 +16,7 @@ use crate::types::audit::Action;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
-use crate::types::key::{Key, Material};
+use crate::types::key::{Key, KeyState, Material};
 use crate::types::view::View;
 
 /// Keys that are read at once.
@@ -96,6 +96,10 @@ impl Run<'_> {
         let work: Vec<_> = parts.iter().map(|part| this.import_part(part)).collect();
         let done: Vec<Result<Done>> = futures_util::stream::iter(work).buffered(AT_ONCE).collect().await;
         let mut outage = Ok(());
+        // Revocation wins, also where the rest of a row cannot be taken.
+        for (part, _) in parts.iter().zip(&done).filter(|(_, done)| done.as_ref().is_err_and(|e| !is_outage(e))) {
+            this.restrict(&part.row).await?;
+        }
         for (part, done) in parts.iter().zip(done) {
             match done {
                 Ok(done) => self.count(part, done),
@@ -201,6 +205,34 @@ impl Run<'_> {
             done.changes = self.commit_key(key, &opened).await?;
         }
         Ok(done)
+    }
+
+    /// Carries over that a key is revoked or disabled at the source, and nothing else.
+    async fn restrict(&self, row: &SourceKey) -> Result<()> {
+        let Ok(id) = row.id.parse::<KeyId>() else { return Ok(()) };
+        let Some(key) = self.session.shared().catalog.image().key(id).cloned() else { return Ok(()) };
+        let is_held = key.import.as_ref().is_some_and(|it| it.source == self.job.name && !it.is_final);
+        let state = match (row.state.as_str(), key.state) {
+            _ if !is_held || self.job.dry_run => return Ok(()),
+            ("REVOKED", KeyState::Enabled | KeyState::Disabled) => KeyState::Revoked,
+            ("DISABLED", KeyState::Enabled) => KeyState::Disabled,
+            _ => return Ok(()),
+        };
+        let restricted = ImportedKey {
+            source: self.job.name.clone(),
+            id,
+            name: key.name,
+            key_type: key.key_type,
+            purpose: key.purpose,
+            state,
+            rotation_period_days: key.rotation_period_days,
+            grace_period_days: key.grace_period_days,
+            metadata: key.metadata,
+            created_at: key.created_at,
+            current_version: key.current_version,
+            versions: Vec::new(),
+        };
+        self.commit_key(restricted, &[]).await.map(drop)
     }
 
     /// Whether the import of a key has ended, so that its source is not looked at any more. An error if a key of its id

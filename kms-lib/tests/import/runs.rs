@@ -1,8 +1,8 @@
 //! Runs that follow each other, end halfway, or meet what was changed meanwhile.
 
 use kms_lib::{
-    Actor, Context, ErrorCode, GrantFilter, ImportFindingKind, ImportJob, NewGrant, NewKey, Paging, Permission, Role,
-    SignatureAlgorithm, VersionState,
+    Actor, AuditQuery, Context, ErrorCode, GrantFilter, ImportFindingKind, ImportJob, KeyState, NewGrant, NewKey,
+    Paging, Permission, Role, SignatureAlgorithm, VersionState,
 };
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -145,6 +145,31 @@ async fn a_second_run_changes_nothing_and_a_dry_run_writes_nothing() {
     assert_eq!(imported.len(), 5);
     assert!(imported.iter().all(|it| it.key_id.is_some() && it.details.as_ref().unwrap().contains("\"rows\"")));
     assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// Revocation wins, also where the rest of the row at the source cannot be taken any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_row_is_refused_is_revoked_all_the_same() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    let sealed = session.encrypt("minted-1", b"x", &Context::new()).await.unwrap();
+    original.sql(
+        "UPDATE `keys` SET type = 'RSA_4096', state = 'REVOKED' WHERE name = 'minted-1'; \
+         UPDATE `keys` SET purpose = 'NOTHING', state = 'DISABLED' WHERE name = 'rsa_2048-1-3'",
+    );
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!(report.keys.refused, 2, "{report:?}");
+    assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Revoked);
+    assert!(session.decrypt(&sealed.ciphertext, &Context::new()).await.is_err());
+    assert_eq!(session.get_key("rsa_2048-1-3").await.unwrap().state, KeyState::Disabled);
+    let count = session.list_audit(&AuditQuery::new(), &Paging::new(1)).await.unwrap().items[0].seq;
+    import(&kms, &original, &ImportJob::default()).await;
+    let again = session.list_audit(&AuditQuery::new(), &Paging::new(1)).await.unwrap().items[0].seq;
+    assert_eq!(again - count, 2, "the second run has its begin and end only");
     kms.close().await.unwrap();
 }
 
