@@ -114,6 +114,12 @@ async fn the_older_log_is_listed_as_it_was() {
     let ids: Vec<&str> = expected.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
     assert_eq!(report.legacy, ids);
     assert!(session.list_imported_audit("other", &Paging::default()).await.unwrap().items.is_empty());
+    for cursor in ["x", "-1", "9223372036854775808", "18446744073709551616"] {
+        let mut paging = Paging::default();
+        paging.cursor = Some(cursor.to_owned());
+        let refused = session.list_imported_audit("mini-kms", &paging).await;
+        assert_eq!(code(refused), ErrorCode::InvalidArgument, "{cursor}");
+    }
     kms.close().await.unwrap();
 }
 

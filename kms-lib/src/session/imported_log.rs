@@ -9,7 +9,7 @@ use crate::storage::corrupt;
 use crate::storage::tables::legacy;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
 
 /// A row of an imported log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +35,9 @@ impl Session {
     pub async fn list_imported_audit(&self, source: &str, paging: &Paging) -> Result<Page<ImportedRow>> {
         paging.check()?;
         let (limit, cursor): (usize, Option<u64>) = (paging.limit, paging.cursor_as()?);
+        if cursor.is_some_and(|position| i64::try_from(position).is_err()) {
+            return Err(Error::invalid("cursor: not one that this service gave"));
+        }
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let _admission = self.admit_list()?;
         let mut connection = self.shared.store.long_reader().await?;
