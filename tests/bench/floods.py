@@ -4,10 +4,10 @@
     tests/bench/floods.py [--seconds N] [--only NAME] [--records N] [--json FILE] [--folder PATH]
                           [--no-build | --binaries PATH]
 
-The victim sends encryptions of 256 bytes at a steady pace on 4 connections, alone and during each flood. Every record is
-durable before its answer. The settings are the defaults. The programs that flood share the cores with the service and
-the victim, at a lower priority, as if they ran elsewhere. The table shows the victim's p50 and p99, its p99 as a multiple
-of its p99 alone just before, requests of it that failed, the service's largest memory, what the flood added to the log
+The victim sends encryptions of 256 bytes at a steady pace on 4 connections, alone and during each flood. Every record
+is durable before its answer. The settings are the defaults. The programs that flood share the cores with the service and
+the victim, at a lower priority, as if they ran elsewhere. The table shows the victim's p50 and p99, its p99 as a
+multiple of its p99 alone just before, requests of it that failed, the service's largest memory, what the flood added to the log
 (records) and to the log of the process, and how long it took after the flood until the victim was served as before.
 """
 

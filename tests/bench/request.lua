@@ -1,5 +1,5 @@
--- Drives one request over and over. Arguments: the method, the path, the milliseconds that each connection waits between
--- its requests, a file with the body or "-", then headers as "Name: value". "@N@" in the body is another number in each
+-- Drives one request over and over. Arguments: the method, the path, the milliseconds that each connection waits
+-- between its requests, a file with the body or "-", then headers as "Name: value". "@N@" in the body is another number in each
 -- request. Prints one line of JSON at the end.
 
 local pause, number, body, path = 0, 0, nil, "/"

@@ -37,7 +37,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Anchors written.
+    /// How many anchors were written.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
@@ -71,7 +71,7 @@ fn parse(text: &str) -> Vec<String> {
     text.lines().filter_map(line).filter(|note| note.len() <= NOTE_BYTES).collect()
 }
 
-/// A place.
+/// A place that keeps anchors.
 enum Place {
     File(AnchorFile),
     Endpoint(Endpoint),
@@ -112,7 +112,7 @@ impl Place {
     }
 }
 
-/// All places.
+/// Every place that is configured.
 pub struct Anchors {
     places: Vec<Place>,
     node: String,

@@ -6,13 +6,13 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// One operation of the service: a method on a path, and its description.
 pub struct Operation {
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
     /// The path, with `{name}` for what varies.
     pub path: &'static str,
     /// The `operationId`, which is also the name in metrics.
     pub id: &'static str,
-    /// The description.
+    /// What the contract says of it.
     pub doc: Doc,
 }
 

@@ -32,11 +32,11 @@ pub struct Opener {
 /// The version that material belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Of {
-    /// The key.
+    /// The key that the material is of.
     pub key: KeyId,
-    /// Its type.
+    /// The type of that key.
     pub key_type: KeyType,
-    /// The version.
+    /// The number of the version.
     pub version: u32,
 }
 

@@ -115,9 +115,9 @@ impl ImportJob {
 pub enum ImportStage {
     /// Keys with their versions.
     Keys = 0,
-    /// Grants.
+    /// Grants are brought over.
     Grants = 1,
-    /// The log.
+    /// The rows of the log are brought over.
     Log = 2,
     /// Rotating, and ending the import.
     Finish = 3,
@@ -174,11 +174,11 @@ pub struct ImportReport {
     pub dry_run: bool,
     /// Whether the import has ended.
     pub finalised: bool,
-    /// Keys.
+    /// What became of the keys.
     pub keys: ImportCounts,
     /// Versions of keys.
     pub versions: ImportCounts,
-    /// Grants.
+    /// What became of the grants.
     pub grants: ImportCounts,
     /// Keys whose current version is an imported one, so that they neither encrypt nor sign until they are rotated.
     pub keys_to_rotate: u64,

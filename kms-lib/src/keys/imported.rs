@@ -14,13 +14,13 @@ use crate::types::time::Timestamp;
 pub struct ImportedKey {
     /// The name of the source.
     pub source: String,
-    /// Its id.
+    /// The key's id, which is kept.
     pub id: KeyId,
     /// The name that it gets if it is new here.
     pub name: String,
-    /// Its kind.
+    /// What kind of key it is.
     pub key_type: KeyType,
-    /// Its use.
+    /// What the key may be used for.
     pub purpose: KeyPurpose,
     /// Its state there.
     pub state: KeyState,
@@ -28,7 +28,7 @@ pub struct ImportedKey {
     pub rotation_period_days: Option<u32>,
     /// Days a former version stays usable.
     pub grace_period_days: Option<u32>,
-    /// Canonical JSON.
+    /// The metadata as canonical JSON (RFC 8785).
     pub metadata: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
@@ -51,9 +51,9 @@ impl ImportedKey {
 /// A version of an import as its source has it.
 #[derive(Clone, Debug)]
 pub struct ImportedVersion {
-    /// Its id.
+    /// The version's id, which is kept.
     pub id: VersionId,
-    /// Its number.
+    /// The number of the version.
     pub version: u32,
     /// Its state there.
     pub state: VersionState,
@@ -92,9 +92,9 @@ pub struct ImportedGrants {
 /// A grant of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportedGrant {
-    /// Its id.
+    /// The grant's id, which is kept.
     pub id: GrantId,
-    /// To whom.
+    /// The principal that the grant is for.
     pub principal: String,
     /// A note about the callers it is meant for.
     pub role: Role,

@@ -105,7 +105,8 @@ impl Writer {
             self.queue.exhaust(version.0, version.1);
             return Ok(());
         }
-        tracing::error!(key = %version.0, version = version.1, "the uses of a version cannot be counted: its row is missing or altered");
+        let (key, number) = version;
+        tracing::error!(%key, number, "the uses of a version cannot be counted: its row is missing or altered");
         if uncountable.insert(version) { Ok(()) } else { Err(corrupt("a use that is not counted cannot be refused")) }
     }
 

@@ -16,7 +16,7 @@ pub struct LegacyRow {
     pub id: String,
     /// The time as text: RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
     pub timestamp: String,
-    /// The caller.
+    /// The principal that acted.
     pub actor: String,
     /// The caller's role.
     pub role: String,
@@ -24,7 +24,7 @@ pub struct LegacyRow {
     pub action: String,
     /// Identifies the request.
     pub request_id: String,
-    /// JSON text.
+    /// The details as JSON text.
     #[serde(serialize_with = "as_json")]
     pub details: Option<String>,
     /// The key, in rows that name it outside the details.

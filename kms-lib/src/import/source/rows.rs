@@ -6,7 +6,7 @@ use crate::types::time::Timestamp;
 /// A row of `keys`.
 #[derive(Clone, Debug)]
 pub struct SourceKey {
-    /// A UUID.
+    /// The key's identifier, a UUID.
     pub id: String,
     /// Unique there, without regard to case.
     pub name: String,
@@ -20,9 +20,9 @@ pub struct SourceKey {
     pub rotation_period_days: Option<i64>,
     /// Days a former version stays usable.
     pub grace_period_days: Option<i64>,
-    /// In UTC.
+    /// When the key was made, in UTC.
     pub created_at: String,
-    /// JSON text.
+    /// The metadata as JSON text.
     pub metadata: Option<String>,
     /// The number of the current version.
     pub current_version: i64,
@@ -31,19 +31,19 @@ pub struct SourceKey {
 /// A row of `key_versions`. Its `Debug` hides the wrapped material.
 #[derive(Clone)]
 pub struct SourceVersion {
-    /// A UUID.
+    /// The version's identifier, a UUID.
     pub id: String,
     /// Counted from 1.
     pub version: i64,
     /// `ENABLED`, `DISABLED` or `REVOKED`.
     pub state: String,
-    /// In UTC.
+    /// When the version was made, in UTC.
     pub created_at: String,
-    /// In UTC.
+    /// The begin of its window, in UTC.
     pub not_before: Option<String>,
-    /// In UTC.
+    /// The end of its window, in UTC.
     pub not_after: Option<String>,
-    /// JSON text.
+    /// The wrapped material as JSON text.
     pub wrapped_material: String,
     /// SubjectPublicKeyInfo, for RSA.
     pub public_key_pem: Option<String>,
@@ -60,9 +60,9 @@ impl std::fmt::Debug for SourceVersion {
 /// A row of `grants`.
 #[derive(Clone, Debug)]
 pub struct SourceGrant {
-    /// A UUID.
+    /// The grant's identifier, a UUID.
     pub id: String,
-    /// To whom.
+    /// The principal that it is for.
     pub principal: String,
     /// `admin`, `auditor` or `app`.
     pub role: String,
@@ -70,24 +70,24 @@ pub struct SourceGrant {
     pub key_id: String,
     /// JSON text: an array of permissions.
     pub allowed_ops: String,
-    /// JSON text.
+    /// The conditions as JSON text.
     pub conditions: Option<String>,
-    /// In UTC.
+    /// When the grant was made, in UTC.
     pub created_at: String,
 }
 
 /// A row of `audit_logs`, or a record of an older version's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
-    /// A UUID.
+    /// The row's identifier, a UUID.
     pub id: String,
     /// In UTC: `YYYY-MM-DD HH:MM:SS` from a database, whatever stands there from a file.
     pub timestamp: String,
-    /// Who.
+    /// The principal that acted.
     pub actor: String,
     /// In which role.
     pub role: String,
-    /// What.
+    /// The action, as the original names it.
     pub action: String,
     /// The id of the request.
     pub request_id: String,

@@ -7,7 +7,7 @@ use crate::types::error::Result;
 pub struct Sealed<T> {
     /// The row's own id, if that much can be read.
     pub id: Option<[u8; 16]>,
-    /// The row.
+    /// The row, or why it cannot be read.
     pub row: Result<T>,
     /// The seal it carries.
     pub seal: Vec<u8>,
