@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use kms_lib::Zeroizing;
-use kms_lib::{Decrypted, Encrypted, Reencrypted, Signature, Verification};
+use kms_lib::{Decrypted, Encrypted, Reencrypted, Signature, SignatureCheck};
 
 use crate::arguments::{self, Extensible};
 use crate::boundary::{call, free};
@@ -144,7 +144,7 @@ fn signed(done: Signature) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation)
     (Some(Zeroizing::new(done.signature)), false, operation)
 }
 
-fn verified(done: Verification) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation) {
+fn verified(done: SignatureCheck) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_operation) {
     (None, done.valid, mkms_operation::of_verification(done.version, &done.receipt))
 }
 

@@ -34,8 +34,8 @@ use crate::session::{
     self, AuditKey, AuditQuery, CreatedToken, CredentialDescription, DataKey, DecryptItem, Decrypted, EncryptItem,
     Encrypted, GrantDescription, GrantFilter, ImportedRow, IntegrityKeyReplacement, KeyDescription, KeyFilter, KeyRef,
     KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow, ReencryptItem, Reencrypted, RetireOptions,
-    Retirement, RewrapPlan, RootKeyDescription, RootKeyJob, RootKeyReport, SignItem, Signature, StreamDecryptor,
-    StreamEncryptor, StreamSummary, Verification, VerifyItem, VersionDescription,
+    Retirement, RewrapPlan, RootKeyDescription, RootKeyJob, RootKeyReport, SignItem, Signature, SignatureCheck,
+    StreamDecryptor, StreamEncryptor, StreamSummary, VerifyItem, VersionDescription,
 };
 use crate::types::actor::Actor;
 use crate::types::audit::AuditRecord;
@@ -263,14 +263,14 @@ mirror! {
     ) -> Signature;
     verify(
         key: impl Into<KeyRef>, payload: &[u8], signature: &[u8], algorithm: SignatureAlgorithm, version: Option<u32>
-    ) -> Verification;
+    ) -> SignatureCheck;
     generate_data_key(key: impl Into<KeyRef>, bytes: usize, context: &Context) -> DataKey;
     generate_data_key_without_plaintext(key: impl Into<KeyRef>, bytes: usize, context: &Context) -> DataKey;
     reencrypt(item: ReencryptItem<'_>) -> Reencrypted;
     encrypt_batch(items: &[EncryptItem<'_>]) -> Vec<Result<Encrypted>>;
     decrypt_batch(items: &[DecryptItem<'_>]) -> Vec<Result<Decrypted>>;
     sign_batch(items: &[SignItem<'_>]) -> Vec<Result<Signature>>;
-    verify_batch(items: &[VerifyItem<'_>]) -> Vec<Result<Verification>>;
+    verify_batch(items: &[VerifyItem<'_>]) -> Vec<Result<SignatureCheck>>;
     reencrypt_batch(items: &[ReencryptItem<'_>]) -> Vec<Result<Reencrypted>>;
     put_grant(new: NewGrant) -> GrantDescription;
     revoke_grant(id: GrantId) -> ();

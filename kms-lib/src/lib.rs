@@ -68,9 +68,9 @@ mod grants;
 #[cfg(feature = "import")]
 mod import;
 pub mod json;
-mod keys;
 mod kms;
 mod ledger;
+mod lifecycle;
 mod ops;
 mod outage;
 mod policy;
@@ -102,8 +102,8 @@ pub use session::{
     EncryptItem, Encrypted, FailedMaterial, GrantDescription, GrantFilter, ImportedRow, IntegrityKeyReplacement,
     KeyDescription, KeyFilter, KeyRef, KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging, QuarantinedRow,
     ReencryptItem, Reencrypted, RetireOptions, Retirement, RewrapPlan, RootKeyCalls, RootKeyDescription, RootKeyJob,
-    RootKeyProgress, RootKeyReport, Session, SignItem, Signature, StreamDecryptor, StreamEncryptor, StreamSummary,
-    Verification, VerifyItem, VersionDescription,
+    RootKeyProgress, RootKeyReport, Session, SignItem, Signature, SignatureCheck, StreamDecryptor, StreamEncryptor,
+    StreamSummary, VerifyItem, VersionDescription,
 };
 pub use types::actor::{Actor, Role};
 pub use types::audit::{Action, AuditRecord, Receipt, Status};

@@ -62,7 +62,7 @@ async fn a_store_on_a_read_only_medium_is_verified() {
     for _ in 0..20 {
         session.encrypt("k", b"x", &Context::new()).await.unwrap();
     }
-    // With what the service has not moved into the file yet, as an image of a running machine has it.
+    // With what the service has not moved into the file yet, as a snapshot of a running machine has it.
     let (with_index, with_log) = (files(&place, &["", "-wal", "-shm"]), files(&place, &["", "-wal"]));
     assert!(with_log[1].1.len() > 1_000);
     let size = session.verify_audit().await.unwrap().size;

@@ -203,7 +203,7 @@ impl Verification {
 
 impl Verification {
     /// The object of a result.
-    pub fn object(py: Python<'_>, done: kms_lib::Verification) -> PyResult<Py<PyAny>> {
+    pub fn object(py: Python<'_>, done: kms_lib::SignatureCheck) -> PyResult<Py<PyAny>> {
         let receipt = Py::new(py, Receipt::new(&done.receipt))?;
         Ok(Py::new(py, Self { valid: done.valid, version: done.version, receipt })?.into_any())
     }

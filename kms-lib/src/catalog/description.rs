@@ -16,7 +16,7 @@ use crate::types::key::{
 };
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// A key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -194,7 +194,7 @@ pub struct Outline {
 
 impl Outline {
     /// Of a key in this view.
-    pub fn of(view: &dyn View, id: KeyId) -> Option<Self> {
+    pub fn of(view: &dyn CatalogView, id: KeyId) -> Option<Self> {
         let key = view.key(id)?;
         let newest = (1..=key.current_version).rev().filter_map(|number| view.version(id, number));
         let versions = newest.take(PAGE_LIMIT).map(|version| in_state(key, version)).collect();

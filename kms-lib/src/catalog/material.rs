@@ -16,7 +16,7 @@ use crate::storage::tables::entities;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{KeyType, KeyVersion, VersionState};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 use crate::workers::{Length, Workers};
 
 /// A key ready for use.
@@ -119,14 +119,15 @@ impl MaterialCache {
             self.forget(key, version).await;
         }
     }
-    /// Drops what may not be used any more as of this image: versions that are revoked, destroyed or not there, whoever
-    /// brought that about, and whether or not they were being loaded at that moment.
+    /// Drops what may not be used any more as of this snapshot: versions that are revoked, destroyed or not there,
+    /// whoever brought that about, and whether or not they were being loaded at that moment.
     pub async fn drop_unusable(&self, catalog: &Catalog) {
         let unusable: Vec<(KeyId, u32)> = {
-            let image = catalog.image();
+            let snapshot = catalog.snapshot();
             let is_over = |&(id, number): &(KeyId, u32)| {
-                let state = image.key(id).zip(image.version(id, number)).map(|(key, version)| key.state_of(version));
-                image.is_damaged(id) || !matches!(state, Some(VersionState::Enabled | VersionState::Disabled))
+                let state =
+                    snapshot.key(id).zip(snapshot.version(id, number)).map(|(key, version)| key.state_of(version));
+                snapshot.is_damaged(id) || !matches!(state, Some(VersionState::Enabled | VersionState::Disabled))
             };
             self.ready.iter().map(|(id, _)| *id).filter(is_over).collect()
         };

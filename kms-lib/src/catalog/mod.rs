@@ -2,16 +2,16 @@
 //!
 //! The revision is the sequence number of the record of the last change. Other processes move it; before a denial, a
 //! not-found or a description is returned, and by the ledger under the head lock before anything is committed, the
-//! image is brought up to the store's.
+//! snapshot is brought up to the store's.
 
 mod description;
-mod image;
 mod material;
 mod overlay;
 mod public_keys;
 mod refresh;
 mod rights;
 mod seals;
+mod snapshot;
 
 #[cfg(test)]
 mod tests;
@@ -19,18 +19,18 @@ mod tests;
 pub use description::{
     GrantDescription, KeyDescription, Outline, VersionDescription, grant_description, key_description,
 };
-pub use image::{Image, Trust};
 pub use material::{MaterialCache, ReadyKey, run_blocking};
 pub use overlay::Overlay;
 pub use public_keys::{PublicKey, PublicKeys};
 pub use seals::load_seals;
+pub use snapshot::{Snapshot, Trust};
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::audit::checkpoint;
 use crate::envelope::{Envelope, RowSet, Seals, row};
-use crate::keys::NewQuarantined;
+use crate::lifecycle::NewQuarantined;
 use crate::storage::tables::{head, secrets};
 use crate::storage::{Connection, Store};
 use crate::types::audit::Head;
@@ -41,15 +41,15 @@ use crate::types::root_key::ServiceKeyKind;
 /// How often one look follows a replacement of the key that seals rows.
 const CATCH_UPS: usize = 3;
 
-/// The image, and how it is kept up to date.
+/// The snapshot, and how it is kept up to date.
 pub struct Catalog {
     store: Arc<dyn Store>,
-    /// Replaced only while the image is held: its rows are folded under them.
+    /// Replaced only while the snapshot is held: its rows are folded under them.
     seals: RwLock<Arc<Seals>>,
     /// Told which generations of the root key there are.
     envelope: Envelope,
-    image: RwLock<Image>,
-    /// Held while the image is brought up to date, so that callers who wait share one look at the store.
+    snapshot: RwLock<Snapshot>,
+    /// Held while the snapshot is brought up to date, so that callers who wait share one look at the store.
     refreshing: tokio::sync::Mutex<()>,
     /// How many looks at the store have begun.
     looks: AtomicU64,
@@ -68,7 +68,7 @@ impl Catalog {
             store,
             seals: RwLock::new(Arc::new(seals)),
             envelope,
-            image: RwLock::new(Image::default()),
+            snapshot: RwLock::new(Snapshot::default()),
             refreshing: tokio::sync::Mutex::new(()),
             looks: AtomicU64::new(0),
             seen: AtomicU64::new(0),
@@ -76,19 +76,19 @@ impl Catalog {
             erased: AtomicBool::new(false),
         }
     }
-    /// The image. Not to be held across an await.
-    pub fn image(&self) -> RwLockReadGuard<'_, Image> {
-        self.image.read().unwrap_or_else(PoisonError::into_inner)
+    /// The snapshot. Not to be held across an await.
+    pub fn snapshot(&self) -> RwLockReadGuard<'_, Snapshot> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner)
     }
-    fn image_mut(&self) -> RwLockWriteGuard<'_, Image> {
-        self.image.write().unwrap_or_else(PoisonError::into_inner)
+    fn snapshot_mut(&self) -> RwLockWriteGuard<'_, Snapshot> {
+        self.snapshot.write().unwrap_or_else(PoisonError::into_inner)
     }
     /// The seals of this store, as of this moment.
     pub fn seals(&self) -> Arc<Seals> {
         Arc::clone(&self.seals.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes sure that the image is not older than this call: one look at the store serves all who wait.
+    /// Makes sure that the snapshot is not older than this call: one look at the store serves all who wait.
     pub async fn ensure_fresh(&self) -> Result<()> {
         let begun = self.looks.load(Ordering::Acquire);
         let _alone = self.refreshing.lock().await;
@@ -99,13 +99,13 @@ impl Catalog {
             self.look().await?;
             self.seen.store(this, Ordering::Release);
         }
-        if self.image().trust() == Trust::Suspect { Err(altered()) } else { Ok(()) }
+        if self.snapshot().trust() == Trust::Suspect { Err(altered()) } else { Ok(()) }
     }
 
     async fn look(&self) -> Result<()> {
         for _ in 0..CATCH_UPS {
             let mut connection = self.store.reader().await?;
-            if head::revision(connection.as_mut()).await? <= self.image().revision() {
+            if head::revision(connection.as_mut()).await? <= self.snapshot().revision() {
                 return Ok(());
             }
             connection.begin_read().await?;
@@ -120,18 +120,18 @@ impl Catalog {
         Err(Error::new(ErrorCode::StoreContended, "the key that seals rows was replaced each time; retry later"))
     }
 
-    /// Brings the image up to the store's revision, on a connection that already sees one state of the store. The image
-    /// is suspect then if its rows are not those that the head stands for.
+    /// Brings the snapshot up to the store's revision, on a connection that already sees one state of the store. The
+    /// snapshot is suspect then if its rows are not those that the head stands for.
     ///
     /// Does not wait for others who do the same: the ledger holds the head's lock meanwhile. Newer rows are never
-    /// replaced by older ones. Answers false, with the image as it was, if another process has replaced the key that
+    /// replaced by older ones. Answers false, with the snapshot as it was, if another process has replaced the key that
     /// seals rows: [`Catalog::catch_up_seals`] comes first.
     pub async fn refresh(&self, connection: &mut dyn Connection) -> Result<bool> {
         self.load(connection).await
     }
 
     async fn load(&self, connection: &mut dyn Connection) -> Result<bool> {
-        let known = self.image().revision();
+        let known = self.snapshot().revision();
         let head = head::read(connection).await?;
         let head = head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
         if head.revision > known || known == 0 {
@@ -143,19 +143,19 @@ impl Catalog {
             if delta.has_erased() {
                 self.erased.store(true, Ordering::Release);
             }
-            let mut image = self.image_mut();
+            let mut snapshot = self.snapshot_mut();
             if self.seals().number() != seals.number() {
                 return Ok(false);
             }
-            delta.apply(&mut image, head.revision, &seals);
-            self.settle_seals(&image);
-            self.envelope.set_generations(image.root_keys().cloned().collect());
-            if image.revision() == head.revision
-                && image.trust() == Trust::Verified
-                && !self.stands_for(&head, image.rows())
+            delta.apply(&mut snapshot, head.revision, &seals);
+            self.settle_seals(&snapshot);
+            self.envelope.set_generations(snapshot.root_keys().cloned().collect());
+            if snapshot.revision() == head.revision
+                && snapshot.trust() == Trust::Verified
+                && !self.stands_for(&head, snapshot.rows())
             {
                 tracing::error!("rows of the store are not those that the head of the log stands for");
-                image.set_trust(Trust::Suspect);
+                snapshot.set_trust(Trust::Suspect);
             }
         }
         Ok(true)
@@ -170,14 +170,14 @@ impl Catalog {
     /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into
     /// `good`, that the verification found to be good: `StoreContended` if rows have changed since.
     pub fn set_aside(&self, altered: &[NewQuarantined], good: &RowSet) -> Result<()> {
-        let mut image = self.image_mut();
+        let mut snapshot = self.snapshot_mut();
         for row in altered {
-            image.set_aside(row.table, row.row, row.key, &self.seals());
+            snapshot.set_aside(row.table, row.row, row.key, &self.seals());
         }
-        if image.rows() != good {
+        if snapshot.rows() != good {
             return Err(Error::new(ErrorCode::StoreContended, "rows of the store changed while they were verified"));
         }
-        image.set_trust(Trust::Verified);
+        snapshot.set_trust(Trust::Verified);
         self.quarantining.store(!altered.is_empty(), Ordering::Release);
         Ok(())
     }
@@ -196,21 +196,21 @@ impl Catalog {
     /// Uses nothing: it cannot be told which rows were altered.
     pub fn refuse_all(&self) {
         self.envelope.distrust();
-        self.image_mut().refuse_all();
+        self.snapshot_mut().refuse_all();
     }
 
     /// Applies changes that this process has committed.
     pub fn apply(&self, changes: &[Change], revision: u64) {
-        let mut image = self.image_mut();
+        let mut snapshot = self.snapshot_mut();
         let seals = self.seals();
         for change in changes {
-            image.apply(change, &seals);
+            snapshot.apply(change, &seals);
         }
-        self.settle_seals(&image);
+        self.settle_seals(&snapshot);
         if changes.iter().any(|change| matches!(change, Change::InsertRootKey(_) | Change::UpdateRootKey(_))) {
-            self.envelope.set_generations(image.root_keys().cloned().collect());
+            self.envelope.set_generations(snapshot.root_keys().cloned().collect());
         }
-        image.advance(revision);
+        snapshot.advance(revision);
     }
 }
 

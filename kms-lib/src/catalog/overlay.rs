@@ -1,9 +1,9 @@
-//! The image together with the changes a batch has made so far: what the ledger decides against.
+//! The snapshot together with the changes a batch has made so far: what the ledger decides against.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::image::Image;
 use super::rights::Rights;
+use super::snapshot::Snapshot;
 use crate::envelope::{RowSet, Seals, row};
 use crate::types::change::Change;
 use crate::types::credential::Credential;
@@ -13,11 +13,11 @@ use crate::types::ids::{CredentialId, GrantId, KeyId, QuarantineId, ServiceKeyId
 use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
-/// An image and changes on top of it that are not committed yet.
+/// An snapshot and changes on top of it that are not committed yet.
 pub struct Overlay<'a> {
-    base: &'a Image,
+    base: &'a Snapshot,
     revision: u64,
     keys: HashMap<KeyId, Key>,
     names: HashMap<String, KeyId>,
@@ -34,7 +34,7 @@ pub struct Overlay<'a> {
 
 impl<'a> Overlay<'a> {
     /// No changes yet.
-    pub fn new(base: &'a Image) -> Self {
+    pub fn new(base: &'a Snapshot) -> Self {
         Self {
             base,
             revision: base.revision(),
@@ -133,7 +133,7 @@ impl<'a> Overlay<'a> {
     }
 }
 
-impl View for Overlay<'_> {
+impl CatalogView for Overlay<'_> {
     fn key(&self, id: KeyId) -> Option<&Key> {
         self.keys.get(&id).or_else(|| self.base.key(id))
     }

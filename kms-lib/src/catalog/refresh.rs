@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::image::{Folded, Image};
 use super::material::run_blocking;
+use super::snapshot::{Folded, Snapshot};
 use crate::envelope::{RowSet, Seals, row};
 use crate::storage::Connection;
 use crate::storage::tables::entities;
@@ -132,15 +132,16 @@ impl Delta {
             || self.service_keys.iter().any(|key| key.row.state == ServiceKeyState::Replaced)
     }
 
-    /// Puts the rows into the image, which then is of `revision`. The quarantine comes first: it says which rows count.
-    pub(super) fn apply(self, image: &mut Image, revision: u64, seals: &Seals) {
-        self.quarantined.into_iter().for_each(|entry| image.put_quarantined(entry.row, seals));
-        self.root_keys.into_iter().for_each(|root| image.put_root_key(root.row, seals));
-        self.service_keys.into_iter().for_each(|key| image.put_service_key(key.row, seals));
-        self.keys.into_iter().for_each(|key| image.put_key(key, seals));
-        self.versions.into_iter().for_each(|version| image.put_version(version, seals));
-        self.grants.into_iter().for_each(|grant| image.put_grant(grant, seals));
-        self.credentials.into_iter().for_each(|credential| image.put_credential(credential, seals));
-        image.advance(revision);
+    /// Puts the rows into the snapshot, which then is of `revision`. The quarantine comes first: it says which rows
+    /// count.
+    pub(super) fn apply(self, snapshot: &mut Snapshot, revision: u64, seals: &Seals) {
+        self.quarantined.into_iter().for_each(|entry| snapshot.put_quarantined(entry.row, seals));
+        self.root_keys.into_iter().for_each(|root| snapshot.put_root_key(root.row, seals));
+        self.service_keys.into_iter().for_each(|key| snapshot.put_service_key(key.row, seals));
+        self.keys.into_iter().for_each(|key| snapshot.put_key(key, seals));
+        self.versions.into_iter().for_each(|version| snapshot.put_version(version, seals));
+        self.grants.into_iter().for_each(|grant| snapshot.put_grant(grant, seals));
+        self.credentials.into_iter().for_each(|credential| snapshot.put_credential(credential, seals));
+        snapshot.advance(revision);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::{Catalog, Image};
+use super::{Catalog, Snapshot};
 use crate::envelope::{Binding, Envelope, INTEGRITY_KEY_BYTES, Seals, service_fingerprint};
 use crate::storage::Connection;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
@@ -84,17 +84,18 @@ impl Catalog {
 
     /// Folds the rows under other seals, unless those known are as new.
     pub fn replace_seals(&self, seals: Arc<Seals>) {
-        let mut image = self.image_mut();
+        let mut snapshot = self.snapshot_mut();
         if seals.number() > self.seals().number() {
-            image.refold(&seals);
+            snapshot.refold(&seals);
             *self.seals.write().unwrap_or_else(PoisonError::into_inner) = seals;
         }
     }
 
-    /// Forgets the key before the present one, once the rows say that nothing is resealed any more. The image is held.
-    pub(super) fn settle_seals(&self, image: &Image) {
+    /// Forgets the key before the present one, once the rows say that nothing is resealed any more. The snapshot is
+    /// held.
+    pub(super) fn settle_seals(&self, snapshot: &Snapshot) {
         let seals = self.seals();
-        let is_resealing = image.service_keys().any(|key| key.state == ServiceKeyState::Resealing);
+        let is_resealing = snapshot.service_keys().any(|key| key.state == ServiceKeyState::Resealing);
         if seals.has_former() && !is_resealing {
             *self.seals.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(seals.alone());
         }

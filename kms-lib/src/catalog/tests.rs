@@ -1,13 +1,13 @@
-//! Random histories: an overlay is the image it becomes, invariants hold after every command, and a refreshed image is
-//! a freshly loaded one.
+//! Random histories: an overlay is the snapshot it becomes, invariants hold after every command, and a refreshed
+//! snapshot is a freshly loaded one.
 
 #![allow(clippy::unwrap_used)]
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{Image, Overlay};
-use crate::keys::{CheckedGrant, CheckedKey, Command, Context, KeyEdit, NewVersion, apply};
+use super::{Overlay, Snapshot};
+use crate::lifecycle::{CheckedGrant, CheckedKey, Command, Context, KeyEdit, NewVersion, apply};
 use crate::policy;
 use crate::session::{GrantFilter, NewGrant, NewToken, Paging};
 use crate::types::actor::{Actor, Role};
@@ -17,7 +17,7 @@ use crate::types::ids::{GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, DisabledReason, Key, KeyPurpose, KeyState, KeyType, Material, VersionState};
 use crate::types::root_key::Wrapped;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 fn new_version(number: u32) -> NewVersion {
     let wrapped = vec![Wrapped { generation: 1, bytes: vec![1, 2, 3] }];
@@ -26,9 +26,9 @@ fn new_version(number: u32) -> NewVersion {
 }
 
 /// A random command, with the operation that decides on it.
-fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Timestamp) -> (Operation, Command) {
+fn random_command(random: &mut StdRng, snapshot: &Snapshot, keys: &[KeyId], now: Timestamp) -> (Operation, Command) {
     let id = keys[random.random_range(0..keys.len())];
-    let current = image.key(id).map_or(0, |key| key.current_version);
+    let current = snapshot.key(id).map_or(0, |key| key.current_version);
     let version = random.random_range(1..=current.max(1) + 1);
     let window = random.random::<bool>().then(|| now.plus_days(random.random_range(0..5)));
     match random.random_range(0..15) {
@@ -75,7 +75,7 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
         _ => {
             let principal = ["a", "b"][random.random_range(0..2)].to_owned();
             let mut present = None;
-            image.some_grants(&principal, usize::MAX, &mut |grant| present = Some(grant.id));
+            snapshot.some_grants(&principal, usize::MAX, &mut |grant| present = Some(grant.id));
             match present {
                 Some(grant) if random.random() => {
                     let cascade = random.random();
@@ -102,11 +102,11 @@ fn random_command(random: &mut StdRng, image: &Image, keys: &[KeyId], now: Times
     }
 }
 
-fn check_invariants(image: &Image, before: &Image) {
-    for key in image.keys_by_name(None) {
+fn check_invariants(snapshot: &Snapshot, before: &Snapshot) {
+    for key in snapshot.keys_by_name(None) {
         let mut numbers = Vec::new();
         let mut enabled = Vec::new();
-        image.each_version(key.id, &mut |version| {
+        snapshot.each_version(key.id, &mut |version| {
             numbers.push(version.version);
             let state = key.state_of(version);
             if state == VersionState::Enabled {
@@ -124,11 +124,11 @@ fn check_invariants(image: &Image, before: &Image) {
         });
         assert_eq!(numbers, (1..=key.current_version).collect::<Vec<_>>());
         assert!(enabled.is_empty() || enabled == [key.current_version], "{key:?}: {enabled:?}");
-        check_key(key, image, before.key(key.id));
+        check_key(key, snapshot, before.key(key.id));
     }
     for principal in ["a", "b", "creator"] {
         let mut scopes = Vec::new();
-        image.some_grants(principal, usize::MAX, &mut |grant| scopes.push(grant.scope));
+        snapshot.some_grants(principal, usize::MAX, &mut |grant| scopes.push(grant.scope));
         let all = scopes.len();
         scopes.sort_unstable();
         scopes.dedup();
@@ -136,8 +136,8 @@ fn check_invariants(image: &Image, before: &Image) {
     }
 }
 
-fn check_key(key: &Key, image: &Image, before: Option<&Key>) {
-    let current = key.state_of(image.version(key.id, key.current_version).unwrap());
+fn check_key(key: &Key, snapshot: &Snapshot, before: Option<&Key>) {
+    let current = key.state_of(snapshot.version(key.id, key.current_version).unwrap());
     match key.state {
         KeyState::Enabled => {
             assert_eq!(key.disabled_reason, None);
@@ -174,14 +174,14 @@ fn random_histories_keep_the_lifecycle() {
     for seed in 0..40 {
         let mut random = StdRng::seed_from_u64(seed);
         let keys: Vec<KeyId> = (0..6).map(|i| KeyId::from_bytes([i; 16])).collect();
-        let mut image = Image::default();
+        let mut snapshot = Snapshot::default();
         let mut now = Timestamp::from_micros(1_000_000_000);
         let mut made = 0;
         for seq in 1..=500 {
             now = now.plus_seconds(random.random_range(0..20_000));
-            let (operation, command) = random_command(&mut random, &image, &keys, now);
+            let (operation, command) = random_command(&mut random, &snapshot, &keys, now);
             let key = match &command {
-                Command::CreateKey(new) if image.key(new.id).is_some() => continue,
+                Command::CreateKey(new) if snapshot.key(new.id).is_some() => continue,
                 Command::CreateKey(_) => None,
                 Command::PutGrant(new) => match new.scope {
                     GrantScope::AllKeys => None,
@@ -192,12 +192,12 @@ fn random_histories_keep_the_lifecycle() {
             };
             let attempt =
                 Attempt { actor: Actor::internal("scheduler"), operation, key, key_type: None, context: None };
-            if !matches!(policy::decide(&image, &attempt, now), Decision::Allowed { .. }) {
+            if !matches!(policy::decide(&snapshot, &attempt, now), Decision::Allowed { .. }) {
                 continue;
             }
             let grantor = None;
             let context = Context {
-                view: &image,
+                view: &snapshot,
                 now,
                 revision: seq,
                 default_grace_days: Some(1),
@@ -208,16 +208,16 @@ fn random_histories_keep_the_lifecycle() {
                 assert!(matches!(command, Command::CreateKey(_)), "an allowed command failed: {command:?}");
                 continue;
             };
-            let before = image.clone();
+            let before = snapshot.clone();
             let mut overlay = Overlay::new(&before);
             overlay.apply(&changes, seq, &seals).unwrap();
             for change in &changes {
-                image.apply(change, &seals);
+                snapshot.apply(change, &seals);
             }
-            image.advance(seq);
-            compare(&overlay, &image, &keys);
-            assert_eq!(overlay.rows(), image.rows());
-            check_invariants(&image, &before);
+            snapshot.advance(seq);
+            compare(&overlay, &snapshot, &keys);
+            assert_eq!(overlay.rows(), snapshot.rows());
+            check_invariants(&snapshot, &before);
             made += 1;
         }
         assert!(made > 50, "seed {seed}: only {made} commands were allowed");
@@ -244,31 +244,31 @@ fn keyed(command: &Command) -> KeyId {
     }
 }
 
-fn compare(overlay: &Overlay<'_>, image: &Image, keys: &[KeyId]) {
-    assert_eq!(overlay.revision(), image.revision());
+fn compare(overlay: &Overlay<'_>, snapshot: &Snapshot, keys: &[KeyId]) {
+    assert_eq!(overlay.revision(), snapshot.revision());
     for id in keys {
-        assert_eq!(overlay.key(*id), image.key(*id));
-        let collect = |view: &dyn View| {
+        assert_eq!(overlay.key(*id), snapshot.key(*id));
+        let collect = |view: &dyn CatalogView| {
             let mut versions = Vec::new();
             view.each_version(*id, &mut |version| versions.push(version.clone()));
             versions
         };
-        assert_eq!(collect(overlay), collect(image));
-        assert_eq!(overlay.live_versions(*id), image.live_versions(*id));
+        assert_eq!(collect(overlay), collect(snapshot));
+        assert_eq!(overlay.live_versions(*id), snapshot.live_versions(*id));
     }
     for principal in ["a", "b", "creator"] {
-        let collect = |view: &dyn View| {
+        let collect = |view: &dyn CatalogView| {
             let mut grants = Vec::new();
             view.some_grants(principal, usize::MAX, &mut |grant| grants.push(grant.clone()));
             grants.sort_by_key(|grant| grant.id);
             grants
         };
-        assert_eq!(collect(overlay), collect(image));
+        assert_eq!(collect(overlay), collect(snapshot));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refreshed_image_is_a_freshly_loaded_one() {
+async fn a_refreshed_snapshot_is_a_freshly_loaded_one() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("kms.db").display());
     let config = crate::Config::new(url).root_key_bytes([7; 32]);
@@ -279,7 +279,7 @@ async fn a_refreshed_image_is_a_freshly_loaded_one() {
     for round in 0..60u32 {
         let name = format!("key-{}", random.random_range(0..5));
         let version = random.random_range(1..4);
-        // Whether it is allowed or not: the images must agree.
+        // Whether it is allowed or not: the snapshots must agree.
         let _ = match random.random_range(0..7) {
             0 => session.create_key(crate::NewKey::aes(&name)).await.map(drop),
             1 | 2 => session.rotate_key(&name, None).await.map(drop),
@@ -296,17 +296,17 @@ async fn a_refreshed_image_is_a_freshly_loaded_one() {
         };
         if round.is_multiple_of(3) {
             reading.catalog.ensure_fresh().await.unwrap();
-            assert_eq!(*reading.catalog.image(), *writing.catalog.image());
+            assert_eq!(*reading.catalog.snapshot(), *writing.catalog.snapshot());
         }
     }
     reading.catalog.ensure_fresh().await.unwrap();
     let fresh = open().await.unwrap();
-    assert_eq!(*fresh.catalog.image(), *writing.catalog.image());
-    assert_eq!(*reading.catalog.image(), *writing.catalog.image());
-    assert!(fresh.catalog.image().key_count() > 2);
+    assert_eq!(*fresh.catalog.snapshot(), *writing.catalog.snapshot());
+    assert_eq!(*reading.catalog.snapshot(), *writing.catalog.snapshot());
+    assert!(fresh.catalog.snapshot().key_count() > 2);
 }
 
-/// Material of what another process revoked goes, also when the image knew of that before the background looked.
+/// Material of what another process revoked goes, also when the snapshot knew of that before the background looked.
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_material_is_dropped_whoever_revoked_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -373,7 +373,7 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
     let source = RootKeySource::from_bytes([7; 32]);
     let inner = LocalRootKey::new(shared.provider.clone(), &source, &Derivation::None, 1).unwrap();
     let root = Arc::new(Counting { inner, unwraps: 0.into() });
-    let row = shared.catalog.image().root_keys().next().cloned().unwrap();
+    let row = shared.catalog.snapshot().root_keys().next().cloned().unwrap();
     let cache = Arc::new(super::MaterialCache::new(
         shared.store.clone(),
         shared.provider.clone(),
@@ -381,7 +381,7 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
         crate::workers::Workers::default(),
         (10, Duration::from_millis(400)),
     ));
-    let version = shared.catalog.image().version(key.id, 1).cloned().unwrap();
+    let version = shared.catalog.snapshot().version(key.id, 1).cloned().unwrap();
     let calls: Vec<_> = (0..64)
         .map(|_| {
             let (cache, version) = (cache.clone(), version.clone());

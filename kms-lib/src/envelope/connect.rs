@@ -5,7 +5,7 @@ use std::sync::Arc;
 #[cfg(feature = "aws-kms")]
 use super::aws::AwsKmsRootKey;
 use super::local::{Derivation, LocalRootKey};
-use super::source::{Form, RootKeySource};
+use super::local_source::{Form, RootKeySource};
 use super::{RootKey, check};
 use crate::crypto::provider::Provider;
 use crate::types::error::{Error, ErrorCode, Result};

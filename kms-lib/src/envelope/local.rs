@@ -9,7 +9,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::calls::{Calls, RootKeyOperation};
-use super::source::{Form, RootKeySource};
+use super::local_source::{Form, RootKeySource};
 use super::{Binding, FORMAT, HEADER, RootKey, RootKeyFuture};
 use crate::crypto::provider::{Aead, NONCE, Provider, TAG};
 use crate::types::error::{Error, ErrorCode, Result};

@@ -11,11 +11,11 @@ mod calls;
 mod connect;
 mod fingerprint;
 mod local;
+mod local_source;
 mod registry;
 pub mod row;
 mod seal;
 mod secret_file;
-mod source;
 
 #[cfg(test)]
 mod tests;
@@ -30,10 +30,10 @@ pub use fingerprint::{fingerprint, service_fingerprint};
 pub use local::Derivation;
 #[cfg(test)]
 pub use local::LocalRootKey;
+pub use local_source::RootKeySource;
 pub use registry::{Envelope, KnownGeneration};
 pub use seal::{INTEGRITY_KEY_BYTES, RowSet, Seals};
 pub use secret_file::{check_secret_file, read_secret_file};
-pub use source::RootKeySource;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -183,7 +183,7 @@ fn a_root_key_file_that_is_no_file_is_refused_at_once() {
 
 #[test]
 fn line_ends_are_not_part_of_a_root_key() {
-    use super::source::Form;
+    use super::local_source::Form;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("root.key");
     for end in ["\n", "\r\n", "\n\n"] {

@@ -6,7 +6,7 @@ use super::{Match, better, covers, find_all, matching};
 use crate::types::actor::Role;
 use crate::types::grant::{Conditions, Grant, Permission, StoredConditions};
 use crate::types::ids::{GrantId, KeyId};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// The longest chain of grants that were passed on one through the other.
 const CHAIN: usize = 16;
@@ -39,7 +39,7 @@ pub struct NewRights<'a> {
 /// the new ones do not weaken. Nobody passes on to itself or to somebody above it in the chain, so that no right
 /// outlives the grant that it came from unnoticed.
 pub fn pass_on(
-    view: &dyn View,
+    view: &dyn CatalogView,
     principal: &str,
     new: &NewRights<'_>,
     circumstances: &Circumstances<'_>,
@@ -77,13 +77,13 @@ pub fn pass_on(
 
 /// Whether a grant that was passed on still is in force: no grant that it came from was withdrawn together with what
 /// was passed on through it.
-pub fn is_in_force(view: &dyn View, grant: &Grant) -> bool {
+pub fn is_in_force(view: &dyn CatalogView, grant: &Grant) -> bool {
     grant.grantor.through.is_empty()
         || ancestors(view, &grant.grantor.through).is_some_and(|above| above.iter().all(|parent| !parent.cascade))
 }
 
 /// Whether the app `principal` made this grant, or one that it came from.
-pub fn is_grantor(view: &dyn View, grant: &Grant, principal: &str) -> bool {
+pub fn is_grantor(view: &dyn CatalogView, grant: &Grant, principal: &str) -> bool {
     is_made_by(grant, principal)
         || ancestors(view, &grant.grantor.through)
             .is_some_and(|above| above.iter().any(|parent| is_made_by(parent, principal)))
@@ -95,7 +95,7 @@ fn is_made_by(grant: &Grant, principal: &str) -> bool {
 }
 
 /// The grants that came before, up to those of admins. None if one is missing, or if there are more than allowed.
-fn ancestors<'v>(view: &'v dyn View, through: &[GrantId]) -> Option<Vec<&'v Grant>> {
+fn ancestors<'v>(view: &'v dyn CatalogView, through: &[GrantId]) -> Option<Vec<&'v Grant>> {
     let mut found: Vec<&Grant> = Vec::new();
     let mut level: Vec<GrantId> = through.to_vec();
     for _ in 0..CHAIN {

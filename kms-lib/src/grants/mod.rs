@@ -13,7 +13,7 @@ pub use validate::check_new_grant;
 use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
 use crate::types::ids::{GrantId, KeyId};
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// How many grants of a principal are looked at to find one that allows something on whichever key.
 const LOOKED_AT: usize = 100;
@@ -49,7 +49,7 @@ pub fn covers(scope: GrantScope, key: Option<KeyId>) -> bool {
 /// The grant that allows `permission` on `key` (on all keys without one) under the given circumstances.
 /// Of several, the one that stays valid longest; among those, the one with the smallest id.
 pub fn find(
-    view: &dyn View,
+    view: &dyn CatalogView,
     principal: &str,
     permission: Permission,
     key: Option<KeyId>,
@@ -65,7 +65,7 @@ pub fn find(
 /// Whether a grant allows `permission` on any key under the given circumstances. Of a principal with very many grants
 /// only the first are looked at; the others count as if they allowed nothing.
 pub fn allows_somewhere(
-    view: &dyn View,
+    view: &dyn CatalogView,
     principal: &str,
     permission: Permission,
     circumstances: &Circumstances<'_>,
@@ -102,7 +102,7 @@ fn better(one: Option<Match>, other: Option<Match>) -> Option<Match> {
 }
 
 /// Calls `visit` with every grant of a principal that is in force and covers a key (all keys without one).
-fn find_all(view: &dyn View, principal: &str, key: Option<KeyId>, visit: &mut dyn FnMut(&Grant)) {
+fn find_all(view: &dyn CatalogView, principal: &str, key: Option<KeyId>, visit: &mut dyn FnMut(&Grant)) {
     for scope in key.map(GrantScope::Key).into_iter().chain([GrantScope::AllKeys]) {
         view.each_grant(principal, scope, &mut |grant| {
             if is_in_force(view, grant) {

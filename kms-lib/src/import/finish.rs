@@ -2,13 +2,13 @@
 
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
-use crate::keys::{Command, ImportRotation};
 use crate::ledger::Details;
+use crate::lifecycle::{Command, ImportRotation};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, VersionState};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Keys that are finalised with one record.
 const PAGE: usize = 100;
@@ -54,16 +54,16 @@ impl Run<'_> {
 
     /// The keys of this import that are not finalised, each with its current version; in a dry run as they would be.
     fn held_with_versions(&self) -> Vec<(Key, KeyVersion)> {
-        let image = self.session.shared().catalog.image();
+        let snapshot = self.session.shared().catalog.snapshot();
         let is_held =
             |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
-        let here = image.keys_by_name(None).filter(is_held).filter(|key| !self.planned.contains_key(&key.id));
+        let here = snapshot.keys_by_name(None).filter(is_held).filter(|key| !self.planned.contains_key(&key.id));
         let planned = self.planned.values().map(|(key, current)| (key, current.as_ref()));
         let mut all: Vec<(Key, KeyVersion)> = here
             .map(|key| (key, None))
             .chain(planned)
             .filter_map(|(key, current)| {
-                let current = current.or_else(|| image.version(key.id, key.current_version));
+                let current = current.or_else(|| snapshot.version(key.id, key.current_version));
                 current.map(|current| (key.clone(), current.clone()))
             })
             .collect();

@@ -8,8 +8,8 @@ use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
 use super::source::{SourceGrant, source_time};
 use crate::grants::check_new_grant;
-use crate::keys::{Command, ImportedGrant, ImportedGrants, import_grantor};
 use crate::ledger::Details;
+use crate::lifecycle::{Command, ImportedGrant, ImportedGrants, import_grantor};
 use crate::types::actor::{Actor, Role};
 use crate::types::audit::Action;
 use crate::types::change::Change;
@@ -18,7 +18,7 @@ use crate::types::grant::{Grant, GrantScope, Permission, StoredConditions};
 use crate::types::ids::GrantId;
 use crate::types::key::Key;
 use crate::types::text::is_deceptive;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Grants that are read, and written with one record, at once.
 const PAGE: usize = 100;
@@ -149,12 +149,12 @@ impl Run<'_> {
     /// Whether a grant on all keys would allow more here than there: keys are here that did not come from this source.
     /// It is decided when the grant comes over, and stays so.
     fn reaches_further(&self, id: GrantId) -> bool {
-        let image = self.session.shared().catalog.image();
-        if let Some(present) = image.grant(id) {
+        let snapshot = self.session.shared().catalog.snapshot();
+        if let Some(present) = snapshot.grant(id) {
             return matches!(&present.conditions, StoredConditions::Unknown(text) if text.contains(REACHES_FURTHER));
         }
         let is_of_source = |key: &Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name);
-        image.keys_by_name(None).any(|key| !is_of_source(key))
+        snapshot.keys_by_name(None).any(|key| !is_of_source(key))
     }
 
     fn scope_of(&self, key: &str) -> Result<GrantScope> {
@@ -162,9 +162,9 @@ impl Run<'_> {
             Error::invalid(format!("it is on {:?}, which is neither the id of a key nor *", shown(key)))
         })?;
         let GrantScope::Key(id) = scope else { return Ok(scope) };
-        let image = self.session.shared().catalog.image();
+        let snapshot = self.session.shared().catalog.snapshot();
         let is_of_source = |source: &str| source == self.job.name;
-        match image.key(id) {
+        match snapshot.key(id) {
             Some(key) if key.import.as_ref().is_some_and(|import| is_of_source(&import.source)) => Ok(scope),
             // In a dry run the keys are not here yet.
             None if self.planned.contains_key(&id) => Ok(scope),
@@ -178,8 +178,8 @@ impl Run<'_> {
         for (id, one) in mapped {
             known += 1;
             let present = {
-                let image = self.session.shared().catalog.image();
-                image.grant(one.grant.id).map(|grant| (grant.grantor == grantor, grant.withdrawn_at.is_some()))
+                let snapshot = self.session.shared().catalog.snapshot();
+                snapshot.grant(one.grant.id).map(|grant| (grant.grantor == grantor, grant.withdrawn_at.is_some()))
             };
             match present {
                 Some((false, _)) => {
@@ -214,10 +214,10 @@ impl Run<'_> {
     async fn withdraw_missing(&mut self, seen: &HashSet<GrantId>) -> Result<()> {
         let grantor = import_grantor(&self.job.name);
         let gone: Vec<GrantId> = {
-            let image = self.session.shared().catalog.image();
+            let snapshot = self.session.shared().catalog.snapshot();
             let is_gone =
                 |grant: &&Grant| grant.grantor == grantor && grant.withdrawn_at.is_none() && !seen.contains(&grant.id);
-            image.grants().filter(is_gone).map(|grant| grant.id).collect()
+            snapshot.grants().filter(is_gone).map(|grant| grant.id).collect()
         };
         for page in gone.chunks(PAGE) {
             let (source, withdrawn) = (self.job.name.clone(), page.to_vec());

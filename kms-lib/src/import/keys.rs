@@ -10,14 +10,14 @@ use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
 use super::source::{SourceKey, SourceVersion};
 use crate::envelope::{Binding, fingerprint};
-use crate::keys::{self, Command, ImportedKey, ImportedMaterial, ImportedVersion};
 use crate::ledger::Details;
+use crate::lifecycle::{self, Command, ImportedKey, ImportedMaterial, ImportedVersion};
 use crate::types::audit::Action;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyState, Material};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Keys that are read at once.
 const PAGE: usize = 100;
@@ -210,7 +210,7 @@ impl Run<'_> {
     /// Carries over that a key is revoked or disabled at the source, and nothing else.
     async fn restrict(&self, row: &SourceKey) -> Result<()> {
         let Ok(id) = row.id.parse::<KeyId>() else { return Ok(()) };
-        let Some(key) = self.session.shared().catalog.image().key(id).cloned() else { return Ok(()) };
+        let Some(key) = self.session.shared().catalog.snapshot().key(id).cloned() else { return Ok(()) };
         let is_held = key.import.as_ref().is_some_and(|it| it.source == self.job.name && !it.is_final);
         let state = match (row.state.as_str(), key.state) {
             _ if !is_held || self.job.dry_run => return Ok(()),
@@ -238,8 +238,8 @@ impl Run<'_> {
     /// Whether the import of a key has ended, so that its source is not looked at any more. An error if a key of its id
     /// is here and not of this import.
     fn is_finished(&self, key: &ImportedKey) -> Result<bool> {
-        let image = self.session.shared().catalog.image();
-        let Some(present) = image.key(key.id) else { return Ok(false) };
+        let snapshot = self.session.shared().catalog.snapshot();
+        let Some(present) = snapshot.key(key.id) else { return Ok(false) };
         match &present.import {
             Some(import) if import.source == key.source => Ok(import.is_final),
             _ => Err(Error::new(
@@ -251,12 +251,12 @@ impl Run<'_> {
 
     /// The name of a key that is new here, if it cannot be its own: it, and why.
     fn choose_name(&self, row: &SourceKey, key: &mut ImportedKey) -> Option<(String, String)> {
-        let image = self.session.shared().catalog.image();
-        if let Some(present) = image.key(key.id) {
+        let snapshot = self.session.shared().catalog.snapshot();
+        if let Some(present) = snapshot.key(key.id) {
             key.name.clone_from(&present.name);
             return None;
         }
-        let (name, why) = name_of(row, |name| image.key_by_name(name).is_some());
+        let (name, why) = name_of(row, |name| snapshot.key_by_name(name).is_some());
         key.name.clone_from(&name);
         why.map(|why| (name, why))
     }
@@ -269,7 +269,7 @@ impl Run<'_> {
     ) -> Result<(ImportedVersion, Option<(u32, OpenedMaterial)>)> {
         let mut version = version_of(row)?;
         let number = version.version;
-        if self.session.shared().catalog.image().version(key.id, number).is_some() {
+        if self.session.shared().catalog.snapshot().version(key.id, number).is_some() {
             return Ok((version, None));
         }
         let of = Of { key: key.id, key_type: key.key_type, version: number };
@@ -284,12 +284,12 @@ impl Run<'_> {
     /// The rows that a command would change as things stand.
     pub(super) fn preview(&self, command: &Command) -> Result<Vec<Change>> {
         let shared = self.session.shared();
-        let image = shared.catalog.image();
-        let (now, revision) = (shared.clock.now(), image.revision());
-        keys::apply(
+        let snapshot = shared.catalog.snapshot();
+        let (now, revision) = (shared.clock.now(), snapshot.revision());
+        lifecycle::apply(
             command,
-            &keys::Context {
-                view: &*image,
+            &lifecycle::Context {
+                view: &*snapshot,
                 now,
                 revision,
                 default_grace_days: None,
@@ -358,10 +358,10 @@ impl Run<'_> {
 
     /// The keys of this import that are not finalised, by id and name.
     pub(super) fn held_keys(&self) -> Vec<(KeyId, String)> {
-        let image = self.session.shared().catalog.image();
+        let snapshot = self.session.shared().catalog.snapshot();
         let is_held =
             |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
-        image.keys_by_name(None).filter(is_held).map(|key| (key.id, key.name.clone())).collect()
+        snapshot.keys_by_name(None).filter(is_held).map(|key| (key.id, key.name.clone())).collect()
     }
 }
 

@@ -13,8 +13,8 @@ use crate::audit::legacy::{
     Chain, Entry, LegacyLog, LegacyRow, SealedLog, StoredRow, findings, leaf, reproduce, sealed_log,
 };
 use crate::audit::tree::Frontier;
-use crate::keys::{Command, LegacyPage};
 use crate::ledger::Details;
+use crate::lifecycle::{Command, LegacyPage};
 use crate::storage::Connection;
 use crate::storage::tables::{audit, legacy};
 use crate::types::audit::{Action, hex};

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::source::{SourceKey, SourceVersion, source_time};
-use crate::keys::{ImportedKey, ImportedVersion, check_metadata, check_name, check_period};
+use crate::lifecycle::{ImportedKey, ImportedVersion, check_metadata, check_name, check_period};
 use crate::types::error::{Error, Result};
 use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::{KeyPurpose, KeyState, KeyType, VersionState};

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::material::{Of, Opener, no_secret};
 use super::report::{ImportJob, ImportReport};
 use super::source::{ImportSource, Source};
-use crate::keys::Command;
 use crate::ledger::Details;
+use crate::lifecycle::Command;
 use crate::session::{Intent, Session};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
@@ -134,9 +134,9 @@ impl<'a> Run<'a> {
 
 /// Refuses a source whose import has ended. One that was cut off while it ended goes on.
 fn check_open(session: &Session, source: &str) -> Result<()> {
-    let image = session.shared().catalog.image();
+    let snapshot = session.shared().catalog.snapshot();
     let (mut is_held, mut is_final) = (false, false);
-    for import in image.keys_by_name(None).filter_map(|key| key.import.as_ref()).filter(|it| it.source == source) {
+    for import in snapshot.keys_by_name(None).filter_map(|key| key.import.as_ref()).filter(|it| it.source == source) {
         is_held |= !import.is_final;
         is_final |= import.is_final;
     }

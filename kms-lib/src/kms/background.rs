@@ -151,7 +151,7 @@ async fn inspect_schema(shared: &Shared) {
 
 /// Notes the head, if it has moved, as one that this process has seen; and in the high-water file.
 async fn note_head(shared: &Shared, path: Option<&Path>, noted: &mut u64) -> Result<()> {
-    super::open::see_head(shared).await?;
+    super::head::see(shared).await?;
     let (size, checkpoint) = shared.ledger.seen().checkpoint();
     if size > *noted {
         if let Some(path) = path.map(Path::to_owned) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::comparison::{self, BackupComparison};
 use super::files::{self, Part};
-use super::open;
+use super::{head, open};
 use crate::config::Config;
 use crate::ledger::Details;
 use crate::session::{Session, Shared};
@@ -154,6 +154,6 @@ pub(super) async fn inspect(
         let what = verification.faults.first().map(ToString::to_string).unwrap_or_default();
         return Err(Error::new(ErrorCode::IntegrityFailure, format!("the backup is not good: {what}")));
     }
-    let checkpoint = open::head(&shared).await?.checkpoint;
+    let checkpoint = head::stored(&shared).await?.checkpoint;
     Ok((BackupReport { verification, checkpoint }, shared))
 }

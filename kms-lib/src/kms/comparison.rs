@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::open;
-use crate::catalog::Image;
+use super::head;
+use crate::catalog::Snapshot;
 use crate::grants::is_in_force;
 use crate::session::Shared;
 use crate::storage::Connection;
@@ -15,7 +15,7 @@ use crate::types::grant::Grant;
 use crate::types::key::{Key, KeyState, KeyVersion, VersionState};
 use crate::types::limits::PAGE_LIMIT;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// What restoring a backup would change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -68,12 +68,12 @@ pub struct LostVersion {
 
 /// Compares a backup with the present store.
 pub(super) async fn compare(backup: &Arc<Shared>, present: &Shared) -> Result<BackupComparison> {
-    let (then, now) = (open::head(backup).await?, open::head(present).await?);
+    let (then, now) = (head::stored(backup).await?, head::stored(present).await?);
     if then.log_id != now.log_id {
         return Err(Error::invalid("the backup is of another store"));
     }
     let (mut found, lost) = {
-        let (old, new) = (backup.catalog.image(), present.catalog.image());
+        let (old, new) = (backup.catalog.snapshot(), present.catalog.snapshot());
         let mut found = BackupComparison::default();
         found.compare_keys(&old, &new);
         found.compare_grants(&old, &new);
@@ -91,7 +91,7 @@ pub(super) async fn compare(backup: &Arc<Shared>, present: &Shared) -> Result<Ba
 }
 
 impl BackupComparison {
-    fn compare_keys(&mut self, old: &Image, new: &Image) {
+    fn compare_keys(&mut self, old: &Snapshot, new: &Snapshot) {
         for key in old.keys_by_name(None) {
             let Some(present) = new.key(key.id) else { continue };
             if is_over(present) && !is_over(key) {
@@ -126,7 +126,7 @@ impl BackupComparison {
         }
     }
 
-    fn compare_grants(&mut self, old: &Image, new: &Image) {
+    fn compare_grants(&mut self, old: &Snapshot, new: &Snapshot) {
         for grant in old.grants().filter(|grant| is_in_force(old, grant)) {
             let Some(present) = new.grant(grant.id) else { continue };
             let is_over = present.withdrawn_at.is_some() || !is_in_force(new, present);
@@ -143,7 +143,7 @@ impl BackupComparison {
         self.lost_grants.sort();
     }
 
-    fn compare_credentials(&mut self, old: &Image, new: &Image) {
+    fn compare_credentials(&mut self, old: &Snapshot, new: &Snapshot) {
         for credential in old.credentials().filter(|credential| credential.withdrawn_at.is_none()) {
             if new.credential(credential.id).is_some_and(|present| present.withdrawn_at.is_some()) {
                 self.credentials.push(credential.principal.clone());
@@ -157,7 +157,7 @@ impl BackupComparison {
     }
 
     /// The versions that would be lost, by key.
-    fn find_lost(&mut self, old: &Image, new: &Image) -> Vec<(Key, Vec<u32>)> {
+    fn find_lost(&mut self, old: &Snapshot, new: &Snapshot) -> Vec<(Key, Vec<u32>)> {
         let mut lost = Vec::new();
         for key in new.keys_by_name(None) {
             if old.key(key.id).is_none() {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
-use crate::catalog::Image;
+use crate::catalog::Snapshot;
 use crate::ledger::skew;
 use crate::scheduler::SchedulerConfig;
 use crate::session::{Session, doubtful_times};
@@ -12,12 +12,12 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::Key;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 use crate::verification::Report;
 
 /// How many due keys are looked up at once.
 const PAGE: usize = 100;
-/// How many keys are looked at while the image is locked.
+/// How many keys are looked at while the snapshot is locked.
 const KEYS_LOOKED_AT: usize = 1_000;
 
 /// What the scheduler has done.
@@ -89,14 +89,14 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
         for id in new {
             // Naming the version that was due makes sure that of several schedulers only one rotates.
             let expected = {
-                let image = session.shared().catalog.image();
+                let snapshot = session.shared().catalog.snapshot();
                 let now = session.shared().clock.now();
-                match image.key(id) {
-                    Some(key) if key.rotate_at.is_some_and(|at| at <= now) || is_misdated(&image, key, now) => {
+                match snapshot.key(id) {
+                    Some(key) if key.rotate_at.is_some_and(|at| at <= now) || is_misdated(&snapshot, key, now) => {
                         Some(key.current_version)
                     }
                     // Its row cannot be trusted: trying is what records that.
-                    _ if image.is_damaged(id) => None,
+                    _ if snapshot.is_damaged(id) => None,
                     _ => continue,
                 }
             };
@@ -127,7 +127,7 @@ fn full_keys(session: &Session) -> MutexGuard<'_, HashMap<KeyId, Timestamp>> {
 /// Whether a key had too many versions already, and still has. That is recorded once a day.
 fn is_known_full(session: &Session, id: KeyId) -> bool {
     let shared = session.shared();
-    let is_full = shared.catalog.image().live_versions(id) >= shared.config.versions_max as usize;
+    let is_full = shared.catalog.snapshot().live_versions(id) >= shared.config.versions_max as usize;
     let mut full_keys = full_keys(session);
     if !is_full {
         full_keys.remove(&id);
@@ -141,14 +141,14 @@ fn misdated(session: &Session) -> Vec<KeyId> {
     let mut found = Vec::new();
     let mut after: Option<String> = None;
     loop {
-        let image = session.shared().catalog.image();
+        let snapshot = session.shared().catalog.snapshot();
         // No version says so: the usual case.
-        if !image.newest_version_at().is_some_and(|newest| skew::is_to_come(newest, now)) {
+        if !snapshot.newest_version_at().is_some_and(|newest| skew::is_to_come(newest, now)) {
             return Vec::new();
         }
-        // The image is not locked for longer than a moment.
-        let page: Vec<&Key> = image.keys_by_name(after.as_deref()).take(KEYS_LOOKED_AT).collect();
-        found.extend(page.iter().filter(|key| is_misdated(&image, key, now)).map(|key| key.id));
+        // The snapshot is not locked for longer than a moment.
+        let page: Vec<&Key> = snapshot.keys_by_name(after.as_deref()).take(KEYS_LOOKED_AT).collect();
+        found.extend(page.iter().filter(|key| is_misdated(&snapshot, key, now)).map(|key| key.id));
         match page.last() {
             Some(last) if page.len() == KEYS_LOOKED_AT => after = Some(last.name.clone()),
             _ => return found,
@@ -156,8 +156,8 @@ fn misdated(session: &Session) -> Vec<KeyId> {
     }
 }
 
-fn is_misdated(image: &Image, key: &Key, now: Timestamp) -> bool {
-    let current = image.version(key.id, key.current_version);
+fn is_misdated(snapshot: &Snapshot, key: &Key, now: Timestamp) -> bool {
+    let current = snapshot.version(key.id, key.current_version);
     key.rotate_at.is_some() && current.is_some_and(|version| skew::is_to_come(version.created_at, now))
 }
 
@@ -190,7 +190,7 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
     drop(connection);
     session.shared().catalog.ensure_fresh().await?;
     for (id, version, last_used) in over {
-        let replaced = session.shared().catalog.image().version_after(id, version).map(|next| next.created_at);
+        let replaced = session.shared().catalog.snapshot().version_after(id, version).map(|next| next.created_at);
         let used_since = replaced
             .zip(last_used)
             .is_some_and(|(replaced, used)| used > replaced || is_doubtful(replaced) || is_doubtful(used));
@@ -210,8 +210,8 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
 /// Whether the key is revoked, and with it all its versions; or an import holds it, whose source may still move
 /// windows.
 fn is_left_alone(session: &Session, id: KeyId) -> bool {
-    let image = session.shared().catalog.image();
-    image.key(id).is_some_and(|key| key.is_revoked() || key.is_held_by_import())
+    let snapshot = session.shared().catalog.snapshot();
+    snapshot.key(id).is_some_and(|key| key.is_revoked() || key.is_held_by_import())
 }
 
 async fn due(session: &Session, what: Due, tried: usize) -> Result<Vec<KeyId>> {

@@ -1,11 +1,13 @@
 //! The service: opening it, closing it, and what it does in between.
 
+mod assemble;
 mod background;
 mod backup;
 mod claim;
 mod comparison;
 mod create;
 mod files;
+mod head;
 pub(crate) mod jobs;
 mod lease;
 mod memory;
@@ -245,7 +247,7 @@ impl Kms {
     async fn note_head(&self) -> Result<()> {
         let Some(path) = &self.inner.config.high_water else { return Ok(()) };
         // If the store cannot be read, what was seen before is what there is to note.
-        let _ = open::see_head(&self.inner.shared).await;
+        let _ = head::see(&self.inner.shared).await;
         let (path, checkpoint) = (path.clone(), self.inner.shared.ledger.seen().checkpoint().1);
         run_blocking(move || high_water::write(&path, &checkpoint)).await
     }

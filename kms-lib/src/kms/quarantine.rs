@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
-use crate::keys::NewQuarantined;
 use crate::ledger::Signer;
+use crate::lifecycle::NewQuarantined;
 use crate::session::{Session, Shared};
 use crate::storage::Store;
 use crate::types::actor::Actor;
 use crate::types::error::Result;
 use crate::types::ids::{KeyId, QuarantineId};
 use crate::types::quarantine::EntityTable;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 use crate::verification::{AlteredRow, Compared, Verifier};
 use crate::workers::Workers;
 
@@ -47,14 +47,14 @@ pub(super) async fn set_aside(
 /// An entry of the quarantine. What belongs to which key, and under which name, is what the log says; for a row that no
 /// record made it is what the row says, if its seal is good.
 fn new_entry(catalog: &Catalog, row: &AlteredRow) -> NewQuarantined {
-    let image = catalog.image();
+    let snapshot = catalog.snapshot();
     let (mut key, mut key_name) = (row.key, row.key_name.clone());
     match row.table {
         EntityTable::Keys if key_name.is_none() => {
-            key_name = image.key(KeyId::from_bytes(row.id)).map(|key| key.name.clone());
+            key_name = snapshot.key(KeyId::from_bytes(row.id)).map(|key| key.name.clone());
         }
         EntityTable::KeyVersions if key.is_none() => {
-            key = image.versions().find(|version| *version.id.as_bytes() == row.id).map(|version| version.key_id);
+            key = snapshot.versions().find(|version| *version.id.as_bytes() == row.id).map(|version| version.key_id);
         }
         _ => {}
     }

@@ -3,10 +3,10 @@
 
 use tokio::time::sleep;
 
-use super::space::Space;
+use super::disk_space::Space;
 use super::submission::{Outcome, Submission};
 use super::writer::{RETRY, Writer};
-use crate::keys::Command;
+use crate::lifecycle::Command;
 use crate::types::error::{Error, ErrorCode};
 
 impl Writer {

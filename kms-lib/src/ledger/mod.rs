@@ -4,21 +4,21 @@ mod batches;
 mod budget;
 mod counters;
 mod details;
-mod kept;
-mod locked;
+mod disk_space;
+mod head_check;
+mod idempotency;
+mod plan;
 mod queue;
 mod remaining;
 mod retry;
 mod seen;
-mod settle;
 mod shares;
 mod signer;
 pub mod skew;
 mod sound;
-mod space;
 mod submission;
 mod thread;
-mod walk;
+mod unknown_commit;
 mod wrappings;
 mod write;
 mod writer;
@@ -28,15 +28,15 @@ pub(crate) mod tests;
 
 pub use counters::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, Counters};
 pub use details::{Details, context_json, is_recorded_whole};
+pub use disk_space::{Space, SpaceLimits, StorageMetrics};
+pub use plan::changed_rows;
 pub use queue::Limits;
 pub use remaining::Remaining;
 pub use retry::RetrySlot;
 pub use seen::Seen;
 pub use shares::Lane;
 pub use signer::{HeadKeys, Signer};
-pub use space::{Space, SpaceLimits, StorageMetrics};
 pub use submission::{Admission, Draft, Entry, Idempotency, Outcome, Submission, Use, Verdict};
-pub use walk::changed_rows;
 pub use write::{CHECKPOINT_EVERY, wrapping_seals};
 
 use std::collections::HashSet;
@@ -47,7 +47,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use crate::catalog::{Catalog, MaterialCache};
-use crate::keys::Command;
+use crate::lifecycle::Command;
 use crate::outage::Outage;
 use crate::storage::Store;
 use crate::types::audit::Head;
@@ -81,7 +81,7 @@ pub struct Ledger {
 type Ended = Option<Result<()>>;
 
 /// What the ledger works with.
-pub struct Parts {
+pub struct LedgerDeps {
     /// Where it writes.
     pub store: Arc<dyn Store>,
     /// What it decides against and keeps up to date.
@@ -108,7 +108,7 @@ pub struct Parts {
 
 impl Ledger {
     /// Starts the ledger: as a task on the present runtime, or, where writing blocks, on a thread of its own.
-    pub fn start(parts: Parts) -> Result<Self> {
+    pub fn start(parts: LedgerDeps) -> Result<Self> {
         let queue = Arc::new(Queue::new(parts.limits));
         queue.set_revision(parts.head.revision);
         let seen = Seen::new(&parts.head);
@@ -138,7 +138,7 @@ impl Ledger {
             lost: None,
         };
         let (end, ended) = watch::channel(None);
-        if writer.store.blocks() {
+        if writer.store.blocks_thread() {
             thread::start(writer, end)?;
         } else {
             tokio::spawn(async move {

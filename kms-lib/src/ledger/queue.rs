@@ -13,7 +13,7 @@ use super::counters::Counters;
 use super::retry::{Retries, RetrySlot};
 use super::shares::{Lane, Shares};
 use super::submission::{Admission, Entry, Submission};
-use crate::keys::Command;
+use crate::lifecycle::Command;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 

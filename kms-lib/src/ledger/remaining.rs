@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::catalog::Image;
+use crate::catalog::Snapshot;
 use crate::envelope::Seals;
 use crate::envelope::row;
 use crate::storage::Connection;
@@ -27,17 +27,17 @@ pub struct Remaining {
 
 impl Remaining {
     /// What must open without `retiring`.
-    pub fn without(retiring: u32, image: &Image) -> Self {
-        let mut materials: HashMap<[u8; 16], Option<[u8; 32]>> = image
+    pub fn without(retiring: u32, snapshot: &Snapshot) -> Self {
+        let mut materials: HashMap<[u8; 16], Option<[u8; 32]>> = snapshot
             .versions()
-            .filter(|version| has_material(image, version))
+            .filter(|version| has_material(snapshot, version))
             .map(|version| (*version.id.as_bytes(), Some(version.fingerprint)))
             .collect();
-        let of_versions = image.quarantine().filter(|entry| entry.table == EntityTable::KeyVersions);
+        let of_versions = snapshot.quarantine().filter(|entry| entry.table == EntityTable::KeyVersions);
         materials.extend(of_versions.map(|entry| (entry.row, None)));
-        let of_service = image.service_keys().filter(|key| key.has_material());
+        let of_service = snapshot.service_keys().filter(|key| key.has_material());
         materials.extend(of_service.map(|key: &ServiceKey| (*key.id.as_bytes(), Some(key.fingerprint))));
-        let stays = image.root_keys().filter(|root| root.wraps() && root.generation != retiring);
+        let stays = snapshot.root_keys().filter(|root| root.wraps() && root.generation != retiring);
         Self { materials, stays: stays.map(|root| root.generation).collect() }
     }
 

@@ -9,7 +9,7 @@ use crate::audit::signing_keys::{SigningKey, SigningKeys};
 use crate::audit::tree::Frontier;
 use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{Binding, Envelope, service_fingerprint};
-use crate::keys::NewSigningKey;
+use crate::lifecycle::NewSigningKey;
 use crate::storage::tables::secrets::ServiceKeyRow;
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 
 use super::submission::Submission;
 use crate::audit::recorded::{Place, Recorded};
-use crate::catalog::{Catalog, Image};
+use crate::catalog::{Catalog, Snapshot};
 use crate::envelope::row;
-use crate::keys::Command;
+use crate::lifecycle::Command;
 use crate::storage::Connection;
 use crate::storage::tables::audit;
 use crate::types::audit::{Head, hex};
 use crate::types::error::Result;
 use crate::types::ids::VersionId;
 use crate::types::quarantine::EntityTable;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Most records that are read while the head is locked.
 const RECORDS: u64 = 10_000;
@@ -31,7 +31,7 @@ pub(super) enum Soundness {
 }
 
 /// Holds the rows against the records, if the batch wants to replace the integrity key. Under the head's lock: the
-/// image is that of the head, and no record comes meanwhile.
+/// snapshot is that of the head, and no record comes meanwhile.
 pub(super) async fn soundness(
     connection: &mut dyn Connection,
     batch: &[Submission],
@@ -53,26 +53,26 @@ pub(super) async fn soundness(
     })
     .await?;
     let later = recorded.follow(head.log_id, &records, &head.hash);
-    let is_sound = later.is_some_and(|later| are_recorded(&catalog.image(), recorded, &later));
+    let is_sound = later.is_some_and(|later| are_recorded(&catalog.snapshot(), recorded, &later));
     Ok(Some(if is_sound { Soundness::Sound } else { Soundness::Altered }))
 }
 
-/// Whether the image has just the rows that the records made, `later` ones included. Those in quarantine are in no
-/// image.
-fn are_recorded(image: &Image, recorded: &Recorded, later: &HashMap<Place, String>) -> bool {
+/// Whether the snapshot has just the rows that the records made, `later` ones included. Those in quarantine are in no
+/// snapshot.
+fn are_recorded(snapshot: &Snapshot, recorded: &Recorded, later: &HashMap<Place, String>) -> bool {
     let (mut count, mut are_equal) = (0, true);
-    image.each_row(&mut |table, id, bytes| {
+    snapshot.each_row(&mut |table, id, bytes| {
         let place = (table.to_owned(), VersionId::from_bytes(id).to_string());
         let said = later.get(&place).or_else(|| recorded.rows().get(&place));
         are_equal &= said.is_some_and(|said| *said == hex(&row::digest(&bytes)));
         count += 1;
     });
     let new = later.keys().filter(|place| !recorded.rows().contains_key(*place));
-    let wanted = recorded.rows().keys().chain(new).filter(|place| !is_quarantined(image, place));
+    let wanted = recorded.rows().keys().chain(new).filter(|place| !is_quarantined(snapshot, place));
     are_equal && wanted.count() == count
 }
 
-fn is_quarantined(image: &Image, (table, id): &Place) -> bool {
+fn is_quarantined(snapshot: &Snapshot, (table, id): &Place) -> bool {
     let Ok(table) = EntityTable::parse(table) else { return false };
-    id.parse::<VersionId>().is_ok_and(|id| image.is_quarantined(table, *id.as_bytes()))
+    id.parse::<VersionId>().is_ok_and(|id| snapshot.is_quarantined(table, *id.as_bytes()))
 }

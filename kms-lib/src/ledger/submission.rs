@@ -10,7 +10,7 @@ use super::details::Details;
 use super::retry::RetrySlot;
 use super::shares::Share;
 use crate::audit::record::Body;
-use crate::keys::Command;
+use crate::lifecycle::Command;
 use crate::types::actor::Actor;
 use crate::types::attempt::Attempt;
 use crate::types::audit::{Action, Receipt, Status};

@@ -11,7 +11,7 @@ use crate::session::{Session, Shared};
 use crate::storage::dialect::Dialect;
 use crate::storage::sqlite::SqliteStore;
 use crate::storage::{Connection, EachRow, Reserve, Sql, Store, StoreFuture, Value};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 use crate::{Action, Actor, AuditQuery, Config, Context, Error, ErrorCode, NewKey, Paging, Result, Role, Status};
 
 /// What goes wrong.
@@ -90,8 +90,8 @@ impl Store for FaultyStore {
     fn claim(&self, exclusive: bool) -> Result<()> {
         self.inner.claim(exclusive)
     }
-    fn blocks(&self) -> bool {
-        self.inner.blocks()
+    fn blocks_thread(&self) -> bool {
+        self.inner.blocks_thread()
     }
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         self.inner.copy_to(to)
@@ -383,7 +383,7 @@ async fn a_look_that_failed_has_seen_nothing() {
         }
         last.await.unwrap().unwrap();
         let present = session.get_key("k").await.unwrap();
-        let known = shared.catalog.image().key(present.id).map(|key| key.current_version);
+        let known = shared.catalog.snapshot().key(present.id).map(|key| key.current_version);
         assert_eq!(known, Some(present.current_version), "given up: {given_up}");
     }
 }

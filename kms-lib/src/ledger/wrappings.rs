@@ -7,7 +7,7 @@ use super::submission::Submission;
 use crate::catalog::Catalog;
 use crate::envelope::Seals;
 use crate::envelope::row::{self, StoredWrapping};
-use crate::keys::{CheckedWrapping, Command, NewWrapping};
+use crate::lifecycle::{CheckedWrapping, Command, NewWrapping};
 use crate::storage::tables::wrappings::{self as table, NewRow};
 use crate::storage::{Connection, Statement};
 use crate::types::error::Result;
@@ -39,7 +39,7 @@ pub(super) async fn retirable(
     let mut found = HashMap::new();
     for submission in batch {
         if let Some(Command::RetireRootKey(generation)) = submission.command {
-            let remaining = Remaining::without(generation, &catalog.image());
+            let remaining = Remaining::without(generation, &catalog.snapshot());
             let unverified = remaining.unverified(connection, generation, &catalog.seals()).await?;
             found.insert(generation, unverified == 0);
         }

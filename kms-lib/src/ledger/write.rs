@@ -3,18 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::kept::{BATCH_ANSWER_BYTES, kept_among};
-use super::locked::Base;
+use super::head_check::Base;
+use super::idempotency::{BATCH_ANSWER_BYTES, kept_among};
+use super::plan::{Place, Plan, Replacement, plan_batch};
 use super::signer::HeadKeys;
 use super::sound::soundness;
 use super::submission::Submission;
-use super::walk::{Place, Plan, Replacement, walk};
 use super::wrappings::{self, retirable};
 use super::writer::Writer;
 use crate::catalog::change_row;
 use crate::envelope::Seals;
 use crate::envelope::row::{self, StoredWrapping};
-use crate::keys::{Command, ResealedRow};
+use crate::lifecycle::{Command, ResealedRow};
 use crate::storage::tables::entities::RowSeals;
 use crate::storage::tables::head::Locked;
 use crate::storage::tables::{audit, entities, head, idempotency, legacy, usage};
@@ -53,10 +53,10 @@ impl Writer {
         let mut uncountable = HashSet::new();
         // Each round sets at least one version apart, of those that the batch uses.
         loop {
-            let mut plan = walk(
+            let mut plan = plan_batch(
                 batch,
                 &Place {
-                    image: &self.catalog.image(),
+                    snapshot: &self.catalog.snapshot(),
                     head: &base.head,
                     seals: &seals,
                     now: base.now,

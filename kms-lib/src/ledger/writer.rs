@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::disk_space::Space;
+use super::plan::Plan;
 use super::queue::Queue;
 use super::seen::Seen;
 use super::signer::Signer;
-use super::space::Space;
 use super::submission::Submission;
-use super::walk::Plan;
 use crate::catalog::{Catalog, MaterialCache};
 use crate::outage::Outage;
 use crate::storage::tables::head::Locked;
@@ -103,7 +103,7 @@ impl Writer {
                 self.commit_released(released, &mut rest).await;
             }
             self.give_back().await;
-            if self.store.makes_way() && self.has_company() {
+            if self.store.yields_after_commit() && self.has_company() {
                 sleep(YIELD).await;
             }
         }
@@ -163,7 +163,7 @@ impl Writer {
     ///
     /// A ledger with a thread of its own waits for nobody: the callers work beside it, and it does beside them.
     async fn begin_and_gather(&mut self, batch: &mut Vec<Submission>, last: usize) {
-        if self.store.blocks() {
+        if self.store.blocks_thread() {
             return;
         }
         let queue = Arc::clone(&self.queue);

@@ -17,7 +17,7 @@ use crate::types::ids::KeyId;
 use crate::types::key::KeyState;
 use crate::types::limits::ENCRYPTIONS_MAX;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 pub use telemetry::{CacheUse, LastVerification, Ready, RootKeyHealth, Telemetry};
 pub(crate) use telemetry::{ready, telemetry};
@@ -175,15 +175,15 @@ impl Session {
         let near = usage::near_limit(connection, ALERTS).await?;
         let last = usage::meta(connection, LAST_VERIFICATION).await?;
 
-        let image = self.shared().catalog.image();
+        let snapshot = self.shared().catalog.snapshot();
         let mut by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
-        by_state.extend(image.keys_by_state());
-        let name = |id: KeyId| image.key(id).map(|key| key.name.clone()).unwrap_or_default();
+        by_state.extend(snapshot.keys_by_state());
+        let name = |id: KeyId| snapshot.key(id).map(|key| key.name.clone()).unwrap_or_default();
         // The rows of its versions do not say that a key is revoked.
-        let is_live = |id: KeyId| image.key(id).is_some_and(|key| !key.is_revoked());
+        let is_live = |id: KeyId| snapshot.key(id).is_some_and(|key| !key.is_revoked());
         let rotation_alerts = due.into_iter().filter_map(|id| {
-            let key = image.key(id)?;
-            let rotated = image.version(id, key.current_version).map(|version| version.created_at);
+            let key = snapshot.key(id)?;
+            let rotated = snapshot.version(id, key.current_version).map(|version| version.created_at);
             Some(RotationAlert {
                 id,
                 name: key.name.clone(),
@@ -205,9 +205,9 @@ impl Session {
         };
         Ok(Metrics {
             keys: KeyMetrics {
-                total: image.key_count() as u64,
+                total: snapshot.key_count() as u64,
                 by_state,
-                total_versions: image.version_count() as u64,
+                total_versions: snapshot.version_count() as u64,
                 rotation_alerts: rotation_alerts.collect(),
                 windows_ending: ending
                     .into_iter()

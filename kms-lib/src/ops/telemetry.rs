@@ -154,9 +154,9 @@ pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
     let counters = shared.ledger.counters();
     let (batches, submissions) = counters.batches();
     let (hits, misses) = shared.materials.uses();
-    let image = shared.catalog.image();
+    let snapshot = shared.catalog.snapshot();
     let mut keys_by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
-    keys_by_state.extend(image.keys_by_state());
+    keys_by_state.extend(snapshot.keys_by_state());
     Ok(Telemetry {
         store_up: stored.is_some(),
         ledger_running: shared.ledger.is_running(),
@@ -166,12 +166,12 @@ pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
         commits: counters.commits(),
         cache: CacheUse { hits, misses, keys: shared.materials.len() },
         keys_by_state,
-        versions: image.version_count() as u64,
+        versions: snapshot.version_count() as u64,
         rotations_due: stored.as_ref().map(|stored| stored.rotations_due),
         records: stored.as_ref().map_or_else(|| shared.ledger.seen().state().0, |stored| stored.records),
         integrity_faults: counters.faults(),
-        tables_suspect: image.trust() != Trust::Verified,
-        quarantined: image.quarantine().count() as u64,
+        tables_suspect: snapshot.trust() != Trust::Verified,
+        quarantined: snapshot.quarantine().count() as u64,
         last_verification: stored.and_then(|stored| stored.last_verification),
         storage: shared.space.metrics(),
         root_keys: shared.envelope.call_metrics(),

@@ -4,18 +4,18 @@
 mod tests;
 
 use crate::grants::{self, Circumstances, Match, NewRights, PassedOn};
-use crate::keys::{self, Refusal};
+use crate::lifecycle::{self, Refusal};
 use crate::types::actor::Role;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::ErrorCode;
 use crate::types::grant::{GrantScope, Grantor, Permission};
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Decides on an attempt against `view` at `now`. First who: a role, or a grant of the principal. Only then what the
 /// states of key and version allow, so that a caller without a right learns nothing of them. Denies by default.
-pub fn decide(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Decision {
+pub fn decide(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Decision {
     let known_until = match authenticate(view, attempt, now) {
         Ok(end) => end,
         Err(code) => return Decision::Denied(code),
@@ -34,17 +34,17 @@ pub fn decide(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Decision {
 }
 
 /// Whether the credential that an actor is known by, if it is known by one, is still good.
-pub fn is_authenticated(view: &dyn View, attempt: &Attempt, now: Timestamp) -> bool {
+pub fn is_authenticated(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> bool {
     authenticate(view, attempt, now).is_ok()
 }
 
 /// Whether this actor has the right to make the attempt, whatever state its objects are in.
-pub fn has_right(view: &dyn View, attempt: &Attempt, now: Timestamp) -> bool {
+pub fn has_right(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> bool {
     is_authenticated(view, attempt, now) && authorize(view, attempt, now).is_ok()
 }
 
 /// Whether this actor has the right to make such an attempt on some key: of one that names no key, nobody can say more.
-pub fn has_right_somewhere(view: &dyn View, attempt: &Attempt, now: Timestamp) -> bool {
+pub fn has_right_somewhere(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> bool {
     if attempt.actor.role() != Role::App {
         return has_right(view, attempt, now);
     }
@@ -54,7 +54,7 @@ pub fn has_right_somewhere(view: &dyn View, attempt: &Attempt, now: Timestamp) -
 }
 
 /// Whether the credential that an actor is known by, if it is known by one, is still good; and until when.
-fn authenticate(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, ErrorCode> {
+fn authenticate(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, ErrorCode> {
     let Some(id) = attempt.actor.credential() else { return Ok(None) };
     let credential = view.credential(id).ok_or(ErrorCode::NotAuthenticated)?;
     let good = credential.withdrawn_at.is_none()
@@ -65,7 +65,7 @@ fn authenticate(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Op
 }
 
 /// The grant that gives the right, or none if the role does.
-fn authorize(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Match>, ErrorCode> {
+fn authorize(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Result<Option<Match>, ErrorCode> {
     match attempt.actor.role() {
         Role::System => Ok(None),
         // Erasing material is the scheduler's alone: it waits for the date that everybody else can still cancel.
@@ -88,7 +88,7 @@ fn authorize(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
     }
 }
 
-fn by_grant(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Option<Match> {
+fn by_grant(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Option<Match> {
     let principal = attempt.actor.principal();
     match &attempt.operation {
         Operation::PutGrant { .. } => passes_on(view, attempt, now).map(|passed_on| passed_on.right),
@@ -113,14 +113,14 @@ fn circumstances(attempt: &Attempt, now: Timestamp) -> Circumstances<'_> {
     Circumstances { now, source_ip: attempt.actor.source_ip(), context: attempt.context.as_deref() }
 }
 
-fn passes_on(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Option<PassedOn> {
+fn passes_on(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Option<PassedOn> {
     let Operation::PutGrant { principal, permissions, conditions } = &attempt.operation else { return None };
     let new = NewRights { to: principal, permissions, conditions, key: attempt.key };
     grants::pass_on(view, attempt.actor.principal(), &new, &circumstances(attempt, now))
 }
 
 /// Who makes a grant, and through which grants, for an attempt that was allowed.
-pub fn grantor(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Grantor {
+pub fn grantor(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Grantor {
     let (principal, role) = (attempt.actor.principal().to_owned(), attempt.actor.role());
     let through = match role {
         Role::App => passes_on(view, attempt, now).map(|passed_on| passed_on.through).unwrap_or_default(),
@@ -130,7 +130,7 @@ pub fn grantor(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Grantor {
 }
 
 /// The permission an operation needs; none if no grant can give it.
-fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) -> Option<Permission> {
+fn permission_for(view: &dyn CatalogView, operation: &Operation, key: Option<KeyId>) -> Option<Permission> {
     Some(match operation {
         Operation::CreateKey => Permission::Create,
         Operation::ReadKey => Permission::Read,
@@ -176,7 +176,7 @@ fn permission_for(view: &dyn View, operation: &Operation, key: Option<KeyId>) ->
 }
 
 /// What the objects of the operation allow: whether they exist, fit, and are in a state for it.
-fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, Refusal> {
+fn permitted(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, Refusal> {
     match &attempt.operation {
         Operation::CreateKey
         | Operation::Backup
@@ -219,5 +219,5 @@ fn permitted(view: &dyn View, attempt: &Attempt, now: Timestamp) -> Result<Optio
     if attempt.key_type.is_some_and(|needed| needed != key.key_type) {
         return Err(ErrorCode::WrongKeyType.into());
     }
-    keys::permits(&attempt.operation, key, |number| view.version(id, number), now)
+    lifecycle::permits(&attempt.operation, key, |number| view.version(id, number), now)
 }

@@ -17,7 +17,7 @@ use crate::types::key::{
 };
 use crate::types::quarantine::EntityTable;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 const KEY: KeyId = KeyId::from_bytes([1; 16]);
 const OTHER: KeyId = KeyId::from_bytes([2; 16]);
@@ -35,7 +35,7 @@ struct Rows {
     damaged: bool,
 }
 
-impl View for Rows {
+impl CatalogView for Rows {
     fn key(&self, id: KeyId) -> Option<&Key> {
         self.keys.iter().find(|key| key.id == id)
     }
@@ -194,7 +194,8 @@ fn every_operation_against_every_key_state() {
     // In the last column but two the current version (2) is revoked; there, the former one (1) is asked for.
     #[rustfmt::skip]
     let table: [(Operation, [Cell; 8]); 29] = [
-        //                                       ENABLED DIS.admin DIS.revoked        REVOKED PENDING DESTROYED missing         damaged
+        //                                       ENABLED DIS.admin DIS.revoked        REVOKED PENDING DESTROYED missing
+        // damaged
         (Operation::CreateKey,                  [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      Yes,            Yes]),
         (Operation::ReadKey,                    [Yes,    Yes,      Yes,               Yes,    Yes,    Yes,      No(KeyNotFound), No(IntegrityFailure)]),
         (encrypt,                               [Yes,    dis,      No(VersionRevoked), rev,   pen,    des,      No(KeyNotFound), No(IntegrityFailure)]),

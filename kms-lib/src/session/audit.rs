@@ -11,8 +11,8 @@ use super::requests::{Page, Paging};
 use super::{KeyRef, Session};
 use crate::audit::checkpoint;
 use crate::audit::signing_keys::SigningKey;
-use crate::keys::Command;
 use crate::ledger::{Details, HeadKeys};
+use crate::lifecycle::Command;
 use crate::storage::Connection;
 use crate::storage::tables::audit::{self, Selection};
 use crate::storage::tables::{head, secrets};
@@ -273,7 +273,7 @@ impl Session {
         let admission = self.admit_change()?;
         let intent = Intent { action, attempt: self.attempt(operation, None), version: None, details, once: None };
         let decision = Decision::Allowed { grant: None, valid_until: None };
-        let revision = self.shared.catalog.image().revision();
+        let revision = self.shared.catalog.snapshot().revision();
         // A command, so that it is in the log before anybody relies on it, however results are released.
         match self.commit(&admission, &intent, decision, revision, Some(Command::Record(action)), None).await? {
             Changed::Done(..) | Changed::Redo(_) => Ok(()),

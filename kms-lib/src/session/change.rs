@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::refusal::refusal;
 use super::{KeyRef, Session};
-use crate::keys::Command;
 use crate::ledger::{Admission, Details, Draft, Entry, Idempotency, Lane, Outcome, RetrySlot, Verdict};
+use crate::lifecycle::Command;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::audit::{Action, Receipt};
 use crate::types::change::Change;
@@ -117,7 +117,7 @@ impl Session {
     pub(super) async fn fail(&self, admission: &Arc<Admission>, intent: &Intent, error: Error) -> Error {
         let verdict = Verdict::Failed(error.code());
         let decision = Decision::Denied(error.code());
-        let revision = self.shared.catalog.image().revision();
+        let revision = self.shared.catalog.snapshot().revision();
         match self.submit_one(admission, intent, verdict, &decision, revision, None, None).await {
             Outcome::Failed(outage) => outage,
             _ => error,
@@ -177,7 +177,7 @@ impl Session {
     /// The key that the actor wants to read, if it may. One look at the store, whether or not there is such a key.
     pub(super) async fn permit_reading_key(&self, key: &KeyRef) -> Result<KeyId> {
         self.shared.catalog.ensure_fresh().await?;
-        let id = key.resolve(&self.shared.catalog.image());
+        let id = key.resolve(&self.shared.catalog.snapshot());
         self.decide_reading(Action::KeyRead, Operation::ReadKey, id).await?;
         id.ok_or_else(|| refusal(ErrorCode::KeyNotFound))
     }
@@ -191,7 +191,7 @@ impl Session {
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
         let intent = Intent { action, attempt, version: None, details: Details::default(), once: None };
         match self.commit(&admission, &intent, decision, revision, None, None).await? {
-            // Allowed meanwhile: the image has caught up, and the reading may go on.
+            // Allowed meanwhile: the snapshot has caught up, and the reading may go on.
             Changed::Redo(_) | Changed::Done(..) => Ok(()),
         }
     }

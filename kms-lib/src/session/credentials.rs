@@ -12,8 +12,8 @@ use super::listing::{Slice, page};
 use super::refusal::refusal;
 use super::requests::{NewToken, Page, Paging};
 use super::{Session, Shared};
-use crate::keys::{CheckedCredential, Command};
 use crate::ledger::Details;
+use crate::lifecycle::{CheckedCredential, Command};
 use crate::types::actor::{Actor, Role};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
@@ -24,7 +24,7 @@ use crate::types::ids::CredentialId;
 use crate::types::limits::TEXT_BYTES;
 use crate::types::text::is_printable;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// What tokens begin with, so that scanners for leaked secrets find them.
 const PREFIX: &str = "kms_";
@@ -177,10 +177,10 @@ impl Session {
             paging.limit,
             |credential: &CredentialDescription| credential.id.to_string(),
             |room, last| {
-                let image = self.shared.catalog.image();
+                let snapshot = self.shared.catalog.snapshot();
                 let after = last.map(str::parse).transpose()?.or(cursor);
                 let see = |credential: &&Credential| Some(description(credential));
-                Ok(Slice::of(image.standing_credentials(after), room, see, |credential| credential.id.to_string()))
+                Ok(Slice::of(snapshot.standing_credentials(after), room, see, |credential| credential.id.to_string()))
             },
         )
         .await
@@ -197,13 +197,13 @@ pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Actor> 
     let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| refused())?);
     let (id, secret) = bytes.split_first_chunk::<16>().ok_or_else(refused)?;
     let id = CredentialId::from_bytes(*id);
-    let known = shared.catalog.image().credential(id).is_some();
+    let known = shared.catalog.snapshot().credential(id).is_some();
     if !known {
         // Made by another process a moment ago, perhaps.
         shared.catalog.ensure_fresh().await?;
     }
-    let image = shared.catalog.image();
-    let credential = image.credential(id).ok_or_else(refused)?;
+    let snapshot = shared.catalog.snapshot();
+    let credential = snapshot.credential(id).ok_or_else(refused)?;
     let hash: [u8; 32] = Sha256::digest(secret).into();
     let good = bool::from(hash.ct_eq(&credential.secret_hash))
         && credential.withdrawn_at.is_none()

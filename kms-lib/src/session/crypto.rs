@@ -84,7 +84,7 @@ pub struct Signature {
 /// Whether a signature is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Verification {
+pub struct SignatureCheck {
     /// Whether it is.
     pub valid: bool,
     /// The version whose signature it is; if it is not valid, the newest that was tried.
@@ -204,7 +204,7 @@ impl Session {
         signature: &[u8],
         algorithm: SignatureAlgorithm,
         version: Option<u32>,
-    ) -> Result<Verification> {
+    ) -> Result<SignatureCheck> {
         check_payload(payload)?;
         let item = verify_item(key.into(), payload, signature, algorithm, version);
         only(self.operate(Action::Verify, &[item], false).await?).map(verification)
@@ -324,7 +324,7 @@ impl Session {
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
-    pub async fn verify_batch(&self, items: &[VerifyItem<'_>]) -> Result<Vec<Result<Verification>>> {
+    pub async fn verify_batch(&self, items: &[VerifyItem<'_>]) -> Result<Vec<Result<SignatureCheck>>> {
         check_batch(items.len())?;
         let prepared: Vec<Result<Item<'_>>> = items
             .iter()
@@ -504,9 +504,9 @@ fn signature(done: Done) -> Signature {
     Signature { signature, key: done.key, version: done.version, receipt: done.receipt }
 }
 
-fn verification(done: Done) -> Verification {
+fn verification(done: Done) -> SignatureCheck {
     let valid = matches!(done.product, Product::Valid(true));
-    Verification { valid, version: done.version, receipt: done.receipt }
+    SignatureCheck { valid, version: done.version, receipt: done.receipt }
 }
 
 fn check_plaintext(plaintext: &[u8]) -> Result<()> {

@@ -6,7 +6,7 @@ use super::Session;
 use super::item::{Decided, Item, Ruling, Target, Usable};
 use super::job::Job;
 use super::refusal::refusal;
-use crate::catalog::Image;
+use crate::catalog::Snapshot;
 use crate::policy;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::{Error, ErrorCode};
@@ -14,7 +14,7 @@ use crate::types::ids::KeyId;
 use crate::types::key::{AuditContext, Key, KeyVersion, Origin};
 use crate::types::limits::VERSIONS_TRIED;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Versions that are looked at to find one that is usable, on average.
 const LOOKED_AT: usize = 10;
@@ -22,7 +22,7 @@ const LOOKED_AT: usize = 10;
 impl Session {
     /// Decides on each item, at one revision. Items that are alike share a decision.
     pub(super) fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Arc<Decided>>) {
-        let image = self.shared.catalog.image();
+        let snapshot = self.shared.catalog.snapshot();
         let now = self.shared.clock.now();
         let without_version = items.iter().filter(|item| matches!(item.target, Target::AnyUsable(_))).count();
         let tried = VERSIONS_TRIED / without_version.max(1);
@@ -32,26 +32,26 @@ impl Session {
             let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
             let decided = match alike {
                 Some(before) => Arc::clone(&all[before]),
-                None => Arc::new(self.decide_item(&image, item, tried, now)),
+                None => Arc::new(self.decide_item(&snapshot, item, tried, now)),
             };
             all.push(decided);
         }
-        (image.revision(), all)
+        (snapshot.revision(), all)
     }
 
-    fn decide_item(&self, image: &Image, item: &Item<'_>, tried: usize, now: Timestamp) -> Decided {
-        let named = item.target.named().and_then(|key| key.resolve(image));
+    fn decide_item(&self, snapshot: &Snapshot, item: &Item<'_>, tried: usize, now: Timestamp) -> Decided {
+        let named = item.target.named().and_then(|key| key.resolve(snapshot));
         let (id, asked, contradiction) = match &item.target {
             Target::Current(_) | Target::AnyUsable(_) => (named, None, None),
             Target::Version(_, version) => (named, Some(*version), None),
-            Target::Imported(_, version) => (named, version.or_else(|| newest_imported(image, named?)), None),
+            Target::Imported(_, version) => (named, version.or_else(|| newest_imported(snapshot, named?)), None),
             Target::Sealed(Ok((key, version)), beside) if beside.is_none() || named == Some(*key) => {
                 (Some(*key), Some(*version), None)
             }
             Target::Sealed(Ok(_), _) => (named, None, Some(refusal(ErrorCode::InvalidCiphertext))),
             Target::Sealed(Err(error), _) => (named, None, Some(error.clone())),
         };
-        let key = id.and_then(|id| image.key(id));
+        let key = id.and_then(|id| snapshot.key(id));
         let current = key.map_or(0, |key| key.current_version);
         let version = asked.unwrap_or(current);
         let operation = match item.job {
@@ -70,7 +70,7 @@ impl Session {
         // How contexts are recorded is said by the key they belong to. Where that is not known, they stay out of the
         // log.
         let audit_context = match key {
-            Some(key) if contradiction.is_none() && !image.is_damaged(key.id) => key.audit_context,
+            Some(key) if contradiction.is_none() && !snapshot.is_damaged(key.id) => key.audit_context,
             _ => AuditContext::Hmac,
         };
         let has_version = contradiction.is_none() && !matches!(item.target, Target::AnyUsable(_));
@@ -82,42 +82,44 @@ impl Session {
             ruling: Ruling::Denied(ErrorCode::AccessDenied),
         };
         decided.ruling = match contradiction {
-            Some(error) => self.rule_contradiction(image, &decided, error, now),
-            None => self.rule(image, item, &decided.attempt, tried, now),
+            Some(error) => self.rule_contradiction(snapshot, &decided, error, now),
+            None => self.rule(snapshot, item, &decided.attempt, tried, now),
         };
         decided
     }
 
     /// What an operation comes to that nothing contradicts beforehand. Without a version, at most `tried` are tried.
-    fn rule(&self, image: &Image, item: &Item<'_>, attempt: &Attempt, tried: usize, now: Timestamp) -> Ruling {
-        let key = attempt.key.and_then(|id| image.key(id));
+    fn rule(&self, snapshot: &Snapshot, item: &Item<'_>, attempt: &Attempt, tried: usize, now: Timestamp) -> Ruling {
+        let key = attempt.key.and_then(|id| snapshot.key(id));
         let current = key.map_or(0, |key| key.current_version);
         let version = match item.target {
             Target::Version(_, version) | Target::Sealed(Ok((_, version)), _) => version,
-            Target::Imported(_, version) => version.or_else(|| newest_imported(image, attempt.key?)).unwrap_or(current),
+            Target::Imported(_, version) => {
+                version.or_else(|| newest_imported(snapshot, attempt.key?)).unwrap_or(current)
+            }
             _ => current,
         };
         // Signing with another version than the current one is refused, not done again with the current one.
         if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
             let operation = Operation::Sign { version: current };
-            return match policy::decide(image, &Attempt { operation, ..attempt.clone() }, now) {
+            return match policy::decide(snapshot, &Attempt { operation, ..attempt.clone() }, now) {
                 Decision::Denied(code) => Ruling::Denied(code),
                 _ => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
             };
         }
-        match (policy::decide(image, attempt, now), key) {
+        match (policy::decide(snapshot, attempt, now), key) {
             (Decision::Denied(code), _) => Ruling::Denied(code),
             (Decision::Superseded, _) => Ruling::Bad(refusal(ErrorCode::VersionNotCurrent)),
             (Decision::Allowed { .. }, None) => Ruling::Denied(ErrorCode::KeyNotFound),
             (Decision::Allowed { grant, valid_until }, Some(key)) => {
                 let is_own = |version: &KeyVersion| version.origin != Origin::Imported;
-                if matches!(item.target, Target::Imported(..)) && image.version(key.id, version).is_none_or(is_own) {
+                if matches!(item.target, Target::Imported(..)) && snapshot.version(key.id, version).is_none_or(is_own) {
                     return Ruling::Bad(not_imported(&item.target));
                 }
                 let (versions, has_more) = match item.target {
-                    Target::AnyUsable(_) => newest_usable(image, key, tried, now),
+                    Target::AnyUsable(_) => newest_usable(snapshot, key, tried, now),
                     _ => {
-                        let named = image.version(key.id, version).cloned();
+                        let named = snapshot.version(key.id, version).cloned();
                         (named.map(|version| Usable { version, until: None }).into_iter().collect(), false)
                     }
                 };
@@ -128,16 +130,16 @@ impl Session {
 
     /// What a ciphertext comes to that cannot be decrypted whatever the key: the same whether the key that was named
     /// beside it is another one or unknown. A caller who may not decrypt with the key it named learns only that.
-    fn rule_contradiction(&self, image: &Image, decided: &Decided, error: Error, now: Timestamp) -> Ruling {
+    fn rule_contradiction(&self, snapshot: &Snapshot, decided: &Decided, error: Error, now: Timestamp) -> Ruling {
         if !decided.disagrees {
             // A caller who may do that with no key at all is denied it like everything else.
-            return match policy::is_authenticated(image, &decided.attempt, now) {
+            return match policy::is_authenticated(snapshot, &decided.attempt, now) {
                 false => Ruling::Denied(ErrorCode::NotAuthenticated),
-                true if policy::has_right_somewhere(image, &decided.attempt, now) => Ruling::Bad(error),
+                true if policy::has_right_somewhere(snapshot, &decided.attempt, now) => Ruling::Bad(error),
                 true => Ruling::Denied(ErrorCode::AccessDenied),
             };
         }
-        match policy::decide(image, &decided.attempt, now) {
+        match policy::decide(snapshot, &decided.attempt, now) {
             Decision::Denied(code @ (ErrorCode::AccessDenied | ErrorCode::NotAuthenticated)) => Ruling::Denied(code),
             _ => Ruling::Bad(error),
         }
@@ -145,8 +147,8 @@ impl Session {
 }
 
 /// The newest version of a key that was imported.
-fn newest_imported(image: &Image, key: KeyId) -> Option<u32> {
-    let mut versions = image.versions_newest_first(key).take(LOOKED_AT * VERSIONS_TRIED);
+fn newest_imported(snapshot: &Snapshot, key: KeyId) -> Option<u32> {
+    let mut versions = snapshot.versions_newest_first(key).take(LOOKED_AT * VERSIONS_TRIED);
     versions.find(|version| version.origin == Origin::Imported).map(|version| version.version)
 }
 
@@ -166,17 +168,17 @@ fn not_imported(target: &Target) -> Error {
 }
 
 /// The versions that may verify now, newest first, at most `tried`; and whether there may be more. For each of these,
-/// so many at most are looked at: the image is locked meanwhile.
-fn newest_usable(image: &Image, key: &Key, tried: usize, now: Timestamp) -> (Vec<Usable>, bool) {
+/// so many at most are looked at: the snapshot is locked meanwhile.
+fn newest_usable(snapshot: &Snapshot, key: &Key, tried: usize, now: Timestamp) -> (Vec<Usable>, bool) {
     let mut versions = Vec::new();
-    let mut newest_first = image.versions_newest_first(key.id).enumerate();
+    let mut newest_first = snapshot.versions_newest_first(key.id).enumerate();
     let has_more = loop {
         let Some((looked_at, version)) = newest_first.next() else { break false };
         if looked_at >= LOOKED_AT * tried {
             break true;
         }
         let operation = Operation::Verify { version: Some(version.version) };
-        let Ok(until) = crate::keys::permits(&operation, key, |_| Some(version), now) else { continue };
+        let Ok(until) = crate::lifecycle::permits(&operation, key, |_| Some(version), now) else { continue };
         if versions.len() == tried {
             break true;
         }

@@ -63,7 +63,7 @@ impl Denials {
     }
 
     /// Whether a denial gets a record of its own; if not, it is to be counted with [`Denials::count`]. One that was not
-    /// decided on a `fresh` image always gets one: on its way into the log it is decided again.
+    /// decided on a `fresh` snapshot always gets one: on its way into the log it is decided again.
     pub(super) fn is_recorded(&self, actor: &Actor, code: ErrorCode, now: Timestamp, fresh: bool) -> bool {
         let mut windows = self.windows();
         let window = windows.window(actor, code, now);
@@ -218,7 +218,7 @@ async fn write(shared: &Shared, counted: &Counted) -> Result<()> {
         idempotency: None,
         remember: Vec::new(),
     };
-    let revision = shared.catalog.image().revision();
+    let revision = shared.catalog.snapshot().revision();
     match shared.ledger.submit(&admission, revision, vec![entry], None, None).await {
         Outcome::Failed(error) => Err(error),
         _ => Ok(()),

@@ -8,7 +8,7 @@ use super::listing::{Slice, page};
 use super::refusal::refusal;
 use super::requests::{KeyFilter, Page, Paging};
 use super::{KeyRef, Session};
-use crate::catalog::{Image, KeyDescription, Outline, key_description};
+use crate::catalog::{KeyDescription, Outline, Snapshot, key_description};
 use crate::policy;
 use crate::storage::tables::entities;
 use crate::types::attempt::{Decision, Operation};
@@ -16,7 +16,7 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::Key;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 impl Session {
     /// A key with its versions.
@@ -35,7 +35,7 @@ impl Session {
         paging.check()?;
         self.shared.catalog.ensure_fresh().await?;
         let reading = self.attempt(Operation::ReadKey, None);
-        if !policy::is_authenticated(&*self.shared.catalog.image(), &reading, self.shared.clock.now()) {
+        if !policy::is_authenticated(&*self.shared.catalog.snapshot(), &reading, self.shared.clock.now()) {
             return Err(refusal(ErrorCode::NotAuthenticated));
         }
         let _admission = self.admit_list()?;
@@ -43,16 +43,22 @@ impl Session {
             paging.limit,
             |key: &KeyDescription| key.name.clone(),
             |room, last| {
-                let image = self.shared.catalog.image();
-                let after = last.or(paging.cursor.as_deref()).map(|cursor| name_of(&image, cursor)).transpose()?;
-                Ok(self.some_keys(&image, filter, after.as_deref(), room))
+                let snapshot = self.shared.catalog.snapshot();
+                let after = last.or(paging.cursor.as_deref()).map(|cursor| name_of(&snapshot, cursor)).transpose()?;
+                Ok(self.some_keys(&snapshot, filter, after.as_deref(), room))
             },
         )
         .await
     }
 
     /// The next few keys that a filter leaves and that the caller may read, behind a name.
-    fn some_keys(&self, image: &Image, filter: &KeyFilter, after: Option<&str>, room: usize) -> Slice<KeyDescription> {
+    fn some_keys(
+        &self,
+        snapshot: &Snapshot,
+        filter: &KeyFilter,
+        after: Option<&str>,
+        room: usize,
+    ) -> Slice<KeyDescription> {
         let now = self.shared.clock.now();
         let attempt = |key: Option<KeyId>| self.attempt(Operation::ReadKey, key);
         let prefix = filter.name_prefix.as_deref().unwrap_or_default();
@@ -61,12 +67,12 @@ impl Session {
             _ => Bound::Included(prefix),
         };
         // A caller who may not read every key reads those that its grants name.
-        let keys: Box<dyn Iterator<Item = &Key>> = match policy::has_right(image, &attempt(None), now) {
-            true => Box::new(image.keys_from(from)),
-            false => Box::new(image.keys_granted(self.actor.principal(), from)),
+        let keys: Box<dyn Iterator<Item = &Key>> = match policy::has_right(snapshot, &attempt(None), now) {
+            true => Box::new(snapshot.keys_from(from)),
+            false => Box::new(snapshot.keys_granted(self.actor.principal(), from)),
         };
         let is_readable =
-            |key: &Key| matches!(policy::decide(image, &attempt(Some(key.id)), now), Decision::Allowed { .. });
+            |key: &Key| matches!(policy::decide(snapshot, &attempt(Some(key.id)), now), Decision::Allowed { .. });
         let see = |key: &&Key| (filter.matches(key) && is_readable(key)).then(|| key_description(key));
         // By id: the name of a key that is not listed is not for everybody.
         Slice::of(keys.take_while(|key| key.name.starts_with(prefix)), room, see, |key| key.id.to_string())
@@ -77,7 +83,7 @@ impl Session {
     /// Cancellation: dropping the future changes nothing.
     pub async fn public_key(&self, key: impl Into<KeyRef>, version: u32) -> Result<String> {
         let id = self.permit_reading_key(&key.into()).await?;
-        let digest = match self.shared.catalog.image().version(id, version) {
+        let digest = match self.shared.catalog.snapshot().version(id, version) {
             None => return Err(refusal(ErrorCode::VersionNotFound)),
             Some(version) => version.public_key_digest,
         };
@@ -93,7 +99,8 @@ impl Session {
 
     /// A key with its versions, as they are now.
     pub(super) async fn describe(&self, id: KeyId) -> Result<KeyDescription> {
-        let outline = Outline::of(&*self.shared.catalog.image(), id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+        let outline =
+            Outline::of(&*self.shared.catalog.snapshot(), id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
         let mut connection = self.shared.store.reader().await?;
         outline.complete(connection.as_mut()).await
     }
@@ -107,7 +114,7 @@ impl Session {
                 tracing::warn!(%error, key = %id, "a change was made; its answer lacks what the store would add");
                 let missing =
                     || Error::new(ErrorCode::Internal, "a change was made to a key that is not in the catalog");
-                Ok(Outline::of(&*self.shared.catalog.image(), id).ok_or_else(missing)?.without_store(changes))
+                Ok(Outline::of(&*self.shared.catalog.snapshot(), id).ok_or_else(missing)?.without_store(changes))
             }
         }
     }
@@ -115,11 +122,11 @@ impl Session {
 
 /// The name that a cursor stands for: a page goes on behind a key that it lists, by name, or behind one that was only
 /// looked at, by id.
-fn name_of(image: &Image, cursor: &str) -> Result<String> {
+fn name_of(snapshot: &Snapshot, cursor: &str) -> Result<String> {
     match KeyRef::from(cursor) {
         KeyRef::Name(name) => Ok(name),
         KeyRef::Id(id) => {
-            let key = image.key(id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+            let key = snapshot.key(id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
             Ok(key.name.clone())
         }
     }

@@ -3,22 +3,22 @@
 
 use super::change::Intent;
 use super::{KeyRef, Session};
-use crate::catalog::{Image, KeyDescription};
-use crate::keys::{Command, is_trimmable};
+use crate::catalog::{KeyDescription, Snapshot};
 use crate::ledger::Details;
+use crate::lifecycle::{Command, is_trimmable};
 use crate::storage::tables::wrappings;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::Action;
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::key::Key;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Versions whose material is erased in one step. Their rows stay as they are.
 const ERASED_AT_ONCE: u32 = 500;
 /// Versions that are trimmed in one step, each with a row of its own.
 const TRIMMED_AT_ONCE: usize = 100;
-/// Versions that are looked at while the image is locked.
+/// Versions that are looked at while the snapshot is locked.
 const LOOKED_AT: usize = 1_000;
 
 impl Session {
@@ -53,15 +53,15 @@ impl Session {
 
     /// Some versions that can be trimmed, from one on, and where to go on if there are more versions.
     fn trimmable(&self, id: KeyId, first: u32) -> (Vec<u32>, Option<u32>) {
-        let image = self.shared.catalog.image();
+        let snapshot = self.shared.catalog.snapshot();
         let now = self.shared.clock.now();
-        let Some(key) = image.key(id) else { return (Vec::new(), None) };
+        let Some(key) = snapshot.key(id) else { return (Vec::new(), None) };
         let mut due = Vec::new();
         for (looked_at, number) in (first..key.current_version).enumerate() {
             if looked_at == LOOKED_AT || due.len() == TRIMMED_AT_ONCE {
                 return (due, Some(number));
             }
-            let version = image.version(id, number).filter(|version| is_trimmable(key, version, now));
+            let version = snapshot.version(id, number).filter(|version| is_trimmable(key, version, now));
             due.extend(version.map(|version| version.version));
         }
         (due, None)
@@ -69,7 +69,7 @@ impl Session {
 
     /// Erases the material of a key whose date has come, or goes on with that. The scheduler's alone.
     pub(crate) async fn destroy_located(&self, id: KeyId) -> Result<()> {
-        let is_begun = self.shared.catalog.image().key(id).is_some_and(Key::is_being_erased);
+        let is_begun = self.shared.catalog.snapshot().key(id).is_some_and(Key::is_being_erased);
         if !is_begun {
             self.begin_destruction(id).await?;
         }
@@ -85,8 +85,8 @@ impl Session {
     /// Whichever process looks next can go on with it.
     pub(super) async fn erase_in_steps(&self, id: KeyId, at_once: u32) -> Result<()> {
         // An import may have brought versions beyond the current one.
-        let newest = |image: &Image| image.versions_newest_first(id).next().map(|version| version.version);
-        let last = newest(&self.shared.catalog.image()).unwrap_or_default();
+        let newest = |snapshot: &Snapshot| snapshot.versions_newest_first(id).next().map(|version| version.version);
+        let last = newest(&self.shared.catalog.snapshot()).unwrap_or_default();
         let mut first = 1;
         while last.saturating_sub(first) >= at_once {
             let range = (first, first + at_once - 1);

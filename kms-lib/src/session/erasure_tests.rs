@@ -56,7 +56,7 @@ async fn a_destruction_that_was_cut_off_is_gone_on_with() {
         if round == 0 {
             // Only what others do not see: a step of it.
             let range = (1, 2);
-            let command = crate::keys::Command::EraseMaterial(key, range);
+            let command = crate::lifecycle::Command::EraseMaterial(key, range);
             let intent = super::change::Intent {
                 action: crate::Action::KeyErase,
                 attempt: scheduler.attempt(crate::types::attempt::Operation::EraseKey, Some(key)),

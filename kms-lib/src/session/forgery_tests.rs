@@ -81,7 +81,7 @@ async fn count(shared: &Arc<Shared>, grants: &[Grant]) -> bool {
 async fn model(shared: &Shared, session: &Session) -> Grant {
     let grant = NewGrant::new("app", Role::App).on_all_keys().allow([Permission::Encrypt]);
     let id = session.put_grant(grant).await.unwrap().id;
-    shared.catalog.image().grants().find(|grant| grant.id == id).cloned().unwrap()
+    shared.catalog.snapshot().grants().find(|grant| grant.id == id).cloned().unwrap()
 }
 
 /// Forged rows that a service has read, and that are gone when it verifies the tables: they are in memory alone.
@@ -97,7 +97,7 @@ async fn forged_rows_that_are_in_memory_alone() {
     drop((session, shared));
 
     let (shared, session, _faults) = reopen(&file).await;
-    assert_eq!(shared.catalog.image().trust(), Trust::Verified);
+    assert_eq!(shared.catalog.snapshot().trust(), Trust::Verified);
     assert!(count(&shared, &grants).await, "nothing tells forged rows that cancel out");
     remove(&file);
     let refused = session.replace_integrity_key().await.map(|done| done.number);
@@ -135,10 +135,10 @@ async fn rows_that_change_after_the_verification() {
 
     let recorded = session.require_sound_rows().await.unwrap();
     let seals = shared.catalog.seals();
-    let revision = shared.catalog.image().revision() + 1;
+    let revision = shared.catalog.snapshot().revision() + 1;
     let grants = cancelling(&seals, &Grant { revision, ..model.clone() });
     insert(&file, &seals, &model, &grants);
-    while shared.catalog.image().revision() < revision {
+    while shared.catalog.snapshot().revision() < revision {
         elsewhere.create_key(NewKey::aes("more")).await.unwrap();
         shared.catalog.ensure_fresh().await.unwrap();
     }

@@ -6,10 +6,10 @@ use super::listing::{Slice, page};
 use super::refusal::refusal;
 use super::requests::{GrantFilter, GrantTarget, NewGrant, Page, Paging};
 use super::{KeyRef, Session};
-use crate::catalog::{GrantDescription, Image, grant_description};
+use crate::catalog::{GrantDescription, Snapshot, grant_description};
 use crate::grants::{self, Circumstances, check_new_grant, is_in_force};
-use crate::keys::{CheckedGrant, Command};
 use crate::ledger::{Details, context_json};
+use crate::lifecycle::{CheckedGrant, Command};
 use crate::policy;
 use crate::types::actor::{Role, check_principal, is_reserved};
 use crate::types::attempt::Operation;
@@ -19,7 +19,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, GrantScope, Grantor, Permission};
 use crate::types::ids::{GrantId, KeyId};
 use crate::types::key::AuditContext;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 impl Session {
     /// Makes a grant, or replaces the one that the principal has from the same grantor on the same scope; admins count
@@ -61,7 +61,7 @@ impl Session {
         let is_replaced = |grant: &Grant| own.replaces(&grant.grantor);
         let replaces = {
             let mut replaces = false;
-            self.shared.catalog.image().each_grant(&principal, scope, &mut |grant| replaces |= is_replaced(grant));
+            self.shared.catalog.snapshot().each_grant(&principal, scope, &mut |grant| replaces |= is_replaced(grant));
             replaces
         };
         let details = self.grant_details(&new)?;
@@ -80,9 +80,9 @@ impl Session {
             // As it was made, also if it is withdrawn by now.
             Once::Before(kept) => {
                 let as_it_is = || {
-                    let image = self.shared.catalog.image();
-                    let mut found = image.grant(GrantId::from_bytes(kept.subject)).map(grant_description);
-                    image.each_grant(&to, scope, &mut |grant| {
+                    let snapshot = self.shared.catalog.snapshot();
+                    let mut found = snapshot.grant(GrantId::from_bytes(kept.subject)).map(grant_description);
+                    snapshot.each_grant(&to, scope, &mut |grant| {
                         if found.is_none() && is_replaced(grant) {
                             found = Some(grant_description(grant));
                         }
@@ -108,8 +108,8 @@ impl Session {
         let hides_contexts = match new.scope {
             GrantScope::AllKeys => false,
             GrantScope::Key(id) => {
-                let image = self.shared.catalog.image();
-                image.key(id).is_none_or(|key| key.audit_context == AuditContext::Hmac)
+                let snapshot = self.shared.catalog.snapshot();
+                snapshot.key(id).is_none_or(|key| key.audit_context == AuditContext::Hmac)
             }
         };
         if hides_contexts && let Some(members) = conditions.as_object_mut() {
@@ -137,7 +137,7 @@ impl Session {
 
     async fn find_key_to_grant(&self, key: &KeyRef) -> Result<KeyId> {
         self.shared.catalog.ensure_fresh().await?;
-        let found = key.resolve(&self.shared.catalog.image());
+        let found = key.resolve(&self.shared.catalog.snapshot());
         match found {
             Some(id) if self.holds_grant(id) => Ok(id),
             id => {
@@ -148,12 +148,12 @@ impl Session {
     }
 
     fn holds_grant(&self, key: KeyId) -> bool {
-        let image = self.shared.catalog.image();
+        let snapshot = self.shared.catalog.snapshot();
         let now = self.shared.clock.now();
         let circumstances = Circumstances { now, source_ip: self.actor.source_ip(), context: None };
-        policy::is_authenticated(&*image, &self.attempt(Operation::ReadKey, Some(key)), now)
-            && image.key(key).is_some()
-            && grants::find(&*image, self.actor.principal(), Permission::Grant, Some(key), &circumstances).is_some()
+        policy::is_authenticated(&*snapshot, &self.attempt(Operation::ReadKey, Some(key)), now)
+            && snapshot.key(key).is_some()
+            && grants::find(&*snapshot, self.actor.principal(), Permission::Grant, Some(key), &circumstances).is_some()
     }
 
     /// Revokes a grant. What was passed on through it stays in force. An app may revoke what it granted itself, and
@@ -180,7 +180,7 @@ impl Session {
         if cascade {
             details.raw("cascade", "true".into());
         }
-        let key = match self.shared.catalog.image().grant(id).map(|grant| grant.scope) {
+        let key = match self.shared.catalog.snapshot().grant(id).map(|grant| grant.scope) {
             Some(GrantScope::Key(key)) => Some(key),
             _ => None,
         };
@@ -210,18 +210,19 @@ impl Session {
         let _admission = self.admit_list()?;
         let key = match &filter.target {
             Some(GrantTarget::Key(key)) => {
-                let found = key.resolve(&self.shared.catalog.image());
+                let found = key.resolve(&self.shared.catalog.snapshot());
                 Some(found.ok_or_else(|| refusal(ErrorCode::KeyNotFound))?)
             }
             None | Some(GrantTarget::AllKeys) => None,
         };
         let cursor_of = |grant: &GrantDescription| grant.id.to_string();
         page(paging.limit, cursor_of, |room, last| {
-            let image = self.shared.catalog.image();
+            let snapshot = self.shared.catalog.snapshot();
             let after = last.map(str::parse).transpose()?.or(cursor);
-            let after = after.map(|id| image.grant(id).ok_or_else(|| refusal(ErrorCode::GrantNotFound))).transpose()?;
-            let see = |grant: &&Grant| is_in_force(&*image, grant).then(|| grant_description(grant));
-            Ok(Slice::of(listed(&image, filter, key, after), room, see, |grant| grant.id.to_string()))
+            let after =
+                after.map(|id| snapshot.grant(id).ok_or_else(|| refusal(ErrorCode::GrantNotFound))).transpose()?;
+            let see = |grant: &&Grant| is_in_force(&*snapshot, grant).then(|| grant_description(grant));
+            Ok(Slice::of(listed(&snapshot, filter, key, after), room, see, |grant| grant.id.to_string()))
         })
         .await
     }
@@ -229,24 +230,24 @@ impl Session {
 
 /// The grants that a filter leaves, whose key is `key`, behind this one.
 fn listed<'i>(
-    image: &'i Image,
+    snapshot: &'i Snapshot,
     filter: &GrantFilter,
     key: Option<KeyId>,
     after: Option<&'i Grant>,
 ) -> Box<dyn Iterator<Item = &'i Grant> + 'i> {
     match (&filter.target, key, &filter.principal) {
-        (None, _, None) => Box::new(image.grants_behind(after)),
-        (None, _, Some(principal)) => Box::new(image.grants_of(principal, after)),
-        (Some(_), None, None) => Box::new(image.grants_on(GrantScope::AllKeys, after)),
+        (None, _, None) => Box::new(snapshot.grants_behind(after)),
+        (None, _, Some(principal)) => Box::new(snapshot.grants_of(principal, after)),
+        (Some(_), None, None) => Box::new(snapshot.grants_on(GrantScope::AllKeys, after)),
         (Some(_), Some(key), None) => {
-            let on_key = image.grants_on(GrantScope::Key(key), after);
-            Box::new(merged(on_key, image.grants_on(GrantScope::AllKeys, after)))
+            let on_key = snapshot.grants_on(GrantScope::Key(key), after);
+            Box::new(merged(on_key, snapshot.grants_on(GrantScope::AllKeys, after)))
         }
         // Few at most: those of one principal on two scopes.
         (Some(_), key, Some(principal)) => {
             let mut grants: Vec<&Grant> = Vec::new();
             for scope in key.map(GrantScope::Key).into_iter().chain([GrantScope::AllKeys]) {
-                image.each_grant(principal, scope, &mut |grant| grants.extend(image.grant(grant.id)));
+                snapshot.each_grant(principal, scope, &mut |grant| grants.extend(snapshot.grant(grant.id)));
             }
             grants.sort_unstable_by_key(|grant| grant.id);
             let place = |grant: &Grant| (grant.principal.clone(), grant.id);

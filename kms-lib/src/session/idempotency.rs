@@ -74,8 +74,8 @@ impl Session {
     ) -> Result<Once<T>> {
         let Some(once) = once else { return work.await.map(Once::Now) };
         let may_be_told = || {
-            let (image, now) = (self.shared.catalog.image(), self.shared.clock.now());
-            right.as_ref().is_none_or(|attempt| policy::has_right(&*image, attempt, now))
+            let (snapshot, now) = (self.shared.catalog.snapshot(), self.shared.clock.now());
+            right.as_ref().is_none_or(|attempt| policy::has_right(&*snapshot, attempt, now))
         };
         if let Some(kept) = self.find_request(&once).await?.filter(|_| may_be_told()) {
             return Ok(Once::Before(kept));
@@ -122,7 +122,7 @@ impl Session {
     async fn find_request(&self, once: &Idempotency) -> Result<Option<KeptRequest>> {
         let now = self.shared.clock.now();
         let attempt = self.attempt(Operation::ReadKey, None);
-        if !policy::is_authenticated(&*self.shared.catalog.image(), &attempt, now) {
+        if !policy::is_authenticated(&*self.shared.catalog.snapshot(), &attempt, now) {
             return Err(refusal(ErrorCode::NotAuthenticated));
         }
         let mut connection = self.shared.store.reader().await?;

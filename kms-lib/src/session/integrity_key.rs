@@ -10,10 +10,10 @@ use super::Session;
 use super::change::{Changed, REDO, overtaken};
 use super::root_key_targets::Target;
 use crate::audit::recorded::Recorded;
-use crate::catalog::{Image, Trust};
+use crate::catalog::{Snapshot, Trust};
 use crate::envelope::{Binding, INTEGRITY_KEY_BYTES, Seals, row, service_fingerprint};
-use crate::keys::{CheckedWrapping, Command, NewIntegrityKey, ResealedRow, Resealing};
 use crate::ledger::Details;
+use crate::lifecycle::{CheckedWrapping, Command, NewIntegrityKey, ResealedRow, Resealing};
 use crate::storage::Connection;
 use crate::storage::tables::entities;
 use crate::storage::tables::sealed::Sealed;
@@ -72,14 +72,14 @@ impl Session {
 
     /// Completes a replacement that was cut off.
     pub(crate) async fn finish_resealing(&self) -> Result<()> {
-        let is_trusted = self.shared().catalog.image().trust() == Trust::Verified;
+        let is_trusted = self.shared().catalog.snapshot().trust() == Trust::Verified;
         if is_trusted && self.is_resealing() { self.reseal().await.map(drop) } else { Ok(()) }
     }
 
     /// Whether rows are still sealed by the key before the present one.
     fn is_resealing(&self) -> bool {
-        let image = self.shared().catalog.image();
-        image.service_keys().any(|key| key.state == ServiceKeyState::Resealing)
+        let snapshot = self.shared().catalog.snapshot();
+        snapshot.service_keys().any(|key| key.state == ServiceKeyState::Resealing)
     }
 
     /// Verifies the whole log and holds the tables against it. Answers what the log says of all rows.
@@ -150,7 +150,7 @@ impl Session {
 
     async fn integrity_target(&self) -> Result<Target> {
         let targets = self.service_targets().await?;
-        let current = current_service_key(&*self.shared().catalog.image(), ServiceKeyKind::Integrity);
+        let current = current_service_key(&*self.shared().catalog.snapshot(), ServiceKeyKind::Integrity);
         let id = current.map(|key| *key.id.as_bytes());
         targets.into_iter().find(|target| Some(target.of.subject()) == id).ok_or_else(no_integrity_key)
     }
@@ -189,7 +189,7 @@ impl Session {
         let mut connection = self.shared().store.long_reader().await?;
         let stored = stored_rows(connection.as_mut()).await?;
         drop(connection);
-        let committed = committed_rows(&self.shared().catalog.image());
+        let committed = committed_rows(&self.shared().catalog.snapshot());
         let mut rows = Vec::new();
         for StoredRow { table, id, bytes, revision, seal } in stored {
             if seals.is_stale(&bytes, &seal, revision) && committed.get(&(table, id)) == Some(&bytes) {
@@ -202,9 +202,9 @@ impl Session {
     /// The wrappings that the former key sealed, as they are to be marked; and how many have no good seal at all.
     async fn stale_wrappings(&self, seals: &Seals) -> Result<(Vec<CheckedWrapping>, u64)> {
         let fingerprints: HashMap<[u8; 16], [u8; 32]> = {
-            let image = self.shared().catalog.image();
-            let of_versions = image.versions().map(|version| (*version.id.as_bytes(), version.fingerprint));
-            let of_service = image.service_keys().map(|key| (*key.id.as_bytes(), key.fingerprint));
+            let snapshot = self.shared().catalog.snapshot();
+            let of_versions = snapshot.versions().map(|version| (*version.id.as_bytes(), version.fingerprint));
+            let of_service = snapshot.service_keys().map(|key| (*key.id.as_bytes(), key.fingerprint));
             of_versions.chain(of_service).collect()
         };
         let mut connection = self.shared().store.long_reader().await?;
@@ -286,10 +286,10 @@ fn collect<T>(
     }));
 }
 
-/// The rows of the image, which the row commitment holds.
-fn committed_rows(image: &Image) -> HashMap<(&'static str, [u8; 16]), Vec<u8>> {
+/// The rows of the snapshot, which the row commitment holds.
+fn committed_rows(snapshot: &Snapshot) -> HashMap<(&'static str, [u8; 16]), Vec<u8>> {
     let mut rows = HashMap::new();
-    image.each_row(&mut |table, id, bytes| {
+    snapshot.each_row(&mut |table, id, bytes| {
         rows.insert((table, id), bytes);
     });
     rows

@@ -92,7 +92,7 @@ pub(super) struct Decided {
     pub attempt: Attempt,
     pub version: Option<u32>,
     pub audit_context: AuditContext,
-    /// What was passed beside a ciphertext does not agree with it, as far as this image knows.
+    /// What was passed beside a ciphertext does not agree with it, as far as this snapshot knows.
     pub(super) disagrees: bool,
     pub ruling: Ruling,
 }

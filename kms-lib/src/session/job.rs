@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::call_scratch::CallScratch;
 use super::imported::ImportedCiphertext;
-use super::workbench::Workbench;
 use crate::catalog::ReadyKey;
 use crate::crypto::ciphertext::{self, Ciphertext};
 use crate::crypto::nonces::Nonces;
@@ -95,7 +95,7 @@ impl Job<'_> {
     }
 
     /// Does what is quick, or too large to be done with others. What an RSA private key has to do is left.
-    pub async fn begin(self, bench: &mut Workbench<'_>, ready: &Arc<ReadyKey>, id: MaterialId) -> Result<Step> {
+    pub async fn begin(self, bench: &mut CallScratch<'_>, ready: &Arc<ReadyKey>, id: MaterialId) -> Result<Step> {
         // A public key operation takes some 20 us, a private one twenty times as long.
         let is_private = matches!(ready.as_ref(), ReadyKey::Rsa { .. }) && !matches!(self, Job::Encrypt(..));
         if self.bytes() > INLINE_BYTES && !matches!(self, Job::Sign(..)) {

@@ -9,10 +9,10 @@ use super::requests::{KeyUpdate, NewKey};
 use super::{KeyRef, Session};
 use crate::catalog::KeyDescription;
 use crate::envelope::{Binding, fingerprint};
-use crate::keys::{
+use crate::ledger::{Details, Idempotency};
+use crate::lifecycle::{
     CheckedKey, Command, KeyEdit, NewVersion, check_metadata, check_name, check_period, check_type_and_purpose,
 };
-use crate::ledger::{Details, Idempotency};
 use crate::types::actor::Role;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, hex};
@@ -22,7 +22,7 @@ use crate::types::ids::{GrantId, KeyId, VersionId};
 use crate::types::key::{AuditContext, KeyType, Material};
 use crate::types::limits::PERIOD_DAYS;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 use crate::workers::Length;
 use zeroize::Zeroizing;
 
@@ -94,7 +94,7 @@ impl Session {
             let is_allowed = matches!(decision, Decision::Allowed { .. });
             intent.version = Some(1).filter(|_| is_allowed);
             // Looked for before the material is made, which takes an RSA key a tenth of a second.
-            if is_allowed && self.shared.catalog.image().key_by_name(&new.name).is_some() {
+            if is_allowed && self.shared.catalog.snapshot().key_by_name(&new.name).is_some() {
                 intent.version = None;
                 let taken = Error::new(
                     ErrorCode::NameTaken,
@@ -175,9 +175,9 @@ impl Session {
         let mut retry = None;
         for _ in 0..=REDO {
             let (current, key_type, is_full) = {
-                let image = self.shared.catalog.image();
-                let key = id.and_then(|id| image.key(id));
-                let versions = id.map_or(0, |id| image.live_versions(id));
+                let snapshot = self.shared.catalog.snapshot();
+                let key = id.and_then(|id| snapshot.key(id));
+                let versions = id.map_or(0, |id| snapshot.live_versions(id));
                 let is_full = versions >= self.shared.config.versions_max as usize;
                 (key.map_or(0, |key| key.current_version), key.map(|key| key.key_type), is_full)
             };

@@ -1,6 +1,6 @@
-//! Pages of lists of what is in memory. They are looked through in slices, so that the image is never locked for long,
-//! and the work for one page is bounded: a page that took it all is shorter than asked for and goes on behind the entry
-//! that was looked at last.
+//! Pages of lists of what is in memory. They are looked through in slices, so that the snapshot is never locked for
+//! long, and the work for one page is bounded: a page that took it all is shorter than asked for and goes on behind the
+//! entry that was looked at last.
 
 use super::Session;
 use super::requests::Page;
@@ -8,7 +8,7 @@ use crate::ledger::{Admission, Lane};
 use crate::types::error::Result;
 use std::sync::Arc;
 
-/// Entries that are looked at while the image is locked.
+/// Entries that are looked at while the snapshot is locked.
 const SLICE: usize = 256;
 /// Entries that are looked at for one page.
 const PAGE_WORK: usize = 10_000;

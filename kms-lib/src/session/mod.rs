@@ -38,13 +38,13 @@ mod verify;
 mod versions;
 mod work;
 
+mod call_scratch;
 #[cfg(test)]
 mod erasure_tests;
 #[cfg(test)]
 mod forgery_tests;
 #[cfg(test)]
 mod tests;
-mod workbench;
 
 pub use crate::catalog::{GrantDescription, KeyDescription, VersionDescription};
 pub(crate) use audit::doubtful_times;
@@ -52,7 +52,7 @@ pub use audit::{AuditKey, AuditQuery};
 pub(crate) use change::Intent;
 pub(crate) use credentials::authenticate;
 pub use credentials::{CreatedToken, CredentialDescription};
-pub use crypto::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, Verification};
+pub use crypto::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, SignatureCheck};
 pub use denials::Denials;
 pub(crate) use denials::write_counted;
 pub use imported_log::ImportedRow;
@@ -73,7 +73,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use crate::catalog::{Catalog, Image, MaterialCache, PublicKeys};
+use crate::catalog::{Catalog, MaterialCache, PublicKeys, Snapshot};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::Envelope;
@@ -86,7 +86,7 @@ use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::time::{Clock, Timestamp};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 use crate::verification::Turns;
 use crate::workers::Workers;
 
@@ -168,22 +168,22 @@ impl Session {
         Attempt { actor: self.actor.clone(), operation, key, key_type: None, context: None }
     }
 
-    /// The key a caller means. A name is looked up in a fresh image whether or not it is known already, so that the
+    /// The key a caller means. A name is looked up in a fresh snapshot whether or not it is known already, so that the
     /// time of an answer does not tell; whether there is a key of an id, the ledger decides under the head's lock.
     async fn locate(&self, key: &KeyRef) -> Result<Option<KeyId>> {
         let looked = match key {
             KeyRef::Name(_) => self.shared.catalog.ensure_fresh().await,
             KeyRef::Id(_) => Ok(()),
         };
-        let found = key.resolve(&self.shared.catalog.image());
+        let found = key.resolve(&self.shared.catalog.snapshot());
         // A name stays a key's for ever: a store that cannot be read now is no reason not to revoke.
         if found.is_none() { looked.map(|()| None) } else { Ok(found) }
     }
 
-    /// Decides on the image as it is. Answers the revision it decided at.
+    /// Decides on the snapshot as it is. Answers the revision it decided at.
     fn decide(&self, attempt: &Attempt) -> (Decision, u64) {
-        let image = self.shared.catalog.image();
-        (policy::decide(&*image, attempt, self.shared.clock.now()), image.revision())
+        let snapshot = self.shared.catalog.snapshot();
+        (policy::decide(&*snapshot, attempt, self.shared.clock.now()), snapshot.revision())
     }
 }
 
@@ -205,10 +205,10 @@ pub enum KeyRef {
 
 impl KeyRef {
     /// The id it stands for; none for a name that no key has. There need not be a key of an id.
-    fn resolve(&self, image: &Image) -> Option<KeyId> {
+    fn resolve(&self, snapshot: &Snapshot) -> Option<KeyId> {
         match self {
             Self::Id(id) => Some(*id),
-            Self::Name(name) => image.key_by_name(name),
+            Self::Name(name) => snapshot.key_by_name(name),
         }
     }
 }

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::Session;
 use super::change::Intent;
 use crate::envelope::row;
-use crate::keys::{Command, NewQuarantined, Released};
 use crate::ledger::Details;
+use crate::lifecycle::{Command, NewQuarantined, Released};
 use crate::storage::Connection;
 use crate::storage::tables::entities;
 use crate::types::attempt::Operation;
@@ -49,8 +49,8 @@ impl Session {
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_quarantine(&self) -> Result<Vec<QuarantinedRow>> {
         self.permit_reading(Action::QuarantineRead, Operation::ReadQuarantine, None).await?;
-        let image = self.shared().catalog.image();
-        let mut entries: Vec<&Quarantined> = image.quarantine().collect();
+        let snapshot = self.shared().catalog.snapshot();
+        let mut entries: Vec<&Quarantined> = snapshot.quarantine().collect();
         entries.sort_unstable_by_key(|entry| (entry.created_at, entry.id));
         Ok(entries.into_iter().map(describe).collect())
     }
@@ -73,7 +73,7 @@ impl Session {
             Error::new(ErrorCode::IntegrityFailure, "the log was altered, so it cannot tell which rows are right")
         })?;
         drop(turn);
-        let entries: Vec<Quarantined> = shared.catalog.image().quarantine().cloned().collect();
+        let entries: Vec<Quarantined> = shared.catalog.snapshot().quarantine().cloned().collect();
         let mut released = Vec::new();
         let mut connection = shared.store.reader().await?;
         for entry in entries {

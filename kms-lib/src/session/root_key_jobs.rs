@@ -10,8 +10,8 @@ use super::root_key_report::{RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyReport
 use super::root_key_targets::{FoundWrapping, Target};
 use super::root_keys::of_generation;
 use crate::envelope::{RootKey, RootKeySource};
-use crate::keys::{CheckedWrapping, Command, NewWrapping};
 use crate::ledger::Details;
+use crate::lifecycle::{CheckedWrapping, Command, NewWrapping};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
@@ -358,7 +358,7 @@ impl Session {
     }
 
     fn wrapping_rows(&self) -> Vec<RootKeyGeneration> {
-        self.shared().catalog.image().root_keys().filter(|root| root.wraps()).cloned().collect()
+        self.shared().catalog.snapshot().root_keys().filter(|root| root.wraps()).cloned().collect()
     }
 
     fn count(&self, report: &mut RootKeyReport, target: &Target, tried: Result<()>) -> Result<()> {

@@ -8,8 +8,8 @@ use super::root_key_report::RootKeyJob;
 use super::root_keys::{RootKeyDescription, describe, of_generation};
 use crate::catalog::Trust;
 use crate::envelope::KnownGeneration;
-use crate::keys::{Command, leaked_service_keys};
 use crate::ledger::{Details, Remaining};
+use crate::lifecycle::{Command, leaked_service_keys};
 use crate::storage::tables::{usage, wrappings};
 use crate::types::audit::Action;
 use crate::types::change::Change;
@@ -17,7 +17,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::Key;
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped};
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Wrappings that one step erases.
 const ERASED: usize = 500;
@@ -118,7 +118,7 @@ impl Session {
     ) -> Result<(RootKeyGeneration, Vec<BackupHour>)> {
         let root = self.generation(generation)?;
         let others = |other: &&RootKeyGeneration| other.wraps() && other.generation != generation;
-        if root.is_active() && self.shared().catalog.image().root_keys().filter(others).count() == 0 {
+        if root.is_active() && self.shared().catalog.snapshot().root_keys().filter(others).count() == 0 {
             let text = format!("generation {generation} is the last of the root key; add another one first");
             return Err(Error::new(ErrorCode::WrongState, text));
         }
@@ -157,11 +157,11 @@ impl Session {
     /// Erases what is left of the wrappings under retired generations.
     pub(crate) async fn erase_retired(&self) -> Result<()> {
         let retired: Vec<u32> = {
-            let image = self.shared().catalog.image();
-            if image.trust() != Trust::Verified {
+            let snapshot = self.shared().catalog.snapshot();
+            if snapshot.trust() != Trust::Verified {
                 return Ok(());
             }
-            image.root_keys().filter(|root| !root.is_active()).map(|root| root.generation).collect()
+            snapshot.root_keys().filter(|root| !root.is_active()).map(|root| root.generation).collect()
         };
         for generation in retired {
             if let (_, Some(error)) = self.erase_wrappings(generation).await {
@@ -175,9 +175,9 @@ impl Session {
     /// when that key was not yet disabled, and a node without it would lock itself out.
     async fn require_remaining(&self, retiring: u32) -> Result<()> {
         let stays: Vec<u32> = {
-            let image = self.shared().catalog.image();
+            let snapshot = self.shared().catalog.snapshot();
             let stays = |root: &&RootKeyGeneration| root.wraps() && root.generation != retiring;
-            image.root_keys().filter(stays).map(|root| root.generation).collect()
+            snapshot.root_keys().filter(stays).map(|root| root.generation).collect()
         };
         for target in self.service_targets().await? {
             let wrapped: Vec<Wrapped> =
@@ -208,9 +208,9 @@ impl Session {
     /// Verifies what is not verified yet under the generations that stay.
     async fn verify_new_wrappings(&self, retiring: u32) -> Result<()> {
         let others: Vec<u32> = {
-            let image = self.shared().catalog.image();
+            let snapshot = self.shared().catalog.snapshot();
             let stays = |root: &&RootKeyGeneration| root.wraps() && root.generation != retiring;
-            image.root_keys().filter(stays).map(|root| root.generation).collect()
+            snapshot.root_keys().filter(stays).map(|root| root.generation).collect()
         };
         for generation in others {
             self.verify_root_key(generation, &RootKeyJob::default().only_new(true)).await?;
@@ -226,8 +226,8 @@ impl Session {
             self.change(intent, Command::MarkCompromised(generation)).await?;
         }
         let leaked = {
-            let image = self.shared().catalog.image();
-            image.root_key(generation).map(|root| leaked_service_keys(&*image, root)).unwrap_or_default()
+            let snapshot = self.shared().catalog.snapshot();
+            snapshot.root_key(generation).map(|root| leaked_service_keys(&*snapshot, root)).unwrap_or_default()
         };
         let advice = |kind: &ServiceKeyKind| match kind {
             ServiceKeyKind::Signing => "replace the key that signs the log (replace_signing_key)",
@@ -272,12 +272,12 @@ impl Session {
 
     /// The keys in use whose current version is older than this.
     fn keys_made_before(&self, time: Timestamp) -> Vec<String> {
-        let image = self.shared().catalog.image();
+        let snapshot = self.shared().catalog.snapshot();
         let is_older = |key: &&Key| {
-            let current = image.version(key.id, key.current_version);
+            let current = snapshot.version(key.id, key.current_version);
             !key.is_revoked() && current.is_some_and(|version| version.created_at <= time)
         };
-        image.keys_by_name(None).filter(is_older).map(|key| key.name.clone()).collect()
+        snapshot.keys_by_name(None).filter(is_older).map(|key| key.name.clone()).collect()
     }
 
     /// The hours in which backups were made.
@@ -293,7 +293,7 @@ impl Session {
         let shared = self.shared();
         for _ in 0..=REDO {
             let mut connection = shared.store.long_reader().await?;
-            let remaining = Remaining::without(retiring, &shared.catalog.image());
+            let remaining = Remaining::without(retiring, &shared.catalog.snapshot());
             let seals = shared.catalog.seals();
             let unverified = remaining.unverified(connection.as_mut(), retiring, &seals).await?;
             if shared.catalog.has_newest_seals(connection.as_mut()).await? {

@@ -8,7 +8,7 @@ use super::Session;
 use super::change::{REDO, overtaken};
 use crate::envelope::row;
 use crate::envelope::{Binding, fingerprint, service_fingerprint};
-use crate::keys::{NewWrapping, Wrapping};
+use crate::lifecycle::{NewWrapping, Wrapping};
 use crate::storage::tables::head;
 use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::storage::tables::wrappings::{self, WrappingRow};
@@ -17,7 +17,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 use crate::types::key::KeyType;
 use crate::types::root_key::{ServiceKey, ServiceKeyKind, Wrapped};
-use crate::types::view::{View, has_material};
+use crate::types::view::{CatalogView, has_material};
 
 /// Something that has material.
 #[derive(Clone)]
@@ -66,12 +66,12 @@ impl Session {
     pub(super) async fn targets(&self) -> Result<Vec<Target>> {
         self.shared().catalog.ensure_fresh().await?;
         let mut targets = self.service_targets().await?;
-        let image = self.shared().catalog.image();
-        let mut versions: Vec<_> = image.versions().filter(|version| has_material(&*image, version)).collect();
+        let snapshot = self.shared().catalog.snapshot();
+        let mut versions: Vec<_> = snapshot.versions().filter(|version| has_material(&*snapshot, version)).collect();
         versions.sort_unstable_by_key(|version| version.id);
         targets.extend(versions.into_iter().map(|version| {
             // Of a key whose row is in quarantine, the type is not known: then its wrappings do not open.
-            let key_type = image.key(version.key_id).map_or(KeyType::Aes256Gcm, |key| key.key_type);
+            let key_type = snapshot.key(version.key_id).map_or(KeyType::Aes256Gcm, |key| key.key_type);
             Target {
                 of: Wrapping::Version(version.key_id, version.version, version.id),
                 binding: Binding::Version { key: version.key_id, version: version.version, key_type },
@@ -87,9 +87,9 @@ impl Session {
         for _ in 0..=REDO {
             self.shared().catalog.ensure_fresh().await?;
             let (keys, revision) = {
-                let image = self.shared().catalog.image();
-                let in_use = image.service_keys().filter(|key| key.has_material());
-                (in_use.map(|key| (key.id, key.clone())).collect::<HashMap<_, _>>(), image.revision())
+                let snapshot = self.shared().catalog.snapshot();
+                let in_use = snapshot.service_keys().filter(|key| key.has_material());
+                (in_use.map(|key| (key.id, key.clone())).collect::<HashMap<_, _>>(), snapshot.revision())
             };
             let (head, rows) = self.stored_service_keys().await?;
             // Else a key may have been replaced in between, and its wrappings are gone.
@@ -156,12 +156,12 @@ impl Session {
 
     /// Whether the material has been erased since it was listed.
     pub(super) fn is_gone(&self, target: &Target) -> bool {
-        let image = self.shared().catalog.image();
+        let snapshot = self.shared().catalog.snapshot();
         match target.of {
             Wrapping::Version(key, number, _) => {
-                image.version(key, number).is_none_or(|version| !has_material(&*image, version))
+                snapshot.version(key, number).is_none_or(|version| !has_material(&*snapshot, version))
             }
-            Wrapping::Service(_, _, id) => !image.service_keys().any(|key| key.id == id && key.has_material()),
+            Wrapping::Service(_, _, id) => !snapshot.service_keys().any(|key| key.id == id && key.has_material()),
         }
     }
 
@@ -170,8 +170,8 @@ impl Session {
         match target.of {
             Wrapping::Service(kind, number, _) => format!("{kind} key {number} of the service"),
             Wrapping::Version(key, version, _) => {
-                let image = self.shared().catalog.image();
-                let name = image.key(key).map_or_else(|| key.to_string(), |key| key.name.clone());
+                let snapshot = self.shared().catalog.snapshot();
+                let name = snapshot.key(key).map_or_else(|| key.to_string(), |key| key.name.clone());
                 format!("{name} v{version}")
             }
         }

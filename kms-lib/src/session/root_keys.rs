@@ -8,8 +8,8 @@ use super::change::{Changed, Intent, REDO, overtaken};
 use super::{Session, Shared};
 use crate::catalog::Trust;
 use crate::envelope::{self, Envelope, KnownGeneration, NewRootKey, RootKey, RootKeySource, connect_new};
-use crate::keys::{Command, NewGeneration, NewWrapping};
 use crate::ledger::Details;
+use crate::lifecycle::{Command, NewGeneration, NewWrapping};
 use crate::storage::tables::wrappings;
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
@@ -138,7 +138,7 @@ impl Session {
     /// `root_keys` were altered, one that was retired may look as if it were in use.
     pub(super) async fn permit_managing(&self, action: Action) -> Result<()> {
         self.permit_reading(action, Operation::ManageRootKeys, None).await?;
-        if self.shared().catalog.image().trust() == Trust::Verified {
+        if self.shared().catalog.snapshot().trust() == Trust::Verified {
             return Ok(());
         }
         let text = "rows of the store were altered, and it cannot be told which generations of the root key are right; \
@@ -166,13 +166,13 @@ impl Session {
 
     /// The number of the generation that is added next.
     pub(super) fn next_generation(&self) -> u32 {
-        1 + self.shared().catalog.image().root_keys().map(|root| root.generation).max().unwrap_or_default()
+        1 + self.shared().catalog.snapshot().root_keys().map(|root| root.generation).max().unwrap_or_default()
     }
 
     /// A generation by its number.
     pub(super) fn generation(&self, generation: u32) -> Result<RootKeyGeneration> {
-        let image = self.shared().catalog.image();
-        let found = image.root_keys().find(|root| root.generation == generation).cloned();
+        let snapshot = self.shared().catalog.snapshot();
+        let found = snapshot.root_keys().find(|root| root.generation == generation).cloned();
         found.ok_or_else(|| Error::invalid(format!("there is no generation {generation} of the root key")))
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
+use super::call_scratch::CallScratch;
 use super::item::{Usable, Worked};
 use super::job::{Product, digest_of};
-use super::workbench::Workbench;
 use crate::catalog::PublicKey;
 use crate::crypto::provider::SignatureAlgorithm;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -84,7 +84,7 @@ impl<'a> Verifying<'a> {
 
 /// Verifies signatures, each with its place among the items of the call.
 pub(super) async fn verify_all<'a>(
-    bench: &Workbench<'_>,
+    bench: &CallScratch<'_>,
     signatures: Vec<(usize, Verifying<'a>)>,
 ) -> Vec<(usize, Worked)> {
     let mut worked = Vec::with_capacity(signatures.len());
@@ -127,7 +127,7 @@ pub(super) async fn verify_all<'a>(
 
 /// The public keys of versions of one key; signatures of the same key share them.
 async fn keys_of(
-    bench: &Workbench<'_>,
+    bench: &CallScratch<'_>,
     versions: &[Usable],
     loaded: &mut HashMap<(KeyId, u32, usize), Arc<[PublicKey]>>,
 ) -> Result<Arc<[PublicKey]>> {
@@ -142,7 +142,7 @@ async fn keys_of(
 }
 
 /// Tries one round. Answers for each attempt which of its keys made the signature, if one did.
-async fn try_all(bench: &Workbench<'_>, attempts: Vec<Attempt>) -> Vec<Result<Option<usize>>> {
+async fn try_all(bench: &CallScratch<'_>, attempts: Vec<Attempt>) -> Vec<Result<Option<usize>>> {
     if let [attempt] = attempts.as_slice()
         && attempt.keys.len() == 1
     {

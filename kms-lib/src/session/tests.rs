@@ -10,9 +10,9 @@ use super::{
     DecryptItem, GrantFilter, NewGrant, NewToken, Paging, RetireOptions, RootKeyJob, Session, SignItem, VerifyItem,
 };
 use crate::envelope::RootKeySource;
-use crate::keys::{Command, NewGeneration};
 use crate::ledger::Details;
 use crate::ledger::tests::{Faults, open, reopen};
+use crate::lifecycle::{Command, NewGeneration};
 use crate::types::audit::Action;
 use crate::types::root_key::{RootKeyState, ServiceKeyKind};
 use crate::{
@@ -188,9 +188,9 @@ async fn the_ledger_believes_no_session() {
     session.verify_root_key(2, &RootKeyJob::default()).await.unwrap();
 
     let (mut root, present) = {
-        let image = shared.catalog.image();
-        let integrity = image.service_keys().find(|key| key.kind == ServiceKeyKind::Integrity).cloned();
-        (image.root_key(2).cloned().unwrap(), integrity.unwrap())
+        let snapshot = shared.catalog.snapshot();
+        let integrity = snapshot.service_keys().find(|key| key.kind == ServiceKeyKind::Integrity).cloned();
+        (snapshot.root_key(2).cloned().unwrap(), integrity.unwrap())
     };
     root.generation = 3;
     root.id = crate::types::ids::RootKeyId::random();

@@ -11,7 +11,7 @@ use crate::types::audit::Action;
 use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyVersion};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 impl Session {
     /// The versions of a key, oldest first.
@@ -23,9 +23,9 @@ impl Session {
         let id = self.readable_key(&key.into()).await?;
         let _admission = self.admit_list()?;
         let (key, page) = {
-            let image = self.shared.catalog.image();
-            let key = image.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
-            let versions = (after.saturating_add(1)..=key.current_version).filter_map(|n| image.version(id, n));
+            let snapshot = self.shared.catalog.snapshot();
+            let key = snapshot.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+            let versions = (after.saturating_add(1)..=key.current_version).filter_map(|n| snapshot.version(id, n));
             let found: Vec<KeyVersion> = versions.take(paging.limit + 1).cloned().collect();
             (key, Page::of(found, paging.limit, |version| version.version))
         };
@@ -38,9 +38,9 @@ impl Session {
     pub async fn get_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<VersionDescription> {
         let id = self.readable_key(&key.into()).await?;
         let (key, found) = {
-            let image = self.shared.catalog.image();
-            let key = image.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
-            (key, image.version(id, version).cloned().ok_or_else(|| refusal(ErrorCode::VersionNotFound))?)
+            let snapshot = self.shared.catalog.snapshot();
+            let key = snapshot.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
+            (key, snapshot.version(id, version).cloned().ok_or_else(|| refusal(ErrorCode::VersionNotFound))?)
         };
         self.complete(&key, vec![found]).await?.pop().ok_or_else(|| refusal(ErrorCode::VersionNotFound))
     }
@@ -49,13 +49,13 @@ impl Session {
     pub(crate) async fn may_read_all_keys(&self) -> Result<bool> {
         self.shared.catalog.ensure_fresh().await?;
         let attempt = self.attempt(Operation::ReadKey, None);
-        Ok(policy::has_right(&*self.shared.catalog.image(), &attempt, self.shared.clock.now()))
+        Ok(policy::has_right(&*self.shared.catalog.snapshot(), &attempt, self.shared.clock.now()))
     }
 
     /// Whether it may read all keys or the metrics, by the rights in memory.
     pub(crate) fn could_read_metrics(&self) -> bool {
-        let (image, now) = (self.shared.catalog.image(), self.shared.clock.now());
-        let may = |operation| policy::has_right(&*image, &self.attempt(operation, None), now);
+        let (snapshot, now) = (self.shared.catalog.snapshot(), self.shared.clock.now());
+        let may = |operation| policy::has_right(&*snapshot, &self.attempt(operation, None), now);
         may(Operation::ReadKey) || may(Operation::ReadMetrics)
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Session;
+use super::call_scratch::CallScratch;
 use super::item::{Decided, Item, Ruling, Usable, Worked};
 use super::job::{Compute, Job, Product, Step};
 use super::refusal::refusal;
 use super::signatures::{Verifying, verify_all};
-use super::workbench::Workbench;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::workers::Length;
 
@@ -30,7 +30,7 @@ impl Session {
     /// With `chained`, items come in pairs: the second encrypts what the first decrypted.
     pub(super) async fn work_all(&self, items: &[Item<'_>], decided: &[Arc<Decided>], chained: bool) -> Vec<Worked> {
         let encryptions = items.iter().filter(|item| matches!(item.job, Job::Encrypt(..))).count();
-        let mut bench = Workbench::new(&self.shared, self.actor.principal(), encryptions);
+        let mut bench = CallScratch::new(&self.shared, self.actor.principal(), encryptions);
         if chained {
             let mut worked = Vec::with_capacity(items.len());
             for (items, decided) in items.chunks_exact(2).zip(decided.chunks_exact(2)) {
@@ -70,7 +70,7 @@ impl Session {
 }
 
 /// Computes what was left, several operations in one piece of work, and as many pieces at once as there are threads.
-async fn compute_all(bench: &Workbench<'_>, left: Vec<(usize, Compute, u32)>) -> Vec<(usize, Worked)> {
+async fn compute_all(bench: &CallScratch<'_>, left: Vec<(usize, Compute, u32)>) -> Vec<(usize, Worked)> {
     let mut pieces = Vec::new();
     let mut left = left.into_iter().peekable();
     while left.peek().is_some() {
@@ -93,7 +93,7 @@ async fn compute_all(bench: &Workbench<'_>, left: Vec<(usize, Compute, u32)>) ->
 
 /// Decrypts the first item, and encrypts that as the second.
 async fn work_pair(
-    bench: &mut Workbench<'_>,
+    bench: &mut CallScratch<'_>,
     items: &[Item<'_>],
     decided: &[Arc<Decided>],
 ) -> Result<((Product, u32), (Product, u32))> {
@@ -115,7 +115,7 @@ async fn work_pair(
 }
 
 /// The work of one item.
-async fn work(bench: &mut Workbench<'_>, job: Job<'_>, decided: &Decided) -> Worked {
+async fn work(bench: &mut CallScratch<'_>, job: Job<'_>, decided: &Decided) -> Worked {
     match begin(bench, job, decided).await {
         Begun::Done(done) => done,
         Begun::Left(compute, version) => bench.run(Length::Short, compute).await.map(|product| (product, version)),
@@ -123,7 +123,7 @@ async fn work(bench: &mut Workbench<'_>, job: Job<'_>, decided: &Decided) -> Wor
     }
 }
 
-async fn begin<'a>(bench: &mut Workbench<'_>, job: Job<'_>, decided: &'a Decided) -> Begun<'a> {
+async fn begin<'a>(bench: &mut CallScratch<'_>, job: Job<'_>, decided: &'a Decided) -> Begun<'a> {
     let Ruling::Work { key_type, versions, has_more, .. } = &decided.ruling else {
         let unreached = || Error::new(ErrorCode::Internal, "neither work nor an error");
         return Begun::Done(Err(decided.error().unwrap_or_else(unreached)));

@@ -117,11 +117,11 @@ pub trait Store: Send + Sync {
     fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
     /// Whether its writing connections work on the thread that uses them, for as long as the disk takes: the ledger
     /// then has a thread of its own.
-    fn blocks(&self) -> bool {
+    fn blocks_thread(&self) -> bool {
         false
     }
     /// Whether a process that has just committed must pause to let another one in: the engine's locks have no queue.
-    fn makes_way(&self) -> bool {
+    fn yields_after_commit(&self) -> bool {
         false
     }
     /// Whether it is one of several database nodes whose commits abort each other's, and that share no locks.

@@ -231,7 +231,7 @@ impl<E: Engine> Store for ServerStore<E> {
     fn copy_to<'a>(&'a self, _: &'a Path) -> StoreFuture<'a, ()> {
         Box::pin(async { Err(Error::invalid("a database server is backed up with its own tools")) })
     }
-    fn makes_way(&self) -> bool {
+    fn yields_after_commit(&self) -> bool {
         self.is_cluster
     }
     fn is_cluster(&self) -> bool {

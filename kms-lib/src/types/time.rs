@@ -187,7 +187,7 @@ impl Clock {
     }
     /// The same clock, not held against that of a database server: for simulations of other times than the present.
     #[must_use]
-    pub fn apart(self) -> Self {
+    pub fn skip_skew_check(self) -> Self {
         Self { apart: true, ..self }
     }
     /// Whether it is not held against other clocks.

@@ -7,9 +7,9 @@ use super::key::{Key, KeyVersion, VersionState};
 use super::quarantine::EntityTable;
 use super::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind, ServiceKeyState};
 
-/// Keys, versions and grants as of one revision. The catalog's image is one; while the ledger walks a batch,
-/// the image together with the changes the batch has made so far is another.
-pub trait View {
+/// Keys, versions and grants as of one revision. The catalog's snapshot is one; while the ledger walks a batch,
+/// the snapshot together with the changes the batch has made so far is another.
+pub trait CatalogView {
     /// The key with this id.
     fn key(&self, id: KeyId) -> Option<&Key>;
     /// The key of this name.
@@ -41,12 +41,12 @@ pub trait View {
 }
 
 /// Whether a version has material, which is neither erased nor being erased.
-pub fn has_material(view: &dyn View, version: &KeyVersion) -> bool {
+pub fn has_material(view: &dyn CatalogView, version: &KeyVersion) -> bool {
     version.state != VersionState::Destroyed && view.key(version.key_id).is_none_or(|key| !key.is_erased())
 }
 
 /// The generations of the root key that new material is wrapped under, ascending.
-pub fn wrapping_generations(view: &dyn View) -> Vec<u32> {
+pub fn wrapping_generations(view: &dyn CatalogView) -> Vec<u32> {
     let mut generations = Vec::new();
     view.each_root_key(&mut |root| {
         if root.wraps() {
@@ -57,7 +57,7 @@ pub fn wrapping_generations(view: &dyn View) -> Vec<u32> {
 }
 
 /// The key of the service of this kind that is in use.
-pub fn current_service_key(view: &dyn View, kind: ServiceKeyKind) -> Option<ServiceKey> {
+pub fn current_service_key(view: &dyn CatalogView, kind: ServiceKeyKind) -> Option<ServiceKey> {
     let mut found = None;
     view.each_service_key(&mut |key| {
         if key.kind == kind && key.state == ServiceKeyState::Current {

@@ -19,7 +19,7 @@ use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyKind};
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// What a row of a table says of itself.
 struct Present {
@@ -197,11 +197,11 @@ impl<'a> Comparison<'a> {
 
     /// Rows that a record made and that are not there.
     fn note_missing(&mut self, catalog: &Catalog) {
-        let image = catalog.image();
+        let snapshot = catalog.snapshot();
         for change in self.recorded.values() {
             self.found.is_beyond_quarantine |= is_needed_whole(&change.table);
             let missing = altered(&change.table, &change.id, Some(change));
-            self.found.altered.extend(missing.filter(|row| !image.is_quarantined(row.table, row.id)));
+            self.found.altered.extend(missing.filter(|row| !snapshot.is_quarantined(row.table, row.id)));
             let finding = Finding::RowMissing { table: change.table.clone(), id: change.id.clone() };
             self.found.faults.push(Fault { seq: change.seq, finding });
         }

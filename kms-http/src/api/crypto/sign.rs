@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use kms_lib::{Session, Signature, SignatureAlgorithm, Verification};
+use kms_lib::{Session, Signature, SignatureAlgorithm, SignatureCheck};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -110,14 +110,14 @@ impl Item for VerifyItem<'static> {
     const RETURNED: bool = true;
     type Sent<'a> = VerifyItem<'a>;
     type Input<'i> = (&'i VerifyItem<'i>, Secret<'i>, Vec<u8>);
-    type Output = Verification;
+    type Output = SignatureCheck;
     type Answer = VerifyAnswer;
 
     fn read<'i, 'a: 'i>(sent: &'i VerifyItem<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError> {
         let payload = sent.encoding.unwrap_or(default).decode("payload", &sent.payload)?;
         Ok((sent, payload, from_base64("signature", &sent.signature)?))
     }
-    async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<Verification> {
+    async fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> Done<SignatureCheck> {
         let items = inputs.iter().map(|(sent, payload, signature)| {
             let algorithm = sent.signing_algorithm.unwrap_or(DEFAULT);
             let item = kms_lib::VerifyItem::new(&*sent.key_id, payload, signature, algorithm);
@@ -125,7 +125,7 @@ impl Item for VerifyItem<'static> {
         });
         session.verify_batch(&items.collect::<Vec<_>>()).await
     }
-    fn answer(_: &Self::Input<'_>, done: Verification) -> Result<(VerifyAnswer, usize), ApiError> {
+    fn answer(_: &Self::Input<'_>, done: SignatureCheck) -> Result<(VerifyAnswer, usize), ApiError> {
         Ok((VerifyAnswer { valid: done.valid, version: done.version }, 64))
     }
 }

@@ -218,10 +218,10 @@ impl Store for SqliteStore {
             copied.await.map_err(|_| Error::new(ErrorCode::Internal, "the copying of the store was given up"))?
         })
     }
-    fn blocks(&self) -> bool {
+    fn blocks_thread(&self) -> bool {
         true
     }
-    fn makes_way(&self) -> bool {
+    fn yields_after_commit(&self) -> bool {
         true
     }
     fn free_space(&self) -> Option<u64> {

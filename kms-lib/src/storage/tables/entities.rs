@@ -446,7 +446,7 @@ fn read_quarantined(row: &dyn Row) -> Result<Quarantined> {
     })
 }
 
-/// What the image does not hold of a version.
+/// What the snapshot does not hold of a version.
 pub struct VersionFacts {
     /// Its public half.
     pub public_key_pem: Option<String>,
@@ -454,7 +454,7 @@ pub struct VersionFacts {
     pub usage: crate::types::key::VersionUsage,
 }
 
-/// What the image does not hold of the newest versions of a key, by version.
+/// What the snapshot does not hold of the newest versions of a key, by version.
 pub async fn facts(
     connection: &mut dyn Connection,
     key: KeyId,

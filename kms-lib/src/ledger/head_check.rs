@@ -112,13 +112,13 @@ impl Writer {
         self.contended = Some(Instant::now());
         // Material that is not usable any more is dropped within a second by the task in the background: not here,
         // where others wait for the lock.
-        let is_behind = head.revision > self.catalog.image().revision();
+        let is_behind = head.revision > self.catalog.snapshot().revision();
         if is_behind && !self.catalog.refresh(connection).await? {
             self.keys_behind = true;
             self.scrub_at = Some(Instant::now());
             return Err(Error::new(ErrorCode::Conflict, "another process has replaced the key that seals rows"));
         }
-        if self.catalog.image().trust() == Trust::Suspect {
+        if self.catalog.snapshot().trust() == Trust::Suspect {
             // While this process is still putting rows into quarantine, another one may simply have changed others.
             if self.catalog.is_quarantining() {
                 let text = "rows changed while altered ones were being quarantined";

@@ -5,7 +5,7 @@ use super::command::{NewIntegrityKey, NewSigningKey, Resealing};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKey, ServiceKeyKind, ServiceKeyState};
-use crate::types::view::{View, current_service_key, wrapping_generations};
+use crate::types::view::{CatalogView, current_service_key, wrapping_generations};
 
 impl Context<'_> {
     pub(super) fn root_key(&self, generation: u32) -> Result<RootKeyGeneration> {
@@ -145,7 +145,7 @@ impl Context<'_> {
 
 /// The kinds of the service's own keys that were wrapped under this generation of the root key and still count: whoever
 /// has it may have them.
-pub fn leaked_service_keys(view: &dyn View, root: &RootKeyGeneration) -> Vec<ServiceKeyKind> {
+pub fn leaked_service_keys(view: &dyn CatalogView, root: &RootKeyGeneration) -> Vec<ServiceKeyKind> {
     let is_new = |key: &ServiceKey| root.closed_seq.is_some_and(|closed| key.first_seq > closed);
     let mut leaked: Vec<ServiceKeyKind> = Vec::new();
     view.each_service_key(&mut |key| {

@@ -13,12 +13,12 @@ use crate::types::ids::KeyId;
 use crate::types::key::{DisabledReason, Key, KeyState, KeyVersion, Origin, VersionState};
 use crate::types::root_key::RootKeyGeneration;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Where and when a command is applied.
 pub struct Context<'a> {
     /// The rows before it.
-    pub view: &'a dyn View,
+    pub view: &'a dyn CatalogView,
     /// The time of its record.
     pub now: Timestamp,
     /// The sequence number of its record.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::walk::Plan;
+use super::plan::Plan;
 use super::writer::{RETRY, Writer};
 use crate::storage::tables::{audit, head};
 use crate::types::error::{Error, ErrorCode, Result};

@@ -13,7 +13,7 @@ use crate::types::key::{Key, KeyState, KeyVersion, VersionState};
 use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// A row with its part of the fold of all rows, which may be computed on another thread.
 pub(super) struct Folded<T> {
@@ -73,7 +73,7 @@ impl Entry {
 
 /// Keys, versions and grants as of one revision, without material.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image {
+pub struct Snapshot {
     revision: u64,
     keys: HashMap<KeyId, Entry>,
     names: BTreeMap<String, KeyId>,
@@ -98,7 +98,7 @@ pub struct Image {
     trust: Trust,
 }
 
-/// Whether the rows of the image are those that the row commitment in the head stands for.
+/// Whether the rows of the snapshot are those that the row commitment in the head stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
     /// They are.
@@ -110,7 +110,7 @@ pub enum Trust {
     Refused,
 }
 
-impl Image {
+impl Snapshot {
     /// The revision it is of.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -489,7 +489,7 @@ fn place(grant: &Grant) -> (&str, GrantId) {
     (&grant.principal, grant.id)
 }
 
-impl View for Image {
+impl CatalogView for Snapshot {
     fn key(&self, id: KeyId) -> Option<&Key> {
         self.keys.get(&id).and_then(|entry| entry.key.as_ref())
     }

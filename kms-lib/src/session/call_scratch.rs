@@ -12,7 +12,7 @@ use crate::types::key::{KeyType, KeyVersion};
 use crate::workers::Length;
 
 /// Of one call.
-pub(super) struct Workbench<'a> {
+pub(super) struct CallScratch<'a> {
     shared: &'a Shared,
     principal: &'a str,
     /// For the encryptions of the call.
@@ -20,7 +20,7 @@ pub(super) struct Workbench<'a> {
     last: Option<(KeyId, u32, Arc<ReadyKey>)>,
 }
 
-impl<'a> Workbench<'a> {
+impl<'a> CallScratch<'a> {
     /// For a call of this principal that encrypts so often.
     pub fn new(shared: &'a Shared, principal: &'a str, encryptions: usize) -> Self {
         Self { shared, principal, nonces: Nonces::new(shared.provider.as_ref(), encryptions), last: None }

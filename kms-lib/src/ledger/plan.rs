@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::details::Details;
-use super::kept::Keeping;
+use super::idempotency::Keeping;
 use super::signer::HeadKeys;
 use super::skew;
 use super::sound::Soundness;
@@ -13,9 +13,9 @@ use super::submission::{Entry, Outcome, Rendered, Submission, Use, Verdict};
 use super::wrappings::WrappingChanges;
 use crate::audit::record::{FORMAT, record_hash};
 use crate::audit::tree::Frontier;
-use crate::catalog::{Image, Overlay, Trust, change_row};
+use crate::catalog::{Overlay, Snapshot, Trust, change_row};
 use crate::envelope::{Seals, row};
-use crate::keys::{Command, LegacyPage, NewSigningKey, NewWrapping, ResealedRow, Wrapping};
+use crate::lifecycle::{Command, LegacyPage, NewSigningKey, NewWrapping, ResealedRow, Wrapping};
 use crate::policy;
 use crate::storage::corrupt;
 use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
@@ -28,7 +28,7 @@ use crate::types::key::{AuditContext, KeyVersion};
 use crate::types::quarantine::EntityTable;
 use crate::types::root_key::{ServiceKey, generations_of};
 use crate::types::time::Timestamp;
-use crate::types::view::{View, has_material, wrapping_generations};
+use crate::types::view::{CatalogView, has_material, wrapping_generations};
 
 /// What a batch writes.
 pub(super) struct Plan {
@@ -71,9 +71,9 @@ pub(super) struct Replacement {
     pub rows: Option<[u8; 32]>,
 }
 
-/// What the walk needs to know beside the batch.
+/// What the planner needs to know beside the batch.
 pub(super) struct Place<'a> {
-    pub image: &'a Image,
+    pub snapshot: &'a Snapshot,
     pub head: &'a Head,
     pub now: Timestamp,
     /// The earlier of this machine's and the database's time: what cannot be undone waits for both.
@@ -98,7 +98,7 @@ pub(super) struct Place<'a> {
 }
 
 /// What becomes of a submission at its place.
-enum Fate {
+enum Disposition {
     Commit(Commit),
     Refuse(ErrorCode),
     Redo,
@@ -119,9 +119,9 @@ struct Commit {
 
 /// Plans what the batch writes. The submissions stay as they are: a plan may be discarded, and the next one must say
 /// nothing of it.
-pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
-    let mut walk = Walk {
-        overlay: Overlay::new(place.image),
+pub(super) fn plan_batch(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
+    let mut planner = Planner {
+        overlay: Overlay::new(place.snapshot),
         frontier: Frontier::from_parts(place.head.seq, place.head.frontier.clone())?,
         plan: Plan {
             rows: Vec::with_capacity(batch.len()),
@@ -145,19 +145,19 @@ pub(super) fn walk(batch: &[Submission], place: &Place<'_>) -> Result<Plan> {
         place,
     };
     for submission in batch {
-        let fate = walk.fate(submission);
-        let outcome = walk.settle(submission, fate)?;
-        walk.plan.outcomes.push(outcome);
+        let disposition = planner.disposition(submission);
+        let outcome = planner.settle(submission, disposition)?;
+        planner.plan.outcomes.push(outcome);
     }
     // What a later submission of the batch destroys is not wrapped again.
-    let added = std::mem::take(&mut walk.plan.wrappings.added);
-    walk.plan.wrappings.added = added.into_iter().filter(|new| walk.is_present(new)).collect();
-    walk.plan.head.frontier = walk.frontier.roots().to_vec();
-    walk.plan.standing = walk.rows();
-    Ok(walk.plan)
+    let added = std::mem::take(&mut planner.plan.wrappings.added);
+    planner.plan.wrappings.added = added.into_iter().filter(|new| planner.is_present(new)).collect();
+    planner.plan.head.frontier = planner.frontier.roots().to_vec();
+    planner.plan.standing = planner.rows();
+    Ok(planner.plan)
 }
 
-struct Walk<'a> {
+struct Planner<'a> {
     place: &'a Place<'a>,
     overlay: Overlay<'a>,
     frontier: Frontier,
@@ -166,16 +166,16 @@ struct Walk<'a> {
     requests: HashSet<(String, String)>,
 }
 
-impl Walk<'_> {
-    fn fate(&self, submission: &Submission) -> Fate {
+impl Planner<'_> {
+    fn disposition(&self, submission: &Submission) -> Disposition {
         let now = self.time(submission);
         // A result that was released is recorded although its use cannot be counted.
         if submission.released_at.is_none() && submission.uses_any(self.place.uncountable) {
-            return Fate::Fail(corrupt("the row of a version of a key is missing or altered; verify the log"));
+            return Disposition::Fail(corrupt("the row of a version of a key is missing or altered; verify the log"));
         }
         // What was released has happened: the few that were when the limit was reached count beyond it.
         if submission.released_at.is_none() && submission.encrypts_with(self.place.exhausted) {
-            return single(submission, Fate::Refuse(ErrorCode::KeyExhausted));
+            return single(submission, Disposition::Refuse(ErrorCode::KeyExhausted));
         }
         if let Some(command) = &submission.command {
             return self.change(submission, command, now);
@@ -183,39 +183,39 @@ impl Walk<'_> {
         // A released result cannot be taken back; the queue lets no change come before it.
         let still_holds = self.overlay.revision() == submission.decided_at && submission.holds_at(now);
         if submission.released_at.is_some() || still_holds {
-            return Fate::Commit(Commit::default());
+            return Disposition::Commit(Commit::default());
         }
         self.decide_again(submission, now)
     }
 
     /// Decides on a change at its place, and applies it.
-    fn change(&self, submission: &Submission, command: &Command, now: Timestamp) -> Fate {
+    fn change(&self, submission: &Submission, command: &Command, now: Timestamp) -> Disposition {
         let Some(attempt) = submission.entries.first().and_then(|entry| entry.attempts.first()) else {
-            return Fate::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
+            return Disposition::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
         };
         // Sent twice at the same time: the caller looks up the answer to the first one.
         if self.is_repeated(submission) && policy::has_right(&self.overlay, attempt, now) {
             let text = "a request with the same idempotency key came first";
-            return Fate::Fail(Error::new(ErrorCode::Conflict, text));
+            return Disposition::Fail(Error::new(ErrorCode::Conflict, text));
         }
         let destroys = matches!(command, Command::BeginDestruction(_));
         let decision = policy::decide(&self.overlay, attempt, if destroys { self.place.surely } else { now });
         match decision {
             Decision::Allowed { .. } => {}
-            Decision::Denied(code) => return Fate::Refuse(code),
-            Decision::Superseded => return Fate::Redo,
+            Decision::Denied(code) => return Disposition::Refuse(code),
+            Decision::Superseded => return Disposition::Redo,
         }
         if matches!(command, Command::ReplaceSigningKey(_)) && self.plan.signing_key.is_some() {
-            return Fate::Refuse(ErrorCode::Conflict);
+            return Disposition::Refuse(ErrorCode::Conflict);
         }
-        if let Some(fate) = self.hold_root_keys(command).or_else(|| self.hold_imported(command)) {
-            return fate;
+        if let Some(disposition) = self.hold_root_keys(command).or_else(|| self.hold_imported(command)) {
+            return disposition;
         }
         let decisions = vec![Some(decision); submission.entries.len()];
         if submission.acknowledges_clock() {
             return self.set_back(decisions);
         }
-        let context = crate::keys::Context {
+        let context = crate::lifecycle::Context {
             view: &self.overlay,
             now: if matches!(command, Command::Trim(..)) { self.place.surely } else { now },
             revision: self.plan.head.seq + 1,
@@ -223,31 +223,31 @@ impl Walk<'_> {
             versions_max: self.place.versions_max,
             grantor: matches!(command, Command::PutGrant(_)).then(|| policy::grantor(&self.overlay, attempt, now)),
         };
-        match crate::keys::apply(command, &context) {
+        match crate::lifecycle::apply(command, &context) {
             Ok(changes) => match replay_details(command, &changes) {
-                Ok(details) => Fate::Commit(Commit { changes, decisions, details, remember: Vec::new() }),
-                Err(error) => Fate::Fail(error),
+                Ok(details) => Disposition::Commit(Commit { changes, decisions, details, remember: Vec::new() }),
+                Err(error) => Disposition::Fail(error),
             },
-            Err(error) if error.code() == ErrorCode::Internal => Fate::Fail(error),
-            Err(error) => Fate::Refuse(error.code()),
+            Err(error) if error.code() == ErrorCode::Internal => Disposition::Fail(error),
+            Err(error) => Disposition::Refuse(error.code()),
         }
     }
 
     /// Holds a command against the generations of the root key as they are at its place. None if it may go on.
-    fn hold_root_keys(&self, command: &Command) -> Option<Fate> {
+    fn hold_root_keys(&self, command: &Command) -> Option<Disposition> {
         // Everything else in its batch would need seals under both keys.
         let is_alone = self.plan.changes.is_empty() && self.plan.resealed.is_empty() && self.plan.wrappings.is_empty();
         let is_behind = self.plan.seals.is_some() && !matches!(command, Command::Record(_));
         if is_behind || (matches!(command, Command::ReplaceIntegrityKey(_)) && !is_alone) {
-            return Some(Fate::Redo);
+            return Some(Disposition::Redo);
         }
         // Made under other generations than those in use now: wrapped again, it is right.
         if command.wrapped_under().is_some_and(|under| under != wrapping_generations(&self.overlay)) {
-            return Some(Fate::Redo);
+            return Some(Disposition::Redo);
         }
         // Nobody knows which generations there are: one that was retired may look as if it were in use.
-        if command.is_of_root_keys() && self.place.image.trust() != Trust::Verified {
-            return Some(Fate::Refuse(ErrorCode::IntegrityFailure));
+        if command.is_of_root_keys() && self.place.snapshot.trust() != Trust::Verified {
+            return Some(Disposition::Refuse(ErrorCode::IntegrityFailure));
         }
         // What is made in this batch has no verified wrapping yet, and what it retires cannot be relied on.
         let hinders = |change: &Change, generation: u32| match change {
@@ -259,29 +259,31 @@ impl Walk<'_> {
         match command {
             Command::ReplaceIntegrityKey(_) if self.place.soundness != Some(Soundness::Sound) => {
                 let is_altered = self.place.soundness == Some(Soundness::Altered);
-                Some(if is_altered { Fate::Refuse(ErrorCode::IntegrityFailure) } else { Fate::Redo })
+                Some(if is_altered { Disposition::Refuse(ErrorCode::IntegrityFailure) } else { Disposition::Redo })
             }
-            Command::AddRootKey(new) if !self.has_service_keys(&new.wrappings) => Some(Fate::Redo),
+            Command::AddRootKey(new) if !self.has_service_keys(&new.wrappings) => Some(Disposition::Redo),
             Command::RetireRootKey(generation)
                 if self.plan.changes.iter().any(|change| hinders(change, *generation)) =>
             {
-                Some(Fate::Redo)
+                Some(Disposition::Redo)
             }
             // Marks that this batch withdraws were still there when the generation was looked at.
-            Command::RetireRootKey(_) if self.plan.wrappings.checked.iter().any(|mark| !mark.opens) => Some(Fate::Redo),
+            Command::RetireRootKey(_) if self.plan.wrappings.checked.iter().any(|mark| !mark.opens) => {
+                Some(Disposition::Redo)
+            }
             Command::RetireRootKey(generation) if self.place.retirable.get(generation) != Some(&true) => {
-                Some(Fate::Refuse(ErrorCode::WrongState))
+                Some(Disposition::Refuse(ErrorCode::WrongState))
             }
             _ => None,
         }
     }
 
     /// Rows of an imported log come behind those that were there when they were read. None if they do.
-    fn hold_imported(&self, command: &Command) -> Option<Fate> {
+    fn hold_imported(&self, command: &Command) -> Option<Disposition> {
         let Command::ImportRows(page) = command else { return None };
         let is_next = self.place.imported.get(&page.source) == Some(&page.sealed);
         let is_first = self.plan.imported.iter().all(|(other, _)| other.source != page.source);
-        (!is_next || !is_first).then_some(Fate::Refuse(ErrorCode::Conflict))
+        (!is_next || !is_first).then_some(Disposition::Refuse(ErrorCode::Conflict))
     }
 
     /// Whether the material of a new wrapping is still to be had, and its generation still in use.
@@ -342,24 +344,27 @@ impl Walk<'_> {
     }
 
     /// Lets time go back, unless somebody else has done so meanwhile: then there is nothing to record.
-    fn set_back(&self, decisions: Vec<Option<Decision>>) -> Fate {
+    fn set_back(&self, decisions: Vec<Option<Decision>>) -> Disposition {
         let last = self.plan.head.timestamp;
         if !skew::is_to_come(last, self.place.now) {
-            return Fate::Fail(Error::new(ErrorCode::Conflict, "the log's last record is not of a time to come"));
+            return Disposition::Fail(Error::new(
+                ErrorCode::Conflict,
+                "the log's last record is not of a time to come",
+            ));
         }
         let mut details = Details::default();
         details.text("last", &last.to_string());
         let remember = vec![(CLOCK_ACKNOWLEDGED, self.place.now.to_string())];
-        Fate::Commit(Commit { changes: Vec::new(), decisions, details, remember })
+        Disposition::Commit(Commit { changes: Vec::new(), decisions, details, remember })
     }
 
-    fn decide_again(&self, submission: &Submission, now: Timestamp) -> Fate {
+    fn decide_again(&self, submission: &Submission, now: Timestamp) -> Disposition {
         // Of one operation, not of many that share an attempt: those fail each for itself.
         let alone = submission.entries.len() == 1 && submission.entries[0].tally.0 + submission.entries[0].tally.1 == 1;
         let mut decisions = Vec::with_capacity(submission.entries.len());
         for entry in &submission.entries {
             if self.shows_hidden_context(entry) {
-                return Fate::Redo;
+                return Disposition::Redo;
             }
             let mut last = None;
             for attempt in &entry.attempts {
@@ -368,15 +373,15 @@ impl Walk<'_> {
                     (Verdict::Failed(_), _) | (Verdict::Allowed { .. }, Decision::Allowed { .. }) => {}
                     (Verdict::Denied(before), Decision::Denied(code)) if before == code => {}
                     (Verdict::Allowed { .. } | Verdict::Denied(_), Decision::Denied(code)) if alone => {
-                        return Fate::Refuse(*code);
+                        return Disposition::Refuse(*code);
                     }
-                    _ => return Fate::Redo,
+                    _ => return Disposition::Redo,
                 }
                 last = Some(decision);
             }
             decisions.push(last);
         }
-        Fate::Commit(Commit { decisions, ..Commit::default() })
+        Disposition::Commit(Commit { decisions, ..Commit::default() })
     }
 
     /// Whether a record would show a context that its key has begun to hide since the session wrote it.
@@ -386,11 +391,11 @@ impl Walk<'_> {
             && ["context", "contexts"].into_iter().any(|name| entry.draft.details.has(name))
     }
 
-    fn settle(&mut self, submission: &Submission, fate: Fate) -> Result<Outcome> {
-        match fate {
-            Fate::Redo => Ok(Outcome::Redo(None)),
-            Fate::Fail(error) => Ok(Outcome::Failed(error)),
-            Fate::Refuse(code) => {
+    fn settle(&mut self, submission: &Submission, disposition: Disposition) -> Result<Outcome> {
+        match disposition {
+            Disposition::Redo => Ok(Outcome::Redo(None)),
+            Disposition::Fail(error) => Ok(Outcome::Failed(error)),
+            Disposition::Refuse(code) => {
                 let entry = &submission.entries[0];
                 let mut details = entry.draft.details.clone();
                 details.decision(&Decision::Denied(code), self.overlay.revision()).text("error", code.as_str());
@@ -398,7 +403,7 @@ impl Walk<'_> {
                 self.record(entry, rendered, self.time(submission));
                 Ok(Outcome::Refused(code))
             }
-            Fate::Commit(commit) => self.commit(submission, commit),
+            Disposition::Commit(commit) => self.commit(submission, commit),
         }
     }
 
@@ -475,7 +480,7 @@ impl Walk<'_> {
 
     /// What stands for all rows as they are at this place.
     fn rows(&self) -> Option<[u8; 32]> {
-        let is_verified = self.place.image.trust() == Trust::Verified;
+        let is_verified = self.place.snapshot.trust() == Trust::Verified;
         let seals = self.plan.seals.as_deref().unwrap_or(self.place.seals);
         is_verified.then(|| seals.commitment(self.plan.head.revision, self.overlay.rows()))
     }
@@ -488,7 +493,7 @@ impl Walk<'_> {
         let hash = record_hash(head.log_id, seq, time, &head.hash, &rendered.digest);
         self.frontier.push(hash);
         let (succeeded, failed) = match rendered.status {
-            // A single operation that its session saw succeed, and the walk refused.
+            // A single operation that its session saw succeed, and the planner refused.
             Status::Failure => (0, entry.tally.0 + entry.tally.1),
             Status::Success => entry.tally,
         };
@@ -530,8 +535,8 @@ impl Walk<'_> {
 }
 
 /// A submission of several records cannot be refused by one of them: it is done again, item by item.
-fn single(submission: &Submission, fate: Fate) -> Fate {
-    if submission.entries.len() == 1 { fate } else { Fate::Redo }
+fn single(submission: &Submission, disposition: Disposition) -> Disposition {
+    if submission.entries.len() == 1 { disposition } else { Disposition::Redo }
 }
 
 /// What the record of a change says so that it can be replayed: the rows afterwards, and what the service decided

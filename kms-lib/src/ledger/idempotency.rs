@@ -12,7 +12,7 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
-use crate::types::view::View;
+use crate::types::view::CatalogView;
 
 /// Longer answers, those of keys with very many versions, are not kept: the request is answered with what is then.
 const ANSWER_BYTES: usize = 64 * 1024;
@@ -57,7 +57,7 @@ impl Keeping {
         principal: &str,
         seq: u64,
         time: Timestamp,
-        view: &dyn View,
+        view: &dyn CatalogView,
         changes: &[Change],
     ) -> Result<Self> {
         let grant = changes.iter().find_map(|change| match change {

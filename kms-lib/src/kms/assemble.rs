@@ -1,0 +1,284 @@
+//! From an opened store to a service: its own keys, its log and its rows are verified, then the parts of the service
+//! are made, and what whoever opens it has acknowledged is recorded.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::{head, high_water, quarantine};
+use crate::audit::record::{Body, record_hash};
+use crate::catalog::{Catalog, MaterialCache, PublicKeys, Trust, load_seals};
+use crate::config::Config;
+use crate::crypto::provider::Provider;
+use crate::envelope::{Envelope, RootKeySource, Seals};
+use crate::fair::Fair;
+use crate::ledger::{AuditAck, Details, Ledger, LedgerDeps, Signer, Space, skew};
+use crate::lifecycle::NewQuarantined;
+use crate::session::{Denials, Rotations, Session, Shared, VerificationSettings};
+use crate::storage::inspection::require_sound;
+use crate::storage::tables::{self, audit, root_keys, secrets};
+use crate::storage::{Connection, Store};
+use crate::types::actor::Actor;
+use crate::types::attempt::Operation;
+use crate::types::audit::{Action, Head};
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::root_key::RootKeyGeneration;
+use crate::types::time::Timestamp;
+use crate::verification::Turns;
+use crate::workers::Workers;
+
+/// Lists of the log that are read at once. On SQLite one long reader is left to verifications.
+const LISTS: usize = 3;
+
+/// What a store is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Work,
+    /// To be read only, such as a backup. One that was made by a clock that was ahead can be read.
+    Reading,
+}
+
+/// Verifies what is in the store, and makes the service.
+///
+/// # Errors
+///
+/// `IntegrityFailure` for a head or keys that were altered, and for a log that lacks what was noted of it; `ClockSkew` for
+/// a log whose time is to come.
+pub(super) async fn assemble(
+    config: Config,
+    sources: &[RootKeySource],
+    provider: Arc<dyn Provider>,
+    store: &Arc<dyn Store>,
+    connection: Box<dyn Connection>,
+    purpose: Purpose,
+) -> Result<Arc<Shared>> {
+    let notes = Notes::read(&config)?;
+    let own = verify_own_keys(sources, &provider, connection).await?;
+    let is_clock_acknowledged = check_clock(&config, store, &own.head, purpose).await?;
+    let lost = notes.compare(&own, store).await?;
+    if let Some(lost) = lost.as_ref().filter(|_| !config.acknowledge_restore) {
+        return Err(lost.error());
+    }
+    let last = own.head.timestamp;
+    let (shared, altered) = start(config, provider, store, own).await?;
+    // First: no other record can be written before.
+    if is_clock_acknowledged {
+        record_clock(&shared, last).await?;
+    }
+    if purpose == Purpose::Work && !altered.is_empty() {
+        quarantine::commit(&shared, altered).await?;
+    }
+    record_opening(&shared, lost, purpose).await?;
+    Ok(shared)
+}
+
+/// What high-water files say about logs.
+struct Notes {
+    own: Option<(PathBuf, String)>,
+    /// Those beside the configured one, if that does not exist.
+    others: Vec<(PathBuf, String)>,
+}
+
+impl Notes {
+    fn read(config: &Config) -> Result<Self> {
+        let Some(path) = &config.high_water else { return Ok(Self { own: None, others: Vec::new() }) };
+        Ok(match high_water::read(path)? {
+            Some(note) => Self { own: Some((path.clone(), note)), others: Vec::new() },
+            None => Self { own: None, others: high_water::others(path) },
+        })
+    }
+
+    /// What the log lacks of what was noted.
+    async fn compare(&self, own: &OwnKeys, store: &Arc<dyn Store>) -> Result<Option<high_water::Lost>> {
+        let (head, signer) = (&own.head, &own.signer);
+        let mut lost = match &self.own {
+            Some((path, note)) => high_water::compare(path, note, head, signer, store).await?,
+            None => None,
+        };
+        for (path, note) in self.others.iter().filter(|(_, note)| high_water::is_of(note, signer)) {
+            lost = lost.max(high_water::compare(path, note, head, signer, store).await?);
+        }
+        Ok(lost)
+    }
+}
+
+/// The service's own keys, which are unwrapped and those of the head that they have signed.
+struct OwnKeys {
+    envelope: Envelope,
+    seals: Seals,
+    signer: Arc<Signer>,
+    head: Head,
+}
+
+/// Reads the head and the service's own keys, and unwraps these. A head that was altered, or that another key signed, is
+/// not built upon.
+async fn verify_own_keys(
+    sources: &[RootKeySource],
+    provider: &Arc<dyn Provider>,
+    mut connection: Box<dyn Connection>,
+) -> Result<OwnKeys> {
+    require_sound(connection.as_mut()).await?;
+    let (generations, head) = read_root_keys(connection.as_mut()).await?;
+    let keys = secrets::service_keys(connection.as_mut()).await?;
+    connection.close().await?;
+    let envelope = Envelope::unlock(Arc::clone(provider), sources.to_vec(), generations).await?;
+    let seals = load_seals(&envelope, &keys, head.log_id).await?;
+    let signer = Arc::new(Signer::load(head.log_id, &keys, envelope.clone(), Arc::clone(provider)).await?);
+    signer.keys().check(&head)?;
+    Ok(OwnKeys { envelope, seals, signer, head })
+}
+
+/// Holds the clock against the log. Answers whether the log's time is to come, which was acknowledged.
+async fn check_clock(config: &Config, store: &Arc<dyn Store>, head: &Head, purpose: Purpose) -> Result<bool> {
+    let now = config.clock.now();
+    if purpose == Purpose::Reading || !skew::is_to_come(head.timestamp, now) {
+        return Ok(false);
+    }
+    match config.acknowledge_clock {
+        Some(said) => {
+            skew::check_said(said, now)?;
+            check_time(store, head).await?;
+        }
+        None => skew::check_log(head.timestamp, now)?,
+    }
+    Ok(true)
+}
+
+/// Whether the head's time, which its signature does not cover, is that of the log's last record, whose hash it signs.
+async fn check_time(store: &Arc<dyn Store>, head: &Head) -> Result<()> {
+    let mut connection = store.reader().await?;
+    let mut is_its_time = false;
+    audit::range(connection.as_mut(), head.seq, head.seq, &mut |row| {
+        let hash = record_hash(head.log_id, row.seq, row.timestamp, &row.prev_hash, &Body::from(&row).digest());
+        is_its_time = hash == head.hash && row.timestamp == head.timestamp;
+        Ok(())
+    })
+    .await?;
+    if is_its_time {
+        return Ok(());
+    }
+    let text = "the time of the log's head is not that of its last record: it was altered";
+    Err(Error::new(ErrorCode::IntegrityFailure, text))
+}
+
+/// Loads the catalog and makes the parts of the service. Answers also what was found altered, and is set aside.
+async fn start(
+    config: Config,
+    provider: Arc<dyn Provider>,
+    store: &Arc<dyn Store>,
+    own: OwnKeys,
+) -> Result<(Arc<Shared>, Vec<NewQuarantined>)> {
+    let OwnKeys { envelope, seals, signer, head } = own;
+    let catalog = Arc::new(Catalog::new(Arc::clone(store), seals, envelope.clone()));
+    load(&catalog, store).await?;
+    let is_suspect = catalog.snapshot().trust() == Trust::Suspect;
+    let altered = if is_suspect { quarantine::set_aside(store, &catalog, &signer).await? } else { Vec::new() };
+    let workers = Workers::default();
+    let materials = Arc::new(MaterialCache::new(
+        Arc::clone(store),
+        Arc::clone(&provider),
+        envelope.clone(),
+        workers.clone(),
+        (config.cache_size, config.cache_ttl),
+    ));
+    let public_keys = PublicKeys::new(Arc::clone(store), Arc::clone(&provider), workers.clone(), config.cache_size);
+    let space = Arc::new(Space::new(Arc::clone(store), config.space));
+    space.judge();
+    let ledger = Ledger::start(LedgerDeps {
+        store: Arc::clone(store),
+        space: Arc::clone(&space),
+        catalog: Arc::clone(&catalog),
+        materials: Arc::clone(&materials),
+        signer: Arc::clone(&signer),
+        default_grace_days: config.grace_days,
+        versions_max: config.versions_max,
+        clock: config.clock.clone(),
+        head,
+        limits: config.limits,
+        ack: config.audit_ack,
+    })?;
+    let shared = Shared {
+        store: Arc::clone(store),
+        provider,
+        envelope,
+        catalog,
+        materials,
+        public_keys,
+        workers,
+        ledger,
+        space,
+        signer,
+        clock: config.clock.clone(),
+        denials: Denials::default(),
+        rotations: Rotations::default(),
+        lists: Fair::new(LISTS),
+        full_keys: Mutex::default(),
+        turns: Turns::default(),
+        deletion_wait_days: config.deletion_wait_days,
+        deletion_wait_min_days: config.deletion_wait_min_days,
+        verification: VerificationSettings {
+            high_water: config.high_water.clone(),
+            reverify_days: config.reverify_days,
+        },
+        config,
+    };
+    Ok((Arc::new(shared), altered))
+}
+
+/// Reads all keys, grants and the like.
+async fn load(catalog: &Catalog, store: &Arc<dyn Store>) -> Result<()> {
+    let mut reader = store.reader().await?;
+    reader.begin_read().await?;
+    let loaded = catalog.refresh(reader.as_mut()).await;
+    reader.rollback().await?;
+    if loaded? {
+        return Ok(());
+    }
+    let text = "another process replaced the key that seals rows while the store was opened";
+    Err(Error::new(ErrorCode::StoreContended, text))
+}
+
+/// Records that time goes back, as was acknowledged.
+async fn record_clock(shared: &Arc<Shared>, last: Timestamp) -> Result<()> {
+    let now = shared.clock.now();
+    let session = Session::new(Arc::clone(shared), Actor::internal("system"));
+    match session.record_event(Action::ClockAcknowledge, Operation::AcknowledgeClock, Details::default()).await {
+        Ok(()) => {
+            tracing::warn!(from = %last, to = %now, "it was acknowledged that a clock was ahead: time goes back");
+            Ok(())
+        }
+        // Perhaps because another process was first.
+        Err(error) if skew::is_to_come(head::stored(shared).await?.timestamp, now) => Err(error),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Records what was acknowledged and what is unusual, and notes the head in the high-water file.
+async fn record_opening(shared: &Arc<Shared>, lost: Option<high_water::Lost>, purpose: Purpose) -> Result<()> {
+    let session = Session::new(Arc::clone(shared), Actor::internal("system"));
+    let is_acknowledged = lost.is_some();
+    if let Some(lost) = lost {
+        let mut details = Details::default();
+        details.number("present", lost.present).number("noted", lost.noted);
+        session.record_event(Action::RestoreAcknowledge, Operation::AcknowledgeRestore, details).await?;
+    }
+    if let Some(path) = shared.config.high_water.as_ref().filter(|_| purpose == Purpose::Work) {
+        // As every second from now on: not being able to note it keeps nobody from revoking.
+        match high_water::write(path, &head::stored(shared).await?.checkpoint) {
+            // Else what was acknowledged would have to be again.
+            Err(error) if is_acknowledged => return Err(error),
+            Err(error) => tracing::warn!(%error, "the high-water file is not up to date"),
+            Ok(()) => {}
+        }
+    }
+    if shared.config.audit_ack == AuditAck::Queued {
+        session.record_event(Action::QueuedAckOn, Operation::VerifyAudit, Details::default()).await?;
+    }
+    Ok(())
+}
+
+/// The stored generations of the root key, not checked yet; and the head.
+async fn read_root_keys(connection: &mut dyn Connection) -> Result<(Vec<RootKeyGeneration>, Head)> {
+    let generations = root_keys::unchecked(connection).await?;
+    let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing");
+    Ok((generations, tables::head::read(connection).await?.ok_or_else(missing)?))
+}
