@@ -19,7 +19,7 @@ use crate::lifecycle::{Command, LegacyPage, NewSigningKey, NewWrapping, Resealed
 use crate::policy;
 use crate::storage::corrupt;
 use crate::storage::tables::idempotency::CLOCK_ACKNOWLEDGED;
-use crate::types::attempt::Decision;
+use crate::types::attempt::{Attempt, Decision};
 use crate::types::audit::{AuditRecord, Head, Receipt, Status, hex};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -180,6 +180,11 @@ impl Planner<'_> {
         if let Some(command) = &submission.command {
             return self.change(submission, command, now);
         }
+        // The copy of a request may fail because of what the first one did: that is no failure to be recorded.
+        let attempt = submission.entries.first().and_then(|entry| entry.attempts.first());
+        if let Some(repeated) = attempt.and_then(|attempt| self.repeated(submission, attempt, now)) {
+            return repeated;
+        }
         // A released result cannot be taken back; the queue lets no change come before it.
         let still_holds = self.overlay.revision() == submission.decided_at && submission.holds_at(now);
         if submission.released_at.is_some() || still_holds {
@@ -193,10 +198,8 @@ impl Planner<'_> {
         let Some(attempt) = submission.entries.first().and_then(|entry| entry.attempts.first()) else {
             return Disposition::Fail(Error::new(ErrorCode::Internal, "a change without an attempt"));
         };
-        // Sent twice at the same time: the caller looks up the answer to the first one.
-        if self.is_repeated(submission) && policy::has_right(&self.overlay, attempt, now) {
-            let text = "a request with the same idempotency key came first";
-            return Disposition::Fail(Error::new(ErrorCode::Conflict, text));
+        if let Some(repeated) = self.repeated(submission, attempt, now) {
+            return repeated;
         }
         let destroys = matches!(command, Command::BeginDestruction(_));
         let decision = policy::decide(&self.overlay, attempt, if destroys { self.place.surely } else { now });
@@ -407,6 +410,16 @@ impl Planner<'_> {
         }
     }
 
+    /// What becomes of a request that was sent twice at the same time: the caller looks up the answer to the first one.
+    /// None if it was not, or if who sends it has no right to what it asks for.
+    fn repeated(&self, submission: &Submission, attempt: &Attempt, now: Timestamp) -> Option<Disposition> {
+        if !self.is_repeated(submission) || !policy::has_right(&self.overlay, attempt, now) {
+            return None;
+        }
+        let text = "a request with the same idempotency key came first";
+        Some(Disposition::Fail(Error::new(ErrorCode::Conflict, text)))
+    }
+
     /// Whether a request of this submission has had its effect already, in this batch or before.
     fn is_repeated(&self, submission: &Submission) -> bool {
         submission.entries.iter().filter_map(Entry::request).any(|(principal, request)| {
@@ -452,7 +465,7 @@ impl Planner<'_> {
             let state = Head { frontier, ..self.plan.head.clone() };
             self.plan.signing_key = Some(Replacement { new: new.as_ref().clone(), state, rows: self.rows() });
         }
-        for (principal, request) in submission.entries.iter().filter_map(Entry::request) {
+        for (principal, request) in submission.entries.iter().filter_map(Entry::effective_request) {
             let kept = Keeping::new(request, principal, self.plan.head.seq, time, &self.overlay, &changes);
             self.plan.kept_requests.push(kept?);
             self.requests.insert((principal.to_owned(), request.key.clone()));

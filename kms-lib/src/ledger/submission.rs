@@ -147,11 +147,14 @@ impl Entry {
         }
     }
 
-    /// The request that has its effect with this entry and is kept then, with its caller.
+    /// The request that this entry is about, if it is one that has its effect once, with its caller.
     pub(super) fn request(&self) -> Option<(&str, &Idempotency)> {
-        let is_allowed = matches!(self.verdict, Verdict::Allowed { .. });
-        let request = self.idempotency.as_deref().filter(|_| is_allowed)?;
-        Some((self.draft.actor.principal(), request))
+        Some((self.draft.actor.principal(), self.idempotency.as_deref()?))
+    }
+
+    /// The same, if it has its effect with this entry and is kept then.
+    pub(super) fn effective_request(&self) -> Option<(&str, &Idempotency)> {
+        self.request().filter(|_| matches!(self.verdict, Verdict::Allowed { .. }))
     }
 }
 

@@ -284,6 +284,36 @@ async fn copies_of_a_request_do_not_dissolve_a_batch() {
     size(&session).await;
 }
 
+/// A copy that arrives when the first one has had its effect fails because of that, and is answered as the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_a_request_are_no_failures() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_shared, session, _faults) = open(&folder.path().join("kms.db")).await;
+    for round in 0..20 {
+        let session = session.with_idempotency_key(&format!("request {round}")).unwrap();
+        let copies: Vec<_> = (0..20)
+            .map(|_| {
+                let session = session.clone();
+                tokio::spawn(async move { session.create_key(NewKey::aes(format!("key {round}"))).await.map(|k| k.id) })
+            })
+            .collect();
+        for copy in copies {
+            copy.await.unwrap().unwrap();
+        }
+        let copies: Vec<_> = (0..20)
+            .map(|_| {
+                let session = session.with_idempotency_key(&format!("revocation {round}")).unwrap();
+                tokio::spawn(async move { session.revoke_key(format!("key {round}").as_str()).await.map(|_| ()) })
+            })
+            .collect();
+        for copy in copies {
+            copy.await.unwrap().unwrap();
+        }
+    }
+    let failures = session.list_audit(&AuditQuery::new().status(Status::Failure), &Paging::new(10)).await.unwrap();
+    assert_eq!(failures.items, []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn service_resumes_when_the_store_is_back() {
     let folder = tempfile::tempdir().unwrap();
