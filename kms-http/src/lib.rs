@@ -11,6 +11,7 @@
 //! | [`metrics`] | what Prometheus scrapes |
 //! | [`anchors`] | signed states of the log outside of the database |
 //! | [`auth`] | who the caller is |
+//! | [`otlp`] | OpenTelemetry traces (feature `otlp`) |
 //! | [`tls`] | certificates and handshakes |
 //! | [`request`] | what happens to every request: id, headers, limits, fair turns |
 //! | [`error`] | errors as HTTP responses |
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod error;
 pub mod metrics;
 pub mod openapi;
+pub mod otlp;
 pub mod request;
 pub mod server;
 pub mod settings;

@@ -259,6 +259,8 @@ fn configuration_by_file_environment_and_flags() {
         (&[], &["--set", "auth=trusted_headers", "--set", "cors_origins=*"], "every page"),
         (&[], &["--set", "colour=red"], "http.colour"),
         (&[], &["--set", "unix_socket_mode=rw"], "octal"),
+        #[cfg(not(feature = "otlp"))]
+        (&[("KMS_HTTP_OTLP_ENDPOINT", "https://collector:4318")], &[], "feature otlp"),
     ] {
         let refused = check(variables, flags);
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");

@@ -10,29 +10,38 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kms_lib::{Actor, ErrorCode};
+use tracing::Span;
 
 use super::ApiError;
 use crate::metrics::Meter;
-use crate::request::RequestContext;
+use crate::otlp;
+use crate::request::{RequestContext, trace_context};
 
 /// Lines a second about callers that are not recognised; nobody needs a credential to cause them.
 const UNKNOWN: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
-/// What is known of a caller, for the log.
-#[derive(Default)]
+/// What is known of a caller, for the log and for traces.
 pub struct Caller {
     principal: Option<String>,
     source: Option<IpAddr>,
     /// The trace that the request is part of (W3C Trace Context).
     trace: Option<String>,
+    /// The span of the request, if traces are exported.
+    span: Span,
 }
 
 impl Caller {
+    /// The caller of a request that has this span.
+    pub fn new(span: Span) -> Self {
+        Self { principal: None, source: None, trace: None, span }
+    }
+
     /// Notes who it is.
     pub fn note(&mut self, actor: &Actor, headers: &HeaderMap) {
         self.principal = Some(actor.principal().to_owned());
         self.source = actor.source_ip();
-        self.trace = trace_id(headers).map(str::to_owned);
+        let of_caller = || trace_context::trace_id(headers).map(str::to_owned);
+        self.trace = otlp::trace_id(&self.span).or_else(of_caller);
     }
 }
 
@@ -44,6 +53,30 @@ pub struct Ended {
     pub code: Option<&'static str>,
     /// The time since its head was there.
     pub elapsed: Duration,
+}
+
+/// Begins the span of a request that a route takes, if traces are exported.
+pub fn span(is_on: bool, context: &RequestContext, meter: &Meter, headers: &HeaderMap) -> Span {
+    if !is_on {
+        return Span::none();
+    }
+    let (route, operation) = (Some(meter.route()), Some(meter.operation()));
+    otlp::begin(&otlp::Begun { method: meter.method(), route, operation, request_id: &context.id, headers })
+}
+
+/// Ends the span of a request.
+pub fn end_span(context: &RequestContext, caller: &Caller, ended: &Ended) {
+    let Ended { status, code, .. } = *ended;
+    let source = caller.source.or(context.peer.address);
+    otlp::end(&caller.span, &otlp::Ended { source, principal: caller.principal.as_deref(), status, code });
+}
+
+/// The span of a request that no route takes.
+pub fn trace_refused(context: &RequestContext, request: &Request, error: &ApiError) {
+    let (method, headers) = (request.method().as_str(), request.headers());
+    let span = otlp::begin(&otlp::Begun { method, route: None, operation: None, request_id: &context.id, headers });
+    let (status, code) = (error.status, Some(error.code));
+    otlp::end(&span, &otlp::Ended { source: context.peer.address, principal: None, status, code });
 }
 
 /// Writes the line of a request. Requests that fail by a fault have one even if nobody wants them all.
@@ -143,22 +176,3 @@ impl Unknown {
         );
     }
 }
-
-/// The trace id of a `traceparent` header (W3C Trace Context, version 00 or a later one), if there is a valid one.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all("traceparent").iter();
-    let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
-    let mut parts = value.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_shaped = is_hex(version, 2) && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
-    let is_known = version != "ff" && (version != "00" || parts.next().is_none());
-    let is_set = |text: &str| text.bytes().any(|byte| byte != b'0');
-    (is_shaped && is_known && is_set(trace) && is_set(parent)).then_some(trace)
-}
-
-#[cfg(test)]
-#[path = "../../tests/unit/access.rs"]
-mod tests;

@@ -36,6 +36,7 @@ use crate::auth::Authenticator;
 use crate::error::ApiError;
 use crate::metrics::{Metrics, Standing};
 use crate::openapi::{self, Doc, Operation, page};
+use crate::otlp;
 use crate::request::RequestContext;
 use crate::request::body::Bodies;
 use crate::request::fair_queue::FairQueue;
@@ -78,6 +79,8 @@ pub struct App {
     pub readiness: ops::Readiness,
     /// How anchoring goes.
     pub anchoring: Arc<anchors::Status>,
+    /// How exporting traces goes, once it does.
+    pub traces: OnceLock<Arc<otlp::Status>>,
     /// Logs callers that are not recognised.
     pub unknown_callers: access::Unknown,
     /// The metrics, as of a moment ago.
@@ -106,6 +109,7 @@ impl App {
             draining: AtomicBool::new(false),
             readiness: ops::Readiness::default(),
             anchoring: Arc::default(),
+            traces: OnceLock::new(),
             unknown_callers: access::Unknown::default(),
             scrape: scrape::Scrape::default(),
             openapi: openapi::document(&operations(&http), &http).into(),
@@ -121,6 +125,7 @@ impl App {
             waiting,
             connections: self.connections.load(Ordering::Relaxed),
             anchoring: self.http.anchors.is_on().then(|| Arc::clone(&self.anchoring)),
+            traces: self.traces.get().cloned(),
             dropped_lines: self.metrics.dropped_lines(),
             reload_failures: self.tls.get().map_or(0, |tls| tls.reload_failures()),
             certificate_expires: self.tls.get().and_then(|tls| tls.certificate_expires()),
@@ -146,7 +151,8 @@ fn operations(http: &Http) -> Vec<Operation> {
 /// The router over all routes.
 pub fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
-    let is_logged = app.http.log_requests;
+    let (is_logged, is_traced) = (app.http.log_requests, app.http.otlp.is_on());
+    let refuse = move |request: Request, error: ApiError| async move { refuse(&request, &error, is_logged, is_traced) };
     for route in routes(&app.http) {
         let Operation { id, method, path, .. } = &route.operation;
         let meter = app.metrics.meter(id, method.clone(), path);
@@ -157,10 +163,8 @@ pub fn router(app: &Arc<App>) -> Router {
         router = page::files().into_iter().fold(router, |router, file| router.route(file.path, get(serve_file(file))));
     }
     router
-        .fallback(move |request: Request| async move { refuse(&request, &ApiError::no_route(), is_logged) })
-        .method_not_allowed_fallback(move |request: Request| async move {
-            refuse(&request, &ApiError::no_method(), is_logged)
-        })
+        .fallback(move |request: Request| refuse(request, ApiError::no_route()))
+        .method_not_allowed_fallback(move |request: Request| refuse(request, ApiError::no_method()))
         .with_state(Arc::clone(app))
 }
 
@@ -176,10 +180,13 @@ fn serve_file(file: page::File) -> impl Fn() -> std::future::Ready<Response> + C
     }
 }
 
-fn refuse(request: &Request, error: &ApiError, is_logged: bool) -> Response {
+fn refuse(request: &Request, error: &ApiError, is_logged: bool, is_traced: bool) -> Response {
     let Some(context) = request.extensions().get::<RequestContext>() else { return error.respond("") };
     if is_logged {
         access::log_refused(context, request, error);
+    }
+    if is_traced {
+        access::trace_refused(context, request, error);
     }
     error.respond(&context.id)
 }

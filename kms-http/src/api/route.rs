@@ -9,6 +9,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use super::access::{self, Caller, Ended};
 use super::{ApiError, App, Call, Reply};
@@ -73,8 +74,9 @@ impl Route {
                 let (handler, meter) = (handler.clone(), meter.clone());
                 async move {
                     let context = context(&request);
-                    let reply = handler(Arc::clone(&app)).await;
-                    finish(&app, &context, &meter, &Caller::default(), reply)
+                    let span = access::span(app.http.otlp.is_on(), &context, &meter, request.headers());
+                    let reply = handler(Arc::clone(&app)).instrument(span.clone()).await;
+                    finish(&app, &context, &meter, &Caller::new(span), reply)
                 }
             })
         };
@@ -115,9 +117,10 @@ where
 {
     let context = context(&request);
     let is_repeatable = request.headers().contains_key("idempotency-key");
-    let mut caller = Caller::default();
+    let span = access::span(app.http.otlp.is_on(), &context, &meter, request.headers());
+    let mut caller = Caller::new(span.clone());
     let pending = access::Pending::new(app.http.log_requests, &context, &meter);
-    let reply = worked_on(&app, &context, request, kind, &mut caller, handler).await;
+    let reply = worked_on(&app, &context, request, kind, &mut caller, handler).instrument(span).await;
     pending.end();
     let reply = reply.map_err(|error| error.for_request(is_repeatable));
     finish(&app, &context, &meter, &caller, reply)
@@ -177,7 +180,7 @@ async fn admit(
     let actor = actor.with_request_id(&*context.id)?;
     let caller = actor.principal();
     context.peer.caller.set(caller);
-    if app.http.log_requests {
+    if app.http.log_requests || app.http.otlp.is_on() {
         seen.note(&actor, &parts.headers);
     }
     if let Some(rate) = &app.rate {
@@ -211,6 +214,7 @@ fn finish(app: &App, context: &RequestContext, meter: &Meter, caller: &Caller, r
     meter.observe(code, elapsed);
     let ended = Ended { status: response.status(), code, elapsed };
     access::log(app.http.log_requests, context, meter, caller, &ended);
+    access::end_span(context, caller, &ended);
     response
 }
 

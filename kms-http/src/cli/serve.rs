@@ -8,7 +8,9 @@ use kms_lib::{Actor, Kms, Paging};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use super::bootstrap::{hand_over_first_token, make_root_key_if_missing, root_key_lines};
 use super::exit::Failure;
@@ -18,6 +20,7 @@ use crate::anchors::Anchors;
 use crate::api::App;
 use crate::auth::Authenticator;
 use crate::auth::principals::Principals;
+use crate::otlp::{Status, Traces};
 use crate::server::{self, Inherited, Listeners, supervisor};
 use crate::settings::{AuthMethod, Http, LogFormat, Settings};
 use crate::tls::TlsServer;
@@ -50,13 +53,14 @@ impl Serve {
 /// Serves until a signal says to stop.
 pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     let inherited = Inherited::take()?;
-    let (_log, dropped) = start_log(&settings.http)?;
+    let traces = Traces::new(&settings.http.otlp)?;
+    let (_log, dropped) = start_log(&settings.http, traces.as_ref())?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if settings.http.threads > 0 {
         runtime.worker_threads(settings.http.threads);
     }
     let runtime = runtime.enable_all().build()?;
-    runtime.block_on(serve(settings, inherited, dropped))?;
+    runtime.block_on(serve(settings, inherited, dropped, traces))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,6 +70,7 @@ pub fn try_settings(http: &Http) -> Result<(), Failure> {
     http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
     Authenticator::new(http)?;
     Anchors::new(&http.anchors)?;
+    Traces::new(&http.otlp)?;
     Ok(())
 }
 
@@ -78,19 +83,25 @@ fn log_filter(http: &Http) -> Result<EnvFilter, Failure> {
 
 /// Starts the log, on standard error. A thread of its own writes: who reads it may be slow, and requests must not wait
 /// for that. Lines that have no room are dropped and counted. The rest is written when the guard is dropped.
-fn start_log(http: &Http) -> Result<(WorkerGuard, ErrorCounter), Failure> {
+fn start_log(http: &Http, traces: Option<&Traces>) -> Result<(WorkerGuard, ErrorCounter), Failure> {
     let filter = log_filter(http)?;
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match http.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match http.log_format {
+        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).with(traces.map(Traces::layer)).init();
     Ok((guard, dropped))
 }
 
-async fn serve(settings: Settings, inherited: Inherited, dropped: ErrorCounter) -> Result<(), Failure> {
+async fn serve(
+    settings: Settings,
+    inherited: Inherited,
+    dropped: ErrorCounter,
+    traces: Option<Traces>,
+) -> Result<(), Failure> {
     // Before anything else: a signal must not end the process half-way.
     let (stop, hangup) = take_signals()?;
     try_settings(&settings.http)?;
@@ -102,10 +113,14 @@ async fn serve(settings: Settings, inherited: Inherited, dropped: ErrorCounter) 
     }
     let settings = settings.with_default_key()?;
     make_folders(&settings)?;
+    let (exported, exporting) = traces.map(|traces| (traces.status(), traces.start())).unzip();
     let kms = Kms::open(settings.kms.clone()).await?;
-    let served = serve_on(&kms, settings, Surroundings { inherited, dropped, stop, hangup }).await;
+    let served = serve_on(&kms, settings, Surroundings { inherited, dropped, exported, stop, hangup }).await;
     tracing::info!("closing");
     let closed = kms.close().await;
+    if let Some(exporting) = exporting {
+        exporting.stop().await;
+    }
     served.and(closed.map_err(Failure::from))
 }
 
@@ -114,13 +129,15 @@ struct Surroundings {
     inherited: Inherited,
     /// Counts lines of the log that were dropped.
     dropped: ErrorCounter,
+    /// How exporting traces goes, if they are exported.
+    exported: Option<Arc<Status>>,
     stop: watch::Receiver<bool>,
     hangup: Signal,
 }
 
 /// Serves an open store. Nobody can connect before there is one.
 async fn serve_on(kms: &Kms, settings: Settings, surroundings: Surroundings) -> Result<(), Failure> {
-    let Surroundings { inherited, dropped, stop, hangup } = surroundings;
+    let Surroundings { inherited, dropped, exported, stop, hangup } = surroundings;
     let listeners = Listeners::open(&settings.http, inherited)?;
     if settings.http.has(AuthMethod::Token) && is_untouched(kms).await? {
         let principal = Principals::new(&settings.http).of_token("admin")?;
@@ -128,6 +145,9 @@ async fn serve_on(kms: &Kms, settings: Settings, surroundings: Surroundings) -> 
     }
     let app = Arc::new(App::new(kms.clone(), settings.http)?);
     app.metrics.count_dropped_lines(move || dropped.dropped_lines() as u64);
+    if let Some(status) = exported {
+        let _ = app.traces.set(status);
+    }
     listeners.describe().iter().for_each(|place| output::line(&format!("listening   {place}")));
     let preparing = Arc::clone(&app);
     tokio::spawn(async move { preparing.auth.prepare().await });

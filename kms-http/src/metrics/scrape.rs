@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counter;
-use crate::anchors::Status;
+use crate::{anchors, otlp};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct State {
@@ -37,7 +37,9 @@ pub struct Standing {
     /// Open connections.
     pub connections: usize,
     /// How anchoring goes, if there are places for anchors.
-    pub anchoring: Option<Arc<Status>>,
+    pub anchoring: Option<Arc<anchors::Status>>,
+    /// How exporting traces goes, if they are exported.
+    pub traces: Option<Arc<otlp::Status>>,
     /// Lines of the log that were dropped because nobody took them.
     pub dropped_lines: u64,
     /// How often files of TLS could not be taken when they were read again.
@@ -72,7 +74,7 @@ fn soundness(telemetry: &Telemetry, registry: &mut Registry) {
 }
 
 /// How anchoring goes.
-fn anchoring(status: &Status, registry: &mut Registry) {
+fn anchoring(status: &anchors::Status, registry: &mut Registry) {
     let help = "When the log was last anchored everywhere, in Unix time; 0 if it never was";
     set(registry, "anchor_timestamp_seconds", help, status.last());
     let help = "1 if the log does not continue what was anchored: it was put back, or nodes work on two copies";
@@ -80,6 +82,14 @@ fn anchoring(status: &Status, registry: &mut Registry) {
     registry.register("anchors_written", "Rounds in which the log was anchored", counter(status.written()));
     let help = "Rounds in which a place for anchors could not be read or written";
     registry.register("anchor_failures", help, counter(status.failures()));
+}
+
+/// How exporting traces goes.
+fn traces(status: &otlp::Status, registry: &mut Registry) {
+    registry.register("otlp_spans_exported", "Spans that the collector took", counter(status.exported()));
+    let help = "Spans that were dropped: without room in the queue, or with an export that failed";
+    registry.register("otlp_spans_dropped", help, counter(status.dropped()));
+    registry.register("otlp_export_failures", "Exports of traces that failed", counter(status.failures()));
 }
 
 /// How the library and the server stand, in the text format.
@@ -110,6 +120,9 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
     registry.register("reload_failures", help, counter(server.reload_failures));
     if let Some(status) = &server.anchoring {
         anchoring(status, &mut registry);
+    }
+    if let Some(status) = &server.traces {
+        traces(status, &mut registry);
     }
     let help = "Lines of the log of the process that were dropped because nobody took them in time";
     registry.register("log_lines_dropped", help, counter(server.dropped_lines));

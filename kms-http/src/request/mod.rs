@@ -8,6 +8,7 @@ pub mod memory;
 pub mod origins;
 pub mod rate;
 pub mod response_memory;
+pub mod trace_context;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::mtls::MtlsSettings;
 use super::oidc::OidcSettings;
 use super::tls::{ClientCertificates, TlsSettings};
-use super::{AnchorSettings, forms, invalid};
+use super::{AnchorSettings, OtlpSettings, forms, invalid};
 
 /// Bytes that an item of a batch takes at most beside what was sent for it before: a signature, or a nonce and a tag.
 const BESIDE: usize = 512;
@@ -156,6 +156,8 @@ section! {
         pub docs: bool = true,
         /// Where signed states of the log are kept outside of the database.
         pub anchors: AnchorSettings = AnchorSettings::default(),
+        /// Where OpenTelemetry traces are sent.
+        pub otlp: OtlpSettings = OtlpSettings::default(),
         /// Threads that serve; 0 for as many as the machine has.
         #[serde(deserialize_with = "forms::count::<0, 1_024, _, _>")]
         pub threads: usize = 0,
@@ -242,6 +244,7 @@ impl Http {
         }
         self.check_prefixes()?;
         self.anchors.check()?;
+        self.otlp.check()?;
         if self.has(AuthMethod::TrustedHeaders) && self.cors_origins.iter().any(|origin| origin == "*") {
             return Err(invalid(
                 "http.auth has trusted_headers and http.cors_origins is *: every page in a browser could act as \

@@ -27,6 +27,7 @@ mod http;
 mod layers;
 mod mtls;
 mod oidc;
+mod otlp;
 mod tls;
 mod xdg_dirs;
 
@@ -34,6 +35,7 @@ pub use anchors::AnchorSettings;
 pub use http::{AuthMethod, Http, LogFormat, TrustedHeadersSettings};
 pub use mtls::{MtlsSettings, PrincipalField, RoleField};
 pub use oidc::OidcSettings;
+pub use otlp::OtlpSettings;
 pub use tls::{ClientCertificates, TlsSettings};
 pub use xdg_dirs::XdgDirs;
 

@@ -10,6 +10,7 @@ use reqwest::header::ACCEPT;
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
 
+use crate::otlp;
 use crate::tls::client::{client_config, explain};
 pub(super) use crate::tls::client::{is_https, parse_url};
 
@@ -48,9 +49,12 @@ impl Fetcher {
         self.document(url).await.map_err(|problem| format!("{url}: {problem}"))
     }
 
+    #[tracing::instrument(level = "debug", name = "oidc.fetch", skip_all,
+        fields(otel.kind = "client", url.full = url.as_str()))]
     async fn document(&self, url: &Url) -> std::result::Result<Bytes, String> {
         let client = if is_https(url) { &self.client } else { &self.local };
-        let sent = client.get(url.clone()).header(ACCEPT, "application/json").send().await;
+        let request = otlp::give_on(client.get(url.clone()).header(ACCEPT, "application/json"));
+        let sent = request.send().await;
         let mut response = sent.map_err(explain)?;
         // A name may lead anywhere; what counts is where the connection ended.
         let is_local = response.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());

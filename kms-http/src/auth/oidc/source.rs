@@ -13,6 +13,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Mutex;
+use tracing::Instrument;
 
 use super::fetch::{Fetcher, is_https, parse_url};
 use super::keys::{KeySet, Lookup};
@@ -119,14 +120,14 @@ impl KeySource {
     pub(super) async fn refreshed(self: &Arc<Self>) -> State {
         if self.is_due() {
             let source = self.clone();
-            let attempt = tokio::spawn(async move {
+            let attempt = async move {
                 let _fetching = source.fetching.lock().await;
                 // Whoever waited finds the work done.
                 if source.is_due() {
                     source.fetch_and_keep().await;
                 }
-            });
-            if attempt.await.is_err() {
+            };
+            if tokio::spawn(attempt.in_current_span()).await.is_err() {
                 tracing::error!(issuer = self.settings.issuer, "fetching the issuer's keys came to a bad end");
             }
         } else {

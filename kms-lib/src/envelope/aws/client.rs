@@ -66,6 +66,8 @@ impl AwsKms {
     }
 
     /// Encrypts at most 4,096 bytes under the key with this name. Answers the ARN of the key that did it.
+    #[tracing::instrument(level = "debug", name = "kms.root_key", skip_all,
+        fields(otel.kind = "client", provider = "aws-kms", operation = "encrypt"))]
     pub async fn encrypt(&self, key: &str, context: EncryptionContext, plaintext: &[u8]) -> Result<(KeyArn, Vec<u8>)> {
         let began = Instant::now();
         let sent = self
@@ -93,6 +95,8 @@ impl AwsKms {
 
     /// Decrypts what the key with this ARN or id encrypted with this context. `IntegrityFailure` if it was another key
     /// or another context.
+    #[tracing::instrument(level = "debug", name = "kms.root_key", skip_all,
+        fields(otel.kind = "client", provider = "aws-kms", operation = "decrypt"))]
     pub async fn decrypt(
         &self,
         key: &str,

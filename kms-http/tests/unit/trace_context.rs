@@ -1,4 +1,4 @@
-//! Unit tests of `src/api/access.rs`.
+//! Unit tests of `src/request/trace_context.rs`.
 
 use super::*;
 use axum::http::HeaderValue;
