@@ -16,9 +16,9 @@ fast:
 test:
     tests/run
 
-# Run one suite of kms-lib on an engine: sqlite, mysql or postgres.
+# Run one suite of kms-lib/tests/engines on an engine: sqlite, mysql or postgres.
 suite name engine="sqlite":
-    KMS_TEST_ENGINE={{ engine }} cargo test -p kms-lib --test {{ name }}
+    KMS_TEST_ENGINE={{ engine }} cargo test -p kms-lib --test engines {{ name }}
 
 # Check formatting, lints and spelling.
 lint:

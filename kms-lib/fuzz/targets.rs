@@ -1,6 +1,6 @@
 // The fuzz targets: every parser of bytes from outside. Each answers what it made of the bytes, in a form that can be
-// compared, and asserts what must hold of everything that is accepted. `tests/parsers.rs` runs them over the kept
-// corpus and alterations of it; `fuzz/run` is to run one of them for as long as one likes, led by coverage.
+// compared, and asserts what must hold of everything that is accepted. `tests/features/parsers.rs` runs them over the
+// kept corpus and alterations of it; `fuzz/run` is to run one of them for as long as one likes, led by coverage.
 
 use kms_lib::audit::checkpoint;
 use kms_lib::internals::{Decryptor, Derivation, Header, Provider, RustCrypto, Schedule, StoredConditions};

@@ -1,0 +1,159 @@
+//! Tokens: who has one is known by it, until it is withdrawn or expires, and only its hash is stored.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::common::Place;
+use kms_lib::{Action, Actor, AuditQuery, Clock, Context, ErrorCode, Kms, NewKey, NewToken, Paging, Role, Timestamp};
+
+#[tokio::test]
+async fn a_token_is_good_until_it_is_withdrawn_or_expires() {
+    let place = Place::new();
+    let days = Arc::new(AtomicU32::new(0));
+    let clock = Clock::new({
+        let days = Arc::clone(&days);
+        move || Timestamp::now().plus_days(days.load(Ordering::SeqCst))
+    });
+    let config = place.config().clock(clock.skip_skew_check());
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let admin = kms.session(Actor::new("root", Role::Admin).unwrap());
+    admin.create_key(NewKey::aes("k")).await.unwrap();
+    let expires = Timestamp::now().plus_days(10);
+    let made =
+        admin.create_token(NewToken::new("Night", Role::Admin).label("night shift").expires_at(expires)).await.unwrap();
+    let actor = kms.authenticate(&made.token).await.unwrap();
+    assert_eq!((actor.principal(), actor.role()), ("Night", Role::Admin));
+    let operator = kms.session(actor.clone());
+    let sealed = operator.encrypt("k", b"x", &Context::new()).await.unwrap();
+
+    // Another process knows it at once.
+    let other = Kms::open(config.clone()).await.unwrap();
+    let second = admin.create_token(NewToken::new("second", Role::Auditor)).await.unwrap();
+    assert_eq!(other.authenticate(&second.token).await.unwrap().role(), Role::Auditor);
+
+    // Withdrawn in one process: refused in the other too, also for an actor who was recognised before.
+    other.session(Actor::new("root", Role::Admin).unwrap()).revoke_credential(made.credential.id).await.unwrap();
+    let error = operator.decrypt(&sealed.ciphertext, &Context::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotAuthenticated);
+    let error = operator.get_key("k").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotAuthenticated);
+    assert_eq!(kms.authenticate(&made.token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    let error = admin.revoke_credential(made.credential.id).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CredentialNotFound);
+    let listed = admin.list_credentials(&Paging::new(10)).await.unwrap().items;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].principal, "second");
+
+    // Expiry.
+    let third = admin.create_token(NewToken::new("third", Role::Admin).expires_at(expires)).await.unwrap();
+    let third_actor = kms.authenticate(&third.token).await.unwrap();
+    days.store(11, Ordering::SeqCst);
+    assert_eq!(kms.authenticate(&third.token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    let error = kms.session(third_actor).encrypt("k", b"x", &Context::new()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotAuthenticated);
+
+    // The token is nowhere in the store.
+    assert!(admin.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+    other.close().await.unwrap();
+    let secret = &made.token.as_bytes()[26..];
+    for entry in std::fs::read_dir(place.folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret));
+    }
+    assert!(!format!("{made:?}").contains(made.token.as_str()));
+}
+
+#[tokio::test]
+async fn what_is_no_token_is_refused() {
+    let place = Place::new();
+    let config = place.config();
+    let kms = Kms::open(config.clone()).await.unwrap();
+    let admin = kms.session(Actor::new("root", Role::Admin).unwrap());
+    let made = admin.create_token(NewToken::new("app", Role::App)).await.unwrap();
+    let token = made.token.as_str();
+    let mut bad: Vec<String> =
+        ["", "kms_", "Bearer x", "kms_\0", &"x".repeat(100_000), &token[1..], &token[..67]].map(str::to_owned).to_vec();
+    bad.push(format!("{token}A"));
+    bad.push(format!("KMS_{}", &token[4..]));
+    for at in 4..token.len() {
+        let mut altered = token.as_bytes().to_vec();
+        altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+        bad.push(String::from_utf8(altered).unwrap());
+    }
+    for text in bad {
+        assert_eq!(kms.authenticate(&text).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    }
+    for reserved in ["scheduler", "system", "anonymous", "", "a\0b"] {
+        let error = admin.create_token(NewToken::new(reserved, Role::Admin)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+    }
+    let past = Some(Timestamp::from_micros(1));
+    assert!(admin.create_token(NewToken::new("app", Role::App).expires_at(past)).await.is_err());
+    assert!(admin.create_token(NewToken::new("app", Role::App).label("a\nb")).await.is_err());
+    // Only admins make tokens; auditors see them.
+    let app = kms.session(kms.authenticate(token).await.unwrap());
+    assert_eq!(app.create_token(NewToken::new("x", Role::Admin)).await.unwrap_err().code(), ErrorCode::AccessDenied);
+    let auditor = kms.session(Actor::new("eve", Role::Auditor).unwrap());
+    assert_eq!(auditor.list_credentials(&Paging::new(10)).await.unwrap().items.len(), 1);
+    assert_eq!(auditor.revoke_credential(made.credential.id).await.unwrap_err().code(), ErrorCode::AccessDenied);
+    kms.close().await.unwrap();
+
+    // A credential raised to admin in the database is not accepted.
+    place.tamper("UPDATE credentials SET role = 'admin'").await;
+    let kms = Kms::open(config).await.unwrap();
+    assert_eq!(kms.authenticate(token).await.unwrap_err().code(), ErrorCode::NotAuthenticated);
+    let report = kms.session(Actor::new("root", Role::Admin).unwrap()).verify_audit().await.unwrap();
+    assert!(!report.ok && report.faults[0].to_string().contains("credentials"), "{:?}", report.faults);
+    kms.close().await.unwrap();
+}
+
+/// Nodes that start together on an empty database make one first token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_first_token_is_made_once() {
+    let place = Place::new();
+    let nodes = [place.open().await, place.open().await, place.open().await];
+    let making: Vec<_> = nodes
+        .iter()
+        .cycle()
+        .take(9)
+        .map(|kms| {
+            let operator = kms.session(Actor::operator());
+            tokio::spawn(async move {
+                operator.create_first_token(NewToken::new("Root", Role::Admin).label("first token")).await
+            })
+        })
+        .collect();
+    let mut made = Vec::new();
+    for call in making {
+        match call.await.unwrap() {
+            Ok(token) => made.push(token),
+            Err(error) => assert_eq!((error.code(), error.is_retryable()), (ErrorCode::Conflict, false)),
+        }
+    }
+    assert_eq!(made.len(), 1);
+    let actor = nodes[2].authenticate(&made[0].token).await.unwrap();
+    assert_eq!((actor.principal(), actor.role()), ("Root", Role::Admin));
+    let root = nodes[1].session(actor);
+    assert_eq!(root.list_credentials(&Paging::new(10)).await.unwrap().items.len(), 1);
+    // Nor is there another first one once it is withdrawn, or after a restart.
+    let operator = nodes[0].session(Actor::operator());
+    let credential = made[0].credential.id;
+    operator.revoke_credential(credential).await.unwrap();
+    let again = operator.create_first_token(NewToken::new("Root", Role::Admin)).await;
+    assert_eq!(again.unwrap_err().code(), ErrorCode::Conflict);
+    for node in &nodes {
+        node.close().await.unwrap();
+    }
+    let kms = place.open().await;
+    let again = kms.session(Actor::operator()).create_first_token(NewToken::new("Root", Role::Admin)).await;
+    assert_eq!(again.unwrap_err().code(), ErrorCode::Conflict);
+    // The record says what the token is for.
+    let query = AuditQuery::new().oldest_first().action(Action::CredentialCreate);
+    let records = kms.session(Actor::operator()).list_audit(&query, &Paging::default()).await.unwrap().items;
+    let details =
+        records.iter().filter(|record| record.status == "SUCCESS").filter_map(|record| record.details.as_deref());
+    let details: Vec<&str> = details.collect();
+    assert!(details.len() == 1 && details[0].contains(r#""label":"first token""#), "{details:?}");
+    kms.close().await.unwrap();
+}

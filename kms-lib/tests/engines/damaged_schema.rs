@@ -1,0 +1,89 @@
+//! Tables that are gone, and schema versions that cannot be: the store is corrupt, and whoever opens or uses it is told
+//! so.
+
+use crate::common::{Place, admin, check_usable, code};
+use kms_lib::{ErrorCode, Kms, NewKey};
+
+const TABLES: [&str; 16] = [
+    "kms_schema",
+    "\"keys\"",
+    "key_versions",
+    "version_usage",
+    "grants",
+    "credentials",
+    "quarantine",
+    "audit_logs",
+    "audit_head",
+    "audit_checkpoints",
+    "usage_hourly",
+    "root_keys",
+    "wrappings",
+    "service_keys",
+    "idempotency",
+    "meta",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_gone() {
+    let place = Place::new();
+    let kms = place.open().await;
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+    let whole = place.folder.path().join("whole.db");
+    if place.is_a_file() {
+        std::fs::copy(place.file(), &whole).unwrap();
+    }
+    for table in TABLES {
+        place.tamper(&format!("ALTER TABLE {table} RENAME TO elsewhere")).await;
+        assert_eq!(code(Kms::open(place.config()).await), ErrorCode::StoreCorrupt, "{table}");
+        if place.is_a_file() {
+            // Renamed back, its statement would be spelled in another way.
+            std::fs::copy(&whole, place.file()).unwrap();
+        } else {
+            place.tamper(&format!("ALTER TABLE elsewhere RENAME TO {table}")).await;
+        }
+    }
+    let kms = place.open().await;
+    check_usable(&kms).await;
+    // Underneath a running service.
+    place.tamper("DROP TABLE key_versions").await;
+    let session = admin(&kms);
+    assert_eq!(code(session.create_key(NewKey::aes("late")).await), ErrorCode::StoreCorrupt);
+    place.tamper("DROP TABLE audit_logs").await;
+    assert_eq!(code(session.create_key(NewKey::aes("late")).await), ErrorCode::StoreCorrupt);
+    assert!(!session.verify_audit().await.is_ok_and(|report| report.ok));
+    let _ = kms.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_cannot_be() {
+    let place = Place::new();
+    place.open().await.close().await.unwrap();
+    let newest = place.number("SELECT version FROM kms_schema").await;
+    for (version, expected) in [
+        (0, ErrorCode::StoreCorrupt),
+        (-1, ErrorCode::StoreCorrupt),
+        (i64::MIN, ErrorCode::StoreCorrupt),
+        (newest + 1, ErrorCode::SchemaTooNew),
+        (i64::MAX, ErrorCode::SchemaTooNew),
+    ] {
+        place.tamper(&format!("UPDATE kms_schema SET version = {version}")).await;
+        assert_eq!(code(Kms::open(place.config()).await), expected, "{version}");
+    }
+    // Older than its tables are, or none: where changes of a schema cannot be rolled back, that is a store half made,
+    // and is completed.
+    for sql in ["UPDATE kms_schema SET version = 1", "DELETE FROM kms_schema"] {
+        place.tamper(sql).await;
+        match Kms::open(place.config()).await {
+            Ok(kms) => {
+                check_usable(&kms).await;
+                kms.close().await.unwrap();
+            }
+            Err(error) => assert_eq!(error.code(), ErrorCode::StoreCorrupt, "{sql}: {error}"),
+        }
+    }
+    if place.is_a_file() {
+        place.tamper("DELETE FROM kms_schema; INSERT INTO kms_schema VALUES ('two')").await;
+        assert_eq!(code(Kms::open(place.config()).await), ErrorCode::StoreCorrupt);
+    }
+}

@@ -1,0 +1,23 @@
+//! What holds on every engine: SQLite, and with `KMS_TEST_ENGINE` MariaDB or PostgreSQL, which `tests/run` starts.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod agreement;
+mod blocking;
+mod clock;
+mod credentials;
+mod damaged_schema;
+mod floods;
+mod grants;
+mod idempotency;
+mod integrity_key;
+mod lifecycle;
+mod model;
+mod quarantine;
+mod root_keys;
+mod rotation;
+mod schema;
+mod updates;

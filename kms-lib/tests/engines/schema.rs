@@ -1,0 +1,490 @@
+//! The schema is not trusted: what could alter statements is refused at open, by a running service and by verification;
+//! what cannot is a warning. Indexes that lack rows are found by verification, by backups, and by the lists that use
+//! them.
+
+use crate::common::{Place, actor, admin, check_usable, code};
+use kms_lib::{AuditQuery, Context, ErrorCode, Finding, Kms, NewGrant, NewKey, Paging, Permission, Report, Role};
+
+/// A closed store with a key, a grant and some records of two actors.
+async fn prepared(place: &Place) {
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    let granted = [Permission::Encrypt];
+    session.put_grant(NewGrant::new("app", Role::App).on_all_keys().allow(granted)).await.unwrap();
+    let app = kms.session(actor("app", Role::App));
+    for _ in 0..30 {
+        session.encrypt("k", b"x", &Context::new()).await.unwrap();
+        app.encrypt("k", b"x", &Context::new()).await.unwrap();
+    }
+    kms.close().await.unwrap();
+}
+
+fn names(report: &Report, object: &str) -> bool {
+    report.faults.iter().any(|fault| match &fault.finding {
+        Finding::SchemaAltered { object: found, .. } => found.contains(object),
+        _ => false,
+    })
+}
+
+/// Alterations by engine, and what the finding names.
+fn alterations() -> Vec<(&'static str, &'static str)> {
+    const COMMON: [(&str, &str); 8] = [
+        ("DROP INDEX audit_logs_key{on audit_logs}", "audit_logs_key"),
+        (
+            "DROP INDEX grants_revision{on grants}; CREATE INDEX grants_revision ON grants (principal)",
+            "grants_revision",
+        ),
+        ("CREATE UNIQUE INDEX mine ON usage_hourly (hour, action, status, count)", "mine"),
+        ("ALTER TABLE grants ADD COLUMN more {int}", "grants"),
+        ("ALTER TABLE usage_hourly RENAME TO other", "usage_hourly"),
+        ("ALTER TABLE meta RENAME TO other; CREATE VIEW meta AS SELECT * FROM other", "meta"),
+        ("DROP TABLE usage_hourly", "usage_hourly"),
+        ("ALTER TABLE audit_logs DROP COLUMN request_id", "audit_logs"),
+    ];
+    const SQLITE: [(&str, &str); 6] = [
+        ("CREATE TRIGGER t BEFORE UPDATE ON grants BEGIN SELECT RAISE(IGNORE); END", "trigger t"),
+        ("CREATE TABLE x (a); CREATE TRIGGER t AFTER INSERT ON x BEGIN DELETE FROM grants; END", "trigger t"),
+        (
+            "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (actor, seq) WHERE seq > 40",
+            "audit_logs_actor",
+        ),
+        (
+            "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (actor COLLATE NOCASE, seq)",
+            "audit_logs_actor",
+        ),
+        (
+            // SQLite reads past the comment, and does not see that the text was changed.
+            "CREATE UNIQUE INDEX mine ON usage_hourly (hour, action, status, count); PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = 'CREATE/**/UNIQUE INDEX mine ON usage_hourly (hour, action, status, count)'
+             WHERE name = 'mine'",
+            "mine",
+        ),
+        (
+            "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (lower(actor), seq)",
+            "audit_logs_actor",
+        ),
+    ];
+    const POSTGRES: [(&str, &str); 14] = [
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW EXECUTE FUNCTION f()",
+            "trigger t",
+        ),
+        (
+            "DROP INDEX audit_logs_actor;
+             CREATE INDEX audit_logs_actor ON audit_logs (actor, seq) WITH (fillfactor = 90) WHERE (seq > 40)",
+            "audit_logs_actor",
+        ),
+        ("CREATE RULE r AS ON UPDATE TO grants DO INSTEAD NOTHING", "grants"),
+        ("ALTER TABLE grants ENABLE ROW LEVEL SECURITY", "grants"),
+        ("CREATE TABLE heir () INHERITS (grants)", "grants"),
+        ("ALTER TABLE usage_hourly SET UNLOGGED", "usage_hourly"),
+        ("ALTER TABLE grants ADD CHECK (withdrawn_at IS NULL) NOT VALID", "constraint"),
+        ("ALTER TABLE grants ALTER withdrawn_at SET DEFAULT 5", "grants.withdrawn_at"),
+        ("ALTER TABLE grants ALTER principal TYPE TEXT COLLATE \"und-x-icu\"", "grants.principal"),
+        ("ALTER TABLE usage_hourly ALTER count DROP NOT NULL", "usage_hourly.count"),
+        (
+            "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (actor, seq) WHERE seq > 40",
+            "audit_logs_actor",
+        ),
+        (
+            "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (lower(actor), seq)",
+            "audit_logs_actor",
+        ),
+        (
+            // The usual search path begins with the schema of the user's name.
+            "DO $$ BEGIN EXECUTE format('CREATE SCHEMA %I', current_user);
+             EXECUTE format('CREATE TABLE %I.meta (name TEXT, value TEXT)', current_user); END $$",
+            "meta",
+        ),
+        ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'audit_logs_key'::regclass", "audit_logs_key"),
+    ];
+    const MYSQL: [(&str, &str); 8] = [
+        ("CREATE TRIGGER t BEFORE UPDATE ON grants FOR EACH ROW SET NEW.withdrawn_at = NULL", "trigger t"),
+        ("ALTER TABLE meta ENGINE = MyISAM", "table meta"),
+        ("ALTER TABLE usage_hourly PARTITION BY HASH (hour) PARTITIONS 2", "usage_hourly"),
+        ("ALTER TABLE grants ADD CONSTRAINT c CHECK (withdrawn_at IS NULL)", "constraint c"),
+        ("ALTER TABLE grants MODIFY withdrawn_at BIGINT DEFAULT 5", "grants.withdrawn_at"),
+        (
+            "ALTER TABLE grants MODIFY allowed_ops LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
+            "allowed_ops",
+        ),
+        (
+            // The server does not use it, and refuses statements that ask for it.
+            "ALTER TABLE audit_logs ALTER INDEX audit_logs_actor IGNORED",
+            "audit_logs_actor",
+        ),
+        (
+            "ALTER TABLE audit_logs DROP INDEX audit_logs_actor;
+             CREATE INDEX audit_logs_actor ON audit_logs (actor(4), seq)",
+            "audit_logs_actor",
+        ),
+    ];
+    let mut all = COMMON.to_vec();
+    match crate::common::engine::name().as_str() {
+        "sqlite" => all.extend(SQLITE),
+        "postgres" => all.extend(POSTGRES),
+        _ => all.extend(MYSQL),
+    }
+    all
+}
+
+/// In the engine's words.
+fn spelled(sql: &str) -> String {
+    let is_mysql = crate::common::engine::name() == "mysql";
+    let mut text = sql.replace("{int}", if crate::common::engine::name() == "sqlite" { "INTEGER" } else { "BIGINT" });
+    for table in ["audit_logs", "grants"] {
+        let on = if is_mysql { format!(" ON {table}") } else { String::new() };
+        text = text.replace(&format!("{{on {table}}}"), &on);
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_alter_statements_is_refused() {
+    for (sql, object) in alterations() {
+        let place = Place::new();
+        prepared(&place).await;
+        let kms = place.open().await;
+        let report = admin(&kms).verify_audit().await.unwrap();
+        assert!(report.ok && report.warnings.is_empty(), "{report:?}");
+        place.tamper(&spelled(sql)).await;
+        // Under a service that runs, verification names it.
+        let report = admin(&kms).verify_audit().await.unwrap();
+        assert!(!report.ok && names(&report, object), "{sql}: {report:?}");
+        kms.close().await.unwrap();
+        let error = Kms::open(place.config()).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::StoreCorrupt, "{sql}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_objects_are_warned_of() {
+    let place = Place::new();
+    prepared(&place).await;
+    let mut statements = vec!["CREATE INDEX mine ON audit_logs (timestamp)", "CREATE TABLE notes (a INTEGER)"];
+    if crate::common::engine::name() != "mysql" {
+        // ANALYZE's tables on SQLite.
+        statements.push("ANALYZE");
+    }
+    for sql in statements {
+        place.tamper(sql).await;
+    }
+    let kms = place.open().await;
+    let report = admin(&kms).verify_audit().await.unwrap();
+    assert!(report.ok, "{:?}", report.faults);
+    let warnings = report.warnings.join("\n");
+    assert!(warnings.contains("mine") && warnings.contains("notes"), "{warnings}");
+    if place.is_a_file() {
+        assert!(warnings.contains("sqlite_stat1"), "{warnings}");
+    }
+    check_usable(&kms).await;
+    kms.close().await.unwrap();
+}
+
+/// What an operator may do with the database of a store is neither refused nor a fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_is_accepted() {
+    let statements: &[&str] = match crate::common::engine::name().as_str() {
+        "sqlite" => &[
+            "ANALYZE; REINDEX; PRAGMA optimize = 0x10002",
+            "VACUUM",
+            "ALTER TABLE grants RENAME TO other; ALTER TABLE other RENAME TO grants",
+            "PRAGMA journal_mode = DELETE; PRAGMA page_size = 8192; PRAGMA auto_vacuum = FULL; VACUUM",
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY AUTOINCREMENT, a TEXT UNIQUE); CREATE VIEW v AS SELECT 1",
+            "create  index\n mine on audit_logs (lower(action)) where seq > 5",
+        ],
+        "postgres" => &[
+            "ALTER INDEX audit_logs_actor SET (fillfactor = 80); ALTER INDEX keys_pkey SET (fillfactor = 80)",
+            "ALTER INDEX version_usage_near_limit SET (fillfactor = 70)",
+            "ALTER TABLE audit_logs SET (autovacuum_enabled = false); ALTER TABLE audit_logs REPLICA IDENTITY FULL",
+            "CLUSTER audit_logs USING audit_logs_actor",
+            "REINDEX INDEX CONCURRENTLY audit_logs_actor",
+            "CREATE MATERIALIZED VIEW v AS SELECT * FROM grants; CREATE TABLE r (id BYTEA REFERENCES keys (id))",
+        ],
+        _ => &[
+            "ANALYZE TABLE audit_logs; OPTIMIZE TABLE audit_logs",
+            "ALTER TABLE \"keys\" RENAME INDEX name TO \"na\"\"me\"",
+            "ALTER TABLE key_versions RENAME INDEX key_id TO number",
+            "ALTER DATABASE CHARACTER SET utf8mb4; ALTER TABLE meta DEFAULT CHARACTER SET latin1, COMMENT = 'x'",
+            "CREATE TABLE r (id VARBINARY(64), CHECK (id <> ''), FOREIGN KEY (id) REFERENCES \"keys\" (id))",
+        ],
+    };
+    for sql in statements {
+        let place = Place::new();
+        prepared(&place).await;
+        place.tamper(sql).await;
+        let opened = Kms::open(place.config()).await;
+        let kms = opened.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let report = admin(&kms).verify_audit().await.unwrap();
+        assert!(report.ok, "{sql}: {:?}", report.faults);
+        check_usable(&kms).await;
+        kms.close().await.unwrap();
+    }
+}
+
+/// A version that this software does not know excuses what migrations do, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_version_excuses_no_trigger() {
+    let newer = "UPDATE kms_schema SET version = 99; CREATE TABLE added (id INTEGER NOT NULL PRIMARY KEY);
+                 ALTER TABLE grants ADD COLUMN more BIGINT; DROP INDEX grants_revision{on grants};
+                 CREATE INDEX grants_revision_2 ON grants (revision)";
+    let trigger = match crate::common::engine::name().as_str() {
+        "sqlite" => {
+            "CREATE TRIGGER t AFTER UPDATE ON \"keys\" BEGIN
+             UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END"
+        }
+        "postgres" => {
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER t BEFORE UPDATE ON keys FOR EACH ROW EXECUTE FUNCTION f()"
+        }
+        _ => "CREATE TRIGGER t BEFORE UPDATE ON \"keys\" FOR EACH ROW SET NEW.state = OLD.state",
+    };
+    let partial =
+        "DROP INDEX audit_logs_actor; CREATE INDEX audit_logs_actor ON audit_logs (actor, seq) WHERE seq > 40";
+    let prefix =
+        "DROP INDEX audit_logs_actor ON audit_logs; CREATE INDEX audit_logs_actor ON audit_logs (actor(4), seq)";
+    let is_mysql = crate::common::engine::name() == "mysql";
+    let altered = if is_mysql { prefix } else { partial };
+    let place = Place::new();
+    prepared(&place).await;
+    let kms = place.open().await;
+    place.tamper(&spelled(newer)).await;
+    let report = admin(&kms).verify_audit().await.unwrap();
+    assert!(report.ok && report.warnings.iter().any(|warning| warning.contains("99")), "{report:?}");
+    admin(&kms).encrypt("k", b"x", &Context::new()).await.unwrap();
+    place.tamper(&format!("{trigger}; {altered}")).await;
+    let report = admin(&kms).verify_audit().await.unwrap();
+    assert!(!report.ok && names(&report, "trigger t") && names(&report, "audit_logs_actor"), "{report:?}");
+    if place.is_a_file() {
+        assert_eq!(code(admin(&kms).disable_key("k").await), ErrorCode::StoreCorrupt);
+    }
+    kms.close().await.unwrap();
+    assert_eq!(code(Kms::open(place.config()).await.map(drop)), ErrorCode::SchemaTooNew);
+}
+
+/// Functions and operators of our statements are the server's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_path_with_the_catalog_at_its_end_is_refused() {
+    if crate::common::engine::name() != "postgres" {
+        return;
+    }
+    let place = Place::new();
+    prepared(&place).await;
+    let set = |path: &str| {
+        let sql = format!("ALTER DATABASE %I SET search_path = {path}");
+        format!("DO $$ BEGIN EXECUTE format('{sql}', current_database()); END $$")
+    };
+    for (path, is_sound) in [("public, pg_catalog", false), ("pg_catalog, public", true), ("public", true)] {
+        place.tamper(&set(path)).await;
+        match Kms::open(place.config()).await {
+            Ok(kms) if is_sound => kms.close().await.unwrap(),
+            Err(error) if !is_sound => assert!(error.message().contains("search_path"), "{path}: {error}"),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+}
+
+/// SQLite's counter of changes can be put back. A connection that parses the schema anew is not fooled by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_counter_that_was_put_back_hides_no_trigger() {
+    let place = Place::in_a_file();
+    prepared(&place).await;
+    let kms = place.open().await;
+    let counter = place.number("PRAGMA schema_version").await;
+    place
+        .tamper(&format!(
+            "CREATE TRIGGER undo AFTER UPDATE ON \"keys\" BEGIN
+             UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END; PRAGMA schema_version = {counter}"
+        ))
+        .await;
+    // The service has not written yet, and connects to do it.
+    assert_eq!(code(admin(&kms).disable_key("k").await), ErrorCode::StoreCorrupt);
+    kms.close().await.unwrap();
+}
+
+/// A trigger that is added under a running service has no part in anything that is acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_does_not_write_through_a_trigger() {
+    let place = Place::in_a_file();
+    prepared(&place).await;
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.encrypt("k", b"x", &Context::new()).await.unwrap();
+    let undo = "CREATE TRIGGER undo AFTER UPDATE ON \"keys\" BEGIN
+                UPDATE \"keys\" SET state = OLD.state WHERE id = OLD.id; END";
+    place.tamper(undo).await;
+    assert_eq!(code(session.disable_key("k").await), ErrorCode::StoreCorrupt);
+    assert_eq!(code(session.list_audit(&AuditQuery::new(), &Paging::default()).await), ErrorCode::StoreCorrupt);
+    place.tamper("DROP TRIGGER undo").await;
+    // An index of the operator's is a change of the schema too, which is inspected and accepted.
+    place.tamper("CREATE INDEX mine ON audit_logs (timestamp)").await;
+    session.disable_key("k").await.unwrap();
+    session.list_audit(&AuditQuery::new(), &Paging::default()).await.unwrap();
+    kms.close().await.unwrap();
+}
+
+/// An index is made partial, and its text repaired: the schema looks as it should, and the index lacks records.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_lacks_records_hides_none() {
+    for (index, columns) in [("audit_logs_actor", "actor, seq"), ("audit_logs_key", "key_id, seq")] {
+        for keeps in ["seq > 1000000", "seq > 40", "seq NOT IN (20, 21)"] {
+            let place = Place::in_a_file();
+            prepared(&place).await;
+            let whole = format!("CREATE INDEX {index} ON audit_logs ({columns})");
+            place
+                .tamper(&format!(
+                    "DROP INDEX {index}; {whole} WHERE {keeps}; PRAGMA writable_schema = ON;
+                     UPDATE sqlite_schema SET sql = '{whole}' WHERE name = '{index}'"
+                ))
+                .await;
+            let kms = place.open().await;
+            let session = admin(&kms);
+            let key = session.get_key("k").await.unwrap().id;
+            let query = match index {
+                "audit_logs_actor" => AuditQuery::new().actor("app"),
+                _ => AuditQuery::new().key(key),
+            };
+            for ascending in [true, false] {
+                let mut query = query.clone();
+                query.oldest_first = ascending;
+                let listed = session.list_audit(&query, &Paging::new(1_000)).await;
+                assert_eq!(code(listed), ErrorCode::StoreCorrupt, "{index} {keeps}");
+            }
+            let report = session.verify_audit().await.unwrap();
+            let text = report.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            assert!(!report.ok && text.contains(index), "{index} {keeps}: {text}");
+            let to = place.folder.path().join("backup.db");
+            let backed_up = kms.session(actor("alice", Role::Admin)).backup(&to).await;
+            assert_eq!(code(backed_up), ErrorCode::IntegrityFailure, "{index} {keeps}");
+            kms.close().await.unwrap();
+        }
+    }
+}
+
+/// The same on PostgreSQL, by a user who may write its catalogs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_a_server_that_lacks_rows_is_found() {
+    if crate::common::engine::name() != "postgres" {
+        return;
+    }
+    for (index, on, keeps) in [
+        ("audit_logs_actor", "audit_logs (actor, seq)", "seq NOT IN (20, 21)"),
+        ("audit_logs_key", "audit_logs (key_id, seq)", "seq > 1000000"),
+        ("grants_revision", "grants (revision)", "revision < 0"),
+    ] {
+        let place = Place::new();
+        prepared(&place).await;
+        place
+            .tamper(&format!(
+                "DROP INDEX {index}; CREATE INDEX {index} ON {on} WHERE {keeps};
+                 UPDATE pg_index SET indpred = NULL WHERE indexrelid = '{index}'::regclass"
+            ))
+            .await;
+        let kms = place.open().await;
+        let report = admin(&kms).verify_audit().await.unwrap();
+        let text = report.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(!report.ok && text.contains(index), "{index}: {text}");
+        kms.close().await.unwrap();
+    }
+}
+
+/// Bits flipped in the pages of indexes and tables, at many places: found by verification, or without any effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_bits_are_found() {
+    use sqlx::{Connection, Row, SqliteConnection};
+    let place = Place::in_a_file();
+    prepared(&place).await;
+    let mut raw = SqliteConnection::connect(&place.url()).await.unwrap();
+    let size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut raw).await.unwrap();
+    let size = usize::try_from(size).unwrap();
+    let sql = "SELECT d.pageno FROM dbstat d JOIN sqlite_schema s ON s.name = d.name
+               WHERE s.tbl_name IN ('audit_logs', 'audit_head', 'keys', 'key_versions', 'grants')";
+    let pages = sqlx::query(sql).fetch_all(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let good = std::fs::read(place.file()).unwrap();
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let expected = answers(&place).await.unwrap();
+    let (mut found, mut harmless) = (0, 0);
+    for page in &pages {
+        let page = usize::try_from(page.get::<i64, _>(0)).unwrap();
+        // Rather than what is free, which is zero.
+        let used: Vec<usize> = (0..size).filter(|at| good[(page - 1) * size + at] != 0).collect();
+        for _ in 0..12 {
+            let offset = used[random(used.len())];
+            let mut bytes = good.clone();
+            bytes[(page - 1) * size + offset] ^= 1 << random(8);
+            let flipped = Place::in_a_file();
+            std::fs::write(flipped.file(), &bytes).unwrap();
+            match answers(&flipped).await {
+                None => found += 1,
+                Some(answers) => {
+                    assert_eq!(answers, expected, "page {page}, byte {offset}");
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(found > 100, "{found} found, {harmless} harmless");
+}
+
+/// What the service answers to lists and the use of keys; none if it does not open or verification finds a fault.
+async fn answers(place: &Place) -> Option<String> {
+    let kms = Kms::open(place.config()).await.ok()?;
+    let session = admin(&kms);
+    let report = session.verify_audit().await;
+    let answers = match report {
+        Ok(report) if report.ok => {
+            let mut text = String::new();
+            for actor in ["app", "alice"] {
+                let query = AuditQuery::new().oldest_first().actor(actor);
+                text.push_str(&format!(
+                    "{:?}",
+                    session.list_audit(&query, &Paging::new(25)).await.map(|page| page.items)
+                ));
+            }
+            let query = AuditQuery::new().oldest_first().key("k");
+            text.push_str(&format!("{:?}", session.list_audit(&query, &Paging::new(20)).await.map(|page| page.items)));
+            text.push_str(&format!("{:?}", session.encrypt("k", b"x", &Context::new()).await.is_ok()));
+            Some(text)
+        }
+        _ => None,
+    };
+    kms.close().await.unwrap();
+    answers
+}
+
+/// Rows that no statement comes to, or that cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn surplus_rows_are_found() {
+    for (sql, expected) in [
+        (
+            "INSERT INTO audit_logs SELECT -5, id, timestamp, actor, role, action, status, request_id, key_id,
+             key_version, details, prev_hash, hash, format FROM audit_logs WHERE seq = 2",
+            "below number 1",
+        ),
+        ("INSERT INTO audit_head SELECT 2, log_id, seq, hash, timestamp, revision, frontier, checkpoint
+          FROM audit_head",
+         "rows of audit_head"),
+        ("INSERT INTO grants SELECT x'01', principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at,
+          grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants", "rows of grants"),
+        ("INSERT INTO audit_checkpoints SELECT seq + 5, frontier, hash, checkpoint FROM audit_head", "kept checkpoint"),
+        ("INSERT INTO audit_checkpoints SELECT seq, frontier, hash, checkpoint FROM audit_head", "kept checkpoint"),
+    ] {
+        let place = Place::in_a_file();
+        prepared(&place).await;
+        place.tamper(sql).await;
+        let kms = place.open().await;
+        let report = admin(&kms).verify_audit().await.unwrap();
+        let text = report.faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(!report.ok && text.contains(expected), "{sql}: {text}");
+        kms.close().await.unwrap();
+    }
+}

@@ -1,0 +1,70 @@
+//! Lists of a long log: bounded work for each page, and nothing that is left out.
+
+use crate::common::{Place, actor, admin};
+use kms_lib::{Action, AuditQuery, AuditRecord, Context, NewKey, Paging, Role, Session, Status};
+
+/// More than three times what is looked at for a page.
+const FILLING: u64 = 65_000;
+
+/// All pages of a list, one after the other, and how many there are.
+async fn pages(session: &Session, query: &AuditQuery, limit: usize) -> (Vec<AuditRecord>, usize) {
+    let (mut paging, mut records, mut pages) = (Paging::new(limit), Vec::new(), 0);
+    loop {
+        let page = session.list_audit(query, &paging).await.unwrap();
+        assert!(page.items.len() <= limit);
+        records.extend(page.items);
+        pages += 1;
+        match page.next_cursor {
+            Some(cursor) => paging.cursor = Some(cursor),
+            None => return (records, pages),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_few_records_pass() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let key = session.create_key(NewKey::aes("k")).await.unwrap().id;
+    let wanted = kms.session(actor("alice", Role::Admin).with_request_id("wanted").unwrap());
+    wanted.encrypt("k", b"x", &Context::new()).await.unwrap();
+    kms.close().await.unwrap();
+    // Lists do not verify: rows of no meaning make the log long.
+    let size = place.number("SELECT MAX(seq) FROM audit_logs").await;
+    let columns =
+        "id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, prev_hash, hash,
+                   format";
+    place
+        .tamper(&format!(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {FILLING})
+             INSERT INTO audit_logs (seq, {columns}) SELECT {size} + n, {} FROM n, audit_logs WHERE seq = {size}",
+            columns.replace("request_id", "'filling'")
+        ))
+        .await;
+    let kms = place.open().await;
+    let session = admin(&kms);
+    for query in [
+        AuditQuery::new().request_id("wanted"),
+        AuditQuery::new().request_id("wanted").key(key),
+        AuditQuery::new().request_id("wanted").actor("alice").status(Status::Success),
+        AuditQuery::new().request_id("wanted").action(Action::Encrypt).key(key).actor("alice"),
+        AuditQuery::new().request_id("nothing"),
+        AuditQuery::new().action(Action::KeyCreate),
+    ] {
+        for (query, limit) in [(query.clone(), 10), (query.clone().oldest_first(), 10), (query, 1)] {
+            let (found, pages) = pages(&session, &query, limit).await;
+            let expected = usize::from(query.request_id.as_deref() != Some("nothing"));
+            assert_eq!(found.len(), expected, "{query:?}");
+            // A page looks at 20,000 records.
+            assert!((4..=6).contains(&pages), "{pages} {query:?}");
+        }
+    }
+    // Where an index finds all that is wanted, no page is short.
+    let page = session.list_audit(&AuditQuery::new().key(key), &Paging::new(1_000)).await.unwrap();
+    assert_eq!(page.items.len(), 1_000);
+    let (found, _) = pages(&session, &AuditQuery::new().request_id("filling").key(key), 1_000).await;
+    assert_eq!(found.len() as u64, FILLING);
+    assert!(found.is_sorted_by_key(|record| std::cmp::Reverse(record.seq)));
+    kms.close().await.unwrap();
+}

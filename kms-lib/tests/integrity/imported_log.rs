@@ -1,0 +1,363 @@
+//! The log of Mini KMS on Node after its import: what is listed, what verification says of it, and what it finds when
+//! somebody alters it in the database.
+
+use std::path::{Path, PathBuf};
+
+use crate::common::{Place, actor, admin, code, last_record, whole_log};
+use kms_lib::{
+    Action, ErrorCode, Finding, ImportJob, ImportSource, ImportedRow, Kms, LegacyLog, Paging, Report, Role, Session,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+fn shared(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/legacy").join(file)
+}
+
+fn read(file: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(shared(file)).unwrap()).unwrap()
+}
+
+/// A log of that service, in format 1, each row a second behind the one before.
+fn chain(rows: usize) -> Vec<Value> {
+    let mut log: Vec<Value> = Vec::with_capacity(rows);
+    for n in 0..rows {
+        let prev = log.last().map_or("GENESIS", |row| row["hash"].as_str().unwrap()).to_owned();
+        log.push(row(n, &prev));
+    }
+    log
+}
+
+/// A row that links to `prev`. Its id says nothing about its place.
+fn row(n: usize, prev: &str) -> Value {
+    let id = format!("{:08x}-0000-4000-8000-{n:012x}", (n as u32).wrapping_mul(2_654_435_761));
+    let (minute, second) = (n / 60 % 60, n % 60);
+    let timestamp = format!("2026-01-{:02}T{:02}:{minute:02}:{second:02}.000Z", 1 + n / 86_400, n / 3_600 % 24);
+    let text = format!(
+        r#"{{"id":"{id}","timestamp":"{timestamp}","actor":"alice","role":"admin","action":"ENCRYPT","requestId":"r{n}","details":{{"keyId":"k","version":{n}}},"keyId":null,"keyVersion":null,"status":"SUCCESS"}}"#
+    );
+    let hash: String = Sha256::digest(format!("{prev}{text}")).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut row: Value = serde_json::from_str(&text).unwrap();
+    row["prevHash"] = json!(prev);
+    row["hash"] = json!(hash);
+    row
+}
+
+/// A file that holds a log.
+struct Source(tempfile::TempDir);
+
+impl Source {
+    fn new(rows: &[Value]) -> Self {
+        let source = Self(tempfile::tempdir().unwrap());
+        source.write(rows);
+        source
+    }
+    fn write(&self, rows: &[Value]) {
+        std::fs::write(self.0.path().join("audit_logs.json"), serde_json::to_vec(rows).unwrap()).unwrap();
+    }
+    async fn import(&self, session: &Session, job: &ImportJob) -> LegacyLog {
+        let source = ImportSource::parse(self.0.path().to_str().unwrap()).unwrap();
+        session.import_mini_kms(&source, job).await.unwrap().log.unwrap()
+    }
+}
+
+async fn rows(session: &Session) -> Vec<ImportedRow> {
+    let mut paging = Paging::new(7);
+    let mut rows = Vec::new();
+    loop {
+        let page = session.list_imported_audit("mini-kms", &paging).await.unwrap();
+        rows.extend(page.items);
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
+            return rows;
+        }
+    }
+}
+
+/// How many records seal imported rows.
+async fn seals(session: &Session) -> usize {
+    let action = Action::LegacyImport.as_str();
+    whole_log(session).await.iter().filter(|record| record.action == action).count()
+}
+
+async fn verified(session: &Session) -> Report {
+    let report = session.verify_audit().await.unwrap();
+    assert!(report.ok, "{report:?}");
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_log_is_listed_as_it_was() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let expected = read("format0.json");
+    let source = Source::new(expected.as_array().unwrap());
+    let found = source.import(&session, &ImportJob::default()).await;
+    assert_eq!((found.rows, found.older_format, found.altered.count, found.forks.count), (15, 15, 0, 0));
+    let listed = rows(&session).await;
+    assert_eq!(listed.iter().map(|row| row.position).collect::<Vec<_>>(), (1..=15).collect::<Vec<u64>>());
+    for (row, expected) in listed.iter().zip(expected.as_array().unwrap()) {
+        assert_eq!(row.format, Some(0));
+        let row = serde_json::to_value(row).unwrap();
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(row[name], *value, "{name}");
+        }
+    }
+    let report = verified(&session).await;
+    assert_eq!(report.imported, [found]);
+    let ids: Vec<&str> = expected.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(report.legacy, ids);
+    assert!(session.list_imported_audit("other", &Paging::default()).await.unwrap().items.is_empty());
+    for cursor in ["x", "-1", "9223372036854775808", "18446744073709551616"] {
+        let mut paging = Paging::default();
+        paging.cursor = Some(cursor.to_owned());
+        let refused = session.list_imported_audit("mini-kms", &paging).await;
+        assert_eq!(code(refused), ErrorCode::InvalidArgument, "{cursor}");
+    }
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_finds_nothing_new_seals_nothing() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let log = chain(30);
+    let source = Source::new(&log[..20]);
+    let dry = source.import(&session, &ImportJob::default().dry_run(true)).await;
+    assert_eq!((seals(&session).await, rows(&session).await.len()), (0, 0));
+    assert_eq!(source.import(&session, &ImportJob::default()).await, dry);
+    assert_eq!(source.import(&session, &ImportJob::default()).await, dry);
+    assert_eq!((seals(&session).await, rows(&session).await.len()), (1, 20));
+
+    // New rows come behind those that are here.
+    source.write(&log);
+    let found = source.import(&session, &ImportJob::default()).await;
+    assert_eq!((found.rows, found.heads.count, seals(&session).await), (30, 1, 2));
+    let hashes: Vec<String> = rows(&session).await.into_iter().map(|row| row.row.hash).collect();
+    let expected: Vec<&str> = log.iter().map(|row| row["hash"].as_str().unwrap()).collect();
+    assert_eq!(hashes, expected);
+
+    // What is altered or deleted in the source afterwards is kept as it was, and reported.
+    let mut altered = log.clone();
+    altered[3]["actor"] = json!("mallory");
+    altered.remove(11);
+    source.write(&altered);
+    let found = source.import(&session, &ImportJob::default()).await;
+    assert_eq!(found.changed.ids, [log[3]["id"].as_str().unwrap()]);
+    assert_eq!(found.gone.ids, [log[11]["id"].as_str().unwrap()]);
+    assert_eq!((found.rows, found.altered.count, seals(&session).await), (30, 0, 3));
+    source.import(&session, &ImportJob::default()).await;
+    assert_eq!(seals(&session).await, 3);
+    assert_eq!(verified(&session).await.imported, [found]);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_wrong_before_stays_listed() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let mut log = chain(40);
+    log[5]["details"] = json!({"keyId": "another"});
+    let inserted = row(100, log[20]["hash"].as_str().unwrap());
+    log.push(inserted.clone());
+    let deleted = log.remove(30);
+    let found = Source::new(&log).import(&session, &ImportJob::default()).await;
+    let id = |row: &Value| row["id"].as_str().unwrap().to_owned();
+    assert_eq!(found.altered.ids, [id(&log[5])]);
+    assert_eq!(found.unlinked.ids, [id(&log[30])]);
+    assert_eq!(log[30]["prevHash"], deleted["hash"]);
+    assert_eq!((found.forks.count, found.heads.count), (1, 3));
+    assert!(found.forks.listed[0].ids.contains(&id(&inserted)));
+    for _ in 0..2 {
+        let report = verified(&session).await;
+        assert_eq!(report.imported, std::slice::from_ref(&found));
+        assert_eq!(report.legacy, [id(&log[5])]);
+        assert!(session.verify_audit_incrementally().await.unwrap().imported == std::slice::from_ref(&found));
+    }
+    let row = &rows(&session).await[5];
+    assert_eq!((row.format, row.row.id.clone()), (None, id(&log[5])));
+    kms.close().await.unwrap();
+}
+
+/// Whoever writes to the database can alter imported rows, but not unnoticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_altered_afterwards_is_found() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let log = chain(1_500);
+    let source = Source::new(&log[..1_200]);
+    source.import(&session, &ImportJob::default()).await;
+    source.write(&log);
+    source.import(&session, &ImportJob::default()).await;
+    let rows = |first, last| Finding::ImportedRows { source: "mini-kms".into(), first, last };
+    let surplus = || Finding::SurplusRows { table: "legacy_rows".into(), count: 1 };
+    let pointer = || Finding::RowMismatch { table: "legacy_logs".into(), id: "mini-kms".into() };
+    verified(&session).await;
+    let copy = "INSERT INTO legacy_rows (source, position, body) SELECT";
+    for (what, alter, restore, expected) in [
+        (
+            "edited",
+            "UPDATE legacy_rows SET body = REPLACE(body, 'alice', 'mallory') WHERE position = 1100".to_owned(),
+            "UPDATE legacy_rows SET body = REPLACE(body, 'mallory', 'alice') WHERE position = 1100".to_owned(),
+            rows(1_001, 1_200),
+        ),
+        (
+            "its format altered",
+            "UPDATE legacy_rows SET body = REPLACE(body, '\"format\":1', '\"format\":0') WHERE position = 7".to_owned(),
+            "UPDATE legacy_rows SET body = REPLACE(body, '\"format\":0', '\"format\":1') WHERE position = 7".to_owned(),
+            rows(1, 1_000),
+        ),
+        (
+            "swapped",
+            "UPDATE legacy_rows SET position = 10000 - position WHERE position IN (1300, 1301)".to_owned(),
+            "UPDATE legacy_rows SET position = 10000 - position WHERE position > 2000".to_owned(),
+            rows(1_201, 1_500),
+        ),
+        (
+            "deleted",
+            "UPDATE legacy_rows SET position = 0 WHERE position = 1500".to_owned(),
+            "UPDATE legacy_rows SET position = 1500 WHERE position = 0".to_owned(),
+            rows(1_201, 1_500),
+        ),
+        (
+            "inserted",
+            format!("{copy} source, 1501, body FROM legacy_rows WHERE position = 1500"),
+            "DELETE FROM legacy_rows WHERE position = 1501".to_owned(),
+            surplus(),
+        ),
+        (
+            "inserted in front",
+            format!("{copy} source, 0, body FROM legacy_rows WHERE position = 1500"),
+            "DELETE FROM legacy_rows WHERE position = 0".to_owned(),
+            surplus(),
+        ),
+        (
+            "its pointer moved",
+            "UPDATE legacy_logs SET seq = seq - 1".to_owned(),
+            "UPDATE legacy_logs SET seq = seq + 1".to_owned(),
+            pointer(),
+        ),
+    ] {
+        place.tamper(&alter).await;
+        let found = session.verify_audit().await.unwrap();
+        assert!(!found.ok && found.faults[0].finding == expected, "{what}: {found:?}");
+        let found = session.verify_audit_incrementally().await.unwrap();
+        assert!(!found.ok, "{what}");
+        place.tamper(&restore).await;
+        verified(&session).await;
+    }
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_logs_and_deleted_ones_are_found() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    Source::new(&chain(20)).import(&session, &ImportJob::default()).await;
+    place
+        .tamper(
+            "INSERT INTO legacy_rows (source, position, body) SELECT body, 1, body FROM legacy_rows WHERE position = 1",
+        )
+        .await;
+    let report = session.verify_audit().await.unwrap();
+    assert_eq!(report.faults[0].finding, Finding::SurplusRows { table: "legacy_rows".into(), count: 1 });
+    place.tamper("DELETE FROM legacy_rows").await;
+    place.tamper("DELETE FROM legacy_logs").await;
+    let report = session.verify_audit().await.unwrap();
+    let missing = Finding::RowMissing { table: "legacy_logs".into(), id: "mini-kms".into() };
+    let rows = Finding::ImportedRows { source: "mini-kms".into(), first: 1, last: 20 };
+    let found: Vec<Finding> = report.faults.into_iter().map(|fault| fault.finding).collect();
+    assert_eq!(found, [missing, rows]);
+    kms.close().await.unwrap();
+}
+
+/// Rows that were altered here are not sealed a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn altered_rows_are_not_sealed_again() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let log = chain(30);
+    let source = Source::new(&log[..20]);
+    source.import(&session, &ImportJob::default()).await;
+    place.tamper("UPDATE legacy_rows SET body = REPLACE(body, 'alice', 'mallory') WHERE position = 4").await;
+    source.write(&log);
+    let from = ImportSource::parse(source.0.path().to_str().unwrap()).unwrap();
+    assert_eq!(code(session.import_mini_kms(&from, &ImportJob::default()).await), ErrorCode::IntegrityFailure);
+    assert_eq!(seals(&session).await, 1);
+    kms.close().await.unwrap();
+}
+
+/// A store that was closed and opened, and one that was copied, have the same imported log.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_verifies_it_too() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let found = Source::new(&chain(2_100)).import(&admin(&kms), &ImportJob::default()).await;
+    assert_eq!(seals(&admin(&kms)).await, 3);
+    kms.close().await.unwrap();
+    let kms = Kms::open(place.config()).await.unwrap();
+    assert_eq!(verified(&admin(&kms)).await.imported, [found]);
+    kms.close().await.unwrap();
+}
+
+/// A run that ends anywhere leaves rows that are sealed, and the next one goes on behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cut_off_is_carried_on() {
+    let log = chain(4_000);
+    let source = Source::new(&log);
+    let expected = {
+        let place = Place::new();
+        let kms = place.open().await;
+        let found = source.import(&admin(&kms), &ImportJob::default().dry_run(true)).await;
+        kms.close().await.unwrap();
+        found
+    };
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let (mut partly, mut patience) = (0, std::time::Duration::from_millis(20));
+    let found = loop {
+        let job = ImportJob::default();
+        if let Ok(found) = tokio::time::timeout(patience, source.import(&session, &job)).await {
+            break found;
+        }
+        let report = verified(&session).await;
+        if let Some(log) = report.imported.first().filter(|log| !log.complete) {
+            assert!(log.rows < 4_000 && log.rows % 1_000 == 0, "{log:?}");
+            partly += 1;
+        }
+        patience += std::time::Duration::from_millis(20);
+    };
+    eprintln!("cut off {partly} times in between");
+    assert_eq!(found, expected);
+    let hashes: Vec<String> = rows(&session).await.into_iter().map(|row| row.row.hash).collect();
+    assert!(hashes.iter().zip(&log).all(|(hash, row)| row["hash"] == **hash) && hashes.len() == log.len());
+    assert_eq!(verified(&session).await.imported, [found]);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_admins_and_auditors_read_an_imported_log() {
+    let place = Place::new();
+    let kms = place.open().await;
+    Source::new(&chain(3)).import(&admin(&kms), &ImportJob::default()).await;
+    let auditor = kms.session(actor("auditor", Role::Auditor));
+    assert_eq!(rows(&auditor).await.len(), 3);
+    let app = kms.session(actor("app", Role::App));
+    let denied = app.list_imported_audit("mini-kms", &Paging::default()).await;
+    assert_eq!(code(denied), ErrorCode::AccessDenied);
+    let source = ImportSource::parse(shared("format0.json").to_str().unwrap()).unwrap();
+    for session in [app, auditor] {
+        let denied = session.import_mini_kms(&source, &ImportJob::default()).await;
+        assert_eq!(code(denied), ErrorCode::AccessDenied);
+    }
+    let last = last_record(&admin(&kms)).await;
+    assert_eq!((last.actor.as_str(), last.status.as_str()), ("auditor", "FAILURE"));
+    kms.close().await.unwrap();
+}

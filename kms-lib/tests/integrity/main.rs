@@ -1,0 +1,15 @@
+//! What somebody who can write to the store may try, and what becomes of it.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod columns;
+#[cfg(feature = "import")]
+mod imported_log;
+mod put_back;
+mod reverify;
+mod root_key_attacks;
+mod signing_keys;
+mod tampering;
