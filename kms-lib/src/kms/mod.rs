@@ -13,6 +13,8 @@ mod lease;
 mod memory;
 pub(crate) mod open;
 mod quarantine;
+mod schedule;
+mod steady;
 
 pub(crate) use crate::verification::high_water;
 pub use backup::{BackupOptions, BackupReport};
