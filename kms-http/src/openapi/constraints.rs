@@ -3,6 +3,8 @@
 use kms_lib::limits::{CONDITION_NETWORKS, CONTEXT_ENTRIES};
 use serde_json::{Value, json};
 
+use super::examples::TIME;
+
 /// Base64 with padding. The last character before padding has no bits that would be lost.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 /// What `types::text::is_deceptive` of the library refuses, for a class of characters.
@@ -120,6 +122,10 @@ pub(super) fn narrow(schema: &mut Value) {
                 Some("uuid") => Some(UUID),
                 _ => None,
             };
+            if fields.get("format").and_then(Value::as_str) == Some("date-time") {
+                // Else pages make one up from the pattern, which is none.
+                fields.insert("examples".to_owned(), json!([TIME]));
+            }
             fields.extend(pattern.map(|pattern| ("pattern".to_owned(), pattern.into())));
             if let Some(Value::Object(properties)) = fields.get_mut("properties") {
                 properties.iter_mut().for_each(|(name, property)| narrow_property(name, property));

@@ -2,6 +2,7 @@
 
 mod constraints;
 mod description;
+mod examples;
 pub mod page;
 pub mod schemas;
 
@@ -43,6 +44,7 @@ pub fn document(operations: &[Operation], http: &Http) -> String {
             "description": "Keys with a lifecycle, envelope encryption, grants and a tamper-evident audit log.",
             "license": {"name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT"},
         },
+        "tags": tags(),
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -52,6 +54,19 @@ pub fn document(operations: &[Operation], http: &Http) -> String {
         "security": alternatives,
     });
     document.to_string()
+}
+
+/// The groups of operations, in the order in which a page shows them.
+fn tags() -> Value {
+    let tags = [
+        ("Keys", "Keys and their versions."),
+        ("Cryptography", "What keys are for."),
+        ("Grants", "What callers may do with keys."),
+        ("Tokens", "Access tokens of this service."),
+        ("Audit", "The tamper-evident log."),
+        ("Operations", "For those who run the service."),
+    ];
+    tags.into_iter().map(|(name, about)| json!({"name": name, "description": about})).collect()
 }
 
 /// The schemes by which callers may say who they are, and which of them do: each alone, or several together.
@@ -103,8 +118,11 @@ fn describe(operation: &Operation, schemas: &mut Schemas) -> Value {
         described["security"] = json!([]);
     }
     if let Some((model, optional)) = &doc.body {
-        let schema = add(schemas, model);
-        described["requestBody"] = json!({"required": !optional, "content": {"application/json": {"schema": schema}}});
+        let mut content = json!({"schema": add(schemas, model)});
+        if let Some(example) = examples::of(&model.name) {
+            content["example"] = example;
+        }
+        described["requestBody"] = json!({"required": !optional, "content": {"application/json": content}});
     }
     described
 }

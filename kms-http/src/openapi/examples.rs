@@ -1,0 +1,34 @@
+//! Bodies that the contract proposes, for readers and for the page, which sends them as they are: a first key called
+//! `users`, and one for signatures called `contracts`.
+
+use serde_json::{Value, json};
+
+/// A time, for schemas of times.
+pub(super) const TIME: &str = "2030-01-01T00:00:00Z";
+/// What `encrypt` answered somewhere: to be replaced by what it answers here.
+const CIPHERTEXT: &str = "AQFxsoI3j6FNk6BWiLPKGbp9AAAAAcsTl3tAQncMNqaBD6QRo3OcwBt5hvz+xZicUjX8QT3oMIO0ALBoPoQz";
+
+/// An example of the model with this name.
+pub(super) fn of(model: &str) -> Option<Value> {
+    let context = json!({"tenant": "a"});
+    Some(match model {
+        "CreateKey" => {
+            json!({"name": "users", "type": "AES256_GCM", "purpose": "ENCRYPTION", "rotationPeriodDays": 90})
+        }
+        "UpdateKey" => json!({"rotationPeriodDays": 30}),
+        "ScheduleDeletion" => json!({"waitingDays": 30}),
+        "UpdateVersion" => json!({"notAfter": TIME}),
+        "EncryptRequest" => json!({"keyId": "users", "plaintext": "hello", "aad": context}),
+        "DecryptRequest" => json!({"keyId": "users", "ciphertext": CIPHERTEXT, "aad": context}),
+        "ReencryptRequest" => json!({"ciphertext": CIPHERTEXT, "aad": context}),
+        "GenerateDataKey" => json!({"keyId": "users", "bytes": 32, "aad": context}),
+        "SignRequest" => json!({"keyId": "contracts", "payload": "hello"}),
+        "VerifyRequest" => json!({"keyId": "contracts", "payload": "hello", "signature": "AAAA"}),
+        "PutGrant" => {
+            json!({"principal": "shop", "role": "app", "keyId": "users", "allowedOps": ["encrypt", "decrypt"]})
+        }
+        "CreateToken" => json!({"principal": "shop", "role": "app", "label": "the shop's server"}),
+        "RotateKey" | "VerifyAudit" | "Nothing" | "StrictlyNothing" => json!({}),
+        _ => return None,
+    })
+}

@@ -1,0 +1,158 @@
+//! The distribution's Chromium, driven by its own driver (W3C WebDriver): real clicks, on a desk or on a phone.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How WebDriver names an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// What a page is looked at with.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Whether the user prefers dark colours.
+    pub dark: bool,
+    /// Whether it is a phone's screen.
+    pub phone: bool,
+}
+
+impl Form {
+    /// All there are.
+    pub const ALL: [Self; 4] = [
+        Self { dark: false, phone: false },
+        Self { dark: true, phone: false },
+        Self { dark: false, phone: true },
+        Self { dark: true, phone: true },
+    ];
+}
+
+/// A browser with a page. Ends when dropped.
+pub struct Browser {
+    driver: Child,
+    http: reqwest::Client,
+    session: String,
+    form: Form,
+    _profile: TempDir,
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // With the browser, which is in the driver's process group.
+        let group = format!("-{}", self.driver.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.driver.wait();
+    }
+}
+
+impl Browser {
+    /// A browser, if there is one. Nothing but this machine can be reached from it.
+    pub async fn start(form: Form) -> Option<Self> {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+        let Ok(mut driver) = command.spawn() else {
+            eprintln!("SKIPPED: there is no driver of Chromium (tests/run installs it)");
+            return None;
+        };
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port =
+            lines.find_map(|line| line.unwrap().rsplit_once("successfully on port ").map(|(_, port)| port.to_owned()));
+        let base = format!("http://127.0.0.1:{}", port.unwrap().trim_end_matches('.'));
+        let profile = TempDir::new().unwrap();
+        let mut options = json!({"args": [
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900",
+            "--proxy-server=127.0.0.1:9", "--proxy-bypass-list=127.0.0.1",
+            format!("--user-data-dir={}", profile.path().display()),
+            format!("--blink-settings=preferredColorScheme={}", if form.dark { 0 } else { 1 }),
+        ]});
+        if form.phone {
+            let metrics = json!({"width": 390, "height": 844, "pixelRatio": 2.0, "touch": true});
+            options["mobileEmulation"] = json!({"deviceMetrics": metrics});
+        }
+        let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
+        let mut browser = Self { driver, http: reqwest::Client::new(), session: base.clone(), form, _profile: profile };
+        let body = json!({"capabilities": {"alwaysMatch": wanted}});
+        let made = browser.call(Method::POST, "/session", body).await;
+        browser.session = format!("{base}/session/{}", made["sessionId"].as_str().unwrap());
+        Some(browser)
+    }
+
+    async fn try_call(&self, method: Method, path: &str, body: Value) -> Result<Value, Value> {
+        let request = self.http.request(method.clone(), format!("{}{path}", self.session));
+        let request = if method == Method::POST { request.json(&body) } else { request };
+        let response = request.send().await.unwrap();
+        let is_good = response.status().is_success();
+        let value = response.json::<Value>().await.unwrap()["value"].take();
+        if is_good { Ok(value) } else { Err(value) }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Value) -> Value {
+        self.try_call(method, path, body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Opens a page.
+    pub async fn open(&self, url: &str) {
+        self.call(Method::POST, "/url", json!({"url": url})).await;
+    }
+
+    /// What a script answers.
+    pub async fn script(&self, script: &str) -> Value {
+        self.call(Method::POST, "/execute/sync", json!({"script": script, "args": []})).await
+    }
+
+    /// Tries something with an element until it works: the page may be about to change.
+    async fn with(&self, css: &str, what: &str, body: Value) -> Value {
+        let mut failed = Value::Null;
+        for _ in 0..300 {
+            match self.try_call(Method::POST, "/element", json!({"using": "css selector", "value": css})).await {
+                Ok(element) => {
+                    let path = format!("/element/{}/{what}", element[ELEMENT].as_str().unwrap());
+                    let method = if what == "text" { Method::GET } else { Method::POST };
+                    match self.try_call(method, &path, body.clone()).await {
+                        Ok(value) => return value,
+                        Err(error) => failed = error,
+                    }
+                }
+                Err(error) => failed = error,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{css}: {what}: {failed}");
+    }
+
+    /// Presses an element, which must be visible and not covered.
+    pub async fn press(&self, css: &str) {
+        self.with(css, "click", json!({})).await;
+    }
+
+    /// Types into an element.
+    pub async fn enter(&self, css: &str, text: &str) {
+        self.with(css, "value", json!({"text": text})).await;
+    }
+
+    /// The text of an element, once it is there.
+    pub async fn text(&self, css: &str) -> String {
+        self.with(css, "text", Value::Null).await.as_str().unwrap().to_owned()
+    }
+
+    /// Keeps a picture for people, who look at it, if `KMS_TEST_SCREENSHOTS` names a folder.
+    pub async fn picture(&self, name: &str) {
+        let Some(folder) = std::env::var_os("KMS_TEST_SCREENSHOTS") else { return };
+        let picture = self.call(Method::GET, "/screenshot", Value::Null).await;
+        let bytes = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, picture.as_str().unwrap()).unwrap();
+        let Form { dark, phone } = self.form;
+        let form = format!("{}-{}", if phone { "phone" } else { "desk" }, if dark { "dark" } else { "light" });
+        std::fs::write(std::path::Path::new(&folder).join(format!("docs-{name}-{form}.png")), bytes).unwrap();
+    }
+
+    /// What the console said, but for answers that are errors.
+    pub async fn console(&self) -> Vec<String> {
+        let entries = self.call(Method::POST, "/se/log", json!({"type": "browser"})).await;
+        let messages = entries.as_array().unwrap().iter().map(|entry| entry["message"].as_str().unwrap().to_owned());
+        messages.filter(|message| !message.contains("the server responded with a status of")).collect()
+    }
+}

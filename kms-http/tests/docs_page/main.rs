@@ -1,0 +1,169 @@
+//! `/docs` in a browser: light and dark, on a desk and on a phone, with nothing from elsewhere; and the contract that
+//! it shows.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod driver;
+
+use common::{Client, Server};
+use driver::{Browser, Form};
+use serde_json::{Value, json};
+
+/// Opens an operation, presses Execute, and answers the status and the body that are shown.
+async fn execute(browser: &Browser, operation: &str) -> (String, String) {
+    let within = |css: &str| format!("#operations-{operation} {css}");
+    browser.press(&within(".opblock-summary-control")).await;
+    browser.press(&within(".btn.execute")).await;
+    let status = browser.text(&within(".live-responses-table tbody .response-col_status")).await;
+    let body = browser.text(&within(".live-responses-table tbody .response-col_description")).await;
+    let script = format!("document.querySelector('{}').scrollIntoView()", within(".live-responses-table"));
+    browser.script(&script).await;
+    browser.picture(operation).await;
+    browser.press(&within(".opblock-summary-control")).await;
+    (status.lines().next().unwrap().to_owned(), body)
+}
+
+/// Says who is calling: a value for each scheme of the page.
+async fn authorize(browser: &Browser, values: &[&str]) {
+    browser.press(".auth-wrapper .authorize").await;
+    for (n, value) in values.iter().enumerate() {
+        let form = format!(".auth-container:nth-of-type({})", n + 1);
+        browser.enter(&format!("{form} input"), value).await;
+        browser.picture("authorize").await;
+        browser.press(&format!("{form} .modal-btn.authorize")).await;
+    }
+    browser.press(".auth-container .btn-done").await;
+}
+
+/// Presses Execute on what a newcomer does first, as the page proposes it.
+async fn first_steps(browser: &Browser) {
+    let (status, body) = execute(browser, "Keys-createKey").await;
+    assert_eq!(status, "201", "{body}");
+    let (status, body) = execute(browser, "Keys-listKeys").await;
+    assert!(status == "200" && body.contains("\"name\": \"users\""), "{status}: {body}");
+    let (status, body) = execute(browser, "Cryptography-encrypt").await;
+    assert!(status == "200" && body.contains("\"ciphertext\": "), "{status}: {body}");
+}
+
+/// The page fits its screen, and the console has no complaints.
+async fn assert_sound(browser: &Browser, form: Form) {
+    let width = browser.script("return document.documentElement.scrollWidth - window.innerWidth").await;
+    assert!(width.as_i64().unwrap() <= 0, "{form:?}: it is wider than its screen by {width}");
+    assert_eq!(browser.console().await, [""; 0], "{form:?}");
+}
+
+#[tokio::test]
+async fn operations_are_executed_with_a_token() {
+    for form in Form::ALL {
+        let Some(browser) = Browser::start(form).await else { return };
+        let server = Server::start_on_file(&[]);
+        browser.open(&format!("{}/docs", server.url)).await;
+        let shown = browser.text(".swagger-ui .info .title").await;
+        assert!(shown.starts_with("Mini KMS"), "{shown}");
+        browser.picture("page").await;
+        let contract = server.client_with(None).get("/openapi.json").await.expect(200);
+        let operations: usize =
+            contract["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
+        let blocks = browser.script("return document.querySelectorAll('.opblock-summary-path').length").await;
+        assert_eq!(blocks, json!(operations));
+        let is_dark = browser.script("return document.documentElement.classList.contains('dark-mode')").await;
+        assert_eq!(is_dark, json!(form.dark));
+        assert_sound(&browser, form).await;
+        // Pressing buttons takes seconds; half of the forms do for that, unless somebody wants to look at all.
+        if form.dark != form.phone && std::env::var_os("KMS_TEST_SCREENSHOTS").is_none() {
+            continue;
+        }
+        // Without a token it says so.
+        let (status, body) = execute(&browser, "Keys-listKeys").await;
+        assert!(status == "401" && body.contains("NotAuthenticated"), "{status}: {body}");
+        authorize(&browser, &[&server.admin]).await;
+        first_steps(&browser).await;
+        assert_sound(&browser, form).await;
+    }
+}
+
+#[tokio::test]
+async fn operations_are_executed_with_trusted_headers() {
+    for form in [Form::ALL[0], Form::ALL[3]] {
+        let Some(browser) = Browser::start(form).await else { return };
+        let server = Server::start_on_file(&[("KMS_HTTP_AUTH", "trusted_headers")]);
+        browser.open(&format!("{}/docs", server.url)).await;
+        authorize(&browser, &["alice", "admin"]).await;
+        first_steps(&browser).await;
+        assert_sound(&browser, form).await;
+    }
+}
+
+/// Calls every operation that takes a body with the body that the contract proposes.
+#[tokio::test]
+async fn the_examples_of_the_contract_are_taken() {
+    let server = Server::start_on_file(&[]);
+    let admin = server.client();
+    admin.rsa_key("contracts", "SIGNING").await;
+    let contract = admin.get("/openapi.json").await.expect(200);
+    let example =
+        |path: &str| contract["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"].clone();
+    admin.post("/v1/keys", example("/v1/keys")).await.expect(201);
+    admin.post("/v1/crypto/encrypt", example("/v1/crypto/encrypt")).await.expect(200);
+    let tags: Vec<&Value> = contract["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+    let mut bodies = 0;
+    for (path, operations) in contract["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            assert!(tags.contains(&&operation["tags"][0]), "{method} {path} is in no group");
+            let Some(body) = operation.get("requestBody") else { continue };
+            let example = &body["content"]["application/json"]["example"];
+            assert!(example.is_object(), "{method} {path} has no example");
+            bodies += 1;
+            assert_taken(&admin, method, path, example).await;
+        }
+    }
+    assert!(bodies > 20, "{bodies}");
+}
+
+async fn assert_taken(admin: &Client, method: &str, path: &str, example: &Value) {
+    let path = path.replace("{key}", "users").replace("{version}", "1");
+    let request = admin.request(method.to_uppercase().parse().unwrap(), &path).json(example);
+    let answer = Client::send(request).await;
+    // The examples' ciphertext is of another store and its key. What is refused for the state it finds was understood.
+    let is_understood = answer.status.is_success()
+        || answer.status == 409
+        || ["InvalidCiphertext", "KeyNotFound"].map(Value::from).contains(&answer.json()["code"]);
+    assert!(is_understood, "{method} {path} {example}: {}", answer.text);
+}
+
+/// The schemes are those that are on, so that the page asks for what callers have.
+#[tokio::test]
+async fn the_contract_names_the_schemes_that_are_on() {
+    let server = Server::start_on_file(&[]);
+    let contract = server.client_with(None).get("/openapi.json").await.expect(200);
+    assert_eq!(contract["components"]["securitySchemes"].as_object().unwrap().keys().collect::<Vec<_>>(), ["bearer"]);
+    let server = Server::start_on_file(&[
+        ("KMS_HTTP_AUTH", "token,trusted_headers"),
+        ("KMS_HTTP_TOKEN_PREFIX", "t:"),
+        ("KMS_HTTP_TRUSTED_HEADERS_PREFIX", "h:"),
+    ]);
+    let contract = server.client_with(None).get("/openapi.json").await.expect(200);
+    let schemes = &contract["components"]["securitySchemes"];
+    assert_eq!(schemes["principal"]["name"], "x-principal");
+    assert_eq!(contract["security"], json!([{"bearer": []}, {"principal": [], "role": []}]));
+}
+
+#[tokio::test]
+async fn the_page_is_served_with_a_policy_of_its_own() {
+    let server = Server::start_on_file(&[]);
+    let nobody = server.client_with(None);
+    for (path, kind) in [
+        ("/docs", "text/html"),
+        ("/docs/swagger-ui.css", "text/css"),
+        ("/docs/swagger-ui.js", "text/javascript"),
+        ("/docs/start.js", "text/javascript"),
+    ] {
+        let file = nobody.get(path).await;
+        assert_eq!(file.status, 200, "{path}");
+        assert!(file.headers["content-type"].to_str().unwrap().starts_with(kind), "{path}");
+        let policy = file.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self';"), "{policy}");
+    }
+}
