@@ -1,12 +1,15 @@
 //! Exports of the log: followed, resumed, and verified without store and root key.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says figures")]
 
 mod common;
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Client, Server, program};
@@ -227,4 +230,66 @@ async fn following_survives_an_outage_and_a_kill() {
     let refused = server.command(&["audit", "export", "--resume", "--output", other.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert_eq!(fs::read_to_string(&other).unwrap(), "not an export\n");
+}
+
+/// The last record of an export that is written, from the end of its file.
+fn last(file: &Path) -> u64 {
+    let Ok(mut file) = fs::File::open(file) else { return 0 };
+    let length = file.metadata().unwrap().len();
+    file.seek(SeekFrom::Start(length.saturating_sub(256 * 1024))).unwrap();
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).unwrap();
+    let tail = String::from_utf8_lossy(&tail);
+    let whole = tail.rfind('\n').map_or("", |end| &tail[..end]);
+    let seq = |line: &str| line.strip_prefix("{\"seq\":")?.split_once(',')?.0.parse().ok();
+    whole.lines().rev().find_map(seq).unwrap_or_default()
+}
+
+/// For ten minutes in the long run: the log grows as fast as callers can make it, and the export is never further
+/// behind than what came in the last seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn following_keeps_up_with_the_full_rate() {
+    let is_full = std::env::var("KMS_TEST_MODE").is_ok_and(|mode| mode == "full");
+    let (seconds, behind) = if is_full { (600, 10) } else { (10, 5) };
+    let server = Server::start_on_file(&[]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let key = out(&server.command(&["audit", "public-key"]));
+    let file = server.home.path().join("shipped.jsonl");
+    let mut follower = follow(&server, &file);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let (admin, is_over) = (admin.clone(), Arc::clone(&is_over));
+            tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    encrypt(&admin, 1).await;
+                }
+            })
+        })
+        .collect();
+    let (mut sizes, mut most) = (Vec::new(), 0);
+    for second in 0..seconds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let exported = last(&file);
+        sizes.push(size(&admin).await);
+        most = most.max(sizes[second] - exported);
+        let wanted = second.checked_sub(behind).map_or(0, |before| sizes[before]);
+        assert!(exported >= wanted, "after {second} s: {exported} of {wanted} records, {sizes:?}");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let size = size(&admin).await;
+    for _ in 0..1200 {
+        if last(&file) >= size {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let stopped = Command::new("kill").args(["-TERM", &follower.0.id().to_string()]).status().unwrap();
+    assert!(stopped.success() && follower.0.wait().unwrap().success());
+    eprintln!("{size} records in {seconds} s, {} a second; at most {most} behind", size / seconds as u64);
+    assert_eq!(assert_good(&[&file], &key), size);
 }
