@@ -763,6 +763,11 @@ typedef struct mkms_root_key_job {
 #define MKMS_IMPORT_OPEN 318
 
 /**
+ * Another run of the same import has begun since. This one writes nothing more; what it wrote stays.
+ */
+#define MKMS_IMPORT_SUPERSEDED 319
+
+/**
  * The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
  */
 #define MKMS_INVALID_CIPHERTEXT 401

@@ -64,6 +64,8 @@ pub const MKMS_CONFLICT: mkms_status = 316;
 pub const MKMS_LIMIT_EXCEEDED: mkms_status = 317;
 /// The key belongs to an import that is not finalised: until then its source decides on it.
 pub const MKMS_IMPORT_OPEN: mkms_status = 318;
+/// Another run of the same import has begun since. This one writes nothing more; what it wrote stays.
+pub const MKMS_IMPORT_SUPERSEDED: mkms_status = 319;
 /// The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
 pub const MKMS_INVALID_CIPHERTEXT: mkms_status = 401;
 /// The ciphertext does not authenticate: it was altered, or the context differs.

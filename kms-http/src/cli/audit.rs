@@ -185,10 +185,15 @@ pub(super) fn describe_imported(log: &LegacyLog) -> Vec<String> {
         (&log.backwards, "are older than the row they link to"),
         (&log.changed, "were changed in the source after they had been imported"),
         (&log.gone, "were deleted from the source after they had been imported"),
+        (&log.oversized, "are longer than 4 MiB and did not come over"),
+        (&log.unsearched, "were altered, or their hash was not searched for everywhere: there were too many"),
     ] {
         if let Some(first) = rows.ids.first() {
             lines.push(format!("old log     {source}: {} rows {what}; the first is {first}", rows.count));
         }
+    }
+    if log.unread > 0 {
+        lines.push(format!("old log     {source}: {} rows were not read: several have the same id", log.unread));
     }
     let forks = &log.forks;
     if forks.count > 0 {

@@ -177,7 +177,13 @@ fn lines(report: &ImportReport) -> Vec<String> {
 
 fn count_line(name: &str, counts: &ImportCounts) -> String {
     format!(
-        "{name:<9} {} in the source: {} new, {} updated, {} unchanged, {} withdrawn, {} refused",
-        counts.total, counts.imported, counts.updated, counts.unchanged, counts.withdrawn, counts.refused
+        "{name:<9} {} in the source: {} new, {} updated, {} unchanged, {} withdrawn, {} ignored, {} refused",
+        counts.total,
+        counts.imported,
+        counts.updated,
+        counts.unchanged,
+        counts.withdrawn,
+        counts.ignored,
+        counts.refused
     )
 }

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::types::credential::Credential;
 use crate::types::error::Result;
 use crate::types::grant::Grant;
+use crate::types::ids::ImportRunId;
 use crate::types::key::{Key, KeyVersion};
 use crate::types::quarantine::Quarantined;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, Wrapped};
@@ -256,10 +257,17 @@ pub fn request(
     fields.finish()
 }
 
-/// Up to which size the log was verified: nobody else may say so.
-pub fn verified(size: u64) -> Vec<u8> {
+/// The latest run of an import, and whether the import has ended.
+pub fn import_run(source: &str, run: &ImportRunId, is_final: bool) -> Vec<u8> {
+    let mut fields = row("import_run");
+    fields.text(source).bytes(run.as_bytes()).number(is_final.into());
+    fields.finish()
+}
+
+/// Up to which size the log was verified, with the imported logs that it sealed up to there: nobody else may say so.
+pub fn verified(size: u64, imported: &str) -> Vec<u8> {
     let mut fields = row("verified");
-    fields.number(size);
+    fields.number(size).text(imported);
     fields.finish()
 }
 

@@ -3,12 +3,11 @@
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
 use crate::ledger::Details;
-use crate::lifecycle::{Command, ImportRotation};
+use crate::lifecycle::{Command, ImportFinalisation, ImportRotation};
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::{Key, KeyPurpose, KeyState, KeyType, KeyVersion, Origin, VersionState};
-use crate::types::view::CatalogView;
 
 /// Keys that are finalised with one record.
 const PAGE: usize = 100;
@@ -25,8 +24,8 @@ struct Due {
 impl Run<'_> {
     pub(super) async fn finish(&mut self) -> Result<()> {
         if self.job.finalise && !self.report.is_complete() {
-            let text = "the import is not finalised: keys or versions were refused; see the report of a dry run, and \
-                        correct the source";
+            let text = "the import is not finalised: keys, versions, grants or rows of the log were refused; see the \
+                        report of a dry run, and correct the source";
             return Err(Error::new(ErrorCode::WrongState, text));
         }
         let (due, not_rotated) = self.keys_to_rotate();
@@ -55,18 +54,10 @@ impl Run<'_> {
     /// The keys of this import that are not finalised, each with its current version; in a dry run as they would be.
     fn held_with_versions(&self) -> Vec<(Key, KeyVersion)> {
         let snapshot = self.session.shared().catalog.snapshot();
-        let is_held =
-            |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
-        let here = snapshot.keys_by_name(None).filter(is_held).filter(|key| !self.planned.contains_key(&key.id));
-        let planned = self.planned.values().map(|(key, current)| (key, current.as_ref()));
-        let mut all: Vec<(Key, KeyVersion)> = here
-            .map(|key| (key, None))
-            .chain(planned)
-            .filter_map(|(key, current)| {
-                let current = current.or_else(|| snapshot.version(key.id, key.current_version));
-                current.map(|current| (key.clone(), current.clone()))
-            })
-            .collect();
+        let view = self.view(&snapshot);
+        let here = snapshot.keys_by_name(None).filter(|key| self.is_held(key) && !self.planned.has_key(key.id));
+        let with_current = |key: &Key| view.current_version(key).map(|current| (key.clone(), current.clone()));
+        let mut all: Vec<(Key, KeyVersion)> = here.chain(self.planned.keys()).filter_map(with_current).collect();
         all.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
         all
     }
@@ -101,7 +92,7 @@ impl Run<'_> {
         let number = due.current.saturating_add(1).saturating_add(gap);
         let made = self.session.generate(due.key_type).await?;
         let new = self.session.wrap(due.id, number, due.key_type, &made).await?;
-        let rotation = ImportRotation { source: self.job.name.clone(), key: due.id, new, finalise: self.job.finalise };
+        let rotation = ImportRotation { run: self.run.clone(), key: due.id, new, finalise: self.job.finalise };
         let mut intent = self.intent(Action::KeyRotate, Details::default());
         intent.version = Some(number);
         self.session.change(intent, Command::RotateImported(Box::new(rotation))).await.map(drop)
@@ -109,14 +100,22 @@ impl Run<'_> {
 
     async fn finalise(&mut self) -> Result<()> {
         let held: Vec<KeyId> = self.held_keys().into_iter().map(|(id, _)| id).collect();
-        for (n, page) in held.chunks(PAGE).enumerate() {
-            self.job.tell(ImportStage::Finish, (n * PAGE) as u64, held.len() as u64);
+        let mut pages = held.chunks(PAGE);
+        let mut done = 0;
+        loop {
+            self.job.tell(ImportStage::Finish, done, held.len() as u64);
+            // Also without keys: the import of a log ends too.
+            let page = pages.next().unwrap_or_default();
+            done += page.len() as u64;
+            let is_last = done == held.len() as u64;
             let mut details = Details::default();
             details.number("keys", page.len() as u64);
             let intent = self.intent(Action::ImportFinalise, details);
-            let command = Command::FinaliseImport(self.job.name.clone(), page.to_vec());
-            self.session.change(intent, command).await?;
+            let end = ImportFinalisation { run: self.run.clone(), keys: page.to_vec(), is_last };
+            self.session.change(intent, Command::FinaliseImport(end)).await?;
+            if is_last {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }

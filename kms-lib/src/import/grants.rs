@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::report::{ImportFindingKind, ImportStage};
 use super::run::Run;
-use super::source::{SourceGrant, source_time};
+use super::source::{GRANT_BYTES, SourceGrant, Table, source_time};
 use crate::grants::check_new_grant;
 use crate::ledger::Details;
 use crate::lifecycle::{Command, ImportedGrant, ImportedGrants, import_grantor};
@@ -38,6 +39,23 @@ const REACHES_FURTHER: &str = "it is on all keys, and keys are here that did not
 /// Characters of a malformed principal that are kept, as they can be shown.
 const SHOWN: usize = 120;
 
+/// Why a grant does not come over.
+enum Refusal {
+    /// It allows nothing at the source either.
+    Void(Error),
+    /// It cannot be taken over as it is.
+    Refused(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Principals in lower case, each hashed, with the hash of the first spelling and whether there is another one.
+type Folded = HashMap<[u8; 32], ([u8; 32], bool)>;
+
 /// A grant as it comes over, and what is to be said of it.
 struct Mapped {
     grant: ImportedGrant,
@@ -48,50 +66,68 @@ impl Run<'_> {
     /// Brings every grant here, page by page, and withdraws those that are not in the source any more.
     pub(super) async fn import_grants(&mut self) -> Result<()> {
         let folded = self.folded_principals().await?;
+        let repeated: HashSet<String> =
+            self.source.repeated(Table::Grants).await?.into_iter().map(|(id, _)| id).collect();
+        let total = self.source.counts().await?.grants;
         let mut seen: HashSet<GrantId> = HashSet::new();
         let mut after: Option<String> = None;
         loop {
-            self.job.tell(ImportStage::Grants, seen.len() as u64, self.report.grants.total);
+            self.job.tell(ImportStage::Grants, self.report.grants.total, total.max(self.report.grants.total));
             let page = self.source.grants(after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.id.clone());
             let mut mapped = Vec::new();
             for row in &page {
-                match self.map(row, &folded) {
+                let is_repeated = repeated.contains(&row.id.to_lowercase());
+                let one = if is_repeated { Err(repeated_id()) } else { self.map(row, &folded) };
+                match one {
                     Ok(one) => {
                         seen.insert(one.grant.id);
                         mapped.push((row.id.clone(), one));
                     }
                     // One that came over before, and cannot be taken any more, is withdrawn with those that are gone.
-                    Err(error) => {
-                        self.report.grants.refused += 1;
-                        self.report.refuse(ImportFindingKind::GrantRefused, &row.id, None, &error);
-                    }
+                    Err(refusal) => self.refuse_grant(row, &refusal),
                 }
             }
             self.report.grants.total += page.len() as u64;
             self.commit_grants(mapped).await?;
         }
+        let unread = self.unread("grants", total, self.report.grants.total);
+        self.report.grants.total += unread;
+        self.report.grants.refused += unread;
         self.withdraw_missing(&seen).await
     }
 
+    fn refuse_grant(&mut self, row: &SourceGrant, refusal: &Refusal) {
+        let (count, error) = match refusal {
+            Refusal::Void(error) => (&mut self.report.grants.ignored, error),
+            Refusal::Refused(error) => (&mut self.report.grants.refused, error),
+        };
+        *count += 1;
+        self.report.refuse(ImportFindingKind::GrantRefused, &row.id, None, error);
+    }
+
     /// The principals of the source in lower case, each with whether two spellings of it hold grants.
-    async fn folded_principals(&mut self) -> Result<HashMap<String, (String, bool)>> {
-        let mut folded: HashMap<String, (String, bool)> = HashMap::new();
+    async fn folded_principals(&mut self) -> Result<Folded> {
+        let mut folded = Folded::new();
         let mut after: Option<String> = None;
         loop {
             let page = self.source.grants(after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { return Ok(folded) };
             after = Some(last.id.clone());
             for row in page {
-                let (first, differs) =
-                    folded.entry(row.principal.to_lowercase()).or_insert_with(|| (row.principal.clone(), false));
-                *differs |= *first != row.principal;
+                let spelling = Sha256::digest(&row.principal).into();
+                let (first, differs) = folded.entry(fold(&row.principal)).or_insert((spelling, false));
+                *differs |= *first != spelling;
             }
         }
     }
 
-    fn map(&self, row: &SourceGrant, folded: &HashMap<String, (String, bool)>) -> Result<Mapped> {
+    fn map(&self, row: &SourceGrant, folded: &Folded) -> std::result::Result<Mapped, Refusal> {
+        if row.bytes > GRANT_BYTES {
+            let text = format!("the grant has {} bytes; at most {GRANT_BYTES} are read", row.bytes);
+            return Err(Error::new(ErrorCode::LimitExceeded, text).into());
+        }
         let id: GrantId = row.id.parse().map_err(|_| Error::invalid("the grant's id is not a UUID"))?;
         let mut notes = Vec::new();
         let scope = self.scope_of(&row.key_id)?;
@@ -103,7 +139,7 @@ impl Run<'_> {
             ));
             Role::App
         });
-        let is_shared = folded.get(&row.principal.to_lowercase()).is_some_and(|(_, differs)| *differs);
+        let is_shared = folded.get(&fold(&row.principal)).is_some_and(|(_, differs)| *differs);
         let (principal, mut denied) = match Actor::check_principal(&row.principal) {
             Err(error) => (shown(&row.principal), Some(error.message().to_owned())),
             Ok(()) if Actor::is_reserved(&row.principal) => {
@@ -157,9 +193,9 @@ impl Run<'_> {
         snapshot.keys_by_name(None).any(|key| !is_of_source(key))
     }
 
-    fn scope_of(&self, key: &str) -> Result<GrantScope> {
+    fn scope_of(&self, key: &str) -> std::result::Result<GrantScope, Refusal> {
         let scope = GrantScope::parse(key).map_err(|_| {
-            Error::invalid(format!("it is on {:?}, which is neither the id of a key nor *", shown(key)))
+            Refusal::Void(Error::invalid(format!("it is on {:?}, which is neither the id of a key nor *", shown(key))))
         })?;
         let GrantScope::Key(id) = scope else { return Ok(scope) };
         let snapshot = self.session.shared().catalog.snapshot();
@@ -167,8 +203,11 @@ impl Run<'_> {
         match snapshot.key(id) {
             Some(key) if key.import.as_ref().is_some_and(|import| is_of_source(&import.source)) => Ok(scope),
             // In a dry run the keys are not here yet.
-            None if self.planned.contains_key(&id) => Ok(scope),
-            _ => Err(Error::new(ErrorCode::KeyNotFound, format!("its key {id} did not come from this source"))),
+            None if self.planned.has_key(id) => Ok(scope),
+            _ => {
+                let text = format!("its key {id} did not come from this source");
+                Err(Refusal::Void(Error::new(ErrorCode::KeyNotFound, text)))
+            }
         }
     }
 
@@ -199,7 +238,7 @@ impl Run<'_> {
             }
             grants.push(one.grant);
         }
-        let imported = ImportedGrants { source: self.job.name.clone(), grants, withdrawn: Vec::new() };
+        let imported = ImportedGrants { run: self.run.clone(), grants, withdrawn: Vec::new() };
         let changes = self.change_grants(imported).await?;
         let is_new = |change: &&Change| matches!(change, Change::InsertGrant(_));
         let new = changes.iter().filter(is_new).count() as u64;
@@ -220,8 +259,8 @@ impl Run<'_> {
             snapshot.grants().filter(is_gone).map(|grant| grant.id).collect()
         };
         for page in gone.chunks(PAGE) {
-            let (source, withdrawn) = (self.job.name.clone(), page.to_vec());
-            let changes = self.change_grants(ImportedGrants { source, grants: Vec::new(), withdrawn }).await?;
+            let (run, withdrawn) = (self.run.clone(), page.to_vec());
+            let changes = self.change_grants(ImportedGrants { run, grants: Vec::new(), withdrawn }).await?;
             self.report.grants.withdrawn += changes.len() as u64;
         }
         Ok(())
@@ -246,7 +285,7 @@ fn permissions_of(
     row: &SourceGrant,
     scope: GrantScope,
     notes: &mut Vec<(ImportFindingKind, String)>,
-) -> Result<Vec<Permission>> {
+) -> std::result::Result<Vec<Permission>, Refusal> {
     let listed: Vec<Value> = serde_json::from_str(&row.allowed_ops)
         .map_err(|_| Error::invalid("its permissions are not an array of names"))?;
     let mut permissions = Vec::new();
@@ -271,9 +310,18 @@ fn permissions_of(
     permissions.sort_unstable();
     permissions.dedup();
     if permissions.is_empty() {
-        return Err(Error::invalid("it allows nothing that is known here"));
+        return Err(Refusal::Void(Error::invalid("it allows nothing that was known there")));
     }
     Ok(permissions)
+}
+
+fn repeated_id() -> Refusal {
+    Error::new(ErrorCode::Conflict, "several rows of the source have this id").into()
+}
+
+/// A principal without regard to case, hashed: what a source may have of them is not kept in memory.
+fn fold(principal: &str) -> [u8; 32] {
+    Sha256::digest(principal.to_lowercase()).into()
 }
 
 /// Conditions that nothing here understands, so that the grant denies; with those of the source, for whoever reads

@@ -1,22 +1,17 @@
-//! Keys with their versions.
+//! Keys with their versions, page by page.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::StreamExt;
 
-use super::mapping::{key_of, name_of, version_of};
-use super::material::{Of, OpenedMaterial};
+use super::mapping::name_of;
+use super::part::{Done, Part};
 use super::report::{ImportFindingKind, ImportStage};
-use super::run::Run;
-use super::source::{SourceKey, SourceVersion};
-use crate::envelope::{Binding, fingerprint};
-use crate::ledger::Details;
-use crate::lifecycle::{self, Command, ImportedKey, ImportedMaterial, ImportedVersion};
-use crate::types::audit::Action;
+use super::run::{Run, is_outage};
+use super::source::{SourceKey, SourceVersion, Table};
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::KeyId;
-use crate::types::key::{Key, KeyState, Material};
+use crate::types::ids::{KeyId, VersionId};
 use crate::types::view::CatalogView;
 
 /// Keys that are read at once.
@@ -25,111 +20,199 @@ const PAGE: usize = 100;
 const VERSIONS: usize = 100;
 /// Keys that are worked on at the same time: a remote root key takes a moment for each.
 const AT_ONCE: usize = 8;
-/// How often a key is wrapped again because the root keys changed meanwhile.
-const TRIES: usize = 4;
 
-/// A key of the source with some of its versions.
-struct Part {
-    row: SourceKey,
-    versions: Vec<SourceVersion>,
-    /// Versions that it has; with its first part only.
-    is_first: bool,
-}
-
-/// What became of a part.
+/// What the keys of a run have in common.
 #[derive(Default)]
-struct Done {
-    changes: Vec<Change>,
-    versions: u64,
-    changed: Vec<String>,
-    renamed: Option<(String, String)>,
-    refused: Vec<(i64, Error)>,
+pub(super) struct KeysSeen {
+    /// Ids that several rows of the source have, in lower case: nobody knows which row is meant.
+    repeated_keys: HashSet<String>,
+    /// The same of versions: the key and the number.
+    repeated_versions: HashSet<(String, i64)>,
+    /// The version that each id belongs to, here and in the source.
+    version_ids: HashMap<VersionId, (KeyId, u32)>,
+    /// The names that keys of this run get.
+    names: HashMap<String, String>,
+    /// The material of the versions, each hashed with a salt, and the version that had it first.
+    materials: HashMap<[u8; 32], (String, i64)>,
+    /// Rows of versions that were read.
+    versions_read: u64,
+    /// The keys among the repeated ones whose versions were read.
+    repeated_read: HashSet<String>,
 }
 
 impl Run<'_> {
-    /// Brings every key here, page by page.
+    /// Brings every key here, page by page, and disables those that are not in the source any more.
     pub(super) async fn import_keys(&mut self) -> Result<()> {
-        let total = self.source.key_count().await?;
-        self.report.keys.total = total;
+        let counts = self.source.counts().await?;
+        self.report.keys.total = counts.keys;
+        let mut seen = self.begin_keys().await?;
         let (mut after, mut done) = (None, 0);
         loop {
-            self.job.tell(ImportStage::Keys, done, total);
+            self.job.tell(ImportStage::Keys, done, counts.keys.max(done));
             let page = self.source.keys(after.as_deref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after = Some(last.id.clone());
             done += page.len() as u64;
-            self.import_page(page).await?;
+            self.import_page(page, &mut seen).await?;
         }
+        self.report.keys.refused += self.unread("keys", counts.keys, done);
+        let unread = self.unread("key_versions", counts.versions, seen.versions_read);
+        self.report.versions.total += unread;
+        self.report.versions.refused += unread;
+        self.disable_missing().await
     }
 
-    async fn import_page(&mut self, page: Vec<SourceKey>) -> Result<()> {
+    async fn begin_keys(&mut self) -> Result<KeysSeen> {
+        let repeated_keys = self.source.repeated(Table::Keys).await?.into_iter().map(|(id, _)| id).collect();
+        let repeated_versions = self.source.repeated(Table::Versions).await?.into_iter().collect();
+        let snapshot = self.session.shared().catalog.snapshot();
+        let version_ids = snapshot.versions().map(|version| (version.id, (version.key_id, version.version))).collect();
+        Ok(KeysSeen { repeated_keys, repeated_versions, version_ids, ..KeysSeen::default() })
+    }
+
+    /// Rows that a table has and that were not read, which is a finding.
+    pub(super) fn unread(&mut self, table: &str, counted: u64, read: u64) -> u64 {
+        if counted != read {
+            let text = format!(
+                "the source counts {counted} rows in {table}, and {read} were read: rows have the same id, belong to \
+                 nothing, or the table does not keep a snapshot; correct the source and import again"
+            );
+            self.report.note(ImportFindingKind::SourceIncomplete, table, text);
+        }
+        // More rows than there are were not one snapshot either.
+        counted.abs_diff(read)
+    }
+
+    async fn import_page(&mut self, page: Vec<SourceKey>, seen: &mut KeysSeen) -> Result<()> {
         let mut parts = Vec::new();
         for row in page {
-            let mut after = 0;
-            let mut is_first = true;
+            let (mut after, mut is_first, mut is_early) = (0, true, false);
+            let mut numbers = HashSet::new();
+            let folded = row.id.to_lowercase();
+            if seen.repeated_keys.contains(&folded) && !seen.repeated_read.insert(folded) {
+                // Its versions came with the first row of this id.
+                parts.push(self.part(row, Vec::new(), is_first, seen));
+                continue;
+            }
             loop {
                 let mut versions = self.source.versions(&row.id, after, VERSIONS).await?;
                 let is_last = versions.len() < VERSIONS;
+                seen.versions_read += versions.len() as u64;
                 after = versions.last().map_or(after, |version| version.version);
-                let has_current = versions.iter().any(|version| version.version == row.current_version);
-                // A key cannot be here without its current version.
-                if is_first && !has_current {
-                    versions.extend(self.source.version(&row.id, row.current_version).await?);
+                numbers.extend(versions.iter().map(|version| version.version));
+                if !is_first && is_early {
+                    versions.retain(|version| version.version != row.current_version);
                 }
-                parts.push(Part { row: row.clone(), versions, is_first });
+                // A key cannot be here without its current version.
+                if is_first && !numbers.contains(&row.current_version) {
+                    versions.extend(self.source.version(&row.id, row.current_version).await?);
+                    is_early = true;
+                }
+                parts.push(self.part(row.clone(), versions, is_first, seen));
                 is_first = false;
                 if is_last {
                     break;
                 }
                 // What belongs to one key is not done at the same time.
-                self.import_parts(std::mem::take(&mut parts)).await?;
+                self.import_parts(std::mem::take(&mut parts), seen).await?;
             }
+            self.note_missing_versions(&row, &numbers);
             if parts.len() >= AT_ONCE {
-                self.import_parts(std::mem::take(&mut parts)).await?;
+                self.import_parts(std::mem::take(&mut parts), seen).await?;
             }
         }
-        self.import_parts(parts).await
+        self.import_parts(parts, seen).await
     }
 
-    async fn import_parts(&mut self, parts: Vec<Part>) -> Result<()> {
+    /// A part with what can only be told beside all others: its name, and rows that cannot be told apart.
+    fn part(&self, row: SourceKey, versions: Vec<SourceVersion>, is_first: bool, seen: &mut KeysSeen) -> Part {
+        let folded = row.id.to_lowercase();
+        let repeated = || Error::new(ErrorCode::Conflict, "several rows of the source have this id");
+        let refusal = seen.repeated_keys.contains(&folded).then(repeated);
+        let mut refused = HashMap::new();
+        let key = row.id.parse::<KeyId>();
+        for version in &versions {
+            let place = (folded.clone(), version.version);
+            if seen.repeated_versions.contains(&place) {
+                let text = "several rows of the source have this number";
+                refused.insert(version.version, Error::new(ErrorCode::Conflict, text));
+            } else if let (Ok(key), Ok(id), Ok(number)) =
+                (&key, version.id.parse::<VersionId>(), u32::try_from(version.version))
+                && *seen.version_ids.entry(id).or_insert((*key, number)) != (*key, number)
+            {
+                let text = "another version, here or in the source, has the id of this one";
+                refused.insert(version.version, Error::new(ErrorCode::Conflict, text));
+            }
+        }
+        let name = self.choose_name(&row, seen);
+        Part { row, versions, is_first, name, refusal, refused }
+    }
+
+    /// The name of a key, and why it is not its own: that which it has here, or one that no other key has or gets.
+    fn choose_name(&self, row: &SourceKey, seen: &mut KeysSeen) -> (String, Option<String>) {
+        let snapshot = self.session.shared().catalog.snapshot();
+        let view = self.view(&snapshot);
+        if let Some(present) = row.id.parse::<KeyId>().ok().and_then(|id| view.key(id)) {
+            return (present.name.clone(), None);
+        }
+        let is_reserved = |name: &str| seen.names.get(name).is_some_and(|other| *other != row.id);
+        let (name, why) = name_of(row, |name| is_reserved(name) || view.key_by_name(name).is_some());
+        seen.names.insert(name.clone(), row.id.clone());
+        (name, why)
+    }
+
+    async fn import_parts(&mut self, parts: Vec<Part>, seen: &mut KeysSeen) -> Result<()> {
         let this = &*self;
         let work: Vec<_> = parts.iter().map(|part| this.import_part(part)).collect();
         let done: Vec<Result<Done>> = futures_util::stream::iter(work).buffered(AT_ONCE).collect().await;
         let mut outage = Ok(());
-        // Revocation wins, also where the rest of a row cannot be taken.
-        for (part, _) in parts.iter().zip(&done).filter(|(_, done)| done.as_ref().is_err_and(|e| !is_outage(e))) {
-            this.restrict(&part.row).await?;
-        }
         for (part, done) in parts.iter().zip(done) {
             match done {
-                Ok(done) => self.count(part, done),
+                Ok(done) => self.count(part, done, seen),
                 Err(error) if is_outage(&error) => outage = Err(error),
-                Err(error) => {
-                    if part.is_first {
-                        self.report.keys.refused += 1;
-                    }
-                    self.report.versions.total += part.versions.len() as u64;
-                    self.report.versions.refused += part.versions.len() as u64;
-                    self.report.refuse(ImportFindingKind::KeyRefused, &part.row.id, None, &error);
-                }
+                Err(error) => self.refuse_part(part, &error).await?,
             }
         }
         outage
     }
 
-    fn count(&mut self, part: &Part, done: Done) {
-        let id = &part.row.id;
-        if self.job.dry_run {
-            self.plan(&done.changes);
+    /// Counts a part that cannot be taken. What it takes away is taken away here too.
+    async fn refuse_part(&mut self, part: &Part, error: &Error) -> Result<()> {
+        if part.is_first {
+            self.report.keys.refused += 1;
         }
+        self.report.versions.total += part.versions.len() as u64;
+        self.report.versions.refused += part.versions.len() as u64;
+        self.report.refuse(ImportFindingKind::KeyRefused, &part.row.id, None, error);
+        match self.restrict(part).await {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => {
+                self.plan(&changes);
+                let text = "what the source revokes or disables of it is revoked or disabled here";
+                self.report.note(ImportFindingKind::KeyChanged, &part.row.id, text);
+            }
+            Err(error) if is_outage(&error) => return Err(error),
+            Err(error) => self.report.refuse(ImportFindingKind::KeyRefused, &part.row.id, None, &error),
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, part: &Part, done: Done, seen: &mut KeysSeen) {
+        let id = &part.row.id;
+        self.plan(&done.changes);
         let (keys, versions) = (&mut self.report.keys, &mut self.report.versions);
+        let is_refused = |number: u32| done.refused.iter().any(|(refused, _)| *refused == i64::from(number));
         let mut is_counted = false;
         let before = (versions.imported, versions.updated);
+        let mut restricted = HashSet::new();
         for change in &done.changes {
             match change {
                 Change::InsertKey(_) => (keys.imported, is_counted) = (keys.imported + 1, true),
                 Change::UpdateKey(_) if part.is_first => (keys.updated, is_counted) = (keys.updated + 1, true),
                 Change::InsertVersion(..) => versions.imported += 1,
+                Change::UpdateVersion(version) if is_refused(version.version) => {
+                    restricted.insert(i64::from(version.version));
+                }
                 Change::UpdateVersion(_) => versions.updated += 1,
                 _ => {}
             }
@@ -144,246 +227,30 @@ impl Run<'_> {
             let text = format!("{:?} is called {name:?} here: {why}", part.row.name);
             self.report.note(ImportFindingKind::KeyRenamed, id, text);
         }
-        if part.is_first {
-            for text in done.changed {
-                self.report.note(ImportFindingKind::KeyChanged, id, text);
+        for text in done.changed.iter().filter(|_| part.is_first) {
+            self.report.note(ImportFindingKind::KeyChanged, id, text.as_str());
+        }
+        for (number, text) in &done.versions_changed {
+            self.report.note_version(ImportFindingKind::KeyChanged, id, *number, text.as_str());
+        }
+        for (number, error) in &done.refused {
+            self.report.refuse(ImportFindingKind::KeyRefused, id, Some(*number), error);
+            if restricted.contains(number) {
+                let text = "the source revokes the version, and so it is revoked here";
+                self.report.note_version(ImportFindingKind::KeyChanged, id, *number, text);
             }
         }
-        for (version, error) in done.refused {
-            self.report.refuse(ImportFindingKind::KeyRefused, id, Some(version), &error);
-        }
+        self.note_repeated_material(id, &done.materials, seen);
     }
 
-    /// Keeps what a dry run would write of keys and their current versions.
-    fn plan(&mut self, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::InsertKey(key) | Change::UpdateKey(key) => {
-                    let current = self.planned.remove(&key.id).and_then(|(_, current)| current);
-                    let current = current.filter(|version| version.version == key.current_version);
-                    self.planned.insert(key.id, (key.clone(), current));
-                }
-                Change::InsertVersion(version, _) | Change::UpdateVersion(version) => {
-                    let Some((key, current)) = self.planned.get_mut(&version.key_id) else { continue };
-                    if key.current_version == version.version {
-                        *current = Some(version.clone());
-                    }
-                }
-                _ => {}
+    /// Names versions that have the material of another one: it protects less than it seems to.
+    fn note_repeated_material(&mut self, id: &str, materials: &[(i64, [u8; 32])], seen: &mut KeysSeen) {
+        for (number, digest) in materials {
+            let (key, first) = seen.materials.entry(*digest).or_insert_with(|| (id.to_owned(), *number));
+            if (key.as_str(), *first) != (id, *number) {
+                let text = format!("the version has the same material as version {first} of key {key}");
+                self.report.note_version(ImportFindingKind::MaterialRepeated, id, *number, text);
             }
         }
     }
-
-    async fn import_part(&self, part: &Part) -> Result<Done> {
-        let (mut key, changed) = key_of(&part.row, &self.job.name)?;
-        let mut done = Done { changed, versions: part.versions.len() as u64, ..Done::default() };
-        if self.is_finished(&key)? {
-            return Ok(done);
-        }
-        let mut opened = Vec::new();
-        for row in &part.versions {
-            match self.prepare(&key, row).await {
-                Ok((version, material)) => {
-                    if has_other_public_key(row, &version) {
-                        let text =
-                            "the public key beside the private key is another one; that of the private key is taken";
-                        done.changed.push(format!("version {}: {text}", row.version));
-                    }
-                    key.versions.push(version);
-                    opened.extend(material);
-                }
-                Err(error) if is_outage(&error) => return Err(error),
-                Err(error) if row.version == part.row.current_version => {
-                    return Err(error.clone().with_message(format!("the current version: {}", error.message())));
-                }
-                Err(error) => done.refused.push((row.version, error)),
-            }
-        }
-        done.renamed = self.choose_name(&part.row, &mut key);
-        done.changes = self.preview(&Command::ImportKey(Box::new(key.clone())))?;
-        if !done.changes.is_empty() && !self.job.dry_run {
-            done.changes = self.commit_key(key, &opened).await?;
-        }
-        Ok(done)
-    }
-
-    /// Carries over that a key is revoked or disabled at the source, and nothing else.
-    async fn restrict(&self, row: &SourceKey) -> Result<()> {
-        let Ok(id) = row.id.parse::<KeyId>() else { return Ok(()) };
-        let Some(key) = self.session.shared().catalog.snapshot().key(id).cloned() else { return Ok(()) };
-        let is_held = key.import.as_ref().is_some_and(|it| it.source == self.job.name && !it.is_final);
-        let state = match (row.state.as_str(), key.state) {
-            _ if !is_held || self.job.dry_run => return Ok(()),
-            ("REVOKED", KeyState::Enabled | KeyState::Disabled) => KeyState::Revoked,
-            ("DISABLED", KeyState::Enabled) => KeyState::Disabled,
-            _ => return Ok(()),
-        };
-        let restricted = ImportedKey {
-            source: self.job.name.clone(),
-            id,
-            name: key.name,
-            key_type: key.key_type,
-            purpose: key.purpose,
-            state,
-            rotation_period_days: key.rotation_period_days,
-            grace_period_days: key.grace_period_days,
-            metadata: key.metadata,
-            created_at: key.created_at,
-            current_version: key.current_version,
-            versions: Vec::new(),
-        };
-        self.commit_key(restricted, &[]).await.map(drop)
-    }
-
-    /// Whether the import of a key has ended, so that its source is not looked at any more. An error if a key of its id
-    /// is here and not of this import.
-    fn is_finished(&self, key: &ImportedKey) -> Result<bool> {
-        let snapshot = self.session.shared().catalog.snapshot();
-        let Some(present) = snapshot.key(key.id) else { return Ok(false) };
-        match &present.import {
-            Some(import) if import.source == key.source => Ok(import.is_final),
-            _ => Err(Error::new(
-                ErrorCode::Conflict,
-                "a key with this id is here already and did not come from this source; it was left as it is",
-            )),
-        }
-    }
-
-    /// The name of a key that is new here, if it cannot be its own: it, and why.
-    fn choose_name(&self, row: &SourceKey, key: &mut ImportedKey) -> Option<(String, String)> {
-        let snapshot = self.session.shared().catalog.snapshot();
-        if let Some(present) = snapshot.key(key.id) {
-            key.name.clone_from(&present.name);
-            return None;
-        }
-        let (name, why) = name_of(row, |name| snapshot.key_by_name(name).is_some());
-        key.name.clone_from(&name);
-        why.map(|why| (name, why))
-    }
-
-    /// A version, and its material if it is not here yet.
-    async fn prepare(
-        &self,
-        key: &ImportedKey,
-        row: &SourceVersion,
-    ) -> Result<(ImportedVersion, Option<(u32, OpenedMaterial)>)> {
-        let mut version = version_of(row)?;
-        let number = version.version;
-        if self.session.shared().catalog.snapshot().version(key.id, number).is_some() {
-            return Ok((version, None));
-        }
-        let of = Of { key: key.id, key_type: key.key_type, version: number };
-        let opened = self.opener.open(of, row).await?;
-        version.new = Some(ImportedMaterial {
-            material: Material { wrapped: Vec::new(), public_key_pem: opened.public_key_pem.clone() },
-            fingerprint: fingerprint(key.id, number, key.key_type, &opened.secret)?,
-        });
-        Ok((version, Some((number, opened))))
-    }
-
-    /// The rows that a command would change as things stand.
-    pub(super) fn preview(&self, command: &Command) -> Result<Vec<Change>> {
-        let shared = self.session.shared();
-        let snapshot = shared.catalog.snapshot();
-        let (now, revision) = (shared.clock.now(), snapshot.revision());
-        lifecycle::apply(
-            command,
-            &lifecycle::Context {
-                view: &*snapshot,
-                now,
-                revision,
-                default_grace_days: None,
-                versions_max: u32::MAX,
-                grantor: None,
-            },
-        )
-    }
-
-    /// Wraps what is new, and commits the key. Root keys that change meanwhile are wrapped under anew.
-    async fn commit_key(&self, mut key: ImportedKey, opened: &[(u32, OpenedMaterial)]) -> Result<Vec<Change>> {
-        let mut failure = None;
-        for _ in 0..TRIES {
-            self.wrap(&mut key, opened).await?;
-            let mut details = Details::default();
-            details.text("source", &key.source).text("name", &key.name).text("type", key.key_type.as_str());
-            details.number("versions", key.versions.len() as u64);
-            let intent = self.intent(Action::KeyImport, details);
-            match self.session.change(intent, Command::ImportKey(Box::new(key.clone()))).await {
-                Ok((changes, _)) => return Ok(changes),
-                Err(error) if error.code() == ErrorCode::StoreContended => failure = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| Error::new(ErrorCode::StoreContended, "the root keys changed each time")))
-    }
-
-    async fn wrap(&self, key: &mut ImportedKey, opened: &[(u32, OpenedMaterial)]) -> Result<()> {
-        for version in &mut key.versions {
-            let Some(new) = &mut version.new else { continue };
-            let found = opened.iter().find(|(number, _)| *number == version.version);
-            let (_, material) = found.ok_or_else(|| Error::new(ErrorCode::Internal, "material without its version"))?;
-            let binding = Binding::Version { key: key.id, version: version.version, key_type: key.key_type };
-            new.material.wrapped = self.session.shared().envelope.wrap(&binding, &material.secret).await?;
-        }
-        Ok(())
-    }
-
-    /// Refuses a source that has none of the keys that were imported under its name. Notes those that are not in it any
-    /// more: nothing is done about them, because the original cannot delete keys.
-    pub(super) async fn look_for_missing(&mut self) -> Result<()> {
-        let mut seen: HashSet<KeyId> = HashSet::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.source.keys(after.as_deref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.id.clone());
-            seen.extend(page.iter().filter_map(|key| key.id.parse::<KeyId>().ok()));
-        }
-        let held = self.held_keys();
-        if !held.is_empty() && held.iter().all(|(id, _)| !seen.contains(id)) {
-            let text = format!(
-                "the source has none of the {} keys that were imported from {:?} before: it is another one; give it a \
-                 name of its own",
-                held.len(),
-                self.job.name
-            );
-            return Err(Error::new(ErrorCode::Conflict, text));
-        }
-        for (id, name) in held.into_iter().filter(|(id, _)| !seen.contains(id)) {
-            let text = format!("the key {name:?} was imported before and is not in the source any more; it is kept");
-            self.report.note(ImportFindingKind::KeyMissing, &id.to_string(), text);
-        }
-        Ok(())
-    }
-
-    /// The keys of this import that are not finalised, by id and name.
-    pub(super) fn held_keys(&self) -> Vec<(KeyId, String)> {
-        let snapshot = self.session.shared().catalog.snapshot();
-        let is_held =
-            |key: &&Key| key.import.as_ref().is_some_and(|import| import.source == self.job.name && !import.is_final);
-        snapshot.keys_by_name(None).filter(is_held).map(|key| (key.id, key.name.clone())).collect()
-    }
-}
-
-/// Whether the source has another public key than the private key gives.
-fn has_other_public_key(row: &SourceVersion, version: &ImportedVersion) -> bool {
-    let made = version.new.as_ref().and_then(|new| new.material.public_key_pem.as_deref());
-    let (Some(made), Some(stored)) = (made, row.public_key_pem.as_deref()) else { return false };
-    let lines = |pem: &str| pem.lines().map(|line| line.trim().to_owned()).collect::<String>();
-    lines(made) != lines(stored)
-}
-
-/// Whether it is the store or the root key service that fails, and not one key.
-pub(super) fn is_outage(error: &Error) -> bool {
-    error.is_retryable()
-        || matches!(
-            error.code(),
-            ErrorCode::Closed
-                | ErrorCode::StoreReadOnly
-                | ErrorCode::StoreCorrupt
-                | ErrorCode::InvalidRootKey
-                | ErrorCode::AccessDenied
-                | ErrorCode::NotAuthenticated
-                | ErrorCode::OutcomeUnknown
-        )
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::report::ImportStage;
 use super::run::Run;
-use super::source::AuditRow;
+use super::source::{AuditRow, RECORD_BYTES};
 use crate::audit::canonical::canonical;
 use crate::audit::legacy::{
-    Chain, Entry, LegacyLog, LegacyRow, SealedLog, StoredRow, findings, leaf, reproduce, sealed_log,
+    Chain, Entry, LegacyLog, LegacyRow, SealedIds, SealedLog, Search, StoredRow, findings, leaf, sealed_log,
 };
 use crate::audit::tree::Frontier;
 use crate::ledger::Details;
@@ -24,8 +24,8 @@ use crate::workers::Length;
 
 /// Bytes of rows after which a page ends.
 const PAGE_BYTES: usize = 512 * 1024;
-/// The longest row that comes over.
-const ROW_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of rows, as they are stored, that are read again at once.
+const FETCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// What is here of the log already.
 struct Here {
@@ -105,29 +105,36 @@ impl Run<'_> {
 
     /// Reads all rows of the source: adds those that are not here, and compares the others with what is here.
     async fn read_source(&mut self, mut chain: Chain) -> Result<Chain> {
-        let total = self.source.audit_count().await?;
+        let total = self.source.counts().await?.records;
         let here = Arc::new(chain.sealed_by_id());
         let mut is_there = vec![false; chain.sealed()];
-        let (mut after, mut done): (Option<String>, u64) = (None, 0);
+        let (mut after, mut done, mut search): (Option<String>, u64, Search) = (None, 0, Search::default());
         loop {
             let page = self.source.audit_rows(after.as_deref(), PAGE_LIMIT).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.id.clone());
             done += page.len() as u64;
-            let (known, new): (Vec<AuditRow>, Vec<AuditRow>) =
-                page.into_iter().partition(|row| here.contains_key(row.id.as_str()));
-            for row in known {
-                let Some(at) = here.get(row.id.as_str()).copied() else { continue };
-                is_there[at as usize] = true;
-                let stored = StoredRow { row: legacy_row(row), format: chain.entry(at).format };
-                if leaf(&stored.body()) != chain.entry(at).leaf {
-                    chain.note_changed(at);
+            let compared = page.into_iter().filter_map(|row| compare(&mut chain, &here, row, &mut is_there));
+            let new: Vec<AuditRow> = compared.collect();
+            let check = move || {
+                let checked = new.into_iter().map(|row| check_row(row, &mut search)).collect::<Vec<Checked>>();
+                Ok((checked, search))
+            };
+            let checked: Vec<Checked>;
+            (checked, search) = self.compute(check).await?;
+            for row in checked {
+                match row {
+                    Checked::Row(entry, false) => chain.add(entry),
+                    Checked::Row(entry, true) => {
+                        chain.source.unsearched.add(&entry.id);
+                        chain.add(entry);
+                    }
+                    Checked::Oversized(id) => chain.source.oversized.add(&id),
                 }
             }
-            let check = move || new.into_iter().map(check_row).collect::<Result<Vec<Entry>>>();
-            self.compute(check).await?.into_iter().for_each(|entry| chain.add(entry));
             self.job.tell(ImportStage::Log, done, total.max(done));
         }
+        chain.source.unread = self.unread("audit_logs", total, done);
         for (at, _) in (0..).zip(is_there).filter(|(_, is_there)| !is_there) {
             chain.note_gone(at);
         }
@@ -139,7 +146,7 @@ impl Run<'_> {
         let (sealed, new) = chain.entries().split_at(chain.sealed());
         let mut tree = Frontier::new();
         sealed.iter().for_each(|entry| tree.push(entry.leaf));
-        let mut pages = new.chunks(PAGE_LIMIT).peekable();
+        let mut pages = pages_of(new).into_iter().peekable();
         if pages.peek().is_none() {
             return self.seal(&tree, Vec::new(), Some(log), findings_at).await;
         }
@@ -206,11 +213,8 @@ impl Run<'_> {
             }
             (None, None) => {}
         }
-        let page = LegacyPage {
-            source: self.job.name.clone(),
-            sealed: tree.size() - bodies.len() as u64,
-            bodies: bodies.into(),
-        };
+        let page =
+            LegacyPage { run: self.run.clone(), sealed: tree.size() - bodies.len() as u64, bodies: bodies.into() };
         let intent = self.intent(Action::LegacyImport, details);
         self.session.change(intent, Command::ImportRows(page)).await.map(drop)
     }
@@ -226,19 +230,64 @@ fn page_has_room(bytes: usize, body: &str) -> bool {
     bytes == 0 || bytes + body.len() <= PAGE_BYTES
 }
 
-/// Finds out the format of a row. `LimitExceeded` if it is too long.
-fn check_row(row: AuditRow) -> Result<Entry> {
-    let row = legacy_row(row);
-    let format = reproduce(&row);
-    let stored = StoredRow { row, format };
-    if stored.body().len() > ROW_BYTES {
-        let text = format!(
-            "row {} of the log is longer than 4 MiB; shorten its details in a copy of the source",
-            stored.row.id
-        );
-        return Err(Error::new(ErrorCode::LimitExceeded, text));
+/// Cuts entries into pages that are short enough to be in memory.
+fn pages_of(entries: &[Entry]) -> Vec<&[Entry]> {
+    let (mut pages, mut rest) = (Vec::new(), entries);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(PAGE_LIMIT).take_while(|entry| {
+            bytes += entry.bytes as usize;
+            bytes <= FETCH_BYTES
+        });
+        let (page, behind) = rest.split_at(fits.count().max(1));
+        pages.push(page);
+        rest = behind;
     }
-    Ok(Entry::new(&stored))
+    pages
+}
+
+/// A row of the source that is not here yet.
+enum Checked {
+    /// It comes over. Whether its text was searched in vain and not everywhere.
+    Row(Entry, bool),
+    /// It is too long.
+    Oversized(String),
+}
+
+/// Finds out the format of a row.
+fn check_row(row: AuditRow, search: &mut Search) -> Checked {
+    if row.bytes > RECORD_BYTES {
+        return Checked::Oversized(row.id);
+    }
+    let row = legacy_row(row);
+    let format = search.reproduce(&row);
+    let entry = Entry::new(&StoredRow { row, format });
+    // In JSON it may be longer.
+    if u64::from(entry.bytes) > RECORD_BYTES {
+        return Checked::Oversized(entry.id.into());
+    }
+    Checked::Row(entry, format.is_none() && search.is_cut())
+}
+
+/// Holds a row of the source against the one that is here: of several with its id, the one that is just like it, or
+/// the first that was not found yet. Answers the row if it is not here: more of its id are in the source than here.
+fn compare(chain: &mut Chain, here: &SealedIds, row: AuditRow, is_there: &mut [bool]) -> Option<AuditRow> {
+    let mut places = here.get(&row.id).iter().copied().filter(|at| !is_there[*at as usize]).peekable();
+    let first = *match places.peek() {
+        Some(first) => first,
+        None => return Some(row),
+    };
+    let row = legacy_row(row);
+    let is_same = |at: &u32| {
+        let stored = StoredRow { row: row.clone(), format: chain.entry(*at).format };
+        leaf(&stored.body()) == chain.entry(*at).leaf
+    };
+    let same = places.find(is_same);
+    is_there[same.unwrap_or(first) as usize] = true;
+    if same.is_none() {
+        chain.note_changed(first);
+    }
+    None
 }
 
 fn legacy_row(row: AuditRow) -> LegacyRow {
@@ -255,6 +304,7 @@ fn legacy_row(row: AuditRow) -> LegacyRow {
         prev_hash,
         hash,
         status,
+        bytes: _,
     } = row;
     LegacyRow { id, timestamp, actor, role, action, request_id, details, key_id, key_version, prev_hash, hash, status }
 }

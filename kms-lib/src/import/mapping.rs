@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use super::source::{SourceKey, SourceVersion, source_time};
-use crate::lifecycle::{ImportedKey, ImportedVersion, check_metadata, check_name, check_period};
-use crate::types::error::{Error, Result};
+use super::source::{KEY_BYTES, SourceKey, SourceVersion, VERSION_BYTES, source_time};
+use crate::lifecycle::{ImportRun, ImportedKey, ImportedVersion, check_metadata, check_name, check_period};
+use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{KeyId, VersionId};
 use crate::types::key::{KeyPurpose, KeyState, KeyType, VersionState};
 use crate::types::limits::{METADATA_BYTES, NAME_CHARS, PERIOD_DAYS};
@@ -19,10 +19,13 @@ const METADATA_AS_TEXT: &str = "importedMetadata";
 const METADATA_TEXT: usize = METADATA_BYTES / 8;
 
 /// A key without its versions, and what did not come over as it was.
-pub fn key_of(row: &SourceKey, source: &str) -> Result<(ImportedKey, Vec<String>)> {
+pub fn key_of(row: &SourceKey, run: &ImportRun) -> Result<(ImportedKey, Vec<String>)> {
     let mut changed = Vec::new();
+    if row.metadata_bytes > KEY_BYTES {
+        changed.push(format!("the metadata of {} bytes is left out", row.metadata_bytes));
+    }
     let key = ImportedKey {
-        source: source.to_owned(),
+        run: run.clone(),
         id: key_id(&row.id)?,
         name: row.name.clone(),
         key_type: KeyType::parse(&row.key_type).map_err(|_| unknown("type", &row.key_type))?,
@@ -51,6 +54,10 @@ fn key_id(text: &str) -> Result<KeyId> {
 
 /// A version, without its material.
 pub fn version_of(row: &SourceVersion) -> Result<ImportedVersion> {
+    if row.material_bytes > VERSION_BYTES {
+        let text = format!("the wrapped material has {} bytes; at most {VERSION_BYTES} are read", row.material_bytes);
+        return Err(Error::new(ErrorCode::LimitExceeded, text));
+    }
     let time = |text: &Option<String>| text.as_deref().map(source_time).transpose();
     Ok(ImportedVersion {
         id: row.id.parse::<VersionId>().map_err(|_| Error::invalid("the version's id is not a UUID"))?,
@@ -149,6 +156,7 @@ mod tests {
             grace_period_days: Some(0),
             created_at: "2026-11-23 18:26:46".into(),
             metadata: Some("[1]".into()),
+            metadata_bytes: 3,
             current_version: 1,
         }
     }
@@ -168,7 +176,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_an_error_or_a_finding() {
-        let (key, changed) = key_of(&row("a"), "s").unwrap();
+        let run = ImportRun { source: "s".into(), id: crate::types::ids::ImportRunId::random() };
+        let (key, changed) = key_of(&row("a"), &run).unwrap();
         assert_eq!((key.rotation_period_days, key.grace_period_days), (None, Some(0)));
         assert_eq!(key.metadata.as_deref(), Some(r#"{"importedMetadata":"[1]"}"#));
         assert!(changed.len() == 1 && changed[0].contains("importedMetadata"), "{changed:?}");
@@ -180,9 +189,9 @@ mod tests {
             SourceKey { current_version: 0, ..row("a") },
             SourceKey { current_version: i64::from(u32::MAX) + 2, ..row("a") },
         ] {
-            assert!(key_of(&broken, "s").is_err(), "{broken:?}");
+            assert!(key_of(&broken, &run).is_err(), "{broken:?}");
         }
         let far = SourceKey { grace_period_days: Some(-1), rotation_period_days: Some(1_000_000), ..row("a") };
-        assert_eq!(key_of(&far, "s").unwrap().1.len(), 3);
+        assert_eq!(key_of(&far, &run).unwrap().1.len(), 3);
     }
 }

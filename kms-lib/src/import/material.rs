@@ -84,18 +84,27 @@ impl Opener {
         serde_json::from_str::<WrappedJson>(&version.wrapped_material).is_ok_and(|it| it.algorithm == "AES-256-GCM")
     }
 
+    /// The secret of a version alone, if it was wrapped by the original's own root key: to be compared. None if AWS KMS
+    /// would have to be asked.
+    pub fn reopen(&self, of: Of, version: &SourceVersion) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        let wrapped = wrapping_of(of, version)?;
+        if wrapped.algorithm != "AES-256-GCM" {
+            return Ok(None);
+        }
+        let plaintext = self.open_locally(&wrapped)?;
+        match of.key_type {
+            KeyType::Aes256Gcm => Ok(Some(plaintext)),
+            KeyType::Rsa2048 => der_of(&plaintext).map(Some),
+        }
+    }
+
     /// Opens the material of a version. `RootKeyUnavailable` if AWS KMS does not answer; every other error is about
     /// this material.
     pub async fn open(&self, of: Of, version: &SourceVersion) -> Result<OpenedMaterial> {
-        let wrapped: WrappedJson = serde_json::from_str(&version.wrapped_material)
-            .map_err(|_| damaged("is not the JSON that it should be"))?;
-        let context = context_of(of);
-        if wrapped.encryption_context.as_ref().is_some_and(|named| *named != BTreeMap::from_iter(context.clone())) {
-            return Err(damaged("was wrapped for another key, version or type"));
-        }
+        let wrapped = wrapping_of(of, version)?;
         let plaintext = match wrapped.algorithm.as_str() {
             "AES-256-GCM" => self.open_locally(&wrapped)?,
-            "AWS-KMS" => self.open_remotely(&wrapped, context).await?,
+            "AWS-KMS" => self.open_remotely(&wrapped, context_of(of)).await?,
             other => return Err(damaged(&format!("is wrapped with {other:?}, which is not known"))),
         };
         match of.key_type {
@@ -137,8 +146,7 @@ impl Opener {
     async fn read_rsa(&self, pem: Zeroizing<Vec<u8>>) -> Result<OpenedMaterial> {
         let provider = Arc::clone(&self.provider);
         let read = move || {
-            let text = std::str::from_utf8(&pem).map_err(|_| damaged("is not a private key in PEM"))?;
-            let secret = private_der(text)?;
+            let secret = der_of(&pem)?;
             let public_key_pem = Some(provider.rsa_private(&secret)?.public_pem()?);
             Ok(OpenedMaterial { secret, public_key_pem })
         };
@@ -147,6 +155,21 @@ impl Opener {
 }
 
 type Context = Vec<(String, String)>;
+
+/// How the material of a version is wrapped, if it is that version's.
+fn wrapping_of(of: Of, version: &SourceVersion) -> Result<WrappedJson> {
+    let wrapped: WrappedJson =
+        serde_json::from_str(&version.wrapped_material).map_err(|_| damaged("is not the JSON that it should be"))?;
+    if wrapped.encryption_context.as_ref().is_some_and(|named| *named != BTreeMap::from_iter(context_of(of))) {
+        return Err(damaged("was wrapped for another key, version or type"));
+    }
+    Ok(wrapped)
+}
+
+/// A private key in PEM as DER.
+fn der_of(pem: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    private_der(std::str::from_utf8(pem).map_err(|_| damaged("is not a private key in PEM"))?)
+}
 
 /// What the original binds the material of a version to.
 fn context_of(of: Of) -> Context {

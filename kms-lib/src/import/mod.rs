@@ -10,7 +10,11 @@ mod keys;
 mod log;
 mod mapping;
 mod material;
+mod missing;
+mod part;
+mod planned;
 mod report;
+mod restrict;
 mod run;
 mod source;
 

@@ -1,5 +1,6 @@
 //! What an import is told, and what it reports.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -186,10 +187,13 @@ pub struct ImportReport {
     pub keys_rotated: u64,
     /// The log, with what is wrong with it.
     pub log: Option<LegacyLog>,
-    /// How many findings there are. Only the first thousand are named.
+    /// How many findings there are. Only the first thousand of each kind are named.
     pub finding_count: u64,
     /// What did not come over as it was.
     pub findings: Vec<ImportFinding>,
+    /// How many findings of each kind are named.
+    #[serde(skip)]
+    pub(super) named: BTreeMap<ImportFindingKind, usize>,
 }
 
 /// How many rows of a kind there are, and what became of them.
@@ -205,8 +209,10 @@ pub struct ImportCounts {
     pub updated: u64,
     /// Rows that were here before as they are.
     pub unchanged: u64,
-    /// Rows that are here and not in the source any more, and were withdrawn.
+    /// Rows that are here and not in the source any more: grants that were withdrawn, keys that were disabled.
     pub withdrawn: u64,
+    /// Rows that allow nothing at the source either, and were left out.
+    pub ignored: u64,
     /// Rows that did not come over.
     pub refused: u64,
 }
@@ -241,8 +247,12 @@ pub enum ImportFindingKind {
     KeyRenamed,
     /// A setting of a key did not come over as it was.
     KeyChanged,
-    /// A key that was imported before is not in the source any more.
+    /// A key that was imported before is not in the source any more. It is kept, disabled.
     KeyMissing,
+    /// A version that was imported before is not in the source any more. It is kept as it is.
+    VersionMissing,
+    /// Two versions have the same material.
+    MaterialRepeated,
     /// A key was not rotated.
     KeyNotRotated,
     /// A grant came over, and denies.
@@ -251,23 +261,35 @@ pub enum ImportFindingKind {
     GrantChanged,
     /// A grant did not come over.
     GrantRefused,
+    /// The source has rows that were not read.
+    SourceIncomplete,
 }
 
 impl ImportReport {
-    /// Whether everything came over: no key, version or grant was refused.
+    /// Whether everything came over: no key, version or grant was refused, and no row of the log left out. Grants that
+    /// allow nothing at the source do not count.
     pub fn is_complete(&self) -> bool {
-        self.keys.refused == 0 && self.versions.refused == 0 && self.grants.refused == 0
+        let refused = [&self.keys, &self.versions, &self.grants].into_iter().any(|counts| counts.refused > 0);
+        let has_whole_log = self.log.as_ref().is_none_or(|log| log.oversized.count == 0 && log.unread == 0);
+        !refused && has_whole_log
     }
 
     pub(super) fn find(&mut self, finding: ImportFinding) {
         self.finding_count += 1;
-        if self.findings.len() < NAMED {
+        // Many of one kind, which somebody may have made, hide none of another.
+        let named = self.named.entry(finding.kind).or_default();
+        if *named < NAMED {
+            *named += 1;
             self.findings.push(finding);
         }
     }
 
     pub(super) fn note(&mut self, kind: ImportFindingKind, id: &str, text: impl Into<String>) {
         self.find(ImportFinding { kind, id: id.to_owned(), version: None, text: text.into(), code: None });
+    }
+
+    pub(super) fn note_version(&mut self, kind: ImportFindingKind, id: &str, version: i64, text: impl Into<String>) {
+        self.find(ImportFinding { kind, id: id.to_owned(), version: Some(version), text: text.into(), code: None });
     }
 
     pub(super) fn refuse(&mut self, kind: ImportFindingKind, id: &str, version: Option<i64>, error: &Error) {

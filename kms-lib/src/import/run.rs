@@ -1,18 +1,19 @@
 //! One run of an import.
 
-use std::collections::HashMap;
+use sha2::{Digest, Sha256};
 
 use super::material::{Of, Opener, no_secret};
+use super::planned::Planned;
 use super::report::{ImportJob, ImportReport};
 use super::source::{ImportSource, Source};
-use crate::ledger::Details;
-use crate::lifecycle::Command;
+use crate::ledger::{Details, ImportState};
+use crate::lifecycle::{Command, ImportRun};
 use crate::session::{Intent, Session};
 use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
-use crate::types::ids::KeyId;
-use crate::types::key::{Key, KeyType, KeyVersion};
+use crate::types::ids::{ImportRunId, KeyId};
+use crate::types::key::KeyType;
 
 /// Keys that are read at once while the master secret is checked.
 const PAGE: usize = 100;
@@ -23,11 +24,17 @@ const TRIED: usize = 16;
 pub(super) struct Run<'a> {
     pub session: &'a Session,
     pub job: &'a ImportJob,
+    /// Tells it from other runs of the same source: only the latest one writes.
+    pub run: ImportRun,
     pub source: Source,
     pub opener: Opener,
     pub report: ImportReport,
-    /// Of a dry run: the keys that it would write, with their current versions where it would write those too.
-    pub planned: HashMap<KeyId, (Key, Option<KeyVersion>)>,
+    /// What a dry run would have written.
+    pub planned: Planned,
+    /// Keys that were imported before and are not in the source any more, by id and name.
+    pub missing: Vec<(KeyId, String)>,
+    /// What material is hashed with, so that equal material is noticed and nothing is learned from the hash.
+    pub salt: [u8; 32],
 }
 
 impl Session {
@@ -42,7 +49,8 @@ impl Session {
     /// The master secret is checked before anything is written (`WrongRootKey`). A run that was cut off is carried on
     /// by the next one; a run that finds nothing new changes nothing. Until the import is finalised, the keys can only
     /// be revoked here (`ImportOpen`), and every run carries over what changed at the source; revocation wins.
-    /// Afterwards another run is `WrongState`.
+    /// Afterwards another run is `WrongState`. Of several runs at once only the one that began last goes on; the others
+    /// end with `ImportSuperseded`.
     ///
     /// Cancellation: dropping the future ends the run; what was committed stays, and the next run carries on.
     pub async fn import_mini_kms(&self, from: &ImportSource, job: &ImportJob) -> Result<ImportReport> {
@@ -51,15 +59,16 @@ impl Session {
         if self.has_idempotency_key() {
             return Err(Error::invalid("an import can be repeated; it takes no idempotency key"));
         }
-        check_open(self, &job.name)?;
+        check_open(self, &job.name).await?;
         let mut run = Run::begin(self, from, job).await?;
         run.check_secret(from).await?;
         run.look_for_missing().await?;
-        run.record(Action::ImportStart, |_| {}).await?;
+        let begins = if job.dry_run { None } else { Some(Command::BeginImport(run.run.clone())) };
+        run.record(Action::ImportStart, begins, |_| {}).await?;
         let ended = run.work().await;
         let error = ended.as_ref().err().map(|error| error.code());
         let report = run.report.clone();
-        let told = run.record(Action::ImportEnd, |details| describe(details, &report, error)).await;
+        let told = run.record(Action::ImportEnd, None, |details| describe(details, &report, error)).await;
         // Why it ended says more than that this could not be recorded.
         ended?;
         told?;
@@ -73,12 +82,18 @@ impl<'a> Run<'a> {
         let opener = Opener::new(from, &shared.provider, &shared.workers, session.actor().principal());
         let report = ImportReport { name: job.name.clone(), dry_run: job.dry_run, ..ImportReport::default() };
         let source = Source::open(from).await.map_err(of_source)?;
-        Ok(Self { session, job, source, opener, report, planned: HashMap::new() })
+        let run = ImportRun { source: job.name.clone(), id: ImportRunId::random() };
+        let (planned, missing, salt) = (Planned::default(), Vec::new(), rand::random());
+        Ok(Self { session, job, run, source, opener, report, planned, missing, salt })
     }
 
     async fn work(&mut self) -> Result<()> {
-        self.import_keys().await?;
-        self.import_grants().await?;
+        // Another run may have finalised the import before this one began.
+        check_open(self.session, &self.job.name).await?;
+        if self.source.has_keys() {
+            self.import_keys().await?;
+            self.import_grants().await?;
+        }
         self.report.log = Some(self.import_log().await?);
         self.finish().await
     }
@@ -88,8 +103,9 @@ impl<'a> Run<'a> {
         Intent { action, attempt: self.session.attempt(Operation::Import, None), version: None, details, once: None }
     }
 
-    async fn record(&self, action: Action, add: impl FnOnce(&mut Details)) -> Result<()> {
+    async fn record(&self, action: Action, command: Option<Command>, add: impl FnOnce(&mut Details)) -> Result<()> {
         let mut details = Details::default();
+        details.text("run", &self.run.id.to_string());
         for (name, is_set) in
             [("dryRun", self.job.dry_run), ("rotate", self.job.rotate), ("finalise", self.job.finalise)]
         {
@@ -98,7 +114,14 @@ impl<'a> Run<'a> {
             }
         }
         add(&mut details);
-        self.session.change(self.intent(action, details), Command::Record(action)).await.map(drop)
+        let command = command.unwrap_or(Command::Record(action));
+        self.session.change(self.intent(action, details), command).await.map(drop)
+    }
+
+    /// Material as it can be compared with that of other versions of this run.
+    pub(super) fn digest(&self, key_type: KeyType, secret: &[u8]) -> [u8; 32] {
+        let digest = Sha256::new().chain_update(self.salt).chain_update(key_type.as_str()).chain_update(secret);
+        digest.finalize().into()
     }
 
     /// Tries the master secret with what it should open. `WrongRootKey` if it opens none of the first versions.
@@ -133,14 +156,18 @@ impl<'a> Run<'a> {
 }
 
 /// Refuses a source whose import has ended. One that was cut off while it ended goes on.
-fn check_open(session: &Session, source: &str) -> Result<()> {
+async fn check_open(session: &Session, source: &str) -> Result<()> {
+    let shared = session.shared();
+    let mut connection = shared.store.reader().await?;
+    let state = ImportState::read(connection.as_mut(), source, &shared.catalog.seals()).await?;
+    drop(connection);
     let snapshot = session.shared().catalog.snapshot();
     let (mut is_held, mut is_final) = (false, false);
     for import in snapshot.keys_by_name(None).filter_map(|key| key.import.as_ref()).filter(|it| it.source == source) {
         is_held |= !import.is_final;
         is_final |= import.is_final;
     }
-    if is_final && !is_held {
+    if state.is_some_and(|state| state.is_final) || (is_final && !is_held) {
         let text = format!(
             "the import {source:?} is finalised: its keys are this store's own, and the source is not read again; another \
              source needs another name"
@@ -174,6 +201,7 @@ fn describe(details: &mut Details, report: &ImportReport, error: Option<ErrorCod
         .number("grantsImported", report.grants.imported)
         .number("grantsUpdated", report.grants.updated)
         .number("grantsWithdrawn", report.grants.withdrawn)
+        .number("grantsIgnored", report.grants.ignored)
         .number("grantsRefused", report.grants.refused)
         .number("keysRotated", report.keys_rotated)
         .number("findings", report.finding_count);
@@ -183,4 +211,20 @@ fn describe(details: &mut Details, report: &ImportReport, error: Option<ErrorCod
     if let Some(code) = error {
         details.text("error", code.as_str());
     }
+}
+
+/// Whether it is the store, the root key service or the run that fails, and not one key.
+pub(super) fn is_outage(error: &Error) -> bool {
+    error.is_retryable()
+        || matches!(
+            error.code(),
+            ErrorCode::Closed
+                | ErrorCode::StoreReadOnly
+                | ErrorCode::StoreCorrupt
+                | ErrorCode::InvalidRootKey
+                | ErrorCode::AccessDenied
+                | ErrorCode::NotAuthenticated
+                | ErrorCode::OutcomeUnknown
+                | ErrorCode::ImportSuperseded
+        )
 }

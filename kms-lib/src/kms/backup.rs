@@ -147,7 +147,7 @@ pub(super) async fn inspect(
     // A backup is older than what was seen since.
     let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
     let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
-    let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
+    let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: None };
     let options = VerifyOptions { progress: options.progress.clone(), ..VerifyOptions::default() };
     let verification = verifier.verify(&options).await?;
     if !verification.ok {

@@ -26,7 +26,7 @@ pub(super) async fn set_aside(
     signer: &Signer,
 ) -> Result<Vec<NewQuarantined>> {
     let workers = &Workers::default();
-    let found = (Verifier { store, catalog, signer, workers }).compare_rows().await?;
+    let found = (Verifier { store, catalog, signer, workers, kept: None }).compare_rows().await?;
     let can_tell = |found: &Compared| !found.is_beyond_quarantine && found.altered.len() <= QUARANTINED;
     let Some(found) = found.filter(can_tell) else {
         tracing::error!(

@@ -7,6 +7,7 @@ mod details;
 mod disk_space;
 mod head_check;
 mod idempotency;
+mod import_runs;
 mod plan;
 mod queue;
 mod remaining;
@@ -29,6 +30,8 @@ pub(crate) mod tests;
 pub use counters::{BATCH_BOUNDS, COMMIT_BOUNDS, CommitMetrics, Counters};
 pub use details::{Details, context_json, is_recorded_whole};
 pub use disk_space::{Space, SpaceLimits, StorageMetrics};
+#[cfg(feature = "import")]
+pub(crate) use import_runs::ImportState;
 pub use plan::changed_rows;
 pub use queue::Limits;
 pub use remaining::Remaining;

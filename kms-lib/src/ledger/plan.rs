@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::details::Details;
 use super::idempotency::Keeping;
+use super::import_runs::ImportState;
 use super::signer::HeadKeys;
 use super::skew;
 use super::sound::Soundness;
@@ -46,6 +47,8 @@ pub(super) struct Plan {
     pub resealed: Vec<ResealedRow>,
     /// Rows of imported logs, each page with its record.
     pub imported: Vec<(LegacyPage, u64)>,
+    /// Imports that begin a run or end, by source.
+    pub import_states: HashMap<String, ImportState>,
     /// The seals from here on, if their key is replaced.
     pub seals: Option<Arc<Seals>>,
     /// Whether wrappings are erased: then they are removed from the engine's own log too.
@@ -93,6 +96,8 @@ pub(super) struct Place<'a> {
     pub retirable: &'a HashMap<u32, bool>,
     /// How many rows the imported logs have, by source: of those that the batch appends to.
     pub imported: &'a HashMap<String, u64>,
+    /// The latest runs of the imports that the batch belongs to, by source.
+    pub import_states: &'a HashMap<String, ImportState>,
     /// What the rows are, if the key that seals them is to be replaced.
     pub soundness: Option<Soundness>,
 }
@@ -132,6 +137,7 @@ pub(super) fn plan_batch(batch: &[Submission], place: &Place<'_>) -> Result<Plan
             wrappings: WrappingChanges::default(),
             resealed: Vec::new(),
             imported: Vec::new(),
+            import_states: HashMap::new(),
             seals: None,
             has_erased: false,
             kept_requests: Vec::new(),
@@ -281,12 +287,25 @@ impl Planner<'_> {
         }
     }
 
-    /// Rows of an imported log come behind those that were there when they were read. None if they do.
+    /// Holds a command of an import against the latest run of its source: only that one writes, and none does once the
+    /// import is finalised. Rows of a log come behind those that were there when they were read. None if it may go on.
     fn hold_imported(&self, command: &Command) -> Option<Disposition> {
-        let Command::ImportRows(page) = command else { return None };
-        let is_next = self.place.imported.get(&page.source) == Some(&page.sealed);
-        let is_first = self.plan.imported.iter().all(|(other, _)| other.source != page.source);
-        (!is_next || !is_first).then_some(Disposition::Refuse(ErrorCode::Conflict))
+        let run = command.import_run()?;
+        let places = [&self.plan.import_states, self.place.import_states];
+        let state = places.into_iter().find_map(|states| states.get(&run.source));
+        let begins = matches!(command, Command::BeginImport(_));
+        match command {
+            _ if !begins && state.is_none_or(|state| state.run != run.id) => {
+                Some(Disposition::Refuse(ErrorCode::ImportSuperseded))
+            }
+            _ if state.is_some_and(|state| state.is_final) => Some(Disposition::Refuse(ErrorCode::WrongState)),
+            Command::ImportRows(page) => {
+                let is_next = self.place.imported.get(&run.source) == Some(&page.sealed);
+                let is_first = self.plan.imported.iter().all(|(other, _)| other.run.source != run.source);
+                (!is_next || !is_first).then_some(Disposition::Refuse(ErrorCode::Conflict))
+            }
+            _ => None,
+        }
     }
 
     /// Whether the material of a new wrapping is still to be had, and its generation still in use.
@@ -448,6 +467,9 @@ impl Planner<'_> {
             if let Command::ImportRows(page) = command {
                 self.plan.imported.push((page.clone(), self.plan.head.seq));
             }
+            if let Some((source, state)) = ImportState::after(command) {
+                self.plan.import_states.insert(source, state);
+            }
         }
         if !changes.is_empty() {
             self.plan.head.revision = self.plan.head.seq;
@@ -564,6 +586,7 @@ fn replay_details(command: &Command, changes: &[Change]) -> Result<Details> {
                 | Command::EraseWrappings(..)
                 | Command::EraseMaterial(..)
                 | Command::Reseal(_)
+                | Command::BeginImport(_)
                 | Command::ImportRows(_)
                 | Command::Record(_)
         );

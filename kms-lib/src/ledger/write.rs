@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::head_check::Base;
 use super::idempotency::{BATCH_ANSWER_BYTES, kept_among};
+use super::import_runs::{import_states, keep_import_states};
 use super::plan::{Place, Plan, Replacement, plan_batch};
 use super::signer::HeadKeys;
 use super::sound::soundness;
@@ -49,6 +50,7 @@ impl Writer {
         let soundness = soundness(connection, batch, &self.catalog, &base.head).await?;
         // No other process replaces their key while the head is locked.
         let seals = self.catalog.seals();
+        let import_states = import_states(connection, batch, &seals).await?;
         let kept = kept_among(connection, batch, base.now.max(base.head.timestamp)).await?;
         let mut uncountable = HashSet::new();
         // Each round sets at least one version apart, of those that the batch uses.
@@ -68,6 +70,7 @@ impl Writer {
                     kept: &kept,
                     retirable: &retirable,
                     imported: &imported,
+                    import_states: &import_states,
                     soundness,
                 },
             )?;
@@ -135,10 +138,11 @@ impl Writer {
             connection.execute_all(resealed.iter().map(reseal).collect()).await?;
         }
         for (page, seq) in std::mem::take(&mut plan.imported) {
-            let mut statements = legacy::insert(&page.source, page.sealed, &page.bodies);
-            statements.extend(legacy::set_seq(&page.source, seq));
+            let mut statements = legacy::insert(&page.run.source, page.sealed, &page.bodies);
+            statements.extend(legacy::set_seq(&page.run.source, seq));
             connection.execute_all(statements).await?;
         }
+        keep_import_states(connection, &plan.import_states, &seals).await?;
         for (name, value) in &plan.remember {
             usage::set_meta(connection, name, value).await?;
         }
@@ -208,8 +212,8 @@ async fn imported_sizes(connection: &mut dyn Connection, batch: &[Submission]) -
     let mut sizes = HashMap::new();
     for submission in batch {
         if let Some(Command::ImportRows(page)) = &submission.command {
-            let size = legacy::size(connection, &page.source).await?;
-            sizes.insert(page.source.clone(), size);
+            let size = legacy::size(connection, &page.run.source).await?;
+            sizes.insert(page.run.source.clone(), size);
         }
     }
     Ok(sizes)

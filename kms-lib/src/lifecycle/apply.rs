@@ -96,11 +96,12 @@ impl Context<'_> {
             Command::ImportKey(imported) => self.import_key(imported),
             Command::RotateImported(rotation) => self.rotate_imported(rotation),
             Command::ImportGrants(imported) => Ok(self.import_grants(imported)),
-            Command::FinaliseImport(source, keys) => self.finalise_import(source, keys),
+            Command::FinaliseImport(end) => self.finalise_import(end),
             Command::AddWrappings(_)
             | Command::MarkVerified(_)
             | Command::EraseWrappings(..)
             | Command::EraseMaterial(..)
+            | Command::BeginImport(_)
             | Command::ImportRows(_)
             | Command::Record(_) => Ok(Vec::new()),
         }

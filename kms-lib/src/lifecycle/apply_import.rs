@@ -4,13 +4,13 @@
 use sha2::{Digest, Sha256};
 
 use super::apply::Context;
-use super::command::ImportRotation;
-use super::imported::{ImportedGrant, ImportedGrants, ImportedKey, ImportedVersion};
+use super::imported::{
+    ImportFinalisation, ImportRotation, ImportedGrant, ImportedGrants, ImportedKey, ImportedVersion,
+};
 use crate::types::actor::Role;
 use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, Grantor};
-use crate::types::ids::KeyId;
 use crate::types::key::{AuditContext, DisabledReason, Key, KeyImport, KeyState, KeyVersion, Origin, VersionState};
 
 /// Who made the grants of an import.
@@ -60,7 +60,7 @@ impl Context<'_> {
             deletion_wait_days: None,
             audit_context: AuditContext::Clear,
             metadata: imported.metadata.clone(),
-            import: Some(KeyImport { source: imported.source.clone(), is_final: false }),
+            import: Some(KeyImport { source: imported.run.source.clone(), is_final: false }),
             created_at: imported.created_at,
             revision: self.revision,
         })
@@ -68,7 +68,7 @@ impl Context<'_> {
 
     /// A key that was imported before, as its source has it now. Its name stays.
     fn followed(&self, present: &Key, imported: &ImportedKey) -> Result<Key> {
-        self.require_held(present, &imported.source)?;
+        self.require_held(present, &imported.run.source)?;
         if present.is_erased() {
             return Err(conflict("the key's material is erased here"));
         }
@@ -182,7 +182,7 @@ impl Context<'_> {
 
     pub(super) fn rotate_imported(&self, rotation: &ImportRotation) -> Result<Vec<Change>> {
         let mut key = self.key(rotation.key)?;
-        self.require_held(&key, &rotation.source)?;
+        self.require_held(&key, &rotation.run.source)?;
         let mut former = self.version(key.id, key.current_version)?;
         let is_imported = former.origin == Origin::Imported && former.state == VersionState::Enabled;
         if key.state != KeyState::Enabled || !is_imported || rotation.new.version <= key.current_version {
@@ -191,19 +191,19 @@ impl Context<'_> {
         former.state = VersionState::Disabled;
         key.current_version = rotation.new.version;
         if rotation.finalise {
-            key.import = Some(KeyImport { source: rotation.source.clone(), is_final: true });
+            key.import = Some(KeyImport { source: rotation.run.source.clone(), is_final: true });
         }
         key.rotate_at = self.rotation_due(&key, Some(self.now));
         let new = self.insert_version(key.id, &rotation.new);
         Ok(vec![Change::UpdateVersion(former), Change::UpdateKey(key), new])
     }
 
-    pub(super) fn finalise_import(&self, source: &str, keys: &[KeyId]) -> Result<Vec<Change>> {
-        let mut changes = Vec::with_capacity(keys.len());
-        for id in keys {
+    pub(super) fn finalise_import(&self, end: &ImportFinalisation) -> Result<Vec<Change>> {
+        let (source, mut changes) = (&end.run.source, Vec::with_capacity(end.keys.len()));
+        for id in &end.keys {
             let mut key = self.key(*id)?;
             self.require_source(&key, source)?;
-            key.import = Some(KeyImport { source: source.to_owned(), is_final: true });
+            key.import = Some(KeyImport { source: source.clone(), is_final: true });
             key.rotate_at = self.rotation_due(&key, None);
             changes.push(Change::UpdateKey(key));
         }
@@ -212,7 +212,7 @@ impl Context<'_> {
 
     /// A grant that was withdrawn or replaced here stays as it is.
     pub(super) fn import_grants(&self, imported: &ImportedGrants) -> Vec<Change> {
-        let grantor = import_grantor(&imported.source);
+        let grantor = import_grantor(&imported.run.source);
         let is_open = |grant: &&Grant| grant.grantor == grantor && grant.withdrawn_at.is_none();
         let followed = imported.grants.iter().filter_map(|new| {
             let grant = self.imported_grant(new, grantor.clone());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::imported::{ImportedGrants, ImportedKey, LegacyPage};
+use super::imported::{ImportFinalisation, ImportRotation, ImportRun, ImportedGrants, ImportedKey, LegacyPage};
 use crate::audit::recorded::Recorded;
 use crate::crypto::provider::Ed25519;
 use crate::envelope::Seals;
@@ -240,19 +240,6 @@ pub struct Released {
     pub row: EntityRow,
 }
 
-/// A rotation of a key whose current version is an imported one. The former version gets no window.
-#[derive(Clone, Debug)]
-pub struct ImportRotation {
-    /// The name of the source.
-    pub source: String,
-    /// The key.
-    pub key: KeyId,
-    /// The new version. Until the import is finalised, its number leaves room for rotations at the source.
-    pub new: NewVersion,
-    /// Whether the import ends for this key at the same time.
-    pub finalise: bool,
-}
-
 /// Numbers of versions, the first and the last.
 pub type VersionRange = (u32, u32);
 
@@ -325,6 +312,8 @@ pub enum Command {
     Reseal(Resealing),
     /// Erase the integrity key before the one of this number: no row has a seal of it any more.
     EndResealing(u32),
+    /// Begin a run of an import. Runs of the same source that began before write nothing from then on.
+    BeginImport(ImportRun),
     /// Append rows to an imported log. No row of the catalog changes.
     #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     ImportRows(LegacyPage),
@@ -335,7 +324,7 @@ pub enum Command {
     /// Bring grants of an import here, or up to date with their source.
     ImportGrants(ImportedGrants),
     /// End an import for these keys: from then on they are this store's own.
-    FinaliseImport(String, Vec<KeyId>),
+    FinaliseImport(ImportFinalisation),
     /// Only record something the service did. No row changes.
     Record(Action),
 }
@@ -381,11 +370,12 @@ impl Command {
             | Self::MarkVerified(_)
             | Self::ReplaceIntegrityKey(_)
             | Self::Reseal(_)
+            | Self::BeginImport(_)
             | Self::ImportRows(_)
             | Self::ImportKey(_)
             | Self::RotateImported(_)
             | Self::ImportGrants(_)
-            | Self::FinaliseImport(..)
+            | Self::FinaliseImport(_)
             | Self::Record(_) => false,
         }
     }
@@ -416,6 +406,19 @@ impl Command {
             Self::ReplaceIntegrityKey(new) => Some(generations_of(&new.wrapped)),
             Self::ImportKey(imported) => imported.wrapped_under(),
             Self::RotateImported(rotation) => Some(generations_of(&rotation.new.material.wrapped)),
+            _ => None,
+        }
+    }
+
+    /// The run of an import that it belongs to.
+    pub fn import_run(&self) -> Option<&ImportRun> {
+        match self {
+            Self::BeginImport(run) => Some(run),
+            Self::ImportRows(page) => Some(&page.run),
+            Self::ImportKey(imported) => Some(&imported.run),
+            Self::RotateImported(rotation) => Some(&rotation.run),
+            Self::ImportGrants(imported) => Some(&imported.run),
+            Self::FinaliseImport(end) => Some(&end.run),
             _ => None,
         }
     }

@@ -2,18 +2,28 @@
 
 use std::sync::Arc;
 
+use super::command::NewVersion;
 use crate::types::actor::Role;
 use crate::types::grant::{GrantScope, Permission, StoredConditions};
-use crate::types::ids::{GrantId, KeyId, VersionId};
+use crate::types::ids::{GrantId, ImportRunId, KeyId, VersionId};
 use crate::types::key::{KeyPurpose, KeyState, KeyType, Material, VersionState};
 use crate::types::root_key::generations_of;
 use crate::types::time::Timestamp;
 
+/// A run of an import. Only the latest run of a source writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportRun {
+    /// The name of the source.
+    pub source: String,
+    /// Tells the runs of one source apart.
+    pub id: ImportRunId,
+}
+
 /// A key of an import as its source has it, with some of its versions.
 #[derive(Clone, Debug)]
 pub struct ImportedKey {
-    /// The name of the source.
-    pub source: String,
+    /// The run that brings it.
+    pub run: ImportRun,
     /// The key's id, which is kept.
     pub id: KeyId,
     /// The name that it gets if it is new here.
@@ -81,8 +91,8 @@ pub struct ImportedMaterial {
 /// Grants of an import.
 #[derive(Clone, Debug)]
 pub struct ImportedGrants {
-    /// The name of the source.
-    pub source: String,
+    /// The run that brings them.
+    pub run: ImportRun,
     /// Grants as the source has them.
     pub grants: Vec<ImportedGrant>,
     /// Grants that it does not have any more.
@@ -111,10 +121,34 @@ pub struct ImportedGrant {
 /// Rows of an imported log, to be appended to those of the same source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegacyPage {
-    /// The name under which the log is imported.
-    pub source: String,
+    /// The run that brings them.
+    pub run: ImportRun,
     /// How many rows the source has before these.
     pub sealed: u64,
     /// The rows in their stored form.
     pub bodies: Arc<[String]>,
+}
+
+/// A rotation of a key whose current version is an imported one. The former version gets no window.
+#[derive(Clone, Debug)]
+pub struct ImportRotation {
+    /// The run that makes it.
+    pub run: ImportRun,
+    /// The key.
+    pub key: KeyId,
+    /// The new version. Until the import is finalised, its number leaves room for rotations at the source.
+    pub new: NewVersion,
+    /// Whether the import ends for this key at the same time.
+    pub finalise: bool,
+}
+
+/// The end of an import for some of its keys.
+#[derive(Clone, Debug)]
+pub struct ImportFinalisation {
+    /// The run that ends it.
+    pub run: ImportRun,
+    /// The keys, which are this store's own from then on.
+    pub keys: Vec<KeyId>,
+    /// Whether they are the last ones: then no run of this source can begin any more.
+    pub is_last: bool,
 }

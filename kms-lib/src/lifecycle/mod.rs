@@ -14,10 +14,12 @@ pub use apply::{Context, apply};
 pub use apply_import::import_grantor;
 pub use apply_root_keys::leaked_service_keys;
 pub use command::{
-    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, ImportRotation, KeyEdit, NewGeneration,
-    NewIntegrityKey, NewQuarantined, NewSigningKey, NewVersion, NewWrapping, Released, ResealedRow, Resealing,
-    Wrapping,
+    CheckedCredential, CheckedGrant, CheckedKey, CheckedWrapping, Command, KeyEdit, NewGeneration, NewIntegrityKey,
+    NewQuarantined, NewSigningKey, NewVersion, NewWrapping, Released, ResealedRow, Resealing, Wrapping,
 };
-pub use imported::{ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial, ImportedVersion, LegacyPage};
+pub use imported::{
+    ImportFinalisation, ImportRotation, ImportRun, ImportedGrant, ImportedGrants, ImportedKey, ImportedMaterial,
+    ImportedVersion, LegacyPage,
+};
 pub use permits::{Refusal, is_trimmable, permits};
 pub use validate::{check_metadata, check_name, check_period, check_type_and_purpose};

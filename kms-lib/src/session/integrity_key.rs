@@ -98,7 +98,7 @@ impl Session {
     fn verifier(&self) -> Verifier<'_> {
         let shared = self.shared();
         let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
-        Verifier { store, catalog, signer, workers: &shared.workers }
+        Verifier { store, catalog, signer, workers: &shared.workers, kept: None }
     }
 
     /// Makes a new key, and from the commit on everything is sealed under it. The rows that this process uses are held

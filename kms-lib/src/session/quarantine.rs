@@ -67,7 +67,7 @@ impl Session {
         self.permit_reading(Action::RowsRelease, Operation::ManageQuarantine, None).await?;
         let shared = self.shared();
         let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
-        let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
+        let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: None };
         let turn = shared.turns.alone(self.actor().principal()).await?;
         let compared = verifier.compare_rows().await?.ok_or_else(|| {
             Error::new(ErrorCode::IntegrityFailure, "the log was altered, so it cannot tell which rows are right")

@@ -37,6 +37,9 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
             "the key belongs to an import that is not finalised; change it at its source and import again, or finalise \
              the import"
         }
+        ErrorCode::ImportSuperseded => {
+            "another run of this import has begun since; this one writes nothing more, and the other one carries it on"
+        }
         ErrorCode::Conflict => "another change came first",
         ErrorCode::IntegrityFailure => "a stored row of this key does not match its seal; it is not used",
         _ => "the operation was refused",

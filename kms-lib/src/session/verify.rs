@@ -6,22 +6,20 @@ use std::sync::Arc;
 use super::{Session, Shared};
 use crate::audit::verify::{Fault, Finding};
 use crate::catalog::run_blocking;
-use crate::envelope::row;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::storage::tables::usage;
 use crate::types::attempt::Operation;
-use crate::types::audit::{Action, hex};
+use crate::types::audit::Action;
 use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::RecordId;
 use crate::types::time::Timestamp;
 use crate::verification::{
-    REVERIFY_WINDOW, Report, Verified, Verifier, VerifyOptions, Window, high_water, rolled_back,
+    KeptVerification, REVERIFY_WINDOW, Report, VERIFIED_SIZE, Verified, Verifier, VerifyOptions, Window, high_water,
+    rolled_back,
 };
 
 /// The name under which the last verification is kept.
 pub(crate) const LAST_VERIFICATION: &str = "audit.last_verification";
-/// The name under which the size is kept up to which the log was verified without a fault.
-const VERIFIED_SIZE: &str = "audit.verified_size";
 
 /// What the configuration says of verification.
 #[derive(Clone, Debug)]
@@ -96,19 +94,11 @@ impl Session {
     /// The size up to which the log was verified, and the round of reading again: none of what this service did not
     /// write itself.
     async fn kept_verification(&self) -> Result<(Option<u64>, Option<Window>)> {
+        let kept = kept_verification(&self.shared).await?;
         let mut connection = self.shared.store.reader().await?;
-        let size = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
         let window = usage::meta(connection.as_mut(), REVERIFY_WINDOW).await?;
-        let size = size.and_then(|kept| {
-            let (size, _) = kept.split_once(' ')?;
-            size.parse().ok().filter(|size| self.verified_size(*size) == kept)
-        });
-        Ok((size, window.and_then(|window| Window::open(&window, &self.shared.catalog.seals()))))
-    }
-
-    /// A verified size as it is kept: with a seal.
-    fn verified_size(&self, size: u64) -> String {
-        format!("{size} {}", hex(&self.shared.catalog.seals().seal(&row::verified(size))))
+        let window = window.and_then(|window| Window::open(&window, &self.shared.catalog.seals()));
+        Ok((kept.map(|kept| kept.size), window))
     }
 
     async fn record_verification(&self, report: &Report, window: Option<Window>, has_gap: bool) -> Result<()> {
@@ -130,8 +120,9 @@ impl Session {
         });
         let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
         if report.ok && !has_gap {
-            remember.push((VERIFIED_SIZE, self.verified_size(report.size)));
-            remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(&self.shared.catalog.seals()))));
+            let seals = self.shared.catalog.seals();
+            remember.push((VERIFIED_SIZE, KeptVerification::of(report).sealed(&seals)));
+            remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(&seals))));
         }
         let entry = Entry {
             verdict: if report.ok {
@@ -161,6 +152,13 @@ impl Session {
     }
 }
 
+/// What is kept of the last verification: nothing of what this service did not write itself.
+async fn kept_verification(shared: &Shared) -> Result<Option<KeptVerification>> {
+    let mut connection = shared.store.reader().await?;
+    let kept = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
+    Ok(kept.and_then(|kept| KeptVerification::open(&kept, &shared.catalog.seals())))
+}
+
 /// Verifies the log, and whether it continues what was seen before.
 async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verified> {
     // Before the head is read, which moves.
@@ -169,8 +167,9 @@ async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verifie
         None => None,
         Some(path) => Some(run_blocking(move || Ok((path.clone(), high_water::read(&path)?))).await),
     };
+    let kept = kept_verification(shared).await?;
     let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
-    let verifier = Verifier { store, catalog, signer, workers: &shared.workers };
+    let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: kept.as_ref() };
     let (mut report, head) = verifier.verify_and_see(options).await?;
     let (note, unreadable) = match note.transpose() {
         Ok(note) => (note.and_then(|(path, note)| Some((path, note?))), None),

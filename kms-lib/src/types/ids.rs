@@ -95,6 +95,10 @@ id!(
     ServiceKeyId
 );
 id!(
+    /// Identifies a run of an import.
+    ImportRunId
+);
+id!(
     /// Identifies an audit record.
     RecordId
 );

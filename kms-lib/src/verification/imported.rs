@@ -1,7 +1,8 @@
 //! Holding imported logs against the records that sealed them.
 //!
 //! Each record of an import has the root of the tree over all rows up to then (RFC 6962), so all rows are read and
-//! hashed again, in every verification: there will never be more of them.
+//! hashed again, in every verification: there will never be more of them. Which logs there are is known from the
+//! records that are verified, and for those that were verified earlier from what is kept of that (`kept`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -74,11 +75,14 @@ impl Imported<'_> {
     async fn check_all(&self, connection: &mut dyn Connection) -> Result<Checked> {
         let pointers: BTreeMap<String, u64> = legacy::logs(connection).await?.into_iter().collect();
         let mut counts: BTreeMap<String, u64> = legacy::counts(connection).await?.into_iter().collect();
+        let known = self.known();
         let mut sources: BTreeSet<String> = pointers.keys().cloned().collect();
-        sources.extend(self.sealed.iter().map(|sealed| sealed.source.clone()));
+        sources.extend(known.iter().map(|sealed| sealed.source.clone()));
         let mut checked = Checked::default();
         for source in sources {
-            let newest = self.newest(connection, &source, pointers.get(&source).copied(), &mut checked.faults).await?;
+            let known = known.iter().find(|known| known.source == source);
+            let pointer = pointers.get(&source).copied();
+            let newest = self.newest(connection, &source, known, pointer, &mut checked.faults).await?;
             let Some(newest) = newest else { continue };
             let count = counts.remove(&source).unwrap_or_default();
             if self.check_rows(connection, &newest, &mut checked).await? && count > newest.size {
@@ -90,16 +94,36 @@ impl Imported<'_> {
         Ok(checked)
     }
 
-    /// The last record that seals a log. Records outside of those that are verified are taken as they are stored: they
-    /// were verified earlier, or will be next time.
+    /// The last record that is known to seal each log, of those that are verified now and that were earlier.
+    pub fn known(&self) -> Vec<SealedLog> {
+        let kept = self.verifier.kept.into_iter().flat_map(|kept| &kept.imported);
+        let mut known: BTreeMap<&str, &SealedLog> = BTreeMap::new();
+        for sealed in kept.chain(self.sealed) {
+            let newest = known.entry(&sealed.source).or_insert(sealed);
+            if sealed.seq > newest.seq {
+                *newest = sealed;
+            }
+        }
+        known.into_values().cloned().collect()
+    }
+
+    /// Whether the last record about a log may be one that is not known: it is behind those that are verified, or among
+    /// those that somebody else verified.
+    fn may_be_unknown(&self, seq: u64) -> bool {
+        let covered = self.verifier.kept.map_or(0, |kept| kept.size);
+        seq > self.size || (seq <= self.from && seq > covered)
+    }
+
+    /// The last record that seals a log. One that is not known is taken as it is stored: it was verified earlier by
+    /// somebody else, or will be next time.
     async fn newest(
         &self,
         connection: &mut dyn Connection,
         source: &str,
+        known: Option<&SealedLog>,
         pointer: Option<u64>,
         faults: &mut Vec<Fault>,
     ) -> Result<Option<SealedLog>> {
-        let known = self.sealed.iter().rfind(|sealed| sealed.source == source);
         let known_seq = known.map_or(0, |known| known.seq);
         let id = source.to_owned();
         let Some(pointer) = pointer else {
@@ -109,7 +133,7 @@ impl Imported<'_> {
         if known_seq == pointer && known.is_some() {
             return Ok(known.cloned());
         }
-        if pointer > known_seq && (pointer <= self.from || pointer > self.size) {
+        if pointer > known_seq && self.may_be_unknown(pointer) {
             let stored = record(connection, pointer).await?.as_ref().and_then(sealed_log);
             if let Some(stored) = stored.filter(|stored| stored.source == source) {
                 return Ok(Some(stored));

@@ -5,6 +5,7 @@ pub(crate) mod anchors;
 mod checkpoints;
 pub(crate) mod high_water;
 mod imported;
+mod kept;
 mod progress;
 mod records;
 mod seen;
@@ -15,6 +16,7 @@ mod window;
 mod wrappings;
 
 pub use anchors::AnchorReport;
+pub(crate) use kept::{KeptVerification, VERIFIED_SIZE};
 pub use progress::Progress;
 pub(crate) use seen::rolled_back;
 pub(crate) use tables::{AlteredRow, Compared};
@@ -26,7 +28,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::audit::checkpoint;
-use crate::audit::legacy::LegacyLog;
+use crate::audit::legacy::{LegacyLog, SealedLog};
 use crate::audit::recorded::Recorded;
 use crate::audit::verify::{Fault, Finding};
 use crate::catalog::Catalog;
@@ -125,6 +127,9 @@ pub struct Report {
     /// format, and those that were altered before they were imported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legacy: Vec<String>,
+    /// The last of the verified records that sealed each imported log.
+    #[serde(skip)]
+    sealed: Vec<SealedLog>,
 }
 
 impl Report {
@@ -139,6 +144,7 @@ impl Report {
             warnings: Vec::new(),
             imported: Vec::new(),
             legacy: Vec::new(),
+            sealed: Vec::new(),
         }
     }
 
@@ -186,6 +192,9 @@ pub struct Verifier<'a> {
     pub signer: &'a Signer,
     /// The threads that digest records.
     pub workers: &'a Workers,
+    /// What is kept of the last verification, of whichever kind; none if nothing is, or if imported logs are not looked
+    /// at.
+    pub kept: Option<&'a KeptVerification>,
 }
 
 impl Verifier<'_> {
@@ -294,7 +303,7 @@ impl Verifier<'_> {
             let imported = Imported { verifier: self, from, size: head.seq, sealed: &sealed };
             let checked = imported.check().await?;
             report.faults.extend(checked.faults);
-            (report.imported, report.legacy) = (checked.logs, checked.legacy);
+            (report.imported, report.legacy, report.sealed) = (checked.logs, checked.legacy, imported.known());
         }
         if with_indexes {
             report.faults.extend(surplus(keys.public(), &kept, head.seq));

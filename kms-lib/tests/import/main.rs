@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod concurrent;
 mod crypto;
 mod grants;
 mod log;
+mod refused;
 mod runs;
 mod source;
 

@@ -41,7 +41,7 @@ fn cutting(server: u16, bytes: usize) -> u16 {
 }
 
 /// Adds so many copies of a key of the original, each with an id and a name of its own.
-fn multiply(original: &Original, copies: u32) {
+pub fn multiply(original: &Original, copies: u32) {
     let id = "CONCAT('00000000-0000-4000-8000-', LPAD(LOWER(HEX(seq)), 12, '0'))";
     original.sql(&format!(
         "INSERT INTO `keys` SELECT {id}, CONCAT('copy-', seq), type, purpose, state, rotation_period_days, \

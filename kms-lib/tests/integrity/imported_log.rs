@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{Place, actor, admin, code, last_record, whole_log};
 use kms_lib::{
-    Action, ErrorCode, Finding, ImportJob, ImportSource, ImportedRow, Kms, LegacyLog, Paging, Report, Role, Session,
+    Action, Context, ErrorCode, Finding, ImportJob, ImportSource, ImportedRow, Kms, LegacyLog, NewKey, Paging, Report,
+    Role, Session,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -274,6 +275,55 @@ async fn other_logs_and_deleted_ones_are_found() {
     let found: Vec<Finding> = report.faults.into_iter().map(|fault| fault.finding).collect();
     assert_eq!(found, [missing, rows]);
     kms.close().await.unwrap();
+}
+
+/// A verification that goes on from the last one knows from there which logs there were, also in another process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_gone_is_found_without_reading_all_records_again() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let log = chain(40);
+    let source = Source::new(&log[..20]);
+    source.import(&session, &ImportJob::default()).await;
+    let first = place.number("SELECT seq FROM legacy_logs").await;
+    source.write(&log);
+    source.import(&session, &ImportJob::default()).await;
+    // Past a kept checkpoint, from which the next verification goes on.
+    session.create_key(NewKey::aes("c")).await.unwrap();
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move {
+                for _ in 0..130 {
+                    session.encrypt("c", b"x", &Context::new()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let whole = verified(&session).await;
+    let goes_on = session.verify_audit_incrementally().await.unwrap();
+    assert!(goes_on.ok && goes_on.from > 8_000 && goes_on.imported == whole.imported, "{goes_on:?}");
+    kms.close().await.unwrap();
+    for (what, alter) in [
+        ("rolled back", format!("UPDATE legacy_logs SET seq = {first}; DELETE FROM legacy_rows WHERE position > 20")),
+        ("deleted", "DELETE FROM legacy_logs; DELETE FROM legacy_rows".to_owned()),
+    ] {
+        for statement in alter.split("; ") {
+            place.tamper(statement).await;
+        }
+        let kms = Kms::open(place.config()).await.unwrap();
+        for report in
+            [admin(&kms).verify_audit_incrementally().await.unwrap(), admin(&kms).verify_audit().await.unwrap()]
+        {
+            let is_said = |it: &kms_lib::Fault| it.to_string().contains("legacy_logs");
+            assert!(!report.ok && report.faults.iter().any(is_said), "{what}: {report:?}");
+        }
+        kms.close().await.unwrap();
+    }
 }
 
 /// Rows that were altered here are not sealed a second time.

@@ -246,6 +246,13 @@ class ImportOpen(KeyFault):
     name = "ImportOpen"
 
 
+class ImportSuperseded(KeyFault):
+    """Another run of the same import has begun since. This one writes nothing more; what it wrote stays."""
+
+    code = 319
+    name = "ImportSuperseded"
+
+
 class InvalidCiphertext(CryptoFault):
     """The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with."""
 

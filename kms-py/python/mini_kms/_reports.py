@@ -70,6 +70,9 @@ class LegacyLog:
     changed: RowSample
     gone: RowSample
     heads: RowSample
+    oversized: RowSample
+    unsearched: RowSample
+    unread: int
     forks: LegacyForks
     verdict: LegacyVerdict
 
@@ -340,6 +343,7 @@ class ImportCounts:
     updated: int
     unchanged: int
     withdrawn: int
+    ignored: int
     refused: int
 
 
@@ -372,8 +376,9 @@ class ImportReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no key or version was refused."""
-        return self.keys.refused == 0 and self.versions.refused == 0
+        """Whether no key, version or grant was refused, and no row of the log left out."""
+        refused = self.keys.refused + self.versions.refused + self.grants.refused
+        return refused == 0 and (self.log is None or self.log.oversized.count + self.log.unread == 0)
 
 
 @dataclass(frozen=True, slots=True)

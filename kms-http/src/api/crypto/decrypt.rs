@@ -93,6 +93,19 @@ impl Plan<'_> {
     }
 }
 
+/// Clients of the original that send an `iv` and an `authTag` with every ciphertext send empty ones with those of RSA,
+/// which have none.
+fn without_empty(
+    ciphertext: &[u8],
+    iv: Option<Vec<u8>>,
+    auth_tag: Option<Vec<u8>>,
+) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let has_none = |blob: Ciphertext| blob.iv().is_empty() && blob.auth_tag().is_empty();
+    let is_rsa = ciphertext.len() == RSA_2048_BYTES || Ciphertext::parse(ciphertext).is_ok_and(has_none);
+    let present = |part: Option<Vec<u8>>| part.filter(|bytes| !is_rsa || !bytes.is_empty());
+    (present(iv), present(auth_tag))
+}
+
 /// A blob is recognised first: what is sent beside it is a copy of what it holds. What has a nonce and a tag of its
 /// own, or the size of a raw RSA ciphertext, was not made here.
 fn kind(item: &Item<'_>, ciphertext: &[u8], iv: Option<&[u8]>, auth_tag: Option<&[u8]>) -> Kind {
@@ -130,6 +143,7 @@ impl many::Item for Item<'static> {
         let bytes = |field, sent: &'i Option<Cow<'a, str>>| sent.as_deref().map(|sent| from_base64(field, sent));
         let ciphertext = from_base64("ciphertext", &sent.ciphertext)?;
         let (iv, auth_tag) = (bytes("iv", &sent.iv).transpose()?, bytes("authTag", &sent.auth_tag).transpose()?);
+        let (iv, auth_tag) = without_empty(&ciphertext, iv, auth_tag);
         let kind = kind(sent, &ciphertext, iv.as_deref(), auth_tag.as_deref());
         let context = match sent.aad {
             Some(aad) if kind == Kind::Own => {

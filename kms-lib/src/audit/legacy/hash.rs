@@ -3,6 +3,10 @@
 //! The fields are known, but not always in the form that was hashed: format 0 hashed milliseconds, which a DATETIME
 //! column does not hold, and the details in an order of names that the type JSON of MySQL does not keep. So several
 //! texts are tried. A text that gives the hash is the one that was hashed; no other can be found (SHA-256).
+//!
+//! A row that was altered has no such text, and all are tried in vain. So the search is bounded: by [`ROW_SEARCH`] for
+//! each row, and by [`RUN_SEARCH`] for all rows of a run that are altered. The texts that every row of the service had,
+//! but for lost milliseconds and a lost order of names, are always tried.
 
 use sha2::{Digest, Sha256};
 
@@ -14,18 +18,76 @@ use crate::audit::canonical::write_string;
 /// Details of more names are tried in their order only.
 const PERMUTED_NAMES: usize = 3;
 
-/// The format under which the hash of a row reproduces; none if it does under neither.
-pub(crate) fn reproduce(row: &LegacyRow) -> Option<u8> {
-    let expected = digest_of(&row.hash)?;
-    let details = match row.details.as_deref().map(Value::parse) {
-        None | Some(Ok(Value::Null)) => None,
-        Some(Ok(details)) => Some(details),
-        Some(Err(_)) => return None,
-    };
-    if is_format_1(row, details.as_ref(), &expected) {
-        return Some(1);
+/// Bytes that are hashed in search of the text of one row, at most: all 6,018 texts of a row of 2.7 KB.
+const ROW_SEARCH: u64 = 16 * 1024 * 1024;
+/// Bytes that are hashed in search of texts in vain in a whole run: some 30,000 altered rows of usual length.
+const RUN_SEARCH: u64 = 32 * 1024 * 1024 * 1024;
+
+/// The search for the texts of rows, with what may still be spent on it.
+#[derive(Debug)]
+pub(crate) struct Search {
+    left: u64,
+    is_cut: bool,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self { left: RUN_SEARCH, is_cut: false }
     }
-    is_format_0(row, details, &expected).then_some(0)
+}
+
+impl Search {
+    /// The format under which the hash of a row reproduces; none if it does under neither.
+    pub fn reproduce(&mut self, row: &LegacyRow) -> Option<u8> {
+        self.is_cut = false;
+        let expected = digest_of(&row.hash)?;
+        let details = match row.details.as_deref().map(Value::parse) {
+            None | Some(Ok(Value::Null)) => None,
+            Some(Ok(details)) => Some(details),
+            Some(Err(_)) => return None,
+        };
+        if is_format_1(row, details.as_ref(), &expected) {
+            return Some(1);
+        }
+        (is_format_0(row, details.as_ref(), &expected) || self.find_format_0(row, details, &expected)).then_some(0)
+    }
+
+    /// Whether texts of the last row were left out.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Format 0 with milliseconds and an order of names that the row does not have any more.
+    fn find_format_0(&mut self, row: &LegacyRow, details: Option<Value>, expected: &[u8; 32]) -> bool {
+        let room = self.left.min(ROW_SEARCH);
+        let mut left = room;
+        let orders = match details {
+            None => vec![None],
+            Some(details) => orders(&details).into_iter().map(Some).collect(),
+        };
+        for details in &orders {
+            let text = Text::new(row, details.as_deref(), None);
+            for timestamp in timestamps(&row.timestamp) {
+                let Some(rest) = left.checked_sub(text.cost()) else {
+                    self.is_cut = true;
+                    self.left -= room - left;
+                    return false;
+                };
+                left = rest;
+                if text.hash(&timestamp) == *expected {
+                    return true;
+                }
+            }
+        }
+        self.left -= room - left;
+        false
+    }
+}
+
+/// The format under which the hash of a single row reproduces.
+#[cfg(test)]
+pub(crate) fn reproduce(row: &LegacyRow) -> Option<u8> {
+    Search::default().reproduce(row)
 }
 
 /// A hash as the service wrote it: 64 lower-case hexadecimal digits.
@@ -46,31 +108,33 @@ fn is_format_1(row: &LegacyRow, details: Option<&Value>, expected: &[u8; 32]) ->
     Text::new(row, Some(&details), Some("null")).hash(&format!("{timestamp}.000Z")) == *expected
 }
 
-/// Format 0: absent fields left out, the time as it was, names in their order.
-fn is_format_0(row: &LegacyRow, details: Option<Value>, expected: &[u8; 32]) -> bool {
-    let orders = match details {
-        None => vec![None],
-        Some(details) => orders(&details).into_iter().map(Some).collect(),
-    };
-    orders.iter().any(|details| {
-        let text = Text::new(row, details.as_deref(), None);
-        timestamps(&row.timestamp).any(|timestamp| text.hash(&timestamp) == *expected)
-    })
+/// Format 0: absent fields left out, the time as it was, names in their order. As the row is now.
+fn is_format_0(row: &LegacyRow, details: Option<&Value>, expected: &[u8; 32]) -> bool {
+    let details = details.map(Value::stringify);
+    let text = Text::new(row, details.as_deref(), None);
+    present_timestamps(&row.timestamp).any(|timestamp| text.hash(&timestamp) == *expected)
 }
 
-/// The texts that a time may have had: as it is, cut to seconds, and with its milliseconds, or any if it has none.
-fn timestamps(timestamp: &str) -> impl Iterator<Item = String> {
+/// The texts that a time may have had whose milliseconds are not lost: as it is, and cut to seconds.
+fn present_timestamps(timestamp: &str) -> impl Iterator<Item = String> {
     let seconds = whole_seconds(timestamp);
-    let millis = time(timestamp).map(|time| time.micros().rem_euclid(1_000_000) / 1_000);
-    let millis = millis.filter(|_| timestamp.contains('.'));
     let in_mysql = seconds.as_ref().map(|seconds| seconds.replace('T', " "));
-    let in_iso = seconds.into_iter().flat_map(move |seconds| {
-        let possible = millis.map_or(0..=999, |millis| millis..=millis);
-        // Cut to seconds comes first, and is not left out if the milliseconds are known.
-        [0].into_iter().chain(possible).map(move |millis| format!("{seconds}.{millis:03}Z"))
-    });
-    let verbatim = timestamp.to_owned();
-    [Some(verbatim), in_mysql].into_iter().flatten().chain(in_iso)
+    let cut = seconds.as_ref().map(|seconds| format!("{seconds}.000Z"));
+    let whole = seconds.zip(millis(timestamp)).map(|(seconds, millis)| format!("{seconds}.{millis:03}Z"));
+    [Some(timestamp.to_owned()), in_mysql, cut, whole].into_iter().flatten()
+}
+
+/// All texts that a time may have had: those, and with any milliseconds if it has none.
+fn timestamps(timestamp: &str) -> impl Iterator<Item = String> {
+    let lost = whole_seconds(timestamp).filter(|_| millis(timestamp).is_none());
+    let lost = lost.into_iter().flat_map(|seconds| (1..=999).map(move |millis| format!("{seconds}.{millis:03}Z")));
+    present_timestamps(timestamp).chain(lost)
+}
+
+/// The milliseconds of a time that has some.
+fn millis(timestamp: &str) -> Option<i64> {
+    let time = time(timestamp).filter(|_| timestamp.contains('.'))?;
+    Some(time.micros().rem_euclid(1_000_000) / 1_000)
 }
 
 /// `YYYY-MM-DDTHH:MM:SS` in UTC.
@@ -140,6 +204,12 @@ impl Text {
         Self { before, after }
     }
 
+    /// Bytes that are hashed for one time.
+    fn cost(&self) -> u64 {
+        // The beginning is hashed once; a block may be begun in vain.
+        self.after.len() as u64 + 128
+    }
+
     /// The hash of the row if it had this time.
     fn hash(&self, timestamp: &str) -> [u8; 32] {
         let mut hash = self.before.clone();
@@ -154,3 +224,6 @@ fn quoted(text: &str) -> String {
     write_string(&mut out, text);
     out
 }
+
+#[cfg(test)]
+mod tests;

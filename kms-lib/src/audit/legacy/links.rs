@@ -1,7 +1,7 @@
 //! The order of rows, from their links, and what is wrong with the links.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, hash_map as map};
 
 use sha2::{Digest, Sha256};
 
@@ -25,6 +25,8 @@ pub(crate) struct Entry {
     pub leaf: [u8; 32],
     /// The format under which the hash reproduced.
     pub format: Option<u8>,
+    /// The length of the stored row.
+    pub bytes: u32,
     /// What other rows link to.
     hash: [u8; 32],
     /// What the row links to.
@@ -37,10 +39,12 @@ impl Entry {
     /// The entry of a row.
     pub fn new(stored: &StoredRow) -> Self {
         let StoredRow { row, format } = stored;
+        let body = stored.body();
         Self {
             id: row.id.as_str().into(),
-            leaf: leaf(&stored.body()),
+            leaf: leaf(&body),
             format: *format,
+            bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
             hash: link(&row.hash),
             prev: link(&row.prev_hash),
             // Rows without a time come first; their hash does not reproduce.
@@ -63,6 +67,19 @@ pub(crate) struct Chain {
     /// Sealed rows that the source does not hold as they are sealed.
     changed: Vec<u32>,
     gone: Vec<u32>,
+    /// What is wrong with rows of the source that are not in their links.
+    pub source: SourceFindings,
+}
+
+/// What is wrong with rows of a source, beside their links.
+#[derive(Debug, Default)]
+pub(crate) struct SourceFindings {
+    /// Rows that are too long to be read.
+    pub oversized: RowSample,
+    /// Altered rows whose search was cut.
+    pub unsearched: RowSample,
+    /// Rows that are counted and were not read.
+    pub unread: u64,
 }
 
 impl Chain {
@@ -71,10 +88,16 @@ impl Chain {
         Self { sealed: sealed.len(), entries: sealed, ..Self::default() }
     }
 
-    /// The sealed rows by their id.
-    pub fn sealed_by_id(&self) -> HashMap<Box<str>, u32> {
-        let ids = self.entries[..self.sealed].iter().map(|entry| entry.id.clone());
-        ids.zip(0..).collect()
+    /// The sealed rows by their id: the first one, and all of them where several have one id.
+    pub fn sealed_by_id(&self) -> SealedIds {
+        let mut ids = SealedIds::default();
+        for (at, entry) in (0..).zip(&self.entries[..self.sealed]) {
+            match ids.first.entry(entry.id.clone()) {
+                map::Entry::Vacant(place) => drop(place.insert(at)),
+                map::Entry::Occupied(place) => ids.more.entry(entry.id.clone()).or_insert(vec![*place.get()]).push(at),
+            }
+        }
+        ids
     }
 
     /// The entry of a row.
@@ -173,6 +196,9 @@ impl Chain {
         log.root = hex(&tree.root());
         self.changed.iter().for_each(|at| log.changed.add(&self.entry(*at).id));
         self.gone.iter().for_each(|at| log.gone.add(&self.entry(*at).id));
+        log.oversized = self.source.oversized.clone();
+        log.unsearched = self.source.unsearched.clone();
+        log.unread = self.source.unread;
         self.find_broken_links(&mut log);
         self.find_forks(&mut log);
         log.verdict = self.verdict();
@@ -263,6 +289,25 @@ impl Chain {
             prev = entry.hash;
         }
         LegacyVerdict { ok: true, broken_at: None }
+    }
+}
+
+/// The places of sealed rows by their ids.
+#[derive(Debug, Default)]
+pub(crate) struct SealedIds {
+    first: HashMap<Box<str>, u32>,
+    /// Of ids that several rows have.
+    more: HashMap<Box<str>, Vec<u32>>,
+}
+
+impl SealedIds {
+    /// The places of the rows with this id, in their order.
+    pub fn get(&self, id: &str) -> &[u32] {
+        match (self.more.get(id), self.first.get(id)) {
+            (Some(places), _) => places,
+            (None, Some(place)) => std::slice::from_ref(place),
+            (None, None) => &[],
+        }
     }
 }
 

@@ -15,9 +15,11 @@ mod row;
 mod sealed;
 
 #[cfg(feature = "import")]
+pub(crate) use hash::Search;
+#[cfg(all(test, feature = "import"))]
 pub(crate) use hash::reproduce;
 #[cfg(feature = "import")]
-pub(crate) use links::{Chain, Entry};
+pub(crate) use links::{Chain, Entry, SealedIds};
 pub use report::{LegacyFork, LegacyForks, LegacyLog, LegacyVerdict, RowSample};
 pub use row::LegacyRow;
 pub(crate) use row::{StoredRow, leaf};

@@ -21,7 +21,7 @@ pub struct RowSample {
 }
 
 impl RowSample {
-    pub(super) fn add(&mut self, id: &str) {
+    pub(crate) fn add(&mut self, id: &str) {
         self.count += 1;
         if self.ids.len() < LISTED_ROWS {
             self.ids.push(id.to_owned());
@@ -102,6 +102,13 @@ pub struct LegacyLog {
     pub gone: RowSample,
     /// Rows that no row links to: the ends of the log.
     pub heads: RowSample,
+    /// Rows that are too long to be read (4 MiB). They did not come over.
+    pub oversized: RowSample,
+    /// Altered rows for which not every text was tried that the service may have hashed: there were too many such
+    /// rows, or they are too long.
+    pub unsearched: RowSample,
+    /// Rows that the source counts and that were not read: several have the same id.
+    pub unread: u64,
     /// Places where the log forks.
     pub forks: LegacyForks,
     /// What the service of that time said of its log.

@@ -1,5 +1,7 @@
 //! The files of an older version of Mini KMS on Node, which kept its data as JSON: `keys.json`, `key_versions.json`,
 //! `grants.json` and `audit_logs.json`, each an array. They are small, and read whole.
+//!
+//! A folder has all four files, or the log alone: a file that is missing would look like keys or grants that are gone.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -10,12 +12,21 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::rows::{AuditRow, SourceGrant, SourceKey, SourceVersion};
+use super::rows::{
+    AuditRow, GRANT_BYTES, KEY_BYTES, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table, VERSION_BYTES,
+};
 use crate::types::error::{Error, ErrorCode, Result};
+
+/// The largest file that is read, in bytes.
+const FILE_BYTES: u64 = 256 * 1024 * 1024;
+/// The files of a folder.
+const FILES: [&str; 4] = ["keys.json", "key_versions.json", "grants.json", "audit_logs.json"];
 
 /// What the files hold, sorted by id.
 #[derive(Default)]
 pub struct JsonFiles {
+    /// Whether there are files of keys and grants.
+    has_keys: bool,
     keys: Vec<SourceKey>,
     versions: BTreeMap<(String, i64), SourceVersion>,
     grants: Vec<SourceGrant>,
@@ -83,21 +94,27 @@ struct JsonRecord {
 }
 
 impl JsonFiles {
-    /// Reads a folder with any of the files, or one file with the records of a log.
+    /// Reads a folder with the files, or a log alone: in a folder, or as a file.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             let records = read(path)?.ok_or_else(|| missing(path, "there is no such file or folder"))?;
             return Self::default().with_records(records, path);
         }
-        let (keys, versions) = (read(&path.join("keys.json"))?, read(&path.join("key_versions.json"))?);
-        let (grants, records) = (read(&path.join("grants.json"))?, read(&path.join("audit_logs.json"))?);
-        if keys.is_none() && grants.is_none() && records.is_none() {
+        let [keys, versions, grants, log] = FILES.map(|name| path.join(name));
+        let (keys, versions, grants, records) = (read(&keys)?, read(&versions)?, read(&grants)?, read(&log)?);
+        let is_log = keys.is_none() && versions.is_none() && grants.is_none();
+        let present = [keys.is_some(), versions.is_some(), grants.is_some(), records.is_some()];
+        if is_log && records.is_none() {
             return Err(missing(path, "the folder has none of keys.json, grants.json and audit_logs.json"));
         }
-        if keys.is_some() && versions.is_none() {
-            return Err(missing(path, "the folder has keys.json and no key_versions.json"));
+        if let Some((name, _)) = FILES.iter().zip(present).find(|(_, is_there)| !is_there && !is_log) {
+            let why = format!(
+                "the folder has no {name}, so what is in it would be taken for gone; if that version never had any, put a \
+                 file {name} with [] there"
+            );
+            return Err(missing(path, &why));
         }
-        Self::default()
+        Self { has_keys: !is_log, ..Self::default() }
             .with_keys(keys.unwrap_or_default(), versions.unwrap_or_default(), path)?
             .with_grants(grants.unwrap_or_default(), path)?
             .with_records(records.unwrap_or_default(), path)
@@ -127,11 +144,20 @@ impl JsonFiles {
         Ok(self)
     }
 
-    pub fn key_count(&self) -> Result<u64> {
-        Ok(self.keys.len() as u64)
+    pub fn has_keys(&self) -> bool {
+        self.has_keys
     }
-    pub fn audit_count(&self) -> Result<u64> {
-        Ok(self.records.len() as u64)
+    pub fn counts(&self) -> Result<SourceCounts> {
+        Ok(SourceCounts {
+            keys: self.keys.len() as u64,
+            versions: self.versions.len() as u64,
+            grants: self.grants.len() as u64,
+            records: self.records.len() as u64,
+        })
+    }
+    /// None: files with such rows are refused.
+    pub fn repeated(&self, _: Table) -> Result<Vec<(String, i64)>> {
+        Ok(Vec::new())
     }
     pub fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<SourceKey>> {
         Ok(page(&self.keys, |key| &key.id, after, limit))
@@ -160,6 +186,11 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Vec<T>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(missing(path, &error.to_string()).with_source(error)),
     };
+    let bytes = file.metadata().map_err(|error| missing(path, &error.to_string()))?.len();
+    if bytes > FILE_BYTES {
+        let text = format!("{} has {bytes} bytes; at most {FILE_BYTES} are read", path.display());
+        return Err(Error::new(ErrorCode::LimitExceeded, text));
+    }
     let rows = serde_json::from_reader(BufReader::new(file));
     rows.map(Some).map_err(|error| malformed(path, &error.to_string()))
 }
@@ -193,6 +224,7 @@ fn json_text(raw: Option<Box<RawValue>>) -> Option<String> {
 
 impl From<JsonKey> for SourceKey {
     fn from(key: JsonKey) -> Self {
+        let metadata = json_text(key.metadata);
         Self {
             id: key.id,
             name: key.name,
@@ -202,7 +234,8 @@ impl From<JsonKey> for SourceKey {
             rotation_period_days: key.rotation_period_days,
             grace_period_days: key.grace_period_days,
             created_at: key.created_at,
-            metadata: json_text(key.metadata),
+            metadata_bytes: length(&metadata),
+            metadata: metadata.filter(|text| text.len() as u64 <= KEY_BYTES),
             current_version: key.current_version,
         }
     }
@@ -210,6 +243,7 @@ impl From<JsonKey> for SourceKey {
 
 impl From<JsonVersion> for SourceVersion {
     fn from(version: JsonVersion) -> Self {
+        let material = version.wrapped_material.get();
         Self {
             id: version.id,
             version: version.version,
@@ -217,7 +251,8 @@ impl From<JsonVersion> for SourceVersion {
             created_at: version.created_at,
             not_before: version.not_before,
             not_after: version.not_after,
-            wrapped_material: version.wrapped_material.get().to_owned(),
+            wrapped_material: if material.len() as u64 <= VERSION_BYTES { material.to_owned() } else { String::new() },
+            material_bytes: material.len() as u64,
             public_key_pem: version.public_key_pem,
             grace_period_days: version.grace_period_days,
         }
@@ -226,13 +261,16 @@ impl From<JsonVersion> for SourceVersion {
 
 impl From<JsonGrant> for SourceGrant {
     fn from(grant: JsonGrant) -> Self {
+        let conditions = json_text(grant.conditions);
+        let bytes = grant.allowed_ops.get().len() as u64 + length(&conditions);
         Self {
             id: grant.id,
             principal: grant.principal,
             role: grant.role,
             key_id: grant.key_id,
             allowed_ops: grant.allowed_ops.get().to_owned(),
-            conditions: json_text(grant.conditions),
+            conditions: conditions.filter(|_| bytes <= GRANT_BYTES),
+            bytes,
             created_at: grant.created_at,
         }
     }
@@ -240,7 +278,8 @@ impl From<JsonGrant> for SourceGrant {
 
 impl From<JsonRecord> for AuditRow {
     fn from(record: JsonRecord) -> Self {
-        Self {
+        let row = Self {
+            bytes: 0,
             id: record.id,
             timestamp: record.timestamp,
             actor: record.actor,
@@ -253,6 +292,11 @@ impl From<JsonRecord> for AuditRow {
             prev_hash: record.prev_hash,
             hash: record.hash,
             status: record.status,
-        }
+        };
+        Self { bytes: row.length(), ..row }
     }
+}
+
+fn length(text: &Option<String>) -> u64 {
+    text.as_ref().map_or(0, |text| text.len() as u64)
 }

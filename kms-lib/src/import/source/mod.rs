@@ -6,7 +6,10 @@ mod place;
 mod rows;
 
 pub use place::ImportSource;
-pub use rows::{AuditRow, SourceGrant, SourceKey, SourceVersion, source_time};
+pub use rows::{
+    AuditRow, GRANT_BYTES, KEY_BYTES, RECORD_BYTES, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table,
+    VERSION_BYTES, source_time,
+};
 
 use crate::types::error::Result;
 use json::JsonFiles;
@@ -43,14 +46,22 @@ impl Source {
         }
     }
 
-    /// How many keys there are.
-    pub async fn key_count(&mut self) -> Result<u64> {
-        either!(self, it => it.key_count())
+    /// Whether it has keys and grants, or is a log alone.
+    pub fn has_keys(&self) -> bool {
+        match self {
+            Self::Database(_) => true,
+            Self::Files(files) => files.has_keys(),
+        }
     }
 
-    /// How many records there are.
-    pub async fn audit_count(&mut self) -> Result<u64> {
-        either!(self, it => it.audit_count())
+    /// How many rows there are.
+    pub async fn counts(&mut self) -> Result<SourceCounts> {
+        either!(self, it => it.counts())
+    }
+
+    /// The first 1,000 ids (in lower case) or versions that several rows of a table have.
+    pub async fn repeated(&mut self, table: Table) -> Result<Vec<(String, i64)>> {
+        either!(self, it => it.repeated(table))
     }
 
     /// At most `limit` keys behind the one with this id, in the source's own order; none at the end.
@@ -74,7 +85,8 @@ impl Source {
         either!(self, it => it.grants(after, limit))
     }
 
-    /// At most `limit` records behind the one with this id, in the source's own order; none at the end.
+    /// At most `limit` records behind the one with this id, and fewer if they are long, in the source's own order; none
+    /// at the end.
     pub async fn audit_rows(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<AuditRow>> {
         either!(self, it => it.audit_rows(after, limit))
     }

@@ -1,8 +1,12 @@
 //! The tables of Mini KMS on Node, in one read-only transaction.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::rows::{AuditRow, SourceGrant, SourceKey, SourceVersion};
+use super::rows::{
+    AuditRow, GRANT_BYTES, KEY_BYTES, RECORD_BYTES, SourceCounts, SourceGrant, SourceKey, SourceVersion, Table,
+    VERSION_BYTES,
+};
 use crate::storage::{Connection, Row, Url, Value, open_source};
 use crate::types::error::{Error, ErrorCode, Result};
 
@@ -58,15 +62,64 @@ const TABLES: [(&str, &[&str]); 4] = [
     ),
 ];
 
-const KEY: &str = "SELECT id, name, type, purpose, state, CAST(rotation_period_days AS SIGNED), \
-    CAST(grace_period_days AS SIGNED), CAST(created_at AS CHAR), metadata, CAST(current_version AS SIGNED) \
-    FROM \"keys\"";
-const VERSION: &str = "SELECT id, CAST(version AS SIGNED), state, CAST(created_at AS CHAR), \
-    CAST(not_before AS CHAR), CAST(not_after AS CHAR), wrapped_material, public_key_pem, \
-    CAST(grace_period_days AS SIGNED) FROM key_versions WHERE key_id = ? AND version > ? ORDER BY version LIMIT ?";
-const GRANT: &str = "SELECT id, principal, role, key_id, allowed_ops, conditions, CAST(created_at AS CHAR) FROM grants";
-const RECORD: &str = "SELECT id, CAST(timestamp AS CHAR), actor, role, action, request_id, details, key_id, \
-    CAST(key_version AS SIGNED), prev_hash, hash, status FROM audit_logs";
+/// The longest id that is read, in characters. A page begins behind the last id of the one before.
+const ID_CHARS: usize = 254;
+/// Bytes of records that are read at once.
+const PAGE_BYTES: u64 = 8 * 1024 * 1024;
+/// Most bytes that one statement brings. More come only if rows of one id are there many times.
+const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The statements. No column comes longer than what is read of it, whatever the source holds: names and the like are
+/// cut, which makes them other than those that are known, and longer texts come as none.
+fn key_sql() -> String {
+    format!(
+        "SELECT LEFT(id, 255), LEFT(name, 512), LEFT(type, 64), LEFT(purpose, 64), LEFT(state, 64), \
+         CAST(rotation_period_days AS SIGNED), CAST(grace_period_days AS SIGNED), CAST(created_at AS CHAR(64)), \
+         IF(LENGTH(metadata) <= {KEY_BYTES}, metadata, NULL), CAST(COALESCE(LENGTH(metadata), 0) AS SIGNED), \
+         CAST(current_version AS SIGNED) FROM \"keys\""
+    )
+}
+
+fn version_sql() -> String {
+    format!(
+        "SELECT LEFT(id, 255), CAST(version AS SIGNED), LEFT(state, 64), CAST(created_at AS CHAR(64)), \
+         CAST(not_before AS CHAR(64)), CAST(not_after AS CHAR(64)), \
+         IF(LENGTH(wrapped_material) <= {VERSION_BYTES}, wrapped_material, ''), \
+         CAST(COALESCE(LENGTH(wrapped_material), 0) AS SIGNED), LEFT(public_key_pem, 8192), \
+         CAST(grace_period_days AS SIGNED) FROM key_versions WHERE key_id = ? AND version > ? ORDER BY version LIMIT ?"
+    )
+}
+
+fn grant_sql() -> String {
+    let bytes = "(COALESCE(LENGTH(allowed_ops), 0) + COALESCE(LENGTH(conditions), 0))";
+    format!(
+        "SELECT LEFT(id, 255), LEFT(principal, 1024), LEFT(role, 64), LEFT(key_id, 255), \
+         IF({bytes} <= {GRANT_BYTES}, allowed_ops, ''), IF({bytes} <= {GRANT_BYTES}, conditions, NULL), \
+         CAST({bytes} AS SIGNED), CAST(created_at AS CHAR(64)) FROM grants"
+    )
+}
+
+/// The length of a record's texts.
+const RECORD_LENGTH: &str = "(LENGTH(id) + LENGTH(actor) + LENGTH(role) + LENGTH(action) + LENGTH(request_id) \
+    + COALESCE(LENGTH(details), 0) + COALESCE(LENGTH(key_id), 0) + LENGTH(prev_hash) + LENGTH(hash) + LENGTH(status))";
+
+fn record_sql() -> String {
+    let text = |column: &str| format!("IF({RECORD_LENGTH} <= {RECORD_BYTES}, {column}, '')");
+    let optional = |column: &str| format!("IF({RECORD_LENGTH} <= {RECORD_BYTES}, {column}, NULL)");
+    format!(
+        "SELECT LEFT(id, 255), CAST(timestamp AS CHAR(64)), {}, {}, {}, {}, {}, {}, CAST(key_version AS SIGNED), {}, {}, \
+         {}, CAST({RECORD_LENGTH} AS SIGNED) FROM audit_logs",
+        text("actor"),
+        text("role"),
+        text("action"),
+        text("request_id"),
+        optional("details"),
+        optional("key_id"),
+        text("prev_hash"),
+        text("hash"),
+        text("status"),
+    )
+}
 
 /// A snapshot of the database.
 pub struct Snapshot(Box<dyn Connection>);
@@ -108,12 +161,26 @@ impl Snapshot {
         Ok(())
     }
 
-    pub async fn key_count(&mut self) -> Result<u64> {
-        self.count("SELECT COUNT(*) FROM \"keys\"").await
+    pub async fn counts(&mut self) -> Result<SourceCounts> {
+        Ok(SourceCounts {
+            keys: self.count("SELECT COUNT(*) FROM \"keys\"").await?,
+            versions: self.count("SELECT COUNT(*) FROM key_versions").await?,
+            grants: self.count("SELECT COUNT(*) FROM grants").await?,
+            records: self.count("SELECT COUNT(*) FROM audit_logs").await?,
+        })
     }
 
-    pub async fn audit_count(&mut self) -> Result<u64> {
-        self.count("SELECT COUNT(*) FROM audit_logs").await
+    pub async fn repeated(&mut self, table: Table) -> Result<Vec<(String, i64)>> {
+        let sql = match table {
+            Table::Keys => "SELECT LEFT(MIN(id), 255), 0 FROM \"keys\" GROUP BY id HAVING COUNT(*) > 1 LIMIT 1000",
+            Table::Grants => "SELECT LEFT(MIN(id), 255), 0 FROM grants GROUP BY id HAVING COUNT(*) > 1 LIMIT 1000",
+            Table::Versions => {
+                "SELECT LEFT(MIN(key_id), 255), CAST(version AS SIGNED) FROM key_versions GROUP BY key_id, version \
+                 HAVING COUNT(*) > 1 LIMIT 1000"
+            }
+        };
+        let read = |row: &dyn Row| Ok((text(row, 0)?.to_lowercase(), row.int(1)?));
+        self.rows(sql.to_owned(), vec![], read).await
     }
 
     async fn count(&mut self, sql: &'static str) -> Result<u64> {
@@ -138,10 +205,12 @@ impl Snapshot {
                 grace_period_days: row.int_opt(6)?,
                 created_at: text(row, 7)?,
                 metadata: text_opt(row, 8)?,
-                current_version: row.int(9)?,
+                metadata_bytes: row.unsigned(9)?,
+                current_version: row.int(10)?,
             })
         };
-        self.page(KEY, after, limit, read).await
+        let page = self.page(&key_sql(), after, limit, read).await?;
+        check_ids(page, |key| &key.id)
     }
 
     pub async fn versions(&mut self, key: &str, after: i64, limit: usize) -> Result<Vec<SourceVersion>> {
@@ -154,11 +223,12 @@ impl Snapshot {
                 not_before: text_opt(row, 4)?,
                 not_after: text_opt(row, 5)?,
                 wrapped_material: text(row, 6)?,
-                public_key_pem: text_opt(row, 7)?,
-                grace_period_days: row.int_opt(8)?,
+                material_bytes: row.unsigned(7)?,
+                public_key_pem: text_opt(row, 8)?,
+                grace_period_days: row.int_opt(9)?,
             })
         };
-        self.rows(VERSION.to_owned(), vec![key.into(), after.into(), Value::from(limit as u64)], read).await
+        self.rows(version_sql(), vec![key.into(), after.into(), Value::from(limit as u64)], read).await
     }
 
     pub async fn grants(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<SourceGrant>> {
@@ -170,14 +240,26 @@ impl Snapshot {
                 key_id: text(row, 3)?,
                 allowed_ops: text(row, 4)?,
                 conditions: text_opt(row, 5)?,
-                created_at: text(row, 6)?,
+                bytes: row.unsigned(6)?,
+                created_at: text(row, 7)?,
             })
         };
-        self.page(GRANT, after, limit, read).await
+        let page = self.page(&grant_sql(), after, limit, read).await?;
+        check_ids(page, |grant| &grant.id)
     }
 
     pub async fn audit_rows(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<AuditRow>> {
-        self.page(RECORD, after, limit, record).await
+        // How many of them are short enough together.
+        let lengths = format!("SELECT CAST({RECORD_LENGTH} AS SIGNED) FROM audit_logs");
+        let lengths = self.page(&lengths, after, limit, |row| row.unsigned(0)).await?;
+        let mut bytes = 0;
+        let fits = lengths.iter().take_while(|length| {
+            bytes += if **length <= RECORD_BYTES { **length } else { 0 };
+            bytes <= PAGE_BYTES
+        });
+        let limit = fits.count().max(1);
+        let page = self.page(&record_sql(), after, limit, record).await?;
+        check_ids(page, |record| &record.id)
     }
 
     pub async fn audit_rows_by_id(&mut self, ids: &[String]) -> Result<Vec<AuditRow>> {
@@ -186,7 +268,15 @@ impl Snapshot {
         }
         let marks = vec!["?"; ids.len()].join(", ");
         let values = ids.iter().map(|id| id.as_str().into()).collect();
-        self.rows(format!("{RECORD} WHERE id IN ({marks})"), values, record).await
+        let bytes = AtomicU64::new(0);
+        let record = |row: &dyn Row| {
+            let record = record(row)?;
+            match bytes.fetch_add(record.length(), Ordering::Relaxed) {
+                0..=STATEMENT_BYTES => Ok(record),
+                _ => Err(foreign("many records have the same id".to_owned())),
+            }
+        };
+        self.rows(format!("{} WHERE id IN ({marks})", record_sql()), values, record).await
     }
 
     /// A page by primary key.
@@ -237,7 +327,16 @@ fn record(row: &dyn Row) -> Result<AuditRow> {
         prev_hash: text(row, 9)?,
         hash: text(row, 10)?,
         status: text(row, 11)?,
+        bytes: row.unsigned(12)?,
     })
+}
+
+/// Refuses ids that were cut: the next page would begin at the same row.
+fn check_ids<T>(page: Vec<T>, id: fn(&T) -> &String) -> Result<Vec<T>> {
+    match page.iter().find(|row| id(row).chars().count() > ID_CHARS) {
+        Some(_) => Err(foreign(format!("an id has more than {ID_CHARS} characters"))),
+        None => Ok(page),
+    }
 }
 
 fn text(row: &dyn Row, column: usize) -> Result<String> {

@@ -3,6 +3,39 @@
 use crate::types::error::{Error, Result};
 use crate::types::time::Timestamp;
 
+/// The longest metadata of a key that is read, in bytes; longer ones are left out.
+pub const KEY_BYTES: u64 = 128 * 1024;
+/// The longest wrapped material that is read.
+pub const VERSION_BYTES: u64 = 64 * 1024;
+/// The longest permissions and conditions of a grant that are read.
+pub const GRANT_BYTES: u64 = 64 * 1024;
+/// The longest record that is read.
+pub const RECORD_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The tables of a source that have rows which could be there twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Keys, by id.
+    Keys,
+    /// Versions, by key and number.
+    Versions,
+    /// Grants, by id.
+    Grants,
+}
+
+/// How many rows there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Rows of `keys`.
+    pub keys: u64,
+    /// Rows of `key_versions`.
+    pub versions: u64,
+    /// Rows of `grants`.
+    pub grants: u64,
+    /// Rows of `audit_logs`.
+    pub records: u64,
+}
+
 /// A row of `keys`.
 #[derive(Clone, Debug)]
 pub struct SourceKey {
@@ -22,8 +55,10 @@ pub struct SourceKey {
     pub grace_period_days: Option<i64>,
     /// When the key was made, in UTC.
     pub created_at: String,
-    /// The metadata as JSON text.
+    /// The metadata as JSON text; none if it is longer than [`KEY_BYTES`].
     pub metadata: Option<String>,
+    /// How long the metadata is.
+    pub metadata_bytes: u64,
     /// The number of the current version.
     pub current_version: i64,
 }
@@ -43,8 +78,10 @@ pub struct SourceVersion {
     pub not_before: Option<String>,
     /// The end of its window, in UTC.
     pub not_after: Option<String>,
-    /// The wrapped material as JSON text.
+    /// The wrapped material as JSON text; empty if it is longer than [`VERSION_BYTES`].
     pub wrapped_material: String,
+    /// How long the wrapped material is.
+    pub material_bytes: u64,
     /// SubjectPublicKeyInfo, for RSA.
     pub public_key_pem: Option<String>,
     /// The grace period that the window was made from.
@@ -68,10 +105,12 @@ pub struct SourceGrant {
     pub role: String,
     /// The id of a key, or `*`.
     pub key_id: String,
-    /// JSON text: an array of permissions.
+    /// JSON text: an array of permissions. Empty if the row is longer than [`GRANT_BYTES`].
     pub allowed_ops: String,
-    /// The conditions as JSON text.
+    /// The conditions as JSON text; none too if the row is longer.
     pub conditions: Option<String>,
+    /// How long permissions and conditions are together.
+    pub bytes: u64,
     /// When the grant was made, in UTC.
     pub created_at: String,
 }
@@ -103,6 +142,27 @@ pub struct AuditRow {
     pub hash: String,
     /// How it ended.
     pub status: String,
+    /// How long all texts are together. Of a row that is longer than [`RECORD_BYTES`], only the id is there.
+    pub bytes: u64,
+}
+
+impl AuditRow {
+    /// The length of its texts.
+    pub fn length(&self) -> u64 {
+        let optional = [&self.details, &self.key_id].into_iter().flatten();
+        let texts = [
+            &self.id,
+            &self.timestamp,
+            &self.actor,
+            &self.role,
+            &self.action,
+            &self.request_id,
+            &self.prev_hash,
+            &self.hash,
+            &self.status,
+        ];
+        texts.into_iter().chain(optional).map(|text| text.len() as u64).sum()
+    }
 }
 
 /// A time of the source, which is in UTC and has no zone: `2026-11-23 18:26:46`.

@@ -124,6 +124,8 @@ codes! {
     LimitExceeded = 317, 409, permanent, "Remove what is no longer needed, or raise the limit that the message names.";
     /// The key belongs to an import that is not finalised: until then its source decides on it.
     ImportOpen = 318, 409, permanent, "Change the key at its source and import again, or finalise the import.";
+    /// Another run of the same import has begun since. This one writes nothing more; what it wrote stays.
+    ImportSuperseded = 319, 409, permanent, "Let the other run end, and import again if it is needed.";
 
     /// The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
     InvalidCiphertext = 401, 400, permanent, "Pass the ciphertext and the key unaltered, as encrypting returned them.";

@@ -317,7 +317,7 @@ fn sealed_rows_keep_their_places() {
     for cut in [0, 1, 7, rows.len()] {
         let mut later = Chain::new(ordered.entries()[..cut].to_vec());
         let sealed = later.sealed_by_id();
-        for row in rows.iter().filter(|row| !sealed.contains_key(row.id.as_str())) {
+        for row in rows.iter().filter(|row| sealed.get(&row.id).is_empty()) {
             later.add(Entry::new(&StoredRow { row: row.clone(), format: reproduce(row) }));
         }
         later.arrange();
@@ -335,7 +335,7 @@ fn many_forked_rows_are_arranged() {
         let prev = if n < 200 { link("GENESIS") } else { name(n / 200 * 200 - 200 + n % 2) };
         let time = i64::from(n / 200);
         let id = format!("{n:08}").into();
-        chain.add(Entry { id, leaf: name(n), format: Some(1), hash: name(n), prev, time });
+        chain.add(Entry { id, leaf: name(n), format: Some(1), bytes: 0, hash: name(n), prev, time });
     }
     chain.arrange();
     let log = chain.findings("test");

@@ -1,0 +1,54 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::types::audit::hex;
+
+/// A row of format 0 whose milliseconds and order of names a database has lost.
+fn row(details: &str, hashed: &str, millis: u32) -> LegacyRow {
+    let mut row = LegacyRow {
+        id: "a".into(),
+        timestamp: "2026-11-23 18:26:46".into(),
+        actor: "alice".into(),
+        role: "admin".into(),
+        action: "ENCRYPT".into(),
+        request_id: "r".into(),
+        details: Some(details.into()),
+        key_id: None,
+        key_version: None,
+        prev_hash: "GENESIS".into(),
+        hash: String::new(),
+        status: "SUCCESS".into(),
+    };
+    row.hash = hex(&Text::new(&row, Some(hashed), None).hash(&format!("2026-11-23T18:26:46.{millis:03}Z")));
+    row
+}
+
+#[test]
+fn lost_milliseconds_and_orders_of_names_are_found() {
+    let (stored, hashed) = (r#"{"a":1,"b":2,"c":3}"#, r#"{"c":3,"b":2,"a":1}"#);
+    let mut search = Search::default();
+    assert_eq!((search.reproduce(&row(stored, hashed, 999)), search.is_cut()), (Some(0), false));
+    assert_eq!(search.left, RUN_SEARCH, "a search that succeeds costs nothing");
+    let altered = LegacyRow { actor: "mallory".into(), ..row(stored, hashed, 999) };
+    assert_eq!((search.reproduce(&altered), search.is_cut()), (None, false));
+    let spent = RUN_SEARCH - search.left;
+    assert!((6 * 1_002 * 200..6 * 1_003 * 400).contains(&spent), "{spent}");
+}
+
+/// What one row costs is bounded, however long it is, and so is what all of them cost.
+#[test]
+fn the_search_is_bounded_by_row_and_in_sum() {
+    let details = format!(r#"{{"a":"{}","b":2}}"#, "x".repeat(100_000));
+    let altered = LegacyRow { actor: "mallory".into(), ..row(&details, &details, 999) };
+    let mut search = Search::default();
+    assert_eq!((search.reproduce(&altered), search.is_cut()), (None, true));
+    assert!(RUN_SEARCH - search.left <= ROW_SEARCH);
+    // What is left is used up, and no more.
+    search.left = 1_000_000;
+    assert_eq!((search.reproduce(&altered), search.is_cut()), (None, true));
+    assert!(search.left < 200_000, "{}", search.left);
+    // Rows that are as they were hashed are recognised without a search.
+    search.left = 0;
+    assert_eq!((search.reproduce(&row(&details, &details, 0)), search.is_cut()), (Some(0), false));
+    assert_eq!((search.reproduce(&row("{}", "{}", 5)), search.is_cut()), (None, true));
+}

@@ -1,0 +1,226 @@
+//! A key with some of its versions: its material is opened and wrapped anew, and it becomes what its source says.
+
+use std::collections::HashMap;
+
+use super::mapping::{key_of, version_of};
+use super::material::{Of, OpenedMaterial};
+use super::planned::PlannedView;
+use super::run::{Run, is_outage};
+use super::source::{SourceKey, SourceVersion};
+use crate::catalog::Snapshot;
+use crate::envelope::{Binding, fingerprint};
+use crate::ledger::Details;
+use crate::lifecycle::{self, Command, ImportedKey, ImportedMaterial, ImportedVersion};
+use crate::types::audit::Action;
+use crate::types::change::Change;
+use crate::types::error::{Error, ErrorCode, Result};
+use crate::types::key::{KeyVersion, Material, Origin};
+use crate::types::view::CatalogView;
+
+/// How often a key is wrapped again because the root keys changed meanwhile.
+const TRIES: usize = 4;
+
+/// A key of the source with some of its versions.
+pub(super) struct Part {
+    pub row: SourceKey,
+    pub versions: Vec<SourceVersion>,
+    /// Whether these are the first ones that are read of it.
+    pub is_first: bool,
+    /// The name that it has or gets here, and why that is not its own.
+    pub name: (String, Option<String>),
+    /// Why the key cannot be taken at all.
+    pub refusal: Option<Error>,
+    /// Why versions cannot be taken, by their number.
+    pub refused: HashMap<i64, Error>,
+}
+
+/// What became of a part.
+#[derive(Default)]
+pub(super) struct Done {
+    pub changes: Vec<Change>,
+    pub versions: u64,
+    pub changed: Vec<String>,
+    pub versions_changed: Vec<(i64, String)>,
+    pub renamed: Option<(String, String)>,
+    pub refused: Vec<(i64, Error)>,
+    /// The material of versions, hashed with the salt of the run.
+    pub materials: Vec<(i64, [u8; 32])>,
+}
+
+/// A version that is ready to be written.
+struct Prepared {
+    version: ImportedVersion,
+    /// Its material, if it is not here yet.
+    opened: Option<OpenedMaterial>,
+    /// The material's hash, if it was opened.
+    digest: Option<[u8; 32]>,
+    /// What did not come over as it was.
+    changed: Option<&'static str>,
+}
+
+impl Run<'_> {
+    pub(super) async fn import_part(&self, part: &Part) -> Result<Done> {
+        if let Some(refusal) = &part.refusal {
+            return Err(refusal.clone());
+        }
+        let (mut key, changed) = key_of(&part.row, &self.run)?;
+        let mut done = Done { changed, versions: part.versions.len() as u64, ..Done::default() };
+        if self.is_finished(&key)? {
+            return Ok(done);
+        }
+        let mut opened = Vec::new();
+        for row in &part.versions {
+            let number = row.version;
+            match self.prepare(&key, part, row).await {
+                Ok(prepared) => {
+                    done.versions_changed.extend(prepared.changed.map(|text| (number, text.to_owned())));
+                    done.materials.extend(prepared.digest.map(|digest| (number, digest)));
+                    opened.extend(prepared.opened.map(|material| (prepared.version.version, material)));
+                    key.versions.push(prepared.version);
+                }
+                Err(error) if is_outage(&error) => return Err(error),
+                Err(error) if number == part.row.current_version => {
+                    return Err(error.clone().with_message(format!("the current version: {}", error.message())));
+                }
+                Err(error) => {
+                    key.versions.extend(self.revoked(key.id, row));
+                    done.refused.push((number, error));
+                }
+            }
+        }
+        key.name.clone_from(&part.name.0);
+        done.renamed = part.name.1.clone().map(|why| (key.name.clone(), why)).filter(|_| part.is_first);
+        done.changes = self.preview(&Command::ImportKey(Box::new(key.clone())))?;
+        if !done.changes.is_empty() && !self.job.dry_run {
+            done.changes = self.commit_key(key, &opened).await?;
+        }
+        Ok(done)
+    }
+
+    /// Whether the import of a key has ended, so that its source is not looked at any more. An error if a key of its id
+    /// is here and not of this import.
+    fn is_finished(&self, key: &ImportedKey) -> Result<bool> {
+        let snapshot = self.session.shared().catalog.snapshot();
+        let Some(present) = snapshot.key(key.id) else { return Ok(false) };
+        match &present.import {
+            Some(import) if import.source == key.run.source => Ok(import.is_final),
+            _ => Err(Error::new(
+                ErrorCode::Conflict,
+                "a key with this id is here already and did not come from this source; it was left as it is",
+            )),
+        }
+    }
+
+    /// A version, and its material if it is not here yet.
+    async fn prepare(&self, key: &ImportedKey, part: &Part, row: &SourceVersion) -> Result<Prepared> {
+        if let Some(refused) = part.refused.get(&row.version) {
+            return Err(refused.clone());
+        }
+        let version = version_of(row)?;
+        let of = Of { key: key.id, key_type: key.key_type, version: version.version };
+        let present = self.session.shared().catalog.snapshot().version(key.id, version.version).cloned();
+        match present {
+            Some(present) => self.compare(of, version, row, &present),
+            None => self.open(of, version, row).await,
+        }
+    }
+
+    /// A version that is here already. Material that can be opened without asking anybody is held against it.
+    fn compare(&self, of: Of, version: ImportedVersion, row: &SourceVersion, present: &KeyVersion) -> Result<Prepared> {
+        if present.origin != Origin::Imported || present.id != version.id {
+            return Err(Error::new(ErrorCode::Conflict, "the key has another version of this number here"));
+        }
+        let (digest, changed) = match self.opener.reopen(of, row) {
+            Ok(None) => (None, None),
+            Ok(Some(secret)) if fingerprint(of.key, of.version, of.key_type, &secret)? == present.fingerprint => {
+                (Some(self.digest(of.key_type, &secret)), None)
+            }
+            Ok(Some(_)) => (None, Some("the source has other material now; that which was imported is kept")),
+            Err(_) => (None, Some("the material in the source does not open any more; what was imported is kept")),
+        };
+        Ok(Prepared { version, opened: None, digest, changed })
+    }
+
+    async fn open(&self, of: Of, mut version: ImportedVersion, row: &SourceVersion) -> Result<Prepared> {
+        let opened = self.opener.open(of, row).await?;
+        version.new = Some(ImportedMaterial {
+            material: Material { wrapped: Vec::new(), public_key_pem: opened.public_key_pem.clone() },
+            fingerprint: fingerprint(of.key, of.version, of.key_type, &opened.secret)?,
+        });
+        let digest = Some(self.digest(of.key_type, &opened.secret));
+        let text = "the public key beside the private key is another one; that of the private key is taken";
+        let changed = has_other_public_key(row, &version).then_some(text);
+        Ok(Prepared { version, opened: Some(opened), digest, changed })
+    }
+
+    /// The catalog with what a dry run would have written.
+    pub(super) fn view<'v>(&'v self, snapshot: &'v Snapshot) -> PlannedView<'v> {
+        PlannedView { snapshot, planned: &self.planned }
+    }
+
+    /// Keeps what a dry run would write.
+    pub(super) fn plan(&mut self, changes: &[Change]) {
+        if self.job.dry_run {
+            self.planned.add(changes);
+        }
+    }
+
+    /// The rows that a command would change as things stand.
+    pub(super) fn preview(&self, command: &Command) -> Result<Vec<Change>> {
+        let shared = self.session.shared();
+        let snapshot = shared.catalog.snapshot();
+        let (now, revision) = (shared.clock.now(), snapshot.revision());
+        lifecycle::apply(
+            command,
+            &lifecycle::Context {
+                view: &self.view(&snapshot),
+                now,
+                revision,
+                default_grace_days: None,
+                versions_max: u32::MAX,
+                grantor: None,
+            },
+        )
+    }
+
+    /// Wraps what is new, and commits the key. Root keys that change meanwhile are wrapped under anew.
+    pub(super) async fn commit_key(
+        &self,
+        mut key: ImportedKey,
+        opened: &[(u32, OpenedMaterial)],
+    ) -> Result<Vec<Change>> {
+        let mut failure = None;
+        for _ in 0..TRIES {
+            self.wrap(&mut key, opened).await?;
+            let mut details = Details::default();
+            details.text("name", &key.name).text("type", key.key_type.as_str());
+            details.number("versions", key.versions.len() as u64);
+            let intent = self.intent(Action::KeyImport, details);
+            match self.session.change(intent, Command::ImportKey(Box::new(key.clone()))).await {
+                Ok((changes, _)) => return Ok(changes),
+                Err(error) if error.code() == ErrorCode::StoreContended => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorCode::StoreContended, "the root keys changed each time")))
+    }
+
+    async fn wrap(&self, key: &mut ImportedKey, opened: &[(u32, OpenedMaterial)]) -> Result<()> {
+        for version in &mut key.versions {
+            let Some(new) = &mut version.new else { continue };
+            let found = opened.iter().find(|(number, _)| *number == version.version);
+            let (_, material) = found.ok_or_else(|| Error::new(ErrorCode::Internal, "material without its version"))?;
+            let binding = Binding::Version { key: key.id, version: version.version, key_type: key.key_type };
+            new.material.wrapped = self.session.shared().envelope.wrap(&binding, &material.secret).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the source has another public key than the private key gives.
+fn has_other_public_key(row: &SourceVersion, version: &ImportedVersion) -> bool {
+    let made = version.new.as_ref().and_then(|new| new.material.public_key_pem.as_deref());
+    let (Some(made), Some(stored)) = (made, row.public_key_pem.as_deref()) else { return false };
+    let lines = |pem: &str| pem.lines().map(|line| line.trim().to_owned()).collect::<String>();
+    lines(made) != lines(stored)
+}

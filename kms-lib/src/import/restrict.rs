@@ -1,0 +1,114 @@
+//! What is carried over of rows that cannot be taken as they are, or that are gone: revoking and disabling, and nothing
+//! else. Revocation wins, whatever became of the rest of a row.
+
+use super::part::Part;
+use super::run::Run;
+use super::source::SourceVersion;
+use crate::lifecycle::{Command, ImportedKey, ImportedVersion};
+use crate::types::change::Change;
+use crate::types::error::Result;
+use crate::types::ids::KeyId;
+use crate::types::key::{DisabledReason, Key, KeyState, KeyVersion, Origin, VersionState};
+use crate::types::view::CatalogView;
+
+/// What a source says of the state of a key, as far as it can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restriction {
+    /// It may be used there.
+    None,
+    /// It may not be used there, or nobody knows.
+    Disabled,
+    /// It was revoked there.
+    Revoked,
+}
+
+impl Restriction {
+    fn of(state: &str) -> Self {
+        match state {
+            "ENABLED" => Self::None,
+            "REVOKED" => Self::Revoked,
+            _ => Self::Disabled,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Carries over that a key whose row is refused, or versions of it, are revoked or the key is disabled at the
+    /// source. The rows that changed.
+    pub(super) async fn restrict(&self, part: &Part) -> Result<Vec<Change>> {
+        let Ok(id) = part.row.id.parse::<KeyId>() else { return Ok(Vec::new()) };
+        let revoked = part.versions.iter().filter_map(|row| self.revoked(id, row)).collect();
+        self.restrict_key(id, Restriction::of(&part.row.state), revoked).await
+    }
+
+    /// Takes usability away from a key of this import. The rows that changed.
+    pub(super) async fn restrict_key(
+        &self,
+        id: KeyId,
+        restriction: Restriction,
+        versions: Vec<ImportedVersion>,
+    ) -> Result<Vec<Change>> {
+        let restricted = {
+            let snapshot = self.session.shared().catalog.snapshot();
+            let Some(key) = self.view(&snapshot).key(id).filter(|key| self.is_held(key)).cloned() else {
+                return Ok(Vec::new());
+            };
+            self.restricted(key, restriction, versions)
+        };
+        let command = Command::ImportKey(Box::new(restricted.clone()));
+        let changes = self.preview(&command)?;
+        if changes.is_empty() || self.job.dry_run {
+            return Ok(changes);
+        }
+        self.commit_key(restricted, &[]).await
+    }
+
+    /// A key of this import as it is here, but for what is taken away.
+    fn restricted(&self, key: Key, restriction: Restriction, versions: Vec<ImportedVersion>) -> ImportedKey {
+        let state = match (restriction, key.state, key.disabled_reason) {
+            (Restriction::Revoked, ..) => KeyState::Revoked,
+            (Restriction::Disabled, KeyState::Enabled, _) => KeyState::Disabled,
+            // It still decrypts, which a key that is disabled by somebody does not.
+            (Restriction::None, KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)) => KeyState::Enabled,
+            (_, state, _) => state,
+        };
+        ImportedKey {
+            run: self.run.clone(),
+            id: key.id,
+            name: key.name,
+            key_type: key.key_type,
+            purpose: key.purpose,
+            state,
+            rotation_period_days: key.rotation_period_days,
+            grace_period_days: key.grace_period_days,
+            metadata: key.metadata,
+            created_at: key.created_at,
+            current_version: key.current_version,
+            versions,
+        }
+    }
+
+    /// The version that a row is about, revoked, if the row says so and the version is one of this import.
+    pub(super) fn revoked(&self, key: KeyId, row: &SourceVersion) -> Option<ImportedVersion> {
+        let number = u32::try_from(row.version).ok().filter(|_| row.state == "REVOKED")?;
+        let snapshot = self.session.shared().catalog.snapshot();
+        let view = self.view(&snapshot);
+        view.key(key).filter(|key| self.is_held(key))?;
+        let present = view.version(key, number).filter(|version| version.origin == Origin::Imported)?;
+        let is_revocable = matches!(present.state, VersionState::Enabled | VersionState::Disabled);
+        is_revocable.then(|| revoked(present))
+    }
+}
+
+fn revoked(present: &KeyVersion) -> ImportedVersion {
+    ImportedVersion {
+        id: present.id,
+        version: present.version,
+        state: VersionState::Revoked,
+        not_before: present.not_before,
+        not_after: present.not_after,
+        grace_period_days: present.grace_period_days,
+        created_at: present.created_at,
+        new: None,
+    }
+}

@@ -1,0 +1,157 @@
+//! Several importers at once, and an importer that goes on when its time is over.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kms_lib::{ErrorCode, GrantFilter, ImportJob, ImportSource, KeyState, Kms, Paging};
+use kms_test_support::Server;
+
+use crate::common::{admin, code, whole_log};
+use crate::runs::multiply;
+use crate::{Original, import, locked, original, place, server};
+
+/// A proxy in front of a port of this machine that holds back what the server says while it is closed. Answers its
+/// port.
+fn holding(server: u16, is_closed: Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = (&upstream).read(&mut buffer) {
+            while is_closed.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if (&client).write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+    });
+    port
+}
+
+/// An import that has begun and waits in the middle.
+struct Stale {
+    is_closed: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Result<kms_lib::ImportReport, kms_lib::Error>>,
+}
+
+impl Stale {
+    /// Begins an import of a source with some hundred keys, of which some have come over.
+    async fn begin(kms: &Kms, original: &Original) -> Self {
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let port = locked(server().unwrap()).port();
+        let held = holding(port, Arc::clone(&is_closed));
+        let url = original.url.replace(&format!(":{port}/"), &format!(":{held}/"));
+        let source = ImportSource::parse(&url).unwrap().master_secret(original.secret());
+        let session = admin(kms);
+        let task = tokio::spawn(async move { session.import_mini_kms(&source, &ImportJob::default()).await });
+        let session = admin(kms);
+        while session.list_keys(&Default::default(), &Paging::new(10)).await.unwrap().items.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        is_closed.store(true, Ordering::SeqCst);
+        Self { is_closed, task }
+    }
+
+    /// Lets it go on; how it ends.
+    async fn end(self) -> ErrorCode {
+        assert!(!self.task.is_finished(), "it did not wait");
+        self.is_closed.store(false, Ordering::SeqCst);
+        code(self.task.await.unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_another_one_overtook_writes_nothing_more() {
+    let original = original!("clean");
+    multiply(&original, 300);
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let stale = Stale::begin(&kms, &original).await;
+    // The stale run has read the source before this.
+    original.sql(
+        "UPDATE `keys` SET state = 'DISABLED' WHERE name = 'minted-1'; DELETE FROM grants WHERE principal = 'svc-any'",
+    );
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert!(report.is_complete() && report.keys.imported > 100, "{report:?}");
+    let before = whole_log(&session).await.len();
+    assert_eq!(stale.end().await, ErrorCode::ImportSuperseded);
+    assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Disabled);
+    let grants = session.list_grants(&GrantFilter::new(), &Paging::new(10)).await.unwrap().items;
+    assert!(grants.iter().all(|grant| grant.principal != "svc-any"), "{grants:?}");
+    let records = whole_log(&session).await.split_off(before);
+    let changed = records.iter().filter(|record| record.status == "SUCCESS" && record.action != "IMPORT_END").count();
+    assert_eq!(changed, 0, "{records:?}");
+    // The run that went through is still the latest: the next one finds nothing to do.
+    let again = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((again.keys.updated, again.grants.imported), (0, 0), "{again:?}");
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_once_the_import_is_finalised() {
+    let original = original!("clean");
+    multiply(&original, 300);
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let stale = Stale::begin(&kms, &original).await;
+    original.sql("DELETE FROM grants WHERE principal = 'svc-any'");
+    let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
+    assert!(report.finalised, "{report:?}");
+    // A key of the store's own now.
+    session.disable_key("minted-1").await.unwrap();
+    assert_eq!(stale.end().await, ErrorCode::ImportSuperseded);
+    assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Disabled);
+    let grants = session.list_grants(&GrantFilter::new(), &Paging::new(10)).await.unwrap().items;
+    assert!(grants.iter().all(|grant| grant.principal != "svc-any"), "{grants:?}");
+    kms.close().await.unwrap();
+}
+
+/// Many at once: at most one goes through each time, and what is there is what the source has.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_importers_at_once_leave_what_one_would() {
+    let original = original!("forked");
+    let place = place();
+    let kms = place.open().await;
+    let job = ImportJob::default().rotate(true);
+    let runs = (0..4).map(|_| {
+        let (session, source, job) = (admin(&kms), original.source(), job.clone());
+        tokio::spawn(async move { session.import_mini_kms(&source, &job).await })
+    });
+    let mut ended = Vec::new();
+    for run in runs.collect::<Vec<_>>() {
+        ended.push(run.await.unwrap().map_err(|error| error.code()));
+    }
+    assert!(ended.iter().any(Result::is_ok), "{ended:?}");
+    let is_expected = |run: &Result<_, ErrorCode>| run.as_ref().err().is_none_or(|e| *e == ErrorCode::ImportSuperseded);
+    assert!(ended.iter().all(is_expected), "{ended:?}");
+    let report = import(&kms, &original, &job).await;
+    assert_eq!((report.keys.unchanged, report.versions.unchanged, report.grants.unchanged), (5, 8, 4), "{report:?}");
+    assert_eq!((report.keys_rotated, report.log.unwrap().rows), (0, 30));
+    assert!(admin(&kms).verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// The import of a log alone ends too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_alone_is_finalised() {
+    let log = crate::legacy("format0.json");
+    let source = ImportSource::parse(log.to_str().unwrap()).unwrap();
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let report = session.import_mini_kms(&source, &ImportJob::default().finalise(true)).await.unwrap();
+    assert!(report.finalised && report.log.unwrap().rows == 15);
+    assert_eq!(code(session.import_mini_kms(&source, &ImportJob::default()).await), ErrorCode::WrongState);
+    kms.close().await.unwrap();
+}
