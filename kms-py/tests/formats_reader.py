@@ -23,6 +23,22 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 CHUNK = 65_536
 TAG = 16
 
+# The columns that the seal of a row covers, in their order.
+SEALED = {
+    "keys": "id name type purpose state disabled_reason state_before_deletion rotation_period_days grace_period_days "
+    "current_version rotate_at delete_at deletion_wait_days audit_context metadata import_source import_final "
+    "created_at revision",
+    "key_versions": "id key_id version state not_before not_after grace_period_days created_at origin fingerprint "
+    "public_key_digest revision",
+    "grants": "id principal role key_id allowed_ops conditions created_at withdrawn_at grantor grantor_role "
+    "granted_through cascaded revision",
+    "credentials": "id principal role secret_hash label created_at expires_at withdrawn_at revision",
+    "quarantine": "id entity_table row_id key_id key_name created_at released_at revision",
+    "root_keys": "id generation provider reference derivation salt check_value state compromised_at closed_seq "
+    "created_at retired_at revision",
+    "service_keys": "id kind number public_key fingerprint first_seq state revision",
+}
+
 
 def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
     """HKDF-SHA256 with one block of output."""
@@ -114,9 +130,12 @@ class Store:
         assert hkdf(material, b"", info) == fingerprint
         return material
 
+    def _derived(self, label: bytes) -> bytes:
+        return hkdf(self.service_key("integrity", "integrity-key")[:32], b"", label)
+
     def check_wrapping_seals(self) -> int:
         """Checks the seal of every wrapping; answers how many there are."""
-        key = hkdf(self.service_key("integrity", "integrity-key")[:32], b"", b"kms-seal-rows/v1")
+        key = self._derived(b"kms-seal-rows/v1")
         rows = self._database.execute(
             "SELECT w.subject, coalesce(v.fingerprint, s.fingerprint), w.generation, w.wrapped, w.verified, w.seal "
             "FROM wrappings w LEFT JOIN key_versions v ON v.id = w.subject LEFT JOIN service_keys s ON s.id = w.subject"
@@ -126,6 +145,35 @@ class Store:
             row = b"kms-row/v1\0" + fields("wrappings", subject, fingerprint, generation, digest, verified)
             assert hmac.digest(key, row, "sha256") == seal
         return len(rows)
+
+    def check_seals(self) -> dict[str, int]:
+        """Checks the seals of all other rows and the row commitment; answers how many rows each table has."""
+        seals, commitment = self._derived(b"kms-seal-rows/v1"), self._derived(b"kms-rows/v1")
+        counts, together = dict[str, int](), 0
+        for table, columns in SEALED.items():
+            rows = self._database.execute(f'SELECT {columns.replace(" ", ", ")}, seal FROM "{table}"').fetchall()
+            counts[table] = len(rows)
+            for *values, seal in rows:
+                row = b"kms-row/v1\0" + fields(table, *sealed_values(dict(zip(columns.split(), values, strict=True))))
+                assert hmac.digest(seals, row, "sha256") == seal
+                together ^= int.from_bytes(hmac.digest(commitment, b"\0" + row, "sha256"), "big")
+        lines = dict(line.split(" ", 1) for line in self.checkpoint.splitlines()[3:5])
+        state = b"\1" + struct.pack(">Q", int(lines["revision"])) + together.to_bytes(32, "big")
+        assert hmac.digest(commitment, state, "sha256") == base64.b64decode(lines["rows"])
+        return counts
+
+
+def sealed_values(row: dict[str, Any]) -> Iterable[bytes | str | int | None]:
+    """The values of a row as its seal has them: lists with their length ahead."""
+    for column, value in row.items():
+        if column == "allowed_ops":
+            operations = value.split(",")
+            yield from (len(operations), *operations)
+        elif column == "granted_through":
+            grants = [value[at : at + 16] for at in range(0, len(value), 16)]
+            yield from (len(grants), *grants)
+        else:
+            yield value
 
 
 def decrypt(ciphertext: bytes, version: Version, context: dict[str, str]) -> bytes:

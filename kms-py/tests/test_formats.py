@@ -50,6 +50,10 @@ def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> N
             target = io.BytesIO()
             alice.encrypt_file("users", io.BytesIO(plaintext), target, context=CONTEXT)
             streams.append((plaintext, target.getvalue()))
+        # What is sealed: a delegated grant, tokens, states that are set, and text that is absent.
+        alice.put_grant("bob", "users", ["encrypt", "decrypt"])
+        alice.create_token("bob", role="app", label="his")
+        alice.disable_key("letters")
         records = [as_exported(record) | {"hash": record.hash} for record in alice.list_audit(oldest_first=True).items]
         checkpoint, verifier_key = alice.checkpoint(), alice.audit_public_key()
 
@@ -57,6 +61,16 @@ def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> N
     versions: dict[tuple[str, int], Version] = {(str(v.key), v.number): v for v in store.versions()}
     assert len(versions) == 3
     assert store.check_wrapping_seals() == 5, "three versions, the integrity key and the signing key"
+    counts = store.check_seals()
+    assert counts == {
+        "keys": 2,
+        "key_versions": 3,
+        "grants": 1,
+        "credentials": 1,
+        "quarantine": 0,
+        "root_keys": 1,
+        "service_keys": 2,
+    }
     for sealed, plaintext in ((before, b"before"), (after, b""), (letter, b"letter")):
         version = versions[str(sealed.key_id), sealed.version]
         assert decrypt(sealed.ciphertext, version, CONTEXT) == plaintext
