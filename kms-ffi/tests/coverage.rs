@@ -36,7 +36,7 @@ const RENAMED: [(&str, &str); 21] = [
 ];
 
 /// Rust methods that C does not need.
-const LEFT_OUT: [&str; 11] = [
+const LEFT_OUT: [&str; 12] = [
     // For the command line, which finds the key to add in the configuration.
     "Config::next_root_key",
     // The caller knows the actor: it has named it.
@@ -50,6 +50,8 @@ const LEFT_OUT: [&str; 11] = [
     "Session::record_anchor_failure",
     // The telemetry says it.
     "Kms::is_alive",
+    // For services that wait for their callers before they close. Closing does it too.
+    "Kms::stop_verifying",
     // For exports of the log, which the command line makes.
     "Session::kept_checkpoint",
     // Opening checks.

@@ -153,6 +153,10 @@ impl Kms {
     pub fn ready(&self) -> Result<Ready> {
         self.engine.run(self.kms.ready())
     }
+    /// See [`crate::Kms::stop_verifying`].
+    pub fn stop_verifying(&self) {
+        self.kms.stop_verifying();
+    }
     /// See [`crate::Kms::is_alive`].
     pub fn is_alive(&self) -> bool {
         self.kms.is_alive()

@@ -13,6 +13,7 @@ use common::{Place, actor, admin, check_usable, code, whole_log};
 use kms_lib::{
     AuditAck, Config, Context, Error, ErrorCode, Kms, NewGrant, NewKey, NewToken, Permission, Role, Session,
 };
+use sqlx::{Connection, SqliteConnection};
 
 /// A small file system. Root may write anything, so that only a file system can forbid it; where none can be mounted,
 /// the tests that need one say so.
@@ -249,6 +250,53 @@ async fn a_full_store_can_still_revoke() {
         check_usable(&kms).await;
         kms.close().await.unwrap();
     }
+}
+
+/// The disk is filled from one moment to the next, while results were released that the ledger has yet to write: they
+/// find room in the reserve, and leave some of it to revocations.
+#[tokio::test(flavor = "multi_thread")]
+async fn released_results_do_not_use_up_the_reserve() {
+    let Some(disk) = Disk::new("32m") else { return };
+    let reserve = disk.path.join("kms.db-reserve");
+    let config = disk.config().audit_ack(AuditAck::Queued).disk_space(8 << 20, 4 << 20);
+    let kms = Kms::open(config).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    while !session.metrics().await.unwrap().storage.reserved {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The ledger waits for the lock, and results are released until as many wait as may.
+    let mut other = SqliteConnection::connect(&format!("sqlite:{}", disk.path.join("kms.db").display())).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let context = Context::from([("filler", "x".repeat(1_900))]);
+    let mut released = 0;
+    while tokio::time::timeout(Duration::from_millis(500), session.encrypt("k", b"x", &context)).await.is_ok() {
+        released += 1;
+    }
+    assert!(released > 100, "{released}");
+    disk.stuff();
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    session.revoke_key("k").await.unwrap();
+    assert_eq!(std::fs::metadata(&reserve).unwrap().len(), 0);
+    // One principal cannot use it up by taking away what is taken away already; others still find some of it.
+    let greedy = kms.session(actor("greedy", Role::Admin));
+    let mut taken = 0;
+    let refused = loop {
+        match greedy.revoke_key("k").await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 10_000, "the reserve is one caller's");
+    };
+    assert!(taken > 500, "{taken}: {refused}");
+    let modest = kms.session(actor("modest", Role::Admin));
+    for _ in 0..100 {
+        modest.revoke_key("k").await.unwrap();
+    }
+    disk.unstuff();
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
 }
 
 /// The database's files removed or replaced under a running service: it stops rather than acknowledge what is lost.

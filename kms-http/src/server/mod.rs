@@ -61,6 +61,8 @@ async fn drained(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
     app.draining.store(true, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(app.http.drain_seconds)).await;
+    // What is left has its time; a verification of the log may take longer than that, and nothing is lost with it.
+    app.kms.stop_verifying();
 }
 
 async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bool>) {

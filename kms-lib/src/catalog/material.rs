@@ -1,16 +1,17 @@
 //! Unwrapped material, as the provider's ready keys: loading an RSA key costs most of a signature.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
-use tokio::sync::watch;
 
 use super::Catalog;
 use crate::crypto::provider::{Aead, Provider, RsaPrivate, RsaPublic};
 use crate::envelope::{Binding, Envelope, fingerprint};
+use crate::fair::{Fair, Joint, Run};
 use crate::storage::Store;
 use crate::storage::tables::entities;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -18,6 +19,9 @@ use crate::types::ids::KeyId;
 use crate::types::key::{KeyType, KeyVersion, VersionState};
 use crate::types::view::CatalogView;
 use crate::workers::{Length, Workers};
+
+#[cfg(test)]
+mod tests;
 
 /// A key ready for use.
 pub enum ReadyKey {
@@ -32,80 +36,94 @@ pub enum ReadyKey {
     },
 }
 
+/// Keys that are loaded at once, and of these on behalf of one principal. A root key may be far away, so there are more
+/// than the store has connections.
+pub const LOADING: (usize, usize) = (64, 32);
+
 /// Ready keys by key and version. Bounded in number and in time; the provider wipes what is dropped.
 pub struct MaterialCache {
     loader: Loader,
-    ready: Cache<(KeyId, u32), Arc<ReadyKey>>,
-    loading: Arc<Mutex<HashMap<(KeyId, u32), Loading>>>,
+    ready: Cache<VersionKey, Arc<ReadyKey>>,
+    loading: Arc<Mutex<Loading>>,
+    /// Whose turn it is to load a key.
+    turns: Fair,
     /// Set for good by [`MaterialCache::clear`].
     is_closed: Arc<AtomicBool>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
+/// A key and a version of it.
+type VersionKey = (KeyId, u32);
+/// What a loading of a version ends with.
+type Loaded = Result<Arc<ReadyKey>>;
+/// The versions that are loaded, or wait for that.
+type Loading = HashMap<VersionKey, Arc<Joint<Loaded>>>;
+
 impl MaterialCache {
-    /// An empty cache of at most `size` keys, each kept for `time_to_live`.
+    /// An empty cache of at most `size` keys, each kept for `time_to_live`. Keys are loaded in these turns.
     pub fn new(
         store: Arc<dyn Store>,
         provider: Arc<dyn Provider>,
         envelope: Envelope,
-        workers: Workers,
+        (workers, turns): (Workers, Fair),
         (size, time_to_live): (u64, Duration),
     ) -> Self {
         let ready = Cache::builder().max_capacity(size).time_to_live(time_to_live).build();
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         let (loading, is_closed) = (Arc::default(), Arc::default());
-        Self { loader: Loader { store, provider, envelope, workers }, ready, loading, is_closed, hits, misses }
+        Self { loader: Loader { store, provider, envelope, workers }, ready, loading, turns, is_closed, hits, misses }
     }
 
     /// The ready key of a version, made ready on behalf of this principal if it is not there. Callers who ask for the
-    /// same one while it is loaded wait for that one loading.
-    pub async fn get(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Result<Arc<ReadyKey>> {
+    /// same one while it is loaded wait for that one loading, which begins in the first turn that one of them gets.
+    /// Once it has begun it comes to its end, and what it loaded is kept, also if every caller has gone away: a call to
+    /// a remote root key is made once.
+    pub async fn get(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Loaded {
         let id = (version.key_id, version.version);
         if let Some(ready) = self.ready.get(&id).await {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(ready);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let loading = self.load(version, key_type, principal);
-        // It looks into the cache again: a loading may have ended meanwhile.
-        self.ready.try_get_with(id, loading).await.map_err(|error: Arc<Error>| Error::clone(&error))
+        let waiting = self.wait_for(version, key_type, principal);
+        let ended = |_| Error::new(ErrorCode::Internal, "the loading of a key ended unexpectedly");
+        waiting.joint.result(&self.turns, principal).await.map_err(ended)?
     }
 
-    /// Joins the loading of a version, or begins it. A loading is a task of its own: it ends, and what it loaded is
-    /// kept, also if every caller has gone away meanwhile. A call to a remote root key is made once.
-    async fn load(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Result<Arc<ReadyKey>> {
+    /// Joins the loading of a version, or makes one.
+    fn wait_for(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Waiting<'_> {
         let id = (version.key_id, version.version);
-        let mut loading = {
-            let mut under_way = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-            under_way
-                .entry(id)
-                .or_insert_with(|| self.begin_loading(version.clone(), key_type, principal.to_owned()))
-                .clone()
-        };
-        let loaded = loading.wait_for(Option::is_some).await;
-        let ended = || Error::new(ErrorCode::Internal, "the loading of a key ended unexpectedly");
-        loaded.ok().and_then(|loaded| loaded.clone()).unwrap_or_else(|| Err(ended()))
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Joint::new(Run::ToItsEnd, self.load(version.clone(), key_type, principal.to_owned())));
+        let joint = Arc::clone(loading.entry(id).or_insert_with(new));
+        Waiting { loading: &self.loading, id, joint }
     }
 
-    fn begin_loading(&self, version: KeyVersion, key_type: KeyType, principal: String) -> Loading {
-        let (tell, loading) = watch::channel(None);
-        let (loader, ready, under_way) = (self.loader.clone(), self.ready.clone(), Arc::clone(&self.loading));
+    /// Loads a version and keeps it. Its computations are this principal's.
+    fn load(
+        &self,
+        version: KeyVersion,
+        key_type: KeyType,
+        principal: String,
+    ) -> impl Future<Output = Loaded> + Send + 'static {
+        let (loader, ready, loading) = (self.loader.clone(), self.ready.clone(), Arc::clone(&self.loading));
         let is_closed = Arc::clone(&self.is_closed);
-        tokio::spawn(async move {
+        async move {
             let id = (version.key_id, version.version);
             // Also if the loading panics.
-            let _removed = Removed(under_way, id);
-            let loaded = loader.load(&version, key_type, &principal).await;
-            if let Ok(loaded) = &loaded {
-                ready.insert(id, Arc::clone(loaded)).await;
-                if is_closed.load(Ordering::SeqCst) {
-                    ready.invalidate(&id).await;
-                }
+            let _removed = Removed(loading, id);
+            // Another loading may have ended since the caller looked.
+            if let Some(ready) = ready.get(&id).await {
+                return Ok(ready);
             }
-            tell.send_replace(Some(loaded));
-        });
-        loading
+            let loaded = loader.load(&version, key_type, &principal).await?;
+            ready.insert(id, Arc::clone(&loaded)).await;
+            if is_closed.load(Ordering::SeqCst) {
+                ready.invalidate(&id).await;
+            }
+            Ok(loaded)
+        }
     }
 
     /// Drops a version that may no longer be used.
@@ -157,15 +175,32 @@ impl MaterialCache {
     }
 }
 
-/// What a loading of a version ends with.
-type Loading = watch::Receiver<Option<Result<Arc<ReadyKey>>>>;
+/// One who waits for a loading. The last one takes it out if it has not begun.
+struct Waiting<'a> {
+    loading: &'a Mutex<Loading>,
+    id: VersionKey,
+    joint: Arc<Joint<Loaded>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Clones are made under the lock only: two are this one and the one that is taken out.
+        let is_last = Arc::strong_count(&self.joint) == 2 && !self.joint.has_begun();
+        if is_last && loading.get(&self.id).is_some_and(|joint| Arc::ptr_eq(joint, &self.joint)) {
+            loading.remove(&self.id);
+        }
+    }
+}
 
 /// Ends a loading: the next caller begins a new one.
-struct Removed(Arc<Mutex<HashMap<(KeyId, u32), Loading>>>, (KeyId, u32));
+struct Removed(Arc<Mutex<Loading>>, VersionKey);
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        let removed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        // Not under the lock, which the guard above has given back.
+        drop(removed);
     }
 }
 

@@ -6,6 +6,7 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::crypto::provider::{Provider, RsaPublic};
+use crate::fair::Fair;
 use crate::storage::Store;
 use crate::storage::tables::entities;
 use crate::types::error::{Error, ErrorCode, Result};
@@ -20,13 +21,20 @@ pub struct PublicKeys {
     store: Arc<dyn Store>,
     provider: Arc<dyn Provider>,
     workers: Workers,
+    /// Whose turn it is to load keys.
+    turns: Fair,
     ready: Cache<[u8; 32], PublicKey>,
 }
 
 impl PublicKeys {
-    /// An empty cache of at most `size` keys.
-    pub fn new(store: Arc<dyn Store>, provider: Arc<dyn Provider>, workers: Workers, size: u64) -> Self {
-        Self { store, provider, workers, ready: Cache::builder().max_capacity(size).build() }
+    /// An empty cache of at most `size` keys. They are loaded in these turns.
+    pub fn new(
+        store: Arc<dyn Store>,
+        provider: Arc<dyn Provider>,
+        (workers, turns): (Workers, Fair),
+        size: u64,
+    ) -> Self {
+        Self { store, provider, workers, turns, ready: Cache::builder().max_capacity(size).build() }
     }
 
     /// The public keys of these versions of one key, in their order. Those that are not there are read together, and
@@ -48,6 +56,7 @@ impl PublicKeys {
     async fn load(&self, versions: &[&KeyVersion], principal: &str) -> Result<Vec<PublicKey>> {
         let Some(first) = versions.first() else { return Ok(Vec::new()) };
         let numbers: Vec<u32> = versions.iter().map(|version| version.version).collect();
+        let _turn = self.turns.turn(principal).await;
         let mut connection = self.store.reader().await?;
         let stored = entities::public_keys_of(connection.as_mut(), first.key_id, &numbers).await?;
         drop(connection);

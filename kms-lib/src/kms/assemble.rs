@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{head, high_water, quarantine};
 use crate::audit::record::{Body, record_hash};
-use crate::catalog::{Catalog, MaterialCache, PublicKeys, Trust, load_seals};
+use crate::catalog::{Catalog, LOADING, MaterialCache, PublicKeys, Trust, load_seals};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::{Envelope, RootKeySource, Seals};
@@ -172,15 +172,16 @@ async fn start(
     load(&catalog, store).await?;
     let is_suspect = catalog.snapshot().trust() == Trust::Suspect;
     let altered = if is_suspect { quarantine::set_aside(store, &catalog, &signer).await? } else { Vec::new() };
-    let workers = Workers::default();
+    let (workers, loading) = (Workers::default(), Fair::new(LOADING.0, LOADING.1));
     let materials = Arc::new(MaterialCache::new(
         Arc::clone(store),
         Arc::clone(&provider),
         envelope.clone(),
-        workers.clone(),
+        (workers.clone(), loading.clone()),
         (config.cache_size, config.cache_ttl),
     ));
-    let public_keys = PublicKeys::new(Arc::clone(store), Arc::clone(&provider), workers.clone(), config.cache_size);
+    let loaders = (workers.clone(), loading);
+    let public_keys = PublicKeys::new(Arc::clone(store), Arc::clone(&provider), loaders, config.cache_size);
     let space = Arc::new(Space::new(Arc::clone(store), config.space));
     space.judge();
     let ledger = Ledger::start(LedgerDeps {
@@ -210,7 +211,7 @@ async fn start(
         clock: config.clock.clone(),
         denials: Denials::default(),
         rotations: Rotations::default(),
-        lists: Fair::new(LISTS),
+        lists: Fair::new(LISTS, LISTS - 1),
         full_keys: Mutex::default(),
         turns: Turns::default(),
         deletion_wait_days: config.deletion_wait_days,

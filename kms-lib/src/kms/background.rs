@@ -56,6 +56,7 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
             inspect_schema(&shared).await;
         }
         shared.space.look().await;
+        shared.ledger.heed(&shared.space);
         let fresh = shared.catalog.ensure_fresh().await;
         // Whatever another process has revoked must not stay in memory: before anything that may take its time.
         shared.materials.drop_unusable(&shared.catalog).await;

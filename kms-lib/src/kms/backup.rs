@@ -65,9 +65,8 @@ impl Session {
     /// Cancellation: dropping the future removes the copy, unless it is being recorded: then the backup is completed.
     pub async fn backup_with(&self, to: impl AsRef<Path>, options: &BackupOptions) -> Result<BackupReport> {
         self.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let turn = self.shared().turns.alone(self.actor().principal()).await?;
-        let (report, part) = copy(self.shared(), to.as_ref(), options).await?;
-        drop(turn);
+        let copying = copy(self.shared(), to.as_ref(), options);
+        let (report, part) = self.shared().turns.alone(self.actor().principal(), copying).await?;
         // In a task of its own: a record that is on its way must not be left without its backup, whoever goes away.
         let session = self.clone();
         let recording = tokio::spawn(async move { session.record_backup(report, part).await });
@@ -96,9 +95,11 @@ impl Session {
     /// Cancellation: dropping the future changes nothing.
     pub async fn compare_backup(&self, from: impl AsRef<Path>) -> Result<BackupComparison> {
         self.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
-        let _turn = self.shared().turns.alone(self.actor().principal()).await?;
-        let (_, backup) = inspect(&self.shared().config, from.as_ref(), &BackupOptions::new()).await?;
-        comparison::compare(&backup, self.shared()).await
+        let comparing = async {
+            let (_, backup) = inspect(&self.shared().config, from.as_ref(), &BackupOptions::new()).await?;
+            comparison::compare(&backup, self.shared()).await
+        };
+        self.shared().turns.alone(self.actor().principal(), comparing).await
     }
 }
 

@@ -1,13 +1,14 @@
 //! What the scheduler does when its time has come.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::catalog::Snapshot;
 use crate::ledger::skew;
 use crate::scheduler::SchedulerConfig;
 use crate::session::{Session, doubtful_times};
-use crate::storage::tables::usage::{self, Due};
+use crate::storage::tables::usage::{self, Due, OverVersion};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 use crate::types::key::Key;
@@ -15,7 +16,7 @@ use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 use crate::verification::Report;
 
-/// How many due keys are looked up at once.
+/// How many due keys, or versions past their window, are looked up at once.
 const PAGE: usize = 100;
 /// How many keys are looked at while the snapshot is locked.
 const KEYS_LOOKED_AT: usize = 1_000;
@@ -183,13 +184,35 @@ async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
 }
 
 async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobReport) -> Result<()> {
-    let mut connection = session.shared().store.reader().await?;
-    let over = usage::windows_over(connection.as_mut(), session.shared().clock.now()).await?;
-    let doubtful = if over.is_empty() { Vec::new() } else { doubtful_times(connection.as_mut()).await? };
+    let (mut last, mut doubtful) = (None, None);
+    loop {
+        let mut connection = session.shared().store.reader().await?;
+        let over = usage::windows_over(connection.as_mut(), session.shared().clock.now(), last, PAGE).await?;
+        last = over.last().copied();
+        if last.is_none() {
+            return Ok(());
+        }
+        let spans = match doubtful.take() {
+            Some(spans) => spans,
+            None => doubtful_times(connection.as_mut()).await?,
+        };
+        drop(connection);
+        session.shared().catalog.ensure_fresh().await?;
+        revoke_unused(session, over, (&spans, even_if_used), report).await?;
+        doubtful = Some(spans);
+    }
+}
+
+/// Revokes versions whose window is over, but for those that were used since they were replaced, or perhaps were,
+/// unless these are to be revoked too.
+async fn revoke_unused(
+    session: &Session,
+    over: Vec<OverVersion>,
+    (doubtful, even_if_used): (&[RangeInclusive<Timestamp>], bool),
+    report: &mut JobReport,
+) -> Result<()> {
     let is_doubtful = |time: Timestamp| doubtful.iter().any(|span| span.contains(&time));
-    drop(connection);
-    session.shared().catalog.ensure_fresh().await?;
-    for (id, version, last_used) in over {
+    for OverVersion { key: id, version, last_used_at: last_used, .. } in over {
         let replaced = session.shared().catalog.snapshot().version_after(id, version).map(|next| next.created_at);
         let used_since = replaced
             .zip(last_used)

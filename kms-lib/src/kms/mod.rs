@@ -197,6 +197,13 @@ impl Kms {
         backup::restore(config, backup.as_ref(), options).await
     }
 
+    /// Gives up verifications of the log, those of backups included, and begins none any more: they fail with `Closed`.
+    /// Everything else goes on. For the time before [`close`](Self::close), in which callers still get their answers
+    /// but nobody should wait for minutes.
+    pub fn stop_verifying(&self) {
+        self.inner.shared.turns.close();
+    }
+
     /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Jobs of the
     /// scheduler and verifications are given up. Sessions that are still held answer `Closed`. Closing twice changes
     /// nothing.
@@ -211,7 +218,7 @@ impl Kms {
         let shared = &self.inner.shared;
         shared.ledger.shut();
         let _ = self.inner.stop.send(true);
-        shared.turns.close();
+        self.stop_verifying();
         self.end_tasks().await;
         let _ = timeout(CLOSE_STEP, write_counted(shared, shared.clock.now().plus_seconds(2))).await;
         let written = shared.ledger.close(CLOSE_LEDGER).await;

@@ -15,14 +15,25 @@ impl Writer {
         released.append(rest);
         // Those that were not released, once one of them may be why nothing can be written.
         let mut apart = Vec::new();
+        let mut has_made_room = false;
         loop {
             match self.try_commit(&released).await {
                 Ok(plan) => {
                     self.answer(released, plan.outcomes);
                     return self.commit(apart).await;
                 }
-                // What was promised is written before anything else, from the reserve if need be.
-                Err(error) if error.code() == ErrorCode::StoreFull && self.space.ran_out() => {}
+                // What was promised is written before anything else, from the reserve if need be. That is not for what
+                // merely came along.
+                Err(error)
+                    if error.code() == ErrorCode::StoreFull
+                        && (self.make_room().await || !std::mem::replace(&mut has_made_room, true)) =>
+                {
+                    let (keep, others): (Vec<_>, Vec<_>) = released
+                        .into_iter()
+                        .partition(|submission| submission.released_at.is_some() || takes_away(submission));
+                    released = keep;
+                    self.fail(others, &Space::error());
+                }
                 Err(error) => {
                     let (keep, failed): (Vec<_>, Vec<_>) =
                         released.into_iter().partition(|submission| submission.released_at.is_some());
@@ -52,18 +63,24 @@ impl Writer {
     /// Commits a batch; halves it as long as it fails for a reason that only one of its submissions may have.
     pub(super) async fn commit(&mut self, batch: Vec<Submission>) {
         let mut waiting = vec![batch];
+        let mut has_made_room = false;
         while let Some(mut batch) = waiting.pop() {
             if self.space.is_full() {
-                let (urgent, others) = batch.into_iter().partition(takes_away);
-                self.fail(others, &Space::error());
-                batch = urgent;
+                batch = self.keep_urgent(batch);
+            } else {
+                self.rations.clear();
             }
             if batch.is_empty() {
                 continue;
             }
             match self.try_commit(&batch).await {
                 Ok(plan) => self.answer(batch, plan.outcomes),
-                Err(error) if error.code() == ErrorCode::StoreFull && self.has_room_left(&batch) => waiting.push(batch),
+                Err(error)
+                    if error.code() == ErrorCode::StoreFull
+                        && (self.has_room_left(&batch).await || !std::mem::replace(&mut has_made_room, true)) =>
+                {
+                    waiting.push(batch);
+                }
                 Err(error) if batch.len() > 1 && self.is_at_fault && may_be_one_culprit(error.code()) => {
                     let second = batch.split_off(batch.len() / 2);
                     waiting.push(second);
@@ -76,29 +93,60 @@ impl Writer {
 
     /// Whether it is worth trying again to write something of this batch, although the store is full: the room of the
     /// reserve is for what takes rights or keys away.
-    fn has_room_left(&self, batch: &[Submission]) -> bool {
-        let released = self.space.ran_out();
+    async fn has_room_left(&mut self, batch: &[Submission]) -> bool {
+        let released = self.make_room().await;
         let urgent = batch.iter().filter(|submission| takes_away(submission)).count();
         released || (0 < urgent && urgent < batch.len() && self.space.is_full())
     }
 
+    /// Of a batch what is written on a full disk: what takes rights or keys away, as far as its principals have not had
+    /// too much of the reserve. The rest fails.
+    fn keep_urgent(&mut self, batch: Vec<Submission>) -> Vec<Submission> {
+        // What was released may have taken the other half.
+        let reserve = self.space.reserve() / 2;
+        let (urgent, others) = batch.into_iter().partition(|submission| {
+            takes_away(submission) && self.rations.take(submission.principal(), submission.cost, reserve)
+        });
+        self.fail(others, &Space::error());
+        urgent
+    }
+
+    /// The store could not be written because it is full. Gives up the reserve; answers whether that made room. What
+    /// the engine's own log holds goes into the database, so that it need not grow.
+    async fn make_room(&mut self) -> bool {
+        let released = self.space.ran_out();
+        self.empty_log().await;
+        released
+    }
+
+    /// Moves what the engine's own log holds into the database. On a full disk that is done after every commit: the log
+    /// alone would take as much room as there is in the reserve before the engine does so by itself.
+    pub(super) async fn empty_log(&mut self) {
+        if let Some(connection) = &mut self.connection
+            && let Err(error) = connection.checkpoint().await
+        {
+            tracing::debug!(%error, "the store's write-ahead log cannot be moved into the database");
+        }
+    }
+
     fn answer(&self, batch: Vec<Submission>, outcomes: Vec<Outcome>) {
         // On a disk that is getting full, what is promised might find no room.
-        self.queue.hold_releases(self.space.is_low());
-        let mut changes = 0;
+        self.queue.set_releasable(self.space.releasable());
+        let (mut changes, mut released_cost) = (0, 0);
         for (submission, outcome) in batch.into_iter().zip(outcomes) {
             changes += usize::from(submission.command.is_some());
+            released_cost += submission.released_at.map_or(0, |_| submission.cost);
             let outcome = match outcome {
                 Outcome::Redo(_) => Outcome::Redo(Some(self.queue.open_retry())),
                 other => other,
             };
             // The place is given back first: the caller may come again as soon as it has its answer.
-            let Submission { reply, _admission: admission, .. } = submission;
+            let Submission { reply, admission, .. } = submission;
             drop(admission);
             // The caller may have dropped its future; ignore the send error.
             let _ = reply.send(outcome);
         }
-        self.queue.changed(changes);
+        self.queue.ended(changes, released_cost);
     }
 
     fn fail(&self, batch: Vec<Submission>, error: &Error) {

@@ -38,6 +38,10 @@ impl Details {
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(present, _)| *present == name)
     }
+    /// Its length in bytes, about.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, json)| name.len() + json.len()).sum()
+    }
     /// Whether there is no member.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

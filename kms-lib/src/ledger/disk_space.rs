@@ -1,7 +1,7 @@
 //! Disk space: an alarm before it runs out, and a reserve so that what has to be taken away still can be.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::Serialize;
 
@@ -47,13 +47,20 @@ pub struct Space {
     low: AtomicBool,
     full: AtomicBool,
     reserved: AtomicBool,
+    /// What results that are released before they are written may cost, as of the last look.
+    releasable: AtomicUsize,
 }
+
+/// The most that results may cost which are released and not yet written: what comes later has to wait for them.
+const RELEASED_COST: usize = 16 * 1024 * 1024;
+/// Of the room above the alarm level, so much is left to what else fills the disk between two looks.
+const LEFT: u64 = 64;
 
 impl Space {
     /// Watches this store.
     pub fn new(store: Arc<dyn Store>, limits: SpaceLimits) -> Self {
         let flag = AtomicBool::default;
-        Self { store, limits, low: flag(), full: flag(), reserved: flag() }
+        Self { store, limits, low: flag(), full: flag(), reserved: flag(), releasable: RELEASED_COST.into() }
     }
 
     /// Judges, and sets the reserve aside when there is room for it. Called every second; asks the file system, which
@@ -83,6 +90,7 @@ impl Space {
     /// Sounds the alarm or ends it, and sees whether the store is full. Answers the free bytes, if they are known.
     pub fn judge(&self) -> Option<u64> {
         let free = self.store.free_space()?;
+        self.releasable.store(self.releasable_with(free), Ordering::SeqCst);
         let low = free < self.limits.alarm;
         if low != self.low.swap(low, Ordering::SeqCst) {
             if low {
@@ -102,6 +110,27 @@ impl Space {
         Some(free)
     }
 
+    /// What is released is written before anything else, revocations included, and be it from the reserve: it must not
+    /// use that up, however the disk was filled since the last look. It may take four times the room: twice what it
+    /// costs, in the engine's own log and in the database.
+    fn releasable_with(&self, free: u64) -> usize {
+        let SpaceLimits { alarm, reserve } = self.limits;
+        let room = (free.saturating_sub(alarm) / LEFT).max(reserve / 8);
+        usize::try_from(room).unwrap_or(usize::MAX).min(RELEASED_COST)
+    }
+
+    /// What results that are released before they are written may cost now; none if nothing may be released: what is
+    /// promised might find no room.
+    pub fn releasable(&self) -> Option<usize> {
+        let is_held = self.is_low() || self.is_full();
+        (!is_held).then(|| self.releasable.load(Ordering::SeqCst))
+    }
+
+    /// How much is set aside for what takes rights or keys away.
+    pub fn reserve(&self) -> usize {
+        usize::try_from(self.limits.reserve).unwrap_or(usize::MAX)
+    }
+
     /// With more than this free, a store that was full is not any more.
     fn room_again(&self) -> u64 {
         self.limits.reserve + self.limits.reserve / 2
@@ -110,6 +139,11 @@ impl Space {
     /// Whether there was less than the alarm level at the last look.
     pub fn is_low(&self) -> bool {
         self.low.load(Ordering::SeqCst)
+    }
+
+    /// Whether the store was full at the last look or attempt to write.
+    pub fn is_known_full(&self) -> bool {
+        self.full.load(Ordering::SeqCst)
     }
 
     /// Whether the store is known to be full. It is not any more once there is as much room as the reserve and half.

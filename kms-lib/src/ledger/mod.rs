@@ -8,8 +8,10 @@ mod disk_space;
 mod head_check;
 mod idempotency;
 mod import_runs;
+mod lane;
 mod plan;
 mod queue;
+mod rations;
 mod remaining;
 mod retry;
 mod seen;
@@ -57,6 +59,7 @@ use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Clock;
 use queue::Queue;
+use rations::Rations;
 use writer::Writer;
 
 /// When results are given to their callers.
@@ -114,6 +117,7 @@ impl Ledger {
     pub fn start(parts: LedgerDeps) -> Result<Self> {
         let queue = Arc::new(Queue::new(parts.limits));
         queue.set_revision(parts.head.revision);
+        queue.set_releasable(parts.space.releasable());
         let seen = Seen::new(&parts.head);
         let writer = Writer {
             store: parts.store,
@@ -131,6 +135,7 @@ impl Ledger {
             connection: None,
             begun: None,
             exhausted: HashSet::new(),
+            rations: Rations::default(),
             keys_behind: false,
             stopped: None,
             contended: None,
@@ -167,6 +172,14 @@ impl Ledger {
         self.queue.shut();
     }
 
+    /// Releases no results before they are written from here on, if the store's disk is getting full. Called after each
+    /// look at the disk; the ledger itself ends it, after a commit.
+    pub fn heed(&self, space: &Space) {
+        if space.releasable().is_none() {
+            self.queue.hold_releases(true);
+        }
+    }
+
     /// Hands a submission over and waits for its place in the log.
     pub async fn submit(
         &self,
@@ -181,13 +194,15 @@ impl Ledger {
             && entries.iter().all(|entry| matches!(entry.verdict, Verdict::Allowed { .. }));
         let (reply, answer) = oneshot::channel();
         let count = entries.len();
+        let cost = submission::cost_of(&entries, command.as_ref());
         let submission = Submission {
             decided_at,
             entries,
             command,
+            cost,
             retry,
             released_at: None,
-            _admission: Arc::clone(admission),
+            admission: Arc::clone(admission),
             reply,
         };
         match self.queue.push(submission, releasable.then(|| self.clock.now())) {

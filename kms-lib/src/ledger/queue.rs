@@ -1,4 +1,4 @@
-//! The way into the ledger: bounded, with a lane for changes that cryptographic operations cannot fill.
+//! The way into the ledger: bounded, with lanes that do not hold each other up, and in each of them turns by principal.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,21 @@ use tokio::time::timeout;
 
 use super::budget::Budget;
 use super::counters::Counters;
+use super::lane::FairLane;
 use super::retry::{Retries, RetrySlot};
 use super::shares::{Lane, Shares};
-use super::submission::{Admission, Entry, Submission};
+use super::submission::{Admission, Submission};
 use crate::lifecycle::Command;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 
-/// Most submissions of one batch.
-const BATCH: usize = 1_024;
-/// Most bytes of records in one batch, about.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+#[cfg(test)]
+mod tests;
+
+/// Most submissions of one batch, and what they cost together: one more may begin below it.
+const BATCH: Room = Room { submissions: 1_024, cost: 1024 * 1024 };
+/// Each lane has this part of a batch for certain.
+const LANES: usize = 4;
 
 /// So many turns of the other tasks without a new submission end the gathering of a batch.
 const IDLE_TURNS: usize = 8;
@@ -38,14 +42,41 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+/// What a batch may still take.
+#[derive(Clone, Copy)]
+struct Room {
+    submissions: usize,
+    cost: usize,
+}
+
+impl Room {
+    fn is_left(self) -> bool {
+        self.submissions > 0 && self.cost > 0
+    }
+
+    fn without(self, submission: &Submission) -> Self {
+        Self { submissions: self.submissions.saturating_sub(1), cost: self.cost.saturating_sub(submission.cost) }
+    }
+
+    /// The part of a batch that is one lane's, as far as there is room.
+    fn part(self) -> Self {
+        Self { submissions: self.submissions.min(BATCH.submissions / LANES), cost: self.cost.min(BATCH.cost / LANES) }
+    }
+}
+
 #[derive(Default)]
 struct Lanes {
     /// Already released to their callers: whatever comes later must stand behind them in the log.
     released: VecDeque<Submission>,
+    /// What these cost, with those that are being committed, and may cost.
+    released_cost: usize,
+    releasable_cost: usize,
     /// Superseded before: they go ahead of the next rotation, or they could be superseded for ever.
-    again: VecDeque<Submission>,
-    changes: VecDeque<Submission>,
-    uses: VecDeque<Submission>,
+    again: FairLane,
+    /// Changes other than rotations.
+    changes: FairLane,
+    rotations: FairLane,
+    uses: FairLane,
     closed: bool,
     /// Changes queued or being committed.
     changing: usize,
@@ -133,22 +164,23 @@ impl Queue {
             && lanes.changing == 0
             && !lanes.held
             && !submission.encrypts_with(&lanes.exhausted)
-            && lanes.released.len() < self.releasable;
+            && lanes.released.len() < self.releasable
+            && lanes.released_cost < lanes.releasable_cost;
+        lanes.changing += usize::from(submission.command.is_some());
         if released {
             submission.released_at = release;
+            lanes.released_cost += submission.cost;
             lanes.released.push_back(submission);
-        } else if retry.is_some() && is_rotation(&submission) {
-            // Never before what rotations superseded: it could be superseded for ever.
-            lanes.changing += 1;
-            lanes.changes.push_front(submission);
+        } else if is_rotation(&submission) {
+            // One that comes back is the next, but never before what rotations superseded: that could be superseded for
+            // ever.
+            if retry.is_some() { lanes.rotations.push_front(submission) } else { lanes.rotations.push(submission) }
         } else if retry.is_some() {
-            lanes.changing += usize::from(submission.command.is_some());
-            lanes.again.push_back(submission);
+            lanes.again.push(submission);
         } else if submission.command.is_some() {
-            lanes.changing += 1;
-            lanes.changes.push_back(submission);
+            lanes.changes.push(submission);
         } else {
-            lanes.uses.push_back(submission);
+            lanes.uses.push(submission);
         }
         drop(lanes);
         drop(retry);
@@ -169,7 +201,7 @@ impl Queue {
                 if lanes.closed {
                     return None;
                 }
-                !lanes.changes.is_empty()
+                !lanes.rotations.is_empty()
             };
             if holding {
                 // Rotations that wait are let go when their time is over, whatever happens.
@@ -203,10 +235,11 @@ impl Queue {
         self.retries.open()
     }
 
-    /// Says that this many changes have been answered.
-    pub fn changed(&self, count: usize) {
+    /// Says that so many changes have been answered, and released results that cost so much been written.
+    pub fn ended(&self, changes: usize, released_cost: usize) {
         let mut lanes = self.lanes();
-        lanes.changing = lanes.changing.saturating_sub(count);
+        lanes.changing = lanes.changing.saturating_sub(changes);
+        lanes.released_cost = lanes.released_cost.saturating_sub(released_cost);
     }
 
     /// Says which revision the last committed change has.
@@ -219,6 +252,13 @@ impl Queue {
         self.lanes().exhausted.insert((key, version));
     }
 
+    /// Says what results may cost that are released before their commit; none if there may be none.
+    pub fn set_releasable(&self, cost: Option<usize>) {
+        let mut lanes = self.lanes();
+        lanes.held = cost.is_none();
+        lanes.releasable_cost = cost.unwrap_or(lanes.releasable_cost);
+    }
+
     /// Says whether results may be released before their commit.
     pub fn hold_releases(&self, held: bool) {
         self.lanes().held = held;
@@ -227,8 +267,8 @@ impl Queue {
     /// Takes everything that was not released: while released results cannot be written, it cannot be either.
     pub fn take_unreleased(&self) -> Vec<Submission> {
         let mut lanes = self.lanes();
-        let Lanes { again, changes, uses, .. } = &mut *lanes;
-        [again, changes, uses].into_iter().flat_map(std::mem::take).collect()
+        let Lanes { again, changes, rotations, uses, .. } = &mut *lanes;
+        [again, changes, rotations, uses].into_iter().flat_map(FairLane::drain).collect()
     }
 
     /// Whether releases are held back.
@@ -263,8 +303,9 @@ impl Queue {
     pub fn abandon(&self) {
         self.close();
         let mut guard = self.lanes();
-        let lanes = &mut *guard;
-        let given_up = [&mut lanes.released, &mut lanes.again, &mut lanes.changes, &mut lanes.uses].map(std::mem::take);
+        guard.released_cost = 0;
+        let Lanes { released, again, changes, rotations, uses, .. } = &mut *guard;
+        let given_up = (std::mem::take(released), [again, changes, rotations, uses].map(std::mem::take));
         // Dropped outside of the lock: submissions give back what they hold.
         drop(guard);
         drop(given_up);
@@ -273,60 +314,59 @@ impl Queue {
     /// How many submissions wait.
     pub fn len(&self) -> usize {
         let lanes = self.lanes();
-        lanes.released.len() + lanes.again.len() + lanes.changes.len() + lanes.uses.len()
+        let Lanes { released, again, changes, rotations, uses, .. } = &*lanes;
+        released.len() + again.len() + changes.len() + rotations.len() + uses.len()
     }
 }
 
 impl Lanes {
     /// Adds submissions to a batch, as many as it may have. Rotations stay behind while retries are on their way back.
     fn take(&mut self, batch: &mut Vec<Submission>, is_retry_waiting: bool) {
-        let mut bytes: usize = batch.iter().map(size).sum();
-        if batch.len() >= BATCH || bytes >= BATCH_BYTES {
-            return;
+        let mut room = batch.iter().fold(BATCH, Room::without);
+        while room.is_left()
+            && let Some(submission) = self.released.pop_front()
+        {
+            room = room.without(&submission);
+            batch.push(submission);
         }
-        let rotations = if is_retry_waiting { self.hold_rotations() } else { self.release_rotations() };
-        for lane in [&mut self.released, &mut self.again, &mut self.changes, &mut self.uses] {
-            while batch.len() < BATCH && bytes < BATCH_BYTES {
-                let Some(submission) = lane.pop_front() else { break };
-                bytes += size(&submission);
-                batch.push(submission);
-            }
+        room = fill(room, room.part(), &mut self.again, batch);
+        room = fill(room, room.part(), &mut self.changes, batch);
+        if self.may_rotate(is_retry_waiting) {
+            room = fill(room, room.part(), &mut self.rotations, batch);
         }
-        self.changes.extend(rotations);
+        room = fill(room, room.part(), &mut self.uses, batch);
+        // What a lane does not need is for the others; but for rotations, which stand behind what they would supersede.
+        for lane in [&mut self.again, &mut self.changes, &mut self.uses] {
+            room = fill(room, room, lane, batch);
+        }
     }
 
-    /// Takes the rotations out of the lane of changes while superseded submissions are on their way back, for at
-    /// most [`HOLD`].
-    fn hold_rotations(&mut self) -> VecDeque<Submission> {
-        if self.closed {
-            return self.release_rotations();
+    /// Whether rotations may be taken now. While superseded submissions wait, or are on their way back, they are held
+    /// for at most [`HOLD`].
+    fn may_rotate(&mut self, is_retry_waiting: bool) -> bool {
+        let must_wait = !self.closed && !self.rotations.is_empty() && (is_retry_waiting || !self.again.is_empty());
+        if must_wait && self.waiting_since.get_or_insert_with(Instant::now).elapsed() < HOLD {
+            return false;
         }
-        if !self.changes.iter().any(is_rotation) {
-            return VecDeque::new();
-        }
-        if self.waiting_since.get_or_insert_with(Instant::now).elapsed() >= HOLD {
-            return self.release_rotations();
-        }
-        let (rotations, others) = self.changes.drain(..).partition(is_rotation);
-        self.changes = others;
-        rotations
-    }
-
-    /// Takes no rotation out.
-    fn release_rotations(&mut self) -> VecDeque<Submission> {
         self.waiting_since = None;
-        VecDeque::new()
+        true
     }
+}
+
+/// Adds submissions of a lane to a batch, as far as this part of it goes. Answers what room is left.
+fn fill(mut room: Room, mut part: Room, lane: &mut FairLane, batch: &mut Vec<Submission>) -> Room {
+    while part.is_left()
+        && let Some(submission) = lane.pop()
+    {
+        part = part.without(&submission);
+        room = room.without(&submission);
+        batch.push(submission);
+    }
+    room
 }
 
 fn is_rotation(submission: &Submission) -> bool {
     matches!(submission.command, Some(Command::Rotate(..)))
-}
-
-/// Bytes of a submission's records, about.
-fn size(submission: &Submission) -> usize {
-    let details = |entry: &Entry| entry.rendered.as_ref().map_or(0, |rendered| rendered.details.len());
-    submission.entries.iter().map(|entry| 512 + details(entry)).sum()
 }
 
 fn closed() -> Error {

@@ -53,6 +53,13 @@ pub struct Share {
     holder: Arc<str>,
 }
 
+impl Share {
+    /// Who holds it.
+    pub fn holder(&self) -> &Arc<str> {
+        &self.holder
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         let mut held_by = self.shares.of(self.lane);

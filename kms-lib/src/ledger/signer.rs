@@ -10,7 +10,9 @@ use crate::audit::tree::Frontier;
 use crate::crypto::provider::{Ed25519, Provider};
 use crate::envelope::{Binding, Envelope, service_fingerprint};
 use crate::lifecycle::NewSigningKey;
-use crate::storage::tables::secrets::ServiceKeyRow;
+use crate::storage::Store;
+use crate::storage::tables::audit;
+use crate::storage::tables::secrets::{self, ServiceKeyRow};
 use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{LogId, ServiceKeyId};
@@ -58,6 +60,22 @@ impl Signer {
         if known.public.newest().number <= keys.public.newest().number {
             *known = keys;
         }
+    }
+
+    /// Takes over the keys that another process added, as the store has them; otherwise as [`Signer::catch_up`]. Kept
+    /// states of the log are read only if there are such keys: their number grows with the log.
+    pub async fn refresh(&self, store: &Arc<dyn Store>) -> Result<bool> {
+        let mut connection = store.reader().await?;
+        let rows = secrets::service_keys(connection.as_mut()).await?;
+        let known = self.keys();
+        if public_keys(self.log, &rows)? == known.public {
+            return Ok(false);
+        }
+        // Afterwards: the state that a key begins with is kept in its transaction.
+        let kept = audit::checkpoints(connection.as_mut(), known.public.newest().first_seq).await?;
+        // Not while the connection is held: the root key that unwraps may be far away.
+        drop(connection);
+        self.catch_up(&rows, &kept).await
     }
 
     /// Takes over the keys that another process added. Answers whether there were any; `IntegrityFailure` if the stored

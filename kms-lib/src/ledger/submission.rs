@@ -19,6 +19,11 @@ use crate::types::error::{Error, ErrorCode};
 use crate::types::ids::{KeyId, RecordId};
 use crate::types::time::Timestamp;
 
+/// The cost of a record, or of a row, beside its text.
+const RECORD_COST: usize = 512;
+/// The cost of a decision, or of counting a use.
+const DECISION_COST: usize = 64;
+
 /// A record to be, without its place in the log.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -158,6 +163,16 @@ impl Entry {
     }
 }
 
+/// What records and a command cost the ledger, about: the bytes of the records, with as much for each row that the
+/// command reads or writes as a small record has.
+pub(super) fn cost_of(entries: &[Entry], command: Option<&Command>) -> usize {
+    let records = entries.iter().map(|entry| {
+        RECORD_COST + entry.draft.details.bytes() + DECISION_COST * (entry.attempts.len() + entry.uses.len())
+    });
+    let rows = command.map_or(0, Command::rows);
+    records.sum::<usize>().saturating_add(rows.saturating_mul(RECORD_COST))
+}
+
 /// An operation on its way into the log.
 #[derive(Debug)]
 pub struct Submission {
@@ -167,17 +182,23 @@ pub struct Submission {
     pub entries: Vec<Entry>,
     /// What it changes.
     pub command: Option<Command>,
+    /// What it costs the ledger: [`cost_of`] these.
+    pub cost: usize,
     /// Set if it comes back after it was superseded: then it goes first.
     pub retry: Option<RetrySlot>,
     /// When its result was released before the commit (`audit.ack = "queued"`).
     pub released_at: Option<Timestamp>,
     /// The admission it holds until it is answered.
-    pub _admission: Arc<Admission>,
+    pub admission: Arc<Admission>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Outcome>,
 }
 
 impl Submission {
+    /// Whom its cost is charged to.
+    pub(super) fn principal(&self) -> &Arc<str> {
+        self.admission._share.holder()
+    }
     /// Whether it encrypts with one of these versions.
     pub(super) fn encrypts_with(&self, versions: &HashSet<(KeyId, u32)>) -> bool {
         let uses = self.entries.iter().flat_map(|entry| &entry.uses);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::disk_space::Space;
 use super::plan::Plan;
 use super::queue::Queue;
+use super::rations::Rations;
 use super::seen::Seen;
 use super::signer::Signer;
 use super::submission::Submission;
@@ -67,6 +68,8 @@ pub(super) struct Writer {
     /// What beginning the next transaction came to, if that is done already.
     pub begun: Option<Result<Begun>>,
     pub exhausted: HashSet<(KeyId, u32)>,
+    /// What each principal has had of the disk reserve.
+    pub rations: Rations,
     /// Set once the log contradicts what this process has committed: nothing is written any more.
     pub stopped: Option<Error>,
     /// Another process has replaced the key that signs the log or the one that seals rows: its successor must be read
@@ -283,6 +286,8 @@ impl Writer {
             || plan.changes.iter().any(|change| matches!(change, Change::UpdateServiceKey(_)))
         {
             self.scrub().await;
+        } else if self.space.is_known_full() {
+            self.empty_log().await;
         }
         if let Some(keys) = plan.keys.take() {
             self.signer.install(Arc::new(keys.settled()));

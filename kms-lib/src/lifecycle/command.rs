@@ -380,6 +380,27 @@ impl Command {
         }
     }
 
+    /// How many rows it reads and writes, about.
+    pub fn rows(&self) -> usize {
+        let in_range = |(first, last): VersionRange| last.saturating_sub(first) as usize + 1;
+        match self {
+            Self::Trim(_, versions) => versions.len(),
+            Self::EraseMaterial(_, range) | Self::DestroyKey(_, range) => in_range(*range),
+            Self::Quarantine(rows) => rows.len(),
+            Self::Release(rows) => rows.len(),
+            Self::AddRootKey(new) => new.wrappings.len(),
+            Self::AddWrappings(new) => new.len(),
+            Self::MarkVerified(checked) => checked.len(),
+            Self::EraseWrappings(_, subjects) => subjects.len(),
+            Self::Reseal(resealing) => resealing.rows.len(),
+            Self::ImportRows(page) => page.bodies.len(),
+            Self::ImportKey(key) => 1 + key.versions.len(),
+            Self::ImportGrants(imported) => imported.grants.len() + imported.withdrawn.len(),
+            Self::FinaliseImport(ended) => ended.keys.len(),
+            _ => 1,
+        }
+    }
+
     /// Whether it changes generations of the root key, what is wrapped under them, or the seals of rows.
     pub fn is_of_root_keys(&self) -> bool {
         matches!(

@@ -15,7 +15,7 @@ use crate::ledger::{Details, HeadKeys};
 use crate::lifecycle::Command;
 use crate::storage::Connection;
 use crate::storage::tables::audit::{self, Selection};
-use crate::storage::tables::{head, secrets};
+use crate::storage::tables::head;
 use crate::types::actor::Actor;
 use crate::types::attempt::{Decision, Operation};
 use crate::types::audit::{Action, AuditRecord, Status};
@@ -260,11 +260,7 @@ impl Session {
 
     /// The log's keys, those that another process has added meanwhile included.
     async fn signing_keys(&self) -> Result<Arc<HeadKeys>> {
-        let mut connection = self.shared.store.reader().await?;
-        let rows = secrets::service_keys(connection.as_mut()).await?;
-        let known = self.shared.signer.keys().public().newest().first_seq;
-        let kept = audit::checkpoints(connection.as_mut(), known).await?;
-        self.shared.signer.catch_up(&rows, &kept).await?;
+        self.shared.signer.refresh(&self.shared.store).await?;
         Ok(self.shared.signer.keys())
     }
 

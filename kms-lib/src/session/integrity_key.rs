@@ -84,8 +84,9 @@ impl Session {
 
     /// Verifies the whole log and holds the tables against it. Answers what the log says of all rows.
     pub(super) async fn require_sound_rows(&self) -> Result<Recorded> {
-        let _turn = self.shared().turns.alone(self.actor().principal()).await?;
-        match self.verifier().compare_recorded_rows().await? {
+        let verifier = self.verifier();
+        let comparing = verifier.compare_recorded_rows();
+        match self.shared().turns.alone(self.actor().principal(), comparing).await? {
             None => Err(altered_log()),
             Some((found, _)) if found.is_beyond_quarantine || !found.altered.is_empty() => {
                 let text = "rows of the store were altered; close the service and open it again to quarantine them";

@@ -12,6 +12,9 @@ use crate::types::audit::{Action, Receipt};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 
+/// What an item of a batch holds in memory, about: a decision and, if each is about another key, a record.
+const ITEM_BYTES: usize = 1_024;
+
 impl Session {
     /// Does the operations of one call, each failing alone, and commits their records: one for each key.
     ///
@@ -25,6 +28,7 @@ impl Session {
         let bytes = items.iter().map(|item| item.job.held_bytes()).fold(0, usize::saturating_add);
         // What is decrypted is encrypted anew: it is held twice.
         let bytes = if chained { bytes.saturating_mul(2) } else { bytes };
+        let bytes = bytes.saturating_add(bytes_of_batch(items));
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), bytes)?;
         let mut retry = None;
         for _ in 0..=REDO {
@@ -133,6 +137,16 @@ fn results(
         Ok(Done { product, key, key_type, version, receipt })
     })
     .collect()
+}
+
+/// What the items of a batch hold beside inputs and results: decisions and records, and copies of contexts. A single
+/// operation is bounded by the number of places.
+fn bytes_of_batch(items: &[Item<'_>]) -> usize {
+    if items.len() == 1 {
+        return 0;
+    }
+    let of_context = |item: &Item<'_>| item.job.context().map_or(0, |context| context.bytes());
+    items.iter().map(|item| ITEM_BYTES + of_context(item)).sum()
 }
 
 /// Failures of what the service runs on, not of the operation.

@@ -68,11 +68,10 @@ impl Session {
         let shared = self.shared();
         let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
         let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: None };
-        let turn = shared.turns.alone(self.actor().principal()).await?;
-        let compared = verifier.compare_rows().await?.ok_or_else(|| {
+        let compared = shared.turns.alone(self.actor().principal(), verifier.compare_rows()).await?;
+        let compared = compared.ok_or_else(|| {
             Error::new(ErrorCode::IntegrityFailure, "the log was altered, so it cannot tell which rows are right")
         })?;
-        drop(turn);
         let entries: Vec<Quarantined> = shared.catalog.snapshot().quarantine().cloned().collect();
         let mut released = Vec::new();
         let mut connection = shared.store.reader().await?;

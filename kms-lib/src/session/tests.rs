@@ -290,3 +290,45 @@ async fn a_row_is_put_back_while_rows_are_resealed() {
     assert_eq!(app.encrypt("k", b"x", &Context::new()).await.err().unwrap().code(), ErrorCode::AccessDenied);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
 }
+
+/// A pinned key that is none of the log's is told at once: it waits for no turn, costs nothing, and is no fault of the
+/// log. One that is the log's makes no verification of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pinned_key_waits_for_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, _) = open(&folder.path().join("kms.db")).await;
+    let own = session.audit_public_key().await.unwrap();
+    let wrong = crate::audit::checkpoint::verifier_key(own.split('+').next().unwrap(), &[9; 32]);
+    let pinned = |key: &str| crate::VerifyOptions::new().pinned_key(key);
+    assert!(session.verify_audit().await.unwrap().ok);
+    let last = shared_last_verification(&session).await;
+    let (turns, busy) = (shared.turns.clone(), tokio::sync::oneshot::channel::<()>());
+    let other = tokio::spawn(async move {
+        turns.alone("other", async { busy.1.await.map_err(|_| crate::Error::invalid("gone")) }).await
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    for (key, code) in [("a+b+c", ErrorCode::InvalidArgument), ("", ErrorCode::InvalidArgument)] {
+        assert_eq!(session.verify_audit_with(&pinned(key)).await.unwrap_err().code(), code);
+    }
+    let report = session.verify_audit_with(&pinned(&wrong)).await.unwrap();
+    assert!(!report.ok && report.broken_at == Some(1) && report.size > 0, "{report:?}");
+    assert!(!other.is_finished());
+    // It is in the log, and neither an alarm nor the last word on the log.
+    let query = AuditQuery::new().action(Action::AuditVerify);
+    let newest = session.list_audit(&query, &Paging::new(1)).await.unwrap().items;
+    assert_eq!(newest[0].status, crate::Status::Failure.as_str());
+    assert_eq!((shared.ledger.counters().faults(), shared_last_verification(&session).await), (0, last));
+    let good = {
+        let (session, options) = (session.clone(), pinned(&own));
+        tokio::spawn(async move { session.verify_audit_with(&options).await })
+    };
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    assert!(!good.is_finished());
+    busy.0.send(()).unwrap();
+    other.await.unwrap().unwrap();
+    assert!(good.await.unwrap().unwrap().ok);
+}
+
+async fn shared_last_verification(session: &Session) -> String {
+    format!("{:?}", session.metrics().await.unwrap().audit.last_verification)
+}

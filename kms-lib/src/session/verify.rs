@@ -14,8 +14,8 @@ use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::RecordId;
 use crate::types::time::Timestamp;
 use crate::verification::{
-    KeptVerification, REVERIFY_WINDOW, Report, VERIFIED_SIZE, Verified, Verifier, VerifyOptions, Window, high_water,
-    rolled_back,
+    KeptVerification, Pinned, REVERIFY_WINDOW, Report, VERIFIED_SIZE, Verified, Verifier, VerifyOptions, Window,
+    high_water, rolled_back,
 };
 
 /// The name under which the last verification is kept.
@@ -34,8 +34,9 @@ impl Session {
     /// Verifies the whole log, the tables, imported logs, and the schema and indexes of the database. The verification
     /// is itself recorded, and what it found kept for the metrics.
     ///
-    /// One verification goes on at a time. Callers who ask for the same while they wait for their turn share one, which
-    /// begins after they asked; each has its record. `CallerOverloaded` if too many different ones wait.
+    /// One verification goes on at a time, in turns by principal. Callers who ask for the same while they wait for
+    /// their turn share one, which begins after they asked; each has its record. `CallerOverloaded` if too many calls
+    /// of this principal wait.
     ///
     /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit(&self) -> Result<Report> {
@@ -61,7 +62,8 @@ impl Session {
         }
     }
 
-    /// Verifies as the options say.
+    /// Verifies as the options say. A pinned key that is none of the log's is reported at once, and nothing is read
+    /// then.
     ///
     /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit_with(&self, options: &VerifyOptions) -> Result<Report> {
@@ -71,11 +73,20 @@ impl Session {
     /// Verifies, and records it. `window` is the round of reading again that the options go on with.
     async fn verify_log(&self, options: &VerifyOptions, window: Option<Window>, begun: Timestamp) -> Result<Report> {
         self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
+        let options = match verifier(&self.shared, None).hold_pinned_key(options).await? {
+            Pinned::Known(options) => options,
+            Pinned::Unknown(report) => {
+                // What one caller pins says nothing of the log: it is not kept for the metrics.
+                self.note_verification(&report, None).await?;
+                return Ok(report);
+            }
+        };
         let shared = Arc::clone(&self.shared);
         let verify = |options| async move { verify_once(&shared, &options).await };
-        let (report, head) = self.shared.turns.join(options, self.actor.principal(), verify).await?;
-        if let Some(head) = head.filter(|_| report.ok) {
-            self.shared.ledger.seen().note(&head);
+        let verified = self.shared.turns.join(&options, self.actor.principal(), verify).await?;
+        let (report, head) = verified.as_ref();
+        if let Some(head) = head.as_ref().filter(|_| report.ok) {
+            self.shared.ledger.seen().note(head);
         }
         // A verification from where somebody else says, and not this service, leaves a gap behind it.
         let has_gap = report.from > 0 && window.is_none();
@@ -84,11 +95,21 @@ impl Session {
             (Some(window), Some((_, end))) => Some(window.advanced(end, report.from, begun)),
             _ => None,
         };
-        // A log that is broken may refuse the record of its verification; the report matters more.
-        if let Err(error) = self.record_verification(&report, window, has_gap).await {
-            tracing::warn!(%error, "a verification could not be recorded");
+        self.note_verification(report, Some(Kept { window, has_gap })).await?;
+        Ok(Arc::try_unwrap(verified).unwrap_or_else(|shared| Verified::clone(&shared)).0)
+    }
+
+    /// Records a verification, and keeps what later ones begin with. A log that is broken may refuse that; the report
+    /// matters more. A caller who has too much under way is told that, and not what no record stands for.
+    async fn note_verification(&self, report: &Report, kept: Option<Kept>) -> Result<()> {
+        match self.record_verification(report, kept).await {
+            Err(error) if matches!(error.code(), ErrorCode::Overloaded | ErrorCode::CallerOverloaded) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a verification could not be recorded");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        Ok(report)
     }
 
     /// The size up to which the log was verified, and the round of reading again: none of what this service did not
@@ -101,7 +122,7 @@ impl Session {
         Ok((kept.map(|kept| kept.size), window))
     }
 
-    async fn record_verification(&self, report: &Report, window: Option<Window>, has_gap: bool) -> Result<()> {
+    async fn record_verification(&self, report: &Report, kept: Option<Kept>) -> Result<()> {
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
         let attempt = self.attempt(Operation::VerifyAudit, None);
         let (decision, revision) = self.decide(&attempt);
@@ -115,14 +136,17 @@ impl Session {
             details.text("fault", &fault.to_string());
         }
         let id = RecordId::random();
-        let kept = serde_json::json!({
-            "id": id, "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
-        });
-        let mut remember = vec![(LAST_VERIFICATION, kept.to_string())];
-        if report.ok && !has_gap {
-            let seals = self.shared.catalog.seals();
-            remember.push((VERIFIED_SIZE, KeptVerification::of(report).sealed(&seals)));
-            remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(&seals))));
+        let mut remember = Vec::new();
+        if let Some(Kept { window, has_gap }) = kept {
+            let last = serde_json::json!({
+                "id": id, "timestamp": self.shared.clock.now(), "ok": report.ok, "brokenAt": report.broken_at,
+            });
+            remember.push((LAST_VERIFICATION, last.to_string()));
+            if report.ok && !has_gap {
+                let seals = self.shared.catalog.seals();
+                remember.push((VERIFIED_SIZE, KeptVerification::of(report).sealed(&seals)));
+                remember.extend(window.map(|window| (REVERIFY_WINDOW, window.sealed(&seals))));
+            }
         }
         let entry = Entry {
             verdict: if report.ok {
@@ -159,6 +183,19 @@ async fn kept_verification(shared: &Shared) -> Result<Option<KeptVerification>> 
     Ok(kept.and_then(|kept| KeptVerification::open(&kept, &shared.catalog.seals())))
 }
 
+/// What a verification leaves to later ones.
+struct Kept {
+    /// The round of reading again that the next one goes on with.
+    window: Option<Window>,
+    /// Whether records before those that were verified may never have been.
+    has_gap: bool,
+}
+
+fn verifier<'a>(shared: &'a Shared, kept: Option<&'a KeptVerification>) -> Verifier<'a> {
+    let Shared { store, catalog, signer, workers, .. } = shared;
+    Verifier { store, catalog, signer, workers, kept }
+}
+
 /// Verifies the log, and whether it continues what was seen before.
 async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verified> {
     // Before the head is read, which moves.
@@ -168,9 +205,8 @@ async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verifie
         Some(path) => Some(run_blocking(move || Ok((path.clone(), high_water::read(&path)?))).await),
     };
     let kept = kept_verification(shared).await?;
-    let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
-    let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: kept.as_ref() };
-    let (mut report, head) = verifier.verify_and_see(options).await?;
+    let (store, signer) = (&shared.store, &shared.signer);
+    let (mut report, head) = verifier(shared, kept.as_ref()).verify_and_see(options).await?;
     let (note, unreadable) = match note.transpose() {
         Ok(note) => (note.and_then(|(path, note)| Some((path, note?))), None),
         Err(error) => (None, Some(error)),

@@ -195,6 +195,11 @@ pub trait Connection: Send + Sync {
     fn scrub(&mut self) -> StoreFuture<'_, bool> {
         Box::pin(async { Ok(true) })
     }
+    /// Moves what is in the engine's own log into the database, as far as nobody reads that, where that is a file of
+    /// ours: then the log need not grow. Not within a transaction.
+    fn checkpoint(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
     /// A number that changes with the schema, where the engine has one.
     fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
         Box::pin(async { Ok(None) })

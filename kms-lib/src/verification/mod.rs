@@ -171,6 +171,14 @@ impl Report {
 /// Faults of the tables that are reported; who has more has other worries than their number.
 const FAULTS: usize = 100;
 
+/// What is left to verify once a pinned key was held against those of the log.
+pub(crate) enum Pinned {
+    /// All that these options say.
+    Known(VerifyOptions),
+    /// The key is none of the log's: the report says just that.
+    Unknown(Report),
+}
+
 /// What an examination came to.
 struct Examined {
     report: Report,
@@ -311,6 +319,30 @@ impl Verifier<'_> {
         report.faults.extend(read.unindexed);
         report.settle();
         Ok(Examined { report, head, compared, recorded })
+    }
+
+    /// Holds a pinned key against those of the log, which costs next to nothing: before the verification has its turn,
+    /// and before others may join it.
+    pub(crate) async fn hold_pinned_key(&self, options: &VerifyOptions) -> Result<Pinned> {
+        let Some(pinned) = self.pinned(options)? else { return Ok(Pinned::Known(options.clone())) };
+        let is_known = || self.signer.keys().public().find(&pinned).is_some();
+        if !is_known() {
+            // Another process may have replaced the key. If the stored keys were altered, it stays unknown.
+            let refreshed = self.signer.refresh(self.store).await;
+            refreshed.map(drop).or_else(|error| match error.code() {
+                ErrorCode::IntegrityFailure => Ok(()),
+                _ => Err(error),
+            })?;
+        }
+        if is_known() {
+            // From the beginning on, each of the log's keys leads to the others: which one it is makes no difference.
+            let pinned_key = options.pinned_key.clone().filter(|_| options.trusted_size.is_some());
+            return Ok(Pinned::Known(VerifyOptions { pinned_key, ..options.clone() }));
+        }
+        let head = head::read(self.store.reader().await?.as_mut()).await?;
+        let mut report = Report::new(head.map_or(0, |head| head.seq), 0);
+        report.put_first(Fault { seq: 1, finding: Finding::SigningKey });
+        Ok(Pinned::Unknown(report))
     }
 
     fn pinned(&self, options: &VerifyOptions) -> Result<Option<[u8; 32]>> {

@@ -1,22 +1,22 @@
 //! Verifications take turns: one at a time, each shared by all who asked for the same before it began, and given up
 //! when none of them waits any more. What one costs in memory and in reads of the store, so do a thousand.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use super::{Progress, Report, VerifyOptions};
-use crate::fair::{Fair, Turn};
+use crate::fair::{Fair, Joint, Places, Run, Turn};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Most verifications that wait for their turn.
-const WAITING: usize = 64;
+/// Most calls that wait for a verification, those that share one included.
+const WAITING: usize = 1_024;
 
-/// What a verification found, and the head that it verified.
+/// What a verification found, and the head that it verified. A report may be large: those who share it share it in
+/// memory too, until each has its answer.
 pub(crate) type Verified = (Report, Option<Head>);
 
 /// What tells verifications apart: all options but the progress.
@@ -28,115 +28,139 @@ pub(crate) struct Turns(Arc<Inner>);
 
 impl Default for Turns {
     fn default() -> Self {
-        let (waiting, closed) = (Mutex::default(), watch::Sender::default());
-        Self(Arc::new(Inner { one: Fair::new(1), waiting, closed }))
+        let calls = Arc::new(Places::new(WAITING, "verifications"));
+        Self(Arc::new(Inner {
+            one: Fair::new(1, 1),
+            calls,
+            waiting: Mutex::default(),
+            closed: watch::Sender::default(),
+        }))
     }
 }
 
 struct Inner {
     /// The turn of the verification that goes on.
     one: Fair,
-    /// Those that have not begun.
-    waiting: Mutex<HashMap<Asked, Weak<Run>>>,
+    /// The places of the calls that wait.
+    calls: Arc<Places>,
+    /// The verifications that have not begun.
+    waiting: Mutex<HashMap<Asked, Weak<Shared>>>,
     /// Set for good by [`Turns::close`].
     closed: watch::Sender<bool>,
 }
 
 /// A verification that others may join. It ends when it is dropped.
-struct Run {
-    result: watch::Receiver<Option<Result<Verified>>>,
-    task: AbortHandle,
-    progress: Arc<Mutex<Vec<Progress>>>,
+struct Shared {
+    verification: Joint<Result<Arc<Verified>>>,
+    told: Arc<Mutex<Told>>,
 }
 
-impl Drop for Run {
+/// Whom a verification tells how far it is: those who wait for it, by a number that each gets.
+#[derive(Default)]
+struct Told {
+    next: u64,
+    all: BTreeMap<u64, Progress>,
+}
+
+/// One of them, until it does not wait any more.
+struct Listener<'a>(&'a Mutex<Told>, u64);
+
+impl<'a> Listener<'a> {
+    fn add(told: &'a Mutex<Told>, progress: &Progress) -> Self {
+        let mut guard = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = guard.next;
+        guard.next += 1;
+        guard.all.insert(number, progress.clone());
+        Self(told, number)
+    }
+}
+
+impl Drop for Listener<'_> {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).all.remove(&self.1);
     }
 }
 
 impl Turns {
     /// The result of a verification with these options that begins after this call: of one that others wait for
-    /// already, or of `verify`, which is told whom to tell how far it is. `CallerOverloaded` if too many others wait.
+    /// already, or of `verify`, which is told whom to tell how far it is. It begins in the first turn that one of those
+    /// who wait for it gets. `CallerOverloaded` if too many calls of this principal wait.
     pub async fn join<F>(
         &self,
         options: &VerifyOptions,
         principal: &str,
         verify: impl FnOnce(VerifyOptions) -> F,
-    ) -> Result<Verified>
+    ) -> Result<Arc<Verified>>
     where
         F: Future<Output = Result<Verified>> + Send + 'static,
     {
-        let run = self.waiting(options, principal, verify)?;
-        run.progress.lock().unwrap_or_else(PoisonError::into_inner).extend(options.progress.clone());
-        let mut result = run.result.clone();
-        let ended = || Error::new(ErrorCode::Internal, "the verification ended unexpectedly");
-        let mut closed = self.0.closed.subscribe();
-        tokio::select! {
-            result = result.wait_for(Option::is_some) => match result {
-                Ok(result) => result.clone().unwrap_or_else(|| Err(ended())),
-                Err(_) => Err(ended()),
-            },
-            // With nobody left who waits, the verification is given up.
-            _ = closed.wait_for(|closed| *closed) => Err(Error::new(ErrorCode::Closed, "the service is closed")),
-        }
+        let _place = self.0.calls.take(principal)?;
+        self.while_open(async {
+            let shared = self.shared(options, verify);
+            let _listener = options.progress.as_ref().map(|progress| Listener::add(&shared.told, progress));
+            let ended = |_| Error::new(ErrorCode::Internal, "the verification ended unexpectedly");
+            shared.verification.result(&self.0.one, principal).await.map_err(ended)?
+        })
+        .await
     }
 
-    /// Waits for the turn of a verification that is part of something else, a backup for example, which nobody shares.
-    pub async fn alone(&self, principal: &str) -> Result<Turn> {
-        let mut closed = self.0.closed.subscribe();
-        tokio::select! {
-            turn = self.0.one.turn(principal) => Ok(turn),
-            _ = closed.wait_for(|closed| *closed) => Err(Error::new(ErrorCode::Closed, "the service is closed")),
-        }
+    /// Does work that verifies, a backup for example, and that nobody shares: in a turn of this principal, and only for
+    /// as long as the service is not closed.
+    pub async fn alone<T>(&self, principal: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let _place = self.0.calls.take(principal)?;
+        self.while_open(async {
+            let _turn: Turn = self.0.one.turn(principal).await;
+            work.await
+        })
+        .await
     }
 
-    /// Gives up all verifications.
+    /// Gives up all verifications, those that wait and the one that goes on.
     pub fn close(&self) {
         self.0.closed.send_replace(true);
     }
 
-    fn waiting<F>(
-        &self,
-        options: &VerifyOptions,
-        principal: &str,
-        verify: impl FnOnce(VerifyOptions) -> F,
-    ) -> Result<Arc<Run>>
+    /// With nobody left who waits, a verification is given up.
+    async fn while_open<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut closed = self.0.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => Err(Error::new(ErrorCode::Closed, "the service is closed")),
+            done = work => done,
+        }
+    }
+
+    /// The verification with these options that has not begun yet.
+    fn shared<F>(&self, options: &VerifyOptions, verify: impl FnOnce(VerifyOptions) -> F) -> Arc<Shared>
     where
         F: Future<Output = Result<Verified>> + Send + 'static,
     {
         let asked = (options.trusted_size, options.pinned_key.clone(), options.reread);
         let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(run) = waiting.get(&asked).and_then(Weak::upgrade) {
-            return Ok(run);
+        if let Some(shared) = waiting.get(&asked).and_then(Weak::upgrade) {
+            return shared;
         }
-        waiting.retain(|_, run| run.strong_count() > 0);
-        if waiting.len() >= WAITING {
-            let text = "too many verifications wait for their turn; nothing was done, retry later";
-            return Err(Error::new(ErrorCode::CallerOverloaded, text));
-        }
-        let progress = Arc::new(Mutex::new(Vec::new()));
-        let options = VerifyOptions { progress: Some(telling(Arc::clone(&progress))), ..options.clone() };
-        let (tell, result) = watch::channel(None);
-        let (inner, principal) = (Arc::clone(&self.0), principal.to_owned());
-        let (begun, verifying) = (asked.clone(), verify(options));
-        let task = tokio::spawn(async move {
-            let _turn = inner.one.turn(&principal).await;
+        // No more than there are places for calls.
+        waiting.retain(|_, shared| shared.strong_count() > 0);
+        let told = Arc::default();
+        let options = VerifyOptions { progress: Some(telling(Arc::clone(&told))), ..options.clone() };
+        let (inner, begun, verifying) = (Arc::clone(&self.0), asked.clone(), verify(options));
+        let work = async move {
             // Who asks from here on wants to see what has changed since.
             inner.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&begun);
-            tell.send_replace(Some(verifying.await));
-        });
-        let run = Arc::new(Run { result, task: task.abort_handle(), progress });
-        waiting.insert(asked, Arc::downgrade(&run));
-        Ok(run)
+            verifying.await.map(Arc::new)
+        };
+        let shared = Arc::new(Shared { verification: Joint::new(Run::WhileAwaited, work), told });
+        waiting.insert(asked, Arc::downgrade(&shared));
+        shared
     }
 }
 
 /// A progress that tells all who wait.
-fn telling(waiting: Arc<Mutex<Vec<Progress>>>) -> Progress {
+fn telling(told: Arc<Mutex<Told>>) -> Progress {
     Progress::calling(move |done, total| {
         // What they do when they are told is their own: not under the lock.
-        let all = waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all: Vec<Progress> = told.lock().unwrap_or_else(PoisonError::into_inner).all.values().cloned().collect();
         all.iter().for_each(|progress| progress.tell(done, total));
     })
 }
@@ -181,7 +205,7 @@ mod tests {
         options: VerifyOptions,
         principal: String,
         millis: u64,
-    ) -> tokio::task::JoinHandle<Result<Verified>> {
+    ) -> tokio::task::JoinHandle<Result<Arc<Verified>>> {
         let (turns, counts) = (turns.clone(), Arc::clone(counts));
         tokio::spawn(async move { turns.join(&options, &principal, |options| verify(counts, options, millis)).await })
     }
@@ -220,43 +244,108 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_shares_takes_turns_with_the_others() {
         let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));
-        let turn = turns.alone("a").await.unwrap();
-        let verification = join(&turns, &counts, VerifyOptions::new(), "b".into(), 1);
-        let next = tokio::spawn({
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let alone = |principal: &'static str, work: tokio::sync::oneshot::Receiver<()>| {
             let turns = turns.clone();
-            async move { turns.alone("a").await.map(drop) }
-        });
+            tokio::spawn(async move { turns.alone(principal, async { work.await.map_err(|_| gone()) }).await })
+        };
+        let first = alone("a", ended);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let verification = join(&turns, &counts, VerifyOptions::new(), "b".into(), 1);
+        let (end_next, next_ended) = tokio::sync::oneshot::channel();
+        let next = alone("a", next_ended);
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!verification.is_finished() && !next.is_finished());
-        drop(turn);
+        end.send(()).unwrap();
+        first.await.unwrap().unwrap();
         verification.await.unwrap().unwrap();
-        next.await.unwrap().unwrap();
-        let _turn = turns.alone("a").await.unwrap();
+        // What goes on when the service is closed is given up, and so is what waits.
+        let waiting = alone("b", tokio::sync::oneshot::channel().1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
         turns.close();
-        assert_eq!(turns.alone("b").await.err().map(|error| error.code()), Some(ErrorCode::Closed));
+        for given_up in [next, waiting] {
+            let given_up = tokio::time::timeout(Duration::from_secs(10), given_up).await.unwrap().unwrap();
+            assert_eq!(given_up.err().map(|error| error.code()), Some(ErrorCode::Closed));
+        }
+        assert!(end_next.is_closed());
+        let late = turns.alone("c", async { Ok(()) }).await;
+        assert_eq!(late.err().map(|error| error.code()), Some(ErrorCode::Closed));
+    }
+
+    fn gone() -> Error {
+        Error::new(ErrorCode::Internal, "the sender is gone")
     }
 
     #[tokio::test]
-    async fn principals_take_turns_and_only_so_many_wait() {
+    async fn closing_gives_up_what_goes_on() {
+        let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));
+        let verification = join(&turns, &counts, VerifyOptions::new(), "a".into(), 60_000);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(counts.now.load(Ordering::SeqCst), 1);
+        turns.close();
+        let given_up = tokio::time::timeout(Duration::from_secs(10), verification).await.unwrap().unwrap();
+        assert_eq!(given_up.err().map(|error| error.code()), Some(ErrorCode::Closed));
+        while counts.now.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn principals_take_turns_and_no_one_fills_the_waiting_room() {
         let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));
         let options = |n| VerifyOptions::new().trusted_size(n);
         let greedy: Vec<_> =
-            (0..WAITING as u64 - 1).map(|n| join(&turns, &counts, options(n), "greedy".into(), 20)).collect();
+            (0..WAITING as u64).map(|n| join(&turns, &counts, options(n), "greedy".into(), 20)).collect();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let modest = join(&turns, &counts, options(1_000), "modest".into(), 1);
-        // After the one that goes on, and at most one more of the other principal.
-        let place = modest.await.unwrap().unwrap().0.size;
-        assert!(place <= 2, "{place}");
-        for _ in 0..WAITING {
-            drop(join(&turns, &counts, options(2_000), "greedy".into(), 1));
+        // Alone, and together with the last in the other's line: after the one that goes on, and at most one more.
+        for n in [1_000_000, WAITING as u64 / 2 - 1] {
+            let before = counts.begun.load(Ordering::SeqCst) as u64;
+            let modest = join(&turns, &counts, options(n), "modest".into(), 1);
+            let place = modest.await.unwrap().unwrap().0.size;
+            assert!(place <= before + 2, "{place} after {before}");
         }
-        let refused: Vec<_> =
-            (0..WAITING as u64).map(|n| join(&turns, &counts, options(3_000 + n), "greedy".into(), 1)).collect();
-        let mut codes = Vec::new();
-        for call in refused {
-            codes.extend(call.await.unwrap().err().map(|error| error.code()));
-        }
-        assert!(codes.contains(&ErrorCode::CallerOverloaded));
         greedy.iter().for_each(tokio::task::JoinHandle::abort);
+        let mut refused = 0;
+        for call in greedy {
+            if let Ok(Err(error)) = call.await {
+                assert_eq!(error.code(), ErrorCode::CallerOverloaded);
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, WAITING / 2);
+    }
+
+    /// Who joins and hangs up again and again leaves nothing behind.
+    #[tokio::test]
+    async fn those_who_hung_up_are_not_told() {
+        let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));
+        let first = join(&turns, &counts, VerifyOptions::new(), "a".into(), 50);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let patient = join(&turns, &counts, VerifyOptions::new().progress(&Progress::new()), "b".into(), 1);
+        for _ in 0..10 {
+            let progress = Progress::new();
+            let impatient = join(&turns, &counts, VerifyOptions::new().progress(&progress), "c".into(), 1);
+            tokio::task::yield_now().await;
+            impatient.abort();
+            assert!(impatient.await.is_err());
+        }
+        let waiting: Vec<_> = turns.0.waiting.lock().unwrap().values().filter_map(Weak::upgrade).collect();
+        assert_eq!(waiting.iter().map(|shared| shared.told.lock().unwrap().all.len()).collect::<Vec<_>>(), [1]);
+        drop(waiting);
+        first.await.unwrap().unwrap();
+        patient.await.unwrap().unwrap();
+    }
+
+    /// A report that many wait for is in memory once.
+    #[tokio::test]
+    async fn those_who_share_one_share_its_report() {
+        let (turns, counts) = (Turns::default(), Arc::new(Counts::default()));
+        let calls: Vec<_> = (0..10).map(|_| join(&turns, &counts, VerifyOptions::new(), "a".into(), 20)).collect();
+        let mut reports = Vec::new();
+        for call in calls {
+            reports.push(call.await.unwrap().unwrap());
+        }
+        assert!(reports.iter().all(|report| Arc::ptr_eq(report, &reports[0])));
+        assert_eq!(Arc::strong_count(&reports[0]), 10);
     }
 }

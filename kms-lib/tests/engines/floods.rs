@@ -298,3 +298,84 @@ async fn large_messages_leave_memory_to_others() {
     assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
     kms.close().await.unwrap();
 }
+
+/// Batches count what they hold beside inputs and results: a thousand empty messages are not small.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_of_small_messages_leave_memory_to_others() {
+    let place = Place::in_a_file();
+    let kms = Kms::open(place.config().limits(1_000, 4 << 20)).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k")).await.unwrap();
+    // Nothing is committed meanwhile, so whatever was let in stays.
+    let mut other = <sqlx::SqliteConnection as sqlx::Connection>::connect(&place.url()).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let batch = |principal: &str, items: usize| {
+        let session = kms.session(actor(principal, Role::Admin));
+        tokio::spawn(async move {
+            let items: Vec<_> = (0..items).map(|_| EncryptItem::new("k", b"", Context::new())).collect();
+            session.encrypt_batch(&items).await.map(drop)
+        })
+    };
+    let greedy: Vec<_> = (0..20).map(|_| batch("greedy", 1_000)).collect();
+    while greedy.iter().filter(|call| call.is_finished()).count() < 18 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let modest = batch("modest", 100);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    modest.await.unwrap().unwrap();
+    let mut done = 0;
+    for call in greedy {
+        match call.await.unwrap() {
+            Ok(()) => done += 1,
+            Err(error) => assert_eq!(error.code(), ErrorCode::CallerOverloaded),
+        }
+    }
+    assert_eq!(done, 2);
+    kms.close().await.unwrap();
+}
+
+/// One caller's batches over a thousand keys each hold up another one's single operations for one of them at most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_over_many_keys_do_not_hold_up_single_operations() {
+    const KEYS: usize = 300;
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    for n in 0..KEYS {
+        session.create_key(NewKey::aes(format!("k{n}"))).await.unwrap();
+    }
+    let batch = || {
+        let session = kms.session(actor("greedy", Role::Admin));
+        tokio::spawn(async move {
+            let items: Vec<_> = (0..KEYS).map(|n| EncryptItem::new(format!("k{n}"), b"", Context::new())).collect();
+            session.encrypt_batch(&items).await.unwrap()[0].as_ref().unwrap().receipt.seq
+        })
+    };
+    // They are in the ledger's queue when the other caller comes.
+    let mut other = <sqlx::SqliteConnection as sqlx::Connection>::connect(&place.url()).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let greedy: Vec<_> = (0..16).map(|_| batch()).collect();
+    while kms.telemetry().await.unwrap().queued < 12 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let modest: Vec<_> = (0..10)
+        .map(|n| {
+            let session = kms.session(actor(&format!("modest-{n}"), Role::Admin));
+            tokio::spawn(async move { session.encrypt("k0", b"x", &Context::new()).await.unwrap().receipt.seq })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    let (mut before, mut last) = (Vec::new(), 0);
+    for call in modest {
+        last = last.max(call.await.unwrap());
+    }
+    for call in greedy {
+        before.push(call.await.unwrap());
+    }
+    // Those that were being committed already, and those that fill the next batch.
+    let ahead = before.iter().filter(|seq| **seq < last).count();
+    assert!(ahead <= 8, "{ahead} batches came first");
+    kms.close().await.unwrap();
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{Place, admin, whole_log};
-use kms_lib::{Action, Kms, NewKey, SchedulerConfig, Status};
+use kms_lib::{Action, Context, Kms, NewKey, SchedulerConfig, Status, VersionState};
 
 const NODES: usize = 3;
 const KEYS: usize = 40;
@@ -56,4 +56,37 @@ async fn one_node_does_the_jobs_of_a_period() {
     for node in nodes {
         node.close().await.unwrap();
     }
+}
+
+/// Versions past their window are looked up page by page: those that are left alone, because they were used since they
+/// were replaced, do not keep the others from their turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn versions_past_their_window_are_revoked_page_by_page() {
+    const VERSIONS: u32 = 250;
+    let place = Place::new();
+    let config = place.config().scheduler(SchedulerConfig::new().revoke_expired(true));
+    let kms = Kms::open(config).await.unwrap();
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("k").grace_period_days(1)).await.unwrap();
+    let mut sealed = Vec::new();
+    for _ in 0..VERSIONS {
+        sealed.push(session.encrypt("k", b"x", &Context::new()).await.unwrap().ciphertext);
+        session.rotate_key("k", None).await.unwrap();
+    }
+    // The first ones were used after they had been replaced. Many windows end at the same time.
+    for ciphertext in &sealed[..150] {
+        session.decrypt(ciphertext, &Context::new()).await.unwrap();
+    }
+    let end = place.now().plus_seconds(3_600);
+    for version in 200..VERSIONS {
+        session.set_window("k", version, Some(end)).await.unwrap();
+    }
+    place.pass_days(3);
+    let report = kms.run_scheduler().await.unwrap();
+    assert_eq!((report.revoked.len(), report.failed.len()), (VERSIONS as usize - 150, 0));
+    let state = async |version| session.get_version("k", version).await.unwrap().state;
+    assert_eq!((state(150).await, state(151).await), (VersionState::Disabled, VersionState::Revoked));
+    assert_eq!((state(VERSIONS).await, state(VERSIONS + 1).await), (VersionState::Revoked, VersionState::Enabled));
+    assert!(kms.run_scheduler().await.unwrap().revoked.is_empty());
+    kms.close().await.unwrap();
 }

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{ConnectOptions, Sqlite};
 
 use super::dialect::{Dialect, SQLITE};
 use super::durable::sync_name;
@@ -26,7 +27,10 @@ use files::{FileId, create_private, empty, fill, free_space, give_to_owner, unre
 use fork::Opened;
 use reader::Reader;
 use schema::Approved;
-use writer::Writer;
+use writer::{Abandon, Copying, Writer};
+
+#[cfg(test)]
+mod tests;
 
 /// Connections that read; and as many others for long reads.
 const READERS: u32 = 4;
@@ -119,12 +123,11 @@ impl SqliteStore {
         reader.query("SELECT COUNT(*) FROM sqlite_schema".into(), vec![], &mut |_| Ok(())).await
     }
 
-    async fn connect(&self, readers: &SqlitePool) -> Result<Box<dyn Connection>> {
+    async fn connect(&self, readers: &SqlitePool) -> Result<PoolConnection<Sqlite>> {
         if let Some(file) = &self.file {
             file.check(&self.path)?;
         }
-        let connection = readers.acquire().await.map_err(store_error)?;
-        Ok(Box::new(Reader::new(connection, self.approved.clone())))
+        readers.acquire().await.map_err(store_error)
     }
 
     /// A file beside that of the database.
@@ -160,10 +163,16 @@ impl Store for SqliteStore {
         })
     }
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        Box::pin(self.connect(&self.readers))
+        Box::pin(async {
+            let connection = self.connect(&self.readers).await?;
+            Ok(Box::new(Reader::new(connection, self.approved.clone())) as Box<dyn Connection>)
+        })
     }
     fn long_reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
-        Box::pin(self.connect(&self.long_readers))
+        Box::pin(async {
+            let connection = self.connect(&self.long_readers).await?;
+            Ok(Box::new(Reader::long(connection, self.approved.clone()).await?) as Box<dyn Connection>)
+        })
     }
     fn claim(&self, exclusive: bool) -> Result<()> {
         let path = self.beside("-claim");
@@ -200,9 +209,11 @@ impl Store for SqliteStore {
             if create_private(to)?.is_none() {
                 return Err(Error::invalid(format!("{name} is there already; a backup needs a new place")));
             }
-            let path = self.path.clone();
+            let (path, copying) = (self.path.clone(), Copying::default());
+            // Dropped with this future: nobody waits then for what is copied on the other thread.
+            let given_up = Abandon(copying.clone());
             let copied = tokio::task::spawn_blocking(move || {
-                let copied = writer::copy(&path, &name).and_then(|()| {
+                let copied = writer::copy(&path, &name, &copying).and_then(|()| {
                     let synced = File::open(&name).and_then(|file| file.sync_all());
                     let synced = synced.and_then(|()| sync_name(Path::new(&name)));
                     synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{name}: {e}")).with_source(e))
@@ -215,7 +226,9 @@ impl Store for SqliteStore {
                 }
                 copied
             });
-            copied.await.map_err(|_| Error::new(ErrorCode::Internal, "the copying of the store was given up"))?
+            let copied = copied.await;
+            drop(given_up);
+            copied.map_err(|_| Error::new(ErrorCode::Internal, "the copying of the store was given up"))?
         })
     }
     fn blocks_thread(&self) -> bool {

@@ -1,5 +1,8 @@
 //! Connections that read: sqlx's, each with a thread of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sqlx::Sqlite;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
@@ -12,15 +15,43 @@ use crate::storage::inspection::require_sound;
 use crate::storage::{Connection, EachRow, Row, Sql, StoreFuture, Value, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};
 
+/// SQLite asks after so many of its steps whether a long read is given up: some hundred microseconds.
+const STEPS: i32 = 10_000;
+
 pub(super) struct Reader {
     connection: PoolConnection<Sqlite>,
     in_transaction: bool,
     approved: Approved,
+    /// Set when the caller of a long read has gone away in the midst of it.
+    given_up: Option<Arc<AtomicBool>>,
 }
 
 impl Reader {
     pub(super) fn new(connection: PoolConnection<Sqlite>, approved: Approved) -> Self {
-        Self { connection, in_transaction: false, approved }
+        Self { connection, in_transaction: false, approved, given_up: None }
+    }
+
+    /// For reads that may take long, a check of the whole file for example: SQLite works on a thread of its own, and
+    /// would go on for minutes with what nobody waits for any more.
+    pub(super) async fn long(mut connection: PoolConnection<Sqlite>, approved: Approved) -> Result<Self> {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&given_up);
+        // It replaces the one of the connection's last user.
+        let mut handle = connection.lock_handle().await.map_err(store_error)?;
+        handle.set_progress_handler(STEPS, move || !seen.load(Ordering::Relaxed));
+        drop(handle);
+        Ok(Self { connection, in_transaction: false, approved, given_up: Some(given_up) })
+    }
+}
+
+/// Gives a read up when it is dropped, unless that came to its end.
+struct GivingUp(Option<Arc<AtomicBool>>);
+
+impl Drop for GivingUp {
+    fn drop(&mut self) {
+        if let Some(given_up) = self.0.take() {
+            given_up.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -57,7 +88,12 @@ impl Connection for Reader {
         Box::pin(execute(&mut self.connection, sql, values))
     }
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
-        Box::pin(query(&mut self.connection, sql, values, each))
+        Box::pin(async move {
+            let mut giving_up = GivingUp(self.given_up.clone());
+            let done = query(&mut self.connection, sql, values, each).await;
+            giving_up.0 = None;
+            done
+        })
     }
     fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
         Box::pin(async {

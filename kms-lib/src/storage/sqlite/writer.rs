@@ -2,11 +2,11 @@
 //! another thread and back would cost more than most of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{Null, ValueRef};
-use rusqlite::{CachedStatement, OpenFlags};
+use rusqlite::{CachedStatement, InterruptHandle, OpenFlags};
 
 use super::files::{FileId, Files};
 use super::schema::{Approved, COOKIE};
@@ -129,9 +129,33 @@ fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connect
     Ok(connection)
 }
 
-/// Copies the store, as it is at one moment, into an empty file.
-pub(super) fn copy(path: &Path, to: &str) -> Result<()> {
+/// A copy that is being made.
+#[derive(Clone, Default)]
+pub(super) struct Copying(Arc<Mutex<(bool, Option<InterruptHandle>)>>);
+
+/// Gives a copy up when it is dropped.
+pub(super) struct Abandon(pub Copying);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        if let Some(handle) = &state.1 {
+            handle.interrupt();
+        }
+    }
+}
+
+/// Copies the store, as it is at one moment, into an empty file; until that is given up.
+pub(super) fn copy(path: &Path, to: &str, copying: &Copying) -> Result<()> {
     let connection = connect(path, WRITE_WAIT)?;
+    {
+        let mut state = copying.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 {
+            return Err(Error::new(ErrorCode::Closed, "nobody waits for the copy of the store any more"));
+        }
+        state.1 = Some(connection.get_interrupt_handle());
+    }
     run(&connection, "VACUUM INTO ?", &[to.into()], &mut |_| Ok(())).map_err(Error::from)?;
     connection.close().map_err(|(_, e)| error_of(e))
 }
@@ -192,6 +216,12 @@ impl Connection for Writer {
             })?;
             self.files.note_log_bytes()?;
             Ok(!is_busy)
+        })
+    }
+    fn checkpoint(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.files.check()?;
+            self.run("PRAGMA wal_checkpoint(PASSIVE)", &[], &mut |_| Ok(())).map(drop)
         })
     }
     fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {

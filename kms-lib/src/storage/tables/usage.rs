@@ -136,18 +136,44 @@ pub async fn windows_ending(
     Ok(found)
 }
 
-/// A version whose window is over: key, version, last use.
-pub type OverVersion = (KeyId, u32, Option<Timestamp>);
+/// A version whose window is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverVersion {
+    /// The key.
+    pub key: KeyId,
+    /// The version of the key.
+    pub version: u32,
+    /// The end of its window.
+    pub not_after: Timestamp,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+}
 
-/// Former versions whose window is over, the longest over first.
-pub async fn windows_over(connection: &mut dyn Connection, now: Timestamp) -> Result<Vec<OverVersion>> {
+/// Former versions whose window is over, the longest over first: at most `limit`, behind one that was found before.
+pub async fn windows_over(
+    connection: &mut dyn Connection,
+    now: Timestamp,
+    after: Option<OverVersion>,
+    limit: usize,
+) -> Result<Vec<OverVersion>> {
     let mut found = Vec::new();
-    let sql = "SELECT v.key_id, v.version, u.last_used_at FROM key_versions v \
+    let sql = "SELECT v.key_id, v.version, v.not_after, u.last_used_at FROM key_versions v \
                LEFT JOIN version_usage u ON u.key_id = v.key_id AND u.version = v.version \
-               WHERE v.state = 'DISABLED' AND v.not_after <= ? ORDER BY v.not_after";
+               WHERE v.state = 'DISABLED' AND v.not_after <= ? AND v.not_after >= ? \
+               AND (v.not_after > ? OR v.key_id > ? OR (v.key_id = ? AND v.version > ?)) \
+               ORDER BY v.not_after, v.key_id, v.version LIMIT ?";
+    let end: Value = after.map_or_else(|| i64::MIN.into(), |after| after.not_after.into());
+    let key: Value = after.map_or([0; 16], |after| *after.key.as_bytes()).as_slice().into();
+    let version = after.map_or(0, |after| after.version).into();
+    let values = vec![now.into(), end.clone(), end, key.clone(), key, version, (limit as u64).into()];
     connection
-        .query(sql.into(), vec![now.into()], &mut |row| {
-            found.push((KeyId::from_slice(row.blob(0)?)?, row.unsigned(1)?, row.time_opt(2)?));
+        .query(sql.into(), values, &mut |row| {
+            found.push(OverVersion {
+                key: KeyId::from_slice(row.blob(0)?)?,
+                version: row.unsigned(1)?,
+                not_after: row.time(2)?,
+                last_used_at: row.time_opt(3)?,
+            });
             Ok(())
         })
         .await?;

@@ -1,0 +1,147 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::envelope::{Derivation, LocalRootKey, RootKey, RootKeyFuture, RootKeySource};
+use crate::session::{Session, Shared};
+use crate::{Actor, Config, NewKey, Role};
+
+/// A root key that counts how often it is asked to unwrap, and takes its time.
+struct Counting {
+    inner: LocalRootKey,
+    unwraps: AtomicUsize,
+}
+
+impl RootKey for Counting {
+    fn generation(&self) -> u32 {
+        self.inner.generation()
+    }
+    fn wrap<'a>(&'a self, binding: &'a Binding, plaintext: &'a [u8]) -> RootKeyFuture<'a, Vec<u8>> {
+        self.inner.wrap(binding, plaintext)
+    }
+    fn unwrap<'a>(&'a self, binding: &'a Binding, wrapped: &'a [u8]) -> RootKeyFuture<'a, zeroize::Zeroizing<Vec<u8>>> {
+        self.unwraps.fetch_add(1, SeqCst);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.inner.unwrap(binding, wrapped).await
+        })
+    }
+}
+
+/// A store with so many keys, and a cache of its own over a root key that takes its time.
+struct Place {
+    shared: Arc<Shared>,
+    versions: Vec<KeyVersion>,
+    root: Arc<Counting>,
+    cache: Arc<MaterialCache>,
+    _folder: tempfile::TempDir,
+}
+
+impl Place {
+    async fn new(keys: usize, turns: Fair) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+        let shared = crate::kms::open::open(Config::new(url).root_key_bytes([7; 32])).await.unwrap();
+        let session = Session::new(shared.clone(), Actor::new("alice", Role::Admin).unwrap());
+        let mut versions = Vec::new();
+        for n in 0..keys {
+            let key = session.create_key(NewKey::aes(format!("k{n}"))).await.unwrap();
+            versions.push(shared.catalog.snapshot().version(key.id, 1).cloned().unwrap());
+        }
+        let source = RootKeySource::from_bytes([7; 32]);
+        let inner = LocalRootKey::new(shared.provider.clone(), &source, &Derivation::None, 1).unwrap();
+        let root = Arc::new(Counting { inner, unwraps: 0.into() });
+        let row = shared.catalog.snapshot().root_keys().next().cloned().unwrap();
+        let cache = Arc::new(MaterialCache::new(
+            shared.store.clone(),
+            shared.provider.clone(),
+            Envelope::new(shared.provider.clone(), row, root.clone()),
+            (Workers::default(), turns),
+            (10, Duration::from_millis(400)),
+        ));
+        Self { shared, versions, root, cache, _folder: folder }
+    }
+
+    fn get(&self, key: usize, principal: &'static str) -> JoinHandle<Result<()>> {
+        let (cache, version) = (self.cache.clone(), self.versions[key].clone());
+        tokio::spawn(async move { cache.get(&version, KeyType::Aes256Gcm, principal).await.map(drop) })
+    }
+
+    fn unwraps(&self) -> usize {
+        self.root.unwraps.load(SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_cache_unwraps_once_for_all_who_wait() {
+    let place = Place::new(1, Fair::new(LOADING.0, LOADING.1)).await;
+    let calls: Vec<_> = (0..64).map(|_| place.get(0, "alice")).collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(place.unwraps(), 1);
+    // What has expired is really gone, not only hidden; and is unwrapped anew.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    place.cache.sweep().await;
+    assert_eq!(place.cache.len(), 0);
+    place.get(0, "alice").await.unwrap().unwrap();
+    assert_eq!(place.unwraps(), 2);
+    place.cache.forget(place.versions[0].key_id, 1).await;
+    place.cache.sweep().await;
+    assert_eq!(place.cache.len(), 0);
+    assert_eq!(place.shared.catalog.snapshot().key_count(), 1);
+}
+
+/// A principal that needs many keys holds up neither another one's key nor, for the other, one of those many.
+#[tokio::test(flavor = "multi_thread")]
+async fn principals_take_turns_at_loading_keys() {
+    const KEYS: usize = 24;
+    let place = Place::new(KEYS + 1, Fair::new(2, 2)).await;
+    let greedy: Vec<_> = (0..KEYS).map(|key| place.get(key, "greedy")).collect();
+    while place.unwraps() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for key in [KEYS, KEYS - 1] {
+        let before = place.unwraps();
+        place.get(key, "modest").await.unwrap().unwrap();
+        assert!(place.unwraps() <= before + 4, "{} after {before}", place.unwraps());
+    }
+    for call in greedy {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(place.unwraps(), KEYS + 1);
+}
+
+/// A loading is that of all who wait for it: it neither ends with the first of them, nor stays when none is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_join_a_loading_keep_it_alive() {
+    let turns = Fair::new(1, 1);
+    let place = Place::new(2, turns.clone()).await;
+    let held = turns.turn("somebody").await;
+    let first = place.get(0, "first");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let (joined, gone) = (place.get(0, "second"), place.get(1, "third"));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for given_up in [first, gone] {
+        given_up.abort();
+        assert!(given_up.await.is_err());
+    }
+    assert_eq!(place.cache.loading.lock().unwrap().len(), 1);
+    drop(held);
+    joined.await.unwrap().unwrap();
+    assert_eq!(place.unwraps(), 1);
+    assert!(place.cache.loading.lock().unwrap().is_empty());
+    // One that has begun is kept, whoever hangs up.
+    let last = place.get(1, "first");
+    while place.unwraps() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    last.abort();
+    assert!(last.await.is_err());
+    place.get(1, "second").await.unwrap().unwrap();
+    assert_eq!(place.unwraps(), 2);
+}

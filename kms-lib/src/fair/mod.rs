@@ -1,0 +1,143 @@
+//! What callers share, in turns by principal, or so that no principal has more of it than is free.
+
+mod joint;
+mod places;
+
+pub use joint::{Joint, Run};
+pub use places::Places;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
+
+/// Principals that are gone are looked for when there are more than this, and twice as many as were left last time.
+const KEPT: usize = 256;
+
+/// Turns for so many at a time. Of each principal only one waits in the line of all, and the others behind it, so a
+/// principal with many waits no less long than one with few. All clones are the same.
+#[derive(Clone)]
+pub struct Fair(Arc<Inner>);
+
+struct Inner {
+    places: Arc<Semaphore>,
+    /// Most turns that one principal has at a time.
+    each: usize,
+    principals: Mutex<Principals>,
+}
+
+#[derive(Default)]
+struct Principals {
+    of: HashMap<String, Weak<Own>>,
+    /// With more than this, those that are gone are looked for.
+    most: usize,
+}
+
+/// What belongs to one principal.
+struct Own {
+    /// Held by the one that is in the line of all.
+    line: AsyncMutex<()>,
+    places: Arc<Semaphore>,
+}
+
+/// A turn, until it is dropped.
+pub struct Turn {
+    _place: Option<OwnedSemaphorePermit>,
+    _of_own: Option<OwnedSemaphorePermit>,
+    // The principal is known for as long as it has a turn.
+    _own: Arc<Own>,
+}
+
+impl Fair {
+    /// Turns for so many at a time, of which one principal has at most `each`.
+    pub fn new(most: usize, each: usize) -> Self {
+        let places = Arc::new(Semaphore::new(most));
+        Self(Arc::new(Inner { places, each: each.clamp(1, most.max(1)), principals: Mutex::default() }))
+    }
+
+    /// Waits for a turn. Dropping the future leaves the line.
+    pub async fn turn(&self, principal: &str) -> Turn {
+        let own = self.of(principal);
+        // Semaphores fail only once they are closed, which these never are.
+        let of_own = Arc::clone(&own.places).acquire_owned().await.ok();
+        let first = own.line.lock().await;
+        let place = Arc::clone(&self.0.places).acquire_owned().await.ok();
+        drop(first);
+        Turn { _place: place, _of_own: of_own, _own: own }
+    }
+
+    fn of(&self, principal: &str) -> Arc<Own> {
+        let mut principals = self.0.principals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = principals.of.get(principal).and_then(Weak::upgrade) {
+            return own;
+        }
+        if principals.of.len() >= principals.most.max(KEPT) {
+            principals.of.retain(|_, own| own.strong_count() > 0);
+            principals.most = 2 * principals.of.len();
+        }
+        let own = Arc::new(Own { line: AsyncMutex::default(), places: Arc::new(Semaphore::new(self.0.each)) });
+        principals.of.insert(principal.to_owned(), Arc::downgrade(&own));
+        own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Starts a task of this principal that notes its number when it has its turn, and ends when it is told to.
+    fn start(fair: &Fair, principal: &'static str, order: &Arc<Mutex<Vec<&'static str>>>, end: &Arc<Semaphore>) {
+        let (fair, order, end) = (fair.clone(), Arc::clone(order), Arc::clone(end));
+        tokio::spawn(async move {
+            let _turn = fair.turn(principal).await;
+            order.lock().unwrap().push(principal);
+            end.acquire().await.unwrap().forget();
+        });
+    }
+
+    #[tokio::test]
+    async fn principals_take_turns() {
+        let (fair, order, end) = (Fair::new(2, 2), Arc::default(), Arc::new(Semaphore::new(0)));
+        for _ in 0..10 {
+            start(&fair, "greedy", &order, &end);
+            tokio::task::yield_now().await;
+        }
+        let gone = timeout(Duration::from_millis(20), fair.turn("gone")).await;
+        assert!(gone.is_err(), "no more than two at a time");
+        start(&fair, "modest", &order, &end);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(order.lock().unwrap().len(), 2);
+        end.add_permits(11);
+        while order.lock().unwrap().len() < 11 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let place = order.lock().unwrap().iter().position(|principal| *principal == "modest").unwrap();
+        assert!(place <= 3, "{place}");
+    }
+
+    /// A principal whose turns never end leaves some to others.
+    #[tokio::test]
+    async fn no_principal_has_all_turns() {
+        let fair = Fair::new(3, 2);
+        let held = (fair.turn("greedy").await, fair.turn("greedy").await);
+        let third = timeout(Duration::from_millis(20), fair.turn("greedy")).await;
+        assert!(third.is_err());
+        timeout(Duration::from_secs(10), fair.turn("modest")).await.unwrap();
+        drop(held);
+        timeout(Duration::from_secs(10), fair.turn("greedy")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn principals_that_are_gone_are_forgotten() {
+        let fair = Fair::new(1, 1);
+        for n in 0..3 * KEPT {
+            drop(fair.turn(&n.to_string()).await);
+        }
+        assert!(fair.0.principals.lock().unwrap().of.len() <= KEPT);
+    }
+}

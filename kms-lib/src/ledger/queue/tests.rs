@@ -1,0 +1,176 @@
+#![allow(clippy::unwrap_used)]
+
+use tokio::sync::oneshot;
+
+use super::super::details::Details;
+use super::super::submission::{Draft, Entry, Outcome, Verdict, cost_of};
+use super::*;
+use crate::types::actor::{Actor, Role};
+use crate::types::audit::Action;
+use crate::types::ids::RecordId;
+
+/// A queue, and what holds its submissions.
+struct Place {
+    queue: Arc<Queue>,
+    answers: Vec<oneshot::Receiver<Outcome>>,
+}
+
+fn entry(principal: &str) -> Entry {
+    Entry {
+        attempts: Vec::new(),
+        verdict: Verdict::Allowed { valid_until: None },
+        draft: Draft {
+            id: RecordId::random(),
+            actor: Actor::new(principal, Role::Admin).unwrap(),
+            action: Action::Encrypt,
+            key_id: None,
+            key_version: None,
+            details: Details::default(),
+        },
+        rendered: None,
+        uses: Vec::new(),
+        tally: (1, 0),
+        idempotency: None,
+        remember: Vec::new(),
+    }
+}
+
+impl Place {
+    fn new() -> Self {
+        let limits = Limits { operations: 16_384, changes: 1_024, bytes: 1 << 28 };
+        Self { queue: Arc::new(Queue::new(limits)), answers: Vec::new() }
+    }
+
+    /// Puts in a submission with so many records.
+    fn push(&mut self, principal: &str, records: usize, command: Option<Command>, retry: Option<RetrySlot>) {
+        let (reply, answer) = oneshot::channel();
+        let lane = if command.is_some() { Lane::Change } else { Lane::Use };
+        let entries: Vec<Entry> = (0..records).map(|_| entry(principal)).collect();
+        let cost = cost_of(&entries, command.as_ref());
+        let admission = self.queue.admit(lane, principal, 0).unwrap();
+        let submission =
+            Submission { decided_at: 0, entries, command, cost, retry, released_at: None, admission, reply };
+        self.queue.push(submission, None).unwrap();
+        self.answers.push(answer);
+    }
+
+    fn take(&self) -> Vec<Submission> {
+        let mut batch = Vec::new();
+        self.queue.take_more(&mut batch);
+        batch
+    }
+}
+
+fn of<'a>(batch: &'a [Submission], principal: &str) -> impl Iterator<Item = &'a Submission> {
+    batch.iter().filter(move |submission| &**submission.principal() == principal)
+}
+
+fn cost(batch: &[Submission]) -> usize {
+    batch.iter().map(|submission| submission.cost).sum()
+}
+
+/// A command that touches so many rows.
+fn of_rows(rows: usize) -> Command {
+    Command::EraseWrappings(1, vec![[0; 16]; rows])
+}
+
+/// Batches over a thousand keys weigh as much as a thousand operations: another principal's operation is in the next
+/// batch, however many of them wait.
+#[test]
+fn large_batches_do_not_hold_up_single_operations() {
+    let mut place = Place::new();
+    for _ in 0..100 {
+        place.push("greedy", 1_000, None, None);
+    }
+    let mut greedy = 0;
+    for round in 0..10 {
+        let modest = format!("modest-{round}");
+        for _ in 0..20 {
+            place.push(&modest, 1, None, None);
+        }
+        let batch = place.take();
+        assert_eq!(of(&batch, &modest).count(), 20, "round {round}");
+        assert!(cost(&batch) <= 2 * BATCH.cost, "{}", cost(&batch));
+        greedy += of(&batch, "greedy").count();
+    }
+    assert!(greedy >= 10, "{greedy}");
+}
+
+/// By cost and not by number: who sends many small operations gets no more than who sends few large ones.
+#[test]
+fn principals_share_by_cost() {
+    let mut place = Place::new();
+    for _ in 0..2_000 {
+        place.push("small", 1, None, None);
+    }
+    for _ in 0..40 {
+        place.push("large", 50, None, None);
+    }
+    let batch = place.take();
+    let (small, large) = (of(&batch, "small").count(), 50 * of(&batch, "large").count());
+    assert!(small.abs_diff(large) <= 60, "{small} and {large}");
+}
+
+#[test]
+fn heavy_changes_do_not_hold_up_revocations_and_operations() {
+    let mut place = Place::new();
+    for _ in 0..200 {
+        place.push("greedy", 1, Some(of_rows(1_000)), None);
+    }
+    drop(place.take());
+    place.push("modest", 1, Some(Command::RevokeKey(KeyId::random())), None);
+    for _ in 0..50 {
+        place.push("other", 1, None, None);
+    }
+    let batch = place.take();
+    assert_eq!((of(&batch, "modest").count(), of(&batch, "other").count()), (1, 50));
+    assert!(cost(&batch) <= 2 * BATCH.cost, "{}", cost(&batch));
+    // What little the others need is no loss: the rest of the batch is for whoever waits.
+    assert!(of(&batch, "greedy").count() >= 2);
+}
+
+/// Rotations wait for what they superseded, though not for ever; and one that comes back is the next.
+#[test]
+fn rotations_come_behind_what_comes_back() {
+    let mut place = Place::new();
+    let rotate = || Some(Command::Rotate(KeyId::random(), new_version()));
+    let slot = place.queue.open_retry();
+    place.push("a", 1, rotate(), None);
+    place.push("b", 1, None, None);
+    let batch = place.take();
+    assert!(batch.len() == 1 && batch[0].command.is_none(), "{}", batch.len());
+    let retried = place.queue.open_retry();
+    place.push("c", 1, rotate(), Some(retried));
+    place.push("d", 1, None, Some(slot));
+    let order: Vec<String> = place.take().iter().map(|submission| submission.principal().to_string()).collect();
+    assert_eq!(order, ["d", "c", "a"]);
+    // Held only so long.
+    let _slot = place.queue.open_retry();
+    place.push("e", 1, rotate(), None);
+    assert!(place.take().is_empty());
+    std::thread::sleep(HOLD);
+    assert_eq!(place.take().len(), 1);
+}
+
+fn new_version() -> crate::lifecycle::NewVersion {
+    crate::lifecycle::NewVersion {
+        id: crate::types::ids::VersionId::random(),
+        version: 2,
+        material: crate::types::key::Material { wrapped: Vec::new(), public_key_pem: None },
+        fingerprint: [0; 32],
+    }
+}
+
+/// However many principals come and go, and however long there is work: nobody is remembered for ever.
+#[test]
+fn principals_without_work_are_forgotten() {
+    let mut place = Place::new();
+    place.push("greedy", 10, None, None);
+    for n in 0..3_000 {
+        place.push(&format!("principal-{n}"), 1, None, None);
+        place.push("greedy", 10, None, None);
+        let done = [(); 2].map(|()| place.queue.lanes().uses.pop());
+        assert!(done.iter().all(Option::is_some) && !place.queue.lanes().uses.is_empty());
+    }
+    assert!(place.queue.lanes().uses.ends_len() < 600);
+}

@@ -1,0 +1,50 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+/// Takes minutes.
+const LONG: &str =
+    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000000) SELECT COUNT(*) FROM n";
+
+async fn count(store: &SqliteStore, sql: &'static str) -> Result<i64> {
+    let mut reader = store.long_reader().await?;
+    let mut count = 0;
+    reader
+        .query(sql.into(), vec![], &mut |row| {
+            count = row.int(0)?;
+            Ok(())
+        })
+        .await?;
+    Ok(count)
+}
+
+/// Whoever hangs up in the midst of a long read leaves nothing behind that others would have to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_reads_that_are_given_up_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = std::sync::Arc::new(SqliteStore::open(&folder.path().join("kms.db")).await.unwrap());
+    for _ in 0..2 {
+        let reads: Vec<_> = (0..READERS)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { count(&store, LONG).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for read in &reads {
+            assert!(!read.is_finished());
+            read.abort();
+        }
+        // All connections are of use again, also those that were interrupted.
+        let others: Vec<_> = (0..4 * READERS)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { count(&store, "SELECT COUNT(*) FROM sqlite_schema").await })
+            })
+            .collect();
+        for other in others {
+            assert_eq!(other.await.unwrap().unwrap(), 0);
+        }
+    }
+    tokio::time::timeout(Duration::from_secs(10), store.close()).await.unwrap().unwrap();
+}
