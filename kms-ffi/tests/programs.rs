@@ -8,7 +8,8 @@ mod support;
 
 use support::{Bench, has, is_full, source};
 
-const PROGRAMS: [&str; 7] = ["life.c", "admin.c", "misuse.c", "threads.c", "fork.c", "panic.c", "wrapper.cpp"];
+const PROGRAMS: [&str; 8] =
+    ["life.c", "admin.c", "import.c", "misuse.c", "threads.c", "fork.c", "panic.c", "wrapper.cpp"];
 
 /// Valgrind counts what is lost for good; threads of the runtime that end with the process leave what is reachable.
 const VALGRIND: [&str; 6] = [
@@ -44,7 +45,7 @@ fn sanitizers_find_nothing() {
     let both = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"];
     // fork.c without the address sanitizer: its allocator does not survive a fork beside other threads before GCC 14
     // and LLVM 17.
-    for name in ["life.c", "admin.c", "misuse.c", "threads.c", "wrapper.cpp", "fork.c"] {
+    for name in ["life.c", "admin.c", "import.c", "misuse.c", "threads.c", "wrapper.cpp", "fork.c"] {
         let Some(compiler) = compilers(name).first().copied() else { continue };
         let flags = if name == "fork.c" { undefined } else { both };
         let program = bench.compile(compiler, &source(name), &flags);

@@ -130,6 +130,21 @@ class Store:
         assert hkdf(material, b"", info) == fingerprint
         return material
 
+    def imported_logs(self) -> dict[str, list[bytes]]:
+        """The rows of every imported log as they are stored, in their order."""
+        logs: dict[str, list[bytes]] = {}
+        rows = self._database.execute("SELECT source, position, body FROM legacy_rows ORDER BY source, position")
+        for source, position, body in rows.fetchall():
+            log = logs.setdefault(source, [])
+            log.append(body.encode())
+            assert position == len(log)
+            assert canonical(json.loads(body)) == log[-1]
+        return logs
+
+    def last_imports(self) -> dict[str, int]:
+        """The number of the last record that seals each imported log."""
+        return dict(self._database.execute("SELECT source, seq FROM legacy_logs").fetchall())
+
     def _derived(self, label: bytes) -> bytes:
         return hkdf(self.service_key("integrity", "integrity-key")[:32], b"", label)
 
@@ -232,6 +247,21 @@ def root(leaves: list[bytes]) -> bytes:
         return leaves[0]
     left = 1 << (len(leaves) - 1).bit_length() - 1
     return hashlib.sha256(b"\1" + root(leaves[:left]) + root(leaves[left:])).digest()
+
+
+def imported_root(rows: list[bytes]) -> str:
+    """The root of the tree over rows of an imported log, in hex."""
+    return root([hashlib.sha256(b"\0" + row).digest() for row in rows]).hex()
+
+
+def older_hash(row: dict[str, Any]) -> str:
+    """The hash of an imported row of format 0."""
+    names = ("id", "timestamp", "actor", "role", "action", "requestId", "details", "keyId", "keyVersion", "status")
+    present = {name: row[name] for name in names if row[name] is not None}
+    if "details" in present:
+        present["details"] = json.loads(present["details"])
+    text = json.dumps(present, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(f"{row['prevHash']}{text}".encode()).hexdigest()
 
 
 def open_checkpoint(note: str, verifier_key: str) -> tuple[int, bytes]:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
-from formats_reader import Store, Version, decrypt, decrypt_stream, open_checkpoint, record_hash, root
+from formats_reader import (
+    Store,
+    Version,
+    decrypt,
+    decrypt_stream,
+    imported_root,
+    older_hash,
+    open_checkpoint,
+    record_hash,
+    root,
+)
 from mini_kms import AuditRecord, Kms
 from support import ROOT_KEY
 
+LEGACY = Path(__file__).parents[2] / "tests" / "legacy"
 CONTEXT = {"table": "users", "\N{GRINNING FACE}": '\x01"\\\N{LATIN SMALL LETTER E WITH ACUTE}', "\ufb33": ""}
 
 
@@ -86,4 +98,29 @@ def test_a_reader_made_from_the_documentation_reads_a_store(tmp_path: Path) -> N
         assert previous == record["hash"]
     size, expected = open_checkpoint(checkpoint, verifier_key)
     assert root([bytes.fromhex(record["hash"]) for record in records[:size]]) == expected
+    store.close()
+
+
+def test_a_reader_made_from_the_documentation_verifies_an_imported_log(tmp_path: Path) -> None:
+    rows = json.loads((LEGACY / "format0.json").read_text())
+    file, source = tmp_path / "kms.db", tmp_path / "audit_logs.json"
+    with Kms.open(f"sqlite:{file}", root_key=ROOT_KEY) as kms:
+        alice = kms.session("alice", "admin")
+        for size in (9, len(rows)):
+            source.write_text(json.dumps(rows[:size]))
+            alice.import_mini_kms(str(source), name="older")
+        records = alice.list_audit(action="LEGACY_IMPORT", oldest_first=True).items
+
+    store = Store(file, ROOT_KEY)
+    [(name, log)] = store.imported_logs().items()
+    assert (name, len(log), len(records)) == ("older", len(rows), 2)
+    for record in records:
+        details = record.details or {}
+        assert (details["source"], details["root"]) == ("older", imported_root(log[: details["size"]]))
+    assert store.last_imports() == {"older": records[-1].seq}
+    for row in map(json.loads, log):
+        assert (row["format"], row["hash"]) == (0, older_hash(row))
+    # What was altered has another root.
+    log[3] = log[3].replace(b"admin", b"nobody")
+    assert imported_root(log) != (records[-1].details or {})["root"]
     store.close()

@@ -79,9 +79,19 @@ impl Bench {
         words.push(program.into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg(store.path().join("kms.db")).env("LD_LIBRARY_PATH", self.folder());
+        command.env("KMS_TEST_IMPORT", import_request());
         command.env("ASAN_OPTIONS", "detect_leaks=1").env("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1");
         succeed(&mut command)
     }
+}
+
+/// The request of `import.c`: the files of an older version of Mini KMS on Node.
+fn import_request() -> String {
+    let legacy = root().join("tests/legacy");
+    let known: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(legacy.join("clean.json")).unwrap()).unwrap();
+    let from = legacy.join("older");
+    serde_json::json!({ "from": from, "masterSecret": known["masterKey"], "rotate": true }).to_string()
 }
 
 /// Runs a command, and fails with its output unless it succeeds.
