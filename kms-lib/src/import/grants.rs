@@ -222,8 +222,11 @@ impl Run<'_> {
             };
             match present {
                 Some((false, _)) => {
+                    known -= 1;
+                    self.report.grants.refused += 1;
                     let text = "a grant with this id is here that this import did not make; it was left as it is";
-                    self.report.note(ImportFindingKind::GrantChanged, &id, text);
+                    let error = Error::new(ErrorCode::Conflict, text);
+                    self.report.refuse(ImportFindingKind::GrantRefused, &id, None, &error);
                     continue;
                 }
                 Some((true, true)) => {

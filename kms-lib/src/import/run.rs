@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::material::{Of, Opener, no_secret};
 use super::planned::Planned;
-use super::report::{ImportJob, ImportReport};
+use super::report::{ImportFindingKind, ImportJob, ImportReport};
 use super::source::{ImportSource, Source};
 use crate::ledger::{Details, ImportState};
 use crate::lifecycle::{Command, ImportRun};
@@ -65,7 +65,7 @@ impl Session {
         run.look_for_missing().await?;
         let begins = if job.dry_run { None } else { Some(Command::BeginImport(run.run.clone())) };
         run.record(Action::ImportStart, begins, |_| {}).await?;
-        let ended = run.work().await;
+        let ended = run.work(from).await;
         let error = ended.as_ref().err().map(|error| error.code());
         let report = run.report.clone();
         let told = run.record(Action::ImportEnd, None, |details| describe(details, &report, error)).await;
@@ -87,9 +87,20 @@ impl<'a> Run<'a> {
         Ok(Self { session, job, run, source, opener, report, planned, missing, salt })
     }
 
-    async fn work(&mut self) -> Result<()> {
-        // Another run may have finalised the import before this one began.
-        check_open(self.session, &self.job.name).await?;
+    async fn work(&mut self, from: &ImportSource) -> Result<()> {
+        if !self.job.dry_run {
+            // Another run may have ended before this one began: it may have finalised the import, and have written what
+            // it read later than the snapshot up to here.
+            check_open(self.session, &self.job.name).await?;
+            self.source.renew(from).await?;
+            self.look_for_missing().await?;
+        }
+        for (table, engine) in self.source.without_snapshot().await? {
+            let text = format!(
+                "the table is kept by {engine}, which has no snapshots: stop the original while its data is imported"
+            );
+            self.report.note(ImportFindingKind::SourceIncomplete, &table, text);
+        }
         if self.source.has_keys() {
             self.import_keys().await?;
             self.import_grants().await?;

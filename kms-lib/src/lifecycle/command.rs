@@ -313,6 +313,7 @@ pub enum Command {
     /// Erase the integrity key before the one of this number: no row has a seal of it any more.
     EndResealing(u32),
     /// Begin a run of an import. Runs of the same source that began before write nothing from then on.
+    #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     BeginImport(ImportRun),
     /// Append rows to an imported log. No row of the catalog changes.
     #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]

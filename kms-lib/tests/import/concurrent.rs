@@ -13,9 +13,9 @@ use crate::common::{admin, code, whole_log};
 use crate::runs::multiply;
 use crate::{Original, import, locked, original, place, server};
 
-/// A proxy in front of a port of this machine that holds back what the server says while it is closed. Answers its
-/// port.
-fn holding(server: u16, is_closed: Arc<AtomicBool>) -> u16 {
+/// A proxy in front of a port of this machine that holds back what the server says behind so many bytes while it is
+/// closed. Answers its port.
+fn holding(server: u16, is_closed: Arc<AtomicBool>, open_bytes: usize) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -23,9 +23,10 @@ fn holding(server: u16, is_closed: Arc<AtomicBool>) -> u16 {
         let upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).unwrap();
         let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
         std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-        let mut buffer = [0; 4096];
+        let (mut buffer, mut passed) = ([0; 4096], 0);
         while let Ok(read @ 1..) = (&upstream).read(&mut buffer) {
-            while is_closed.load(Ordering::SeqCst) {
+            passed += read;
+            while is_closed.load(Ordering::SeqCst) && passed > open_bytes {
                 std::thread::sleep(Duration::from_millis(1));
             }
             if (&client).write_all(&buffer[..read]).is_err() {
@@ -36,28 +37,34 @@ fn holding(server: u16, is_closed: Arc<AtomicBool>) -> u16 {
     port
 }
 
-/// An import that has begun and waits in the middle.
+/// An import that waits in the middle.
 struct Stale {
     is_closed: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<kms_lib::ImportReport, kms_lib::Error>>,
 }
 
 impl Stale {
-    /// Begins an import of a source with some hundred keys, of which some have come over.
-    async fn begin(kms: &Kms, original: &Original) -> Self {
-        let is_closed = Arc::new(AtomicBool::new(false));
+    /// Begins an import that waits behind so many bytes of its source if it is closed.
+    fn start(kms: &Kms, original: &Original, is_closed: bool, open_bytes: usize) -> Self {
+        let is_closed = Arc::new(AtomicBool::new(is_closed));
         let port = locked(server().unwrap()).port();
-        let held = holding(port, Arc::clone(&is_closed));
+        let held = holding(port, Arc::clone(&is_closed), open_bytes);
         let url = original.url.replace(&format!(":{port}/"), &format!(":{held}/"));
         let source = ImportSource::parse(&url).unwrap().master_secret(original.secret());
         let session = admin(kms);
         let task = tokio::spawn(async move { session.import_mini_kms(&source, &ImportJob::default()).await });
+        Self { is_closed, task }
+    }
+
+    /// Begins an import of a source with some hundred keys, of which some have come over.
+    async fn begin(kms: &Kms, original: &Original) -> Self {
+        let stale = Self::start(kms, original, false, 0);
         let session = admin(kms);
         while session.list_keys(&Default::default(), &Paging::new(10)).await.unwrap().items.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        is_closed.store(true, Ordering::SeqCst);
-        Self { is_closed, task }
+        stale.is_closed.store(true, Ordering::SeqCst);
+        stale
     }
 
     /// Lets it go on; how it ends.
@@ -94,6 +101,29 @@ async fn a_run_that_another_one_overtook_writes_nothing_more() {
     let again = import(&kms, &original, &ImportJob::default()).await;
     assert_eq!((again.keys.updated, again.grants.imported), (0, 0), "{again:?}");
     assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
+/// A run that read the source before another one did, and begins to write after it, reads it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_begins_last_knows_what_the_one_before_it_knew() {
+    let original = original!("clean");
+    multiply(&original, 300);
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    // It waits while the master secret is checked: in its first snapshot, and without having begun.
+    let stale = Stale::start(&kms, &original, true, 12_000);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(whole_log(&session).await.iter().all(|record| record.action != "IMPORT_START"));
+    original.sql(
+        "UPDATE `keys` SET state = 'DISABLED' WHERE name = 'minted-1'; DELETE FROM grants WHERE principal = 'svc-any'",
+    );
+    import(&kms, &original, &ImportJob::default()).await;
+    stale.is_closed.store(false, Ordering::SeqCst);
+    let report = stale.task.await.unwrap().unwrap();
+    assert_eq!((report.keys.unchanged, report.keys.total, report.grants.unchanged), (305, 305, 3), "{report:?}");
+    assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Disabled);
     kms.close().await.unwrap();
 }
 

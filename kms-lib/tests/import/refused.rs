@@ -165,6 +165,28 @@ async fn rows_with_one_id_are_refused_and_counted() {
     kms.close().await.unwrap();
 }
 
+/// A table without snapshots is imported and named; a grant whose id is another one's here is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_without_snapshots_and_ids_of_other_grants_are_named() {
+    let original = original!("clean");
+    original.sql("ALTER TABLE grants ENGINE = MyISAM");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!(found(&report, ImportFindingKind::SourceIncomplete), [("grants", None)], "{report:?}");
+    assert!(report.is_complete());
+    let others = original!("forked");
+    others.sql(&format!(
+        "UPDATE grants SET id = (SELECT id FROM {}.grants WHERE principal = 'svc-any') WHERE principal = 'svc-any'",
+        original.database
+    ));
+    let report = import(&kms, &others, &ImportJob::default().name("other")).await;
+    assert_eq!((report.grants.refused, report.grants.imported), (1, 3), "{report:?}");
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.close().await.unwrap();
+}
+
 /// Versions that belong to no key are not read with any, and counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_without_a_key_are_counted() {

@@ -6,12 +6,12 @@ use kms_lib::{
 };
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use kms_test_support::Server;
 
-use crate::common::{admin, code, whole_log};
+use crate::common::{Place, admin, code, whole_log};
 use crate::{Original, import, locked, original, place, server};
 
 /// A proxy in front of a port of this machine, which cuts the connection behind so many bytes of the server's. Answers
@@ -54,17 +54,30 @@ pub fn multiply(original: &Original, copies: u32) {
     ));
 }
 
-/// Where a test that is the child of another finds its source and its store.
-const CHILD: [&str; 3] = ["KMS_TEST_IMPORT_URL", "KMS_TEST_IMPORT_SECRET", "KMS_TEST_IMPORT_STORE"];
+/// Where a test that is the child of another finds its source, its store and its job.
+const CHILD: [&str; 4] =
+    ["KMS_TEST_IMPORT_URL", "KMS_TEST_IMPORT_SECRET", "KMS_TEST_IMPORT_STORE", "KMS_TEST_IMPORT_JOB"];
 
-/// Imports until it is killed, in the process that `a_run_that_is_killed_is_carried_on` starts.
+/// Starts a process that imports into a store; `job` has the words `rotate` and `finalise`, if they are wanted.
+pub fn start_child(original: &Original, place: &Place, job: &str) -> Child {
+    let store = place.file().display().to_string();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "runs::child_that_imports", "--test-threads=1"]);
+    for (name, value) in CHILD.iter().zip([original.url.as_str(), original.secret(), store.as_str(), job]) {
+        child.env(name, value);
+    }
+    child.spawn().unwrap()
+}
+
+/// Imports until it is killed, in the processes that other tests start.
 #[tokio::test(flavor = "multi_thread")]
 async fn child_that_imports() {
-    let [Ok(url), Ok(secret), Ok(store)] = CHILD.map(std::env::var) else { return };
+    let [Ok(url), Ok(secret), Ok(store), Ok(job)] = CHILD.map(std::env::var) else { return };
     let config = place().config().store_url(format!("sqlite:{store}"));
     let kms = kms_lib::Kms::open(config).await.unwrap();
     let source = kms_lib::ImportSource::parse(&url).unwrap().master_secret(&secret);
-    admin(&kms).import_mini_kms(&source, &ImportJob::default()).await.unwrap();
+    let job = ImportJob::default().rotate(job.contains("rotate")).finalise(job.contains("finalise"));
+    admin(&kms).import_mini_kms(&source, &job).await.unwrap();
     kms.close().await.unwrap();
 }
 
@@ -78,13 +91,7 @@ async fn a_run_that_is_killed_is_carried_on() {
     let mut halfway = 0;
     let mut present = 0;
     for _ in 0..20 {
-        let store = place.file().display().to_string();
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "runs::child_that_imports", "--test-threads=1"]);
-        for (name, value) in CHILD.iter().zip([original.url.as_str(), original.secret(), store.as_str()]) {
-            child.env(name, value);
-        }
-        let mut child = child.spawn().unwrap();
+        let mut child = start_child(&original, &place, "");
         // Until it has brought some keys more than were there.
         let ended = loop {
             let keys = place.number("SELECT COUNT(*) FROM keys").await;

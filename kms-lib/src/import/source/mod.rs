@@ -46,6 +46,20 @@ impl Source {
         }
     }
 
+    /// Begins another snapshot, which has what changed since this one.
+    pub async fn renew(&mut self, from: &ImportSource) -> Result<()> {
+        match (self, from.form()) {
+            (Self::Database(snapshot), _) => snapshot.renew().await,
+            (Self::Files(files), Form::Json(path)) => JsonFiles::open(path).map(|new| *files = new),
+            (Self::Files(_), Form::Database(_)) => Ok(()),
+        }
+    }
+
+    /// The tables that keep no snapshot, each with its storage engine.
+    pub async fn without_snapshot(&mut self) -> Result<Vec<(String, String)>> {
+        either!(self, it => it.without_snapshot())
+    }
+
     /// Whether it has keys and grants, or is a log alone.
     pub fn has_keys(&self) -> bool {
         match self {

@@ -134,6 +134,20 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Ends the transaction, and begins another one.
+    pub async fn renew(&mut self) -> Result<()> {
+        self.0.rollback().await?;
+        self.check_tables().await?;
+        self.0.begin_read().await
+    }
+
+    /// Tables of storage engines that other writers change under a transaction that reads.
+    pub async fn without_snapshot(&mut self) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() \
+                   AND table_name IN ('audit_logs', 'grants', 'key_versions', 'keys') AND engine <> 'InnoDB'";
+        self.rows(sql.to_owned(), vec![], |row| Ok((text(row, 0)?, text(row, 1)?))).await
+    }
+
     async fn check_tables(&mut self) -> Result<()> {
         for (table, columns) in TABLES {
             let mut found = BTreeSet::new();

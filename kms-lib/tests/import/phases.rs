@@ -1,0 +1,252 @@
+//! What happens to a run, and to the source, between its phases: kills, progress, rollbacks; and what an open import
+//! keeps callers from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::common::{Place, admin, code};
+use crate::runs::{multiply, start_child};
+use crate::{Original, import, original, place};
+use kms_lib::{
+    ErrorCode, ImportFindingKind, ImportJob, ImportProgress, ImportSource, ImportStage, KeyState, KeyUpdate,
+    VersionState,
+};
+
+/// Keys and grants beside those of the dump.
+const COPIES: u32 = 250;
+const GRANTS: u32 = 1_200;
+/// A key of `clean.sql` with one version.
+const MINTED: &str = "7dcc8c2b-e9a3-46ae-8d2e-05acb48fd9dc";
+
+fn add_grants(original: &Original) {
+    original.sql(&format!(
+        "INSERT INTO grants SELECT CONCAT('00000000-0000-4000-a000-', LPAD(seq, 12, '0')), CONCAT('app-', seq), 'app', \
+         '{MINTED}', '[\"read\"]', NULL, '2026-11-23 18:27:07' FROM seq_1_to_{GRANTS}"
+    ));
+}
+
+/// A place whose store is a copy of this one.
+fn copied(store: &Place) -> Place {
+    let copy = place();
+    let file = |place: &Place, suffix: &str| PathBuf::from(format!("{}{suffix}", place.file().display()));
+    for suffix in ["", "-wal"] {
+        if file(store, suffix).exists() {
+            std::fs::copy(file(store, suffix), file(&copy, suffix)).unwrap();
+        }
+    }
+    copy
+}
+
+/// Runs an import in a process that is killed as soon as `count` is above what it was. Whether that was halfway:
+/// `whole` would have been all.
+async fn killed(original: &Original, place: &Place, job: &str, count: &str, whole: u32) -> bool {
+    let before = place.number(count).await;
+    let mut child = start_child(original, place, job);
+    while place.number(count).await <= before {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.number(count).await < i64::from(whole)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_killed_in_any_phase_is_carried_on() {
+    let original = original!("clean");
+    multiply(&original, COPIES);
+    add_grants(&original);
+    let mut here = place();
+    let kms = here.open().await;
+    kms.close().await.unwrap();
+    for (job, count, whole) in [
+        ("", "SELECT COUNT(*) FROM keys", COPIES + 5),
+        ("", "SELECT COUNT(*) FROM grants", GRANTS + 4),
+        ("rotate", "SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'", COPIES + 4),
+        ("finalise", "SELECT COUNT(*) FROM keys WHERE import_final = 1", COPIES + 5),
+    ] {
+        if job == "finalise" {
+            // Keys that are this store's own are not rotated by an import any more.
+            let kms = here.open().await;
+            let report = import(&kms, &original, &ImportJob::default().rotate(true)).await;
+            assert!(report.keys_rotated > 0 && report.keys_to_rotate == 0, "{report:?}");
+            kms.close().await.unwrap();
+        }
+        // What a phase writes at last may be written before the process is killed: from a copy, it is tried again.
+        let mut tries = 0;
+        loop {
+            let copy = copied(&here);
+            tries += 1;
+            if killed(&original, &copy, job, count, whole).await {
+                here = copy;
+                break;
+            }
+            assert!(tries < 20, "{job}: {count}");
+        }
+    }
+    let kms = here.open().await;
+    let job = ImportJob::default().rotate(true).finalise(true);
+    let report = import(&kms, &original, &job).await;
+    assert!(report.is_complete() && report.finalised && report.keys_to_rotate == 0, "{report:?}");
+    assert_eq!((report.keys.total, report.grants.total), (u64::from(COPIES) + 5, u64::from(GRANTS) + 4));
+    let numbers = [
+        ("SELECT COUNT(*) FROM keys WHERE import_final = 1", COPIES + 5),
+        ("SELECT COUNT(*) FROM grants", GRANTS + 4),
+        // Each was rotated once, however often the runs were killed.
+        ("SELECT COUNT(*) FROM key_versions WHERE origin = 'GENERATED'", COPIES + 4),
+        ("SELECT COUNT(*) FROM key_versions WHERE origin = 'IMPORTED'", COPIES + 8),
+    ];
+    for (count, whole) in numbers {
+        assert_eq!(here.number(count).await, i64::from(whole), "{count}");
+    }
+    let session = admin(&kms);
+    assert!(session.verify_audit().await.unwrap().ok);
+    assert_eq!(code(session.import_mini_kms(&original.source(), &job).await), ErrorCode::WrongState);
+    kms.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_told_by_stage_and_row() {
+    let original = original!("clean");
+    multiply(&original, 150);
+    let place = place();
+    let kms = place.open().await;
+    let (progress, is_done) = (Arc::<ImportProgress>::default(), Arc::new(AtomicBool::new(false)));
+    let watching = {
+        let (progress, is_done) = (Arc::clone(&progress), Arc::clone(&is_done));
+        std::thread::spawn(move || {
+            let mut told: Vec<(ImportStage, u64, u64)> = Vec::new();
+            while !is_done.load(Ordering::SeqCst) {
+                let now = (progress.stage(), progress.done(), progress.total());
+                if told.last() != Some(&now) {
+                    told.push(now);
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            told
+        })
+    };
+    let job = ImportJob::default().rotate(true).finalise(true).progress(Arc::clone(&progress));
+    import(&kms, &original, &job).await;
+    is_done.store(true, Ordering::SeqCst);
+    let told = watching.join().unwrap();
+    let stages: Vec<usize> = told.iter().map(|(stage, ..)| *stage as usize).collect();
+    assert!(stages.is_sorted(), "{told:?}");
+    assert!(told.contains(&(ImportStage::Keys, 100, 155)), "{told:?}");
+    assert!(told.iter().any(|it| it.0 == ImportStage::Finish && it.1 > 0 && it.1 < it.2), "{told:?}");
+    assert_eq!(progress.stage(), ImportStage::Finish);
+    kms.close().await.unwrap();
+}
+
+/// All that the import needs of the original's database is to read its four tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_may_only_select_is_enough() {
+    let original = original!("clean");
+    let name = &original.database;
+    let mut rights = format!("CREATE USER 'only-{name}'@'%' IDENTIFIED BY 'only-reads'");
+    for table in ["audit_logs", "grants", "key_versions", "`keys`"] {
+        rights += &format!("; GRANT SELECT ON {name}.{table} TO 'only-{name}'@'%'");
+    }
+    original.sql(&rights);
+    let (_, host) = original.url.split_once('@').unwrap();
+    let url = format!("mysql://only-{name}@{host}");
+    let source = ImportSource::with_password(&url, "only-reads").unwrap().master_secret(original.secret());
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let report = session.import_mini_kms(&source, &ImportJob::default().rotate(true).finalise(true)).await.unwrap();
+    assert!(report.is_complete() && report.finalised && report.keys.imported == 5, "{report:?}");
+    assert_eq!(report.log.unwrap().rows, 30);
+    kms.close().await.unwrap();
+    // Without a right on one of them, the message names the table.
+    original.sql(&format!("REVOKE SELECT ON {name}.grants FROM 'only-{name}'@'%'"));
+    let other = crate::place();
+    let kms = other.open().await;
+    let refused = admin(&kms).import_mini_kms(&source, &ImportJob::default()).await.unwrap_err();
+    assert!(refused.message().contains("grants"), "{refused}");
+    kms.close().await.unwrap();
+}
+
+/// A source that was put back to an older state: nothing that was imported is lost, and nothing revoked comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_rolled_back_takes_nothing_back() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    multiply(&original, 1);
+    original.sql(&format!(
+        "UPDATE `keys` SET state = 'REVOKED' WHERE name = 'aes256_gcm-1-2'; \
+         UPDATE key_versions SET state = 'REVOKED' WHERE key_id = '{MINTED}'; \
+         INSERT INTO grants VALUES ('00000000-0000-4000-8000-000000000001', 'app', 'app', '{MINTED}', '[\"read\"]', \
+           NULL, '2026-11-23 18:27:07')"
+    ));
+    import(&kms, &original, &ImportJob::default()).await;
+    let copy = session.get_key("copy-1").await.unwrap();
+    let dump = std::fs::read_to_string(crate::legacy("clean.sql")).unwrap();
+    original.sql(&format!(
+        "SET FOREIGN_KEY_CHECKS = 0; DROP TABLE audit_logs, grants, key_versions, `keys`; {dump}; \
+         DELETE FROM audit_logs ORDER BY timestamp DESC LIMIT 5; \
+         DELETE FROM key_versions WHERE key_id = '1ebf2c27-a1cd-4343-acb7-7f8f601ac7da' AND version = 2; \
+         UPDATE `keys` SET current_version = 1 WHERE id = '1ebf2c27-a1cd-4343-acb7-7f8f601ac7da'"
+    ));
+    let mut dry = import(&kms, &original, &ImportJob::default().dry_run(true)).await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    dry.dry_run = false;
+    assert_eq!(report, dry);
+    let kinds: Vec<ImportFindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
+    assert!(kinds.contains(&ImportFindingKind::KeyMissing) && kinds.contains(&ImportFindingKind::VersionMissing));
+    assert_eq!((report.grants.withdrawn, report.keys.withdrawn), (1, 1), "{report:?}");
+    assert_eq!(report.log.as_ref().unwrap().gone.count, 5, "{report:?}");
+    assert_eq!(session.get_key(copy.id).await.unwrap().state, KeyState::Disabled);
+    assert_eq!(session.get_key("aes256_gcm-1-2").await.unwrap().state, KeyState::Revoked);
+    assert_eq!(session.get_version(MINTED, 1).await.unwrap().state, VersionState::Revoked);
+    let rsa = session.get_key("rsa_2048-1-1").await.unwrap();
+    assert_eq!(rsa.current_version, 1);
+    assert_eq!(session.get_version("rsa_2048-1-1", 2).await.unwrap().state, VersionState::Disabled);
+    assert!(session.verify_audit().await.unwrap().ok);
+    // The same again changes nothing.
+    let again = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((again.keys.updated, again.keys.withdrawn, again.versions.updated), (0, 0, 0), "{again:?}");
+    kms.close().await.unwrap();
+}
+
+/// Until the import is finalised, its source decides on the keys; here they can only be revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_an_open_import_can_only_be_revoked() {
+    let original = original!("clean");
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    import(&kms, &original, &ImportJob::default().rotate(true)).await;
+    let key = "aes256_gcm-1-0";
+    let edit = || KeyUpdate::new().rotation_period_days(30);
+    let refused = [
+        code(session.rotate_key(key, None).await),
+        code(session.enable_key(key).await),
+        code(session.disable_key(key).await),
+        code(session.update_key(key, edit()).await),
+        code(session.enable_version(key, 1).await),
+        code(session.disable_version(key, 1).await),
+        code(session.set_window(key, 1, None).await),
+        code(session.schedule_deletion(key, None).await),
+    ];
+    assert_eq!(refused, [ErrorCode::ImportOpen; 8]);
+    assert_eq!(session.revoke_version(key, 1).await.unwrap().open_import.as_deref(), Some("mini-kms"));
+    assert_eq!(session.revoke_key("minted-1").await.unwrap().state, KeyState::Revoked);
+    // What was revoked here stays that, whatever the source says; and then the rest is possible.
+    let report = import(&kms, &original, &ImportJob::default().finalise(true)).await;
+    assert!(report.finalised && report.versions.updated == 0, "{report:?}");
+    assert_eq!(session.get_version(key, 1).await.unwrap().state, VersionState::Revoked);
+    assert_eq!(session.get_key("minted-1").await.unwrap().state, KeyState::Revoked);
+    session.update_key(key, edit()).await.unwrap();
+    session.disable_key(key).await.unwrap();
+    session.enable_key(key).await.unwrap();
+    session.rotate_key(key, None).await.unwrap();
+    session.schedule_deletion(key, None).await.unwrap();
+    kms.close().await.unwrap();
+}
