@@ -146,3 +146,139 @@ async fn large_heads_are_counted() {
     let large = json!({"keyId": "users", "plaintext": "x".repeat(8 * 1024 * 1024)});
     server.client_with(None).post("/v1/crypto/encrypt", large).await.refused(401, "NotAuthenticated");
 }
+
+/// A connection from this address of the loopback network.
+async fn connect_from(server: &Server, from: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
+    socket.connect(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await.unwrap()
+}
+
+/// Sends this and reads all until the end; empty if the connection is reset.
+async fn answer(mut stream: TcpStream, text: &str) -> String {
+    let mut answer = String::new();
+    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.read_to_string(&mut answer).await;
+    answer
+}
+
+#[tokio::test]
+async fn half_heads_without_a_credential_leave_room_for_others() {
+    let server = Server::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
+    let large = "x".repeat(28_000);
+    let half = format!("GET /v1/keys HTTP/1.1\r\nhost: x\r\nx-large: {large}");
+    let whole = head(&server, "GET /v1/keys").replace("connection", &format!("x-large: {large}\r\nconnection"));
+    let mut held = Vec::new();
+    for n in 0..600_u16 {
+        // From one address at first, and then from many, each within its share.
+        let from = if n < 300 { [127, 0, 0, 2] } else { [127, 0, 1, u8::try_from(n % 100 + 1).unwrap()] };
+        let mut stream = connect_from(&server, from).await;
+        let _ = stream.write_all(half.as_bytes()).await;
+        held.push(stream);
+        if n % 100 == 99 {
+            let newcomer = answer(connect_from(&server, [127, 0, 0, 3]).await, &whole).await;
+            assert!(newcomer.starts_with("HTTP/1.1 200"), "after {n}: {newcomer:?}");
+        }
+    }
+    // Nor do they keep out others of their own network for long.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let same = answer(connect_from(&server, [127, 0, 0, 2]).await, &whole).await;
+    assert!(same.starts_with("HTTP/1.1 200"), "{same:?}");
+    assert!(held.iter().filter(|stream| !is_closed(stream)).count() < 150);
+}
+
+#[tokio::test]
+async fn one_caller_with_all_connections_keeps_nobody_out() {
+    let server = Server::start(&[("KMS_HTTP_CONNECTIONS", "60")]);
+    server.client().aes_key("users").await;
+    let begun = format!(
+        "POST /v1/crypto/encrypt HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: \
+         application/json\r\ncontent-length: 100\r\n\r\n{{",
+        server.admin
+    );
+    let mut held = Vec::new();
+    for _ in 0..80 {
+        let mut stream = connect_from(&server, [127, 0, 0, 2]).await;
+        let _ = stream.write_all(begun.as_bytes()).await;
+        held.push(stream);
+    }
+    tokio::time::sleep(PAUSE).await;
+    let mut served = Vec::new();
+    for _ in 0..10 {
+        let mut stream = connect_from(&server, [127, 0, 0, 3]).await;
+        let _ = stream.write_all(b"GET /v1/healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.expect("a newcomer gets in");
+        assert_eq!(&first, b"HTTP/1.1 200");
+        served.push(stream);
+    }
+    assert!(served.iter().all(|stream| !is_closed(stream) || stream.try_read(&mut [0; 1]).is_ok()), "and stays");
+}
+
+#[tokio::test]
+async fn small_bodies_are_counted() {
+    let server = Server::start(&[("KMS_HTTP_BODY_MEMORY_MIB", "4")]);
+    let admin = server.client();
+    admin.aes_key("users").await;
+    let other = admin.token_for("other", "app").await;
+    let grant = json!({"principal": "other", "role": "app", "keyId": "users", "allowedOps": ["encrypt"]});
+    admin.post("/v1/grants", grant).await.expect(201);
+    let begun = format!(
+        "POST /v1/crypto/encrypt HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: \
+         application/json\r\ncontent-length: 8000\r\n\r\n{}",
+        server.admin,
+        "x".repeat(7_000)
+    );
+    let mut held = Vec::new();
+    for _ in 0..600 {
+        let mut stream = connect_from(&server, [127, 0, 0, 2]).await;
+        let _ = stream.write_all(begun.as_bytes()).await;
+        held.push(stream);
+    }
+    let mut refused = 0;
+    for _ in 0..100 {
+        held.retain(|one| {
+            let mut first = [0; 12];
+            let is_answered = one.try_read(&mut first).is_ok_and(|bytes| bytes > 0);
+            assert!(!is_answered || &first == b"HTTP/1.1 429", "{}", String::from_utf8_lossy(&first));
+            refused += usize::from(is_answered);
+            !is_answered
+        });
+        if refused >= 200 {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    // 2 MiB of 600 times 7 kB.
+    assert!((200..500).contains(&refused), "{refused}");
+    other.post("/v1/crypto/encrypt", json!({"keyId": "users", "plaintext": "x"})).await.expect(200);
+}
+
+#[tokio::test]
+async fn bad_credentials_are_limited_by_address() {
+    let server = Server::start(&[("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "2")]);
+    let request = |token: &str| {
+        format!("GET /v1/keys HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n")
+    };
+    let (mut unknown, mut refused) = (0, 0);
+    for n in 0..40 {
+        let seen = answer(connect_from(&server, [127, 0, 0, 2]).await, &request(&format!("bad-{n}"))).await;
+        if seen.starts_with("HTTP/1.1 429") {
+            assert!(seen.contains("retry-after: ") && seen.contains("\"RateLimited\""), "{seen}");
+            refused += 1;
+        } else {
+            assert!(seen.starts_with("HTTP/1.1 401"), "{seen}");
+            unknown += 1;
+        }
+    }
+    assert!(unknown >= 10 && refused >= 5, "{unknown} unknown, {refused} refused");
+    // A good credential is served from there, and others have a limit of their own.
+    let good = answer(connect_from(&server, [127, 0, 0, 2]).await, &request(&server.admin)).await;
+    assert!(good.starts_with("HTTP/1.1 200"), "{good}");
+    let other = answer(connect_from(&server, [127, 0, 0, 3]).await, &request("bad")).await;
+    assert!(other.starts_with("HTTP/1.1 401"), "{other}");
+    let metrics = server.client().get("/metrics").await.text;
+    assert!(metrics.contains("kms_authentication_refused_total{method=\"token\"}"), "{metrics}");
+    let log = std::fs::read_to_string(server.home.path().join("log")).unwrap();
+    assert_eq!(log.matches("callers are refused").count(), 1, "{log}");
+}

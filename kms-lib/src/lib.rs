@@ -127,7 +127,7 @@ pub mod metrics {
     };
 }
 
-/// Parts of the crate that its own integration tests and fuzz targets need. No promise of any kind covers them.
+/// Parts of the crate that its own integration tests, fuzz targets and `kms-http` need. No promise of any kind covers them.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::crypto::ciphertext::HEADER as CIPHERTEXT_HEADER;
@@ -136,6 +136,7 @@ pub mod internals {
     pub use crate::crypto::rust_crypto::RustCrypto;
     pub use crate::crypto::stream::{CHUNK, Decryptor, Header};
     pub use crate::envelope::Derivation;
+    pub use crate::outage::Outage;
     pub use crate::scheduler::Schedule;
     pub use crate::types::audit::hex;
     pub use crate::types::grant::StoredConditions;

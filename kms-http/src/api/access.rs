@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::http::request::Parts;
@@ -13,12 +14,18 @@ use kms_lib::{Actor, ErrorCode};
 use tracing::Span;
 
 use super::ApiError;
+use crate::error::lines::Lines;
 use crate::metrics::Meter;
 use crate::otlp;
 use crate::request::{RequestContext, trace_context};
 
 /// Lines a second about callers that are not recognised; nobody needs a credential to cause them.
 const UNKNOWN: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// The time between two lines about networks that are refused because they send too many bad credentials.
+const REFUSED: Duration = Duration::from_secs(30);
+
+/// Lines about requests that failed by a fault, by code.
+static FAULTS: Lines = Lines::new();
 
 /// What is known of a caller, for the log and for traces.
 pub struct Caller {
@@ -79,15 +86,19 @@ pub fn trace_refused(context: &RequestContext, request: &Request, error: &ApiErr
     otlp::end(&span, &otlp::Ended { source: context.peer.address, principal: None, status, code });
 }
 
-/// Writes the line of a request. Requests that fail by a fault have one even if nobody wants them all.
+/// Writes the line of a request. Requests that fail by a fault have one even if nobody wants them all, as long as there
+/// are not many.
 pub fn log(is_wanted: bool, context: &RequestContext, meter: &Meter, caller: &Caller, ended: &Ended) {
     // Requests that fail because of an overload or of a store that does not answer are counted; a line for each would
     // make it worse. The library says when the store goes and when it is back.
     let is_common =
         [ErrorCode::Overloaded, ErrorCode::StoreUnavailable].map(|code| Some(code.as_str())).contains(&ended.code);
     let is_fault = ended.status.is_server_error() && !is_common;
-    if !is_wanted && !is_fault {
-        return;
+    let mut left_out = None;
+    if !is_wanted {
+        let line = ended.code.filter(|_| is_fault).and_then(|code| FAULTS.next(code));
+        let Some(line) = line else { return };
+        left_out = line.left_out;
     }
     let micros = u64::try_from(ended.elapsed.as_micros()).unwrap_or(u64::MAX);
     let source = caller.source.or(context.peer.address).map(tracing::field::display);
@@ -98,7 +109,7 @@ pub fn log(is_wanted: bool, context: &RequestContext, meter: &Meter, caller: &Ca
         ($level:ident) => {
             tracing::$level!(
                 target: "kms_http::request",
-                source, method, route, operation, status, micros, principal, code, request_id, trace_id
+                source, method, route, operation, status, micros, principal, code, request_id, trace_id, left_out
             )
         };
     }
@@ -152,11 +163,19 @@ pub fn log_refused(context: &RequestContext, request: &Request, error: &ApiError
 pub struct Unknown {
     limiter: DefaultDirectRateLimiter,
     left_out: AtomicU64,
+    refused: AtomicU64,
+    /// When there was a line about them.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Default for Unknown {
     fn default() -> Self {
-        Self { limiter: RateLimiter::direct(Quota::per_second(UNKNOWN)), left_out: AtomicU64::new(0) }
+        Self {
+            limiter: RateLimiter::direct(Quota::per_second(UNKNOWN)),
+            left_out: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            told: Mutex::default(),
+        }
     }
 }
 
@@ -173,6 +192,26 @@ impl Unknown {
         tracing::warn!(
             target: "kms_http::authentication",
             peer, shown, method, path = parts.uri.path(), request_id, left_out, "a caller was not recognised"
+        );
+    }
+}
+
+impl Unknown {
+    /// A caller was refused, unseen perhaps, because its network has sent too many credentials that are not good: one
+    /// line at first, then a summary from time to time.
+    pub fn log_refused(&self, context: &RequestContext) {
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < REFUSED) {
+            return;
+        }
+        *told = Some(Instant::now());
+        drop(told);
+        self.refused.fetch_sub(refused, Ordering::Relaxed);
+        let (peer, request_id) = (context.peer.address.map(tracing::field::display), &*context.id);
+        tracing::warn!(
+            target: "kms_http::authentication",
+            peer, request_id, refused, "callers are refused: too many credentials that are not good from their address"
         );
     }
 }

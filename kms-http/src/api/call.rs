@@ -12,8 +12,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App, strict_json};
+use crate::request::RequestContext;
 use crate::request::body::Whole;
 use crate::request::headers::single;
+use crate::request::memory::{Evict, Kept, Room};
+use crate::request::owner::Owner;
 
 /// A request whose caller is known.
 pub struct Call {
@@ -84,6 +87,13 @@ impl Call {
     /// Whether the body can hold many items: a look that spares most bodies a second reading.
     pub fn mentions_items(&self) -> bool {
         self.body.windows(7).any(|window| window == b"\"items\"")
+    }
+
+    /// Memory of the caller. While an answer with it waits to be taken, it may be ended for another caller.
+    pub fn room(&self, bytes: usize) -> Result<Room, ApiError> {
+        let context = self.parts.extensions.get::<RequestContext>();
+        let evict: Arc<dyn Evict> = context.map_or_else(|| Arc::new(Kept) as _, |context| Arc::clone(&context.evict));
+        self.app.bodies.memory.room(Owner::principal(self.session.actor().principal()), bytes, evict)
     }
 
     /// The query.

@@ -12,7 +12,6 @@ use super::reply::{self, Reply};
 
 /// Keys that are read at a time for the whole list, and most bytes they take.
 const CHUNK: usize = 50;
-const CHUNK_BYTES: usize = 1024 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,24 +38,29 @@ pub(super) async fn list(call: Call) -> Reply {
 async fn list_all(call: Call, filter: KeyFilter, paging: Paging) -> Reply {
     // Read beforehand: who may not is answered as everywhere.
     let first = call.session.list_keys(&filter, &paging).await?;
-    let room = call.app.bodies.memory.room(call.session.actor().principal(), CHUNK_BYTES)?;
+    let text = chunk(&first, true).map_err(|_| reply::unwritable())?;
+    // For a part that is being sent, and the next one.
+    let room = call.room(2 * text.len())?;
+    let guard = room.clone();
     let session = call.session.clone();
-    let chunks = stream::try_unfold((Some(first), true), move |(page, is_first)| {
-        let (session, filter, _room) = (session.clone(), filter.clone(), &room);
+    let chunks = stream::try_unfold(Some((text, first.next_cursor)), move |part| {
+        let (session, filter, room) = (session.clone(), filter.clone(), room.clone());
         async move {
-            let Some(page) = page else { return Ok(None) };
-            let text = chunk(&page, is_first).map_err(std::io::Error::other)?;
-            let next = match &page.next_cursor {
-                None => None,
-                Some(cursor) => {
-                    let next = session.list_keys(&filter, &Paging::new(CHUNK).after(cursor)).await;
-                    Some(next.inspect_err(|error| tracing::warn!(%error, "a list of keys is cut off"))?)
-                }
-            };
-            Ok::<_, BoxError>(Some((text, (next, false))))
+            let Some((text, cursor)) = part else { return Ok(None) };
+            let Some(cursor) = cursor else { return Ok(Some((text, None))) };
+            let next = session.list_keys(&filter, &Paging::new(CHUNK).after(&cursor)).await;
+            let next = next.inspect_err(|error| tracing::warn!(%error, "a list of keys is cut off"))?;
+            let part = chunk(&next, false)?;
+            if room.resize(2 * part.len()).is_err() {
+                let more = (2 * part.len()).saturating_sub(room.bytes());
+                room.grow_beyond_share(more).map_err(|error| std::io::Error::other(error.message))?;
+            }
+            Ok::<_, BoxError>(Some((text, Some((part, next.next_cursor)))))
         }
     });
-    reply::stream(chunks)
+    let mut response = reply::stream(chunks)?;
+    response.extensions_mut().insert(guard);
+    Ok(response)
 }
 
 /// A part of the array.

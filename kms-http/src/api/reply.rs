@@ -87,6 +87,7 @@ fn respond(status: StatusCode, body: Body) -> Response {
     response
 }
 
-fn unwritable() -> ApiError {
+/// An answer that cannot be written.
+pub fn unwritable() -> ApiError {
     ApiError::internal("the answer could not be written")
 }

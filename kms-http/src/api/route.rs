@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -18,6 +19,7 @@ use crate::openapi::{Doc, Kind, Operation};
 use crate::request::RequestContext;
 use crate::request::fair_queue::{FairQueue, Full, Pass};
 use crate::request::memory::Room;
+use crate::request::owner::Owner;
 use crate::request::response_memory;
 
 /// A route.
@@ -33,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Requests with larger bodies are worked on few at a time, as lists are: parsed, they take several times as much
 /// memory.
 const LARGE: usize = 64 * 1024;
+
+/// How long an answer takes that a network gets beyond its limit of bad credentials.
+const PENALTY: Duration = Duration::from_millis(250);
 
 /// Routes for callers who are known.
 macro_rules! known {
@@ -143,11 +148,11 @@ where
     let limit = app.http.request_timeout();
     let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, seen));
     let (call, mut held) = admitting.await.map_err(|_| ApiError::timed_out())??;
-    let caller = call.session.actor().principal().to_owned();
+    let caller = Owner::principal(call.session.actor().principal());
     // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
     let working = Box::pin(async {
         let response = handler(call).await?;
-        response_memory::hold(response, held.room.take(), &app.bodies.memory, &caller, kind.is_list)
+        response_memory::hold(response, held.room.take(), &app.bodies.memory, &caller, context, kind.is_list)
     });
     let limit = if kind.is_patient { PATIENCE } else { limit };
     timeout_at(end(context, limit), working).await.unwrap_or_else(|_| {
@@ -170,16 +175,17 @@ async fn admit(
 ) -> Result<(Call, Held), ApiError> {
     let (parts, body) = request.into_parts();
     let identified = app.auth.identify(&app.kms, &parts, &context.peer).await;
-    let actor = identified.inspect_err(|error| {
-        if error.status == StatusCode::UNAUTHORIZED {
-            let shown = app.auth.shown(&parts.headers, &context.peer);
-            app.metrics.count_unknown_caller(shown);
-            app.unknown_callers.log(context, &parts, shown);
+    let actor = match identified {
+        Ok(actor) => actor,
+        Err(error) => {
+            not_recognized(app, context, &parts, &error).await;
+            return Err(error);
         }
-    })?;
+    };
     let actor = actor.with_request_id(&*context.id)?;
     let caller = actor.principal();
-    context.peer.caller.set(caller);
+    let owner = Owner::principal(caller);
+    context.peer.caller.set(&owner);
     if app.http.log_requests || app.http.otlp.is_on() {
         seen.note(&actor, &parts.headers);
     }
@@ -187,10 +193,10 @@ async fn admit(
         rate.check(caller).map_err(ApiError::rate_limited)?;
     }
     if let Some(room) = &context.room {
-        room.move_to(caller)?;
+        room.move_to(&owner)?;
     }
     let limit = if kind.returns { app.http.returning_body_limit() } else { app.http.body_limit() };
-    let (body, room) = app.bodies.read(context, caller, &parts.headers, body, limit).await?;
+    let (body, room) = app.bodies.read(context, &owner, &parts.headers, body, limit).await?;
     // A list can be a thousand times as large as what asks for it: few are made at a time, in turns of their own. Those
     // who wait for that hold no place.
     let is_heavy = kind.is_list || body.len() > LARGE;
@@ -198,6 +204,24 @@ async fn admit(
     // What takes long takes turns in the library, and no place.
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
     Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _heavy: heavy, _place: place }))
+}
+
+/// Counts and logs a caller that is not recognised. One whose network has sent too many bad credentials waits a little
+/// for its answer, so that a flood over a few connections costs little.
+async fn not_recognized(app: &App, context: &RequestContext, parts: &Parts, error: &ApiError) {
+    let shown = app.auth.shown(&parts.headers, &context.peer);
+    match error.status {
+        StatusCode::UNAUTHORIZED => {
+            app.metrics.count_unknown_caller(shown);
+            app.unknown_callers.log(context, parts, shown);
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            app.metrics.count_refused_caller(shown);
+            app.unknown_callers.log_refused(context);
+            tokio::time::sleep(PENALTY).await;
+        }
+        _ => {}
+    }
 }
 
 async fn enter(gate: &Arc<FairQueue>, principal: &str) -> Result<Pass, ApiError> {

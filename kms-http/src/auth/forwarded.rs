@@ -13,7 +13,7 @@ const HOPS: usize = 32;
 /// The address that grant conditions are held against. Going back from the connection's, addresses of believed proxies
 /// are passed over; the first other one counts. None, which such conditions deny, if that one is no address.
 pub fn source(headers: &HeaderMap, peer: &Peer, proxies: &[IpNet], trust_unix_socket: bool) -> Option<IpAddr> {
-    let is_proxy = |address: &IpAddr| proxies.iter().any(|network| network.contains(&address.to_canonical()));
+    let is_proxy = |address: &IpAddr| is_proxy(address, proxies);
     match peer.address {
         Some(address) if !is_proxy(&address) => return Some(address.to_canonical()),
         None if !trust_unix_socket => return None,
@@ -33,6 +33,11 @@ pub fn source(headers: &HeaderMap, peer: &Peer, proxies: &[IpNet], trust_unix_so
     }
     // Nothing but proxies: the request is the outermost one's own.
     last.map(|address| address.to_canonical())
+}
+
+/// Whether a proxy that is believed has this address.
+pub fn is_proxy(address: &IpAddr, proxies: &[IpNet]) -> bool {
+    proxies.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
 /// An address, with or without a port.

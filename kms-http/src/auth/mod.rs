@@ -1,6 +1,7 @@
 //! Who is calling: the methods that are switched on, tried by what the caller shows. What is shown and is not good is
 //! refused; no weaker method is tried in its place.
 
+mod brake;
 pub mod error;
 mod forwarded;
 pub mod identity;
@@ -12,17 +13,22 @@ mod trusted_headers;
 
 pub use error::AuthError;
 
-use axum::http::HeaderMap;
+use std::net::IpAddr;
+
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use ipnet::IpNet;
+use kms_lib::internals::Outage;
 use kms_lib::{Actor, Kms, Result, Role};
 
+use self::brake::Brake;
 use self::mtls::MtlsMapper;
 use self::oidc::OidcVerifier;
 use self::principals::Principals;
 use crate::error::ApiError;
 use crate::request::headers::single;
+use crate::request::owner::Owner;
 use crate::request::{Peer, host};
 use crate::settings::{AuthMethod, Http, TrustedHeadersSettings};
 
@@ -39,6 +45,9 @@ pub struct Authenticator {
     pub principals: Principals,
     proxies: Vec<IpNet>,
     trust_unix_socket: bool,
+    brake: Brake,
+    /// Whether tokens can be looked up.
+    outage: Outage,
 }
 
 impl Authenticator {
@@ -52,20 +61,49 @@ impl Authenticator {
             principals: Principals::new(http),
             proxies: http.trusted_proxies.clone(),
             trust_unix_socket: http.trust_unix_socket_proxy,
+            brake: Brake::new(http.auth_failures_per_second),
+            outage: token::outage(),
         })
     }
 
-    /// Who sends this request, and from where.
+    /// Who sends this request, and from where. Beyond its limit, a network that sends credentials that are not good is
+    /// refused with 429.
     pub async fn identify(&self, kms: &Kms, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         let headers = &parts.headers;
-        let actor = match bearer(headers)? {
-            Some(secret) => self.by_bearer(kms, secret).await?,
-            None => self.without_bearer(parts, peer)?,
+        let source = self.source(headers, peer);
+        let network = Owner::at(source.or(peer.address));
+        let found = match bearer(headers) {
+            Ok(Some(secret)) => self.by_bearer(kms, secret, &network).await,
+            Ok(None) => self.without_bearer(parts, peer),
+            Err(error) => Err(error),
         };
-        Ok(match forwarded::source(headers, peer, &self.proxies, self.trust_unix_socket) {
+        let actor = match found {
+            Ok(actor) => actor,
+            Err(error) if error.status == StatusCode::UNAUTHORIZED => {
+                self.brake.count(&network)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(match source {
             Some(address) => actor.with_source_ip(address),
             None => actor,
         })
+    }
+
+    /// Whom the memory of a request is charged to before its caller is known: the connection's owner, or who a proxy
+    /// that is believed says that it comes from.
+    pub fn charged(&self, headers: &HeaderMap, peer: &Peer) -> Owner {
+        let is_direct =
+            peer.address.map_or(!self.trust_unix_socket, |address| !forwarded::is_proxy(&address, &self.proxies));
+        match is_direct {
+            true => peer.caller.get(),
+            false => Owner::at(self.source(headers, peer).or(peer.address)),
+        }
+    }
+
+    fn source(&self, headers: &HeaderMap, peer: &Peer) -> Option<IpAddr> {
+        forwarded::source(headers, peer, &self.proxies, self.trust_unix_socket)
     }
 
     /// What a request shows of its caller, for those who count and log callers that are not recognised: one of
@@ -89,13 +127,19 @@ impl Authenticator {
         }
     }
 
-    async fn by_bearer(&self, kms: &Kms, secret: &str) -> std::result::Result<Actor, ApiError> {
+    async fn by_bearer(&self, kms: &Kms, secret: &str, network: &Owner) -> std::result::Result<Actor, ApiError> {
         match &self.oidc {
             // A JWT has points between its parts, and a token has none.
             Some(oidc) if !self.takes_tokens || secret.contains('.') => {
-                self.own(AuthMethod::Oidc, known(oidc.authenticate(secret).await)?)
+                known(oidc.check_claims(secret))?;
+                if !self.brake.is_known(secret) {
+                    self.brake.count(network)?;
+                }
+                let actor = self.own(AuthMethod::Oidc, recognized(oidc.authenticate(secret).await)?)?;
+                self.brake.remember(secret);
+                Ok(actor)
             }
-            _ if self.takes_tokens => self.own(AuthMethod::Token, token::identify(kms, secret).await?),
+            _ if self.takes_tokens => self.own(AuthMethod::Token, token::identify(kms, secret, &self.outage).await?),
             _ => Err(ApiError::not_authenticated()),
         }
     }
@@ -109,7 +153,7 @@ impl Authenticator {
 
     fn without_bearer(&self, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         if let (Some(mapper), Some(certificate)) = (&self.mtls, &peer.certificate) {
-            return self.own(AuthMethod::Mtls, known(mapper.authenticate(certificate))?);
+            return self.own(AuthMethod::Mtls, recognized(mapper.authenticate(certificate))?);
         }
         match &self.trusted_headers {
             Some(trusted) => match trusted.identify(&parts.headers, host(&parts.uri, &parts.headers).as_ref())? {
@@ -122,16 +166,20 @@ impl Authenticator {
 }
 
 /// Whom a JWT or a certificate stands for.
-fn known(found: std::result::Result<(String, Role), AuthError>) -> std::result::Result<Actor, ApiError> {
-    match found {
-        Ok((principal, role)) => Actor::new(principal, role).map_err(|_| ApiError::not_authenticated()),
-        Err(AuthError::Unavailable(reason)) => Err(ApiError::issuer_unavailable(reason)),
-        Err(rejected @ AuthError::Rejected(_)) => {
+fn recognized(found: std::result::Result<(String, Role), AuthError>) -> std::result::Result<Actor, ApiError> {
+    let (principal, role) = known(found)?;
+    Actor::new(principal, role).map_err(|_| ApiError::not_authenticated())
+}
+
+fn known<T>(found: std::result::Result<T, AuthError>) -> std::result::Result<T, ApiError> {
+    found.map_err(|error| match error {
+        AuthError::Unavailable(reason) => ApiError::issuer_unavailable(reason),
+        rejected @ AuthError::Rejected(_) => {
             // The caller is told nothing; who runs the service may want to know.
             tracing::debug!(reason = %rejected, "a caller was not recognised");
-            Err(ApiError::not_authenticated())
+            ApiError::not_authenticated()
         }
-    }
+    })
 }
 
 /// What stands behind `Authorization: Bearer`. Another scheme, or several headers, are refused.

@@ -72,7 +72,8 @@ impl ServiceCode {
         name: "RateLimited",
         status: 429,
         is_retryable: true,
-        meaning: "The caller sends more requests per second than it may. Nothing was done.",
+        meaning: "The caller sends more requests per second than it may, or its address more invalid credentials. Nothing \
+                  was done.",
         advice: "Wait as long as `Retry-After` says.",
     };
     /// The issuer of tokens cannot be reached.

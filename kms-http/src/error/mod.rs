@@ -1,6 +1,7 @@
 //! Errors as HTTP responses: the status, the code and the message of each.
 
 mod code;
+pub mod lines;
 
 use std::borrow::Cow;
 
@@ -13,6 +14,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use self::code::ServiceCode;
+use self::lines::Lines;
+
+/// Lines about faults, by code.
+static FAULTS: Lines = Lines::new();
 
 /// An error as callers see it.
 #[derive(Clone, Debug)]
@@ -107,6 +112,11 @@ impl ApiError {
         let message = "this caller sends more requests a second than it may; nothing was done";
         Self { retry_after: Some(seconds), ..Self::own(&ServiceCode::RATE_LIMITED, message) }
     }
+    /// More credentials that are not good than a network may send.
+    pub fn too_many_failures(seconds: u32) -> Self {
+        let message = "too many credentials that are not good come from this address; nothing was done";
+        Self { retry_after: Some(seconds), ..Self::own(&ServiceCode::RATE_LIMITED, message) }
+    }
     /// The issuer of the caller's token cannot be reached.
     pub fn issuer_unavailable(message: Cow<'static, str>) -> Self {
         Self { retry_after: Some(5), ..Self::own(&ServiceCode::ISSUER_UNAVAILABLE, message) }
@@ -154,8 +164,11 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let code = error.code();
         let status = status_of(code);
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(code = code.as_str(), error = error.message(), "a request failed by a fault");
+        if status == StatusCode::INTERNAL_SERVER_ERROR
+            && let Some(line) = FAULTS.next(code.as_str())
+        {
+            let left_out = line.left_out;
+            tracing::error!(code = code.as_str(), error = error.message(), left_out, "a request failed by a fault");
         }
         let is_unavailable = status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS;
         let retry_after = (is_unavailable && error.is_retryable()).then_some(1);

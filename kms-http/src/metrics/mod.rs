@@ -53,6 +53,7 @@ pub struct Metrics {
     connections: Connections,
     integrity: Family<Code, Counter>,
     authentication: Family<Shown, Counter>,
+    refused: Family<Shown, Counter>,
     dropped_lines: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
@@ -116,8 +117,15 @@ impl Default for Metrics {
         }
         let help = "Callers that were not recognised, by what they showed";
         registry.register("authentication_failures", help, authentication.clone());
+        let refused = Family::<Shown, Counter>::default();
+        for method in METHODS {
+            let _ = refused.get_or_create(&Shown { method });
+        }
+        let help =
+            "Callers refused because their network sent too many credentials that are not good, by what they showed";
+        registry.register("authentication_refused", help, refused.clone());
         let (registry, dropped_lines) = (Mutex::new(registry), OnceLock::new());
-        Self { registry, requests, latencies, connections, integrity, authentication, dropped_lines }
+        Self { registry, requests, latencies, connections, integrity, authentication, refused, dropped_lines }
     }
 }
 
@@ -134,6 +142,11 @@ impl Metrics {
     /// Counts a caller that was not recognised by what it showed: one of [`METHODS`].
     pub fn count_unknown_caller(&self, method: &'static str) {
         self.authentication.get_or_create(&Shown { method }).inc();
+    }
+
+    /// Counts a caller whose network has sent too many credentials that are not good, by what it showed.
+    pub fn count_refused_caller(&self, method: &'static str) {
+        self.refused.get_or_create(&Shown { method }).inc();
     }
 
     /// What is counted of connections.

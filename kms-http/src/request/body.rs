@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
@@ -12,10 +12,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::RequestContext;
 use super::memory::{RequestMemory, Room};
+use super::owner::Owner;
 use crate::error::ApiError;
-
-/// Bodies up to this size need no room of their own in HTTP/1.1, where a connection has one request at a time.
-const SMALL: usize = 8 * 1024;
 
 /// A body, which may hold plaintexts: wiped when dropped.
 pub type Whole = Zeroizing<Vec<u8>>;
@@ -33,11 +31,12 @@ impl Bodies {
         Self { memory, timeout }
     }
 
-    /// Reads a body of at most so many bytes. The room it takes is to be held as long as the body is.
+    /// Reads a body of at most so many bytes. The room it takes is to be held as long as the body is. While the body
+    /// arrives, the request may be ended for another owner.
     pub async fn read(
         &self,
         context: &RequestContext,
-        principal: &str,
+        caller: &Owner,
         headers: &HeaderMap,
         body: Body,
         limit: usize,
@@ -46,44 +45,42 @@ impl Bodies {
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(ApiError::too_large(limit));
         }
-        let end = Instant::from_std(context.started + self.timeout);
-        let reading = self.collect(principal, context.room.clone(), body, limit);
-        tokio::time::timeout_at(end, reading).await.map_err(|_| ApiError::slow_body())?
-    }
-
-    async fn collect(
-        &self,
-        principal: &str,
-        mut room: Option<Room>,
-        mut body: Body,
-        limit: usize,
-    ) -> Result<(Whole, Option<Room>), ApiError> {
-        let mut whole = Zeroizing::new(Vec::new());
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| ApiError::broken_body())?.into_data() else { continue };
-            let length = whole.len() + data.len();
-            if length > limit {
-                return Err(ApiError::too_large(limit));
-            }
-            // Only for what has really arrived: an announcement costs nothing.
-            match &room {
-                Some(room) => room.grow(data.len())?,
-                None if length > SMALL => room = Some(self.memory.room(principal, length)?),
-                None => {}
-            }
-            if length > whole.capacity() {
-                // What is left behind is wiped, which growing in place would not do.
-                let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * whole.capacity()).min(limit)));
-                larger.extend_from_slice(&whole);
-                whole = larger;
-            }
-            whole.extend_from_slice(&data);
-            if let Ok(mut own) = data.try_into_mut() {
-                own.zeroize();
-            }
+        if body.is_end_stream() {
+            return Ok((Whole::default(), context.room.clone()));
         }
-        Ok((whole, room))
+        let room =
+            context.room.clone().unwrap_or_else(|| self.memory.empty(caller.clone(), Arc::clone(&context.evict)));
+        room.set_waiting(true);
+        let end = Instant::from_std(context.started + self.timeout);
+        let read = tokio::time::timeout_at(end, collect(&room, body, limit)).await.map_err(|_| ApiError::slow_body());
+        room.set_waiting(false);
+        Ok((read??, Some(room)))
     }
+}
+
+async fn collect(room: &Room, mut body: Body, limit: usize) -> Result<Whole, ApiError> {
+    let mut whole = Zeroizing::new(Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| ApiError::broken_body())?.into_data() else { continue };
+        let length = whole.len() + data.len();
+        if length > limit {
+            return Err(ApiError::too_large(limit));
+        }
+        if length > whole.capacity() {
+            let capacity = length.max(2 * whole.capacity()).min(limit);
+            // Only for what has really arrived: an announcement costs nothing.
+            room.grow(capacity - whole.capacity())?;
+            // What is left behind is wiped, which growing in place would not do.
+            let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
+            larger.extend_from_slice(&whole);
+            whole = larger;
+        }
+        whole.extend_from_slice(&data);
+        if let Ok(mut own) = data.try_into_mut() {
+            own.zeroize();
+        }
+    }
+    Ok(whole)
 }
 
 #[cfg(test)]

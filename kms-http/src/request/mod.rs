@@ -6,6 +6,7 @@ pub mod headers;
 pub mod linger;
 pub mod memory;
 pub mod origins;
+pub mod owner;
 pub mod rate;
 pub mod response_memory;
 pub mod trace_context;
@@ -19,7 +20,8 @@ use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, HeaderValue};
 use kms_lib::RecordId;
 
-use self::memory::Room;
+use self::memory::{Evict, Kept, Room};
+use self::owner::Owner;
 
 /// Longest request id that is taken over from a caller.
 const REQUEST_ID: usize = 128;
@@ -33,24 +35,36 @@ pub struct Peer {
     pub address: Option<IpAddr>,
     /// The certificate it showed (DER), verified against the configured authorities.
     pub certificate: Option<Arc<[u8]>>,
-    /// The principal that last sent a request on the connection.
+    /// Who the connection is charged to.
     pub caller: Caller,
 }
 
-/// The principal that a connection counts for, once one is known. All clones are the same.
+impl Peer {
+    /// The peer at an address; none on a unix socket.
+    pub fn at(address: Option<IpAddr>) -> Self {
+        Self { address, certificate: None, caller: Caller::new(Owner::at(address)) }
+    }
+}
+
+/// Who a connection is charged to: its network, and once a principal is known, the one that last sent a request. All
+/// clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Caller(Arc<Mutex<Option<Arc<str>>>>);
+pub struct Caller(Arc<Mutex<Owner>>);
 
 impl Caller {
-    /// The principal, if it is known.
-    pub fn get(&self) -> Option<Arc<str>> {
+    /// A connection of this owner.
+    pub fn new(owner: Owner) -> Self {
+        Self(Arc::new(Mutex::new(owner)))
+    }
+    /// The owner.
+    pub fn get(&self) -> Owner {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    /// Counts the connection for this principal.
-    pub fn set(&self, principal: &str) {
+    /// Charges the connection to this owner.
+    pub fn set(&self, owner: &Owner) {
         let mut caller = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if caller.as_deref() != Some(principal) {
-            *caller = Some(Arc::from(principal));
+        if *caller != *owner {
+            caller.clone_from(owner);
         }
     }
 }
@@ -66,6 +80,8 @@ pub struct RequestContext {
     pub started: Instant,
     /// The memory that its head takes, if that is counted.
     pub room: Option<Room>,
+    /// What ends it while it waits for its caller.
+    pub evict: Arc<dyn Evict>,
 }
 
 impl RequestContext {
@@ -73,7 +89,7 @@ impl RequestContext {
     pub fn new(headers: &HeaderMap, peer: Arc<Peer>) -> Self {
         let sent = headers.get(X_REQUEST_ID).and_then(sane_id).map(Arc::from);
         let id = sent.unwrap_or_else(|| RecordId::random().to_string().into());
-        Self { id, peer, started: Instant::now(), room: None }
+        Self { id, peer, started: Instant::now(), room: None, evict: Arc::new(Kept) }
     }
 }
 

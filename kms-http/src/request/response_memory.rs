@@ -9,63 +9,82 @@ use axum::response::Response;
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
+use super::RequestContext;
 use super::memory::{RequestMemory, Room, STREAM};
+use super::owner::Owner;
 use crate::error::ApiError;
 
 /// Answers up to this size need no room of their own in HTTP/1.1, where a connection has one at a time.
 const SMALL: u64 = 4 * 1024;
-/// So much of a large answer is handed over at a time.
-const PIECE: usize = 64 * 1024;
 
-/// An answer that has room in memory until it has been taken.
+/// Told how many bytes of an answer have been sent; 0 when it begins.
+pub type Taken = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// An answer that has room in memory until it has been sent.
 struct Held {
     body: Body,
     /// What was taken out of the body and not handed over yet.
     rest: Bytes,
     room: Room,
+    /// So much is handed over at a time.
+    piece: usize,
+    taken: Taken,
 }
 
 /// A piece of an answer that was handed over. Its room is kept until it has been sent.
-struct Piece(Bytes, #[expect(dead_code, reason = "held until the piece is dropped")] Room);
+struct Piece {
+    bytes: Bytes,
+    _room: Room,
+    taken: Taken,
+}
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        (self.taken)(self.bytes.len());
     }
 }
 
 /// Gives an answer room: the one of its request, if that had some, of another size. Without room a list is refused,
-/// since nothing was done but reading. What was done is answered all the same: its request was about as large, and had
-/// room.
+/// since nothing was done but reading. What was done is answered all the same, out of all that is free: its request was
+/// about as large, and had room. The room is an extension of the answer, for [`guard`], as it is of an answer that brings
+/// its own.
 pub fn hold(
-    response: Response,
+    mut response: Response,
     room: Option<Room>,
     memory: &Arc<RequestMemory>,
-    principal: &str,
+    caller: &Owner,
+    context: &RequestContext,
     is_list: bool,
 ) -> Result<Response, ApiError> {
     let bytes = response.body().size_hint().lower();
-    if room.is_none() && bytes <= SMALL {
+    let has_own = response.extensions().get::<Room>().is_some();
+    if has_own || context.room.is_none() && bytes <= SMALL {
         return Ok(response);
     }
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let (room, fits) = match room {
-        Some(room) => {
-            let fits = room.resize(room.bytes().min(STREAM) + bytes);
-            (Some(room), fits)
+    let room = room.unwrap_or_else(|| memory.empty(caller.clone(), Arc::clone(&context.evict)));
+    let size = room.bytes().min(STREAM).saturating_add(bytes);
+    if let Err(error) = room.resize(size) {
+        if is_list {
+            return Err(error);
         }
-        None => match memory.room(principal, bytes) {
-            Ok(room) => (Some(room), Ok(())),
-            Err(error) => (None, Err(error)),
-        },
-    };
-    if is_list {
-        fits?;
+        let _ = room.grow_beyond_share(size.saturating_sub(room.bytes()));
     }
-    Ok(match room {
-        Some(room) => response.map(|body| Body::new(Held { body, rest: Bytes::new(), room })),
-        None => response,
-    })
+    response.extensions_mut().insert(room);
+    Ok(response)
+}
+
+/// Keeps a room until all of an answer has been sent, and tells of each piece that was. Meanwhile the answer waits for
+/// its caller, and may be ended for another owner.
+pub fn guard(response: Response, room: Room, piece: usize, taken: Taken) -> Response {
+    room.set_waiting(true);
+    response.map(|body| Body::new(Held { body, rest: Bytes::new(), room, piece, taken }))
 }
 
 impl HttpBody for Held {
@@ -76,6 +95,7 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        (self.taken)(0);
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -85,8 +105,9 @@ impl HttpBody for Held {
                 end => return Poll::Ready(end),
             }
         }
-        let piece = self.rest.len().min(PIECE);
-        let piece = Piece(self.rest.split_to(piece), self.room.clone());
+        let piece = self.rest.len().min(self.piece);
+        let bytes = self.rest.split_to(piece);
+        let piece = Piece { bytes, _room: self.room.clone(), taken: Arc::clone(&self.taken) };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
     fn is_end_stream(&self) -> bool {

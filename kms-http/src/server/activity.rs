@@ -1,17 +1,24 @@
 //! What is going on on a connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::error::ApiError;
 use crate::request::Caller;
-use crate::request::memory::{RequestMemory, Room};
+use crate::request::memory::{Evict, RequestMemory, Room};
+use crate::request::owner::Owner;
 
 /// So much of a head is not counted: every connection may have it.
 const HEAD: usize = 4 * 1024;
+/// In HTTP/2, most bytes that may have arrived and are no part of a request that is read, nor read as one in a moment:
+/// more than the windows of a connection and the largest head together. Only frames that serve no request add up to
+/// that.
+const FRAMES: usize = 512 * 1024;
+/// In HTTP/2, bytes of frames that are expected beside each head, and each part of a body or an answer.
+const BESIDE: usize = 128;
 
 /// What is going on on a connection.
 pub struct Activity {
@@ -27,15 +34,28 @@ pub struct Activity {
     is_blocked: AtomicBool,
     /// Milliseconds from `begun` to the last progress.
     last: AtomicU64,
+    /// The connection is to be closed at once, or in order.
     close: Notify,
+    finish: Notify,
     head: Mutex<Head>,
 }
 
-/// What has arrived of a head.
+/// What has arrived of a head; in HTTP/2 also what has arrived of bodies, and is not read yet.
 #[derive(Default)]
 struct Head {
     bytes: usize,
     room: Option<Room>,
+}
+
+/// Whether more frames may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// They may.
+    Fit,
+    /// There is no memory for those that have arrived.
+    NoRoom,
+    /// More have arrived than requests explain.
+    TooMany,
 }
 
 impl Activity {
@@ -50,6 +70,7 @@ impl Activity {
             is_blocked: AtomicBool::new(false),
             last: AtomicU64::new(0),
             close: Notify::new(),
+            finish: Notify::new(),
             head: Mutex::default(),
         };
         activity.go_on();
@@ -69,8 +90,8 @@ impl Activity {
     pub fn silent(&self) -> Duration {
         self.begun.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
-    /// The principal that the connection counts for.
-    pub fn caller(&self) -> Option<Arc<str>> {
+    /// Who the connection is charged to.
+    pub fn owner(&self) -> Owner {
         self.caller.get()
     }
 
@@ -95,31 +116,87 @@ impl Activity {
         self.is_blocked.store(is_blocked, Ordering::Relaxed);
     }
 
-    /// Says that the connection is to be closed.
+    /// Says that the connection is to be closed at once.
     pub fn close(&self) {
         self.close.notify_one();
     }
-    /// Waits until the connection is to be closed.
+    /// Waits until the connection is to be closed at once.
     pub async fn closed(&self) {
         self.close.notified().await;
     }
+    /// Says that the connection is to end, in order.
+    pub fn finish(&self) {
+        self.finish.notify_one();
+    }
+    /// Waits until the connection is to end.
+    pub async fn finished(&self) {
+        self.finish.notified().await;
+    }
 
-    /// A part of a head has arrived. A large one needs room, as if it were of a caller of its own.
-    pub fn head_arrives(&self, bytes: usize, memory: &Arc<RequestMemory>) -> Result<(), ApiError> {
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Closes the connection if another owner needs its memory.
+    pub fn evict(self: &Arc<Self>) -> Arc<dyn Evict> {
+        Arc::new(Closing(Arc::downgrade(self)))
+    }
+
+    fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A part of a head has arrived in HTTP/1.1. A large one needs room.
+    pub fn head_arrives(self: &Arc<Self>, bytes: usize, memory: &Arc<RequestMemory>) -> Result<(), ApiError> {
+        let mut head = self.head();
         head.bytes += bytes;
-        if head.bytes <= HEAD {
-            return Ok(());
-        }
         // The buffers that it is read into and moved to may be twice as large.
-        match &head.room {
-            Some(room) => room.grow(2 * bytes),
-            None => memory.room_for_unknown(2 * head.bytes).map(|room| head.room = Some(room)),
-        }
+        let needed = 2 * head.bytes;
+        if head.bytes <= HEAD { Ok(()) } else { self.count(&mut head, needed, memory) }
     }
     /// The head is complete: its room now is the request's.
     pub fn head_is_there(&self) -> Option<Room> {
-        std::mem::take(&mut *self.head.lock().unwrap_or_else(PoisonError::into_inner)).room
+        let room = std::mem::take(&mut *self.head()).room;
+        room.inspect(|room| room.set_waiting(false))
+    }
+
+    /// Frames have arrived in HTTP/2. What is not read at once needs room.
+    pub fn frames_arrive(self: &Arc<Self>, bytes: usize, memory: &Arc<RequestMemory>) -> Frames {
+        let mut head = self.head();
+        head.bytes += bytes;
+        let needed = head.bytes;
+        match needed {
+            ..=HEAD => Frames::Fit,
+            _ if needed > FRAMES => Frames::TooMany,
+            _ if self.count(&mut head, needed, memory).is_ok() => Frames::Fit,
+            _ => Frames::NoRoom,
+        }
+    }
+    /// So many bytes of what has arrived in HTTP/2 have been read, or taken as a head.
+    pub fn frames_are_read(&self, bytes: usize) {
+        let mut head = self.head();
+        head.bytes = head.bytes.saturating_sub(bytes + BESIDE);
+        if head.bytes <= HEAD {
+            head.room = None;
+        } else if let Some(room) = &head.room {
+            let _ = room.resize(head.bytes.min(room.bytes()));
+        }
+    }
+
+    fn count(self: &Arc<Self>, head: &mut Head, bytes: usize, memory: &Arc<RequestMemory>) -> Result<(), ApiError> {
+        let room = head.room.get_or_insert_with(|| {
+            let room = memory.empty(self.owner(), self.evict());
+            room.set_waiting(true);
+            room
+        });
+        room.resize(bytes)
+    }
+}
+
+/// Closes a connection whose memory another owner needs.
+struct Closing(Weak<Activity>);
+
+impl Evict for Closing {
+    fn evict(&self) {
+        if let Some(activity) = self.0.upgrade() {
+            activity.close();
+        }
     }
 }
 
@@ -136,9 +213,11 @@ impl Counted {
     pub fn request(activity: &Arc<Activity>) -> Self {
         Self::new(activity, |activity| &activity.working)
     }
-    /// Something of it has been done.
-    pub fn go_on(&self) {
-        self.0.go_on();
+    /// So many bytes of a body have arrived, or of an answer have been taken.
+    pub fn go_on(&self, bytes: usize) {
+        if bytes > 0 {
+            self.0.go_on();
+        }
     }
     /// A body of a request that arrives.
     pub fn body(activity: &Arc<Activity>) -> Self {

@@ -1,4 +1,4 @@
-//! Connections that are open: counted, bounded, and closed when they do nothing and there are too many.
+//! Connections that are open: counted, bounded, and shared fairly by owner when there are too many.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::activity::Activity;
 use crate::metrics;
 use crate::request::Caller;
+use crate::request::owner::Owner;
 
 /// A connection that has been silent for less than this is not closed to make room: its answer may be on its way.
 const FRESH: Duration = Duration::from_millis(500);
@@ -52,13 +53,15 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new one. If there are too many, others are closed; none if no other may be.
+    /// A new one. If there are too many, others are closed: of the owner with the most. None if that is the new one's
+    /// own, and all of its connections are in use.
     pub fn open_one(self: &Arc<Self>, caller: Caller) -> Option<Connection> {
         self.counters.accepted.inc();
+        let owner = caller.get();
         let activity = Arc::new(Activity::new(self.begun, caller));
         let mut open = self.all();
         if open.len() >= self.most {
-            let closed = to_close(&open, open.len().div_ceil(SHARE));
+            let closed = to_close(&open, &owner, open.len().div_ceil(SHARE));
             self.counters.evicted.inc_by(closed.len().max(1) as u64);
             for id in &closed {
                 if let Some(other) = open.remove(id) {
@@ -78,7 +81,7 @@ impl Connections {
     pub fn close_silent(&self, limit: Duration) {
         for activity in self.all().values() {
             if !activity.is_working() && activity.silent() > limit {
-                activity.close();
+                activity.finish();
             }
         }
     }
@@ -100,34 +103,72 @@ impl Connections {
     }
 }
 
+/// In which order connections of one owner are closed to make room.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// Nothing is going on on it, and has not for a while.
+    Idle,
+    /// It waits for its caller to send a body or to take an answer.
+    Waiting,
+    /// A request is worked on.
+    Working,
+    /// It was opened or used just now.
+    Fresh,
+}
+
 /// A connection that may be closed to make room.
 struct Candidate {
     id: u64,
-    is_idle: bool,
+    of: Use,
     silent: Duration,
 }
 
-/// Which connections to close to make room: of the caller with the most, those that have been idle longest. A busy one
-/// only of a caller that has more than twice as many as any caller with idle ones.
-fn to_close(open: &HashMap<u64, Arc<Activity>>, most: usize) -> Vec<u64> {
-    let mut callers: HashMap<Option<Arc<str>>, Vec<Candidate>> = HashMap::new();
-    for (id, activity) in open {
-        let candidate = Candidate { id: *id, is_idle: activity.is_idle(), silent: activity.silent() };
-        if !candidate.is_idle || candidate.silent > FRESH {
-            callers.entry(activity.caller()).or_default().push(candidate);
-        }
+impl Candidate {
+    fn new(id: u64, activity: &Activity) -> Self {
+        let silent = activity.silent();
+        let of = match activity {
+            activity if activity.is_arriving() || activity.is_sending() => Use::Waiting,
+            activity if activity.is_working() => Use::Working,
+            _ if silent > FRESH => Use::Idle,
+            _ => Use::Fresh,
+        };
+        Self { id, of, silent }
     }
-    let has_idle = |connections: &&Vec<Candidate>| connections.iter().any(|one| one.is_idle);
-    let idle = callers.values().filter(has_idle).max_by_key(|connections| connections.len());
-    let largest = callers.values().max_by_key(|connections| connections.len());
-    let is_greedy = |busy: &&Vec<Candidate>| callers.len() > 1 && busy.len() > 2 * idle.map_or(0, Vec::len);
-    let (of, is_idle, most) = match (largest.filter(is_greedy), idle) {
-        (Some(busy), _) if !has_idle(&busy) => (busy, false, 1),
-        (_, Some(idle)) => (idle, true, most),
-        _ => return Vec::new(),
-    };
-    let mut of: Vec<&Candidate> = of.iter().filter(|one| one.is_idle == is_idle).collect();
-    of.sort_by_key(|one| std::cmp::Reverse(one.silent));
+}
+
+/// Which connections to close to make room for one of `newcomer`: of the owner with the most, those that have been idle
+/// longest, else idle ones of an owner with at least half as many. If there are none, the owner with the most loses
+/// one in use, unless that is the newcomer's own; then only one that has waited for its caller for a while.
+fn to_close(open: &HashMap<u64, Arc<Activity>>, newcomer: &Owner, most: usize) -> Vec<u64> {
+    let mut owners: HashMap<Owner, Vec<Candidate>> = HashMap::new();
+    for (id, activity) in open {
+        owners.entry(activity.owner()).or_default().push(Candidate::new(*id, activity));
+    }
+    let own = owners.get(newcomer).map_or(0, Vec::len);
+    // Of two with as many, the one that nobody knows.
+    let size = |(owner, connections): &(&Owner, &Vec<Candidate>)| (connections.len(), !owner.is_known());
+    let has_idle = |(_, connections): &(&Owner, &Vec<Candidate>)| connections.iter().any(|one| one.of == Use::Idle);
+    let Some((largest, connections)) = owners.iter().max_by_key(size) else { return Vec::new() };
+    let idle = owners.iter().filter(has_idle).max_by_key(size).map(|(_, connections)| connections);
+    if let Some(idle) = idle.filter(|idle| 2 * idle.len() >= connections.len()) {
+        return longest(idle, most, |one| one.of == Use::Idle);
+    }
+    if largest == newcomer {
+        return longest(connections, 1, |one| one.of == Use::Waiting && one.silent > FRESH);
+    }
+    // It keeps more than the newcomer has.
+    let most = most.min((connections.len().saturating_sub(own)).div_ceil(2));
+    longest(connections, most, |_| true)
+}
+
+/// So many of these connections: first those with the least going on, of these the ones that were silent longest; of
+/// those that are worked on, the ones that began last.
+fn longest(connections: &[Candidate], most: usize, may: impl Fn(&Candidate) -> bool) -> Vec<u64> {
+    let mut of: Vec<&Candidate> = connections.iter().filter(|one| may(one)).collect();
+    of.sort_by_key(|one| {
+        let silent = if one.of < Use::Working { one.silent } else { Duration::ZERO };
+        (one.of, std::cmp::Reverse((silent, one.id)))
+    });
     of.into_iter().take(most).map(|one| one.id).collect()
 }
 
@@ -136,9 +177,20 @@ impl Connection {
     pub fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
     }
-    /// Waits until it is to be closed.
+    /// Waits until it is to be closed at once.
     pub async fn closed(&self) {
         self.activity.closed().await;
+    }
+    /// Waits until it is to end, in order: it has been silent for too long.
+    pub async fn finished(&self) {
+        self.activity.finished().await;
+    }
+    /// Waits until it is to be closed in one way or the other.
+    pub async fn over(&self) {
+        tokio::select! {
+            () = self.closed() => {}
+            () = self.finished() => {}
+        }
     }
     /// Whether nothing is going on on it: no request is worked on, and no answer is being sent.
     pub fn is_quiet(&self) -> bool {

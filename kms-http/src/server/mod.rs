@@ -3,6 +3,7 @@
 
 mod activity;
 mod connections;
+mod exchange;
 mod handle;
 mod listeners;
 mod process;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -32,6 +33,7 @@ use crate::request::Peer;
 use crate::settings::Http;
 use crate::tls::TlsServer;
 use connections::{Connection, Connections};
+use exchange::Streams;
 use handle::Handler;
 use stream::Stream;
 
@@ -75,13 +77,13 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
     let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
     let start_tcp = |stream: TcpStream, address: SocketAddr| {
         let _ = stream.set_nodelay(true);
-        let peer = Peer { address: Some(address.ip().to_canonical()), ..Peer::default() };
+        let peer = Peer::at(Some(address.ip().to_canonical()));
         match &tls {
             Some(tls) => server.start_tls(stream, peer, Arc::clone(tls)),
             None => server.start(stream, peer),
         }
     };
-    let start_unix = |stream: UnixStream, _| server.start(stream, Peer::default());
+    let start_unix = |stream: UnixStream, _| server.start(stream, Peer::at(None));
     tokio::join!(accept(&server, tcp, start_tcp), accept(&server, unix, start_unix), sweep(&server));
     if let Some(watching) = watching {
         watching.abort();
@@ -138,7 +140,7 @@ async fn accept<L: Listener>(server: &Server, listener: Option<L>, start: impl F
     }
 }
 
-/// Closes connections on which an answer has been waiting to be taken for longer than a connection may be silent.
+/// Ends connections on which nothing has moved for longer than a connection may be silent.
 async fn sweep(server: &Server) {
     let limit = server.app.http.idle_timeout();
     let mut stop = server.stop.clone();
@@ -157,10 +159,10 @@ impl Server {
             // Buffers are made for callers that say something.
             tokio::select! {
                 _ = stream.readable() => {}
-                () = connection.closed() => return,
+                () = connection.over() => return,
                 _ = server.stop.wait_for(|stop| *stop) => return,
             }
-            let (io, handler) = (server.io(stream, &connection, false), server.handler(peer, &connection));
+            let (io, handler) = (server.io(stream, &connection, false), server.handler(peer, &connection, None));
             let serving = http1(&server.app.http).serve_connection(io, handler);
             server.conduct(serving, connection, std::future::pending()).await;
         });
@@ -173,7 +175,7 @@ impl Server {
         tokio::spawn(async move {
             let shaken = tokio::select! {
                 shaken = tls.accept(stream) => shaken,
-                () = connection.closed() => return,
+                () = connection.over() => return,
                 _ = server.stop.wait_for(|stop| *stop) => return,
             };
             let shaken = match shaken {
@@ -183,11 +185,14 @@ impl Server {
             peer.certificate = shaken.peer.map(|certificate| Arc::from(certificate.as_ref()));
             let retired = tls.distrusted(shaken.trust);
             let is_http2 = shaken.stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let (io, handler) = (server.io(shaken.stream, &connection, is_http2), server.handler(peer, &connection));
+            let io = server.io(shaken.stream, &connection, is_http2);
             if is_http2 {
-                let serving = http2(&server.app.http).serve_connection(io, handler);
+                let streams = Streams::new(connection.activity(), server.app.http.idle_timeout());
+                let handler = server.handler(peer, &connection, Some(streams.clone()));
+                let serving = http2(&server.app.http, streams).serve_connection(io, handler);
                 server.conduct(serving, connection, retired).await;
             } else {
+                let handler = server.handler(peer, &connection, None);
                 let serving = http1(&server.app.http).serve_connection(io, handler);
                 server.conduct(serving, connection, retired).await;
             }
@@ -198,13 +203,13 @@ impl Server {
         TokioIo::new(Stream::new(stream, connection.activity(), Arc::clone(&self.app.bodies.memory), is_http2))
     }
 
-    fn handler(&self, peer: Peer, connection: &Connection) -> Handler {
-        let (app, router) = (self.app.clone(), self.router.clone());
-        Handler { app, router, peer: Arc::new(peer), activity: connection.activity() }
+    fn handler(&self, peer: Peer, connection: &Connection, streams: Option<Streams>) -> Handler {
+        let (app, router, activity) = (self.app.clone(), self.router.clone(), connection.activity());
+        Handler { app, router, peer: Arc::new(peer), evict: activity.evict(), activity, streams }
     }
 
-    /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old,
-    /// or when it is `retired`.
+    /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old
+    /// or was silent for too long, or when it is `retired`.
     async fn conduct(
         mut self,
         serving: impl GracefulConnection,
@@ -219,6 +224,7 @@ impl Server {
         tokio::select! {
             _ = serving.as_mut() => return,
             () = connection.closed() => return,
+            () = connection.finished() => {}
             _ = self.stop.wait_for(|stop| *stop) => {}
             () = retired => {}
             () = tokio::time::sleep(age) => {}
@@ -245,8 +251,8 @@ fn http1(http: &Http) -> http1::Builder {
 }
 
 /// How HTTP/2 is spoken.
-fn http2(http: &Http) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(http: &Http, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(http.idle_timeout() / 2)

@@ -10,12 +10,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::activity::Activity;
+use super::activity::{Activity, Frames};
 use crate::request::memory::RequestMemory;
 
 /// For how long a caller that has ended what it sends is taken to wait for the answer to a request that is worked on.
 /// After that it is taken to have gone away: in TCP both look the same.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long no more is read of an HTTP/2 connection for which there is no memory, before it is tried again.
+const PAUSE: Duration = Duration::from_millis(25);
 /// While a request is worked on, so much is read ahead of it, to notice the end.
 const AHEAD: usize = 512;
 
@@ -27,12 +29,14 @@ pub struct Stream<S> {
     /// In HTTP/1.1 the end is told late while a request is worked on; in HTTP/2 it ends everything.
     is_http2: bool,
     ended: Option<Pin<Box<Sleep>>>,
+    /// Set while no more is read because there is no memory for what has arrived in HTTP/2.
+    paused: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stream<S> {
     /// A connection on which this goes on; large heads are counted in `memory`.
     pub fn new(inner: S, activity: Arc<Activity>, memory: Arc<RequestMemory>, is_http2: bool) -> Self {
-        Self { inner, activity, memory, is_http2, ended: None }
+        Self { inner, activity, memory, is_http2, ended: None, paused: None }
     }
 
     /// Whether the end may be told. Until then the task is woken when it may.
@@ -53,16 +57,39 @@ impl<S> Stream<S> {
         }
     }
 
-    fn arrived(&self, bytes: usize) -> io::Result<()> {
+    fn arrived(&mut self, bytes: usize) -> io::Result<()> {
+        if self.is_http2 {
+            return self.frames_arrived(bytes);
+        }
         if self.activity.is_working() {
             self.activity.go_on();
         }
-        // Not a head: a body that is thrown away, or what accompanies answers in HTTP/2.
+        // Not a head: a body that is thrown away.
         if !self.activity.is_idle() || self.activity.is_arriving() {
             return Ok(());
         }
         let counted = self.activity.head_arrives(bytes, &self.memory);
         counted.map_err(|_| io::Error::other("no memory is left for large heads"))
+    }
+
+    /// Frames have arrived, or it is tried again whether those that have may be followed by others.
+    fn frames_arrived(&mut self, bytes: usize) -> io::Result<()> {
+        self.paused = match self.activity.frames_arrive(bytes, &self.memory) {
+            Frames::Fit => None,
+            // What is read after a pause has been taken out of them.
+            Frames::TooMany if bytes == 0 => return Err(io::Error::other("too many frames that serve no request")),
+            Frames::TooMany | Frames::NoRoom => Some(Box::pin(tokio::time::sleep(PAUSE))),
+        };
+        Ok(())
+    }
+
+    /// Waits while there is no memory for what has arrived: a caller is slowed down rather than cut off.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(paused) = &mut self.paused {
+            ready!(paused.as_mut().poll(context));
+            self.frames_arrived(0)?;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -85,6 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_room(context))?;
         let before = buffer.filled().len();
         let is_ahead = !this.is_http2 && this.activity.is_working() && !this.activity.is_arriving();
         match is_ahead {
@@ -107,7 +135,9 @@ impl<S> Stream<S> {
     }
 
     fn sent_bytes(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(sent, Poll::Ready(Ok(bytes)) if bytes > 0) {
+        // In HTTP/2 these may be frames that anybody can cause, such as answers to pings: there, only parts of bodies and
+        // of answers are progress.
+        if !self.is_http2 && matches!(sent, Poll::Ready(Ok(bytes)) if bytes > 0) {
             self.activity.go_on();
         }
         self.sent(sent)

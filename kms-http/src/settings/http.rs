@@ -140,6 +140,9 @@ section! {
         /// How many it may send at once within that; 0 for as many as in a second.
         #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
         pub rate_burst: u32 = 0,
+        /// Credentials a second that are not good that a network may send, five times as many at once; 0 for any number.
+        #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
+        pub auth_failures_per_second: u32 = 20,
         /// The level or filter of the log.
         pub log: String = "info".into(),
         /// Whether the log of the process is written as text or as JSON lines.

@@ -9,6 +9,8 @@ mod certificates;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod floods;
+mod frames;
 #[path = "../oidc/issuer.rs"]
 #[allow(dead_code)]
 mod issuer;

@@ -1,6 +1,7 @@
 //! Unit tests of `src/request/body.rs`.
 
 use super::*;
+use crate::request::memory::Kept;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
@@ -8,19 +9,24 @@ fn bodies(total: usize) -> Bodies {
     Bodies::new(Arc::new(RequestMemory::new(total)), Duration::from_secs(1))
 }
 
-fn read(bodies: &Bodies, principal: &str, bytes: usize) -> Result<(Whole, Option<Room>), ApiError> {
-    let body = Body::from(vec![b'x'; bytes]);
-    bodies.collect(principal, None, body, 20_000).now_or_never().expect("a body in memory")
+fn room(bodies: &Bodies, principal: &str) -> Room {
+    bodies.memory.empty(Owner::principal(principal), Arc::new(Kept))
+}
+
+fn read(bodies: &Bodies, principal: &str, bytes: usize) -> Result<(Whole, Room), ApiError> {
+    let (room, body) = (room(bodies, principal), Body::from(vec![b'x'; bytes]));
+    let whole = collect(&room, body, 20_000).now_or_never().expect("a body in memory")?;
+    Ok((whole, room))
 }
 
 #[test]
 fn bodies_of_many_frames_are_whole() {
     let memory = bodies(60_000);
     let frames: Vec<Result<Bytes, std::io::Error>> = (0..100).map(|n| Ok(Bytes::from(vec![n; 150]))).collect();
-    let body = Body::from_stream(futures_util::stream::iter(frames));
-    let (whole, room) = memory.collect("a", None, body, 20_000).now_or_never().expect("in memory").expect("room");
+    let (room, body) = (room(&memory, "a"), Body::from_stream(futures_util::stream::iter(frames)));
+    let whole = collect(&room, body, 20_000).now_or_never().expect("in memory").expect("room");
     assert!(whole.len() == 15_000 && whole.iter().enumerate().all(|(n, byte)| usize::from(*byte) == n / 150));
-    assert_eq!(room.map(|room| room.bytes()), Some(15_000));
+    assert_eq!(room.bytes(), whole.capacity(), "what is held counts");
 }
 
 #[test]
@@ -28,24 +34,27 @@ fn one_principal_never_has_all_the_room() {
     let memory = bodies(60_000);
     let first = read(&memory, "flood", 20_000).expect("room");
     assert!(read(&memory, "flood", 20_000).is_ok(), "it is given back");
-    let second = read(&memory, "flood", 20_000).expect("as much is left as it holds then");
-    assert!(read(&memory, "flood", 20_000).is_err(), "the rest is for others");
-    let other = read(&memory, "other", 20_000).expect("room for another");
+    let second = read(&memory, "flood", 10_000).expect("as much is left as it holds then");
+    assert!(read(&memory, "flood", 1).is_err(), "the rest is for others");
+    let other = read(&memory, "other", 15_000).expect("room for another");
     drop((first, second, other));
     assert_eq!(memory.memory.free(), 60_000);
     assert!(read(&memory, "a", 20_001).is_err(), "over the limit of one body");
 }
 
-#[test]
-fn what_has_room_already_counts_from_its_first_byte() {
+#[tokio::test]
+async fn a_body_counts_from_its_first_byte() {
     let memory = bodies(60_000);
-    let room = memory.memory.room("a", 100).expect("room");
-    let body = || Body::from(vec![b'x'; 10]);
-    let read = |room| memory.collect("a", Some(room), body(), 20_000).now_or_never().expect("in memory");
-    let (_, room) = read(room).expect("room");
+    let context = RequestContext::new(&HeaderMap::new(), Arc::default());
+    let (headers, a) = (HeaderMap::new(), Owner::principal("a"));
+    let (_, room) = memory.read(&context, &a, &headers, Body::from("x"), 100).await.expect("room");
+    assert_eq!(room.map(|room| room.bytes()), Some(1));
+    let (_, none) = memory.read(&context, &a, &headers, Body::empty(), 100).await.expect("nothing");
+    assert!(none.is_none());
+    let own = memory.memory.room(a.clone(), 100, Arc::new(Kept)).expect("room");
+    let context = RequestContext { room: Some(own), ..context };
+    let (_, room) = memory.read(&context, &a, &headers, Body::from("0123456789"), 100).await.expect("room");
     assert_eq!(room.map(|room| room.bytes()), Some(110));
-    let (_, none) = memory.collect("a", None, body(), 20_000).now_or_never().expect("in memory").expect("room");
-    assert!(none.is_none(), "a small one of HTTP/1.1");
 }
 
 #[tokio::test]
@@ -55,8 +64,8 @@ async fn a_body_has_its_time_from_the_head_on() {
     let mut context = RequestContext::new(&HeaderMap::new(), Arc::default());
     context.started = context.started.checked_sub(hour).expect("an hour ago");
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-    let headers = HeaderMap::new();
-    let reading = memory.read(&context, "a", &headers, endless, 100);
+    let (headers, a) = (HeaderMap::new(), Owner::principal("a"));
+    let reading = memory.read(&context, &a, &headers, endless, 100);
     let read = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("its time is over");
     assert_eq!(read.err().expect("too slow").code, "RequestTimeout");
 }

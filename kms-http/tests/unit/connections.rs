@@ -18,8 +18,7 @@ impl Opened {
 
     /// One of this caller, silent for as many seconds.
     fn open(&mut self, caller: &str, silent: u64) {
-        let known = Caller::default();
-        known.set(caller);
+        let known = Caller::new(Owner::principal(caller));
         let connection = self.all.open_one(known).expect("room");
         connection.activity.set_last(Duration::from_secs(10 - silent));
         self.connections.push(connection);
@@ -43,13 +42,38 @@ fn the_longest_silent_makes_room() {
 }
 
 #[test]
-fn fresh_and_busy_ones_of_a_single_caller_stay() {
+fn an_owner_with_all_of_them_makes_room_for_others_and_not_for_itself() {
+    let mut opened = Opened::new(3);
+    for _ in 0..3 {
+        opened.open("flood", 0);
+    }
+    let busy: Vec<_> = (0..3).map(|n| Counted::request(&opened.connections[n].activity)).collect();
+    let flood = || Caller::new(Owner::principal("flood"));
+    assert!(opened.all.open_one(flood()).is_none(), "it has all");
+    let stuck = Counted::answer(&opened.connections[1].activity);
+    opened.connections[1].activity.set_last(Duration::from_secs(1));
+    let _new = opened.all.open_one(Caller::default()).expect("one that waits for its caller makes room");
+    assert_eq!(opened.is_open(), [true, false, true]);
+    let _next = opened.all.open_one(flood()).is_none();
+    drop((stuck, busy));
+    // Nothing but fresh ones, of a network that nobody knows.
+    let mut opened = Opened::new(4);
+    for _ in 0..4 {
+        opened.open("flood", 0);
+    }
+    let _new = opened.all.open_one(Caller::default()).expect("the last one makes room");
+    assert_eq!(opened.is_open(), [true, true, true, false]);
+}
+
+#[test]
+fn of_as_many_the_one_that_nobody_knows_makes_room() {
     let mut opened = Opened::new(2);
-    opened.open("a", 0);
-    opened.open("a", 9);
-    let _busy = Counted::answer(&opened.connections[1].activity);
-    assert!(opened.all.open_one(Caller::default()).is_none());
-    assert_eq!(opened.is_open(), [true, true]);
+    opened.open("known", 9);
+    opened.connections.push(opened.all.open_one(Caller::default()).expect("room"));
+    opened.connections[1].activity.set_last(Duration::from_secs(5));
+    let other = Caller::new(Owner::at(Some([192, 0, 2, 1].into())));
+    let _new = opened.all.open_one(other).expect("room is made");
+    assert_eq!(opened.is_open(), [true, false]);
 }
 
 #[test]
@@ -60,9 +84,8 @@ fn the_caller_with_most_connections_makes_room_for_others() {
         opened.open("flood", 1);
     }
     let working: Vec<_> = (1..6).map(|n| Counted::request(&opened.connections[n].activity)).collect();
-    opened.connections[3].activity.set_last(Duration::from_secs(2));
     let new = opened.all.open_one(Caller::default()).expect("a busy one of the flood makes room");
-    assert_eq!(opened.is_open(), [true, true, true, false, true, true]);
+    assert_eq!(opened.is_open(), [true, true, true, true, true, false]);
     drop((new, working));
     opened.connections.iter().for_each(|connection| connection.activity.set_last(Duration::from_secs(5)));
     opened.open("flood", 1);

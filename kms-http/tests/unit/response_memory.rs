@@ -1,38 +1,63 @@
 //! Unit tests of `src/request/response_memory.rs`.
 
 use super::*;
+use crate::request::memory::Kept;
+use axum::http::HeaderMap;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const PIECE: usize = 64 * 1024;
+
+fn context(room: Option<Room>) -> RequestContext {
+    RequestContext { room, ..RequestContext::new(&HeaderMap::new(), Arc::default()) }
+}
+
+/// An answer to a caller in HTTP/1.1.
+fn answer(memory: &Arc<RequestMemory>, caller: &str, bytes: usize, is_list: bool) -> Result<Response, ApiError> {
+    let response = Response::new(Body::from(vec![b'x'; bytes]));
+    hold(response, None, memory, &Owner::principal(caller), &context(None), is_list)
+}
 
 #[test]
-fn a_large_answer_has_room_until_it_is_taken() {
+fn a_large_answer_has_room_until_it_is_sent() {
     let memory = Arc::new(RequestMemory::new(800_000));
-    let large = || Response::new(Body::from(vec![b'x'; 300_000]));
-    let mut first = hold(large(), None, &memory, "slow", true).expect("room");
+    let mut first = answer(&memory, "slow", 300_000, true).expect("room");
     assert_eq!(first.body().size_hint().exact(), Some(300_000));
-    assert!(hold(large(), None, &memory, "slow", true).is_err(), "one principal does not get all");
-    assert!(hold(large(), None, &memory, "slow", false).is_ok(), "what was done is answered");
-    let second = hold(large(), None, &memory, "other", true).expect("room for another");
+    assert!(answer(&memory, "slow", 300_000, true).is_err(), "one principal does not get all");
+    let second = answer(&memory, "other", 300_000, true).expect("room for another");
+    assert_eq!(memory.free(), 200_000);
+    let done = answer(&memory, "slow", 150_000, false).expect("what was done is answered");
+    assert_eq!(memory.free(), 50_000, "and counts all the same");
+    let sent = Arc::new(AtomicUsize::new(0));
+    let room = first.extensions_mut().remove::<Room>().expect("room");
+    let counter = Arc::clone(&sent);
+    let taken: Taken = Arc::new(move |bytes| {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+    });
+    let mut first = guard(first, room, PIECE, taken);
     let piece = first.body_mut().frame().now_or_never().expect("at once").expect("a piece").expect("good");
     let piece = piece.into_data().expect("data");
     assert_eq!(piece.len(), PIECE);
     assert_eq!(first.body().size_hint().exact(), Some(300_000 - PIECE as u64));
     let rest = first.into_body().collect().now_or_never().expect("at once").expect("good").to_bytes();
     assert_eq!(rest.len(), 300_000 - PIECE);
-    drop((second, rest));
+    drop((second, rest, done));
     assert!(memory.free() < 800_000, "a piece that was handed over is not sent yet");
+    assert_eq!(sent.load(Ordering::Relaxed), 300_000 - PIECE);
     drop(piece);
-    assert_eq!(memory.free(), 800_000);
+    assert_eq!((memory.free(), sent.load(Ordering::Relaxed)), (800_000, 300_000));
 }
 
 #[test]
 fn a_small_answer_counts_where_its_request_did() {
     let memory = Arc::new(RequestMemory::new(100_000));
-    let small = || Response::new(Body::from(vec![b'x'; 1_000]));
-    let free = hold(small(), None, &memory, "a", true).expect("no room needed");
+    let free = answer(&memory, "a", 1_000, true).expect("no room needed");
     assert_eq!(memory.free(), 100_000);
-    let room = memory.room("a", STREAM + 20_000).expect("room");
-    let counted = hold(small(), Some(room), &memory, "a", true).expect("room");
+    let owner = Owner::principal("a");
+    let room = memory.room(owner.clone(), STREAM + 20_000, Arc::new(Kept)).expect("room");
+    let small = Response::new(Body::from(vec![b'x'; 1_000]));
+    let counted = hold(small, Some(room.clone()), &memory, &owner, &context(Some(room)), true).expect("room");
     assert_eq!(memory.free(), 100_000 - STREAM - 1_000, "its body is gone");
     drop((free, counted));
     assert_eq!(memory.free(), 100_000);

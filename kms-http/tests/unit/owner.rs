@@ -1,0 +1,14 @@
+//! Unit tests of `src/request/owner.rs`.
+
+use super::*;
+
+#[test]
+fn a_network_is_an_address_or_64_bits_of_one() {
+    let at = |text: &str| Owner::at(Some(text.parse().expect("an address")));
+    assert_eq!(at("192.0.2.1"), at("::ffff:192.0.2.1"));
+    assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+    assert_eq!(at("2001:db8:1:2:3::4"), at("2001:db8:1:2:ffff::1"));
+    assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
+    assert_eq!(Owner::at(None), Owner::Local);
+    assert!(Owner::principal("a").is_known() && !at("192.0.2.1").is_known());
+}
