@@ -71,7 +71,8 @@ async fn each_request_has_its_line() {
 
 #[tokio::test]
 async fn callers_that_are_not_recognised_have_lines_but_not_many() {
-    let server = Server::start_on_file(&[("KMS_HTTP_LOG_FORMAT", "json")]);
+    let settings = [("KMS_HTTP_LOG_FORMAT", "json"), ("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "0")];
+    let server = Server::start_on_file(&settings);
     let nobody = server.client_with(Some("kms_secret"));
     for n in 0..200 {
         let request = nobody.request(Method::GET, "/v1/keys").header("x-request-id", format!("try-{n}"));
@@ -83,6 +84,27 @@ async fn callers_that_are_not_recognised_have_lines_but_not_many() {
     assert!(!first.to_string().contains("secret"));
     // 200 requests take a moment; a line for each would let anybody fill the disk.
     assert!(lines.len() < 200, "{}", lines.len());
+}
+
+/// Requests that fail because the store is gone have a line when that begins, and not one each.
+#[tokio::test]
+async fn an_outage_of_the_store_has_few_lines() {
+    let server = Server::start_on_file(&[("KMS_HTTP_LOG_FORMAT", "json")]);
+    // Of the form of a token, so that it is looked up in the store.
+    let unknown = server.client_with(Some(&format!("kms_{}", "A".repeat(64))));
+    unknown.get("/v1/keys").await.refused(401, "NotAuthenticated");
+    for ending in ["", "-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{ending}", server.store().display())).unwrap();
+    }
+    let mut unavailable = 0;
+    for _ in 0..200 {
+        unavailable += usize::from(unknown.get("/v1/keys").await.status == 503);
+    }
+    assert!(unavailable > 100, "{unavailable}");
+    let log = std::fs::read_to_string(server.home.path().join("log")).unwrap();
+    let (about, all) = (log.matches("callers cannot be recognized").count(), log.lines().count());
+    assert_eq!(about, 1, "{log}");
+    assert!(all < 30, "{all} lines: {log}");
 }
 
 /// Nobody reads the log: requests are answered all the same, and lines that have no room are counted.

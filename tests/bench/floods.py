@@ -12,6 +12,7 @@ multiple of its p99 alone just before, requests of it that failed, the service's
 """
 
 import argparse
+import base64
 import json
 import os
 import shutil
@@ -74,6 +75,8 @@ def start(wrk, kind, folder, binary, records):
     for principal, role in [("victim", "app"), ("reader", "auditor"), ("maker", "admin"), ("stranger", "app")]:
         made = server.call("POST", "/v1/tokens", {"principal": principal, "role": role})
         server.tokens[principal] = made["token"]
+    # Of the form of a token, and nobody's.
+    server.tokens["forger"] = "kms_" + base64.urlsafe_b64encode(os.urandom(48)).decode()
     server.call("POST", "/v1/grants", {"principal": "victim", "role": "app", "keyId": "own", "allowedOps": ["encrypt"]})
     for _ in range(20):
         server.call("POST", "/v1/keys/rsa/rotate", {})

@@ -85,6 +85,11 @@ def slow_bodies(target, done, count):
     many(target, done, count, 2_000, begin, drip=b"x")
 
 
+def busy(target, done, count):
+    begin = target.head("POST", "/v1/crypto/encrypt", 8_000) + b"{"
+    many(target, done, count, 13_000, begin, drip=b" ")
+
+
 def slow_readers(target, done, count):
     many(target, done, count, 1_000, target.head("GET", "/v1/audit?limit=1000"), receive_buffer=4_096)
 
@@ -95,6 +100,57 @@ def big_heads(target, done, count):
 
 def silent(target, done, count):
     many(target, done, count, 15_000, b"")
+
+
+def repeated(target, done, count, begin, part):
+    """Sends the same over and over on a few connections, and reads nothing."""
+    held = []
+    while not done.is_set():
+        try:
+            while len(held) < 16:
+                one = target.connect()
+                one.sendall(begin)
+                one.setblocking(False)
+                held.append(one)
+        except OSError:
+            time.sleep(0.05)
+        sent = 0
+        for one in list(held):
+            try:
+                sent += one.send(part)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                pass
+            except OSError:
+                held.remove(one)
+                one.close()
+        count.value += sent
+        if not sent:
+            time.sleep(0.01)
+
+
+def pipelined(target, done, count):
+    repeated(target, done, count, b"", b"GET /v1/healthz HTTP/1.1\r\nhost: localhost\r\n\r\n" * 200)
+
+
+def tiny_chunks(target, done, count):
+    lines = ["POST /v1/crypto/encrypt HTTP/1.1", "host: localhost", f"authorization: {target.authorization}",
+             "content-type: application/json", "transfer-encoding: chunked"]
+    repeated(target, done, count, ("\r\n".join(lines) + "\r\n\r\n").encode(), b"1\r\n \r\n" * 2_000)
+
+
+def half_handshakes(target, done, count):
+    # A record of a handshake whose rest never comes.
+    plain = Target(target.port, False, target.authorization)
+    many(plain, done, count, 5_000, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+
+
+def handshakes(target, done, count):
+    while not done.is_set():
+        try:
+            target.connect().close()
+            count.value += 1
+        except OSError:
+            time.sleep(0.01)
 
 
 def hang_up(target, done, count, request):
@@ -116,7 +172,7 @@ def hang_up_encryptions(target, done, count):
     hang_up(target, done, count, target.head("POST", "/v1/crypto/encrypt", len(ENCRYPT)) + ENCRYPT.encode())
 
 
-DATA, HEADERS, RESET, SETTINGS = 0, 1, 3, 4
+DATA, HEADERS, RESET, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 INITIAL_WINDOW_SIZE = 4
 
@@ -168,6 +224,22 @@ def http2_resets(target, done, count):
             time.sleep(0.01)
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b"")
+
+
+def http2_pings(target, done, count):
+    repeated(target, done, count, PREFACE, frame(PING, 0, 0, bytes(8)) * 500)
+
+
+def http2_settings(target, done, count):
+    repeated(target, done, count, PREFACE, frame(SETTINGS, 0, 0, b"") * 500)
+
+
+def http2_endless_heads(target, done, count):
+    begin = PREFACE + frame(HEADERS, 0, 1, head_block(target, "GET", "/v1/keys"))
+    repeated(target, done, count, begin, frame(CONTINUATION, 0, 1, b" " * 10) * 500)
+
+
 def http2_held(target, done, count, connections, bursts, window):
     """Holds so many connections on which nothing comes to an end. Each sends one burst after the other: flow control
     lets no more through at once."""
@@ -211,6 +283,17 @@ def http2_bodies(target, done, count):
     block = head_block(target, "POST", "/v1/crypto/encrypt")
     streams = [frame(HEADERS, END_HEADERS, n, block) + frame(DATA, 0, n, b"x" * 8_000) for n in range(1, 256, 2)]
     http2_held(target, done, count, 400, [b"".join(streams[n : n + 8]) for n in range(0, 128, 8)], 65_535)
+
+
+def http2_half_heads(target, done, count):
+    block = head_block(target, "GET", "/v1/keys") + b"\0" + literal("x-large") + b"\x7f\xff\xff\x00"
+    http2_held(target, done, count, 1_000, [frame(HEADERS, 0, 1, block + b"x" * 16_000)[:15_000]], 65_535)
+
+
+def http2_errors_behind_zero_window(target, done, count):
+    block = head_block(target, "GET", "/v1/nowhere")
+    burst = b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, block) for stream in range(1, 256, 2))
+    http2_held(target, done, count, 200, [burst], 0)
 
 
 def http2_zero_window(target, done, count):

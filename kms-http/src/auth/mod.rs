@@ -71,16 +71,16 @@ impl Authenticator {
     pub async fn identify(&self, kms: &Kms, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         let headers = &parts.headers;
         let source = self.source(headers, peer);
-        let network = Owner::at(source.or(peer.address));
+        let mut attempt = Attempt { network: Owner::at(source.or(peer.address)), is_counted: false };
         let found = match bearer(headers) {
-            Ok(Some(secret)) => self.by_bearer(kms, secret, &network).await,
+            Ok(Some(secret)) => self.by_bearer(kms, secret, &mut attempt).await,
             Ok(None) => self.without_bearer(parts, peer),
             Err(error) => Err(error),
         };
         let actor = match found {
             Ok(actor) => actor,
-            Err(error) if error.status == StatusCode::UNAUTHORIZED => {
-                self.brake.count(&network)?;
+            Err(error) if error.status == StatusCode::UNAUTHORIZED && !attempt.is_counted => {
+                self.brake.count(&attempt.network)?;
                 return Err(error);
             }
             Err(error) => return Err(error),
@@ -127,13 +127,14 @@ impl Authenticator {
         }
     }
 
-    async fn by_bearer(&self, kms: &Kms, secret: &str, network: &Owner) -> std::result::Result<Actor, ApiError> {
+    async fn by_bearer(&self, kms: &Kms, secret: &str, attempt: &mut Attempt) -> std::result::Result<Actor, ApiError> {
         match &self.oidc {
             // A JWT has points between its parts, and a token has none.
             Some(oidc) if !self.takes_tokens || secret.contains('.') => {
                 known(oidc.check_claims(secret))?;
                 if !self.brake.is_known(secret) {
-                    self.brake.count(network)?;
+                    self.brake.count(&attempt.network)?;
+                    attempt.is_counted = true;
                 }
                 let actor = self.own(AuthMethod::Oidc, recognized(oidc.authenticate(secret).await)?)?;
                 self.brake.remember(secret);
@@ -163,6 +164,13 @@ impl Authenticator {
             None => Err(ApiError::not_authenticated()),
         }
     }
+}
+
+/// A credential that is looked at.
+struct Attempt {
+    network: Owner,
+    /// Whether it counts for the limit of its network already.
+    is_counted: bool,
 }
 
 /// Whom a JWT or a certificate stands for.

@@ -13,8 +13,12 @@ use crate::error::ApiError;
 const SMALL: usize = 64 * 1024;
 /// One part in so many is left to small rooms.
 const LEFT: usize = 8;
-/// For so long, what waits for a caller is not ended for another request from the same network.
+/// One part in so many is left to callers that are not known yet.
+const UNKNOWN: usize = 16;
+/// For so long, what waits for a caller is not ended for another owner as long as there is memory.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for another request from the same network.
+const OWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a request takes in HTTP/2 beside its head, body and answer. In HTTP/1.1 the number of connections bounds that.
 pub const STREAM: usize = 8 * 1024;
@@ -44,7 +48,8 @@ pub struct RequestMemory {
 
 struct State {
     total: usize,
-    patience: Duration,
+    /// For tests, a time that is added to all waiting.
+    waited: Duration,
     free: usize,
     next: u64,
     held: HashMap<Owner, Holding>,
@@ -87,7 +92,7 @@ impl RequestMemory {
     pub fn new(total: usize) -> Self {
         Self {
             total,
-            state: Mutex::new(State { total, patience: PATIENCE, free: total, next: 0, held: HashMap::new() }),
+            state: Mutex::new(State { total, waited: Duration::ZERO, free: total, next: 0, held: HashMap::new() }),
         }
     }
 
@@ -133,16 +138,22 @@ impl State {
         if place.is_evicted.load(Ordering::Relaxed) {
             return Err(ApiError::overloaded(true));
         }
+        let left = match limit {
+            Limit::Share { left } if owner.is_known() => left.max(self.total / UNKNOWN),
+            Limit::Share { left } => left,
+            Limit::Free => 0,
+        };
         loop {
             let held = self.held.get(owner).map_or(0, |holding| holding.bytes);
-            let needed = match limit {
-                Limit::Share { left } => (held + more).max(more + left),
-                Limit::Free => more,
-            };
-            if needed <= self.free {
+            let is_short = more + left > self.free;
+            let is_over = matches!(limit, Limit::Share { .. }) && held + more > self.free;
+            if !is_short && !is_over {
                 break;
             }
-            if !self.evict(owner, held + more) {
+            // What has only begun to wait goes last, and only if there is no memory.
+            let made_room =
+                self.evict(owner, held + more, PATIENCE) || is_short && self.evict(owner, held + more, Duration::ZERO);
+            if !made_room {
                 return Err(ApiError::overloaded(held + more > self.free && more <= self.free));
             }
         }
@@ -152,18 +163,20 @@ impl State {
         Ok(())
     }
 
-    /// Ends the oldest room that waits of the owner with the most bytes. Networks lose it to their own next request after a
-    /// while, and to every other owner that wants no more in all than they have, or a small part of the memory; callers that are
-    /// known lose it to owners that want less in all. Whether there was one.
-    fn evict(&mut self, of: &Owner, wanted: usize) -> bool {
+    /// Ends the oldest room of the owner with the most bytes, if it has waited for this long. Networks lose it to their
+    /// own next request after a while, and to every other owner that wants no more in all than they have, or a small
+    /// part of the memory; callers that are known lose it only to known ones that want less in all. Whether there was
+    /// one.
+    fn evict(&mut self, of: &Owner, wanted: usize, age: Duration) -> bool {
         let is_small = wanted <= self.total / LEFT;
-        let patience = self.patience;
+        let waited = self.waited;
         let may = |owner: &Owner, holding: &Holding| {
             let Some((_, oldest)) = holding.waiting.first_key_value() else { return false };
+            let age_of_oldest = oldest.since.elapsed() + waited;
             match owner.is_known() {
-                true => owner != of && holding.bytes > wanted,
-                false if owner == of => oldest.since.elapsed() >= patience,
-                false => is_small || holding.bytes >= wanted,
+                true => owner != of && of.is_known() && holding.bytes > wanted && age_of_oldest >= age,
+                false if owner == of => age_of_oldest >= OWN_PATIENCE,
+                false => (is_small || holding.bytes >= wanted) && age_of_oldest >= age,
             }
         };
         let holdings = self.held.iter_mut().filter(|(owner, holding)| may(owner, holding));

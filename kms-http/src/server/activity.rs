@@ -176,6 +176,8 @@ impl Activity {
             head.room = None;
         } else if let Some(room) = &head.room {
             let _ = room.resize(head.bytes.min(room.bytes()));
+            // It has not waited for its caller since then.
+            room.set_waiting(true);
         }
     }
 

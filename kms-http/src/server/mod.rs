@@ -212,7 +212,7 @@ impl Server {
     /// or was silent for too long, or when it is `retired`.
     async fn conduct(
         mut self,
-        serving: impl GracefulConnection,
+        serving: impl GracefulConnection<Error = hyper::Error>,
         connection: Connection,
         retired: impl Future<Output = ()>,
     ) {
@@ -222,8 +222,8 @@ impl Server {
             seconds => Duration::from_secs(seconds),
         };
         tokio::select! {
-            _ = serving.as_mut() => return,
-            () = connection.closed() => return,
+            served = serving.as_mut() => return ended(served),
+            () = connection.closed() => return tracing::debug!("a connection is closed to make room"),
             () = connection.finished() => {}
             _ = self.stop.wait_for(|stop| *stop) => {}
             () = retired => {}
@@ -240,6 +240,13 @@ impl Server {
                 () = tokio::time::sleep(LOOK) => if connection.is_quiet() || connection.is_stuck(limit) { return },
             }
         }
+    }
+}
+
+/// Notes how serving a connection ended.
+fn ended(served: hyper::Result<()>) {
+    if let Err(error) = served {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended with an error");
     }
 }
 

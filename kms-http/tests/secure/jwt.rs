@@ -17,7 +17,11 @@ fn claims(issuer: &Issuer, subject: &str, role: &str) -> Value {
 
 /// A service that believes this issuer.
 fn serve(issuer: &Issuer) -> Server {
-    Server::start(&[
+    serve_with(issuer, &[])
+}
+
+fn serve_with(issuer: &Issuer, more: &[(&str, &str)]) -> Server {
+    let settings = [
         ("KMS_HTTP_AUTH", "token,oidc"),
         ("KMS_HTTP_TOKEN_PREFIX", "token:"),
         ("KMS_HTTP_OIDC_ISSUER", &issuer.url),
@@ -26,7 +30,8 @@ fn serve(issuer: &Issuer) -> Server {
         ("KMS_HTTP_OIDC_ROLE_CLAIM", "groups"),
         ("KMS_HTTP_OIDC_ADMIN_VALUES", "kms-admins"),
         ("KMS_HTTP_OIDC_RETRY_SECONDS", "0"),
-    ])
+    ];
+    Server::start(&[&settings, more].concat())
 }
 
 async fn list(server: &Server, token: &str) -> Answer {
@@ -184,4 +189,27 @@ async fn proxy_variables_count() {
         ("KMS_HTTP_OIDC_PRINCIPAL_PREFIX", "sso:"),
     ]);
     list(&server, &key.token(&claims(&issuer, "alice", "others"))).await.expect(200);
+}
+
+/// Forged tokens cost the checking of signatures, so an address may send few. Those that were good before are checked
+/// all the same, and those that say themselves that they are not good cost nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_tokens_are_limited_and_lock_nobody_out() {
+    let (key, forger) = (SigningKey::rs256("a"), SigningKey::rs256("a"));
+    let issuer = Issuer::start(&[&key]).await;
+    let server = serve_with(&issuer, &[("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "1")]);
+    let good = key.token(&claims(&issuer, "alice", "others"));
+    list(&server, &good).await.expect(200);
+    let mut refused = 0;
+    for n in 0..20 {
+        let answer = list(&server, &forger.token(&claims(&issuer, &format!("forged-{n}"), "others"))).await;
+        if answer.status == 429 {
+            answer.refused(429, "RateLimited");
+            refused += 1;
+        } else {
+            answer.refused(401, "NotAuthenticated");
+        }
+    }
+    assert!(refused >= 5, "{refused}");
+    list(&server, &good).await.expect(200);
 }

@@ -104,7 +104,8 @@ fn a_newcomer_takes_from_the_owner_with_most_what_waited_longest() {
     // A principal has room as well, and what is worked on stays.
     greedy[1].0.set_waiting(false);
     let known = take(&memory, principal("a"), 100).expect("room is made");
-    assert_eq!(greedy.iter().map(is_ended).collect::<Vec<_>>(), [true, false, true, false, false]);
+    assert_eq!(greedy.iter().map(is_ended).collect::<Vec<_>>(), [true, false, true, true, false]);
+    assert!(memory.free() >= 1_000 / UNKNOWN, "it leaves some to callers that are not known");
     drop((greedy, less, newcomer, known));
     assert_eq!(memory.free(), 1_000);
     assert!(memory.state().held.is_empty());
@@ -115,13 +116,17 @@ fn a_network_replaces_its_own_oldest_and_a_principal_is_refused() {
     let memory = Arc::new(RequestMemory::new(1_000));
     let own: Vec<_> = (0..5).map(|_| waiting(&memory, network(1), 100)).collect();
     assert!(is_own(take(&memory, network(1), 100)), "they have only just begun");
-    memory.state().patience = Duration::ZERO;
+    memory.state().waited = OWN_PATIENCE;
     let next = waiting(&memory, network(1), 100);
     assert_eq!(own.iter().map(is_ended).collect::<Vec<_>>(), [true, false, false, false, false]);
     drop((own, next));
     let own: Vec<_> = (0..5).map(|_| waiting(&memory, principal("a"), 100)).collect();
     assert!(is_own(take(&memory, principal("a"), 100)));
     assert!(!own.iter().any(is_ended));
+    // A network takes nothing from a caller that is known.
+    let all = (0..4).map(|n| take(&memory, network(n), 100)).collect::<Vec<_>>();
+    assert!(take(&memory, network(9), 300).is_err() && !own.iter().any(is_ended));
+    drop(all);
     // An answer that has to be given takes what is free.
     let room = memory.empty(principal("a"), Arc::new(Kept));
     room.grow_beyond_share(400).expect("free");
