@@ -127,7 +127,8 @@ pub mod metrics {
     };
 }
 
-/// Parts of the crate that its own integration tests, fuzz targets and `kms-http` need. No promise of any kind covers them.
+/// Parts of the crate that its own integration tests, fuzz targets and `kms-http` need. No promise of any kind covers
+/// them.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::crypto::ciphertext::HEADER as CIPHERTEXT_HEADER;

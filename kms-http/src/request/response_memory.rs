@@ -52,8 +52,7 @@ impl Drop for Piece {
 
 /// Gives an answer room: the one of its request, if that had some, of another size. Without room a list is refused,
 /// since nothing was done but reading. What was done is answered all the same, out of all that is free: its request was
-/// about as large, and had room. The room is an extension of the answer, for [`guard`], as it is of an answer that brings
-/// its own.
+/// about as large, and had room. The room is an extension of the answer, for [`guard`]; an answer may bring its own.
 pub fn hold(
     mut response: Response,
     room: Option<Room>,

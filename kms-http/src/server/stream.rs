@@ -135,8 +135,8 @@ impl<S> Stream<S> {
     }
 
     fn sent_bytes(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        // In HTTP/2 these may be frames that anybody can cause, such as answers to pings: there, only parts of bodies and
-        // of answers are progress.
+        // In HTTP/2 these may be frames that anybody can cause, such as answers to pings: there, only parts of bodies
+        // and of answers are progress.
         if !self.is_http2 && matches!(sent, Poll::Ready(Ok(bytes)) if bytes > 0) {
             self.activity.go_on();
         }

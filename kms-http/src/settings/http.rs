@@ -140,7 +140,7 @@ section! {
         /// How many it may send at once within that; 0 for as many as in a second.
         #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
         pub rate_burst: u32 = 0,
-        /// Credentials a second that are not good that a network may send, five times as many at once; 0 for any number.
+        /// Invalid credentials a second that a network may send, five times as many at once; 0 for any number.
         #[serde(deserialize_with = "forms::count::<0, 4_294_967_295, _, _>")]
         pub auth_failures_per_second: u32 = 20,
         /// The level or filter of the log.
