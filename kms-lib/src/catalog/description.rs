@@ -196,8 +196,8 @@ impl Outline {
     /// Of a key in this view.
     pub fn of(view: &dyn CatalogView, id: KeyId) -> Option<Self> {
         let key = view.key(id)?;
-        let newest = (1..=key.current_version).rev().filter_map(|number| view.version(id, number));
-        let versions = newest.take(PAGE_LIMIT).map(|version| in_state(key, version)).collect();
+        let mut versions = Vec::new();
+        view.newest_versions(id, PAGE_LIMIT, &mut |version| versions.push(in_state(key, version)));
         Some(Self { key: key_description(key), id, versions })
     }
 

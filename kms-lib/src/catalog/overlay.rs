@@ -165,6 +165,13 @@ impl CatalogView for Overlay<'_> {
         new.sort_unstable_by_key(|version| version.version);
         new.into_iter().for_each(visit);
     }
+    fn newest_versions(&self, key: KeyId, at_most: usize, visit: &mut dyn FnMut(&KeyVersion)) {
+        let base = self.base.versions_newest_first(key).take(at_most);
+        let mut versions: BTreeMap<u32, &KeyVersion> = base.map(|version| (version.version, version)).collect();
+        let own = self.versions.values().filter(|version| version.key_id == key);
+        versions.extend(own.map(|version| (version.version, version)));
+        versions.into_values().rev().take(at_most).for_each(visit);
+    }
     fn grant(&self, id: GrantId) -> Option<&Grant> {
         self.grants.get(&id).or_else(|| self.base.grant(id))
     }

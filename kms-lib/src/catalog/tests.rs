@@ -254,6 +254,17 @@ fn compare(overlay: &Overlay<'_>, snapshot: &Snapshot, keys: &[KeyId]) {
             versions
         };
         assert_eq!(collect(overlay), collect(snapshot));
+        for at_most in [1, 2, usize::MAX] {
+            let newest = |view: &dyn CatalogView| {
+                let mut versions = Vec::new();
+                view.newest_versions(*id, at_most, &mut |version| versions.push(version.clone()));
+                versions
+            };
+            let expected: Vec<_> = collect(snapshot).into_iter().rev().take(at_most).collect();
+            assert_eq!((newest(overlay), newest(snapshot)), (expected.clone(), expected));
+        }
+        let behind: Vec<_> = snapshot.versions_behind(*id, 1).cloned().collect();
+        assert_eq!(behind, collect(snapshot).into_iter().filter(|version| version.version > 1).collect::<Vec<_>>());
         assert_eq!(overlay.live_versions(*id), snapshot.live_versions(*id));
     }
     for principal in ["a", "b", "creator"] {

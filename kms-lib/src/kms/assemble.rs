@@ -211,6 +211,7 @@ async fn start(
         clock: config.clock.clone(),
         denials: Denials::default(),
         rotations: Rotations::default(),
+        reads: Fair::new(store.readers(), store.readers() - 1),
         lists: Fair::new(LISTS, LISTS - 1),
         full_keys: Mutex::default(),
         turns: Turns::default(),

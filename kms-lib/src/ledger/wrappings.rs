@@ -38,7 +38,10 @@ pub(super) async fn retirable(
 ) -> Result<HashMap<u32, bool>> {
     let mut found = HashMap::new();
     for submission in batch {
-        if let Some(Command::RetireRootKey(generation)) = submission.command {
+        // Everything that is wrapped is looked at: once in a batch, however often it is asked for.
+        if let Some(Command::RetireRootKey(generation)) = submission.command
+            && !found.contains_key(&generation)
+        {
             let remaining = Remaining::without(generation, &catalog.snapshot());
             let unverified = remaining.unverified(connection, generation, &catalog.seals()).await?;
             found.insert(generation, unverified == 0);

@@ -160,7 +160,7 @@ impl Writer {
             return Ok(());
         }
         let now = plan.head.timestamp;
-        idempotency::drop_expired(connection, now).await?;
+        idempotency::drop_expired(connection, now, plan.kept_requests.len()).await?;
         let mut room = if self.space.is_full() { 0 } else { BATCH_ANSWER_BYTES };
         for request in std::mem::take(&mut plan.kept_requests) {
             let row = request.row(connection, seals, room).await?;

@@ -163,7 +163,7 @@ impl Session {
             self.permit_reading(Action::MetricsRead, Operation::ReadMetrics, None).await?;
         }
         let now = self.shared().clock.now();
-        let mut connection = self.shared().store.reader().await?;
+        let mut connection = self.reader().await?;
         let connection = connection.as_mut();
         // A record's time may be a little ahead of this clock.
         let hour = now.plus_seconds(60).hour();

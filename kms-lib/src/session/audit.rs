@@ -181,7 +181,7 @@ impl Session {
     /// Cancellation: dropping the future changes nothing.
     pub async fn checkpoint(&self) -> Result<String> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
-        let mut connection = self.shared.store.reader().await?;
+        let mut connection = self.reader().await?;
         let head = head::read(connection.as_mut()).await?;
         head.map(|head| head.checkpoint)
             .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
@@ -193,7 +193,7 @@ impl Session {
     /// Cancellation: dropping the future changes nothing.
     pub async fn kept_checkpoint(&self, size: u64) -> Result<Option<String>> {
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
-        let mut connection = self.shared.store.reader().await?;
+        let mut connection = self.reader().await?;
         audit::checkpoint_at(connection.as_mut(), size).await
     }
 

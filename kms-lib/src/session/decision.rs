@@ -16,27 +16,53 @@ use crate::types::limits::VERSIONS_TRIED;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
+/// Items that are decided on while the snapshot is locked, and how often that is tried.
+const SLICE: usize = 64;
+const TRIES: usize = 3;
 /// Versions that are looked at to find one that is usable, on average.
 const LOOKED_AT: usize = 10;
 
 impl Session {
     /// Decides on each item, at one revision. Items that are alike share a decision.
     pub(super) fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Arc<Decided>>) {
-        let snapshot = self.shared.catalog.snapshot();
+        // Where changes come all the time, the last try holds the snapshot for as long as it takes.
+        let mut slices = [SLICE; TRIES].into_iter().chain(std::iter::repeat(usize::MAX));
+        loop {
+            let slice = slices.next().unwrap_or(usize::MAX);
+            if let Some(decided) = self.decide_in_slices(items, slice) {
+                return decided;
+            }
+        }
+    }
+
+    /// The same, with the snapshot locked for so many items at a time: a change that is committed waits for that, and
+    /// every other caller for the change. None if there was a change in between.
+    fn decide_in_slices(&self, items: &[Item<'_>], slice: usize) -> Option<(u64, Vec<Arc<Decided>>)> {
+        let revision = self.shared.catalog.snapshot().revision();
         let now = self.shared.clock.now();
         let without_version = items.iter().filter(|item| matches!(item.target, Target::AnyUsable(_))).count();
         let tried = VERSIONS_TRIED / without_version.max(1);
         let mut all: Vec<Arc<Decided>> = Vec::with_capacity(items.len());
-        for (n, item) in items.iter().enumerate() {
-            // Not only the one before: the items of a pair alternate.
-            let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
-            let decided = match alike {
-                Some(before) => Arc::clone(&all[before]),
-                None => Arc::new(self.decide_item(&snapshot, item, tried, now)),
-            };
-            all.push(decided);
+        while all.len() < items.len() {
+            let snapshot = self.shared.catalog.snapshot();
+            if snapshot.revision() != revision && slice < items.len() {
+                return None;
+            }
+            for item in items.iter().skip(all.len()).take(slice) {
+                let n = all.len();
+                // Not only the one before: the items of a pair alternate.
+                let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
+                let decided = match alike {
+                    Some(before) => Arc::clone(&all[before]),
+                    None => Arc::new(self.decide_item(&snapshot, item, tried, now)),
+                };
+                all.push(decided);
+            }
+            if all.len() == items.len() {
+                return Some((snapshot.revision(), all));
+            }
         }
-        (snapshot.revision(), all)
+        Some((revision, all))
     }
 
     fn decide_item(&self, snapshot: &Snapshot, item: &Item<'_>, tried: usize, now: Timestamp) -> Decided {

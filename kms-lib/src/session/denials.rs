@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::join_all;
+
 use super::Shared;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
 use crate::types::actor::Actor;
@@ -17,6 +19,8 @@ const EACH: u32 = 60;
 /// Microseconds of the window, and between counted records.
 const MINUTE: u64 = 60_000_000;
 const SECOND: u64 = 1_000_000;
+/// Counted records that are written together.
+const TOGETHER: usize = 128;
 /// Principals and codes that are followed, about. Beyond it the oldest are forgotten, and while all of them are of the
 /// last minute, further principals share one window.
 const FOLLOWED: usize = 10_000;
@@ -181,15 +185,23 @@ fn micros(now: Timestamp, then: Timestamp) -> u64 {
 
 /// Writes the counted records that are due. Called every second, and when the service closes.
 pub(crate) async fn write_counted(shared: &Shared, now: Timestamp) -> Result<()> {
-    let mut failed = Ok(());
-    for counted in shared.denials.take_due(now) {
+    let mut failed: Result<()> = Ok(());
+    let mut due = shared.denials.take_due(now).into_iter().peekable();
+    while due.peek().is_some() {
+        // Together, so that those of thousands of principals take a few commits, and not as many.
+        let together: Vec<Counted> = due.by_ref().take(TOGETHER).collect();
         let written = match &failed {
-            Ok(()) => write(shared, &counted).await,
-            Err(_) => failed.clone(),
+            Ok(()) => join_all(together.iter().map(|counted| write(shared, counted))).await,
+            Err(_) => vec![failed.clone(); together.len()],
         };
-        if written.is_err() {
-            shared.denials.put_back(counted);
-            failed = written;
+        for (counted, written) in together.into_iter().zip(written) {
+            if let Err(error) = written {
+                shared.denials.put_back(counted);
+                // One principal that holds all places it may have does not keep those of others out of the log.
+                if !matches!(error.code(), ErrorCode::Overloaded | ErrorCode::CallerOverloaded) {
+                    failed = Err(error);
+                }
+            }
         }
     }
     failed

@@ -89,7 +89,7 @@ impl Session {
         };
         let digest =
             digest.ok_or_else(|| Error::new(ErrorCode::WrongKeyType, "an AES256_GCM key has no public half"))?;
-        let mut connection = self.shared.store.reader().await?;
+        let mut connection = self.reader().await?;
         let material = entities::material(connection.as_mut(), id, version).await?;
         match material.and_then(|material| material.public_key_pem) {
             Some(pem) if <[u8; 32]>::from(Sha256::digest(&pem)) == digest => Ok(pem),
@@ -101,7 +101,7 @@ impl Session {
     pub(super) async fn describe(&self, id: KeyId) -> Result<KeyDescription> {
         let outline =
             Outline::of(&*self.shared.catalog.snapshot(), id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
-        let mut connection = self.shared.store.reader().await?;
+        let mut connection = self.reader().await?;
         outline.complete(connection.as_mut()).await
     }
 

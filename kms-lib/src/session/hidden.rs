@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::crypto::{DataKey, Decrypted};
 use super::items::{EncryptItem, SignItem, VerifyItem};
+use super::results::{DataKey, Decrypted};
 
 /// Stands for bytes that are not shown.
 struct Hidden(usize);

@@ -125,7 +125,7 @@ impl Session {
         if !policy::is_authenticated(&*self.shared.catalog.snapshot(), &attempt, now) {
             return Err(refusal(ErrorCode::NotAuthenticated));
         }
-        let mut connection = self.shared.store.reader().await?;
+        let mut connection = self.reader().await?;
         let found = idempotency::find(connection.as_mut(), self.actor.principal(), &once.key, now).await?;
         drop(connection);
         if found.as_ref().is_some_and(|kept| !self.is_same_request(once, kept)) {

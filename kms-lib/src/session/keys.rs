@@ -167,7 +167,7 @@ impl Session {
     ) -> Result<Vec<Change>> {
         let admission = self.admit_change()?;
         let _turn = match id {
-            Some(id) => Some(self.shared.rotations.turn(id).await),
+            Some(id) => Some(self.shared.rotations.turn(id, self.actor.principal()).await),
             None => None,
         };
         let mut material: Option<Zeroizing<Vec<u8>>> = None;

@@ -2,6 +2,7 @@
 
 mod anchors;
 mod audit;
+mod batches;
 mod change;
 mod credentials;
 mod crypto;
@@ -26,6 +27,7 @@ mod quarantine;
 mod records;
 mod refusal;
 mod requests;
+mod results;
 mod root_key_jobs;
 mod root_key_report;
 mod root_key_retirement;
@@ -52,7 +54,6 @@ pub use audit::{AuditKey, AuditQuery};
 pub(crate) use change::Intent;
 pub(crate) use credentials::authenticate;
 pub use credentials::{CreatedToken, CredentialDescription};
-pub use crypto::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, SignatureCheck};
 pub use denials::Denials;
 pub(crate) use denials::write_counted;
 pub use imported_log::ImportedRow;
@@ -60,6 +61,7 @@ pub use integrity_key::IntegrityKeyReplacement;
 pub use items::{DecryptItem, EncryptItem, ReencryptItem, SignItem, VerifyItem};
 pub use quarantine::QuarantinedRow;
 pub use requests::{GrantFilter, KeyFilter, KeyUpdate, NewGrant, NewKey, NewToken, Page, Paging};
+pub use results::{DataKey, Decrypted, Encrypted, Reencrypted, Signature, SignatureCheck};
 pub use root_key_report::{FailedMaterial, RewrapPlan, RootKeyCalls, RootKeyJob, RootKeyProgress, RootKeyReport};
 pub use root_key_retirement::{BackupHour, RetireOptions, Retirement};
 pub use root_keys::RootKeyDescription;
@@ -77,10 +79,10 @@ use crate::catalog::{Catalog, MaterialCache, PublicKeys, Snapshot};
 use crate::config::Config;
 use crate::crypto::provider::Provider;
 use crate::envelope::Envelope;
-use crate::fair::Fair;
+use crate::fair::{Fair, Turn};
 use crate::ledger::{Ledger, Signer, Space};
 use crate::policy;
-use crate::storage::Store;
+use crate::storage::{Connection, Store};
 use crate::types::actor::Actor;
 use crate::types::attempt::{Attempt, Decision, Operation};
 use crate::types::error::Result;
@@ -124,6 +126,8 @@ pub struct Shared {
     pub deletion_wait_days: u32,
     /// The least of them.
     pub deletion_wait_min_days: u32,
+    /// Whose turn it is to read from the store what takes a moment.
+    pub(crate) reads: Fair,
     /// Whose turn it is to read a list of the log.
     pub(crate) lists: Fair,
     /// Whose turn it is to verify the log.
@@ -168,6 +172,12 @@ impl Session {
         Attempt { actor: self.actor.clone(), operation, key, key_type: None, context: None }
     }
 
+    /// A connection that reads, in a turn of this principal.
+    pub(crate) async fn reader(&self) -> Result<Reading> {
+        let turn = self.shared.reads.turn(self.actor.principal()).await;
+        Ok(Reading { connection: self.shared.store.reader().await?, _turn: turn })
+    }
+
     /// The key a caller means. A name is looked up in a fresh snapshot whether or not it is known already, so that the
     /// time of an answer does not tell; whether there is a key of an id, the ledger decides under the head's lock.
     async fn locate(&self, key: &KeyRef) -> Result<Option<KeyId>> {
@@ -184,6 +194,19 @@ impl Session {
     fn decide(&self, attempt: &Attempt) -> (Decision, u64) {
         let snapshot = self.shared.catalog.snapshot();
         (policy::decide(&*snapshot, attempt, self.shared.clock.now()), snapshot.revision())
+    }
+}
+
+/// A connection that reads for a caller.
+pub(crate) struct Reading {
+    connection: Box<dyn Connection>,
+    _turn: Turn,
+}
+
+impl Reading {
+    /// The connection.
+    pub(crate) fn as_mut(&mut self) -> &mut dyn Connection {
+        self.connection.as_mut()
     }
 }
 

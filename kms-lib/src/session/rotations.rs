@@ -1,11 +1,10 @@
-//! Rotations of one key take turns: one that is prepared beside another is superseded by it, and has to be prepared
-//! again.
+//! Rotations of one key take turns by principal: one that is prepared beside another is superseded by it, and has to be
+//! prepared again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
-
+use crate::fair::{Fair, Turn};
 use crate::types::ids::KeyId;
 
 /// Entries of ended rotations are removed when there are more than this.
@@ -13,16 +12,23 @@ const KEPT: usize = 256;
 
 /// Whose turn it is to rotate a key, within this process.
 #[derive(Default)]
-pub struct Rotations(Mutex<HashMap<KeyId, Weak<Turns<()>>>>);
+pub struct Rotations(Mutex<HashMap<KeyId, Weak<Fair>>>);
+
+/// The turn of a rotation, until it is dropped.
+pub struct Rotating {
+    _turn: Turn,
+    // The line of the key is there for as long as it has a turn.
+    _of_key: Arc<Fair>,
+}
 
 impl Rotations {
-    /// Waits until the rotations of this key that came before have ended, in the order of arrival. The turn ends when
-    /// the guard is dropped.
-    pub async fn turn(&self, key: KeyId) -> OwnedMutexGuard<()> {
-        self.of(key).lock_owned().await
+    /// Waits for the turn of this principal to rotate a key: also one who may not rotate it takes turns here.
+    pub async fn turn(&self, key: KeyId, principal: &str) -> Rotating {
+        let of_key = self.of(key);
+        Rotating { _turn: of_key.turn(principal).await, _of_key: of_key }
     }
 
-    fn of(&self, key: KeyId) -> Arc<Turns<()>> {
+    fn of(&self, key: KeyId) -> Arc<Fair> {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(turns) = keys.get(&key).and_then(Weak::upgrade) {
             return turns;
@@ -30,7 +36,7 @@ impl Rotations {
         if keys.len() >= KEPT {
             keys.retain(|_, turns| turns.strong_count() > 0);
         }
-        let turns = Arc::new(Turns::new(()));
+        let turns = Arc::new(Fair::new(1, 1));
         keys.insert(key, Arc::downgrade(&turns));
         turns
     }
@@ -41,22 +47,37 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn turns_of_one_key_follow_each_other() {
-        let rotations = Rotations::default();
+    async fn turns_of_one_key_follow_each_other_by_principal() {
+        let rotations = Arc::new(Rotations::default());
         let (key, other) = (KeyId::random(), KeyId::random());
-        let first = rotations.turn(key).await;
-        let second = rotations.of(key);
-        assert!(Arc::clone(&second).try_lock_owned().is_err());
-        drop(rotations.turn(other).await);
+        let first = rotations.turn(key, "greedy").await;
+        drop(rotations.turn(other, "greedy").await);
+        let order: Arc<Mutex<Vec<&str>>> = Arc::default();
+        let rotate = |principal: &'static str| {
+            let (rotations, order) = (Arc::clone(&rotations), Arc::clone(&order));
+            tokio::spawn(async move {
+                let _turn = rotations.turn(key, principal).await;
+                order.lock().unwrap_or_else(PoisonError::into_inner).push(principal);
+            })
+        };
+        let mut all: Vec<_> = (0..20).map(|_| rotate("greedy")).collect();
+        tokio::task::yield_now().await;
+        all.push(rotate("modest"));
+        tokio::task::yield_now().await;
+        assert!(order.lock().is_ok_and(|order| order.is_empty()));
         drop(first);
-        assert!(second.try_lock_owned().is_ok());
+        for rotation in all {
+            assert!(rotation.await.is_ok());
+        }
+        let place = order.lock().ok().and_then(|order| order.iter().position(|principal| *principal == "modest"));
+        assert!(place.is_some_and(|place| place <= 1), "{place:?}");
     }
 
     #[tokio::test]
     async fn ended_rotations_are_forgotten() {
         let rotations = Rotations::default();
         for _ in 0..3 * KEPT {
-            drop(rotations.turn(KeyId::random()).await);
+            drop(rotations.turn(KeyId::random(), "a").await);
         }
         assert!(rotations.0.lock().is_ok_and(|keys| keys.len() <= KEPT));
     }

@@ -332,3 +332,50 @@ async fn a_wrong_pinned_key_waits_for_nobody() {
 async fn shared_last_verification(session: &Session) -> String {
     format!("{:?}", session.metrics().await.unwrap().audit.last_verification)
 }
+
+/// One principal's floods keep the counted denials of others neither waiting nor out of the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn counted_denials_of_many_principals_take_few_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, _) = open(&folder.path().join("kms.db")).await;
+    let now = shared.clock.now();
+    let principals: Vec<_> = (0..300).map(|n| Actor::new(format!("p{n}"), Role::App).unwrap()).collect();
+    for actor in &principals {
+        shared.denials.count(actor, Action::Encrypt, ErrorCode::AccessDenied, now, 5);
+    }
+    // The first of them has as many changes under way as it may have.
+    let held: Vec<_> =
+        std::iter::from_fn(|| shared.ledger.admit(crate::ledger::Lane::Change, "p0", 0).ok()).take(2_000).collect();
+    let before = shared.ledger.counters().batches().0.iter().sum::<u64>();
+    let later = now.plus_seconds(2);
+    super::write_counted(&shared, later).await.unwrap();
+    let batches = shared.ledger.counters().batches().0.iter().sum::<u64>() - before;
+    assert!(batches < 60, "{batches} batches");
+    let query = AuditQuery::new().status(crate::Status::Failure);
+    let count = async || session.list_audit(&query, &Paging::new(1_000)).await.unwrap().items.len();
+    assert_eq!(count().await, 299);
+    drop(held);
+    super::write_counted(&shared, later).await.unwrap();
+    assert_eq!(count().await, 300);
+}
+
+/// One caller's reads do not hold up those of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn principals_take_turns_at_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shared, session, _) = open(&folder.path().join("kms.db")).await;
+    let greedy = Session::new(Arc::clone(&shared), Actor::new("greedy", Role::Admin).unwrap());
+    let mut held = Vec::new();
+    for _ in 0..shared.store.readers() - 1 {
+        held.push(greedy.reader().await.unwrap());
+    }
+    let more = {
+        let greedy = greedy.clone();
+        tokio::spawn(async move { greedy.get_key("k").await })
+    };
+    let read = tokio::time::timeout(std::time::Duration::from_secs(10), session.get_key("k"));
+    read.await.unwrap().unwrap();
+    assert!(!more.is_finished());
+    drop(held);
+    more.await.unwrap().unwrap();
+}

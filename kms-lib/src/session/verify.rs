@@ -116,7 +116,7 @@ impl Session {
     /// write itself.
     async fn kept_verification(&self) -> Result<(Option<u64>, Option<Window>)> {
         let kept = kept_verification(&self.shared).await?;
-        let mut connection = self.shared.store.reader().await?;
+        let mut connection = self.reader().await?;
         let window = usage::meta(connection.as_mut(), REVERIFY_WINDOW).await?;
         let window = window.and_then(|window| Window::open(&window, &self.shared.catalog.seals()));
         Ok((kept.map(|kept| kept.size), window))

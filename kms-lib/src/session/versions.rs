@@ -25,7 +25,7 @@ impl Session {
         let (key, page) = {
             let snapshot = self.shared.catalog.snapshot();
             let key = snapshot.key(id).cloned().ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
-            let versions = (after.saturating_add(1)..=key.current_version).filter_map(|n| snapshot.version(id, n));
+            let versions = snapshot.versions_behind(id, after);
             let found: Vec<KeyVersion> = versions.take(paging.limit + 1).cloned().collect();
             (key, Page::of(found, paging.limit, |version| version.version))
         };
@@ -68,7 +68,7 @@ impl Session {
     /// Adds what only the store has of versions of a key, given in order.
     async fn complete(&self, key: &Key, versions: Vec<KeyVersion>) -> Result<Vec<VersionDescription>> {
         let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(Vec::new()) };
-        let mut connection = self.shared.store.reader().await?;
+        let mut connection = self.reader().await?;
         let facts = entities::facts_between(connection.as_mut(), key.id, first.version, last.version).await?;
         let describe = |version: &KeyVersion| VersionDescription::of(key, version, facts.get(&version.version));
         Ok(versions.iter().map(describe).collect())

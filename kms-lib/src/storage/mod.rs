@@ -106,6 +106,10 @@ pub trait Store: Send + Sync {
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>>;
     /// A connection that only reads; it goes back to its pool when dropped.
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>>;
+    /// How many of these there are at a time, at least two.
+    fn readers(&self) -> usize {
+        4
+    }
     /// The same for reads that may take long, lists and verifications of the log: what others read meanwhile does not
     /// wait for these.
     fn long_reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {

@@ -219,6 +219,9 @@ impl<E: Engine> Store for ServerStore<E> {
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         Box::pin(async { Ok(Box::new(self.reader().await?) as Box<dyn Connection>) })
     }
+    fn readers(&self) -> usize {
+        READERS
+    }
     fn claim(&self, exclusive: bool) -> Result<()> {
         if exclusive {
             return Err(Error::new(

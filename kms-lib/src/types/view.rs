@@ -20,6 +20,12 @@ pub trait CatalogView {
     fn live_versions(&self, key: KeyId) -> usize;
     /// Calls `visit` with every version of a key, oldest first.
     fn each_version(&self, key: KeyId, visit: &mut dyn FnMut(&KeyVersion));
+    /// Calls `visit` with the newest versions of a key, at most so many, newest first. Numbers may be left out.
+    fn newest_versions(&self, key: KeyId, at_most: usize, visit: &mut dyn FnMut(&KeyVersion)) {
+        let mut all = Vec::new();
+        self.each_version(key, &mut |version| all.push(version.clone()));
+        all.iter().rev().take(at_most).for_each(visit);
+    }
     /// The grant with this id, withdrawn or not.
     fn grant(&self, id: GrantId) -> Option<&Grant>;
     /// Calls `visit` with every grant of a principal on just this scope that is not withdrawn.

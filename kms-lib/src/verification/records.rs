@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::audit::legacy::SealedLog;
@@ -18,6 +19,9 @@ use crate::types::audit::{Head, StoredCheckpoint};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 use crate::workers::{Length, Workers};
+
+/// Chunks that are read at once, however many cores digest them: the store has few connections, and others read too.
+const READS: usize = 3;
 
 /// What records are read from, and what they are held against.
 pub(super) struct Records<'a> {
@@ -86,11 +90,12 @@ impl Records<'_> {
         };
         let width = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
         let mut running: VecDeque<Reading> = VecDeque::new();
+        let reads = Arc::new(Semaphore::new(READS));
         loop {
             while running.len() < width && next <= end {
                 let last = end.min((next - 1) / CHUNK * CHUNK + CHUNK);
-                let store = Arc::clone(self.store);
-                let chunk = read_chunk(store, self.workers.clone(), self.head.log_id, (next, last), self.probe);
+                let source = (Arc::clone(self.store), Arc::clone(&reads));
+                let chunk = read_chunk(source, self.workers.clone(), self.head.log_id, (next, last), self.probe);
                 running.push_back(Reading(tokio::spawn(chunk)));
                 next = last + 1;
             }
@@ -208,7 +213,7 @@ fn missing_state(keys: &SigningKeys, kept: &[StoredCheckpoint], after: u64, to: 
 }
 
 async fn read_chunk(
-    store: Arc<dyn Store>,
+    (store, reads): (Arc<dyn Store>, Arc<Semaphore>),
     workers: Workers,
     log: LogId,
     (first, last): (u64, u64),
@@ -216,6 +221,8 @@ async fn read_chunk(
 ) -> Result<Chunk> {
     let mut rows = Vec::with_capacity(usize::try_from(last + 1 - first).unwrap_or_default());
     let mut unindexed = Vec::new();
+    // It fails only once it is closed, which it never is.
+    let permit = reads.acquire().await.ok();
     let mut connection = store.long_reader().await?;
     let read = audit::range(connection.as_mut(), first, last, &mut |row| {
         rows.push(row);
@@ -228,6 +235,7 @@ async fn read_chunk(
         }
     }
     drop(connection);
+    drop(permit);
     let digest = match read {
         Ok(()) => workers.run("verification", Length::Long, move || Ok(digest(log, &rows))).await?,
         // A column of a type that was never written there: the record before it is the last that can be read.

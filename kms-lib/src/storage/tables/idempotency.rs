@@ -48,15 +48,17 @@ async fn is_misdated_over(connection: &mut dyn Connection, now: Timestamp) -> Re
 /// Most requests that one statement asks for.
 const ASKED: usize = 64;
 
-/// About how many requests are dropped at once: whoever does it holds the lock on the head.
+/// About how many requests are dropped at once, or two for each one that is kept: whoever does it holds the lock on the
+/// head.
 const DROPPED: u64 = 100;
 
-/// Drops some of what is no longer kept.
-pub async fn drop_expired(connection: &mut dyn Connection, now: Timestamp) -> Result<()> {
+/// Drops some of what is no longer kept, more than the `kept` requests that are added: what is there does not grow.
+pub async fn drop_expired(connection: &mut dyn Connection, now: Timestamp, kept: usize) -> Result<()> {
+    let dropped = DROPPED.max(2 * kept as u64);
     let mut until = None;
     let oldest = "SELECT expires_at FROM idempotency WHERE expires_at <= ? ORDER BY expires_at LIMIT ?";
     connection
-        .query(oldest.into(), vec![now.into(), DROPPED.into()], &mut |row| {
+        .query(oldest.into(), vec![now.into(), dropped.into()], &mut |row| {
             until = Some(row.time(0)?);
             Ok(())
         })
@@ -158,4 +160,45 @@ pub async fn find(
         .await?;
     let is_misdated = found.as_ref().is_some_and(|found: &KeptRequest| found.expires_at > latest(now));
     Ok(if is_misdated && is_misdated_over(connection, now).await? { None } else { found })
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Of requests that are no longer kept more are dropped than are added, however many those are.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_table_does_not_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("kms.db").display());
+        let shared = crate::kms::open::open(crate::Config::new(url).root_key_bytes([7; 32])).await.unwrap();
+        let mut connection = shared.store.writer().await.unwrap();
+        let connection = connection.as_mut();
+        connection.begin_write().await.unwrap();
+        let now = Timestamp::now();
+        for n in 0..1_200u32 {
+            let request = KeptRequest {
+                principal: "a".into(),
+                key: n.to_string(),
+                request_seal: [0; 32],
+                subject: [0; 16],
+                answer: None,
+                seq: 1,
+                expires_at: Timestamp::from_micros(now.micros() - i64::from(1_200 - n)),
+            };
+            insert(connection, request, Timestamp::from_micros(0)).await.unwrap();
+        }
+        for (kept, left) in [(0, 1_100), (400, 300), (0, 200), (0, 100)] {
+            drop_expired(connection, now, kept).await.unwrap();
+            let mut count = 0;
+            let mut see = |row: &dyn crate::storage::Row| {
+                count = row.int(0)?;
+                Ok(())
+            };
+            connection.query("SELECT COUNT(*) FROM idempotency".into(), vec![], &mut see).await.unwrap();
+            assert_eq!(count, left);
+        }
+        connection.rollback().await.unwrap();
+    }
 }
