@@ -239,3 +239,21 @@ impl Client {
         Self { token: made["token"].as_str().map(str::to_owned), ..self.clone() }
     }
 }
+
+/// The value of a series without labels in a scrape.
+pub fn metric(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+/// Scrapes until a counter is beyond this: a scrape is kept for a second, in which it may count further.
+pub async fn scrape_beyond(client: &Client, name: &str, count: u64) -> String {
+    for _ in 0..600 {
+        let text = client.get("/metrics").await.text;
+        if metric(&text, name) > count {
+            return text;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{name} stays at {count}: {}", client.get("/metrics").await.text);
+}
