@@ -72,7 +72,12 @@ async fn the_manifests_for_kubernetes_fit_the_program() {
     }
     // Shutting down has the time that it may take.
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-    assert!(grace > settings["http.shutdown_timeout_seconds"].as_str().unwrap().parse().unwrap());
+    let seconds = |name: &str| settings[name].as_str().unwrap().parse::<u64>().unwrap();
+    let drain = seconds("http.drain_seconds");
+    assert!(grace > drain + seconds("http.shutdown_timeout_seconds"), "{grace}");
+    // And before it stops, whoever sends it requests has noticed.
+    let probe = &container["readinessProbe"];
+    assert!(drain > probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap());
     // The pods are those that the service, the budget and the deployment select.
     let labels = &deployment["template"]["metadata"]["labels"];
     assert_eq!(&deployment["selector"]["matchLabels"], labels);
