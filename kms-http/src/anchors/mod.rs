@@ -237,7 +237,7 @@ impl Anchors {
     async fn note(&mut self, round: &Round, session: &Session, status: &Status) {
         if let Some(fault) = round.report.faults.first() {
             status.diverged.store(true, Ordering::Relaxed);
-            tracing::error!(%fault, "the log does not continue what was anchored: it was put back, or is another copy");
+            tracing::error!(%fault, "the log does not continue what was anchored: it was rolled back, or is another copy");
         }
         if round.problems.is_empty() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

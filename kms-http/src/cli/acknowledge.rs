@@ -15,11 +15,11 @@ use crate::settings::Settings;
 struct Acknowledged {
     clock: bool,
     restore: bool,
-    /// The high-water file, if there was none: then nobody can tell whether the store was put back.
+    /// The high-water file, if there was none: then nobody can tell whether the store was rolled back.
     unknown: Option<String>,
 }
 
-/// Accepts that a clock was ahead, if the present is given; and, if asked for, that the store was put back.
+/// Accepts that a clock was ahead, if the present is given; and, if asked for, that the store was rolled back.
 pub fn run(settings: Settings, now: Option<Timestamp>, restore: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let done = acknowledge(settings, now, restore)?;
     report(&done, restore, as_json)

@@ -24,29 +24,29 @@ use crate::settings::Settings;
 pub enum Audit {
     /// Verify the log; exit code 4 if there is a fault
     Verify {
-        /// Only what came since the last verification that found no fault
+        /// Verify only the records since the last verification that found no fault
         #[arg(long, conflicts_with = "pinned_key")]
         incremental: bool,
-        /// A public key of the log, as its verifier keeps it
+        /// Verify against this public key of the log, as `audit public-key` printed it at any time
         #[arg(long)]
         pinned_key: Option<String>,
-        /// An export instead of the store, from the log's first record on: needs neither store nor root key. Several
-        /// files that continue each other are given in order
+        /// Verify an export instead of the store, which needs neither store nor root key. Several files are given in
+        /// order and begin with the first record of the log
         #[arg(long, value_name = "EXPORT", requires = "pinned_key", conflicts_with = "incremental")]
         file: Vec<PathBuf>,
-        /// Hold the log against the anchors as well: finds that it was put back or cut
+        /// Compare the log with the anchors as well, which reveals rollbacks and truncation
         #[arg(long, conflicts_with = "file")]
         anchors: bool,
     },
-    /// Keep the signed state of the log in the places of the section http.anchors, and hold the log against what is
-    /// there
+    /// Write the signed state of the log to the places that http.anchors names, and compare the log with the anchors
+    /// that are there
     Anchor,
     /// Show the newest records
     Tail {
-        /// How many
+        /// The number of records
         #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
         lines: u16,
-        /// And those that come
+        /// Go on with new records as they come
         #[arg(short, long)]
         follow: bool,
     },
@@ -54,28 +54,27 @@ pub enum Audit {
     Export(Export),
     /// Show the public key of the log, for those who pin it
     PublicKey {
-        /// All of them, each with the range it signed
+        /// Show the former keys too, each with the range of records it signed
         #[arg(long)]
         all: bool,
     },
     /// Replace the key that signs the log
     RotateKey,
-    /// List the quarantined rows: those that are not what the log says of them, and are not used
+    /// List the quarantined rows, which do not match the log and are not used
     Quarantine {
-        /// Release the rows that are again what the log says of them
+        /// Release the rows that match the log again
         #[arg(long)]
         release: bool,
     },
-    /// Accept that the store was put back to an older state; the log records what was lost
+    /// Accept that the store was rolled back to an older state; the log records what was lost
     AcknowledgeRestore,
-    /// Accept that a clock was ahead when the log's last record was written, while this machine's is right; the log
-    /// records that time is the present again
+    /// Accept that a clock was ahead when the last record was written and that this machine's clock is right; the log
+    /// records it
     AcknowledgeClock {
-        /// The present, as another clock than this machine's says it, such as 2026-11-23T18:26:46Z: 5 minutes off at
-        /// most
+        /// The present time according to another clock, such as 2026-11-23T18:26:46Z; at most 5 minutes off
         #[arg(long)]
         now: Timestamp,
-        /// Accept as well that the store was put back to an older state
+        /// Accept a rollback of the store as well
         #[arg(long)]
         restore: bool,
     },

@@ -15,16 +15,16 @@ use crate::settings::Settings;
 /// Make a backup.
 #[derive(Args)]
 pub struct Backup {
-    /// The new file
+    /// The file to write, which must not exist
     to: PathBuf,
 }
 
 /// Restore a backup.
 #[derive(Args)]
 pub struct Restore {
-    /// The backup
+    /// The file of the backup
     from: PathBuf,
-    /// Only say what a restore would bring back, and what would be lost
+    /// Compare the backup with the store: show what a restore would bring back and lose, and restore nothing
     #[arg(long)]
     compare: bool,
 }

@@ -22,10 +22,10 @@ const FIRST_TOKEN_DAYS: u32 = 1;
 /// `kms-http init`.
 #[derive(Args)]
 pub struct Init {
-    /// Whom the token is for
+    /// The principal that the token stands for
     #[arg(long, default_value = "admin")]
     principal: String,
-    /// In how many days the token expires; 0 for never
+    /// Days until the token expires; 0 for never
     #[arg(long, default_value_t = FIRST_TOKEN_DAYS, value_parser = clap::value_parser!(u32).range(0..=36_500))]
     days: u32,
 }

@@ -29,22 +29,22 @@ const TAIL: u64 = 8 * 1024 * 1024;
 /// Write the records as JSON lines, oldest first, with signed states of the log between them.
 #[derive(Args)]
 pub struct Export {
-    /// To this file, which must not exist [default: standard output]
+    /// The file to write, which must not exist [default: standard output]
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// Go on behind the last record of the output file, or begin a new one
+    /// Continue after the last record of the output file, or create the file
     #[arg(long, requires = "output", conflicts_with_all = ["since", "until"])]
     resume: bool,
-    /// Only from this record or time on
+    /// Begin at this record number or time
     #[arg(long, value_name = "SEQ|TIME")]
     since: Option<Since>,
-    /// Only before this time
+    /// End before this time
     #[arg(long, value_name = "TIME", conflicts_with = "follow")]
     until: Option<Timestamp>,
-    /// The rows of the log that was imported under this name, in the order of their links, instead of the records
+    /// Export the log that was imported under this name instead, in the order of its links
     #[arg(long, value_name = "NAME", conflicts_with_all = ["since", "until", "follow", "resume"])]
     imported: Option<String>,
-    /// Go on with the records that come, also when the store did not answer for a while
+    /// Go on with new records as they come, also after an outage of the store
     #[arg(long, short)]
     follow: bool,
 }

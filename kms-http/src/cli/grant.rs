@@ -47,10 +47,10 @@ pub enum Grant {
 pub struct Put {
     /// The principal that gets the permissions
     principal: String,
-    /// On this key, by id or name; `*` for all keys, those to come included
+    /// The key, by id or name; `*` for all keys, including those created later
     #[arg(long)]
     key: String,
-    /// What it allows, such as encrypt,decrypt
+    /// The permissions, such as encrypt,decrypt
     #[arg(long, required = true, value_delimiter = ',', value_parser = permission())]
     allow: Vec<Permission>,
     /// A note about the callers that it is meant for; it restricts nothing

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Ask the running service how it is.
 #[derive(Args)]
 pub struct Healthcheck {
-    /// Ask whether it can be sent work, and not only whether it is alive
+    /// Ask whether the service is ready for requests, not only whether it is alive
     #[arg(long)]
     ready: bool,
 }

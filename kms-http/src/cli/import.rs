@@ -39,7 +39,7 @@ pub struct MiniKms {
     /// KMS_IMPORT_PASSWORD_FILE), or the folder with an older version's JSON files
     #[arg(long, value_name = "URL|PATH")]
     from: String,
-    /// What the source is called here; several sources need several names
+    /// The name of the source in this store; several sources need different names
     #[arg(long, value_name = "NAME", default_value = "mini-kms")]
     name: String,
     /// Open and check everything, say what would be done, and write nothing

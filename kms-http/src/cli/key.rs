@@ -18,9 +18,9 @@ pub enum Key {
     List,
     /// Create a key
     Create {
-        /// Its name, unique for ever
+        /// The name of the key, which no other key ever gets
         name: String,
-        /// Its kind and use
+        /// The type of the key and its use
         #[arg(long, value_enum, default_value = "aes")]
         kind: Kind,
         /// Days between rotations by the scheduler
@@ -30,11 +30,11 @@ pub enum Key {
         #[arg(long)]
         grace_days: Option<u32>,
     },
-    /// Make a new current version
+    /// Rotate a key: create a new current version
     Rotate {
         /// The key, by id or name
         key: String,
-        /// The version that must be current
+        /// Fail unless this version is the current one
         #[arg(long)]
         expected: Option<u32>,
     },
@@ -51,10 +51,10 @@ pub enum Key {
     Revoke {
         /// The key, by id or name
         key: String,
-        /// This version
+        /// The version to revoke
         #[arg(long, required_unless_present = "whole_key", conflicts_with = "whole_key")]
         version: Option<u32>,
-        /// The key with all its versions
+        /// Revoke the key with all its versions
         #[arg(long)]
         whole_key: bool,
     },

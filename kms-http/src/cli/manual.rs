@@ -13,7 +13,7 @@ use super::exit::Failure;
 /// Print a script that completes commands.
 #[derive(Args)]
 pub struct Completions {
-    /// The shell
+    /// The shell that the script is for
     shell: Shell,
 }
 

@@ -27,12 +27,19 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::settings::{Flags, Settings, XdgDirs};
 use exit::Failure;
 
+/// What a newcomer does first.
+const FIRST_STEPS: &str = "\
+First steps:
+  kms-http                          start on a new store; the first token goes to the terminal or to a file
+  kms-http key create users         make a key, beside the running service or without it
+  http://127.0.0.1:8080/docs        the interface of the running service, to be tried out";
+
 /// Mini KMS as a service.
 ///
 /// Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration; 3 the store or the root key cannot be used;
 /// 4 a verification found a fault.
 #[derive(Parser)]
-#[command(name = "kms-http", version, about)]
+#[command(name = "kms-http", version, about, after_help = FIRST_STEPS)]
 struct Cli {
     #[command(flatten)]
     flags: Flags,
@@ -55,7 +62,7 @@ enum Command {
     /// Create, list, rotate, disable, revoke and delete keys
     #[command(subcommand)]
     Key(key::Key),
-    /// List, make and withdraw grants: which principal may do what with which key
+    /// List, create and withdraw grants: what a principal may do with a key
     #[command(subcommand)]
     Grant(grant::Grant),
     /// Replace root keys: add one, wrap everything under it, retire the former one
@@ -69,7 +76,7 @@ enum Command {
     Import(import::Import),
     /// Copy the store while the service runs, and verify the copy
     Backup(backup::Backup),
-    /// Verify a backup and restore it to the place of the store, where there must be none yet
+    /// Verify a backup and restore it to the store's place, which must be empty
     Restore(backup::Restore),
     /// Show the store's status; exits with 3 if the store is unusable
     Status,
@@ -153,3 +160,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/cli.rs"]
+mod tests;

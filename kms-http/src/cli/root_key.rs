@@ -27,7 +27,7 @@ pub enum RootKey {
     },
     /// Wrap everything under every root key in use
     Rewrap {
-        /// Materials a second, at most
+        /// At most so many materials a second
         #[arg(long, value_name = "N")]
         rate: Option<u32>,
         /// Only say how much there is to do and what it costs in calls to the root keys
@@ -39,7 +39,7 @@ pub enum RootKey {
         /// The generation to verify
         #[arg(required_unless_present = "planned")]
         generation: Option<u32>,
-        /// Materials a second, at most
+        /// At most so many materials a second
         #[arg(long, value_name = "N")]
         rate: Option<u32>,
         /// Do not note what was verified
@@ -55,11 +55,11 @@ pub enum RootKey {
         #[arg(long, value_name = "FILE", requires = "planned")]
         key_file: Option<PathBuf>,
     },
-    /// Retire a root key: it opens nothing any more, and what is wrapped under it is erased
+    /// Retire a root key: erase everything that is wrapped under it
     Retire {
         /// The generation to retire
         generation: u32,
-        /// Somebody else may have this key
+        /// The root key leaked, or may have
         #[arg(long)]
         compromised: bool,
         /// First verify what was made since the last verification

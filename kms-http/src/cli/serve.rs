@@ -34,10 +34,10 @@ const LOG_LINES: usize = 16_384;
 /// Serve.
 #[derive(Args, Default)]
 pub struct Serve {
-    /// Where to listen, such as 127.0.0.1:8080, or none
+    /// The address to listen on, or none [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// A unix socket to listen on
+    /// A Unix socket to listen on as well
     #[arg(long, value_name = "PATH")]
     unix_socket: Option<String>,
 }

@@ -18,31 +18,31 @@ use crate::settings::Settings;
 /// What to do with tokens.
 #[derive(Subcommand)]
 pub enum Token {
-    /// Make a token; it is shown this once
+    /// Create a token; it is shown only once
     Create {
-        /// Who shows it is this principal
+        /// The principal that the token stands for
         principal: String,
-        /// In this role
+        /// The role of the principal
         ///
         /// An admin may do everything. An auditor may read keys, grants, metrics and the log, and verify it. An app may
         /// do what its grants allow.
         #[arg(long, default_value = "app", value_parser = role())]
         role: Role,
-        /// What it is for
+        /// A note about what the token is for
         #[arg(long)]
         label: Option<String>,
-        /// From when on it is not accepted, such as 2027-01-01T00:00:00Z
+        /// When the token expires, such as 2027-01-01T00:00:00Z
         #[arg(long, value_name = "TIME", conflicts_with = "days")]
         expires_at: Option<Timestamp>,
-        /// In how many days it expires
+        /// Days until the token expires
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_500))]
         days: Option<u32>,
     },
-    /// List the tokens that are not withdrawn
+    /// List the tokens that are not revoked
     List,
-    /// Withdraw a token: nothing succeeds with it any more
+    /// Revoke a token: it authenticates nobody any more
     Revoke {
-        /// Its id
+        /// The id of the token, as `token list` shows it
         id: CredentialId,
     },
 }

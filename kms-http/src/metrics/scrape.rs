@@ -77,7 +77,7 @@ fn soundness(telemetry: &Telemetry, registry: &mut Registry) {
 fn anchoring(status: &anchors::Status, registry: &mut Registry) {
     let help = "When the log was last anchored everywhere, in Unix time; 0 if it never was";
     set(registry, "anchor_timestamp_seconds", help, status.last());
-    let help = "1 if the log does not continue what was anchored: it was put back, or nodes work on two copies";
+    let help = "1 if the log does not continue what was anchored: it was rolled back, or nodes work on two copies";
     set(registry, "anchor_diverged", help, status.has_diverged().into());
     registry.register("anchors_written", "Rounds in which the log was anchored", counter(status.written()));
     let help = "Rounds in which a place for anchors could not be read or written";
