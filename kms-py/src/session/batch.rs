@@ -122,12 +122,12 @@ impl Session {
     fn encrypt_batch<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> Outcome<Bound<'py, PyAny>> {
         let batch =
             read(self, items, 2..=3, |parts| Ok((parts.key(0)?, parts.bytes(1, "plaintext")?, parts.context(2)?)))?;
-        let items = batch.items;
+        let (plaintexts, targets): (Vec<_>, Vec<_>) =
+            batch.items.into_iter().map(|(key, plaintext, context)| (plaintext, (key, context))).unzip();
         let encrypt = |session: kms_lib::Session| async move {
-            let mut all = Vec::with_capacity(items.len());
-            for (key, plaintext, context) in &items {
-                all.push(EncryptItem::new(key, plaintext, context.clone()));
-            }
+            let each = |((key, context), plaintext)| EncryptItem::new(key, plaintext, context);
+            let all: Vec<_> =
+                targets.into_iter().zip(plaintexts.iter().map(|plaintext| &**plaintext)).map(each).collect();
             session.encrypt_batch(&all).await
         };
         self.call(py, Work::Long, encrypt, finish(Encrypted::object))
