@@ -2483,7 +2483,8 @@ mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the
  * master secret is another one, `MKMS_WRONG_STATE` if the import is finalised, `MKMS_CONFLICT` if another source was
- * imported under the name, `MKMS_SCHEMA_TOO_NEW`, those of the service. What did not come over is in the answer.
+ * imported under the name, `MKMS_IMPORT_SUPERSEDED` if another run began meanwhile, `MKMS_SCHEMA_TOO_NEW`, those of
+ * the service. What did not come over is in the answer.
  */
 mkms_status mkms_import_mini_kms(const struct mkms_session *session,
                                  const char *request,

@@ -87,8 +87,10 @@ impl Run<'_> {
         }
         let (mut entries, mut tree) = (Vec::new(), Frontier::new());
         loop {
-            let page = legacy::page(connection, source, tree.size(), PAGE_LIMIT).await?;
-            let Some((_, _)) = page.last() else { break };
+            let page = legacy::page(connection, source, tree.size(), PAGE_LIMIT).await?.rows;
+            if page.is_empty() {
+                break;
+            }
             for (position, body) in page {
                 let stored = StoredRow::read(&body).filter(|_| position == tree.size() + 1).ok_or_else(altered)?;
                 let entry = Entry::new(&stored);

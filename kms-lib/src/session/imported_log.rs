@@ -43,13 +43,18 @@ impl Session {
         let mut connection = self.shared.store.long_reader().await?;
         self.shared.ledger.seen().check_writable()?;
         connection.check_schema_change().await?;
-        let rows = legacy::page(connection.as_mut(), source, cursor.unwrap_or_default(), limit + 1).await?;
+        let page = legacy::page(connection.as_mut(), source, cursor.unwrap_or_default(), limit + 1).await?;
+        let legacy::LegacyRows { rows, is_cut } = page;
         let mut items = Vec::with_capacity(rows.len());
         for (position, body) in rows {
             let StoredRow { row, format } = StoredRow::read(&body)
                 .ok_or_else(|| corrupt(format!("row {position} of the imported log was altered; verify the log")))?;
             items.push(ImportedRow { position, format, row });
         }
-        Ok(Page::of(items, limit, |row| row.position))
+        // Fewer than were asked for, and more behind them: the rows are long.
+        let limit = if is_cut { items.len().min(limit) } else { limit };
+        let next_cursor = items.get(limit.wrapping_sub(1)).filter(|_| is_cut).map(|last| last.position.to_string());
+        let page = Page::of(items, limit, |row| row.position);
+        Ok(Page { next_cursor: page.next_cursor.or(next_cursor), ..page })
     }
 }

@@ -182,7 +182,7 @@ impl Imported<'_> {
     async fn read(&self, connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<Page> {
         let rows = match legacy::page(connection, source, after, limit).await {
             Err(error) if error.code() == ErrorCode::StoreCorrupt => Vec::new(),
-            rows => rows?,
+            page => page?.rows,
         };
         let hash = move || {
             let mut page = Page { leaves: Vec::new(), legacy: Vec::new() };

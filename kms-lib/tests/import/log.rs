@@ -3,7 +3,7 @@
 use kms_lib::{ErrorCode, ImportJob, ImportReport, LegacyLog, Paging, Session};
 
 use crate::common::{admin, code, whole_log};
-use crate::{Original, import, original, place};
+use crate::{Memory, Original, import, original, place};
 
 /// Imports in a dry run, and answers what is said of the log.
 async fn look(original: &Original) -> LegacyLog {
@@ -138,13 +138,6 @@ async fn neither_the_character_set_nor_the_time_zone_matters_to_the_log() {
     assert_eq!((log.current_format, log.altered.count), (30, 0));
 }
 
-/// The largest amount of memory that this process has used, in KiB.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse().unwrap()
-}
-
 /// A row as the original wrote it, as the values of an INSERT statement, with its hash.
 fn row(n: u32, prev: &str, text: &str) -> (String, String) {
     use sha2::{Digest, Sha256};
@@ -194,9 +187,9 @@ async fn a_large_log_is_streamed() {
     let place = place();
     let kms = place.open().await;
     let session = admin(&kms);
-    let (before, start) = (peak_memory(), std::time::Instant::now());
+    let (memory, start) = (Memory::measure().await, std::time::Instant::now());
     let log = log_of(import(&kms, &original, &ImportJob::default()).await);
-    let grown = peak_memory() - before;
+    let grown = memory.grown();
     eprintln!("{ROWS} rows in {:?}, {grown} KiB more memory", start.elapsed());
     assert_eq!((log.rows, log.current_format), (u64::from(ROWS), u64::from(ROWS)));
     assert_eq!(log.forks.count, u64::from(ROWS / 10) - 1);

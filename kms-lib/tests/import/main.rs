@@ -110,6 +110,34 @@ async fn import(kms: &Kms, original: &Original, job: &ImportJob) -> ImportReport
     admin(kms).import_mini_kms(&original.source(), job).await.unwrap()
 }
 
+/// Measures how much memory this process takes. One test does so at a time: they share the process.
+struct Memory {
+    before: u64,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl Memory {
+    async fn measure() -> Self {
+        static TURNS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let turn = TURNS.lock().await;
+        // Sets the peak to what is used now (proc(5)).
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        Self { before: Self::peak(), _turn: turn }
+    }
+
+    /// The largest amount of memory that the process has used, in KiB.
+    fn peak() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+    }
+
+    /// How much more it has used since, at most, in KiB.
+    fn grown(&self) -> u64 {
+        Self::peak().saturating_sub(self.before)
+    }
+}
+
 /// The original, or the end of the test where there is no server.
 macro_rules! original {
     ($name:expr) => {

@@ -326,6 +326,42 @@ async fn a_log_that_is_gone_is_found_without_reading_all_records_again() {
     }
 }
 
+/// Pages of long rows are shorter, and nothing is left out between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_rows_are_read_a_few_at_a_time() {
+    let place = Place::new();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    let mut log = chain(5);
+    for row in &mut log {
+        row["details"] = json!("x".repeat(3_000_000));
+    }
+    let found = Source::new(&log).import(&session, &ImportJob::default()).await;
+    assert_eq!((found.rows, found.altered.count), (5, 5));
+    let (mut paging, mut pages) = (Paging::new(1_000), Vec::new());
+    loop {
+        let page = session.list_imported_audit("mini-kms", &paging).await.unwrap();
+        pages.push(page.items.iter().map(|row| row.position).collect::<Vec<u64>>());
+        paging.cursor = page.next_cursor;
+        if paging.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages.concat(), (1..=5).collect::<Vec<u64>>());
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<usize>>(), [2, 2, 1]);
+    assert_eq!(rows(&session).await.len(), 5);
+    assert_eq!(verified(&session).await.imported, [found]);
+    // A row that is longer than any that was imported is not loaded.
+    place.tamper("UPDATE legacy_rows SET body = REPLACE(body, 'xxx', 'xxxxxx') WHERE position = 5").await;
+    let report = session.verify_audit().await.unwrap();
+    assert!(matches!(report.faults[0].finding, Finding::ImportedRows { first: 5, last: 5, .. }), "{report:?}");
+    assert_eq!(
+        code(session.list_imported_audit("mini-kms", &Paging::new(9).after("4")).await),
+        ErrorCode::StoreCorrupt
+    );
+    kms.close().await.unwrap();
+}
+
 /// Rows that were altered here are not sealed a second time.
 #[tokio::test(flavor = "multi_thread")]
 async fn altered_rows_are_not_sealed_again() {

@@ -2,8 +2,13 @@
 //! last record that sealed them.
 
 use super::insert_rows;
-use crate::storage::{Connection, Statement};
+use crate::storage::{Connection, Statement, corrupt};
 use crate::types::error::Result;
+
+/// Length of the rows that are read at once, in bytes or characters, as the engine counts; at least one row is.
+const PAGE_LENGTH: u64 = 8 * 1024 * 1024;
+/// No row that was imported is longer.
+const ROW_LENGTH: u64 = 4 * 1024 * 1024;
 
 /// Appends rows behind the first `sealed`.
 pub fn insert(source: &str, sealed: u64, bodies: &[String]) -> Vec<Statement> {
@@ -60,14 +65,28 @@ pub async fn counts(connection: &mut dyn Connection) -> Result<Vec<(String, u64)
     Ok(counts)
 }
 
-/// At most `limit` rows of a source behind a position, in their order.
-pub async fn page(
-    connection: &mut dyn Connection,
-    source: &str,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<(u64, String)>> {
-    let mut rows = Vec::new();
+/// Rows of an imported log with their positions.
+pub struct LegacyRows {
+    pub rows: Vec<(u64, String)>,
+    /// Whether rows were left out because those before them are long.
+    pub is_cut: bool,
+}
+
+/// At most `limit` rows of a source behind a position, in their order, and fewer if they are long: none if there are
+/// none. `StoreCorrupt` for a row that is longer than any that was imported.
+pub async fn page(connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<LegacyRows> {
+    let lengths = lengths(connection, source, after, limit).await?;
+    if lengths.first().is_some_and(|length| *length > ROW_LENGTH) {
+        return Err(corrupt("a row of an imported log is longer than any that was imported"));
+    }
+    let mut sum = 0;
+    let fits = lengths.iter().take_while(|length| {
+        sum += **length;
+        sum <= PAGE_LENGTH && **length <= ROW_LENGTH
+    });
+    let limit = fits.count();
+    let is_cut = limit < lengths.len();
+    let mut rows = Vec::with_capacity(limit);
     let sql = "SELECT position, body FROM legacy_rows WHERE source = ? AND position > ? ORDER BY position LIMIT ?";
     connection
         .query(sql.into(), vec![source.into(), after.into(), (limit as u64).into()], &mut |row| {
@@ -75,5 +94,22 @@ pub async fn page(
             Ok(())
         })
         .await?;
-    Ok(rows)
+    Ok(LegacyRows { rows, is_cut })
+}
+
+/// The lengths of the same rows.
+async fn lengths(connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<Vec<u64>> {
+    let integer = connection.dialect().cast_integer;
+    let sql = format!(
+        "SELECT CAST(LENGTH(body) AS {integer}) FROM legacy_rows WHERE source = ? AND position > ? ORDER BY position \
+         LIMIT ?"
+    );
+    let mut lengths = Vec::new();
+    connection
+        .query(sql.into(), vec![source.into(), after.into(), (limit as u64).into()], &mut |row| {
+            lengths.push(row.unsigned(0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(lengths)
 }

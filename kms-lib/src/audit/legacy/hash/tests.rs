@@ -52,3 +52,14 @@ fn the_search_is_bounded_by_row_and_in_sum() {
     assert_eq!((search.reproduce(&row(&details, &details, 0)), search.is_cut()), (Some(0), false));
     assert_eq!((search.reproduce(&row("{}", "{}", 5)), search.is_cut()), (None, true));
 }
+
+/// Details that would take a hundred times their text in memory are not read.
+#[test]
+fn details_of_very_many_values_are_not_read() {
+    let of = |values: usize| format!("[{}1]", "1,".repeat(values));
+    let mut search = Search::default();
+    let (few, many) = (of(1_000), of(300_000));
+    assert_eq!((search.reproduce(&row(&few, &few, 0)), search.is_cut()), (Some(0), false));
+    assert_eq!((search.reproduce(&row(&many, &many, 0)), search.is_cut()), (None, true));
+    assert_eq!(search.left, RUN_SEARCH);
+}
