@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
+#[path = "tls/authority.rs"]
+#[allow(dead_code)]
+mod authority;
 mod common;
 
 use std::fs;
@@ -247,6 +250,78 @@ async fn an_endpoint_that_fails_stops_nothing() {
     assert!(verified.status.success(), "{verified:?}");
 }
 
+/// An endpoint over HTTPS. Ends when dropped.
+struct Https(std::process::Child);
+
+impl Https {
+    const SCRIPT: &str = "import http.server, ssl, sys\nlines = b''\n\
+class Keeper(http.server.BaseHTTPRequestHandler):\n\
+\tdef answer(self, code, body):\n\
+\t\tself.send_response(code); self.send_header('content-length', str(len(body))); self.end_headers()\n\
+\t\tself.wfile.write(body)\n\
+\tdef do_GET(self): self.answer(200, lines)\n\
+\tdef do_POST(self):\n\
+\t\tglobal lines\n\
+\t\tlines += self.rfile.read(int(self.headers['content-length'])) + b'\\n'; self.answer(201, b'')\n\
+\tdef log_message(self, *_): pass\n\
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Keeper)\n\
+tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); tls.load_cert_chain(sys.argv[1], sys.argv[2])\n\
+server.socket = tls.wrap_socket(server.socket, server_side=True)\n\
+print(server.server_address[1], flush=True); server.serve_forever()\n";
+
+    /// It, and its URL.
+    fn start(files: &authority::Files) -> (Self, String) {
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", Self::SCRIPT]).args([files.path("server.pem"), files.path("server.key")]);
+        let mut process = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut port = String::new();
+        let mut said = std::io::BufReader::new(process.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut port).unwrap();
+        (Self(process), format!("https://localhost:{}/anchors", port.trim()))
+    }
+}
+
+impl Drop for Https {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whom to trust is a setting: an endpoint of another authority gets nothing.
+#[tokio::test]
+async fn an_endpoint_over_https_is_verified() {
+    let (right, wrong, files) =
+        (authority::Authority::new("right"), authority::Authority::new("wrong"), authority::Files::new());
+    files.install(&right.server(1));
+    let (right, wrong) = (files.write("right.pem", right.pem()), files.write("wrong.pem", wrong.pem()));
+    let (_endpoint, url) = Https::start(&files);
+    let environment = |ca: &'static str, file: &Path| {
+        [("KMS_HTTP_ANCHORS_URL", url.clone()), (ca, file.to_str().unwrap().to_owned())]
+    };
+    for (ca, is_trusted) in [(&right, true), (&wrong, false)] {
+        let variables = environment("KMS_HTTP_ANCHORS_CA_FILE", ca);
+        let mut variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        variables.push(("KMS_HTTP_ANCHORS_EVERY_SECONDS", "1"));
+        let server = Server::start_on_file(&variables);
+        let admin = server.client();
+        admin.aes_key("users").await;
+        if is_trusted {
+            common::scrape_beyond(&admin, "kms_anchors_written_total", 0).await;
+            let verified = server.command(&["--json", "audit", "verify", "--anchors"]);
+            assert!(verified.status.success(), "{verified:?}");
+            assert!(parsed(&verified)["anchors"]["continued"].as_u64().unwrap() >= 1, "{verified:?}");
+        } else {
+            let text = common::scrape_beyond(&admin, "kms_anchor_failures_total", 0).await;
+            assert_eq!(common::metric(&text, "kms_anchors_written_total"), 0);
+            use_key(&admin, 3).await;
+            let verified = server.command(&["--json", "audit", "verify", "--anchors"]);
+            assert_eq!(verified.status.code(), Some(1), "it cannot say that the log is good: {verified:?}");
+            assert!(String::from_utf8_lossy(&verified.stderr).contains("UnknownIssuer"), "{verified:?}");
+        }
+    }
+}
+
 #[test]
 fn places_that_make_no_sense_are_refused() {
     let home = TempDir::new().unwrap();
@@ -282,9 +357,6 @@ async fn a_bucket_with_object_lock() {
     let ask = |method: reqwest::Method, path: &str| {
         http.request(method, format!("{base}/{path}")).header("authorization", sign)
     };
-    let made = ask(reqwest::Method::PUT, "anchors").header("x-amz-bucket-object-lock-enabled", "true");
-    let made = made.send().await.unwrap();
-    assert!(made.status().is_success(), "{}", made.text().await.unwrap());
     let aws = environment();
     let mut environment: Vec<(&str, &str)> = aws.iter().map(|(name, value)| (*name, value.as_str())).collect();
     environment.extend([
@@ -297,6 +369,14 @@ async fn a_bucket_with_object_lock() {
     let server = Server::start_on_file(&environment);
     let admin = server.client();
     admin.aes_key("users").await;
+    // There is no bucket yet: that is counted and recorded, and stops nothing.
+    common::scrape_beyond(&admin, "kms_anchor_failures_total", 1).await;
+    use_key(&admin, 3).await;
+    let records = admin.get("/v1/audit?action=AUDIT_ANCHOR").await.expect(200);
+    assert!(records[0]["details"]["reason"].as_str().unwrap().contains("NoSuchBucket"), "{records}");
+    let made = ask(reqwest::Method::PUT, "anchors").header("x-amz-bucket-object-lock-enabled", "true");
+    let made = made.send().await.unwrap();
+    assert!(made.status().is_success(), "{}", made.text().await.unwrap());
     common::scrape_beyond(&admin, "kms_anchors_written_total", 1).await;
     use_key(&admin, 3).await;
     let anchored = server.command(&["--json", "audit", "anchor"]);
