@@ -282,3 +282,35 @@ async fn bad_credentials_are_limited_by_address() {
     let log = std::fs::read_to_string(server.home.path().join("log")).unwrap();
     assert_eq!(log.matches("callers are refused").count(), 1, "{log}");
 }
+
+/// Each connection is an open file: connections are closed before there is none left.
+#[tokio::test]
+async fn connections_leave_open_files_to_everything_else() {
+    let home = tempfile::TempDir::new().unwrap();
+    let first = common::program(&home).args(["--json", "init"]).output().unwrap();
+    assert!(first.status.success(), "{first:?}");
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 250 && exec \"$0\" serve", env!("CARGO_BIN_EXE_kms-http")]);
+    limited.env_clear().env("HOME", home.path()).env("KMS_HTTP_LISTEN", "127.0.0.1:0");
+    let mut process = limited.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(process.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("listening   ") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+    }
+    let url = line.trim_start_matches("listening   ").trim().to_owned();
+    let address = url.strip_prefix("http://").unwrap();
+    let mut held = Vec::new();
+    for _ in 0..500 {
+        held.push(TcpStream::connect(address).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..20 {
+        let asked = reqwest::get(format!("{url}/v1/readyz"));
+        let answer = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("nobody is let in").unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+}

@@ -150,9 +150,11 @@ impl State {
             if !is_short && !is_over {
                 break;
             }
-            // What has only begun to wait goes last, and only if there is no memory.
+            // What has only begun to wait goes last, and only if there is no memory, or for an owner with little.
+            let wanted = held + more;
+            let is_urgent = is_short || wanted <= self.total / LEFT;
             let made_room =
-                self.evict(owner, held + more, PATIENCE) || is_short && self.evict(owner, held + more, Duration::ZERO);
+                self.evict(owner, wanted, PATIENCE) || is_urgent && self.evict(owner, wanted, Duration::ZERO);
             if !made_room {
                 return Err(ApiError::overloaded(held + more > self.free && more <= self.free));
             }

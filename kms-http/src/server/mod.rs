@@ -26,7 +26,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::api::{self, App};
 use crate::request::Peer;
@@ -68,9 +70,12 @@ async fn drained(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 }
 
 async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bool>) {
-    let connections = Arc::new(Connections::new(app.http.connections, app.metrics.connections()));
-    let server = Server { router: api::router(&app), app, connections, stop: stop.clone() };
+    let connections =
+        Arc::new(Connections::new(process::most_connections(app.http.connections), app.metrics.connections()));
     let Listeners { tcp, unix, socket, tls } = listeners;
+    let handshakes = tls.as_ref().and_then(|_| handshakes());
+    let thread = handshakes.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone());
+    let server = Server { router: api::router(&app), app, connections, handshakes: thread, stop: stop.clone() };
     if let Some(tls) = &tls {
         let _ = server.app.tls.set(Arc::clone(tls));
     }
@@ -88,6 +93,9 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
     if let Some(watching) = watching {
         watching.abort();
     }
+    if let Some(handshakes) = handshakes {
+        handshakes.shutdown_background();
+    }
     // The sockets are closed: nothing new comes in.
     if let Some(path) = socket {
         let _ = std::fs::remove_file(path);
@@ -99,6 +107,13 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
             "requests were still running after the time for shutting down"
         );
     }
+}
+
+/// A thread for TLS handshakes. Their cryptography costs more than most requests, and nobody needs a credential to
+/// begin one: a flood of them must not stand in the way of requests. None if there can be no such thread.
+fn handshakes() -> Option<Runtime> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("handshakes").enable_time().build();
+    runtime.inspect_err(|error| tracing::warn!(%error, "there is no thread for TLS handshakes")).ok()
 }
 
 /// What connections come in on.
@@ -125,6 +140,7 @@ struct Server {
     app: Arc<App>,
     router: axum::Router,
     connections: Arc<Connections>,
+    handshakes: Handle,
     stop: watch::Receiver<bool>,
 }
 
@@ -173,14 +189,21 @@ impl Server {
         let Some(connection) = self.connections.open_one(peer.caller.clone()) else { return };
         let mut server = self.clone();
         tokio::spawn(async move {
+            // Ends when it is dropped.
+            let mut handshake = JoinSet::new();
+            let accepting = Arc::clone(&tls);
+            handshake.spawn_on(async move { accepting.accept(stream).await }, &server.handshakes);
             let shaken = tokio::select! {
-                shaken = tls.accept(stream) => shaken,
+                shaken = handshake.join_next() => shaken,
                 () = connection.over() => return,
                 _ = server.stop.wait_for(|stop| *stop) => return,
             };
             let shaken = match shaken {
-                Ok(shaken) => shaken,
-                Err(error) => return tracing::debug!(%error, peer = ?peer.address, "a TLS handshake failed"),
+                Some(Ok(Ok(shaken))) => shaken,
+                Some(Ok(Err(error))) => {
+                    return tracing::debug!(%error, peer = ?peer.address, "a TLS handshake failed");
+                }
+                Some(Err(_)) | None => return,
             };
             peer.certificate = shaken.peer.map(|certificate| Arc::from(certificate.as_ref()));
             let retired = tls.distrusted(shaken.trust);

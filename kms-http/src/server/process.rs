@@ -1,4 +1,30 @@
-//! What the process gives up so that others cannot look into its memory.
+//! What the process gives up so that others cannot look into its memory, and what it has of its system.
+
+/// Open files that are left to the store, the log and everything else.
+#[cfg(target_os = "linux")]
+const FILES: u64 = 128;
+
+/// How many connections there can be of so many that are wanted: each is an open file, and without one left, nobody
+/// would be let in any more.
+#[cfg(target_os = "linux")]
+pub fn most_connections(wanted: usize) -> usize {
+    let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current else { return wanted };
+    let most = usize::try_from(files.saturating_sub(FILES).max(files / 2)).unwrap_or(usize::MAX);
+    if most < wanted {
+        tracing::warn!(
+            connections = most,
+            files,
+            "fewer connections than http.connections says: raise the number of open files (ulimit -n, LimitNOFILE=)"
+        );
+    }
+    wanted.min(most)
+}
+
+/// The limit is not known here.
+#[cfg(not(target_os = "linux"))]
+pub fn most_connections(wanted: usize) -> usize {
+    wanted
+}
 
 /// No core dumps, no debugger of the same user, and as many file descriptors as may be had. Answers what did not work.
 #[cfg(target_os = "linux")]

@@ -57,7 +57,13 @@ impl Waiting {
         let router = axum::Router::new().route("/wait", route(None)).route("/soon", route(half));
         let connections = Arc::new(Connections::new(10, app.metrics.connections()));
         let (tell, stop) = watch::channel(false);
-        Self { server: Server { app, router, connections, stop }, begun, working, _folder: folder, _stop: tell }
+        Self {
+            server: Server { app, router, connections, handshakes: Handle::current(), stop },
+            begun,
+            working,
+            _folder: folder,
+            _stop: tell,
+        }
     }
 
     /// A connection on which this was sent.
