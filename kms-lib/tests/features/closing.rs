@@ -102,3 +102,20 @@ async fn jobs_of_the_schedule_end() {
     assert_eq!(rotated(&place).await, KEYS);
     kms.close().await.unwrap();
 }
+
+/// Before a service is closed, verifications are given up and everything else goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verifications_end_before_the_service_does() {
+    let place = Place::in_a_file();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    session.create_key(NewKey::aes("used")).await.unwrap();
+    assert!(session.verify_audit().await.unwrap().ok);
+    kms.stop_verifying();
+    assert_eq!(code(session.verify_audit().await), ErrorCode::Closed);
+    assert_eq!(code(session.verify_audit_incrementally().await), ErrorCode::Closed);
+    assert_eq!(code(session.backup(place.folder.path().join("backup.db")).await), ErrorCode::Closed);
+    assert!(!place.folder.path().join("backup.db").exists());
+    session.encrypt("used", b"x", &Context::new()).await.unwrap();
+    kms.close().await.unwrap();
+}
