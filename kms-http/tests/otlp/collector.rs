@@ -86,13 +86,18 @@ impl Collector {
 
     /// Waits for the span of the request with this id.
     pub async fn wait_for(&self, id: &str) {
+        self.find(id, |span| span["attributes"]["request_id"] == id).await;
+    }
+
+    /// A span that is so, once it is there.
+    pub async fn find(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..600 {
-            if self.of_request(id).is_some() {
-                return;
+            if let Some(span) = self.spans().into_iter().find(&is_so) {
+                return span;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("no span of {id}: {:?}", self.spans());
+        panic!("no span of {what}: {:?}", self.spans());
     }
 
     /// Whether this stood in anything that it was sent.

@@ -200,12 +200,17 @@ async fn the_trace_is_given_on_to_the_issuer() {
     ];
     let server = Server::start_on_file(&[&collector.environment()[..], &environment].concat());
     let parent = traceparent("01");
-    let jwt = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.e30.AAAA";
-    send(&server.client_with(Some(jwt)), Method::GET, "/v1/keys", "asks", &[("traceparent", &parent)], None).await;
+    // Its claims are good, so that the issuer's keys are asked for.
+    let encode = |part: Value| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, part.to_string());
+    let header = encode(json!({"alg": "RS256", "kid": "a"}));
+    let claims = encode(json!({"iss": url, "aud": "kms", "sub": "alice", "exp": 4_102_444_800_u64}));
+    let jwt = format!("{header}.{claims}.AAAA");
+    send(&server.client_with(Some(&jwt)), Method::GET, "/v1/keys", "asks", &[("traceparent", &parent)], None).await;
     collector.wait_for("asks").await;
-    let spans = collector.spans();
     let request = collector.of_request("asks").unwrap();
-    let fetch = spans.iter().find(|span| span["name"] == "oidc.fetch" && span["trace"] == TRACE).unwrap();
+    // It may come later than the span that it is within.
+    let is_fetch = |span: &Value| span["name"] == "oidc.fetch" && span["trace"] == TRACE;
+    let fetch = collector.find("a fetch", is_fetch).await;
     assert_eq!((&fetch["parent"], &fetch["kind"]), (&request["id"], &json!(KINDS.1)));
     let given = format!("00-{TRACE}-{}-01", fetch["id"].as_str().unwrap());
     let seen = seen.lock().unwrap();
