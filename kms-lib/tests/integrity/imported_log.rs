@@ -352,7 +352,8 @@ async fn long_rows_are_read_a_few_at_a_time() {
     assert_eq!(rows(&session).await.len(), 5);
     assert_eq!(verified(&session).await.imported, [found]);
     // A row that is longer than any that was imported is not loaded.
-    place.tamper("UPDATE legacy_rows SET body = REPLACE(body, 'xxx', 'xxxxxx') WHERE position = 5").await;
+    let long = "y".repeat(1_500_000);
+    place.tamper(&format!("UPDATE legacy_rows SET body = REPLACE(body, 'ENCRYPT', '{long}') WHERE position = 5")).await;
     let report = session.verify_audit().await.unwrap();
     assert!(matches!(report.faults[0].finding, Finding::ImportedRows { first: 5, last: 5, .. }), "{report:?}");
     assert_eq!(
