@@ -210,7 +210,7 @@ async fn tls_files_that_are_broken_or_past_their_time() {
 
 #[tokio::test]
 async fn callers_that_are_not_recognised() {
-    let server = Server::start_on_file(&PUBLIC);
+    let server = Server::start_on_file(&[PUBLIC[0], ("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "1000")]);
     let before = scrape(&server.client()).await;
     let nobody = server.client_with(Some("kms_guess"));
     for _ in 0..120 {
