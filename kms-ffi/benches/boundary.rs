@@ -20,7 +20,7 @@ use mini_kms::kms::{mkms_close, mkms_kms, mkms_kms_free, mkms_open};
 use mini_kms::operation::mkms_operation;
 use mini_kms::session::{MKMS_ROLE_ADMIN, mkms_session, mkms_session_free, mkms_session_new};
 use mini_kms::status::{MKMS_BUFFER_TOO_SMALL, MKMS_OK};
-use mini_kms::test_hooks::rust_session;
+use mini_kms::test_hooks::{rust_decrypt, rust_encrypt, rust_session};
 
 const KEY: &str = "users";
 const PLAINTEXT: [u8; 256] = [42; 256];
@@ -159,12 +159,12 @@ fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
     let (rust, c, context, mut out) = (&service.rust, service.session, Context::new(), [0; 512]);
     // A fresh service grows its file, its queues and its caches: not what is measured.
     for _ in 0..rounds {
-        drop(black_box(rust.encrypt(KEY, &PLAINTEXT, &context).unwrap()));
+        drop(black_box(rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap()));
         assert_eq!(encrypt_c(c, &mut out, null_mut()).0, MKMS_OK);
     }
     let encrypted = compare(
         rounds,
-        || each(calls, || drop(black_box(rust.encrypt(KEY, &PLAINTEXT, &context).unwrap()))),
+        || each(calls, || drop(black_box(rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap()))),
         || each(calls, || assert_eq!(encrypt_c(c, &mut out, null_mut()).0, MKMS_OK)),
     );
     row(&format!("encrypt 256 bytes, {name}"), encrypted);
@@ -173,14 +173,14 @@ fn measure(ack: AuditAck, name: &str, rounds: usize, calls: u32) {
     operation.size = size_of::<mkms_operation>();
     let described = compare(
         rounds,
-        || each(calls, || drop(black_box(rust.encrypt(KEY, &PLAINTEXT, &context).unwrap()))),
+        || each(calls, || drop(black_box(rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap()))),
         || each(calls, || assert_eq!(encrypt_c(c, &mut out, &raw mut operation).0, MKMS_OK)),
     );
     row(&format!("encrypt 256 bytes, {name}, with an mkms_operation"), described);
-    let sealed = rust.encrypt(KEY, &PLAINTEXT, &context).unwrap().ciphertext;
+    let sealed = rust_encrypt(rust, KEY, &PLAINTEXT, &context).unwrap().ciphertext;
     let decrypted = compare(
         rounds,
-        || each(calls, || drop(black_box(rust.decrypt(&sealed, &context).unwrap()))),
+        || each(calls, || drop(black_box(rust_decrypt(rust, &sealed, &context).unwrap()))),
         || each(calls, || assert_eq!(decrypt_c(c, &sealed, &mut out), MKMS_OK)),
     );
     row(&format!("decrypt 256 bytes, {name}"), decrypted);
