@@ -1,4 +1,5 @@
-//! Mini KMS as a service. Routes translate between HTTP and [`kms_lib`], which decides.
+//! The HTTP front end and command line of Mini KMS. Routes translate between HTTP and [`kms_lib`], which makes all
+//! decisions.
 //!
 //! A module uses only modules below it in this table.
 //!
@@ -7,13 +8,13 @@
 //! | [`cli`] | the command line; exit codes |
 //! | [`server`] | listeners, connections, shutdown |
 //! | [`api`] | the routes |
-//! | [`openapi`] | the contract, generated from the descriptions of the routes |
-//! | [`metrics`] | what Prometheus scrapes |
-//! | [`anchors`] | signed states of the log outside of the database |
-//! | [`auth`] | who the caller is |
+//! | [`openapi`] | the OpenAPI document, generated from the descriptions of the routes |
+//! | [`metrics`] | the Prometheus metrics |
+//! | [`anchors`] | signed checkpoints of the log, kept outside the database |
+//! | [`auth`] | authentication of callers |
 //! | [`otlp`] | OpenTelemetry traces (feature `otlp`) |
 //! | [`tls`] | certificates and handshakes |
-//! | [`request`] | what happens to every request: id, headers, limits, fair turns |
+//! | [`request`] | handling common to all requests: id, headers, limits, fair queueing |
 //! | [`error`] | errors as HTTP responses |
 //! | [`settings`] | the configuration: file, environment, flags |
 

@@ -1,5 +1,5 @@
-//! What opens a store that nothing else opens any more, and is recorded: `kms-http audit acknowledge-restore` and
-//! `acknowledge-clock`.
+//! `kms-http audit acknowledge-restore` and `acknowledge-clock`: open a store that is locked after a rollback or a
+//! clock error, and record the acknowledgement in the audit log.
 
 use std::process::ExitCode;
 
@@ -11,25 +11,25 @@ use super::output;
 use super::store;
 use crate::settings::Settings;
 
-/// What was needed, and is acknowledged now.
+/// The acknowledgements that the store needed and that were recorded.
 struct Acknowledged {
     clock: bool,
     restore: bool,
-    /// The high-water file, if there was none: then nobody can tell whether the store was rolled back.
+    /// The path of the high-water file if it is missing; without it, a rollback cannot be detected.
     unknown: Option<String>,
 }
 
-/// Accepts that a clock was ahead, if the present is given; and, if asked for, that the store was rolled back.
+/// Acknowledges a clock that was ahead, if the current time `now` is given, and a rollback, if `restore` is set.
 pub fn run(settings: Settings, now: Option<Timestamp>, restore: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let done = acknowledge(settings, now, restore)?;
     report(&done, restore, as_json)
 }
 
-/// Opens the store, with those of the acknowledgements given that it fails without.
+/// Opens the store with only those of the given acknowledgements without which opening fails.
 fn acknowledge(settings: Settings, clock: Option<Timestamp>, restore: bool) -> Result<Acknowledged, Failure> {
     let mark = settings.kms.high_water_file();
     let unknown = mark.filter(|path| !path.exists()).map(|path| path.display().to_string());
-    // What is acknowledged is in the log when this says so.
+    // The acknowledgement must be durable in the log before it is reported.
     let mut config = store::for_one_command(settings)?.audit_ack(AuditAck::Durable);
     let mut done = Acknowledged { clock: false, restore: false, unknown };
     store::run(async {
@@ -53,7 +53,7 @@ fn acknowledge(settings: Settings, clock: Option<Timestamp>, restore: bool) -> R
     })
 }
 
-/// Names the command for what is to be acknowledged as well.
+/// Adds the option that acknowledges the remaining problem to the error.
 fn hint(error: kms_lib::Error, clock: bool, restore: bool) -> Failure {
     match error.code() {
         ErrorCode::ClockSkew if !clock => {
@@ -68,17 +68,17 @@ fn report(done: &Acknowledged, with_restore: bool, as_json: bool) -> Result<Exit
     let Acknowledged { clock, restore, unknown } = done;
     let mut lines = Vec::new();
     if *clock {
-        lines.push("acknowledged; the log says where time goes back".to_owned());
+        lines.push("acknowledged; the audit log records where time goes back".to_owned());
     }
     if *restore {
-        lines.push("acknowledged; the log says what was lost".to_owned());
+        lines.push("acknowledged; the audit log records what was lost".to_owned());
     }
     match unknown {
         Some(mark) if with_restore => {
-            lines.push(format!("nothing known: there was no high-water file {mark} to hold the store against"));
+            lines.push(format!("a rollback cannot be detected: there was no high-water file {mark}"));
         }
         _ if lines.is_empty() => lines.push(
-            "nothing to acknowledge: the store is not older than it was, its last record of no time to come".to_owned(),
+            "nothing to acknowledge: the store was not rolled back and its last record is not in the future".to_owned(),
         ),
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! `kms-http audit anchor`, and holding the log against anchors.
+//! `kms-http audit anchor`, and comparing the log with the configured anchors.
 
 use std::process::ExitCode;
 
@@ -13,12 +13,12 @@ use crate::settings::AnchorSettings;
 
 fn places(settings: &AnchorSettings) -> Result<Anchors, Failure> {
     if !settings.is_on() {
-        return Err(Failure::new(2, "no place for anchors is named: set http.anchors.file, url or bucket"));
+        return Err(Failure::new(2, "no anchors are configured; set http.anchors.file, url or bucket"));
     }
     Ok(Anchors::new(settings)?)
 }
 
-/// Anchors the log once.
+/// Writes the signed checkpoint to all anchors once and compares the log with them.
 pub async fn run(session: &Session, settings: &AnchorSettings, as_json: bool) -> Result<ExitCode, Failure> {
     let round = places(settings)?.round(session).await?;
     let shown = json!({"size": round.size, "anchors": round.report, "problems": round.problems});
@@ -32,7 +32,7 @@ pub async fn run(session: &Session, settings: &AnchorSettings, as_json: bool) ->
     })
 }
 
-/// Holds the log against all anchors. Those that cannot be read are no anchors that are good.
+/// Compares the log with all anchors. An anchor that cannot be read is an error.
 pub async fn compare(session: &Session, settings: &AnchorSettings) -> Result<AnchorReport, Failure> {
     let mut places = places(settings)?;
     let note = session.checkpoint().await?;
@@ -45,12 +45,12 @@ pub async fn compare(session: &Session, settings: &AnchorSettings) -> Result<Anc
     Ok(session.compare_anchors(&notes).await?)
 }
 
-/// What is shown of a comparison.
+/// Describes the result of a comparison, one line per finding.
 pub fn lines(report: &AnchorReport) -> Vec<String> {
-    let mut lines = vec![format!("anchors     {} continued, up to record {}", report.continued, report.anchored)];
+    let mut lines = vec![format!("anchors     {} match the log, up to record {}", report.continued, report.anchored)];
     lines.extend(report.faults.iter().map(|fault| format!("fault       {fault}")));
     if report.passed_over > 0 {
-        lines.push(format!("warning     {} are not of this log or not signed by it", report.passed_over));
+        lines.push(format!("warning     {} anchors are of another log or lack its signature", report.passed_over));
     }
     lines
 }

@@ -19,70 +19,69 @@ use super::output;
 use super::store::{watched, with_store};
 use crate::settings::Settings;
 
-/// What to do with the log.
+/// The subcommands of `kms-http audit`.
 #[derive(Subcommand)]
 pub enum Audit {
-    /// Verify the log; exit code 4 if there is a fault
+    /// Verify the audit log; exits with 4 if there is a fault
     Verify {
-        /// Verify only the records since the last verification that found no fault
+        /// Verify the records since the last verification without a fault, and reread a part of the older ones (see
+        /// the setting audit.reverify_days)
         #[arg(long, conflicts_with = "pinned_key")]
         incremental: bool,
-        /// Verify against this public key of the log, as `audit public-key` printed it at any time
+        /// Public key of the log that the verifier trusts (see `audit public-key`)
         #[arg(long)]
         pinned_key: Option<String>,
-        /// Verify an export instead of the store, which needs neither store nor root key. Several files are given in
-        /// order and begin with the first record of the log
+        /// Verify exports that begin with the log's first record, instead of the store; needs no store and no root key.
+        /// Repeat the option for consecutive files, in order
         #[arg(long, value_name = "EXPORT", requires = "pinned_key", conflicts_with = "incremental")]
         file: Vec<PathBuf>,
-        /// Compare the log with the anchors as well, which reveals rollbacks and truncation
+        /// Also compare the log with the anchors, which reveals a rollback or a truncated log
         #[arg(long, conflicts_with = "file")]
         anchors: bool,
     },
-    /// Write the signed state of the log to the places that http.anchors names, and compare the log with the anchors
-    /// that are there
+    /// Write the signed checkpoint to the configured anchors and compare the log with them; exits with 4 if they differ
     Anchor,
     /// Show the newest records
     Tail {
-        /// The number of records
+        /// Number of records
         #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
         lines: u16,
-        /// Go on with new records as they come
+        /// Keep printing new records
         #[arg(short, long)]
         follow: bool,
     },
-    /// Write the records as JSON lines, oldest first, with signed states of the log between them
+    /// Write the records as JSON lines, oldest first, interleaved with signed checkpoints
     Export(Export),
-    /// Show the public key of the log, for those who pin it
+    /// Print the public key of the log, for verifiers to pin
     PublicKey {
-        /// Show the former keys too, each with the range of records it signed
+        /// Print all public keys, each with the range of records it signed
         #[arg(long)]
         all: bool,
     },
     /// Replace the key that signs the log
     RotateKey,
-    /// List the quarantined rows, which do not match the log and are not used
+    /// List the quarantined rows: rows that do not match the audit log and are not used
     Quarantine {
-        /// Release the rows that match the log again
+        /// First release the rows that match the audit log again
         #[arg(long)]
         release: bool,
     },
-    /// Accept that the store was rolled back to an older state; the log records what was lost
+    /// Acknowledge a rollback or restore of the store; the audit log records what was lost
     AcknowledgeRestore,
-    /// Accept that a clock was ahead when the last record was written and that this machine's clock is right; the log
-    /// records it
+    /// Acknowledge that the clock was ahead when the last record was written and is right now; the audit log records
+    /// where time goes back
     AcknowledgeClock {
-        /// The present time according to another clock, such as 2026-11-23T18:26:46Z; at most 5 minutes off
+        /// The current time from an independent clock, such as 2026-11-23T18:26:46Z; within 5 minutes of this machine's
         #[arg(long)]
         now: Timestamp,
-        /// Accept a rollback of the store as well
+        /// Also acknowledge a rollback or restore of the store
         #[arg(long)]
         restore: bool,
     },
 }
 
 impl Audit {
-    /// The exports that are to be verified, and the key to trust, if that is what the command says: then no settings
-    /// are needed.
+    /// The exports to verify and the pinned key, if the command verifies exports. That needs no settings.
     pub fn offline(&self) -> Option<(&[PathBuf], &str)> {
         match self {
             Self::Verify { file, pinned_key: Some(key), .. } if !file.is_empty() => Some((file, key)),
@@ -91,10 +90,10 @@ impl Audit {
     }
 }
 
-/// How often following looks.
+/// The interval at which `--follow` polls for new records.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Does it.
+/// Opens the store and runs the command.
 pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let is_read_only = settings.kms.is_store_read_only();
     let anchors = settings.http.anchors.clone();
@@ -122,7 +121,7 @@ pub fn run(command: Audit, settings: Settings, as_json: bool) -> Result<ExitCode
     })
 }
 
-/// Lists the rows in quarantine, or releases those that were repaired and lists them.
+/// Lists the quarantined rows, or releases the repaired rows and lists those.
 async fn quarantine(session: &Session, release: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let rows = if release { session.release_quarantine().await? } else { session.list_quarantine().await? };
     let lines = rows.iter().map(|row| {
@@ -142,7 +141,7 @@ async fn verify(session: &Session, incremental: bool, pinned_key: Option<String>
     Ok(watched("reading the store", &progress, session.verify_audit_with(&options)).await?)
 }
 
-/// Shows what was found. On a read-only medium the verification is not recorded.
+/// Prints the report of a verification. On a read-only medium the verification is not recorded.
 fn show_report(
     report: &Report,
     anchored: Option<&AnchorReport>,
@@ -156,8 +155,8 @@ fn show_report(
     }
     let mut lines = Vec::new();
     if report.ok {
-        lines.push(format!("good        records {} to {}", report.from + 1, report.size));
-        lines.extend(report.reread.map(|(after, end)| format!("again       records {} to {end}", after + 1)));
+        lines.push(format!("ok          records {} to {}", report.from + 1, report.size));
+        lines.extend(report.reread.map(|(after, end)| format!("reread      records {} to {end}", after + 1)));
     }
     lines.extend(anchored.map(anchor::lines).into_iter().flatten());
     lines.extend(report.faults.iter().map(|fault| format!("fault       {fault}")));
@@ -169,23 +168,23 @@ fn show_report(
     Ok(if report.ok && is_anchored { shown } else { ExitCode::from(Failure::FAULT) })
 }
 
-/// An imported log in lines: how much of it there is, and what was wrong with it when it was imported.
+/// Describes an imported log: its size, and the faults that it had when it was imported.
 pub(super) fn describe_imported(log: &LegacyLog) -> Vec<String> {
     let source = &log.source;
     let mut lines = vec![format!("old log     {source}: {} rows, root {}", log.rows, log.root)];
     if !log.complete {
-        lines.push(format!("old log     {source}: the last run was cut off; run the import again"));
+        lines.push(format!("old log     {source}: the last run was interrupted; run the import again"));
     }
     for (rows, what) in [
-        (&log.altered, "were altered: their hash does not reproduce"),
+        (&log.altered, "were altered: their hash does not match their content"),
         (&log.unlinked, "link to a row that was deleted or altered"),
         (&log.repeated, "have the hash of another row"),
         (&log.circular, "link in a circle"),
         (&log.backwards, "are older than the row they link to"),
         (&log.changed, "were changed in the source after they had been imported"),
         (&log.gone, "were deleted from the source after they had been imported"),
-        (&log.oversized, "are longer than 4 MiB and did not come over"),
-        (&log.unsearched, "were altered, or their hash was not searched for everywhere: there were too many"),
+        (&log.oversized, "are longer than 4 MiB and were not imported"),
+        (&log.unsearched, "were altered, or were not checked completely because there were too many such rows"),
     ] {
         if let Some(first) = rows.ids.first() {
             lines.push(format!("old log     {source}: {} rows {what}; the first is {first}", rows.count));
@@ -216,7 +215,7 @@ async fn tail(session: &Session, lines: usize, follow: bool, as_json: bool) -> R
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows what comes, until it is interrupted.
+/// Prints new records until SIGINT.
 async fn follow(session: &Session, mut last: u64, as_json: bool) -> Result<(), Failure> {
     loop {
         tokio::select! {

@@ -12,32 +12,35 @@ use super::output;
 use super::store::{for_one_command, run as run_async, watched, with_store};
 use crate::settings::Settings;
 
-/// Make a backup.
+/// Options of `kms-http backup`.
 #[derive(Args)]
 pub struct Backup {
-    /// The file to write, which must not exist
+    /// Path of the new file
     to: PathBuf,
 }
 
-/// Restore a backup.
+/// Options of `kms-http restore`.
 #[derive(Args)]
 pub struct Restore {
-    /// The file of the backup
+    /// Path of the backup
     from: PathBuf,
-    /// Compare the backup with the store: show what a restore would bring back and lose, and restore nothing
+    /// Only compare the backup with the store: list what a restore would make usable again, and what would be lost
     #[arg(long)]
     compare: bool,
 }
 
-/// Standard output and input cannot hold a backup: it is read again to be verified before it counts.
+/// Refuses `-`: a backup is read again to verify it, so it cannot be a stream.
 fn check_is_file(path: &Path) -> Result<(), Failure> {
     if path.as_os_str() != "-" {
         return Ok(());
     }
-    Err(Failure::new(2, "a backup is verified in its place, so it needs a file; ./- is a file with that name"))
+    Err(Failure::new(
+        2,
+        "a backup cannot be a stream because it is read again to verify it; for a file named -, give ./-",
+    ))
 }
 
-/// Copies the store while others work on it, and verifies the copy.
+/// Copies the store, which other processes may be using, and verifies the copy.
 pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     check_is_file(&command.to)?;
     let report = with_store(settings, |_, session| async move {
@@ -49,7 +52,7 @@ pub fn backup(command: Backup, settings: Settings, as_json: bool) -> Result<Exit
     show(&report, as_json)
 }
 
-/// Verifies a backup, and puts it where the store belongs; or compares it with the store that is there.
+/// Verifies a backup and restores it as the store, or compares it with the existing store.
 pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     check_is_file(&command.from)?;
     if command.compare {
@@ -70,7 +73,7 @@ pub fn restore(command: Restore, settings: Settings, as_json: bool) -> Result<Ex
 }
 
 fn show(report: &BackupReport, as_json: bool) -> Result<ExitCode, Failure> {
-    output::show(as_json, report, [format!("good        {} records", report.verification.size)])
+    output::show(as_json, report, [format!("ok          {} records", report.verification.size)])
 }
 
 fn show_comparison(found: &BackupComparison, as_json: bool) -> Result<ExitCode, Failure> {

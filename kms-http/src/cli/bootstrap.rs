@@ -1,4 +1,4 @@
-//! The first steps: folders, a root key, a token.
+//! `kms-http init`, and what the first start of a service creates: folders, a root key and a first token.
 
 use std::fs;
 use std::io::{IsTerminal, Write};
@@ -16,13 +16,13 @@ use super::store::run;
 use crate::auth::principals::Principals;
 use crate::settings::{Settings, is_same_folder};
 
-/// Days for which the first token is good, unless `init` is told otherwise.
+/// Lifetime of the first token in days, unless `init --days` says otherwise.
 const FIRST_TOKEN_DAYS: u32 = 1;
 
-/// `kms-http init`.
+/// Options of `kms-http init`.
 #[derive(Args)]
 pub struct Init {
-    /// The principal that the token stands for
+    /// Principal that the token authenticates
     #[arg(long, default_value = "admin")]
     principal: String,
     /// Days until the token expires; 0 for never
@@ -30,7 +30,7 @@ pub struct Init {
     days: u32,
 }
 
-/// Makes what is missing, and a token.
+/// Creates the store and the root key if they are missing, and a new admin token.
 pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let made_key = make_root_key_if_missing(&settings)?;
     let http = settings.http.clone();
@@ -52,17 +52,17 @@ pub fn init(command: Init, settings: Settings, as_json: bool) -> Result<ExitCode
     output::show(as_json, &shown, lines)
 }
 
-/// Says where the root key that was just made is.
+/// Describes where a new root key was written.
 pub fn root_key_lines(path: &Path) -> [String; 2] {
-    let warning = "            Keep a copy of it elsewhere: without it, what is stored is lost.";
+    let warning = "            Keep a copy elsewhere: without the root key, all keys in the store are lost.";
     [format!("root key    {}", path.display()), warning.to_owned()]
 }
 
-/// Shows a token, this once.
+/// Describes a new token, including its secret text, which is not shown again.
 pub fn token_lines(made: &CreatedToken) -> [String; 2] {
     let credential = &made.credential;
     let end = credential.expires_at.map_or_else(|| "never".into(), |end| format!("at {end}"));
-    let about = format!("for {} ({}). It is shown this once and expires {end}.", credential.principal, credential.role);
+    let about = format!("for {} ({}); not shown again; expires {end}", credential.principal, credential.role);
     [format!("token       {}", made.token.as_str()), format!("            {about}")]
 }
 
@@ -70,8 +70,8 @@ fn first_token_of(principal: impl Into<String>, end: Option<Timestamp>) -> NewTo
     NewToken::new(principal, Role::Admin).label("first token").expires_at(end)
 }
 
-/// The first token of a store, for an admin. None if another node, or anybody, has made one: of several nodes that
-/// start together on an empty database, one makes it.
+/// Creates the first token of a store, for an admin. None if a token exists already: of several nodes that start
+/// together on an empty database, one creates it.
 async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<CreatedToken>> {
     let end = Timestamp::now().plus_days(FIRST_TOKEN_DAYS);
     match kms.session(Actor::operator()).create_first_token(first_token_of(principal, Some(end))).await {
@@ -81,8 +81,8 @@ async fn first_token(kms: &Kms, principal: &str) -> kms_lib::Result<Option<Creat
     }
 }
 
-/// The first token for the operator who starts the service: shown on a terminal, else in a file that only its owner may
-/// read. The log of a container keeps what goes to standard output without a terminal.
+/// Creates the first token and hands it to the operator who starts the service: printed if standard output is a
+/// terminal, otherwise written to a file that only its owner may read, because container logs keep standard output.
 pub async fn hand_over_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<(), Failure> {
     let is_made = if std::io::stdout().is_terminal() {
         let made = first_token(kms, principal).await?;
@@ -92,20 +92,20 @@ pub async fn hand_over_first_token(kms: &Kms, principal: &str, file: &Path) -> R
         write_first_token(kms, principal, file).await?
     };
     if !is_made {
-        tracing::info!("another node has made the first token and has handed it over");
+        tracing::info!("another node has created the first token");
     }
     Ok(())
 }
 
-/// Makes the first token and writes it to a file. Answers whether it did: another node may have made it.
+/// Creates the first token and writes it to a file. False if another node has created it.
 async fn write_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<bool, Failure> {
     let failed = |e: std::io::Error| {
         let path = file.display();
-        Failure::new(3, format!("the first token cannot be written to {path}: {e}; `kms-http init` shows one"))
+        Failure::new(3, format!("cannot write the first token to {path}: {e}; `kms-http init` prints one"))
     };
     make_parent(file)?;
-    // The file exists before the token, because a token that cannot be written is lost. It has another name until then,
-    // because another node on this machine may have the same file.
+    // Create the file before the token, because a token that cannot be written is lost; under a temporary name, because
+    // another node on this machine may use the same file.
     let new = new_beside(file);
     write_new(&new, b"").map_err(failed)?;
     let written = match first_token(kms, principal).await {
@@ -122,7 +122,7 @@ async fn write_first_token(kms: &Kms, principal: &str, file: &Path) -> Result<bo
     }
     output::line(&format!("token file  {}", file.display()));
     tracing::info!(
-        file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first token of an admin is in a file"
+        file = %file.display(), principal, days = FIRST_TOKEN_DAYS, "the first admin token was written to a file"
     );
     Ok(true)
 }
@@ -132,15 +132,15 @@ fn fill(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes).and_then(|()| file.sync_all())
 }
 
-/// A name in the same folder that no other file has.
+/// An unused name in the same folder, for a temporary file.
 fn new_beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", RecordId::random()));
     path.with_file_name(name)
 }
 
-/// Makes the default root key file if no root key is configured and there is none. Answers whether it did. Never beside
-/// the store, and never for a store that is there already: that one has another root key.
+/// Creates the default root key file if no root key is configured and the file is missing; returns whether it did.
+/// Fails if the file would be in the store's folder, or if a store exists, which must have another root key.
 pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
     let Some(path) = &settings.default_key_file else { return Ok(false) };
     if path.exists() {
@@ -151,7 +151,7 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
             return Err(Failure::new(
                 3,
                 format!(
-                    "the store {} is there, but its root key {} is not: put it back, or name it with KMS_MASTER_KEY",
+                    "the store {} exists, but its root key {} is missing; restore the file, or set KMS_MASTER_KEY",
                     store.display(),
                     path.display()
                 ),
@@ -160,7 +160,10 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
         if is_same_folder(path, &store) {
             return Err(Failure::new(
                 2,
-                format!("the root key {} would lie beside the store; keep them apart", path.display()),
+                format!(
+                    "the root key {} would be in the folder of the store; keep them in separate folders",
+                    path.display()
+                ),
             ));
         }
     }
@@ -168,8 +171,8 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
         return Err(Failure::new(
             3,
             format!(
-                "there was a store here, says {}, and its root key {} is missing: put both back; a new root key is \
-                 only made without that file",
+                "the high-water file {} is of an earlier store, whose root key {} is missing; restore the store and \
+                 the root key (a new root key is created only if that file does not exist)",
                 mark.display(),
                 path.display()
             ),
@@ -184,8 +187,8 @@ pub fn make_root_key_if_missing(settings: &Settings) -> Result<bool, Failure> {
 fn write_root_key(path: &Path) -> Result<(), Failure> {
     let mut text = RootKeySource::generate()?;
     text.push('\n');
-    let failed = |e: std::io::Error| Failure::new(3, format!("{} cannot be written: {e}", path.display()));
-    // Written elsewhere first: half a key must not be taken for one, nor one that was there be replaced.
+    let failed = |e: std::io::Error| Failure::new(3, format!("cannot write {}: {e}", path.display()));
+    // Write a temporary file first: no process may read half a key, and an existing key must not be replaced.
     let new = new_beside(path);
     let written = write_new(&new, text.as_bytes()).and_then(|()| match fs::hard_link(&new, path) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => write_new(path, text.as_bytes()),
@@ -193,10 +196,10 @@ fn write_root_key(path: &Path) -> Result<(), Failure> {
     });
     let _ = fs::remove_file(&new);
     written.map_err(failed)?;
-    // And its name, where that can be done: what is encrypted under a key that a power failure takes is lost.
+    // Sync the folder too, where possible: data encrypted under a key that a power failure erases is lost.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Err(error) = fs::File::open(folder).and_then(|folder| folder.sync_all()) {
-        tracing::debug!(%error, "the folder of the root key cannot be synced");
+        tracing::debug!(%error, "cannot sync the folder of the root key");
     }
     Ok(())
 }

@@ -1,27 +1,27 @@
-//! How the program ends.
+//! Failures of commands, and their exit codes.
 
 use std::process::ExitCode;
 
 use kms_lib::{Error, ErrorCode};
 use serde_json::json;
 
-/// Why it did not do what it was asked.
+/// The reason why a command failed, with its exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// Whether it may be over later: a store that does not answer, or has too much to do.
+    /// Whether a retry may succeed: the store does not respond or is overloaded.
     may_pass: bool,
-    /// The exit code.
+    /// The exit code of the process.
     code: u8,
-    /// The name of the error, for scripts.
+    /// The error code for `--json`, such as `StoreUnavailable`.
     name: &'static str,
     message: String,
 }
 
 impl Failure {
-    /// A verification found a fault.
+    /// The exit code when a verification found a fault.
     pub const FAULT: u8 = 4;
 
-    /// A failure with this exit code, and the name of the error that stands for it.
+    /// A failure with this exit code and the error code that corresponds to it.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
         let name = match code {
             2 => ErrorCode::InvalidArgument,
@@ -32,19 +32,19 @@ impl Failure {
         Self { may_pass: false, code, name: name.as_str(), message: message.into() }
     }
 
-    /// Whether it may be over later.
+    /// Whether a retry may succeed.
     pub fn may_pass(&self) -> bool {
         self.may_pass
     }
 
-    /// The same, with what helps.
+    /// Appends a hint to the message.
     #[must_use]
     pub fn with(mut self, help: &str) -> Self {
         self.message = format!("{}; {help}", self.message);
         self
     }
 
-    /// Says it on standard error, for people or as a JSON object, and ends.
+    /// Writes the failure to standard error, as text or as a JSON object, and returns the exit code.
     pub fn report(&self, as_json: bool) -> ExitCode {
         let Self { code, name, message, .. } = self;
         match as_json {
@@ -75,7 +75,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Declares errors without a code of their own.
+/// Converts errors without an error code of their own to exit code 1.
 macro_rules! failures {
     ($($error:ty),+) => {$(
         impl From<$error> for Failure {

@@ -1,4 +1,4 @@
-//! `kms-http audit export`, and the verification of what it wrote.
+//! `kms-http audit export`, and the verification of exports.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -19,37 +19,37 @@ use super::exit::Failure;
 use super::output;
 use super::store::bar;
 
-/// How often following looks for new records. Behind those that came there is a signed state.
+/// The interval at which `--follow` polls for new records. A signed checkpoint follows each group of new records.
 const LOOK: Duration = Duration::from_secs(1);
-/// The longest pause between two tries while the store does not answer.
+/// The longest pause between two attempts while the store does not respond.
 const PAUSE: Duration = Duration::from_secs(10);
-/// A record's line is shorter, so that the end of a file holds a whole one.
+/// Bytes read from the end of a file to find its last record. Every record's line is shorter.
 const TAIL: u64 = 8 * 1024 * 1024;
 
-/// Write the records as JSON lines, oldest first, with signed states of the log between them.
+/// Options of `kms-http audit export`.
 #[derive(Args)]
 pub struct Export {
-    /// The file to write, which must not exist [default: standard output]
+    /// Write to this file, which must not exist unless --resume is given [default: standard output]
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// Continue after the last record of the output file, or create the file
+    /// Append after the last record (file is created if missing)
     #[arg(long, requires = "output", conflicts_with_all = ["since", "until"])]
     resume: bool,
-    /// Begin at this record number or time
+    /// Start with this record number or time
     #[arg(long, value_name = "SEQ|TIME")]
     since: Option<Since>,
-    /// End before this time
+    /// Stop before this time
     #[arg(long, value_name = "TIME", conflicts_with = "follow")]
     until: Option<Timestamp>,
-    /// Export the log that was imported under this name instead, in the order of its links
+    /// Write the rows of the log imported under this name, in the order of their links, instead of the records
     #[arg(long, value_name = "NAME", conflicts_with_all = ["since", "until", "follow", "resume"])]
     imported: Option<String>,
-    /// Go on with new records as they come, also after an outage of the store
+    /// Keep writing new records, and retry while the store is unavailable
     #[arg(long, short)]
     follow: bool,
 }
 
-/// Where an export begins.
+/// The first record of an export.
 #[derive(Clone, Copy, Debug)]
 enum Since {
     Record(u64),
@@ -63,7 +63,7 @@ impl FromStr for Since {
     }
 }
 
-/// Where the lines go, and which is the last record there.
+/// The output of an export, and the number of the last record in it.
 struct Target {
     out: Box<dyn Write>,
     last: u64,
@@ -75,7 +75,7 @@ impl Target {
     }
 }
 
-/// Writes the log.
+/// Writes the records of the log, or of an imported log.
 pub async fn run(session: &Session, wanted: Export) -> Result<ExitCode, Failure> {
     let mut target = open(&wanted)?;
     if let Some(source) = &wanted.imported {
@@ -112,7 +112,7 @@ async fn copy_imported(session: &Session, source: &str, target: &mut Target) -> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Copies what comes until it is interrupted. What the store fails to give now is fetched later.
+/// Copies new records until SIGINT or SIGTERM, and retries while the store is unavailable.
 async fn follow(session: &Session, query: &AuditQuery, target: &mut Target) -> Result<ExitCode, Failure> {
     let mut pause = LOOK;
     let mut is_out = false;
@@ -121,13 +121,13 @@ async fn follow(session: &Session, query: &AuditQuery, target: &mut Target) -> R
             let copied = copy(session, query, target, false).await;
             match copied {
                 Ok(()) if is_out => {
-                    tell(target.last, "the store answers again");
+                    tell(target.last, "the store is available again");
                     (is_out, pause) = (false, LOOK);
                 }
                 Ok(()) => pause = LOOK,
                 Err(failure) if failure.may_pass() => {
                     if !is_out {
-                        tell(target.last, &format!("{failure}; trying again"));
+                        tell(target.last, &format!("{failure}; retrying"));
                     }
                     (is_out, pause) = (true, PAUSE.min(pause * 2));
                 }
@@ -160,7 +160,7 @@ fn tell(last: u64, what: &str) {
     eprintln!("kms-http: {what} (exported up to record {last})");
 }
 
-/// Copies the records up to the present end of the log, and behind them the signed state that covers them.
+/// Copies the records up to the current end of the log, followed by the signed checkpoint that covers them.
 async fn copy(session: &Session, query: &AuditQuery, target: &mut Target, with_bar: bool) -> Result<(), Failure> {
     let note = session.checkpoint().await?;
     let end = checkpoint::claimed(&note).map_or(0, |claimed| claimed.size);
@@ -191,7 +191,7 @@ async fn copy(session: &Session, query: &AuditQuery, target: &mut Target, with_b
             break;
         }
     }
-    // A part of the log that ends earlier is covered by no signed state of its own.
+    // The checkpoint covers the whole log; with --until the export ends earlier and gets none.
     if target.last == end {
         target.line(&json!({"checkpoint": note}).to_string())?;
     }
@@ -200,7 +200,8 @@ async fn copy(session: &Session, query: &AuditQuery, target: &mut Target, with_b
     Ok(())
 }
 
-/// The states at which the signing key was replaced, behind `after` and up to `end`, each signed by both keys.
+/// The checkpoints at which the signing key was replaced, after record `after` and up to record `end`, each signed by
+/// both keys.
 async fn switches(session: &Session, after: u64, end: u64) -> Result<Vec<(u64, Value)>, Failure> {
     let mut found = Vec::new();
     for key in session.audit_public_keys().await?.iter().skip(1) {
@@ -216,8 +217,8 @@ fn open(wanted: &Export) -> Result<Target, Failure> {
     let Some(path) = wanted.output.as_deref().filter(|path| *path != Path::new("-")) else {
         return Ok(Target { out: Box::new(BufWriter::new(std::io::stdout())), last: 0 });
     };
-    let unusable = |e: std::io::Error| Failure::new(1, format!("{} cannot be written: {e}", path.display()));
-    // Records hold contexts and names: for its owner alone.
+    let unusable = |e: std::io::Error| Failure::new(1, format!("cannot write {}: {e}", path.display()));
+    // Records contain names and contexts, so only the owner may read the file.
     let mut options = File::options();
     options.write(true).mode(0o600);
     let (file, last) = match wanted.resume {
@@ -231,7 +232,7 @@ fn open(wanted: &Export) -> Result<Target, Failure> {
     Ok(Target { out: Box::new(BufWriter::new(file)), last })
 }
 
-/// Removes half a line that an end in its midst left, goes to the end, and answers the last record there.
+/// Removes an incomplete last line, seeks to the end, and returns the number of the last record.
 fn go_to_end(file: &mut File, path: &Path) -> Result<u64, Failure> {
     let length = file.metadata()?.len();
     let begin = length.saturating_sub(TAIL);
@@ -243,7 +244,7 @@ fn go_to_end(file: &mut File, path: &Path) -> Result<u64, Failure> {
     let last = tail[..whole].split(|byte| *byte == b'\n').rev().find_map(seq);
     if last.is_none() && (whole > 0 || begin > 0) {
         let message =
-            format!("{} does not end with a record of an export; --resume takes no other file", path.display());
+            format!("{} does not end with a record of an export, so --resume cannot append to it", path.display());
         return Err(Failure::new(1, message));
     }
     file.set_len(begin + whole as u64)?;
@@ -251,17 +252,17 @@ fn go_to_end(file: &mut File, path: &Path) -> Result<u64, Failure> {
     Ok(last.unwrap_or_default())
 }
 
-/// Verifies exports, which together are the log from its first record on, against a pinned key.
+/// Verifies exports that together begin with the first record of the log, against a pinned public key.
 pub fn verify(files: &[PathBuf], pinned_key: &str, as_json: bool) -> Result<ExitCode, Failure> {
     let mut verifier = ExportVerifier::new(pinned_key)?;
     let length: u64 = files.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
     let progress = bar("verifying the export", length);
     for path in files {
-        let unreadable = |e: std::io::Error| Failure::new(1, format!("{} cannot be read: {e}", path.display()));
+        let unreadable = |e: std::io::Error| Failure::new(1, format!("cannot read {}: {e}", path.display()));
         let file = File::open(path).map_err(unreadable)?;
         let mut lines = BufReader::with_capacity(1 << 20, file);
         let mut line = Vec::new();
-        // A line that is longer comes in parts, none of which can be read.
+        // A longer line is read in parts, none of which parses, so the verifier reports a fault.
         while lines.by_ref().take(TAIL).read_until(b'\n', &mut line).map_err(unreadable)? > 0 {
             verifier.push_line(String::from_utf8_lossy(&line).trim_end_matches('\n'));
             progress.inc(line.len() as u64);
@@ -273,7 +274,7 @@ pub fn verify(files: &[PathBuf], pinned_key: &str, as_json: bool) -> Result<Exit
 }
 
 fn show(report: &ExportReport, as_json: bool) -> Result<ExitCode, Failure> {
-    let good = report.ok.then(|| format!("good        records 1 to {}", report.size));
+    let good = report.ok.then(|| format!("ok          records 1 to {}", report.size));
     let faults = report.faults.iter().map(|fault| format!("fault       {fault}"));
     let signed = (!report.ok && report.signed > 0).then(|| format!("signed      records 1 to {}", report.signed));
     let shown = output::show(as_json, report, good.into_iter().chain(faults).chain(signed))?;

@@ -15,48 +15,48 @@ use super::token::role;
 use crate::auth::principals::Principals;
 use crate::settings::Settings;
 
-/// What stands for all keys.
+/// The value of `--key` that means all keys.
 const ALL_KEYS: &str = "*";
 
-/// What to do with grants.
+/// The subcommands of `kms-http grant`.
 #[derive(Subcommand)]
 pub enum Grant {
-    /// List the grants that are not withdrawn
+    /// List the grants that are not revoked
     List {
         /// Only the grants of this principal
         #[arg(long)]
         principal: Option<String>,
-        /// Only the grants on this key, by id or name, or on all keys; `*`: only those on all keys
+        /// Only the grants on this key (id or name) or on all keys; `*` for only those on all keys
         #[arg(long)]
         key: Option<String>,
     },
-    /// Make a grant, or replace the one that an admin made to the same principal on the same key
+    /// Create or replace a grant of an admin to a principal on a key
     Put(Put),
-    /// Withdraw a grant
+    /// Revoke a grant
     Withdraw {
-        /// The grant's id
+        /// Id of the grant
         id: GrantId,
-        /// Also end what was passed on through it
+        /// Also revoke the grants that were passed on through this one
         #[arg(long)]
         cascade: bool,
     },
 }
 
-/// A grant to be made.
+/// Options of `kms-http grant put`.
 #[derive(Args)]
 pub struct Put {
-    /// The principal that gets the permissions
+    /// Principal that receives the permissions
     principal: String,
-    /// The key, by id or name; `*` for all keys, including those created later
+    /// Key that the grant applies to (id or name); `*` for all keys, including future ones
     #[arg(long)]
     key: String,
-    /// The permissions, such as encrypt,decrypt
+    /// Permissions, comma-separated, such as encrypt,decrypt
     #[arg(long, required = true, value_delimiter = ',', value_parser = permission())]
     allow: Vec<Permission>,
-    /// A note about the callers that it is meant for; it restricts nothing
+    /// Role that the grant is intended for; informational, restricts nothing
     #[arg(long, default_value = "app", value_parser = role())]
     role: Role,
-    /// Conditions in JSON, such as '{"sourceIp": ["10.0.0.0/8"], "notAfter": "2027-01-01T00:00:00Z"}'
+    /// Conditions as JSON, such as '{"sourceIp": ["10.0.0.0/8"], "notAfter": "2027-01-01T00:00:00Z"}'
     #[arg(long, value_name = "JSON", value_parser = conditions)]
     conditions: Option<Conditions>,
 }
@@ -88,7 +88,7 @@ pub fn run(command: Grant, settings: Settings, as_json: bool) -> Result<ExitCode
                     true => session.revoke_grant_cascading(id).await?,
                     false => session.revoke_grant(id).await?,
                 }
-                output::show(as_json, &json!({"withdrawn": id, "cascade": cascade}), [format!("withdrawn   {id}")])
+                output::show(as_json, &json!({"withdrawn": id, "cascade": cascade}), [format!("revoked     {id}")])
             }
         }
     })

@@ -14,44 +14,46 @@ use super::output;
 use super::store::{bar, with_store};
 use crate::settings::Settings;
 
-/// Where the password of the source's user may be, if the URL has none. The second names a file with it.
+/// Variables for the password of the source's database user, if the URL has none: the password, or a file with it.
 const PASSWORD: &str = "KMS_IMPORT_PASSWORD";
 const PASSWORD_FILE: &str = "KMS_IMPORT_PASSWORD_FILE";
-/// How AWS KMS is reached for material that it wrapped, unless the SDK's own chain says so.
+/// Variables that override the AWS SDK's region and endpoint for key material that AWS KMS wrapped.
 const AWS_REGION: &str = "KMS_IMPORT_AWS_REGION";
 const AWS_ENDPOINT: &str = "KMS_IMPORT_AWS_ENDPOINT";
-/// Largest file with a password, in bytes.
+/// Maximum size of the password file, in bytes.
 const PASSWORD_BYTES: usize = 4096;
 
-/// What to import.
+/// The subcommands of `kms-http import`.
 #[derive(Subcommand)]
 pub enum Import {
-    /// Bring keys, grants and the log of Mini KMS on Node here, or follow what changed there; exit code 4 if a key did
-    /// not come over. The source is only read. Here --master-key-file names a file of mode 0600 with the original's
-    /// KMS_MASTER_KEY; the root key of this store comes from its configuration
+    /// Import keys, grants and the audit log; exits with 4 if the import is incomplete
+    ///
+    /// The source is only read. Run the command again to import later changes. For this command, --master-key-file
+    /// names a file (mode 0600) with the source's KMS_MASTER_KEY; the root key of this store comes from its
+    /// configuration.
     MiniKms(MiniKms),
 }
 
 /// Options of `import mini-kms`.
 #[derive(clap::Args)]
 pub struct MiniKms {
-    /// The original's database, such as mysql://kms@db.example.com/kms (the password is best kept in
-    /// KMS_IMPORT_PASSWORD_FILE), or the folder with an older version's JSON files
+    /// The source: a database such as mysql://kms@db.example.com/kms, with its password in the file that
+    /// KMS_IMPORT_PASSWORD_FILE names, or the folder with an older version's JSON files
     #[arg(long, value_name = "URL|PATH")]
     from: String,
-    /// The name of the source in this store; several sources need different names
+    /// Name for this source; each source needs its own
     #[arg(long, value_name = "NAME", default_value = "mini-kms")]
     name: String,
-    /// Open and check everything, say what would be done, and write nothing
+    /// Read and check everything, print what an import would do, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Rotate the keys: imported versions decrypt and verify, but neither encrypt nor sign
+    /// Rotate the imported keys; until rotated, they decrypt and verify but cannot encrypt or sign
     #[arg(long)]
     rotate: bool,
-    /// End the import: the keys are this store's own from then on
-    #[arg(long)]
+    /// Finalize the import: from now on the keys are managed in this store only
+    #[arg(long, alias = "finalize")]
     finalise: bool,
-    /// Keep the principals of grants in upper and lower case, instead of folding them as the service folds names
+    /// Keep upper and lower case in the principals of grants, instead of folding them as the service does
     #[arg(long)]
     exact_principals: bool,
 }
@@ -99,16 +101,16 @@ fn source(options: &MiniKms, key_file: Option<&Path>) -> Result<ImportSource, Fa
     Ok(source)
 }
 
-/// The password of the source's user, if it is not in the URL.
+/// The password of the source's database user, if it is not in the URL.
 fn password() -> Result<Option<String>, Failure> {
     match (variable(PASSWORD)?, variable(PASSWORD_FILE)?) {
-        (Some(_), Some(_)) => Err(wrong(format!("{PASSWORD} and {PASSWORD_FILE} are both set"))),
+        (Some(_), Some(_)) => Err(wrong(format!("{PASSWORD} and {PASSWORD_FILE} are both set; unset one of them"))),
         (Some(password), None) => Ok(Some(password)),
         (None, None) => Ok(None),
         (None, Some(path)) => {
             let text = std::fs::read_to_string(&path).map_err(|e| wrong(format!("{PASSWORD_FILE}: {path}: {e}")))?;
             if text.len() > PASSWORD_BYTES {
-                return Err(wrong(format!("{PASSWORD_FILE}: {path} is too large")));
+                return Err(wrong(format!("{PASSWORD_FILE}: {path} is larger than {PASSWORD_BYTES} bytes")));
             }
             Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
         }
@@ -124,7 +126,7 @@ fn wrong(text: String) -> Failure {
     Error::new(ErrorCode::InvalidConfiguration, text).into()
 }
 
-/// Shows on a terminal how far the import is.
+/// Shows the progress of the import on a terminal.
 async fn watched<T>(progress: &ImportProgress, work: impl Future<Output = T>) -> T {
     let bar = bar("importing", 0);
     let showing = async {
@@ -144,7 +146,7 @@ async fn watched<T>(progress: &ImportProgress, work: impl Future<Output = T>) ->
 }
 
 fn lines(report: &ImportReport) -> Vec<String> {
-    let what = if report.dry_run { "a dry run, nothing was written" } else { "imported" };
+    let what = if report.dry_run { "dry run, nothing was written" } else { "imported" };
     let mut lines = vec![format!("{what}: {}", report.name)];
     for (name, counts) in [("keys", report.keys), ("versions", report.versions), ("grants", report.grants)] {
         lines.push(count_line(name, &counts));
@@ -155,7 +157,7 @@ fn lines(report: &ImportReport) -> Vec<String> {
     }
     if report.keys_to_rotate > 0 {
         lines.push(format!(
-            "rotate    {} keys neither encrypt nor sign until they are rotated (--rotate)",
+            "rotate    {} keys cannot encrypt or sign until they are rotated (--rotate)",
             report.keys_to_rotate
         ));
     }
@@ -168,16 +170,16 @@ fn lines(report: &ImportReport) -> Vec<String> {
         lines.push(format!("finding   and {} more", report.finding_count - named));
     }
     lines.push(match report.finalised {
-        true if report.dry_run => "finalise  the import could be finalised".to_owned(),
-        true => "finalised the keys are this store's own".to_owned(),
-        false => "open      the keys follow their source until the import is finalised (--finalise)".to_owned(),
+        true if report.dry_run => "finalize  the import could be finalized".to_owned(),
+        true => "finalized the keys are now managed in this store only".to_owned(),
+        false => "open      the keys follow their source until the import is finalized (--finalise)".to_owned(),
     });
     lines
 }
 
 fn count_line(name: &str, counts: &ImportCounts) -> String {
     format!(
-        "{name:<9} {} in the source: {} new, {} updated, {} unchanged, {} withdrawn, {} ignored, {} refused",
+        "{name:<9} {} in the source: {} new, {} updated, {} unchanged, {} removed, {} ignored, {} refused",
         counts.total,
         counts.imported,
         counts.updated,

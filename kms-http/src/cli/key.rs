@@ -11,47 +11,47 @@ use super::output;
 use super::store::with_store;
 use crate::settings::Settings;
 
-/// What to do with keys.
+/// The subcommands of `kms-http key`.
 #[derive(Subcommand)]
 pub enum Key {
     /// List the keys
     List,
     /// Create a key
     Create {
-        /// The name of the key, which no other key ever gets
+        /// Name of the key, which can never be reused
         name: String,
-        /// The type of the key and its use
+        /// Algorithm and purpose of the key
         #[arg(long, value_enum, default_value = "aes")]
         kind: Kind,
-        /// Days between rotations by the scheduler
+        /// Days between automatic rotations by the scheduler
         #[arg(long)]
         rotation_days: Option<u32>,
-        /// Days a former version stays usable
+        /// Days for which a former version still decrypts and verifies after a rotation
         #[arg(long)]
         grace_days: Option<u32>,
     },
     /// Rotate a key: create a new current version
     Rotate {
-        /// The key, by id or name
+        /// Id or name of the key
         key: String,
-        /// Fail unless this version is the current one
+        /// Fail unless this is the current version
         #[arg(long)]
         expected: Option<u32>,
     },
-    /// Erase the material of former versions that are revoked or past their window
+    /// Erase the key material of former versions that are revoked or past their grace window
     Trim {
-        /// The key, by id or name
+        /// Id or name of the key
         key: String,
     },
-    /// Enable a key, or its current version, after it was disabled
+    /// Enable a disabled key, or its disabled current version
     Enable(Target),
-    /// Disable a key, until it is enabled again; or a version, which then encrypts and signs no more
+    /// Disable a key or a version: a disabled key cannot be used at all; a disabled version still decrypts and verifies
     Disable(Target),
-    /// Revoke a version or a whole key, for ever: what it encrypted can no longer be read
+    /// Permanently revoke a version or a whole key; its ciphertexts can no longer be decrypted
     Revoke {
-        /// The key, by id or name
+        /// Id or name of the key
         key: String,
-        /// The version to revoke
+        /// Version to revoke
         #[arg(long, required_unless_present = "whole_key", conflicts_with = "whole_key")]
         version: Option<u32>,
         /// Revoke the key with all its versions
@@ -60,35 +60,35 @@ pub enum Key {
     },
     /// List the versions of a key, oldest first
     Versions {
-        /// The key, by id or name
+        /// Id or name of the key
         key: String,
     },
-    /// Schedule the deletion of a key: its material is erased when the waiting period is over
+    /// Schedule the deletion of a key; its key material is erased after the waiting period
     ScheduleDeletion {
-        /// The key, by id or name
+        /// Id or name of the key
         key: String,
-        /// Days to wait, in which the deletion can be cancelled [default: the service's setting, 30]
+        /// Waiting period in days, during which the deletion can be cancelled [default: deletion.wait_days]
         #[arg(long)]
         days: Option<u32>,
     },
-    /// Cancel a deletion that is scheduled
+    /// Cancel a scheduled deletion
     CancelDeletion {
-        /// The key, by id or name
+        /// Id or name of the key
         key: String,
     },
 }
 
-/// A key, or one of its versions.
+/// A key or one of its versions.
 #[derive(Args)]
 pub struct Target {
-    /// The key, by id or name
+    /// Id or name of the key
     key: String,
-    /// Only this version of it
+    /// Only this version of the key
     #[arg(long)]
     version: Option<u32>,
 }
 
-/// Kind and use of a key.
+/// Algorithm and purpose of a key.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Kind {
     /// AES-256-GCM, for encryption
@@ -99,7 +99,7 @@ pub enum Kind {
     RsaSigning,
 }
 
-/// Does it.
+/// Opens the store and runs the command.
 pub fn run(command: Key, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     with_store(settings, |_, session| async move {
         let key = match command {

@@ -1,4 +1,4 @@
-//! `kms-http completions` and `kms-http man`: made from the definition of the command line.
+//! `kms-http completions` and `kms-http man`, generated from the definition of the command line.
 
 use std::fs;
 use std::io::Write;
@@ -10,33 +10,33 @@ use clap_complete::{Shell, generate};
 
 use super::exit::Failure;
 
-/// Print a script that completes commands.
+/// Options of `kms-http completions`.
 #[derive(Args)]
 pub struct Completions {
-    /// The shell that the script is for
+    /// Shell to complete commands for
     shell: Shell,
 }
 
-/// Print the manual page, or write those of all commands.
+/// Options of `kms-http man`.
 #[derive(Args)]
 pub struct Man {
-    /// A folder to write the pages of all commands to [default: print the one of kms-http]
+    /// Folder for the pages of all commands [default: print the page of kms-http]
     folder: Option<PathBuf>,
 }
 
-/// Prints the script.
+/// Prints the completion script.
 pub fn completions(wanted: &Completions, mut command: Command) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     generate(wanted.shell, &mut command, "kms-http", &mut script);
     if wanted.shell == Shell::Bash {
-        // clap_complete 4.6 names the cases of commands with a hyphen in two ways, so that none of them is found.
+        // clap_complete 4.6 spells the cases of commands with a hyphen in two ways, so none of them would match.
         script = String::from_utf8_lossy(&script).replace("__subcmd__", "__").into_bytes();
     }
     std::io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints or writes the pages.
+/// Prints the manual page of `kms-http`, or writes the pages of all commands to a folder.
 pub fn man(wanted: &Man, command: Command) -> Result<ExitCode, Failure> {
     match &wanted.folder {
         None => {

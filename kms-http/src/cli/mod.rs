@@ -27,23 +27,27 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::settings::{Flags, Settings, XdgDirs};
 use exit::Failure;
 
-/// What a newcomer does first.
-const FIRST_STEPS: &str = "\
+/// The end of the help of `kms-http`: first steps and exit codes, for `-h`, `--help` and the manual page.
+const AFTER_HELP: &str = "\
 First steps:
-  kms-http                          start on a new store; the first token goes to the terminal or to a file
-  kms-http key create users         make a key, beside the running service or without it
-  http://127.0.0.1:8080/docs        the interface of the running service, to be tried out";
+  kms-http                      start; a new store's first token goes to the terminal or to a file
+  kms-http key create users     create a key, with or without a running service
+  http://127.0.0.1:8080/docs    try the API of the running service
 
-/// Mini KMS as a service.
-///
-/// Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration; 3 the store or the root key cannot be used;
-/// 4 a verification found a fault.
+Exit codes:
+  0  success
+  1  the command was refused or failed
+  2  the command line or the configuration is invalid
+  3  the store or the root key is unusable
+  4  a verification found a fault, or an import is incomplete";
+
+/// Mini KMS: a key management service over HTTP
 #[derive(Parser)]
-#[command(name = "kms-http", version, about, after_help = FIRST_STEPS)]
+#[command(name = "kms-http", version, about, after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     flags: Flags,
-    /// Answer in JSON, for scripts
+    /// Print output as JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -52,9 +56,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve HTTP; this is the default command
+    /// Serve HTTP (the default command)
     Serve(serve::Serve),
-    /// Create a root key file and a first admin token, which is shown once
+    /// Create store and root key if missing, and print a new admin token
     Init(bootstrap::Init),
     /// Create, list and revoke access tokens
     #[command(subcommand)]
@@ -62,45 +66,45 @@ enum Command {
     /// Create, list, rotate, disable, revoke and delete keys
     #[command(subcommand)]
     Key(key::Key),
-    /// List, create and withdraw grants: what a principal may do with a key
+    /// Create, list and revoke grants: the permissions of principals on keys
     #[command(subcommand)]
     Grant(grant::Grant),
-    /// Replace root keys: add one, wrap everything under it, retire the former one
+    /// Manage root keys: add one, rewrap everything under it, verify it, retire an old one
     #[command(subcommand)]
     RootKey(root_key::RootKey),
-    /// Verify, show and export the audit log, and manage its keys
+    /// Verify, show and export the audit log, and manage its signing keys
     #[command(subcommand)]
     Audit(audit::Audit),
-    /// Import the data of another key management service
+    /// Import from Mini KMS on Node
     #[command(subcommand)]
     Import(import::Import),
-    /// Copy the store while the service runs, and verify the copy
+    /// Back up the store to a file and verify the copy; the service may be running
     Backup(backup::Backup),
-    /// Verify a backup and restore it to the store's place, which must be empty
+    /// Verify a backup and restore it as the store (fails if a store exists), or compare it with the store
     Restore(backup::Restore),
     /// Show the store's status; exits with 3 if the store is unusable
     Status,
-    /// Ask the running service whether it is alive or ready; exits with 1 if not
+    /// Check the running service's health; exits with 1 if unhealthy
     Healthcheck(healthcheck::Healthcheck),
     /// Check the configuration
     #[command(subcommand)]
     Config(Config),
     /// Print a completion script for a shell
     Completions(manual::Completions),
-    /// Print the manual page, or write the pages of all commands to a folder
+    /// Print the manual page, or write the manual pages of all commands to a folder
     Man(manual::Man),
 }
 
-/// What to do with the configuration.
+/// The subcommands of `kms-http config`.
 #[derive(Subcommand)]
 enum Config {
-    /// Print the settings in force, secrets hidden; exits with 2 if one is wrong
+    /// Print the effective settings without secrets; exits with 2 if one is invalid
     Check,
 }
 
-/// Does what the command line says.
+/// Parses the command line and runs the command.
 pub fn run() -> ExitCode {
-    // Before any secret is read, whatever the command.
+    // Harden the process before any command reads a secret.
     let unhardened = crate::server::harden();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -109,7 +113,7 @@ pub fn run() -> ExitCode {
             let said = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
             return Failure::new(2, said).report(true);
         }
-        // Also help and version, which are no errors.
+        // Also reached for --help and --version, which exit with 0.
         Err(error) => error.exit(),
     };
     if !unhardened.is_empty() {
@@ -138,7 +142,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Man(wanted) => return manual::man(wanted, Cli::command()),
         _ => {}
     }
-    // An import has two secrets, and the one that is named on the command line is the source's.
+    // For an import, --master-key-file is the source's master secret, not this store's root key.
     let is_import = matches!(command, Command::Import(_));
     let source_key_file = flags.master_key_file.take_if(|_| is_import);
     let settings = Settings::load(&flags, &XdgDirs::of_user())?;
@@ -156,7 +160,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Status => status::status(settings, json),
         Command::Healthcheck(wanted) => healthcheck::run(&wanted, &settings, json),
         Command::Config(Config::Check) => status::check(&settings, json),
-        // They need no settings.
+        // Handled above, before the settings are loaded.
         Command::Completions(_) | Command::Man(_) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -1,4 +1,4 @@
-//! What the program says.
+//! Output of commands on standard output.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,20 +7,20 @@ use serde::Serialize;
 
 use super::exit::Failure;
 
-/// A line on standard output. Whoever closed it does not want to know more; but what cannot be written there is lost,
-/// and with it perhaps a token that is shown once: then the program ends with 1.
+/// Prints a line on standard output. A closed pipe is ignored. On any other error the process exits with 1, because the
+/// lost line may have been a token that is printed only once.
 pub fn line(text: &str) {
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     if let Err(error) = written
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        eprintln!("kms-http: standard output cannot be written: {error}");
+        eprintln!("kms-http: cannot write to standard output: {error}");
         std::process::exit(1);
     }
 }
 
-/// JSON for scripts, or lines for people, with which the command has succeeded.
+/// Prints the result of a successful command: JSON for scripts, or lines of text.
 pub fn show(
     as_json: bool,
     value: &impl Serialize,

@@ -13,61 +13,60 @@ use super::output;
 use super::store::{watched_job, with_store};
 use crate::settings::Settings;
 
-/// What to do with root keys.
+/// The subcommands of `kms-http root-key`.
 #[derive(Subcommand)]
 pub enum RootKey {
-    /// List the generations of the root key
+    /// List the root keys by generation
     List,
-    /// Add the next root key that is configured (KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS beside a
-    /// local one), or that of a file
+    /// Add a root key: the configured next one (KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS together with
+    /// a local one) or one from a file
     Add {
-        /// A file of mode 0600 with the new root key
+        /// File with the new root key (mode 0600)
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
     },
-    /// Wrap everything under every root key in use
+    /// Wrap all key material under every root key in use
     Rewrap {
-        /// At most so many materials a second
+        /// Maximum rate, in items of key material per second
         #[arg(long, value_name = "N")]
         rate: Option<u32>,
-        /// Only say how much there is to do and what it costs in calls to the root keys
+        /// Only print how much there is to do and how many root key calls it takes
         #[arg(long)]
         dry_run: bool,
     },
-    /// Open everything under one root key and compare it; exit code 4 if something is missing or wrong
+    /// Unwrap everything under one root key and check it; exits with 4 if something is missing or wrong
     Verify {
-        /// The generation to verify
+        /// Generation to verify
         #[arg(required_unless_present = "planned")]
         generation: Option<u32>,
-        /// At most so many materials a second
+        /// Maximum rate, in items of key material per second
         #[arg(long, value_name = "N")]
         rate: Option<u32>,
-        /// Do not note what was verified
+        /// Do not mark the wrappings as verified
         #[arg(long)]
         dry_run: bool,
-        /// Leave out what was verified since it was written
+        /// Skip wrappings that were verified since they were written
         #[arg(long)]
         only_new: bool,
-        /// Try a root key that is not added yet: wrap everything under it and open that again, and write nothing
+        /// Test a root key before adding it: wrap and unwrap everything under it, and store nothing
         #[arg(long, conflicts_with_all = ["generation", "only_new"])]
         planned: bool,
-        /// With --planned: a file of mode 0600 with that root key
+        /// With --planned: file with that root key (mode 0600) [default: the configured next root key]
         #[arg(long, value_name = "FILE", requires = "planned")]
         key_file: Option<PathBuf>,
     },
-    /// Retire a root key: erase everything that is wrapped under it
+    /// Retire a root key and delete its wrappings (keys stay wrapped under the others)
     Retire {
-        /// The generation to retire
+        /// Generation to retire
         generation: u32,
-        /// The root key leaked, or may have
+        /// Mark the key as compromised
         #[arg(long)]
         compromised: bool,
-        /// First verify what was made since the last verification
+        /// First verify what was created since the last verification
         #[arg(long)]
         verify_new: bool,
     },
-    /// Replace the key that seals rows, which the root keys wrap, and seal every row anew; or complete a replacement
-    /// that was cut off
+    /// Replace the integrity key and reseal every row, or complete an interrupted replacement
     ReplaceIntegrityKey,
 }
 
@@ -107,13 +106,13 @@ pub fn run(command: RootKey, settings: Settings, as_json: bool) -> Result<ExitCo
     })
 }
 
-/// The root key of a file, or the one that is configured as the next.
+/// The root key in the given file, or the configured next root key.
 fn source(key_file: Option<&Path>, next: Option<RootKeySource>) -> Result<RootKeySource, Failure> {
     if let Some(path) = key_file {
         return Ok(RootKeySource::parse(&format!("file:{}", path.display()))?);
     }
-    let text = "no next root key is configured: set KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS beside \
-                a local root key; or give --key-file";
+    let text = "no next root key is configured; set KMS_MASTER_KEY_NEXT, KMS_AWS_KEY_ID_NEXT, or KMS_USE_AWS together \
+                with a local root key, or give --key-file";
     next.ok_or_else(|| Error::new(ErrorCode::InvalidRootKey, text).into())
 }
 
@@ -142,7 +141,7 @@ async fn verify(
     let progress = Arc::new(RootKeyProgress::default());
     let job = job.progress(Arc::clone(&progress));
     let report = match planned {
-        Some(source) => watched_job("trying", &progress, session.verify_planned_root_key(&source, &job)).await?,
+        Some(source) => watched_job("testing", &progress, session.verify_planned_root_key(&source, &job)).await?,
         None => {
             let verifying = session.verify_root_key(generation.unwrap_or_default(), &job);
             watched_job("verifying", &progress, verifying).await?
@@ -153,14 +152,14 @@ async fn verify(
 
 fn show_report(report: &RootKeyReport, what: &str, as_json: bool) -> Result<ExitCode, Failure> {
     let RootKeyReport { total, done, missing, failed, .. } = report;
-    let first = format!("{what} {done} of {total} materials; {missing} missing, {failed} failed");
+    let first = format!("{what} {done} of {total} items of key material; {missing} missing, {failed} failed");
     let failures = report.failures.iter().map(|failure| format!("{}: {}", failure.what, failure.reason));
     output::show(as_json, report, [first].into_iter().chain(failures))?;
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(4) })
 }
 
 fn plan_lines(plan: &RewrapPlan) -> Vec<String> {
-    let first = format!("{} materials lack a wrapping", plan.materials);
+    let first = format!("{} items of key material lack a wrapping", plan.materials);
     let calls = plan.calls.iter().map(|calls| {
         let (unwraps, wraps) = (calls.unwraps, calls.wraps);
         format!("generation {} ({}): {unwraps} unwrap calls, {wraps} wrap calls", calls.generation, calls.provider)
@@ -170,11 +169,11 @@ fn plan_lines(plan: &RewrapPlan) -> Vec<String> {
 
 fn line(key: &RootKeyDescription) -> String {
     let state = if key.compromised_at.is_some() { "COMPROMISED" } else { key.state.as_str() };
-    let at_hand = if key.at_hand { "at hand" } else { "not at hand" };
+    let available = if key.at_hand { "available" } else { "unavailable" };
     let used = key.last_used_at.map_or_else(|| "not used here".into(), |at| format!("used {at}"));
     let reference = key.reference.as_deref().unwrap_or("-");
     format!(
-        "{:<4} {:<8} {state:<12} {at_hand:<12} {:>8} wrappings {:>8} verified  {used}  {reference}",
+        "{:<4} {:<8} {state:<12} {available:<12} {:>8} wrappings {:>8} verified  {used}  {reference}",
         key.generation, key.provider, key.wrappings, key.verified
     )
 }
@@ -183,20 +182,23 @@ fn replacement_lines(replaced: &IntegrityKeyReplacement) -> Vec<String> {
     let IntegrityKeyReplacement { number, resealed, left, .. } = replaced;
     let mut lines = vec![format!("integrity key {number} is in use; {resealed} rows and wrappings resealed")];
     if *left > 0 {
-        lines.push(format!("{left} wrappings had no good seal and have none now; verify the log, which names them"));
+        lines.push(format!("{left} wrappings had no valid seal and were not resealed; `audit verify` lists them"));
     }
-    lines.push("marks of verified wrappings are withdrawn; run root-key verify".to_owned());
+    lines.push("no wrapping is marked as verified any more; run `root-key verify`".to_owned());
     lines
 }
 
 fn retirement_lines(retired: &Retirement) -> Vec<String> {
     let mut lines = vec![line(&retired.root_key), format!("{} wrappings erased", retired.erased)];
     if retired.erasure_pending {
-        lines.push("pending     wrappings are left; the scheduler erases them, or this command again".to_owned());
+        lines.push(
+            "pending     some wrappings are not erased yet; the scheduler erases them, or repeat this command"
+                .to_owned(),
+        );
     }
     lines.extend(retired.rotate.iter().map(|name| format!("rotate      {name}")));
     let backup = |hour: &kms_lib::BackupHour| {
-        format!("backups     {} in the hour from {}: they may need this key", hour.backups, hour.from)
+        format!("backups     {} in the hour from {}; they may need this root key", hour.backups, hour.from)
     };
     lines.extend(retired.backups.iter().map(backup));
     lines

@@ -25,32 +25,32 @@ use crate::server::{self, Inherited, Listeners, supervisor};
 use crate::settings::{AuthMethod, Http, LogFormat, Settings};
 use crate::tls::TlsServer;
 
-/// Most records that opening a new store makes: of the log itself, and of how it acknowledges.
+/// Maximum number of records that opening a new store writes: the first of the log, and its acknowledgement mode.
 const OPENING: u64 = 2;
 
-/// Lines of the log that wait to be written.
+/// Maximum number of log lines that wait to be written.
 const LOG_LINES: usize = 16_384;
 
-/// Serve.
+/// Options of `kms-http serve`.
 #[derive(Args, Default)]
 pub struct Serve {
-    /// The address to listen on, or none [default: 127.0.0.1:8080]
+    /// Address to listen on, such as 127.0.0.1:8080, or none
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// A Unix socket to listen on as well
+    /// Unix socket to listen on
     #[arg(long, value_name = "PATH")]
     unix_socket: Option<String>,
 }
 
 impl Serve {
-    /// The flags of this command, as settings.
+    /// The flags of this command as settings of the section `http`.
     pub fn settings(&self) -> impl Iterator<Item = (String, String)> {
         let flags = [("listen", &self.listen), ("unix_socket", &self.unix_socket)];
         flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
     }
 }
 
-/// Serves until a signal says to stop.
+/// Serves until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     let inherited = Inherited::take()?;
     let traces = Traces::new(&settings.http.otlp)?;
@@ -64,7 +64,7 @@ pub fn run(settings: Settings) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether this can be served: finds what only starting would find, without doing anything.
+/// Checks the settings that only a start would otherwise check, such as files and filters, without side effects.
 pub fn try_settings(http: &Http) -> Result<(), Failure> {
     log_filter(http)?;
     http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
@@ -75,14 +75,14 @@ pub fn try_settings(http: &Http) -> Result<(), Failure> {
 }
 
 fn log_filter(http: &Http) -> Result<EnvFilter, Failure> {
-    // A plain level is ours; h2 warns of every connection that it ends because a caller misbehaves.
+    // With a plain level, silence h2, which warns about every connection that it closes on a protocol error.
     let is_plain = !http.log.contains(['=', ',']);
     let filter = if is_plain { format!("{},h2=error", http.log) } else { http.log.clone() };
     EnvFilter::try_new(filter).map_err(|e| Failure::new(2, format!("http.log: {e}")))
 }
 
-/// Starts the log, on standard error. A thread of its own writes: who reads it may be slow, and requests must not wait
-/// for that. Lines that have no room are dropped and counted. The rest is written when the guard is dropped.
+/// Starts the log on standard error. A separate thread writes it, so that requests never wait for a slow reader. Lines
+/// that exceed the buffer are dropped and counted. Dropping the guard flushes the buffer.
 fn start_log(http: &Http, traces: Option<&Traces>) -> Result<(WorkerGuard, ErrorCounter), Failure> {
     let filter = log_filter(http)?;
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
@@ -102,7 +102,7 @@ async fn serve(
     dropped: ErrorCounter,
     traces: Option<Traces>,
 ) -> Result<(), Failure> {
-    // Before anything else: a signal must not end the process half-way.
+    // First, so that a signal during the start does not kill the process.
     let (stop, hangup) = take_signals()?;
     try_settings(&settings.http)?;
     warn_of_open_doors(&settings.http);
@@ -124,18 +124,18 @@ async fn serve(
     served.and(closed.map_err(Failure::from))
 }
 
-/// What a service has of the process it runs in.
+/// What the service takes over from its process.
 struct Surroundings {
     inherited: Inherited,
-    /// Counts lines of the log that were dropped.
+    /// Counts dropped log lines.
     dropped: ErrorCounter,
-    /// How exporting traces goes, if they are exported.
+    /// The status of the trace export, if traces are exported.
     exported: Option<Arc<Status>>,
     stop: watch::Receiver<bool>,
     hangup: Signal,
 }
 
-/// Serves an open store. Nobody can connect before there is one.
+/// Serves an open store. The listeners are opened only now, so no client connects before the store is open.
 async fn serve_on(kms: &Kms, settings: Settings, surroundings: Surroundings) -> Result<(), Failure> {
     let Surroundings { inherited, dropped, exported, stop, hangup } = surroundings;
     let listeners = Listeners::open(&settings.http, inherited)?;
@@ -152,7 +152,7 @@ async fn serve_on(kms: &Kms, settings: Settings, surroundings: Surroundings) -> 
     let preparing = Arc::clone(&app);
     tokio::spawn(async move { preparing.auth.prepare().await });
     if app.http.anchors.is_on() {
-        // As the operator, whose store it is.
+        // Anchoring runs as the operator.
         let session = kms.session(Actor::operator());
         let anchors = Anchors::new(&app.http.anchors)?;
         tokio::spawn(anchors.run(session, Arc::clone(&app.anchoring), stop.clone()));
@@ -164,8 +164,8 @@ async fn serve_on(kms: &Kms, settings: Settings, surroundings: Surroundings) -> 
     Ok(())
 }
 
-/// Whether nobody has done anything with the store, whatever became of earlier starts: it holds no more than what
-/// opening records.
+/// Whether the store is new: it has only the records that opening writes, and no tokens. Earlier failed starts do not
+/// matter.
 async fn is_untouched(kms: &Kms) -> Result<bool, Failure> {
     if kms.telemetry().await?.records > OPENING {
         return Ok(false);
@@ -177,16 +177,16 @@ async fn is_untouched(kms: &Kms) -> Result<bool, Failure> {
 fn warn_of_open_doors(http: &Http) {
     let Some(address) = http.listen.filter(|address| !address.ip().is_loopback()) else { return };
     if http.has(AuthMethod::TrustedHeaders) {
-        tracing::warn!(%address, "TRUSTED HEADERS ARE ON: whoever can connect is whoever it says it is");
+        tracing::warn!(%address, "TRUSTED HEADERS ARE ON: every client that can connect can claim to be any principal");
     }
     if !http.tls.is_on() {
-        let message = "others can connect, and there is no TLS: tokens and plaintexts can be read on the way";
+        let message = "other machines can connect without TLS; tokens and plaintexts can be read on the network";
         tracing::warn!(%address, message);
     }
 }
 
-/// Says when to stop: on SIGTERM and SIGINT. SIGHUP asks for files to be read again, which TLS does; without TLS there
-/// are none, and it must not end the process.
+/// Handles signals: SIGTERM and SIGINT stop the service. SIGHUP reloads the TLS files; it is also caught without TLS,
+/// so that it does not kill the process.
 fn take_signals() -> Result<(watch::Receiver<bool>, Signal), Failure> {
     let (say, stop) = watch::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -198,7 +198,7 @@ fn take_signals() -> Result<(watch::Receiver<bool>, Signal), Failure> {
         }
         supervisor::stopping();
         let _ = say.send(true);
-        // A second signal does not wait for what is running.
+        // A second signal exits at once, without waiting for running requests.
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -10,7 +10,7 @@ use super::output;
 use super::store::with_store;
 use crate::settings::Settings;
 
-/// Shows the store's status; exits with 3 if the store is unusable. One on a read-only medium is shown as read-only.
+/// Shows the store's status; exits with 3 if the store is unusable. A store on a read-only medium counts as usable.
 pub fn status(settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let url = settings.kms.describe().into_iter().find(|(name, _)| *name == "store_url").unwrap_or_default().1;
     let is_read_only = settings.kms.is_store_read_only();
@@ -59,7 +59,7 @@ fn text(value: &Value, name: &str) -> String {
     value.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).unwrap_or_default()
 }
 
-/// Prints what is in force, secrets hidden. Fails if it could not be served.
+/// Prints the effective settings without secrets. Fails if the service could not start with them.
 pub fn check(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
     super::serve::try_settings(&settings.http)?;
     let all: Map<String, Value> = settings.describe().into_iter().map(|(name, value)| (name, value.into())).collect();

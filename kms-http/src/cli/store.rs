@@ -1,4 +1,4 @@
-//! The store, opened for one command.
+//! Opens the store for a command, and shows progress on a terminal.
 
 use std::future::Future;
 use std::io::IsTerminal;
@@ -12,8 +12,8 @@ use super::exit::Failure;
 use super::folders::make_high_water_folder;
 use crate::settings::Settings;
 
-/// Does something with the store, as the operator, who is an admin: whoever has the root key and the store is one. A
-/// store on a read-only medium is opened to be read: what only reads works, and is not recorded.
+/// Opens the store and runs `work` as the operator, who is an admin: access to the root key and the store implies it. A
+/// store on a read-only medium is opened read-only; commands that only read work and are not recorded.
 pub fn with_store<T, Fut>(settings: Settings, work: impl FnOnce(Kms, Session) -> Fut) -> Result<T, Failure>
 where
     Fut: Future<Output = Result<T, Failure>>,
@@ -29,23 +29,23 @@ where
     })
 }
 
-/// The configuration for a command that ends soon: it does not do the scheduler's jobs. Only `serve` and `init` make a
-/// store: a command that works on another one than was meant must not pass for a success.
+/// The configuration for a short-lived command: no scheduler, and no new store. Only `serve` and `init` create a store;
+/// any other command must fail if it is pointed at the wrong place.
 pub fn for_one_command(settings: Settings) -> Result<Config, Failure> {
     let settings = settings.with_default_key()?;
     make_high_water_folder(&settings)?;
     Ok(settings.kms.scheduler(SchedulerConfig::disabled()).make_store(false))
 }
 
-/// Runs to its end.
+/// Runs a future to completion on a new runtime.
 pub fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-/// How often something on the terminal moves.
+/// Refresh interval of progress bars.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Shows on a terminal how far something is.
+/// A progress bar on standard error, hidden unless that is a terminal.
 pub fn bar(what: &'static str, length: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -58,7 +58,7 @@ fn bar_style() -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Shows on a terminal how far a verification is; until it has begun, that something is done before it.
+/// Shows the progress of a verification on a terminal, with a spinner for the work before it begins.
 pub async fn watched<T>(before: &'static str, progress: &Progress, work: impl Future<Output = T>) -> T {
     if !std::io::stderr().is_terminal() {
         return work.await;
@@ -86,7 +86,7 @@ pub async fn watched<T>(before: &'static str, progress: &Progress, work: impl Fu
     done
 }
 
-/// Shows on a terminal how far a job on root keys is.
+/// Shows the progress of a root key job on a terminal.
 pub async fn watched_job<T>(what: &'static str, progress: &RootKeyProgress, work: impl Future<Output = T>) -> T {
     let bar = bar(what, 0);
     let showing = async {

@@ -15,23 +15,23 @@ use super::store::with_store;
 use crate::auth::principals::Principals;
 use crate::settings::Settings;
 
-/// What to do with tokens.
+/// The subcommands of `kms-http token`.
 #[derive(Subcommand)]
 pub enum Token {
-    /// Create a token; it is shown only once
+    /// Create a token; it is printed only once
     Create {
-        /// The principal that the token stands for
+        /// Principal that the token authenticates
         principal: String,
-        /// The role of the principal
+        /// Role of the principal
         ///
-        /// An admin may do everything. An auditor may read keys, grants, metrics and the log, and verify it. An app may
-        /// do what its grants allow.
+        /// An admin may do everything. An auditor may read keys, grants, metrics and the audit log, and verify the log.
+        /// An app may do what its grants allow.
         #[arg(long, default_value = "app", value_parser = role())]
         role: Role,
-        /// A note about what the token is for
+        /// Description of the token
         #[arg(long)]
         label: Option<String>,
-        /// When the token expires, such as 2027-01-01T00:00:00Z
+        /// Expiry time, such as 2027-01-01T00:00:00Z [default: never]
         #[arg(long, value_name = "TIME", conflicts_with = "days")]
         expires_at: Option<Timestamp>,
         /// Days until the token expires
@@ -40,14 +40,14 @@ pub enum Token {
     },
     /// List the tokens that are not revoked
     List,
-    /// Revoke a token: it authenticates nobody any more
+    /// Revoke a token: it is no longer accepted
     Revoke {
-        /// The id of the token, as `token list` shows it
+        /// Id of the token
         id: CredentialId,
     },
 }
 
-/// Does it.
+/// Opens the store and runs the command.
 pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let principals = Principals::new(&settings.http);
     with_store(settings, |_, session| async move {
@@ -67,7 +67,7 @@ pub fn run(command: Token, settings: Settings, as_json: bool) -> Result<ExitCode
             }
             Token::Revoke { id } => {
                 session.revoke_credential(id).await?;
-                output::show(as_json, &json!({"withdrawn": id}), [format!("withdrawn   {id}")])
+                output::show(as_json, &json!({"withdrawn": id}), [format!("revoked     {id}")])
             }
         }
     })
