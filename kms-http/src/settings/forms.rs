@@ -1,5 +1,5 @@
-//! How single settings are written. In the environment and in flags everything is text, so numbers, switches and lists
-//! are read from text too; a list as a TOML array, or simpler where that leaves no doubt.
+//! Deserializers for single settings. In the environment and in flags every value is text, so numbers, switches and
+//! lists are parsed from text too: a list as a TOML array, or in a simpler form where that is unambiguous.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use serde::ser::Serializer;
 
-/// A whole number within limits.
+/// A whole number from `LEAST` to `MOST`, as a number or as text.
 pub fn count<'de, const LEAST: u64, const MOST: u64, T: TryFrom<u64>, D: Deserializer<'de>>(
     d: D,
 ) -> Result<T, D::Error> {
@@ -21,12 +21,12 @@ pub fn count<'de, const LEAST: u64, const MOST: u64, T: TryFrom<u64>, D: Deseria
         }
         fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
             let within = (self.0..=self.1).contains(&number);
-            within.then_some(number).ok_or_else(|| E::custom(format_args!("lies between {} and {}", self.0, self.1)))
+            within.then_some(number).ok_or_else(|| E::custom(format_args!("must be between {} and {}", self.0, self.1)))
         }
         fn visit_i64<E: Error>(self, number: i64) -> Result<u64, E> {
             match u64::try_from(number) {
                 Ok(number) => self.visit_u64(number),
-                Err(_) => Err(E::custom(format_args!("lies between {} and {}", self.0, self.1))),
+                Err(_) => Err(E::custom(format_args!("must be between {} and {}", self.0, self.1))),
             }
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
@@ -38,7 +38,7 @@ pub fn count<'de, const LEAST: u64, const MOST: u64, T: TryFrom<u64>, D: Deseria
     T::try_from(number).map_err(|_| D::Error::custom("is too large"))
 }
 
-/// On or off.
+/// A switch: a boolean, or `true`, `1`, `on`, `yes`, `false`, `0`, `off`, `no` as text.
 pub fn switch<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
     struct Switch;
     impl Visitor<'_> for Switch {
@@ -60,13 +60,13 @@ pub fn switch<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
     d.deserialize_any(Switch)
 }
 
-/// The mode of a file, as a text in octal, which a number in TOML is not without `0o`.
+/// The mode of a file as octal text. A TOML number is refused, because 660 would be decimal.
 pub fn mode<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     struct Mode;
     impl Visitor<'_> for Mode {
         type Value = u32;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a mode as a text in octal, such as \"0660\"")
+            f.write_str("a mode as octal text, such as \"0660\"")
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<u32, E> {
             let mode = u32::from_str_radix(text.trim_start_matches("0o"), 8).ok().filter(|mode| *mode <= 0o777);
@@ -76,17 +76,17 @@ pub fn mode<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     d.deserialize_any(Mode)
 }
 
-/// The mode of a file as [`mode`] reads it.
+/// Serializes the mode of a file in the form that [`mode`] reads.
 pub fn octal<S: Serializer>(mode: &u32, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(&format_args!("{mode:04o}"))
 }
 
-/// One of the words of an enumeration.
+/// A value of an enumeration, from its name.
 pub fn word<'de, T: DeserializeOwned, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
     T::deserialize(StrDeserializer::<D::Error>::new(&String::deserialize(d)?))
 }
 
-/// Something, or nothing: empty or `none`.
+/// An optional value: empty text or `none` means None.
 pub fn maybe<'de, T: DeserializeOwned, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
     match &*String::deserialize(d)? {
         "" | "none" => Ok(None),
@@ -94,17 +94,17 @@ pub fn maybe<'de, T: DeserializeOwned, D: Deserializer<'de>>(d: D) -> Result<Opt
     }
 }
 
-/// A list of things that hold no comma: an array, or separated by commas.
+/// A list whose elements contain no comma: an array, or text separated by commas.
 pub fn words<'de, T: DeserializeOwned, D: Deserializer<'de>>(d: D) -> Result<Vec<T>, D::Error> {
     d.deserialize_any(List { has_commas: false, of: PhantomData })
 }
 
-/// A list of texts: an array, or one text without a comma. With a comma it could be one text or several.
+/// A list of texts: an array, or a single text without a comma. Text with a comma is ambiguous and refused.
 pub fn texts<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     d.deserialize_any(List { has_commas: true, of: PhantomData })
 }
 
-/// An element of a list.
+/// An element of a list, deserialized with [`word`].
 struct Word<T>(T);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Word<T> {
@@ -114,7 +114,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Word<T> {
 }
 
 struct List<T> {
-    /// Whether an element may hold a comma.
+    /// Whether an element may contain a comma.
     has_commas: bool,
     of: PhantomData<T>,
 }
@@ -134,11 +134,11 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for List<T> {
     fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
         if text.trim_start().starts_with('[') {
             let array = toml::de::ValueDeserializer::parse(text).and_then(Vec::<Word<T>>::deserialize);
-            let array = array.map_err(|e| E::custom(format_args!("is no list: {}", e.message())))?;
+            let array = array.map_err(|e| E::custom(format_args!("is not a list: {}", e.message())))?;
             return Ok(array.into_iter().map(|Word(item)| item).collect());
         }
         if self.has_commas && text.contains(',') {
-            return Err(E::custom("has a comma: write a TOML array, such as [\"a\", \"b\"] or [\"a, b\"]"));
+            return Err(E::custom("contains a comma; write a TOML array, such as [\"a\", \"b\"] or [\"a, b\"]"));
         }
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.map(|part| T::deserialize(StrDeserializer::new(part))).collect()

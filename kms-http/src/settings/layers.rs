@@ -1,5 +1,5 @@
-//! The section `http` out of its sources: the file, the environment and flags, in that order of rising precedence. The
-//! crate `config` lays them over each other and remembers where each value is from; serde reads the result.
+//! Reads the section `http` from the file, the environment and flags, in that order of rising precedence. The crate
+//! `config` merges them and records the origin of each value; serde reads the result.
 
 use std::ffi::OsString;
 
@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 
 use super::{Http, invalid};
 
-/// Reads the section. Variables are those that begin with `KMS_HTTP_`.
+/// Reads the section. `variables` are the environment variables that begin with `KMS_HTTP_`.
 pub(super) fn read(
     file: Option<&str>,
     variables: impl IntoIterator<Item = (String, OsString)>,
@@ -31,8 +31,8 @@ pub(super) fn read(
         let key = known.iter().find(|known| **known == name);
         layers = set(layers, key, &name, value.clone())?;
     }
-    // The parser's own message quotes the line, and the line may hold the root key.
-    let all = layers.build().map_err(|_| invalid("the configuration file is malformed"))?;
+    // Leave out the parser's message: it quotes the line, which may contain the root key.
+    let all = layers.build().map_err(|_| invalid("the configuration file is not valid TOML"))?;
     let ValueKind::Table(mut all) = all.cache.kind else { return Ok(Http::default()) };
     let Some(section) = all.remove("http") else { return Ok(Http::default()) };
     serde_path_to_error::deserialize(section.clone()).map_err(|error| {
@@ -48,7 +48,7 @@ pub(super) fn read(
     })
 }
 
-/// Sets what a source other than the file says.
+/// Sets a value from the environment or a flag.
 fn set(
     layers: ConfigBuilder<DefaultState>,
     key: Option<&String>,
@@ -60,12 +60,12 @@ fn set(
     layers.set_override(key.ok_or_else(unknown)?, value).map_err(|_| unknown())
 }
 
-/// `KMS_HTTP_TLS_KEY_FILE` for `http.tls.key_file`.
+/// The environment variable of a setting: `KMS_HTTP_TLS_KEY_FILE` for `http.tls.key_file`.
 fn variable_of(name: &str) -> String {
     format!("KMS_{}", name.to_ascii_uppercase().replace('.', "_"))
 }
 
-/// Where the value at the end of a path is from.
+/// The origin of the value at a path.
 fn origin<'a>(section: &'a Value, path: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut value = section;
     for key in path {
@@ -79,7 +79,7 @@ fn reason(error: &ConfigError) -> String {
     match error {
         ConfigError::Message(text) if text.starts_with("unknown field") => "is not a setting".into(),
         ConfigError::Message(text) => text.clone(),
-        ConfigError::Type { unexpected, expected, .. } => format!("{expected} is expected, not {unexpected}"),
+        ConfigError::Type { unexpected, expected, .. } => format!("expected {expected}, not {unexpected}"),
         ConfigError::At { error, .. } => reason(error),
         other => other.to_string(),
     }

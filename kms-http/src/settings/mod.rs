@@ -1,7 +1,7 @@
-//! What the service is set up with: a TOML file, the environment and flags, in that order of rising precedence.
+//! The configuration of the service, from a TOML file, the environment and flags, in that order of rising precedence.
 //!
-//! The file is the one of [`kms_lib::Config`], with a section `[http]` for what only a service has. In the environment
-//! the settings of that section begin with `KMS_HTTP_`.
+//! The file is that of [`kms_lib::Config`] with a section `[http]` for the settings of the service. The environment
+//! variables of that section begin with `KMS_HTTP_`.
 
 /// Declares a section of the settings: each field with its default. Unknown fields are refused.
 macro_rules! section {
@@ -45,54 +45,54 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use kms_lib::{Config, Error, ErrorCode, Result};
 
-/// Variables of Mini KMS on Node that mean nothing here. To go on without a word would start an empty store beside the
-/// one that was meant.
+/// Variables of Mini KMS on Node that are not supported here. They are refused, because ignoring them would silently
+/// start with an empty store instead of the intended one.
 const REPLACED: [&str; 5] = ["DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"];
 
-/// What flags say. They go ahead of the file and the environment.
+/// The settings from flags, which override the file and the environment.
 #[derive(Args, Clone, Default)]
 pub struct Flags {
-    /// The configuration file [default: kms-http.toml in the configuration folder, if it is there]
+    /// Configuration file [default: ~/.config/mini-kms/kms-http.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where everything is kept, such as sqlite:/var/lib/kms/kms.db
+    /// The store, such as sqlite:/var/lib/kms/kms.db
     #[arg(long, global = true, value_name = "URL")]
     pub store_url: Option<String>,
-    /// A file of mode 0600 with the root key
+    /// File with the root key (mode 0600)
     #[arg(long, global = true, value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
-    /// A setting of the section http, such as log=debug
+    /// Override a setting of the section http, such as log=debug
     #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = pair)]
     pub http: Vec<(String, String)>,
 }
 
 fn pair(text: &str) -> std::result::Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.trim_start_matches("http.").to_owned(), value.to_owned()))
 }
 
-/// Stands for the store of a user without a home folder until another one is named.
+/// Placeholder for the store URL of a user without a home folder; refused unless another URL is configured.
 const NO_STORE: &str = "sqlite:/nowhere";
-/// Its file.
+/// The file of [`NO_STORE`].
 const NOWHERE: &str = "/nowhere";
 
-/// Everything that is in force.
+/// The effective settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The service's.
+    /// The settings of `kms-lib`.
     pub kms: Config,
-    /// The server's.
+    /// The section `http`.
     pub http: Http,
-    /// The file they were read from.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// The root key file that is to be used, and made if it is not there, when no root key was given.
+    /// The default root key file, if no root key is configured. `serve` and `init` create it if it is missing.
     pub default_key_file: Option<PathBuf>,
-    /// Where the first token goes if there is no terminal to show it on.
+    /// The file for the first token if standard output is not a terminal, or the error that there is no folder for it.
     pub token_file: Result<PathBuf>,
 }
 
 impl Settings {
-    /// Reads file and environment, and applies the flags.
+    /// Reads the file and the environment, applies the flags, and checks the result.
     pub fn load(flags: &Flags, dirs: &XdgDirs) -> Result<Self> {
         let variables = environment()?;
         let file = flags.config.clone().or_else(|| dirs.config_file().filter(|path| path.exists()));
@@ -105,7 +105,7 @@ impl Settings {
             kms = kms.root_key(&format!("file:{}", path.display()))?;
         }
         if default_url.is_none() && kms.store_file().is_some_and(|file| file.as_os_str() == NOWHERE) {
-            return Err(xdg_dirs::homeless("XDG_DATA_HOME", "where the store is with --store-url or KMS_STORE_URL"));
+            return Err(xdg_dirs::homeless("XDG_DATA_HOME", "set --store-url or KMS_STORE_URL"));
         }
         kms = match kms.high_water_file() {
             None => {
@@ -119,14 +119,14 @@ impl Settings {
         kms.check()?;
 
         let text = file.as_ref().map(std::fs::read_to_string).transpose();
-        let text = text.map_err(|e| invalid(format!("the configuration file cannot be read: {e}")))?;
+        let text = text.map_err(|e| invalid(format!("cannot read the configuration file: {e}")))?;
         let http = layers::read(text.as_deref(), variables, &flags.http)?;
         http.check()?;
         let token_file = dirs.first_token(&kms);
         Ok(Self { kms, http, file, default_key_file, token_file })
     }
 
-    /// Every setting with its value, secrets hidden.
+    /// Every setting with its value. Secrets are hidden.
     pub fn describe(&self) -> Vec<(String, String)> {
         let lib = self.kms.describe().into_iter().map(|(name, value)| (name.to_owned(), value));
         let lib = lib.map(|(name, value)| match &self.default_key_file {
@@ -136,14 +136,14 @@ impl Settings {
         lib.chain(self.http.describe()).collect()
     }
 
-    /// With the root key of the default file, if no other was given. `InvalidRootKey` if it is not there.
+    /// Uses the default root key file if no other root key is configured. `InvalidRootKey` if that file is missing.
     pub fn with_default_key(mut self) -> Result<Self> {
         if let Some(path) = &self.default_key_file {
             if !path.exists() {
                 return Err(Error::new(
                     ErrorCode::InvalidRootKey,
                     format!(
-                        "there is no root key: neither KMS_MASTER_KEY is set nor {} there; run `kms-http init`",
+                        "there is no root key: KMS_MASTER_KEY is not set and {} does not exist; run `kms-http init`",
                         path.display()
                     ),
                 ));
@@ -154,8 +154,8 @@ impl Settings {
     }
 }
 
-/// The variables of this service. Everything that is to be passed over or refused in the environment is so here, but
-/// for those of the library, which [`Config::overlaid`] reads.
+/// The `KMS_HTTP_` variables. Ignores or refuses the other variables that concern the service, except those of the
+/// library, which [`Config::overlaid`] reads.
 fn environment() -> Result<Vec<(String, OsString)>> {
     filtered(std::env::vars_os())
 }
@@ -163,16 +163,17 @@ fn environment() -> Result<Vec<(String, OsString)>> {
 fn filtered(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, OsString)>> {
     let mut own = Vec::new();
     for (name, value) in variables {
-        // A name that is not UTF-8 is none of ours.
+        // No variable of the service has a name that is not UTF-8.
         let Ok(name) = name.into_string() else { continue };
-        // Kubernetes injects links for a Service called `kms-http`, or `db`, whose link is called DB_PORT.
+        // Kubernetes injects links for Services: one called `kms-http` sets KMS_HTTP_PORT, one called `db` sets
+        // DB_PORT.
         if value.to_str().is_some_and(|value| Config::is_service_link(&name, value)) {
             continue;
         }
         if REPLACED.contains(&&*name) {
             return Err(invalid(format!(
-                "{name} is a variable of Mini KMS on Node and has no meaning here: the whole address goes into \
-                 KMS_STORE_URL, such as mysql://user:password@host:3306/database. Unset it"
+                "{name} is a variable of Mini KMS on Node and is not supported; unset it and set KMS_STORE_URL, such \
+                 as mysql://user:password@host:3306/database"
             )));
         }
         if name.starts_with("KMS_HTTP_") {
@@ -182,7 +183,7 @@ fn filtered(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec
     Ok(own)
 }
 
-/// Whether two paths lie in the same folder.
+/// Whether two paths are in the same folder.
 pub(crate) fn is_same_folder(a: &Path, b: &Path) -> bool {
     let folder = |path: &Path| {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

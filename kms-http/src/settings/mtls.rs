@@ -1,10 +1,10 @@
-//! The settings of the section `http.mtls`: what a client certificate says of its holder.
+//! The settings of the section `http.mtls`: how a client certificate maps to a principal and a role.
 
 use serde::{Deserialize, Serialize};
 
 use super::forms;
 
-/// A part of a certificate that names its holder.
+/// The certificate field that names the principal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrincipalField {
@@ -19,7 +19,7 @@ pub enum PrincipalField {
     Email,
 }
 
-/// A part of a certificate that gives its holder a role.
+/// The certificate field that determines the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleField {
@@ -37,22 +37,22 @@ pub enum RoleField {
     Email,
 }
 
-/// How certificates are read.
+/// The section `http.mtls`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtlsSettings {
-    /// What names the principal. A certificate must have it exactly once.
+    /// The field that names the principal. A certificate must contain it exactly once.
     #[serde(deserialize_with = "forms::word")]
     pub principal_field: PrincipalField,
-    /// What is put before the principal, such as `cert:`.
+    /// Prefix of the principals, such as `cert:`.
     pub principal_prefix: String,
-    /// What gives the role.
+    /// The field that determines the role; without it, every certificate is an app.
     #[serde(deserialize_with = "forms::maybe")]
     pub role_field: Option<RoleField>,
-    /// Its values that make an admin.
+    /// Values of the role field that make an admin.
     #[serde(deserialize_with = "forms::texts")]
     pub admin_values: Vec<String>,
-    /// Its values that make an auditor.
+    /// Values of the role field that make an auditor.
     #[serde(deserialize_with = "forms::texts")]
     pub auditor_values: Vec<String>,
 }
