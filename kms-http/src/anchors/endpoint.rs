@@ -1,4 +1,4 @@
-//! An endpoint over HTTPS: takes an anchor by POST, and lists all of them by GET as JSON lines.
+//! An HTTPS endpoint that accepts an anchor by POST and lists all anchors by GET as JSON lines.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use super::{Line, Problem, parse};
 use crate::settings::{AnchorSettings, invalid};
 use crate::tls::client::{client_config, explain, is_https, parse_url};
 
-/// Most bytes of a list that are read.
+/// Maximum size of a list of anchors, in bytes.
 const LIST: usize = 64 * 1024 * 1024;
 
 pub(super) struct Endpoint {
     client: Client,
     url: Url,
     token_file: Option<PathBuf>,
-    /// How many of its anchors were read.
+    /// Number of anchors read so far.
     read_to: usize,
 }
 
-/// A client for places of anchors.
+/// An HTTP client for endpoints and buckets.
 pub(super) fn client(settings: &AnchorSettings) -> Result<Client> {
     let builder = Client::builder()
         .tls_backend_preconfigured(client_config(settings.ca_file.as_deref())?)
@@ -32,12 +32,12 @@ pub(super) fn client(settings: &AnchorSettings) -> Result<Client> {
     builder.build().map_err(|e| invalid(format!("http.anchors: {}", explain(e))))
 }
 
-/// The body of an answer, up to a limit.
+/// The body of a response, at most `limit` bytes.
 pub(super) async fn body(mut response: Response, limit: usize) -> std::result::Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(part) = response.chunk().await.map_err(explain)? {
         if bytes.len() + part.len() > limit {
-            return Err(format!("the answer is over {limit} bytes"));
+            return Err(format!("the response is larger than {limit} bytes"));
         }
         bytes.extend_from_slice(&part);
     }
@@ -59,23 +59,23 @@ impl Endpoint {
         let line = serde_json::to_string(&Line { node, checkpoint: note.into() }).map_err(|e| e.to_string())?;
         let request = self.request(Method::POST).await?;
         let response = self.send(request.header("content-type", "application/json").body(line)).await?;
-        if response.status().is_success() { Ok(()) } else { Err(format!("answered {}", response.status())) }
+        if response.status().is_success() { Ok(()) } else { Err(format!("it returned {}", response.status())) }
     }
 
-    /// The anchors behind those that were read. The endpoint lists all of them, in the order in which they came.
+    /// The anchors after those already read. The endpoint lists all anchors in the order of their arrival.
     pub(super) async fn read(&mut self) -> std::result::Result<Vec<String>, Problem> {
         let response = self.send(self.request(Method::GET).await?).await?;
         match response.status() {
             StatusCode::OK => {
                 let all = parse(&String::from_utf8_lossy(&body(response, LIST).await?));
-                // A list that became shorter is read anew.
+                // If the list became shorter, read it from the beginning.
                 let known = if self.read_to <= all.len() { self.read_to } else { 0 };
                 self.read_to = all.len();
                 Ok(all.into_iter().skip(known).collect())
             }
-            // It takes anchors and does not show them.
+            // The endpoint accepts anchors but does not list them.
             StatusCode::METHOD_NOT_ALLOWED => Ok(Vec::new()),
-            status => Err(format!("answered {status}")),
+            status => Err(format!("it returned {status}")),
         }
     }
 
@@ -84,7 +84,7 @@ impl Endpoint {
         let Some(path) = &self.token_file else { return Ok(request) };
         let token = tokio::fs::read_to_string(path).await.map_err(|e| format!("{}: {e}", path.display()))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-            .map_err(|_| format!("{} holds no token", path.display()))?;
+            .map_err(|_| format!("{} does not contain a valid token", path.display()))?;
         value.set_sensitive(true);
         Ok(request.header(AUTHORIZATION, value))
     }
@@ -93,7 +93,7 @@ impl Endpoint {
         let response = request.send().await.map_err(explain)?;
         let is_local = response.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
         if !is_https(&self.url) && !is_local {
-            return Err("plain http is for loopback addresses only".to_owned());
+            return Err("plain http is allowed only for loopback addresses".to_owned());
         }
         Ok(response)
     }

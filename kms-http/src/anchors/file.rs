@@ -1,4 +1,4 @@
-//! A file that is only appended to.
+//! An anchor file: JSON lines in an append-only file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::{Line, Problem, parse};
 
-/// Most bytes that are read at once; a longer file is read from its end.
+/// Maximum number of bytes to read; of a longer file, the end is read.
 const READ: u64 = 64 * 1024 * 1024;
 
 pub(super) struct AnchorFile {
     path: PathBuf,
-    /// Up to where it was read.
+    /// The offset up to which the file was read.
     read_to: u64,
 }
 
@@ -51,7 +51,7 @@ fn append(path: &Path, line: &[u8]) -> std::io::Result<()> {
     if is_new {
         protect(&file, path);
     }
-    // In one piece, as other nodes may append too; a piece that was cut before ends here.
+    // Write the line in one call, because other nodes may append too. First end a line that was left incomplete.
     if !is_new && !ends_with_line(path)? {
         file.write_all(b"\n")?;
     }
@@ -59,13 +59,13 @@ fn append(path: &Path, line: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Lets the file system refuse everything but appending, where it can and this process may say so.
+/// Sets the append-only attribute, if the file system supports it and the process is allowed to.
 #[cfg(target_os = "linux")]
 fn protect(file: &File, path: &Path) {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     let set = ioctl_getflags(file).and_then(|flags| ioctl_setflags(file, flags | IFlags::APPEND));
     if let Err(error) = set {
-        tracing::info!(file = %path.display(), %error, "the anchor file has no append-only attribute (chattr +a)");
+        tracing::info!(file = %path.display(), %error, "cannot make the anchor file append-only (chattr +a)");
     }
 }
 
@@ -83,14 +83,14 @@ fn ends_with_line(path: &Path) -> std::io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-/// The whole lines behind an offset, and the offset behind them. A file that is not there has none.
+/// The complete lines after an offset, and the offset after them. A missing file is read as empty.
 fn read_from(path: &Path, from: u64) -> std::io::Result<(String, u64)> {
     let mut file = match File::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((String::new(), 0)),
         file => file?,
     };
     let length = file.metadata()?.len();
-    // One that was made shorter is read anew.
+    // If the file became shorter, read it from the beginning.
     let from = if from > length { 0 } else { from };
     let from = from.max(length.saturating_sub(READ));
     file.seek(SeekFrom::Start(from))?;

@@ -1,6 +1,6 @@
-//! Anchors: signed states of the log that are kept where an attacker with the database cannot change them. Every node
-//! anchors what it sees and holds the log against what all of them anchored, so that nodes on two copies of a database
-//! notice each other. Failures are counted, logged and recorded; they stop nothing.
+//! Anchors: signed checkpoints of the audit log, kept where an attacker with write access to the database cannot change
+//! them. Every node writes anchors and compares the log with the anchors of all nodes, so that nodes on two copies of a
+//! database detect each other. Failures are counted, logged and recorded; the service keeps running.
 
 mod endpoint;
 mod file;
@@ -24,10 +24,10 @@ use file::AnchorFile;
 #[cfg(feature = "aws-kms")]
 use s3::Bucket;
 
-/// Largest signed state that is looked at, in bytes.
+/// Maximum size of a checkpoint, in bytes. Larger ones are ignored.
 const NOTE_BYTES: usize = 16 * 1024;
 
-/// How anchoring goes, for the metrics.
+/// The status of anchoring, for the metrics.
 #[derive(Default)]
 pub struct Status {
     written: AtomicU64,
@@ -37,41 +37,41 @@ pub struct Status {
 }
 
 impl Status {
-    /// How many anchors were written.
+    /// Number of rounds in which the log was anchored everywhere.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
-    /// How often a place could not be written or read.
+    /// Number of rounds that failed, at one place or entirely.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
-    /// When the log was last anchored everywhere, in Unix time; 0 if it never was.
+    /// Unix time when the log was last anchored everywhere; 0 if it never was.
     pub fn last(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }
-    /// Whether the log does not continue what was anchored.
+    /// Whether the log did not match an anchor since the service started.
     pub fn has_diverged(&self) -> bool {
         self.diverged.load(Ordering::Relaxed)
     }
 }
 
-/// An anchor, as files and endpoints hold it: a JSON object on a line.
+/// An anchor in a file or at an endpoint: one line with a JSON object.
 #[derive(Debug, Deserialize, Serialize)]
 struct Line<'a> {
-    /// The node that wrote it.
+    /// The id of the node that wrote the anchor.
     node: &'a str,
-    /// The signed state (C2SP checkpoint).
+    /// The signed checkpoint (C2SP tlog-checkpoint).
     #[serde(borrow)]
     checkpoint: std::borrow::Cow<'a, str>,
 }
 
-/// The signed states in a text of such lines. Lines that are none are passed over: a write may have been cut.
+/// The checkpoints in JSON lines. Malformed lines are skipped, because a write may have been interrupted.
 fn parse(text: &str) -> Vec<String> {
     let line = |line: &str| Some(serde_json::from_str::<Line<'_>>(line).ok()?.checkpoint.into_owned());
     text.lines().filter_map(line).filter(|note| note.len() <= NOTE_BYTES).collect()
 }
 
-/// A place that keeps anchors.
+/// A place where anchors are kept.
 enum Place {
     File(AnchorFile),
     Endpoint(Endpoint),
@@ -79,7 +79,7 @@ enum Place {
     Bucket(Box<Bucket>),
 }
 
-/// What went wrong with a place: for the log, without secrets.
+/// The description of a failure of a place, for the log. It contains no secrets.
 type Problem = String;
 
 impl Place {
@@ -101,7 +101,7 @@ impl Place {
         }
     }
 
-    /// The anchors that came since the last time: at first all of them.
+    /// The anchors since the last call; the first call returns all, or in a bucket those of at least `since` records.
     async fn read(&mut self, origin: &str, since: u64) -> std::result::Result<Vec<String>, Problem> {
         match self {
             Self::File(file) => file.read().await,
@@ -112,35 +112,35 @@ impl Place {
     }
 }
 
-/// Every place that is configured.
+/// All configured places for anchors.
 pub struct Anchors {
     places: Vec<Place>,
     node: String,
     every: Duration,
     patience: Duration,
-    /// Records of the state that was last anchored everywhere.
+    /// Number of records in the checkpoint that was last anchored everywhere.
     anchored: u64,
-    /// Smaller states are not read: the service looks for what was anchored since it started, so that its work does not
-    /// grow with the log.
+    /// Anchors with fewer records are ignored: the service considers only anchors written since it started, so that the
+    /// work does not grow with the log.
     since: u64,
-    /// Whether it anchors from time to time, and not once.
+    /// Whether this is the periodic anchoring of the service, and not a single command.
     is_service: bool,
-    /// Whether the last round failed: an outage is recorded once.
+    /// Whether the last round failed. An outage is recorded only once.
     is_failing: bool,
 }
 
-/// What a round came to.
+/// The result of a round.
 pub struct Round {
-    /// What the anchors that were read show.
+    /// The comparison of the log with the anchors that were read.
     pub report: AnchorReport,
-    /// Records of the state that was anchored.
+    /// Number of records in the checkpoint that was anchored.
     pub size: u64,
-    /// What went wrong, by place.
+    /// The failures of places.
     pub problems: Vec<String>,
 }
 
 impl Anchors {
-    /// The places that the settings name.
+    /// Sets up the places in the settings.
     pub fn new(settings: &AnchorSettings) -> Result<Self> {
         let mut places = Vec::new();
         places.extend(settings.file.as_ref().map(|path| Place::File(AnchorFile::new(path.clone()))));
@@ -151,7 +151,7 @@ impl Anchors {
             #[cfg(feature = "aws-kms")]
             places.push(Place::Bucket(Box::new(Bucket::new(settings)?)));
             #[cfg(not(feature = "aws-kms"))]
-            return Err(invalid("http.anchors.bucket needs the feature aws-kms, which this program was built without"));
+            return Err(invalid("http.anchors.bucket needs the feature aws-kms, which is not in this build"));
         }
         let (every, patience) = (settings.every_seconds, settings.timeout_seconds);
         Ok(Self {
@@ -166,7 +166,7 @@ impl Anchors {
         })
     }
 
-    /// Anchors the log from time to time until the service stops.
+    /// Anchors the log at the configured interval until the service stops.
     pub async fn run(mut self, session: Session, status: std::sync::Arc<Status>, mut stop: watch::Receiver<bool>) {
         self.is_service = true;
         loop {
@@ -178,7 +178,7 @@ impl Anchors {
                 Ok(round) => self.note(&round, &session, &status).await,
                 Err(error) => {
                     status.failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "the log cannot be anchored");
+                    tracing::warn!(%error, "the audit log cannot be anchored");
                 }
             }
             if timeout(self.every, stop.wait_for(|stop| *stop)).await.is_ok() {
@@ -187,8 +187,8 @@ impl Anchors {
         }
     }
 
-    /// Reads what was anchored, holds the log against it, and anchors its present state. An error means that the store
-    /// cannot be asked.
+    /// Reads the anchors, compares the log with them, and writes the current checkpoint. An error means that the store
+    /// is unavailable; failures of places are in the result.
     pub async fn round(&mut self, session: &Session) -> Result<Round> {
         let present = claimed(&session.checkpoint().await?)?;
         let origin = present.origin;
@@ -197,7 +197,7 @@ impl Anchors {
         }
         let mut problems = Vec::new();
         let notes = self.read(&origin, &mut problems).await;
-        // What was anchored was read before the log is, which moves on.
+        // Compare after reading the anchors: the log may only be newer than they are.
         let report = session.compare_anchors(&notes).await?;
         let note = session.checkpoint().await?;
         let size = claimed(&note)?.size;
@@ -205,8 +205,8 @@ impl Anchors {
             let before = problems.len();
             for place in &mut self.places {
                 let written = timeout(self.patience, place.append(&self.node, &note)).await;
-                if let Err(problem) = written.unwrap_or_else(|_| Err("it takes too long".into())) {
-                    problems.push(format!("{} cannot be written: {problem}", place.name()));
+                if let Err(problem) = written.unwrap_or_else(|_| Err("it took too long".into())) {
+                    problems.push(format!("cannot write to {}: {problem}", place.name()));
                 }
             }
             if problems.len() == before {
@@ -216,17 +216,17 @@ impl Anchors {
         Ok(Round { report, size, problems })
     }
 
-    /// The anchors that came since the last time.
+    /// The anchors since the last call, from all places. Failures are added to `problems`.
     pub async fn read(&mut self, origin: &str, problems: &mut Vec<String>) -> Vec<String> {
         let mut notes = Vec::new();
         for place in &mut self.places {
-            // Reading many takes longer than writing one.
+            // Reading many anchors takes longer than writing one.
             match timeout(self.patience * 6, place.read(origin, self.since))
                 .await
-                .unwrap_or_else(|_| Err("it takes too long".into()))
+                .unwrap_or_else(|_| Err("it took too long".into()))
             {
                 Ok(found) => notes.extend(found),
-                Err(problem) => problems.push(format!("{} cannot be read: {problem}", place.name())),
+                Err(problem) => problems.push(format!("cannot read {}: {problem}", place.name())),
             }
         }
         let since = self.since;
@@ -237,7 +237,8 @@ impl Anchors {
     async fn note(&mut self, round: &Round, session: &Session, status: &Status) {
         if let Some(fault) = round.report.faults.first() {
             status.diverged.store(true, Ordering::Relaxed);
-            tracing::error!(%fault, "the log does not continue what was anchored: it was rolled back, or is another copy");
+            let message = "the audit log does not match the anchors: it was rolled back, or is another copy";
+            tracing::error!(%fault, "{message}");
         }
         if round.problems.is_empty() {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -248,11 +249,11 @@ impl Anchors {
         }
         status.failures.fetch_add(1, Ordering::Relaxed);
         let problems = round.problems.join("; ");
-        tracing::warn!(%problems, "the log could not be anchored everywhere");
+        tracing::warn!(%problems, "the audit log could not be anchored everywhere");
         if !std::mem::replace(&mut self.is_failing, true)
             && let Err(error) = session.record_anchor_failure(&problems).await
         {
-            tracing::warn!(%error, "that the log could not be anchored is not recorded");
+            tracing::warn!(%error, "cannot record that anchoring failed");
         }
     }
 }

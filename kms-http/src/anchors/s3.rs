@@ -1,5 +1,5 @@
-//! A bucket of S3 or of a server that speaks its protocol, with object lock. Requests are signed by `aws-sigv4`;
-//! credentials are those that the AWS SDK finds.
+//! A bucket with object lock, in S3 or on a compatible server. Requests are signed with `aws-sigv4`; credentials come
+//! from the AWS SDK's default chain.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ use super::{NOTE_BYTES, Problem};
 use crate::settings::{AnchorSettings, invalid};
 use crate::tls::client::{explain, parse_url};
 
-/// Most bytes of a list of objects.
+/// Maximum size of a list of objects, in bytes.
 const LIST: usize = 8 * 1024 * 1024;
 
 pub(super) struct Bucket {
@@ -31,11 +31,11 @@ pub(super) struct Bucket {
     settings: AnchorSettings,
     bucket: String,
     account: OnceCell<Account>,
-    /// The object that was read last: names are in the order of sizes.
+    /// The name of the object read last. Names sort by the size of the log.
     read_to: Option<String>,
 }
 
-/// Whose requests they are, and where they go.
+/// The credentials and the base URL for requests.
 struct Account {
     credentials: SharedCredentialsProvider,
     region: String,
@@ -71,9 +71,9 @@ impl Bucket {
         format!("the bucket {}", self.bucket)
     }
 
-    /// Writes an object of its own, which nothing replaces.
+    /// Writes the anchor as a new object, which is never overwritten.
     pub(super) async fn append(&self, node: &str, note: &str) -> std::result::Result<(), Problem> {
-        let claimed = checkpoint::claimed(note).ok_or("the state is malformed")?;
+        let claimed = checkpoint::claimed(note).ok_or("the checkpoint is malformed")?;
         let key = format!("{}{:020}-{node}.note", self.folder(&claimed.origin), claimed.size);
         let mut headers = vec![
             ("content-type", "text/plain; charset=utf-8".to_owned()),
@@ -89,13 +89,14 @@ impl Bucket {
         let response = self.send(Method::PUT, &key, "", &headers, note.as_bytes()).await?;
         match response.status() {
             StatusCode::OK => Ok(()),
-            // An earlier try succeeded whose answer was lost.
+            // An earlier attempt succeeded but its response was lost.
             StatusCode::PRECONDITION_FAILED => Ok(()),
             _ => Err(refusal(response).await),
         }
     }
 
-    /// The anchors behind the one that was read last: at first, those of so many records or more.
+    /// The anchors after the one read last. The first call returns those of at least `since` records, or all if it is
+    /// 0.
     pub(super) async fn read(&mut self, origin: &str, since: u64) -> std::result::Result<Vec<String>, Problem> {
         let mut notes = Vec::new();
         let folder = self.folder(origin);
@@ -108,7 +109,8 @@ impl Bucket {
             if response.status() != StatusCode::OK {
                 return Err(refusal(response).await);
             }
-            let text = String::from_utf8(body(response, LIST).await?).map_err(|_| "the list of objects is not text")?;
+            let text =
+                String::from_utf8(body(response, LIST).await?).map_err(|_| "the list of objects is not UTF-8")?;
             let listed: Listed = quick_xml::de::from_str(&text).map_err(|e| format!("the list of objects: {e}"))?;
             for object in &listed.contents {
                 let response = self.send(Method::GET, &object.key, "", &[], b"").await?;
@@ -127,7 +129,7 @@ impl Bucket {
         }
     }
 
-    /// Where the objects of a log are.
+    /// The prefix of the names of the objects of a log.
     fn folder(&self, origin: &str) -> String {
         format!("{}{}/", self.settings.prefix, origin.rsplit('/').next().unwrap_or_default())
     }
@@ -142,8 +144,9 @@ impl Bucket {
             loader = loader.region(aws_config::Region::new(region.clone()));
         }
         let found = loader.load().await;
-        let region = found.region().ok_or("no region is known: set http.anchors.region or AWS_REGION")?.to_string();
-        let credentials = found.credentials_provider().ok_or("there are no credentials")?;
+        let region =
+            found.region().ok_or("no region is configured; set http.anchors.region or AWS_REGION")?.to_string();
+        let credentials = found.credentials_provider().ok_or("no AWS credentials are configured")?;
         let base = match &self.settings.endpoint {
             Some(endpoint) => format!("{}/{}", endpoint.trim_end_matches('/'), self.bucket),
             None => format!("https://{}.s3.{region}.amazonaws.com", self.bucket),
@@ -161,7 +164,7 @@ impl Bucket {
     ) -> std::result::Result<Response, Problem> {
         let account = self.account().await?;
         let credentials = account.credentials.provide_credentials().await;
-        let identity = credentials.map_err(|e| format!("no credentials: {e}"))?.into();
+        let identity = credentials.map_err(|e| format!("cannot get AWS credentials: {e}"))?.into();
         let mut url = format!("{}/{key}", account.base);
         if !query.is_empty() {
             url = format!("{url}?{query}");
@@ -204,7 +207,7 @@ fn list_query(folder: &str, after: Option<&str>) -> String {
     query.finish()
 }
 
-/// What the server says: its code, which is a word.
+/// Describes an error response by its status and S3 error code.
 async fn refusal(response: Response) -> Problem {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -214,5 +217,5 @@ async fn refusal(response: Response) -> Problem {
     let status = response.status();
     let text = body(response, NOTE_BYTES).await.unwrap_or_default();
     let code = quick_xml::de::from_str::<Refusal>(&String::from_utf8_lossy(&text)).map(|refusal| refusal.code);
-    format!("answered {status} {}", code.unwrap_or_default())
+    format!("it returned {status} {}", code.unwrap_or_default())
 }

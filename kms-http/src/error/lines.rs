@@ -1,15 +1,15 @@
-//! Lines of the log that a request may cause by failing: some of each kind, and a count of those that are left out, so
+//! Limits the log lines that failing requests cause: a few of each kind per period, and a count of those left out, so
 //! that an outage or a flood does not fill the log.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many lines of a kind in each period.
+/// Maximum number of lines of a kind in each [`PERIOD`].
 const LINES: u32 = 5;
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// How many lines there were of each kind: a code of an error, of which there are few.
+/// The number of lines of each kind in the current period. The kinds are error codes, so the map stays small.
 #[derive(Default)]
 pub struct Lines(Mutex<Option<HashMap<&'static str, Kind>>>);
 
@@ -19,20 +19,20 @@ struct Kind {
     left_out: u64,
 }
 
-/// A line that may be written, and how many were left out before it.
+/// Permission to write a line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Lines of the same kind that were left out since the last one.
+    /// Number of lines of the same kind that were left out since the last one, if any.
     pub left_out: Option<u64>,
 }
 
 impl Lines {
-    /// None yet.
+    /// A limiter without any lines so far.
     pub const fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    /// Whether a line of this kind may be written now.
+    /// Permission to write a line of this kind now, or None if the limit is reached.
     pub fn next(&self, kind: &'static str) -> Option<Line> {
         self.next_at(kind, Instant::now())
     }

@@ -1,4 +1,4 @@
-//! Errors as HTTP responses: the status, the code and the message of each.
+//! Errors as HTTP responses: status, code and message.
 
 mod code;
 pub mod lines;
@@ -16,124 +16,128 @@ use utoipa::ToSchema;
 pub use self::code::ServiceCode;
 use self::lines::Lines;
 
-/// Lines about faults, by code.
+/// Limits the log lines about faults, by error code.
 static FAULTS: Lines = Lines::new();
 
-/// An error as callers see it.
+/// An error as it is returned to callers.
 #[derive(Clone, Debug)]
 pub struct ApiError {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// What programs rely on: the name of an [`ErrorCode`] or of a [`ServiceCode`].
+    /// The stable name of the error, for programs: that of an [`ErrorCode`] or a [`ServiceCode`].
     pub code: &'static str,
-    /// For a person.
+    /// The message for people. Its wording may change.
     pub message: Cow<'static, str>,
-    /// In how many seconds it may be worth trying again.
+    /// The value of `Retry-After`, in seconds, if a retry may succeed.
     pub retry_after: Option<u32>,
 }
 
-/// The body of every answer that is an error.
+/// The body of every error response.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Error)]
 pub struct ErrorBody<'a> {
-    /// For a person.
+    /// The message for people. Its wording may change.
     error: &'a str,
-    /// What programs rely on.
+    /// The stable name of the error, for programs.
     code: &'a str,
-    /// Names the request in logs.
+    /// The id of the request, as in the logs.
     request_id: &'a str,
 }
 
 impl ApiError {
-    /// An error.
+    /// An error with this status, code and message.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, code, message: message.into(), retry_after: None }
     }
-    /// An error that only a service has.
+    /// An error with a code of the HTTP service.
     fn own(code: &ServiceCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(status(code.status), code.name, message)
     }
-    /// An error with a code of the library.
+    /// An error with a code of `kms-lib`, and its status.
     pub fn of(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(status_of(code), code.as_str(), message)
     }
-    /// Malformed input.
+    /// `InvalidArgument`: malformed input.
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::of(ErrorCode::InvalidArgument, message)
     }
-    /// A fault in this software.
+    /// `Internal`: a fault in this software.
     pub fn internal(message: &'static str) -> Self {
         Self::of(ErrorCode::Internal, message)
     }
-    /// Nobody we know. Always the same words: they tell nothing about what was wrong.
+    /// `NotAuthenticated`. The message is always the same, so that it does not reveal why a credential was refused.
     pub fn not_authenticated() -> Self {
-        Self::of(ErrorCode::NotAuthenticated, "show a valid credential; this service does not know the caller")
+        Self::of(ErrorCode::NotAuthenticated, "the request has no valid credential")
     }
-    /// A page of another site made a browser send it.
+    /// `AccessDenied`: a web page of another site made a browser send the request.
     pub fn cross_site() -> Self {
-        let message = "a page of another site sent this request; if it may, add its origin to http.cors_origins";
+        let message =
+            "a web page of another origin sent this request; to allow it, add the origin to http.cors_origins";
         Self::of(ErrorCode::AccessDenied, message)
     }
-    /// No such route.
+    /// `NotFound`: the path matches no route.
     pub fn no_route() -> Self {
-        Self::own(&ServiceCode::NOT_FOUND, "there is no such route; /openapi.json lists them")
+        Self::own(&ServiceCode::NOT_FOUND, "the route does not exist; /openapi.json lists all routes")
     }
-    /// No such method on this route.
+    /// `MethodNotAllowed`: the route does not support the method.
     pub fn no_method() -> Self {
-        Self::own(&ServiceCode::METHOD_NOT_ALLOWED, "the route does not take this method")
+        Self::own(&ServiceCode::METHOD_NOT_ALLOWED, "the route does not support the method")
     }
-    /// A body over the limit.
+    /// `PayloadTooLarge`: the body is larger than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
-        Self::own(&ServiceCode::PAYLOAD_TOO_LARGE, format!("a body has at most {limit} bytes"))
+        Self::own(&ServiceCode::PAYLOAD_TOO_LARGE, format!("the body is larger than the limit of {limit} bytes"))
     }
-    /// A body in a form that is not handled.
+    /// `UnsupportedMediaType`: the content type or encoding of the body is not supported.
     pub fn unsupported(message: &'static str) -> Self {
         Self::own(&ServiceCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
-    /// A body that took too long.
+    /// `RequestTimeout`: the body took too long to arrive.
     pub fn slow_body() -> Self {
         Self::own(&ServiceCode::REQUEST_TIMEOUT, "the body took too long to arrive")
     }
-    /// A body that ended too early.
+    /// `InvalidArgument`: the body is incomplete or has invalid framing.
     pub fn broken_body() -> Self {
-        Self::invalid("the body ended before its announced length, or its framing is wrong")
+        Self::invalid("the body ended before its announced length, or its framing is invalid")
     }
-    /// Too much under way: by this caller alone, or in the whole service.
+    /// `CallerOverloaded` or `Overloaded`: too many requests in progress, of this caller or in the whole service.
     pub fn overloaded(is_own_excess: bool) -> Self {
         let (code, message) = match is_own_excess {
-            true => (ErrorCode::CallerOverloaded, "too much in flight for this caller; nothing was done, retry later"),
-            false => (ErrorCode::Overloaded, "the service has too much in flight; nothing was done, retry later"),
+            true => (
+                ErrorCode::CallerOverloaded,
+                "too many requests of this caller are in progress; nothing was done, retry later",
+            ),
+            false => (ErrorCode::Overloaded, "too many requests are in progress; nothing was done, retry later"),
         };
         Self { retry_after: Some(1), ..Self::of(code, message) }
     }
-    /// More than a principal's rate.
+    /// `RateLimited`: the principal exceeds its request rate. `seconds` is the time until it may retry.
     pub fn rate_limited(seconds: u32) -> Self {
-        let message = "this caller sends more requests a second than it may; nothing was done";
+        let message = "this caller sends too many requests per second; nothing was done, retry later";
         Self { retry_after: Some(seconds), ..Self::own(&ServiceCode::RATE_LIMITED, message) }
     }
-    /// More credentials that are not good than a network may send.
+    /// `RateLimited`: the network sends too many invalid credentials. `seconds` is the time until it may retry.
     pub fn too_many_failures(seconds: u32) -> Self {
-        let message = "too many credentials that are not good come from this address; nothing was done";
+        let message = "too many invalid credentials came from this network; nothing was done, retry later";
         Self { retry_after: Some(seconds), ..Self::own(&ServiceCode::RATE_LIMITED, message) }
     }
-    /// The issuer of the caller's token cannot be reached.
+    /// `IssuerUnavailable`: the issuer of the caller's token cannot be reached.
     pub fn issuer_unavailable(message: Cow<'static, str>) -> Self {
         Self { retry_after: Some(5), ..Self::own(&ServiceCode::ISSUER_UNAVAILABLE, message) }
     }
-    /// It took too long, and nothing was submitted.
+    /// `Timeout`: the request timed out before anything was submitted.
     pub fn timed_out() -> Self {
-        let message = "the request ran out of time; nothing was done, retry later";
+        let message = "the request timed out; nothing was done, retry later";
         Self { retry_after: Some(1), ..Self::own(&ServiceCode::TIMEOUT, message) }
     }
-    /// It took too long, and what was submitted may have its effect yet.
+    /// `OutcomeUnknown`: the request timed out after a change was submitted, which may still take effect.
     pub fn outcome_unknown() -> Self {
         let message =
-            "the request ran out of time; it may have had its effect, or have it yet: look before you repeat it";
+            "the request timed out; it may have taken effect or may still do so, so check before repeating it";
         Self::of(ErrorCode::OutcomeUnknown, message)
     }
 
-    /// The error of a request. If its outcome is unknown it may be sent again only with an idempotency key.
+    /// Sets `Retry-After` of an unknown outcome: only a request with an idempotency key is safe to repeat.
     #[must_use]
     pub fn for_request(mut self, has_idempotency_key: bool) -> Self {
         if self.code == ErrorCode::OutcomeUnknown.as_str() {
@@ -142,7 +146,7 @@ impl ApiError {
         self
     }
 
-    /// The answer, which names the request.
+    /// The HTTP response, with the id of the request.
     pub fn respond(&self, request_id: &str) -> Response {
         let body = ErrorBody { error: &self.message, code: self.code, request_id };
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -168,7 +172,12 @@ impl From<Error> for ApiError {
             && let Some(line) = FAULTS.next(code.as_str())
         {
             let left_out = line.left_out;
-            tracing::error!(code = code.as_str(), error = error.message(), left_out, "a request failed by a fault");
+            tracing::error!(
+                code = code.as_str(),
+                error = error.message(),
+                left_out,
+                "a request failed because of a fault"
+            );
         }
         let is_unavailable = status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS;
         let retry_after = (is_unavailable && error.is_retryable()).then_some(1);
@@ -176,12 +185,12 @@ impl From<Error> for ApiError {
     }
 }
 
-/// The status that goes with a code.
+/// The HTTP status of an error code.
 fn status_of(code: ErrorCode) -> StatusCode {
     status(code.http_status())
 }
 
-/// A status of one of the tables of codes; their tests know that there are no others.
+/// Converts a status number from the tables of codes, which tests check to be valid.
 fn status(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

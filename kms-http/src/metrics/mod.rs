@@ -1,4 +1,4 @@
-//! What Prometheus scrapes.
+//! Prometheus metrics.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -19,33 +19,34 @@ pub use scrape::{Standing, gauges};
 
 use crate::auth::METHODS;
 
-/// Upper bounds of latency classes, in seconds: from an answer out of memory to one that nearly timed out.
+/// Upper bounds of the latency buckets, in seconds: from a response from memory to one that nearly timed out.
 const LATENCIES: [f64; 14] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// A call, by what it was and how it ended.
+/// The labels of a request: operation and outcome.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Call {
     operation: &'static str,
     outcome: &'static str,
 }
 
-/// Codes that say that the store was altered or replaced. Each is counted from 0, so that the first one is an increase.
+/// Codes of errors that mean that the store was altered, replaced or damaged. Their counters exist from the start with
+/// 0, so that the first error is an increase.
 const INTEGRITY: [ErrorCode; 3] = [ErrorCode::IntegrityFailure, ErrorCode::RestoreDetected, ErrorCode::StoreCorrupt];
 
-/// An error, by its code.
+/// The label of an error: its code.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Code {
     code: &'static str,
 }
 
-/// What a caller showed that is not good.
+/// The label of a refused credential: the method of authentication.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Shown {
     method: &'static str,
 }
 
-/// Everything that is counted.
+/// The counters of the HTTP service.
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<Call, Counter>,
@@ -57,16 +58,16 @@ pub struct Metrics {
     dropped_lines: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
-/// What is counted of connections.
+/// The counters of connections.
 #[derive(Clone, Default)]
 pub struct Connections {
-    /// Accepted.
+    /// Connections accepted.
     pub accepted: Counter,
-    /// Turned away or closed because there were too many.
+    /// Connections refused or closed because there were too many.
     pub evicted: Counter,
 }
 
-/// What one operation counts with.
+/// The counters of one operation.
 #[derive(Clone)]
 pub struct Meter {
     operation: &'static str,
@@ -88,14 +89,10 @@ impl Default for Metrics {
         let requests = Family::<Call, Counter>::default();
         let latencies = Family::<Call, Histogram, fn() -> Histogram>::new_with_constructor(histogram);
         let connections = Connections::default();
-        registry.register(
-            "requests",
-            "Requests by operation and outcome: ok, or the code of the error",
-            requests.clone(),
-        );
+        registry.register("requests", "Requests by operation and outcome: ok or the error code", requests.clone());
         registry.register_with_unit(
             "request_duration",
-            "Time from the head of a request to its answer, by operation and outcome: ok or error",
+            "Time from the head of a request to its response, by operation and outcome: ok or error",
             Unit::Seconds,
             latencies.clone(),
         );
@@ -109,20 +106,20 @@ impl Default for Metrics {
         for code in INTEGRITY {
             let _ = integrity.get_or_create(&Code { code: code.as_str() });
         }
-        let help = "Requests that failed because the store was altered, replaced or damaged, by the code of the error";
+        let help = "Requests that failed because the store was altered, replaced or damaged, by error code";
         registry.register("integrity_errors", help, integrity.clone());
         let authentication = Family::<Shown, Counter>::default();
         for method in METHODS {
             let _ = authentication.get_or_create(&Shown { method });
         }
-        let help = "Callers that were not recognised, by what they showed";
+        let help = "Requests without a valid credential, by method of authentication";
         registry.register("authentication_failures", help, authentication.clone());
         let refused = Family::<Shown, Counter>::default();
         for method in METHODS {
             let _ = refused.get_or_create(&Shown { method });
         }
         let help =
-            "Callers refused because their network sent too many credentials that are not good, by what they showed";
+            "Requests refused because their network sent too many invalid credentials, by method of authentication";
         registry.register("authentication_refused", help, refused.clone());
         let (registry, dropped_lines) = (Mutex::new(registry), OnceLock::new());
         Self { registry, requests, latencies, connections, integrity, authentication, refused, dropped_lines }
@@ -130,7 +127,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// What an operation counts with.
+    /// The counters of an operation.
     pub fn meter(&self, operation: &'static str, method: Method, route: &'static str) -> Meter {
         let counter = self.requests.get_or_create_owned(&Call { operation, outcome: "ok" });
         let latency = |outcome| self.latencies.get_or_create_owned(&Call { operation, outcome });
@@ -139,39 +136,39 @@ impl Metrics {
         Meter { operation, method, route, good, bad, requests, integrity }
     }
 
-    /// Counts a caller that was not recognised by what it showed: one of [`METHODS`].
+    /// Counts a request without a valid credential. `method` is one of [`METHODS`].
     pub fn count_unknown_caller(&self, method: &'static str) {
         self.authentication.get_or_create(&Shown { method }).inc();
     }
 
-    /// Counts a caller whose network has sent too many credentials that are not good, by what it showed.
+    /// Counts a request refused because its network sent too many invalid credentials. `method` is one of [`METHODS`].
     pub fn count_refused_caller(&self, method: &'static str) {
         self.refused.get_or_create(&Shown { method }).inc();
     }
 
-    /// What is counted of connections.
+    /// The counters of connections.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Has lines of the log that were dropped counted.
+    /// Sets the source of the count of dropped log lines.
     pub fn count_dropped_lines(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
         let _ = self.dropped_lines.set(Box::new(count));
     }
 
-    /// Lines of the log that were dropped.
+    /// Number of dropped log lines.
     pub fn dropped_lines(&self) -> u64 {
         self.dropped_lines.get().map_or(0, |count| count())
     }
 
-    /// All of it in the text format.
+    /// Writes all metrics in the Prometheus text format.
     pub fn encode(&self, out: &mut String) -> std::fmt::Result {
         encode(out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Meter {
-    /// Counts an answer: with the code of the error, if it is one.
+    /// Counts a response and its duration. `code` is the error code, if it is an error.
     pub fn observe(&self, code: Option<&'static str>, elapsed: Duration) {
         match code {
             None => {
@@ -187,21 +184,21 @@ impl Meter {
             }
         }
     }
-    /// The method of its route.
+    /// The HTTP method of the route.
     pub fn method(&self) -> &str {
         self.method.as_str()
     }
-    /// The path of its route, with `{name}` for what varies.
+    /// The path of the route, with `{name}` for parameters.
     pub fn route(&self) -> &'static str {
         self.route
     }
-    /// The operation.
+    /// The `operationId` of the operation.
     pub fn operation(&self) -> &'static str {
         self.operation
     }
 }
 
-/// A counter whose value is kept elsewhere.
+/// A counter with a value that is maintained elsewhere.
 fn counter(value: u64) -> Counter {
     let counter: Counter<u64, AtomicU64> = Counter::default();
     counter.inc_by(value);

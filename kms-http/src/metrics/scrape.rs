@@ -1,4 +1,4 @@
-//! What is not counted here, but read from the library when somebody scrapes.
+//! Metrics that are read from the library and the server at each scrape.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +20,7 @@ struct State {
     state: &'static str,
 }
 
-/// A call to a root key, by what holds that, what was asked, and how it ended.
+/// The labels of a root key call: provider, operation and outcome.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RootKeyCall {
     provider: &'static str,
@@ -28,95 +28,96 @@ struct RootKeyCall {
     outcome: &'static str,
 }
 
-/// How the server stands.
+/// The state of the server at a scrape.
 pub struct Standing {
-    /// Requests being worked on.
+    /// Number of requests in progress.
     pub active: usize,
-    /// Requests waiting for their turn.
+    /// Number of requests waiting to be processed.
     pub waiting: usize,
-    /// Open connections.
+    /// Number of open connections.
     pub connections: usize,
-    /// How anchoring goes, if there are places for anchors.
+    /// The status of anchoring, if anchors are configured.
     pub anchoring: Option<Arc<anchors::Status>>,
-    /// How exporting traces goes, if they are exported.
+    /// The status of the trace export, if traces are exported.
     pub traces: Option<Arc<otlp::Status>>,
-    /// Lines of the log that were dropped because nobody took them.
+    /// Number of log lines dropped because standard error was read too slowly.
     pub dropped_lines: u64,
-    /// How often files of TLS could not be taken when they were read again.
+    /// Number of failed reloads of the TLS files.
     pub reload_failures: u64,
-    /// When its certificate ends, if it has one.
+    /// Expiry time of the TLS certificate, if there is one.
     pub certificate_expires: Option<SystemTime>,
 }
 
-/// A gauge whose value is kept elsewhere.
+/// Registers a gauge with a value that is maintained elsewhere.
 fn set(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let gauge: Gauge = Gauge::default();
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     registry.register(name, help, gauge);
 }
 
-/// Whether the store answers and is what it should be. All of it is there from the start, so that the first fault is an
+/// Availability and integrity of the store. All these metrics exist from the start, so that the first fault is an
 /// increase.
 fn soundness(telemetry: &Telemetry, registry: &mut Registry) {
     let mut gauge = |name: &str, help: &str, value: u64| set(registry, name, help, value);
-    gauge("store_up", "1 if the store answered", telemetry.store_up.into());
-    gauge("ledger_running", "1 if the ledger takes and writes submissions", telemetry.ledger_running.into());
-    gauge("tables_suspect", "1 if the tables are not those that the head stands for", telemetry.tables_suspect.into());
+    gauge("store_up", "1 if the store responded", telemetry.store_up.into());
+    gauge("ledger_running", "1 if the ledger accepts and writes submissions", telemetry.ledger_running.into());
+    gauge("tables_suspect", "1 if the tables do not match the head", telemetry.tables_suspect.into());
     gauge("quarantined_rows", "Rows in quarantine", telemetry.quarantined);
     let last = telemetry.last_verification;
     let seconds = last.map_or(0, |last| last.timestamp.micros().unsigned_abs() / 1_000_000);
-    let help = "When the log was last verified, in Unix time; 0 if it never was";
+    let help = "Unix time of the last verification of the audit log; 0 if there was none";
     gauge("audit_verification_timestamp_seconds", help, seconds);
     let failed = last.is_some_and(|last| !last.ok);
-    gauge("audit_verification_failed", "1 if the last verification of the log found a fault", failed.into());
-    let help = "How often this process found the log or the tables altered";
+    gauge("audit_verification_failed", "1 if the last verification of the audit log found a fault", failed.into());
+    let help = "Number of times this process found the audit log or the tables altered";
     registry.register("integrity_faults", help, counter(telemetry.integrity_faults));
 }
 
-/// How anchoring goes.
+/// Registers the metrics of anchoring.
 fn anchoring(status: &anchors::Status, registry: &mut Registry) {
-    let help = "When the log was last anchored everywhere, in Unix time; 0 if it never was";
+    let help = "Unix time when the audit log was last written to all anchors; 0 if it never was";
     set(registry, "anchor_timestamp_seconds", help, status.last());
-    let help = "1 if the log does not continue what was anchored: it was rolled back, or nodes work on two copies";
+    let help =
+        "1 if the audit log does not match the anchors: it was rolled back, or nodes use two copies of the store";
     set(registry, "anchor_diverged", help, status.has_diverged().into());
-    registry.register("anchors_written", "Rounds in which the log was anchored", counter(status.written()));
-    let help = "Rounds in which a place for anchors could not be read or written";
+    registry.register("anchors_written", "Anchoring rounds in which all anchors succeeded", counter(status.written()));
+    let help = "Anchoring rounds in which the audit log could not be anchored everywhere";
     registry.register("anchor_failures", help, counter(status.failures()));
 }
 
-/// How exporting traces goes.
+/// Registers the metrics of the trace export.
 fn traces(status: &otlp::Status, registry: &mut Registry) {
-    registry.register("otlp_spans_exported", "Spans that the collector took", counter(status.exported()));
-    let help = "Spans that were dropped: without room in the queue, or with an export that failed";
+    registry.register("otlp_spans_exported", "Spans exported to the collector", counter(status.exported()));
+    let help = "Spans dropped because the queue was full or an export failed";
     registry.register("otlp_spans_dropped", help, counter(status.dropped()));
-    registry.register("otlp_export_failures", "Exports of traces that failed", counter(status.failures()));
+    registry.register("otlp_export_failures", "Failed exports of traces", counter(status.failures()));
 }
 
-/// How the library and the server stand, in the text format.
+/// Writes the state of the library and the server in the Prometheus text format.
 pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std::fmt::Result {
     let mut registry = Registry::with_prefix("kms");
     soundness(telemetry, &mut registry);
     let mut gauge = |name: &str, help: &str, value: u64| set(&mut registry, name, help, value);
-    gauge("requests_active", "Requests being worked on", server.active as u64);
-    gauge("requests_waiting", "Requests waiting for their turn", server.waiting as u64);
+    gauge("requests_active", "Requests in progress", server.active as u64);
+    gauge("requests_waiting", "Requests waiting to be processed", server.waiting as u64);
     gauge("connections_open", "Open connections", server.connections as u64);
     if let Some(end) = server.certificate_expires {
         let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        gauge("tls_certificate_expiration_timestamp_seconds", "When the TLS certificate ends, in Unix time", end);
+        gauge("tls_certificate_expiration_timestamp_seconds", "Unix time when the TLS certificate expires", end);
     }
-    gauge("ledger_queue_length", "Submissions that wait for the ledger", telemetry.queued);
-    gauge("cache_keys", "Unwrapped keys in memory, about", telemetry.cache.keys);
+    gauge("ledger_queue_length", "Submissions waiting for the ledger", telemetry.queued);
+    gauge("cache_keys", "Approximate number of unwrapped keys in memory", telemetry.cache.keys);
     gauge("key_versions", "Versions of all keys", telemetry.versions);
     if let Some(due) = telemetry.rotations_due {
-        gauge("rotation_alerts", "Keys whose rotation is due, at most 100", due);
+        gauge("rotation_alerts", "Keys whose rotation is due, up to 100", due);
     }
-    gauge("audit_records", "Records in the log", telemetry.records);
-    gauge("store_low", "1 when less room is left than the alarm says", telemetry.storage.low.into());
-    gauge("store_full", "1 when the store is full", telemetry.storage.full.into());
+    gauge("audit_records", "Records in the audit log", telemetry.records);
+    gauge("store_low", "1 if free disk space is below the alarm threshold", telemetry.storage.low.into());
+    gauge("store_full", "1 if the store is full", telemetry.storage.full.into());
     if let Some(free) = telemetry.storage.free_bytes {
-        gauge("store_free_bytes", "Free bytes where the store is", free);
+        gauge("store_free_bytes", "Free bytes on the disk of the store", free);
     }
-    let help = "Files of TLS that could not be taken when they were read again";
+    let help = "Failed reloads of the TLS files";
     registry.register("reload_failures", help, counter(server.reload_failures));
     if let Some(status) = &server.anchoring {
         anchoring(status, &mut registry);
@@ -124,9 +125,9 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
     if let Some(status) = &server.traces {
         traces(status, &mut registry);
     }
-    let help = "Lines of the log of the process that were dropped because nobody took them in time";
+    let help = "Lines of the process log dropped because standard error was read too slowly";
     registry.register("log_lines_dropped", help, counter(server.dropped_lines));
-    registry.register("cache_hits", "Uses of a key that was unwrapped already", counter(telemetry.cache.hits));
+    registry.register("cache_hits", "Uses of a key that was already unwrapped", counter(telemetry.cache.hits));
     registry.register("cache_misses", "Uses of a key that had to be unwrapped", counter(telemetry.cache.misses));
     let states = Family::<State, Gauge>::default();
     for (state, count) in &telemetry.keys_by_state {
@@ -136,7 +137,7 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
     registry.register("keys", "Keys by state", states);
     let batches = Batches { counts: telemetry.batches, sum: telemetry.submissions };
     registry.register("ledger_batch_size", "Submissions in one commit of the ledger", batches);
-    let help = "Time of a commit of the ledger, from the lock on the head until the store has it";
+    let help = "Duration of a ledger commit, from locking the head to the commit in the store";
     registry.register_with_unit("ledger_commit", help, Unit::Seconds, Commits(telemetry.commits));
     let calls = Family::<RootKeyCall, Counter>::default();
     for metrics in &telemetry.root_keys {
@@ -145,14 +146,14 @@ pub fn gauges(telemetry: &Telemetry, server: &Standing, out: &mut String) -> std
             calls.get_or_create_owned(&RootKeyCall { provider, operation, outcome }).inc_by(*count);
         }
     }
-    let help = "Calls to root keys by provider, operation and outcome: ok, or the code of the error";
+    let help = "Root key calls by provider, operation and outcome: ok or the error code";
     registry.register("root_key_calls", help, calls);
-    let help = "Time of a call to a root key with all its tries, by provider and operation";
+    let help = "Duration of a root key call including retries, by provider and operation";
     registry.register_with_unit("root_key_call", help, Unit::Seconds, RootKeyCalls(telemetry.root_keys.clone()));
     encode(out, &registry)
 }
 
-/// The durations of calls to root keys, counted elsewhere.
+/// Histograms of the durations of root key calls, maintained by the library.
 #[derive(Debug)]
 struct RootKeyCalls(Vec<CallMetrics>);
 
@@ -173,7 +174,7 @@ impl prometheus_client::encoding::EncodeMetric for RootKeyCalls {
     }
 }
 
-/// The durations of commits, counted elsewhere.
+/// Histogram of the durations of commits, maintained by the library.
 #[derive(Debug)]
 struct Commits(CommitMetrics);
 
@@ -188,7 +189,7 @@ impl prometheus_client::encoding::EncodeMetric for Commits {
     }
 }
 
-/// A histogram that was counted elsewhere.
+/// Histogram of the number of submissions per commit, maintained by the library.
 #[derive(Debug)]
 struct Batches {
     counts: [u64; BATCH_BOUNDS.len() + 1],

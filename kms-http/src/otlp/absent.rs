@@ -1,5 +1,5 @@
-//! What stands in the place of traces in a program that is built without the feature `otlp`: nothing is recorded, and
-//! an endpoint is refused.
+//! Replaces `traces.rs` in a build without the feature `otlp`: nothing is recorded, and a configured endpoint is
+//! refused.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use tracing_subscriber::layer::Identity;
 use super::{Begun, Ended, Status};
 use crate::settings::{OtlpSettings, invalid};
 
-/// Traces, of which there are none.
+/// Uninhabited: without the feature there are no traces.
 pub enum Traces {}
 
-/// An exporter, of which there is none.
+/// Uninhabited: without the feature there is no export.
 pub enum Running {}
 
 impl Traces {
-    /// None. An endpoint is refused.
+    /// Always None; fails if an endpoint is configured.
     pub fn new(settings: &OtlpSettings) -> Result<Option<Self>> {
         if settings.is_on() {
-            return Err(invalid("http.otlp.endpoint needs the feature otlp, which this program was built without"));
+            return Err(invalid("http.otlp.endpoint needs the feature otlp, which is not in this build"));
         }
         Ok(None)
     }
-    /// How exporting goes.
+    /// The status of the export.
     pub fn status(&self) -> Arc<Status> {
         match *self {}
     }
-    /// The layer that makes spans of tracing into those of OpenTelemetry.
+    /// A layer that does nothing.
     pub fn layer(&self) -> Identity {
         match *self {}
     }
@@ -40,26 +40,26 @@ impl Traces {
 }
 
 impl Running {
-    /// Exports what is left, within a bounded time.
+    /// Stops the export.
     pub async fn stop(self) {
         match self {}
     }
 }
 
-/// No span.
+/// A disabled span.
 pub fn begin(_: &Begun<'_>) -> Span {
     Span::none()
 }
 
-/// Records nothing.
+/// Does nothing.
 pub fn end(_: &Span, _: &Ended<'_>) {}
 
-/// No trace.
+/// Always None.
 pub fn trace_id(_: &Span) -> Option<String> {
     None
 }
 
-/// The request as it is.
+/// Returns the request unchanged.
 pub fn give_on(request: RequestBuilder) -> RequestBuilder {
     request
 }

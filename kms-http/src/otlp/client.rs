@@ -1,4 +1,4 @@
-//! The client that exports go out on: this program's own, so that there is one TLS stack and one rule for URLs.
+//! The HTTP client for exports. It uses the TLS stack and the URL rules of the rest of this program.
 
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -14,9 +14,9 @@ use super::export::Problem;
 use crate::settings::{OtlpSettings, invalid};
 use crate::tls::client::{client_config, explain, is_https, parse_url};
 
-/// Most bytes of an answer that are read.
+/// Maximum size of a response from the collector, in bytes.
 const ANSWER: usize = 64 * 1024;
-/// The path of traces at a collector (OTLP/HTTP).
+/// The default path for traces (OTLP/HTTP).
 const TRACES: &str = "/v1/traces";
 
 #[derive(Debug)]
@@ -50,12 +50,12 @@ impl Client {
         Ok(Self { http, url, headers_file: settings.headers_file.clone(), problem: Problem::default() })
     }
 
-    /// Where exports go.
+    /// The URL that exports are sent to.
     pub(super) fn url(&self) -> String {
         self.url.to_string()
     }
 
-    /// What the last failure was.
+    /// The cell that holds the cause of the last failure.
     pub(super) fn problem(&self) -> Problem {
         Problem::clone(&self.problem)
     }
@@ -68,16 +68,16 @@ impl Client {
         let mut response = self.http.execute(request).await.map_err(explain)?;
         let is_local = response.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
         if !is_https(&self.url) && !is_local {
-            return Err("plain http is for loopback addresses only".to_owned());
+            return Err("plain http is allowed only for loopback addresses".to_owned());
         }
         if !response.status().is_success() {
-            self.note(format!("it answered {}", response.status()));
+            self.note(format!("the collector returned {}", response.status()));
         }
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
         while let Some(part) = response.chunk().await.map_err(explain)? {
             if body.len() + part.len() > ANSWER {
-                return Err(format!("the answer is over {ANSWER} bytes"));
+                return Err(format!("the response is larger than {ANSWER} bytes"));
             }
             body.extend_from_slice(&part);
         }
@@ -107,7 +107,7 @@ async fn read(path: &Path) -> std::result::Result<HeaderMap, String> {
     text.and_then(|text| parse(&text)).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// The headers in a text: one a line. Errors name lines, not what is in them: values are secrets.
+/// Parses headers, one per line. Errors name the line number, not its content, because values are secrets.
 fn parse(text: &str) -> std::result::Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {

@@ -1,4 +1,4 @@
-//! The way of a span that has ended: into a bounded queue, and from there in batches to the collector.
+//! The export of ended spans: through a bounded queue, in batches, to the collector.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,17 +12,17 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Status;
 
-/// Spans that wait at most. A span takes up to about 2 KiB.
+/// Maximum number of spans in the queue. A span takes up to about 2 KiB.
 const QUEUE: usize = 4_096;
-/// Spans in one export at most.
+/// Maximum number of spans in one export.
 const BATCH: usize = 512;
-/// How long a span waits for others.
+/// Maximum time that a span waits for a batch to fill.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the client last failed with: the exporter's own errors leave out the cause.
+/// The cause of the client's last failure, which the exporter's own errors leave out.
 pub(super) type Problem = Arc<Mutex<String>>;
 
-/// Takes spans that have ended. Never waits.
+/// Queues ended spans. It never waits; a span that does not fit is dropped and counted.
 #[derive(Debug)]
 pub(super) struct Queue {
     spans: mpsc::Sender<SpanData>,
@@ -30,7 +30,7 @@ pub(super) struct Queue {
     status: Arc<Status>,
 }
 
-/// Exports them.
+/// Takes spans from the queue and exports them.
 pub(super) struct Exporter {
     exporter: SpanExporter,
     spans: mpsc::Receiver<SpanData>,
@@ -40,7 +40,7 @@ pub(super) struct Exporter {
     is_failing: bool,
 }
 
-/// A queue and what empties it.
+/// Creates a queue and its exporter.
 pub(super) fn queue(exporter: SpanExporter, problem: Problem, status: Arc<Status>) -> (Queue, Exporter) {
     let (sender, spans) = mpsc::channel(QUEUE);
     let filled = Arc::<Notify>::default();
@@ -73,7 +73,7 @@ impl SpanProcessor for Queue {
 }
 
 impl Exporter {
-    /// Exports what comes until it is told to stop, then what is left.
+    /// Exports spans until `stop` is sent, then exports the rest of the queue.
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let mut is_last = false;
         while !is_last {
@@ -89,7 +89,7 @@ impl Exporter {
         }
     }
 
-    /// Exports a batch. Answers whether there may be more.
+    /// Exports a batch. False if the queue was empty.
     async fn export(&mut self) -> bool {
         let mut batch = Vec::new();
         while batch.len() < BATCH
@@ -111,7 +111,7 @@ impl Exporter {
             Err(error) => {
                 self.status.dropped.fetch_add(count, Ordering::Relaxed);
                 self.status.failures.fetch_add(1, Ordering::Relaxed);
-                // An outage has one line; the metrics count.
+                // Log an outage once; the metrics count every failed export.
                 if !std::mem::replace(&mut self.is_failing, true) {
                     let cause = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     tracing::warn!(%error, %cause, "traces cannot be exported");

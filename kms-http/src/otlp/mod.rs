@@ -1,6 +1,6 @@
 //! OpenTelemetry traces, with the feature `otlp`: a span for each request and the library's spans within it, exported
-//! to a collector over OTLP. Requests never wait for that: spans go through a bounded queue to one task, and those
-//! that have no room are dropped and counted. Spans hold what the access log does, never bodies or credentials.
+//! to a collector over OTLP. Requests never wait for the export: spans go through a bounded queue to one task, and
+//! spans that do not fit are dropped and counted. Spans contain what the access log does, never bodies or credentials.
 
 #[cfg(feature = "otlp")]
 mod client;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderMap, StatusCode};
 
-/// How exporting goes, for the metrics.
+/// Counters of the trace export, for the metrics.
 #[derive(Debug, Default)]
 pub struct Status {
     exported: AtomicU64,
@@ -28,42 +28,42 @@ pub struct Status {
 }
 
 impl Status {
-    /// Spans that the collector took.
+    /// Number of spans exported.
     pub fn exported(&self) -> u64 {
         self.exported.load(Ordering::Relaxed)
     }
-    /// Spans that had no room in the queue, or whose export failed.
+    /// Number of spans dropped because the queue was full or their export failed.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
-    /// Exports that failed.
+    /// Number of failed exports.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 }
 
-/// What is known of a request when its span begins.
+/// The attributes of a request that are known when its span begins.
 pub struct Begun<'a> {
-    /// Its method.
+    /// The HTTP method.
     pub method: &'a str,
-    /// The path of its route; none if no route takes it.
+    /// The path of the route; None if no route matches.
     pub route: Option<&'static str>,
-    /// The operation, if a route takes it.
+    /// The operation, if a route matches.
     pub operation: Option<&'static str>,
-    /// Its id.
+    /// The request id.
     pub request_id: &'a str,
-    /// Its headers: `traceparent` and `tracestate` name the span that it is part of.
+    /// The request headers; `traceparent` and `tracestate` name the parent span.
     pub headers: &'a HeaderMap,
 }
 
-/// What is known of a request when its span ends.
+/// The attributes of a request that are known when its span ends.
 pub struct Ended<'a> {
-    /// Where it came from.
+    /// The client's address.
     pub source: Option<IpAddr>,
-    /// The caller, if it was recognised.
+    /// The principal, if the caller was authenticated.
     pub principal: Option<&'a str>,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// The code of the error, if it is one.
+    /// The error code, if the response is an error.
     pub code: Option<&'static str>,
 }

@@ -1,4 +1,4 @@
-//! Spans: how those of requests begin and end, and how `tracing` hands them to OpenTelemetry.
+//! Begins and ends the spans of requests, and connects `tracing` to OpenTelemetry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,28 +28,28 @@ use super::{Begun, Ended, Status};
 use crate::request::trace_context;
 use crate::settings::{OtlpSettings, invalid};
 
-/// The name of these spans' instrumentation scope, and of the service unless `OTEL_SERVICE_NAME` is set.
+/// The instrumentation scope of the spans, and the service name unless `OTEL_SERVICE_NAME` is set.
 const NAME: &str = "kms-http";
-/// Longest `tracestate` that is taken over. W3C Trace Context asks for 512 characters at least.
+/// Maximum length of a `tracestate` that is propagated; W3C Trace Context requires at least 512 characters.
 const TRACE_STATE: usize = 512;
-/// How long stopping waits for the export of what is left.
+/// Maximum time to export the remaining spans when the service stops.
 const LAST: Duration = Duration::from_secs(3);
 
-/// Traces that are recorded and not exported yet.
+/// The recording of traces. [`Traces::start`] starts their export.
 pub struct Traces {
     provider: SdkTracerProvider,
     exporter: Exporter,
     status: Arc<Status>,
 }
 
-/// An export under way.
+/// A running export.
 pub struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Traces {
-    /// The traces that the settings ask for.
+    /// Sets up traces according to the settings; None if they are disabled.
     pub fn new(settings: &OtlpSettings) -> Result<Option<Self>> {
         let Some(endpoint) = &settings.endpoint else { return Ok(None) };
         let client = Client::new(settings, endpoint)?;
@@ -62,7 +62,7 @@ impl Traces {
             .with_http_client(client)
             .build()
             .map_err(|e| invalid(format!("http.otlp: {e}")))?;
-        // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count.
+        // Resource::builder applies OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
         let is_named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
         let mut resource = Resource::builder();
         if !is_named {
@@ -86,13 +86,13 @@ impl Traces {
         Ok(Some(Self { provider, exporter, status }))
     }
 
-    /// How exporting goes.
+    /// The status of the export.
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status)
     }
 
-    /// The layer that makes this service's and the library's spans of `tracing` into those of OpenTelemetry. Events
-    /// stay in the log of the process.
+    /// The layer that converts the `tracing` spans of this service and the library to OpenTelemetry spans. Events go to
+    /// the process log only.
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         let is_ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("kms_"));
         tracing_opentelemetry::layer()
@@ -106,10 +106,10 @@ impl Traces {
             .with_filter(is_ours)
     }
 
-    /// Starts the export, on the runtime that this is called on.
+    /// Starts the export on the current runtime.
     pub fn start(self) -> Running {
         let (stop, stopping) = oneshot::channel();
-        // The provider lives as long as its spans have to be taken.
+        // Keep the provider alive until the last spans are exported.
         let Self { provider, exporter, .. } = self;
         let task = tokio::spawn(async move {
             exporter.run(stopping).await;
@@ -120,19 +120,19 @@ impl Traces {
 }
 
 impl Running {
-    /// Exports what is left, within a bounded time.
+    /// Exports the remaining spans, within [`LAST`].
     pub async fn stop(self) {
         let Self { stop, task } = self;
         let abort = task.abort_handle();
         let _ = stop.send(());
         if tokio::time::timeout(LAST, task).await.is_err() {
             abort.abort();
-            tracing::warn!("the last traces could not be exported in time");
+            tracing::warn!("the last traces were not exported in time");
         }
     }
 }
 
-/// Begins the span of a request, within the span of its caller if it names one.
+/// Begins the span of a request, as a child of the caller's span if the request names one.
 pub fn begin(begun: &Begun<'_>) -> Span {
     let Begun { method, route, operation, request_id, headers } = begun;
     let name = route.map(|route| format!("{method} {route}"));
@@ -151,18 +151,18 @@ pub fn begin(begun: &Begun<'_>) -> Span {
         request_id,
     );
     if let Some(parent) = parent(headers) {
-        // It fails only if nothing records spans.
+        // Fails only if no layer records spans.
         let _ = span.set_parent(parent);
     }
     span
 }
 
-/// Records how a request ended.
+/// Records the result of a request in its span.
 pub fn end(span: &Span, ended: &Ended<'_>) {
     if span.is_disabled() {
         return;
     }
-    // The layer knows signed numbers only.
+    // The layer supports signed numbers only.
     span.record("http.response.status_code", i64::from(ended.status.as_u16()));
     if let Some(source) = ended.source {
         span.record("client.address", field::display(source));
@@ -173,13 +173,13 @@ pub fn end(span: &Span, ended: &Ended<'_>) {
     if let Some(code) = ended.code {
         span.record("error.type", code);
     }
-    // For the service, a caller's mistake is no error (semantic conventions for HTTP spans).
+    // A client error (4xx) is not an error of a server span (semantic conventions for HTTP spans).
     if ended.status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }
 }
 
-/// The trace that a span is part of.
+/// The id of the trace that a span belongs to.
 pub fn trace_id(span: &Span) -> Option<String> {
     let context = span.context();
     let of_span = context.span();
@@ -187,7 +187,7 @@ pub fn trace_id(span: &Span) -> Option<String> {
     of_span.is_valid().then(|| of_span.trace_id().to_string())
 }
 
-/// Gives the trace on that the present span is part of, to a server that is asked.
+/// Adds the trace context of the current span to an outgoing request.
 pub fn give_on(request: RequestBuilder) -> RequestBuilder {
     let context = Span::current().context();
     let mut headers = HeaderMap::new();
@@ -198,7 +198,7 @@ pub fn give_on(request: RequestBuilder) -> RequestBuilder {
     request.headers(headers)
 }
 
-/// What a request says of the span that it is part of.
+/// The trace context headers of a request.
 struct Incoming<'a> {
     parent: &'a str,
     state: Option<String>,
@@ -217,7 +217,7 @@ impl Extractor for Incoming<'_> {
     }
 }
 
-/// The span that a request is part of. A `traceparent` that is not valid counts for nothing, its `tracestate` too.
+/// The parent span of a request. An invalid `traceparent` is ignored together with its `tracestate`.
 fn parent(headers: &HeaderMap) -> Option<Context> {
     trace_context::trace_id(headers)?;
     let parent = headers.get("traceparent")?.to_str().ok()?;

@@ -1,4 +1,4 @@
-//! Asking other servers over TLS: whom to trust, and which URLs may be asked.
+//! TLS for outgoing requests: trusted authorities, and permitted URLs.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::pem;
 use crate::request::is_loopback;
 
-/// A client's side of TLS, which trusts the authorities in `ca_file`, or the system's.
+/// A TLS client configuration that trusts the authorities in `ca_file`, or those of the system.
 pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig> {
     let roots = match ca_file {
         Some(path) => pem::authorities(path)?,
@@ -21,7 +21,7 @@ pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// An error with its causes; the URL is named already.
+/// The text of an error with its causes, without the URL, which callers already name.
 pub(crate) fn explain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -38,17 +38,17 @@ fn system_roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        tracing::warn!("the system has no certificate authorities; https needs ca_file");
+        tracing::warn!("the system has no certificate authorities; set ca_file for https requests");
     }
     roots
 }
 
-/// A URL that is asked: https, or http where the host may be this machine.
+/// Parses a URL for outgoing requests: https, or http if the host is a loopback address.
 pub(crate) fn parse_url(text: &str) -> std::result::Result<Url, String> {
     let url = Url::parse(text).map_err(|_| format!("{text:?} is not a URL"))?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| format!("{text:?} has no host"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(format!("the URL of {host} has a user in it"));
+        return Err(format!("the URL of {host} contains a user or password, which is not supported"));
     }
     if is_https(&url) || (url.scheme() == "http" && is_loopback(host)) {
         return Ok(url);

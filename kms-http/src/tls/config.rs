@@ -1,4 +1,4 @@
-//! From settings to what rustls works with.
+//! Builds the rustls configuration from the settings.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,18 +13,18 @@ use super::fingerprint::Fingerprint;
 use super::{VERSIONS, pem, provider};
 use crate::settings::{self, ClientCertificates, TlsSettings};
 
-/// What was read from the files.
+/// The configuration that was read from the files.
 pub(super) struct Loaded {
     pub(super) server: Arc<ServerConfig>,
-    /// What decides which callers' certificates are good: the authorities and revocation lists.
+    /// The authorities and revocation lists that decide on client certificates, to detect a change.
     pub(super) judges: Vec<u8>,
-    /// When the server's certificate ends.
+    /// Expiry time of the server's certificate.
     pub(super) expires: Option<SystemTime>,
-    /// The state of the files when they were last read, well or not.
+    /// The state of the files when they were last read, even if that failed.
     pub(super) seen: Fingerprint,
 }
 
-/// Reads all files, whose state was `seen` before. An error leaves nothing changed.
+/// Reads all files. `seen` is their state before. Has no side effects.
 pub(super) fn load(settings: &TlsSettings, seen: Fingerprint) -> Result<Loaded> {
     check(settings)?;
     let chain = pem::certificates(&settings.certificate_file)?;
@@ -39,14 +39,14 @@ pub(super) fn load(settings: &TlsSettings, seen: Fingerprint) -> Result<Loaded> 
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    // This also looks whether the key is the certificate's.
+    // Also checks that the key matches the certificate.
     let mut server = builder.with_single_cert(chain, key).map_err(|e| {
         let files = format!("{} and {}", settings.certificate_file.display(), settings.key_file.display());
-        invalid(format!("{files} do not go together: {e}"))
+        invalid(format!("{files} do not match: {e}"))
     })?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if asks_for_certificates {
-        // A resumed session would let a caller in on a certificate that nobody looks at again.
+        // No session resumption: it would accept a certificate without checking it again.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
     }
@@ -71,7 +71,7 @@ fn check(settings: &TlsSettings) -> Result<()> {
 
 type Verifier = Arc<dyn ClientCertVerifier>;
 
-/// What looks at callers' certificates, and what it goes by.
+/// The verifier of client certificates, and the authorities and revocation lists that it uses.
 fn client_verifier(settings: &TlsSettings) -> Result<(Option<Verifier>, Vec<u8>)> {
     let Some(authorities) = &settings.client_ca_file else { return Ok((None, Vec::new())) };
     let roots = Arc::new(pem::authorities(authorities)?);

@@ -1,13 +1,13 @@
-//! When a certificate ends.
+//! The expiry time of certificates.
 
 use std::time::SystemTime;
 
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, Reader, SliceReader};
 
-/// When a certificate (DER) ends.
+/// Expiry time of a certificate (DER); None if it cannot be parsed.
 pub(crate) fn expiry(certificate: &[u8]) -> Option<SystemTime> {
-    // Servers' certificates may be stranger than RFC 5280 allows; only what is asked for is read.
+    // Be lenient: certificates may deviate from RFC 5280, and only the validity is needed.
     let mut reader = SliceReader::new(certificate).ok()?;
     let certificate = Certificate::decode(&mut reader).ok()?;
     reader.is_finished().then(|| certificate.tbs_certificate().validity().not_after.to_system_time())

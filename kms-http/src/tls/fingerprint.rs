@@ -1,11 +1,11 @@
-//! Whether the files have changed.
+//! Detects changes of the TLS files.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::pem;
 use crate::settings::TlsSettings;
 
-/// A digest of the files, to see whether they have changed. It is compared with itself only.
+/// A hash of the content of the files, to detect changes within one process. It is not cryptographic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 

@@ -1,10 +1,10 @@
 //! TLS 1.2 and 1.3 (RFC 5246, RFC 8446) with rustls on aws-lc, and mutual TLS.
 //!
-//! [`TlsServer::open`] reads the files, [`TlsServer::accept`] makes a handshake out of a connection, and
-//! [`TlsServer::watch`] reads the files again when they change or on SIGHUP. Connections that stand keep what they
-//! began with, new ones get what was read last; when authorities or revocation lists have changed,
-//! [`TlsServer::distrusted`] tells the older connections to end. Files that cannot be read, or a key that is not the
-//! certificate's, leave the former configuration in place: a certificate that is about to expire is better than none.
+//! [`TlsServer::open`] reads the files, [`TlsServer::accept`] performs the handshake of a connection, and
+//! [`TlsServer::watch`] reloads the files when they change or on SIGHUP. Open connections keep their configuration and
+//! new ones get the latest; when authorities or revocation lists have changed, [`TlsServer::distrusted`] tells older
+//! connections to close. If files cannot be read or the key does not match the certificate, the former configuration
+//! stays in use: a certificate that is about to expire is better than none.
 
 pub(crate) mod client;
 mod config;
@@ -31,10 +31,10 @@ use self::config::Loaded;
 use self::fingerprint::Fingerprint;
 use crate::settings::TlsSettings;
 
-/// What is spoken, by servers and clients.
+/// The protocol versions for servers and clients.
 pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// The cryptography, named here and nowhere guessed.
+/// The cryptography provider for all TLS. Passed explicitly, so that no process-wide default is needed.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
@@ -43,28 +43,28 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// A connection after its handshake.
 pub struct TlsConnection<S> {
-    /// What to read from and write to.
+    /// The encrypted stream.
     pub stream: TlsStream<S>,
-    /// The caller's certificate, if it showed one: of a trusted authority, and the caller has its key.
+    /// The verified client certificate, if the client presented one.
     pub peer: Option<CertificateDer<'static>>,
-    /// Under which authorities and revocation lists it was accepted, counted from 0.
+    /// The number of changes of authorities and revocation lists at the time of the handshake.
     pub trust: u64,
 }
 
-/// The TLS side of a listening socket. Shared by all its connections.
+/// The TLS configuration of a listening socket, shared by all its connections.
 pub struct TlsServer {
     settings: TlsSettings,
     current: RwLock<Loaded>,
-    /// How often authorities or revocation lists have changed.
+    /// Number of changes of authorities or revocation lists.
     trust: watch::Sender<u64>,
-    /// How often the files could not be taken.
+    /// Number of failed reloads.
     failures: AtomicU64,
-    /// How often a signal had the files read again.
+    /// Number of reloads by SIGHUP, whether successful or not.
     forced: watch::Sender<u64>,
 }
 
 impl TlsServer {
-    /// Reads certificates and key. Fails with `InvalidConfiguration`.
+    /// Reads certificates and key. `InvalidConfiguration` if a file is missing or invalid.
     pub fn open(settings: TlsSettings) -> Result<Arc<Self>> {
         let loaded = config::load(&settings, Fingerprint::of(&settings))?;
         Ok(Arc::new(Self {
@@ -76,7 +76,7 @@ impl TlsServer {
         }))
     }
 
-    /// Makes the handshake. Fails when it takes too long, and with a caller that has no acceptable certificate.
+    /// Performs the handshake. Fails after the configured timeout, or without an acceptable client certificate.
     pub async fn accept<S>(&self, stream: S) -> io::Result<TlsConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -94,23 +94,24 @@ impl TlsServer {
         Ok(TlsConnection { stream, peer, trust })
     }
 
-    /// Waits until other authorities or revocation lists are in force than those that a connection was accepted under.
+    /// Waits until the authorities or revocation lists have changed since the handshake of a connection. `trust` is the
+    /// value in its [`TlsConnection`].
     pub async fn distrusted(&self, trust: u64) {
-        // The sender is this server's own: it is there as long as somebody waits.
+        // Cannot fail: the sender lives as long as self.
         let _ = self.trust.subscribe().wait_for(|now| *now != trust).await;
     }
 
-    /// Tells when a signal has had the files read again.
+    /// Notifies of reloads by SIGHUP.
     pub fn reloads(&self) -> watch::Receiver<u64> {
         self.forced.subscribe()
     }
 
-    /// How often files could not be taken when they were read again, for the metrics.
+    /// Number of failed reloads, for the metrics.
     pub fn reload_failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// When the server's certificate ends, for the metrics.
+    /// Expiry time of the server's certificate, for the metrics.
     pub fn certificate_expires(&self) -> Option<SystemTime> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).expires
     }

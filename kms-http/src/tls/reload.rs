@@ -1,4 +1,4 @@
-//! Reading the files again.
+//! Reloads the TLS files.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -11,9 +11,9 @@ use super::fingerprint::Fingerprint;
 use super::{TlsServer, config};
 
 impl TlsServer {
-    /// Reads the files. On an error the former configuration stays.
+    /// Reloads the files. On an error the former configuration stays in use.
     pub fn reload(&self) -> Result<()> {
-        // Looked at before they are read: what changes meanwhile is then seen the next time.
+        // Take the fingerprint before reading, so that a change in between is detected next time.
         let seen = Fingerprint::of(&self.settings);
         let loaded = config::load(&self.settings, seen);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
@@ -26,7 +26,7 @@ impl TlsServer {
         Ok(())
     }
 
-    /// Reads the files if they look changed. Whether it did.
+    /// Reloads the files if they have changed; returns whether they had.
     pub fn reload_if_changed(&self) -> Result<bool> {
         let seen = Fingerprint::of(&self.settings);
         if self.current.read().unwrap_or_else(PoisonError::into_inner).seen == seen {
@@ -35,11 +35,11 @@ impl TlsServer {
         self.reload().map(|()| true)
     }
 
-    /// Reads the files again on SIGHUP, and when they change. Runs until it is dropped.
+    /// Reloads the files on SIGHUP and when they change, until the future is dropped.
     pub async fn watch(self: Arc<Self>) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
-            Err(error) => return tracing::warn!(%error, "SIGHUP cannot be listened to; TLS files are not read again"),
+            Err(error) => return tracing::warn!(%error, "cannot listen for SIGHUP; TLS files are not reloaded"),
         };
         loop {
             let forced = tokio::select! {
@@ -55,13 +55,13 @@ impl TlsServer {
                 self.forced.send_modify(|count| *count += 1);
             }
             match outcome {
-                Ok(Ok(true)) => tracing::info!("TLS certificates read again"),
+                Ok(Ok(true)) => tracing::info!("TLS files reloaded"),
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
                     self.failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, "cannot take the new TLS files; the former stay in use");
+                    tracing::error!(%error, "cannot load the new TLS files; the former configuration stays in use");
                 }
-                Err(error) => tracing::error!(%error, "reading the TLS files came to a bad end"),
+                Err(error) => tracing::error!(%error, "reloading the TLS files failed unexpectedly"),
             }
         }
     }

@@ -255,7 +255,7 @@ fn settings_that_make_no_sense_are_refused() {
     for (variables, said) in [
         (&[("KMS_HTTP_OTLP_ENDPOINT", "http://collector.example:4318")][..], "loopback"),
         (&[("KMS_HTTP_OTLP_ENDPOINT", "collector:4318")], "http.otlp.endpoint"),
-        (&[("KMS_HTTP_OTLP_ENDPOINT", "https://user:the-secret@collector:4318")], "has a user in it"),
+        (&[("KMS_HTTP_OTLP_ENDPOINT", "https://user:the-secret@collector:4318")], "contains a user"),
         (&[("KMS_HTTP_OTLP_HEADERS_FILE", "headers")], "http.otlp.endpoint"),
         (&[endpoint, ("KMS_HTTP_OTLP_HEADERS_FILE", "/nowhere/headers")], "/nowhere/headers"),
         (&[endpoint, ("KMS_HTTP_OTLP_SAMPLE_PERCENT", "101")], "between 0 and 100"),
