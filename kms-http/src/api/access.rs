@@ -1,4 +1,4 @@
-//! The access log: a line for each request, if it is wanted, and for callers that are not recognised.
+//! The access log: optional lines for all requests, and limited lines for faults and invalid credentials.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -19,31 +19,31 @@ use crate::metrics::Meter;
 use crate::otlp;
 use crate::request::{RequestContext, trace_context};
 
-/// Lines a second about callers that are not recognised; nobody needs a credential to cause them.
+/// Maximum number of lines per second about requests without a valid credential, which anyone can cause.
 const UNKNOWN: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// The time between two lines about networks that are refused because they send too many bad credentials.
+/// Minimum time between two lines about networks that send too many invalid credentials.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// Lines about requests that failed by a fault, by code.
+/// Limits the lines about requests that failed because of a fault, by error code.
 static FAULTS: Lines = Lines::new();
 
-/// What is known of a caller, for the log and for traces.
+/// The caller of a request, for the log and traces.
 pub struct Caller {
     principal: Option<String>,
     source: Option<IpAddr>,
-    /// The trace that the request is part of (W3C Trace Context).
+    /// The id of the trace that the request belongs to (W3C Trace Context).
     trace: Option<String>,
     /// The span of the request, if traces are exported.
     span: Span,
 }
 
 impl Caller {
-    /// The caller of a request that has this span.
+    /// A caller that is not authenticated yet.
     pub fn new(span: Span) -> Self {
         Self { principal: None, source: None, trace: None, span }
     }
 
-    /// Notes who it is.
+    /// Sets the authenticated actor.
     pub fn note(&mut self, actor: &Actor, headers: &HeaderMap) {
         self.principal = Some(actor.principal().to_owned());
         self.source = actor.source_ip();
@@ -52,17 +52,17 @@ impl Caller {
     }
 }
 
-/// How a request ended.
+/// The result of a request.
 pub struct Ended {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// The code of the error, if it is one.
+    /// The error code, if the response is an error.
     pub code: Option<&'static str>,
-    /// The time since its head was there.
+    /// The time since the head of the request arrived.
     pub elapsed: Duration,
 }
 
-/// Begins the span of a request that a route takes, if traces are exported.
+/// Begins the span of a request that matches a route, if traces are exported.
 pub fn span(is_on: bool, context: &RequestContext, meter: &Meter, headers: &HeaderMap) -> Span {
     if !is_on {
         return Span::none();
@@ -78,7 +78,7 @@ pub fn end_span(context: &RequestContext, caller: &Caller, ended: &Ended) {
     otlp::end(&caller.span, &otlp::Ended { source, principal: caller.principal.as_deref(), status, code });
 }
 
-/// The span of a request that no route takes.
+/// Records the span of a request that matches no route.
 pub fn trace_refused(context: &RequestContext, request: &Request, error: &ApiError) {
     let (method, headers) = (request.method().as_str(), request.headers());
     let span = otlp::begin(&otlp::Begun { method, route: None, operation: None, request_id: &context.id, headers });
@@ -86,11 +86,11 @@ pub fn trace_refused(context: &RequestContext, request: &Request, error: &ApiErr
     otlp::end(&span, &otlp::Ended { source: context.peer.address, principal: None, status, code });
 }
 
-/// Writes the line of a request. Requests that fail by a fault have one even if nobody wants them all, as long as there
-/// are not many.
+/// Writes the line of a request, if `is_wanted`. Requests that failed because of a fault always have a line, within
+/// limits.
 pub fn log(is_wanted: bool, context: &RequestContext, meter: &Meter, caller: &Caller, ended: &Ended) {
-    // Requests that fail because of an overload or of a store that does not answer are counted; a line for each would
-    // make it worse. The library says when the store goes and when it is back.
+    // No lines for requests that fail because of an overload or an unavailable store: they would make it worse. Metrics
+    // count these requests, and the library logs when the store becomes unavailable and available.
     let is_common =
         [ErrorCode::Overloaded, ErrorCode::StoreUnavailable].map(|code| Some(code.as_str())).contains(&ended.code);
     let is_fault = ended.status.is_server_error() && !is_common;
@@ -116,7 +116,7 @@ pub fn log(is_wanted: bool, context: &RequestContext, meter: &Meter, caller: &Ca
     if status >= 500 { line!(warn) } else { line!(info) }
 }
 
-/// A request that is worked on. If it is dropped before it ended, its caller went away, and the line says so.
+/// A request in progress. If it is dropped before [`Pending::end`], the client disconnected, and the line says so.
 pub struct Pending<'a> {
     is_wanted: bool,
     context: &'a RequestContext,
@@ -124,12 +124,12 @@ pub struct Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
-    /// A request that begins.
+    /// Begins a request.
     pub fn new(is_wanted: bool, context: &'a RequestContext, meter: &'a Meter) -> Self {
         Self { is_wanted, context, meter }
     }
 
-    /// It has ended.
+    /// Ends the request; its line is written elsewhere.
     pub fn end(mut self) {
         self.is_wanted = false;
     }
@@ -146,12 +146,12 @@ impl Drop for Pending<'_> {
         let micros = u64::try_from(context.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         tracing::info!(
             target: "kms_http::request",
-            source, method, route, operation = meter.operation(), micros, request_id, "the caller went away"
+            source, method, route, operation = meter.operation(), micros, request_id, "the client disconnected"
         );
     }
 }
 
-/// Writes the line of a request that no route takes.
+/// Writes the line of a request that matches no route.
 pub fn log_refused(context: &RequestContext, request: &Request, error: &ApiError) {
     let source = context.peer.address.map(tracing::field::display);
     let (method, path, status) = (request.method().as_str(), request.uri().path(), error.status.as_u16());
@@ -159,12 +159,12 @@ pub fn log_refused(context: &RequestContext, request: &Request, error: &ApiError
     tracing::info!(target: "kms_http::request", source, method, path, status, code, request_id);
 }
 
-/// Writes lines about callers that are not recognised, but not as many as anybody likes to cause.
+/// Writes a limited number of lines about requests without a valid credential.
 pub struct Unknown {
     limiter: DefaultDirectRateLimiter,
     left_out: AtomicU64,
     refused: AtomicU64,
-    /// When there was a line about them.
+    /// Time of the last line about refused requests.
     told: Mutex<Option<Instant>>,
 }
 
@@ -180,7 +180,7 @@ impl Default for Unknown {
 }
 
 impl Unknown {
-    /// A caller was not recognised by what it `shown`.
+    /// Logs a request without a valid credential. `shown` is the method of authentication.
     pub fn log(&self, context: &RequestContext, parts: &Parts, shown: &str) {
         if self.limiter.check().is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -191,14 +191,14 @@ impl Unknown {
         let left_out = Some(self.left_out.swap(0, Ordering::Relaxed)).filter(|count| *count > 0);
         tracing::warn!(
             target: "kms_http::authentication",
-            peer, shown, method, path = parts.uri.path(), request_id, left_out, "a caller was not recognised"
+            peer, shown, method, path = parts.uri.path(), request_id, left_out, "a request has no valid credential"
         );
     }
 }
 
 impl Unknown {
-    /// A caller was refused, unseen perhaps, because its network has sent too many credentials that are not good: one
-    /// line at first, then a summary from time to time.
+    /// Logs a request that was refused, possibly without checking its credential, because its network has sent too many
+    /// invalid ones: one line at first, then periodic summaries.
     pub fn log_refused(&self, context: &RequestContext) {
         let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,7 +211,7 @@ impl Unknown {
         let (peer, request_id) = (context.peer.address.map(tracing::field::display), &*context.id);
         tracing::warn!(
             target: "kms_http::authentication",
-            peer, request_id, refused, "callers are refused: too many credentials that are not good from their address"
+            peer, request_id, refused, "requests are refused: too many invalid credentials from their network"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The log.
+//! Routes for the audit log.
 
 use kms_lib::limits::PAGE_LIMIT;
 use kms_lib::{Action, AuditQuery, ErrorCode, ImportJob, KeyRef, Status, Timestamp, VerifyOptions};
@@ -41,16 +41,16 @@ struct ImportedQuery {
     cursor: Option<u64>,
 }
 
-/// How to verify.
+/// Options of a verification.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = VerifyAudit)]
 struct Verify {
-    /// Only what came since the last verification that found no fault.
+    /// Verify the records since the last verification without a fault, and reread a part of the older ones.
     #[serde(default)]
     #[schema(required = false)]
     incremental: bool,
-    /// A public key of the log, as its verifier keeps it. Without, the one under the root key.
+    /// Public key of the log that the caller trusts; by default the one wrapped under the root key.
     #[serde(default)]
     #[schema(pattern = "^[^+\\s]+[+][0-9a-f]{8}[+][A-Za-z0-9+/]{44}$")]
     pinned_key: Option<String>,
@@ -63,54 +63,57 @@ pub(super) fn routes() -> Vec<Route> {
     let time = || json!({"type": "string", "format": "date-time"});
     vec![
         Route::get("/v1/audit", "listAudit", list).doc(
-            doc("The log: without parameters its newest 1,000 records, oldest of them first; else pages, newest first")
+            doc("List audit records: without parameters the newest 1,000, oldest first; otherwise pages, newest first")
                 .lists::<schemas::AuditRecord>()
                 .query(
                     "cursor",
-                    "The record behind which to go on: `x-next-cursor` of the page before.",
+                    "Start after this record: `x-next-cursor` of the previous page.",
                     json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
                 )
-                .query("order", "`asc`: oldest first.", json!({"type": "string", "enum": ["asc", "desc"]}))
-                .query("action", "Only this action.", json!({"type": "string", "enum": actions}))
-                .query("actor", "Only by this principal.", json!({"type": "string"}))
-                .query("keyId", "Only about this key: its id or its name.", json!({"type": "string"}))
-                .query("status", "Only with this outcome.", json!({"type": "string", "enum": ["SUCCESS", "FAILURE"]}))
-                .query("requestId", "Only of the request with this id.", json!({"type": "string"}))
-                .query("since", "Only from this time on.", time())
-                .query("until", "Only before this time.", time())
+                .query("order", "`asc` for oldest first.", json!({"type": "string", "enum": ["asc", "desc"]}))
+                .query("action", "Only records of this action.", json!({"type": "string", "enum": actions}))
+                .query("actor", "Only records of this principal.", json!({"type": "string"}))
+                .query("keyId", "Only records about this key (id or name).", json!({"type": "string"}))
+                .query(
+                    "status",
+                    "Only records with this status.",
+                    json!({"type": "string", "enum": ["SUCCESS", "FAILURE"]}),
+                )
+                .query("requestId", "Only records of the request with this id.", json!({"type": "string"}))
+                .query("since", "Only records from this time on.", time())
+                .query("until", "Only records before this time.", time())
                 .errors(&[404]),
         ),
         Route::get("/v1/audit/imported", "listImportedAudit", list_imported).doc(
-            doc("The log that was imported from Mini KMS on Node, in the order of its links")
+            doc("List an audit log imported from Mini KMS on Node, in the order of its links")
                 .lists::<schemas::ImportedRow>()
                 .query(
                     "cursor",
-                    "The position behind which to go on: `x-next-cursor` of the page before.",
+                    "Start after this position: `x-next-cursor` of the previous page.",
                     json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}),
                 )
-                .query(
-                    "source",
-                    "The name under which it was imported: `mini-kms` by default.",
-                    json!({"type": "string"}),
-                ),
+                .query("source", "Name of the import; `mini-kms` by default.", json!({"type": "string"})),
         ),
-        Route::post("/v1/audit/verify", "verifyAudit", verify)
-            .doc(doc("Verify the log").may_take::<Verify>().gives::<schemas::Verification>().errors(&[409]).patient()),
+        Route::post("/v1/audit/verify", "verifyAudit", verify).doc(
+            doc("Verify the audit log").may_take::<Verify>().gives::<schemas::Verification>().errors(&[409]).patient(),
+        ),
         Route::get("/v1/audit/checkpoint", "getCheckpoint", |call: Call| async move {
             reply::text("text/plain; charset=utf-8", call.session.checkpoint().await?)
         })
-        .doc(doc("The signed head of the log (C2SP checkpoint)").sends("text/plain; charset=utf-8")),
+        .doc(
+            doc("Get the signed checkpoint of the audit log (C2SP tlog-checkpoint)").sends("text/plain; charset=utf-8"),
+        ),
     ]
 }
 
 async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     if query.cursor.is_some_and(|cursor| i64::try_from(cursor).is_err()) {
-        return Err(ApiError::invalid("cursor: not one that this service gave"));
+        return Err(ApiError::invalid("cursor: not a cursor of this service"));
     }
     let is_plain = !call.has_query();
     if query.limit == Some(0) {
-        return Err(ApiError::invalid(format!("limit: a page has 1 to {PAGE_LIMIT} entries")));
+        return Err(ApiError::invalid(format!("limit: must be between 1 and {PAGE_LIMIT}")));
     }
     let mut wanted = AuditQuery::new();
     wanted.oldest_first = query.order == Some(Order::Asc);
@@ -137,11 +140,12 @@ async fn list_imported(call: Call) -> Reply {
 async fn verify(call: Call) -> Reply {
     let sent: Verify = call.json_or_default()?;
     if sent.incremental && sent.pinned_key.is_some() {
-        let message = "pinnedKey: a log is verified against a pinned key from its beginning";
+        let message =
+            "pinnedKey: cannot be combined with incremental, because it needs a verification of the whole log";
         return Err(ApiError::of(ErrorCode::Conflict, message));
     }
     if sent.pinned_key.as_deref().is_some_and(|key| key.split('+').count() < 3) {
-        return Err(ApiError::invalid("pinnedKey: not a verifier key: name+id+key is expected"));
+        return Err(ApiError::invalid("pinnedKey: not a verifier key of the form name+id+key"));
     }
     let report = if sent.incremental {
         call.session.verify_audit_incrementally().await?

@@ -1,4 +1,4 @@
-//! A request on its way to its handler: who calls, and what was sent.
+//! An authenticated request, as handlers receive it.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -18,49 +18,49 @@ use crate::request::headers::single;
 use crate::request::memory::{Evict, Kept, Room};
 use crate::request::owner::Owner;
 
-/// A request whose caller is known.
+/// A request with its authenticated caller.
 pub struct Call {
-    /// The service.
+    /// The state shared by all requests.
     pub app: Arc<App>,
-    /// What the caller may do.
+    /// The session of the caller, which checks its permissions.
     pub session: Session,
     parts: Parts,
     body: Whole,
 }
 
 impl Call {
-    /// A call by this actor.
+    /// Creates the call of an actor.
     pub fn new(app: Arc<App>, actor: Actor, parts: Parts, body: Whole) -> Self {
         let session = app.kms.session(actor);
         Self { app, session, parts, body }
     }
 
-    /// The session for something that changes: with the idempotency key, if the request has one.
+    /// The session for a change, with the idempotency key if the request has one.
     pub fn changing(&self) -> Result<Session, ApiError> {
         let key = single(&self.parts.headers, "idempotency-key");
-        let key = key.map_err(|_| ApiError::invalid("idempotency-key: there is more than one"))?;
+        let key = key.map_err(|_| ApiError::invalid("idempotency-key: the header is present more than once"))?;
         let Some(key) = key else { return Ok(self.session.clone()) };
-        let key = key.to_str().map_err(|_| ApiError::invalid("idempotency-key: only printable ASCII is taken"))?;
+        let key = key.to_str().map_err(|_| ApiError::invalid("idempotency-key: only printable ASCII is allowed"))?;
         Ok(self.session.with_idempotency_key(key)?)
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
         self.check_content_type()?;
         strict_json::parse(&self.body)
     }
 
-    /// The body as JSON that was found to be accepted before.
+    /// Parses a body as JSON that [`Call::json`] has already checked.
     pub fn json_again<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
         strict_json::parse_checked(&self.body)
     }
 
-    /// The body as JSON, where nothing has to be sent.
+    /// Parses an optional body as JSON.
     pub fn json_or_default<'a, T: Deserialize<'a> + Default>(&'a self) -> Result<T, ApiError> {
         if self.body.is_empty() { Ok(T::default()) } else { self.json() }
     }
 
-    /// Only JSON in UTF-8 that is not compressed, and said so.
+    /// Checks that the headers declare uncompressed JSON in UTF-8.
     fn check_content_type(&self) -> Result<(), ApiError> {
         let is = |name: HeaderName, fits: fn(&str) -> bool| {
             self.parts.headers.get_all(name).iter().all(|value| value.to_str().is_ok_and(fits))
@@ -76,27 +76,28 @@ impl Call {
                 })
         };
         if !self.parts.headers.contains_key(CONTENT_TYPE) || !is(CONTENT_TYPE, is_json) {
-            return Err(ApiError::unsupported("content-type: application/json in UTF-8 is expected"));
+            return Err(ApiError::unsupported("content-type: expected application/json in UTF-8"));
         }
         if !is(CONTENT_ENCODING, |value| value.eq_ignore_ascii_case("identity")) {
-            return Err(ApiError::unsupported("content-encoding: compressed bodies are not handled"));
+            return Err(ApiError::unsupported("content-encoding: compressed bodies are not supported"));
         }
         Ok(())
     }
 
-    /// Whether the body can hold many items: a look that spares most bodies a second reading.
+    /// Whether the body may contain `items`. This cheap check saves most bodies a second parse.
     pub fn mentions_items(&self) -> bool {
         self.body.windows(7).any(|window| window == b"\"items\"")
     }
 
-    /// Memory of the caller. While an answer with it waits to be taken, it may be ended for another caller.
+    /// Reserves memory on behalf of the caller. A response that holds it may be aborted while it waits for a slow
+    /// client, to free the memory for another caller.
     pub fn room(&self, bytes: usize) -> Result<Room, ApiError> {
         let context = self.parts.extensions.get::<RequestContext>();
         let evict: Arc<dyn Evict> = context.map_or_else(|| Arc::new(Kept) as _, |context| Arc::clone(&context.evict));
         self.app.bodies.memory.room(Owner::principal(self.session.actor().principal()), bytes, evict)
     }
 
-    /// The query.
+    /// Parses the query.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let query = self.parts.uri.query().unwrap_or_default();
         let read = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
@@ -104,17 +105,17 @@ impl Call {
             .map_err(|e| ApiError::invalid(format!("the query: {}: {}", e.path(), e.inner())))
     }
 
-    /// The key in the path, by id or name.
+    /// The id or name of the key in the path.
     pub async fn key(&mut self) -> Result<String, ApiError> {
         self.path("key").await
     }
 
-    /// Whether there is a query.
+    /// Whether the query is not empty.
     pub fn has_query(&self) -> bool {
         self.parts.uri.query().is_some_and(|query| !query.is_empty())
     }
 
-    /// What stands in the path in the place of this name.
+    /// The value of a path parameter.
     pub async fn path(&mut self, name: &str) -> Result<String, ApiError> {
         let params = RawPathParams::from_request_parts(&mut self.parts, &()).await;
         let params = params.map_err(|_| ApiError::invalid("the path is not UTF-8"))?;
@@ -122,25 +123,25 @@ impl Call {
         found.ok_or_else(ApiError::no_route)
     }
 
-    /// A version in the path.
+    /// The version number in the path.
     pub async fn version(&mut self) -> Result<u32, ApiError> {
         let text = self.path("version").await?;
-        text.parse().map_err(|_| ApiError::invalid(format!("version: {text:?} is not the number of a version")))
+        text.parse().map_err(|_| ApiError::invalid(format!("version: {text:?} is not a version number")))
     }
 }
 
-/// The page that a query asks for.
+/// The page that a query requests.
 pub fn paging(limit: Option<usize>, cursor: Option<impl Display>) -> Paging {
     let mut paging = Paging::new(limit.unwrap_or(PAGE_LIMIT));
     paging.cursor = cursor.map(|cursor| cursor.to_string());
     paging
 }
 
-/// The body of a request that says nothing.
+/// The body of a request without parameters. Unknown fields are ignored, as in Mini KMS on Node.
 #[derive(Default, Deserialize, Serialize, utoipa::ToSchema)]
 pub struct Nothing {}
 
-/// The body of an added request that says nothing.
+/// The body of a request without parameters. Unknown fields are refused.
 #[derive(Default, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StrictlyNothing {}

@@ -1,4 +1,4 @@
-//! Grants.
+//! Routes for grants.
 
 use kms_lib::{Conditions, GrantFilter, GrantId, NewGrant, Permission, Role};
 use serde::Deserialize;
@@ -10,24 +10,25 @@ use super::reply::{self, Reply};
 use super::{Doc, Route, strict_json};
 use crate::openapi::schemas;
 
-/// What stands for all keys.
+/// The `keyId` that means all keys.
 const ALL_KEYS: &str = "*";
 
-/// A grant to be made, or to replace the one that the principal has from the same grantor on the same keys. All admins
+/// A grant to create. It replaces the grant of the same grantor to the same principal on the same `keyId`. All admins
 /// count as one grantor.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PutGrant)]
 struct Put {
-    /// To whom. Folded to lower case if it has the prefix of a method that folds names, else exactly so.
+    /// Principal that receives the permissions. It is converted to lower case if it has the prefix of an authentication
+    /// method that does so, and is otherwise exact.
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
-    /// A note about the callers that the grant is meant for. It restricts nothing and gives nothing.
+    /// Role that the grant is intended for. Informational; it neither restricts nor grants anything.
     #[schema(value_type = schemas::Role)]
     role: Role,
-    /// A key, by id or name, or `*` for all.
+    /// Id or name of a key, or `*` for all keys.
     key_id: String,
-    /// Empty texts are passed over.
+    /// Permissions. Empty texts are ignored.
     #[serde(deserialize_with = "strict_json::words")]
     #[schema(value_type = Vec<schemas::Permission>, min_items = 1)]
     allowed_ops: Vec<Permission>,
@@ -57,33 +58,33 @@ pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Grants", summary);
     vec![
         Route::post("/v1/grants", "putGrant", put).doc(
-            doc("Make a grant, or replace one").takes::<Put>().creates::<schemas::Grant>().errors(&[404]).idempotent(),
+            doc("Create or replace a grant").takes::<Put>().creates::<schemas::Grant>().errors(&[404]).idempotent(),
         ),
         Route::get("/v1/grants", "listGrants", list).doc(
-            doc("Grants, by principal")
+            doc("List grants, ordered by principal")
                 .lists::<schemas::Grant>()
                 .query(
                     "cursor",
-                    "The grant after which to go on: `x-next-cursor` of the page before.",
+                    "Start after this grant: `x-next-cursor` of the previous page.",
                     json!({"type": "string", "format": "uuid"}),
                 )
                 .query(
                     "principal",
-                    "Only of this principal.",
+                    "Only grants to this principal.",
                     json!({"type": "string", "minLength": 1, "maxLength": 256}),
                 )
                 .query(
                     "keyId",
-                    "Only on this key, by id or name, or on all keys; `*`: only on all keys.",
+                    "Only grants on this key (id or name) or on all keys; `*` for only those on all keys.",
                     json!({"type": "string", "minLength": 1}),
                 )
                 .errors(&[404]),
         ),
         Route::delete("/v1/grants/{id}", "withdrawGrant", withdraw).doc(
-            doc("Withdraw a grant")
+            doc("Revoke a grant")
                 .query(
                     "cascade",
-                    "Also end what was passed on through it.",
+                    "Also revoke the grants that were passed on through this one.",
                     json!({"type": "boolean", "default": false}),
                 )
                 .empty()

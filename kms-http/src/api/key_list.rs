@@ -1,4 +1,4 @@
-//! `GET /v1/keys`: all keys, sent while they are read, or a page of them.
+//! `GET /v1/keys`: all keys as a stream, or a page of them.
 
 use axum::BoxError;
 use base64::Engine;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::call::{Call, paging};
 use super::reply::{self, Reply};
 
-/// Keys that are read at a time for the whole list, and most bytes they take.
+/// Number of keys that are read at a time for the whole list.
 const CHUNK: usize = 50;
 
 #[derive(Deserialize)]
@@ -21,7 +21,7 @@ struct ListQuery {
     state: Option<KeyState>,
 }
 
-/// Answers all keys, streamed, or one page of them if there is a `limit`.
+/// Streams all keys, or returns one page if there is a `limit`.
 pub(super) async fn list(call: Call) -> Reply {
     let query: ListQuery = call.query()?;
     let filter = query.state.into_iter().fold(KeyFilter::new(), KeyFilter::state);
@@ -33,13 +33,13 @@ pub(super) async fn list(call: Call) -> Reply {
     reply::page(&page.items, page.next_cursor.as_deref().map(encode_cursor))
 }
 
-/// All keys as one array, which is sent while it is read. An error after its beginning ends the connection, so that
-/// nobody takes a part for the whole.
+/// Streams all keys as one array. A later error closes the connection, so that a client cannot mistake a part for the
+/// whole.
 async fn list_all(call: Call, filter: KeyFilter, paging: Paging) -> Reply {
-    // Read beforehand: who may not is answered as everywhere.
+    // Read the first part now, so that a refusal is a regular error response.
     let first = call.session.list_keys(&filter, &paging).await?;
     let text = chunk(&first, true).map_err(|_| reply::unwritable())?;
-    // For a part that is being sent, and the next one.
+    // Room for the part that is being sent and the next one.
     let room = call.room(2 * text.len())?;
     let guard = room.clone();
     let session = call.session.clone();
@@ -49,7 +49,7 @@ async fn list_all(call: Call, filter: KeyFilter, paging: Paging) -> Reply {
             let Some((text, cursor)) = part else { return Ok(None) };
             let Some(cursor) = cursor else { return Ok(Some((text, None))) };
             let next = session.list_keys(&filter, &Paging::new(CHUNK).after(&cursor)).await;
-            let next = next.inspect_err(|error| tracing::warn!(%error, "a list of keys is cut off"))?;
+            let next = next.inspect_err(|error| tracing::warn!(%error, "a list of keys was aborted"))?;
             let part = chunk(&next, false)?;
             if room.resize(2 * part.len()).is_err() {
                 let more = (2 * part.len()).saturating_sub(room.bytes());
@@ -63,10 +63,10 @@ async fn list_all(call: Call, filter: KeyFilter, paging: Paging) -> Reply {
     Ok(response)
 }
 
-/// A part of the array.
+/// Serializes a part of the array.
 fn chunk(page: &Page<KeyDescription>, is_first: bool) -> serde_json::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(&page.items)?;
-    // Within brackets of its own: one array is made of all.
+    // Each part has its own brackets; replace the inner ones to form one array.
     if !is_first {
         text[0] = b',';
     }
@@ -76,12 +76,12 @@ fn chunk(page: &Page<KeyDescription>, is_first: bool) -> serde_json::Result<Vec<
     Ok(text)
 }
 
-/// A name may hold what a header may not.
+/// Encodes a name as a cursor, because a name may contain characters that a header must not.
 fn encode_cursor(name: &str) -> String {
     URL_SAFE_NO_PAD.encode(name)
 }
 
-/// A cursor that this service did not give is taken for a name: whoever knows one may go on from there.
+/// Decodes a cursor. Text that is not a cursor of this service is taken as a name.
 fn decode_cursor(cursor: String) -> String {
     let bytes = URL_SAFE_NO_PAD.decode(&cursor).ok();
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or(cursor)

@@ -1,4 +1,4 @@
-//! Keys and their versions.
+//! Routes for keys and their versions.
 
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, LOCATION};
@@ -13,12 +13,13 @@ use super::reply::{self, Reply};
 use super::{ApiError, Doc, Route, key_list, strict_json};
 use crate::openapi::schemas;
 
-/// A key to be created.
+/// A key to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CreateKey)]
 struct Create {
-    /// Unique for ever: 1 to 128 printable characters, no outer blanks, not the shape of a UUID.
+    /// Name, which can never be reused: 1 to 128 printable characters, no spaces at the ends, not in the form of a
+    /// UUID.
     #[schema(min_length = 1, max_length = 128)]
     name: String,
     #[serde(rename = "type")]
@@ -26,21 +27,21 @@ struct Create {
     key_type: KeyType,
     #[schema(value_type = schemas::KeyPurpose)]
     purpose: KeyPurpose,
-    /// Days between rotations by the scheduler; 0 for none.
+    /// Days between automatic rotations; 0 for none.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 0, maximum = 36500)]
     rotation_period_days: Option<u32>,
-    /// Days a former version stays usable; the service's default without.
+    /// Days for which a former version still decrypts and verifies; by default the configured number.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 0, maximum = 36500)]
     grace_period_days: Option<u32>,
-    /// At most 16 KiB. `owner` defaults to the caller.
+    /// JSON of at most 16 KiB. `owner` defaults to the caller.
     metadata: Option<Map<String, Value>>,
     #[schema(value_type = Option<schemas::AuditContext>)]
     audit_context: Option<AuditContext>,
 }
 
-/// An edit of a key. What is not sent stays as it is; null removes.
+/// A change of a key. Missing fields stay unchanged; null removes a value.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = UpdateKey, min_properties = 1)]
@@ -59,44 +60,44 @@ struct Update {
     audit_context: Option<AuditContext>,
 }
 
-/// Takes no null: there is nothing that it would remove.
+/// Deserializes a field for which null is refused, because its value cannot be removed.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// Tells null from nothing.
+/// Deserializes a field, distinguishing null from a missing field.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A rotation.
+/// Options of a rotation.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RotateKey)]
 struct Rotate {
-    /// The version that must be current: 409 when another rotation came first.
+    /// Fail with 409 unless this is the current version.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     expected_current_version: Option<u32>,
 }
 
-/// A deletion to come.
+/// Options of a scheduled deletion.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ScheduleDeletion)]
 struct Schedule {
-    /// Days to wait; the configured number without, which also says how few there may be.
+    /// Waiting period in days; by default the configured number. The minimum is configured too.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 7, maximum = 36500)]
     waiting_days: Option<u32>,
 }
 
-/// A version's window.
+/// The grace window of a version.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = UpdateVersion)]
 struct Window {
-    /// Until when the version decrypts and verifies; null: for ever.
+    /// Time until which the version decrypts and verifies; null for no limit.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(value_type = Option<String>, format = "date-time", required = true)]
     not_after: Option<Timestamp>,
@@ -118,57 +119,59 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/v1/keys", "createKey", create)
             .doc(doc("Create a key").takes::<Create>().creates::<schemas::Key>().idempotent()),
         Route::get("/v1/keys", "listKeys", key_list::list).doc(
-            doc("All keys that the caller may read, by name; with `limit` a page of them")
+            doc("List the keys that the caller may read, ordered by name: all, or with `limit` a page")
                 .lists::<schemas::Key>()
                 .query(
                     "cursor",
-                    "The name after which to go on: `x-next-cursor` of the page before.",
+                    "Start after this key: `x-next-cursor` of the previous page.",
                     json!({"type": "string"}),
                 )
                 .query("state", "Only keys in this state.", json!({"type": "string", "enum": states})),
         ),
         Route::get("/v1/keys/{key}", "getKey", get)
-            .doc(doc("A key, by id or name").gives::<schemas::Key>().errors(&[404])),
+            .doc(doc("Get a key by id or name").gives::<schemas::Key>().errors(&[404])),
         Route::patch("/v1/keys/{key}", "updateKey", update)
-            .doc(change("Edit periods, metadata, and how contexts are recorded").takes::<Update>()),
+            .doc(change("Change periods, metadata, and how contexts are recorded").takes::<Update>()),
         Route::post("/v1/keys/{key}/rotate", "rotateKey", rotate)
-            .doc(change("Make a new current version").may_take::<Rotate>()),
+            .doc(change("Rotate a key: create a new current version").may_take::<Rotate>()),
         Route::post("/v1/keys/{key}/enable", "enableKey", enable_key)
             .doc(change("Enable a disabled key").may_take::<StrictlyNothing>()),
         Route::post("/v1/keys/{key}/disable", "disableKey", disable_key)
-            .doc(change("Disable a key").may_take::<StrictlyNothing>()),
+            .doc(change("Disable a key; it cannot be used until it is enabled").may_take::<StrictlyNothing>()),
         Route::post("/v1/keys/{key}/revoke", "revokeKey", revoke_key)
-            .doc(change("Revoke a key and all its versions, for ever").may_take::<StrictlyNothing>()),
-        Route::post("/v1/keys/{key}/schedule-deletion", "scheduleDeletion", schedule_deletion)
-            .doc(change("Schedule the erasure of a key's material").may_take::<Schedule>()),
+            .doc(change("Permanently revoke a key and all its versions").may_take::<StrictlyNothing>()),
+        Route::post("/v1/keys/{key}/schedule-deletion", "scheduleDeletion", schedule_deletion).doc(
+            change("Schedule the deletion of a key; its key material is erased after the waiting period")
+                .may_take::<Schedule>(),
+        ),
         Route::post("/v1/keys/{key}/cancel-deletion", "cancelDeletion", cancel_deletion)
-            .doc(change("Cancel a scheduled erasure").may_take::<StrictlyNothing>()),
+            .doc(change("Cancel a scheduled deletion").may_take::<StrictlyNothing>()),
         Route::post("/v1/keys/{key}/trim", "trimKey", trim_key).doc(
-            change("Erase the material of former versions that are revoked or past their window")
+            change("Erase the key material of former versions that are revoked or past their grace window")
                 .may_take::<StrictlyNothing>(),
         ),
         Route::post("/v1/keys/{key}/versions/{version}/enable", "enableVersion", enable_version)
-            .doc(change("Enable the current version").may_take::<StrictlyNothing>()),
+            .doc(change("Enable the disabled current version").may_take::<StrictlyNothing>()),
         Route::post("/v1/keys/{key}/versions/{version}/disable", "disableVersion", disable_version)
-            .doc(change("Disable a version").may_take::<Nothing>()),
+            .doc(change("Disable a version; it still decrypts and verifies").may_take::<Nothing>()),
         Route::post("/v1/keys/{key}/versions/{version}/revoke", "revokeVersion", revoke_version)
-            .doc(change("Revoke a version, for ever").may_take::<Nothing>()),
+            .doc(change("Permanently revoke a version").may_take::<Nothing>()),
         Route::get("/v1/keys/{key}/versions", "listVersions", list_versions).doc(
-            doc("The versions of a key, oldest first")
+            doc("List the versions of a key, oldest first")
                 .lists::<schemas::Version>()
                 .query(
                     "cursor",
-                    "The version after which to go on: `x-next-cursor` of the page before.",
+                    "Start after this version: `x-next-cursor` of the previous page.",
                     json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
                 )
                 .errors(&[404]),
         ),
         Route::get("/v1/keys/{key}/versions/{version}", "getVersion", get_version)
-            .doc(doc("A version of a key").gives::<schemas::Version>().errors(&[404])),
+            .doc(doc("Get a version of a key").gives::<schemas::Version>().errors(&[404])),
         Route::patch("/v1/keys/{key}/versions/{version}", "updateVersion", window)
-            .doc(change("Set, extend or end the window of a former version").takes::<Window>()),
+            .doc(change("Set, extend or end the grace window of a former version").takes::<Window>()),
         Route::get("/v1/keys/{key}/versions/{version}/public-key", "getPublicKey", public_key)
-            .doc(doc("The public half of a version").sends("application/x-pem-file").errors(&[404, 409])),
+            .doc(doc("Get the public key of a version (PEM)").sends("application/x-pem-file").errors(&[404, 409])),
     ]
 }
 
@@ -184,7 +187,7 @@ async fn create(call: Call) -> Reply {
     new.grace_period_days = sent.grace_period_days;
     new.audit_context = sent.audit_context;
     let created = call.changing()?.create_key(new).await.map_err(|error| match error.code() {
-        // There is no key yet that the request does not go with: it contradicts itself.
+        // The request contradicts itself: there is no key yet that it could conflict with.
         ErrorCode::WrongPurpose => ApiError { status: StatusCode::BAD_REQUEST, ..error.into() },
         _ => error.into(),
     })?;
@@ -194,7 +197,7 @@ async fn create(call: Call) -> Reply {
     Ok(response)
 }
 
-/// A key with its versions in the order of the kept contract.
+/// Returns a key with its versions, oldest first.
 fn show(key: KeyDescription) -> Reply {
     reply::ok(&Key::from(key))
 }
@@ -221,7 +224,7 @@ async fn rotate(mut call: Call) -> Reply {
     show(call.changing()?.rotate_key(key, sent.expected_current_version).await?)
 }
 
-/// Handlers that change the state of a key, or of a version of it, and are sent nothing else.
+/// Declares handlers that change the state of a key or a version and have no parameters in the body.
 macro_rules! transitions {
     ($($name:ident: $body:ty $(, $version:ident)?;)+) => {$(
         async fn $name(mut call: Call) -> Reply {

@@ -1,4 +1,4 @@
-//! The routes: they translate, [`kms_lib`] decides.
+//! The routes. They translate between HTTP and [`kms_lib`], which makes all decisions.
 
 mod access;
 mod audit;
@@ -46,51 +46,51 @@ use crate::request::rate::Rate;
 use crate::settings::Http;
 use crate::tls::TlsServer;
 
-/// How many lists and large requests are worked on at a time.
+/// Maximum number of lists and large requests in progress.
 const HEAVY: usize = 4;
 
-/// What all requests share.
+/// The state shared by all requests.
 pub struct App {
-    /// The service.
+    /// The key management service.
     pub kms: Kms,
-    /// The settings.
+    /// The section `http` of the settings.
     pub http: Http,
-    /// Recognises callers.
+    /// Authenticates callers.
     pub auth: Authenticator,
-    /// Lets requests in by turns.
+    /// Limits the requests in progress; waiting principals take turns.
     pub gate: Arc<FairQueue>,
-    /// The rate of each principal, if it is limited.
+    /// The rate limit per principal, if there is one.
     pub rate: Option<Rate>,
-    /// Lets lists and large requests in by turns, before they take a place among all requests.
+    /// Limits lists and large requests in progress, before they enter `gate`.
     pub heavy: Arc<FairQueue>,
-    /// Bodies, and the memory that requests and answers take.
+    /// Reads request bodies, within the memory for requests and responses.
     pub bodies: Bodies,
-    /// Pages of which origins may call.
+    /// The origins whose web pages may call the service.
     pub origins: Origins,
-    /// What is counted.
+    /// The metrics of the HTTP service.
     pub metrics: Metrics,
-    /// Connections that are open.
+    /// Number of open connections.
     pub connections: AtomicUsize,
-    /// The certificates, once it listens with TLS.
+    /// The TLS configuration, once the service listens with TLS.
     pub tls: OnceLock<Arc<TlsServer>>,
-    /// Whether the service is about to stop, so that no work should be sent to it.
+    /// Whether the service is about to stop and reports that it is not ready.
     pub draining: AtomicBool,
-    /// Whether the service can be sent work, as of a moment ago.
+    /// The cached result of the last readiness check.
     pub readiness: ops::Readiness,
-    /// How anchoring goes.
+    /// The status of anchoring.
     pub anchoring: Arc<anchors::Status>,
-    /// How exporting traces goes, once it does.
+    /// The status of the trace export, once it runs.
     pub traces: OnceLock<Arc<otlp::Status>>,
-    /// Logs callers that are not recognised.
+    /// Logs requests without a valid credential.
     pub unknown_callers: access::Unknown,
-    /// The metrics, as of a moment ago.
+    /// The cached result of the last scrape.
     pub scrape: scrape::Scrape,
-    /// The contract.
+    /// The OpenAPI document.
     pub openapi: Bytes,
 }
 
 impl App {
-    /// The service with these settings.
+    /// Creates the state of a service with these settings.
     pub fn new(kms: Kms, http: Http) -> Result<Self> {
         Ok(Self {
             kms,
@@ -117,7 +117,7 @@ impl App {
         })
     }
 
-    /// How the server stands, for the metrics.
+    /// The state of the server, for the metrics.
     fn standing(&self) -> Standing {
         let (active, waiting) = self.gate.load();
         Standing {
@@ -133,7 +133,7 @@ impl App {
     }
 }
 
-/// Every route there is.
+/// All routes.
 pub fn routes(http: &Http) -> Vec<Route> {
     let of_keys = [keys::routes(), crypto::routes(), grants::routes()];
     of_keys
@@ -168,7 +168,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Serves a file of the page that shows the contract.
+/// Serves a file of the documentation page `/docs`.
 fn serve_file(file: page::File) -> impl Fn() -> std::future::Ready<Response> + Clone + Send + Sync + 'static {
     let page::File { content_type, content, .. } = file;
     move || {

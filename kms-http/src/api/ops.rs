@@ -1,4 +1,4 @@
-//! What those need who run the service: probes, metrics, the contract.
+//! Routes for operators: probes, metrics, and the OpenAPI document.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,37 +19,37 @@ use crate::error::ServiceCode;
 use crate::openapi::schemas;
 use crate::settings::Http;
 
-/// How long what was found about readiness is told again: asking costs the store a lock.
+/// How long a readiness result is cached, because a check takes a lock in the store.
 const READINESS: Duration = Duration::from_secs(1);
 
-/// That the service answers.
+/// The service is alive.
 #[derive(Serialize, ToSchema)]
 struct Health {
-    /// `ok`.
+    /// Always `ok`.
     status: &'static str,
     #[schema(value_type = String, format = "date-time")]
     timestamp: Timestamp,
 }
 
-/// That the service can be sent work.
+/// The service is ready for requests.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ReadyState {
-    /// `ok`.
+    /// Always `ok`.
     status: &'static str,
-    /// `ok`, or `degraded` while calls to a root key fail: keys that are not in memory cannot be used then.
+    /// `ok`, or `degraded` while calls to a root key fail; then only keys that are in memory can be used.
     root_key: &'static str,
     #[schema(value_type = String, format = "date-time")]
     timestamp: Timestamp,
 }
 
-/// When somebody looked, and what was found.
+/// The time and result of a readiness check.
 type Look = (Instant, Result<Ready>);
 
-/// What was found when somebody last looked.
+/// The cached result of the last readiness check.
 pub struct Readiness {
     last: Arc<Mutex<Option<Look>>>,
-    /// How long it is told again.
+    /// How long the result is cached.
     fresh: Duration,
 }
 
@@ -60,8 +60,8 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Whether the service can be sent work, as of a second ago at most. Everybody may ask, so one look is for all who
-    /// ask meanwhile, and it goes on when who began it goes away: else hanging up would be a way to have many.
+    /// Returns the cached result, or checks readiness once for all concurrent callers. The check continues if the first
+    /// caller disconnects; otherwise unauthenticated clients could start many checks by disconnecting.
     async fn look<Looking>(&self, ask: impl FnOnce() -> Looking) -> Result<Ready>
     where
         Looking: Future<Output = Result<Ready>> + Send + 'static,
@@ -75,14 +75,14 @@ impl Readiness {
         let looking = ask();
         let looking = tokio::spawn(async move {
             let found = looking.await;
-            // Here, and not with every answer: whoever asks must not be able to fill the log.
+            // Log once per check, not once per request, so that clients cannot fill the log.
             if let Err(error) = &found {
                 tracing::warn!(%error, "not ready");
             }
             *last = Some((Instant::now(), found.clone()));
             found
         });
-        looking.await.map_err(|_| Error::new(ErrorCode::Internal, "a look at the store ended unexpectedly"))?
+        looking.await.map_err(|_| Error::new(ErrorCode::Internal, "the readiness check ended unexpectedly"))?
     }
 }
 
@@ -91,25 +91,23 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
     let doc = |summary| Doc::new("Operations", summary);
     let mut routes =
         vec![
-        Route::open("/v1/healthz", "healthz", |app| async move { alive(&app) }).doc(
-            doc("Whether the service is alive; fails once its ledger has stopped for good, which a restart may mend")
-                .gives::<Health>()
-                .errors(&[503]),
-        ),
-        Route::open("/v1/readyz", "readyz", ready).doc(
-            doc("Whether the service can be sent work: the store is writable and the ledger running. Calls no root key")
-                .gives::<ReadyState>()
-                .errors(&[503]),
-        ),
-        Route::get(
-            "/v1/ops/metrics",
-            "getMetrics",
-            |call: Call| async move { reply::ok(&call.session.metrics().await?) },
-        )
-        .doc(doc("What people who run the service want to see").gives::<schemas::Metrics>()),
-    ];
+            Route::open("/v1/healthz", "healthz", |app| async move { alive(&app) }).doc(
+                doc("Liveness: fails once the ledger has stopped permanently, which a restart may fix")
+                    .gives::<Health>()
+                    .errors(&[503]),
+            ),
+            Route::open("/v1/readyz", "readyz", ready).doc(
+                doc("Readiness: the store is writable and the ledger runs; calls no root key")
+                    .gives::<ReadyState>()
+                    .errors(&[503]),
+            ),
+            Route::get("/v1/ops/metrics", "getMetrics", |call: Call| async move {
+                reply::ok(&call.session.metrics().await?)
+            })
+            .doc(doc("Metrics of keys, audit log, usage and storage as JSON").gives::<schemas::Metrics>()),
+        ];
     if http.docs {
-        let contract = doc("This contract").sends("application/json");
+        let contract = doc("This OpenAPI document").sends("application/json");
         routes.push(
             Route::open("/openapi.json", "getOpenApi", |app| async move {
                 reply::text("application/json", app.openapi.clone())
@@ -122,7 +120,7 @@ pub(super) fn routes(http: &Http) -> Vec<Route> {
 
 fn alive(app: &App) -> Reply {
     if !app.kms.is_alive() {
-        let message = "the ledger has stopped; the log of the process says why";
+        let message = "the ledger has stopped; see the process log for the reason";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::IntegrityFailure.as_str(), message));
     }
     reply::ok(&Health { status: "ok", timestamp: Timestamp::now() })
@@ -144,9 +142,9 @@ async fn ready(app: Arc<App>) -> Reply {
     }
 }
 
-/// Everybody may ask, so the code is all that is told.
+/// The error of an unready service. It reveals only the error code, because the route needs no authentication.
 fn unready(code: &'static str) -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, "not ready; the log of the process says why")
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, "not ready; see the process log for the reason")
 }
 
 #[cfg(test)]

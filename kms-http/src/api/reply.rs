@@ -1,4 +1,4 @@
-//! Answers.
+//! Responses of handlers.
 
 use std::fmt::Display;
 
@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 use super::ApiError;
 use crate::request::headers::roomy;
 
-/// Bytes that the answer to most single operations fits in.
+/// Initial buffer size in bytes; most responses to single operations fit.
 const COMMON: usize = 1_024;
 
-/// What a handler answers.
+/// The result of a handler.
 pub type Reply = Result<Response, ApiError>;
 
 /// 200 with JSON.
@@ -26,7 +26,7 @@ pub fn ok(body: &impl Serialize) -> Reply {
     json(StatusCode::OK, body, COMMON)
 }
 
-/// 200 with JSON that takes about so many bytes: room for all at once, as growing copies what is there.
+/// 200 with JSON of about `about` bytes. The buffer is allocated at once, because growing it would copy the content.
 pub fn large(body: &impl Serialize, about: usize) -> Reply {
     json(StatusCode::OK, body, about.max(COMMON))
 }
@@ -36,7 +36,7 @@ pub fn created(body: &impl Serialize) -> Reply {
     json(StatusCode::CREATED, body, COMMON)
 }
 
-/// 204.
+/// 204 without a body.
 pub fn no_content() -> Reply {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -50,20 +50,20 @@ pub fn text(content_type: &'static str, text: impl Into<Bytes>) -> Reply {
     Ok(response)
 }
 
-/// 200 with JSON that holds a secret: its memory is wiped when it has been sent.
+/// 200 with JSON that contains a secret: the buffer of `about` bytes is wiped after it has been sent.
 pub fn secret(body: &impl Serialize, about: usize) -> Reply {
-    // With room for all: growing would leave a copy of what was there.
+    // Allocate the maximum at once: growing the buffer would leave copies of the secret in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(about));
     serde_json::to_writer(&mut *text, body).map_err(|_| unwritable())?;
     Ok(respond(StatusCode::OK, Body::from(Bytes::from_owner(text))))
 }
 
-/// 200 with JSON that is made while it is sent.
+/// 200 with JSON that is streamed.
 pub fn stream(chunks: impl Stream<Item = Result<Vec<u8>, BoxError>> + Send + 'static) -> Reply {
     Ok(respond(StatusCode::OK, Body::from_stream(chunks)))
 }
 
-/// A page of a list: the header names the next one.
+/// 200 with a page of a list; the header `x-next-cursor` names the next page.
 pub fn page(body: &impl Serialize, next: Option<impl Display>) -> Reply {
     let mut response = ok(body)?;
     if let Some(next) = next {
@@ -87,7 +87,7 @@ fn respond(status: StatusCode, body: Body) -> Response {
     response
 }
 
-/// An answer that cannot be written.
+/// The error that a response cannot be serialized.
 pub fn unwritable() -> ApiError {
-    ApiError::internal("the answer could not be written")
+    ApiError::internal("the response could not be serialized")
 }

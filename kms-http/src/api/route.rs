@@ -1,4 +1,4 @@
-//! Routes: each with its name for metrics, its handler and its description, so that none of them is without the others.
+//! Routes. Each has a handler, a description and a name for metrics, so that none can be missing.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,24 +22,24 @@ use crate::request::memory::Room;
 use crate::request::owner::Owner;
 use crate::request::response_memory;
 
-/// A route.
+/// A route: an operation with its handler.
 pub struct Route {
-    /// What `/openapi.json` and the metrics say of it.
+    /// The description for `/openapi.json` and the metrics.
     pub operation: Operation,
     mount: Box<dyn FnOnce(Meter, Kind) -> MethodRouter<Arc<App>>>,
 }
 
-/// The longest that a patient request may take.
+/// Maximum duration of a patient request.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// Requests with larger bodies are worked on few at a time, as lists are: parsed, they take several times as much
+/// Body size in bytes beyond which a request counts as heavy, like a list: parsed, it takes several times as much
 /// memory.
 const LARGE: usize = 64 * 1024;
 
-/// How long an answer takes that a network gets beyond its limit of bad credentials.
+/// Delay of responses to a network beyond its limit of invalid credentials.
 const PENALTY: Duration = Duration::from_millis(250);
 
-/// Routes for callers who are known.
+/// Declares constructors of routes for authenticated callers.
 macro_rules! known {
     ($($name:ident: $method:ident, $about:literal;)+) => {$(
         #[doc = $about]
@@ -62,13 +62,13 @@ macro_rules! known {
 
 impl Route {
     known! {
-        get: GET, "Reads, for callers who are known.";
-        post: POST, "Does something, for callers who are known.";
-        patch: PATCH, "Edits, for callers who are known.";
-        delete: DELETE, "Withdraws, for callers who are known.";
+        get: GET, "A GET route for authenticated callers.";
+        post: POST, "A POST route for authenticated callers.";
+        patch: PATCH, "A PATCH route for authenticated callers.";
+        delete: DELETE, "A DELETE route for authenticated callers.";
     }
 
-    /// Reads, for everybody.
+    /// A GET route without authentication.
     pub fn open<F, Fut>(path: &'static str, id: &'static str, handler: F) -> Self
     where
         F: Fn(Arc<App>) -> Fut + Clone + Send + Sync + 'static,
@@ -89,14 +89,14 @@ impl Route {
         Self { operation, mount: Box::new(mount) }
     }
 
-    /// With this description.
+    /// Sets the description.
     #[must_use]
     pub fn doc(mut self, doc: Doc) -> Self {
         self.operation.doc = Doc { is_open: self.operation.doc.is_open, ..doc };
         self
     }
 
-    /// Its path and its handler, which counts with this.
+    /// The path, and the handler, which counts requests with `meter`.
     pub fn mount(self, meter: Meter) -> (&'static str, MethodRouter<Arc<App>>) {
         (self.operation.path, (self.mount)(meter, self.operation.doc.kind))
     }
@@ -107,14 +107,15 @@ fn context(request: &Request) -> RequestContext {
     known.unwrap_or_else(|| RequestContext::new(request.headers(), Arc::default()))
 }
 
-/// What a caller holds while a request of it is worked on.
+/// The memory and the places in queues that a request holds while it is in progress.
 struct Held {
     room: Option<Room>,
     _heavy: Option<Pass>,
     _place: Option<Pass>,
 }
 
-/// Recognises the caller, holds it to its limits, reads the body, waits for its turn, works, and counts the answer.
+/// Authenticates the caller, applies its limits, reads the body, waits for its turn, calls the handler, and counts and
+/// logs the response.
 async fn guarded<F, Fut>(app: Arc<App>, request: Request, meter: Meter, kind: Kind, handler: F) -> Response
 where
     F: Fn(Call) -> Fut,
@@ -131,7 +132,7 @@ where
     finish(&app, &context, &meter, &caller, reply)
 }
 
-/// All of it within one time, which begins when the head is there.
+/// Processes a request within its time limit, which starts when its head has arrived.
 async fn worked_on<F, Fut>(
     app: &Arc<App>,
     context: &RequestContext,
@@ -149,19 +150,19 @@ where
     let admitting = timeout_at(end(context, limit), admit(app, context, request, kind, seen));
     let (call, mut held) = admitting.await.map_err(|_| ApiError::timed_out())??;
     let caller = Owner::principal(call.session.actor().principal());
-    // Boxed: what an operation keeps is large, and this future is moved about on its way through the router.
+    // Boxed: the future of an operation is large and is moved several times on its way through the router.
     let working = Box::pin(async {
         let response = handler(call).await?;
         response_memory::hold(response, held.room.take(), &app.bodies.memory, &caller, context, kind.is_list)
     });
     let limit = if kind.is_patient { PATIENCE } else { limit };
     timeout_at(end(context, limit), working).await.unwrap_or_else(|_| {
-        // What only reads submits nothing that matters to its caller.
+        // A read submits no change, so its outcome is not unknown.
         Err(if is_read { ApiError::timed_out() } else { ApiError::outcome_unknown() })
     })
 }
 
-/// When the time of a request is over.
+/// The time at which a request times out.
 fn end(context: &RequestContext, limit: Duration) -> Instant {
     Instant::from_std(context.started + limit)
 }
@@ -197,17 +198,17 @@ async fn admit(
     }
     let limit = if kind.returns { app.http.returning_body_limit() } else { app.http.body_limit() };
     let (body, room) = app.bodies.read(context, &owner, &parts.headers, body, limit).await?;
-    // A list can be a thousand times as large as what asks for it: few are made at a time, in turns of their own. Those
-    // who wait for that hold no place.
+    // A list can be a thousand times as large as its request, so few are produced at a time, in a queue of their own.
+    // Requests waiting in it do not take a place in the other queue.
     let is_heavy = kind.is_list || body.len() > LARGE;
     let heavy = if is_heavy { Some(enter(&app.heavy, caller).await?) } else { None };
-    // What takes long takes turns in the library, and no place.
+    // A patient request takes no place here; the library limits it.
     let place = if kind.is_patient { None } else { Some(enter(&app.gate, caller).await?) };
     Ok((Call::new(Arc::clone(app), actor, parts, body), Held { room, _heavy: heavy, _place: place }))
 }
 
-/// Counts and logs a caller that is not recognised. One whose network has sent too many bad credentials waits a little
-/// for its answer, so that a flood over a few connections costs little.
+/// Counts and logs a request without a valid credential. If its network has sent too many of them, the response is
+/// delayed, so that a flood over a few connections costs little.
 async fn not_recognized(app: &App, context: &RequestContext, parts: &Parts, error: &ApiError) {
     let shown = app.auth.shown(&parts.headers, &context.peer);
     match error.status {
@@ -228,7 +229,7 @@ async fn enter(gate: &Arc<FairQueue>, principal: &str) -> Result<Pass, ApiError>
     gate.enter(principal).await.map_err(|full| ApiError::overloaded(full == Full::Caller))
 }
 
-/// Counts, logs, and turns errors into answers.
+/// Converts the result to a response, and counts and logs it.
 fn finish(app: &App, context: &RequestContext, meter: &Meter, caller: &Caller, reply: Reply) -> Response {
     let elapsed = context.started.elapsed();
     let (response, code) = match reply {

@@ -1,4 +1,4 @@
-//! `/metrics`: also when the store does not answer, and never more often than once a second.
+//! `/metrics`. Available even if the store is not, and computed at most once a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,25 +13,25 @@ use super::{ApiError, App, Doc, Route};
 use crate::metrics;
 use crate::settings::Http;
 
-/// How long an exposition is sent again: making one asks the store.
+/// How long a result is cached, because computing one queries the store.
 const FRESH: Duration = Duration::from_secs(1);
-/// The text format of Prometheus.
+/// The content type of OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What was found when somebody last scraped.
+/// The result of the last scrape.
 #[derive(Clone, Default)]
 pub struct Scrape(Arc<Mutex<Last>>);
 
 #[derive(Default)]
 struct Last {
     exposition: Option<(Instant, Bytes)>,
-    /// Kept for the time when the store cannot be asked.
+    /// Remembered for when the store is unavailable.
     verification: Option<LastVerification>,
 }
 
 /// The route.
 pub(super) fn route(http: &Http) -> Route {
-    let doc = Doc::new("Operations", "Counters for Prometheus; also when the store does not answer").sends(OPENMETRICS);
+    let doc = Doc::new("Operations", "Metrics for Prometheus, available even if the store is not").sends(OPENMETRICS);
     match http.metrics_public {
         true => Route::open("/metrics", "scrape", |app| async move { scraped(app).await }).doc(doc),
         false => Route::get("/metrics", "scrape", scrape_known).doc(doc),
@@ -39,12 +39,12 @@ pub(super) fn route(http: &Http) -> Route {
 }
 
 async fn scrape_known(call: Call) -> Reply {
-    // The library knows who may, also by a token that another node has withdrawn, and records whom it refuses.
+    // The library checks the permission, including tokens revoked by other nodes, and records a denial.
     call.session.permit_telemetry().await?;
     scraped(call.app).await
 }
 
-/// One look at the store is for all who ask meanwhile, and it goes on when the caller that began it goes away.
+/// Returns the cached metrics, or computes them once for all concurrent callers, even if the first one disconnects.
 async fn scraped(app: Arc<App>) -> Reply {
     let mut last = Arc::clone(&app.scrape.0).lock_owned().await;
     if let Some((when, text)) = &last.exposition
@@ -57,7 +57,7 @@ async fn scraped(app: Arc<App>) -> Reply {
         last.exposition = Some((Instant::now(), text.clone()));
         Ok::<_, ApiError>(text)
     });
-    let text = looking.await.map_err(|_| ApiError::internal("a look at the metrics ended unexpectedly"))??;
+    let text = looking.await.map_err(|_| ApiError::internal("collecting the metrics ended unexpectedly"))??;
     reply::text(OPENMETRICS, text)
 }
 
@@ -70,10 +70,10 @@ async fn exposition(app: &App, verification: &mut Option<LastVerification>) -> R
     }
     let mut text = String::with_capacity(16 * 1024);
     let written = app.metrics.encode(&mut text).and_then(|()| {
-        // Each part ends the exposition; there is one end.
+        // Both parts end with an EOF marker; keep only the last.
         text.truncate(text.trim_end_matches("# EOF\n").len());
         metrics::gauges(&telemetry, &app.standing(), &mut text)
     });
-    written.map_err(|_| ApiError::internal("metrics could not be written"))?;
+    written.map_err(|_| ApiError::internal("the metrics could not be serialized"))?;
     Ok(text.into())
 }

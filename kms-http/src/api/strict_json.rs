@@ -1,7 +1,7 @@
-//! JSON, strictly: UTF-8, no key twice in an object, not too deep, and an error says what is wrong and where.
+//! Strict JSON: UTF-8 only, no duplicate keys, limited nesting, and errors that say what is wrong and where.
 //!
-//! What two parsers would read differently is not read at all: of two `keyId` in one object, one would have been
-//! checked by a proxy, and the other used here.
+//! Input that two parsers could read differently is refused: of two `keyId` in one object, a proxy might check the
+//! first and this service use the second.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -14,37 +14,37 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, Map
 
 use super::ApiError;
 
-/// Deepest nesting of objects and arrays.
+/// Maximum nesting of objects and arrays.
 const DEPTH: usize = 32;
-/// How the keys begin by which serde_json marks text that is to be read as JSON within other JSON: nothing of that has
-/// been looked at here.
+/// Prefix of the keys by which serde_json marks raw JSON text within JSON. Such keys are refused, because their content
+/// would not be checked here.
 const RESERVED: &str = "$serde_json::private::";
 
-/// Reads a body.
+/// Checks and parses a body, which must be an object.
 pub fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     if body.is_empty() {
-        return Err(ApiError::invalid("the body is empty: JSON is expected"));
+        return Err(ApiError::invalid("the body is empty; expected JSON"));
     }
     if body.starts_with(b"\xef\xbb\xbf") || body.starts_with(b"\xfe\xff") || body.starts_with(b"\xff\xfe") {
         return Err(ApiError::invalid(
-            "the body begins with a byte order mark (BOM): JSON in UTF-8 without one is expected",
+            "the body begins with a byte order mark (BOM); expected JSON in UTF-8 without one",
         ));
     }
     let text = std::str::from_utf8(body)
-        .map_err(|e| ApiError::invalid(format!("the body is not UTF-8 from byte {} on", e.valid_up_to())))?;
+        .map_err(|e| ApiError::invalid(format!("the body is not valid UTF-8 at byte {}", e.valid_up_to())))?;
     let mut checking = serde_json::Deserializer::from_str(text);
     let checked = Check { depth: 0 }.deserialize(&mut checking).and_then(|()| checking.end());
-    checked.map_err(|e| ApiError::invalid(format!("the body is not JSON that is accepted: {e}")))?;
+    checked.map_err(|e| ApiError::invalid(format!("the body is not acceptable JSON: {e}")))?;
     expect_object(text)?;
     read(text)
 }
 
-/// Reads a body that [`parse`] has found to be accepted, as something else.
+/// Parses a body that [`parse`] has already checked as another type.
 pub fn parse_checked<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
     read(std::str::from_utf8(body).map_err(|_| ApiError::invalid("the body is not UTF-8"))?)
 }
 
-/// Reads an object that stands within such a body.
+/// Parses an object within a body that [`parse`] has already checked.
 pub fn item<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ApiError> {
     expect_object(text)?;
     read(text)
@@ -54,12 +54,12 @@ fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, ApiError> {
     serde_json::from_str(text).map_err(|e| explain::<T>(text, &e))
 }
 
-/// Refuses an array in the place of an object: what derives its reading takes the fields of one in their order.
+/// Refuses an array in place of an object, which derived deserializers would accept as the fields in order.
 pub fn expect_object(text: &str) -> Result<(), ApiError> {
-    if text.trim_start().starts_with('{') { Ok(()) } else { Err(ApiError::invalid("an object is expected")) }
+    if text.trim_start().starts_with('{') { Ok(()) } else { Err(ApiError::invalid("expected an object")) }
 }
 
-/// The same for an object within another one.
+/// Deserializes an optional object within another one, refusing an array.
 pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     struct Object<T>(PhantomData<T>);
     impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
@@ -77,7 +77,7 @@ pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -
     deserializer.deserialize_any(Object(PhantomData))
 }
 
-/// A whole number, which JSON may write as `3`, `3.0` or `3e0`; or null.
+/// Deserializes a whole number, which JSON may write as `3`, `3.0` or `3e0`, or null.
 pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let number = Option::<serde_json::Number>::deserialize(deserializer)?;
     let Some(number) = number else { return Ok(None) };
@@ -87,17 +87,15 @@ pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, 
             number.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(n)).map(|n| n as u32)
         }
     };
-    whole
-        .map(Some)
-        .ok_or_else(|| D::Error::custom(format_args!("{number} is not a whole number of a size that is taken")))
+    whole.map(Some).ok_or_else(|| D::Error::custom(format_args!("{number} is not a whole number of 32 bits")))
 }
 
-/// The same, telling null from nothing.
+/// Like [`whole`], but distinguishes null from a missing field.
 pub fn given_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
     whole(deserializer).map(Some)
 }
 
-/// Reads again, to say where the error is. Only the type knows what was expected, and only this way the path.
+/// Parses again with path tracking, to say where the error is.
 fn explain<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Error) -> ApiError {
     let mut again = serde_json::Deserializer::from_str(text);
     match serde_path_to_error::deserialize::<_, T>(&mut again) {
@@ -114,7 +112,7 @@ fn explain<'de, T: Deserialize<'de>>(text: &'de str, error: &serde_json::Error) 
     }
 }
 
-/// A list of words, of which empty ones are passed over.
+/// Deserializes a list of enumeration values. Empty texts are ignored.
 pub fn words<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Word<T>(Option<T>);
     impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
@@ -130,14 +128,14 @@ pub fn words<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) ->
     Ok(Vec::<Word<T>>::deserialize(deserializer)?.into_iter().filter_map(|word| word.0).collect())
 }
 
-/// Declares visits that take anything.
+/// Declares visitor methods that accept any scalar.
 macro_rules! scalars {
     ($($visit:ident: $scalar:ty),+) => {
         $(fn $visit<E>(self, _: $scalar) -> Result<(), E> { Ok(()) })+
     };
 }
 
-/// Walks through a value and keeps nothing.
+/// Checks a value and discards it.
 #[derive(Clone, Copy)]
 struct Check {
     depth: usize,
@@ -146,7 +144,7 @@ struct Check {
 impl Check {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth == DEPTH {
-            return Err(E::custom(format_args!("nested more than {DEPTH} deep")));
+            return Err(E::custom(format_args!("nested more than {DEPTH} levels deep")));
         }
         Ok(Self { depth: self.depth + 1 })
     }
@@ -178,10 +176,10 @@ impl<'de> Visitor<'de> for Check {
         let mut seen = BTreeSet::new();
         while let Some(key) = entries.next_key::<Key<'de>>()? {
             if key.0.starts_with(RESERVED) {
-                return Err(A::Error::custom(format_args!("no key may begin with {RESERVED}")));
+                return Err(A::Error::custom(format_args!("a key must not begin with {RESERVED}")));
             }
             if !seen.insert(key.0.clone()) {
-                return Err(A::Error::custom(format_args!("the key {:?} stands twice in an object", key.0)));
+                return Err(A::Error::custom(format_args!("duplicate key {:?} in an object", key.0)));
             }
             entries.next_value_seed(inner)?;
         }
@@ -189,7 +187,7 @@ impl<'de> Visitor<'de> for Check {
     }
 }
 
-/// A key, borrowed where it has no escapes.
+/// A key of an object, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 

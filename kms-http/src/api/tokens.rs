@@ -1,4 +1,4 @@
-//! Tokens: for who cannot reach the machine the store is on.
+//! Routes for access tokens, for admins without access to the command line.
 
 use axum::http::StatusCode;
 use kms_lib::{CredentialDescription, CredentialId, ErrorCode, NewToken, Role, Timestamp};
@@ -12,30 +12,30 @@ use super::{ApiError, Doc, Route};
 use crate::openapi::schemas;
 use crate::settings::AuthMethod;
 
-/// A token to be made.
+/// A token to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = CreateToken)]
 struct Create {
-    /// Who shows it is this principal. A configured prefix is put ahead of it.
+    /// Principal that the token authenticates, without the configured prefix, which is added.
     #[schema(min_length = 1, max_length = 256)]
     principal: String,
     #[schema(value_type = schemas::Role)]
     role: Role,
-    /// What it is for.
+    /// Description of the token.
     #[schema(min_length = 1, max_length = 256)]
     label: Option<String>,
-    /// From when on it is not accepted.
+    /// Expiry time; without it, the token does not expire.
     #[schema(value_type = Option<String>, format = "date-time")]
     expires_at: Option<Timestamp>,
 }
 
-/// A new token, shown this once.
+/// A new token. Its text is returned only once.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NewToken)]
 struct Created<'a> {
-    /// What its owner shows: keep it like a password.
+    /// The secret text of the token, to be kept like a password.
     token: &'a str,
     #[schema(value_type = schemas::Credential)]
     credential: &'a CredentialDescription,
@@ -53,23 +53,23 @@ pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Tokens", summary);
     vec![
         Route::post("/v1/tokens", "createToken", create)
-            .doc(doc("Make a token").takes::<Create>().creates::<Created<'static>>().errors(&[409])),
+            .doc(doc("Create a token").takes::<Create>().creates::<Created<'static>>().errors(&[409])),
         Route::get("/v1/tokens", "listTokens", list).doc(
-            doc("Tokens that are not withdrawn").lists::<schemas::Credential>().query(
+            doc("List tokens that are not revoked").lists::<schemas::Credential>().query(
                 "cursor",
-                "The one after which to go on: `x-next-cursor` of the page before.",
+                "Start after this token: `x-next-cursor` of the previous page.",
                 json!({"type": "string", "format": "uuid"}),
             ),
         ),
         Route::delete("/v1/tokens/{id}", "withdrawToken", withdraw)
-            .doc(doc("Withdraw a token").empty().errors(&[404]).idempotent()),
+            .doc(doc("Revoke a token").empty().errors(&[404]).idempotent()),
     ]
 }
 
 async fn create(call: Call) -> Reply {
     let sent: Create = call.json()?;
     if !call.app.http.has(AuthMethod::Token) {
-        return Err(ApiError::of(ErrorCode::WrongState, "tokens are not accepted here: http.auth has no token"));
+        return Err(ApiError::of(ErrorCode::WrongState, "this service does not accept tokens; add token to http.auth"));
     }
     let principal = call.app.auth.principals.of_token(&sent.principal)?;
     let session = call.changing()?;
