@@ -1,38 +1,39 @@
-//! What the types of requests cannot say of what is taken, said in the schemas.
+//! Adds constraints to the schemas that the request types cannot express.
 
 use kms_lib::limits::{CONDITION_NETWORKS, CONTEXT_ENTRIES};
 use serde_json::{Value, json};
 
 use super::examples::TIME;
 
-/// Base64 with padding. The last character before padding has no bits that would be lost.
+/// Base64 with padding. The unused bits of the last character before the padding must be zero.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
-/// What `types::text::is_deceptive` of the library refuses, for a class of characters.
+/// Characters that `types::text::is_deceptive` of the library refuses, for a character class.
 const DECEPTIVE: &str = "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\
                          \\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\
                          \\ufff0-\\ufffb\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}";
-/// Blanks, which must not stand at the ends.
+/// Spaces, which names must not begin or end with.
 const BLANKS: &str = "\\u0020\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u3000";
-/// Letters that become ASCII in lower case.
+/// Non-ASCII letters whose lower case is ASCII.
 const DECEPTIVE_LETTERS: &str = "\\u0130\\u212a";
 
-/// A character of base64.
+/// Any base64 character.
 const DIGIT: &str = "[A-Za-z0-9+/]";
-/// One of base64 that is not the first, zero.
+/// Any base64 character except `A`, which means zero.
 const NOT_ZERO: &str = "[B-Za-z0-9+/]";
-/// An id.
+/// A UUID, the form of all ids.
 const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
-/// Text that every database keeps.
+/// Text without NUL, which not every database can store.
 const NO_NUL: &str = "^[^\\u0000]*$";
-/// The largest number that JSON carries exactly everywhere.
+/// The largest integer that every JSON parser represents exactly (2^53 - 1).
 const EXACT: i64 = (1 << 53) - 1;
 
-/// Names of keys and principals: nothing deceptive, no outer blanks, and none of these.
+/// Pattern of the names of keys and principals: no deceptive characters, no spaces at the ends, none of `others`.
 fn name(others: &str) -> String {
     format!("^[^{DECEPTIVE}{BLANKS}{others}]([^{DECEPTIVE}{others}]*[^{DECEPTIVE}{BLANKS}{others}])?$")
 }
 
-/// A ciphertext of this service: format 1, AES or RSA, its key, a version that is not 0, and as long as it has to be.
+/// Pattern of a ciphertext of this service in base64: format 1, AES or RSA, key, version other than 0, and the length
+/// that the algorithm requires.
 fn blob() -> String {
     // The version has 32 bits, in six characters of which the last has two.
     let mut versions: Vec<String> =
@@ -46,12 +47,12 @@ fn blob() -> String {
     format!("^({}({aes})|{}{rsa})$", header("[E-H]"), header("[I-L]"))
 }
 
-/// A principal that is named in a grant or a query.
+/// Pattern of a principal in a grant or a query.
 pub(super) fn principal() -> String {
     name("")
 }
 
-/// Says of these schemas what concerns more than one property, or one by its name.
+/// Adds the constraints that involve several properties, or a specific property.
 pub(super) fn refine(schemas: &mut Value) {
     for (schema, property, pattern) in [
         ("CreateKey", "name", name("")),
@@ -70,7 +71,7 @@ pub(super) fn refine(schemas: &mut Value) {
     let allowed = &mut grant["properties"]["allowedOps"];
     allowed["contains"] = allowed["items"].take();
     allowed["items"] = json!({"anyOf": [allowed["contains"], {"const": ""}]});
-    // Whoever may create keys may do so under any name.
+    // The permission `create` applies to all names, so it needs the key `*`.
     grant["if"] = json!({"properties": {"allowedOps": {"contains": {"const": "create"}}}});
     grant["then"] = json!({"properties": {"keyId": {"const": "*"}}});
     schemas["Reencrypt"]["properties"]["ciphertext"]["pattern"] = blob().into();
@@ -83,11 +84,11 @@ pub(super) fn refine(schemas: &mut Value) {
     schemas["Value"] = any_value();
 }
 
-/// JSON that every reader reads as the same.
+/// Schema of JSON that every parser reads identically.
 fn any_value() -> Value {
     let this = json!({"$ref": "#/components/schemas/Value"});
     json!({
-        "description": "Any JSON. Whole numbers beyond 2^53 - 1 are to be sent as text.",
+        "description": "Any JSON. Send integers beyond 2^53 - 1 as text.",
         "anyOf": [
             {"type": ["null", "boolean"]},
             {"type": "string", "pattern": NO_NUL},
@@ -98,32 +99,32 @@ fn any_value() -> Value {
     })
 }
 
-/// A network of IPv4 or IPv6 (CIDR).
+/// Pattern of an IPv4 or IPv6 network (CIDR).
 fn network() -> String {
     const BYTE: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
     const PART: &str = "[0-9A-Fa-f]{1,4}";
     let mut long =
         vec![format!("({PART}:){{7}}{PART}"), format!("({PART}:){{1,7}}:"), format!(":(:{PART}){{1,7}}"), "::".into()];
-    // Zeros left out after so many parts.
+    // With `::` after 1 to `parts` parts.
     long.extend((1..=6).map(|parts| format!("({PART}:){{1,{parts}}}(:{PART}){{1,{}}}", 7 - parts)));
     format!("^({BYTE}([.]{BYTE}){{3}}/(3[0-2]|[12]?[0-9])|({})/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$", long.join("|"))
 }
 
-/// What types cannot say: times lie between the years 1970 and 9999; ids have a form; bytes are in base64.
+/// Adds patterns: times are between the years 1970 and 9999, ids are UUIDs, and bytes are in base64.
 pub(super) fn narrow(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(narrow),
         Value::Object(fields) => {
-            // First what is within: what is added below is narrow enough.
+            // Nested schemas first: those added below need no further constraints.
             fields.values_mut().for_each(narrow);
-            // A format alone is a remark.
+            // `format` is only an annotation and does not validate.
             let pattern = match fields.get("format").and_then(Value::as_str) {
                 Some("date-time") => Some("^(19[7-9][0-9]|[2-9][0-9]{3})-"),
                 Some("uuid") => Some(UUID),
                 _ => None,
             };
             if fields.get("format").and_then(Value::as_str) == Some("date-time") {
-                // Else pages make one up from the pattern, which is none.
+                // Otherwise documentation pages generate an invalid example from the pattern.
                 fields.insert("examples".to_owned(), json!([TIME]));
             }
             fields.extend(pattern.map(|pattern| ("pattern".to_owned(), pattern.into())));
@@ -142,7 +143,7 @@ pub(super) fn narrow(schema: &mut Value) {
     }
 }
 
-/// The same for properties that mean the same wherever they stand.
+/// Adds constraints for properties that have the same meaning in all schemas.
 fn narrow_property(name: &str, property: &mut Value) {
     match name {
         "ciphertext" | "signature" | "iv" | "authTag" => property["pattern"] = BASE64.into(),

@@ -1,4 +1,4 @@
-//! What a route says of itself, for `/openapi.json` and for the limits of its requests.
+//! Descriptions of routes, for `/openapi.json` and for the limits of their requests.
 
 use axum::http::Method;
 use utoipa::openapi::{RefOr, Schema};
@@ -8,32 +8,32 @@ use utoipa::{PartialSchema, ToSchema};
 pub struct Operation {
     /// The HTTP method.
     pub method: Method,
-    /// The path, with `{name}` for what varies.
+    /// The path, with `{name}` for parameters.
     pub path: &'static str,
     /// The `operationId`, which is also the name in metrics.
     pub id: &'static str,
-    /// What the contract says of it.
+    /// The description for the OpenAPI document.
     pub doc: Doc,
 }
 
-/// What its route says of a request.
+/// Properties of a route that determine the limits of its requests.
 #[derive(Clone, Copy, Default)]
 pub struct Kind {
-    /// Whether it may take longer than the configured time: for what grows with the store.
+    /// Whether requests may exceed the configured time limit, because their work grows with the store.
     pub is_patient: bool,
-    /// Whether its answer is a list in pages.
+    /// Whether the response is a list.
     pub is_list: bool,
-    /// Whether it is sent back what another route answered, which is longer than what was sent there.
+    /// Whether requests send back values from responses of other routes, which need a larger body limit.
     pub returns: bool,
 }
 
-/// A named schema, with those it refers to.
+/// A named schema with the schemas that it refers to.
 pub struct Model {
-    /// Its name.
+    /// The name in `components/schemas`.
     pub name: String,
-    /// It.
+    /// The schema.
     pub schema: RefOr<Schema>,
-    /// Those it refers to.
+    /// The schemas that it refers to, by name.
     pub others: Vec<(String, RefOr<Schema>)>,
 }
 
@@ -46,124 +46,124 @@ impl Model {
     }
 }
 
-/// What the body of an answer is.
+/// The body of a successful response.
 #[derive(Default)]
 pub enum Answer {
-    /// JSON of a model.
+    /// A JSON object.
     Json(Model),
-    /// A JSON array of a model.
+    /// A JSON array of objects.
     List(Model),
-    /// Something else: content type and description.
+    /// Another body, with this content type.
     Other(&'static str),
-    /// Nothing.
+    /// No body.
     #[default]
     Empty,
 }
 
-/// A parameter in the query.
+/// A query parameter.
 pub struct QueryParam {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What it means.
+    /// The description.
     pub about: &'static str,
-    /// Its schema.
+    /// The JSON schema of the value.
     pub schema: serde_json::Value,
 }
 
-/// What `/openapi.json` says of a route.
+/// The description of a route in `/openapi.json`.
 #[derive(Default)]
 #[must_use]
 pub struct Doc {
-    /// The group it is in.
+    /// The group (tag) of the operation.
     pub tag: &'static str,
-    /// In a line.
+    /// The summary: one line.
     pub summary: &'static str,
-    /// The body of the request, and whether it may be left out.
+    /// The request body, and whether it is optional.
     pub body: Option<(Model, bool)>,
-    /// The status of success.
+    /// The status of a successful response.
     pub status: u16,
-    /// The body of success.
+    /// The body of a successful response.
     pub answer: Answer,
-    /// Parameters in the query.
+    /// The query parameters.
     pub query: Vec<QueryParam>,
-    /// Statuses of errors beside those that every route has.
+    /// Error statuses in addition to those of every route.
     pub errors: Vec<u16>,
-    /// Whether it takes an idempotency key.
+    /// Whether the route accepts an idempotency key.
     pub idempotent: bool,
-    /// Whether everybody may call it.
+    /// Whether the route needs no authentication.
     pub is_open: bool,
-    /// What its requests are like.
+    /// Properties that determine the limits of requests.
     pub kind: Kind,
 }
 
 impl Doc {
-    /// A route in this group that answers nothing.
+    /// Describes a route with this tag and summary, and an empty response.
     pub fn new(tag: &'static str, summary: &'static str) -> Self {
         Self { tag, summary, status: 200, ..Self::default() }
     }
-    /// Takes this body.
+    /// Sets a required request body.
     pub fn takes<T: ToSchema>(mut self) -> Self {
         self.body = Some((Model::of::<T>(), false));
         self
     }
-    /// Takes this body, or none.
+    /// Sets an optional request body.
     pub fn may_take<T: ToSchema>(mut self) -> Self {
         self.body = Some((Model::of::<T>(), true));
         self
     }
-    /// Answers this.
+    /// Sets a JSON response.
     pub fn gives<T: ToSchema>(mut self) -> Self {
         self.answer = Answer::Json(Model::of::<T>());
         self
     }
-    /// Answers this with 201.
+    /// Sets a JSON response with status 201.
     pub fn creates<T: ToSchema>(mut self) -> Self {
         self.status = 201;
         self.gives::<T>()
     }
-    /// Answers an array of this, in pages.
+    /// Sets a paged JSON array as the response.
     pub fn lists<T: ToSchema>(mut self) -> Self {
         self.answer = Answer::List(Model::of::<T>());
         self.kind.is_list = true;
         let limit = serde_json::json!({"type": "integer", "minimum": 1, "maximum": 1000});
-        self.query("limit", "Most entries of the page.", limit)
+        self.query("limit", "Maximum number of entries in the page.", limit)
     }
-    /// Answers something else than JSON.
+    /// Sets a response with another content type.
     pub fn sends(mut self, content_type: &'static str) -> Self {
         self.answer = Answer::Other(content_type);
         self
     }
-    /// Answers nothing, with 204.
+    /// Sets an empty response with status 204.
     pub fn empty(mut self) -> Self {
         self.status = 204;
         self
     }
-    /// Takes this parameter.
+    /// Adds a query parameter.
     pub fn query(mut self, name: &'static str, about: &'static str, schema: serde_json::Value) -> Self {
         self.query.push(QueryParam { name, about, schema });
         self
     }
-    /// May answer these errors too.
+    /// Adds error statuses.
     pub fn errors(mut self, errors: &[u16]) -> Self {
         self.errors.extend(errors);
         self
     }
-    /// Takes an idempotency key.
+    /// Accepts an idempotency key.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self.errors(&[409])
     }
-    /// Is sent back what another route answered.
+    /// Allows larger bodies, because requests send back values from responses.
     pub fn returning(mut self) -> Self {
         self.kind.returns = true;
         self
     }
-    /// May take long.
+    /// Allows requests to exceed the configured time limit.
     pub fn patient(mut self) -> Self {
         self.kind.is_patient = true;
         self
     }
-    /// For everybody.
+    /// Requires no authentication.
     pub fn open(mut self) -> Self {
         self.is_open = true;
         self

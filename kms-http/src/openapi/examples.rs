@@ -1,14 +1,14 @@
-//! Bodies that the contract proposes, for readers and for the page, which sends them as they are: a first key called
-//! `users`, and one for signatures called `contracts`.
+//! Example request bodies for the OpenAPI document. The documentation page sends them unchanged: they use a key
+//! `users`, and a key `contracts` for signatures.
 
 use serde_json::{Value, json};
 
-/// A time, for schemas of times.
+/// The example of a time.
 pub(super) const TIME: &str = "2030-01-01T00:00:00Z";
-/// What `encrypt` answered somewhere: to be replaced by what it answers here.
+/// A ciphertext from another installation; users replace it by one from their own `encrypt`.
 const CIPHERTEXT: &str = "AQFxsoI3j6FNk6BWiLPKGbp9AAAAAcsTl3tAQncMNqaBD6QRo3OcwBt5hvz+xZicUjX8QT3oMIO0ALBoPoQz";
 
-/// An example of the model with this name.
+/// The example body for the model with this name, if there is one.
 pub(super) fn of(model: &str) -> Option<Value> {
     let context = json!({"tenant": "a"});
     Some(match model {

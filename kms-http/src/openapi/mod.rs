@@ -1,4 +1,4 @@
-//! The contract as OpenAPI 3.1, made from the routes: what is served is what is described.
+//! The OpenAPI 3.1 document, generated from the routes, so that it always matches them.
 
 mod constraints;
 mod description;
@@ -16,13 +16,13 @@ use self::constraints::{narrow, principal, refine};
 use crate::error::ErrorBody;
 use crate::settings::{AuthMethod, Http};
 
-/// Statuses of errors that every route for known callers may answer.
+/// Error statuses that every route for authenticated callers may return.
 const ALWAYS: [u16; 6] = [400, 401, 403, 429, 503, 504];
 
-/// Schemas by their names.
+/// Schemas by name.
 type Schemas = Map<String, Value>;
 
-/// The document. Its security schemes are those of the methods of authentication that are on.
+/// Generates the document. Its security schemes are the enabled methods of authentication.
 pub fn document(operations: &[Operation], http: &Http) -> String {
     let mut schemas = Schemas::new();
     add(&mut schemas, &Model::of::<ErrorBody<'static>>());
@@ -56,20 +56,20 @@ pub fn document(operations: &[Operation], http: &Http) -> String {
     document.to_string()
 }
 
-/// The groups of operations, in the order in which a page shows them.
+/// The groups of operations, in the order of the documentation page.
 fn tags() -> Value {
     let tags = [
         ("Keys", "Keys and their versions."),
-        ("Cryptography", "What keys are for."),
-        ("Grants", "What callers may do with keys."),
+        ("Cryptography", "Encryption, signatures and data keys."),
+        ("Grants", "Permissions of principals on keys."),
         ("Tokens", "Access tokens of this service."),
-        ("Audit", "The tamper-evident log."),
-        ("Operations", "For those who run the service."),
+        ("Audit", "The tamper-evident audit log."),
+        ("Operations", "Probes, metrics and this document, for operators."),
     ];
     tags.into_iter().map(|(name, about)| json!({"name": name, "description": about})).collect()
 }
 
-/// The schemes by which callers may say who they are, and which of them do: each alone, or several together.
+/// The security schemes, and the alternative combinations of them that authenticate a caller.
 fn security(http: &Http) -> (Value, Value) {
     let (mut schemes, mut alternatives) = (Map::new(), Vec::new());
     let mut add = |name: &str, scheme: Value| {
@@ -77,28 +77,31 @@ fn security(http: &Http) -> (Value, Value) {
     };
     if http.has(AuthMethod::Token) || http.has(AuthMethod::Oidc) {
         let about = match (http.has(AuthMethod::Token), http.has(AuthMethod::Oidc)) {
-            (true, true) => "A token of this service, or a JWT of its issuer.",
-            (true, false) => "A token of this service.",
-            _ => "A JWT of the issuer of this service.",
+            (true, true) => "An access token of this service, or a JWT of the configured issuer.",
+            (true, false) => "An access token of this service.",
+            _ => "A JWT of the configured issuer.",
         };
         add("bearer", json!({"type": "http", "scheme": "bearer", "description": about}));
         alternatives.push(json!({"bearer": []}));
     }
     if http.has(AuthMethod::Mtls) {
-        add("mutualTLS", json!({"type": "mutualTLS", "description": "A client certificate of a trusted authority."}));
+        add(
+            "mutualTLS",
+            json!({"type": "mutualTLS", "description": "A TLS client certificate of a trusted authority."}),
+        );
         alternatives.push(json!({"mutualTLS": []}));
     }
     if http.has(AuthMethod::TrustedHeaders) {
         let header =
             |name: &str, about: &str| json!({"type": "apiKey", "in": "header", "name": name, "description": about});
-        add("principal", header("x-principal", "The caller, as a trusted proxy names it."));
-        add("role", header("x-role", "admin, auditor or app."));
+        add("principal", header("x-principal", "The principal, set by a trusted proxy."));
+        add("role", header("x-role", "The role, set by a trusted proxy: admin, auditor or app."));
         alternatives.push(json!({"principal": [], "role": []}));
     }
     (schemes.into(), alternatives.into())
 }
 
-/// Takes in a model with those it refers to, and answers the reference to it.
+/// Adds a model and the models that it refers to, and returns a reference to it.
 fn add(schemas: &mut Schemas, model: &Model) -> Value {
     schemas.insert(model.name.clone(), json!(model.schema));
     schemas.extend(model.others.iter().map(|(name, schema)| (name.clone(), json!(schema))));
@@ -131,9 +134,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     let mut parameters = Vec::new();
     for name in operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
         let (about, schema) = match name {
-            "version" => ("The number of the version.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
-            "key" => ("The key, by id or name.", json!({"type": "string", "minLength": 1})),
-            _ => ("The id.", json!({"type": "string", "format": "uuid"})),
+            "version" => ("Version number.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
+            "key" => ("Id or name of the key.", json!({"type": "string", "minLength": 1})),
+            _ => ("Id.", json!({"type": "string", "format": "uuid"})),
         };
         parameters.push(json!({"name": name, "in": "path", "required": true, "description": about, "schema": schema}));
     }
@@ -149,8 +152,7 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         parameters.push(json!({
             "name": "Idempotency-Key",
             "in": "header",
-            "description": "Sent again with the same key and body within 24 hours, the request changes nothing a \
-                            second time.",
+            "description": "A request repeated with the same key and body within 24 hours makes no second change.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]([ -~]*[!-~])?$"},
         }));
     }
@@ -160,16 +162,16 @@ fn parameters(operation: &Operation) -> Vec<Value> {
 fn responses(doc: &Doc, schemas: &mut Schemas) -> Value {
     let mut responses = Map::new();
     let mut headers = json!({"x-request-id": {
-        "description": "Names the request: the caller's `x-request-id` if it sent a sane one.",
+        "description": "Id of the request: the `x-request-id` of the request if it is valid, otherwise a new one.",
         "schema": {"type": "string"},
     }});
     if doc.kind.is_list {
         headers["x-next-cursor"] = json!({
-            "description": "Give this as `cursor` to get the next page; absent on the last one.",
+            "description": "Value of `cursor` for the next page; absent on the last page.",
             "schema": {"type": "string"},
         });
     }
-    let mut success = json!({"description": "Done.", "headers": headers});
+    let mut success = json!({"description": "Success.", "headers": headers});
     match &doc.answer {
         Answer::Json(model) => {
             let schema = add(schemas, model);
@@ -201,21 +203,28 @@ fn responses(doc: &Doc, schemas: &mut Schemas) -> Value {
 fn error_responses() -> Value {
     let mut responses = Map::new();
     for (status, about) in [
-        (400, "Malformed: `error` says what, and where."),
-        (401, "The caller is not known."),
-        (403, "No role or grant of the caller allows it. Whether there is such a key is not told."),
-        (404, "There is no such thing, for a caller who may know."),
+        (400, "The request is malformed; `error` says where."),
+        (401, "The request has no valid credential."),
+        (
+            403,
+            "No role or grant of the caller allows the request. The response does not reveal whether the key exists.",
+        ),
+        (404, "The requested object does not exist, and the caller is allowed to know."),
         (408, "The body took too long to arrive."),
-        (409, "Another change came first, or the state of the key does not allow it."),
-        (413, "The body is over the limit."),
-        (415, "The body is no JSON in UTF-8, or it is compressed."),
-        (429, "Too much of this caller: `RateLimited` in a second, `CallerOverloaded` at a time. Nothing was done."),
-        (500, "A fault of the service, or data that was altered."),
-        (503, "The service is `Overloaded`, or its store or root key cannot be used at the moment."),
+        (409, "The request conflicts with another change or with the state of the key."),
+        (413, "The body is larger than the limit."),
+        (415, "The body is not JSON in UTF-8, or it is compressed."),
+        (
+            429,
+            "`RateLimited`: too many requests or invalid credentials per second. `CallerOverloaded`: too many requests of \
+             the caller in progress. Nothing was done.",
+        ),
+        (500, "A fault of the service, or altered data in the store."),
+        (503, "The service is `Overloaded`, or its store or root key is unavailable."),
         (
             504,
-            "The request ran out of time: `Timeout` if nothing was done, `OutcomeUnknown` if it may have had its \
-             effect.",
+            "The request timed out: `Timeout` if nothing was done, `OutcomeUnknown` if it may have taken effect or may \
+             still do so.",
         ),
     ] {
         let mut response = json!({
@@ -224,7 +233,7 @@ fn error_responses() -> Value {
         });
         if matches!(status, 429 | 503 | 504) {
             response["headers"] = json!({"Retry-After": {
-                "description": "In how many seconds it may be worth trying again.",
+                "description": "Seconds until a retry may succeed.",
                 "schema": {"type": "integer", "minimum": 1},
             }});
         }

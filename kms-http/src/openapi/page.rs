@@ -1,4 +1,4 @@
-//! `/docs`: Swagger UI, embedded. Nothing is loaded from elsewhere.
+//! The documentation page `/docs`: embedded Swagger UI, which loads nothing from other servers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 use bytes::Bytes;
 use utoipa_swagger_ui::Config;
 
-/// The page. Swagger UI fills it.
+/// The HTML page that Swagger UI renders into.
 const PAGE: &str = include_str!("page.html");
-/// Starts Swagger UI on the contract of this service.
+/// The script that starts Swagger UI with `/openapi.json`.
 const START: &str = include_str!("page.js");
 
-/// What the page may do: load its own scripts and styles, and call this service. Swagger UI sets styles of single
-/// elements, and has its pictures in its style sheet.
+/// The `Content-Security-Policy` of the page: it may load its own scripts and styles and call this service. Swagger UI
+/// needs inline styles, and images in its style sheet.
 pub const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
                                img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                                frame-ancestors 'none'";
 
 /// A file of the page.
 pub struct File {
-    /// Its path.
+    /// The URL path.
     pub path: &'static str,
-    /// Its type.
+    /// The content type.
     pub content_type: &'static str,
-    /// What is in it.
+    /// The content.
     pub content: Bytes,
 }
 
-/// The page and what it loads.
+/// The page and the files that it loads.
 pub fn files() -> Vec<File> {
     let own = |path, content_type, text: &'static str| File { path, content_type, content: text.into() };
     let css = "text/css; charset=utf-8";
@@ -40,7 +40,7 @@ pub fn files() -> Vec<File> {
     ]
 }
 
-/// A file of Swagger UI's distribution; a test knows that those above are there.
+/// A file of the Swagger UI distribution. A test checks that the files above exist.
 fn embedded(name: &str) -> Bytes {
     let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
     found.map_or_else(Bytes::new, |file| match file.bytes {

@@ -1,7 +1,7 @@
-//! What is sent back and forth, for `/openapi.json`. Types that only describe what the library serializes itself are
-//! never made here; the tests hold the answers of a running service against them.
+//! Schemas for `/openapi.json`. Types that describe what the library serializes are never constructed; tests compare
+//! them with the responses of a running service.
 
-#![allow(dead_code, reason = "several types only describe what the library serializes itself")]
+#![allow(dead_code, reason = "several types only describe what the library serializes")]
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-/// Declares the schemas of enumerations of the library, each with its description and names.
+/// Declares the schemas of enumerations of the library, each with a description and its values.
 macro_rules! names {
     ($($name:ident: $about:literal, $names:expr;)+) => {$(
         #[doc = $about]
@@ -28,14 +28,14 @@ macro_rules! names {
 }
 
 names! {
-    KeyType: "What kind of key it is.", kms_lib::KeyType::ALL;
-    KeyPurpose: "What a key may be used for. An `AES256_GCM` key cannot sign.", kms_lib::KeyPurpose::ALL;
-    KeyState: "Where a key stands in its life.", kms_lib::KeyState::ALL;
-    VersionState: "Where a version stands in its life.", kms_lib::VersionState::ALL;
-    AuditContext: "How records show the contexts of a key.", kms_lib::AuditContext::ALL;
-    Permission: "What a grant can allow.", kms_lib::Permission::ALL;
-    SigningAlgorithm: "How a signature is made.", kms_lib::SignatureAlgorithm::ALL;
-    Role: "What a caller is by role.", [kms_lib::Role::Admin, kms_lib::Role::Auditor, kms_lib::Role::App];
+    KeyType: "Algorithm of a key.", kms_lib::KeyType::ALL;
+    KeyPurpose: "Permitted use of a key. An `AES256_GCM` key cannot sign.", kms_lib::KeyPurpose::ALL;
+    KeyState: "State of a key in its lifecycle.", kms_lib::KeyState::ALL;
+    VersionState: "State of a version in its lifecycle.", kms_lib::VersionState::ALL;
+    AuditContext: "How audit records show the contexts of a key.", kms_lib::AuditContext::ALL;
+    Permission: "Permission that a grant can contain.", kms_lib::Permission::ALL;
+    SigningAlgorithm: "Signature algorithm.", kms_lib::SignatureAlgorithm::ALL;
+    Role: "Role of a caller.", [kms_lib::Role::Admin, kms_lib::Role::Auditor, kms_lib::Role::App];
 }
 
 /// A key.
@@ -48,22 +48,22 @@ pub struct Key {
     r#type: KeyType,
     purpose: KeyPurpose,
     state: KeyState,
-    /// Why it is disabled.
+    /// Reason why the key is disabled.
     #[schema(nullable = false)]
     disabled_reason: Option<String>,
-    /// Days between rotations.
+    /// Days between automatic rotations.
     #[schema(nullable = false)]
     rotation_period_days: Option<u32>,
-    /// Days a former version stays usable.
+    /// Days for which a former version still decrypts and verifies.
     #[schema(nullable = false)]
     grace_period_days: Option<u32>,
-    /// When the scheduler rotates it next.
+    /// Time of the next automatic rotation.
     #[schema(nullable = false, format = "date-time")]
     rotate_at: Option<String>,
-    /// When its material is erased.
+    /// Time when its key material is erased.
     #[schema(nullable = false, format = "date-time")]
     delete_at: Option<String>,
-    /// The source of the import that the key came with, as long as that is not finalised and decides on the key.
+    /// Name of the import that the key belongs to, until it is finalized; until then the source controls the key.
     #[schema(nullable = false)]
     open_import: Option<String>,
     audit_context: AuditContext,
@@ -72,17 +72,17 @@ pub struct Key {
     #[schema(format = "date-time")]
     created_at: String,
     current_version: u32,
-    /// The sequence number of the record of the last change of the key itself.
+    /// Sequence number of the audit record of the last change of the key itself.
     revision: u64,
-    /// Oldest first, at most the newest 1,000; not in lists.
+    /// The newest 1,000 versions, oldest first; absent in lists.
     #[schema(nullable = false)]
     versions: Option<Vec<Version>>,
-    /// There are older versions than `versions` has.
+    /// Whether there are older versions than those in `versions`.
     #[schema(nullable = false)]
     versions_truncated: Option<bool>,
 }
 
-/// A version of a key. Its material is never sent.
+/// A version of a key. Its key material is never returned.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Version {
@@ -96,17 +96,18 @@ pub struct Version {
     created_at: String,
     #[schema(nullable = false, format = "date-time")]
     not_before: Option<String>,
-    /// Until when it decrypts and verifies once it is a former one.
+    /// Time until which it decrypts and verifies as a former version.
     #[schema(nullable = false, format = "date-time")]
     not_after: Option<String>,
-    /// Its public half, for RSA (SubjectPublicKeyInfo, PEM).
+    /// Public key, for RSA (SubjectPublicKeyInfo, PEM).
     #[schema(nullable = false)]
     public_key_pem: Option<String>,
     #[schema(nullable = false)]
     grace_period_days: Option<u32>,
     /// `GENERATED` or `IMPORTED`.
     origin: String,
-    /// Messages encrypted under it. Absent from the answer to a change if the store could not be read after the commit.
+    /// Number of messages encrypted under it. Absent from the response to a change if the store could not be read after
+    /// the commit.
     #[schema(nullable = false)]
     encryptions: Option<u64>,
     #[schema(nullable = false, format = "date-time")]
@@ -121,13 +122,13 @@ pub struct Conditions {
     not_before: Option<String>,
     #[schema(format = "date-time")]
     not_after: Option<String>,
-    /// Networks (CIDR).
+    /// Networks (CIDR) that the caller's address must be in.
     source_ip: Option<Vec<String>>,
     encryption_context_equals: Option<BTreeMap<String, String>>,
     encryption_context_subset: Option<BTreeMap<String, String>>,
 }
 
-/// A grant.
+/// A grant: permissions of a principal on a key.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
@@ -135,21 +136,21 @@ pub struct Grant {
     id: String,
     principal: String,
     role: Role,
-    /// A key's id, or `*`.
+    /// Id of the key, or `*` for all keys.
     key_id: String,
     allowed_ops: Vec<Permission>,
     #[schema(nullable = false)]
     conditions: Option<Conditions>,
     #[schema(format = "date-time")]
     created_at: String,
-    /// The principal that made it; `system` for what the creator of a key gets.
+    /// Principal that made it; `system` for the grant that the creator of a key receives.
     granted_by: String,
-    /// The grants that it was passed on through, if an app made it.
+    /// Ids of the grants that it was passed on through, if an app made it.
     #[schema(nullable = false)]
     granted_through: Option<Vec<String>>,
 }
 
-/// A token's description; the token itself is not kept.
+/// The description of an access token. The token itself is not stored.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credential {
@@ -165,25 +166,25 @@ pub struct Credential {
     expires_at: Option<String>,
 }
 
-/// A record of the log.
+/// A record of the audit log.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRecord {
     #[schema(format = "uuid")]
     id: String,
-    /// Its place in the log, counted from 1 without gaps.
+    /// Position in the log, counted from 1 without gaps.
     seq: u64,
     #[schema(format = "date-time")]
     timestamp: String,
-    /// The principal that acted.
+    /// Principal that acted.
     actor: String,
-    /// In which role.
+    /// Role in which the principal acted.
     role: String,
-    /// The audit action, such as `ENCRYPT`.
+    /// Audit action, such as `ENCRYPT`.
     action: String,
-    /// How it ended: `SUCCESS` or `FAILURE`.
+    /// Result: `SUCCESS` or `FAILURE`.
     status: String,
-    /// The caller's id for the request; null for what the service did by itself.
+    /// Id of the request; null for automatic actions of the service.
     request_id: Option<String>,
     #[schema(value_type = Option<Object>, nullable = false)]
     details: Option<Value>,
@@ -191,21 +192,21 @@ pub struct AuditRecord {
     key_id: Option<String>,
     #[schema(nullable = false)]
     key_version: Option<u32>,
-    /// Hash of the record before, in hexadecimal.
+    /// Hash of the previous record, in hexadecimal.
     prev_hash: String,
     /// Hash of this record, in hexadecimal.
     hash: String,
-    /// Format of the record: 2, or 0 and 1 of imported ones.
+    /// Format of the record: 2, or 0 or 1 for imported records.
     format: u8,
 }
 
-/// A row of the log that was imported from Mini KMS on Node.
+/// A row of an audit log that was imported from Mini KMS on Node.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportedRow {
-    /// Its place in the imported log, counted from 1 in the order of the links.
+    /// Position in the imported log, counted from 1 in the order of the links.
     position: u64,
-    /// The format under which its hash reproduces: 0 or 1; null if it was altered before it was imported.
+    /// Format in which its hash is correct: 0 or 1; null if the row was altered before the import.
     format: Option<u8>,
     id: String,
     /// RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
@@ -217,43 +218,43 @@ pub struct ImportedRow {
     details: Value,
     key_id: Option<String>,
     key_version: Option<i64>,
-    /// The hash of the row that this one links to, or `GENESIS`.
+    /// Hash of the row that this one links to, or `GENESIS`.
     prev_hash: String,
     hash: String,
     status: String,
 }
 
-/// What a verification of the log found.
+/// The result of a verification of the audit log.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
-    /// Whether everything is as it should be.
+    /// Whether no fault was found.
     ok: bool,
-    /// Records of the log.
+    /// Number of records in the log.
     size: u64,
-    /// Where the verification began.
+    /// Number of records before the first one that was verified; 0 for a complete verification.
     from: u64,
-    /// The first sequence number that is wrong.
+    /// Sequence number of the first record with a fault.
     #[schema(nullable = false)]
     broken_at: Option<u64>,
-    /// Records verified earlier that were read again: behind the first number, up to the second.
+    /// Range of earlier records that were read again: after the first number, up to the second.
     #[schema(nullable = false)]
     reread: Option<[u64; 2]>,
-    /// What is wrong.
+    /// Faults that were found.
     #[schema(value_type = Vec<Object>)]
     faults: Vec<Value>,
-    /// What is not wrong but worth a look, such as foreign objects in the database. Absent if there is nothing.
+    /// Findings that are not faults, such as foreign objects in the database. Absent if there are none.
     #[schema(nullable = false)]
     warnings: Option<Vec<String>>,
-    /// Imported logs, with what was wrong with them when they were imported. Absent if there are none.
+    /// Imported logs with the faults found when they were imported. Absent if there are none.
     #[schema(value_type = Option<Vec<Object>>, nullable = false)]
     imported: Option<Vec<Value>>,
-    /// The ids of imported rows that Mini KMS on Node reported as legacy, at most 10,000. Absent if there are none.
+    /// Ids of imported rows that Mini KMS on Node reported as legacy, at most 10,000. Absent if there are none.
     #[schema(nullable = false)]
     legacy: Option<Vec<String>>,
 }
 
-/// What people who run the service want to see.
+/// Metrics of keys, audit log, usage and storage.
 #[derive(ToSchema)]
 pub struct Metrics {
     #[schema(value_type = Object)]

@@ -1,4 +1,4 @@
-//! Bytes as text.
+//! Encodings of bytes as text.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -13,24 +13,24 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::api::ApiError;
 
-/// How plaintexts and payloads stand in JSON.
+/// The encoding of plaintexts and payloads in JSON.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Encoding {
-    /// As they are: UTF-8.
+    /// UTF-8 text.
     #[default]
     Utf8,
-    /// In base64 (RFC 4648, with padding).
+    /// Base64 (RFC 4648, with padding).
     Base64,
 }
 
 impl Encoding {
-    /// The bytes of a plaintext or payload. Decoded ones are a copy that is wiped when dropped.
+    /// Decodes a plaintext or payload. Bytes decoded from base64 are a copy that is wiped when dropped.
     pub fn decode<'t>(self, field: &str, text: &'t Text<'_>) -> Result<Secret<'t>, ApiError> {
         if self == Self::Utf8 {
             return Ok(Secret::Borrowed(text.0.as_bytes()));
         }
-        // With room for all: growing would leave a copy of what was there.
+        // Allocate the maximum at once: growing the buffer would leave copies of the secret in memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(text.0.len() / 4 * 3 + 3));
         match STANDARD.decode_vec(&*text.0, &mut bytes) {
             Ok(()) => Ok(Secret::Owned(bytes)),
@@ -39,11 +39,11 @@ impl Encoding {
     }
 }
 
-/// Bytes that may be secret; wiped when dropped, if they are a copy.
+/// Bytes that may be secret. A copy is wiped when dropped.
 pub(super) enum Secret<'a> {
-    /// Where they were.
+    /// Borrowed from the body.
     Borrowed(&'a [u8]),
-    /// Decoded from base64.
+    /// A copy decoded from base64.
     Owned(Zeroizing<Vec<u8>>),
 }
 
@@ -69,22 +69,22 @@ impl Drop for Text<'_> {
     }
 }
 
-/// A plaintext on its way out, wiped when dropped.
+/// A plaintext for a response, wiped when dropped.
 pub(super) struct Plaintext {
     bytes: Zeroizing<Vec<u8>>,
     encoding: Encoding,
 }
 
 impl Plaintext {
-    /// Refuses what is not text where text is asked for.
+    /// `InvalidArgument` if the encoding is UTF-8 and the plaintext is not.
     pub fn new(bytes: Zeroizing<Vec<u8>>, encoding: Encoding) -> Result<Self, ApiError> {
         if encoding == Encoding::Utf8 && std::str::from_utf8(&bytes).is_err() {
-            return Err(ApiError::invalid("the plaintext is not UTF-8: ask for it with \"encoding\": \"base64\""));
+            return Err(ApiError::invalid("the plaintext is not UTF-8; request it with \"encoding\": \"base64\""));
         }
         Ok(Self { bytes, encoding })
     }
 
-    /// Most bytes it takes as a JSON string.
+    /// Maximum size as a JSON string, in bytes.
     pub fn json_bytes(&self) -> usize {
         match self.encoding {
             Encoding::Utf8 => self.bytes.iter().map(|byte| if *byte < 0x20 { 6 } else { 2 }).sum::<usize>() + 2,
@@ -102,25 +102,25 @@ impl serde::Serialize for Plaintext {
     }
 }
 
-/// Bytes in base64, wiped when dropped.
+/// Encodes bytes in base64. The text is wiped when dropped.
 fn secret_base64(bytes: &[u8]) -> Zeroizing<String> {
-    // With room for all: growing would leave a copy of what was there.
+    // Allocate the maximum at once: growing the buffer would leave copies of the secret in memory.
     let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
     STANDARD.encode_string(bytes, &mut text);
     text
 }
 
-/// Bytes that stand in JSON in base64, and are no secret.
+/// Bytes that are not secret and are serialized in base64.
 pub(super) struct Base64<B>(pub B);
 
 impl<B: AsRef<[u8]>> Base64<B> {
-    /// Bytes it takes as a JSON string.
+    /// Size as a JSON string, in bytes.
     pub fn json_bytes(&self) -> usize {
         json_bytes(self.0.as_ref().len())
     }
 }
 
-/// Bytes that so many take in base64 as a JSON string.
+/// Size of `bytes` bytes in base64 as a JSON string, in bytes.
 pub(super) fn json_bytes(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4 + 2
 }
@@ -132,12 +132,12 @@ impl<B: AsRef<[u8]>> serde::Serialize for Base64<B> {
         let between = json.len() - 1;
         STANDARD.encode_slice(bytes, &mut json[1..between]).map_err(S::Error::custom)?;
         let json = String::from_utf8(json).map_err(S::Error::custom)?;
-        // As it is: nothing in it can need an escape, which serde_json would look for byte by byte.
+        // Raw, because base64 needs no escapes and serde_json would search for them byte by byte.
         RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
-/// The bytes of a field in base64.
+/// Decodes a field in base64.
 pub(super) fn from_base64(field: &str, text: &str) -> Result<Vec<u8>, ApiError> {
     STANDARD.decode(text).map_err(|e| not_base64(field, &e))
 }

@@ -11,47 +11,47 @@ use super::codec::{Base64, Encoding, Plaintext};
 use crate::api::reply::{self, Reply};
 use crate::api::{ApiError, Call, strict_json};
 
-/// Bytes of a data key unless the caller says otherwise.
+/// Default length of a data key, in bytes.
 const BYTES: u32 = 32;
 
-/// A data key that is wanted.
+/// Parameters of a new data key.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = GenerateDataKey)]
 pub(super) struct Request<'a> {
-    /// The key that encrypts it, by id or name.
+    /// Id or name of the key that encrypts it.
     #[serde(borrow)]
     key_id: Cow<'a, str>,
-    /// Bound to its ciphertext.
+    /// Context that is bound to its ciphertext.
     #[serde(default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
-    /// Its length.
+    /// Length in bytes; 32 by default.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1, maximum = 1024)]
     bytes: Option<u32>,
-    /// Only its ciphertext is wanted.
+    /// Return only the ciphertext.
     #[serde(default)]
     #[schema(required = false)]
     without_plaintext: bool,
 }
 
-/// A data key.
+/// A new data key.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DataKey)]
 pub(super) struct Answer {
-    /// The key that encrypted it.
+    /// Id of the key that encrypted it.
     #[schema(value_type = String, format = "uuid")]
     key_id: KeyId,
-    /// In base64; absent with `withoutPlaintext`.
+    /// Data key in base64; absent with `withoutPlaintext`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     plaintext: Option<Plaintext>,
-    /// `decrypt` gives it back.
+    /// Encrypted data key in base64, to be decrypted with `decrypt`.
     #[schema(value_type = String)]
     ciphertext: Base64<Vec<u8>>,
-    /// The version it was encrypted with.
+    /// Version that encrypted it.
     version: u32,
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn generate(call: Call) -> Reply {
         call.session.generate_data_key(key, bytes, &context).await
     };
     let made = made.map_err(|error| match error.code() {
-        // The request is good; it does not go with the type of the key.
+        // The request is valid, but the type of the key does not allow it.
         ErrorCode::PlaintextTooLong => ApiError { status: StatusCode::CONFLICT, ..error.into() },
         _ => error.into(),
     })?;

@@ -12,50 +12,50 @@ use super::codec::{Encoding, Plaintext, from_base64};
 use super::many::{self, Done};
 use crate::api::{ApiError, strict_json};
 
-/// What is to be decrypted.
+/// A ciphertext to decrypt.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Decrypt)]
 pub(super) struct Item<'a> {
-    /// The key, by id or name.
+    /// Id or name of the key.
     #[serde(borrow)]
     key_id: Cow<'a, str>,
-    /// As `encrypt` gave it. Or what another tool encrypted with the public key of `version`: RSA-OAEP with SHA-256,
-    /// without a label. Or a ciphertext of Mini KMS on Node, of a key that was imported from there.
+    /// Ciphertext in base64: one that `encrypt` returned, one that another tool made with the public key of `version`
+    /// (RSA-OAEP with SHA-256, no label), or one of Mini KMS on Node under an imported key.
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
-    /// The version that encrypted it. The ciphertext names it; what is sent must agree. A ciphertext of Mini KMS on
-    /// Node does not name it: without, the newest imported version is taken.
+    /// Version that encrypted it. It must match the version in the ciphertext. A ciphertext of Mini KMS on Node
+    /// contains none; by default the newest imported version is used.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
-    /// The context it was encrypted with: an object of texts. With a ciphertext of Mini KMS on Node, what was sent
+    /// Context that it was encrypted with: an object of texts. For a ciphertext of Mini KMS on Node, the value sent
     /// there, which may be any JSON.
     #[serde(borrow, default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<&'a RawValue>,
-    /// A copy of what the ciphertext holds; must agree. A ciphertext of Mini KMS on Node does not hold it.
+    /// Nonce in base64. It must match the one in the ciphertext; a ciphertext of Mini KMS on Node contains none.
     #[serde(borrow, default)]
     iv: Option<Cow<'a, str>>,
-    /// A copy of what the ciphertext holds; must agree.
+    /// Authentication tag in base64. It must match the one in the ciphertext.
     #[serde(borrow, default)]
     auth_tag: Option<Cow<'a, str>>,
-    /// How the plaintext is to be answered.
+    /// Encoding of the plaintext in the response.
     encoding: Option<Encoding>,
 }
 
-/// A plaintext.
+/// A decrypted plaintext.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Decrypted)]
 pub(super) struct Answer {
-    /// UTF-8, or base64 if `encoding` said so.
+    /// Plaintext as UTF-8, or in base64 if `encoding` is `base64`.
     #[schema(value_type = String)]
     plaintext: Plaintext,
-    /// The version it was encrypted with.
+    /// Version that encrypted it.
     version: u32,
 }
 
-/// A ciphertext, what was sent beside it, and how it is to be decrypted and answered.
+/// A decoded item, and how to decrypt and return it.
 pub(super) struct Plan<'i> {
     item: &'i Item<'i>,
     encoding: Encoding,
@@ -66,19 +66,20 @@ pub(super) struct Plan<'i> {
     context: Context,
 }
 
-/// What a ciphertext is.
+/// The kind of a ciphertext.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// One of this service, which names its key and version.
+    /// A ciphertext of this service, which contains its key and version.
     Own,
     /// Raw RSA-OAEP, made with the public key of this version.
     Oaep(u32),
-    /// One of Mini KMS on Node.
+    /// A ciphertext of Mini KMS on Node.
     Imported,
 }
 
 impl Plan<'_> {
-    /// The library checks the caller's rights, and then holds against the ciphertext what was sent beside it.
+    /// The item for the library, which checks the caller's permission, and then that the other fields match the
+    /// ciphertext.
     fn item(&self) -> DecryptItem<'_> {
         let key = &*self.item.key_id;
         let mut item = match self.kind {
@@ -93,8 +94,8 @@ impl Plan<'_> {
     }
 }
 
-/// Clients of the original that send an `iv` and an `authTag` with every ciphertext send empty ones with those of RSA,
-/// which have none.
+/// Drops an empty `iv` and `authTag` of an RSA ciphertext. Some clients of Mini KMS on Node send these fields with
+/// every ciphertext.
 fn without_empty(
     ciphertext: &[u8],
     iv: Option<Vec<u8>>,
@@ -106,27 +107,27 @@ fn without_empty(
     (present(iv), present(auth_tag))
 }
 
-/// A blob is recognised first: what is sent beside it is a copy of what it holds. What has a nonce and a tag of its
-/// own, or the size of a raw RSA ciphertext, was not made here.
+/// Determines the kind of a ciphertext. One in this service's format contains the same nonce and tag as the other
+/// fields. One with a different nonce and tag, or of the size of a raw RSA ciphertext, was not made here.
 fn kind(item: &Item<'_>, ciphertext: &[u8], iv: Option<&[u8]>, auth_tag: Option<&[u8]>) -> Kind {
     let blob = Ciphertext::parse(ciphertext);
     if let (Some(iv), Some(tag)) = (iv, auth_tag)
         && iv.len() == AES_GCM_IV_BYTES
         && tag.len() == AES_GCM_TAG_BYTES
     {
-        // One ciphertext of the original in 65,536 begins like a blob; it has neither the same nonce nor the same tag.
+        // One in 65,536 ciphertexts of Mini KMS on Node begins like one of this service, but nonce and tag differ.
         let is_own = blob.is_ok_and(|blob| blob.iv() == iv || blob.auth_tag() == tag);
         return if is_own { Kind::Own } else { Kind::Imported };
     }
     let is_raw = ciphertext.len() == RSA_2048_BYTES && iv.is_none() && auth_tag.is_none();
     let has_aad = item.aad.is_some_and(|aad| aad.get().trim() != "{}");
     match (blob, item.version) {
-        // One raw ciphertext in 65,536 begins like a blob; it does not name the version too.
+        // One in 65,536 raw ciphertexts begins like one of this service, but does not contain the version.
         (Ok(blob), Some(version)) if is_raw && blob.version != version => Kind::Oaep(version),
-        // The original takes additional data with RSA too, and binds none.
+        // Mini KMS on Node accepts a context with RSA too, but does not bind it.
         (Err(_), Some(version)) if is_raw && !has_aad => Kind::Oaep(version),
         (Err(_), _) if is_raw => Kind::Imported,
-        // The library says what is wrong with it, and records the attempt.
+        // Malformed: the library returns the error and records the attempt.
         _ => Kind::Own,
     }
 }

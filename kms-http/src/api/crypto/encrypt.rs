@@ -12,48 +12,48 @@ use super::many::{self, Done};
 use crate::api::ApiError;
 use crate::openapi::schemas;
 
-/// Bytes that an answer takes beside the ciphertext, about.
+/// Approximate size of a response without the ciphertext, in bytes.
 const BESIDE: usize = 288;
 
-/// What is to be encrypted.
+/// A plaintext to encrypt.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Encrypt)]
 pub(super) struct Item<'a> {
-    /// The key, by id or name.
+    /// Id or name of the key.
     #[serde(borrow)]
     key_id: Cow<'a, str>,
-    /// UTF-8, or base64 if `encoding` says so.
+    /// Plaintext as UTF-8, or in base64 if `encoding` is `base64`.
     #[serde(borrow)]
     #[schema(value_type = String)]
     plaintext: Text<'a>,
-    /// Bound to the ciphertext: decrypting needs the same. Not secret.
+    /// Context that is bound to the ciphertext: decryption needs the same. Not secret.
     #[serde(default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
     encoding: Option<Encoding>,
 }
 
-/// A ciphertext.
+/// An encrypted plaintext.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Encrypted)]
 pub(super) struct Answer {
-    /// The key.
+    /// Id of the key.
     #[schema(value_type = String, format = "uuid")]
     key_id: KeyId,
-    /// The version it was encrypted with.
+    /// Version that encrypted it.
     version: u32,
     #[schema(value_type = schemas::KeyType)]
     key_type: KeyType,
-    /// Self-describing, in base64: names key and version. For AES it holds what `iv` and `authTag` repeat.
+    /// Ciphertext in base64. It contains the key and the version, and for AES also `iv` and `authTag`.
     #[schema(value_type = String)]
     ciphertext: Base64<Vec<u8>>,
-    /// A copy, for AES.
+    /// Nonce in base64, for AES; a copy of that in `ciphertext`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     iv: Option<Base64<[u8; AES_GCM_IV_BYTES]>>,
-    /// A copy, for AES.
+    /// Authentication tag in base64, for AES; a copy of that in `ciphertext`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     auth_tag: Option<Base64<[u8; AES_GCM_TAG_BYTES]>>,
@@ -99,7 +99,7 @@ impl many::Item for Item<'static> {
 }
 
 impl Answer {
-    /// An answer, and about how many bytes it takes.
+    /// The response, and its approximate size in bytes.
     pub fn sized(encrypted: Encrypted) -> (Self, usize) {
         let answer = Self::from(encrypted);
         let about = answer.ciphertext.json_bytes() + BESIDE;

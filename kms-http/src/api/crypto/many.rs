@@ -1,4 +1,4 @@
-//! One item, or up to 1,000 in `items`: each is answered, or fails, alone.
+//! Requests with one item, or up to 1,000 in `items`. Each item of a batch succeeds or fails independently.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -19,48 +19,48 @@ use super::codec::Encoding;
 use crate::api::reply::{self, Reply};
 use crate::api::{ApiError, Call, strict_json};
 
-/// Most items of a batch.
+/// Maximum number of items in a batch.
 const ITEMS: usize = kms_lib::limits::BATCH_ITEMS;
 
-/// An item of a call for cryptography: how it is read, done and answered. For items with any lifetime, implemented by
-/// those with the static one.
+/// An item of a cryptographic request: how it is decoded, processed and returned. The implementing type has the static
+/// lifetime and stands for items of any lifetime ([`Item::Sent`]).
 pub(super) trait Item: 'static {
-    /// Whether an encoding for all items may stand beside them.
+    /// Whether a batch may have an `encoding` for all its items.
     const ENCODED: bool = true;
-    /// Whether an item brings back what another route answered.
+    /// Whether an item sends back a value from a response of another route, which raises the body limit.
     const RETURNED: bool = false;
-    /// Whether an answer holds a secret.
+    /// Whether the response contains a secret and its buffer must be wiped.
     const SECRET: bool = false;
-    /// The item as it was sent.
+    /// The item as sent in the request.
     type Sent<'a>: Deserialize<'a> + Send + Sync;
-    /// What the library works on.
+    /// The decoded input for the library.
     type Input<'i>: Send + Sync;
-    /// What the library gives.
+    /// The output of the library.
     type Output: Send;
-    /// What is answered.
+    /// The item of the response.
     type Answer: Serialize;
 
-    /// Decodes what was sent: with the batch's encoding, unless it has its own.
+    /// Decodes an item. `default` is the encoding of the batch, for items without their own.
     fn read<'i, 'a: 'i>(sent: &'i Self::Sent<'a>, default: Encoding) -> Result<Self::Input<'i>, ApiError>;
-    /// Does all of them in one call.
+    /// Processes all items in one call of the library.
     fn work(session: &Session, inputs: &[&Self::Input<'_>]) -> impl Future<Output = Done<Self::Output>> + Send;
-    /// The answer to one of them, and about how many bytes it takes.
+    /// The response for an item, and its approximate size in bytes.
     fn answer(input: &Self::Input<'_>, output: Self::Output) -> Result<(Self::Answer, usize), ApiError>;
 }
 
-/// What the library answers to a batch.
+/// The results of a batch, in the order of its items.
 pub(super) type Done<T> = kms_lib::Result<Vec<kms_lib::Result<T>>>;
 
 #[derive(Deserialize)]
 struct Batch<'a> {
     #[serde(borrow)]
     items: Option<Vec<&'a RawValue>>,
-    /// Looked at once it is known that there are items: otherwise it is a matter of the one item.
+    /// Parsed only if there are `items`; otherwise it is a field of the single item.
     #[serde(borrow)]
     encoding: Option<&'a RawValue>,
 }
 
-/// A batch without any other field.
+/// Checks that a batch has no other fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OnlyItems {
@@ -69,7 +69,7 @@ struct OnlyItems {
     encoding: Option<IgnoredAny>,
 }
 
-/// Does the one item of the body, or many: those that cannot be understood fail alone.
+/// Processes the single item of the body, or a batch, in which malformed items fail individually.
 pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
     Box::pin(async move {
         let Sent { items, encoding, is_batch } = call.items::<T>()?;
@@ -80,7 +80,7 @@ pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + 
         let mut done = done.into_iter();
         let mut results = inputs.iter().map(|input| {
             let input = input.as_ref().map_err(Clone::clone)?;
-            let missing = || Err(Error::new(ErrorCode::Internal, "an item without a result"));
+            let missing = || Err(Error::new(ErrorCode::Internal, "an item has no result"));
             T::answer(input, done.next().unwrap_or_else(missing)?)
         });
         if is_batch {
@@ -91,7 +91,7 @@ pub(super) fn each<T: Item>(call: Call) -> Pin<Box<dyn Future<Output = Reply> + 
     })
 }
 
-/// The answer to many.
+/// The response to a batch.
 fn write_all<T: Item>(results: impl Iterator<Item = Result<(T::Answer, usize), ApiError>>) -> Reply {
     let (results, bytes): (Vec<_>, Vec<usize>) = results
         .map(|result| match result {
@@ -105,17 +105,17 @@ fn write_all<T: Item>(results: impl Iterator<Item = Result<(T::Answer, usize), A
     write::<T>(&Answers { results }, bytes.iter().sum::<usize>() + 64)
 }
 
-/// What a body holds.
+/// The content of a body.
 struct Sent<'a, T: Item> {
-    /// Those that cannot be understood among them.
+    /// The items, each parsed or an error.
     items: Vec<Result<T::Sent<'a>, ApiError>>,
-    /// Of the items that do not have their own.
+    /// The encoding for items without their own.
     encoding: Encoding,
     is_batch: bool,
 }
 
 impl Call {
-    /// The one item of the body, or its items.
+    /// Parses the body as a single item or a batch.
     fn items<'a, T: Item>(&'a self) -> Result<Sent<'a, T>, ApiError> {
         let one = |item| Sent { items: vec![Ok(item)], encoding: Encoding::default(), is_batch: false };
         if !self.mentions_items() {
@@ -127,7 +127,7 @@ impl Call {
             return Err(ApiError::invalid("unknown field `encoding`, expected `items`"));
         }
         if items.is_empty() || items.len() > ITEMS {
-            return Err(ApiError::invalid(format!("items: a batch has 1 to {ITEMS} of them")));
+            return Err(ApiError::invalid(format!("items: a batch must have 1 to {ITEMS} items")));
         }
         let encoding = batch.encoding.map(|raw| serde_json::from_str(raw.get())).transpose();
         let encoding = encoding.map_err(|e| ApiError::invalid(format!("encoding: {e}")))?.unwrap_or_default();
@@ -139,38 +139,38 @@ fn write<T: Item>(answer: &impl Serialize, about: usize) -> Reply {
     if T::SECRET { reply::secret(answer, about) } else { reply::large(answer, about) }
 }
 
-/// The answer to an item.
+/// The result of an item in a batch.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answered<T> {
-    /// It.
+    /// The item succeeded.
     Good(T),
-    /// Why there is none.
+    /// The item failed.
     Bad {
-        /// For a person.
+        /// The message for people. Its wording may change.
         error: Cow<'static, str>,
-        /// For programs.
+        /// The stable name of the error, for programs.
         code: &'static str,
     },
 }
 
-/// The answer to many.
+/// The response to a batch.
 #[derive(Serialize)]
 struct Answers<T> {
-    /// In the order of the items.
+    /// The results, in the order of the items.
     results: Vec<Answered<T>>,
 }
 
-/// Describes a body that is one item, or many in `items`.
+/// Schema of a body that is a single item, or a batch in `items`.
 pub(super) struct Items<T>(PhantomData<T>);
 
-/// Describes an answer to one item, or to many in `results`.
+/// Schema of a response to a single item, or to a batch in `results`.
 pub(super) struct Results<T>(PhantomData<T>);
 
 impl<T: ToSchema + Item> PartialSchema for Items<T> {
     fn schema() -> RefOr<Schema> {
         let one: RefOr<Schema> = Ref::from_schema_name(T::name()).into();
-        // Anything else fails alone.
+        // Any other value is accepted in a batch and fails individually.
         let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
         let item: RefOr<Schema> = RefOr::T(AnyOfBuilder::new().item(one.clone()).item(anything).build().into());
         let array = ArrayBuilder::new().items(item).min_items(Some(1)).max_items(Some(ITEMS));

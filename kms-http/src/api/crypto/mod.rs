@@ -1,4 +1,4 @@
-//! Encrypting, decrypting, signing, verifying, data keys, re-encrypting; one at a time or many in a call.
+//! Routes for cryptography: encrypt, decrypt, sign, verify, data keys and re-encryption, single or in batches.
 
 mod codec;
 mod data_key;
@@ -17,15 +17,15 @@ use many::{Item, Items, Results, each};
 pub(super) fn routes() -> Vec<Route> {
     let data_key = doc("Generate a data key").takes::<data_key::Request<'static>>().gives::<data_key::Answer>();
     vec![
-        of::<encrypt::Item<'static>>("/v1/crypto/encrypt", "encrypt", "Encrypt under the current version"),
-        of::<decrypt::Item<'static>>("/v1/crypto/decrypt", "decrypt", "Decrypt; the context must be the same"),
-        of::<sign::SignItem<'static>>("/v1/crypto/sign", "sign", "Sign with the current version"),
+        of::<encrypt::Item<'static>>("/v1/crypto/encrypt", "encrypt", "Encrypt under the current version of a key"),
+        of::<decrypt::Item<'static>>("/v1/crypto/decrypt", "decrypt", "Decrypt with the same context"),
+        of::<sign::SignItem<'static>>("/v1/crypto/sign", "sign", "Sign with the current version of a key"),
         of::<sign::VerifyItem<'static>>("/v1/crypto/verify", "verify", "Verify a signature"),
         Route::post("/v1/crypto/generate-data-key", "generateDataKey", data_key::generate).doc(data_key),
         of::<reencrypt::Item<'static>>(
             "/v1/crypto/reencrypt",
             "reencrypt",
-            "Encrypt anew what a ciphertext holds; the plaintext does not leave",
+            "Re-encrypt a ciphertext without revealing the plaintext",
         ),
     ]
 }
@@ -34,7 +34,7 @@ fn doc(summary: &'static str) -> Doc {
     Doc::new("Cryptography", summary).errors(&[404, 409])
 }
 
-/// The route for one such item, or many.
+/// A route for a single item or a batch.
 fn of<T: Item + ToSchema>(path: &'static str, operation: &'static str, summary: &'static str) -> Route
 where
     T::Answer: ToSchema,

@@ -11,22 +11,22 @@ use super::encrypt::Answer;
 use super::many::{self, Done};
 use crate::api::ApiError;
 
-/// A ciphertext to be encrypted anew.
+/// A ciphertext to re-encrypt.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Reencrypt)]
 pub(super) struct Item<'a> {
-    /// In base64. Names its key.
+    /// Ciphertext in base64, which contains its key.
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
-    /// The context it was encrypted with.
+    /// Context that it was encrypted with.
     #[serde(default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     aad: Option<Context>,
-    /// Under which key anew, by id or name; the same one without.
+    /// Id or name of the new key; by default the same key.
     #[serde(borrow, default)]
     destination_key_id: Option<Cow<'a, str>>,
-    /// The new context; the same one without.
+    /// New context; by default the same context.
     #[serde(default)]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     destination_aad: Option<Context>,

@@ -11,22 +11,22 @@ use super::many::{Done, Item};
 use crate::api::{ApiError, strict_json};
 use crate::openapi::schemas;
 
-/// How signatures are made unless the caller says otherwise.
+/// Default signature algorithm.
 const DEFAULT: SignatureAlgorithm = SignatureAlgorithm::RsaPkcs1Sha256;
 
-/// What is to be signed.
+/// A payload to sign.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Sign)]
 pub(super) struct SignItem<'a> {
-    /// The key, by id or name.
+    /// Id or name of the key.
     #[serde(borrow)]
     key_id: Cow<'a, str>,
-    /// UTF-8, or base64 if `encoding` says so.
+    /// Payload as UTF-8, or in base64 if `encoding` is `base64`.
     #[serde(borrow)]
     #[schema(value_type = String)]
     payload: Text<'a>,
-    /// Must be the current one.
+    /// Fail unless this is the current version.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
@@ -36,33 +36,33 @@ pub(super) struct SignItem<'a> {
     encoding: Option<Encoding>,
 }
 
-/// A signature.
+/// A new signature.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Signature)]
 pub(super) struct SignAnswer {
-    /// In base64.
+    /// Signature in base64.
     #[schema(value_type = String)]
     signature: Base64<Vec<u8>>,
-    /// The version that made it.
+    /// Version that made the signature.
     version: u32,
 }
 
-/// A signature to be verified.
+/// A signature to verify.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = Verify)]
 pub(super) struct VerifyItem<'a> {
-    /// The key, by id or name.
+    /// Id or name of the key.
     #[serde(borrow)]
     key_id: Cow<'a, str>,
-    /// UTF-8, or base64 if `encoding` says so.
+    /// Payload as UTF-8, or in base64 if `encoding` is `base64`.
     #[serde(borrow)]
     #[schema(value_type = String)]
     payload: Text<'a>,
-    /// In base64.
+    /// Signature in base64.
     #[serde(borrow)]
     signature: Cow<'a, str>,
-    /// The version that made it; any usable one without.
+    /// Version that made the signature; by default every usable version is tried.
     #[serde(default, deserialize_with = "strict_json::whole")]
     #[schema(minimum = 1)]
     version: Option<u32>,
@@ -72,13 +72,13 @@ pub(super) struct VerifyItem<'a> {
     encoding: Option<Encoding>,
 }
 
-/// Whether a signature is good.
+/// The result of a signature verification.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Verified)]
 pub(super) struct VerifyAnswer {
-    /// Whether it is.
+    /// Whether the signature is valid.
     valid: bool,
-    /// The version whose signature it is; if it is not valid, the newest that was tried.
+    /// Version that made the signature; if the signature is not valid, the newest version that was tried.
     version: u32,
 }
 
