@@ -167,6 +167,9 @@ async fn a_caller_that_goes_away_has_its_line_too() {
     reset(caller);
     let lines = lines(&server, "kms_http::request", "gone").await;
     let gone = lines.iter().find(|line| line["request_id"] == "gone").unwrap();
-    assert_eq!((&gone["message"], &gone["route"]), (&json!("the caller went away"), &json!("/v1/keys/{key}/rotate")));
+    assert_eq!(
+        (&gone["message"], &gone["route"]),
+        (&json!("the client disconnected"), &json!("/v1/keys/{key}/rotate"))
+    );
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
 }

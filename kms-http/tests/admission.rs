@@ -280,7 +280,7 @@ async fn bad_credentials_are_limited_by_address() {
     let metrics = server.client().get("/metrics").await.text;
     assert!(metrics.contains("kms_authentication_refused_total{method=\"token\"}"), "{metrics}");
     let log = std::fs::read_to_string(server.home.path().join("log")).unwrap();
-    assert_eq!(log.matches("callers are refused").count(), 1, "{log}");
+    assert_eq!(log.matches("requests are refused").count(), 1, "{log}");
 }
 
 /// Each connection is an open file: connections are closed before there is none left.

@@ -179,7 +179,7 @@ impl<'de> Visitor<'de> for Check {
                 return Err(A::Error::custom(format_args!("a key must not begin with {RESERVED}")));
             }
             if !seen.insert(key.0.clone()) {
-                return Err(A::Error::custom(format_args!("duplicate key {:?} in an object", key.0)));
+                return Err(A::Error::custom(format_args!("the key {:?} occurs twice in an object", key.0)));
             }
             entries.next_value_seed(inner)?;
         }

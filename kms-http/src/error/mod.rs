@@ -72,8 +72,7 @@ impl ApiError {
     }
     /// `AccessDenied`: a web page of another site made a browser send the request.
     pub fn cross_site() -> Self {
-        let message =
-            "a web page of another origin sent this request; to allow it, add the origin to http.cors_origins";
+        let message = "a web page of another site sent this request; to allow it, add its origin to http.cors_origins";
         Self::of(ErrorCode::AccessDenied, message)
     }
     /// `NotFound`: the path matches no route.

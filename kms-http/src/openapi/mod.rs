@@ -216,8 +216,8 @@ fn error_responses() -> Value {
         (415, "The body is not JSON in UTF-8, or it is compressed."),
         (
             429,
-            "`RateLimited`: too many requests or invalid credentials per second. `CallerOverloaded`: too many requests of \
-             the caller in progress. Nothing was done.",
+            "`RateLimited`: too many requests or invalid credentials per second. `CallerOverloaded`: too many requests \
+             of the caller in progress. Nothing was done.",
         ),
         (500, "A fault of the service, or altered data in the store."),
         (503, "The service is `Overloaded`, or its store or root key is unavailable."),

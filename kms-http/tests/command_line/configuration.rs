@@ -54,7 +54,7 @@ fn configuration_by_file_environment_and_flags() {
         (&[("KMS_HTTP_PORT", "80")], &[], "KMS_HTTP_PORT"),
         (&[("KMS_HTTP_LISTEM", "x")], &[], "KMS_HTTP_LISTEM"),
         (&[("KMS_STOR_URL", "x")], &[], "KMS_STOR_URL"),
-        (&[("KMS_HTTP_AUTH", "")], &[], "nobody could be let in"),
+        (&[("KMS_HTTP_AUTH", "")], &[], "http.auth is empty"),
         (&[("KMS_HTTP_AUTH", "password")], &[], "password"),
         (&[("KMS_HTTP_CORS_ORIGINS", "example.com")], &[], "origin"),
         (&[("KMS_HTTP_OIDC_ADMIN_VALUES", "Acme, Inc.")], &[], "TOML array"),

@@ -163,7 +163,10 @@ async fn a_hangup_brings_the_new_certificate() {
     files.write("server.pem", second.certificate.pem());
     server.signal("-HUP");
     for n in 0.. {
-        if std::fs::read_to_string(server.home.path().join("log")).unwrap().contains("the former stay in use") {
+        if std::fs::read_to_string(server.home.path().join("log"))
+            .unwrap()
+            .contains("the former configuration stays in use")
+        {
             break;
         }
         assert!(n < 300, "it does not say that it cannot take the files");

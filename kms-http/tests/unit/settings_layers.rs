@@ -82,7 +82,7 @@ fn errors_name_setting_source_and_what_is_expected() {
             ["tls.handshake_timeout_seconds", "--set", "between 1 and"],
         ),
         (refusal(None, &[], &[("a[0]", "1")]), ["http.a[0]", "is not a setting", "config check"]),
-        (refusal(None, &[], &[("auth", "['token'")]), ["http.auth", "--set", "is no list"]),
+        (refusal(None, &[], &[("auth", "['token'")]), ["http.auth", "--set", "is not a list"]),
     ] {
         assert!(parts.iter().all(|part| message.contains(part)), "{parts:?}: {message}");
     }
