@@ -56,7 +56,7 @@ struct Verify {
     pinned_key: Option<String>,
 }
 
-/// The routes.
+/// All routes for the audit log.
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Audit", summary);
     let actions: Vec<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();

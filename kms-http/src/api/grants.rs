@@ -53,7 +53,7 @@ struct WithdrawQuery {
     cascade: bool,
 }
 
-/// The routes.
+/// All routes for grants.
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Grants", summary);
     vec![

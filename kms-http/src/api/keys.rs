@@ -110,7 +110,7 @@ struct VersionsQuery {
     cursor: Option<u32>,
 }
 
-/// The routes.
+/// All routes for keys and their versions.
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Keys", summary);
     let change = |summary| doc(summary).errors(&[404]).idempotent().gives::<schemas::Key>();

@@ -133,7 +133,7 @@ impl App {
     }
 }
 
-/// All routes.
+/// All routes of the service.
 pub fn routes(http: &Http) -> Vec<Route> {
     let of_keys = [keys::routes(), crypto::routes(), grants::routes()];
     of_keys

@@ -86,7 +86,7 @@ impl Readiness {
     }
 }
 
-/// The routes.
+/// All routes for operators.
 pub(super) fn routes(http: &Http) -> Vec<Route> {
     let doc = |summary| Doc::new("Operations", summary);
     let mut routes =

@@ -29,7 +29,7 @@ struct Last {
     verification: Option<LastVerification>,
 }
 
-/// The route.
+/// The route `/metrics`, with or without authentication as configured.
 pub(super) fn route(http: &Http) -> Route {
     let doc = Doc::new("Operations", "Metrics for Prometheus, available even if the store is not").sends(OPENMETRICS);
     match http.metrics_public {

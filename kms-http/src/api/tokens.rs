@@ -48,7 +48,7 @@ struct ListQuery {
     cursor: Option<CredentialId>,
 }
 
-/// The routes.
+/// All routes for access tokens.
 pub(super) fn routes() -> Vec<Route> {
     let doc = |summary| Doc::new("Tokens", summary);
     vec![

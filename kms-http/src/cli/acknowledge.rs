@@ -1,5 +1,5 @@
-//! `kms-http audit acknowledge-restore` and `acknowledge-clock`: open a store that is locked after a rollback or a
-//! clock error, and record the acknowledgement in the audit log.
+//! `kms-http audit acknowledge-restore` and `acknowledge-clock`: open a store that refuses to open after a rollback or
+//! a clock error, and record the acknowledgement in the audit log.
 
 use std::process::ExitCode;
 

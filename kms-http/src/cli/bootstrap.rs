@@ -61,8 +61,8 @@ pub fn root_key_lines(path: &Path) -> [String; 2] {
 /// Describes a new token, including its secret text, which is not shown again.
 pub fn token_lines(made: &CreatedToken) -> [String; 2] {
     let credential = &made.credential;
-    let end = credential.expires_at.map_or_else(|| "never".into(), |end| format!("at {end}"));
-    let about = format!("for {} ({}); not shown again; expires {end}", credential.principal, credential.role);
+    let end = credential.expires_at.map_or_else(|| "does not expire".into(), |end| format!("expires at {end}"));
+    let about = format!("for {} ({}); not shown again; {end}", credential.principal, credential.role);
     [format!("token       {}", made.token.as_str()), format!("            {about}")]
 }
 

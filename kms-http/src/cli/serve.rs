@@ -34,10 +34,10 @@ const LOG_LINES: usize = 16_384;
 /// Options of `kms-http serve`.
 #[derive(Args, Default)]
 pub struct Serve {
-    /// Address to listen on, such as 127.0.0.1:8080, or none
+    /// Address to listen on, or none [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Unix socket to listen on
+    /// Unix socket to listen on as well
     #[arg(long, value_name = "PATH")]
     unix_socket: Option<String>,
 }

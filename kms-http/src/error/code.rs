@@ -11,7 +11,7 @@ pub struct ServiceCode {
     pub is_retryable: bool,
     /// The meaning of the error.
     pub meaning: &'static str,
-    /// What the caller or the operator can do about it.
+    /// Advice for the caller or the operator.
     pub advice: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Errors as HTTP responses: status, code and message.
+//! Errors as HTTP responses: the status, the code and the message of each.
 
 mod code;
 pub mod lines;

@@ -1,4 +1,4 @@
-//! Prometheus metrics.
+//! The metrics that `/metrics` exposes to Prometheus.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -61,9 +61,9 @@ pub struct Metrics {
 /// The counters of connections.
 #[derive(Clone, Default)]
 pub struct Connections {
-    /// Connections accepted.
+    /// Number of accepted connections.
     pub accepted: Counter,
-    /// Connections refused or closed because there were too many.
+    /// Number of connections refused or closed because there were too many.
     pub evicted: Counter,
 }
 

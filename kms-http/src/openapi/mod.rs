@@ -136,7 +136,7 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         let (about, schema) = match name {
             "version" => ("Version number.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
             "key" => ("Id or name of the key.", json!({"type": "string", "minLength": 1})),
-            _ => ("Id.", json!({"type": "string", "format": "uuid"})),
+            _ => ("Id of the object.", json!({"type": "string", "format": "uuid"})),
         };
         parameters.push(json!({"name": name, "in": "path", "required": true, "description": about, "schema": schema}));
     }
@@ -203,7 +203,7 @@ fn responses(doc: &Doc, schemas: &mut Schemas) -> Value {
 fn error_responses() -> Value {
     let mut responses = Map::new();
     for (status, about) in [
-        (400, "The request is malformed; `error` says where."),
+        (400, "The request is malformed; `error` names the fault and its place."),
         (401, "The request has no valid credential."),
         (
             403,

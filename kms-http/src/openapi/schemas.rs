@@ -104,7 +104,7 @@ pub struct Version {
     public_key_pem: Option<String>,
     #[schema(nullable = false)]
     grace_period_days: Option<u32>,
-    /// `GENERATED` or `IMPORTED`.
+    /// Origin of the key material: `GENERATED` or `IMPORTED`.
     origin: String,
     /// Number of messages encrypted under it. Absent from the response to a change if the store could not be read after
     /// the commit.
@@ -122,7 +122,7 @@ pub struct Conditions {
     not_before: Option<String>,
     #[schema(format = "date-time")]
     not_after: Option<String>,
-    /// Networks (CIDR) that the caller's address must be in.
+    /// Networks (CIDR), one of which must contain the caller's address.
     source_ip: Option<Vec<String>>,
     encryption_context_equals: Option<BTreeMap<String, String>>,
     encryption_context_subset: Option<BTreeMap<String, String>>,

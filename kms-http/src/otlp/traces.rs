@@ -120,7 +120,7 @@ impl Traces {
 }
 
 impl Running {
-    /// Exports the remaining spans, within [`LAST`].
+    /// Exports the remaining spans, within 3 seconds.
     pub async fn stop(self) {
         let Self { stop, task } = self;
         let abort = task.abort_handle();

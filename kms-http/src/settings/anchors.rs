@@ -39,7 +39,7 @@ section! {
         /// Interval between two anchors. No anchor is written if there are no new records.
         #[serde(deserialize_with = "forms::count::<1, 86_400, _, _>")]
         pub every_seconds: u64 = 300,
-        /// Timeout of a request to an endpoint or bucket.
+        /// Maximum time to write an anchor to a place.
         #[serde(deserialize_with = "forms::count::<1, 600, _, _>")]
         pub timeout_seconds: u64 = 10,
     }

@@ -127,7 +127,7 @@ section! {
         #[serde(deserialize_with = "forms::count::<0, 31_536_000, _, _>")]
         pub connection_age_seconds: u64 = 3_600,
         /// Maximum number of open connections. Beyond it, connections of the caller or network with the most are
-        /// closed, those that were idle longest first.
+        /// closed, idle ones first; or idle ones of a caller or network with at least half as many.
         #[serde(deserialize_with = "forms::count::<1, 1_000_000, _, _>")]
         pub connections: usize = 12_000,
         /// Maximum number of requests in progress.

@@ -42,7 +42,7 @@ section! {
         /// Values of the role claim that make an auditor.
         #[serde(deserialize_with = "forms::texts")]
         pub auditor_values: Vec<String> = Vec::new(),
-        /// Tolerated difference between the issuer's clock and this machine's.
+        /// Tolerated difference between the issuer's clock and this machine's; at most 300.
         #[serde(deserialize_with = "forms::count::<0, 300, _, _>")]
         pub leeway_seconds: u64 = 30,
         /// Age at which keys are fetched again, in the background.

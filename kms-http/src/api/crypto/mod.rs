@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::{Doc, Route};
 use many::{Item, Items, Results, each};
 
-/// The routes.
+/// All routes for cryptography.
 pub(super) fn routes() -> Vec<Route> {
     let data_key = doc("Generate a data key").takes::<data_key::Request<'static>>().gives::<data_key::Answer>();
     vec![
