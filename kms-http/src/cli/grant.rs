@@ -33,6 +33,7 @@ pub enum Grant {
     /// Create or replace a grant of an admin to a principal on a key
     Put(Put),
     /// Revoke a grant
+    #[command(alias = "revoke")]
     Withdraw {
         /// Id of the grant
         id: GrantId,
