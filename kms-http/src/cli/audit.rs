@@ -68,7 +68,7 @@ pub enum Audit {
     },
     /// Acknowledge a rollback or restore of the store; the audit log records what was lost
     AcknowledgeRestore,
-    /// Acknowledge that the clock was ahead when the last record was written and is right now; the audit log records
+    /// Acknowledge that the clock was ahead when the last record was written and is correct now; the audit log records
     /// where time goes back
     AcknowledgeClock {
         /// The current time from an independent clock, such as 2026-11-23T18:26:46Z; within 5 minutes of this machine's

@@ -124,7 +124,7 @@ async fn serve(
     served.and(closed.map_err(Failure::from))
 }
 
-/// What the service takes over from its process.
+/// Resources of the process that the service uses.
 struct Surroundings {
     inherited: Inherited,
     /// Counts dropped log lines.
