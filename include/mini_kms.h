@@ -633,7 +633,7 @@ typedef struct mkms_root_key_job {
 #define MKMS_INVALID_ARGUMENT 101
 
 /**
- * The name of a key is empty, too long, has unprintable characters or the shape of a UUID.
+ * The name of a key is empty, too long, contains unprintable characters or has the form of a UUID.
  */
 #define MKMS_INVALID_NAME 102
 
@@ -653,7 +653,7 @@ typedef struct mkms_root_key_job {
 #define MKMS_BUFFER_TOO_SMALL 190
 
 /**
- * The caller is not known: the token is malformed, unknown, revoked or expired.
+ * The caller is not authenticated: the token is malformed, unknown, revoked or expired.
  */
 #define MKMS_NOT_AUTHENTICATED 201
 
@@ -673,7 +673,7 @@ typedef struct mkms_root_key_job {
 #define MKMS_CREDENTIAL_NOT_FOUND 204
 
 /**
- * A key of this name exists or existed. Names are never used again.
+ * A key with this name exists or existed. Names are never reused.
  */
 #define MKMS_NAME_TAKEN 301
 
@@ -708,7 +708,7 @@ typedef struct mkms_root_key_job {
 #define MKMS_KEY_DESTROYED 307
 
 /**
- * The version is disabled, or its grace window is over.
+ * The version is disabled, or its grace window has ended.
  */
 #define MKMS_VERSION_DISABLED 308
 
@@ -753,22 +753,22 @@ typedef struct mkms_root_key_job {
 #define MKMS_CONFLICT 316
 
 /**
- * A limit of the store is reached, such as the number of versions of a key.
+ * A limit is reached, such as the number of versions of a key.
  */
 #define MKMS_LIMIT_EXCEEDED 317
 
 /**
- * The key belongs to an import that is not finalised: until then its source decides on it.
+ * The key belongs to an import that is not finalized: until then it can be changed only at its source.
  */
 #define MKMS_IMPORT_OPEN 318
 
 /**
- * Another run of the same import has begun since. This one writes nothing more; what it wrote stays.
+ * A later run of the same import has begun. This run writes nothing more; what it wrote is kept.
  */
 #define MKMS_IMPORT_SUPERSEDED 319
 
 /**
- * The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
+ * The ciphertext is truncated, has an unknown format, or belongs to another key than the one in the request.
  */
 #define MKMS_INVALID_CIPHERTEXT 401
 
@@ -793,7 +793,7 @@ typedef struct mkms_root_key_job {
 #define MKMS_STORE_UNAVAILABLE 501
 
 /**
- * Other callers or nodes wrote first for as long as this node was willing to try. Nothing was done.
+ * Other callers or nodes wrote first until this node stopped retrying. Nothing was done.
  */
 #define MKMS_STORE_CONTENDED 502
 
@@ -803,12 +803,12 @@ typedef struct mkms_root_key_job {
 #define MKMS_STORE_FULL 503
 
 /**
- * The store may not be written: the file is read-only, or rights are missing.
+ * The store cannot be written: the file is read-only, or the process lacks write permission.
  */
 #define MKMS_STORE_READ_ONLY 504
 
 /**
- * The file is not a database, or its content contradicts itself.
+ * The file is not a database, or its content is inconsistent.
  */
 #define MKMS_STORE_CORRUPT 505
 
@@ -818,27 +818,27 @@ typedef struct mkms_root_key_job {
 #define MKMS_SCHEMA_TOO_NEW 506
 
 /**
- * Another process holds the store in a way that excludes this one.
+ * Another process uses the store, and this one cannot share it.
  */
 #define MKMS_STORE_IN_USE 507
 
 /**
- * The store is older than it was before: a backup or snapshot was restored, and nobody has acknowledged that.
+ * The store is older than its last known state: a backup or snapshot was restored and not acknowledged.
  */
 #define MKMS_RESTORE_DETECTED 508
 
 /**
- * A row, record or signature does not match what the integrity key or the log says of it.
+ * A row, record or signature does not match its seal, the signing key or the log.
  */
 #define MKMS_INTEGRITY_FAILURE 509
 
 /**
- * The store was lost during a commit, and it is not known whether the commit took place.
+ * The store failed during a commit, and it is not known whether the commit took place.
  */
 #define MKMS_OUTCOME_UNKNOWN 510
 
 /**
- * This machine's clock is too far from the store's.
+ * This machine's clock differs too much from the store's.
  */
 #define MKMS_CLOCK_SKEW 511
 
@@ -848,12 +848,12 @@ typedef struct mkms_root_key_job {
 #define MKMS_INVALID_ROOT_KEY 601
 
 /**
- * The root key is not the one that this store was created with.
+ * The root key is not one that this store is wrapped under.
  */
 #define MKMS_WRONG_ROOT_KEY 602
 
 /**
- * The service that holds the root key cannot be reached, or limits the rate of calls.
+ * The service that holds the root key cannot be reached, or throttles calls.
  */
 #define MKMS_ROOT_KEY_UNAVAILABLE 603
 

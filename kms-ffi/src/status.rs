@@ -12,7 +12,7 @@ pub type mkms_status = i32;
 pub const MKMS_OK: mkms_status = 0;
 /// An argument is malformed, out of range or too large.
 pub const MKMS_INVALID_ARGUMENT: mkms_status = 101;
-/// The name of a key is empty, too long, has unprintable characters or the shape of a UUID.
+/// The name of a key is empty, too long, contains unprintable characters or has the form of a UUID.
 pub const MKMS_INVALID_NAME: mkms_status = 102;
 /// The configuration is wrong or incomplete.
 pub const MKMS_INVALID_CONFIGURATION: mkms_status = 103;
@@ -20,7 +20,7 @@ pub const MKMS_INVALID_CONFIGURATION: mkms_status = 103;
 pub const MKMS_IDEMPOTENCY_CONFLICT: mkms_status = 104;
 /// The buffer of the caller is too small. Nothing was done, and the length says how much is needed.
 pub const MKMS_BUFFER_TOO_SMALL: mkms_status = 190;
-/// The caller is not known: the token is malformed, unknown, revoked or expired.
+/// The caller is not authenticated: the token is malformed, unknown, revoked or expired.
 pub const MKMS_NOT_AUTHENTICATED: mkms_status = 201;
 /// No grant or role of the caller allows the operation.
 pub const MKMS_ACCESS_DENIED: mkms_status = 202;
@@ -28,7 +28,7 @@ pub const MKMS_ACCESS_DENIED: mkms_status = 202;
 pub const MKMS_GRANT_NOT_FOUND: mkms_status = 203;
 /// There is no such credential.
 pub const MKMS_CREDENTIAL_NOT_FOUND: mkms_status = 204;
-/// A key of this name exists or existed. Names are never used again.
+/// A key with this name exists or existed. Names are never reused.
 pub const MKMS_NAME_TAKEN: mkms_status = 301;
 /// There is no such key.
 pub const MKMS_KEY_NOT_FOUND: mkms_status = 302;
@@ -42,7 +42,7 @@ pub const MKMS_KEY_REVOKED: mkms_status = 305;
 pub const MKMS_KEY_PENDING_DELETION: mkms_status = 306;
 /// The key's material has been erased.
 pub const MKMS_KEY_DESTROYED: mkms_status = 307;
-/// The version is disabled, or its grace window is over.
+/// The version is disabled, or its grace window has ended.
 pub const MKMS_VERSION_DISABLED: mkms_status = 308;
 /// The version is revoked. Revocation is final.
 pub const MKMS_VERSION_REVOKED: mkms_status = 309;
@@ -60,13 +60,13 @@ pub const MKMS_WRONG_KEY_TYPE: mkms_status = 314;
 pub const MKMS_KEY_EXHAUSTED: mkms_status = 315;
 /// Another change came first, and the request no longer fits.
 pub const MKMS_CONFLICT: mkms_status = 316;
-/// A limit of the store is reached, such as the number of versions of a key.
+/// A limit is reached, such as the number of versions of a key.
 pub const MKMS_LIMIT_EXCEEDED: mkms_status = 317;
-/// The key belongs to an import that is not finalised: until then its source decides on it.
+/// The key belongs to an import that is not finalized: until then it can be changed only at its source.
 pub const MKMS_IMPORT_OPEN: mkms_status = 318;
-/// Another run of the same import has begun since. This one writes nothing more; what it wrote stays.
+/// A later run of the same import has begun. This run writes nothing more; what it wrote is kept.
 pub const MKMS_IMPORT_SUPERSEDED: mkms_status = 319;
-/// The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with.
+/// The ciphertext is truncated, has an unknown format, or belongs to another key than the one in the request.
 pub const MKMS_INVALID_CIPHERTEXT: mkms_status = 401;
 /// The ciphertext does not authenticate: it was altered, or the context differs.
 pub const MKMS_DECRYPTION_FAILED: mkms_status = 402;
@@ -76,31 +76,31 @@ pub const MKMS_PLAINTEXT_TOO_LONG: mkms_status = 403;
 pub const MKMS_CRYPTO_FAILURE: mkms_status = 404;
 /// The store cannot be reached, opened or written.
 pub const MKMS_STORE_UNAVAILABLE: mkms_status = 501;
-/// Other callers or nodes wrote first for as long as this node was willing to try. Nothing was done.
+/// Other callers or nodes wrote first until this node stopped retrying. Nothing was done.
 pub const MKMS_STORE_CONTENDED: mkms_status = 502;
 /// The store's disk or quota is full.
 pub const MKMS_STORE_FULL: mkms_status = 503;
-/// The store may not be written: the file is read-only, or rights are missing.
+/// The store cannot be written: the file is read-only, or the process lacks write permission.
 pub const MKMS_STORE_READ_ONLY: mkms_status = 504;
-/// The file is not a database, or its content contradicts itself.
+/// The file is not a database, or its content is inconsistent.
 pub const MKMS_STORE_CORRUPT: mkms_status = 505;
 /// The store was written by a newer version of this software.
 pub const MKMS_SCHEMA_TOO_NEW: mkms_status = 506;
-/// Another process holds the store in a way that excludes this one.
+/// Another process uses the store, and this one cannot share it.
 pub const MKMS_STORE_IN_USE: mkms_status = 507;
-/// The store is older than it was before: a backup or snapshot was restored, and nobody has acknowledged that.
+/// The store is older than its last known state: a backup or snapshot was restored and not acknowledged.
 pub const MKMS_RESTORE_DETECTED: mkms_status = 508;
-/// A row, record or signature does not match what the integrity key or the log says of it.
+/// A row, record or signature does not match its seal, the signing key or the log.
 pub const MKMS_INTEGRITY_FAILURE: mkms_status = 509;
-/// The store was lost during a commit, and it is not known whether the commit took place.
+/// The store failed during a commit, and it is not known whether the commit took place.
 pub const MKMS_OUTCOME_UNKNOWN: mkms_status = 510;
-/// This machine's clock is too far from the store's.
+/// This machine's clock differs too much from the store's.
 pub const MKMS_CLOCK_SKEW: mkms_status = 511;
 /// No root key was given, or it is malformed.
 pub const MKMS_INVALID_ROOT_KEY: mkms_status = 601;
-/// The root key is not the one that this store was created with.
+/// The root key is not one that this store is wrapped under.
 pub const MKMS_WRONG_ROOT_KEY: mkms_status = 602;
-/// The service that holds the root key cannot be reached, or limits the rate of calls.
+/// The service that holds the root key cannot be reached, or throttles calls.
 pub const MKMS_ROOT_KEY_UNAVAILABLE: mkms_status = 603;
 /// The service that holds the root key refuses to use it: access denied, key disabled or deleted.
 pub const MKMS_ROOT_KEY_REFUSED: mkms_status = 604;

@@ -28,7 +28,7 @@ const INTRODUCTION: &str = "\
 
 Every error has a code with a stable name and number, the same in Rust, C, Python and over HTTP, and a message for a
 person. Programs compare the code; messages may change with any release. Names and numbers are never changed or used
-again. The number's first digit is the group; numbers are no HTTP statuses.
+again. The number's first digit is the group; numbers are not HTTP statuses.
 
 *Retry* says whether the same call may succeed when it is simply made again, after a short wait. *Status* is the HTTP
 status of `kms-http`; a few routes answer with another one where they know more. Retryable answers with status 429, 503

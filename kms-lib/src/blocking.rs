@@ -1,4 +1,4 @@
-//! The same service for callers without an async runtime.
+//! The same interface for callers without an async runtime.
 //!
 //! ```
 //! # fn main() -> Result<(), kms_lib::Error> {
@@ -45,7 +45,7 @@ use crate::types::ids::{CredentialId, GrantId};
 use crate::types::time::Timestamp;
 use crate::verification::{AnchorReport, Report, VerifyOptions};
 
-/// The runtime that does the work, and the process it was made in.
+/// The runtime that does the work, and the process that it was created in.
 struct Engine {
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
@@ -67,13 +67,13 @@ impl Engine {
         Ok(Self { runtime: Mutex::new(Some(runtime)), handle, process: std::process::id() })
     }
 
-    /// Runs a future to its end on this thread, the service's own tasks on theirs.
+    /// Runs a future to completion on this thread. The service's own tasks run on the threads of the runtime.
     fn run<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        // The threads of the runtime did not come along into a forked child: waiting for them would last for ever.
+        // A forked child does not have the threads of the runtime, so waiting for them would never end.
         if std::process::id() != self.process {
             return Err(Error::new(
                 ErrorCode::UsedAfterFork,
-                "this process was forked after the service was opened; open it anew in the child",
+                "this process was forked after the service was opened; open the service again in the child",
             ));
         }
         check_thread()?;
@@ -87,10 +87,10 @@ impl Drop for Engine {
         let runtime = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
             if std::process::id() == self.process {
-                // Not waited for: dropping may happen within another runtime, where waiting is not allowed.
+                // Does not wait, because dropping may happen within another runtime, where waiting is not allowed.
                 runtime.shutdown_background();
             } else {
-                // Its threads are not in this process; what would join them must not run.
+                // The runtime's threads are not in this process, so its destructor, which joins them, must not run.
                 std::mem::forget(runtime);
             }
         }
@@ -98,16 +98,16 @@ impl Drop for Engine {
 }
 
 thread_local! {
-    /// The process that this thread's random generator was seeded in, if that was seen to.
+    /// The process in which this thread's random generator was last seeded; 0 if unknown.
     static SEEDED_IN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Seeds this thread's random generator, which makes identifiers, once in each process: a thread that goes on in a
-/// forked child would make the identifiers that its parent makes. Nonces and keys come from elsewhere.
+/// Seeds this thread's random generator, which makes identifiers, once in each process. Otherwise, a forked child would
+/// make the same identifiers as its parent. Nonces and keys come from the cryptography provider's generator.
 fn reseed(process: u32) {
     if SEEDED_IN.replace(process) != process && rand::rng().reseed().is_err() {
         SEEDED_IN.set(0);
-        tracing::warn!("the system has no random numbers to give");
+        tracing::warn!("the system's random generator failed; identifiers of a forked process may repeat");
     }
 }
 
@@ -121,7 +121,7 @@ fn check_thread() -> Result<()> {
     }
 }
 
-/// [`crate::Kms`] for callers without an async runtime. Cheap to clone, to be shared between threads.
+/// [`crate::Kms`] for callers without an async runtime. Cheap to clone; can be shared between threads.
 #[derive(Clone)]
 pub struct Kms {
     engine: Arc<Engine>,
@@ -135,13 +135,13 @@ impl Kms {
         let kms = engine.run(crate::Kms::open(config))?;
         Ok(Self { engine, kms })
     }
-    /// Opens a SQLite store to read it; see [`crate::Kms::open_read_only`].
+    /// Opens a SQLite store for reading; see [`crate::Kms::open_read_only`].
     pub fn open_read_only(config: Config) -> Result<Self> {
         let engine = Arc::new(Engine::new()?);
         let kms = engine.run(crate::Kms::open_read_only(config))?;
         Ok(Self { engine, kms })
     }
-    /// The operations of an actor; see [`crate::Kms::session`].
+    /// A session of an actor; see [`crate::Kms::session`].
     pub fn session(&self, actor: Actor) -> Session {
         Session { engine: Arc::clone(&self.engine), session: self.kms.session(actor) }
     }
@@ -214,7 +214,7 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Mirrors methods of the async session, each with the documentation of the original.
+/// Mirrors methods of the async session, each with a link to the original.
 macro_rules! mirror {
     ($($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)+) => {
         impl Session {
@@ -223,7 +223,7 @@ macro_rules! mirror {
                 let session = self.session.with_idempotency_key(key)?;
                 Ok(Self { engine: Arc::clone(&self.engine), session })
             }
-            /// Who acts.
+            /// The actor of the session.
             pub fn actor(&self) -> &Actor {
                 self.session.actor()
             }
@@ -324,7 +324,7 @@ impl Session {
 }
 
 impl Session {
-    /// Encrypts all that `input` gives to `output`; see [`crate::Session::encrypt_reader`].
+    /// Encrypts everything from `input` to `output`; see [`crate::Session::encrypt_reader`].
     pub fn encrypt_reader(
         &self,
         key: impl Into<KeyRef>,
@@ -334,7 +334,7 @@ impl Session {
     ) -> Result<StreamSummary> {
         session::pump_encryption(self.encrypt_stream(key, context)?, input, output)
     }
-    /// Decrypts all that `input` gives to `output`; see [`crate::Session::decrypt_reader`].
+    /// Decrypts everything from `input` to `output`; see [`crate::Session::decrypt_reader`].
     pub fn decrypt_reader(
         &self,
         context: &Context,

@@ -1,5 +1,5 @@
-//! The JSON form of what does not serialize by itself, the same in every interface: a key with its versions oldest
-//! first, and what the scheduler has done.
+//! JSON forms that all interfaces share and that differ from the Rust types: a key with its versions, oldest first, and
+//! the report of a scheduler run.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::types::limits::PAGE_LIMIT;
 use crate::verification::Report;
 use crate::{KeyDescription, VersionDescription};
 
-/// A key with its versions, oldest first.
+/// A key with its versions, oldest first. `versionsTruncated` is true if older versions were left out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
@@ -30,7 +30,7 @@ impl From<KeyDescription> for Key {
     }
 }
 
-/// What the scheduler has done.
+/// The result of a scheduler run: rotated and destroyed keys, revoked versions, failures and the verification's report.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Jobs<'a> {

@@ -1,7 +1,7 @@
-//! Mini KMS as a library: keys with a lifecycle, envelope encryption, grants and a tamper-evident audit log, in one
-//! SQLite file.
+//! Mini KMS as a library: keys with a lifecycle, envelope encryption, grants and a tamper-evident audit log, in a
+//! SQLite file or on a MySQL, MariaDB or PostgreSQL server.
 //!
-//! Open a store, say who acts, and use keys by name:
+//! Open a store, start a session for an actor, and use keys by name:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -11,7 +11,7 @@
 //! use kms_lib::SignatureAlgorithm::RsaPssSha256;
 //! use kms_lib::{Actor, Config, Context, Kms, NewGrant, NewKey, Permission, Role};
 //!
-//! // The root key wraps all others, and is not in the store.
+//! // The root key wraps all other keys and is not in the store.
 //! let kms = Kms::open(Config::new(url).root_key("passphrase:correct horse battery staple")?).await?;
 //!
 //! let admin = kms.session(Actor::new("alice", Role::Admin)?);
@@ -19,14 +19,14 @@
 //! admin.create_key(NewKey::rsa_signing("invoices")).await?;
 //! admin.put_grant(NewGrant::new("shop", Role::App).on_key("users").allow([Permission::Encrypt])).await?;
 //!
-//! // An application does what its grants allow. What it encrypts is bound to where it belongs.
+//! // An application can do what its grants allow. The context binds a ciphertext to the row that it belongs to.
 //! let shop = kms.session(Actor::new("shop", Role::App)?);
 //! let row = Context::from([("table", "users"), ("row", "4711")]);
 //! let card = shop.encrypt("users", b"4111 1111 1111 1111", &row).await?;
 //! assert!(shop.decrypt(&card.ciphertext, &row).await.is_err());
 //! assert_eq!(admin.decrypt(&card.ciphertext, &row).await?.plaintext.as_slice(), b"4111 1111 1111 1111");
 //!
-//! // Rotation keeps what was encrypted readable; revocation does not.
+//! // After a rotation, old ciphertexts can still be decrypted; after a revocation, they cannot.
 //! admin.rotate_key("users", None).await?;
 //! admin.revoke_version("users", 1).await?;
 //! assert!(admin.decrypt(&card.ciphertext, &row).await.is_err());
@@ -34,7 +34,7 @@
 //! let signed = admin.sign("invoices", b"total: 42.00 EUR", RsaPssSha256).await?;
 //! assert!(admin.verify("invoices", b"total: 42.00 EUR", &signed.signature, RsaPssSha256, None).await?.valid);
 //!
-//! // All of it is in the log, the refusals too, and the log proves itself.
+//! // The operations and refusals above are in the audit log, whose integrity can be verified.
 //! assert!(admin.verify_audit().await?.ok);
 //! kms.close().await
 //! # }
@@ -42,14 +42,14 @@
 //!
 //! | to | see |
 //! | --- | --- |
-//! | set it up | [`Config`], [`RootKeySource`] |
-//! | use keys, manage them, grant, read the log | [`Session`] |
+//! | configure the service | [`Config`], [`RootKeySource`] |
+//! | use and manage keys, make grants, read the log | [`Session`] |
 //! | encrypt files | [`Session::encrypt_reader`], [`Session::encrypt_stream`] |
-//! | do without an async runtime | [`blocking`] |
-//! | rotate by itself | [`SchedulerConfig`] |
+//! | work without an async runtime | [`blocking`] |
+//! | rotate keys automatically | [`SchedulerConfig`] |
 //! | back up and restore | [`Session::backup`], [`Kms::restore`] |
-//! | check a log elsewhere | [`audit`] |
-//! | react to errors | [`ErrorCode`] |
+//! | verify a log outside of the service | [`audit`] |
+//! | handle errors | [`ErrorCode`] |
 //!
 //! Standards: AES-GCM (NIST SP 800-38D), RSA (RFC 8017), Ed25519 (RFC 8032), HKDF (RFC 5869), Argon2id (RFC 9106),
 //! canonical JSON (RFC 8785), Merkle trees (RFC 6962), signed notes and checkpoints (C2SP), key states (NIST SP
@@ -119,7 +119,7 @@ pub use types::time::{Clock, Timestamp};
 pub use verification::{AnchorReport, Progress, Report, VerifyOptions};
 pub use zeroize::Zeroizing;
 
-/// What [`Metrics`] and [`Telemetry`] are made of.
+/// The types of the fields of [`Metrics`] and [`Telemetry`].
 pub mod metrics {
     pub use crate::ops::{
         AuditMetrics, BATCH_BOUNDS, COMMIT_BOUNDS, CacheUse, CommitMetrics, EncryptionAlert, KeyMetrics,
@@ -127,8 +127,8 @@ pub mod metrics {
     };
 }
 
-/// Parts of the crate that its own integration tests, fuzz targets and `kms-http` need. No promise of any kind covers
-/// them.
+/// Parts of the crate that its own integration tests, fuzz targets and `kms-http` need. They may change or disappear in
+/// any release.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::crypto::ciphertext::HEADER as CIPHERTEXT_HEADER;
@@ -143,7 +143,7 @@ pub mod internals {
     pub use crate::types::grant::StoredConditions;
 }
 
-/// The programs of the two READMEs, compiled as tests of the documentation.
+/// The programs in the two READMEs, compiled as doctests.
 #[cfg(doctest)]
 mod readme {
     #[doc = include_str!("../../README.md")]

@@ -1,5 +1,4 @@
-//! Says in the logs that something does not answer: once when that begins, a summary while it lasts, once when it is
-//! over.
+//! Log lines about an outage: one at its beginning, a summary every 30 seconds, and one at its end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,24 +9,24 @@ use crate::types::error::Error;
 /// The time between two summaries.
 const SUMMARY: Duration = Duration::from_secs(30);
 
-/// Whether something answers.
+/// The state of an outage.
 pub struct Outage {
-    /// What does not answer, and for what.
+    /// The description of the outage, such as "the store cannot be written".
     what: &'static str,
     lasting: Mutex<Option<Lasting>>,
-    /// Set while there is one, so that success costs no lock.
+    /// Set during an outage, so that a success without one takes no lock.
     is_lasting: AtomicBool,
 }
 
 struct Lasting {
     since: Instant,
     told: Instant,
-    /// Operations that failed.
+    /// Number of failed operations.
     failed: u64,
 }
 
 impl Outage {
-    /// An outage of `what` that has not begun.
+    /// No outage yet. `what` describes it in the logs.
     pub fn new(what: &'static str) -> Self {
         Self { what, lasting: Mutex::default(), is_lasting: AtomicBool::new(false) }
     }
@@ -36,7 +35,7 @@ impl Outage {
         self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a failure that so many operations have.
+    /// Notes a failure of this many operations.
     pub fn note(&self, error: &Error, operations: usize) {
         let mut guard = self.lasting();
         let now = Instant::now();
@@ -52,18 +51,18 @@ impl Outage {
         if now.duration_since(lasting.told) >= SUMMARY {
             lasting.told = now;
             let (failed, seconds) = (lasting.failed, now.duration_since(lasting.since).as_secs());
-            tracing::warn!(%error, failed, seconds, "{}: it still is so", self.what);
+            tracing::warn!(%error, failed, seconds, "{}: the outage continues", self.what);
         }
     }
 
-    /// Notes a success, which ends an outage.
+    /// Notes a success, which ends the outage.
     pub fn end(&self) {
         if !self.is_lasting.load(Ordering::SeqCst) {
             return;
         }
         if let Some(Lasting { since, failed, .. }) = self.lasting().take() {
             self.is_lasting.store(false, Ordering::SeqCst);
-            tracing::warn!(failed, seconds = since.elapsed().as_secs(), "{}: that is over", self.what);
+            tracing::warn!(failed, seconds = since.elapsed().as_secs(), "{}: the outage has ended", self.what);
         }
     }
 }

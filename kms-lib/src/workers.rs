@@ -1,5 +1,5 @@
-//! Work that takes the CPU for long, off the async threads: on as many threads as there are cores, in turns by
-//! principal.
+//! Threads for CPU-intensive work, which must not run on the async threads: as many threads as cores, which serve the
+//! principals in turns.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,23 +12,23 @@ use crate::types::error::{Error, ErrorCode, Result};
 #[cfg(test)]
 mod tests;
 
-/// How long a piece of work takes.
+/// The expected duration of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// A few milliseconds. What takes longer is cut into such pieces where it can be.
+    /// A few milliseconds. Longer work is divided into such tasks where possible.
     Short,
-    /// Longer: generating an RSA key, a message of many megabytes. One thread is always left to short work.
+    /// Longer, such as generating an RSA key or encrypting many megabytes. One thread is always left to short tasks.
     Long,
 }
 
-/// The threads that do the work. They are those of the runtime for blocking work, and end when nothing waits. Cheap to
-/// clone; all clones are the same threads.
+/// The worker threads. They are taken from the runtime's threads for blocking work, and end when no task waits. Cheap
+/// to clone; clones share the threads.
 #[derive(Clone)]
 pub struct Workers(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
-    /// How many may work at once.
+    /// Most threads at a time.
     threads: usize,
 }
 
@@ -36,45 +36,45 @@ struct Inner {
 struct State {
     short: Lane,
     long: Lane,
-    /// Threads that are at work, and those of them that do long work.
+    /// Number of running threads, and of those with long tasks.
     running: usize,
     running_long: usize,
-    /// Whether long work has its turn.
+    /// Whether the next task should be a long one.
     is_turn_of_long: bool,
-    /// Whether no work is taken any more.
+    /// Whether new tasks are rejected.
     is_closed: bool,
 }
 
-/// Work of one length that waits.
+/// The waiting tasks of one length.
 #[derive(Default)]
 struct Lane {
     waiting: HashMap<Arc<str>, VecDeque<Task>>,
-    /// Principals with work that waits, in the order of their turns.
+    /// Principals with waiting tasks, in the order of their turns.
     turns: VecDeque<Arc<str>>,
 }
 
 type Task = Box<dyn FnOnce() + Send>;
 
 impl Default for Workers {
-    /// As many threads as there are cores, and at least two.
+    /// As many threads as cores, but at least two.
     fn default() -> Self {
         Self::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
     }
 }
 
 impl Workers {
-    /// So many threads, and at least two.
+    /// Workers with `threads` threads, but at least two.
     pub fn new(threads: usize) -> Self {
         Self(Arc::new(Inner { state: Mutex::default(), threads: threads.max(2) }))
     }
 
-    /// How many pieces of work may be done at once, and how many are being done.
+    /// The maximum and the current number of threads.
     #[cfg(test)]
     pub fn threads(&self) -> (usize, usize) {
         (self.0.threads, self.0.state().running)
     }
 
-    /// Does a piece of work when it is this principal's turn. Work that nobody waits for any more is not begun.
+    /// Runs `work` when it is this principal's turn. If the future is dropped before, the work is not begun.
     pub async fn run<T: Send + 'static>(
         &self,
         principal: &str,
@@ -97,12 +97,12 @@ impl Workers {
         })
     }
 
-    /// Takes no work any more, and gives up what waits.
+    /// Rejects new tasks and drops the waiting ones.
     pub fn close(&self) {
         let mut state = self.0.state();
         state.is_closed = true;
         let given_up = (std::mem::take(&mut state.short), std::mem::take(&mut state.long));
-        // What they hold is dropped outside of the lock.
+        // The tasks are dropped after the lock is released.
         drop(state);
         drop(given_up);
     }
@@ -132,7 +132,7 @@ impl Inner {
     }
 }
 
-/// A thread at work. One that never gets to work, because its runtime ends, is not counted any more either.
+/// A worker thread. When it is dropped without having run, because the runtime ends, it is no longer counted.
 struct Thread {
     inner: Arc<Inner>,
     is_counted: bool,
@@ -142,7 +142,7 @@ impl Thread {
     fn work(mut self) {
         let mut ended = None;
         while let Some((length, task)) = self.next(ended) {
-            // A panic ends the work, whose caller is told so, and not the thread.
+            // A panic ends only the task, whose caller gets an error, and not the thread.
             if catch_unwind(AssertUnwindSafe(task)).is_err() {
                 tracing::error!("a computation panicked");
             }
@@ -150,8 +150,8 @@ impl Thread {
         }
     }
 
-    /// The next piece of work, after one of this length. Without one, the thread ends: decided under the same lock
-    /// under which work is added, so that none is left without a thread.
+    /// The next task, after one of this length. Without one, the thread ends. That is decided under the lock under
+    /// which tasks are added, so that no task is left without a thread.
     fn next(&mut self, ended: Option<Length>) -> Option<(Length, Task)> {
         let mut state = self.inner.state();
         state.running_long -= usize::from(ended == Some(Length::Long));
@@ -173,7 +173,7 @@ impl Drop for Thread {
 }
 
 impl State {
-    /// Short and long work take turns, and long work leaves one of the threads alone.
+    /// The next task. Short and long tasks alternate, and one thread is never used for long tasks.
     fn next(&mut self, threads: usize) -> Option<(Length, Task)> {
         let may_be_long = self.running_long + 1 < threads && (self.is_turn_of_long || self.short.turns.is_empty());
         if may_be_long && let Some(task) = self.long.pop() {

@@ -86,7 +86,7 @@ async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let after = lines.take();
-    assert!(!after.is_empty() && after.iter().all(|line| line.contains("that is over")), "{after:#?}");
+    assert!(!after.is_empty() && after.iter().all(|line| line.contains("the outage has ended")), "{after:#?}");
     assert!(after.iter().any(|line| line.contains(&format!("failed={failed}"))), "{failed}: {after:#?}");
     kms.close().await.unwrap();
 }
@@ -122,7 +122,7 @@ async fn server_goes_away(server: Option<impl Server>) {
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let after = lines.take();
-    assert!(after.iter().any(|line| line.contains("that is over")), "{after:#?}");
+    assert!(after.iter().any(|line| line.contains("the outage has ended")), "{after:#?}");
     assert!(after.len() <= 4, "{after:#?}");
     kms.close().await.unwrap();
 }

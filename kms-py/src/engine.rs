@@ -28,7 +28,7 @@ impl<T> Local<T> {
         if std::process::id() == self.process {
             return Ok(());
         }
-        let text = "this process was forked after the service was opened; open it anew in the child";
+        let text = "this process was forked after the service was opened; open the service again in the child";
         Err(Error::new(ErrorCode::UsedAfterFork, text))
     }
 }
@@ -136,6 +136,6 @@ thread_local! {
 fn reseed(process: u32) {
     if SEEDED_IN.replace(process) != process && rand::rng().reseed().is_err() {
         SEEDED_IN.set(0);
-        tracing::warn!("the system has no random numbers to give");
+        tracing::warn!("the system's random generator failed; identifiers of a forked process may repeat");
     }
 }

@@ -1,4 +1,4 @@
-//! Keys, versions and grants as callers see them: everything but the material.
+//! Descriptions of keys, versions and grants, as callers see them: without material.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,130 +18,130 @@ use crate::types::limits::PAGE_LIMIT;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// A key.
+/// The description of a key, without its material.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct KeyDescription {
-    /// Identifies the key.
+    /// The key's identifier, a UUID.
     pub id: KeyId,
-    /// Its name.
+    /// The key's name, unique in the store.
     pub name: String,
-    /// Its kind.
+    /// The key's type, fixed at creation.
     #[serde(rename = "type")]
     pub key_type: KeyType,
-    /// Its use.
+    /// The permitted use of the key.
     pub purpose: KeyPurpose,
-    /// Where it stands.
+    /// The key's lifecycle state.
     pub state: KeyState,
-    /// Why it is disabled.
+    /// The reason why the key is disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled_reason: Option<DisabledReason>,
-    /// Days between rotations.
+    /// The age of the current version, in days, at which the scheduler rotates the key; `None`: no rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation_period_days: Option<u32>,
-    /// Days a former version stays usable.
+    /// Length of a former version's grace window, in days; `None`: the service's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period_days: Option<u32>,
-    /// When the scheduler rotates it next.
+    /// When the scheduler rotates the key next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate_at: Option<Timestamp>,
-    /// When its material is erased.
+    /// When the key's material is due to be erased; set while the deletion is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delete_at: Option<Timestamp>,
-    /// The source of the import that the key came with, as long as that is not finalised and decides on the key.
+    /// The source of the import that the key belongs to, as long as the import is not finalized.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_import: Option<String>,
-    /// How records show contexts.
+    /// The form in which audit records show encryption contexts.
     pub audit_context: AuditContext,
-    /// Given by its owners.
+    /// A JSON object set by the key's owners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
-    /// When it was made.
+    /// Time of creation; for an imported key, at its source.
     pub created_at: Timestamp,
     /// The version that encrypts and signs.
     pub current_version: u32,
-    /// The sequence number of the record of the last change of the key itself: its state, current version, periods or
-    /// metadata. Changes of its other versions do not count. See [`KeyUpdate`](crate::KeyUpdate).
+    /// The sequence number of the audit record of the last change of the key itself: its state, current version,
+    /// periods or metadata. Changes of its other versions do not count. See [`KeyUpdate`](crate::KeyUpdate).
     pub revision: u64,
-    /// Its versions, newest first, at most 1,000 of them; not in lists.
+    /// The versions of the key, newest first, at most 1,000 of them; `None` in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub versions: Option<Vec<VersionDescription>>,
 }
 
-/// A version of a key.
+/// The description of a version of a key, without its material.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct VersionDescription {
-    /// Identifies the version.
+    /// The version's identifier, a UUID.
     pub id: VersionId,
-    /// Its key.
+    /// The key that the version belongs to.
     pub key_id: KeyId,
-    /// Counted from 1.
+    /// The version's number within its key, counted from 1.
     pub version: u32,
-    /// Where it stands.
+    /// The version's lifecycle state.
     pub state: VersionState,
-    /// When it was made.
+    /// Time of creation; for an imported version, at its source.
     pub created_at: Timestamp,
-    /// From when it is usable.
+    /// Before this time, the version cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// Until when it decrypts and verifies once it is a former one.
+    /// End of the grace window of a former version, exclusive; `None`: no end. Ignored while the version is `ENABLED`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
-    /// Its public half, for RSA (SubjectPublicKeyInfo, PEM).
+    /// The public key of an RSA version (SubjectPublicKeyInfo as PEM).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key_pem: Option<String>,
-    /// The grace period its window was made from.
+    /// The grace period, in days, from which `not_after` was computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period_days: Option<u32>,
-    /// Where its material comes from.
+    /// The origin of the version's material.
     pub origin: Origin,
-    /// Messages encrypted under it. None in the answer to a change if the store could not be read after the commit; so
-    /// is the public half of a version that the change did not make.
+    /// Number of messages encrypted under the version. If the store could not be read after a change was committed, the
+    /// result of the change has `None` here and in `public_key_pem`, except for a version that the change created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryptions: Option<u64>,
-    /// When it was last used.
+    /// Time of the last use of any kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
 }
 
 impl VersionDescription {
-    /// A version of a key, with what only the store has of it.
+    /// The description of a version, with the values that are only in the store.
     pub(crate) fn of(key: &Key, version: &KeyVersion, stored: Option<&VersionFacts>) -> Self {
         Facts::of(version, stored).describe(&in_state(key, version))
     }
 }
 
-/// A grant as callers see it.
+/// The description of a grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct GrantDescription {
-    /// Identifies the grant.
+    /// The grant's identifier, a UUID.
     pub id: GrantId,
-    /// To whom.
+    /// The principal that has the grant.
     pub principal: String,
-    /// A note about the callers it is meant for. It restricts nothing and gives nothing.
+    /// The role of the callers that the grant is meant for. Informative: it does not affect decisions.
     pub role: Role,
-    /// On which keys: an id, or `*`.
+    /// The key's id, or `*` for all keys.
     pub key_id: GrantScope,
-    /// What it allows.
+    /// The permissions of the grant.
     pub allowed_ops: Vec<Permission>,
-    /// Under which conditions.
+    /// The conditions of the grant; `None` if it has no conditions or unknown ones, with which it allows nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Conditions>,
-    /// When it was made.
+    /// Time of creation; for an imported grant, at its source.
     pub created_at: Timestamp,
-    /// The principal that made it; `system` for what the creator of a key gets.
+    /// The principal that made the grant; `system` for the grant that the creator of a key gets.
     pub granted_by: String,
-    /// The grants that it was passed on through, if an app made it.
+    /// The grants that an app passed on by this one, sorted by id. Empty for grants by admins and the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub granted_through: Vec<GrantId>,
 }
 
-/// What only the store has of a version.
+/// The values of a version that are only in the store, not in the catalog.
 #[derive(Default)]
 struct Facts {
     public_key_pem: Option<String>,
@@ -150,7 +150,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// Counters, and the public key if it is the version's own.
+    /// The counters, and the public key if it matches the digest in the version's sealed row.
     fn of(version: &KeyVersion, stored: Option<&VersionFacts>) -> Self {
         let pem = stored.and_then(|facts| facts.public_key_pem.clone()).filter(|pem| {
             version.public_key_digest.is_some_and(|digest| digest == <[u8; 32]>::from(Sha256::digest(pem)))
@@ -180,12 +180,12 @@ impl Facts {
     }
 }
 
-/// A version in the state that callers see: all versions of a revoked key are revoked.
+/// A version in its effective state: all versions of a revoked key are revoked.
 fn in_state(key: &Key, version: &KeyVersion) -> KeyVersion {
     KeyVersion { state: key.state_of(version), ..version.clone() }
 }
 
-/// A key and its newest versions as of one moment, without what is only in the store.
+/// A key and its newest versions as of one revision, without the values that are only in the store.
 pub struct Outline {
     key: KeyDescription,
     id: KeyId,
@@ -193,7 +193,7 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Of a key in this view.
+    /// The outline of a key in this view, if the key exists.
     pub fn of(view: &dyn CatalogView, id: KeyId) -> Option<Self> {
         let key = view.key(id)?;
         let mut versions = Vec::new();
@@ -201,13 +201,13 @@ impl Outline {
         Some(Self { key: key_description(key), id, versions })
     }
 
-    /// Adds what the store has of the versions: counters, and public keys, if they are the versions' own.
+    /// Adds the values that are only in the store: counters and public keys.
     pub async fn complete(self, connection: &mut dyn Connection) -> Result<KeyDescription> {
         let stored = entities::facts(connection, self.id, PAGE_LIMIT).await?;
         Ok(self.describe(|version| Facts::of(version, stored.get(&version.version))))
     }
 
-    /// Without what the store has, but for the versions that these changes made.
+    /// The description without the values from the store, except for versions that these changes created.
     pub fn without_store(self, changes: &[Change]) -> KeyDescription {
         let made = |number: u32| {
             changes.iter().find_map(|change| match change {
@@ -230,13 +230,13 @@ impl Outline {
     }
 }
 
-/// Metadata as it was given. What is stored was checked, and can be read.
+/// Parses stored metadata. It was checked before it was stored, so an error is only logged.
 fn metadata(key: &Key, text: &str) -> Option<Value> {
     let read = serde_json::from_str(text);
     read.inspect_err(|error| tracing::error!(%error, key = %key.id, "the metadata of a key cannot be read")).ok()
 }
 
-/// A key without its versions.
+/// The description of a key, without its versions.
 pub fn key_description(key: &Key) -> KeyDescription {
     KeyDescription {
         id: key.id,
@@ -259,7 +259,7 @@ pub fn key_description(key: &Key) -> KeyDescription {
     }
 }
 
-/// A grant.
+/// The description of a grant.
 pub fn grant_description(grant: &Grant) -> GrantDescription {
     GrantDescription {
         id: grant.id,

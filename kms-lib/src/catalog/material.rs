@@ -1,4 +1,5 @@
-//! Unwrapped material, as the provider's ready keys: loading an RSA key costs most of a signature.
+//! The cache of unwrapped material, as ready keys of the cryptography provider: loading an RSA key takes most of the
+//! time of a signature.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,41 +24,41 @@ use crate::workers::{Length, Workers};
 #[cfg(test)]
 mod tests;
 
-/// A key ready for use.
+/// Unwrapped material, ready for use by the cryptography provider.
 pub enum ReadyKey {
     /// AES-256-GCM.
     Aes(Box<dyn Aead>),
-    /// RSA-2048, both halves.
+    /// RSA-2048: private and public key.
     Rsa {
-        /// Decrypts and signs.
+        /// The private key, which decrypts and signs.
         private: Box<dyn RsaPrivate>,
-        /// Encrypts and verifies.
+        /// The public key, which encrypts and verifies.
         public: Box<dyn RsaPublic>,
     },
 }
 
-/// Keys that are loaded at once, and of these on behalf of one principal. A root key may be far away, so there are more
-/// than the store has connections.
+/// Most keys that are loaded at a time, in all and for one principal. They are more than the store has connections,
+/// because most of the time is spent waiting for a remote root key.
 pub const LOADING: (usize, usize) = (64, 32);
 
-/// Ready keys by key and version. Bounded in number and in time; the provider wipes what is dropped.
+/// Ready keys by key and version. Bounded in number and time; the provider wipes keys that are dropped.
 pub struct MaterialCache {
     loader: Loader,
     ready: Cache<VersionKey, Arc<ReadyKey>>,
     loading: Arc<Mutex<Loading>>,
-    /// Whose turn it is to load a key.
+    /// The turns in which principals load keys.
     turns: Fair,
-    /// Set for good by [`MaterialCache::clear`].
+    /// Set permanently by [`MaterialCache::clear`].
     is_closed: Arc<AtomicBool>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-/// A key and a version of it.
+/// A key and the number of a version.
 type VersionKey = (KeyId, u32);
-/// What a loading of a version ends with.
+/// The result of loading a version.
 type Loaded = Result<Arc<ReadyKey>>;
-/// The versions that are loaded, or wait for that.
+/// The versions that are being loaded or wait for a turn.
 type Loading = HashMap<VersionKey, Arc<Joint<Loaded>>>;
 
 impl MaterialCache {
@@ -75,10 +76,10 @@ impl MaterialCache {
         Self { loader: Loader { store, provider, envelope, workers }, ready, loading, turns, is_closed, hits, misses }
     }
 
-    /// The ready key of a version, made ready on behalf of this principal if it is not there. Callers who ask for the
-    /// same one while it is loaded wait for that one loading, which begins in the first turn that one of them gets.
-    /// Once it has begun it comes to its end, and what it loaded is kept, also if every caller has gone away: a call to
-    /// a remote root key is made once.
+    /// The ready key of a version, loaded in a turn of this principal if it is not cached. Concurrent callers for the
+    /// same version share one loading, which begins in the first turn that one of them gets. Once begun, it runs to
+    /// completion and its result is cached even if every caller has dropped its future, so that a call to a remote root
+    /// key is made only once.
     pub async fn get(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Loaded {
         let id = (version.key_id, version.version);
         if let Some(ready) = self.ready.get(&id).await {
@@ -91,7 +92,7 @@ impl MaterialCache {
         waiting.joint.result(&self.turns, principal).await.map_err(ended)?
     }
 
-    /// Joins the loading of a version, or makes one.
+    /// Joins the loading of a version, or starts one.
     fn wait_for(&self, version: &KeyVersion, key_type: KeyType, principal: &str) -> Waiting<'_> {
         let id = (version.key_id, version.version);
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +101,7 @@ impl MaterialCache {
         Waiting { loading: &self.loading, id, joint }
     }
 
-    /// Loads a version and keeps it. Its computations are this principal's.
+    /// Loads a version and caches it. The computations count for this principal.
     fn load(
         &self,
         version: KeyVersion,
@@ -111,9 +112,9 @@ impl MaterialCache {
         let is_closed = Arc::clone(&self.is_closed);
         async move {
             let id = (version.key_id, version.version);
-            // Also if the loading panics.
+            // Removes the entry even if the loading panics.
             let _removed = Removed(loading, id);
-            // Another loading may have ended since the caller looked.
+            // Another loading may have ended since the caller checked the cache.
             if let Some(ready) = ready.get(&id).await {
                 return Ok(ready);
             }
@@ -126,19 +127,19 @@ impl MaterialCache {
         }
     }
 
-    /// Drops a version that may no longer be used.
+    /// Drops a version from the cache.
     pub async fn forget(&self, key: KeyId, version: u32) {
         self.ready.invalidate(&(key, version)).await;
     }
-    /// Drops all versions of a key.
+    /// Drops all versions of a key from the cache.
     pub async fn forget_key(&self, key: KeyId) {
         let of_key: Vec<u32> = self.ready.iter().filter(|(id, _)| id.0 == key).map(|(id, _)| id.1).collect();
         for version in of_key {
             self.forget(key, version).await;
         }
     }
-    /// Drops what may not be used any more as of this snapshot: versions that are revoked, destroyed or not there,
-    /// whoever brought that about, and whether or not they were being loaded at that moment.
+    /// Drops the versions that may not be used as of this snapshot: those that are revoked, destroyed, missing or of a
+    /// quarantined key, including changes by other processes and versions that were being loaded at the time.
     pub async fn drop_unusable(&self, catalog: &Catalog) {
         let unusable: Vec<(KeyId, u32)> = {
             let snapshot = catalog.snapshot();
@@ -154,28 +155,28 @@ impl MaterialCache {
         }
         self.sweep().await;
     }
-    /// Drops everything, and really: the cache expires lazily, and key material must not linger. Nothing is kept from
-    /// here on.
+    /// Drops all keys at once, because the cache expires lazily and key material must not stay in memory. Nothing is
+    /// cached from then on.
     pub async fn clear(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
         self.ready.invalidate_all();
         self.ready.run_pending_tasks().await;
     }
-    /// Really drops what has expired or was forgotten.
+    /// Frees the keys that have expired or were dropped, which the cache would do lazily.
     pub async fn sweep(&self) {
         self.ready.run_pending_tasks().await;
     }
-    /// How often a key was there, and how often it was not.
+    /// Number of hits and misses.
     pub fn uses(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
-    /// How many keys are held.
+    /// Number of keys in the cache, approximately.
     pub fn len(&self) -> u64 {
         self.ready.entry_count()
     }
 }
 
-/// One who waits for a loading. The last one takes it out if it has not begun.
+/// A caller that waits for a loading. The last one removes the loading if it has not begun.
 struct Waiting<'a> {
     loading: &'a Mutex<Loading>,
     id: VersionKey,
@@ -185,7 +186,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        // Clones are made under the lock only: two are this one and the one that is taken out.
+        // Clones are made only under the lock, so a count of two means this clone and the one in the map.
         let is_last = Arc::strong_count(&self.joint) == 2 && !self.joint.has_begun();
         if is_last && loading.get(&self.id).is_some_and(|joint| Arc::ptr_eq(joint, &self.joint)) {
             loading.remove(&self.id);
@@ -193,18 +194,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Ends a loading: the next caller begins a new one.
+/// Removes a loading when it ends, so that the next caller starts a new one.
 struct Removed(Arc<Mutex<Loading>>, VersionKey);
 
 impl Drop for Removed {
     fn drop(&mut self) {
         let removed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
-        // Not under the lock, which the guard above has given back.
+        // Dropped after the lock is released.
         drop(removed);
     }
 }
 
-/// Unwraps material, and makes ready keys of it.
+/// Unwraps material and makes ready keys from it.
 #[derive(Clone)]
 struct Loader {
     store: Arc<dyn Store>,
@@ -224,9 +225,10 @@ impl Loader {
         }
         let binding = Binding::Version { key: version.key_id, version: version.version, key_type };
         let plaintext = self.envelope.unwrap(&binding, &wrapped).await?;
-        // The sealed row names the material: what another history of this version left is found before it is used.
+        // The sealed row has the fingerprint of the material, so material from another history of this version, such as
+        // before a restore, is detected before it is used.
         if fingerprint(version.key_id, version.version, key_type, &plaintext)? != version.fingerprint {
-            return Err(altered("is not the one its version was made with"));
+            return Err(altered("does not match the fingerprint of its version"));
         }
         let ready = match key_type {
             KeyType::Aes256Gcm => {
@@ -247,7 +249,7 @@ impl Loader {
     }
 }
 
-/// Runs work that waits for files off the async threads. What computes goes to the [`Workers`].
+/// Runs blocking work, such as file access, off the async threads. Computations go to the [`Workers`].
 pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await

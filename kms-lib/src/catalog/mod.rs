@@ -1,8 +1,8 @@
-//! What every session looks at: keys, versions and grants as of a revision, held in memory, and unwrapped material.
+//! The catalog: keys, versions, grants and credentials in memory, as of one revision, and unwrapped material.
 //!
-//! The revision is the sequence number of the record of the last change. Other processes move it; before a denial, a
-//! not-found or a description is returned, and by the ledger under the head lock before anything is committed, the
-//! snapshot is brought up to the store's.
+//! The revision is the sequence number of the record of the last change. Other processes advance it, so the snapshot is
+//! brought up to the store's revision before a denial, a not-found or a description is returned, and by the ledger,
+//! under the head lock, before anything is committed.
 
 mod description;
 mod material;
@@ -38,26 +38,26 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::ServiceKeyKind;
 
-/// How often one look follows a replacement of the key that seals rows.
+/// How many replacements of the integrity key one look at the store follows.
 const CATCH_UPS: usize = 3;
 
-/// The snapshot, and how it is kept up to date.
+/// The snapshot, with the state needed to keep it up to date.
 pub struct Catalog {
     store: Arc<dyn Store>,
-    /// Replaced only while the snapshot is held: its rows are folded under them.
+    /// Replaced only while the snapshot is locked, because its rows are folded under these seals.
     seals: RwLock<Arc<Seals>>,
-    /// Told which generations of the root key there are.
+    /// Receives the generations of the root key whenever they change.
     envelope: Envelope,
     snapshot: RwLock<Snapshot>,
-    /// Held while the snapshot is brought up to date, so that callers who wait share one look at the store.
+    /// Locked while the snapshot is brought up to date, so that waiting callers share one look at the store.
     refreshing: tokio::sync::Mutex<()>,
-    /// How many looks at the store have begun.
+    /// Number of looks at the store that have begun.
     looks: AtomicU64,
-    /// Which of them was the last that came to its end.
+    /// The number of the last look that was completed.
     seen: AtomicU64,
     /// Whether rows were set aside that are not in the committed quarantine yet.
     quarantining: AtomicBool,
-    /// Whether versions were read whose material is erased.
+    /// Whether rows were read whose material or wrappings are erased.
     erased: AtomicBool,
 }
 
@@ -83,17 +83,17 @@ impl Catalog {
     fn snapshot_mut(&self) -> RwLockWriteGuard<'_, Snapshot> {
         self.snapshot.write().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The seals of this store, as of this moment.
+    /// The current seals of this store.
     pub fn seals(&self) -> Arc<Seals> {
         Arc::clone(&self.seals.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes sure that the snapshot is not older than this call: one look at the store serves all who wait.
+    /// Makes sure that the snapshot is not older than this call. One look at the store serves all waiting callers.
     pub async fn ensure_fresh(&self) -> Result<()> {
         let begun = self.looks.load(Ordering::Acquire);
         let _alone = self.refreshing.lock().await;
-        // A look that began after this call did, and came to its end, has seen enough. One that failed, or whose caller
-        // went away in the midst of it, has seen nothing.
+        // A completed look that began after this call is recent enough. A look that failed, or whose caller dropped its
+        // future, does not count.
         if self.seen.load(Ordering::Acquire) <= begun {
             let this = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
             self.look().await?;
@@ -117,15 +117,15 @@ impl Catalog {
             }
             self.catch_up_seals().await?;
         }
-        Err(Error::new(ErrorCode::StoreContended, "the key that seals rows was replaced each time; retry later"))
+        Err(Error::new(ErrorCode::StoreContended, "the integrity key was replaced at each attempt; retry later"))
     }
 
-    /// Brings the snapshot up to the store's revision, on a connection that already sees one state of the store. The
-    /// snapshot is suspect then if its rows are not those that the head stands for.
+    /// Brings the snapshot up to the store's revision, on a connection that already sees one state of the store. Marks
+    /// the snapshot as suspect if its rows do not match the head's row commitment.
     ///
-    /// Does not wait for others who do the same: the ledger holds the head's lock meanwhile. Newer rows are never
-    /// replaced by older ones. Answers false, with the snapshot as it was, if another process has replaced the key that
-    /// seals rows: [`Catalog::catch_up_seals`] comes first.
+    /// Does not wait for other tasks that do the same, because the ledger holds the head lock meanwhile. Newer rows are
+    /// never replaced by older ones. Returns false, and leaves the snapshot unchanged, if another process has replaced
+    /// the integrity key; call [`Catalog::catch_up_seals`] and repeat.
     pub async fn refresh(&self, connection: &mut dyn Connection) -> Result<bool> {
         self.load(connection).await
     }
@@ -154,21 +154,21 @@ impl Catalog {
                 && snapshot.trust() == Trust::Verified
                 && !self.stands_for(&head, snapshot.rows())
             {
-                tracing::error!("rows of the store are not those that the head of the log stands for");
+                tracing::error!("the rows of the store do not match the row commitment in the head of the log");
                 snapshot.set_trust(Trust::Suspect);
             }
         }
         Ok(true)
     }
 
-    /// Whether the head was written over just these rows. What it says of them needs no signature: it is keyed, and
+    /// Whether the head's row commitment is over exactly these rows. It needs no signature, because it is keyed and
     /// bound to the revision.
     fn stands_for(&self, head: &Head, rows: &RowSet) -> bool {
         stands_for(&self.seals(), head, rows)
     }
 
-    /// Takes out the rows that a verification found to be altered. What is left must be just the rows, folded into
-    /// `good`, that the verification found to be good: `StoreContended` if rows have changed since.
+    /// Takes out the rows that a verification found to be altered. The remaining rows must be exactly those that it
+    /// found to be good, folded into `good`. Fails with `StoreContended` if rows have changed since.
     pub fn set_aside(&self, altered: &[NewQuarantined], good: &RowSet) -> Result<()> {
         let mut snapshot = self.snapshot_mut();
         for row in altered {
@@ -185,15 +185,15 @@ impl Catalog {
     pub fn is_quarantining(&self) -> bool {
         self.quarantining.load(Ordering::Acquire)
     }
-    /// Whether, since the last call, versions were read whose material another process has erased.
+    /// Whether, since the last call, rows were read whose material or wrappings another process has erased.
     pub fn take_erased(&self) -> bool {
         self.erased.swap(false, Ordering::AcqRel)
     }
-    /// The rows that were set aside are in the committed quarantine, put there by this process or by another one.
+    /// Notes that the rows that were set aside are in the committed quarantine, added by this or another process.
     pub fn end_quarantining(&self) {
         self.quarantining.store(false, Ordering::Release);
     }
-    /// Uses nothing: it cannot be told which rows were altered.
+    /// Refuses all rows, because it cannot be determined which of them were altered.
     pub fn refuse_all(&self) {
         self.envelope.distrust();
         self.snapshot_mut().refuse_all();
@@ -214,21 +214,21 @@ impl Catalog {
     }
 }
 
-/// What is said while nobody knows which rows are to be trusted.
+/// The error while it is not known which rows can be trusted.
 fn altered() -> Error {
     Error::new(
         ErrorCode::IntegrityFailure,
-        "rows of the store were altered; close the service and open it again to quarantine them",
+        "rows of the store were altered; close and reopen the service to quarantine them",
     )
 }
 
-/// Whether a head was written over just these rows.
+/// Whether a head's row commitment is over exactly these rows.
 pub fn stands_for(seals: &Seals, head: &Head, rows: &RowSet) -> bool {
     let said = checkpoint::claimed(&head.checkpoint).and_then(|checkpoint| checkpoint.rows);
     said.is_some_and(|said| seals.is_commitment(&said, head.revision, rows))
 }
 
-/// A change's row in its unambiguous form.
+/// The canonical bytes of a change's row, which its seal covers.
 pub fn change_row(change: &Change) -> Result<Vec<u8>> {
     Ok(match change {
         Change::InsertKey(key) | Change::UpdateKey(key) => row::key(key),

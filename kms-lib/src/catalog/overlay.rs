@@ -1,4 +1,4 @@
-//! The snapshot together with the changes a batch has made so far: what the ledger decides against.
+//! The snapshot with the changes of a batch so far: the view against which the ledger decides.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +15,7 @@ use crate::types::quarantine::{EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::view::CatalogView;
 
-/// An snapshot and changes on top of it that are not committed yet.
+/// A snapshot with changes that are not committed yet.
 pub struct Overlay<'a> {
     base: &'a Snapshot,
     revision: u64,
@@ -23,7 +23,7 @@ pub struct Overlay<'a> {
     names: HashMap<String, KeyId>,
     versions: HashMap<(KeyId, u32), KeyVersion>,
     grants: HashMap<GrantId, Grant>,
-    /// The grants above that are not withdrawn.
+    /// The changed grants that are not revoked.
     rights: Rights,
     credentials: HashMap<CredentialId, Credential>,
     quarantine: HashMap<QuarantineId, Quarantined>,
@@ -33,7 +33,7 @@ pub struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    /// No changes yet.
+    /// An overlay without changes.
     pub fn new(base: &'a Snapshot) -> Self {
         Self {
             base,
@@ -54,11 +54,11 @@ impl<'a> Overlay<'a> {
     pub fn revision(&self) -> u64 {
         self.revision
     }
-    /// All rows as they are with the changes, folded.
+    /// The fold of all rows, with the changes applied.
     pub fn rows(&self) -> &RowSet {
         &self.rows
     }
-    /// Folds the rows under other seals from now on. There are no changes yet.
+    /// Folds the rows under other seals. Only before the first change.
     pub fn refold(&mut self, seals: &Seals) {
         self.rows = self.base.fold(seals);
     }
@@ -103,7 +103,7 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    /// The row that a change takes the place of.
+    /// The bytes of the row that a change replaces.
     fn replaced(&self, change: &Change) -> Result<Option<Vec<u8>>> {
         Ok(match change {
             Change::InsertKey(key) | Change::UpdateKey(key) => self.key(key.id).map(row::key),
@@ -116,7 +116,7 @@ impl<'a> Overlay<'a> {
             Change::InsertCredential(credential) | Change::UpdateCredential(credential) => {
                 self.credential(credential.id).map(row::credential)
             }
-            // The rows that it names were set aside before.
+            // The rows that the entry names were set aside before.
             Change::InsertQuarantined(entry) | Change::UpdateQuarantined(entry) => {
                 let present = self.quarantine.get(&entry.id).or_else(|| self.base.quarantine_entry(entry.id));
                 present.map(row::quarantined)
@@ -159,7 +159,7 @@ impl CatalogView for Overlay<'_> {
             last = last.max(version.version);
             visit(self.versions.get(&(key, version.version)).unwrap_or(version));
         });
-        // Versions that only this batch made follow the others, since versions are counted upwards.
+        // New versions of this batch have higher numbers than the others.
         let mut new: Vec<&KeyVersion> =
             self.versions.values().filter(|version| version.key_id == key && version.version > last).collect();
         new.sort_unstable_by_key(|version| version.version);
@@ -203,7 +203,7 @@ impl CatalogView for Overlay<'_> {
             last = root.generation;
             visit(self.root_keys.get(&last).unwrap_or(root));
         }
-        // Generations that only this batch made.
+        // New generations of this batch.
         self.root_keys.range(last + 1..).for_each(|(_, root)| visit(root));
     }
     fn each_service_key(&self, visit: &mut dyn FnMut(&ServiceKey)) {

@@ -1,4 +1,4 @@
-//! Public keys of RSA versions, ready for use. They hold no secret: verifying a signature takes no root key.
+//! Public keys of RSA versions, ready for use. They are not secret, so verifying a signature needs no root key.
 
 use std::sync::Arc;
 
@@ -16,18 +16,18 @@ use crate::workers::{Length, Workers};
 /// A public key ready for use.
 pub type PublicKey = Arc<dyn RsaPublic>;
 
-/// Public keys by their digest, which the sealed row of their version names. Bounded in number.
+/// A cache of public keys by their digest, which the sealed row of their version has. Bounded in number.
 pub struct PublicKeys {
     store: Arc<dyn Store>,
     provider: Arc<dyn Provider>,
     workers: Workers,
-    /// Whose turn it is to load keys.
+    /// The turns in which principals load keys.
     turns: Fair,
     ready: Cache<[u8; 32], PublicKey>,
 }
 
 impl PublicKeys {
-    /// An empty cache of at most `size` keys. They are loaded in these turns.
+    /// An empty cache of at most `size` keys, which are loaded in these turns.
     pub fn new(
         store: Arc<dyn Store>,
         provider: Arc<dyn Provider>,
@@ -37,8 +37,8 @@ impl PublicKeys {
         Self { store, provider, workers, turns, ready: Cache::builder().max_capacity(size).build() }
     }
 
-    /// The public keys of these versions of one key, in their order. Those that are not there are read together, and
-    /// made ready on behalf of this principal.
+    /// The public keys of these versions of one key, in the same order. Keys that are not cached are read together and
+    /// loaded in a turn of this principal.
     pub async fn of(&self, versions: &[&KeyVersion], principal: &str) -> Result<Vec<PublicKey>> {
         let mut found: Vec<Option<PublicKey>> = Vec::with_capacity(versions.len());
         for version in versions {
@@ -64,7 +64,7 @@ impl PublicKeys {
         for version in versions {
             let pem = stored.get(&version.version).ok_or_else(|| altered("is missing"))?;
             if <[u8; 32]>::from(Sha256::digest(pem)) != digest(version)? {
-                return Err(altered("is not the one its version was made with"));
+                return Err(altered("does not match the digest of its version"));
             }
             pems.push(pem.clone());
         }
@@ -78,9 +78,9 @@ impl PublicKeys {
     }
 }
 
-/// The digest of a version's public key, as its sealed row names it.
+/// The digest of a version's public key, from its sealed row.
 fn digest(version: &KeyVersion) -> Result<[u8; 32]> {
-    version.public_key_digest.ok_or_else(|| altered("is not named by its version"))
+    version.public_key_digest.ok_or_else(|| altered("has no digest in its version's row"))
 }
 
 fn altered(what: &str) -> Error {

@@ -1,4 +1,4 @@
-//! Reading what changed since a revision, and checking the seals of the rows.
+//! Reads the rows that changed since a revision, and checks their seals.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::types::key::{Key, KeyVersion, VersionState};
 use crate::types::quarantine::Quarantined;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, ServiceKeyState};
 
-/// Rows that one thread checks before the next one is asked. Fewer are checked where they are read.
+/// Number of rows per thread. Up to this number, rows are checked on the thread that reads them.
 const CHUNK: usize = 2_048;
 
-/// Rows that changed.
+/// The rows that changed since a revision, with good seals.
 pub(super) struct Delta {
     quarantined: Vec<Folded<Quarantined>>,
     root_keys: Vec<Folded<RootKeyGeneration>>,
@@ -32,10 +32,10 @@ pub(super) struct Delta {
     credentials: Vec<Folded<Credential>>,
 }
 
-/// Reads the rows that changed after `known`. A row without a good seal is passed over: if it stands in the place of a
-/// row that should be there, the row commitment tells; if not, it is surplus, and nothing uses it.
+/// Reads the rows that changed after `known`. A row without a good seal is skipped: if it replaces a genuine row, the
+/// row commitment does not match; if it is an extra row, it is not used.
 pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, known: u64) -> Result<Delta> {
-    // At first everything, also rows that claim a revision no record ever had.
+    // The first read is of all rows, including those with a revision that no record has.
     let known = Some(known).filter(|known| *known > 0);
     // Rows of one table are checked on all cores while those of the next one are read.
     let quarantined = entities::quarantined_since(connection, known).await?;
@@ -57,7 +57,7 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, kn
         Checking::start(credentials, |row| (Ok(row::credential(row)), row.revision), seals, "credentials");
     let mut versions = versions.finish().await?;
     if versions.len() > CHUNK {
-        // In this order, each is put behind the last of its key.
+        // In this order, each version is appended to those of its key.
         versions.sort_unstable_by_key(|version| (version.row.key_id, version.row.version));
     }
     Ok(Delta {
@@ -71,7 +71,7 @@ pub(super) async fn read(connection: &mut dyn Connection, seals: &Arc<Seals>, kn
     })
 }
 
-/// The bytes of a row, and its revision.
+/// A function that returns the bytes of a row and its revision.
 type Describe<T> = fn(&T) -> (Result<Vec<u8>>, u64);
 
 /// Rows of one table whose seals are being checked.
@@ -115,7 +115,7 @@ fn check<T>(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Seals, table: &
             Some(row) => good.push(row),
             None => {
                 let id = sealed.id.map(uuid::Uuid::from_bytes);
-                tracing::error!(table, ?id, "a row without a good seal is not used");
+                tracing::error!(table, ?id, "a row has no valid seal and is not used");
             }
         }
     }
@@ -123,8 +123,8 @@ fn check<T>(rows: Vec<Sealed<T>>, describe: Describe<T>, seals: &Seals, table: &
 }
 
 impl Delta {
-    /// Whether material of these versions is erased, or wrappings are, since a generation of the root key was retired
-    /// or a key of the service was replaced.
+    /// Whether material is erased, or wrappings are because a generation of the root key was retired or a key of the
+    /// service was replaced.
     pub(super) fn has_erased(&self) -> bool {
         self.versions.iter().any(|version| version.row.state == VersionState::Destroyed)
             || self.keys.iter().any(|key| key.row.is_erased())
@@ -132,8 +132,8 @@ impl Delta {
             || self.service_keys.iter().any(|key| key.row.state == ServiceKeyState::Replaced)
     }
 
-    /// Puts the rows into the snapshot, which then is of `revision`. The quarantine comes first: it says which rows
-    /// count.
+    /// Applies the rows to the snapshot and advances it to `revision`. The quarantine comes first, because it decides
+    /// which rows are ignored.
     pub(super) fn apply(self, snapshot: &mut Snapshot, revision: u64, seals: &Seals) {
         self.quarantined.into_iter().for_each(|entry| snapshot.put_quarantined(entry.row, seals));
         self.root_keys.into_iter().for_each(|root| snapshot.put_root_key(root.row, seals));

@@ -1,4 +1,4 @@
-//! Indexes over the grants that are not withdrawn: by scope and principal for decisions, in the order of lists for
+//! Indexes over the grants that are not revoked: by scope and principal for decisions, in the order of lists for
 //! pages, and the granted keys of a principal by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,21 +8,21 @@ use std::sync::Arc;
 use crate::types::grant::{Grant, GrantScope};
 use crate::types::ids::{GrantId, KeyId};
 
-/// The grants of one scope: of each principal those of all grantors, sorted.
+/// The grants of one scope, by principal; of each principal those of all grantors, sorted by id.
 type Holders = BTreeMap<Arc<str>, Vec<GrantId>>;
 
-/// A place in the order of lists: the principal, and a grant of it.
+/// A position in the order of lists: a principal and one of its grants.
 type Place<'a> = (&'a str, GrantId);
 
-/// What a principal holds.
+/// The grants of a principal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Held {
     grants: BTreeSet<GrantId>,
-    /// The keys that grants name, by name. Only keys whose row is there.
+    /// The keys that the grants are on, by name. Only keys whose row exists.
     keys: BTreeMap<Arc<str>, KeyId>,
 }
 
-/// The grants that are not withdrawn.
+/// The indexes over the grants that are not revoked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     by_scope: HashMap<GrantScope, Holders>,
@@ -30,7 +30,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Adds a grant; `name` is that of the key it is on, if the key's row is there.
+    /// Adds a grant. `name` is the name of the grant's key, if the key's row exists.
     pub fn insert(&mut self, grant: &Grant, name: Option<&str>) {
         let principal = match self.by_principal.get_key_value(grant.principal.as_str()) {
             Some((principal, _)) => Arc::clone(principal),
@@ -47,7 +47,7 @@ impl Rights {
         }
     }
 
-    /// Removes a grant; `name` as it was when it was added.
+    /// Removes a grant. `name` must be the same as when it was added.
     pub fn remove(&mut self, grant: &Grant, name: Option<&str>) {
         let principal = grant.principal.as_str();
         let is_last = self.remove_from_scope(grant);
@@ -61,7 +61,7 @@ impl Rights {
         }
     }
 
-    /// Answers whether the principal has no other grant on the scope.
+    /// Removes a grant from the index by scope; returns whether the principal has no other grant on that scope.
     fn remove_from_scope(&mut self, grant: &Grant) -> bool {
         let Some(holders) = self.by_scope.get_mut(&grant.scope) else { return true };
         let Some(ids) = holders.get_mut(grant.principal.as_str()) else { return true };
@@ -76,7 +76,7 @@ impl Rights {
         true
     }
 
-    /// The row of a key is there: its name is known from now on.
+    /// Notes the name of a key whose row was added.
     pub fn name_key(&mut self, key: KeyId, name: &str) {
         let Some(holders) = self.by_scope.get(&GrantScope::Key(key)) else { return };
         let name: Arc<str> = Arc::from(name);
@@ -87,7 +87,7 @@ impl Rights {
         }
     }
 
-    /// The row of a key is gone.
+    /// Removes the name of a key whose row was removed.
     pub fn unname_key(&mut self, key: KeyId, name: &str) {
         let Some(holders) = self.by_scope.get(&GrantScope::Key(key)) else { return };
         for principal in holders.keys() {
@@ -97,7 +97,7 @@ impl Rights {
         }
     }
 
-    /// The grants of a principal on just this scope.
+    /// The grants of a principal on exactly this scope.
     pub fn on(&self, principal: &str, scope: GrantScope) -> &[GrantId] {
         let holders = self.by_scope.get(&scope);
         holders.and_then(|holders| holders.get(principal)).map_or(&[], Vec::as_slice)
@@ -108,13 +108,13 @@ impl Rights {
         self.by_principal.get(principal).into_iter().flat_map(|held| held.grants.iter().copied())
     }
 
-    /// The keys that grants of a principal name, by name, from a name on.
+    /// The keys that grants of a principal are on, in the order of their names, from a name on.
     pub fn keys_of<'r>(&'r self, principal: &str, from: Bound<&str>) -> impl Iterator<Item = KeyId> + use<'r> {
         let keys = self.by_principal.get(principal).map(|held| held.keys.range::<str, _>((from, Bound::Unbounded)));
         keys.into_iter().flatten().map(|(_, id)| *id)
     }
 
-    /// All grants in the order of lists, behind a place.
+    /// All grants in the order of lists, after a position.
     pub fn all<'r>(&'r self, after: Option<Place<'_>>) -> impl Iterator<Item = GrantId> + use<'r> {
         let begun = after.map(|place| self.of_behind(place.0, after)).into_iter().flatten();
         let from = after.map_or(Bound::Unbounded, |(principal, _)| Bound::Excluded(principal));
@@ -122,7 +122,7 @@ impl Rights {
         begun.chain(rest.flat_map(|(_, held)| held.grants.iter().copied()))
     }
 
-    /// The grants of a principal behind a place.
+    /// The grants of a principal after a position.
     pub fn of_behind<'r>(
         &'r self,
         principal: &str,
@@ -137,7 +137,7 @@ impl Rights {
         held.into_iter().flatten()
     }
 
-    /// The grants of one scope in the order of lists, each with its principal, behind a place.
+    /// The grants of one scope in the order of lists, each with its principal, after a position.
     pub fn of_scope<'a>(
         &'a self,
         scope: GrantScope,
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(rights, Rights::default());
     }
 
-    /// Holds every index, from every place, against the sorted grants.
+    /// Compares every index, from every position, with the sorted grants.
     fn check(rights: &Rights, grants: &[Grant], scopes: &[GrantScope]) {
         for n in 0..=grants.len() {
             let after = n.checked_sub(1).map(|n| (grants[n].principal.as_str(), grants[n].id));

@@ -1,4 +1,4 @@
-//! The seals of a store, and following their key when it is replaced.
+//! The seals of a store, and their update when the integrity key is replaced.
 
 use std::sync::{Arc, PoisonError};
 
@@ -13,8 +13,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::LogId;
 use crate::types::root_key::{ServiceKeyKind, ServiceKeyState};
 
-/// The seals under the newest integrity key; while rows are resealed, beside those of the key before. The rows are not
-/// checked yet: with the seals, the catalog does that.
+/// The seals under the newest integrity key and, while rows are resealed, those of the former key. `rows` are not
+/// verified yet: the catalog does that with these seals.
 pub async fn load_seals(envelope: &Envelope, rows: &[ServiceKeyRow], log: LogId) -> Result<Seals> {
     let of_kind = || rows.iter().filter(|row| row.key.kind == ServiceKeyKind::Integrity);
     let newest = of_kind().max_by_key(|row| row.key.number);
@@ -34,7 +34,7 @@ async fn unwrap(envelope: &Envelope, row: &ServiceKeyRow, log: LogId) -> Result<
     let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the integrity key {why}"));
     let unwrapped = envelope.unwrap(&Binding::IntegrityKey { log, number: key.number }, wrapped).await?;
     if service_fingerprint(key.kind, log, key.number, &unwrapped)? != key.fingerprint {
-        return Err(bad("does not have the fingerprint that is stored of it"));
+        return Err(bad("does not match its stored fingerprint"));
     }
     let mut secret = Zeroizing::new([0; INTEGRITY_KEY_BYTES]);
     if unwrapped.len() != secret.len() {
@@ -45,8 +45,8 @@ async fn unwrap(envelope: &Envelope, row: &ServiceKeyRow, log: LogId) -> Result<
 }
 
 impl Catalog {
-    /// Takes over the integrity key with which another process has replaced the one known here. Not under the head's
-    /// lock: the root key that unwraps it may be far away. Answers whether there was one.
+    /// Loads the integrity key by which another process has replaced the known one. Not under the head lock, because
+    /// the root key that unwraps it may be remote. Returns whether there was a new key.
     pub async fn catch_up_seals(&self) -> Result<bool> {
         let known = self.seals().number();
         let mut connection = self.store.reader().await?;
@@ -59,8 +59,8 @@ impl Catalog {
         let generations = self.envelope.generations();
         let is_known = |generation: u32| generations.iter().any(|known| known.row.generation == generation);
         if rows.iter().flat_map(|row| &row.wrapped).any(|wrapped| !is_known(wrapped.generation)) {
-            // It may be wrapped under a generation of the root key that is new too. As at opening, that one's row is
-            // checked afterwards.
+            // The key may be wrapped under a new generation of the root key. As at opening, the row of that generation
+            // is verified afterwards.
             self.envelope.set_generations(root_keys::unchecked(connection.as_mut()).await?);
         }
         drop(connection);
@@ -68,21 +68,21 @@ impl Catalog {
         if seals.number() <= known {
             return Err(Error::new(
                 ErrorCode::IntegrityFailure,
-                "the key that seals rows was put back to an older one",
+                "the integrity key was rolled back to an older one; verify the log",
             ));
         }
-        tracing::info!(number = seals.number(), "the key that seals rows was replaced");
+        tracing::info!(number = seals.number(), "the integrity key was replaced");
         self.replace_seals(Arc::new(seals));
         Ok(true)
     }
 
-    /// Whether the seals known here are those of everything that was read on this connection so far.
+    /// Whether the known seals are at least as new as the state of the store that this connection sees.
     pub async fn has_newest_seals(&self, connection: &mut dyn Connection) -> Result<bool> {
         let newest = secrets::newest(connection, ServiceKeyKind::Integrity).await?;
         Ok(newest.is_none_or(|newest| newest <= self.seals().number()))
     }
 
-    /// Folds the rows under other seals, unless those known are as new.
+    /// Replaces the seals and folds the rows under them, unless the known seals are as new.
     pub fn replace_seals(&self, seals: Arc<Seals>) {
         let mut snapshot = self.snapshot_mut();
         if seals.number() > self.seals().number() {
@@ -91,8 +91,8 @@ impl Catalog {
         }
     }
 
-    /// Forgets the key before the present one, once the rows say that nothing is resealed any more. The snapshot is
-    /// held.
+    /// Drops the former integrity key once the rows show that resealing has ended. The caller holds the snapshot's
+    /// lock.
     pub(super) fn settle_seals(&self, snapshot: &Snapshot) {
         let seals = self.seals();
         let is_resealing = snapshot.service_keys().any(|key| key.state == ServiceKeyState::Resealing);

@@ -16,7 +16,7 @@ use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// A row with its part of the fold of all rows, which may be computed on another thread.
+/// A row with its contribution to the fold of all rows, which may be computed on another thread.
 pub(super) struct Folded<T> {
     pub row: T,
     pub fold: RowSet,
@@ -32,9 +32,9 @@ impl<T> Folded<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     key: Option<Key>,
-    /// Sorted. Most keys have few, for which a tree would take several times the memory.
+    /// Sorted by number. A vector, because a tree takes several times the memory for the few versions of most keys.
     versions: Vec<KeyVersion>,
-    /// How many of the versions are not destroyed.
+    /// Number of versions that are not destroyed.
     live: usize,
 }
 
@@ -47,7 +47,7 @@ impl Entry {
         self.place(number).ok().and_then(|place| self.versions.get(place))
     }
 
-    /// Puts a version in; answers the one whose place it takes.
+    /// Inserts a version; returns the one that it replaces.
     fn put(&mut self, version: KeyVersion) -> Option<KeyVersion> {
         let is_live = |version: &KeyVersion| usize::from(version.state != VersionState::Destroyed);
         self.live += is_live(&version);
@@ -72,7 +72,7 @@ impl Entry {
     }
 }
 
-/// Keys, versions and grants as of one revision, without material.
+/// Keys, versions, grants and credentials as of one revision, without material.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     revision: u64,
@@ -81,74 +81,74 @@ pub struct Snapshot {
     grants: HashMap<GrantId, Grant>,
     rights: Rights,
     credentials: HashMap<CredentialId, Credential>,
-    /// The credentials that are not withdrawn.
+    /// The credentials that are not revoked.
     standing: BTreeSet<CredentialId>,
-    /// How many keys are in each state.
+    /// Number of keys in each state.
     by_state: BTreeMap<KeyState, u64>,
     version_count: usize,
-    /// When the version that is the newest by its own date was made.
+    /// The latest creation date of all versions.
     newest_version_at: Option<Timestamp>,
     quarantine: HashMap<QuarantineId, Quarantined>,
     root_keys: BTreeMap<u32, RootKeyGeneration>,
     service_keys: HashMap<ServiceKeyId, ServiceKey>,
     /// The rows in quarantine, each with the key that it makes unusable.
     quarantined: HashMap<(EntityTable, [u8; 16]), Option<KeyId>>,
-    /// The keys among them.
+    /// The keys that quarantined rows make unusable.
     damaged: HashSet<KeyId>,
     rows: RowSet,
     trust: Trust,
 }
 
-/// Whether the rows of the snapshot are those that the row commitment in the head stands for.
+/// Whether the rows of the snapshot match the row commitment in the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// They are.
+    /// The rows match.
     #[default]
     Verified,
-    /// They are not, and it is not known which of them were altered.
+    /// The rows do not match, and it is not known which of them were altered.
     Suspect,
-    /// The log was altered too, so nothing can tell: no row is used.
+    /// The log was altered too, so altered rows cannot be identified: no row is used.
     Refused,
 }
 
 impl Snapshot {
-    /// The revision it is of.
+    /// The revision of the snapshot.
     pub fn revision(&self) -> u64 {
         self.revision
     }
-    /// How many keys there are.
+    /// Number of keys, including destroyed and quarantined ones.
     pub fn key_count(&self) -> usize {
         self.names.len()
     }
-    /// How many versions there are.
+    /// Number of versions of all keys.
     pub fn version_count(&self) -> usize {
         self.version_count
     }
-    /// How many keys are in each state. States that no key is in may be missing.
+    /// Number of keys in each state. States without keys may be missing.
     pub fn keys_by_state(&self) -> &BTreeMap<KeyState, u64> {
         &self.by_state
     }
-    /// The latest date that a version says it was made at.
+    /// The latest creation date of all versions.
     pub fn newest_version_at(&self) -> Option<Timestamp> {
         self.newest_version_at
     }
-    /// The keys by name, from the first name after `after` on.
+    /// The keys in the order of their names, from the first name after `after`.
     pub fn keys_by_name(&self, after: Option<&str>) -> impl Iterator<Item = &Key> {
         self.keys_from(after.map_or(Bound::Unbounded, Bound::Excluded))
     }
-    /// The keys by name, from a name on.
+    /// The keys in the order of their names, from a name on.
     pub fn keys_from<'i>(&'i self, from: Bound<&str>) -> impl Iterator<Item = &'i Key> + use<'i> {
         self.names.range::<str, _>((from, Bound::Unbounded)).filter_map(|(_, id)| self.key(*id))
     }
-    /// The keys that grants of a principal name, by name, from a name on.
+    /// The keys that grants of a principal are on, in the order of their names, from a name on.
     pub fn keys_granted<'i>(&'i self, principal: &str, from: Bound<&str>) -> impl Iterator<Item = &'i Key> + use<'i> {
         self.rights.keys_of(principal, from).filter_map(|id| self.key(id))
     }
-    /// The grants that are not withdrawn, by principal and id, behind this one.
+    /// The grants that are not revoked, in the order of principal and id, after this one.
     pub fn grants_behind<'i>(&'i self, after: Option<&Grant>) -> impl Iterator<Item = &'i Grant> + use<'i> {
         self.rights.all(after.map(place)).filter_map(|id| self.grants.get(&id))
     }
-    /// The same of one principal.
+    /// Like [`Snapshot::grants_behind`], of one principal.
     pub fn grants_of<'i>(
         &'i self,
         principal: &str,
@@ -156,7 +156,7 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'i Grant> + use<'i> {
         self.rights.of_behind(principal, after.map(place)).filter_map(|id| self.grants.get(&id))
     }
-    /// The same of all principals on one scope.
+    /// Like [`Snapshot::grants_behind`], on one scope.
     pub fn grants_on<'i>(
         &'i self,
         scope: GrantScope,
@@ -164,15 +164,15 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'i Grant> + use<'i> {
         self.rights.of_scope(scope, after.map(place)).filter_map(|(_, id)| self.grants.get(&id))
     }
-    /// All grants that are not withdrawn, in no order.
+    /// All grants that are not revoked, in no particular order.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
         self.grants.values().filter(|grant| grant.withdrawn_at.is_none())
     }
-    /// All versions, in no order.
+    /// All versions, in no particular order.
     pub fn versions(&self) -> impl Iterator<Item = &KeyVersion> {
         self.keys.values().flat_map(|entry| &entry.versions)
     }
-    /// The version of a key that follows this one. Numbers may be left out.
+    /// The version of a key with the next higher number. Numbers may have gaps.
     pub fn version_after(&self, key: KeyId, version: u32) -> Option<&KeyVersion> {
         let entry = self.keys.get(&key)?;
         let (Ok(next) | Err(next)) = entry.place(version.checked_add(1)?);
@@ -182,37 +182,37 @@ impl Snapshot {
     pub fn versions_newest_first(&self, key: KeyId) -> impl Iterator<Item = &KeyVersion> {
         self.keys.get(&key).into_iter().flat_map(|entry| entry.versions.iter().rev())
     }
-    /// The versions of a key with numbers behind this one, oldest first.
+    /// The versions of a key with higher numbers than this one, oldest first.
     pub fn versions_behind(&self, key: KeyId, number: u32) -> impl Iterator<Item = &KeyVersion> {
         let entry = self.keys.get(&key);
         let first = entry.map_or(0, |entry| entry.place(number).map_or_else(|place| place, |place| place + 1));
         entry.into_iter().flat_map(move |entry| entry.versions.iter().skip(first))
     }
-    /// The generations of the root key, oldest first, retired ones too.
+    /// The generations of the root key, oldest first, including retired ones.
     pub fn root_keys(&self) -> impl Iterator<Item = &RootKeyGeneration> {
         self.root_keys.values()
     }
-    /// One of them.
+    /// One generation of the root key.
     pub fn root_key(&self, generation: u32) -> Option<&RootKeyGeneration> {
         self.root_keys.get(&generation)
     }
-    /// The service's own keys, in no order, replaced ones too.
+    /// The service's own keys, in no particular order, including replaced ones.
     pub fn service_keys(&self) -> impl Iterator<Item = &ServiceKey> {
         self.service_keys.values()
     }
-    /// One of them.
+    /// One key of the service.
     pub(super) fn service_key(&self, id: ServiceKeyId) -> Option<&ServiceKey> {
         self.service_keys.get(&id)
     }
-    /// All credentials, withdrawn ones too, in no order.
+    /// All credentials, in no particular order, including revoked ones.
     pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
         self.credentials.values()
     }
-    /// Whether an entry says that this row is in quarantine. A row that was only set aside has none yet.
+    /// Whether an entry of the quarantine names this row. A row that was only set aside has no entry yet.
     pub(super) fn is_quarantined_by_entry(&self, table: EntityTable, row: [u8; 16]) -> bool {
         self.quarantine().any(|entry| (entry.table, entry.row) == (table, row))
     }
-    /// The credentials that are not withdrawn, by id, behind this one.
+    /// The credentials that are not revoked, in the order of their ids, after this one.
     pub fn standing_credentials(&self, after: Option<CredentialId>) -> impl Iterator<Item = &Credential> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.standing.range((from, Bound::Unbounded)).filter_map(|id| self.credentials.get(id))
@@ -221,17 +221,17 @@ impl Snapshot {
     pub(super) fn quarantine_entry(&self, id: QuarantineId) -> Option<&Quarantined> {
         self.quarantine.get(&id)
     }
-    /// The entries of the quarantine that are not released, in no order.
+    /// The entries of the quarantine that are not released, in no particular order.
     pub fn quarantine(&self) -> impl Iterator<Item = &Quarantined> {
         self.quarantine.values().filter(|entry| entry.is_active())
     }
 
-    /// All rows that are used, and the entries of the quarantine, folded.
+    /// The fold of all rows that are used, and of the entries of the quarantine.
     pub(crate) fn rows(&self) -> &RowSet {
         &self.rows
     }
-    /// Calls `visit` with every row that is used, and with the entries of the quarantine: table, id and bytes. These
-    /// are the rows that the row commitment holds.
+    /// Calls `visit` with table, id and bytes of every row that is used, and of the entries of the quarantine. These
+    /// are the rows that the row commitment covers.
     pub(crate) fn each_row(&self, visit: &mut dyn FnMut(&'static str, [u8; 16], Vec<u8>)) {
         self.quarantine.values().for_each(|row| visit("quarantine", *row.id.as_bytes(), row::quarantined(row)));
         self.root_keys.values().for_each(|row| visit("root_keys", *row.id.as_bytes(), row::root_key(row)));
@@ -241,23 +241,23 @@ impl Snapshot {
             entry.versions.iter().for_each(|row| visit("key_versions", *row.id.as_bytes(), row::version(row)));
         }
         for grant in self.grants.values() {
-            // One that cannot be written as a row is not among them.
+            // A grant that cannot be encoded is not covered.
             let Ok(bytes) = row::grant(grant) else { continue };
             visit("grants", *grant.id.as_bytes(), bytes);
         }
         self.credentials.values().for_each(|row| visit("credentials", *row.id.as_bytes(), row::credential(row)));
     }
-    /// The same rows folded under other seals.
+    /// The fold of the same rows under other seals.
     pub(super) fn fold(&self, seals: &Seals) -> RowSet {
         let mut rows = RowSet::default();
         self.each_row(&mut |_, _, bytes| rows.toggle(seals, &bytes));
         rows
     }
-    /// Folds its rows under other seals from now on.
+    /// Replaces the fold by the one under other seals.
     pub(super) fn refold(&mut self, seals: &Seals) {
         self.rows = self.fold(seals);
     }
-    /// What its rows are worth.
+    /// Whether the snapshot's rows are verified.
     pub(crate) fn trust(&self) -> Trust {
         self.trust
     }
@@ -266,7 +266,7 @@ impl Snapshot {
     }
 }
 
-/// Where a grant stands in the order of lists.
+/// The position of a grant in the order of lists.
 fn place(grant: &Grant) -> (&str, GrantId) {
     (&grant.principal, grant.id)
 }
@@ -303,7 +303,7 @@ impl CatalogView for Snapshot {
         self.credentials.get(&id)
     }
     fn has_credentials(&self) -> bool {
-        // Those that are not used because they were altered count too.
+        // Credentials that are not used because they were altered count too.
         let is_one_quarantined = self.quarantined.keys().any(|(table, _)| *table == EntityTable::Credentials);
         !self.credentials.is_empty() || is_one_quarantined || self.trust == Trust::Refused
     }

@@ -1,5 +1,5 @@
-//! Random histories: an overlay is the snapshot it becomes, invariants hold after every command, and a refreshed
-//! snapshot is a freshly loaded one.
+//! Random histories: an overlay equals the snapshot after its commit, invariants hold after every command, and a
+//! refreshed snapshot equals a freshly loaded one.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ fn new_version(number: u32) -> NewVersion {
     NewVersion { id: VersionId::random(), version: number, material, fingerprint: [1; 32] }
 }
 
-/// A random command, with the operation that decides on it.
+/// A random command, with the operation that policy decides on.
 fn random_command(random: &mut StdRng, snapshot: &Snapshot, keys: &[KeyId], now: Timestamp) -> (Operation, Command) {
     let id = keys[random.random_range(0..keys.len())];
     let current = snapshot.key(id).map_or(0, |key| key.current_version);
@@ -112,7 +112,7 @@ fn check_invariants(snapshot: &Snapshot, before: &Snapshot) {
             if state == VersionState::Enabled {
                 enabled.push(version.version);
             }
-            // What is revoked stays revoked, or is destroyed; what is destroyed stays so and has no material.
+            // A revoked version stays revoked or is destroyed; a destroyed one stays so and has no material.
             let former = before.key(key.id).zip(before.version(key.id, version.version));
             match former.map(|(key, version)| key.state_of(version)) {
                 Some(VersionState::Revoked) => {
@@ -290,7 +290,7 @@ async fn a_refreshed_snapshot_is_a_freshly_loaded_one() {
     for round in 0..60u32 {
         let name = format!("key-{}", random.random_range(0..5));
         let version = random.random_range(1..4);
-        // Whether it is allowed or not: the snapshots must agree.
+        // The snapshots must agree whether the command is allowed or not.
         let _ = match random.random_range(0..7) {
             0 => session.create_key(crate::NewKey::aes(&name)).await.map(drop),
             1 | 2 => session.rotate_key(&name, None).await.map(drop),
@@ -317,7 +317,8 @@ async fn a_refreshed_snapshot_is_a_freshly_loaded_one() {
     assert!(fresh.catalog.snapshot().key_count() > 2);
 }
 
-/// Material of what another process revoked goes, also when the snapshot knew of that before the background looked.
+/// Material of a version that another process revoked is dropped, also when the snapshot was refreshed before the
+/// background task ran.
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_material_is_dropped_whoever_revoked_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,27 +8,27 @@ use super::invalid;
 use crate::envelope::AwsRootKey;
 use crate::types::error::Result;
 
-/// What files and the environment say of AWS KMS. Only what is complete becomes a root key, so that a file may hold the
-/// name of the key and the environment switch it on.
+/// The settings of AWS KMS from files and the environment. They are used only if `use_aws` is on, so that a file can
+/// name the key and the environment can switch it on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AwsSettings {
-    /// The key: id, ARN or alias.
+    /// The key: an id, ARN or alias.
     pub key_id: Option<String>,
-    /// A further key, for moving from one to another.
+    /// A second key, to replace the first.
     pub key_id_next: Option<String>,
-    /// The region of both, unless they are ARNs.
+    /// The region of both keys, unless they are given as ARNs.
     pub region: Option<String>,
-    /// Another endpoint than the region's.
+    /// An endpoint other than the region's public one.
     pub endpoint: Option<String>,
-    /// Seconds for one try.
+    /// Timeout of one attempt, in seconds.
     pub attempt_timeout_seconds: Option<u64>,
-    /// Seconds for a whole call.
+    /// Timeout of a whole call, including retries, in seconds.
     pub timeout_seconds: Option<u64>,
 }
 
 impl AwsSettings {
-    /// These settings, with those of a source that goes ahead laid over them.
+    /// Overrides these settings by those that are set in `other`.
     pub fn overlay(&mut self, other: Self) {
         let take = |own: &mut Option<String>, other: Option<String>| *own = other.or_else(|| own.take());
         take(&mut self.key_id, other.key_id);
@@ -39,7 +39,7 @@ impl AwsSettings {
         self.timeout_seconds = other.timeout_seconds.or(self.timeout_seconds);
     }
 
-    /// Sets what this variable, whose name begins with `KMS_AWS_`, says.
+    /// Applies an environment variable whose name begins with `KMS_AWS_`.
     pub fn set_variable(&mut self, name: &str, value: String) -> Result<()> {
         let seconds = |value: &str| {
             let number = value.parse::<u64>().map(Some);
@@ -52,15 +52,15 @@ impl AwsSettings {
             "ENDPOINT" => self.endpoint = Some(value),
             "ATTEMPT_TIMEOUT_SECONDS" => self.attempt_timeout_seconds = seconds(&value)?,
             "TIMEOUT_SECONDS" => self.timeout_seconds = seconds(&value)?,
-            _ => return Err(invalid(format!("{name} is not a setting"))),
+            _ => return Err(invalid(format!("{name} is not a setting; check its name"))),
         }
         Ok(())
     }
 
-    /// The root keys that these settings describe, the present one first. `InvalidConfiguration` if something is
+    /// The root keys of these settings, the current one first. Fails with `InvalidConfiguration` if a setting is
     /// missing or malformed.
     pub fn root_keys(&self) -> Result<Vec<AwsRootKey>> {
-        let missing = "use_aws (KMS_USE_AWS) is on, so aws.key_id (KMS_AWS_KEY_ID) must name a key in AWS KMS";
+        let missing = "use_aws (KMS_USE_AWS) is on, but aws.key_id (KMS_AWS_KEY_ID) names no key in AWS KMS; set it";
         let first = self.key_id.as_deref().filter(|key| !key.is_empty()).ok_or_else(|| invalid(missing))?;
         let mut keys = vec![self.root_key(first)];
         if let Some(next) = self.key_id_next.as_deref().filter(|key| !key.is_empty()) {
@@ -115,7 +115,7 @@ mod tests {
         let text = "use_aws = true\n[aws]\nkey_id = \"alias/a\"\nregion = \"eu-west-1\"\ntimeout_seconds = 3\n";
         let file = Config::from_toml(text).unwrap();
         assert_eq!(shown(&file), shown(&config));
-        // What is named is not in use until it is switched on.
+        // A key that is named is not used until use_aws is on.
         let idle = from(&[("KMS_AWS_KEY_ID", "alias/a")]).unwrap();
         assert!(shown(&idle).is_empty() && !idle.has_root_key());
     }

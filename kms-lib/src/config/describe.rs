@@ -1,4 +1,4 @@
-//! What is in force, for people: every setting with its value, secrets hidden.
+//! The effective settings for display, without secrets.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use super::{Config, MIB};
 use crate::ledger::AuditAck;
 
 impl Config {
-    /// Every setting by its name in a file, with its value. The root key is hidden, and so is the password in the URL
-    /// of the store.
+    /// Every setting by its name in a file, with its effective value. The root key and the password in the store's URL
+    /// are hidden.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
         let ack = match self.audit_ack {
             AuditAck::Durable => "durable",
@@ -29,7 +29,7 @@ impl Config {
             ("aws.endpoint", self.aws.endpoint.clone().unwrap_or_else(none)),
             ("aws.attempt_timeout_seconds", self.aws.attempt_timeout_seconds.unwrap_or(5).to_string()),
             ("aws.timeout_seconds", self.aws.timeout_seconds.unwrap_or(15).to_string()),
-            ("grace_days", self.grace_days.map_or_else(|| "for ever".into(), |days| days.to_string())),
+            ("grace_days", self.grace_days.map_or_else(|| "no end".into(), |days| days.to_string())),
             ("crypto_provider", self.crypto_provider.as_str().into()),
             ("high_water", self.high_water.as_ref().map_or_else(none, |path| path.display().to_string())),
             ("lock_memory", self.lock_memory.to_string()),
@@ -50,23 +50,23 @@ impl Config {
         ]
     }
 
-    /// Whether a root key was given, beside one that is only to be added next.
+    /// Whether a root key is configured, apart from one that is only to be added next.
     pub fn has_root_key(&self) -> bool {
         self.root_key.is_some() || !self.more_root_keys.is_empty() || !self.aws_root_keys().is_empty()
     }
-    /// The file of the store, if it is one.
+    /// The path of a SQLite store; `None` for a database server or an invalid configuration.
     pub fn store_file(&self) -> Option<PathBuf> {
         self.store().ok()?.file().ok().cloned()
     }
-    /// Whether the store is a file on a read-only medium, or one that this user may not write: it can be opened with
-    /// [`crate::Kms::open_read_only`].
+    /// Whether the store is a file that this process cannot write, because of its permissions or a read-only file
+    /// system. It can be opened with [`crate::Kms::open_read_only`].
     pub fn is_store_read_only(&self) -> bool {
         #[cfg(feature = "sqlite")]
         return self.store_file().is_some_and(|file| crate::storage::sqlite::is_read_only(&file));
         #[cfg(not(feature = "sqlite"))]
         false
     }
-    /// Where the last signed head is noted.
+    /// The path of the high-water file, if one is configured.
     pub fn high_water_file(&self) -> Option<PathBuf> {
         self.high_water.clone()
     }

@@ -1,4 +1,4 @@
-//! Configuration: by builder, from a TOML file, from the environment.
+//! The configuration, from a builder, a TOML file and the environment.
 
 mod aws;
 mod describe;
@@ -19,18 +19,18 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::{DELETION_WAIT_DAYS, DELETION_WAIT_MIN_DAYS, PERIOD_DAYS, VERSIONS};
 use crate::types::time::{Clock, Timestamp};
 
-/// The most versions with material that a key can be configured to have.
+/// Largest value of `limits.versions`.
 const VERSIONS_MOST: u32 = 10_000_000;
-/// Most unwrapped keys in memory.
+/// Largest value of `cache.size`, in keys.
 const CACHE_SIZE: u64 = 10_000_000;
-/// Longest time one is kept: a year.
+/// Largest value of `cache.ttl_seconds`: 365 days.
 const CACHE_TTL: Duration = Duration::from_secs(365 * 86_400);
-/// A mebibyte.
+/// Bytes of a mebibyte.
 const MIB: u64 = 1024 * 1024;
-/// Largest reserve.
+/// Largest disk reserve, in bytes.
 const RESERVE: u64 = 1024 * MIB;
 
-/// How the service is set up.
+/// The configuration of the service.
 ///
 /// ```
 /// use kms_lib::Config;
@@ -40,23 +40,23 @@ const RESERVE: u64 = 1024 * MIB;
 ///
 /// | setting | file | environment | default |
 /// | --- | --- | --- | --- |
-/// | where everything is kept: `sqlite:PATH`, `mysql://USER:PASSWORD@HOST/DATABASE`, `postgres://...` | `store_url` | `KMS_STORE_URL` | `sqlite:kms.db` |
-/// | a file of mode 0600 with the password that belongs into that URL | `store_password_file` | `KMS_STORE_PASSWORD_FILE` | none |
-/// | root key ([`RootKeySource`]), or a file of mode 0600 with it | `master_key`, `master_key_file` | `KMS_MASTER_KEY`, `KMS_MASTER_KEY_FILE` | none: must be given |
-/// | a further root key, for moving from one to another ([`crate::Session::add_root_key`]) | `master_key_next`, `master_key_next_file` | `KMS_MASTER_KEY_NEXT`, `KMS_MASTER_KEY_NEXT_FILE` | none |
+/// | URL of the store: `sqlite:PATH`, `mysql://USER:PASSWORD@HOST/DATABASE`, `postgres://...` | `store_url` | `KMS_STORE_URL` | `sqlite:kms.db` |
+/// | a file of mode 0600 with the password for that URL | `store_password_file` | `KMS_STORE_PASSWORD_FILE` | none |
+/// | the root key ([`RootKeySource`]), or a file of mode 0600 that contains it | `master_key`, `master_key_file` | `KMS_MASTER_KEY`, `KMS_MASTER_KEY_FILE` | none: must be given |
+/// | a second root key, to replace the first ([`crate::Session::add_root_key`]) | `master_key_next`, `master_key_next_file` | `KMS_MASTER_KEY_NEXT`, `KMS_MASTER_KEY_NEXT_FILE` | none |
 /// | AWS KMS as the root key ([`AwsRootKey`]) | `use_aws`, `[aws]` | `KMS_USE_AWS`, `KMS_AWS_KEY_ID`, `KMS_AWS_REGION`, `KMS_AWS_ENDPOINT`, ... | off |
-/// | days former versions stay usable | `grace_days` | `KMS_GRACE_DAYS` | for ever |
-/// | when results are released: `durable`, `queued` | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
-/// | `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
-/// | the scheduler | `[scheduler]` | `KMS_SCHEDULER_ENABLED`, `KMS_SCHEDULER_CRON`, `KMS_SCHEDULER_REVOKE_EXPIRED` | on, `0 * * * *`, off |
-/// | days within which the whole log is read again (0: each run) | `audit.reverify_days` | `KMS_AUDIT_REVERIFY_DAYS` | 7 |
-/// | the last signed head, outside of the store | `high_water` | `KMS_HIGH_WATER` | none |
-/// | unwrapped keys in memory | `cache.size`, `cache.ttl_seconds` | `KMS_CACHE_SIZE`, `KMS_CACHE_TTL_SECONDS` | 10,000, 3,600 |
-/// | days before a deletion | `deletion.wait_days`, `deletion.minimum_days` | `KMS_DELETION_WAIT_DAYS`, `KMS_DELETION_MINIMUM_DAYS` | 30, 7 |
-/// | MiB of free disk below which there is an alarm, and MiB set aside for revocations (0: none) | `disk.alarm_mib`, `disk.reserve_mib` | `KMS_DISK_ALARM_MIB`, `KMS_DISK_RESERVE_MIB` | 256, 4 |
-/// | keep the memory of the process out of swap, if that is allowed | `lock_memory` | `KMS_LOCK_MEMORY` | off |
-/// | operations under way, and MiB that they hold: results, and copies of large inputs | `limits.operations`, `limits.result_mib` | `KMS_LIMITS_OPERATIONS`, `KMS_LIMITS_RESULT_MIB` | 16,384, 256 |
-/// | versions with material that a key can have ([`crate::Session::trim_key`] makes room) | `limits.versions` | `KMS_LIMITS_VERSIONS` | 100,000 |
+/// | length of the grace window of former versions, in days | `grace_days` | `KMS_GRACE_DAYS` | no end |
+/// | when results are returned: after the commit (`durable`) or before (`queued`) | `audit.ack` | `KMS_AUDIT_ACK` | `durable` |
+/// | the cryptography provider: `aws-lc`, `rust-crypto` | `crypto_provider` | `KMS_CRYPTO_PROVIDER` | `aws-lc` |
+/// | the scheduler: whether it runs, when, and whether it revokes expired versions | `[scheduler]` | `KMS_SCHEDULER_ENABLED`, `KMS_SCHEDULER_CRON`, `KMS_SCHEDULER_REVOKE_EXPIRED` | on, `0 * * * *`, off |
+/// | days within which incremental verification reads the whole log again (0: each time) | `audit.reverify_days` | `KMS_AUDIT_REVERIFY_DAYS` | 7 |
+/// | a file outside of the store with the last signed head | `high_water` | `KMS_HIGH_WATER` | none |
+/// | most unwrapped keys in memory, and for how long | `cache.size`, `cache.ttl_seconds` | `KMS_CACHE_SIZE`, `KMS_CACHE_TTL_SECONDS` | 10,000, 3,600 |
+/// | default and shortest wait before a deletion, in days | `deletion.wait_days`, `deletion.minimum_days` | `KMS_DELETION_WAIT_DAYS`, `KMS_DELETION_MINIMUM_DAYS` | 30, 7 |
+/// | MiB of free disk space below which an alarm is raised, and size of the disk reserve in MiB (0: none) | `disk.alarm_mib`, `disk.reserve_mib` | `KMS_DISK_ALARM_MIB`, `KMS_DISK_RESERVE_MIB` | 256, 4 |
+/// | keep the process's memory out of swap, if the system allows it | `lock_memory` | `KMS_LOCK_MEMORY` | off |
+/// | most operations in flight, and MiB of their results and copies of large inputs | `limits.operations`, `limits.result_mib` | `KMS_LIMITS_OPERATIONS`, `KMS_LIMITS_RESULT_MIB` | 16,384, 256 |
+/// | most versions with material that a key can have ([`crate::Session::trim_key`] erases old ones) | `limits.versions` | `KMS_LIMITS_VERSIONS` | 100,000 |
 #[derive(Clone)]
 pub struct Config {
     pub(crate) store_url: String,
@@ -87,7 +87,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A configuration with this store and the defaults. It needs a root key before it can be used.
+    /// The defaults with this store URL. A root key must be set before the store can be opened.
     pub fn new(store_url: impl Into<String>) -> Self {
         Self {
             store_url: store_url.into(),
@@ -118,32 +118,35 @@ impl Config {
         }
     }
 
-    /// The configuration of a file, if one is named, and of the environment, which goes ahead.
+    /// Loads the configuration from the file, if one is given, and the environment, which overrides the file. Fails
+    /// with `InvalidConfiguration` or `InvalidRootKey` as [`check`](Self::check) does.
     pub fn load(file: Option<&Path>) -> Result<Self> {
         let config = Self::new("sqlite:kms.db").overlaid(file)?;
         config.check()?;
         Ok(config)
     }
 
-    /// These settings as defaults: what the file, if one is named, and the environment say goes ahead. Not checked yet.
+    /// Overrides these settings by those of the file, if one is given, and then by those of the environment. Does not
+    /// [`check`](Self::check) the result.
     pub fn overlaid(mut self, file: Option<&Path>) -> Result<Self> {
         if let Some(path) = file {
             self.apply_file(path)?;
         }
         self.apply_variables(std::env::vars_os().filter_map(|(name, value)| {
-            // What is not text is none of ours, unless it is, and then it is refused.
+            // A variable whose name is not UTF-8 is not a setting. A value that is not UTF-8 becomes U+FFFD, which all
+            // settings but paths refuse.
             let name = name.into_string().ok()?;
             name.starts_with("KMS_").then(|| (name, value.into_string().unwrap_or_else(|_| "\u{fffd}".into())))
         }))?;
         Ok(self)
     }
 
-    /// The configuration of the environment alone.
+    /// Loads the configuration from the environment alone.
     pub fn from_env() -> Result<Self> {
         Self::load(None)
     }
 
-    /// The configuration of a TOML text. Unknown settings are refused.
+    /// Parses and checks a configuration in TOML. Unknown settings are refused.
     pub fn from_toml(text: &str) -> Result<Self> {
         let mut config = Self::new("sqlite:kms.db");
         config.apply_toml(text).map(drop)?;
@@ -151,194 +154,195 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether a variable of the environment is one that Kubernetes injects for a service called `kms`, such as
-    /// `KMS_SERVICE_HOST`: no setting, though its name begins like one.
+    /// Whether an environment variable is one that Kubernetes injects for a service called `kms`, such as
+    /// `KMS_SERVICE_HOST`. It is not a setting, although its name begins with `KMS_`.
     pub fn is_service_link(name: &str, value: &str) -> bool {
         service_links::is_service_link(name, value)
     }
 
-    /// With this store.
+    /// Sets the URL of the store.
     #[must_use]
     pub fn store_url(mut self, url: impl Into<String>) -> Self {
         self.store_url = url.into();
         self
     }
-    /// With the password of this file, which has mode 0600, in the URL of the store. It is read when the store is
+    /// Sets the file with the password for the store's URL. The file must have mode 0600 and is read when the store is
     /// opened.
     #[must_use]
     pub fn store_password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.store_password_file = Some(path.into());
         self
     }
-    /// With this root key, in one of the forms of [`RootKeySource`].
+    /// Sets the root key, in one of the forms of [`RootKeySource`].
     pub fn root_key(mut self, text: &str) -> Result<Self> {
         self.root_key = Some(RootKeySource::parse(text)?);
         Ok(self)
     }
-    /// With a further root key, in one of the forms of [`RootKeySource`]. A store opens with any of the keys that it is
-    /// wrapped under; a key that is none of them is used once [`crate::Session::add_root_key`] has added it.
+    /// Adds a further root key, in one of the forms of [`RootKeySource`]. A store opens with any of the root keys that
+    /// it is wrapped under; another key is used after [`crate::Session::add_root_key`] has added it to the store.
     pub fn add_root_key(mut self, text: &str) -> Result<Self> {
         self.more_root_keys.push(RootKeySource::parse(text)?);
         Ok(self)
     }
-    /// With these 32 bytes as a further root key.
+    /// Adds these 32 bytes as a further root key.
     #[must_use]
     pub fn add_root_key_bytes(mut self, key: [u8; 32]) -> Self {
         self.more_root_keys.push(RootKeySource::from_bytes(key));
         self
     }
-    /// With a key in AWS KMS as the root key. Needs the feature `aws-kms`.
+    /// Sets a key in AWS KMS as the root key. Needs the feature `aws-kms`.
     #[must_use]
     pub fn aws_root_key(mut self, root: AwsRootKey) -> Self {
         self.root_key = Some(RootKeySource::aws(root));
         self
     }
-    /// With a key in AWS KMS as a further root key.
+    /// Adds a key in AWS KMS as a further root key. Needs the feature `aws-kms`.
     #[must_use]
     pub fn add_aws_root_key(mut self, root: AwsRootKey) -> Self {
         self.more_root_keys.push(RootKeySource::aws(root));
         self
     }
-    /// The root key that is configured to be added next: `master_key_next`, else `aws.key_id_next`, else the key in AWS
-    /// KMS if there is a local root key beside it.
+    /// The root key to be added next: `master_key_next`, else `aws.key_id_next`, else the key in AWS KMS if a local
+    /// root key is configured too.
     pub fn next_root_key(&self) -> Option<RootKeySource> {
         let of_aws = self.aws_root_keys();
         let beside = usize::from(self.root_key.is_none());
         self.next_root_key.clone().or_else(|| of_aws.into_iter().skip(beside).next_back())
     }
-    /// All root keys that are configured. A new store is made with the first one: that of AWS KMS, if it is in use.
+    /// All configured root keys. A new store is created with the first one, which is that in AWS KMS if `use_aws` is
+    /// on.
     pub(crate) fn root_keys(&self) -> Vec<RootKeySource> {
         let local = self.root_key.iter().chain(&self.next_root_key).chain(&self.more_root_keys).cloned();
         self.aws_root_keys().into_iter().chain(local).collect()
     }
-    /// The keys in AWS KMS that files and the environment name. [`Config::check`] says what is wrong with them.
+    /// The keys in AWS KMS from files and the environment; none if they are invalid, which [`Config::check`] reports.
     fn aws_root_keys(&self) -> Vec<RootKeySource> {
         let keys = if self.use_aws { self.aws.root_keys().unwrap_or_default() } else { Vec::new() };
         keys.into_iter().map(RootKeySource::aws).collect()
     }
-    /// With these 32 bytes as the root key.
+    /// Sets these 32 bytes as the root key.
     #[must_use]
     pub fn root_key_bytes(mut self, key: [u8; 32]) -> Self {
         self.root_key = Some(RootKeySource::from_bytes(key));
         self
     }
-    /// Former versions of keys without their own grace period stay usable for so many days; for ever without.
+    /// Sets the grace period, in days, of keys without their own. By default, grace windows have no end.
     #[must_use]
     pub fn grace_days(mut self, days: u32) -> Self {
         self.grace_days = Some(days);
         self
     }
-    /// When results are given to their callers.
+    /// Sets when results are returned to callers: after the commit of their audit records, or before.
     #[must_use]
     pub fn audit_ack(mut self, ack: AuditAck) -> Self {
         self.audit_ack = ack;
         self
     }
-    /// With this cryptography provider.
+    /// Sets the cryptography provider.
     #[must_use]
     pub fn crypto_provider(mut self, provider: CryptoProvider) -> Self {
         self.crypto_provider = provider;
         self
     }
-    /// With this scheduler.
+    /// Sets the configuration of the scheduler.
     #[must_use]
     pub fn scheduler(mut self, scheduler: SchedulerConfig) -> Self {
         self.scheduler = scheduler;
         self
     }
-    /// At most so many unwrapped keys in memory, each for so long.
+    /// Sets how many unwrapped keys are cached in memory at most, and for how long.
     #[must_use]
     pub fn cache(mut self, size: u64, time_to_live: Duration) -> Self {
         (self.cache_size, self.cache_ttl) = (size, time_to_live);
         self
     }
-    /// Days before a scheduled deletion unless the caller says otherwise, and the least that it may say.
+    /// Sets the default waiting period before a deletion, in days, and the shortest one that callers can choose.
     #[must_use]
     pub fn deletion_wait(mut self, days: u32, minimum: u32) -> Self {
         (self.deletion_wait_days, self.deletion_wait_min_days) = (days, minimum);
         self
     }
-    /// At most so many operations under way, and bytes that they hold: results, and copies of large inputs.
+    /// Sets how many operations may be in flight, and how many bytes their results and copies of large inputs may take.
     #[must_use]
     pub fn limits(mut self, operations: usize, result_bytes: usize) -> Self {
         (self.limits.operations, self.limits.bytes) = (operations, result_bytes);
         self
     }
 
-    /// With a high-water file: the last signed head is kept in it, outside of the database, and opening a store that is
-    /// older, or was older once and has gone on from there, fails with `RestoreDetected`; one that is missing is not
-    /// made anew. Put it where a restore of the database does not reach. A store without a file of its own is held
-    /// against all files of that folder whose names begin with `high-water`, if that of this one does.
+    /// Sets the high-water file, which contains the last signed head. Opening a store that was rolled back to an older
+    /// state, even if it was used since, fails with `RestoreDetected`; a missing store is not created again. Keep the
+    /// file where a restore of the database does not overwrite it. If the name begins with `high-water` and the file
+    /// does not exist yet, the store is compared with all files in the folder whose names begin so.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());
         self
     }
-    /// Without one.
+    /// Removes the high-water file.
     #[must_use]
     pub fn no_high_water(mut self) -> Self {
         self.high_water = None;
         self
     }
-    /// Whether opening makes a store where there is none, as it does unless told otherwise. Else it fails with
-    /// `StoreUnavailable`: for what must not pass for a success on another store than was meant.
+    /// Sets whether opening creates a missing store, which is the default. If not, it fails with `StoreUnavailable`, so
+    /// that a wrong URL is noticed.
     #[must_use]
     pub fn make_store(mut self, make: bool) -> Self {
         self.make_store = make;
         self
     }
-    /// Accept, this once, that the store was put back to an older state: opening records what was lost.
+    /// Accepts, for one opening, that the store was rolled back to an older state. Opening records what was lost.
     #[must_use]
     pub fn acknowledge_restore(mut self, acknowledge: bool) -> Self {
         self.acknowledge_restore = acknowledge;
         self
     }
-    /// Accept that the log's last record is of a time that has not come yet, because a clock was ahead when it was
-    /// written (`ClockSkew`): opening records that time is the present again. Where no record is of such a time, it
-    /// does nothing.
+    /// Accepts that the time of the log's last record is in the future, because a clock was ahead when it was written
+    /// (`ClockSkew`). Opening records that the time is correct again. Without such a record, it has no effect.
     ///
-    /// `now` is the present as somebody knows it from elsewhere than this machine's clock, which must agree with it by
-    /// five minutes (`InvalidArgument`): far more often it is this machine's clock that is behind, and then whatever
-    /// has ended by its date would be open again.
+    /// `now` is the current time from an independent source, not from this machine's clock. The clock must agree with
+    /// it within five minutes (else `InvalidArgument`), because more often this machine's clock is behind, and then
+    /// expired grants, tokens and windows would be valid again.
     ///
-    /// What the clock that was ahead gave a date keeps it. Keys with a rotation period that it made or rotated are
-    /// rotated by the scheduler in its next run; but a window that was ended by hand meanwhile is open again until that
-    /// date, so end it again, and tokens made meanwhile expire accordingly late.
+    /// Dates written while the clock was wrong are not corrected. Keys with a rotation period that were created or
+    /// rotated meanwhile are rotated in the next run of the scheduler. But a grace window that was ended meanwhile is
+    /// open again until its date, so end it again, and tokens that were created meanwhile expire too late.
     #[must_use]
     pub fn acknowledge_clock(mut self, now: Timestamp) -> Self {
         self.acknowledge_clock = Some(now);
         self
     }
-    /// An alarm (a warning in the logs, `low` in the metrics) when less than so many bytes are free where a SQLite
-    /// store is; and so many bytes set aside in a file beside it, given up when the disk is full, so that keys can
-    /// still be revoked and grants withdrawn. 0 for none.
+    /// Sets, for a SQLite store, below how many free bytes an alarm is raised (a warning in the logs, `low` in the
+    /// metrics), and the size of the disk reserve: a file beside the store that is deleted when the disk is full, so
+    /// that keys and grants can still be revoked. 0 for none.
     #[must_use]
     pub fn disk_space(mut self, alarm_bytes: u64, reserve_bytes: u64) -> Self {
         self.space = SpaceLimits { alarm: alarm_bytes, reserve: reserve_bytes };
         self
     }
-    /// Keep the whole process's memory out of swap (`mlockall`), if that is allowed: a warning in the logs if not. It
-    /// needs an unlimited `RLIMIT_MEMLOCK` (systemd: `LimitMEMLOCK=infinity`) or root, on Linux.
+    /// Keeps the process's memory out of swap (`mlockall`); if the system does not allow it, only a warning is logged.
+    /// On Linux, it needs an unlimited `RLIMIT_MEMLOCK` (systemd: `LimitMEMLOCK=infinity`) or root.
     #[must_use]
     pub fn lock_memory(mut self, lock: bool) -> Self {
         self.lock_memory = lock;
         self
     }
-    /// Incremental verifications, which the scheduler does, read the whole log again within so many days, a part
-    /// each time; 0: each of them reads all of it.
+    /// Sets within how many days incremental verifications, such as those of the scheduler, read the whole log again, a
+    /// part each time. With 0, each of them reads the whole log.
     #[must_use]
     pub fn reverify_days(mut self, days: u32) -> Self {
         self.reverify_days = days;
         self
     }
-    /// With another clock than the system's, for tests and simulations.
+    /// Replaces the system's clock, for tests and simulations.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Whether the settings make sense together; done at open too.
+    /// Checks that the settings are valid and fit together, without opening the store or calling AWS KMS. Opening a
+    /// store does the same first.
     pub fn check(&self) -> Result<()> {
         if self.scheduler.enabled {
             Schedule::parse(&self.scheduler.cron)?;
@@ -349,7 +353,7 @@ impl Config {
         let keys = self.root_keys();
         keys.iter().try_for_each(RootKeySource::check)?;
         if (1..keys.len()).any(|n| keys[..n].contains(&keys[n])) {
-            return Err(Error::new(ErrorCode::InvalidRootKey, "the same root key is configured twice"));
+            return Err(Error::new(ErrorCode::InvalidRootKey, "the same root key is configured twice; remove one"));
         }
         for (what, days) in [
             ("grace_days", self.grace_days.unwrap_or(0)),
@@ -358,31 +362,31 @@ impl Config {
             ("audit.reverify_days", self.reverify_days),
         ] {
             if days > PERIOD_DAYS {
-                return Err(invalid(format!("{what} is more than {PERIOD_DAYS}")));
+                return Err(invalid(format!("{what} is {days}; at most {PERIOD_DAYS} is allowed")));
             }
         }
         if self.deletion_wait_days < self.deletion_wait_min_days {
-            return Err(invalid("deletion.wait_days is less than deletion.minimum_days"));
+            return Err(invalid("deletion.wait_days must not be less than deletion.minimum_days"));
         }
         if !(1..=CACHE_SIZE).contains(&self.cache_size) || self.cache_ttl.is_zero() || self.cache_ttl > CACHE_TTL {
             return Err(invalid(format!(
-                "cache.size lies between 1 and {CACHE_SIZE}, cache.ttl_seconds between 1 and {}",
+                "cache.size must be from 1 to {CACHE_SIZE}, and cache.ttl_seconds from 1 to {}",
                 CACHE_TTL.as_secs()
             )));
         }
         if !(1..=1_000_000).contains(&self.limits.operations) || self.limits.bytes < 1024 * 1024 {
-            return Err(invalid("limits.operations lies between 1 and 1,000,000, limits.result_mib is at least 1"));
+            return Err(invalid("limits.operations must be from 1 to 1,000,000, and limits.result_mib at least 1"));
         }
         if !(2..=VERSIONS_MOST).contains(&self.versions_max) {
-            return Err(invalid(format!("limits.versions lies between 2 and {VERSIONS_MOST}")));
+            return Err(invalid(format!("limits.versions must be from 2 to {VERSIONS_MOST}")));
         }
         if self.space.reserve > RESERVE {
-            return Err(invalid(format!("disk.reserve_mib is more than {}", RESERVE / MIB)));
+            return Err(invalid(format!("disk.reserve_mib must be at most {}", RESERVE / MIB)));
         }
         self.store().map(drop)
     }
 
-    /// Where the store is.
+    /// The parsed location of the store. Reads the password file, if one is configured.
     pub(crate) fn store(&self) -> Result<Location> {
         let location = match &self.store_password_file {
             None => Location::parse(&self.store_url)?,
@@ -394,11 +398,11 @@ impl Config {
             }
         };
         if self.audit_ack == AuditAck::Queued && !matches!(location, Location::Sqlite(_)) {
-            return Err(invalid("audit.ack = \"queued\" needs the store alone: a SQLite file"));
+            return Err(invalid("audit.ack = \"queued\" needs a SQLite store, which one process uses alone"));
         }
         Ok(location)
     }
-    /// The URL of the store, without the password in it.
+    /// The URL of the store, without its password.
     pub fn shown_store_url(&self) -> String {
         redact(&self.store_url)
     }

@@ -1,4 +1,4 @@
-//! Variables that Kubernetes and Docker inject for the services beside a container.
+//! Service links: environment variables that Kubernetes and Docker inject for other services.
 
 use std::net::IpAddr;
 
@@ -43,7 +43,7 @@ fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// `tcp://10.0.0.1:8080`
+/// Whether this is a URL such as `tcp://10.0.0.1:8080`.
 fn is_link_url(text: &str) -> bool {
     text.split_once("://").is_some_and(|(protocol, place)| {
         let port = place.rsplit_once(':').map_or("", |(_, port)| port);

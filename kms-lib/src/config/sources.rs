@@ -1,4 +1,4 @@
-//! Where settings come from: a TOML file and the environment.
+//! The sources of settings: a TOML file and the environment.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use crate::types::error::Result;
 
 /// Largest configuration file, in bytes.
 const FILE_BYTES: usize = 1024 * 1024;
-/// More room than `read_to_string` asks for when it looks for the end of a file.
+/// More spare capacity than `read_to_string` needs to detect the end of a file without growing the text.
 const SLACK: usize = 64;
 
-/// A message of serde without the value that it found.
+/// A message of serde without the value that it quotes, which may be a secret.
 fn without_value(message: &str) -> String {
     for what in ["invalid type", "invalid value"] {
         if message.starts_with(what)
@@ -39,24 +39,25 @@ impl Config {
     pub(super) fn apply_file(&mut self, path: &Path) -> Result<()> {
         let unreadable = |e: std::io::Error| invalid(format!("{} cannot be read: {e}", path.display())).with_source(e);
         let file = std::fs::File::open(path).map_err(unreadable)?;
-        // It may hold secrets. With room for all: a text that grew would leave copies behind.
+        // The file may contain secrets. The capacity is sufficient for all of it, because growing would leave copies.
         let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES + SLACK));
         let read = (&file).take(FILE_BYTES as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
         if read > FILE_BYTES {
-            return Err(invalid(format!("{} is too large", path.display())));
+            return Err(invalid(format!("{} is larger than {FILE_BYTES} bytes", path.display())));
         }
         if self.apply_toml(&text)? {
-            let instead = "or name files in it with master_key_file and store_password_file";
+            let instead = "or use master_key_file and store_password_file";
             check_secret_file(&file, path).map_err(|why| {
-                invalid(format!("the configuration holds a secret, and its {why}, {instead}")).with_source(why)
+                invalid(format!("the configuration file contains a secret: {why}, {instead}")).with_source(why)
             })?;
         }
         Ok(())
     }
 
-    /// Applies a TOML text. Answers whether it holds a secret.
+    /// Applies a TOML text. Returns whether it contains a secret.
     pub(super) fn apply_toml(&mut self, text: &str) -> Result<bool> {
-        // The parser's error shows the line, and its message the value; both may be the root key. So no source either.
+        // The parser's error quotes the line and the value, either of which may be the root key. So it is not kept as
+        // the source.
         let file: File = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             invalid(format!("the configuration is malformed at line {line}: {}", without_value(e.message())))
@@ -126,9 +127,9 @@ impl Config {
         Ok(is_secret_url || is_secret_key)
     }
 
-    /// Applies variables whose name begins with `KMS_`. Unknown ones are refused: a misspelt setting must not go
-    /// unnoticed. Names that begin with `KMS_TEST_`, `KMS_HTTP_` or `KMS_IMPORT_` belong to others, and service links
-    /// of Kubernetes are ignored ([`Config::is_service_link`]).
+    /// Applies variables whose name begins with `KMS_`. Unknown ones are refused, so that a misspelled setting is
+    /// noticed. Names that begin with `KMS_TEST_`, `KMS_HTTP_` or `KMS_IMPORT_` and service links of Kubernetes
+    /// ([`Config::is_service_link`]) are ignored.
     pub fn apply_variables(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let (mut key, mut key_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
         let (mut next, mut next_file): (Option<Zeroizing<String>>, Option<PathBuf>) = (None, None);
@@ -167,7 +168,7 @@ impl Config {
                 "LIMITS_OPERATIONS" => self.limits.operations = usize::try_from(number()?).unwrap_or(usize::MAX),
                 "LIMITS_VERSIONS" => self.versions_max = u32::try_from(number()?).unwrap_or(u32::MAX),
                 "LIMITS_RESULT_MIB" => self.limits.bytes = mebibytes(number()?)?,
-                _ => return Err(invalid(format!("{name} is not a setting"))),
+                _ => return Err(invalid(format!("{name} is not a setting; check its name"))),
             }
         }
         let first = root_key("master_key", key.as_ref().map(|key| key.as_str()), key_file.as_deref())?;
@@ -178,10 +179,10 @@ impl Config {
     }
 }
 
-/// The root key that one source gives under this name, itself or as a file.
+/// The root key of the setting `name` or, as a file, of `{name}_file`.
 fn root_key(name: &str, key: Option<&str>, file: Option<&Path>) -> Result<Option<RootKeySource>> {
     match (key, file) {
-        (Some(_), Some(_)) => Err(invalid(format!("both {name} and {name}_file are given: one is to be left out"))),
+        (Some(_), Some(_)) => Err(invalid(format!("both {name} and {name}_file are set; remove one of them"))),
         (Some(key), None) => RootKeySource::parse(key).map(Some),
         (None, Some(file)) => RootKeySource::parse(&format!("file:{}", file.display())).map(Some),
         (None, None) => Ok(None),
@@ -260,7 +261,7 @@ fn parse_ack(text: &str) -> Result<AuditAck> {
     match text {
         "durable" => Ok(AuditAck::Durable),
         "queued" => Ok(AuditAck::Queued),
-        _ => Err(invalid("audit.ack is durable or queued")),
+        _ => Err(invalid("audit.ack must be durable or queued")),
     }
 }
 
@@ -268,7 +269,7 @@ fn boolean(name: &str, text: &str) -> Result<bool> {
     match text {
         "true" | "1" | "on" | "yes" => Ok(true),
         "false" | "0" | "off" | "no" => Ok(false),
-        _ => Err(invalid(format!("{name} is true or false"))),
+        _ => Err(invalid(format!("{name} must be true or false"))),
     }
 }
 

@@ -75,7 +75,7 @@ fn the_environment_sets_and_refuses() {
     assert!(!apply("KMS_SCHEDULER_ENABLED", "off").unwrap().scheduler.enabled);
     apply("KMS_TEST_MODE", "fast").unwrap();
     apply("PATH", "x").unwrap();
-    // A Kubernetes Service called `kms`, and settings beside it.
+    // The service links of a Kubernetes Service called `kms`, together with settings.
     for (name, value) in [
         ("KMS_SERVICE_HOST", "10.96.0.17"),
         ("KMS_SERVICE_PORT", "8080"),

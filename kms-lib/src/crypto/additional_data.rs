@@ -1,5 +1,5 @@
-//! What a ciphertext is bound to besides its key: canonical JSON (RFC 8785) of algorithm, context, the material's
-//! fingerprint, format, key and version. Other implementations can make it from the published format alone.
+//! The additional data that a ciphertext is bound to: canonical JSON (RFC 8785) of algorithm, context, the material's
+//! fingerprint, format, key and version. Other implementations can compute it from the published format.
 
 use std::fmt::Write;
 
@@ -7,18 +7,18 @@ use crate::types::audit::hex;
 use crate::types::context::Context;
 use crate::types::key::MaterialId;
 
-/// How a blob is encrypted.
+/// The algorithm of a ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EncryptionAlgorithm {
-    /// AES-256-GCM with a random nonce of 96 bits and a tag of 128.
+    /// AES-256-GCM with a random nonce of 96 bits and a tag of 128 bits.
     Aes256Gcm,
     /// RSA-2048 with OAEP, SHA-256 and MGF1-SHA256.
     RsaOaepSha256,
 }
 
 impl EncryptionAlgorithm {
-    /// Its name in the additional data.
+    /// The algorithm's name in the additional data.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Aes256Gcm => "AES_256_GCM",
@@ -27,9 +27,9 @@ impl EncryptionAlgorithm {
     }
 }
 
-/// The additional data of a blob: AES-GCM's, and the label of OAEP.
+/// The additional authenticated data of an AES-GCM ciphertext, or the label of an OAEP ciphertext.
 pub fn additional_data(alg: EncryptionAlgorithm, id: &MaterialId, context: &Context) -> Vec<u8> {
-    // Names, quotes and punctuation of an entry take 6 bytes, the members around them at most 204.
+    // Quotes and punctuation of an entry take 6 bytes, the other members at most 204.
     let mut out = String::with_capacity(208 + context.bytes() + 6 * context.len());
     out.push_str("{\"alg\":\"");
     out.push_str(alg.as_str());
@@ -46,8 +46,8 @@ pub fn additional_data(alg: EncryptionAlgorithm, id: &MaterialId, context: &Cont
 }
 
 fn write_members(out: &mut String, context: &Context) {
-    // UTF-8 orders as UTF-16 does unless characters from U+E000 on meet those beyond U+FFFF, which UTF-16 writes
-    // with surrogates and so orders before. 0xEE is the first byte of U+E000.
+    // The orders of UTF-8 and UTF-16 differ only between characters from U+E000 on and those beyond U+FFFF, whose
+    // surrogates sort before U+E000. 0xEE is the first byte of U+E000.
     if context.iter().all(|(name, _)| name.bytes().all(|byte| byte < 0xEE)) {
         write_entries(out, context.iter());
     } else {
@@ -68,7 +68,7 @@ fn write_entries<'a>(out: &mut String, entries: impl Iterator<Item = (&'a str, &
     }
 }
 
-/// Appends `text` as a JSON string the way RFC 8785 (3.2.2.2) writes it.
+/// Appends `text` as a JSON string, escaped as in RFC 8785 (3.2.2.2).
 pub fn write_json_string(out: &mut String, text: &str) {
     out.push('"');
     let mut start = 0;
@@ -139,7 +139,7 @@ mod tests {
         let at = |name: &str| text.find(name).unwrap();
         let order = ["\\r", "\"1\"", "\u{80}", "\u{f6}", "\u{20ac}", "\u{1f600}", "\u{fb33}"];
         assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{text}");
-        // Without the emoji, and without the ligature, the fast and the slow path agree with the order.
+        // Without characters beyond U+FFFF, the slow path sorts in the order of UTF-8.
         assert!(json(&Context::from([("\u{e000}", ""), ("\u{d7ff}", "")])).contains("\"\u{d7ff}\":\"\",\"\u{e000}\""));
     }
 

@@ -1,4 +1,4 @@
-//! The provider over AWS-LC. Private operations are constant time and blinded in AWS-LC itself.
+//! The provider over AWS-LC, whose private operations are constant time and blinded.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::digest::{Digest, SHA256};
@@ -75,7 +75,7 @@ impl Aead for AesKey {
             .0
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), plaintext)
             .map_err(|_| failure("AES-GCM encryption"))?;
-        // After the encryption: should the buffer grow here, it leaves ciphertext behind, not plaintext.
+        // Appended after the encryption, so that a buffer that grows leaves a copy of ciphertext, not of plaintext.
         buffer.extend_from_slice(tag.as_ref());
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Aead for AesKey {
     }
 }
 
-/// AWS-LC's bindings have a type for each use, so the key is there twice.
+/// An RSA private key, loaded twice because AWS-LC's bindings have a separate type for each use.
 struct PrivateKey {
     signing: KeyPair,
     decrypting: OaepPrivateDecryptingKey,

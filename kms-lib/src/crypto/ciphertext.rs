@@ -1,4 +1,4 @@
-//! The ciphertext: one self-describing blob.
+//! The ciphertext format: a self-describing blob.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -25,11 +25,11 @@ use crate::types::ids::KeyId;
 use crate::types::key::MaterialId;
 use crate::types::limits::RSA_PLAINTEXT_BYTES;
 
-/// The format written here, and the newest that is read.
+/// The only format that is written and read.
 const FORMAT: u8 = 1;
-/// Bytes of a fingerprint that a ciphertext names. The whole fingerprint is part of the additional data.
+/// Bytes of the fingerprint in a ciphertext. The whole fingerprint is part of the additional data.
 const FINGERPRINT: usize = 8;
-/// Bytes in front of the body.
+/// Bytes before the body.
 pub const HEADER: usize = 1 + 1 + 16 + 4 + FINGERPRINT;
 
 impl EncryptionAlgorithm {
@@ -41,37 +41,37 @@ impl EncryptionAlgorithm {
     }
 }
 
-/// A ciphertext of this service, taken apart. Nothing of it is authenticated before it is decrypted.
+/// A parsed ciphertext of this service. Its fields are not authenticated before it is decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ciphertext<'a> {
-    /// The algorithm that it was encrypted with.
+    /// The algorithm that made the ciphertext.
     pub algorithm: EncryptionAlgorithm,
-    /// The key that it was encrypted with.
+    /// The key that made the ciphertext.
     pub key: KeyId,
-    /// The version of the key.
+    /// The version of the key that made the ciphertext.
     pub version: u32,
     /// The first bytes of the fingerprint of the version's material.
     pub(crate) fingerprint: [u8; FINGERPRINT],
-    /// What follows the header: nonce, ciphertext and tag for AES, the ciphertext for RSA.
+    /// The bytes after the header: nonce, ciphertext and tag for AES, the ciphertext for RSA.
     pub body: &'a [u8],
 }
 
 impl Ciphertext<'_> {
-    /// Takes a ciphertext apart; `InvalidCiphertext` with the reason if it cannot be one.
+    /// Parses a ciphertext. Fails with `InvalidCiphertext` and the reason if it is malformed.
     pub fn parse(bytes: &[u8]) -> Result<Ciphertext<'_>> {
-        // The format comes first: only the formats known here have this header.
+        // Checked first, because the header depends on the format.
         match bytes.first() {
             None => return Err(invalid("the ciphertext is empty")),
             Some(&FORMAT) => {}
-            Some(0) => return Err(invalid("not a ciphertext of this service: there is no format 0")),
+            Some(0) => return Err(invalid("not a ciphertext of this service: format 0 does not exist")),
             Some(newer) => {
                 return Err(invalid(format!(
                     "the ciphertext's format {newer} is newer than this software, or it is not a ciphertext"
                 )));
             }
         }
-        let cut = || invalid(format!("the ciphertext is cut: it has only {} bytes", bytes.len()));
+        let cut = || invalid(format!("the ciphertext is truncated: it has only {} bytes", bytes.len()));
         let (header, body) = bytes.split_first_chunk::<HEADER>().ok_or_else(cut)?;
         let [_, algorithm, rest @ ..] = header;
         let (id, rest) = rest.split_first_chunk::<16>().ok_or_else(cut)?;
@@ -97,14 +97,14 @@ impl Ciphertext<'_> {
         Ok(Ciphertext { algorithm, key: KeyId::from_bytes(*id), version, fingerprint, body })
     }
 
-    /// The most bytes that a ciphertext of so many bytes of plaintext has, whatever the type of the key.
+    /// The most bytes that a ciphertext of `plaintext` bytes can have, for any type of key.
     pub const fn max_len(plaintext: usize) -> usize {
         let aes = plaintext.saturating_add(HEADER + NONCE + TAG);
         if plaintext <= RSA_PLAINTEXT_BYTES && aes < HEADER + RSA_BYTES { HEADER + RSA_BYTES } else { aes }
     }
 
-    /// The most bytes that the plaintext of a ciphertext has: exactly as many for AES, 190 for RSA. `InvalidCiphertext`
-    /// if it cannot be a ciphertext.
+    /// The most bytes that the plaintext of a ciphertext can have: the exact number for AES, 190 for RSA. Fails with
+    /// `InvalidCiphertext` if the ciphertext is malformed.
     pub fn max_plaintext_len(ciphertext: &[u8]) -> Result<usize> {
         let blob = Ciphertext::parse(ciphertext)?;
         Ok(match blob.algorithm {
@@ -113,11 +113,11 @@ impl Ciphertext<'_> {
         })
     }
 
-    /// The nonce (96 bits), for callers who keep it apart too; empty for RSA.
+    /// The nonce (96 bits), for callers that also store it separately; empty for RSA.
     pub fn iv(&self) -> &[u8] {
         self.iv_and_tag().0
     }
-    /// The authentication tag (128 bits), for callers who keep it apart too; empty for RSA.
+    /// The authentication tag (128 bits), for callers that also store it separately; empty for RSA.
     pub fn auth_tag(&self) -> &[u8] {
         self.iv_and_tag().1
     }
@@ -129,10 +129,10 @@ impl Ciphertext<'_> {
         }
     }
 
-    /// Checks that the ciphertext is of this algorithm and was made with this material.
+    /// Checks that the ciphertext was made with this algorithm and this material.
     fn expect(&self, algorithm: EncryptionAlgorithm, id: &MaterialId) -> Result<()> {
         if self.algorithm != algorithm {
-            let text = format!("the ciphertext is of {}, the key of {}", self.algorithm.as_str(), algorithm.as_str());
+            let text = format!("the ciphertext is for {}, the key for {}", self.algorithm.as_str(), algorithm.as_str());
             return Err(invalid(text));
         }
         if (self.key, self.version) != (id.key, id.version) {
@@ -140,8 +140,8 @@ impl Ciphertext<'_> {
         }
         if !id.fingerprint.starts_with(&self.fingerprint) {
             let text = format!(
-                "version {} of the key has other material than the version of that number that made the ciphertext: \
-                 that material is gone if a backup from before it was restored; a later backup may have it",
+                "version {} of the key has other material than the version with this number that made the ciphertext; \
+                after a restore of an older backup, only a later backup has that material",
                 self.version
             );
             return Err(Error::new(ErrorCode::DecryptionFailed, text));
@@ -162,7 +162,7 @@ pub fn seal(
     seal_with(Nonces::new(provider, 1).next()?, aead, id, context, plaintext)
 }
 
-/// Encrypts with AES-256-GCM under this nonce, which is used up by it.
+/// Encrypts with AES-256-GCM under this nonce, which is consumed.
 pub(crate) fn seal_with(
     nonce: Nonce,
     aead: &dyn Aead,
@@ -171,7 +171,7 @@ pub(crate) fn seal_with(
     plaintext: &[u8],
 ) -> Result<Vec<u8>> {
     let nonce = nonce.into_bytes();
-    // The exact size: a buffer that grew would leave copies of the plaintext behind.
+    // Allocated with the exact size, because growing would leave copies of the plaintext.
     let mut blob = Vec::with_capacity(HEADER + NONCE + plaintext.len() + TAG);
     write_header(&mut blob, EncryptionAlgorithm::Aes256Gcm, id);
     blob.extend_from_slice(&nonce);
@@ -184,15 +184,17 @@ pub(crate) fn seal_with(
     Ok(blob)
 }
 
-/// Decrypts what [`seal`] made; `DecryptionFailed` if it was altered, or the context differs.
+/// Decrypts an AES ciphertext. Fails with `DecryptionFailed` if it was altered or the context differs.
 pub fn open(aead: &dyn Aead, id: &MaterialId, blob: &Ciphertext<'_>, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
     blob.expect(EncryptionAlgorithm::Aes256Gcm, id)?;
-    let (nonce, body) =
-        blob.body.split_first_chunk::<NONCE>().ok_or_else(|| invalid("the ciphertext is cut: its nonce is missing"))?;
+    let (nonce, body) = blob
+        .body
+        .split_first_chunk::<NONCE>()
+        .ok_or_else(|| invalid("the ciphertext is truncated: its nonce is missing"))?;
     aead.open(nonce, &additional_data(blob.algorithm, id, context), body)
 }
 
-/// Encrypts with RSA-OAEP; `PlaintextTooLong` above 190 bytes.
+/// Encrypts with RSA-OAEP. Fails with `PlaintextTooLong` above 190 bytes.
 pub fn rsa_seal(public: &dyn RsaPublic, id: &MaterialId, context: &Context, plaintext: &[u8]) -> Result<Vec<u8>> {
     let label = additional_data(EncryptionAlgorithm::RsaOaepSha256, id, context);
     let body = public.oaep_encrypt(&label, plaintext)?;
@@ -202,7 +204,7 @@ pub fn rsa_seal(public: &dyn RsaPublic, id: &MaterialId, context: &Context, plai
     Ok(blob)
 }
 
-/// Decrypts what [`rsa_seal`] made; `DecryptionFailed` if it was altered, or the context differs.
+/// Decrypts a result of [`rsa_seal`]. Fails with `DecryptionFailed` if it was altered or the context differs.
 pub fn rsa_open(
     private: &dyn RsaPrivate,
     id: &MaterialId,

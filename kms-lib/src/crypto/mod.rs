@@ -1,6 +1,6 @@
-//! Cryptography: one trait with two providers, the ciphertext format and its additional data.
+//! Cryptography: a trait with two providers, and the ciphertext format with its additional data.
 //!
-//! Both providers read what the other wrote, so a store may change its provider at any time.
+//! Each provider reads the data of the other, so a store can change its provider at any time.
 
 pub(crate) mod additional_data;
 #[cfg(feature = "aws-lc")]
@@ -19,7 +19,7 @@ pub use provider::CryptoProvider;
 use provider::Provider;
 pub use rsa_key::private_der;
 
-/// The provider of this name; refused with `InvalidConfiguration` if it is not compiled in.
+/// The provider with this name. Fails with `InvalidConfiguration` if it is not compiled in.
 pub fn provider(name: CryptoProvider) -> Result<Arc<dyn Provider>> {
     match name {
         #[cfg(feature = "aws-lc")]
@@ -27,7 +27,7 @@ pub fn provider(name: CryptoProvider) -> Result<Arc<dyn Provider>> {
         #[cfg(not(feature = "aws-lc"))]
         CryptoProvider::AwsLc => Err(crate::types::error::Error::new(
             crate::types::error::ErrorCode::InvalidConfiguration,
-            "the cryptography provider aws-lc is not compiled in; rust-crypto is",
+            "the cryptography provider aws-lc is not compiled in; use rust-crypto",
         )),
         CryptoProvider::RustCrypto => Ok(Arc::new(rust_crypto::RustCrypto)),
     }

@@ -1,13 +1,13 @@
-//! Random nonces for AES-GCM, many drawn at a time: what a draw costs hardly grows with its size.
+//! Random nonces for AES-GCM, generated many at a time, because the cost hardly depends on their number.
 
 use super::provider::{NONCE, Provider};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// A random nonce (NIST SP 800-38D, 8.2.2). It cannot be copied, so that none is used twice.
+/// A random nonce (NIST SP 800-38D, 8.2.2). It cannot be copied, so that it is used only once.
 pub(crate) struct Nonce([u8; NONCE]);
 
 impl Nonce {
-    /// Its bytes; it is used up.
+    /// The bytes of the nonce, which is consumed.
     pub fn into_bytes(self) -> [u8; NONCE] {
         self.0
     }
@@ -21,12 +21,12 @@ pub(crate) struct Nonces<'a> {
 }
 
 impl<'a> Nonces<'a> {
-    /// For a call that encrypts so often. Nothing is drawn before the first is asked for.
+    /// Nonces for a call with `expected` encryptions. None are generated before the first use.
     pub fn new(provider: &'a dyn Provider, expected: usize) -> Self {
         Self { provider, expected, drawn: Vec::new() }
     }
 
-    /// One that nobody had. There are always more, whatever was expected.
+    /// A new nonce. More than the expected number are generated if needed.
     pub fn next(&mut self) -> Result<Nonce> {
         if self.drawn.is_empty() {
             let mut bytes = vec![0; self.expected.max(1) * NONCE];

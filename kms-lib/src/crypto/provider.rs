@@ -1,4 +1,4 @@
-//! What a cryptography provider can do, and the keys it makes ready for use.
+//! The traits of cryptography providers and of the keys that they load.
 
 use std::fmt;
 
@@ -19,34 +19,34 @@ pub const RSA_BITS: usize = 2048;
 /// Bytes of an RSA ciphertext or signature.
 pub const RSA_BYTES: usize = RSA_2048_BYTES;
 
-/// Names a provider in the configuration.
+/// The name of a cryptography provider in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CryptoProvider {
-    /// AWS-LC: constant time, assembly for the common processors; needs a C compiler to build.
+    /// AWS-LC: constant time, with assembly for common processors; its build needs a C compiler.
     #[serde(rename = "aws-lc")]
     AwsLc,
-    /// The crates of RustCrypto: all Rust.
+    /// The RustCrypto crates, written in Rust.
     #[serde(rename = "rust-crypto")]
     RustCrypto,
 }
 
 impl CryptoProvider {
-    /// The name as it stands in the configuration.
+    /// The provider's name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AwsLc => "aws-lc",
             Self::RustCrypto => "rust-crypto",
         }
     }
-    /// The provider of this name, compiled in or not.
+    /// Parses a name, whether the provider is compiled in or not. Fails with `InvalidConfiguration`.
     pub fn parse(text: &str) -> Result<Self> {
         match text {
             "aws-lc" => Ok(Self::AwsLc),
             "rust-crypto" => Ok(Self::RustCrypto),
             _ => Err(Error::new(
                 ErrorCode::InvalidConfiguration,
-                "unknown cryptography provider: aws-lc or rust-crypto is expected",
+                format!("unknown cryptography provider {text:?}; use aws-lc or rust-crypto"),
             )),
         }
     }
@@ -65,7 +65,7 @@ impl fmt::Display for CryptoProvider {
 }
 
 named!(
-    /// How a signature is made.
+    /// The algorithm of a signature.
     SignatureAlgorithm {
         /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2).
         RsaPkcs1Sha256 = "RSASSA_PKCS1_V1_5_SHA_256",
@@ -74,33 +74,33 @@ named!(
     }
 );
 
-/// A cryptography provider.
+/// A cryptography provider: random numbers, key generation and loading of keys.
 pub trait Provider: Send + Sync + fmt::Debug {
-    /// Which one it is.
+    /// The provider's name.
     fn name(&self) -> CryptoProvider;
     /// Fills `out` from the provider's generator, which is safe to use after a fork.
     fn random(&self, out: &mut [u8]) -> Result<()>;
-    /// An AES-256-GCM key ready for use.
+    /// Loads an AES-256-GCM key.
     fn aes(&self, key: &[u8; 32]) -> Result<Box<dyn Aead>>;
-    /// A new RSA key with 2048 bits and the public exponent 65537.
+    /// Generates an RSA key with 2048 bits and the public exponent 65537.
     fn rsa_generate(&self) -> Result<RsaMaterial>;
-    /// An RSA private key ready for use. PKCS#8 (RFC 5208) with a modulus of 2048 bits is accepted, nothing else.
+    /// Loads an RSA private key. Accepts only PKCS#8 (RFC 5208) with a modulus of 2048 bits.
     fn rsa_private(&self, pkcs8_der: &[u8]) -> Result<Box<dyn RsaPrivate>>;
-    /// An RSA public key ready for use. SubjectPublicKeyInfo as PEM (`BEGIN PUBLIC KEY`) with a modulus of 2048 bits
-    /// is accepted, nothing else.
+    /// Loads an RSA public key. Accepts only SubjectPublicKeyInfo as PEM (`BEGIN PUBLIC KEY`) with a modulus of 2048
+    /// bits.
     fn rsa_public(&self, spki_pem: &str) -> Result<Box<dyn RsaPublic>>;
-    /// An Ed25519 key (RFC 8032) ready for use.
+    /// Loads an Ed25519 key (RFC 8032) from its seed.
     fn ed25519(&self, seed: &[u8; 32]) -> Result<Box<dyn Ed25519>>;
-    /// Whether the signature was made of this message with the secret of this public key.
+    /// Whether the signature is valid for this message and public key.
     fn ed25519_verify(&self, public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool;
 }
 
 /// An AES-256-GCM key ready for use.
 pub trait Aead: Send + Sync {
-    /// Encrypts `buffer[offset..]` in place and appends the 16-byte tag. The nonce must never have been used
-    /// with this key before.
+    /// Encrypts `buffer[offset..]` in place and appends the 16-byte tag. The nonce must never have been used with this
+    /// key before.
     fn seal(&self, nonce: &[u8; NONCE], aad: &[u8], buffer: &mut Vec<u8>, offset: usize) -> Result<()>;
-    /// Opens ciphertext and tag; `DecryptionFailed` if it does not authenticate.
+    /// Decrypts ciphertext and tag. Fails with `DecryptionFailed` if they do not authenticate.
     fn open(&self, nonce: &[u8; NONCE], aad: &[u8], ciphertext_and_tag: &[u8]) -> Result<Zeroizing<Vec<u8>>>;
 }
 
@@ -120,12 +120,12 @@ impl fmt::Debug for RsaMaterial {
 
 /// An RSA private key ready for use.
 pub trait RsaPrivate: Send + Sync {
-    /// Decrypts OAEP with SHA-256 and MGF1-SHA256. Every failure is the same `DecryptionFailed`: telling them apart
-    /// would help an attacker.
+    /// Decrypts OAEP with SHA-256 and MGF1-SHA256. Every failure is the same `DecryptionFailed`, because different
+    /// errors would help an attacker.
     fn oaep_decrypt(&self, label: &[u8], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>>;
-    /// Signs the message with this SHA-256.
+    /// Signs the message with this SHA-256 hash.
     fn sign_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32]) -> Result<Vec<u8>>;
-    /// Signs the message, which is hashed here.
+    /// Hashes and signs the message.
     fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
         self.sign_digest(algorithm, &Sha256::digest(message).into())
     }
@@ -135,12 +135,11 @@ pub trait RsaPrivate: Send + Sync {
 
 /// An RSA public key ready for use.
 pub trait RsaPublic: Send + Sync {
-    /// Encrypts with OAEP, SHA-256 and MGF1-SHA256; `PlaintextTooLong` above 190 bytes.
+    /// Encrypts with OAEP, SHA-256 and MGF1-SHA256. Fails with `PlaintextTooLong` above 190 bytes.
     fn oaep_encrypt(&self, label: &[u8], plaintext: &[u8]) -> Result<Vec<u8>>;
-    /// Whether the signature was made of the message with this SHA-256, with this algorithm and with the secret of this
-    /// key.
+    /// Whether the signature is valid for the message with this SHA-256 hash, this algorithm and this key.
     fn verify_digest(&self, algorithm: SignatureAlgorithm, digest: &[u8; 32], signature: &[u8]) -> bool;
-    /// The same of a message, which is hashed here.
+    /// Hashes the message; returns whether the signature is valid for it, this algorithm and this key.
     fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         self.verify_digest(algorithm, &Sha256::digest(message).into(), signature)
     }
@@ -148,13 +147,13 @@ pub trait RsaPublic: Send + Sync {
 
 /// An Ed25519 key ready for use.
 pub trait Ed25519: Send + Sync {
-    /// Its public key.
+    /// The public key.
     fn public_key(&self) -> [u8; 32];
     /// Signs the message.
     fn sign(&self, message: &[u8]) -> [u8; 64];
 }
 
-/// The provider could not do `what`. Its own errors say nothing, deliberately.
+/// The error for a failure of the provider in `what`. The providers' own errors deliberately have no details.
 pub(super) fn failure(what: &'static str) -> Error {
     Error::new(ErrorCode::CryptoFailure, format!("the cryptography provider failed: {what}"))
 }

@@ -1,7 +1,7 @@
-//! The encodings of RSA keys, read strictly and the same for both providers.
+//! Strict parsing of the encodings of RSA keys, the same for both providers.
 //!
-//! Left to themselves, the providers differ: one takes trailing bytes, the other keys marked as PSS only. A store
-//! must not hold a key that only one of them can load.
+//! The providers' own parsers differ: one accepts trailing bytes, the other keys that are restricted to PSS. A store
+//! must not contain a key that only one of them can load.
 
 use rsa::pkcs1::{ALGORITHM_OID, RsaPrivateKeyRef, RsaPublicKeyRef};
 use rsa::pkcs8::der::asn1::{AnyRef, UintRef};
@@ -17,7 +17,7 @@ use crate::types::error::{Error, Result};
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
 
-/// The DER inside of a public key's PEM, once it is known to be what the service uses.
+/// Decodes the PEM of a public key and checks that the service supports the key. Returns the DER.
 pub(super) fn public_der(spki_pem: &str) -> Result<Vec<u8>> {
     let (label, document) = Document::from_pem(spki_pem).map_err(|_| public_malformed())?;
     if label != PUBLIC_LABEL {
@@ -31,7 +31,7 @@ pub(super) fn public_der(spki_pem: &str) -> Result<Vec<u8>> {
     Ok(document.into_vec())
 }
 
-/// The DER inside of a private key's PEM (PKCS#8), not checked any further.
+/// Decodes the PEM of a private key (PKCS#8) to DER, without further checks.
 pub fn private_der(pkcs8_pem: &str) -> Result<Zeroizing<Vec<u8>>> {
     let (label, document) = SecretDocument::from_pem(pkcs8_pem).map_err(|_| private_malformed())?;
     if label != PRIVATE_LABEL {
@@ -40,12 +40,12 @@ pub fn private_der(pkcs8_pem: &str) -> Result<Zeroizing<Vec<u8>>> {
     Ok(Zeroizing::new(document.as_bytes().to_vec()))
 }
 
-/// A public key's DER as PEM.
+/// Encodes the DER of a public key as PEM.
 pub(super) fn public_pem(spki_der: &[u8]) -> Result<String> {
     pem::encode_string(PUBLIC_LABEL, LineEnding::LF, spki_der).map_err(|_| failure("encoding a public key"))
 }
 
-/// Refuses a private key that is not what the service uses.
+/// Checks that the service supports a private key.
 pub(super) fn check_private(pkcs8_der: &[u8]) -> Result<()> {
     let info = PrivateKeyInfoRef::from_der(pkcs8_der).map_err(|_| private_malformed())?;
     check_algorithm(&info.algorithm)?;
@@ -81,5 +81,5 @@ pub(super) fn private_malformed() -> Error {
 }
 
 pub(super) fn public_refused() -> Error {
-    Error::invalid("the RSA public key is not usable: its modulus or exponent is refused")
+    Error::invalid("the RSA public key is not usable: the cryptography provider refuses its modulus or exponent")
 }

@@ -1,4 +1,4 @@
-//! The provider over the crates of RustCrypto. Private RSA operations are blinded with the system's generator.
+//! The provider over the RustCrypto crates. Private RSA operations are blinded with random numbers of the system.
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::inout::InOutBuf;
@@ -18,10 +18,10 @@ use super::provider::{
 use super::rsa_key;
 use crate::types::error::Result;
 
-/// Bytes of salt in a PSS signature: as many as the hash has.
+/// Bytes of salt in a PSS signature, the length of a SHA-256 hash.
 const SALT: usize = 32;
 
-/// The provider over the crates of RustCrypto.
+/// The provider over the RustCrypto crates.
 #[derive(Clone, Copy, Debug)]
 pub struct RustCrypto;
 
@@ -30,7 +30,7 @@ impl Provider for RustCrypto {
         CryptoProvider::RustCrypto
     }
     fn random(&self, out: &mut [u8]) -> Result<()> {
-        // The faster generator of the thread would give a forked process the same nonces again.
+        // Not the faster generator of the thread, which would return the same nonces in a forked process.
         SysRng.try_fill_bytes(out).map_err(|_| failure("random bytes"))
     }
     fn aes(&self, key: &[u8; 32]) -> Result<Box<dyn Aead>> {
@@ -56,7 +56,7 @@ impl Provider for RustCrypto {
     }
     fn ed25519_verify(&self, public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
         let Ok(signature) = Signature::from_slice(signature) else { return false };
-        // Strict: a public key of small order would let one signature fit many messages.
+        // Strict, because with a public key of small order one signature could be valid for many messages.
         VerifyingKey::from_bytes(public_key).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     }
 }
@@ -70,7 +70,7 @@ impl Aead for AesKey {
             .0
             .encrypt_inout_detached(nonce.into(), aad, plaintext.into())
             .map_err(|_| failure("AES-GCM encryption"))?;
-        // After the encryption: should the buffer grow here, it leaves ciphertext behind, not plaintext.
+        // Appended after the encryption, so that a buffer that grows leaves a copy of ciphertext, not of plaintext.
         buffer.extend_from_slice(&tag);
         Ok(())
     }
@@ -87,8 +87,8 @@ struct PrivateKey(rsa::PrivateKey);
 
 impl RsaPrivate for PrivateKey {
     fn oaep_decrypt(&self, label: &[u8], ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        // The crate leaves the first byte of the padding unread, as draft-irtf-cfrg-rsa-guidance asks (section 7):
-        // comparing it is where Manger's attack begins. RFC 8017 would refuse what AWS-LC refuses here.
+        // The crate ignores the first byte of the padding, as draft-irtf-cfrg-rsa-guidance (section 7) recommends,
+        // because checking it enables Manger's attack. AWS-LC checks it, as in RFC 8017.
         self.0
             .decrypt_blinded(&mut SysRng, Oaep::<Sha256>::new_with_label(label), ciphertext)
             .map(Zeroizing::new)

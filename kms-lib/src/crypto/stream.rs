@@ -1,19 +1,20 @@
-//! Streams: inputs of any size in constant memory.
+//! Streams: encryption of inputs of any size in constant memory.
 //!
-//! The construction is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár, 2015) over AES-256-GCM, as age and Tink use it.
-//! A fresh data key is encrypted under the caller's key; the key of the chunks is derived from it (HKDF, RFC 5869)
-//! with the hash of the header, so that header, data key and context cannot be exchanged.
+//! The construction is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár, 2015) over AES-256-GCM, as in age and Tink. A new
+//! data key is encrypted under the caller's key. The key of the chunks is derived from the data key and the hash of the
+//! header (HKDF, RFC 5869), so that header, data key and context cannot be exchanged.
 //!
 //! | part | bytes |
 //! | --- | --- |
 //! | format, always 2 | 1 |
 //! | length of the data key's ciphertext, big-endian | 4 |
-//! | the data key's ciphertext, in the format of [`super::ciphertext`] | as it says |
+//! | the data key's ciphertext, in the format of [`super::ciphertext`] | the length above |
 //! | salt | 16 |
-//! | chunks: 65,536 bytes of plaintext each, the last one less or as much, and a tag of 16 bytes | |
+//! | chunks: 65,536 bytes of plaintext each, at most as many in the last one, and a tag of 16 bytes | |
 //!
-//! The nonce of a chunk is seven zero bytes, its number as 32 bits big-endian, and 1 for the last chunk, else 0. The
-//! last chunk is empty only if the whole is. No plaintext of a chunk is released before its tag was checked.
+//! The nonce of a chunk is seven zero bytes, the chunk's number as 32 bits big-endian, and a byte that is 1 for the
+//! last chunk, else 0. The last chunk is empty only if the whole plaintext is. No plaintext of a chunk is released
+//! before its tag is verified.
 
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
@@ -29,16 +30,16 @@ pub const FORMAT: u8 = 2;
 pub const CHUNK: usize = 64 * 1024;
 /// Bytes of a data key.
 pub const DATA_KEY: usize = 32;
-/// A data key's ciphertext is never longer (RSA-2048: 22 + 256).
+/// Longest accepted ciphertext of a data key, in bytes. With RSA-2048, it has 286.
 const BLOB_MAX: usize = 512;
 const SALT: usize = 16;
-/// Format and length.
+/// Bytes of format and length.
 const PREFIX: usize = 5;
 
 /// The header of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The data key under the caller's key.
+    /// The ciphertext of the data key under the caller's key.
     pub data_key: Vec<u8>,
     salt: [u8; SALT],
 }
@@ -50,17 +51,18 @@ impl Header {
         provider.random(&mut salt)?;
         Ok(Self { data_key, salt })
     }
-    /// Its bytes.
+    /// The bytes of the header.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(PREFIX + self.data_key.len() + SALT);
         bytes.push(FORMAT);
-        // A data key's ciphertext has some hundred bytes.
+        // The conversion cannot fail: a data key's ciphertext has a few hundred bytes.
         bytes.extend_from_slice(&u32::try_from(self.data_key.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend_from_slice(&self.data_key);
         bytes.extend_from_slice(&self.salt);
         bytes
     }
-    /// Reads the header at the beginning of `input`: the header and its length; none if more bytes are needed.
+    /// Parses the header at the beginning of `input`. Returns the header and its length, or `None` if more bytes are
+    /// needed. Fails with `InvalidCiphertext`.
     pub fn parse(input: &[u8]) -> Result<Option<(Self, usize)>> {
         let bad = |why: &str| Error::new(ErrorCode::InvalidCiphertext, format!("the stream {why}"));
         match input.first() {
@@ -69,12 +71,12 @@ impl Header {
             Some(&format) if format > FORMAT => {
                 return Err(bad(&format!("has format {format}, which is newer than this software")));
             }
-            Some(_) => return Err(bad("is not one: it does not begin with the format of streams")),
+            Some(_) => return Err(bad("is malformed: it does not begin with the format byte of streams")),
         }
         let Some(length) = input.get(1..PREFIX).and_then(|bytes| bytes.try_into().ok()) else { return Ok(None) };
         let length = u32::from_be_bytes(length) as usize;
         if length == 0 || length > BLOB_MAX {
-            return Err(bad("has a header of an impossible length"));
+            return Err(bad("is malformed: the length in its header is invalid"));
         }
         let end = PREFIX + length + SALT;
         let Some(rest) = input.get(PREFIX..end) else { return Ok(None) };
@@ -93,7 +95,7 @@ impl Header {
     }
 }
 
-/// Counts chunks.
+/// The number of the next chunk.
 struct Counter(u32);
 
 impl Counter {
@@ -109,7 +111,7 @@ impl Counter {
     }
 }
 
-/// Encrypts a stream, chunk by chunk, in constant memory.
+/// Encrypts a stream chunk by chunk, in constant memory.
 pub struct Encryptor {
     aead: Box<dyn Aead>,
     counter: Counter,
@@ -117,7 +119,7 @@ pub struct Encryptor {
 }
 
 impl Encryptor {
-    /// For the stream with this header, which goes ahead of what this gives.
+    /// An encryptor for the stream with this header. The caller writes the header before the encryptor's output.
     pub fn new(provider: &dyn Provider, header: &Header, data_key: &[u8]) -> Result<Self> {
         Ok(Self {
             aead: header.chunk_key(provider, data_key)?,
@@ -125,10 +127,10 @@ impl Encryptor {
             pending: Zeroizing::new(Vec::with_capacity(CHUNK)),
         })
     }
-    /// Takes plaintext of any length, and appends the ciphertext of the chunks that are complete.
+    /// Takes plaintext of any length, and appends the ciphertext of complete chunks to `out`.
     pub fn update(&mut self, mut plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
         while !plaintext.is_empty() {
-            // A full chunk is sealed only when more follows: the last one is sealed otherwise.
+            // A full chunk is encrypted only when more follows, because the last one has another nonce.
             if self.pending.len() == CHUNK {
                 self.seal(false, out)?;
             }
@@ -138,14 +140,14 @@ impl Encryptor {
         }
         Ok(())
     }
-    /// Ends the stream: appends the last chunk. Without it, the stream is refused as cut.
+    /// Ends the stream: appends the last chunk, without which the stream is refused as truncated.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
         self.seal(true, out)
     }
     fn seal(&mut self, last: bool, out: &mut Vec<u8>) -> Result<()> {
         let nonce = self.counter.next(last)?;
         let offset = out.len();
-        // Room for the tag too: growing would leave a copy of the plaintext behind.
+        // Reserved with the tag, because growing would leave a copy of the plaintext.
         out.reserve(self.pending.len() + TAG);
         out.extend_from_slice(&self.pending);
         self.pending.clear();
@@ -158,7 +160,7 @@ impl Encryptor {
     }
 }
 
-/// Decrypts a stream, chunk by chunk, in constant memory.
+/// Decrypts a stream chunk by chunk, in constant memory.
 pub struct Decryptor {
     aead: Box<dyn Aead>,
     counter: Counter,
@@ -167,7 +169,7 @@ pub struct Decryptor {
 }
 
 impl Decryptor {
-    /// For the stream with this header; what is given to it begins behind the header.
+    /// A decryptor for the stream with this header. Its input begins after the header.
     pub fn new(provider: &dyn Provider, header: &Header, data_key: &[u8]) -> Result<Self> {
         Ok(Self {
             aead: header.chunk_key(provider, data_key)?,
@@ -176,8 +178,8 @@ impl Decryptor {
             failed: false,
         })
     }
-    /// Takes ciphertext of any length, and appends the plaintext of the chunks that are complete and verified. After
-    /// an error nothing more is given out.
+    /// Takes ciphertext of any length, and appends the plaintext of complete, verified chunks to `out`. After an error,
+    /// no more plaintext is released.
     pub fn update(&mut self, mut ciphertext: &[u8], out: &mut Zeroizing<Vec<u8>>) -> Result<()> {
         while !ciphertext.is_empty() {
             if self.pending.len() == CHUNK + TAG {
@@ -189,8 +191,8 @@ impl Decryptor {
         }
         Ok(())
     }
-    /// Ends the stream: appends the plaintext of the last chunk, if that is what it is. Only then the whole is known to
-    /// be complete.
+    /// Ends the stream: verifies that the rest is the last chunk, and appends its plaintext. Only then is the plaintext
+    /// known to be complete.
     pub fn finish(mut self, out: &mut Zeroizing<Vec<u8>>) -> Result<()> {
         if self.pending.len() == TAG && self.counter.0 > 0 {
             return Err(failure());
@@ -218,7 +220,7 @@ impl Decryptor {
 }
 
 fn failure() -> Error {
-    Error::new(ErrorCode::DecryptionFailed, "the stream was cut, altered or put together from parts")
+    Error::new(ErrorCode::DecryptionFailed, "the stream was truncated, altered or combined from parts of streams")
 }
 
 #[cfg(test)]
@@ -240,7 +242,7 @@ mod tests {
     type Opened = std::result::Result<Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>>;
 
     fn open(header: &Header, ciphertext: &[u8], step: usize) -> Opened {
-        // The other provider opens what one sealed.
+        // Decrypts with the other provider.
         let provider = provider(CryptoProvider::RustCrypto).unwrap();
         let mut out = Zeroizing::default();
         let mut decryptor = Decryptor::new(provider.as_ref(), header, &[1; 32]).unwrap();
@@ -277,7 +279,7 @@ mod tests {
         let plaintext = text(3 * CHUNK + 100);
         let (header, sealed) = seal(&plaintext, CHUNK);
         let whole = CHUNK + TAG;
-        // Cut at a chunk's edge, in a chunk, by a byte; a chunk too many; an empty last chunk.
+        // Truncated at the end of a chunk, within a chunk and by a byte.
         for cut in [0, 1, TAG, whole, whole + 5, 2 * whole, 3 * whole, sealed.len() - 1] {
             let released = open(&header, &sealed[..cut], CHUNK).unwrap_err();
             assert!(plaintext.starts_with(&released) && released.len() <= cut / whole * CHUNK, "cut at {cut}");
@@ -324,7 +326,7 @@ mod tests {
         assert!(open(&other, &sealed, 100).is_err());
     }
 
-    /// Chunks far into a stream, and the last that there can be: without sealing all those before.
+    /// Chunks far into a stream, up to the last possible one, without encrypting all those before.
     #[test]
     fn a_chunk_is_bound_to_its_number_however_large() {
         let provider = provider(CryptoProvider::default()).unwrap();
@@ -354,7 +356,7 @@ mod tests {
                 assert_eq!(opens(other, &sealed).unwrap_err().code(), ErrorCode::DecryptionFailed);
             }
         }
-        // The number is never used twice: a stream that would need more ends before.
+        // A number is never used twice: a stream that needs more chunks fails before.
         let mut sealed = Vec::new();
         let mut last = encryptor(u32::MAX - 1);
         last.update(&plaintext, &mut sealed).unwrap_err();

@@ -1,4 +1,4 @@
-//! The providers against each other, and the ciphertext against damage.
+//! Compatibility of the providers with each other, and rejection of damaged ciphertexts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,13 +16,13 @@ fn providers() -> Vec<Arc<dyn Provider>> {
     [CryptoProvider::AwsLc, CryptoProvider::RustCrypto].into_iter().filter_map(|name| provider(name).ok()).collect()
 }
 
-/// A key of each provider, made once: generating takes long.
+/// A key of each provider, generated once because that is slow.
 fn materials() -> &'static [RsaMaterial] {
     static MATERIALS: OnceLock<Vec<RsaMaterial>> = OnceLock::new();
     MATERIALS.get_or_init(|| providers().iter().map(|provider| provider.rsa_generate().unwrap()).collect())
 }
 
-/// The material that version 3 of some key has.
+/// The material id of version 3 of a key.
 fn material_id() -> MaterialId {
     MaterialId { key: KeyId::from_bytes([5; 16]), version: 3, fingerprint: [6; 32] }
 }
@@ -139,7 +139,7 @@ fn rsa_ciphertexts_and_signatures_of_one_are_good_in_the_other() {
                     assert_eq!(*rsa_open(&*other_private, &id, &parsed, &context()).unwrap(), plaintext);
                     let error = rsa_open(&*other_private, &id, &parsed, &Context::new()).unwrap_err();
                     assert_eq!(error.code(), ErrorCode::DecryptionFailed);
-                    // Without a label: what another tool encrypted with the public key.
+                    // Without a label, as other tools encrypt with the public key.
                     let raw = public.oaep_encrypt(b"", &plaintext).unwrap();
                     assert_eq!(*other_private.oaep_decrypt(b"", &raw).unwrap(), plaintext);
                 }
@@ -182,7 +182,7 @@ fn rsa_keys_are_read_strictly() {
     let der = rsa_key::public_der(pem).unwrap();
     let pkcs1 = pem.replace("PUBLIC KEY", "RSA PUBLIC KEY");
     let trailing = rsa_key::public_pem(&[&der[..], &[0]].concat()).unwrap();
-    // The last byte of the object identifier: rsaEncryption becomes id-RSASSA-PSS, or nothing known.
+    // The last byte of the object identifier: rsaEncryption becomes id-RSASSA-PSS or an unknown one.
     let oid = der.windows(3).position(|w| w == [0x01, 0x01, 0x01]).unwrap() + 2;
     let mut pss = der.clone();
     pss[oid] = 10;
@@ -202,7 +202,7 @@ fn rsa_keys_are_read_strictly() {
     }
 }
 
-/// A damaged private key gives an error, or a key that still works, but never a panic.
+/// Loading a damaged private key returns an error or a key that still works, but never panics.
 #[test]
 fn damaged_private_keys_do_not_panic() {
     let material = &materials()[0];
@@ -242,7 +242,7 @@ fn ed25519_is_the_same_in_both() {
     assert!(made.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
-/// Every way of damaging a blob by one byte: all bits of one, one bit of one, cut off, added.
+/// Damages a blob by one byte in every way: all bits or one bit of a byte flipped, a byte removed or added.
 fn damaged(blob: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     let flipped = (0..blob.len()).flat_map(move |index| {
         [0x01, 0x03, 0x80, 0xFF].into_iter().map(move |mask| {
@@ -330,7 +330,7 @@ fn other_material_of_the_same_version_is_told_apart() {
     let error = open(&*aead, &restored, &parsed, &context()).unwrap_err();
     assert_eq!(error.code(), ErrorCode::DecryptionFailed);
     assert!(error.message().contains("version 3 of the key has other material"), "{error}");
-    // The bytes that the ciphertext does not name are bound too.
+    // The bytes of the fingerprint that are not in the ciphertext are bound too.
     let mut similar = material_id();
     similar.fingerprint[31] ^= 1;
     let error = open(&*aead, &similar, &parsed, &context()).unwrap_err();

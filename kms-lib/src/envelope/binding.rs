@@ -1,41 +1,41 @@
-//! What wrapped material is bound to, so that no row's material can be put in another's place.
+//! The binding of wrapped material to its purpose, so that material of one row cannot be used in another.
 
 use super::row::Fields;
 use crate::types::ids::{KeyId, LogId};
 use crate::types::key::KeyType;
 
-/// What is wrapped.
+/// The purpose of wrapped material.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
     /// The material of a version.
     Version {
-        /// The key.
+        /// The key's id.
         key: KeyId,
-        /// The version.
+        /// The version's number.
         version: u32,
         /// The key's type.
         key_type: KeyType,
     },
-    /// The key that seals rows.
+    /// An integrity key.
     IntegrityKey {
-        /// Of which log.
+        /// The log's id.
         log: LogId,
-        /// Which of its integrity keys.
+        /// The number of the integrity key.
         number: u32,
     },
-    /// A key that signs the head of the log.
+    /// A signing key of the log.
     SigningKey {
-        /// Of which log.
+        /// The log's id.
         log: LogId,
-        /// Which of its signing keys.
+        /// The number of the signing key.
         number: u32,
     },
-    /// The check value.
+    /// A check value.
     CheckValue,
 }
 
 impl Binding {
-    /// The additional data under which the root key wraps; the generation is part of it.
+    /// The additional authenticated data of the wrapping, which includes the generation.
     pub fn additional_data(&self, generation: u32) -> Vec<u8> {
         let mut fields = Fields::new(b"kms-wrap/v1\0");
         match self {

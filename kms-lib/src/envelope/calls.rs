@@ -1,4 +1,4 @@
-//! Counting the calls to a root key: how many, with which outcome, and how long they took.
+//! Counters of the calls to a root key, by outcome and duration.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,22 +9,22 @@ use serde::Serialize;
 use super::RootKey;
 use crate::types::error::{ErrorCode, Result};
 
-/// Upper bounds of the buckets in which calls are counted, in seconds; longer ones are counted above the last.
+/// Upper bounds of the duration buckets, in seconds. Longer calls are counted in an additional bucket.
 pub const CALL_BOUNDS: [f64; 10] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
-/// What is asked of a root key.
+/// An operation of a root key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RootKeyOperation {
-    /// Wrapping: one `Encrypt` of AWS KMS.
+    /// Wrapping: one `Encrypt` call of AWS KMS.
     Wrap,
-    /// Unwrapping: one `Decrypt` of AWS KMS.
+    /// Unwrapping: one `Decrypt` call of AWS KMS.
     Unwrap,
 }
 
 impl RootKeyOperation {
-    /// Its name in metrics.
+    /// The operation's name in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Wrap => "wrap",
@@ -33,10 +33,10 @@ impl RootKeyOperation {
     }
 }
 
-/// How a call ended. The names are those of error codes, and `ok`.
+/// The outcomes of calls: `ok`, names of error codes, and `other`.
 const OUTCOMES: [&str; 5] = ["ok", "RootKeyUnavailable", "RootKeyRefused", "IntegrityFailure", "other"];
 
-/// The calls to one root key since it was opened.
+/// Counters of the calls to one root key since it was opened.
 #[derive(Default)]
 pub struct Calls {
     wrap: Counters,
@@ -51,25 +51,25 @@ struct Counters {
     micros: AtomicU64,
 }
 
-/// The calls of one operation to the root keys of one provider, as of a moment.
+/// Counters of one operation of all root keys of one provider.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct CallMetrics {
-    /// What holds the root keys: `local` or `aws-kms`.
+    /// The provider: `local` or `aws-kms`.
     pub provider: &'static str,
-    /// Which of the provider's operations is counted.
+    /// The counted operation.
     pub operation: RootKeyOperation,
-    /// Calls by outcome: `ok`, or the code of the error.
+    /// Number of calls by outcome: `ok`, the name of an error code, or `other`.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// Calls by duration: up to each of [`CALL_BOUNDS`], and above.
+    /// Number of calls by duration: one bucket up to each of [`CALL_BOUNDS`], and one above.
     pub durations: [u64; CALL_BOUNDS.len() + 1],
-    /// The time of all calls together, in seconds.
+    /// Total duration of all calls, in seconds.
     pub seconds: f64,
 }
 
 impl Calls {
-    /// Counts a call that began at `began`.
+    /// Counts a call that began at `began` and ended now.
     pub fn count<T>(&self, operation: RootKeyOperation, began: Instant, result: &Result<T>) {
         let counters = match operation {
             RootKeyOperation::Wrap => &self.wrap,
@@ -89,16 +89,16 @@ impl Calls {
         counters.outcomes[outcome].fetch_add(1, Ordering::Relaxed);
         counters.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         counters.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        // A root key that says that something was altered has answered.
+        // `IntegrityFailure` is an answer of a working root key.
         self.is_failing.store(matches!(outcome, 1 | 2), Ordering::Relaxed);
     }
 
-    /// Whether the last call found the root key unavailable or was refused by it.
+    /// Whether the last call failed with `RootKeyUnavailable` or `RootKeyRefused`.
     pub fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)
     }
 
-    /// The counters as of now.
+    /// The current counters of both operations.
     pub fn metrics(&self, provider: &'static str) -> [CallMetrics; 2] {
         let read = |operation, counters: &Counters| CallMetrics {
             provider,
@@ -111,7 +111,7 @@ impl Calls {
     }
 }
 
-/// The calls to these root keys. Keys of the same provider are counted together: which one it was, the error says.
+/// The counters of these root keys, added up by provider. Errors name the individual key.
 pub fn by_provider<'a>(roots: impl Iterator<Item = &'a dyn RootKey>) -> Vec<CallMetrics> {
     let mut all: BTreeMap<(&str, &str), CallMetrics> = BTreeMap::new();
     for (root, calls) in roots.filter_map(|root| Some((root, root.calls()?))) {

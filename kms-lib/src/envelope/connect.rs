@@ -1,4 +1,4 @@
-//! Root keys made of what is configured: the one place that knows every kind of source.
+//! Makes root keys from configured sources. The only module that distinguishes all kinds of sources.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use crate::crypto::provider::Provider;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
 
-/// A root key for a new generation, with what its row says of it.
+/// A root key for a new generation, with the values for its row.
 pub struct NewRootKey {
     /// The key, ready to wrap.
     pub key: Arc<dyn RootKey>,
-    /// What holds it.
+    /// The provider of the key.
     pub provider: RootKeyProvider,
-    /// Its name at its provider.
+    /// The key's name at its provider; `None` for a local key.
     pub reference: Option<String>,
-    /// How it is derived from the source.
+    /// The stored form of its [`Derivation`].
     pub derivation: String,
-    /// The salt of the derivation.
+    /// The salt of the derivation, if it uses one.
     pub salt: Option<[u8; 16]>,
 }
 
-/// The root key of a source, as a new generation.
+/// Makes the root key of a source for a new generation.
 pub async fn connect_new(source: &RootKeySource, generation: u32, crypto: &Arc<dyn Provider>) -> Result<NewRootKey> {
     match source.form() {
         Form::Key(_) | Form::Passphrase(_) => {
@@ -38,7 +38,7 @@ pub async fn connect_new(source: &RootKeySource, generation: u32, crypto: &Arc<d
         }
         #[cfg(feature = "aws-kms")]
         Form::Aws(settings) => {
-            // In a box: the SDK's futures are nested so deeply that programs around them would not compile.
+            // Boxed, because the SDK's futures are nested so deeply that programs that contain them do not compile.
             let key = Box::pin(AwsKmsRootKey::create(settings, generation)).await?;
             let reference = Some(key.arn().to_owned());
             let (key, derivation) = (Arc::new(key), "none".to_owned());
@@ -49,8 +49,8 @@ pub async fn connect_new(source: &RootKeySource, generation: u32, crypto: &Arc<d
     }
 }
 
-/// The root key of a source as the generation that this row describes. `WrongRootKey` if the source is of another kind,
-/// or does not open the row's check value.
+/// Makes the root key of a source for the generation that this row describes. Fails with `WrongRootKey` if the source
+/// is of another kind or does not unwrap the row's check value.
 pub async fn connect(
     source: &RootKeySource,
     row: &RootKeyGeneration,
@@ -62,8 +62,10 @@ pub async fn connect(
             local(source, derivation, row.generation, crypto).await?
         }
         (Form::Key(_) | Form::Passphrase(_), provider) => {
-            let text =
-                format!("generation {} of the root key is held by {provider}, a local key was given", row.generation);
+            let text = format!(
+                "generation {} of the root key is of the provider {provider}, but a local key was given",
+                row.generation
+            );
             return Err(Error::new(ErrorCode::WrongRootKey, text));
         }
         #[cfg(feature = "aws-kms")]
@@ -73,7 +75,7 @@ pub async fn connect(
         }
         (Form::Aws(_), provider) => {
             let text = format!(
-                "generation {} of the root key is held by {provider}, a key in AWS KMS was given",
+                "generation {} of the root key is of the provider {provider}, but a key in AWS KMS was given",
                 row.generation
             );
             return Err(Error::new(ErrorCode::WrongRootKey, text));
@@ -83,7 +85,7 @@ pub async fn connect(
     Ok(key)
 }
 
-/// A passphrase costs a tenth of a second of work and 64 MiB: not on the async threads.
+/// Makes a local root key off the async threads, because a passphrase takes a tenth of a second and 64 MiB.
 async fn local(
     source: &RootKeySource,
     derivation: Derivation,

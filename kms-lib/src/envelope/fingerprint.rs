@@ -1,4 +1,4 @@
-//! Fingerprints: which material a version has, without the material.
+//! Fingerprints, which identify key material without revealing it.
 
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -10,7 +10,7 @@ use crate::types::key::KeyType;
 use crate::types::root_key::ServiceKeyKind;
 
 /// The fingerprint of a version's material: HKDF-SHA256 (RFC 5869) without salt, with `kms-fingerprint/v1`, key,
-/// version and type as its info. It does not reveal the material, and equal material of two versions has two
+/// version and type as the info. It does not reveal the material, and equal material of two versions has different
 /// fingerprints.
 pub fn fingerprint(key: KeyId, version: u32, key_type: KeyType, material: &[u8]) -> Result<[u8; 32]> {
     let mut info = Fields::new(b"kms-fingerprint/v1\0");
@@ -18,7 +18,8 @@ pub fn fingerprint(key: KeyId, version: u32, key_type: KeyType, material: &[u8])
     derive(info, material)
 }
 
-/// The fingerprint of a key of the service itself: the same with kind, log and number as the info.
+/// The fingerprint of a key of the service: HKDF-SHA256 as in [`fingerprint`], with `kms-service-fingerprint/v1`, kind,
+/// log and number as the info.
 pub fn service_fingerprint(kind: ServiceKeyKind, log: LogId, number: u32, material: &[u8]) -> Result<[u8; 32]> {
     let mut info = Fields::new(b"kms-service-fingerprint/v1\0");
     info.bytes(kind.as_str().as_bytes()).bytes(log.as_bytes()).number(u64::from(number));

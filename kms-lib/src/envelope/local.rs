@@ -1,4 +1,4 @@
-//! A root key that this process holds: 32 bytes, given or derived from a passphrase.
+//! A local root key: 32 bytes in this process, given or derived from a passphrase.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,22 +19,22 @@ const PROVIDER: u8 = 1;
 /// Argon2id costs of new stores: 64 MiB, 3 passes, 1 lane (the second recommendation of RFC 9106, with one lane).
 const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
-/// The most that a stored row can make opening cost: whoever can write the row must not exhaust the machine.
+/// Largest costs that are accepted from a stored row, so that an attacker with write access cannot exhaust the machine.
 const MEMORY_KIB_MAX: u32 = 1024 * 1024;
 const PASSES_MAX: u32 = 16;
 
-/// How the root key is made from what was given; stored beside its check value, not secret.
+/// The derivation of a root key from the configured secret. Stored with the check value; not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Derivation {
-    /// 32 bytes are given.
+    /// No derivation: the secret is the 32 bytes of the key, or the key is in AWS KMS.
     None,
     /// Argon2id (RFC 9106) over a passphrase.
     Argon2id {
-        /// Random, 16 bytes.
+        /// A random salt.
         salt: [u8; 16],
-        /// Memory, in KiB.
+        /// Memory cost, in KiB.
         memory_kib: u32,
-        /// Passes.
+        /// Time cost: the number of passes.
         passes: u32,
     },
 }
@@ -47,7 +47,7 @@ impl Derivation {
             Form::Passphrase(_) => Self::Argon2id { salt, memory_kib: MEMORY_KIB, passes: PASSES },
         }
     }
-    /// Its stored form: a text and a salt.
+    /// The stored form: a text and a salt.
     pub fn to_stored(&self) -> (String, Option<[u8; 16]>) {
         match self {
             Self::None => ("none".into(), None),
@@ -56,7 +56,7 @@ impl Derivation {
             }
         }
     }
-    /// Reads the stored form.
+    /// Parses the stored form. Fails with `StoreCorrupt` if it is malformed or too costly.
     pub fn from_stored(text: &str, salt: Option<&[u8]>) -> Result<Self> {
         let corrupt = || Error::new(ErrorCode::StoreCorrupt, "the stored derivation of the root key is malformed");
         if text == "none" {
@@ -74,7 +74,7 @@ impl Derivation {
     }
 }
 
-/// A root key held in memory. It wraps with AES-256-GCM under a key derived from it (HKDF, RFC 5869).
+/// A root key in memory. It wraps with AES-256-GCM under a key that is derived from it (HKDF, RFC 5869).
 pub struct LocalRootKey {
     generation: u32,
     provider: Arc<dyn Provider>,
@@ -83,8 +83,8 @@ pub struct LocalRootKey {
 }
 
 impl LocalRootKey {
-    /// Makes the root key from what was given. A passphrase takes some 100 ms of work: call it off the async threads.
-    /// `WrongRootKey` if a passphrase is given for a store made with 32 bytes, or the other way round.
+    /// Makes the root key of a source. A passphrase takes about 100 ms, so call it off the async threads. Fails with
+    /// `WrongRootKey` if the source is a passphrase but the store was created with 32 bytes, or the other way round.
     pub fn new(
         provider: Arc<dyn Provider>,
         source: &RootKeySource,
@@ -127,7 +127,8 @@ impl LocalRootKey {
     }
 
     fn unwrap_now(&self, binding: &Binding, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        let damaged = || Error::new(ErrorCode::IntegrityFailure, "wrapped material does not authenticate");
+        let damaged =
+            || Error::new(ErrorCode::IntegrityFailure, "the wrapped material was altered, or belongs to another row");
         let body = wrapped.get(HEADER..).ok_or_else(damaged)?;
         let (nonce, sealed) = body.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
         if wrapped[0] != FORMAT || wrapped[1] != PROVIDER {
@@ -169,5 +170,5 @@ fn derive(passphrase: &str, salt: &[u8; 16], memory_kib: u32, passes: u32) -> Re
 }
 
 fn wrong(why: &str) -> Error {
-    Error::new(ErrorCode::WrongRootKey, format!("this store was made with {why}"))
+    Error::new(ErrorCode::WrongRootKey, format!("this store was created with {why}"))
 }

@@ -1,4 +1,4 @@
-//! Where a root key comes from: the forms of `KMS_MASTER_KEY`, or AWS KMS.
+//! Sources of root keys: the forms of `KMS_MASTER_KEY`, and AWS KMS.
 
 use std::fmt;
 use std::path::Path;
@@ -16,32 +16,33 @@ use crate::types::error::{Error, ErrorCode, Result};
 /// Shortest passphrase, in characters.
 const PASSPHRASE_CHARS: usize = 12;
 
-/// A root key as it was given: 32 bytes, a passphrase to derive them from, or a key in AWS KMS ([`AwsRootKey`]).
+/// A configured root key: 32 bytes, a passphrase from which they are derived, or a key in AWS KMS ([`AwsRootKey`]).
 ///
-/// The form of a local one is named by a prefix, never guessed from what the text looks like:
+/// The form of a local root key is given by a prefix, never guessed from the text:
 ///
 /// | text | meaning |
 /// | --- | --- |
 /// | `base64:...` | 32 bytes in base64 (RFC 4648, with padding) |
 /// | `hex:...` | 32 bytes in hexadecimal |
-/// | `file:PATH` | the file's content in one of the other forms |
+/// | `file:PATH` | a file whose content has one of the other forms |
 /// | `passphrase:...`, or no prefix | a passphrase of at least 12 characters (Argon2id, RFC 9106) |
 ///
-/// Line ends at the end of the text or the file are not part of it. The file must be a regular file with mode 0600 or
-/// stricter. Modes 0440 and 0640, which a Kubernetes volume gets from `fsGroup`, are accepted with a warning.
+/// Trailing line ends of the text or the file are ignored. The file must be a regular file with mode 0600 or stricter.
+/// Modes 0440 and 0640, which a Kubernetes volume gets from `fsGroup`, are accepted with a warning.
 #[derive(Clone)]
 pub struct RootKeySource(Form);
 
 #[derive(Clone)]
 pub(super) enum Form {
-    // Behind a pointer: moving the bytes themselves would leave copies of them on the stack.
+    // Behind a pointer, because moving the bytes would leave copies on the stack.
     Key(Arc<Zeroizing<[u8; 32]>>),
     Passphrase(Arc<Zeroizing<String>>),
     Aws(Arc<AwsRootKey>),
 }
 
 impl RootKeySource {
-    /// Reads a root key in one of its forms; a file is read at once. `InvalidRootKey` if it is malformed.
+    /// Parses a root key in one of the forms above; a file is read at once. Fails with `InvalidRootKey` if it is
+    /// malformed.
     pub fn parse(text: &str) -> Result<Self> {
         let text = without_line_end(text);
         match text.strip_prefix("file:") {
@@ -50,8 +51,8 @@ impl RootKeySource {
         }
     }
 
-    /// A new root key of 32 random bytes, as the text `base64:...` that [`RootKeySource::parse`] reads. Whoever keeps
-    /// it keeps the store: without it, everything in the store is lost.
+    /// Generates a root key of 32 random bytes, as the text `base64:...` that [`RootKeySource::parse`] reads. Keep a
+    /// copy of it: without the root key, everything in the store is lost.
     pub fn generate() -> Result<Zeroizing<String>> {
         let mut key = Zeroizing::new([0; 32]);
         crate::crypto::provider(crate::crypto::CryptoProvider::default())?.random(key.as_mut_slice())?;
@@ -65,7 +66,7 @@ impl RootKeySource {
         read_secret_file(Path::new(path)).map_err(|why| invalid(&why.to_string()).with_source(why))
     }
 
-    /// Reads 32 bytes.
+    /// A local root key with these 32 bytes.
     pub fn from_bytes(key: [u8; 32]) -> Self {
         let key = Zeroizing::new(key);
         Self(Form::Key(on_heap(key.as_slice()).unwrap_or_default()))
@@ -76,7 +77,7 @@ impl RootKeySource {
         Self(Form::Aws(Arc::new(root)))
     }
 
-    /// Whether it can be used at all; asks nobody. `InvalidConfiguration` if not.
+    /// Checks the settings of a key in AWS KMS without calling it. Fails with `InvalidConfiguration`.
     pub(crate) fn check(&self) -> Result<()> {
         match &self.0 {
             Form::Aws(root) if cfg!(feature = "aws-kms") => root.check(),
@@ -99,7 +100,7 @@ impl RootKeySource {
             return Self::from_decoded(decode_hex(encoded).ok_or_else(|| invalid("is not valid hexadecimal"))?);
         }
         if text.starts_with("file:") {
-            return Err(invalid("file names another file"));
+            return Err(invalid("file names another file; write the root key itself into it"));
         }
         let passphrase = text.strip_prefix("passphrase:").unwrap_or(text);
         if passphrase.is_empty() {
@@ -123,13 +124,13 @@ impl RootKeySource {
     }
 }
 
-/// Compares two root keys in constant time. Only whether their forms or lengths differ shows in the time.
+/// Compares two root keys in constant time. The time reveals only whether their forms or lengths differ.
 impl PartialEq for RootKeySource {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Form::Key(one), Form::Key(other)) => one.as_slice().ct_eq(other.as_slice()).into(),
             (Form::Passphrase(one), Form::Passphrase(other)) => one.as_bytes().ct_eq(other.as_bytes()).into(),
-            // Names of a key hold no secret.
+            // Names of keys are not secret.
             (Form::Aws(one), Form::Aws(other)) => one == other,
             (Form::Key(_) | Form::Passphrase(_) | Form::Aws(_), _) => false,
         }
@@ -148,7 +149,7 @@ impl fmt::Debug for RootKeySource {
     }
 }
 
-/// Copies 32 bytes from where they are to the heap, and nowhere else.
+/// Copies 32 bytes to the heap without further copies on the stack.
 fn on_heap(bytes: &[u8]) -> Option<Arc<Zeroizing<[u8; 32]>>> {
     let mut key = Arc::new(Zeroizing::new([0; 32]));
     let place = Arc::get_mut(&mut key)?;
@@ -169,7 +170,7 @@ fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
         return None;
     }
     let value = |c: u8| (c as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    // With room for all: growing would leave a copy of what was there.
+    // The capacity is sufficient for all bytes, because growing would leave a copy.
     let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
     for pair in digits.chunks_exact(2) {
         bytes.push(value(pair[0])? << 4 | value(pair[1])?);
@@ -177,7 +178,7 @@ fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
-/// Editors and `echo` end a text with a line end, and so do secrets that are made of such files.
+/// Removes trailing line ends, which editors and `echo` add.
 fn without_line_end(text: &str) -> &str {
     text.trim_end_matches(['\r', '\n'])
 }

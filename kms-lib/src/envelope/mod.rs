@@ -1,8 +1,8 @@
 //! Envelope encryption: material is stored only wrapped under a root key that is not in the store.
 //!
-//! A root key is named by its generation, and every wrapping says which one made it. Material has one wrapping under
-//! each generation in use, and any of them opens it, so that a root key can be replaced while the service works. Rows
-//! are sealed under an integrity key that is itself wrapped.
+//! A root key is identified by its generation, which every wrapping names. Material has one wrapping under each
+//! generation in use, and any of them is enough to unwrap it, so that a root key can be replaced while the service
+//! runs. Rows are sealed under an integrity key that is itself wrapped.
 
 #[cfg_attr(not(feature = "aws-kms"), allow(dead_code, reason = "settings alone"))]
 pub(crate) mod aws;
@@ -42,49 +42,52 @@ use zeroize::Zeroizing;
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// A future that a root key answers with. A local key is ready at once; a remote one is not.
+/// The future that a root key's operations return. A local key's is ready at once.
 pub type RootKeyFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// One generation of a root key.
+/// The root key of one generation.
 pub trait RootKey: Send + Sync {
-    /// Its generation, counted from 1.
+    /// The key's generation, counted from 1.
     fn generation(&self) -> u32;
-    /// What holds it: `local` or `aws-kms`.
+    /// The key's provider: `local` or `aws-kms`.
     fn provider(&self) -> &'static str {
         "local"
     }
-    /// The calls to it since it was opened, if they are counted.
+    /// Counters of the calls to the key since it was opened, if they are counted.
     fn calls(&self) -> Option<&Calls> {
         None
     }
-    /// Wraps `plaintext`, bound to what it is.
+    /// Wraps `plaintext` and binds it to its purpose.
     fn wrap<'a>(&'a self, binding: &'a Binding, plaintext: &'a [u8]) -> RootKeyFuture<'a, Vec<u8>>;
-    /// Unwraps what [`RootKey::wrap`] made; `IntegrityFailure` if it was altered or bound to something else.
+    /// Unwraps a result of [`RootKey::wrap`]. Fails with `IntegrityFailure` if it was altered or has another binding.
     fn unwrap<'a>(&'a self, binding: &'a Binding, wrapped: &'a [u8]) -> RootKeyFuture<'a, Zeroizing<Vec<u8>>>;
 }
 
 /// The first byte of wrapped material.
 const FORMAT: u8 = 1;
-/// Format, provider and generation.
+/// Bytes of the header: format, provider and generation.
 const HEADER: usize = 6;
-/// What a check value holds.
+/// The plaintext of a check value.
 const CHECK_TEXT: &[u8] = b"kms check value v1";
 
-/// Makes a check value: a known text under the root key, by which a wrong root key is recognised at open.
+/// Makes a check value: a known text wrapped under the root key, by which a wrong root key is recognized at opening.
 pub async fn make_check_value(root: &dyn RootKey) -> Result<Vec<u8>> {
     root.wrap(&Binding::CheckValue, CHECK_TEXT).await
 }
 
-/// Whether `root` is the key that made this check value: `WrongRootKey` if not.
+/// Checks that `root` is the key that made this check value. Fails with `WrongRootKey` if not.
 pub async fn check(root: &dyn RootKey, value: &[u8]) -> Result<()> {
     match root.unwrap(&Binding::CheckValue, value).await {
         Ok(text) if text.as_slice() == CHECK_TEXT => Ok(()),
         Err(error) if matches!(error.code(), ErrorCode::RootKeyUnavailable | ErrorCode::RootKeyRefused) => Err(error),
-        _ => Err(Error::new(ErrorCode::WrongRootKey, "the root key given is not the one this store was made with")),
+        _ => Err(Error::new(
+            ErrorCode::WrongRootKey,
+            "the given root key is not one of this store; configure the right one",
+        )),
     }
 }
 
-/// The generation of the root key that wrapped this.
+/// The generation of the root key that made a wrapping.
 #[cfg(test)]
 pub fn generation_of(wrapped: &[u8]) -> Result<u32> {
     let damaged = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("wrapped material {why}"));

@@ -1,4 +1,4 @@
-//! The root keys at hand, by generation.
+//! The root keys of a store, by generation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -16,13 +16,13 @@ use crate::types::ids::RootKeyId;
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, Wrapped};
 use crate::types::time::Timestamp;
 
-/// A source that could not say whether it opens a generation is asked again after this time.
+/// After this time, a source that was unavailable is tried again for a generation.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// The root keys of a store: which generations there are, and the keys of those that this process has.
+/// The root keys of a store: its generations, and the keys that this process has.
 ///
-/// Cheap to clone; all clones are the same. The catalog tells it which generations there are; a generation that a
-/// configured source opens becomes usable without a restart.
+/// Cheap to clone; clones share their state. The catalog keeps the generations up to date. A new generation whose key
+/// is configured becomes usable without a restart.
 #[derive(Clone)]
 pub struct Envelope(Arc<Inner>);
 
@@ -30,20 +30,20 @@ struct Inner {
     crypto: Arc<dyn Provider>,
     sources: RwLock<Vec<RootKeySource>>,
     slots: RwLock<BTreeMap<u32, Slot>>,
-    /// Keys of generations that this process is about to add.
+    /// Keys of generations that this process is adding.
     offered: Mutex<HashMap<RootKeyId, Arc<dyn RootKey>>>,
-    /// Set when nobody knows which generations there are: then nothing new is wrapped.
+    /// Set when it is not known which generations are genuine; then nothing new is wrapped.
     distrusted: AtomicBool,
-    /// One caller at a time asks the sources.
+    /// Locked by the caller that tries the sources.
     connecting: tokio::sync::Mutex<()>,
 }
 
 struct Slot {
     row: RootKeyGeneration,
     key: Option<Arc<dyn RootKey>>,
-    /// Why no source opens it. With a time: a source could not be asked then.
+    /// The reason why no source has the key. With a time if a source was unavailable then.
     missing: Option<(Option<Instant>, Error)>,
-    /// Microseconds since 1970; 0 for never.
+    /// Microseconds since 1970-01-01T00:00:00Z; 0 for never.
     last_used: AtomicI64,
 }
 
@@ -53,19 +53,19 @@ impl Slot {
     }
 }
 
-/// A generation as this process knows it.
+/// A generation and its use by this process.
 #[derive(Clone, Debug)]
 pub struct KnownGeneration {
-    /// The generation as stored.
+    /// The stored description of the generation.
     pub row: RootKeyGeneration,
-    /// Whether this process has its key.
+    /// Whether this process has the generation's key.
     pub is_at_hand: bool,
-    /// When this process last wrapped or unwrapped with it.
+    /// When this process last wrapped or unwrapped under the generation.
     pub last_used_at: Option<Timestamp>,
 }
 
 impl Envelope {
-    /// An envelope of one generation, whose key is at hand.
+    /// An envelope with one generation and its key.
     pub fn new(crypto: Arc<dyn Provider>, row: RootKeyGeneration, key: Arc<dyn RootKey>) -> Self {
         Self::of(crypto, Vec::new(), BTreeMap::from([(row.generation, Slot::new(row, Some(key)))]))
     }
@@ -76,10 +76,11 @@ impl Envelope {
         Self(Arc::new(Inner { crypto, sources, slots, offered, distrusted, connecting }))
     }
 
-    /// The envelope of a store with these stored generations, of which the sources must open at least one. The rows may
-    /// be altered ones: which of them count, [`Envelope::set_generations`] says once their seals are checked.
+    /// The envelope of a store with these stored generations. At least one source must be the key of an active one. The
+    /// rows may have been altered; [`Envelope::set_generations`] corrects them once their seals are checked.
     ///
-    /// `WrongRootKey` if no source opens an active generation; `RootKeyUnavailable` if one of them could not be asked.
+    /// Fails with `WrongRootKey` if no source is the key of an active generation, and with `RootKeyUnavailable` or
+    /// `RootKeyRefused` if a source could not be tried.
     pub async fn unlock(
         crypto: Arc<dyn Provider>,
         sources: Vec<RootKeySource>,
@@ -96,7 +97,7 @@ impl Envelope {
                         failure = None;
                         break;
                     }
-                    // What could not be asked says more than what does not fit.
+                    // An unavailable root key is a more useful error than a wrong one.
                     Err(error) if failure.is_none() || is_passed_over(error.code()) => failure = Some(error),
                     Err(_) => {}
                 }
@@ -109,7 +110,7 @@ impl Envelope {
             return Err(none_opens(failures, &rows, &sources, &crypto).await);
         }
         for (number, error) in &failures {
-            tracing::warn!(number, %error, "a root key that is configured opens no generation of this store");
+            tracing::warn!(number, %error, "a configured root key is not one of this store's generations");
         }
         for row in rows {
             slots.entry(row.generation).or_insert_with(|| Slot::new(row, None));
@@ -125,7 +126,7 @@ impl Envelope {
         self.0.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says which generations there are. Keys of others, and of retired ones, are dropped.
+    /// Replaces the generations. Keys of other generations, and of retired ones, are dropped.
     pub fn set_generations(&self, rows: Vec<RootKeyGeneration>) {
         let mut slots = self.slots_mut();
         let mut former = std::mem::take(&mut *slots);
@@ -142,23 +143,23 @@ impl Envelope {
         }
     }
 
-    /// Keeps the key of a generation that is about to be added, so that it is at hand as soon as that is committed.
+    /// Keeps the key of a generation that is being added, so that it can be used as soon as the addition is committed.
     pub fn offer(&self, id: RootKeyId, key: Arc<dyn RootKey>, source: RootKeySource) {
         self.0.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(id, key);
         let mut sources = self.0.sources.write().unwrap_or_else(PoisonError::into_inner);
         if !sources.contains(&source) {
             sources.push(source);
         }
-        // It was not asked for the generations that are missing.
+        // The new source has not been tried for the missing generations.
         self.slots_mut().values_mut().for_each(|slot| slot.missing = None);
     }
 
-    /// Wraps nothing new from here on: rows were altered, and it cannot be told which generations are right.
+    /// Stops wrapping, because rows were altered and it is not known which generations are genuine.
     pub fn distrust(&self) {
         self.0.distrusted.store(true, Ordering::Release);
     }
 
-    /// The generations that new material is wrapped under, ascending.
+    /// The generations that new material is wrapped under, ascending; none after [`Envelope::distrust`].
     pub fn wrapping_generations(&self) -> Vec<u32> {
         if self.0.distrusted.load(Ordering::Acquire) {
             return Vec::new();
@@ -179,20 +180,20 @@ impl Envelope {
         self.slots().values().map(describe).collect()
     }
 
-    /// The calls to all root keys at hand, by provider and operation.
+    /// Counters of the calls to all root keys that this process has, by provider and operation.
     pub fn call_metrics(&self) -> Vec<CallMetrics> {
         calls::by_provider(self.slots().values().filter_map(|slot| slot.key.as_deref()))
     }
 
-    /// Whether this process lacks the key of an active generation, or the last call to one of them failed because it
-    /// was not available or refused.
+    /// Whether this process lacks the key of an active generation, or the last call to one of these keys failed with
+    /// `RootKeyUnavailable` or `RootKeyRefused`.
     pub fn is_degraded(&self) -> bool {
         let is_failing = |key: &Arc<dyn RootKey>| key.calls().is_some_and(Calls::is_failing);
         self.slots().values().any(|slot| slot.row.is_active() && slot.key.as_ref().is_none_or(is_failing))
     }
 
-    /// The generation that this source is the key of, retired ones included. The error is that of a generation that
-    /// could not be asked.
+    /// The generation whose key this source is, including retired ones; `None` if there is none. Fails if that could
+    /// not be determined for a generation.
     pub async fn identify(&self, source: &RootKeySource) -> Result<Option<u32>> {
         for KnownGeneration { row, .. } in self.generations() {
             match connect(source, &row, &self.0.crypto).await {
@@ -204,7 +205,7 @@ impl Envelope {
         Ok(None)
     }
 
-    /// Looks whether the configured sources open the active generations that this process does not have yet.
+    /// Tries the configured sources for the active generations whose key this process does not have yet.
     pub async fn connect_missing(&self) {
         let missing: Vec<u32> = {
             let slots = self.slots();
@@ -213,14 +214,14 @@ impl Envelope {
         };
         for generation in missing {
             if let Err(error) = self.key(generation).await {
-                tracing::debug!(generation, %error, "a generation of the root key is not at hand");
+                tracing::debug!(generation, %error, "the key of a root key generation is missing");
             }
         }
     }
 
-    /// Wraps under every generation that new material is wrapped under.
+    /// Wraps `plaintext` under every generation that new material is wrapped under.
     ///
-    /// `RootKeyUnavailable` if this process lacks one of them, which it names.
+    /// Fails with `RootKeyUnavailable` if this process lacks the key of one of them, which the message names.
     pub async fn wrap(&self, binding: &Binding, plaintext: &[u8]) -> Result<Vec<Wrapped>> {
         let mut wrapped = Vec::new();
         for generation in self.wrapping_generations() {
@@ -229,7 +230,7 @@ impl Envelope {
         if wrapped.is_empty() { Err(untrusted()) } else { Ok(wrapped) }
     }
 
-    /// Wraps under this generation.
+    /// Wraps `plaintext` under one generation.
     pub async fn wrap_under(&self, generation: u32, binding: &Binding, plaintext: &[u8]) -> Result<Wrapped> {
         if self.0.distrusted.load(Ordering::Acquire) {
             return Err(untrusted());
@@ -240,13 +241,13 @@ impl Envelope {
         Ok(Wrapped { generation, bytes })
     }
 
-    /// Unwraps with one of the generations at hand, whichever is cheapest. One that is not at hand, or does not answer,
-    /// is passed over; a wrapping that does not authenticate is an error.
+    /// Unwraps with the key of one generation, cheapest first. A generation whose key is missing or unavailable is
+    /// skipped; a wrapping that does not authenticate is an error.
     pub async fn unwrap(&self, binding: &Binding, wrapped: &[Wrapped]) -> Result<Zeroizing<Vec<u8>>> {
         let mut last = None;
         for (generation, bytes) in self.in_order(wrapped) {
             match self.unwrap_under(generation, binding, bytes).await {
-                // Also one that was retired while another one did not answer.
+                // `WrongState`: the generation was retired while another one was tried.
                 Err(error) if is_passed_over(error.code()) || error.code() == ErrorCode::WrongState => {
                     last = Some(error);
                 }
@@ -261,7 +262,7 @@ impl Envelope {
         }))
     }
 
-    /// Unwraps with the key of this generation.
+    /// Unwraps with the key of one generation.
     pub async fn unwrap_under(&self, generation: u32, binding: &Binding, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let key = self.key(generation).await?;
         let plaintext = key.unwrap(binding, bytes).await?;
@@ -269,7 +270,7 @@ impl Envelope {
         Ok(plaintext)
     }
 
-    /// Wrappings under active generations: those at hand first, of these the local ones, the newest first.
+    /// Wrappings under active generations, in this order: those whose key this process has, local ones, newest first.
     fn in_order<'a>(&self, wrapped: &'a [Wrapped]) -> Vec<(u32, &'a [u8])> {
         let slots = self.slots();
         let mut order: Vec<_> = wrapped
@@ -290,7 +291,7 @@ impl Envelope {
         }
     }
 
-    /// The key of an active generation. Sources that have not been asked for it yet are asked.
+    /// The key of an active generation. Tries the sources that have not been tried for it yet.
     async fn key(&self, generation: u32) -> Result<Arc<dyn RootKey>> {
         if let Some(known) = self.known_key(generation) {
             return known;
@@ -310,7 +311,7 @@ impl Envelope {
                     if let Some(slot) = self.slots_mut().get_mut(&generation).filter(|slot| is_same(&slot.row, &row)) {
                         slot.key = Some(Arc::clone(&key));
                     }
-                    tracing::info!(generation, provider = %row.provider, "a generation of the root key is at hand");
+                    tracing::info!(generation, provider = %row.provider, "the key of a root key generation is ready");
                     return Ok(key);
                 }
                 Err(error) if is_passed_over(error.code()) => failure = Some(error),
@@ -324,7 +325,7 @@ impl Envelope {
         Err(error)
     }
 
-    /// What is known of a generation without asking: its key, or that no source opens it.
+    /// The known key of a generation, or the known error. `None` if the sources have to be tried.
     fn known_key(&self, generation: u32) -> Option<Result<Arc<dyn RootKey>>> {
         let slots = self.slots();
         let slot = slots.get(&generation)?;
@@ -335,7 +336,7 @@ impl Envelope {
         if let Some(key) = &slot.key {
             return Some(Ok(Arc::clone(key)));
         }
-        // A source that does not fit will not fit later; one that did not answer may.
+        // A wrong source stays wrong, but an unavailable one may become available.
         let (since, error) = slot.missing.as_ref()?;
         since.is_none_or(|since| since.elapsed() < ASK_AGAIN).then(|| Err(error.clone()))
     }
@@ -347,18 +348,18 @@ impl std::fmt::Debug for Envelope {
     }
 }
 
-/// Whether the key of this row is the key of that one.
+/// Whether two rows describe the same key.
 fn is_same(row: &RootKeyGeneration, other: &RootKeyGeneration) -> bool {
     row.id == other.id && row.check_value == other.check_value
 }
 
-/// Whether another generation may do what this one could not.
+/// Whether another generation may succeed after this error.
 fn is_passed_over(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::RootKeyUnavailable | ErrorCode::RootKeyRefused)
 }
 
 fn untrusted() -> Error {
-    Error::new(ErrorCode::IntegrityFailure, "no generation of the root key can be trusted")
+    Error::new(ErrorCode::IntegrityFailure, "rows of the store were altered; no root key generation can be trusted")
 }
 
 fn unavailable(generation: u32, provider: &str, cause: Option<&Error>) -> Error {
@@ -377,7 +378,7 @@ fn unavailable(generation: u32, provider: &str, cause: Option<&Error>) -> Error 
     }
 }
 
-/// Why a store does not open with any of the sources.
+/// The error if none of the sources is the key of an active generation.
 async fn none_opens(
     failures: Vec<(usize, Error)>,
     rows: &[RootKeyGeneration],
@@ -388,7 +389,7 @@ async fn none_opens(
         for row in rows.iter().filter(|row| !row.is_active()) {
             if connect(source, row, crypto).await.is_ok() {
                 let (generation, when) = (row.generation, row.retired_at.map(|at| at.to_string()).unwrap_or_default());
-                let text = format!("the root key given is generation {generation}, which was retired at {when}");
+                let text = format!("the given root key is generation {generation}, which was retired at {when}");
                 return Error::new(ErrorCode::WrongRootKey, text);
             }
         }
@@ -402,7 +403,7 @@ async fn none_opens(
             let code = passing.map_or(ErrorCode::WrongRootKey, |(_, error)| error.code());
             let each: Vec<String> =
                 failures.iter().map(|(number, error)| format!("root key {number}: {}", error.message())).collect();
-            Error::new(code, format!("none of the root keys given opens this store; {}", each.join("; ")))
+            Error::new(code, format!("none of the given root keys opens this store; {}", each.join("; ")))
         }
     }
 }

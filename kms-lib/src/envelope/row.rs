@@ -1,4 +1,4 @@
-//! Rows as unambiguous bytes: what seals authenticate and what the records of changes hash.
+//! The canonical bytes of rows, which seals authenticate and audit records of changes hash.
 
 use sha2::{Digest, Sha256};
 
@@ -11,25 +11,25 @@ use crate::types::quarantine::Quarantined;
 use crate::types::root_key::{RootKeyGeneration, ServiceKey, Wrapped};
 use crate::types::time::Timestamp;
 
-/// Fields one after the other, each with its length (or its absence) ahead of it: no two different sequences give
-/// the same bytes.
+/// A sequence of fields, each prefixed with its length or its absence, so that different sequences have different
+/// bytes.
 pub struct Fields(Vec<u8>);
 
 impl Fields {
-    /// No fields yet; `domain` separates what is made here from everything else that is hashed.
+    /// An empty sequence. `domain` separates its bytes from all other hashed data.
     pub fn new(domain: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(domain);
         Self(bytes)
     }
-    /// A field that is present.
+    /// Appends a field.
     pub fn bytes(&mut self, field: &[u8]) -> &mut Self {
         self.0.push(1);
         self.0.extend_from_slice(&(field.len() as u64).to_be_bytes());
         self.0.extend_from_slice(field);
         self
     }
-    /// A field that may be absent.
+    /// Appends a field that may be absent.
     pub fn optional(&mut self, field: Option<&[u8]>) -> &mut Self {
         match field {
             Some(field) => self.bytes(field),
@@ -39,22 +39,22 @@ impl Fields {
             }
         }
     }
-    /// A number.
+    /// Appends a number as 8 bytes, big-endian.
     pub fn number(&mut self, field: u64) -> &mut Self {
         self.bytes(&field.to_be_bytes())
     }
-    /// A number that may be absent.
+    /// Appends a number that may be absent.
     pub fn optional_number(&mut self, field: Option<u64>) -> &mut Self {
         self.optional(field.map(u64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice))
     }
-    /// A time that may be absent.
+    /// Appends a time that may be absent, in microseconds.
     fn time(&mut self, field: Option<Timestamp>) -> &mut Self {
         self.optional_number(field.map(|t| t.micros().unsigned_abs()))
     }
     fn text(&mut self, field: &str) -> &mut Self {
         self.bytes(field.as_bytes())
     }
-    /// All of it.
+    /// The bytes of all fields.
     pub fn finish(self) -> Vec<u8> {
         self.0
     }
@@ -66,7 +66,7 @@ fn row(table: &str) -> Fields {
     fields
 }
 
-/// A row of `keys`.
+/// The bytes of a row of `keys`.
 pub fn key(key: &Key) -> Vec<u8> {
     let mut fields = row("keys");
     fields
@@ -92,7 +92,7 @@ pub fn key(key: &Key) -> Vec<u8> {
     fields.finish()
 }
 
-/// A row of `key_versions`, without its counters. The row names its material by the fingerprint.
+/// The bytes of a row of `key_versions`, without its counters. The fingerprint identifies the material.
 pub fn version(version: &KeyVersion) -> Vec<u8> {
     let mut fields = row("key_versions");
     fields
@@ -111,7 +111,7 @@ pub fn version(version: &KeyVersion) -> Vec<u8> {
     fields.finish()
 }
 
-/// A row of `grants`.
+/// The bytes of a row of `grants`.
 pub fn grant(grant: &Grant) -> Result<Vec<u8>> {
     let mut fields = row("grants");
     fields
@@ -137,7 +137,7 @@ pub fn grant(grant: &Grant) -> Result<Vec<u8>> {
     Ok(fields.finish())
 }
 
-/// A row of `quarantine`.
+/// The bytes of a row of `quarantine`.
 pub fn quarantined(entry: &Quarantined) -> Vec<u8> {
     let mut fields = row("quarantine");
     fields
@@ -152,8 +152,8 @@ pub fn quarantined(entry: &Quarantined) -> Vec<u8> {
     fields.finish()
 }
 
-/// A row of `wrappings`, bound to the fingerprint of the material that is wrapped. The row of the version itself says
-/// nothing of its wrappings, since material is wrapped anew without a change of its version.
+/// The bytes of a row of `wrappings` with the fingerprint of the wrapped material. The row of the version does not
+/// cover its wrappings, because material is rewrapped without a change of its version.
 pub fn wrapping(wrapping: &StoredWrapping, fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut fields = row("wrappings");
     fields
@@ -168,25 +168,25 @@ pub fn wrapping(wrapping: &StoredWrapping, fingerprint: &[u8; 32]) -> Vec<u8> {
 /// A row of `wrappings`, without its seal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredWrapping {
-    /// The version or service key whose material it is.
+    /// The id of the version or service key whose material is wrapped.
     pub subject: [u8; 16],
     /// The generation of the root key.
     pub generation: u32,
     /// The SHA-256 of the wrapped material.
     pub digest: [u8; 32],
-    /// Whether it was opened since it was written, and held the material that the fingerprint says.
+    /// Whether the wrapping was opened since it was written, and the material matched the fingerprint.
     pub verified: bool,
 }
 
 impl StoredWrapping {
-    /// A wrapping that was just made.
+    /// A new wrapping, not yet verified.
     pub fn new(subject: [u8; 16], wrapped: &Wrapped) -> Self {
         let digest = digest(&wrapped.bytes);
         Self { subject, generation: wrapped.generation, digest, verified: false }
     }
 }
 
-/// A row of `root_keys`.
+/// The bytes of a row of `root_keys`.
 pub fn root_key(root: &RootKeyGeneration) -> Vec<u8> {
     let mut fields = row("root_keys");
     fields
@@ -206,7 +206,7 @@ pub fn root_key(root: &RootKeyGeneration) -> Vec<u8> {
     fields.finish()
 }
 
-/// A row of `service_keys`.
+/// The bytes of a row of `service_keys`.
 pub fn service_key(key: &ServiceKey) -> Vec<u8> {
     let mut fields = row("service_keys");
     fields
@@ -221,7 +221,7 @@ pub fn service_key(key: &ServiceKey) -> Vec<u8> {
     fields.finish()
 }
 
-/// A row of `credentials`.
+/// The bytes of a row of `credentials`.
 pub fn credential(credential: &Credential) -> Vec<u8> {
     let mut fields = row("credentials");
     fields
@@ -237,8 +237,8 @@ pub fn credential(credential: &Credential) -> Vec<u8> {
     fields.finish()
 }
 
-/// A request that had its effect, with the digest of what was asked and the first answer: who writes the database must
-/// not make a request that never came pass for one that did.
+/// The bytes of an idempotency record, with the digest of the request and the first answer. The seal prevents an
+/// attacker with write access from forging a request that was never made.
 pub fn request(
     principal: &str,
     key: &str,
@@ -250,28 +250,29 @@ pub fn request(
 ) -> Vec<u8> {
     let mut fields = row("idempotency");
     fields.text(principal).text(key).bytes(request_digest).bytes(subject).number(seq).time(Some(expires_at));
-    // Of requests that were kept without their answers nothing stands here.
+    // Absent from idempotency records without an answer.
     if let Some(answer) = answer {
         fields.text(answer);
     }
     fields.finish()
 }
 
-/// The latest run of an import, and whether the import has ended.
+/// The bytes of the latest run of an import, and of whether the import is finalized.
 pub fn import_run(source: &str, run: &ImportRunId, is_final: bool) -> Vec<u8> {
     let mut fields = row("import_run");
     fields.text(source).bytes(run.as_bytes()).number(is_final.into());
     fields.finish()
 }
 
-/// Up to which size the log was verified, with the imported logs that it sealed up to there: nobody else may say so.
+/// The bytes of the verified size of the log, with the imported logs that it sealed up to there. Sealed, so that an
+/// attacker cannot make verification skip records.
 pub fn verified(size: u64, imported: &str) -> Vec<u8> {
     let mut fields = row("verified");
     fields.number(size).text(imported);
     fields.finish()
 }
 
-/// The SHA-256 of a row, as the record of its change carries it.
+/// The SHA-256 of a row, as contained in the record of its change.
 pub fn digest(row: &[u8]) -> [u8; 32] {
     Sha256::digest(row).into()
 }

@@ -1,4 +1,4 @@
-//! Seals: an HMAC-SHA256 (RFC 2104) over each row, under a key that whoever only writes the database does not have.
+//! Seals: an HMAC-SHA256 (RFC 2104) over each row, under a key that an attacker with mere write access does not have.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
@@ -10,32 +10,33 @@ use crate::types::error::{Error, ErrorCode, Result};
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// Bytes of the integrity key: 32 for seals and the row commitment, which a replacement draws anew, and 32 for the
-/// HMACs of contexts, which it carries over, so that equal contexts keep their HMAC in the log.
+/// Bytes of the integrity key: 32 for seals and the row commitment, which a replacement generates anew, and 32 for the
+/// HMACs of contexts, which a replacement keeps, so that equal contexts have the same HMAC in the whole log.
 pub const INTEGRITY_KEY_BYTES: usize = 64;
 
-/// Makes and checks seals. The keys for its uses are derived (HKDF, RFC 5869) from the one integrity key.
+/// Makes and checks seals. The keys for the different uses are derived from the integrity key (HKDF, RFC 5869).
 #[derive(Clone)]
 pub struct Seals {
     number: u32,
     rows: HmacSha256,
     contexts: HmacSha256,
     sets: HmacSha256,
-    /// While rows are resealed.
+    /// Set while rows are resealed.
     former: Option<Former>,
 }
 
-/// The integrity key before the present one.
+/// The integrity key before the current one.
 #[derive(Clone)]
 struct Former {
     rows: HmacSha256,
-    /// The record of the replacement: no row that this or a later record wrote has a seal under this key.
+    /// The sequence number of the record of the replacement. Rows of this and later records have no seal under this
+    /// key.
     until: u64,
 }
 
-/// The set of all rows as they are now, folded into one value that is renewed row by row: the exclusive or of an HMAC
-/// of each. It stays in memory, since who knew it could look for other rows that fold into the same;
-/// [`Seals::commitment`] is what others may see.
+/// The set of all current rows, folded into one value that can be updated row by row: the exclusive or of an HMAC of
+/// each row. It stays in memory, because with it an attacker could search for other rows with the same fold;
+/// [`Seals::commitment`] is stored instead.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowSet([u8; 32]);
 
@@ -47,16 +48,16 @@ impl RowSet {
         mac.update(row);
         Self(mac.finalize().into_bytes().into())
     }
-    /// Puts a row in that was not there, or takes one out that was.
+    /// Adds a row that is not in the set, or removes one that is.
     pub fn toggle(&mut self, seals: &Seals, row: &[u8]) {
         self.combine(&Self::of(seals, row));
     }
-    /// The 32 bytes that the head carries.
+    /// The fold.
     #[cfg(test)]
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
-    /// Puts all rows of another set in; those that both have are taken out.
+    /// Adds all rows of another set; rows in both sets are removed.
     pub fn combine(&mut self, other: &Self) {
         for (byte, other) in self.0.iter_mut().zip(other.0) {
             *byte ^= other;
@@ -71,7 +72,7 @@ impl std::fmt::Debug for RowSet {
 }
 
 impl Seals {
-    /// Seals under the integrity key of this number.
+    /// Seals under this integrity key.
     pub fn new(number: u32, integrity_key: &[u8; INTEGRITY_KEY_BYTES]) -> Result<Self> {
         let (rows, contexts) = integrity_key.split_at(INTEGRITY_KEY_BYTES / 2);
         Ok(Self {
@@ -82,11 +83,11 @@ impl Seals {
             former: None,
         })
     }
-    /// These seals, beside those of the key before: of rows that records before `until` wrote they count too.
+    /// These seals together with those of the former key, which are valid for rows of records before `until`.
     pub fn beside(&self, former: &Self, until: u64) -> Self {
         Self { former: Some(Former { rows: former.rows.clone(), until }), ..self.clone() }
     }
-    /// These seals, once no row has a seal of the key before.
+    /// These seals without those of the former key.
     pub fn alone(&self) -> Self {
         Self { former: None, ..self.clone() }
     }
@@ -98,28 +99,29 @@ impl Seals {
     pub fn has_former(&self) -> bool {
         self.former.is_some()
     }
-    /// The seal of a row in the form of [`super::row`].
+    /// The seal of a row's bytes (see [`super::row`]).
     pub fn seal(&self, row: &[u8]) -> [u8; 32] {
         let mut mac = self.rows.clone();
         mac.update(row);
         mac.finalize().into_bytes().into()
     }
-    /// Whether this is the row's seal, compared in constant time. For rows that name no record: while rows are
-    /// resealed, a seal of the key before counts.
+    /// Whether this is the row's seal, compared in constant time. For rows without a revision: while rows are resealed,
+    /// a seal under the former key is valid too.
     pub fn is_sealed(&self, row: &[u8], seal: &[u8]) -> bool {
         is_mac(&self.rows, row, seal) || self.former.as_ref().is_some_and(|former| is_mac(&former.rows, row, seal))
     }
-    /// Whether this is the seal of a row that the record `revision` wrote.
+    /// Whether this is the seal of a row of the record `revision`.
     pub fn is_row_sealed(&self, row: &[u8], seal: &[u8], revision: u64) -> bool {
         is_mac(&self.rows, row, seal) || self.is_stale(row, seal, revision)
     }
-    /// Whether this is the seal that the key before gave to a row of the record `revision`: the row is to be resealed.
+    /// Whether this is a seal under the former key of a row of the record `revision`, so that the row has to be
+    /// resealed.
     pub fn is_stale(&self, row: &[u8], seal: &[u8], revision: u64) -> bool {
         let former = self.former.as_ref().filter(|former| revision < former.until);
         former.is_some_and(|former| is_mac(&former.rows, row, seal))
     }
-    /// What stands in the head for these rows being all there are at this revision: a single seal is still good when an
-    /// older state of its row is put back, this one is not.
+    /// The row commitment in the head: these are all rows at this revision. It detects a row that was rolled back to an
+    /// older state, whose own seal is still valid.
     pub fn commitment(&self, revision: u64, rows: &RowSet) -> [u8; 32] {
         let mut mac = self.sets.clone();
         mac.update(&[1]);
@@ -131,7 +133,7 @@ impl Seals {
     pub fn is_commitment(&self, said: &[u8; 32], revision: u64, rows: &RowSet) -> bool {
         self.commitment(revision, rows).ct_eq(said).into()
     }
-    /// The HMAC that stands for an encryption context in the records of keys that do not show it.
+    /// The HMAC that represents an encryption context in the records of keys with the audit context `hmac`.
     pub fn context_mac(&self, canonical_context: &[u8]) -> [u8; 32] {
         let mut mac = self.contexts.clone();
         mac.update(canonical_context);

@@ -1,5 +1,5 @@
-//! Files that hold a secret. Their owner may read them, and nobody else; a group that may only read one is worth a
-//! warning, because `fsGroup` gives the files of a Kubernetes volume mode 0440 or 0640.
+//! Files with a secret. Only their owner may have access. Read access of the group only causes a warning, because
+//! `fsGroup` gives the files of a Kubernetes volume mode 0440 or 0640.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 /// Largest file with a secret, in bytes.
 const FILE_BYTES: u64 = 4096;
 
-/// Why a file with a secret is not used. Nothing of its content is in it.
+/// The reason why a file with a secret is not used. It contains nothing of the file's content.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SecretFileError {
@@ -33,18 +33,18 @@ pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, SecretFileErro
     let file =
         open(path).map_err(|e| SecretFileError::failed(format!("file {} cannot be opened: {e}", path.display()), e))?;
     check_secret_file(&file, path)?;
-    // With room for all: growing would leave a copy of what was there.
+    // The capacity is sufficient for all of the text, because growing would leave a copy.
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize + 32));
     match file.take(FILE_BYTES + 1).read_to_string(&mut text) {
         Ok(n) if n as u64 > FILE_BYTES => {
-            Err(SecretFileError::refused(format!("file {} is too large", path.display())))
+            Err(SecretFileError::refused(format!("file {} is larger than {FILE_BYTES} bytes", path.display())))
         }
         Ok(_) => Ok(text),
         Err(e) => Err(SecretFileError::failed(format!("file {} cannot be read: {e}", path.display()), e)),
     }
 }
 
-/// Opens a file, and does not wait for the other end of a FIFO.
+/// Opens a file without waiting for the other end of a FIFO.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -56,8 +56,7 @@ fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Refuses what is not a regular file, and a file that other users may read or write. A group that may only read it is
-/// worth a warning.
+/// Checks that a file is a regular file that no other user can read or write. Logs a warning if its group can read it.
 #[cfg(unix)]
 pub fn check_secret_file(file: &File, path: &Path) -> Result<(), SecretFileError> {
     use std::os::unix::fs::MetadataExt;
@@ -83,7 +82,7 @@ pub fn check_secret_file(file: &File, path: &Path) -> Result<(), SecretFileError
     }
 }
 
-/// Refuses nothing: there are no modes here.
+/// Accepts every file, because this system has no file modes.
 #[cfg(not(unix))]
 pub fn check_secret_file(_: &File, _: &Path) -> Result<(), SecretFileError> {
     Ok(())

@@ -97,7 +97,7 @@ async fn forms_of_the_root_key_are_named_not_guessed() {
     for bad in ["", "short", "passphrase:short", "base64:AAECAw==", "base64:!!", "hex:00", "hex:zz", "hex:0"] {
         assert_eq!(RootKeySource::parse(bad).unwrap_err().code(), ErrorCode::InvalidRootKey, "{bad}");
     }
-    // Looks like base64, but has no prefix: a passphrase.
+    // Base64 without the prefix is a passphrase.
     let bare = root(&base64[7..], &Derivation::None).await;
     assert_eq!(bare.err().unwrap().code(), ErrorCode::WrongRootKey);
 }
@@ -151,7 +151,7 @@ fn modes_of_root_key_files() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         RootKeySource::parse(&format!("file:{}", path.display()))
     };
-    // 0440 and 0640 are what `fsGroup` makes.
+    // `fsGroup` sets modes 0440 and 0640.
     for mode in [0o400, 0o600, 0o700, 0o440, 0o640] {
         parse(mode).unwrap();
     }
@@ -215,10 +215,10 @@ fn seals_of_a_former_key_count_for_rows_from_before() {
     let both = Seals::new(2, &[2; INTEGRITY_KEY_BYTES]).unwrap().beside(&former, 100);
     let seal = former.seal(b"row");
     assert!(both.is_row_sealed(b"row", &seal, 99) && both.is_stale(b"row", &seal, 99));
-    // A row of the record of the replacement, or of a later one, has no such seal.
+    // Rows of the record of the replacement and of later ones do not have such a seal.
     assert!(!both.is_row_sealed(b"row", &seal, 100) && !both.is_stale(b"row", &seal, 100));
     assert!(!both.is_row_sealed(b"other", &seal, 99));
-    // One without a record counts until all rows are resealed.
+    // For rows without a revision, it is valid until all rows are resealed.
     assert!(both.is_sealed(b"row", &seal) && !both.alone().is_sealed(b"row", &seal));
     let present = both.seal(b"row");
     assert!(both.is_row_sealed(b"row", &present, 100) && !both.is_stale(b"row", &present, 99));

@@ -1,4 +1,4 @@
-//! Work that several callers wait for, each in the line of its own principal: it begins in the first turn that one of
+//! Work that several callers wait for, each in the queue of its own principal. It begins in the first turn that one of
 //! them gets.
 
 use std::future::Future;
@@ -12,12 +12,12 @@ use super::{Fair, Turn};
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Whether work that has begun goes on when nobody waits for it any more.
+/// Whether work that has begun continues when no caller waits for it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// It comes to its end: what it found is of use to those who come later.
+    /// The work runs to completion, because later callers can use its result.
     ToItsEnd,
-    /// It is given up.
+    /// The work is aborted.
     WhileAwaited,
 }
 
@@ -25,7 +25,7 @@ pub enum Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished;
 
-/// Work with a result for all who wait for it. Before it has begun, it ends when it is dropped.
+/// Work whose result all waiting callers get. If it is dropped before it has begun, the work is not done.
 pub struct Joint<T> {
     state: watch::Sender<State<T>>,
     work: Mutex<Option<Work<T>>>,
@@ -40,14 +40,14 @@ enum State<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Joint<T> {
-    /// Work that nobody waits for yet.
+    /// Work that no caller waits for yet.
     pub fn new(run: Run, work: impl Future<Output = T> + Send + 'static) -> Self {
         let (state, _) = watch::channel(State::Waiting);
         Self { state, work: Mutex::new(Some(Box::pin(work))), run, task: Mutex::default() }
     }
 
-    /// Waits for the result, and for as long as the work has not begun, in the line of this principal. Dropping the
-    /// future leaves the line.
+    /// Waits for the result and, as long as the work has not begun, for a turn of this principal. Dropping the future
+    /// leaves the queue.
     pub async fn result(&self, fair: &Fair, principal: &str) -> Result<T, Unfinished> {
         let mut state = self.state.subscribe();
         let has_begun = async { state.wait_for(|state| !matches!(state, State::Waiting)).await.is_ok() };
@@ -89,7 +89,7 @@ impl<T> Drop for Joint<T> {
     }
 }
 
-/// Tells those who wait, also if the work panics.
+/// Wakes the waiting callers, even if the work panics.
 struct Ending<T>(watch::Sender<State<T>>);
 
 impl<T> Drop for Ending<T> {
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits on behalf of this principal, in a task.
+    /// Waits in a task, for this principal.
     fn wait(
         joint: &Arc<Joint<u32>>,
         fair: &Fair,
@@ -141,7 +141,7 @@ mod tests {
             };
             Arc::new(Joint::new(Run::WhileAwaited, work))
         };
-        // The greedy principal asks for many things, and for the last of them before another one does.
+        // The greedy principal waits for all of them, and for the last one before the modest principal does.
         let joints: Vec<_> = (0..20).map(work).collect();
         let mut greedy = Vec::new();
         for joint in &joints {
@@ -189,7 +189,7 @@ mod tests {
             settle().await;
             waiting.abort();
             drop(joint);
-            // Its turn ends with it.
+            // The turn ends with the work.
             tokio::time::timeout(Duration::from_secs(10), fair.turn("b")).await.unwrap();
             settle().await;
             assert_eq!(count.load(Ordering::SeqCst), ended);

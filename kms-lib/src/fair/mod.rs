@@ -1,4 +1,4 @@
-//! What callers share, in turns by principal, or so that no principal has more of it than is free.
+//! Fair sharing of limited resources between principals: in turns, or by limits on what one principal can hold.
 
 mod joint;
 mod places;
@@ -11,17 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 
-/// Principals that are gone are looked for when there are more than this, and twice as many as were left last time.
+/// Unused principals are removed when there are more than this, and twice as many as were left last time.
 const KEPT: usize = 256;
 
-/// Turns for so many at a time. Of each principal only one waits in the line of all, and the others behind it, so a
-/// principal with many waits no less long than one with few. All clones are the same.
+/// Turns for a limited number of tasks at a time. Only one task of each principal waits in the common queue, and the
+/// others wait in a queue of their own, so a principal with many tasks does not delay others. Clones share their state.
 #[derive(Clone)]
 pub struct Fair(Arc<Inner>);
 
 struct Inner {
     places: Arc<Semaphore>,
-    /// Most turns that one principal has at a time.
+    /// Most turns that one principal can have at a time.
     each: usize,
     principals: Mutex<Principals>,
 }
@@ -29,36 +29,36 @@ struct Inner {
 #[derive(Default)]
 struct Principals {
     of: HashMap<String, Weak<Own>>,
-    /// With more than this, those that are gone are looked for.
+    /// Above this number, unused principals are removed.
     most: usize,
 }
 
-/// What belongs to one principal.
+/// The queue and the turns of one principal.
 struct Own {
-    /// Held by the one that is in the line of all.
+    /// Locked by the task that waits in the common queue.
     line: AsyncMutex<()>,
     places: Arc<Semaphore>,
 }
 
-/// A turn, until it is dropped.
+/// A turn, which ends when it is dropped.
 pub struct Turn {
     _place: Option<OwnedSemaphorePermit>,
     _of_own: Option<OwnedSemaphorePermit>,
-    // The principal is known for as long as it has a turn.
+    // Keeps the principal's entry while it has a turn.
     _own: Arc<Own>,
 }
 
 impl Fair {
-    /// Turns for so many at a time, of which one principal has at most `each`.
+    /// Allows `most` turns at a time, of which one principal can have at most `each`.
     pub fn new(most: usize, each: usize) -> Self {
         let places = Arc::new(Semaphore::new(most));
         Self(Arc::new(Inner { places, each: each.clamp(1, most.max(1)), principals: Mutex::default() }))
     }
 
-    /// Waits for a turn. Dropping the future leaves the line.
+    /// Waits for a turn. Dropping the future leaves the queue.
     pub async fn turn(&self, principal: &str) -> Turn {
         let own = self.of(principal);
-        // Semaphores fail only once they are closed, which these never are.
+        // Acquiring fails only on closed semaphores, and these are never closed.
         let of_own = Arc::clone(&own.places).acquire_owned().await.ok();
         let first = own.line.lock().await;
         let place = Arc::clone(&self.0.places).acquire_owned().await.ok();
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// Starts a task of this principal that notes its number when it has its turn, and ends when it is told to.
+    /// Starts a task that notes its principal when it gets its turn, and ends on a signal.
     fn start(fair: &Fair, principal: &'static str, order: &Arc<Mutex<Vec<&'static str>>>, end: &Arc<Semaphore>) {
         let (fair, order, end) = (fair.clone(), Arc::clone(order), Arc::clone(end));
         tokio::spawn(async move {
@@ -120,7 +120,7 @@ mod tests {
         assert!(place <= 3, "{place}");
     }
 
-    /// A principal whose turns never end leaves some to others.
+    /// A principal whose turns never end leaves turns to others.
     #[tokio::test]
     async fn no_principal_has_all_turns() {
         let fair = Fair::new(3, 2);

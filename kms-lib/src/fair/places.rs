@@ -1,15 +1,15 @@
-//! Places that are given at once or not at all.
+//! Places that are taken at once or not at all, without waiting.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// So many places. No principal holds more of them than are free: one alone gets half, two a third each, so that there
-/// is always one for a principal that comes later.
+/// A limited number of places. A principal cannot take more places than are free: one principal alone gets half of
+/// them, two get a third each. So a new principal usually finds a free place.
 pub struct Places {
     most: usize,
-    /// What they are places for, in the plural.
+    /// The name of the things that take places, in the plural, for errors.
     what: &'static str,
     held: Mutex<Held>,
 }
@@ -17,18 +17,18 @@ pub struct Places {
 #[derive(Default)]
 struct Held {
     all: usize,
-    /// By principal. Those that hold none are not here.
+    /// Number of places by principal; without principals that have none.
     by: HashMap<Arc<str>, usize>,
 }
 
-/// A place, until it is dropped.
+/// A place, which is freed when it is dropped.
 pub struct Place {
     places: Arc<Places>,
     principal: Arc<str>,
 }
 
 impl Places {
-    /// So many places.
+    /// Creates `most` places for things that errors call `what`.
     pub fn new(most: usize, what: &'static str) -> Self {
         Self { most, what, held: Mutex::default() }
     }
@@ -37,12 +37,13 @@ impl Places {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place. `CallerOverloaded` if this principal holds as many as are free, `Overloaded` if none is.
+    /// Takes a place. Fails with `CallerOverloaded` if this principal already has as many places as are free, and with
+    /// `Overloaded` if none is free.
     pub fn take(self: &Arc<Self>, principal: &str) -> Result<Place> {
         let mut held = self.held();
         let free = self.most.saturating_sub(held.all);
         if free == 0 {
-            let text = format!("too many {} wait; nothing was done, retry later", self.what);
+            let text = format!("too many {} are waiting; nothing was done, retry later", self.what);
             return Err(Error::new(ErrorCode::Overloaded, text));
         }
         let (principal, own) = match held.by.get_key_value(principal) {
@@ -50,7 +51,7 @@ impl Places {
             None => (Arc::from(principal), 0),
         };
         if own > 0 && own >= free {
-            let text = format!("too many {} of this caller wait; nothing was done, retry later", self.what);
+            let text = format!("too many {} of this caller are waiting; nothing was done, retry later", self.what);
             return Err(Error::new(ErrorCode::CallerOverloaded, text));
         }
         held.all += 1;

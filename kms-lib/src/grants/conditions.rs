@@ -1,4 +1,4 @@
-//! Conditions of grants: whether they hold, and whether one set is no weaker than another.
+//! Conditions of grants: whether they are met, and whether one set is at least as strict as another.
 
 use std::net::IpAddr;
 
@@ -8,18 +8,18 @@ use crate::types::context::Context;
 use crate::types::grant::Conditions;
 use crate::types::time::Timestamp;
 
-/// What conditions are held against.
+/// The circumstances of an attempt, with which conditions are compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
     /// The time of the attempt.
     pub now: Timestamp,
     /// The caller's address, if known.
     pub source_ip: Option<IpAddr>,
-    /// The encryption context the operation binds; none if it binds none.
+    /// The operation's encryption context; `None` if the operation has none.
     pub context: Option<&'a Context>,
 }
 
-/// Whether all conditions hold. What cannot be judged (no address, no context) does not hold.
+/// Whether all conditions are met. A condition on an unknown address or a missing context is not met.
 pub fn holds(conditions: &Conditions, circumstances: &Circumstances<'_>) -> bool {
     let Conditions { not_before, not_after, source_ip, encryption_context_equals, encryption_context_subset } =
         conditions;
@@ -32,7 +32,8 @@ pub fn holds(conditions: &Conditions, circumstances: &Circumstances<'_>) -> bool
             .is_none_or(|c| circumstances.context.is_some_and(|given| subset(c, given)))
 }
 
-/// Whether everything `new` lets through, `held` lets through too. Where that cannot be shown, the answer is no.
+/// Whether `new` is at least as strict as `held`: every attempt that meets `new` meets `held`. False if that cannot be
+/// shown.
 pub fn no_weaker(new: &Conditions, held: &Conditions) -> bool {
     let Conditions { not_before, not_after, source_ip, encryption_context_equals, encryption_context_subset } = held;
     not_before.is_none_or(|held| new.not_before.is_some_and(|new| new >= held))
@@ -48,7 +49,7 @@ pub fn no_weaker(new: &Conditions, held: &Conditions) -> bool {
 }
 
 fn within(ip: IpAddr, nets: &[IpNet]) -> bool {
-    // An IPv4 address that arrived mapped into IPv6 must meet the IPv4 network it belongs to.
+    // An IPv4 address that is mapped into IPv6 is compared with IPv4 networks.
     let ip = ip.to_canonical();
     nets.iter().any(|net| net.contains(&ip))
 }

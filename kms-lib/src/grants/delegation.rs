@@ -1,5 +1,5 @@
-//! Passing on: an actor may give what it holds itself, with conditions no weaker, and what it gave stays traceable to
-//! it.
+//! Delegation: an app may pass on its own permissions under conditions at least as strict, and the new grant records
+//! the grants that it came from.
 
 use super::conditions::{Circumstances, no_weaker};
 use super::{Match, better, covers, find_all, matching};
@@ -8,7 +8,7 @@ use crate::types::grant::{Conditions, Grant, Permission, StoredConditions};
 use crate::types::ids::{GrantId, KeyId};
 use crate::types::view::CatalogView;
 
-/// The longest chain of grants that were passed on one through the other.
+/// The longest chain of delegated grants.
 const CHAIN: usize = 16;
 /// The most grants that a grant can depend on, over all branches of its chain.
 const ANCESTORS: usize = 64;
@@ -16,28 +16,28 @@ const ANCESTORS: usize = 64;
 /// A right to make a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedOn {
-    /// The grant that holds the permission `grant`.
+    /// The grant that has the permission `grant`.
     pub right: Match,
-    /// All grants that what is passed on comes from, sorted.
+    /// The ids of all grants that are passed on, sorted.
     pub through: Vec<GrantId>,
 }
 
-/// What is to be passed on: permissions on a key (on all keys without one), under conditions, to a principal.
+/// A grant to be made by delegation.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRights<'a> {
-    /// The principal that is to hold them.
+    /// The principal that gets the grant.
     pub to: &'a str,
-    /// What the grant is to allow.
+    /// The permissions of the grant.
     pub permissions: &'a [Permission],
-    /// The conditions under which it is to allow that.
+    /// The conditions of the grant.
     pub conditions: &'a Conditions,
-    /// The key that the grant is for; none for all keys.
+    /// The key that the grant is on; `None` for all keys.
     pub key: Option<KeyId>,
 }
 
-/// Whether `principal` may pass `new` on: it holds `grant` there now, and each of the permissions under conditions that
-/// the new ones do not weaken. Nobody passes on to itself or to somebody above it in the chain, so that no right
-/// outlives the grant that it came from unnoticed.
+/// Whether `principal` may make the grant `new`: it has the permission `grant` there now, and each of the new
+/// permissions under conditions that are at most as strict as the new ones. A principal cannot make grants to itself or
+/// to a principal before it in the chain, because such a grant could outlive the one that it came from.
 pub fn pass_on(
     view: &dyn CatalogView,
     principal: &str,
@@ -47,7 +47,7 @@ pub fn pass_on(
     let mut right = None;
     let mut held: Vec<Grant> = Vec::new();
     find_all(view, principal, new.key, &mut |grant| {
-        // What came from the one who is to get it leads nowhere; another grant may do.
+        // A grant that came from the receiver cannot be passed on to it; another grant may be.
         if is_grantor(view, grant, new.to) {
             return;
         }
@@ -58,7 +58,7 @@ pub fn pass_on(
         }
     });
     let right = right?;
-    // The fewer grants it depends on, the clearer: those that hold most of what is passed on come first.
+    // Grants with most of the permissions come first, so that the new grant depends on few others.
     let useful = |grant: &Grant| new.permissions.iter().filter(|p| grant.permissions.contains(p)).count();
     held.sort_by_key(|grant| (std::cmp::Reverse(useful(grant)), grant.id));
     let mut through = vec![right.grant];
@@ -75,26 +75,25 @@ pub fn pass_on(
     (!is_above).then_some(PassedOn { right, through })
 }
 
-/// Whether a grant that was passed on still is in force: no grant that it came from was withdrawn together with what
-/// was passed on through it.
+/// Whether a grant is in force: no grant that it came from was revoked with the cascade flag.
 pub fn is_in_force(view: &dyn CatalogView, grant: &Grant) -> bool {
     grant.grantor.through.is_empty()
         || ancestors(view, &grant.grantor.through).is_some_and(|above| above.iter().all(|parent| !parent.cascade))
 }
 
-/// Whether the app `principal` made this grant, or one that it came from.
+/// Whether the app `principal` made this grant, or one that this grant came from.
 pub fn is_grantor(view: &dyn CatalogView, grant: &Grant, principal: &str) -> bool {
     is_made_by(grant, principal)
         || ancestors(view, &grant.grantor.through)
             .is_some_and(|above| above.iter().any(|parent| is_made_by(parent, principal)))
 }
 
-/// Whether an app of this name made the grant.
+/// Whether an app with this principal made the grant.
 fn is_made_by(grant: &Grant, principal: &str) -> bool {
     grant.grantor.role == Role::App && grant.grantor.principal == principal
 }
 
-/// The grants that came before, up to those of admins. None if one is missing, or if there are more than allowed.
+/// These grants and all that they came from, up to grants of admins. `None` if one is missing or a limit is exceeded.
 fn ancestors<'v>(view: &'v dyn CatalogView, through: &[GrantId]) -> Option<Vec<&'v Grant>> {
     let mut found: Vec<&Grant> = Vec::new();
     let mut level: Vec<GrantId> = through.to_vec();

@@ -1,6 +1,6 @@
-//! Who may do what: whether a grant matches an attempt, and whether one grant may be made from others.
+//! Grants: whether a grant allows an attempt, and whether a principal may pass on its grants.
 //!
-//! Pure functions over grants; nothing here knows of storage or of the states of keys.
+//! Pure functions over grants, independent of storage and of the states of keys.
 
 mod conditions;
 mod delegation;
@@ -15,10 +15,10 @@ use crate::types::ids::{GrantId, KeyId};
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// How many grants of a principal are looked at to find one that allows something on whichever key.
+/// Most grants of a principal that are searched for one that allows an operation on any key.
 const LOOKED_AT: usize = 100;
 
-/// The permissions that the creator of a key gets on it, unless it is an admin.
+/// The permissions that the creator of a key gets on the key, unless the creator is an admin.
 pub const CREATOR_PERMISSIONS: [Permission; 7] = [
     Permission::Read,
     Permission::Encrypt,
@@ -32,13 +32,13 @@ pub const CREATOR_PERMISSIONS: [Permission; 7] = [
 /// A grant that allows an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match {
-    /// Which grant.
+    /// The grant's id.
     pub grant: GrantId,
-    /// From when on it no longer does.
+    /// The grant allows the attempt before this time; `None`: no end.
     pub valid_until: Option<Timestamp>,
 }
 
-/// Whether a grant covers what an operation is about: a key, or (without one) all keys.
+/// Whether a scope covers the key of an operation or, without a key, all keys.
 pub fn covers(scope: GrantScope, key: Option<KeyId>) -> bool {
     match key {
         Some(key) => scope.covers(key),
@@ -46,8 +46,8 @@ pub fn covers(scope: GrantScope, key: Option<KeyId>) -> bool {
     }
 }
 
-/// The grant that allows `permission` on `key` (on all keys without one) under the given circumstances.
-/// Of several, the one that stays valid longest; among those, the one with the smallest id.
+/// The grant that allows `permission` on `key` (without a key, on all keys) under the given circumstances. Of several,
+/// the one that stays valid longest and, among those, the one with the smallest id.
 pub fn find(
     view: &dyn CatalogView,
     principal: &str,
@@ -62,8 +62,8 @@ pub fn find(
     best
 }
 
-/// Whether a grant allows `permission` on any key under the given circumstances. Of a principal with very many grants
-/// only the first are looked at; the others count as if they allowed nothing.
+/// Whether a grant allows `permission` on any key under the given circumstances. Searches only the first 100 grants or
+/// so of a principal; the others are ignored.
 pub fn allows_somewhere(
     view: &dyn CatalogView,
     principal: &str,
@@ -82,7 +82,7 @@ pub fn allows_somewhere(
     is_allowed
 }
 
-/// A grant as a match, if it allows `permission` on `key`. Whether it is in force is not asked here.
+/// The match of a grant that allows `permission` on `key`. Does not check whether the grant is in force.
 fn matching(
     grant: &Grant,
     permission: Permission,
@@ -95,13 +95,13 @@ fn matching(
     is_match.then_some(Match { grant: grant.id, valid_until: conditions.not_after })
 }
 
-/// The better one of two matches.
+/// The match that stays valid longer or, if both do equally, has the smaller grant id.
 fn better(one: Option<Match>, other: Option<Match>) -> Option<Match> {
     let rank = |m: &Match| (m.valid_until.map_or(i64::MAX, Timestamp::micros), std::cmp::Reverse(m.grant));
     one.into_iter().chain(other).max_by_key(rank)
 }
 
-/// Calls `visit` with every grant of a principal that is in force and covers a key (all keys without one).
+/// Calls `visit` with every grant of a principal that is in force and covers `key` (without a key, all keys).
 fn find_all(view: &dyn CatalogView, principal: &str, key: Option<KeyId>, visit: &mut dyn FnMut(&Grant)) {
     for scope in key.map(GrantScope::Key).into_iter().chain([GrantScope::AllKeys]) {
         view.each_grant(principal, scope, &mut |grant| {

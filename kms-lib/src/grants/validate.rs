@@ -1,10 +1,10 @@
-//! Whether a grant may be written at all.
+//! Validation of new grants.
 
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Conditions, GrantScope, Permission};
 use crate::types::limits::CONDITION_NETWORKS;
 
-/// Checks a new grant and brings its permissions into their stored form: sorted, without repetition.
+/// Checks a new grant; returns its permissions in their stored form: sorted, without duplicates.
 pub fn check_new_grant(
     scope: GrantScope,
     permissions: &[Permission],
@@ -19,13 +19,14 @@ pub fn check_new_grant(
     if let (Some(from), Some(until)) = (conditions.not_before, conditions.not_after)
         && from >= until
     {
-        let message = "the grant would never hold: its notAfter is not later than its notBefore";
+        let message = "the grant would never be valid: its notAfter is not later than its notBefore";
         return Err(Error::new(ErrorCode::WrongState, message));
     }
     if let Some(networks) = &conditions.source_ip
         && (networks.is_empty() || networks.len() > CONDITION_NETWORKS)
     {
-        return Err(Error::invalid(format!("sourceIp has 1 to {CONDITION_NETWORKS} networks")));
+        let count = networks.len();
+        return Err(Error::invalid(format!("sourceIp has {count} networks; 1 to {CONDITION_NETWORKS} are allowed")));
     }
     for context in [&conditions.encryption_context_equals, &conditions.encryption_context_subset].into_iter().flatten()
     {

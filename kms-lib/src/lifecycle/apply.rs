@@ -1,4 +1,4 @@
-//! Transitions: which rows a command changes. Whether it is allowed has been decided before, on the same view.
+//! Transitions: the rows that a command changes. Policy has allowed the command before, on the same view.
 
 use sha2::{Digest, Sha256};
 
@@ -15,25 +15,26 @@ use crate::types::root_key::RootKeyGeneration;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// Where and when a command is applied.
+/// The state and time that a command is applied to.
 pub struct Context<'a> {
-    /// The rows before it.
+    /// The rows before the command.
     pub view: &'a dyn CatalogView,
-    /// The time of its record.
+    /// The time of the command's record.
     pub now: Timestamp,
-    /// The sequence number of its record.
+    /// The sequence number of the command's record.
     pub revision: u64,
-    /// The service's grace period for keys without one.
+    /// The grace period, in days, of keys without their own; `None`: grace windows do not end.
     pub default_grace_days: Option<u32>,
-    /// Most versions with material that a key has.
+    /// Most versions with material that a key can have (setting `limits.versions`).
     pub versions_max: u32,
-    /// Who makes the grant, for a command that makes one.
+    /// The grantor, for a command that makes a grant.
     pub grantor: Option<Grantor>,
 }
 
-/// The rows that `command` changes, as they are afterwards. None if they are already as the command wants them.
+/// The rows that `command` changes, in their new state. Rows that already are in that state are left out.
 ///
-/// Fails if a name is taken, or if a row is missing that the decision before must have seen.
+/// Fails with the code of the refusal if the rows do not allow the command, for example `NameTaken` or `LimitExceeded`,
+/// and with `Internal` if a row is missing that the decision was based on.
 pub fn apply(command: &Command, context: &Context<'_>) -> Result<Vec<Change>> {
     let mut changes = context.changes(command)?;
     changes.retain(|change| !context.is_present(change));
@@ -73,7 +74,7 @@ impl Context<'_> {
                 key.state_before_deletion = Some(KeyState::Destroyed);
                 key.disabled_reason = None;
             }),
-            // The state of the versions follows: only the key's row changes.
+            // Only the key's row changes; `Key::state_of` derives the state of the versions.
             Command::DestroyKey(key, _) => self.edit_key(*key, |key| {
                 key.state = KeyState::Destroyed;
                 key.state_before_deletion = None;
@@ -107,7 +108,7 @@ impl Context<'_> {
         }
     }
 
-    /// Whether a row is there just like this, apart from the record that wrote it.
+    /// Whether the row already is in the new state, apart from its revision.
     fn is_present(&self, change: &Change) -> bool {
         match change {
             Change::UpdateKey(key) => self
@@ -218,7 +219,7 @@ impl Context<'_> {
 
     fn rotate(&self, id: KeyId, new: &NewVersion) -> Result<Vec<Change>> {
         if self.view.live_versions(id) >= self.versions_max as usize {
-            return Err(Error::new(ErrorCode::LimitExceeded, "the key has as many versions as it can have"));
+            return Err(Error::new(ErrorCode::LimitExceeded, "the key has as many versions as limits.versions allows"));
         }
         let mut key = self.key(id)?;
         let mut former = self.version(id, key.current_version)?;
@@ -245,7 +246,7 @@ impl Context<'_> {
 
     fn enable_key(&self, id: KeyId) -> Result<Vec<Change>> {
         let current = self.view.key(id).map(|key| key.current_version).unwrap_or_default();
-        // A key that was disabled by hand, and whose current version was revoked meanwhile, still cannot encrypt.
+        // The current version may have been revoked while the key was disabled; then the key still cannot encrypt.
         let revoked = self.version(id, current)?.state == VersionState::Revoked;
         self.edit_key(id, |key| {
             if revoked {
@@ -257,7 +258,7 @@ impl Context<'_> {
         })
     }
 
-    /// Only the key's row changes: [`Key::state_of`] says that its versions are revoked.
+    /// Changes only the key's row; [`Key::state_of`] derives that its versions are revoked.
     fn revoke_key(&self, id: KeyId) -> Result<Vec<Change>> {
         self.edit_key(id, |key| {
             match key.state {
@@ -333,8 +334,8 @@ impl Context<'_> {
         Ok(due.map(erase).collect())
     }
 
-    /// When the scheduler rotates the key next. `rotated` is the time of its current version, if that is new.
-    /// Not while an import holds the key.
+    /// When the scheduler rotates the key next; `None` if the key has no rotation period, is not in a state that can be
+    /// rotated or belongs to an open import. `rotated` is the creation time of the current version if it is new.
     pub(super) fn rotation_due(&self, key: &Key, rotated: Option<Timestamp>) -> Option<Timestamp> {
         let days = key.rotation_period_days.filter(|_| !key.is_held_by_import())?;
         let rotatable = match key.state {
@@ -348,5 +349,5 @@ impl Context<'_> {
 }
 
 pub(super) fn missing(what: &str) -> Error {
-    Error::new(ErrorCode::Internal, format!("the {what} to change is not there"))
+    Error::new(ErrorCode::Internal, format!("the {what} to change is missing"))
 }

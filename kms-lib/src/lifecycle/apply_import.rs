@@ -1,4 +1,4 @@
-//! Transitions of an import: a key, its versions and grants become what their source says, except where something was
+//! Transitions of an import: keys, versions and grants are updated to match their source, except for those that were
 //! revoked here.
 
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::grant::{Grant, Grantor};
 use crate::types::key::{AuditContext, DisabledReason, Key, KeyImport, KeyState, KeyVersion, Origin, VersionState};
 
-/// Who made the grants of an import.
+/// The grantor of the grants of an import.
 pub fn import_grantor(source: &str) -> Grantor {
     Grantor { principal: format!("import:{source}"), role: Role::System, through: Vec::new() }
 }
@@ -66,7 +66,7 @@ impl Context<'_> {
         })
     }
 
-    /// A key that was imported before, as its source has it now. Its name stays.
+    /// A key that was imported before, updated to match its source. Its name stays.
     fn followed(&self, present: &Key, imported: &ImportedKey) -> Result<Key> {
         self.require_held(present, &imported.run.source)?;
         if present.is_erased() {
@@ -96,7 +96,7 @@ impl Context<'_> {
         let is_current = key.current_version == imported.version;
         let Some(present) = present else {
             let Some(new) = &imported.new else {
-                return Err(conflict("a version of the key is not here any more"));
+                return Err(conflict("a version of the key is missing in this store"));
             };
             let public_key = new.material.public_key_pem.as_deref();
             let version = KeyVersion {
@@ -119,7 +119,7 @@ impl Context<'_> {
         if present.origin != Origin::Imported || present.id != imported.id {
             return Err(conflict("the key has another version of this number here"));
         }
-        // What is revoked or erased here stays that.
+        // A version that was revoked or erased here stays so.
         if !matches!(present.state, VersionState::Enabled | VersionState::Disabled) {
             return Ok(None);
         }
@@ -134,7 +134,7 @@ impl Context<'_> {
         Ok(Some(Change::UpdateVersion(self.shaped(followed, is_current))))
     }
 
-    /// A version in the terms of this store: only the current one is enabled, and a revoked one has ended.
+    /// Adapts a version to this store: only the current one is enabled, and the window of a revoked one has ended.
     fn shaped(&self, mut version: KeyVersion, is_current: bool) -> KeyVersion {
         match version.state {
             VersionState::Enabled if !is_current => version.state = VersionState::Disabled,
@@ -146,7 +146,8 @@ impl Context<'_> {
         version
     }
 
-    /// The version that was current here and is not at the source any more, if that is not among its versions.
+    /// The change that disables the version that was current here, if it no longer is current at the source and the
+    /// import does not change it otherwise.
     fn demoted(&self, key: &Key, imported: &ImportedKey) -> Option<Change> {
         let former = self.view.key(key.id)?.current_version;
         let is_there = imported.versions.iter().any(|version| version.version == former);
@@ -155,7 +156,7 @@ impl Context<'_> {
         is_demoted.then_some(Change::UpdateVersion(KeyVersion { state: VersionState::Disabled, ..version }))
     }
 
-    /// Says why a key is disabled: one whose current version is revoked still decrypts.
+    /// Sets why a key is disabled, because a key whose current version is revoked still decrypts.
     fn settle_state(&self, key: &mut Key, versions: &[Change]) -> Result<()> {
         let changed = versions.iter().find_map(|change| match change {
             Change::InsertVersion(version, _) | Change::UpdateVersion(version)
@@ -167,13 +168,13 @@ impl Context<'_> {
         });
         let stored = || self.view.version(key.id, key.current_version).map(|version| version.state);
         let Some(state) = changed.or_else(stored) else {
-            return Err(conflict("the current version of the key is not here"));
+            return Err(conflict("the current version of the key is missing in this store"));
         };
         (key.state, key.disabled_reason) = match (key.state, state) {
             (KeyState::Enabled, VersionState::Revoked) => {
                 (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked))
             }
-            // Somebody disabled it: nothing is decrypted, whatever became of its versions.
+            // Disabled at the source: the key does not decrypt, regardless of the state of its versions.
             (KeyState::Disabled, _) => (KeyState::Disabled, Some(DisabledReason::Admin)),
             (state, _) => (state, None),
         };
@@ -186,7 +187,8 @@ impl Context<'_> {
         let mut former = self.version(key.id, key.current_version)?;
         let is_imported = former.origin == Origin::Imported && former.state == VersionState::Enabled;
         if key.state != KeyState::Enabled || !is_imported || rotation.new.version <= key.current_version {
-            return Err(Error::new(ErrorCode::WrongState, "the key is not one that an import rotates"));
+            let text = "an import rotates only an enabled key whose current version is imported and enabled";
+            return Err(Error::new(ErrorCode::WrongState, text));
         }
         former.state = VersionState::Disabled;
         key.current_version = rotation.new.version;
@@ -210,7 +212,7 @@ impl Context<'_> {
         Ok(changes)
     }
 
-    /// A grant that was withdrawn or replaced here stays as it is.
+    /// Leaves grants unchanged that were revoked or replaced here.
     pub(super) fn import_grants(&self, imported: &ImportedGrants) -> Vec<Change> {
         let grantor = import_grantor(&imported.run.source);
         let is_open = |grant: &&Grant| grant.grantor == grantor && grant.withdrawn_at.is_none();
@@ -250,7 +252,7 @@ impl Context<'_> {
     fn require_source(&self, key: &Key, source: &str) -> Result<()> {
         match &key.import {
             Some(import) if import.source == source => Ok(()),
-            _ => Err(conflict("a key with this id is here and did not come from this source")),
+            _ => Err(conflict("this store has a key with this id that did not come from this source")),
         }
     }
 
@@ -258,7 +260,7 @@ impl Context<'_> {
         self.require_source(key, source)?;
         match key.is_held_by_import() {
             true => Ok(()),
-            false => Err(Error::new(ErrorCode::WrongState, "the import of this key is finalised")),
+            false => Err(Error::new(ErrorCode::WrongState, "the import of this key is finalized")),
         }
     }
 }

@@ -20,8 +20,8 @@ impl Context<'_> {
         }
         let grantor = self.grantor.clone().unwrap_or_else(Grantor::service);
         let former = self.standing(&new.principal, new.scope, &grantor);
-        // A grant that ended with a cascade takes what was passed on through it along. Its row must not return to force
-        // with a new origin, so a new row replaces it.
+        // A grant that is no longer in force because of a cascade must not become valid again under a new grantor, nor
+        // what was passed on through it. So a new row replaces it.
         let (existing, ended) = match former {
             Some(grant) if is_in_force(self.view, &grant) => (Some(grant), None),
             former => (None, former),
@@ -52,8 +52,9 @@ impl Context<'_> {
         Ok(changes)
     }
 
-    /// Bounds the grants that apps make to one principal on one scope: a decision looks at all of them. Those that
-    /// ended with a cascade make room; `LimitExceeded` if there are none.
+    /// Limits the grants that apps make to one principal on one scope, because a decision reads all of them. At the
+    /// limit, grants that are no longer in force because of a cascade are revoked to make room; `LimitExceeded` if
+    /// there are none.
     fn make_room(&self, principal: &str, scope: GrantScope) -> Result<Vec<Change>> {
         let (mut count, mut over) = (0, Vec::new());
         self.view.each_grant(principal, scope, &mut |grant| {
@@ -66,12 +67,12 @@ impl Context<'_> {
         });
         match count {
             0..GRANTS_PER_SCOPE => Ok(Vec::new()),
-            _ if over.is_empty() => Err(Error::new(ErrorCode::LimitExceeded, "too many apps granted the same scope")),
+            _ if over.is_empty() => Err(Error::new(ErrorCode::LimitExceeded, "too many grants by apps on one scope")),
             _ => Ok(over),
         }
     }
 
-    /// The grant that one from this grantor would replace.
+    /// The grant that a new one by this grantor would replace.
     fn standing(&self, principal: &str, scope: GrantScope, grantor: &Grantor) -> Option<Grant> {
         let mut found = None;
         self.view.each_grant(principal, scope, &mut |grant| {
@@ -120,7 +121,7 @@ impl Context<'_> {
         Ok(vec![Change::UpdateCredential(withdrawn)])
     }
 
-    /// Rows that are in quarantine already, put there by another process, stay there.
+    /// Skips rows that another process has already quarantined.
     pub(super) fn quarantine(&self, rows: &[NewQuarantined]) -> Vec<Change> {
         let new = rows.iter().filter(|row| !self.view.is_quarantined(row.table, row.row));
         new.map(|new| {
@@ -138,8 +139,8 @@ impl Context<'_> {
         .collect()
     }
 
-    /// The rows are written anew, so that every process reads them again. A grant that was replaced while it was in
-    /// quarantine is released as a withdrawn one.
+    /// Writes the rows with a new revision, so that every process reads them again. A grant that was replaced while it
+    /// was in quarantine is released as a revoked one.
     pub(super) fn release(&self, rows: &[Released]) -> Vec<Change> {
         let active = rows.iter().filter(|row| self.view.is_quarantined(row.entry.table, row.entry.row));
         let revision = self.revision;

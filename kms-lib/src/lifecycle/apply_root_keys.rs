@@ -18,7 +18,7 @@ impl Context<'_> {
         found.ok_or_else(|| missing("generation of the root key"))
     }
 
-    /// Generations have no gaps: one that another node added first is a conflict.
+    /// Generations have no gaps, so it is a `Conflict` if another node added one first.
     pub(super) fn add_root_key(&self, new: &RootKeyGeneration) -> Result<Vec<Change>> {
         let mut newest = 0;
         self.view.each_root_key(&mut |root| newest = newest.max(root.generation));
@@ -29,7 +29,7 @@ impl Context<'_> {
         Ok(vec![Change::InsertRootKey(root)])
     }
 
-    /// Something must be left to wrap new material under.
+    /// Fails with `WrongState` if no other generation would be left to wrap new material under.
     pub(super) fn mark_compromised(&self, generation: u32) -> Result<Vec<Change>> {
         let root = self.root_key(generation)?;
         self.require_another(generation)?;
@@ -54,14 +54,15 @@ impl Context<'_> {
         }
         self.require_another(generation)?;
         if root.compromised_at.is_some() && !leaked_service_keys(self.view, &root).is_empty() {
-            return Err(Error::new(ErrorCode::WrongState, "keys of the service may have leaked with the root key"));
+            let text = "the integrity or signing key may have leaked with the root key; replace it first";
+            return Err(Error::new(ErrorCode::WrongState, text));
         }
         let retired_at = root.retired_at.or(Some(self.now));
         let state = RootKeyState::Retired;
         Ok(vec![Change::UpdateRootKey(RootKeyGeneration { state, retired_at, ..self.closed(root) })])
     }
 
-    /// A generation that nothing new is wrapped under from this record on, if it was not before.
+    /// Closes a generation for new wrappings from this record on, unless it was closed before.
     fn closed(&self, root: RootKeyGeneration) -> RootKeyGeneration {
         let closed_seq = root.closed_seq.or(Some(self.revision));
         RootKeyGeneration { closed_seq, revision: self.revision, ..root }
@@ -74,7 +75,7 @@ impl Context<'_> {
         let text = "it is the last generation of the root key that new material is wrapped under";
         Err(Error::new(ErrorCode::WrongState, text))
     }
-    /// The former key is erased.
+    /// Replaces the signing key; the wrappings of the former one are erased.
     pub(super) fn replace_signing_key(&self, new: &NewSigningKey) -> Result<Vec<Change>> {
         let former = self.current_before(ServiceKeyKind::Signing, new.number)?;
         let key = ServiceKey { id: new.id, fingerprint: new.fingerprint, ..self.succeeding(&former) };
@@ -83,10 +84,13 @@ impl Context<'_> {
         Ok(vec![Change::UpdateServiceKey(former), Change::InsertServiceKey(key, new.wrapped.clone())])
     }
 
-    /// The former key stays until all rows are resealed.
+    /// Replaces the integrity key; the former one stays until all rows are resealed.
     pub(super) fn replace_integrity_key(&self, new: &NewIntegrityKey) -> Result<Vec<Change>> {
         if self.resealing().is_some() {
-            return Err(Error::new(ErrorCode::Conflict, "another replacement has to come to its end first"));
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                "the integrity key is being replaced; wait until that has ended",
+            ));
         }
         let former = self.current_before(ServiceKeyKind::Integrity, new.number)?;
         let key = ServiceKey { id: new.id, fingerprint: new.fingerprint, ..self.succeeding(&former) };
@@ -94,16 +98,16 @@ impl Context<'_> {
         Ok(vec![Change::UpdateServiceKey(former), Change::InsertServiceKey(key, new.wrapped.clone())])
     }
 
-    /// No row of the catalog changes: a conflict unless the seals are those of the present key.
+    /// Changes no row of the catalog. `Conflict` unless the new seals are under the current integrity key.
     pub(super) fn reseal(&self, resealing: &Resealing) -> Result<Vec<Change>> {
         let current = current_service_key(self.view, ServiceKeyKind::Integrity);
         if current.is_some_and(|key| key.number == resealing.number) {
             return Ok(Vec::new());
         }
-        Err(Error::new(ErrorCode::Conflict, "the key that seals rows was replaced first"))
+        Err(Error::new(ErrorCode::Conflict, "the integrity key was replaced first"))
     }
 
-    /// Nothing changes if another call came first.
+    /// Changes nothing if another call has already ended the resealing.
     pub(super) fn end_resealing(&self, number: u32) -> Result<Vec<Change>> {
         let former = self.resealing().filter(|former| former.number + 1 == number);
         let replaced =
@@ -122,7 +126,7 @@ impl Context<'_> {
         found
     }
 
-    /// The key that follows this one, without what sets its material apart.
+    /// The successor of a key, still with the former id, fingerprint and public key.
     fn succeeding(&self, former: &ServiceKey) -> ServiceKey {
         ServiceKey {
             number: former.number + 1,
@@ -133,7 +137,7 @@ impl Context<'_> {
         }
     }
 
-    /// The key of the service that is in use: a conflict unless `number` follows its number.
+    /// The current key of the service. `Conflict` unless `number` follows its number.
     fn current_before(&self, kind: ServiceKeyKind, number: u32) -> Result<ServiceKey> {
         let current = current_service_key(self.view, kind).ok_or_else(|| missing("key of the service"))?;
         if current.number + 1 == number {
@@ -143,8 +147,8 @@ impl Context<'_> {
     }
 }
 
-/// The kinds of the service's own keys that were wrapped under this generation of the root key and still count: whoever
-/// has it may have them.
+/// The kinds of the service's own keys that were wrapped under this generation of the root key and still have material:
+/// an attacker with the root key may have them.
 pub fn leaked_service_keys(view: &dyn CatalogView, root: &RootKeyGeneration) -> Vec<ServiceKeyKind> {
     let is_new = |key: &ServiceKey| root.closed_seq.is_some_and(|closed| key.first_seq > closed);
     let mut leaked: Vec<ServiceKeyKind> = Vec::new();

@@ -1,4 +1,4 @@
-//! Commands: what a caller wants changed, before it is known which rows that changes.
+//! Commands: the changes that callers request, before the rows to change are determined.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,105 +17,105 @@ use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped, generations_of};
 use crate::types::time::Timestamp;
 
-/// A version's new material, generated and wrapped.
+/// A new version with its generated and wrapped material.
 #[derive(Clone, Debug)]
 pub struct NewVersion {
     /// The new version's id.
     pub id: VersionId,
-    /// Its number.
+    /// The version's number.
     pub version: u32,
-    /// Its wrapped material and public key.
+    /// The wrapped material and the public key.
     pub material: Material,
     /// The material's fingerprint.
     pub fingerprint: [u8; 32],
 }
 
-/// A key to be created, checked.
+/// A key to be created, with validated attributes.
 #[derive(Clone, Debug)]
 pub struct CheckedKey {
-    /// Its id.
+    /// The key's id.
     pub id: KeyId,
-    /// Its name.
+    /// The key's name.
     pub name: String,
-    /// Its kind.
+    /// The key's type.
     pub key_type: KeyType,
-    /// Its use.
+    /// The permitted use of the key.
     pub purpose: KeyPurpose,
-    /// Days between rotations.
+    /// The rotation period, in days.
     pub rotation_period_days: Option<u32>,
-    /// Days a former version stays usable.
+    /// Length of a former version's grace window, in days.
     pub grace_period_days: Option<u32>,
-    /// How records show its contexts.
+    /// The form in which audit records show encryption contexts.
     pub audit_context: AuditContext,
-    /// Canonical JSON.
+    /// The metadata as canonical JSON (RFC 8785).
     pub metadata: Option<String>,
-    /// Its first version.
+    /// The first version.
     pub first: NewVersion,
-    /// The grant for its creator, unless that is an admin: id and principal.
+    /// The grant for the creator, unless that is an admin: id and principal.
     pub creator_grant: Option<(GrantId, String)>,
 }
 
-/// An edit of a key: what is none stays; an inner none removes.
+/// An edit of a key: outer `None` leaves a value unchanged, inner `None` removes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyEdit {
-    /// Days between rotations.
+    /// The rotation period, in days.
     pub rotation_period_days: Option<Option<u32>>,
-    /// Days a former version stays usable.
+    /// Length of a former version's grace window, in days.
     pub grace_period_days: Option<Option<u32>>,
-    /// Canonical JSON.
+    /// The metadata as canonical JSON (RFC 8785).
     pub metadata: Option<Option<String>>,
-    /// How records show its contexts.
+    /// The form in which audit records show encryption contexts.
     pub audit_context: Option<AuditContext>,
 }
 
-/// A grant to be made, or put in the place of the one that its principal has from the same grantor on the same scope.
+/// A grant to be made. It replaces the one that the principal has from the same grantor on the same scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedGrant {
-    /// Its id, if it is a new one.
+    /// The grant's id, unless it replaces one, whose id stays.
     pub id: GrantId,
-    /// To whom.
+    /// The principal that gets the grant.
     pub principal: String,
-    /// A note about the callers it is meant for.
+    /// The role of the callers that the grant is meant for; informative.
     pub role: Role,
-    /// On which keys.
+    /// The keys that the grant covers.
     pub scope: GrantScope,
-    /// What it allows, sorted.
+    /// The permissions, sorted.
     pub permissions: Vec<Permission>,
-    /// Under which conditions.
+    /// The conditions of the grant.
     pub conditions: Conditions,
 }
 
-/// A credential to be made, checked.
+/// A credential to be created, with validated attributes.
 #[derive(Clone, Debug)]
 pub struct CheckedCredential {
-    /// Its id.
+    /// The credential's id.
     pub id: CredentialId,
-    /// Who shows it is this principal.
+    /// The principal that the token authenticates.
     pub principal: String,
-    /// In this role.
+    /// The role that the token gives.
     pub role: Role,
     /// SHA-256 of the token's secret.
     pub secret_hash: [u8; 32],
-    /// What it is for.
+    /// The purpose of the token, as text from its creator.
     pub label: Option<String>,
-    /// From when on it is not accepted.
+    /// The token is not accepted at or after this time.
     pub expires_at: Option<Timestamp>,
-    /// Whether it must be the first one: a conflict if there is another one or ever was.
+    /// Whether it must be the store's first credential; `Conflict` if another exists or existed.
     pub is_first: bool,
 }
 
-/// A key that is to sign the log from now on.
+/// A new signing key of the log.
 #[derive(Clone)]
 pub struct NewSigningKey {
-    /// The number behind that of the present one.
+    /// The number of the key, one higher than that of the current key.
     pub number: u32,
-    /// Identifies the new key, as the subject of its wrappings.
+    /// The new key's id, which is also the subject of its wrappings.
     pub id: ServiceKeyId,
-    /// The key under each generation in use.
+    /// The key, wrapped under each generation in use.
     pub wrapped: Vec<Wrapped>,
-    /// Identifies the material without revealing it.
+    /// The fingerprint of the material.
     pub fingerprint: [u8; 32],
-    /// It, ready for use.
+    /// The key, ready for use.
     pub key: Arc<dyn Ed25519>,
 }
 
@@ -125,57 +125,57 @@ impl fmt::Debug for NewSigningKey {
     }
 }
 
-/// A key that is to seal rows from now on.
+/// A new integrity key.
 #[derive(Clone, Debug)]
 pub struct NewIntegrityKey {
-    /// The number behind that of the present one.
+    /// The number of the key, one higher than that of the current key.
     pub number: u32,
-    /// Identifies the new key, as the subject of its wrappings.
+    /// The new key's id, which is also the subject of its wrappings.
     pub id: ServiceKeyId,
-    /// The key under each generation in use.
+    /// The key, wrapped under each generation in use.
     pub wrapped: Vec<Wrapped>,
-    /// Identifies the material without revealing it.
+    /// The fingerprint of the material.
     pub fingerprint: [u8; 32],
-    /// The seals under it.
+    /// The seals under the new key.
     pub seals: Seals,
-    /// The rows as verified records left them: no others may come under it.
+    /// The rows as of the verified records. Only these may be sealed under the new key.
     pub recorded: Arc<Recorded>,
 }
 
-/// Rows to be sealed under the present integrity key.
+/// Rows to be sealed under the current integrity key.
 #[derive(Clone, Debug)]
 pub struct Resealing {
-    /// The number of that key.
+    /// The number of the current integrity key.
     pub number: u32,
     /// The rows of one page, each with its new seal.
     pub rows: Vec<ResealedRow>,
 }
 
-/// A row with the seal it is to have.
+/// A row with its new seal.
 #[derive(Clone, Debug)]
 pub struct ResealedRow {
     /// The table of the row.
     pub table: &'static str,
     /// The row's own identifier.
     pub id: [u8; 16],
-    /// The seal it carries.
+    /// The row's former seal.
     pub former: Vec<u8>,
-    /// The seal under the present integrity key.
+    /// The seal under the current integrity key.
     pub seal: [u8; 32],
 }
 
-/// Material wrapped under one more generation of the root key.
+/// A new wrapping of existing material, under a further generation of the root key.
 #[derive(Clone, Debug)]
 pub struct NewWrapping {
-    /// What is wrapped.
+    /// The subject of the wrapping.
     pub subject: Wrapping,
     /// The fingerprint of the material.
     pub fingerprint: [u8; 32],
-    /// The material under one generation.
+    /// The material, wrapped under one generation.
     pub wrapped: Wrapped,
 }
 
-/// What a wrapping is of, in the terms in which it is looked up.
+/// The subject of a wrapping, with the values by which it is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrapping {
     /// A version of a key.
@@ -185,7 +185,7 @@ pub enum Wrapping {
 }
 
 impl Wrapping {
-    /// The identifier under which it is stored.
+    /// The identifier under which the wrapping is stored.
     pub fn subject(&self) -> [u8; 16] {
         match self {
             Self::Version(_, _, id) => *id.as_bytes(),
@@ -194,25 +194,25 @@ impl Wrapping {
     }
 }
 
-/// A wrapping that was opened, and what that says of its mark.
+/// A wrapping that was opened, with the result that its verification mark records.
 #[derive(Clone, Debug)]
 pub struct CheckedWrapping {
     /// The wrapping as it was read.
     pub stored: StoredWrapping,
-    /// The seal it carried.
+    /// The seal of the wrapping's row.
     pub seal: Vec<u8>,
     /// The fingerprint of the material.
     pub fingerprint: [u8; 32],
-    /// Whether it held what the fingerprint says. If not, an earlier mark is withdrawn.
+    /// Whether the content matched the fingerprint. If not, an earlier mark is removed.
     pub opens: bool,
 }
 
 /// A generation of the root key to be added.
 #[derive(Clone, Debug)]
 pub struct NewGeneration {
-    /// Its row, whose generation follows the newest one.
+    /// The new row, whose generation follows the newest one.
     pub root: RootKeyGeneration,
-    /// The service's keys under it.
+    /// The service's keys, wrapped under the new generation.
     pub wrappings: Vec<NewWrapping>,
 }
 
@@ -240,10 +240,10 @@ pub struct Released {
     pub row: EntityRow,
 }
 
-/// Numbers of versions, the first and the last.
+/// A range of version numbers, first and last inclusive.
 pub type VersionRange = (u32, u32);
 
-/// A change somebody wants made.
+/// A requested change.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Create a key.
@@ -262,77 +262,77 @@ pub enum Command {
     DisableVersion(KeyId, u32),
     /// Revoke a version.
     RevokeVersion(KeyId, u32),
-    /// Set, extend or end a version's window.
+    /// Set, extend or end a former version's grace window.
     SetWindow(KeyId, u32, Option<Timestamp>),
     /// Edit a key.
     UpdateKey(KeyId, KeyEdit),
     /// Schedule a deletion after this many days.
     ScheduleDeletion(KeyId, u32),
-    /// Cancel a deletion.
+    /// Cancel a scheduled deletion.
     CancelDeletion(KeyId),
-    /// Erase the material of these versions, as far as they are revoked or past their window.
+    /// Erase the material of those of these versions that are revoked or past their grace window.
     Trim(KeyId, Vec<u32>),
-    /// Begin to erase the material of a key: from then on its deletion cannot be cancelled.
+    /// Begin to erase the material of a key. From then on its deletion cannot be cancelled.
     BeginDestruction(KeyId),
-    /// Erase the material of some versions of such a key. No row of the catalog changes.
+    /// Erase the material of some versions of a key that is being erased. No row of the catalog changes.
     EraseMaterial(KeyId, VersionRange),
-    /// Erase the material of the last of them. The key is destroyed then.
+    /// Erase the material of the last versions of a key that is being erased. The key is destroyed then.
     DestroyKey(KeyId, VersionRange),
     /// Make or replace a grant.
     PutGrant(Box<CheckedGrant>),
-    /// Withdraw a grant; with the flag, everything that was passed on through it too.
+    /// Revoke a grant; with the flag, everything that was passed on through it too.
     WithdrawGrant(GrantId, bool),
-    /// Make a credential.
+    /// Create a credential.
     CreateCredential(Box<CheckedCredential>),
-    /// Withdraw a credential.
+    /// Revoke a credential.
     WithdrawCredential(CredentialId),
-    /// Put rows into the quarantine.
+    /// Quarantine rows.
     Quarantine(Vec<NewQuarantined>),
-    /// Release rows from the quarantine: each as it is stored, which is what the log says of it.
+    /// Release rows from the quarantine. Each is stored in the state that the log has of it.
     Release(Vec<Released>),
-    /// Replace the key that signs the log.
+    /// Replace the signing key of the log.
     ReplaceSigningKey(Box<NewSigningKey>),
     /// Add a generation of the root key.
     AddRootKey(Box<NewGeneration>),
-    /// Say that somebody else may have this generation: nothing new is wrapped under it from then on.
+    /// Mark this generation as compromised: nothing new is wrapped under it from then on.
     MarkCompromised(u32),
-    /// Wrap nothing new under a generation any more: it is about to be retired.
+    /// Begin to retire a generation: nothing new is wrapped under it from then on.
     BeginRetirement(u32),
     /// Retire a generation.
     RetireRootKey(u32),
-    /// Wrap material under one more generation. No row of the catalog changes.
+    /// Add wrappings under further generations. No row of the catalog changes.
     AddWrappings(Vec<NewWrapping>),
-    /// Note which wrappings hold what they should, and which do not any more. No row of the catalog changes.
+    /// Set or remove the verification marks of wrappings. No row of the catalog changes.
     MarkVerified(Vec<CheckedWrapping>),
     /// Erase the wrappings of these subjects under a retired generation. No row of the catalog changes.
     EraseWrappings(u32, Vec<[u8; 16]>),
-    /// Replace the key that seals rows. Nothing else changes in its batch.
+    /// Replace the integrity key. Nothing else changes in the same batch.
     ReplaceIntegrityKey(Box<NewIntegrityKey>),
-    /// Seal rows under the present integrity key. They are as they were; so no row of the catalog changes.
+    /// Seal rows under the current integrity key. Their content stays, so no row of the catalog changes.
     Reseal(Resealing),
-    /// Erase the integrity key before the one of this number: no row has a seal of it any more.
+    /// Erase the integrity key before the one with this number, under which no row is sealed any more.
     EndResealing(u32),
-    /// Begin a run of an import. Runs of the same source that began before write nothing from then on.
+    /// Begin a run of an import. Earlier runs of the same source can write nothing from then on.
     #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     BeginImport(ImportRun),
     /// Append rows to an imported log. No row of the catalog changes.
     #[cfg_attr(not(feature = "import"), allow(dead_code, reason = "only an import makes them"))]
     ImportRows(LegacyPage),
-    /// Bring a key of an import here, or up to date with its source.
+    /// Create a key of an import, or update it to match its source.
     ImportKey(Box<ImportedKey>),
-    /// Give a key of an import a version of this store's own.
+    /// Rotate a key of an import to a version that is generated here.
     RotateImported(Box<ImportRotation>),
-    /// Bring grants of an import here, or up to date with their source.
+    /// Create grants of an import, or update them to match their source.
     ImportGrants(ImportedGrants),
-    /// End an import for these keys: from then on they are this store's own.
+    /// Finalize an import for these keys, which belong to this store from then on.
     FinaliseImport(ImportFinalisation),
-    /// Only record something the service did. No row changes.
+    /// Record something that the service did. No row changes.
     Record(Action),
 }
 
 impl Command {
-    /// Whether it only takes rights or keys away, or leads to where that can be done, so that it must be possible even
-    /// when little else is.
+    /// Whether the command only takes away rights or keys, or is needed before that can be done. Such commands are
+    /// accepted even on a full disk.
     pub fn takes_away(&self) -> bool {
         match self {
             Self::DisableKey(_)
@@ -353,7 +353,7 @@ impl Command {
             | Self::RetireRootKey(_)
             | Self::EraseWrappings(..)
             | Self::EndResealing(_)
-            // Without these nothing at all can be done.
+            // Without these, the store cannot be opened.
             | Self::Record(Action::ClockAcknowledge | Action::RestoreAcknowledge | Action::QueuedAckOn) => true,
             Self::CreateKey(_)
             | Self::Rotate(..)
@@ -381,7 +381,7 @@ impl Command {
         }
     }
 
-    /// How many rows it reads and writes, about.
+    /// The approximate number of rows that the command reads and writes.
     pub fn rows(&self) -> usize {
         let in_range = |(first, last): VersionRange| last.saturating_sub(first) as usize + 1;
         match self {
@@ -402,7 +402,7 @@ impl Command {
         }
     }
 
-    /// Whether it changes generations of the root key, what is wrapped under them, or the seals of rows.
+    /// Whether the command changes generations of the root key, wrappings under them, or seals of rows.
     pub fn is_of_root_keys(&self) -> bool {
         matches!(
             self,
@@ -419,7 +419,7 @@ impl Command {
         )
     }
 
-    /// The generations that it wraps new material under, ascending; none if it makes no new material.
+    /// The generations that the command wraps new material under, ascending; `None` if it has no new material.
     pub fn wrapped_under(&self) -> Option<Vec<u32>> {
         match self {
             Self::CreateKey(new) => Some(generations_of(&new.first.material.wrapped)),
@@ -432,7 +432,7 @@ impl Command {
         }
     }
 
-    /// The run of an import that it belongs to.
+    /// The run of an import that the command belongs to.
     pub fn import_run(&self) -> Option<&ImportRun> {
         match self {
             Self::BeginImport(run) => Some(run),

@@ -1,4 +1,4 @@
-//! What an import brings here.
+//! The commands of an import: keys, versions, grants and log rows from another system.
 
 use std::sync::Arc;
 
@@ -10,46 +10,47 @@ use crate::types::key::{KeyPurpose, KeyState, KeyType, Material, VersionState};
 use crate::types::root_key::generations_of;
 use crate::types::time::Timestamp;
 
-/// A run of an import. Only the latest run of a source writes.
+/// A run of an import. Only the latest run of a source can write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportRun {
     /// The name of the source.
     pub source: String,
-    /// Tells the runs of one source apart.
+    /// The run's identifier.
     pub id: ImportRunId,
 }
 
-/// A key of an import as its source has it, with some of its versions.
+/// A key of an import in its state at the source, with some of its versions.
 #[derive(Clone, Debug)]
 pub struct ImportedKey {
-    /// The run that brings it.
+    /// The run that imports the key.
     pub run: ImportRun,
-    /// The key's id, which is kept.
+    /// The key's id, the same as at the source.
     pub id: KeyId,
-    /// The name that it gets if it is new here.
+    /// The name that the key gets if it is new in this store.
     pub name: String,
-    /// What kind of key it is.
+    /// The key's type.
     pub key_type: KeyType,
-    /// What the key may be used for.
+    /// The permitted use of the key.
     pub purpose: KeyPurpose,
-    /// Its state there.
+    /// The key's state at the source.
     pub state: KeyState,
-    /// Days between rotations.
+    /// The rotation period, in days.
     pub rotation_period_days: Option<u32>,
-    /// Days a former version stays usable.
+    /// Length of a former version's grace window, in days.
     pub grace_period_days: Option<u32>,
     /// The metadata as canonical JSON (RFC 8785).
     pub metadata: Option<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// Its current version there.
+    /// The current version at the source.
     pub current_version: u32,
-    /// Versions, in any order. Those that are not here have their material.
+    /// Versions, in any order. Those that this store does not have yet come with their material.
     pub versions: Vec<ImportedVersion>,
 }
 
 impl ImportedKey {
-    /// The generations that its new versions are wrapped under; none that can be if they differ.
+    /// The generations that the new versions are wrapped under; `None` without new versions. If the versions differ,
+    /// the empty list, which never matches the generations in use.
     pub(super) fn wrapped_under(&self) -> Option<Vec<u32>> {
         let new = self.versions.iter().filter_map(|version| version.new.as_ref());
         let mut under = new.map(|new| generations_of(&new.material.wrapped));
@@ -58,24 +59,24 @@ impl ImportedKey {
     }
 }
 
-/// A version of an import as its source has it.
+/// A version of an import in its state at the source.
 #[derive(Clone, Debug)]
 pub struct ImportedVersion {
-    /// The version's id, which is kept.
+    /// The version's id, the same as at the source.
     pub id: VersionId,
     /// The number of the version.
     pub version: u32,
-    /// Its state there.
+    /// The version's state at the source.
     pub state: VersionState,
-    /// From when it is usable.
+    /// Before this time, the version cannot be used.
     pub not_before: Option<Timestamp>,
-    /// Until when it decrypts and verifies once it is a former one.
+    /// End of the grace window of a former version, exclusive; `None`: no end.
     pub not_after: Option<Timestamp>,
-    /// The grace period that its window was made from.
+    /// The grace period, in days, from which `not_after` was computed.
     pub grace_period_days: Option<u32>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// Its material, if it is not here yet.
+    /// The version's material, if this store does not have it yet.
     pub new: Option<ImportedMaterial>,
 }
 
@@ -91,64 +92,64 @@ pub struct ImportedMaterial {
 /// Grants of an import.
 #[derive(Clone, Debug)]
 pub struct ImportedGrants {
-    /// The run that brings them.
+    /// The run that imports the grants.
     pub run: ImportRun,
-    /// Grants as the source has them.
+    /// Grants that the source has.
     pub grants: Vec<ImportedGrant>,
-    /// Grants that it does not have any more.
+    /// Grants that the source no longer has.
     pub withdrawn: Vec<GrantId>,
 }
 
 /// A grant of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportedGrant {
-    /// The grant's id, which is kept.
+    /// The grant's id, the same as at the source.
     pub id: GrantId,
-    /// The principal that the grant is for.
+    /// The principal that has the grant.
     pub principal: String,
-    /// A note about the callers it is meant for.
+    /// The role of the callers that the grant is meant for; informative.
     pub role: Role,
-    /// On which keys.
+    /// The keys that the grant covers.
     pub scope: GrantScope,
-    /// What it allows, sorted, at least one.
+    /// The permissions, sorted, at least one.
     pub permissions: Vec<Permission>,
-    /// Under which conditions; unknown ones deny.
+    /// The conditions; with unknown ones, the grant allows nothing.
     pub conditions: StoredConditions,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
 /// Rows of an imported log, to be appended to those of the same source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegacyPage {
-    /// The run that brings them.
+    /// The run that imports the rows.
     pub run: ImportRun,
-    /// How many rows the source has before these.
+    /// Number of rows of the source before these.
     pub sealed: u64,
     /// The rows in their stored form.
     pub bodies: Arc<[String]>,
 }
 
-/// A rotation of a key whose current version is an imported one. The former version gets no window.
+/// A rotation of a key whose current version is an imported one. The grace window of the former version has no end.
 #[derive(Clone, Debug)]
 pub struct ImportRotation {
-    /// The run that makes it.
+    /// The run that rotates the key.
     pub run: ImportRun,
     /// The key.
     pub key: KeyId,
-    /// The new version. Until the import is finalised, its number leaves room for rotations at the source.
+    /// The new version. Until the import is finalized, its number leaves a gap for rotations at the source.
     pub new: NewVersion,
-    /// Whether the import ends for this key at the same time.
+    /// Whether the import of this key is finalized at the same time.
     pub finalise: bool,
 }
 
-/// The end of an import for some of its keys.
+/// The finalization of an import for some of its keys.
 #[derive(Clone, Debug)]
 pub struct ImportFinalisation {
-    /// The run that ends it.
+    /// The run that finalizes the import.
     pub run: ImportRun,
-    /// The keys, which are this store's own from then on.
+    /// The keys, which belong to this store from then on.
     pub keys: Vec<KeyId>,
-    /// Whether they are the last ones: then no run of this source can begin any more.
+    /// Whether these are the last keys; afterwards no further run of this source can begin.
     pub is_last: bool,
 }

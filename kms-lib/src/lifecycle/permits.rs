@@ -1,16 +1,16 @@
-//! The lifecycle tables: what a key's and a version's state allow.
+//! The lifecycle tables: the operations that the states of a key and its versions allow.
 
 use crate::types::attempt::Operation;
 use crate::types::error::ErrorCode;
 use crate::types::key::{DisabledReason, Key, KeyPurpose, KeyState, KeyVersion, Origin, VersionState};
 use crate::types::time::Timestamp;
 
-/// Why a state does not allow an operation.
+/// The reason why a state does not allow an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is not allowed.
+    /// The operation is not allowed.
     Code(ErrorCode),
-    /// The work was done with, or for, a version that another rotation has overtaken.
+    /// The work was done with, or for, a version that is outdated since another rotation; it has to be repeated.
     Superseded,
 }
 
@@ -20,10 +20,11 @@ impl From<ErrorCode> for Refusal {
     }
 }
 
-/// Until when an operation is allowed, if it relied on a window.
+/// The end of the grace window that an allowed operation relies on; `None` if it relies on none.
 type Permitted = Result<Option<Timestamp>, Refusal>;
 
-/// Whether the states of `key` and its versions allow `operation` at `now`. Operations on no key are not asked here.
+/// Whether the states of `key` and its versions allow `operation` at `now`. Always allows operations that are not on a
+/// key.
 pub fn permits<'v>(
     operation: &Operation,
     key: &Key,
@@ -52,7 +53,7 @@ pub fn permits<'v>(
         Operation::Verify { version: number } => {
             let is_imported = match number {
                 Some(number) => version(number).is_some_and(|version| version.origin == Origin::Imported),
-                // Which versions are tried is said of each of them.
+                // Each version that is tried is checked by itself.
                 None => key.import.is_some(),
             };
             require_purpose_unless(is_imported, key, KeyPurpose::Signing)?;
@@ -67,7 +68,7 @@ pub fn permits<'v>(
             let next = key.current_version.checked_add(1).ok_or(ErrorCode::LimitExceeded)?;
             if new_version == next { Ok(None) } else { Err(Refusal::Superseded) }
         }
-        // A transition to the state that holds already is allowed, so that a retry is safe; it changes nothing.
+        // A transition to the present state is allowed and changes nothing, so that retries are safe.
         Operation::EnableKey => match (key.state, key.disabled_reason) {
             (KeyState::Enabled, _) | (KeyState::Disabled, Some(DisabledReason::Admin)) => Ok(None),
             (KeyState::Disabled, _) => Err(ErrorCode::WrongState.into()),
@@ -102,8 +103,8 @@ pub fn permits<'v>(
         Operation::SetWindow { version: number, .. } => {
             require_alive(key)?;
             require_usable(named(number)?)?;
-            // The current version has no window: one that is over would end with the next rotation what is encrypted
-            // today.
+            // The current version has no grace window. One in the past would make its ciphertexts unreadable at the
+            // next rotation.
             if number == key.current_version { Err(ErrorCode::WrongState.into()) } else { Ok(None) }
         }
         Operation::ScheduleDeletion { waiting_days } => match key.state {
@@ -149,7 +150,7 @@ pub fn permits<'v>(
     }
 }
 
-/// Encrypting and signing: the current version of an enabled key.
+/// Whether a version can encrypt and sign: the current version of an enabled key.
 fn produce<'v>(key: &Key, number: u32, version: &impl Fn(u32) -> Option<&'v KeyVersion>, now: Timestamp) -> Permitted {
     match (key.state, key.disabled_reason) {
         (KeyState::Enabled, _) => {}
@@ -173,7 +174,7 @@ fn produce<'v>(key: &Key, number: u32, version: &impl Fn(u32) -> Option<&'v KeyV
     }
 }
 
-/// Decrypting and verifying with a version, whatever its key allows.
+/// Whether a version can decrypt and verify, apart from the state of its key.
 fn consume(version: &KeyVersion, now: Timestamp) -> Permitted {
     match version.state {
         VersionState::Revoked => return Err(ErrorCode::VersionRevoked.into()),
@@ -190,8 +191,8 @@ fn consume(version: &KeyVersion, now: Timestamp) -> Permitted {
     }
 }
 
-/// Whether an operation is one that the source of an import decides on as long as the import is not finalised. What
-/// only takes away for ever is possible here too.
+/// Whether an operation can be done only at the source while the import is not finalized. Revoking and erasing are
+/// possible here too.
 fn is_for_the_source(operation: &Operation) -> bool {
     matches!(
         operation,
@@ -206,7 +207,8 @@ fn is_for_the_source(operation: &Operation) -> bool {
     )
 }
 
-/// An imported version comes from a system that did not enforce the purpose of its keys: what it made stays readable.
+/// Skips the check of the purpose for imported versions: their system did not enforce it, and what they encrypted stays
+/// readable.
 fn require_purpose_unless(is_imported: bool, key: &Key, purpose: KeyPurpose) -> Result<(), Refusal> {
     if is_imported { Ok(()) } else { require_purpose(key, purpose) }
 }
@@ -215,7 +217,7 @@ fn require_purpose(key: &Key, purpose: KeyPurpose) -> Result<(), Refusal> {
     if key.purpose == purpose { Ok(()) } else { Err(ErrorCode::WrongPurpose.into()) }
 }
 
-/// Enabled, or disabled only because its current version was revoked.
+/// Requires a key that is enabled, or disabled only because its current version was revoked.
 fn require_consumable(key: &Key) -> Permitted {
     match (key.state, key.disabled_reason) {
         (KeyState::Enabled, _) | (KeyState::Disabled, Some(DisabledReason::CurrentVersionRevoked)) => Ok(None),
@@ -224,7 +226,7 @@ fn require_consumable(key: &Key) -> Permitted {
     }
 }
 
-/// Enabled or disabled: neither revoked nor on its way out.
+/// Requires a key that is enabled or disabled: neither revoked, nor destroyed or scheduled for deletion.
 fn require_alive(key: &Key) -> Permitted {
     match key.state {
         KeyState::Enabled | KeyState::Disabled => Ok(None),
@@ -232,12 +234,12 @@ fn require_alive(key: &Key) -> Permitted {
     }
 }
 
-/// Neither destroyed nor about to be: what takes usability away is possible until there is nothing left to take.
+/// Requires a key whose material is neither erased nor being erased. Revoking is possible until then.
 fn require_material(key: &Key) -> Permitted {
     if key.is_erased() { Err(ErrorCode::KeyDestroyed.into()) } else { Ok(None) }
 }
 
-/// Neither revoked nor destroyed.
+/// Requires a version that is neither revoked nor destroyed.
 fn require_usable(version: &KeyVersion) -> Permitted {
     match version.state {
         VersionState::Enabled | VersionState::Disabled => Ok(None),
@@ -246,8 +248,8 @@ fn require_usable(version: &KeyVersion) -> Permitted {
     }
 }
 
-/// Whether the material of a version can be erased although its key stays: a former one that is revoked, or whose
-/// window is over.
+/// Whether the material of a version can be erased while its key stays: that of a former version that is revoked or
+/// past its grace window.
 pub fn is_trimmable(key: &Key, version: &KeyVersion, now: Timestamp) -> bool {
     version.version < key.current_version
         && match key.state_of(version) {
@@ -257,7 +259,7 @@ pub fn is_trimmable(key: &Key, version: &KeyVersion, now: Timestamp) -> bool {
         }
 }
 
-/// The code of a state that allows next to nothing.
+/// The error code for a key that is revoked, scheduled for deletion or destroyed.
 fn ended(key: &Key) -> ErrorCode {
     match key.state {
         KeyState::Revoked => ErrorCode::KeyRevoked,

@@ -1,4 +1,4 @@
-//! Whether what a caller gives for a key may be stored.
+//! Validation of the attributes that a caller sets on a key.
 
 use serde_json::Value;
 
@@ -10,17 +10,17 @@ use crate::types::text::is_deceptive;
 
 /// Deepest nesting of metadata.
 const METADATA_DEPTH: usize = 32;
-/// How the names begin that serde_json keeps for itself.
+/// Prefix of the names that serde_json reserves for itself.
 const RESERVED_NAMES: &str = "$serde_json::private::";
 
-/// A name has 1 to 128 printable characters, no outer blanks, and not the shape of a UUID: a text that names a key
-/// is either its id or its name, never both. Nor is it `*`, which stands for all keys.
+/// Checks a key's name: 1 to 128 printable characters, no leading or trailing blanks, not `*`, which represents all
+/// keys, and not the form of a UUID, so that a text is either an id or a name.
 pub fn check_name(name: &str) -> Result<()> {
     let refuse = |why: &str| Err(Error::new(ErrorCode::InvalidName, format!("the name of a key {why}")));
     if name.is_empty() {
         return refuse("must not be empty");
     }
-    // Bytes first: counting the characters of an arbitrarily long text is work for nothing.
+    // Bytes first, so that the characters of a very long text are not counted.
     if name.len() > NAME_CHARS * 4 || name.chars().count() > NAME_CHARS {
         return refuse(&format!("has at most {NAME_CHARS} characters"));
     }
@@ -31,7 +31,7 @@ pub fn check_name(name: &str) -> Result<()> {
         return refuse("must not contain control, invisible or bidirectional characters");
     }
     if name == "*" {
-        return refuse("must not be *, which stands for all keys");
+        return refuse("must not be *, which represents all keys");
     }
     if name.to_ascii_lowercase().parse::<KeyId>().is_ok() {
         return refuse("must not look like a UUID");
@@ -39,7 +39,7 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// AES cannot sign.
+/// Refuses the purpose `SIGNING` for AES, which cannot sign.
 pub fn check_type_and_purpose(key_type: KeyType, purpose: KeyPurpose) -> Result<()> {
     if key_type == KeyType::Aes256Gcm && purpose == KeyPurpose::Signing {
         return Err(Error::new(ErrorCode::WrongPurpose, "an AES256_GCM key cannot have the purpose SIGNING"));
@@ -47,17 +47,17 @@ pub fn check_type_and_purpose(key_type: KeyType, purpose: KeyPurpose) -> Result<
     Ok(())
 }
 
-/// A rotation or grace period lies between `least` days and a hundred years.
+/// Checks a rotation or grace period: from `least` days to 36,500 days (100 years).
 pub fn check_period(what: &str, days: Option<u32>, least: u32) -> Result<()> {
     match days {
         Some(days) if !(least..=PERIOD_DAYS).contains(&days) => {
-            Err(Error::invalid(format!("the {what} lies between {least} and {PERIOD_DAYS} days")))
+            Err(Error::invalid(format!("the {what} is {days} days; {least} to {PERIOD_DAYS} are allowed")))
         }
         _ => Ok(()),
     }
 }
 
-/// Metadata is a JSON object of at most 16 KiB; the stored form is canonical.
+/// Checks metadata, which is a JSON object of at most 16 KiB, and returns its stored form: canonical JSON (RFC 8785).
 pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
     let Some(value) = metadata else { return Ok(None) };
     if !value.is_object() {
@@ -66,12 +66,12 @@ pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
     check_shape(value, 0)?;
     if !is_exact_throughout(value) {
         return Err(Error::invalid(
-            "a number in the metadata is beyond 2^53 - 1 and would be rounded; send it as text",
+            "a number in the metadata is beyond 2^53 - 1 and would be rounded; send it as a string",
         ));
     }
     let text = crate::audit::canonical::canonical(value)?;
     if text.len() > METADATA_BYTES {
-        return Err(Error::invalid(format!("metadata has at most {METADATA_BYTES} bytes")));
+        return Err(Error::invalid(format!("the metadata has {} bytes; the limit is {METADATA_BYTES}", text.len())));
     }
     if text.contains("\\u0000") && contains_nul(value) {
         return Err(Error::invalid("metadata contains U+0000"));
@@ -79,11 +79,11 @@ pub fn check_metadata(metadata: Option<&Value>) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// What is stored must be read again as what it was: not nested deeper than every reader follows, and without the names
-/// by which serde_json marks values that it makes out of text.
+/// Refuses values that would not be read back unchanged: those nested deeper than some parsers allow, and those with
+/// the names by which serde_json marks numbers and raw values.
 fn check_shape(value: &Value, depth: usize) -> Result<()> {
     if depth > METADATA_DEPTH {
-        return Err(Error::invalid(format!("metadata is nested at most {METADATA_DEPTH} deep")));
+        return Err(Error::invalid(format!("the metadata is nested deeper than {METADATA_DEPTH} levels")));
     }
     match value {
         Value::Array(items) => items.iter().try_for_each(|item| check_shape(item, depth + 1)),
@@ -97,7 +97,7 @@ fn check_shape(value: &Value, depth: usize) -> Result<()> {
     }
 }
 
-/// Whether no number of the value is so large that it was, or would be, rounded to another one.
+/// Whether all numbers in the value are represented exactly, without rounding.
 fn is_exact_throughout(value: &Value) -> bool {
     match value {
         Value::Number(number) => crate::audit::canonical::is_exact(number),

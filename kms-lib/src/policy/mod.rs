@@ -1,4 +1,4 @@
-//! Whether an attempt may be made: one pure function of what is known, who asks, and when.
+//! Policy decisions: a pure function of the catalog's view, the attempt and the time.
 
 #[cfg(test)]
 mod tests;
@@ -13,8 +13,8 @@ use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// Decides on an attempt against `view` at `now`. First who: a role, or a grant of the principal. Only then what the
-/// states of key and version allow, so that a caller without a right learns nothing of them. Denies by default.
+/// Decides on an attempt against `view` at `now`. Checks the caller's role and grants first, and the states of key and
+/// version only then, so that a caller without a right learns nothing about them. Denies by default.
 pub fn decide(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Decision {
     let known_until = match authenticate(view, attempt, now) {
         Ok(end) => end,
@@ -33,17 +33,18 @@ pub fn decide(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Deci
     Decision::Allowed { grant: right.map(|right| right.grant), valid_until: ends.into_iter().flatten().min() }
 }
 
-/// Whether the credential that an actor is known by, if it is known by one, is still good.
+/// Whether the actor's credential, if it has one, is still valid.
 pub fn is_authenticated(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> bool {
     authenticate(view, attempt, now).is_ok()
 }
 
-/// Whether this actor has the right to make the attempt, whatever state its objects are in.
+/// Whether the actor has the right to make the attempt, regardless of the state of key and version.
 pub fn has_right(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> bool {
     is_authenticated(view, attempt, now) && authorize(view, attempt, now).is_ok()
 }
 
-/// Whether this actor has the right to make such an attempt on some key: of one that names no key, nobody can say more.
+/// Whether the actor has the right to make such an attempt on at least one key. Used for attempts that name no known
+/// key.
 pub fn has_right_somewhere(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> bool {
     if attempt.actor.role() != Role::App {
         return has_right(view, attempt, now);
@@ -53,7 +54,7 @@ pub fn has_right_somewhere(view: &dyn CatalogView, attempt: &Attempt, now: Times
         && grants::allows_somewhere(view, attempt.actor.principal(), permission, &circumstances(attempt, now))
 }
 
-/// Whether the credential that an actor is known by, if it is known by one, is still good; and until when.
+/// Checks that the actor's credential, if it has one, is still valid; returns its expiry.
 fn authenticate(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, ErrorCode> {
     let Some(id) = attempt.actor.credential() else { return Ok(None) };
     let credential = view.credential(id).ok_or(ErrorCode::NotAuthenticated)?;
@@ -64,11 +65,11 @@ fn authenticate(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Re
     if good { Ok(credential.expires_at) } else { Err(ErrorCode::NotAuthenticated) }
 }
 
-/// The grant that gives the right, or none if the role does.
+/// The grant that gives the right; `None` if the role gives it.
 fn authorize(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Result<Option<Match>, ErrorCode> {
     match attempt.actor.role() {
         Role::System => Ok(None),
-        // Erasing material is the scheduler's alone: it waits for the date that everybody else can still cancel.
+        // Only the scheduler erases keys, and only when the date of the deletion has passed.
         Role::Admin if matches!(attempt.operation, Operation::DestroyKey | Operation::EraseKey) => {
             Err(ErrorCode::AccessDenied)
         }
@@ -92,7 +93,7 @@ fn by_grant(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Option
     let principal = attempt.actor.principal();
     match &attempt.operation {
         Operation::PutGrant { .. } => passes_on(view, attempt, now).map(|passed_on| passed_on.right),
-        // Only the grantor, or one above it in the chain, takes a grant back, and only while it may grant there itself.
+        // Only the grantor, or one before it in the chain, can revoke a grant, and only while it can grant there.
         Operation::WithdrawGrant { id, .. } => {
             let grant = view.grant(*id)?;
             let key = match grant.scope {
@@ -119,7 +120,7 @@ fn passes_on(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Optio
     grants::pass_on(view, attempt.actor.principal(), &new, &circumstances(attempt, now))
 }
 
-/// Who makes a grant, and through which grants, for an attempt that was allowed.
+/// The grantor of a grant, with the grants that it passes on, for an attempt that was allowed.
 pub fn grantor(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Grantor {
     let (principal, role) = (attempt.actor.principal().to_owned(), attempt.actor.role());
     let through = match role {
@@ -129,7 +130,7 @@ pub fn grantor(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Gra
     Grantor { principal, role, through }
 }
 
-/// The permission an operation needs; none if no grant can give it.
+/// The permission that an operation needs; `None` if no grant can allow the operation.
 fn permission_for(view: &dyn CatalogView, operation: &Operation, key: Option<KeyId>) -> Option<Permission> {
     Some(match operation {
         Operation::CreateKey => Permission::Create,
@@ -175,7 +176,8 @@ fn permission_for(view: &dyn CatalogView, operation: &Operation, key: Option<Key
     })
 }
 
-/// What the objects of the operation allow: whether they exist, fit, and are in a state for it.
+/// Whether the objects of the operation exist, are of the right type and are in a state that allows it. Returns the end
+/// of the grace window that the operation relies on.
 fn permitted(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Result<Option<Timestamp>, Refusal> {
     match &attempt.operation {
         Operation::CreateKey
@@ -204,7 +206,7 @@ fn permitted(view: &dyn CatalogView, attempt: &Attempt, now: Timestamp) -> Resul
         Operation::WithdrawGrant { id, cascade } => {
             return match view.grant(*id) {
                 Some(grant) if grant.withdrawn_at.is_none() => Ok(None),
-                // What was passed on can still be ended afterwards.
+                // A revoked grant can be revoked again with a cascade.
                 Some(grant) if *cascade && !grant.cascade => Ok(None),
                 _ => Err(ErrorCode::GrantNotFound.into()),
             };

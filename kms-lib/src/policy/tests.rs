@@ -1,4 +1,4 @@
-//! The policy table: every operation against every state, written out; then roles, grants and conditions.
+//! The policy table, written out: every operation in every state; then roles, grants and conditions.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ const NOW: Timestamp = Timestamp::from_micros(1_000_000_000_000);
 const EARLIER: Timestamp = Timestamp::from_micros(999_999_000_000);
 const LATER: Timestamp = Timestamp::from_micros(1_000_001_000_000);
 
-/// A few rows.
+/// A small catalog.
 #[derive(Clone, Default)]
 struct Rows {
     keys: Vec<Key>,
@@ -156,7 +156,7 @@ fn grant(scope: GrantScope, permissions: &[Permission], conditions: Conditions) 
     }
 }
 
-/// What a cell of the tables says.
+/// The expected decision in a cell of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
     Yes,
@@ -191,7 +191,7 @@ fn every_operation_against_every_key_state() {
     let encrypt = Operation::Encrypt { version: 2 };
     let sign = Operation::Sign { version: 2 };
     let (dis, rev, pen, des) = (No(KeyDisabled), No(KeyRevoked), No(KeyPendingDeletion), No(KeyDestroyed));
-    // In the last column but two the current version (2) is revoked; there, the former one (1) is asked for.
+    // In the last column but two the current version (2) is revoked; there, the former one (1) is used.
     #[rustfmt::skip]
     let table: [(Operation, [Cell; 8]); 29] = [
         //                                       ENABLED DIS.admin DIS.revoked        REVOKED PENDING DESTROYED missing
@@ -289,7 +289,7 @@ fn every_version_state() {
     let view = rows(KeyPurpose::Encryption, KeyState::Enabled);
     expect(&view, &attempt(admin(), Operation::Decrypt { version: 9 }), No(VersionNotFound), "missing");
     expect(&view, &attempt(admin(), Operation::Encrypt { version: 3 }), No(VersionNotFound), "missing");
-    // The decision is void when the window ends.
+    // The decision is valid until the window ends.
     let mut view = view;
     view.versions[0].not_after = Some(LATER);
     let decision = decide(&view, &attempt(admin(), decrypt), NOW);
@@ -324,7 +324,7 @@ fn purpose_type_and_expected_version() {
     expect(&encryption, &destroy, No(WrongState), "not scheduled");
 }
 
-/// Each permission lets through what it covers, and nothing else.
+/// Each permission allows the operations that it covers, and no others.
 #[test]
 fn every_permission_against_every_operation() {
     use Permission as P;
@@ -369,7 +369,7 @@ fn every_permission_against_every_operation() {
         view.grants.push(grant(GrantScope::AllKeys, &[permission], Conditions::default()));
         expect(&view, &attempt(app(), operation), Yes, permission.as_str());
     }
-    // Extending a window is management, ending it revocation.
+    // Extending a window needs `manage`, ending it `revoke`.
     let mut view = rows(KeyPurpose::Encryption, KeyState::Enabled);
     view.versions[0].not_after = Some(NOW);
     view.grants.push(grant(GrantScope::Key(KEY), &[P::Revoke], Conditions::default()));
@@ -408,7 +408,7 @@ fn roles() {
     ] {
         expect(&view, &attempt(auditor(), operation), No(AccessDenied), "auditor");
     }
-    // A grant does not raise an auditor, nor does a grant's role raise an app.
+    // A grant gives an auditor no further rights, and neither does a grant's role to an app.
     let mut view = view;
     let mut raised = grant(GrantScope::AllKeys, &[Permission::Read], Conditions::default());
     raised.role = Role::Admin;
@@ -475,13 +475,13 @@ fn scopes_withdrawals_and_conditions() {
         (Conditions { encryption_context_subset: Some(tenant("acme")), ..none.clone() }, encrypt(Some(both.clone()), app()), Yes),
         (Conditions { encryption_context_subset: Some(tenant("evil")), ..none.clone() }, encrypt(Some(both.clone()), app()), No(AccessDenied)),
         (Conditions { encryption_context_subset: Some(Context::new()), ..none.clone() }, encrypt(None, app()), No(AccessDenied)),
-        // All must hold.
+        // All conditions must be met.
         (Conditions { not_after: Some(LATER), encryption_context_subset: Some(tenant("evil")), ..none.clone() }, encrypt(Some(both), app()), No(AccessDenied)),
     ];
     for (conditions, attempt, cell) in cases {
         expect(&one(GrantScope::Key(KEY), conditions.clone()), &attempt, cell, &format!("{conditions:?}"));
     }
-    // Of several grants the one that holds longest counts, and the decision is void when it ends.
+    // Of several grants the one that is valid longest counts, and the decision is valid until it ends.
     let ends = |end| grant(GrantScope::AllKeys, &[Permission::Encrypt], Conditions { not_after: end, ..none.clone() });
     let later = LATER.plus_days(1);
     let view = with(vec![ends(Some(LATER)), ends(Some(later))]);
@@ -510,7 +510,7 @@ fn passing_on_gives_no_more_than_one_holds() {
     let missing = Attempt { key: Some(OTHER), ..put(&[P::Encrypt], none.clone()) };
     expect(&view, &missing, No(AccessDenied), "on another key");
 
-    // Conditions may be stronger, not weaker.
+    // Conditions may be stricter, but not weaker.
     let nets = |net: &str| Some(vec![net.parse().unwrap()]);
     let acme = Context::from([("tenant", "acme")]);
     let users = Context::from([("tenant", "acme"), ("table", "users")]);
@@ -604,7 +604,7 @@ fn only_those_above_a_grant_withdraw_it() {
     }
     expect(&view, &withdraw(admin(), GrantId::random(), false), No(GrantNotFound), "unknown");
 
-    // Without the permission grant there, not even what one granted oneself.
+    // Without the permission `grant`, an app cannot revoke even its own grants.
     let mut view = chain();
     view.grants[0].permissions = vec![Permission::Encrypt];
     expect(&view, &withdraw(named("shop"), bobs, false), No(AccessDenied), "without the permission grant");
@@ -628,7 +628,7 @@ fn what_was_passed_on_ends_only_with_a_cascade() {
     {
         expect(&view, &encrypt(who), cell, who);
     }
-    // A grant whose origin is not there gives nothing.
+    // A grant whose origin is missing allows nothing.
     let mut view = chain();
     view.grants.remove(0);
     for who in ["bob", "carol"] {
@@ -654,7 +654,7 @@ fn nobody_passes_on_to_itself_upwards_or_without_end() {
     assert_eq!(grantor(&view, &put("bob", "eve"), NOW).through, [view.grants[1].id]);
     assert_eq!(grantor(&view, &attempt(admin(), put_grant()), NOW).through, []);
 
-    // A chain of 16 grants can be made and used, a longer one not.
+    // A chain of 16 grants can be made and used, but not a longer one.
     let mut view = chain();
     view.grants.truncate(1);
     for n in 0..20 {

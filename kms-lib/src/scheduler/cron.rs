@@ -1,8 +1,8 @@
-//! Five-field cron expressions with the meaning that POSIX gives them, on top of the `cron` crate.
+//! Five-field cron expressions as in POSIX, on top of the `cron` crate.
 //!
-//! The crate's own expressions begin with seconds, count Sunday as 1, join the two day fields with AND, and need no
-//! blanks between fields (it reads `1JAN` as two). So this module reads the five fields, and passes only lists of
-//! numbers on. Where both day fields are restricted, two schedules take turns.
+//! The crate's own expressions begin with seconds, count Sunday as 1, combine the two day fields with AND, and need no
+//! blanks between fields (`1JAN` is read as two fields). So this module parses the five fields and passes only lists of
+//! numbers to the crate. If both day fields are restricted, two schedules are combined.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::types::time::Timestamp;
 /// Longest expression, in bytes.
 const BYTES: usize = 256;
 
-/// When something recurs, in UTC.
+/// The times at which a cron expression matches, in UTC.
 ///
 /// ```
 /// use kms_lib::{Timestamp, internals::Schedule};
@@ -25,18 +25,18 @@ const BYTES: usize = 256;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// One, or one for each of the day fields.
+    /// One schedule, or one for each of the two day fields.
     alternatives: Vec<cron::Schedule>,
 }
 
 impl Schedule {
-    /// Reads minute, hour, day of month, month and day of week, as in crontab(5): numbers, names (`MON`, `JAN`),
-    /// ranges, lists and steps (`*/15`, `8-18/2`). Sunday is 0 or 7. If both day fields are restricted, either
-    /// suffices. `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` (or `@annually`) stand for their usual
-    /// fields.
+    /// Parses minute, hour, day of month, month and day of week, as in crontab(5): numbers, names (`MON`, `JAN`),
+    /// ranges, lists and steps (`*/15`, `8-18/2`). Sunday is 0 or 7. If both day fields are restricted, a day that
+    /// matches either of them matches. `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` (or `@annually`) have
+    /// their usual meaning.
     ///
-    /// `InvalidConfiguration` if the expression is malformed or never comes before the year 2101. `L`, `W`, `#` and `?`
-    /// of other programs are not known, nor are steps that are longer than their field.
+    /// Fails with `InvalidConfiguration` if the expression is malformed or has no match before the year 2101. The
+    /// extensions `L`, `W`, `#` and `?` are not supported, nor are steps longer than their field.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| Error::new(ErrorCode::InvalidConfiguration, format!("the cron expression {why}"));
         if text.len() > BYTES || !text.is_ascii() {
@@ -51,12 +51,12 @@ impl Schedule {
         let alternatives = translated.map_err(|why| bad(format!("{text:?} is malformed: {why}")))?;
         let schedule = Self { alternatives };
         if schedule.next_after(Timestamp::now()).is_none() {
-            return Err(bad(format!("{text:?} never comes")));
+            return Err(bad(format!("{text:?} never matches a date before 2101")));
         }
         Ok(schedule)
     }
 
-    /// The next time after `time`, none after the year 2100.
+    /// The next match after `time`; `None` if there is none before the year 2101.
     pub fn next_after(&self, time: Timestamp) -> Option<Timestamp> {
         let from = DateTime::<Utc>::from_timestamp_micros(time.micros())?;
         let next = self.alternatives.iter().filter_map(|schedule| schedule.after(&from).next()).min()?;
@@ -64,7 +64,7 @@ impl Schedule {
     }
 }
 
-/// The five fields that a nickname stands for.
+/// Replaces a nickname, such as `@daily`, by its five fields.
 fn expand(text: &str) -> &str {
     match text.trim().to_ascii_lowercase().as_str() {
         "@hourly" => "0 * * * *",
@@ -76,7 +76,7 @@ fn expand(text: &str) -> &str {
     }
 }
 
-/// The schedules that together mean what the five fields mean, or what is wrong with a field.
+/// The schedules whose union matches as the five fields do, or the error in a field.
 fn translate(fields: [&str; 5]) -> std::result::Result<Vec<cron::Schedule>, String> {
     let [minute, hour, day, month, weekday] = fields;
     let (minute, hour, month) = (MINUTE.read(minute)?, HOUR.read(hour)?, MONTH.read(month)?);
@@ -98,12 +98,12 @@ fn list(numbers: &BTreeSet<u32>) -> String {
     numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What one of the five fields may hold.
+/// The allowed values of one of the five fields.
 struct Field {
     name: &'static str,
     first: u32,
     last: u32,
-    /// Names for the numbers from the first one on.
+    /// Names of the numbers, beginning with that of `first`.
     names: &'static [&'static str],
 }
 
@@ -120,7 +120,7 @@ const WEEKDAY: Field =
     Field { name: "day of the week", first: 0, last: 7, names: &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"] };
 
 impl Field {
-    /// The numbers that a field stands for.
+    /// The numbers that a field matches.
     fn read(&self, text: &str) -> std::result::Result<BTreeSet<u32>, String> {
         let mut numbers = BTreeSet::new();
         for element in text.split(',') {
@@ -132,7 +132,7 @@ impl Field {
                 None => return Err(format!("{element:?} has a step, which needs a range or *")),
             };
             if first > last {
-                return Err(format!("the range {range:?} runs backwards"));
+                return Err(format!("the range {range:?} is reversed"));
             }
             let step = step.map_or(Ok(1), |step| self.step(step))?;
             numbers.extend((first..=last).step_by(step));
@@ -146,17 +146,19 @@ impl Field {
         let is_known = |number: &u32| (self.first..=self.last).contains(number);
         number.filter(is_known).ok_or_else(|| {
             let Self { name, first, last, .. } = self;
-            format!("{text:?} is no {name} from {first} to {last}")
+            format!("{text:?} is not a valid {name}; {first} to {last} are allowed")
         })
     }
 
     fn step(&self, text: &str) -> std::result::Result<usize, String> {
         let step = digits(text).filter(|step| (1..=self.last).contains(step)).and_then(|step| step.try_into().ok());
-        step.ok_or_else(|| format!("{text:?} is no step from 1 to {} for the {}", self.last, self.name))
+        step.ok_or_else(|| {
+            format!("{text:?} is not a valid step for the {}; 1 to {} are allowed", self.name, self.last)
+        })
     }
 }
 
-/// A number without a sign.
+/// Parses an unsigned decimal number.
 fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

@@ -1,5 +1,5 @@
-//! When the service works by itself, and which jobs it does then: rotating due keys, erasing material past its date,
-//! revoking versions past their window, verifying what is new in the log.
+//! The configuration of the scheduler: when it runs, and its jobs: rotating due keys, erasing material whose date has
+//! passed, revoking versions past their grace window, and verifying new audit records.
 
 mod cron;
 
@@ -7,7 +7,8 @@ pub use cron::Schedule;
 
 use serde::{Deserialize, Serialize};
 
-/// What the scheduler does, and when. It acts as `scheduler`, and everything it does is recorded.
+/// The jobs of the scheduler, and when they run. The scheduler acts as the principal `scheduler`; its changes are
+/// recorded.
 ///
 /// ```
 /// let nightly = kms_lib::SchedulerConfig::new().cron("0 3 * * *").revoke_expired(true);
@@ -16,20 +17,20 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SchedulerConfig {
-    /// Whether it runs by itself.
+    /// Whether the scheduler runs automatically.
     pub enabled: bool,
-    /// When: five fields as cron has them, in UTC.
+    /// When the scheduler runs: a five-field cron expression, in UTC.
     pub cron: String,
-    /// Rotate keys whose rotation period is over.
+    /// Rotate keys whose rotation period has passed.
     pub rotate: bool,
-    /// Erase the material of keys whose deletion is due. By itself only where the clock has run evenly for ten minutes:
-    /// one that was set wrongly must not erase what can still be kept.
+    /// Erase the material of keys whose deletion is due. Automatic runs do so only if the clock has run evenly for ten
+    /// minutes, so that a wrong clock does not erase material early.
     pub destroy: bool,
-    /// Revoke versions past their window; by itself under the same condition.
+    /// Revoke versions past their grace window; in automatic runs under the same condition as `destroy`.
     pub revoke_expired: bool,
-    /// Revoke them even if they were used after they had been replaced.
+    /// Revoke versions past their grace window even if they were used after they had been replaced.
     pub revoke_expired_even_if_used: bool,
-    /// Verify what is new in the log.
+    /// Verify new audit records.
     pub verify: bool,
 }
 
@@ -48,21 +49,21 @@ impl Default for SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// The defaults: every hour, all jobs but revoking.
+    /// The defaults: every hour, all jobs except revoking.
     pub fn new() -> Self {
         Self::default()
     }
-    /// No jobs but those that [`Kms::run_scheduler`](crate::Kms::run_scheduler) is asked for.
+    /// No automatic runs; [`Kms::run_scheduler`](crate::Kms::run_scheduler) runs the jobs on request.
     pub fn disabled() -> Self {
         Self { enabled: false, ..Self::default() }
     }
-    /// At these times: five fields as cron has them, in UTC.
+    /// Sets when the scheduler runs: a five-field cron expression, in UTC.
     #[must_use]
     pub fn cron(mut self, expression: impl Into<String>) -> Self {
         self.cron = expression.into();
         self
     }
-    /// Whether to rotate keys whose rotation period is over.
+    /// Whether to rotate keys whose rotation period has passed.
     #[must_use]
     pub fn rotate(mut self, rotate: bool) -> Self {
         self.rotate = rotate;
@@ -74,19 +75,19 @@ impl SchedulerConfig {
         self.destroy = destroy;
         self
     }
-    /// Whether to revoke versions past their window.
+    /// Whether to revoke versions past their grace window.
     #[must_use]
     pub fn revoke_expired(mut self, revoke: bool) -> Self {
         self.revoke_expired = revoke;
         self
     }
-    /// Whether to revoke them even if they were used after they had been replaced.
+    /// Whether to revoke versions past their grace window even if they were used after they had been replaced.
     #[must_use]
     pub fn revoke_expired_even_if_used(mut self, revoke: bool) -> Self {
         self.revoke_expired_even_if_used = revoke;
         self
     }
-    /// Whether to verify what is new in the log.
+    /// Whether to verify new audit records.
     #[must_use]
     pub fn verify(mut self, verify: bool) -> Self {
         self.verify = verify;

@@ -1,6 +1,7 @@
 //! What refusals say to the person who reads them.
 
 use crate::types::error::{Error, ErrorCode};
+use crate::types::limits::GRANTS_PER_SCOPE;
 
 /// The error for a refusal by policy or state. It says what would help, and nothing about what the caller may not see.
 pub(super) fn refusal(code: ErrorCode) -> Error {
@@ -29,10 +30,7 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
         ErrorCode::KeyExhausted => {
             "the version has encrypted 2^32 messages, the most its algorithm bears; rotate the key"
         }
-        ErrorCode::LimitExceeded => {
-            "as many versions of the key, or grants of apps to one principal on one scope, as there can be; trim the key to \
-             erase versions that are revoked or past their window"
-        }
+        ErrorCode::LimitExceeded => return limit_exceeded(),
         ErrorCode::ImportOpen => {
             "the key belongs to an import that is not finalised; change it at its source and import again, or finalise \
              the import"
@@ -45,4 +43,12 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
         _ => "the operation was refused",
     };
     Error::new(code, message)
+}
+
+fn limit_exceeded() -> Error {
+    let message = format!(
+        "a limit is reached: either the key has as many versions with material as limits.versions allows (trim the key \
+         or raise the limit), or {GRANTS_PER_SCOPE} apps have made grants to this principal on this scope (revoke one)"
+    );
+    Error::new(ErrorCode::LimitExceeded, message)
 }

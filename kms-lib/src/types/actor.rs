@@ -1,4 +1,4 @@
-//! Who is acting.
+//! The actor: the principal and role in whose name a session acts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ use super::ids::CredentialId;
 use super::limits::{PRINCIPAL_BYTES, TEXT_BYTES};
 use super::text::{is_deceptive, is_printable};
 
-/// What a caller is by role.
+/// The role of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Role {
-    /// May do everything.
+    /// May do everything that callers can do.
     Admin,
-    /// May read keys, grants, metrics and the log, and verify it.
+    /// May read keys, grants, credentials, metrics and the log, and verify the log.
     Auditor,
     /// May do what its grants allow.
     App,
@@ -37,13 +37,13 @@ impl Role {
             Self::System => "system",
         }
     }
-    /// The role of this name; `system` is not to be had.
+    /// The role with this name, except `system`, which callers cannot have.
     pub fn parse(text: &str) -> Result<Self> {
         match text {
             "admin" => Ok(Self::Admin),
             "auditor" => Ok(Self::Auditor),
             "app" => Ok(Self::App),
-            _ => Err(Error::invalid("unknown role: admin, auditor or app is expected")),
+            _ => Err(Error::invalid("unknown role; use admin, auditor or app")),
         }
     }
 }
@@ -54,12 +54,13 @@ impl fmt::Display for Role {
     }
 }
 
-/// Principals that the service keeps for itself, in any case: [`is_reserved`].
+/// Principals that are reserved for the service; compared without regard to case by [`is_reserved`].
 const RESERVED_PRINCIPALS: [&str; 4] = ["scheduler", "system", "operator", "anonymous"];
 
-/// Who performs an operation: a principal in a role, and from where. Cheap to clone.
+/// The principal and role in whose name a session acts, with request id and source address. Cheap to clone.
 ///
-/// Mini KMS does not authenticate; whoever embeds it says who is acting.
+/// The library trusts its caller: the embedding program authenticates the principal, or uses
+/// [`Kms::authenticate`](crate::Kms::authenticate).
 ///
 /// ```
 /// use kms_lib::{Actor, Role};
@@ -79,45 +80,46 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// An actor. Principals are compared exactly: a caller that folds case or normalizes Unicode does so before. Fails
-    /// with `InvalidArgument` for a principal that [`check_principal`](Self::check_principal) refuses, for a reserved
-    /// one (`scheduler`, `system`, `operator`, `anonymous`) and for [`Role::System`].
+    /// An actor with this principal and role. Principals are compared byte by byte, without folding case or
+    /// normalizing Unicode. Fails with `InvalidArgument` for a principal that
+    /// [`check_principal`](Self::check_principal) refuses, for a reserved one (`scheduler`, `system`, `operator`,
+    /// `anonymous`) and for [`Role::System`].
     pub fn new(principal: impl AsRef<str>, role: Role) -> Result<Self> {
         let principal = principal.as_ref();
         check_principal(principal)?;
         if is_reserved(principal) {
-            return Err(Error::invalid(format!("the principal {principal:?} is reserved")));
+            let text = format!("the principal {principal:?} is reserved for the service; choose another");
+            return Err(Error::invalid(text));
         }
         if role == Role::System {
             return Err(Error::invalid("the role system is not available to callers"));
         }
         Ok(Self { principal: principal.into(), role, source_ip: None, request_id: None, credential: None })
     }
-    /// A caller who did not say who it is: `anonymous`. It can hold no grants, so that only its role gives it rights.
-    /// For services that trust what their network says of a caller, and for nothing else.
+    /// The actor of an unauthenticated caller: `anonymous`. Grants cannot be made to it, so it has only the rights of
+    /// its role. Only for services that rely on their network to restrict callers.
     pub fn anonymous(role: Role) -> Result<Self> {
         if role == Role::System {
             return Err(Error::invalid("the role system is not available to callers"));
         }
         Ok(Self { principal: "anonymous".into(), role, source_ip: None, request_id: None, credential: None })
     }
-    /// The operator: an admin known by nothing but access to the store and its root key, such as a command line.
+    /// The operator: an admin identified only by access to the store and its root key, such as a command line.
     pub fn operator() -> Self {
         let (principal, role) = ("operator".into(), Role::Admin);
         Self { principal, role, source_ip: None, request_id: None, credential: None }
     }
-    /// The service acting for itself under one of its reserved names.
+    /// The service itself, under one of its reserved principals.
     pub(crate) fn internal(principal: &'static str) -> Self {
         Self { principal: principal.into(), role: Role::System, source_ip: None, request_id: None, credential: None }
     }
-    /// The same actor, calling from this address (grant conditions look at it; records name it).
+    /// The same actor with this source address, which grant conditions are checked against and records contain.
     #[must_use]
     pub fn with_source_ip(mut self, address: IpAddr) -> Self {
         self.source_ip = Some(address.to_canonical());
         self
     }
-    /// The same actor with an id for the request, which records carry: 1 to 256 bytes, no control or invisible
-    /// characters.
+    /// The same actor with a request id, which records contain: 1 to 256 bytes, no control or invisible characters.
     pub fn with_request_id(mut self, request_id: impl AsRef<str>) -> Result<Self> {
         let id = request_id.as_ref();
         if !is_printable(id, TEXT_BYTES) {
@@ -126,40 +128,40 @@ impl Actor {
         self.request_id = Some(id.into());
         Ok(self)
     }
-    /// The same actor, known by this credential: it is looked at again before anything is committed.
+    /// The same actor, authenticated by this credential, which is checked again before anything is committed.
     #[must_use]
     pub fn with_credential(mut self, credential: CredentialId) -> Self {
         self.credential = Some(credential);
         self
     }
-    /// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks
-    /// and without control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands
-    /// for all keys.
+    /// Checks the name of a principal: 1 to 256 bytes, no leading or trailing blanks, no control, invisible or
+    /// bidirectional characters (as for names of keys), and not `*`, which represents all keys. Fails with
+    /// `InvalidArgument`.
     pub fn check_principal(principal: &str) -> Result<()> {
         check_principal(principal)
     }
-    /// Whether the service keeps this principal for itself: `scheduler`, `system`, `operator` and `anonymous`, in any
-    /// case.
+    /// Whether this principal is reserved for the service: `scheduler`, `system`, `operator` or `anonymous`, without
+    /// regard to case.
     pub fn is_reserved(principal: &str) -> bool {
         is_reserved(principal)
     }
-    /// The credential it is known by.
+    /// The credential that authenticated the actor, if one did.
     pub fn credential(&self) -> Option<CredentialId> {
         self.credential
     }
-    /// The principal, as it was given.
+    /// The principal, unchanged.
     pub fn principal(&self) -> &str {
         &self.principal
     }
-    /// Whether this is a caller who did not say who it is.
+    /// Whether this is the unauthenticated caller, `anonymous`.
     pub fn is_anonymous(&self) -> bool {
         &*self.principal == "anonymous"
     }
-    /// In which role.
+    /// The role in which the actor acts.
     pub fn role(&self) -> Role {
         self.role
     }
-    /// From where, if known.
+    /// The source address, if known. IPv4 addresses mapped into IPv6 are shown as IPv4.
     pub fn source_ip(&self) -> Option<IpAddr> {
         self.source_ip
     }
@@ -169,12 +171,13 @@ impl Actor {
     }
 }
 
-/// Refuses what cannot name a principal, with `InvalidArgument`: anything but 1 to 256 bytes without outer blanks and
-/// without control, invisible or bidirectional characters (the rule for names of keys), and `*`, which stands for all
-/// keys.
+/// Checks the name of a principal; see [`Actor::check_principal`].
 pub fn check_principal(text: &str) -> Result<()> {
     if text.is_empty() || text.len() > PRINCIPAL_BYTES {
-        return Err(Error::invalid(format!("a principal has 1 to {PRINCIPAL_BYTES} bytes")));
+        return Err(Error::invalid(format!(
+            "the principal has {} bytes; 1 to {PRINCIPAL_BYTES} are allowed",
+            text.len()
+        )));
     }
     if text.trim() != text {
         return Err(Error::invalid("a principal must not begin or end with a blank"));
@@ -183,12 +186,13 @@ pub fn check_principal(text: &str) -> Result<()> {
         return Err(Error::invalid("a principal must not contain control, invisible or bidirectional characters"));
     }
     if text == "*" {
-        return Err(Error::invalid("a principal must not be *, which stands for all keys"));
+        return Err(Error::invalid("a principal must not be *, which represents all keys"));
     }
     Ok(())
 }
 
-/// Whether the service keeps this principal for itself. In any case: `System` would pass for `system` in a log.
+/// Whether this principal is reserved for the service. Compared without regard to case, because a reader of the log
+/// could take `System` for `system`.
 pub fn is_reserved(principal: &str) -> bool {
     RESERVED_PRINCIPALS.iter().any(|reserved| reserved.eq_ignore_ascii_case(principal))
 }

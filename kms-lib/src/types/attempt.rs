@@ -1,4 +1,4 @@
-//! Attempts: what an actor is about to do, in the form policy decides on.
+//! Attempts: operations that an actor requests, as the input of policy decisions.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use super::ids::{CredentialId, GrantId, KeyId};
 use super::key::KeyType;
 use super::time::Timestamp;
 
-/// An operation, with what a decision needs to know of it.
+/// An operation, with the values that a policy decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Create a key.
     CreateKey,
     /// Read a key's description.
     ReadKey,
-    /// Encrypt, or generate a data key, with the current version, which must be this one.
+    /// Encrypt, or generate a data key. Allowed only while `version` is the current one.
     Encrypt {
-        /// The version the work was done with.
+        /// The version that did the work.
         version: u32,
     },
     /// Decrypt with this version.
@@ -27,21 +27,21 @@ pub enum Operation {
         /// The version that made the ciphertext.
         version: u32,
     },
-    /// Sign with the current version, which must be this one.
+    /// Sign. Allowed only while `version` is the current one.
     Sign {
-        /// The version the work was done with.
+        /// The version that did the work.
         version: u32,
     },
-    /// Verify a signature. With a version: that one. Without: the usable ones.
+    /// Verify a signature with one version, or with all usable versions.
     Verify {
-        /// The version, if one was named or found.
+        /// The version, if the caller named one or the signature was valid under one.
         version: Option<u32>,
     },
-    /// Rotate the key to this new version, which must follow the current one.
+    /// Rotate the key to a new version, whose number follows the current one.
     Rotate {
         /// The number of the new version.
         new_version: u32,
-        /// The version the caller expects to be current: another one is a conflict.
+        /// The version that the caller expects to be current; any other is a `Conflict`.
         expected_current: Option<u32>,
     },
     /// Enable the key.
@@ -52,124 +52,124 @@ pub enum Operation {
     RevokeKey,
     /// Enable a version.
     EnableVersion {
-        /// Which one.
+        /// The version's number.
         version: u32,
     },
     /// Disable a version.
     DisableVersion {
-        /// Which one.
+        /// The version's number.
         version: u32,
     },
     /// Revoke a version.
     RevokeVersion {
-        /// Which one.
+        /// The version's number.
         version: u32,
     },
-    /// Set, extend or end a version's window.
+    /// Set, extend or end a former version's grace window.
     SetWindow {
-        /// Which version.
+        /// The version's number.
         version: u32,
-        /// Until when it decrypts and verifies; for ever without one.
+        /// End of the grace window, exclusive; `None`: no end.
         not_after: Option<Timestamp>,
     },
-    /// Edit periods, metadata or the form of recorded contexts.
+    /// Edit a key's periods, metadata or the form of its recorded contexts.
     UpdateKey {
-        /// The revision that the caller expects the key to have: another one is a conflict.
+        /// The revision that the caller expects the key to have; any other is a `Conflict`.
         expected_revision: Option<u64>,
     },
     /// Schedule a deletion after this many days.
     ScheduleDeletion {
-        /// The waiting period.
+        /// The waiting period, in days.
         waiting_days: u32,
     },
-    /// Cancel a deletion.
+    /// Cancel a scheduled deletion.
     CancelDeletion,
-    /// Erase the key's material; its date has passed.
+    /// Begin to erase the key's material. Allowed only once the date of its deletion has passed.
     DestroyKey,
-    /// Erase the material of versions that are revoked or past their window.
+    /// Erase the material of versions that are revoked or past their grace window.
     TrimKey,
-    /// Go on with the erasure of a key's material.
+    /// Continue the erasure of a key's material.
     EraseKey,
-    /// Make or replace a grant with these permissions and conditions on the attempt's key (all keys without one).
+    /// Create or replace a grant on the attempt's key, or on all keys if it has none.
     PutGrant {
-        /// To whom.
+        /// The principal that gets the grant.
         principal: String,
-        /// What it allows.
+        /// The permissions of the grant.
         permissions: Vec<Permission>,
-        /// Under which conditions.
+        /// The conditions of the grant.
         conditions: Conditions,
     },
-    /// Withdraw the grant.
+    /// Revoke a grant.
     WithdrawGrant {
-        /// Which one.
+        /// The version's number.
         id: GrantId,
-        /// Whether what was passed on through it ends with it.
+        /// Whether everything that was passed on through the grant is revoked too.
         cascade: bool,
     },
-    /// Make a credential.
+    /// Create a credential.
     CreateCredential,
-    /// Withdraw the credential.
+    /// Revoke a credential.
     WithdrawCredential {
-        /// Which one.
+        /// The version's number.
         id: CredentialId,
     },
-    /// Read credentials.
+    /// List credentials.
     ReadCredentials,
-    /// Make a backup, or compare one.
+    /// Make a backup, or compare one with the store.
     Backup,
-    /// Accept that the store was put back to an older state.
+    /// Accept that the store was rolled back to an older state.
     AcknowledgeRestore,
-    /// Accept that the log's last record is of a time that has not come yet.
+    /// Accept that the time of the log's last record is in the future.
     AcknowledgeClock,
-    /// Replace the key that signs the log.
+    /// Replace the signing key of the log.
     ReplaceSigningKey,
-    /// Bring keys and grants of another system here.
+    /// Import keys, grants and the log of another system.
     Import,
     /// Add, compare and retire generations of the root key.
     ManageRootKeys,
     /// List the generations of the root key.
     ReadRootKeys,
-    /// Put rows into the quarantine, or release them from it.
+    /// Quarantine rows, or release them.
     ManageQuarantine,
-    /// List the rows in quarantine.
+    /// List the quarantined rows.
     ReadQuarantine,
-    /// Read grants.
+    /// List grants.
     ReadGrants,
-    /// Read the log.
+    /// Read audit records.
     ReadAudit,
-    /// Verify the log.
+    /// Verify the audit log.
     VerifyAudit,
     /// Read metrics.
     ReadMetrics,
 }
 
-/// An operation by an actor on a key, at a time.
+/// An operation that an actor requests, on one key or on none.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Who.
+    /// The actor that requests the operation.
     pub actor: Actor,
-    /// What.
+    /// The requested operation.
     pub operation: Operation,
-    /// On which key; none for operations that are about no key, or about all.
+    /// The key of the operation; `None` for operations on all keys or on no key.
     pub key: Option<KeyId>,
-    /// The key type the operation needs: an attempt on a key of another type is `WrongKeyType`.
+    /// The key type that the operation requires; a key of another type is `WrongKeyType`.
     pub key_type: Option<KeyType>,
-    /// The encryption context, if the operation binds one. Without one, grants with a context condition deny.
+    /// The encryption context, if the operation has one. Without it, grants with a context condition do not match.
     pub context: Option<Arc<Context>>,
 }
 
-/// What policy says of an attempt.
+/// The result of a policy decision on an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It may be done.
+    /// The attempt is allowed.
     Allowed {
-        /// The grant that allows it; none when the role does.
+        /// The grant that allows the attempt; `None` if the role allows it.
         grant: Option<GrantId>,
-        /// The earliest end of a window the decision relied on: it is void from then on.
+        /// The decision is valid before this time: the earliest end of a credential, grant or window that it relies on.
         valid_until: Option<Timestamp>,
     },
-    /// It may not be done.
+    /// The attempt is denied, with this error code.
     Denied(ErrorCode),
-    /// The work was done with a version that is no longer the right one: do it again.
+    /// The work was done with a version that is no longer current; repeat it with the current version.
     Superseded,
 }

@@ -8,60 +8,59 @@ use super::named::named;
 use super::time::Timestamp;
 
 named!(
-    /// What was done.
+    /// The operation that an audit record is about.
     Action {
-        /// The store was made.
+        /// The store was created.
         StoreCreate = "STORE_CREATE",
         /// A backup was made.
         StoreBackup = "STORE_BACKUP",
-        /// It was accepted that the store was put back to an older state; the details say what was lost.
+        /// An operator accepted that the store was rolled back to an older state; the details list what was lost.
         RestoreAcknowledge = "RESTORE_ACKNOWLEDGE",
-        /// It was accepted that the last record is of a time that has not come yet: from this record on, which
-        /// therefore may be of an earlier time than the one before it, time is the present again. The details say how
-        /// late it was.
+        /// An operator accepted that the last record's time is in the future, because a clock was ahead. This record
+        /// has the current time, which may be earlier than that of the record before it; the details have the latter.
         ClockAcknowledge = "CLOCK_ACKNOWLEDGE",
-        /// The key that signs the log was replaced; the details name both. The state that ends with this record is
-        /// signed by both.
+        /// The signing key of the log was replaced; the details name the old and the new key. The checkpoint that ends
+        /// with this record is signed by both.
         SigningKeyReplace = "SIGNING_KEY_REPLACE",
         /// A generation of the root key was added.
         RootKeyAdd = "ROOT_KEY_ADD",
-        /// Rewrapping began: material that is not yet wrapped under every generation is wrapped under those it lacks.
+        /// Rewrapping began: material is wrapped under every generation in use that it is not yet wrapped under.
         RewrapStart = "REWRAP_START",
-        /// Wrappings were added.
+        /// Wrappings were added under a generation of the root key.
         WrappingsAdd = "WRAPPINGS_ADD",
-        /// Rewrapping ended; the details say what was wrapped, and how much could not be opened.
+        /// Rewrapping ended; the details have the numbers of new wrappings and of those that could not be opened.
         RewrapEnd = "REWRAP_END",
-        /// Wrappings were opened and hold what they should.
+        /// Wrappings were opened, and their content was compared with the fingerprints.
         WrappingsVerify = "WRAPPINGS_VERIFY",
-        /// Every wrapping under a generation of the root key was opened; the details say what was found.
+        /// Every wrapping under a generation of the root key was opened; the details have the result.
         RootKeyVerify = "ROOT_KEY_VERIFY",
-        /// It was said that somebody else may have a generation of the root key.
+        /// A generation of the root key was marked as compromised.
         RootKeyCompromise = "ROOT_KEY_COMPROMISE",
-        /// Nothing new is wrapped any more under a generation of the root key, which is about to be retired.
+        /// The retirement of a generation of the root key began: nothing new is wrapped under it.
         RootKeyRetireStart = "ROOT_KEY_RETIRE_START",
         /// A generation of the root key was retired.
         RootKeyRetire = "ROOT_KEY_RETIRE",
         /// Wrappings under a retired generation were erased.
         WrappingsErase = "WRAPPINGS_ERASE",
-        /// The key that seals rows was replaced; rows are resealed from here on.
+        /// The integrity key was replaced; rows are resealed from this record on.
         IntegrityKeyReplace = "INTEGRITY_KEY_REPLACE",
-        /// Rows were sealed under the present key.
+        /// Rows were sealed under the current integrity key.
         RowsReseal = "ROWS_RESEAL",
-        /// All rows are resealed, and the key that sealed them before is erased.
+        /// All rows are resealed, and the former integrity key was erased.
         IntegrityKeyErase = "INTEGRITY_KEY_ERASE",
-        /// The generations of the root key were asked for. Recorded when it was refused.
+        /// A request for the list of root key generations. Recorded only if refused.
         RootKeyRead = "ROOT_KEY_READ",
-        /// Rows that are not what the log says of them were quarantined.
+        /// Rows that do not match the log were quarantined.
         RowsQuarantine = "ROWS_QUARANTINE",
-        /// Quarantined rows that are again what the log says of them were released.
+        /// Quarantined rows that match the log again were released.
         RowsRelease = "ROWS_RELEASE",
-        /// The quarantine was asked for. Recorded when it was refused.
+        /// A request for the list of quarantined rows. Recorded only if refused.
         QuarantineRead = "QUARANTINE_READ",
         /// The service opened the store with `audit.ack = "queued"`: a crash may lose the last records.
         QueuedAckOn = "QUEUED_ACK_ON",
         /// A key was created.
         KeyCreate = "KEY_CREATE",
-        /// A key's description was asked for. Recorded when it was refused.
+        /// A request for a key's description. Recorded only if refused.
         KeyRead = "KEY_READ",
         /// A key was rotated.
         KeyRotate = "KEY_ROTATE",
@@ -79,31 +78,31 @@ named!(
         KeyScheduleDeletion = "KEY_SCHEDULE_DELETION",
         /// A deletion was cancelled.
         KeyCancelDeletion = "KEY_CANCEL_DELETION",
-        /// The material of former versions that are revoked or past their window was erased.
+        /// The material of former versions that are revoked or past their grace window was erased.
         KeyTrim = "KEY_TRIM",
-        /// A key's material is about to be erased: from this record on, its deletion cannot be cancelled.
+        /// The erasure of a key's material began. From this record on, its deletion cannot be cancelled.
         KeyDestroyStart = "KEY_DESTROY_START",
-        /// The material of some versions of such a key was erased.
+        /// The material of some versions of a key that is being erased was erased.
         KeyErase = "KEY_ERASE",
         /// All material of a key is erased.
         KeyDestroy = "KEY_DESTROY",
-        /// An import began.
+        /// A run of an import began; the details name the source.
         ImportStart = "IMPORT_START",
-        /// A key of an import came here, or followed its source; the details name the source.
+        /// A key of an import was created, or updated to match its source; the details name the source.
         KeyImport = "KEY_IMPORT",
-        /// Grants of an import came here, or followed their source.
+        /// Grants of an import were created, or updated to match their source.
         GrantImport = "GRANT_IMPORT",
-        /// An import ended for the keys that the details name: they are this store's own from then on.
+        /// An import was finalized for the keys in the details; they belong to this store from then on.
         ImportFinalise = "IMPORT_FINALISE",
-        /// A run of an import ended; the details say what came over.
+        /// A run of an import ended; the details have the numbers of imported rows.
         ImportEnd = "IMPORT_END",
-        /// Encryption.
+        /// Plaintexts were encrypted.
         Encrypt = "ENCRYPT",
-        /// Decryption.
+        /// Ciphertexts were decrypted.
         Decrypt = "DECRYPT",
-        /// Signature.
+        /// Payloads were signed.
         Sign = "SIGN",
-        /// Verification of a signature.
+        /// Signatures were verified.
         Verify = "VERIFY",
         /// A data key was generated.
         GenerateDataKey = "GENERATE_DATA_KEY",
@@ -113,81 +112,82 @@ named!(
         GrantCreate = "GRANT_CREATE",
         /// A grant was replaced.
         GrantUpdate = "GRANT_UPDATE",
-        /// A grant was withdrawn.
+        /// A grant was revoked.
         GrantWithdraw = "GRANT_WITHDRAW",
-        /// Grants were asked for. Recorded when it was refused.
+        /// A request for a list of grants. Recorded only if refused.
         GrantRead = "GRANT_READ",
-        /// A credential was made.
+        /// A credential was created.
         CredentialCreate = "CREDENTIAL_CREATE",
-        /// A credential was withdrawn.
+        /// A credential was revoked.
         CredentialWithdraw = "CREDENTIAL_WITHDRAW",
-        /// Credentials were asked for. Recorded when it was refused.
+        /// A request for a list of credentials. Recorded only if refused.
         CredentialRead = "CREDENTIAL_READ",
-        /// The log was asked for. Recorded when it was refused.
+        /// A request for audit records. Recorded only if refused.
         AuditRead = "AUDIT_READ",
         /// The log was verified.
         AuditVerify = "AUDIT_VERIFY",
-        /// Rows of the log of Mini KMS on Node were imported. The details have the number of all rows and the root of
-        /// the tree over them; those of the last record of a run also have what was found.
+        /// Rows of the audit log of Mini KMS on Node were imported. The details have the number of all rows and the
+        /// Merkle root over them; those of the last record of a run also have the findings.
         LegacyImport = "LEGACY_IMPORT",
-        /// The log could not be anchored, or does not continue what was anchored.
+        /// The log could not be anchored, or does not continue an anchored checkpoint.
         AuditAnchor = "AUDIT_ANCHOR",
-        /// Metrics were asked for. Recorded when it was refused.
+        /// A request for metrics. Recorded only if refused.
         MetricsRead = "METRICS_READ",
     }
 );
 
 named!(
-    /// How it ended.
+    /// The outcome of an operation.
     Status {
-        /// As asked.
+        /// The operation was done.
         Success = "SUCCESS",
-        /// Refused or failed.
+        /// The operation was refused or failed.
         Failure = "FAILURE",
     }
 );
 
-/// A record of the log as stored. One row of `audit_logs`. In JSON, hashes are in hexadecimal.
+/// A stored audit record. One row of `audit_logs`. In JSON, hashes are in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct AuditRecord {
-    /// Its place in the log, counted from 1 without gaps.
+    /// The record's sequence number in the log, counted from 1 without gaps.
     pub seq: u64,
-    /// Identifies the record.
+    /// The record's identifier, a UUID.
     pub id: RecordId,
-    /// When; never before the record ahead of it.
+    /// Time of the record; never earlier than that of the record before it, except in a `CLOCK_ACKNOWLEDGE` record.
     pub timestamp: Timestamp,
-    /// Who.
+    /// The principal that acted.
     pub actor: String,
-    /// In which role.
+    /// The role in which the principal acted.
     pub role: String,
-    /// What, as text: a name this version does not know must not hinder verification.
+    /// The operation: the name of an [`Action`]. Text, so that records with names of later versions can be verified.
     pub action: String,
-    /// How it ended.
+    /// The outcome: the name of a [`Status`].
     pub status: String,
-    /// The caller's id for the request.
+    /// The request id that the caller gave.
     pub request_id: Option<String>,
-    /// The key it was about.
+    /// The key that the operation was on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
-    /// The version it was about.
+    /// The version of the key that the operation was on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_version: Option<u32>,
-    /// Canonical JSON (RFC 8785).
+    /// Details that depend on the action: canonical JSON (RFC 8785).
     #[serde(skip_serializing_if = "has_no_json", serialize_with = "as_json")]
     pub details: Option<String>,
-    /// Hash of the record before; zeros for the first.
+    /// SHA-256 hash of the record before; zeros for the first.
     #[serde(serialize_with = "hex_bytes")]
     pub prev_hash: [u8; 32],
-    /// Hash of this record.
+    /// SHA-256 hash of this record.
     #[serde(serialize_with = "hex_bytes")]
     pub hash: [u8; 32],
     /// Format of body and header: 2.
     pub format: u8,
 }
 
-/// Text that is no JSON was altered: it is left out, and verification says so.
+/// Whether there is no JSON to show. Text that is not JSON was tampered with: it is left out, and verification reports
+/// it.
 fn has_no_json(text: &Option<String>) -> bool {
     json(text).is_none()
 }
@@ -200,12 +200,12 @@ fn json(text: &Option<String>) -> Option<&RawValue> {
     serde_json::from_str(text.as_deref()?).ok()
 }
 
-/// The end of the log, and all that is needed to extend it. The row of `audit_head`.
+/// The end of the log, with the state needed to extend it. The row of `audit_head`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Identifies the log.
+    /// The log's identifier, which is part of each record's hash.
     pub log_id: LogId,
-    /// Number of records; the sequence number of the last.
+    /// Number of records, which is the sequence number of the last.
     pub seq: u64,
     /// Hash of the last record; zeros if there is none.
     pub hash: [u8; 32],
@@ -219,16 +219,16 @@ pub struct Head {
     pub checkpoint: String,
 }
 
-/// A signed state of the log that was kept so that verification can go on from it.
+/// A signed state of the log that was kept so that verification can continue from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCheckpoint {
-    /// Number of records it covers.
+    /// Number of records that the checkpoint covers.
     pub size: u64,
-    /// Subtree roots at that size.
+    /// Roots of the perfect subtrees at that size, largest first.
     pub frontier: Vec<[u8; 32]>,
-    /// Hash of the last record it covers.
+    /// Hash of the last record that the checkpoint covers.
     pub hash: [u8; 32],
-    /// The signed note.
+    /// The signed note (C2SP).
     pub note: String,
 }
 
@@ -248,7 +248,7 @@ fn hex_bytes<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S:
     serializer.serialize_str(&hex(bytes))
 }
 
-/// Lower-case hexadecimal text.
+/// These bytes as lower-case hexadecimal text.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char]).collect()

@@ -1,4 +1,4 @@
-//! Changes: what a transition does to the rows of the store. The row as it is afterwards.
+//! Changes: the rows that a transition inserts or replaces, in their new state.
 
 use super::credential::Credential;
 use super::grant::Grant;
@@ -6,37 +6,37 @@ use super::key::{Key, KeyVersion, Material};
 use super::quarantine::Quarantined;
 use super::root_key::{RootKeyGeneration, ServiceKey, Wrapped};
 
-/// One row inserted or replaced.
+/// One row that is inserted or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A new key.
     InsertKey(Key),
-    /// A key as it is afterwards.
+    /// A changed key.
     UpdateKey(Key),
     /// A new version with its material.
     InsertVersion(KeyVersion, Material),
-    /// A version as it is afterwards; its material is untouched.
+    /// A changed version; its material stays as it is.
     UpdateVersion(KeyVersion),
-    /// A version as it is afterwards; its wrapped material is erased.
+    /// A changed version whose wrapped material is erased.
     EraseVersion(KeyVersion),
     /// A new grant.
     InsertGrant(Grant),
-    /// A grant as it is afterwards.
+    /// A changed grant.
     UpdateGrant(Grant),
     /// A new credential.
     InsertCredential(Credential),
-    /// A credential as it is afterwards.
+    /// A changed credential.
     UpdateCredential(Credential),
-    /// A row that enters the quarantine.
+    /// A new entry of the quarantine.
     InsertQuarantined(Quarantined),
-    /// An entry of the quarantine as it is afterwards.
+    /// A changed entry of the quarantine.
     UpdateQuarantined(Quarantined),
     /// A new generation of the root key.
     InsertRootKey(RootKeyGeneration),
-    /// A generation of the root key as it is afterwards.
+    /// A changed generation of the root key.
     UpdateRootKey(RootKeyGeneration),
-    /// A new key of the service, with its wrappings.
+    /// A new key of the service (integrity or signing key), with its wrappings.
     InsertServiceKey(ServiceKey, Vec<Wrapped>),
-    /// A key of the service as it is afterwards. The wrappings of one that was replaced are erased.
+    /// A changed key of the service. If it was replaced, its wrappings are erased.
     UpdateServiceKey(ServiceKey),
 }

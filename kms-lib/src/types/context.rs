@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Result};
 use super::limits::{CONTEXT_BYTES, CONTEXT_ENTRIES};
 
-/// Names and values that a ciphertext is bound to. Not secret: they are written to the audit log.
-/// At most 64 entries and 8 KiB. Decrypting needs exactly the same entries, in any order.
+/// Names and values that a ciphertext is bound to, at most 64 entries and 8 KiB. Decryption needs exactly the same
+/// entries, in any order. Not secret: audit records contain them, unless the [`AuditContext`](crate::AuditContext)
+/// of the key is `Hmac`.
 ///
 /// ```
 /// let context = kms_lib::Context::from([("tenant", "acme"), ("table", "users")]);
@@ -23,12 +24,12 @@ impl Context {
     pub const fn new() -> Self {
         Self(BTreeMap::new())
     }
-    /// Sets an entry, replacing the one of the same name.
+    /// Sets an entry, replacing one with the same name.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
         self.0.insert(name.into(), value.into());
         self
     }
-    /// The value of an entry.
+    /// The value of the entry with this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -44,11 +45,11 @@ impl Context {
     pub fn len(&self) -> usize {
         self.0.len()
     }
-    /// Names and values together, in bytes.
+    /// Length of all names and values together, in bytes of UTF-8.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
-    /// Whether the context keeps the limits, and has no U+0000 (which PostgreSQL cannot store).
+    /// Checks the limits, and refuses U+0000, which PostgreSQL cannot store. Fails with `InvalidArgument`.
     pub fn check(&self) -> Result<()> {
         if self.len() > CONTEXT_ENTRIES {
             return Err(Error::invalid(format!(

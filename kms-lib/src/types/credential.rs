@@ -1,4 +1,4 @@
-//! Credentials: what a caller shows to be somebody. Kept like grants: made and withdrawn through the ledger.
+//! Credentials: the stored form of access tokens. Like grants, they are created and revoked through the ledger.
 
 use super::actor::Role;
 use super::ids::CredentialId;
@@ -7,21 +7,21 @@ use super::time::Timestamp;
 /// A credential. One row of `credentials`; the token itself is never stored, only its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
-    /// Identifies the credential; it is part of the token.
+    /// The credential's identifier, which is part of the token.
     pub id: CredentialId,
-    /// Who shows it is this principal.
+    /// The principal that the token authenticates.
     pub principal: String,
-    /// In this role.
+    /// The role that the token gives.
     pub role: Role,
-    /// SHA-256 of the token's secret, which has 256 random bits: a slow hash would gain nothing.
+    /// SHA-256 of the token's secret. The secret has 256 random bits, so a slow hash is not needed.
     pub secret_hash: [u8; 32],
-    /// What it is for, in the words of whoever made it.
+    /// The purpose of the token, as text from its creator.
     pub label: Option<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// From when on it is not accepted.
+    /// The token is not accepted at or after this time.
     pub expires_at: Option<Timestamp>,
-    /// When it was withdrawn.
+    /// Time at which the credential was revoked.
     pub withdrawn_at: Option<Timestamp>,
     /// The sequence number of the record of its last change.
     pub revision: u64,

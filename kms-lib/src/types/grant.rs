@@ -1,4 +1,4 @@
-//! Grants: who may do what with which key, under which conditions.
+//! Grants: permissions of a principal on a key or on all keys, with conditions.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -11,38 +11,38 @@ use super::named::named;
 use super::time::Timestamp;
 
 named!(
-    /// What a grant can allow.
+    /// A permission that a grant can give.
     Permission {
-        /// Create keys; only on `*`.
+        /// Create keys. Only a grant on all keys can give it.
         Create = "create",
         /// Read a key's description.
         Read = "read",
-        /// Encrypt, generate data keys, be the destination of a re-encryption.
+        /// Encrypt, generate data keys, re-encrypt to the key.
         Encrypt = "encrypt",
-        /// Decrypt, be the source of a re-encryption.
+        /// Decrypt, re-encrypt from the key.
         Decrypt = "decrypt",
-        /// Sign.
+        /// Make signatures.
         Sign = "sign",
         /// Verify signatures.
         Verify = "verify",
-        /// Rotate.
+        /// Rotate the key to a new version.
         Rotate = "rotate",
-        /// Revoke and disable a key or version, end a window.
+        /// Revoke or disable a key or version, end a grace window.
         Revoke = "revoke",
-        /// Enable, edit periods and metadata, extend a window, cancel a deletion.
+        /// Enable a key or version, edit periods and metadata, extend a grace window, cancel a deletion.
         Manage = "manage",
-        /// Schedule a deletion; erase versions that are revoked or past their window.
+        /// Schedule a deletion; erase versions that are revoked or past their grace window.
         Delete = "delete",
-        /// Pass on permissions one holds oneself on that key, with conditions no weaker.
+        /// Pass on permissions that the caller has on the key, under conditions at least as strict.
         Grant = "grant",
     }
 );
 
-/// Which keys a grant covers.
+/// The keys that a grant covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum GrantScope {
-    /// Every key, those to come included; written `*`.
+    /// Every key, including future ones; written `*`.
     AllKeys,
     /// One key.
     Key(KeyId),
@@ -56,7 +56,7 @@ impl GrantScope {
             Self::Key(id) => id == key,
         }
     }
-    /// The scope written as `*` or as a key's id.
+    /// Parses `*` or a key's id.
     pub fn parse(text: &str) -> Result<Self> {
         if text == "*" { Ok(Self::AllKeys) } else { text.parse().map(Self::Key) }
     }
@@ -83,8 +83,8 @@ impl<'de> Deserialize<'de> for GrantScope {
     }
 }
 
-/// Conditions of a grant. All that are set must hold. Written as JSON; a name that is not known here is
-/// refused on writing and makes the grant deny on reading.
+/// Conditions of a grant; all that are set must be met. In JSON, an unknown name is refused when a grant is written;
+/// a stored grant with an unknown name allows nothing.
 ///
 /// ```
 /// use kms_lib::{Conditions, Timestamp};
@@ -95,35 +95,35 @@ impl<'de> Deserialize<'de> for GrantScope {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Conditions {
-    /// Not before this time.
+    /// The grant is valid from this time on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// Not at or after this time.
+    /// The grant is valid before this time, exclusive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
-    /// Only from these networks (CIDR); a caller without a known address is denied.
+    /// The networks (CIDR) that callers must come from; a caller without a known address is denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ip: Option<Vec<IpNet>>,
-    /// The encryption context must be exactly this one.
+    /// The encryption context must equal this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_context_equals: Option<Context>,
-    /// The encryption context must hold at least these entries.
+    /// The encryption context must contain at least these entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_context_subset: Option<Context>,
 }
 
 impl Conditions {
-    /// No conditions: the grant holds always and everywhere.
+    /// No conditions: the grant is valid at all times and from every address.
     pub fn new() -> Self {
         Self::default()
     }
-    /// The grant holds from this time on.
+    /// Makes the grant valid from this time on.
     #[must_use]
     pub fn not_before(mut self, time: Timestamp) -> Self {
         self.not_before = Some(time);
         self
     }
-    /// The grant holds until this time, which is excluded.
+    /// Makes the grant valid until this time, exclusive.
     #[must_use]
     pub fn not_after(mut self, time: Timestamp) -> Self {
         self.not_after = Some(time);
@@ -135,19 +135,19 @@ impl Conditions {
         self.source_ip = Some(networks.into_iter().collect());
         self
     }
-    /// The encryption context must be exactly this one.
+    /// The encryption context must equal this one.
     #[must_use]
     pub fn encryption_context_equals(mut self, context: Context) -> Self {
         self.encryption_context_equals = Some(context);
         self
     }
-    /// The encryption context must hold at least these entries.
+    /// The encryption context must contain at least these entries.
     #[must_use]
     pub fn encryption_context_subset(mut self, context: Context) -> Self {
         self.encryption_context_subset = Some(context);
         self
     }
-    /// Whether nothing is required.
+    /// Whether no condition is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -156,14 +156,14 @@ impl Conditions {
 /// The conditions of a stored grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoredConditions {
-    /// Understood.
+    /// Conditions that this version knows.
     Known(Conditions),
-    /// Written by something that knows more than this version: the grant denies.
+    /// Text that this version does not understand, probably written by a newer one: the grant allows nothing.
     Unknown(String),
 }
 
 impl StoredConditions {
-    /// The JSON text that storage and records hold.
+    /// The JSON text, as it is stored and recorded.
     pub fn to_json(&self) -> Result<String> {
         match self {
             Self::Known(conditions) => serde_json::to_string(conditions).map_err(|e| {
@@ -172,58 +172,58 @@ impl StoredConditions {
             Self::Unknown(text) => Ok(text.clone()),
         }
     }
-    /// Reads stored text; what is not understood is kept as it is and denies.
+    /// Parses stored text. Text that is not understood becomes [`Unknown`](Self::Unknown).
     pub fn from_json(text: &str) -> Self {
         serde_json::from_str(text).map_or_else(|_| Self::Unknown(text.to_owned()), Self::Known)
     }
 }
 
-/// A grant. One row of `grants`; withdrawn ones stay as tombstones.
+/// A grant. One row of `grants`; the rows of revoked grants are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Identifies the grant.
+    /// The grant's identifier, a UUID.
     pub id: GrantId,
-    /// The principal that holds the grant.
+    /// The principal that has the grant.
     pub principal: String,
-    /// A note about the callers it is meant for. It restricts nothing and gives nothing.
+    /// The role of the callers that the grant is meant for. Informative: it does not affect decisions.
     pub role: Role,
-    /// On which keys.
+    /// The keys that the grant covers.
     pub scope: GrantScope,
-    /// What it allows, sorted, without repetition.
+    /// The permissions, sorted and without duplicates.
     pub permissions: Vec<Permission>,
-    /// Under which conditions.
+    /// The conditions under which the grant is valid.
     pub conditions: StoredConditions,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was withdrawn.
+    /// When the grant was revoked.
     pub withdrawn_at: Option<Timestamp>,
-    /// Who made it.
+    /// The principal that made the grant, and its authority to do so.
     pub grantor: Grantor,
-    /// Whether it was withdrawn with everything that was passed on through it.
+    /// Whether the grant was revoked together with everything that was passed on through it.
     pub cascade: bool,
     /// The sequence number of the record of its last change.
     pub revision: u64,
 }
 
-/// Who made a grant, and by which right.
+/// The principal that made a grant, and its authority to do so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grantor {
     /// The principal that made the grant; `system` for the grant that the creator of a key gets.
     pub principal: String,
     /// The grantor's role.
     pub role: Role,
-    /// The grants that an app passed on, sorted. Empty for admins and for the service itself.
+    /// The grants that an app passed on, sorted by id. Empty for admins and for the service itself.
     pub through: Vec<GrantId>,
 }
 
 impl Grantor {
-    /// The service itself.
+    /// The service itself as the grantor.
     pub fn service() -> Self {
         Self { principal: "system".into(), role: Role::System, through: Vec::new() }
     }
 
-    /// Whether two grants to one principal on one scope cannot stand beside each other: those of one app, and those of
-    /// admins and the service, who share the same authority.
+    /// Whether a grant of this grantor replaces one of `other`, to the same principal and on the same scope: true for
+    /// two grants of one app, and for two of admins or the service, which share one authority.
     pub fn replaces(&self, other: &Self) -> bool {
         let is_app = |grantor: &Self| grantor.role == Role::App;
         match (is_app(self), is_app(other)) {

@@ -25,22 +25,23 @@ macro_rules! id {
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
-            /// The identifier in a slice read from storage; refused unless it has 16 bytes.
+            /// The identifier in a slice read from storage. Fails with `StoreCorrupt` unless it has 16 bytes.
             pub fn from_slice(bytes: &[u8]) -> Result<Self, Error> {
                 Uuid::from_slice(bytes).map(Self).map_err(|_| {
-                    Error::new(ErrorCode::StoreCorrupt, concat!("a stored ", stringify!($name), " is not 16 bytes long"))
+                    let text = concat!("a stored ", stringify!($name), " is not 16 bytes long");
+                    Error::new(ErrorCode::StoreCorrupt, text)
                 })
             }
-            /// Appends its text to `out`: what `Display` writes, without the formatter's detours.
+            /// Appends the same text as `Display` to `out`, without the overhead of the formatter.
             pub fn write_to(&self, out: &mut String) {
                 out.push_str(self.0.hyphenated().encode_lower(&mut [0; 36]));
             }
-            /// The identifier that this text is, if it is one.
+            /// Parses a hyphenated UUID; `None` if the text is not one.
             pub(crate) fn read(text: &str) -> Option<Self> {
                 // Only the hyphenated form: braces and urn: prefixes would give one id several spellings.
                 if text.len() == 36 { Uuid::try_parse(text).ok().map(Self) } else { None }
             }
-            /// Its 16 bytes.
+            /// The identifier's 16 bytes.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
@@ -59,7 +60,8 @@ macro_rules! id {
             type Err = Error;
             fn from_str(text: &str) -> Result<Self, Error> {
                 Self::read(text).ok_or_else(|| {
-                    Error::new(ErrorCode::InvalidArgument, concat!("not a valid ", stringify!($name), ": a UUID is expected"))
+                    let text = concat!("not a valid ", stringify!($name), ": a UUID is expected");
+                    Error::new(ErrorCode::InvalidArgument, text)
                 })
             }
         }
@@ -67,43 +69,43 @@ macro_rules! id {
 }
 
 id!(
-    /// Identifies a key.
+    /// The identifier of a key.
     KeyId
 );
 id!(
-    /// Identifies one version of a key.
+    /// The identifier of a version of a key.
     VersionId
 );
 id!(
-    /// Identifies a grant.
+    /// The identifier of a grant.
     GrantId
 );
 id!(
-    /// Identifies a credential.
+    /// The identifier of a credential, which is part of its token.
     CredentialId
 );
 id!(
-    /// Identifies an entry of the quarantine.
+    /// The identifier of an entry of the quarantine.
     QuarantineId
 );
 id!(
-    /// Identifies a generation of the root key.
+    /// The identifier of a generation of the root key.
     RootKeyId
 );
 id!(
-    /// Identifies a key of the service itself: one that seals rows or signs the log.
+    /// The identifier of a key of the service: an integrity or signing key.
     ServiceKeyId
 );
 id!(
-    /// Identifies a run of an import.
+    /// The identifier of a run of an import.
     ImportRunId
 );
 id!(
-    /// Identifies an audit record.
+    /// The identifier of an audit record.
     RecordId
 );
 id!(
-    /// Identifies an audit log: every store has its own, bound into each record's hash.
+    /// The identifier of an audit log. Every store has its own, which is part of each record's hash.
     LogId
 );
 

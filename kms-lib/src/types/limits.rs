@@ -1,5 +1,5 @@
-//! The limits the service enforces on its inputs. They are part of the contract: raising one is a change
-//! of behaviour, lowering one breaks callers.
+//! The limits that the service enforces on its inputs. They are part of the contract: raising one changes behavior,
+//! and lowering one breaks callers.
 
 /// Longest name of a key, in characters.
 pub const NAME_CHARS: usize = 128;
@@ -11,7 +11,7 @@ pub const TEXT_BYTES: usize = 256;
 pub const CONTEXT_ENTRIES: usize = 64;
 /// Largest encryption context: names and values together, in bytes.
 pub const CONTEXT_BYTES: usize = 8 * 1024;
-/// Largest context that is recorded itself; of a larger one the record holds the SHA-256.
+/// Largest context that is recorded as text, in bytes; of a larger one the record has the SHA-256.
 pub const CONTEXT_RECORDED_BYTES: usize = 2 * 1024;
 /// Largest additional data of a ciphertext of Mini KMS on Node, as JSON text in bytes (1 MiB).
 pub const IMPORTED_AAD_BYTES: usize = 1024 * 1024;
@@ -31,8 +31,8 @@ pub const AES_GCM_TAG_BYTES: usize = 16;
 pub const RSA_2048_BYTES: usize = 256;
 /// Largest payload to sign or to verify, in bytes (64 MiB).
 pub const PAYLOAD_BYTES: usize = 64 * 1024 * 1024;
-/// Most versions that one call tries to verify signatures with which name no version: divided by the number of these
-/// signatures, so many of the newest usable versions are tried for each.
+/// Most versions that one call tries for signatures that name no version. Divided by the number of these signatures, it
+/// is the number of newest usable versions that are tried for each.
 pub const VERSIONS_TRIED: usize = 10_000;
 /// Most items of a batch.
 pub const BATCH_ITEMS: usize = 1_000;
@@ -40,15 +40,15 @@ pub const BATCH_ITEMS: usize = 1_000;
 pub const PAGE_LIMIT: usize = 1_000;
 /// Largest data key, in bytes.
 pub const DATA_KEY_BYTES: usize = 1_024;
-/// Most versions with material that a key has unless configured.
+/// Default of the setting `limits.versions`: most versions with material that a key can have.
 pub const VERSIONS: u32 = 100_000;
-/// Most grants that apps can make to one principal on one scope, each app one. What admins grant comes on top.
+/// Most grants that apps can make to one principal on one scope, one per app. Grants by admins are not counted.
 pub const GRANTS_PER_SCOPE: usize = 64;
 /// Most networks in a `sourceIp` condition.
 pub const CONDITION_NETWORKS: usize = 64;
-/// From here on a version asks to be rotated: messages encrypted under it.
+/// Number of messages encrypted under a version from which on metrics advise a rotation.
 pub const ENCRYPTIONS_WARN: u64 = 1 << 31;
-/// A version stops encrypting here (NIST SP 800-38D, 8.3: random 96-bit nonces).
+/// Most messages that are encrypted under a version (NIST SP 800-38D, 8.3: random 96-bit nonces).
 pub const ENCRYPTIONS_MAX: u64 = 1 << 32;
 /// Default wait before a key scheduled for deletion is destroyed, in days.
 pub const DELETION_WAIT_DAYS: u32 = 30;

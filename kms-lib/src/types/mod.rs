@@ -1,6 +1,6 @@
-//! Plain data shared by every layer: identifiers, entities, attempts, records, errors, configuration.
+//! Plain data shared by every layer: identifiers, entities, attempts, audit records and errors.
 //!
-//! Nothing here does work; it names things once, so that no two modules describe the same thing differently.
+//! The types have no behavior beyond parsing, checking and formatting. Every other module depends on them.
 
 pub mod actor;
 pub mod attempt;

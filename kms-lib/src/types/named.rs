@@ -1,4 +1,4 @@
-//! Enumerations with names.
+//! The macro for enumerations with stable names.
 
 /// Declares an enumeration whose names are the same in storage, records and JSON.
 macro_rules! named {
@@ -10,18 +10,18 @@ macro_rules! named {
 
         #[allow(dead_code, reason = "every enumeration has the same functions")]
         impl $name {
-            /// Every value.
+            /// All values, in the order of their declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-            /// Its name in storage, records and JSON.
+            /// The value's name in storage, records and JSON.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
-            /// The value of this name.
+            /// Parses a name. Fails with `InvalidArgument` if it is unknown.
             pub fn parse(text: &str) -> $crate::types::error::Result<Self> {
                 match text {
                     $($text => Ok(Self::$variant),)+
                     _ => Err($crate::types::error::Error::invalid(concat!(
-                        "unknown ", stringify!($name), ": one of", $(" ", $text,)+ " is expected"
+                        "unknown ", stringify!($name), ": expected one of", $(" ", $text,)+
                     ))),
                 }
             }

@@ -1,4 +1,4 @@
-//! Rows that are not used because they are not what the log says of them.
+//! Quarantined rows: rows that do not match the log and are therefore not used.
 
 use super::credential::Credential;
 use super::grant::Grant;
@@ -10,13 +10,13 @@ use super::time::Timestamp;
 named!(
     /// A table whose rows are covered by the row commitment.
     EntityTable {
-        /// Keys.
+        /// The table of keys.
         Keys = "keys",
-        /// Versions of keys.
+        /// The table of versions of keys.
         KeyVersions = "key_versions",
-        /// Grants.
+        /// The table of grants.
         Grants = "grants",
-        /// Credentials.
+        /// The table of credentials.
         Credentials = "credentials",
     }
 );
@@ -24,23 +24,23 @@ named!(
 /// A row of one of these tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntityRow {
-    /// A key.
+    /// A row of `keys`.
     Key(Key),
-    /// A version of a key.
+    /// A row of `key_versions`.
     Version(KeyVersion),
-    /// A grant.
+    /// A row of `grants`.
     Grant(Grant),
-    /// A credential.
+    /// A row of `credentials`.
     Credential(Credential),
 }
 
-/// A quarantined row. One row of `quarantine`; released ones stay as tombstones.
+/// A quarantined row. One row of `quarantine`; entries of released rows are kept.
 ///
-/// The row commitment in the head covers these entries and leaves out the rows that they name, so every process and
-/// every restart uses the same set of rows.
+/// The row commitment in the head covers these entries and excludes the rows that they name, so all processes use the
+/// same set of rows, also after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// Identifies the entry.
+    /// The entry's identifier.
     pub id: QuarantineId,
     /// The table of the row.
     pub table: EntityTable,
@@ -48,11 +48,11 @@ pub struct Quarantined {
     pub row: [u8; 16],
     /// The key that the row belongs to, for rows of `keys` and `key_versions`: the whole key is unusable.
     pub key: Option<KeyId>,
-    /// The name of the key, for a row of `keys`, as the record of its creation says: it stays taken.
+    /// The name of the key from the record of its creation, for a row of `keys`: it stays taken.
     pub key_name: Option<String>,
-    /// When the row was quarantined.
+    /// Time at which the row was quarantined.
     pub created_at: Timestamp,
-    /// When the row was released.
+    /// Time at which the row was released.
     pub released_at: Option<Timestamp>,
     /// The sequence number of the record of the entry's last change.
     pub revision: u64,

@@ -5,9 +5,9 @@ use super::named::named;
 use super::time::Timestamp;
 
 named!(
-    /// What holds a root key.
+    /// The provider of a root key.
     RootKeyProvider {
-        /// This process: 32 bytes, or a passphrase.
+        /// A local root key in this process: 32 bytes, or derived from a passphrase.
         Local = "local",
         /// A key in AWS KMS, named by its ARN.
         AwsKms = "aws-kms",
@@ -15,54 +15,54 @@ named!(
 );
 
 named!(
-    /// Whether a root key generation is in use.
+    /// The state of a root key generation.
     RootKeyState {
-        /// New material is wrapped under it, unless it is compromised, and it opens material.
+        /// The generation unwraps material. New material is wrapped under it unless it is marked as compromised.
         Active = "ACTIVE",
-        /// It is about to be retired: it opens material, and nothing new is wrapped under it.
+        /// The generation is being retired: it unwraps material, but nothing new is wrapped under it.
         Retiring = "RETIRING",
-        /// It opens nothing any more; its wrappings are erased.
+        /// The generation is no longer used; its wrappings are erased or being erased.
         Retired = "RETIRED",
     }
 );
 
-/// A generation of the root key, as far as it is stored: never the key itself. One row of `root_keys`.
+/// The stored description of a root key generation, without the key. One row of `root_keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootKeyGeneration {
-    /// Identifies the row.
+    /// The row's identifier.
     pub id: RootKeyId,
-    /// Counted from 1, without gaps.
+    /// The number of the generation, counted from 1 without gaps.
     pub generation: u32,
-    /// What holds the key.
+    /// The provider of the key.
     pub provider: RootKeyProvider,
-    /// The key's name at its provider; none for a local key.
+    /// The key's name at its provider, such as an ARN; `None` for a local key.
     pub reference: Option<String>,
-    /// How the key is derived from what is configured.
+    /// The method by which the key is derived from the configured secret.
     pub derivation: String,
-    /// The salt of the derivation.
+    /// The salt of the derivation, if it uses one.
     pub salt: Option<Vec<u8>>,
-    /// A known text wrapped under the key.
+    /// A known text wrapped under the key, by which a wrong root key is recognized.
     pub check_value: Vec<u8>,
-    /// Whether it is in use.
+    /// The generation's state.
     pub state: RootKeyState,
-    /// When it was said that somebody else may have it.
+    /// When the generation was marked as compromised.
     pub compromised_at: Option<Timestamp>,
-    /// The sequence number of the record since which nothing new is wrapped under it.
+    /// The sequence number of the record from which on nothing new is wrapped under the generation.
     pub closed_seq: Option<u64>,
-    /// When it was added.
+    /// Time at which the generation was added.
     pub created_at: Timestamp,
-    /// When it was retired.
+    /// Time at which the generation was retired.
     pub retired_at: Option<Timestamp>,
     /// The sequence number of the record of its last change.
     pub revision: u64,
 }
 
 impl RootKeyGeneration {
-    /// Whether it may open material.
+    /// Whether the generation may unwrap material.
     pub fn is_active(&self) -> bool {
         self.state != RootKeyState::Retired
     }
-    /// Whether new material is wrapped under it.
+    /// Whether new material is wrapped under the generation.
     pub fn wraps(&self) -> bool {
         self.state == RootKeyState::Active && self.compromised_at.is_none()
     }
@@ -83,7 +83,7 @@ impl std::fmt::Debug for Wrapped {
     }
 }
 
-/// The generations of wrappings, ascending.
+/// The root key generations of these wrappings, ascending.
 pub fn generations_of(wrapped: &[Wrapped]) -> Vec<u32> {
     let mut generations: Vec<u32> = wrapped.iter().map(|wrapped| wrapped.generation).collect();
     generations.sort_unstable();
@@ -91,50 +91,50 @@ pub fn generations_of(wrapped: &[Wrapped]) -> Vec<u32> {
 }
 
 named!(
-    /// A key of the service itself.
+    /// The kind of a key of the service.
     ServiceKeyKind {
-        /// The key that seals rows (HMAC-SHA256).
+        /// The integrity key, which seals rows (HMAC-SHA256).
         Integrity = "integrity",
-        /// Signs the log.
+        /// The signing key, which signs checkpoints of the log (Ed25519).
         Signing = "signing",
     }
 );
 
 named!(
-    /// Whether a key of the service is in use.
+    /// The state of a key of the service.
     ServiceKeyState {
-        /// It seals or signs what is written now.
+        /// The key seals or signs new data.
         Current = "CURRENT",
-        /// Its successor is in use, and rows that it sealed before are still to be resealed.
+        /// The key has a successor, and rows that it sealed are being resealed.
         Resealing = "RESEALING",
-        /// It was replaced; its wrappings are erased.
+        /// The key was replaced; its wrappings are erased.
         Replaced = "REPLACED",
     }
 );
 
-/// A key of the service itself, as far as it is stored: never the key. One row of `service_keys`.
+/// The stored description of a key of the service, without the key. One row of `service_keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceKey {
-    /// Identifies the row, and is the subject of the key's wrappings.
+    /// The row's identifier, which is also the subject of the key's wrappings.
     pub id: ServiceKeyId,
-    /// Whether the key seals rows or signs the log.
+    /// The kind of key.
     pub kind: ServiceKeyKind,
-    /// Counted from 1.
+    /// The number of the key within its kind, counted from 1.
     pub number: u32,
-    /// Of a signing key.
+    /// The Ed25519 public key, for a signing key.
     pub public_key: Option<[u8; 32]>,
     /// Derived from the key ([`crate::envelope::service_fingerprint`]).
     pub fingerprint: [u8; 32],
-    /// The first sequence number it is valid for.
+    /// The first sequence number that the key is valid for.
     pub first_seq: u64,
-    /// Whether it is in use.
+    /// The key's state.
     pub state: ServiceKeyState,
     /// The sequence number of the record of its last change.
     pub revision: u64,
 }
 
 impl ServiceKey {
-    /// Whether it has material.
+    /// Whether the key has material.
     pub fn has_material(&self) -> bool {
         self.state != ServiceKeyState::Replaced
     }

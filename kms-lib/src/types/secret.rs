@@ -2,8 +2,8 @@
 
 use zeroize::Zeroizing;
 
-/// Appends to a buffer that is wiped when dropped. A vector that grows leaves its former content behind in memory that
-/// it has freed; here, a buffer without room is replaced by one twice as large, and wiped.
+/// Appends to a buffer that is wiped when dropped. A vector that grows would leave its former content in freed memory;
+/// here, a full buffer is replaced by a larger one and wiped.
 pub fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
     let length = buffer.len() + bytes.len();
     if length > buffer.capacity() {

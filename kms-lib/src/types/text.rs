@@ -1,7 +1,7 @@
-//! The characters that names may have: names of keys, principals, labels, and the identifiers callers give requests.
+//! The characters allowed in names of keys, principals, labels and request ids.
 
 /// Code points with the Unicode property Default_Ignorable_Code_Point (Unicode 16.0, DerivedCoreProperties.txt): they
-/// are drawn as nothing, or change how their neighbours are drawn. All Bidi_Control characters (UAX #9) are among them.
+/// are invisible, or change how their neighbors are displayed. They include all Bidi_Control characters (UAX #9).
 const DEFAULT_IGNORABLE: [(char, char); 17] = [
     ('\u{00AD}', '\u{00AD}'),
     ('\u{034F}', '\u{034F}'),
@@ -22,9 +22,8 @@ const DEFAULT_IGNORABLE: [(char, char); 17] = [
     ('\u{E0000}', '\u{E0FFF}'),
 ];
 
-/// Whether a character must not be in a name: controls (Cc), line and paragraph separators (Zl, Zp), interlinear
-/// annotation (U+FFF9 to U+FFFB), and everything invisible. Two names that look the same to an auditor must not be two
-/// names.
+/// Whether a character is not allowed in names: controls (Cc), line and paragraph separators (Zl, Zp), interlinear
+/// annotation (U+FFF9 to U+FFFB), and invisible characters. They would let two different names look the same.
 pub fn is_deceptive(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();

@@ -29,12 +29,12 @@ const LAST: i64 = 253_402_300_799 * SECOND + 999_999;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The present, from the system's clock.
+    /// The current time, from the system's clock.
     pub fn now() -> Self {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Self::from_micros(i64::try_from(elapsed.as_micros()).unwrap_or(LAST))
     }
-    /// The moment this many microseconds after 1970-01-01; held within the years 1970 to 9999.
+    /// The time this many microseconds after 1970-01-01T00:00:00Z, clamped to the years 1970 to 9999.
     pub const fn from_micros(micros: i64) -> Self {
         Self(if micros < 0 {
             0
@@ -48,32 +48,32 @@ impl Timestamp {
     pub const fn micros(self) -> i64 {
         self.0
     }
-    /// This many days later.
+    /// The time this many days later, clamped to the year 9999.
     pub const fn plus_days(self, days: u32) -> Self {
         Self::from_micros(self.0 + days as i64 * DAY)
     }
-    /// This many days earlier.
+    /// The time this many days earlier, clamped to the year 1970.
     pub const fn minus_days(self, days: u32) -> Self {
         Self::from_micros(self.0 - days as i64 * DAY)
     }
-    /// This many seconds later.
+    /// The time this many seconds later, clamped to the year 9999.
     pub const fn plus_seconds(self, seconds: u32) -> Self {
         Self::from_micros(self.0 + seconds as i64 * SECOND)
     }
-    /// Whole hours since 1970-01-01: what usage is counted by.
+    /// Whole hours since 1970-01-01T00:00:00Z, the unit in which usage is counted.
     pub const fn hour(self) -> i64 {
         self.0 / (3600 * SECOND)
     }
-    /// When an hour begins, counted as [`Timestamp::hour`] does.
+    /// The beginning of an hour that is counted as in [`Timestamp::hour`].
     pub const fn from_hour(hour: i64) -> Self {
         Self::from_micros(hour.saturating_mul(3600 * SECOND))
     }
-    /// Whole days from `earlier` until this moment; 0 if it is later.
+    /// Whole days from `earlier` to this time; 0 if `earlier` is later than this time.
     pub const fn days_since(self, earlier: Self) -> u32 {
         let days = (self.0 - earlier.0) / DAY;
         if days < 0 { 0 } else { days as u32 }
     }
-    /// How far this moment and `other` lie apart.
+    /// The time between this time and `other`, whichever is earlier.
     pub const fn distance(self, other: Self) -> Duration {
         Duration::from_micros(self.0.abs_diff(other.0))
     }
@@ -96,7 +96,7 @@ impl fmt::Debug for Timestamp {
 }
 
 /// RFC 3339: date and time with seconds, and an offset from UTC of less than a day. A leap second counts as the second
-/// before it, and what is finer than a microsecond is dropped.
+/// before it, and digits beyond microseconds are dropped.
 impl FromStr for Timestamp {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -129,13 +129,13 @@ fn narrow(number: i64) -> Option<i8> {
     i8::try_from(number).ok()
 }
 
-/// The number that these bytes, all of them digits, say. There are at most four.
+/// The decimal number in these bytes, at most four; `None` if one is not a digit.
 fn number(digits: &[u8]) -> Option<i64> {
     let each = |sum: i64, digit: &u8| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0'));
     digits.iter().try_fold(0, each)
 }
 
-/// Microseconds after the second, and what follows them.
+/// The fraction of a second, in microseconds, and the text after it.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some(digits) = text.strip_prefix(b".") else { return Some((0, text)) };
     let length = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
@@ -147,7 +147,7 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((six.fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')), rest))
 }
 
-/// How far a zone is ahead of UTC, in seconds.
+/// The offset of a zone from UTC, in seconds; positive if ahead.
 fn offset(zone: &[u8]) -> Option<i64> {
     let (sign, hours, minutes) = match zone {
         b"Z" | b"z" => return Some(0),
@@ -173,7 +173,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Where the present comes from: the system's clock, or in tests and simulations another one.
+/// The source of the current time: the system's clock or, in tests and simulations, another one.
 #[derive(Clone)]
 pub struct Clock {
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -181,20 +181,20 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that says what `now` says.
+    /// A clock that returns the result of `now`.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self { now: Arc::new(now), apart: false }
     }
-    /// The same clock, not held against that of a database server: for simulations of other times than the present.
+    /// The same clock, not compared with that of a database server: for simulations of other times.
     #[must_use]
     pub fn skip_skew_check(self) -> Self {
         Self { apart: true, ..self }
     }
-    /// Whether it is not held against other clocks.
+    /// Whether the clock is not compared with that of a database server.
     pub(crate) fn is_apart(&self) -> bool {
         self.apart
     }
-    /// The present.
+    /// The clock's current time.
     pub fn now(&self) -> Timestamp {
         (self.now)()
     }
@@ -240,7 +240,7 @@ mod tests {
         for micros in (0..=LAST).step_by(997 * 86_400 * SECOND as usize + 7_777_777) {
             let time = Timestamp(micros);
             assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
-            // Where both know the time, they agree.
+            // The text that jiff writes for a time is parsed to the same time.
             assert_eq!(
                 jiff::Timestamp::from_microsecond(micros).unwrap().to_string().parse::<Timestamp>().unwrap(),
                 time

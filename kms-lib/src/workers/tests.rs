@@ -36,7 +36,7 @@ async fn principals_take_turns() {
         };
         let workers = workers.clone();
         tasks.push(tokio::spawn(async move { workers.run(principal, Length::Short, work).await }));
-        // In this order.
+        // So that the tasks are added in this order.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     drop(holds);
@@ -45,7 +45,7 @@ async fn principals_take_turns() {
     }
     let order = order.lock().unwrap();
     let last = order.iter().rposition(|principal| *principal == "modest").unwrap();
-    // Two of the other's came before each, at most, on two threads.
+    // On two threads, at most two tasks of the other principal ran before each.
     assert!(last < 8, "{order:?}");
 }
 

@@ -72,7 +72,7 @@ class InvalidArgument(InvalidInput):
 
 
 class InvalidName(InvalidInput):
-    """The name of a key is empty, too long, has unprintable characters or the shape of a UUID."""
+    """The name of a key is empty, too long, contains unprintable characters or has the form of a UUID."""
 
     code = 102
     name = "InvalidName"
@@ -93,7 +93,7 @@ class IdempotencyConflict(InvalidInput):
 
 
 class NotAuthenticated(Denied):
-    """The caller is not known: the token is malformed, unknown, revoked or expired."""
+    """The caller is not authenticated: the token is malformed, unknown, revoked or expired."""
 
     code = 201
     name = "NotAuthenticated"
@@ -121,7 +121,7 @@ class CredentialNotFound(NotFound):
 
 
 class NameTaken(KeyFault):
-    """A key of this name exists or existed. Names are never used again."""
+    """A key with this name exists or existed. Names are never reused."""
 
     code = 301
     name = "NameTaken"
@@ -170,7 +170,7 @@ class KeyDestroyed(KeyFault):
 
 
 class VersionDisabled(KeyFault):
-    """The version is disabled, or its grace window is over."""
+    """The version is disabled, or its grace window has ended."""
 
     code = 308
     name = "VersionDisabled"
@@ -233,28 +233,28 @@ class Conflict(KeyFault):
 
 
 class LimitExceeded(KeyFault):
-    """A limit of the store is reached, such as the number of versions of a key."""
+    """A limit is reached, such as the number of versions of a key."""
 
     code = 317
     name = "LimitExceeded"
 
 
 class ImportOpen(KeyFault):
-    """The key belongs to an import that is not finalised: until then its source decides on it."""
+    """The key belongs to an import that is not finalized: until then it can be changed only at its source."""
 
     code = 318
     name = "ImportOpen"
 
 
 class ImportSuperseded(KeyFault):
-    """Another run of the same import has begun since. This one writes nothing more; what it wrote stays."""
+    """A later run of the same import has begun. This run writes nothing more; what it wrote is kept."""
 
     code = 319
     name = "ImportSuperseded"
 
 
 class InvalidCiphertext(CryptoFault):
-    """The ciphertext is malformed: cut off, of an unknown format, or of another key than the one it was sent with."""
+    """The ciphertext is truncated, has an unknown format, or belongs to another key than the one in the request."""
 
     code = 401
     name = "InvalidCiphertext"
@@ -290,7 +290,7 @@ class StoreUnavailable(StoreFault, Unavailable):
 
 
 class StoreContended(StoreFault, Unavailable):
-    """Other callers or nodes wrote first for as long as this node was willing to try. Nothing was done."""
+    """Other callers or nodes wrote first until this node stopped retrying. Nothing was done."""
 
     code = 502
     name = "StoreContended"
@@ -306,14 +306,14 @@ class StoreFull(StoreFault, Unavailable):
 
 
 class StoreReadOnly(StoreFault, Unavailable):
-    """The store may not be written: the file is read-only, or rights are missing."""
+    """The store cannot be written: the file is read-only, or the process lacks write permission."""
 
     code = 504
     name = "StoreReadOnly"
 
 
 class StoreCorrupt(StoreFault, Unavailable):
-    """The file is not a database, or its content contradicts itself."""
+    """The file is not a database, or its content is inconsistent."""
 
     code = 505
     name = "StoreCorrupt"
@@ -327,35 +327,35 @@ class SchemaTooNew(StoreFault, Unavailable):
 
 
 class StoreInUse(StoreFault, Unavailable):
-    """Another process holds the store in a way that excludes this one."""
+    """Another process uses the store, and this one cannot share it."""
 
     code = 507
     name = "StoreInUse"
 
 
 class RestoreDetected(StoreFault, Unavailable):
-    """The store is older than it was before: a backup or snapshot was restored, and nobody has acknowledged that."""
+    """The store is older than its last known state: a backup or snapshot was restored and not acknowledged."""
 
     code = 508
     name = "RestoreDetected"
 
 
 class IntegrityFailure(StoreFault):
-    """A row, record or signature does not match what the integrity key or the log says of it."""
+    """A row, record or signature does not match its seal, the signing key or the log."""
 
     code = 509
     name = "IntegrityFailure"
 
 
 class OutcomeUnknown(StoreFault):
-    """The store was lost during a commit, and it is not known whether the commit took place."""
+    """The store failed during a commit, and it is not known whether the commit took place."""
 
     code = 510
     name = "OutcomeUnknown"
 
 
 class ClockSkew(StoreFault, Unavailable):
-    """This machine's clock is too far from the store's."""
+    """This machine's clock differs too much from the store's."""
 
     code = 511
     name = "ClockSkew"
@@ -370,14 +370,14 @@ class InvalidRootKey(RootKeyFault, Unavailable):
 
 
 class WrongRootKey(RootKeyFault, Unavailable):
-    """The root key is not the one that this store was created with."""
+    """The root key is not one that this store is wrapped under."""
 
     code = 602
     name = "WrongRootKey"
 
 
 class RootKeyUnavailable(RootKeyFault, Unavailable):
-    """The service that holds the root key cannot be reached, or limits the rate of calls."""
+    """The service that holds the root key cannot be reached, or throttles calls."""
 
     code = 603
     name = "RootKeyUnavailable"

@@ -10,7 +10,7 @@ use crate::envelope::{Derivation, LocalRootKey, RootKey, RootKeyFuture, RootKeyS
 use crate::session::{Session, Shared};
 use crate::{Actor, Config, NewKey, Role};
 
-/// A root key that counts how often it is asked to unwrap, and takes its time.
+/// A slow root key that counts its unwrap calls.
 struct Counting {
     inner: LocalRootKey,
     unwraps: AtomicUsize,
@@ -32,7 +32,7 @@ impl RootKey for Counting {
     }
 }
 
-/// A store with so many keys, and a cache of its own over a root key that takes its time.
+/// A store with a given number of keys, and a cache of its own over a slow root key.
 struct Place {
     shared: Arc<Shared>,
     versions: Vec<KeyVersion>,
@@ -84,7 +84,7 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
         call.await.unwrap().unwrap();
     }
     assert_eq!(place.unwraps(), 1);
-    // What has expired is really gone, not only hidden; and is unwrapped anew.
+    // Expired keys are freed, not only hidden, and are unwrapped again.
     tokio::time::sleep(Duration::from_millis(500)).await;
     place.cache.sweep().await;
     assert_eq!(place.cache.len(), 0);
@@ -96,7 +96,7 @@ async fn a_cold_cache_unwraps_once_for_all_who_wait() {
     assert_eq!(place.shared.catalog.snapshot().key_count(), 1);
 }
 
-/// A principal that needs many keys holds up neither another one's key nor, for the other, one of those many.
+/// A principal that loads many keys does not delay another principal, neither for another key nor for one of the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn principals_take_turns_at_loading_keys() {
     const KEYS: usize = 24;
@@ -116,7 +116,7 @@ async fn principals_take_turns_at_loading_keys() {
     assert_eq!(place.unwraps(), KEYS + 1);
 }
 
-/// A loading is that of all who wait for it: it neither ends with the first of them, nor stays when none is left.
+/// A loading is shared by all waiting callers: it does not end with the first, and is removed with the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_join_a_loading_keep_it_alive() {
     let turns = Fair::new(1, 1);
@@ -135,7 +135,7 @@ async fn those_who_join_a_loading_keep_it_alive() {
     joined.await.unwrap().unwrap();
     assert_eq!(place.unwraps(), 1);
     assert!(place.cache.loading.lock().unwrap().is_empty());
-    // One that has begun is kept, whoever hangs up.
+    // A loading that has begun is completed, even if all callers drop their futures.
     let last = place.get(1, "first");
     while place.unwraps() < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;

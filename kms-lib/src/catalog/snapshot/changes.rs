@@ -1,4 +1,4 @@
-//! Changes of the snapshot: rows that are put in, replaced and taken out, each with its part of the fold of all rows.
+//! Changes of the snapshot: inserting, replacing and removing rows, with the update of the fold of all rows.
 
 use super::{Entry, Folded, Snapshot, Trust};
 use crate::catalog::rights::Rights;
@@ -13,8 +13,7 @@ use crate::types::root_key::{RootKeyGeneration, ServiceKey};
 use crate::types::view::CatalogView;
 
 impl Snapshot {
-    /// Takes a row out and makes its key unusable. The row stays out whatever is read of it later, until it is
-    /// released.
+    /// Takes a row out and makes its key unusable. Later reads do not bring the row back; only its release does.
     pub(in crate::catalog) fn set_aside(
         &mut self,
         table: EntityTable,
@@ -31,7 +30,7 @@ impl Snapshot {
         }
     }
 
-    /// Removes a row, if it is there; answers its bytes.
+    /// Removes a row, if it exists; returns its bytes.
     fn take_out(&mut self, table: EntityTable, id: [u8; 16]) -> Option<Vec<u8>> {
         match table {
             EntityTable::Keys => {
@@ -62,7 +61,8 @@ impl Snapshot {
         }
     }
 
-    /// Uses nothing of it, nor of what is read later: without a commitment, a row may be one that was withdrawn since.
+    /// Uses no row, not even of later reads: without a verified commitment, a row may be an outdated one, from before a
+    /// revocation.
     pub(in crate::catalog) fn refuse_all(&mut self) {
         self.trust = Trust::Refused;
         self.grants.clear();
@@ -71,7 +71,7 @@ impl Snapshot {
         self.standing.clear();
     }
 
-    /// The name of the key that a scope is of, if its row is there.
+    /// The name of the key of a scope, if its row is in the snapshot.
     fn name_of(&self, scope: GrantScope) -> Option<String> {
         match scope {
             GrantScope::AllKeys => None,
@@ -91,7 +91,7 @@ impl Snapshot {
         self.revision = self.revision.max(revision);
     }
 
-    /// Puts a row in, unless a newer one is there.
+    /// Inserts or replaces a row, unless the snapshot has a newer one.
     pub(in crate::catalog) fn apply(&mut self, change: &Change, seals: &Seals) {
         match change {
             Change::InsertKey(key) | Change::UpdateKey(key) => {
@@ -101,7 +101,7 @@ impl Snapshot {
                 self.put_version(Folded::new(version.clone(), &row::version(version), seals), seals);
             }
             Change::InsertGrant(grant) | Change::UpdateGrant(grant) => {
-                // One that cannot be written as a row was neither read from one nor committed.
+                // A grant that cannot be encoded was neither read nor committed.
                 let Ok(bytes) = row::grant(grant) else { return };
                 self.put_grant(Folded::new(grant.clone(), &bytes, seals), seals);
             }
@@ -118,7 +118,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether a row is in quarantine, so that nothing that is read of it counts.
+    /// Whether a row is in quarantine, so that it is ignored when it is read.
     fn is_kept_out(&self, table: EntityTable, row: &[u8; 16]) -> bool {
         self.quarantined.contains_key(&(table, *row))
     }
@@ -197,12 +197,12 @@ impl Snapshot {
         }
     }
 
-    /// Renews the fold of all rows.
+    /// Replaces the bytes of a row in the fold of all rows.
     fn replace(&mut self, old: Option<Vec<u8>>, new: &[u8], seals: &Seals) {
         self.refold_row(old, &RowSet::of(seals, new), seals);
     }
 
-    /// The same with the fold of the new row.
+    /// Like `replace`, with the fold of the new row.
     fn refold_row(&mut self, old: Option<Vec<u8>>, new: &RowSet, seals: &Seals) {
         if let Some(old) = old {
             self.rows.toggle(seals, &old);

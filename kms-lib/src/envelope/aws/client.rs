@@ -1,4 +1,4 @@
-//! The calls to AWS KMS, through the AWS SDK.
+//! A client of AWS KMS over the AWS SDK.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,9 @@ use super::settings::{AwsRootKey, check_endpoint, invalid};
 use crate::envelope::calls::{Calls, RootKeyOperation};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Tries of one call. The SDK waits between them, longer each time and with jitter.
+/// Attempts per call. The SDK waits between them with exponential backoff and jitter.
 const ATTEMPTS: u32 = 3;
-/// Longest wait for a connection.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// A client of AWS KMS with its own connections, credentials and counters.
@@ -35,8 +35,8 @@ pub struct AwsKms {
 }
 
 impl AwsKms {
-    /// A client for the region and the endpoint of these settings. It asks the SDK's chain for a region if none is set,
-    /// and otherwise nobody: credentials are looked for with the first call.
+    /// A client for the region and the endpoint of these settings. If no region is set, the SDK's own chain is searched
+    /// for one. Credentials are loaded with the first call.
     pub async fn new(settings: &AwsRootKey) -> Result<Self> {
         settings.check()?;
         let (attempt, whole) = settings.timeouts();
@@ -53,7 +53,7 @@ impl AwsKms {
         let loaded = tokio::time::timeout(whole, Box::pin(loader.load())).await;
         let shared = loaded.map_err(|_| no_region())?;
         shared.region().ok_or_else(no_region)?;
-        // A root key that is throttled must not use up the retries of another one.
+        // A throttled root key must not use up the retries of another one.
         static CLIENTS: AtomicU64 = AtomicU64::new(0);
         let partition = format!("mini-kms-{}", CLIENTS.fetch_add(1, Ordering::Relaxed));
         let mut config = aws_sdk_kms::config::Builder::from(&shared)
@@ -65,7 +65,7 @@ impl AwsKms {
         Ok(Self { client: Client::from_conf(config.build()), attempt, whole, calls: Calls::default() })
     }
 
-    /// Encrypts at most 4,096 bytes under the key with this name. Answers the ARN of the key that did it.
+    /// Encrypts at most 4,096 bytes under the key with this name. Returns the key's ARN and the ciphertext.
     #[tracing::instrument(level = "debug", name = "kms.root_key", skip_all,
         fields(otel.kind = "client", provider = "aws-kms", operation = "encrypt"))]
     pub async fn encrypt(&self, key: &str, context: EncryptionContext, plaintext: &[u8]) -> Result<(KeyArn, Vec<u8>)> {
@@ -82,19 +82,19 @@ impl AwsKms {
             let is_symmetric =
                 answer.encryption_algorithm().is_none_or(|it| *it == EncryptionAlgorithmSpec::SymmetricDefault);
             if !is_symmetric {
-                let why = "the key is no symmetric encryption key; a root key must be one (SYMMETRIC_DEFAULT)";
+                let why = "the key is not a symmetric encryption key (SYMMETRIC_DEFAULT), which a root key must be";
                 return Err(refused(key, why));
             }
-            let arn = answer.key_id().and_then(KeyArn::read).ok_or_else(|| malformed(key, "names no key"))?;
-            let ciphertext = answer.ciphertext_blob.ok_or_else(|| malformed(key, "holds no ciphertext"))?;
+            let arn = answer.key_id().and_then(KeyArn::read).ok_or_else(|| malformed(key, "has no key id"))?;
+            let ciphertext = answer.ciphertext_blob.ok_or_else(|| malformed(key, "has no ciphertext"))?;
             Ok((arn, ciphertext.into_inner()))
         });
         self.calls.count(RootKeyOperation::Wrap, began, &answer);
         answer
     }
 
-    /// Decrypts what the key with this ARN or id encrypted with this context. `IntegrityFailure` if it was another key
-    /// or another context.
+    /// Decrypts a ciphertext of the key with this ARN or id and this context. Fails with `IntegrityFailure` if it was
+    /// altered, or has another key or context.
     #[tracing::instrument(level = "debug", name = "kms.root_key", skip_all,
         fields(otel.kind = "client", provider = "aws-kms", operation = "decrypt"))]
     pub async fn decrypt(
@@ -114,13 +114,13 @@ impl AwsKms {
             .await;
         let answer = sent.map_err(|failure| error_of(&self.call(key, "kms:Decrypt"), &failure)).and_then(|answer| {
             let plaintext = answer.plaintext.map(|plaintext| Zeroizing::new(plaintext.into_inner()));
-            plaintext.ok_or_else(|| malformed(key, "holds no plaintext"))
+            plaintext.ok_or_else(|| malformed(key, "has no plaintext"))
         });
         self.calls.count(RootKeyOperation::Unwrap, began, &answer);
         answer
     }
 
-    /// The calls so far.
+    /// The counters of the client's calls.
     pub fn calls(&self) -> &Calls {
         &self.calls
     }
@@ -130,7 +130,7 @@ impl AwsKms {
     }
 }
 
-/// Lets no request go in plaintext to another machine, wherever the SDK's chain has the endpoint from
+/// Refuses to send requests in plaintext to another machine, also if the endpoint comes from the SDK's own chain
 /// (`AWS_ENDPOINT_URL_KMS`, a profile).
 #[derive(Debug)]
 struct SafeEndpoint;
@@ -154,7 +154,7 @@ fn no_region() -> Error {
 }
 
 fn malformed(key: &str, what: &str) -> Error {
-    let text = format!("AWS KMS key {key}: the answer {what}; check the endpoint");
+    let text = format!("AWS KMS key {key}: the response {what}; check the endpoint");
     Error::new(ErrorCode::RootKeyUnavailable, text)
 }
 

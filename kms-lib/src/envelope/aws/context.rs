@@ -1,22 +1,22 @@
-//! The encryption context of a wrapping: what AWS KMS binds the ciphertext to, shows in CloudTrail, and can require in
-//! an IAM policy.
+//! The encryption context of a wrapping. AWS KMS binds the ciphertext to it and shows it in CloudTrail, and policies
+//! can require it.
 
 use crate::envelope::Binding;
 
-/// The names of every encryption context of Mini KMS.
+/// The names in every encryption context of Mini KMS.
 pub const NAMES: [&str; 3] = ["keyId", "version", "type"];
 
 /// An encryption context: names and values, in the order of [`NAMES`].
 pub type EncryptionContext = Vec<(String, String)>;
 
-/// The encryption context of what a wrapping holds. It is the same for wrapping and unwrapping, and holds no secret.
+/// The encryption context for wrapping and unwrapping. It contains no secret.
 ///
-/// | what is wrapped | `keyId` | `version` | `type` |
+/// | wrapped material | `keyId` | `version` | `type` |
 /// | --- | --- | --- | --- |
-/// | the material of a version | the key's id | the version's number | `AES256_GCM`, `RSA_2048` |
-/// | a key that seals rows | the log's id | its number | `INTEGRITY_KEY` |
-/// | a key that signs the log | the log's id | its number | `SIGNING_KEY` |
-/// | the check value | `check-value` | `1` | `CHECK_VALUE` |
+/// | a version of a key | the key's id | the version's number | `AES256_GCM`, `RSA_2048` |
+/// | an integrity key | the log's id | its number | `INTEGRITY_KEY` |
+/// | a signing key of the log | the log's id | its number | `SIGNING_KEY` |
+/// | a check value | `check-value` | `1` | `CHECK_VALUE` |
 ///
 /// Ids are lower-case UUIDs, numbers are decimal.
 pub fn encryption_context(binding: &Binding) -> EncryptionContext {
@@ -35,7 +35,7 @@ mod tests {
     use crate::types::ids::{KeyId, LogId};
     use crate::types::key::KeyType;
 
-    /// Fixed: material that was wrapped under another context does not open.
+    /// The contexts must never change, because material that was wrapped with another context cannot be unwrapped.
     #[test]
     fn contexts_are_those_that_are_documented() {
         let key = KeyId::from_bytes([0x11; 16]);

@@ -1,7 +1,7 @@
-//! What a failed call to AWS KMS means: which error code it becomes, and what a person is told.
+//! Converts failed calls to AWS KMS to error codes and messages.
 //!
-//! Of what the other side answered, only codes that are known here and request ids of the usual form are shown. A
-//! message from there could repeat parts of the request, which holds key material.
+//! Messages contain only known codes and well-formed request ids from the response. Its text could quote the request,
+//! which contains key material.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -12,29 +12,29 @@ use aws_sdk_kms::operation::RequestId;
 
 use crate::types::error::{Error, ErrorCode};
 
-/// A call, for its error.
+/// The call that failed.
 pub(super) struct Call<'a> {
-    /// The key as it was sent.
+    /// The name of the key in the request.
     pub key: &'a str,
-    /// The right that the call needs.
+    /// The IAM action that the call needs.
     pub right: &'static str,
-    /// The time for one try.
+    /// The timeout of one attempt.
     pub attempt: Duration,
-    /// The time for the whole call.
+    /// The timeout of the whole call.
     pub whole: Duration,
 }
 
-/// What the code of AWS's error stands for.
+/// The meaning of an error code of AWS.
 enum Cause {
-    /// Another try may succeed without a person doing anything about it here.
+    /// A later call may succeed without a change of key, policy or configuration.
     Unavailable(&'static str),
-    /// Nothing helps but a change of the key, its policy or the configuration.
+    /// Calls fail until the key, its policy or the configuration is changed.
     Refused(&'static str),
-    /// The ciphertext is not one of this key with this context.
+    /// The ciphertext was altered, or has another key or context.
     Altered,
 }
 
-/// A request that was about to be sent in plaintext to another machine.
+/// The error for a request that would have been sent in plaintext to another machine.
 #[derive(Debug)]
 pub(super) struct UnsafeEndpoint(pub &'static str);
 
@@ -46,7 +46,7 @@ impl std::fmt::Display for UnsafeEndpoint {
 
 impl StdError for UnsafeEndpoint {}
 
-/// Every code that AWS KMS documents for Encrypt and Decrypt, and those of AWS's common errors.
+/// The meaning of every code that AWS KMS documents for Encrypt and Decrypt, and of AWS's common errors.
 fn cause_of(code: &str) -> Option<Cause> {
     use Cause::{Altered, Refused, Unavailable};
     Some(match code {
@@ -54,36 +54,36 @@ fn cause_of(code: &str) -> Option<Cause> {
         | "Throttling"
         | "TooManyRequestsException"
         | "RequestLimitExceeded"
-        | "LimitExceededException" => Unavailable("AWS limits the rate of requests; retry later"),
+        | "LimitExceededException" => Unavailable("AWS throttles the requests; retry later"),
         "KMSInternalException"
         | "InternalFailure"
         | "InternalError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Unavailable("AWS KMS reports an internal error; retry later"),
         "DependencyTimeoutException" | "RequestTimeout" | "RequestTimeoutException" => {
-            Unavailable("AWS KMS ran out of time; retry later")
+            Unavailable("AWS KMS timed out internally; retry later")
         }
         "KeyUnavailableException" => Unavailable("the key is not available at the moment; retry later"),
         "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
             Unavailable("the AWS credentials have expired; renew them")
         }
         "AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "OptInRequired" => Refused(
-            "access is denied; allow the right on this key in its key policy or in the IAM policy of this process",
+            "access is denied; allow the action on this key in its key policy or in the IAM policy of this process",
         ),
         "DisabledException" => Refused("the key is disabled; enable it in AWS KMS"),
         "KMSInvalidStateException" => {
-            Refused("the state of the key forbids its use; in AWS KMS, cancel its deletion or make it usable again")
+            Refused("the key's state does not allow its use; in AWS KMS, cancel its deletion or make it usable again")
         }
         "NotFoundException" => Refused(
             "there is no such key or alias in this account and region, or it was deleted; check name and region",
         ),
         "InvalidKeyUsageException" | "UnsupportedOperationException" => {
-            Refused("the key is no symmetric encryption key; a root key must be one (SYMMETRIC_DEFAULT)")
+            Refused("the key is not a symmetric encryption key (SYMMETRIC_DEFAULT), which a root key must be")
         }
         "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature" => {
             Refused("the signature of the request is not accepted; check the AWS secret key and this machine's clock")
         }
-        "RequestTimeTooSkewed" => Refused("this machine's clock is too far from that of AWS; set it"),
+        "RequestTimeTooSkewed" => Refused("this machine's clock differs too much from that of AWS; correct it"),
         "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidAccessKeyId"
@@ -99,7 +99,7 @@ fn cause_of(code: &str) -> Option<Cause> {
     })
 }
 
-/// The error of a failed call. It names the key and the cause, and holds no secret.
+/// The error of a failed call, with the key and the cause, but without secrets.
 pub(super) fn error_of<E>(call: &Call<'_>, failure: &SdkError<E>) -> Error
 where
     E: StdError + ProvideErrorMetadata + 'static,
@@ -117,58 +117,58 @@ where
                     (ErrorCode::RootKeyRefused, format!("{why} ({}, {name}{request})", call.right))
                 }
                 Some((name, Cause::Altered)) => {
-                    let why = "the wrapped material is not of this key, was altered, or belongs elsewhere";
+                    let why = "the wrapped material was altered, or has another key or context";
                     (ErrorCode::IntegrityFailure, format!("{why} ({name}{request})"))
                 }
                 None if answer.err().code().is_some() && (400..500).contains(&status) && status != 429 => {
-                    (ErrorCode::RootKeyRefused, format!("AWS KMS refuses the request (status {status}{request})"))
+                    (ErrorCode::RootKeyRefused, format!("AWS KMS refused the request (status {status}{request})"))
                 }
-                // Without a code of AWS's it is a proxy that answers, or another service.
+                // A response without a code of AWS comes from a proxy or another service.
                 None => {
-                    let why = "the answer is none of AWS KMS; check the endpoint";
+                    let why = "the response is not from AWS KMS; check the endpoint";
                     (ErrorCode::RootKeyUnavailable, format!("{why} (status {status}{request})"))
                 }
             }
         }
         SdkError::TimeoutError(_) => {
             let (attempt, whole) = (call.attempt.as_secs_f32(), call.whole.as_secs_f32());
-            let why = format!("AWS KMS did not answer in time ({attempt} s a try, {whole} s in all)");
+            let why = format!("AWS KMS did not respond in time ({attempt} s per attempt, {whole} s in all)");
             (ErrorCode::RootKeyUnavailable, why)
         }
         SdkError::ResponseError(_) => {
-            (ErrorCode::RootKeyUnavailable, "the answer of AWS KMS was cut or is malformed".to_owned())
+            (ErrorCode::RootKeyUnavailable, "the response of AWS KMS is truncated or malformed".to_owned())
         }
         SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => not_sent(failure),
-        _ => (ErrorCode::RootKeyUnavailable, "AWS KMS cannot be asked".to_owned()),
+        _ => (ErrorCode::RootKeyUnavailable, "the call to AWS KMS failed".to_owned()),
     };
     Error::new(code, format!("AWS KMS key {}: {cause}", call.key))
 }
 
-/// Why a request did not leave, or was not answered.
+/// The code and the cause of a request that could not be sent or got no response.
 fn not_sent<E: StdError + 'static>(failure: &SdkError<E>) -> (ErrorCode, String) {
     if let Some(endpoint) = find::<UnsafeEndpoint, _>(failure) {
         return (ErrorCode::InvalidConfiguration, endpoint.to_string());
     }
     if let Some(credentials) = find::<CredentialsError, _>(failure) {
-        // Its sources are not shown: they quote files and programs that hold credentials.
+        // Its sources are not shown, because they quote files and programs with credentials.
         let why = match credentials {
             CredentialsError::CredentialsNotLoaded(_) => {
-                "no AWS credentials were found; give some by environment, profile, web identity, container or instance"
+                "no AWS credentials were found (environment, profile, web identity, container, instance); provide some"
             }
-            CredentialsError::ProviderTimedOut(_) => "the AWS credentials could not be had in time",
+            CredentialsError::ProviderTimedOut(_) => "the AWS credentials were not available in time",
             CredentialsError::InvalidConfiguration(_) => {
-                "the AWS credentials are configured wrongly; check the profile"
+                "the configuration of the AWS credentials is invalid; check the profile"
             }
-            _ => "the AWS credentials could not be had; check what provides them",
+            _ => "the AWS credentials could not be obtained; check their provider",
         };
         return (ErrorCode::RootKeyUnavailable, why.to_owned());
     }
     if let SdkError::ConstructionFailure(_) = failure {
-        return (ErrorCode::InvalidConfiguration, "the request cannot be made; check region and endpoint".to_owned());
+        return (ErrorCode::InvalidConfiguration, "the request is invalid; check region and endpoint".to_owned());
     }
     let cause = find::<std::io::Error, _>(failure).map(|error| format!(" ({})", error.kind())).unwrap_or_default();
     let is_timeout = matches!(failure, SdkError::DispatchFailure(dispatch) if dispatch.is_timeout());
-    let why = if is_timeout { "no connection to AWS KMS came about in time" } else { "AWS KMS cannot be reached" };
+    let why = if is_timeout { "connecting to AWS KMS timed out" } else { "AWS KMS cannot be reached" };
     (ErrorCode::RootKeyUnavailable, format!("{why}{cause}"))
 }
 
@@ -184,7 +184,7 @@ fn find<T: StdError + 'static, E: StdError + 'static>(failure: &SdkError<E>) -> 
     None
 }
 
-/// AWS KMS names requests by UUIDs.
+/// Whether this has the form of a request id of AWS KMS, which is a UUID.
 fn is_request_id(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-')
 }

@@ -1,4 +1,4 @@
-//! Material that another system had AWS KMS wrap: every wrapping names its key.
+//! Unwraps material that another system wrapped with AWS KMS; each wrapping names its key.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use super::context::EncryptionContext;
 use super::settings::AwsRootKey;
 use crate::types::error::Result;
 
-/// Opens wrappings of any key in AWS KMS that the process may use, with one client for each key.
+/// Decrypts with any key in AWS KMS that the process may use, with one client for each key.
 pub struct ForeignKeys {
     settings: Option<AwsRootKey>,
     clients: Mutex<HashMap<String, Arc<AwsKms>>>,
 }
 
 impl ForeignKeys {
-    /// With these settings but for the name of the key; without them, with those of the SDK's own chain.
+    /// Uses these settings, apart from the name of the key, or without them those of the SDK's own chain.
     pub fn new(settings: Option<AwsRootKey>) -> Self {
         Self { settings, clients: Mutex::default() }
     }
 
-    /// Decrypts what this key encrypted with this context.
+    /// Decrypts a ciphertext of this key and context.
     pub async fn decrypt(
         &self,
         key: &str,

@@ -5,12 +5,12 @@ use crate::types::error::{Error, ErrorCode, Result};
 /// Longest name of an alias, `alias/` included (AWS KMS API reference).
 const ALIAS_CHARS: usize = 256;
 
-/// What a root key is configured as.
+/// The configured name of a key in AWS KMS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyName {
-    /// A key id: of the configured region and the account of the credentials.
+    /// A key id, in the configured region and the account of the credentials.
     Id(String),
-    /// An alias, with its prefix: of the configured region and the account of the credentials.
+    /// An alias with its prefix `alias/`, in the configured region and the account of the credentials.
     Alias(String),
     /// The ARN of a key.
     KeyArn(KeyArn),
@@ -18,12 +18,12 @@ pub enum KeyName {
     AliasArn {
         /// The whole ARN.
         text: String,
-        /// The region in it.
+        /// The region in the ARN.
         region: String,
     },
 }
 
-/// The ARN of a key: the only name of a key that is stored.
+/// The ARN of a key, which is the only name that is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyArn {
     text: String,
@@ -32,7 +32,7 @@ pub struct KeyArn {
 }
 
 impl KeyName {
-    /// Reads a name in one of its forms. `InvalidConfiguration` if it is none of them.
+    /// Parses a name in one of its forms. Fails with `InvalidConfiguration`.
     pub fn parse(text: &str) -> Result<Self> {
         let malformed = || {
             let forms = "a key id, a key ARN, alias/NAME or an alias ARN";
@@ -51,7 +51,7 @@ impl KeyName {
         KeyArn::read(text).map(Self::KeyArn).ok_or_else(malformed)
     }
 
-    /// The name as AWS KMS takes it.
+    /// The name, as sent to AWS KMS.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Id(text) | Self::Alias(text) | Self::AliasArn { text, .. } => text,
@@ -59,7 +59,7 @@ impl KeyName {
         }
     }
 
-    /// The region that the name says, if it is an ARN.
+    /// The region in the name, if it is an ARN.
     pub fn region(&self) -> Option<&str> {
         match self {
             Self::Id(_) | Self::Alias(_) => None,
@@ -68,7 +68,7 @@ impl KeyName {
         }
     }
 
-    /// Whether this is a name of the key with that ARN; `None` for an alias, which only AWS KMS can resolve.
+    /// Whether this name is of the key with that ARN; `None` for an alias, which only AWS KMS can resolve.
     pub fn names(&self, arn: &KeyArn) -> Option<bool> {
         match self {
             Self::KeyArn(own) => Some(own == arn),
@@ -79,13 +79,13 @@ impl KeyName {
 }
 
 impl KeyArn {
-    /// Reads the ARN of a key, if it is one.
+    /// Parses the ARN of a key; `None` if the text is not one.
     pub fn read(text: &str) -> Option<Self> {
         let (region, resource) = split_arn(text)?;
         let id = resource.strip_prefix("key/").filter(|id| is_key_id(id))?;
         Some(Self { text: text.to_owned(), region: region.to_owned(), id: id.to_owned() })
     }
-    /// The name as it is sent to AWS KMS.
+    /// The ARN.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -101,7 +101,7 @@ fn split_arn(text: &str) -> Option<(&str, &str)> {
     (arn == "arn" && is_aws && service == "kms" && is_region(region) && is_account).then_some((region, resource))
 }
 
-/// Whether this has the form of a region's name, such as `eu-central-1`.
+/// Whether this has the form of the name of a region, such as `eu-central-1`.
 pub fn is_region(text: &str) -> bool {
     (2..=32).contains(&text.len())
         && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
@@ -109,7 +109,7 @@ pub fn is_region(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// A UUID, or `mrk-` and 32 hexadecimal digits for a key of several regions.
+/// Whether this is a key id: a UUID or, for a multi-Region key, `mrk-` and 32 hexadecimal digits.
 fn is_key_id(text: &str) -> bool {
     let is_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
     if let Some(digits) = text.strip_prefix("mrk-") {
@@ -125,7 +125,7 @@ fn is_alias(text: &str) -> bool {
         && text.strip_prefix("alias/").is_some_and(|name| !name.is_empty() && name.bytes().all(is_part))
 }
 
-/// A part of a text that is not trusted, for an error.
+/// The beginning of an untrusted text, for an error.
 fn shown(text: &str) -> String {
     text.chars().take(128).collect()
 }

@@ -1,4 +1,4 @@
-//! A generation of the root key that AWS KMS holds.
+//! A generation of the root key whose key is in AWS KMS.
 
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use crate::types::error::{Error, ErrorCode, Result};
 /// The provider byte of material that AWS KMS wrapped.
 const PROVIDER: u8 = 2;
 
-/// A root key in AWS KMS. Wrapped material is the header that all providers share (format, provider, generation),
-/// followed by the `CiphertextBlob` of one Encrypt call, which is opaque.
+/// A root key in AWS KMS. Wrapped material is the common header of all providers (format, provider, generation),
+/// followed by the opaque `CiphertextBlob` of one Encrypt call.
 pub struct AwsKmsRootKey {
     kms: AwsKms,
     arn: KeyArn,
@@ -24,8 +24,8 @@ pub struct AwsKmsRootKey {
 }
 
 impl AwsKmsRootKey {
-    /// The key of these settings, for a generation that is to be added. Unless it is configured by its ARN, AWS KMS is
-    /// asked for that, with one Encrypt call.
+    /// The key of these settings, for a new generation. Unless it is configured by its ARN, the name is resolved with
+    /// one Encrypt call.
     pub async fn create(settings: &AwsRootKey, generation: u32) -> Result<Self> {
         let (kms, name) = (AwsKms::new(settings).await?, settings.key_name()?);
         let arn = match name {
@@ -35,12 +35,12 @@ impl AwsKmsRootKey {
         Ok(Self { kms, arn, generation })
     }
 
-    /// The key of these settings as the generation with this ARN. An alias is resolved with one Encrypt call.
+    /// The key of these settings, for the generation with this ARN. An alias is resolved with one Encrypt call.
     ///
-    /// `WrongRootKey` if the settings name another key, or an alias that points to another one now.
+    /// Fails with `WrongRootKey` if the settings name another key, or an alias that now points to another one.
     pub async fn open(settings: &AwsRootKey, reference: &str, generation: u32) -> Result<Self> {
         let arn = KeyArn::read(reference).ok_or_else(|| {
-            let text = "the stored name of the root key is not the ARN of a key in AWS KMS";
+            let text = "the stored reference of the root key is not the ARN of a key in AWS KMS";
             Error::new(ErrorCode::StoreCorrupt, text)
         })?;
         let (name, kms) = (settings.key_name()?, AwsKms::new(settings).await?);
@@ -58,7 +58,7 @@ impl AwsKmsRootKey {
                 let now = resolve(&kms, &name).await?;
                 if now != arn {
                     return wrong(format!(
-                        "{} points to {} now, but generation {generation} of the root key is {}; add the other key as \
+                        "{} now points to {}, but generation {generation} of the root key is {}; add the other key as \
                          a root key before the alias points to it",
                         name.as_str(),
                         now.as_str(),
@@ -70,7 +70,7 @@ impl AwsKmsRootKey {
         Ok(Self { kms, arn, generation })
     }
 
-    /// The ARN of the key: the reference of its generation.
+    /// The ARN of the key, which is stored as the reference of its generation.
     pub fn arn(&self) -> &str {
         self.arn.as_str()
     }
@@ -78,7 +78,7 @@ impl AwsKmsRootKey {
     async fn wrap_remotely(&self, binding: &Binding, plaintext: &[u8]) -> Result<Vec<u8>> {
         let (arn, ciphertext) = self.kms.encrypt(self.arn.as_str(), encryption_context(binding), plaintext).await?;
         if arn != self.arn {
-            return Err(refused(self.arn.as_str(), "another key answered; check the endpoint"));
+            return Err(refused(self.arn.as_str(), "the response is from another key; check the endpoint"));
         }
         let mut wrapped = Vec::with_capacity(HEADER + ciphertext.len());
         wrapped.extend_from_slice(&[FORMAT, PROVIDER]);
@@ -90,14 +90,14 @@ impl AwsKmsRootKey {
     async fn unwrap_remotely(&self, binding: &Binding, wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let ciphertext = match wrapped {
             [FORMAT, PROVIDER, _, _, _, _, ciphertext @ ..] if !ciphertext.is_empty() => ciphertext,
-            _ => return Err(Error::new(ErrorCode::IntegrityFailure, "wrapped material is not of AWS KMS")),
+            _ => return Err(Error::new(ErrorCode::IntegrityFailure, "the material was not wrapped by AWS KMS")),
         };
         self.kms.decrypt(self.arn.as_str(), encryption_context(binding), ciphertext).await
     }
 }
 
-/// The ARN of the key that this name stands for now. Encrypting something that is no secret needs no other right than
-/// wrapping does; DescribeKey would.
+/// The ARN of the key that this name refers to now. Determined by encrypting a text that is not secret, because that
+/// needs only the action that wrapping needs, unlike DescribeKey.
 async fn resolve(kms: &AwsKms, name: &KeyName) -> Result<KeyArn> {
     let began = Instant::now();
     let (arn, _) = kms.encrypt(name.as_str(), encryption_context(&Binding::CheckValue), CHECK_TEXT).await?;

@@ -1,4 +1,4 @@
-//! What a root key in AWS KMS is configured with.
+//! The settings of a root key in AWS KMS.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::key_name::{KeyName, is_region};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Longest time that a call may be given.
+/// Longest timeout that can be set.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// A key in AWS KMS as the root key.
 ///
-/// Every wrapping is one Encrypt call and every unwrapping one Decrypt call, so material is never wrapped by this
-/// process itself. Credentials come from the AWS SDK's own chain: environment, profile, web identity, container and
-/// instance metadata. Needs the feature `aws-kms`.
+/// Every wrapping is one Encrypt call and every unwrapping one Decrypt call; the root key never leaves AWS KMS.
+/// Credentials come from the AWS SDK's own chain: environment, profile, web identity, container and instance metadata.
+/// Needs the feature `aws-kms`.
 ///
 /// ```
 /// use kms_lib::AwsRootKey;
@@ -32,8 +32,8 @@ pub struct AwsRootKey {
 impl AwsRootKey {
     /// The key with this id, ARN or alias. It must be a symmetric encryption key (`SYMMETRIC_DEFAULT`).
     ///
-    /// What is stored is the ARN that AWS KMS answers. An alias that points to another key later is refused until that
-    /// key is added as a root key of its own.
+    /// The key's ARN is stored. If an alias later points to another key, it is refused until that key is added as a
+    /// root key of its own.
     pub fn new(key_id: impl Into<String>) -> Self {
         Self {
             key_id: key_id.into(),
@@ -44,30 +44,30 @@ impl AwsRootKey {
         }
     }
 
-    /// The region of the key. Without it: the one in the ARN, else that of the SDK's own chain (`AWS_REGION`, profile,
-    /// instance metadata).
+    /// Sets the region of the key. By default, it is that in the ARN, else that of the SDK's own chain (`AWS_REGION`,
+    /// profile, instance metadata).
     #[must_use]
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region = Some(region.into());
         self
     }
 
-    /// Another endpoint than the region's public one, such as that of a VPC. `http:` is accepted for this machine only:
-    /// key material is part of requests and answers.
+    /// Sets an endpoint other than the region's public one, such as that of a VPC. `http:` is accepted for this machine
+    /// only, because requests and responses contain key material.
     #[must_use]
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
     }
 
-    /// The time for a whole call, with all tries and the waits between them. 15 seconds unless set, at most 300.
+    /// Sets the timeout of a whole call, including retries and the waits between them. Default 15 seconds, at most 300.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The time for one try. 5 seconds unless set, and never more than for the whole call.
+    /// Sets the timeout of one attempt. Default 5 seconds; limited to the timeout of the whole call.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = timeout;
@@ -80,7 +80,7 @@ impl AwsRootKey {
         Self { key_id: key_id.to_owned(), ..self }
     }
 
-    /// The key as it was configured.
+    /// The name of the key, as configured.
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
@@ -90,17 +90,18 @@ impl AwsRootKey {
         self.endpoint.as_deref()
     }
 
-    /// The times for one try and for a whole call.
+    /// The timeouts of one attempt and of a whole call.
     pub(crate) fn timeouts(&self) -> (Duration, Duration) {
         (self.attempt_timeout.min(self.timeout), self.timeout)
     }
 
-    /// The key's name. `InvalidConfiguration` if it has none of the forms.
+    /// The parsed name of the key. Fails with `InvalidConfiguration` if it is malformed.
     pub(crate) fn key_name(&self) -> Result<KeyName> {
         KeyName::parse(&self.key_id)
     }
 
-    /// The region, as far as it can be told without the SDK's chain. Only one that contradicts the ARN is an error.
+    /// The region, if it is known without the SDK's own chain. Fails with `InvalidConfiguration` if it contradicts the
+    /// ARN.
     pub(crate) fn known_region(&self) -> Result<Option<String>> {
         let name = self.key_name()?;
         match (&self.region, name.region()) {
@@ -112,7 +113,7 @@ impl AwsRootKey {
         }
     }
 
-    /// Whether everything is well-formed; asks nobody. `InvalidConfiguration` if not.
+    /// Checks all settings without calling AWS. Fails with `InvalidConfiguration`.
     pub(crate) fn check(&self) -> Result<()> {
         self.known_region()?;
         if let Some(region) = self.region.as_ref().filter(|region| !is_region(region)) {
@@ -121,17 +122,17 @@ impl AwsRootKey {
         if let Some(endpoint) = &self.endpoint {
             check_endpoint(endpoint).map_err(|why| invalid(format!("the endpoint of AWS KMS {why}")))?;
         }
-        for (what, timeout) in [("a try", self.attempt_timeout), ("a call", self.timeout)] {
+        for (what, timeout) in [("an attempt", self.attempt_timeout), ("a call", self.timeout)] {
             if timeout.is_zero() || timeout > TIMEOUT_MAX {
                 let most = TIMEOUT_MAX.as_secs();
-                return Err(invalid(format!("the time for {what} to AWS KMS lies between 1 and {most} seconds")));
+                return Err(invalid(format!("the timeout of {what} to AWS KMS must be from 1 to {most} seconds")));
             }
         }
         Ok(())
     }
 }
 
-/// Whether this is a URL that key material may be sent to: `https:` to anywhere, `http:` to this machine only.
+/// Checks that key material may be sent to this URL: `https:` to any machine, `http:` to this machine only.
 pub fn check_endpoint(url: &str) -> std::result::Result<(), &'static str> {
     const MALFORMED: &str = "is not a URL such as https://kms.eu-central-1.amazonaws.com";
     let (is_plaintext, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
@@ -144,9 +145,9 @@ pub fn check_endpoint(url: &str) -> std::result::Result<(), &'static str> {
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
-        return Err("must hold no user name and no password");
+        return Err("must not contain a user name or password");
     }
-    // An IPv6 address stands in brackets, and has colons of its own.
+    // An IPv6 address is in brackets and contains colons.
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) => (address, port.strip_prefix(':').or(port.is_empty().then_some("443"))),
         None => authority.split_once(':').map_or((authority, Some("443")), |(host, port)| (host, Some(port))),
@@ -159,7 +160,7 @@ pub fn check_endpoint(url: &str) -> std::result::Result<(), &'static str> {
     }
     let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     match is_plaintext && !is_loopback {
-        true => Err("is http: to another machine, and key material would be sent in plaintext; use https:"),
+        true => Err("is http: to another machine, so key material would be sent in plaintext; use https:"),
         false => Ok(()),
     }
 }

@@ -29,7 +29,7 @@ fn means_what_cron_means() {
         // The 13th or a Friday, not only a Friday the 13th.
         ("0 0 13 * 5", "2026-11-27T00:00:00.000000Z"),
         ("0 0 29 2 *", "2028-02-29T00:00:00.000000Z"),
-        // A date that never comes or a Monday in February.
+        // A Monday in February; the day of the month, February 30, never matches.
         ("0 0 30 2 1", "2027-02-01T00:00:00.000000Z"),
         ("17 10 24 11 *", "2027-11-24T10:17:00.000000Z"),
         ("@hourly", "2026-11-24T11:00:00.000000Z"),
@@ -42,7 +42,7 @@ fn means_what_cron_means() {
     ] {
         assert_eq!(next(expression, now), expected, "{expression}");
     }
-    // The next time is later than the given one, to the microsecond.
+    // The next match is later than the given time, even by a microsecond.
     assert_eq!(next("17 10 * * *", "2026-11-24T10:16:59.999999Z"), "2026-11-24T10:17:00.000000Z");
     assert_eq!(next("17 10 * * *", "2026-11-24T10:17:00.000001Z"), "2026-11-25T10:17:00.000000Z");
 }
@@ -60,7 +60,7 @@ fn refuses_what_cron_does_not_know() {
         "* * * 13 *",
         "* * * * 8",
         "a b c d e",
-        // These dates never come.
+        // Dates that do not exist.
         "0 0 31 2 *",
         "0 0 30 2 *",
         "*/0 * * * *",
@@ -75,7 +75,7 @@ fn refuses_what_cron_does_not_know() {
         "1-2-3 * * * *",
         "** * * * *",
         "99999999999999999999 * * * *",
-        // What other programs add.
+        // Extensions of other cron implementations.
         "0 0 L * *",
         "0 0 15W * *",
         "0 0 * * 5L",
@@ -84,7 +84,7 @@ fn refuses_what_cron_does_not_know() {
         "@reboot",
         "@daily @daily",
         "0 0 @daily * *",
-        // The crate would read these as five fields and more.
+        // The crate alone would accept these.
         "0 0 1JAN MON *",
         "0 0 1 JANMON *",
     ] {
@@ -98,10 +98,10 @@ fn refuses_what_cron_does_not_know() {
 #[test]
 fn errors_name_the_field_and_what_it_may_be() {
     let message = |text: &str| Schedule::parse(text).unwrap_err().message().to_owned();
-    assert!(message("* 24 * * *").ends_with("\"24\" is no hour from 0 to 23"));
-    assert!(message("0 0 * * MOON").ends_with("\"MOON\" is no day of the week from 0 to 7"));
-    assert!(message("*/90 * * * *").ends_with("\"90\" is no step from 1 to 59 for the minute"));
-    assert!(message("0 0 30 2 *").ends_with("never comes"));
+    assert!(message("* 24 * * *").ends_with("\"24\" is not a valid hour; 0 to 23 are allowed"));
+    assert!(message("0 0 * * MOON").ends_with("\"MOON\" is not a valid day of the week; 0 to 7 are allowed"));
+    assert!(message("*/90 * * * *").ends_with("\"90\" is not a valid step for the minute; 1 to 59 are allowed"));
+    assert!(message("0 0 30 2 *").ends_with("never matches a date before 2101"));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn ends_with_the_year_2100() {
     }
 }
 
-/// A field as text, and what it means: made together, so that nothing here reads expressions.
+/// A field as text with the numbers that it matches, generated together so that the test needs no parser.
 struct Random {
     text: String,
     numbers: Vec<u32>,
@@ -149,7 +149,7 @@ impl Random {
     }
 }
 
-/// Whether POSIX lets the expression run on this day.
+/// Whether the expression matches this day by the rules of POSIX.
 fn runs_on(day: Date, [days, months, weekdays]: [&Random; 3]) -> bool {
     let weekday: u32 = day.weekday().to_sunday_zero_offset().cast_unsigned().into();
     let by_day = days.numbers.contains(&day.day().cast_unsigned().into());

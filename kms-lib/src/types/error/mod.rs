@@ -11,11 +11,12 @@ pub use code::{ErrorCode, UnknownErrorCode};
 /// An error: a stable code, a message for a person and, where another error caused it, that error as
 /// [`source`](std::error::Error::source).
 ///
-/// The message says what failed, why, and what to do, and never holds a secret. It repeats what matters of the source,
-/// because most interfaces show nothing else; a report that prints the whole chain shows that part twice. Messages may
-/// change with any release, so errors cannot be compared: compare [`Error::code`].
+/// The message says what failed, why, and what to do. It never contains a secret. It includes the text of the source
+/// that matters, because most interfaces show only the message; a report that prints the whole chain shows that part
+/// twice. Messages may change with any release, so programs compare [`Error::code`] instead.
 ///
-/// An error of the operating system, or of the caller's own reader or writer ([`ErrorCode::InputOutput`]), is kept:
+/// An error of the operating system, or of the caller's own reader or writer ([`ErrorCode::InputOutput`]), is available
+/// as the source:
 ///
 /// ```
 /// use kms_lib::{Config, ErrorCode};
@@ -35,8 +36,8 @@ pub struct Error {
     source: Option<Source>,
 }
 
-/// The error that caused another one. It can be cloned, and is no error itself, so that `source` leads to what is in
-/// it.
+/// The error that caused another one, in a form that can be cloned. It does not implement `Error` itself, so that
+/// `source` returns the error inside.
 #[derive(Clone)]
 struct Source(Arc<dyn std::error::Error + Send + Sync>);
 
@@ -49,29 +50,29 @@ impl Deref for Source {
 }
 
 impl Error {
-    /// An error with this code and message, and without a source.
+    /// An error with this code and message and no source.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), source: None }
     }
 
-    /// A malformed argument.
+    /// An [`ErrorCode::InvalidArgument`] error.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::InvalidArgument, message)
     }
 
-    /// The same error with the error that caused it. The source must not hold a secret, in any of its representations.
+    /// Sets the error that caused this one. Neither `Display` nor `Debug` of the source may show a secret.
     #[must_use]
     pub fn with_source(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { source: Some(Source(Arc::new(source))), ..self }
     }
 
-    /// The same error with another message, such as one that says more.
+    /// Replaces the message, for example by a more specific one.
     #[must_use]
     pub(crate) fn with_message(self, message: impl Into<String>) -> Self {
         Self { message: message.into(), ..self }
     }
 
-    /// The stable code.
+    /// The stable code, which programs compare.
     pub fn code(&self) -> ErrorCode {
         self.code
     }
@@ -81,14 +82,14 @@ impl Error {
         &self.message
     }
 
-    /// Whether the same call may succeed when it is simply made again.
+    /// Whether the same call may succeed when it is repeated unchanged; see [`ErrorCode::is_retryable`].
     pub fn is_retryable(&self) -> bool {
         self.code.is_retryable()
     }
 }
 
 impl fmt::Debug for Error {
-    /// The same as `Display`: what `unwrap` prints is for a person.
+    /// The same text as `Display`, because `unwrap` prints it to a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

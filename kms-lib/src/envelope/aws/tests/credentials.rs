@@ -1,4 +1,4 @@
-//! Where credentials, region and endpoint come from.
+//! The sources of credentials, region and endpoint.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::envelope::RootKey;
 use crate::types::error::ErrorCode;
 
-/// Wraps once, and answers which access key signed it.
+/// Wraps once, and returns the access key that signed the request.
 async fn access_key_used(aws: &Aws) -> String {
     let key = aws.admin.create_key();
     let root = AwsKmsRootKey::create(&settings(aws, &key.arn), 1).await.unwrap();
@@ -80,7 +80,7 @@ fn credentials_of_the_instance() {
     with_aws(test_name!(), &[UNSET.as_slice(), &own].concat(), async |aws| {
         assert_eq!(access_key_used(&aws).await, "ASIAOFANINSTANCE0000");
     });
-    // The child asked this service, and nothing else on the link.
+    // The child called only this service on the link.
     if std::env::var_os("KMS_TEST_MOTO_PORT").is_none() && !metadata.asked().is_empty() {
         assert!(metadata.asked()[0].starts_with("PUT /latest/api/token"), "{:?}", metadata.asked());
     }
@@ -141,7 +141,7 @@ fn region_and_endpoint_of_the_environment() {
 
 #[test]
 fn no_request_goes_in_plaintext_to_another_machine() {
-    // An address that nobody has (RFC 5737): a request there would time out.
+    // An address for documentation (RFC 5737): a request to it would time out.
     let variables = [("AWS_REGION", REGION), ("AWS_ENDPOINT_URL_KMS", "http://192.0.2.1:4566")];
     with_aws(test_name!(), &variables, async |aws| {
         let key = aws.admin.create_key();

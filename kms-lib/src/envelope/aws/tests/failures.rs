@@ -1,4 +1,4 @@
-//! What goes wrong between here and AWS KMS, and what becomes of it.
+//! Failures of calls to AWS KMS, and the errors that they cause.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::envelope::RootKey;
 use crate::types::error::{Error, ErrorCode};
 
-/// An error names the key and repeats nothing of the request.
+/// An error names the key and quotes nothing of the request.
 #[track_caller]
 fn check_text(error: &Error, arn: &str) {
     let text = error.to_string();
@@ -31,7 +31,7 @@ fn errors_of_aws_are_told_apart() {
             let root = AwsKmsRootKey::create(&settings(&aws, &key.arn), 1).await.unwrap();
             root.wrap(&binding(1), MATERIAL).await.unwrap()
         };
-        // The error, what becomes of it, and how often it is tried.
+        // The code of AWS, the resulting error, and the number of attempts.
         for (name, code, tries) in [
             ("ThrottlingException", RootKeyUnavailable, 3),
             ("KMSInternalException", RootKeyUnavailable, 3),
@@ -71,7 +71,7 @@ fn errors_of_aws_are_told_apart() {
         aws.proxy.always(Fault::Aws("AnErrorOfNextYear"));
         let error = root.wrap(&binding(1), MATERIAL).await.unwrap_err();
         assert_eq!(error.code(), RootKeyRefused, "{error}");
-        // A name that is not known may be anything.
+        // An unknown code.
         assert!(!error.message().contains("NextYear"), "{error}");
         check_text(&error, &key.arn);
     });
@@ -95,7 +95,7 @@ fn what_is_no_answer_of_aws_is_retryable() {
             assert_eq!(error.code(), ErrorCode::RootKeyUnavailable, "{fault:?}: {error}");
             assert_eq!(aws.proxy.take().len(), tries, "{fault:?}: {error}");
             check_text(&error, &key.arn);
-            // One of these in between is not noticed.
+            // A single failure of these is hidden by a retry.
             if tries > 1 {
                 aws.proxy.next(1, fault.clone());
                 root.wrap(&binding(1), MATERIAL).await.unwrap();
@@ -124,7 +124,7 @@ fn time_is_bounded() {
             let error = hasty.wrap(&binding(1), MATERIAL).await.unwrap_err();
             let took = begun.elapsed();
             assert_eq!(error.code(), ErrorCode::RootKeyUnavailable, "{error}");
-            assert!(error.message().contains("1 s a try, 2 s in all"), "{error}");
+            assert!(error.message().contains("1 s per attempt, 2 s in all"), "{error}");
             assert!(took >= Duration::from_millis(1_900) && took < Duration::from_millis(3_500), "{took:?}");
             assert!(aws.proxy.take().len() >= 2, "it is tried again after a second");
             check_text(&error, &key.arn);
@@ -147,7 +147,7 @@ fn an_endpoint_where_nobody_listens_is_named_as_the_cause() {
         assert!(error.message().contains("cannot be reached (connection refused)"), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(15));
         check_text(&error, &key.arn);
-        // A name that does not resolve.
+        // A host name that does not resolve.
         let nowhere = settings(&aws, &key.arn).endpoint("https://kms.invalid");
         let root = AwsKmsRootKey::create(&nowhere, 1).await.unwrap();
         let error = root.wrap(&binding(1), MATERIAL).await.unwrap_err();
@@ -162,7 +162,7 @@ fn a_clock_that_is_wrong_is_corrected() {
         let key = aws.admin.create_key();
         let root = AwsKmsRootKey::create(&settings(&aws, &key.arn), 1).await.unwrap();
         aws.proxy.take();
-        // AWS says what time it is; the SDK signs anew with that time.
+        // The response contains the time of AWS; the SDK signs again with that time.
         aws.proxy.next(1, Fault::AwsAhead("InvalidSignatureException", 3_600));
         root.wrap(&binding(1), MATERIAL).await.unwrap();
         assert_eq!(aws.proxy.take().len(), 2);
@@ -174,7 +174,7 @@ fn another_key_that_answers_is_refused() {
     with_aws(test_name!(), &[], async |aws| {
         let (key, other) = (aws.admin.create_key(), aws.admin.create_key());
         aws.admin.create_alias("alias/moves", &key);
-        // The id of a key that the endpoint takes for another one: what an endpoint that lies would do.
+        // The endpoint uses another key than the one requested, as a malicious endpoint could.
         let arn = key.arn.replace("123456789012", "999999999999");
         let root = AwsKmsRootKey::create(&settings(&aws, &arn), 1).await.unwrap();
         let error = root.wrap(&binding(1), MATERIAL).await.unwrap_err();
@@ -199,7 +199,7 @@ fn logs_hold_no_material() {
         let root = AwsKmsRootKey::create(&settings(&aws, &key.arn), 1).await.unwrap();
         let wrapped = root.wrap(&binding(1), MATERIAL).await.unwrap();
         root.unwrap(&binding(1), &wrapped).await.unwrap();
-        // An error that repeats the request is in the SDK's own trace of the answer, and nowhere else.
+        // An error that quotes the request is only in the SDK's own trace of the response.
         let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
         assert!(text.contains("aws_smithy_runtime"), "the SDK was not traced");
         let numbers = MATERIAL.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
@@ -211,7 +211,7 @@ fn logs_hold_no_material() {
     });
 }
 
-/// A log in memory.
+/// A log that is kept in memory.
 #[derive(Clone, Default)]
 struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Which key wraps, what is sent to AWS KMS, and what is stored.
+//! The names of keys, the requests to AWS KMS, and the stored values.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -49,7 +49,7 @@ fn material_opens_only_where_it_belongs() {
         let mut altered = wrapped.clone();
         *altered.last_mut().unwrap() ^= 1;
         assert_eq!(refused(&root, binding(1), &altered).await, ErrorCode::IntegrityFailure);
-        // moto says that access is denied; this is what AWS KMS says.
+        // moto responds with AccessDenied; this is the response of AWS KMS.
         assert_eq!(refused(&another, binding(1), &wrapped).await, ErrorCode::RootKeyRefused);
         let arn = other.arn.clone();
         aws.proxy.rule(move |call| match call.operation == "Decrypt" && call.key() == arn {
@@ -57,7 +57,7 @@ fn material_opens_only_where_it_belongs() {
             false => Fault::Pass,
         });
         assert_eq!(refused(&another, binding(1), &wrapped).await, ErrorCode::IntegrityFailure);
-        // What is no material of AWS KMS is not sent there.
+        // Material that was not wrapped by AWS KMS is not sent to it.
         aws.proxy.take();
         for wrapped in [&[1, 1, 0, 0, 0, 1, 9][..], &[2, 2, 0, 0, 0, 1, 9], &[1, 2, 0, 0, 0, 1], &[]] {
             assert_eq!(refused(&root, binding(1), wrapped).await, ErrorCode::IntegrityFailure);
@@ -67,7 +67,7 @@ fn material_opens_only_where_it_belongs() {
         let value = make_check_value(&root).await.unwrap();
         check(&root, &value).await.unwrap();
         assert_eq!(check(&another, &value).await.unwrap_err().code(), ErrorCode::WrongRootKey);
-        // What is not known is not said: the key may be the right one.
+        // Not reported as a wrong root key, because the key may be the right one.
         for (name, code) in
             [("ThrottlingException", ErrorCode::RootKeyUnavailable), ("DisabledException", ErrorCode::RootKeyRefused)]
         {
@@ -91,7 +91,7 @@ fn an_alias_is_resolved_and_then_held_to_its_key() {
 
         let again = AwsKmsRootKey::open(&alias, &key.arn, 1).await.unwrap();
         assert_eq!(again.unwrap(&binding(1), &wrapped).await.unwrap().as_slice(), MATERIAL);
-        // The running service goes on with the key it has; the next one is told.
+        // The running service continues with its key; the next opening fails.
         aws.admin.update_alias("alias/mini-kms", &other);
         root.wrap(&binding(2), MATERIAL).await.unwrap();
         let error = AwsKmsRootKey::open(&alias, &key.arn, 1).await.err().unwrap();
@@ -99,7 +99,7 @@ fn an_alias_is_resolved_and_then_held_to_its_key() {
         for name in ["alias/mini-kms", &key.arn, &other.arn] {
             assert!(error.message().contains(name), "{error}");
         }
-        // An alias by its ARN is the same.
+        // The same with the ARN of the alias.
         let arn = key.arn.replace(&format!("key/{}", key.id), "alias/mini-kms");
         let error = AwsKmsRootKey::open(&settings(&aws, &arn), &key.arn, 1).await.err().unwrap();
         assert_eq!(error.code(), ErrorCode::WrongRootKey);
@@ -129,7 +129,7 @@ fn only_symmetric_encryption_keys_of_this_region_are_root_keys() {
         let mac = json!({"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"});
         for parameters in [rsa, mac] {
             let key = aws.admin.create_key_in(REGION, &parameters);
-            // moto may encrypt with any key, and AWS KMS answers this.
+            // moto encrypts with any key; AWS KMS responds with this error.
             aws.proxy.always(Fault::Aws("InvalidKeyUsageException"));
             let error = AwsKmsRootKey::create(&settings(&aws, &key.id), 1).await.err().unwrap();
             assert_eq!(error.code(), ErrorCode::RootKeyRefused);
@@ -137,14 +137,14 @@ fn only_symmetric_encryption_keys_of_this_region_are_root_keys() {
         }
         aws.proxy.always(Fault::Pass);
         let elsewhere = aws.admin.create_key_in("eu-west-1", &json!({}));
-        // The ARN says where the key is; its id alone does not.
+        // The ARN contains the region; the id alone does not.
         let by_arn = AwsRootKey::new(&elsewhere.arn).endpoint(aws.proxy.url());
         let root = AwsKmsRootKey::create(&by_arn, 1).await.unwrap();
         root.wrap(&binding(1), MATERIAL).await.unwrap();
         let error = AwsKmsRootKey::create(&settings(&aws, &elsewhere.id), 1).await.err().unwrap();
         assert_eq!(error.code(), ErrorCode::RootKeyRefused, "{error}");
         assert!(error.message().contains("NotFoundException") && error.message().contains(&elsewhere.id), "{error}");
-        // Neither is a region that contradicts the ARN tried.
+        // A region that contradicts the ARN is not tried either.
         aws.proxy.take();
         let error = AwsKmsRootKey::create(&settings(&aws, &elsewhere.arn), 1).await.err().unwrap();
         assert_eq!((error.code(), aws.proxy.take().len()), (ErrorCode::InvalidConfiguration, 0));
@@ -155,7 +155,7 @@ fn only_symmetric_encryption_keys_of_this_region_are_root_keys() {
 fn material_of_mini_kms_on_node_opens() {
     with_aws(test_name!(), &[], async |aws| {
         let key = aws.admin.create_key();
-        // What that service stored for a version:
+        // The value that Mini KMS on Node stored for a version:
         // `{"algorithm":"AWS-KMS","ciphertext","encryptionContext","metadata"}`.
         let context = json!({"keyId": "0190f3a2-0000-4000-8000-000000000001", "version": "1", "type": "RSA_2048"});
         let pem = "-----BEGIN PRIVATE KEY-----\nnot a real one\n-----END PRIVATE KEY-----\n";

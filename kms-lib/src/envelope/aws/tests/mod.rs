@@ -16,10 +16,10 @@ use crate::envelope::Binding;
 use crate::types::ids::KeyId;
 use crate::types::key::KeyType;
 
-/// Material that must be in no error and in no log.
+/// Material that must not appear in errors or logs.
 const MATERIAL: &[u8; 32] = b"material which nobody may see...";
 
-/// Runs the body of a test with a server.
+/// Runs a test with a server.
 fn with_aws<Body: Future<Output = ()>>(test: &str, variables: &[(&str, &str)], body: impl FnOnce(Aws) -> Body) {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     run(test, &variables, |aws| {
@@ -27,12 +27,12 @@ fn with_aws<Body: Future<Output = ()>>(test: &str, variables: &[(&str, &str)], b
     });
 }
 
-/// Settings that lead to the proxy.
+/// Settings with the proxy as the endpoint.
 fn settings(aws: &Aws, key: &str) -> AwsRootKey {
     AwsRootKey::new(key).region(REGION).endpoint(aws.proxy.url())
 }
 
-/// What the material of version `version` of some key is bound to.
+/// The binding of version `version` of a key.
 fn binding(version: u32) -> Binding {
     Binding::Version { key: KeyId::from_bytes([0x11; 16]), version, key_type: KeyType::Aes256Gcm }
 }
