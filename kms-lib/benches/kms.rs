@@ -1,6 +1,6 @@
-//! What the service costs, each beside its limit measured in the same run: `cargo bench -p kms-lib`, or with
-//! `-- --quick` a tenth of it, or with `-- durable` (queued, signing, million) a part. Machines are noisy; only the
-//! ratios mean something.
+//! The cost of the service's operations, each compared with its limit in the same run: `cargo bench -p kms-lib`. `--
+//! --quick` runs a tenth of it, `-- durable` (or queued, signing, million) one part. Machines are noisy; only the
+//! ratios are meaningful.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -67,7 +67,7 @@ async fn open(file: &Path, ack: AuditAck) -> (Kms, Session) {
     (kms, session)
 }
 
-/// Microseconds an operation takes in a burst that fits the queue, beside the bare cipher.
+/// Microseconds per operation in a burst that fits the queue, compared with the bare cipher.
 async fn queued(folder: &Path, scale: usize) {
     let (kms, session) = open(&folder.join("queued.db"), AuditAck::Queued).await;
     let bare = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[1; 32]).unwrap());
@@ -120,7 +120,7 @@ async fn queued(folder: &Path, scale: usize) {
     kms.close().await.unwrap();
 }
 
-/// Waits until what was released is written: a change stands behind it.
+/// Waits until released results are written, by making a change that is written after them.
 async fn drain(session: &Session) {
     let update = KeyUpdate::new().rotation_period_days(90);
     session.update_key("rsa", update).await.unwrap();
@@ -130,7 +130,7 @@ fn micros(begun: Instant, count: usize) -> f64 {
     begun.elapsed().as_secs_f64() * 1e6 / count as f64
 }
 
-/// Durable operations a second, beside the same rows inserted bare.
+/// Durable operations per second, compared with inserting the same rows directly.
 async fn durable(folder: &Path, scale: usize) {
     let file = folder.join("durable.db");
     let (kms, session) = open(&file, AuditAck::Durable).await;
@@ -183,7 +183,7 @@ async fn encrypt_by(session: &Session, tasks: usize, count: usize, plaintext: &[
     count as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// Values of one record.
+/// The values of one record.
 type Sample = Vec<Option<Value>>;
 
 #[derive(Clone)]
@@ -200,7 +200,7 @@ async fn raw(file: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap()
 }
 
-/// Real records, to be inserted bare.
+/// Real records, to be inserted directly.
 async fn sample(file: &Path) -> Vec<Sample> {
     let mut connection = raw(file).await;
     let sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE action = 'ENCRYPT' LIMIT 1000");
@@ -218,8 +218,8 @@ async fn sample(file: &Path) -> Vec<Sample> {
         .collect()
 }
 
-/// Rows a second of a bare client that inserts the same rows into the same table with the same indexes, through what
-/// the service writes with.
+/// Rows per second of a bare client that inserts the same rows into the same table with the same indexes, through the
+/// same library as the service.
 fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -> f64 {
     let connection = rusqlite::Connection::open(file).unwrap();
     connection
@@ -266,7 +266,7 @@ fn insert_bare(file: &Path, rows: &[Sample], transaction: usize, count: usize) -
     rate
 }
 
-/// RSA-2048 signatures a second, beside bare ones on one thread and on all.
+/// RSA-2048 signatures per second, compared with bare ones on one thread and on all threads.
 async fn signing(folder: &Path, scale: usize) {
     let (kms, session) = open(&folder.join("signing.db"), AuditAck::Durable).await;
     let bare = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
@@ -305,7 +305,7 @@ async fn signing(folder: &Path, scale: usize) {
     kms.close().await.unwrap();
 }
 
-/// A long log: verifying it beside a bare scan of its rows, and metrics beside those of a short one.
+/// A long log: verifying it compared with a bare scan of its rows, and its metrics compared with those of a short one.
 async fn million(folder: &Path, records: usize) {
     let file = folder.join("million.db");
     let (kms, session) = open(&file, AuditAck::Queued).await;

@@ -1,6 +1,6 @@
-//! What replacing a root key costs: time and calls to wrap 10,000 keys under a second local key, and how long callers
-//! wait for an encryption meanwhile, beside a service that does nothing else. Run
-//! `cargo bench -p kms-lib --bench root_keys`, or with `-- --quick` with 1,000 keys.
+//! The cost of replacing a root key: the time and calls to wrap 10,000 keys under a second local key, and how long
+//! callers wait for an encryption meanwhile, compared with an idle service. Run `cargo bench -p kms-lib --bench
+//! root_keys`, or with `-- --quick` for 1,000 keys.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -12,7 +12,7 @@ use kms_lib::{
     Actor, Config, Context, Kms, NewKey, RetireOptions, Role, RootKeyJob, RootKeySource, SchedulerConfig, Session,
 };
 
-/// Callers who encrypt at the same time.
+/// The number of callers that encrypt concurrently.
 const CALLERS: usize = 8;
 
 #[tokio::main]
@@ -79,7 +79,7 @@ async fn timed<T: std::fmt::Debug>(what: &str, keys: usize, work: impl Future<Ou
 
 type Load = Vec<tokio::task::JoinHandle<Vec<Duration>>>;
 
-/// Callers who encrypt until they are told to stop.
+/// Starts callers that encrypt until `stop` is set.
 fn load(session: &Session, stop: &Arc<AtomicBool>) -> Load {
     let caller = |_| {
         let (session, stop) = (session.clone(), Arc::clone(stop));
@@ -96,7 +96,7 @@ fn load(session: &Session, stop: &Arc<AtomicBool>) -> Load {
     (0..CALLERS).map(caller).collect()
 }
 
-/// How long each call took, sorted.
+/// The durations of all calls, sorted.
 async fn waits(load: Load) -> Vec<Duration> {
     let mut waits = Vec::new();
     for caller in load {

@@ -1,6 +1,6 @@
-//! What operations cost beside little and beside much history: `cargo bench -p kms-lib --bench scale`, with `-- --full`
-//! the largest sizes, or with `-- grants` (keys, versions, log, commit, servers) a part. Machines are noisy; only
-//! the ratios mean something.
+//! The cost of operations with a short and with a long history: `cargo bench -p kms-lib --bench scale`. `-- --full`
+//! uses the largest sizes, `-- grants` (or keys, versions, log, commit, servers) runs one part. Machines are noisy;
+//! only the ratios are meaningful.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -15,7 +15,7 @@ use kms_lib::{
 };
 use kms_test_support::{MariaDb, Postgres, Server};
 
-/// Operations that are measured for one figure.
+/// The number of operations that are measured for one figure.
 const MEASURED: usize = 200;
 
 /// The sizes of a run.
@@ -62,7 +62,7 @@ async fn main() {
     }
 }
 
-/// The same on a database server, with a tenth of the sizes: building takes longer there.
+/// The same on a database server with a tenth of the sizes, since building takes longer there.
 async fn on_server(name: &str, server: &dyn Server, sizes: &Sizes) {
     println!("{name}");
     grants(&server.create_database(), sizes.grants / 10).await;
@@ -99,7 +99,7 @@ fn app(kms: &Kms, principal: &str) -> Session {
     kms.session(Actor::new(principal, Role::App).unwrap())
 }
 
-/// Does `count` things, 256 at a time.
+/// Runs `count` futures, 256 at a time.
 async fn many<F: Future>(count: usize, each: impl Fn(usize) -> F) {
     let mut running = FuturesUnordered::new();
     for n in 0..count {
@@ -111,7 +111,7 @@ async fn many<F: Future>(count: usize, each: impl Fn(usize) -> F) {
     while running.next().await.is_some() {}
 }
 
-/// The median time of an operation, in microseconds, and of another one in turn with it.
+/// The median times of two operations that alternate, in microseconds.
 async fn beside(count: usize, one: impl AsyncFn(), other: impl AsyncFn()) -> (f64, f64) {
     let (mut ones, mut others) = (Vec::new(), Vec::new());
     for _ in 0..count {
@@ -130,7 +130,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A caller with many grants beside a caller with one; pages of lists of grants.
+/// A caller with many grants compared with a caller with one; pages of lists of grants.
 async fn grants(url: &str, count: usize) {
     let kms = open(url).await;
     let session = admin(&kms);
@@ -148,7 +148,7 @@ async fn grants(url: &str, count: usize) {
     session.put_grant(on("one", ids[0])).await.unwrap();
     let (many, one) = (app(&kms, "many"), app(&kms, "one"));
     let none = Context::new();
-    // Decides and reads one row, and waits for no commit.
+    // Decides and reads one row, without waiting for a commit.
     let read = async |session: &Session| drop(session.get_version(ids[0], 1).await.unwrap());
     let (much, little) = beside(MEASURED, async || read(&many).await, async || read(&one).await).await;
     report(&format!("read a version, caller with {count} grants beside one"), much, little, "us");
@@ -165,7 +165,7 @@ async fn grants(url: &str, count: usize) {
     kms.close().await.unwrap();
 }
 
-/// Opening, metrics and pages of a store with many keys beside one with one.
+/// Opening, metrics and pages of a store with many keys, compared with a store with one.
 async fn keys(url: &str, few_url: &str, count: usize) {
     let few = open(few_url).await;
     let little = admin(&few);
@@ -197,14 +197,14 @@ async fn keys(url: &str, few_url: &str, count: usize) {
     println!("{:<58} {:>13}", "memory of this process at its peak", peak());
 }
 
-/// The peak of the resident memory, where the kernel tells.
+/// The peak of the resident memory, where the kernel reports it.
 fn peak() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.map_or_else(|| "unknown".to_owned(), |line| line.trim().to_owned())
 }
 
-/// A key with many versions beside keys with one.
+/// A key with many versions compared with keys with one.
 async fn versions(url: &str, count: u32) {
     let kms = open(url).await;
     let session = admin(&kms);
@@ -251,7 +251,7 @@ async fn versions(url: &str, count: u32) {
     kms.close().await.unwrap();
 }
 
-/// A log with many records: a filter that nothing matches, beside the newest record; and verification.
+/// A log with many records: a filter that matches nothing, compared with the newest record; and verification.
 async fn log(url: &str, count: usize) {
     let kms = open(url).await;
     let session = admin(&kms);
@@ -270,7 +270,7 @@ async fn log(url: &str, count: usize) {
     kms.close().await.unwrap();
 }
 
-/// What a commit of one record writes, and how long it takes.
+/// The number of pages that a commit of one record writes, and its duration.
 async fn commit(folder: &Path) {
     let url = url(folder, "commit");
     let kms = open(&url).await;

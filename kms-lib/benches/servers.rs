@@ -1,6 +1,6 @@
-//! What the service costs on database servers, beside a bare client that inserts the same rows on the same server, and
-//! with several nodes: `cargo bench -p kms-lib --bench servers`, or with `-- --quick` a part of it. It starts private
-//! servers of what is installed. Machines are noisy; only the ratios mean something.
+//! The cost of the service on database servers, compared with a bare client that inserts the same rows on the same
+//! server, and with several nodes: `cargo bench -p kms-lib --bench servers`, or with `-- --quick` a part of it. It
+//! starts private servers of the installed engines. Machines are noisy; only the ratios are meaningful.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -56,7 +56,7 @@ async fn open(url: &str) -> Session {
     session
 }
 
-/// Operations a second of so many tasks.
+/// Operations per second of this number of tasks.
 async fn encrypt(session: &Session, tasks: usize, time: Duration) -> f64 {
     let begun = Instant::now();
     let running: Vec<_> = (0..tasks)
@@ -106,7 +106,7 @@ async fn engine(name: &str, server: &dyn Server, quick: bool) {
     nodes(name, &[url.clone(), url.clone(), url], quick);
 }
 
-/// One, two and three nodes, each a process of its own: together, and how much of its part the slowest one got.
+/// One, two and three nodes, each in its own process: the total rate, and the share of the slowest node.
 fn nodes(name: &str, urls: &[String], quick: bool) {
     let (rounds, seconds) = if quick { (1, "1") } else { (3, "4") };
     let mut rates = [Vec::new(), Vec::new(), Vec::new()];
@@ -142,12 +142,12 @@ fn nodes(name: &str, urls: &[String], quick: bool) {
 
 async fn node(url: &str, time: Duration) {
     let session = open(url).await;
-    // The others need a moment to start too.
+    // The other nodes need a moment to start too.
     encrypt(&session, 64, time / 4).await;
     println!("{}", encrypt(&session, 64, time).await);
 }
 
-/// Rows a second of a bare client: real records, sent again, into a table like theirs.
+/// Rows per second of a bare client that inserts copies of real records into a table like theirs.
 macro_rules! bare {
     ($name:ident, $connection:ty, $copy:literal, $mark:expr) => {
         async fn $name(url: &str, rows: usize, time: Duration) -> f64 {

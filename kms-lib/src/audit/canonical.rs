@@ -7,8 +7,8 @@ use crate::types::error::{Error, Result};
 /// The largest integer that every JSON implementation reads exactly (RFC 8785, 6).
 const EXACT: u64 = (1 << 53) - 1;
 
-/// The canonical text of a value. Integers beyond 2^53 - 1 are refused unless they are written just as a double of that
-/// value is: they would not survive a round trip. So a canonical text is its own canonical form.
+/// Returns the canonical text of a value. Integers beyond 2^53 - 1 are refused unless they are written exactly as the
+/// double of that value is, since others would not survive a round trip. So a canonical text is its own canonical form.
 ///
 /// ```
 /// let value = serde_json::json!({"b": 1.50, "a": ["\u{20ac}", true]});
@@ -74,7 +74,7 @@ pub fn is_exact(number: &Number) -> bool {
     match (number.as_u64(), number.as_i64(), number.as_f64()) {
         (Some(n), ..) => n <= EXACT,
         (_, Some(n), _) => n.unsigned_abs() <= EXACT,
-        // Every double beyond is an integer, however it was written.
+        // Every double beyond this bound is an integer, however it was written.
         (.., Some(n)) => n.abs() <= EXACT as f64,
         _ => false,
     }

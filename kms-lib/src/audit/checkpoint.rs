@@ -1,4 +1,4 @@
-//! Signed states of the log: C2SP tlog-checkpoint in a C2SP signed note, with Ed25519 (RFC 8032).
+//! Checkpoints of the log: C2SP tlog-checkpoint in a C2SP signed note, with Ed25519 (RFC 8032).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,24 +10,24 @@ use crate::types::ids::LogId;
 
 /// The signature type of Ed25519 in a signed note.
 const ED25519: u8 = 1;
-/// No checkpoint is longer; what is given from outside is bounded before it is looked at.
+/// The maximum length of a checkpoint. External input is checked against it before it is parsed.
 const NOTE_BYTES: usize = 16 * 1024;
 
-/// The size and root of a log.
+/// The size and root of a log at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The name of the log.
+    /// The name of the log, and of the key that signs it.
     pub origin: String,
-    /// The number of its records.
+    /// The number of records in the log.
     pub size: u64,
-    /// The root of the tree over them.
+    /// The root of the Merkle tree over the records.
     pub root: [u8; 32],
-    /// The sequence number of the last change, as an extension line: so that nobody who only writes the database can
-    /// make a process believe that nothing has changed.
+    /// The sequence number of the last change, as an extension line. Because it is signed, an attacker with write
+    /// access to the database cannot pretend that nothing has changed.
     pub revision: Option<u64>,
-    /// What stands for all rows at that revision, as an extension line: so that nobody who only writes the database can
-    /// put a row back to an older state. Only who has the root key can check it. Absent while rows are known to be
-    /// altered.
+    /// The row commitment at that revision, as an extension line. Because it is signed, an attacker with write access
+    /// to the database cannot roll back single rows. Only the service can verify it, since it depends on the root key.
+    /// Absent while rows are known to be altered.
     pub rows: Option<[u8; 32]>,
 }
 
@@ -57,26 +57,26 @@ pub fn key_id(name: &str, public_key: &[u8; 32]) -> [u8; 4] {
     [digest[0], digest[1], digest[2], digest[3]]
 }
 
-/// Signs a checkpoint: the whole note.
+/// Signs a checkpoint; returns the whole note.
 pub fn sign(checkpoint: &Checkpoint, name: &str, public_key: &[u8; 32], sign: &dyn Fn(&[u8]) -> [u8; 64]) -> String {
     let body = checkpoint.body();
     let line = signature_line(&body, name, public_key, sign);
     format!("{body}\n{line}")
 }
 
-/// How many signatures a note carries, good or bad.
+/// The number of signatures on a note, valid or not.
 pub fn signatures(note: &str) -> usize {
     note.lines().filter(|line| line.starts_with("\u{2014} ")).count()
 }
 
-/// The line of a note that holds one signature over its body. A note may have several.
+/// Returns the line of a note that holds one signature over its body. A note may have several.
 pub fn signature_line(body: &str, name: &str, public_key: &[u8; 32], sign: &dyn Fn(&[u8]) -> [u8; 64]) -> String {
     let mut signature = key_id(name, public_key).to_vec();
     signature.extend_from_slice(&sign(body.as_bytes()));
     format!("\u{2014} {name} {}\n", STANDARD.encode(signature))
 }
 
-/// What a note says of itself, before anybody looked at its signatures: good for choosing the key to open it with.
+/// Parses a note without checking its signatures. Use the result only to choose the key to open it with.
 pub fn claimed(note: &str) -> Option<Checkpoint> {
     if note.len() > NOTE_BYTES {
         return None;
@@ -87,7 +87,7 @@ pub fn claimed(note: &str) -> Option<Checkpoint> {
 /// Checks an Ed25519 signature: public key, message, signature.
 pub type Verify<'a> = dyn Fn(&[u8; 32], &[u8], &[u8]) -> bool + 'a;
 
-/// Opens a note: what it says, if the key of this name signed it. Signatures of other keys are passed over.
+/// Opens a note and returns its contents if the key of this name signed it. Signatures of other keys are ignored.
 pub fn open(note: &str, name: &str, public_key: &[u8; 32], verify: &Verify<'_>) -> Result<Checkpoint> {
     let bad = |why: &str| Error::new(ErrorCode::IntegrityFailure, format!("the checkpoint {why}"));
     if note.len() > NOTE_BYTES {
@@ -98,7 +98,7 @@ pub fn open(note: &str, name: &str, public_key: &[u8; 32], verify: &Verify<'_>) 
     let (body, signatures) = (&note[..=split], &note[split + 2..]);
     let expected = key_id(name, public_key);
     let mut signed = false;
-    for line in signatures.strip_suffix('\n').ok_or_else(|| bad("is cut"))?.split('\n') {
+    for line in signatures.strip_suffix('\n').ok_or_else(|| bad("is truncated"))?.split('\n') {
         let fields = line.strip_prefix("\u{2014} ").and_then(|rest| rest.split_once(' '));
         let (signer, encoded) = fields.ok_or_else(|| bad("has a malformed signature line"))?;
         let decoded = STANDARD.decode(encoded).map_err(|_| bad("has a malformed signature"))?;
@@ -122,12 +122,12 @@ fn parse_body(body: &str) -> Option<Checkpoint> {
     let origin = lines.next().filter(|line| !line.is_empty())?;
     let size_text = lines.next()?;
     let size: u64 = size_text.parse().ok()?;
-    // One spelling only: no sign, no leading zeros.
+    // There is only one spelling: no sign, no leading zeros.
     if size.to_string() != size_text {
         return None;
     }
     let root = STANDARD.decode(lines.next()?).ok()?.try_into().ok()?;
-    // What follows are extension lines. Others than ours are passed over; ours has one spelling, and comes once.
+    // Extension lines follow. Unknown ones are ignored; each of ours has one spelling and occurs once.
     let (mut revision, mut rows) = (None, None);
     for line in lines {
         if let Some(text) = line.strip_prefix("revision ") {
@@ -147,14 +147,14 @@ fn parse_body(body: &str) -> Option<Checkpoint> {
     Some(Checkpoint { origin: origin.to_owned(), size, root, revision, rows })
 }
 
-/// A public key in the form verifiers are given: name, id and key.
+/// A public key in the form that verifiers are given: name, id and key.
 pub fn verifier_key(name: &str, public_key: &[u8; 32]) -> String {
     let mut key = vec![ED25519];
     key.extend_from_slice(public_key);
     format!("{name}+{}+{}", hex(&key_id(name, public_key)), STANDARD.encode(key))
 }
 
-/// Reads a public key in that form: its name and the key.
+/// Parses a public key in that form into its name and the key.
 pub fn parse_verifier_key(text: &str) -> Result<(String, [u8; 32])> {
     let bad = || Error::invalid("not a verifier key: name+id+key is expected");
     let mut parts = text.splitn(3, '+');
@@ -191,7 +191,7 @@ mod tests {
             |key: &[u8; 32], message: &[u8], signature: &[u8]| provider.ed25519_verify(key, message, signature);
         assert_eq!(open(&note, &name, &key.public_key(), &verify).unwrap(), checkpoint);
 
-        // Another key's signature beside ours is passed over; alone it is not enough.
+        // Another key's signature beside ours is ignored; alone it is not enough.
         let other = provider.ed25519(&[8; 32]).unwrap();
         assert!(open(&note, &name, &other.public_key(), &verify).is_err());
         let line = sign(&checkpoint, "witness", &other.public_key(), &|message| other.sign(message));

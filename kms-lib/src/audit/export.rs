@@ -1,7 +1,7 @@
-//! Verifying an export of the log against a pinned public key: without the store, and without a root key.
+//! Verifying an export of the log against a pinned public key, without the store and without a root key.
 //!
-//! An export is JSON lines: records as [`AuditRecord`] serializes, oldest first, and between them signed states of the
-//! log, as `{"checkpoint": "<C2SP note>"}`, each behind the last record that it covers.
+//! An export is JSON lines: records as [`AuditRecord`] serializes, oldest first, and between them checkpoints as
+//! `{"checkpoint": "<C2SP note>"}`, each after the last record that it covers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,28 +19,28 @@ use crate::types::error::{Error, Result};
 use crate::types::ids::{KeyId, LogId, RecordId};
 use crate::types::time::Timestamp;
 
-/// Longest line that is looked at, in bytes: the longest record, escaped, with room to spare.
+/// The maximum length of a line in bytes: the longest record, escaped, with a margin.
 const LINE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Lines that wait to be checked together have about so many bytes at most.
+/// The approximate maximum of bytes in lines that wait to be checked together.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// What a verification of an export found.
+/// The result of verifying an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ExportReport {
-    /// Whether every record is covered by a state that is signed by the pinned key, or by one that follows from it.
+    /// Whether every record is covered by a checkpoint that is signed by the pinned key, or by a key linked to it.
     pub ok: bool,
-    /// Records of the export.
+    /// The number of records in the export.
     pub size: u64,
-    /// Records that such a state covers.
+    /// The number of records that such a checkpoint covers.
     pub signed: u64,
-    /// What is wrong: the first fault of the records, or of the states.
+    /// The first fault of the records or checkpoints.
     pub faults: Vec<Fault>,
 }
 
-/// Takes an export line by line, in constant memory.
+/// Verifies an export line by line, in constant memory.
 pub struct ExportVerifier {
     log: LogId,
     origin: String,
@@ -48,19 +48,19 @@ pub struct ExportVerifier {
     provider: Arc<dyn Provider>,
     state: Start,
     waiting: Vec<AuditRecord>,
-    /// Bytes of the lines that wait.
+    /// The number of bytes in waiting lines.
     waiting_bytes: usize,
     links: Vec<Link>,
-    /// The largest state that each key signed, by the number of the key.
+    /// The size of the largest checkpoint that each key signed, by the number of the key.
     signed: BTreeMap<u32, u64>,
-    /// Keys, by number, whose first state the key before them signed too.
+    /// Keys, by number, whose first checkpoint was also signed by their predecessor.
     bridged: BTreeSet<u32>,
     fault: Option<Fault>,
 }
 
 impl ExportVerifier {
-    /// A verifier that trusts this public key of the log, in the form `audit public-key` prints it. Any of the log's
-    /// keys will do: those before and after it are followed from it.
+    /// Creates a verifier that trusts this public key of the log, in the form that `audit public-key` prints. Any key
+    /// of the log can be used: its predecessors and successors are verified from it.
     pub fn new(pinned_key: &str) -> Result<Self> {
         let (origin, pinned) = checkpoint::parse_verifier_key(pinned_key)?;
         let id = origin.strip_prefix("mini-kms/log/").and_then(|id| id.parse::<LogId>().ok());
@@ -80,7 +80,7 @@ impl ExportVerifier {
         })
     }
 
-    /// The next line of the export. After the first fault the rest is not looked at.
+    /// Takes the next line of the export. After the first fault, further lines are ignored.
     pub fn push_line(&mut self, line: &str) {
         if self.fault.is_some() || line.is_empty() {
             return;
@@ -99,7 +99,7 @@ impl ExportVerifier {
         }
     }
 
-    /// What was found, once the export has ended.
+    /// Returns the result after the end of the export.
     pub fn finish(mut self) -> ExportReport {
         self.settle(None);
         let size = self.state.frontier.size();
@@ -124,7 +124,7 @@ impl ExportVerifier {
         self.fault.get_or_insert(Fault { seq, finding });
     }
 
-    /// Checks the records that wait, and notes the signed state behind them.
+    /// Checks the waiting records, and notes the checkpoint after them.
     fn settle(&mut self, note: Option<String>) {
         let rows = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
@@ -145,14 +145,14 @@ impl ExportVerifier {
                     self.fault.get_or_insert(fault);
                 }
             }
-            // Records are missing ahead of it, or it stands in the wrong place.
+            // Records are missing before it, or it is in the wrong place.
             Some(claimed) if claimed > size => self.fail(size + 1, Finding::TailMissing { expected: claimed }),
             Some(claimed) => self.fail(claimed, Finding::SurplusCheckpoint { size: claimed }),
             None => self.fail(size, Finding::BadSignature { size }),
         }
     }
 
-    /// Checks a signed state against the records up to there.
+    /// Checks a checkpoint against the records before it.
     fn check_state(&mut self, size: u64, note: &str) -> std::result::Result<(), Fault> {
         let keys = self.keys()?;
         let opened = self.open(&keys, note).ok_or(Fault { seq: size, finding: Finding::BadSignature { size } })?;
@@ -163,15 +163,15 @@ impl ExportVerifier {
         let key = keys.at(size);
         self.signed.insert(key.number, size);
         if key.number > 1 && size == key.first_seq {
-            // `open` has seen both signatures.
+            // `open` has verified both signatures.
             self.bridged.insert(key.number);
         }
         Ok(())
     }
 
-    /// Follows the keys from the pinned one, and answers how many records a trusted state covers. Trust goes backwards
-    /// because a signed state covers the records that name the keys before, and forwards over the state that two keys
-    /// signed.
+    /// Follows the keys from the pinned one, and returns the number of records that a trusted checkpoint covers. Trust
+    /// extends backwards because a checkpoint covers the records that name earlier keys, and forwards because two keys
+    /// sign one checkpoint.
     fn follow(&self) -> std::result::Result<u64, Fault> {
         let keys = self.keys()?;
         let wrong = |seq: u64| Fault { seq, finding: Finding::SigningKey };
@@ -189,7 +189,7 @@ impl ExportVerifier {
         Ok(signed)
     }
 
-    /// The log's keys, as the records name them.
+    /// The log's signing keys, as the records name them.
     fn keys(&self) -> std::result::Result<SigningKeys, Fault> {
         let mut all = Vec::new();
         let mut previous: Option<&str> = None;
@@ -225,7 +225,7 @@ struct NoteLine {
     checkpoint: String,
 }
 
-/// A record as [`AuditRecord`] serializes. Other fields are refused: nothing would vouch for them.
+/// A record as [`AuditRecord`] serializes. Unknown fields are refused, since no hash covers them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RecordLine<'a> {
@@ -272,7 +272,7 @@ fn parse(line: &str) -> Option<Line> {
     })))
 }
 
-/// A hash in lower-case hex.
+/// Parses a hash in lower-case hexadecimal.
 fn hash(text: &str) -> Option<[u8; 32]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),

@@ -1,7 +1,7 @@
-//! The audit format: canonical bodies, the hash chain that is also a Merkle tree, signed checkpoints, and checking.
+//! The audit format: canonical bodies, the hash chain that is also a Merkle tree, signed checkpoints, and verification.
 //!
-//! [`export`] verifies an exported log against a pinned public key. Pure functions: nothing here reads or writes a
-//! store, so that anybody can check a log with what is here alone.
+//! [`export`] verifies an exported log against a pinned public key. All functions are pure and access no store, so that
+//! an outsider can verify a log with this module alone.
 
 pub mod canonical;
 pub mod checkpoint;

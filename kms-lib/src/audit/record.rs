@@ -1,4 +1,4 @@
-//! A record: its canonical body, its header, and the hash over both.
+//! Audit records: the canonical body, the header, and the hash over both.
 
 use std::fmt::Write;
 
@@ -9,29 +9,29 @@ use crate::types::audit::AuditRecord;
 use crate::types::ids::{KeyId, LogId, RecordId};
 use crate::types::time::Timestamp;
 
-/// The format of records that are written here.
+/// The format of records that this version writes.
 pub const FORMAT: u8 = 2;
 
 /// The fields of a record that do not depend on its place in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<'a> {
-    /// Identifies the record.
+    /// The record's identifier.
     pub id: RecordId,
-    /// Who.
+    /// The principal that acted.
     pub actor: &'a str,
-    /// In which role.
+    /// The role in which it acted.
     pub role: &'a str,
-    /// What.
+    /// The action that was attempted.
     pub action: &'a str,
-    /// How it ended.
+    /// The outcome: `SUCCESS` or `FAILURE`.
     pub status: &'a str,
     /// The caller's id for the request.
     pub request_id: Option<&'a str>,
-    /// The key it was about.
+    /// The key that the record is about.
     pub key_id: Option<KeyId>,
-    /// The version it was about.
+    /// The version that the record is about.
     pub key_version: Option<u32>,
-    /// Canonical JSON, taken over as it is.
+    /// Further details as canonical JSON, included verbatim.
     pub details: Option<&'a str>,
 }
 
@@ -85,13 +85,13 @@ impl Body<'_> {
         out.push('}');
     }
 
-    /// The SHA-256 of the body, with its domain ahead.
+    /// The SHA-256 of the body after its domain separator.
     pub fn digest(&self) -> [u8; 32] {
         let mut text = String::with_capacity(320 + self.details.map_or(0, str::len));
         self.digest_with(&mut text)
     }
 
-    /// The same, with a buffer that is used again.
+    /// Like [`digest`](Self::digest), with a reusable buffer.
     pub fn digest_with(&self, buffer: &mut String) -> [u8; 32] {
         buffer.clear();
         buffer.push_str("kms-audit-body/v2\0");

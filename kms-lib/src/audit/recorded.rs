@@ -1,4 +1,4 @@
-//! The rows as the records of a log left them.
+//! The state of all rows according to the records of a log.
 
 use std::collections::HashMap;
 
@@ -6,48 +6,48 @@ use super::verify::{ChangedRow, Start, digest, stitch};
 use crate::types::audit::AuditRecord;
 use crate::types::ids::LogId;
 
-/// A row: its table, and its id as a UUID.
+/// The identity of a row: its table, and its id as a UUID.
 pub type Place = (String, String);
 
-/// What verified records say of all rows.
+/// The state of all rows according to verified records.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// The log up to the last of these records.
+    /// The state of the log at the last of these records.
     state: Start,
-    /// The SHA-256 of each row, in hex.
+    /// The SHA-256 of each row, in hexadecimal.
     rows: HashMap<Place, String>,
 }
 
 impl Recorded {
-    /// Of all records up to a state of the log.
+    /// Builds the state from the changes of all records up to a state of the log.
     pub fn new(state: Start, changed: Vec<ChangedRow>) -> Self {
         let mut recorded = Self { state, rows: HashMap::new() };
         recorded.take(changed);
         recorded
     }
-    /// The state of the log behind the last record.
+    /// The state of the log after the last record.
     pub fn state(&self) -> &Start {
         &self.state
     }
-    /// How many records.
+    /// The number of records.
     pub fn size(&self) -> u64 {
         self.state.frontier.size()
     }
-    /// The same with further records, up to a later state.
+    /// Extends this by further records, up to a later state.
     #[must_use]
     pub fn going_on(mut self, state: Start, changed: Vec<ChangedRow>) -> Self {
         self.state = state;
         self.take(changed);
         self
     }
-    /// What `records` changed, by row. None unless they go on from here and end with the record of this hash.
+    /// The rows that `records` changed. None unless they continue this state and end with the record of this hash.
     pub fn follow(&self, log: LogId, records: &[AuditRecord], last: &[u8; 32]) -> Option<HashMap<Place, String>> {
         let digested = digest(log, records);
         let stitched = stitch(self.state.clone(), &digested, &[]);
         let is_good = stitched.fault.is_none() && stitched.state.hash == *last;
         is_good.then(|| digested.changed.into_iter().map(|row| ((row.table, row.id), row.digest)).collect())
     }
-    /// Each row with its digest.
+    /// The digest of each row.
     pub fn rows(&self) -> &HashMap<Place, String> {
         &self.rows
     }

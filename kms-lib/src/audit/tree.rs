@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The hash of an inner node.
+/// The hash of an inner node of the tree.
 pub fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update([1]);
@@ -13,8 +13,8 @@ pub fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The right edge of a tree: the roots of its perfect subtrees, largest first, one for each bit set in its size.
-/// Enough to add leaves and to compute the root.
+/// The right edge of a tree: the roots of its perfect subtrees, largest first, one for each bit set in its size. It is
+/// enough to add leaves and to compute the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frontier {
     size: u64,
@@ -31,14 +31,14 @@ impl Frontier {
         if roots.len() == size.count_ones() as usize {
             Ok(Self { size, roots })
         } else {
-            Err(Error::new(ErrorCode::StoreCorrupt, "the number of subtree roots does not fit the size of the tree"))
+            Err(Error::new(ErrorCode::StoreCorrupt, "the number of subtree roots does not match the size of the tree"))
         }
     }
-    /// Adds a leaf.
+    /// Adds a leaf at the right end of the tree.
     pub fn push(&mut self, leaf: [u8; 32]) {
         self.merge(leaf, 0);
     }
-    /// Adds a perfect subtree of 2^level leaves; only where one begins, at a multiple of its size.
+    /// Adds a perfect subtree of 2^level leaves. The current size must be a multiple of that number.
     pub fn push_subtree(&mut self, level: u32, root: [u8; 32]) -> Result<()> {
         if level >= u64::BITS || !self.size.is_multiple_of(1 << level) {
             return Err(Error::new(ErrorCode::Internal, "a subtree does not begin here"));
@@ -65,7 +65,7 @@ impl Frontier {
     pub fn roots(&self) -> &[[u8; 32]] {
         &self.roots
     }
-    /// The root of the tree; of the empty one the SHA-256 of nothing.
+    /// The root of the tree; for the empty tree, the SHA-256 of the empty string.
     pub fn root(&self) -> [u8; 32] {
         let mut roots = self.roots.iter().rev();
         match roots.next() {

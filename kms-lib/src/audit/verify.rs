@@ -1,6 +1,6 @@
-//! Checking records against each other: hashes, links, numbering, time, and the tree over them.
+//! Checking records against each other: hashes, links, numbering, time, and the Merkle tree.
 //!
-//! Hashing is most of the work and needs no state, so chunks of records are digested on all cores and then stitched
+//! Most of the work is hashing, which needs no state, so chunks of records are digested on all cores and then stitched
 //! together in order.
 
 use std::fmt;
@@ -15,12 +15,12 @@ use crate::types::audit::{Action, AuditRecord, Status};
 use crate::types::ids::{KeyId, LogId};
 use crate::types::time::Timestamp;
 
-/// Records of a full chunk; chunks begin at multiples of it.
+/// The number of records in a full chunk. Chunks begin at multiples of it.
 pub const CHUNK: u64 = 4_096;
-/// The level of a full chunk's subtree.
+/// The tree level of a full chunk's subtree.
 const CHUNK_LEVEL: u32 = CHUNK.trailing_zeros();
 
-/// What is wrong.
+/// A fault that a verification can find.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 #[non_exhaustive]
@@ -30,104 +30,104 @@ pub enum Finding {
         /// The number found instead.
         found: u64,
     },
-    /// A sequence number comes twice or out of order.
+    /// A sequence number occurs twice or out of order.
     OutOfOrder {
         /// The number found.
         found: u64,
     },
-    /// A record has a format this version does not know.
+    /// A record has a format that this version does not know.
     UnknownFormat {
-        /// Its format.
+        /// The format of the record.
         format: u8,
     },
     /// A record cannot be read: a column has a type or length that was never written.
     Unreadable,
     /// The record does not name the hash of the one before it.
     BrokenLink,
-    /// The record's fields do not give its hash: it was altered.
+    /// The record's fields do not yield its hash: it was altered.
     HashMismatch,
     /// The record is older than the one before it.
     TimeBackwards,
-    /// Records at the end are missing: the signed head counts more.
+    /// Records at the end are missing: the signed head covers more.
     TailMissing {
-        /// How many the head counts.
+        /// The number of records that the head covers.
         expected: u64,
     },
-    /// There are records behind the signed head.
+    /// Records exist after the signed head.
     BeyondHead,
-    /// The head or a kept checkpoint does not carry the log's signature.
+    /// The head or a stored checkpoint does not have the log's signature.
     BadSignature {
-        /// The size of the state that should be signed.
+        /// The size of the checkpoint that should be signed.
         size: u64,
     },
-    /// The records are consistent with each other, but not with a signed state: they were rewritten.
+    /// The records are consistent with each other, but not with a checkpoint: they were rewritten.
     RootMismatch {
-        /// The size of the signed state. What is wrong lies between the reported number and this one.
+        /// The size of the checkpoint. The fault is between the reported number and this one.
         size: u64,
     },
-    /// The head says another time than its last record: the time that later records may not fall behind.
+    /// The time of the head, before which later records may not be dated, is not that of its last record.
     HeadTime,
     /// A row is not as the record of its last change left it.
     RowMismatch {
-        /// The table that the row belongs to.
+        /// The table that contains the row.
         table: String,
-        /// Its id.
+        /// The row's identifier.
         id: String,
     },
     /// A row is gone although no record removed it.
     RowMissing {
-        /// The table that the row belongs to.
+        /// The table that contained the row.
         table: String,
-        /// Its id.
+        /// The row's identifier.
         id: String,
     },
-    /// A row is there although no record made it.
+    /// A row exists although no record created it.
     RowWithoutRecord {
-        /// The table that the row belongs to.
+        /// The table that contains the row.
         table: String,
-        /// Its id.
+        /// The row's identifier.
         id: String,
     },
-    /// The record names another signing key of the log than the one that is stored, or a stored one without a record;
-    /// or the state that both keys must have signed is missing.
+    /// The record names another signing key of the log than the stored one; or a stored one has no record; or the
+    /// checkpoint that both keys must have signed is missing.
     SigningKey,
-    /// A version's stored material is not the one it was made with.
+    /// The stored material of a version is not the original one.
     MaterialMismatch {
-        /// The version's id.
+        /// The version's identifier.
         id: String,
     },
-    /// There are records with numbers below 1, which no list and no verification would come to.
+    /// Records have numbers below 1, which no list and no verification would reach.
     BelowFirst {
-        /// The smallest number.
+        /// The smallest sequence number.
         found: i64,
     },
-    /// A checkpoint is kept that the ledger did not store: of more records than the log has, without the log's
-    /// signature, or more of them than the ledger stores.
+    /// A stored checkpoint was not written by the ledger: it covers more records than the log has, lacks the log's
+    /// signature, or is one of more checkpoints than the ledger stores.
     SurplusCheckpoint {
-        /// The size of the log that the checkpoint says it covers, in records.
+        /// The number of records that the checkpoint claims to cover.
         size: u64,
     },
     /// Rows of an imported log are not those that were sealed.
     ImportedRows {
         /// The name under which the log was imported.
         source: String,
-        /// The first of the rows among which there is one that was altered, deleted or inserted.
+        /// The first row of the range in which a row was altered, deleted or inserted.
         first: u64,
-        /// The last of them.
+        /// The last row of that range.
         last: u64,
     },
-    /// Rows that cannot be read, or that no statement looks at.
+    /// Rows that cannot be read, or that no query returns.
     SurplusRows {
-        /// The table that has the rows.
+        /// The table that contains the rows.
         table: String,
-        /// How many there are.
+        /// The number of rows.
         count: u64,
     },
-    /// The schema of the database was altered, so that statements may do something else than they say.
+    /// The schema of the database was altered, so that statements may not do what they say.
     SchemaAltered {
         /// The object, by its kind and name.
         object: String,
-        /// How it differs.
+        /// The difference from the expected schema.
         what: String,
     },
     /// An index lacks rows of its table: lists that use it would miss them.
@@ -137,25 +137,25 @@ pub enum Finding {
     },
     /// The database's own check found damage.
     Damaged {
-        /// What it says.
+        /// The database's own message.
         what: String,
     },
-    /// The log is an older state, or the continuation of one, than was seen before.
+    /// The log is an older state than was seen before, or continues one.
     RolledBack {
-        /// Records that the log has now.
+        /// The number of records that the log has now.
         size: u64,
-        /// Records that were seen: by this process, or by whoever wrote the high-water file.
+        /// The number of records seen earlier, by this process or by the writer of the high-water file.
         seen: u64,
     },
 }
 
-/// What is wrong, and where.
+/// A fault and its place in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Fault {
-    /// The first sequence number that is not as it should be; 0 if the fault is not one of a record or its effect.
+    /// The first sequence number with the fault; 0 if the fault does not concern a record or its effect.
     pub seq: u64,
-    /// What is wrong with it.
+    /// The kind of the fault, with its values.
     #[serde(flatten)]
     pub finding: Finding,
 }
@@ -165,46 +165,49 @@ impl fmt::Display for Fault {
         let Self { seq, finding } = self;
         match finding {
             Finding::Gap { found } => write!(f, "record {seq} is missing; the next one is {found}"),
-            Finding::OutOfOrder { found } => write!(f, "record {found} stands where {seq} belongs"),
+            Finding::OutOfOrder { found } => write!(f, "record {found} is in the place of record {seq}"),
             Finding::UnknownFormat { format } => write!(f, "record {seq} has the unknown format {format}"),
             Finding::Unreadable => write!(f, "record {seq} cannot be read"),
             Finding::BrokenLink => write!(f, "record {seq} does not name the hash of the record before it"),
-            Finding::HashMismatch => write!(f, "record {seq} was altered: its fields do not give its hash"),
+            Finding::HashMismatch => write!(f, "record {seq} was altered: its fields do not match its hash"),
             Finding::TimeBackwards => write!(f, "record {seq} is older than the record before it"),
             Finding::TailMissing { expected } => {
                 write!(f, "the records from {seq} on are missing; the signed head counts {expected}")
             }
-            Finding::BeyondHead => write!(f, "record {seq} stands behind the signed head"),
+            Finding::BeyondHead => write!(f, "record {seq} is after the end of the signed head"),
             Finding::BadSignature { size } => {
-                write!(f, "the state of {size} records does not carry the log's signature")
+                write!(f, "the checkpoint of {size} records does not have the log's signature")
             }
             Finding::RootMismatch { size } => write!(
                 f,
                 "the records from {seq} to {size} are consistent with each other, but not with the signed state: \
                  they were rewritten"
             ),
-            Finding::HeadTime => write!(f, "the head of the log does not have the time of record {seq}, its last"),
+            Finding::HeadTime => write!(f, "the time of the log's head is not that of its last record, {seq}"),
             Finding::RowMismatch { table, id } => {
                 write!(f, "row {id} of {table} is not as record {seq} left it")
             }
             Finding::RowMissing { table, id } => {
-                write!(f, "row {id} of {table} is gone; record {seq} is the last about it")
+                write!(f, "row {id} of {table} is missing; record {seq} is the last about it")
             }
             Finding::RowWithoutRecord { table, id } => {
-                write!(f, "row {id} of {table} was not made by any record; it says record {seq}")
+                write!(f, "row {id} of {table} was not created by any record, although it names record {seq}")
             }
             Finding::SigningKey => {
-                write!(f, "the log's signing key from record {seq} on is not the one that the records and states name")
+                write!(
+                    f,
+                    "the log's signing key from record {seq} on is not the one that the records and checkpoints name"
+                )
             }
             Finding::MaterialMismatch { id } => write!(f, "version {id} does not have the material of record {seq}"),
-            Finding::BelowFirst { found } => write!(f, "there are records below number 1; the first is {found}"),
+            Finding::BelowFirst { found } => write!(f, "records have numbers below 1; the first is {found}"),
             Finding::SurplusCheckpoint { size } => {
-                write!(f, "the kept checkpoint of {size} records is not one that this service stored")
+                write!(f, "the stored checkpoint of {size} records was not written by this service")
             }
             Finding::ImportedRows { source, first, last } => write!(
                 f,
-                "rows {first} to {last} of the log imported from {source} are not those that record {seq} sealed: one or \
-                 more were altered, deleted or inserted"
+                "rows {first} to {last} of the log imported from {source} are not those that record {seq} sealed: one \
+                 or more were altered, deleted or inserted"
             ),
             Finding::SurplusRows { table, count } => {
                 write!(f, "{count} rows of {table} cannot be read or were not written by this service")
@@ -226,31 +229,31 @@ impl fmt::Display for Fault {
 /// The state of the log before a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// Hash of the last record; zeros if there is none.
+    /// The hash of the last record; zeros if there is none.
     pub hash: [u8; 32],
-    /// Its time.
+    /// The time of the last record.
     pub timestamp: Timestamp,
-    /// The tree so far.
+    /// The Merkle tree of the records so far.
     pub frontier: Frontier,
 }
 
 impl Start {
-    /// Before the first record.
+    /// The state before the first record.
     pub fn genesis() -> Self {
         Self { hash: [0; 32], timestamp: Timestamp::from_micros(0), frontier: Frontier::new() }
     }
 }
 
-/// A row that a record says it changed, with the SHA-256 of the row afterwards.
+/// A row that a record changed, with the SHA-256 of the row after the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedRow {
-    /// The record.
+    /// The sequence number of the record.
     pub seq: u64,
-    /// The table.
+    /// The table that contains the row.
     pub table: String,
-    /// The row's id.
+    /// The row's identifier.
     pub id: String,
-    /// The row's hash, in hex.
+    /// The SHA-256 of the row, in hexadecimal.
     pub digest: String,
     /// The key that the record is about.
     pub key: Option<KeyId>,
@@ -258,7 +261,7 @@ pub struct ChangedRow {
     pub key_name: Option<String>,
 }
 
-/// A chunk of records, checked as far as that is possible without what comes before it.
+/// A chunk of records, checked as far as possible without the records before it.
 #[derive(Clone, Debug, Default)]
 pub struct Digest {
     first: Option<First>,
@@ -266,16 +269,16 @@ pub struct Digest {
     leaves: Vec<[u8; 32]>,
     subtree: Option<[u8; 32]>,
     fault: Option<Fault>,
-    /// Rows changed by the good records of the chunk.
+    /// The rows changed by the good records of the chunk.
     pub changed: Vec<ChangedRow>,
-    /// What the good records of the chunk say about the signing keys.
+    /// The statements of the good records about signing keys.
     pub links: Vec<Link>,
-    /// What they seal of imported logs.
+    /// The states of imported logs that the good records seal.
     pub imported: Vec<SealedLog>,
 }
 
 impl Digest {
-    /// Notes a fault that reading found behind the last record, unless an earlier one is known.
+    /// Notes a fault found when reading after the last record, unless an earlier one is known.
     pub fn fail(&mut self, first: u64, fault: Fault) {
         if self.first.is_none() {
             self.first = Some(First { seq: first, prev: [0; 32], latest: Timestamp::from_micros(0) });
@@ -289,12 +292,12 @@ impl Digest {
 struct First {
     seq: u64,
     prev: [u8; 32],
-    /// The latest time that the record before it may have.
+    /// The latest time that the previous record may have.
     latest: Timestamp,
 }
 
-/// Digests a chunk: recomputes every hash from the stored fields, and checks numbering, links and time within it.
-/// After the first fault the rest is not looked at.
+/// Digests a chunk: recomputes every hash from the stored fields, and checks numbering, links and time within it. After
+/// the first fault, the rest is not checked.
 pub fn digest(log: LogId, rows: &[AuditRecord]) -> Digest {
     let mut digest = Digest { leaves: Vec::with_capacity(rows.len()), ..Digest::default() };
     let mut buffer = String::new();
@@ -342,7 +345,8 @@ fn check(
     if row.format != FORMAT {
         return Some(Finding::UnknownFormat { format: row.format });
     }
-    // Its own fields first, then what is before it: so a finding does not depend on where a chunk begins.
+    // The record's own fields are checked before its predecessor, so that findings do not depend on the borders of
+    // chunks.
     let body = Body::from(row).digest_with(buffer);
     if record_hash(log, row.seq, row.timestamp, &row.prev_hash, &body) != row.hash {
         return Some(Finding::HashMismatch);
@@ -354,12 +358,12 @@ fn check(
     (latest_before(row) < timestamp).then_some(Finding::TimeBackwards)
 }
 
-/// The latest time that the record before this one may have: time runs backwards only where the record says so.
+/// The latest time that the previous record may have. Time may go back only where the record says so.
 fn latest_before(row: &AuditRecord) -> Timestamp {
     if row.action == Action::ClockAcknowledge.as_str() { Timestamp::from_micros(i64::MAX) } else { row.timestamp }
 }
 
-/// Collects the rows a successful change names in its details. The details are covered by the record's hash.
+/// Collects the rows that a successful change names in its details. The record's hash covers the details.
 fn changed_rows(row: &AuditRecord, changed: &mut Vec<ChangedRow>) {
     let Some(details) = row.details.as_deref().filter(|details| details.contains("\"rows\":[[")) else { return };
     if row.status != Status::Success.as_str() {
@@ -386,7 +390,7 @@ fn changed_rows(row: &AuditRecord, changed: &mut Vec<ChangedRow>) {
     }
 }
 
-/// What a record says about the log's signing key, if it is about that.
+/// Returns a record's statement about the log's signing key, if it has one.
 fn link(row: &AuditRecord) -> Option<Link> {
     let names_key = row.action == Action::SigningKeyReplace.as_str() || row.action == Action::StoreCreate.as_str();
     if !names_key || row.status != Status::Success.as_str() {
@@ -398,33 +402,33 @@ fn link(row: &AuditRecord) -> Option<Link> {
         verifier_key: String,
         previous_key: Option<String>,
     }
-    // One that cannot be read names no key, and is then not the one that should be there.
+    // Unreadable details name no key, so the expected link is missing.
     let details: Details = serde_json::from_str(row.details.as_deref().unwrap_or_default()).unwrap_or_default();
     Some(Link { seq: row.seq, key: details.verifier_key, previous: details.previous_key })
 }
 
-/// The log up to some record.
+/// The log up to some record: the number of records, the root and the last hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// How many records.
+    /// The number of records.
     pub size: u64,
-    /// The root of the tree over them.
+    /// The root of the Merkle tree over the records.
     pub root: [u8; 32],
-    /// The hash of the last.
+    /// The hash of the last record.
     pub hash: [u8; 32],
 }
 
-/// A chunk in its place.
+/// The result of attaching a chunk.
 pub struct Stitched {
-    /// The state behind its good records.
+    /// The state of the log after the chunk's good records.
     pub state: Start,
-    /// The states that were wanted: those before the fault, if there is one.
+    /// The requested states that come before the fault, if there is one.
     pub states: Vec<State>,
     /// The first fault.
     pub fault: Option<Fault>,
 }
 
-/// Puts a digested chunk behind what comes before it. `roots_at` are sizes within the chunk whose root is wanted.
+/// Attaches a digested chunk to the log before it. `roots_at` are sizes within the chunk whose state is requested.
 pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
     match place(&start, digest) {
         Some(fault) => Stitched { state: start, states: Vec::new(), fault: Some(fault) },
@@ -432,7 +436,7 @@ pub fn stitch(start: Start, digest: &Digest, roots_at: &[u64]) -> Stitched {
     }
 }
 
-/// What is wrong with the first record of a chunk, seen from what comes before it.
+/// Returns the fault of a chunk's first record with respect to the log before it.
 fn place(state: &Start, digest: &Digest) -> Option<Fault> {
     let expected = state.frontier.size() + 1;
     let first = digest.first?;
@@ -441,7 +445,7 @@ fn place(state: &Start, digest: &Digest) -> Option<Fault> {
         let finding = if found > expected { Finding::Gap { found } } else { Finding::OutOfOrder { found } };
         return Some(Fault { seq: expected, finding });
     }
-    // Its own fields first: a record that was altered is the fault, not the link to it.
+    // The record's own fields come first: an altered record is the fault, and not the link to it.
     if let Some(fault) = &digest.fault
         && fault.seq == expected
     {

@@ -1,5 +1,5 @@
-//! From an opened store to a service: its own keys, its log and its rows are verified, then the parts of the service
-//! are made, and what whoever opens it has acknowledged is recorded.
+//! Builds the service on an opened store: verifies the service's own keys, the log and the rows, creates the parts of
+//! the service, and records what the operator acknowledged on opening.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -26,23 +26,23 @@ use crate::types::time::Timestamp;
 use crate::verification::Turns;
 use crate::workers::Workers;
 
-/// Lists of the log that are read at once. On SQLite one long reader is left to verifications.
+/// Audit lists that may run at once. This leaves one of SQLite's long readers free for verifications.
 const LISTS: usize = 3;
 
-/// What a store is opened for.
+/// The purpose for which a store is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Work,
-    /// To be read only, such as a backup. One that was made by a clock that was ahead can be read.
+    /// Reading only, for example a backup. A head dated in the future, written by a clock that was ahead, is accepted.
     Reading,
 }
 
-/// Verifies what is in the store, and makes the service.
+/// Verifies the contents of the store and builds the service.
 ///
 /// # Errors
 ///
-/// `IntegrityFailure` for a head or keys that were altered, and for a log that lacks what was noted of it; `ClockSkew` for
-/// a log whose time is to come.
+/// `IntegrityFailure` for an altered head or altered keys, and for a log that lacks recorded entries noted earlier;
+/// `ClockSkew` for a log whose time is in the future.
 pub(super) async fn assemble(
     config: Config,
     sources: &[RootKeySource],
@@ -60,7 +60,7 @@ pub(super) async fn assemble(
     }
     let last = own.head.timestamp;
     let (shared, altered) = start(config, provider, store, own).await?;
-    // First: no other record can be written before.
+    // This must come first, because no other record can be written before it.
     if is_clock_acknowledged {
         record_clock(&shared, last).await?;
     }
@@ -71,10 +71,10 @@ pub(super) async fn assemble(
     Ok(shared)
 }
 
-/// What high-water files say about logs.
+/// The checkpoints noted in high-water files.
 struct Notes {
     own: Option<(PathBuf, String)>,
-    /// Those beside the configured one, if that does not exist.
+    /// Notes of other files beside the configured one; read only if the configured file does not exist.
     others: Vec<(PathBuf, String)>,
 }
 
@@ -87,7 +87,7 @@ impl Notes {
         })
     }
 
-    /// What the log lacks of what was noted.
+    /// Compares the noted checkpoints with the log and returns what the log lacks, if anything.
     async fn compare(&self, own: &OwnKeys, store: &Arc<dyn Store>) -> Result<Option<high_water::Lost>> {
         let (head, signer) = (&own.head, &own.signer);
         let mut lost = match &self.own {
@@ -101,7 +101,7 @@ impl Notes {
     }
 }
 
-/// The service's own keys, which are unwrapped and those of the head that they have signed.
+/// The service's own keys, unwrapped, and the head that they signed.
 struct OwnKeys {
     envelope: Envelope,
     seals: Seals,
@@ -109,8 +109,7 @@ struct OwnKeys {
     head: Head,
 }
 
-/// Reads the head and the service's own keys, and unwraps these. A head that was altered, or that another key signed, is
-/// not built upon.
+/// Reads the head and unwraps the service's own keys. Fails for a head that was altered or signed by another key.
 async fn verify_own_keys(
     sources: &[RootKeySource],
     provider: &Arc<dyn Provider>,
@@ -127,7 +126,7 @@ async fn verify_own_keys(
     Ok(OwnKeys { envelope, seals, signer, head })
 }
 
-/// Holds the clock against the log. Answers whether the log's time is to come, which was acknowledged.
+/// Compares the clock with the log. Returns true if the log's time is in the future and the operator acknowledged that.
 async fn check_clock(config: &Config, store: &Arc<dyn Store>, head: &Head, purpose: Purpose) -> Result<bool> {
     let now = config.clock.now();
     if purpose == Purpose::Reading || !skew::is_to_come(head.timestamp, now) {
@@ -143,7 +142,8 @@ async fn check_clock(config: &Config, store: &Arc<dyn Store>, head: &Head, purpo
     Ok(true)
 }
 
-/// Whether the head's time, which its signature does not cover, is that of the log's last record, whose hash it signs.
+/// Fails unless the head's time, which its signature does not cover, equals that of the log's last record. The signed
+/// hash covers that record.
 async fn check_time(store: &Arc<dyn Store>, head: &Head) -> Result<()> {
     let mut connection = store.reader().await?;
     let mut is_its_time = false;
@@ -156,11 +156,11 @@ async fn check_time(store: &Arc<dyn Store>, head: &Head) -> Result<()> {
     if is_its_time {
         return Ok(());
     }
-    let text = "the time of the log's head is not that of its last record: it was altered";
+    let text = "the time of the log's head is not that of its last record: the head was altered";
     Err(Error::new(ErrorCode::IntegrityFailure, text))
 }
 
-/// Loads the catalog and makes the parts of the service. Answers also what was found altered, and is set aside.
+/// Loads the catalog and creates the parts of the service. Also returns the altered rows that were found and set aside.
 async fn start(
     config: Config,
     provider: Arc<dyn Provider>,
@@ -226,7 +226,7 @@ async fn start(
     Ok((Arc::new(shared), altered))
 }
 
-/// Reads all keys, grants and the like.
+/// Loads all keys, grants, credentials and other rows into the catalog.
 async fn load(catalog: &Catalog, store: &Arc<dyn Store>) -> Result<()> {
     let mut reader = store.reader().await?;
     reader.begin_read().await?;
@@ -235,26 +235,26 @@ async fn load(catalog: &Catalog, store: &Arc<dyn Store>) -> Result<()> {
     if loaded? {
         return Ok(());
     }
-    let text = "another process replaced the key that seals rows while the store was opened";
+    let text = "another process replaced the integrity key while the store was being opened";
     Err(Error::new(ErrorCode::StoreContended, text))
 }
 
-/// Records that time goes back, as was acknowledged.
+/// Records that time goes back, as the operator acknowledged.
 async fn record_clock(shared: &Arc<Shared>, last: Timestamp) -> Result<()> {
     let now = shared.clock.now();
     let session = Session::new(Arc::clone(shared), Actor::internal("system"));
     match session.record_event(Action::ClockAcknowledge, Operation::AcknowledgeClock, Details::default()).await {
         Ok(()) => {
-            tracing::warn!(from = %last, to = %now, "it was acknowledged that a clock was ahead: time goes back");
+            tracing::warn!(from = %last, to = %now, "the log's time goes back, as was acknowledged");
             Ok(())
         }
-        // Perhaps because another process was first.
+        // Another process may have recorded it first.
         Err(error) if skew::is_to_come(head::stored(shared).await?.timestamp, now) => Err(error),
         Err(_) => Ok(()),
     }
 }
 
-/// Records what was acknowledged and what is unusual, and notes the head in the high-water file.
+/// Records what the operator acknowledged and unusual settings, and writes the head to the high-water file.
 async fn record_opening(shared: &Arc<Shared>, lost: Option<high_water::Lost>, purpose: Purpose) -> Result<()> {
     let session = Session::new(Arc::clone(shared), Actor::internal("system"));
     let is_acknowledged = lost.is_some();
@@ -264,9 +264,9 @@ async fn record_opening(shared: &Arc<Shared>, lost: Option<high_water::Lost>, pu
         session.record_event(Action::RestoreAcknowledge, Operation::AcknowledgeRestore, details).await?;
     }
     if let Some(path) = shared.config.high_water.as_ref().filter(|_| purpose == Purpose::Work) {
-        // As every second from now on: not being able to note it keeps nobody from revoking.
+        // The file is also written every second; a failure to write it must not prevent revocations.
         match high_water::write(path, &head::stored(shared).await?.checkpoint) {
-            // Else what was acknowledged would have to be again.
+            // Otherwise the operator would have to acknowledge the restore again.
             Err(error) if is_acknowledged => return Err(error),
             Err(error) => tracing::warn!(%error, "the high-water file is not up to date"),
             Ok(()) => {}
@@ -278,9 +278,9 @@ async fn record_opening(shared: &Arc<Shared>, lost: Option<high_water::Lost>, pu
     Ok(())
 }
 
-/// The stored generations of the root key, not checked yet; and the head.
+/// Reads the stored generations of the root key, which are not verified yet, and the head.
 async fn read_root_keys(connection: &mut dyn Connection) -> Result<(Vec<RootKeyGeneration>, Head)> {
     let generations = root_keys::unchecked(connection).await?;
-    let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing");
+    let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup");
     Ok((generations, tables::head::read(connection).await?.ok_or_else(missing)?))
 }

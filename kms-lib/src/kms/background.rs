@@ -1,4 +1,4 @@
-//! What goes on while the service is open: the scheduler at its times, and every second a look at the store.
+//! Background tasks while the service is open: the scheduler, and a check of the store every second.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -17,12 +17,12 @@ use crate::session::{Shared, write_counted};
 use crate::storage::inspection;
 use crate::types::error::Result;
 
-/// How often the head is looked at, and expired material dropped.
+/// The interval at which the head is read and expired key material is dropped.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the schema is inspected. On SQLite, a change that its counter shows is noticed at once. One that was found
-/// altered is inspected at every look: it may have been amidst a migration.
+/// The interval at which the schema is inspected. On SQLite, the schema counter shows a change at once. While the
+/// schema is altered it is inspected at every check, since the cause may be a migration in progress.
 const INSPECT: Duration = Duration::from_secs(60);
-/// Starts the tasks. They hold the service weakly: it may be dropped without being closed.
+/// Starts the tasks. They hold weak references to the service, which may be dropped without being closed.
 pub(super) fn start(
     shared: &Arc<Shared>,
     config: &Config,
@@ -38,9 +38,9 @@ pub(super) fn start(
     Ok(tasks)
 }
 
-/// Waits; answers whether the service goes on.
+/// Waits for `time`. Returns true if the service is still running.
 pub(super) async fn pause(time: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
-    // Otherwise it was stopped, or is gone.
+    // Otherwise the service was stopped or dropped.
     timeout(time, stopped.wait_for(|stopped| *stopped)).await.is_err()
 }
 
@@ -58,11 +58,12 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
         shared.space.look().await;
         shared.ledger.heed(&shared.space);
         let fresh = shared.catalog.ensure_fresh().await;
-        // Whatever another process has revoked must not stay in memory: before anything that may take its time.
+        // Material that another process revoked must leave memory before any step that may take long.
         shared.materials.drop_unusable(&shared.catalog).await;
         while connecting.try_join_next().is_some() {}
         if connecting.is_empty() {
-            // A generation of the root key that another node added. It may be far away, and nothing waits for it.
+            // Another node may have added a generation of the root key. Its provider may be remote, so nothing waits
+            // for it.
             let envelope = shared.envelope.clone();
             connecting.spawn(async move { envelope.connect_missing().await });
         }
@@ -80,7 +81,7 @@ async fn look(shared: Weak<Shared>, high_water: Option<PathBuf>, mut stopped: wa
     }
 }
 
-/// Inspects the schema. One that was altered is neither written nor listed until it is sound again.
+/// Inspects the schema. While it is altered, nothing is written and audit lists fail.
 async fn inspect_schema(shared: &Shared) {
     let inspected = async {
         let mut connection = shared.store.reader().await?;
@@ -90,7 +91,7 @@ async fn inspect_schema(shared: &Shared) {
         Ok(found) => {
             let refusal = inspection::refuse(&found.faults).err();
             if let Some(error) = &refusal {
-                tracing::error!(%error, "nothing is written until the schema is sound again");
+                tracing::error!(%error, "the schema of the store was altered; nothing is written until it is repaired");
             }
             shared.ledger.seen().set_refusal(refusal);
         }
@@ -98,7 +99,7 @@ async fn inspect_schema(shared: &Shared) {
     }
 }
 
-/// Notes the head, if it has moved, as one that this process has seen; and in the high-water file.
+/// Notes the head, if it has advanced, as seen by this process, and writes it to the high-water file.
 async fn note_head(shared: &Shared, path: Option<&Path>, noted: &mut u64) -> Result<()> {
     super::head::see(shared).await?;
     let (size, checkpoint) = shared.ledger.seen().checkpoint();

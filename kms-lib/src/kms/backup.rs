@@ -1,4 +1,4 @@
-//! Backups: made while the service works, and checked before they count; and restoring them.
+//! Making verified backups while the service runs, and restoring them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::verification::{Progress, Report, Verifier, VerifyOptions};
 
-/// How to make, verify or restore a backup.
+/// Options for making, verifying or restoring a backup.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct BackupOptions {
-    /// Told how many records of the copy are verified; its total is 0 while the store is being copied.
+    /// Receives the number of verified records of the copy; the total is 0 while the store is being copied.
     pub progress: Option<Progress>,
 }
 
 impl BackupOptions {
-    /// No progress is reported, and nothing else is set.
+    /// The default options: no progress is reported.
     pub fn new() -> Self {
         Self::default()
     }
-    /// Telling how far the work is.
+    /// Reports progress to this value.
     #[must_use]
     pub fn progress(mut self, progress: &Progress) -> Self {
         self.progress = Some(progress.clone());
@@ -39,35 +39,37 @@ impl BackupOptions {
     }
 }
 
-/// What a backup holds.
+/// The contents of a verified backup.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct BackupReport {
-    /// Its verification: the log, and the tables against it.
+    /// The result of verifying the backup: the log, and the tables compared with it.
     pub verification: Report,
-    /// Its signed head.
+    /// The signed head of the backup, as a C2SP checkpoint.
     pub checkpoint: String,
 }
 
 impl Session {
-    /// Copies the store, as it is at one moment, to a new file (mode 0600), while the service goes on; verifies the
-    /// copy, records it, and only then gives it its final name: until then it is called `NAME.<random>.part`. The
-    /// backup is worth nothing without the root key. For admins, of a SQLite store; servers have tools of their own.
+    /// Copies the store, as of one moment, to a new file (mode 0600) while the service continues; verifies the copy,
+    /// records the backup, and only then gives the file its final name. Until then it is called `NAME.<random>.part`. A
+    /// backup cannot be used without the root key. For admins, and for SQLite stores only; database servers have their
+    /// own tools.
     ///
     /// Cancellation: dropping the future removes the copy, unless it is being recorded: then the backup is completed.
     pub async fn backup(&self, to: impl AsRef<Path>) -> Result<BackupReport> {
         self.backup_with(to, &BackupOptions::new()).await
     }
 
-    /// Makes a backup as the options say.
+    /// Makes a backup with these options.
     ///
     /// Cancellation: dropping the future removes the copy, unless it is being recorded: then the backup is completed.
     pub async fn backup_with(&self, to: impl AsRef<Path>, options: &BackupOptions) -> Result<BackupReport> {
         self.permit_reading(Action::StoreBackup, Operation::Backup, None).await?;
         let copying = copy(self.shared(), to.as_ref(), options);
         let (report, part) = self.shared().turns.alone(self.actor().principal(), copying).await?;
-        // In a task of its own: a record that is on its way must not be left without its backup, whoever goes away.
+        // A separate task: once the record is submitted the backup must be completed, even if the caller drops its
+        // future.
         let session = self.clone();
         let recording = tokio::spawn(async move { session.record_backup(report, part).await });
         recording.await.map_err(|_| Error::new(ErrorCode::Internal, "a backup ended unexpectedly"))?
@@ -77,7 +79,7 @@ impl Session {
         let mut details = Details::default();
         details.number("size", report.verification.size);
         let recorded = self.record_event(Action::StoreBackup, Operation::Backup, details).await;
-        // No backup without its record, and no record without its backup: a copy that has or may have a record stays.
+        // Every backup has its record and every record its backup: a copy that has or may have a record is kept.
         let placed = match recorded {
             Err(error) if error.code() != ErrorCode::OutcomeUnknown => return Err(error),
             recorded => recorded.and_then(|()| part.place()),
@@ -88,9 +90,9 @@ impl Session {
         })
     }
 
-    /// What restoring this backup would bring back that has been taken away since (revoked and disabled keys and
-    /// versions, shortened windows, revoked and narrowed grants, tokens), and what would be lost (keys, versions,
-    /// grants, tokens). To be looked at before a restore is accepted. For admins.
+    /// Compares this backup with the store: what a restore would bring back that was revoked, disabled or narrowed
+    /// since (keys, versions, grace windows, grants, tokens), and what it would lose (keys, versions, grants, tokens).
+    /// Read the result before you accept a restore. For admins.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn compare_backup(&self, from: impl AsRef<Path>) -> Result<BackupComparison> {
@@ -103,20 +105,20 @@ impl Session {
     }
 }
 
-/// Copies the store as it is at one moment to a new file beside `to`, and verifies the copy. The copy gets its final
-/// name once its record is written.
+/// Copies the store as of one moment to a new file beside `to`, and verifies the copy. The copy gets its final name
+/// after its record is written.
 async fn copy(shared: &Shared, to: &Path, options: &BackupOptions) -> Result<(BackupReport, Part)> {
     shared.config.store()?.file()?;
     files::check_is_free(to)?;
     let part = Part::of(to);
     shared.store.copy_to(part.path()).await?;
-    // What cannot be verified goes with the part.
+    // On an error the part is dropped, which removes the file.
     let (report, inspected) = inspect(&shared.config, part.path(), options).await?;
     inspected.store.close().await?;
     Ok((report, part))
 }
 
-/// Copies a backup to the place that `config` names, and gives it its name there once it is verified.
+/// Copies a backup to the place that `config` names, and gives the file its final name once it is verified.
 pub(super) async fn restore(config: &Config, backup: &Path, options: &BackupOptions) -> Result<BackupReport> {
     let store = config.store()?;
     let to = store.file()?;
@@ -129,7 +131,7 @@ pub(super) async fn restore(config: &Config, backup: &Path, options: &BackupOpti
     Ok(report)
 }
 
-/// Refuses what cannot be a backup.
+/// Refuses a path that cannot be a backup.
 fn check(backup: &Path) -> Result<()> {
     if !backup.is_file() {
         return Err(Error::invalid(format!("{} is not a file", backup.display())));
@@ -145,7 +147,7 @@ pub(super) async fn inspect(
 ) -> Result<(BackupReport, Arc<Shared>)> {
     check(backup)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(backup).await?);
-    // A backup is older than what was seen since.
+    // A backup is older than the high-water file, so that file is not compared.
     let shared = open::open_for_reading(&config.clone().no_high_water(), store).await?;
     let (store, catalog, signer) = (&shared.store, &shared.catalog, &shared.signer);
     let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: None };
@@ -153,7 +155,7 @@ pub(super) async fn inspect(
     let verification = verifier.verify(&options).await?;
     if !verification.ok {
         let what = verification.faults.first().map(ToString::to_string).unwrap_or_default();
-        return Err(Error::new(ErrorCode::IntegrityFailure, format!("the backup is not good: {what}")));
+        return Err(Error::new(ErrorCode::IntegrityFailure, format!("the backup failed its verification: {what}")));
     }
     let checkpoint = head::stored(&shared).await?.checkpoint;
     Ok((BackupReport { verification, checkpoint }, shared))

@@ -1,4 +1,4 @@
-//! The lock that says whether other processes may open the store too.
+//! The lock that decides whether other processes may open the store too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::storage::Store;
 use crate::types::error::{ErrorCode, Result};
 
-/// How often a lock that is held is tried again, and the pause in between.
+/// The number of attempts to take a lock that another process holds, and the pause between them.
 const TRIES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the lock. A process that another thread of the former owner has just forked holds it too, until it executes
-/// its program, so a lock that is held is tried again for half a second.
+/// Takes the lock. A process just forked by another thread of the previous owner still holds it until it executes its
+/// program, so a lock that is held is tried again for half a second.
 pub(super) async fn claim(store: &Arc<dyn Store>, is_exclusive: bool) -> Result<()> {
     for _ in 0..TRIES {
         match store.claim(is_exclusive) {

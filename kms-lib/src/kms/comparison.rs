@@ -1,4 +1,4 @@
-//! What the restore of a backup would change: what it would bring back, and what would be lost.
+//! Comparing a backup with the store: what a restore would bring back and what it would lose.
 
 use std::sync::Arc;
 
@@ -17,43 +17,43 @@ use crate::types::limits::PAGE_LIMIT;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// What restoring a backup would change.
+/// The changes that restoring a backup would make.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct BackupComparison {
-    /// Records that the present store has and the backup has not.
+    /// The number of records in the current store that the backup lacks.
     pub lost_records: u64,
-    /// Keys that are revoked, pending deletion or destroyed now, and were not then: by name.
+    /// Keys that are revoked, pending deletion or destroyed now, but were not at the time of the backup: names.
     pub keys: Vec<String>,
-    /// Versions that are revoked or destroyed now, and were not then: name of the key, and version.
+    /// Versions that are revoked or destroyed now, but were not at the time of the backup: key name and version.
     pub versions: Vec<(String, u32)>,
-    /// Grants that are not in force any more, and were then: principal and scope.
+    /// Grants that were in force at the time of the backup and no longer are: principal and scope.
     pub grants: Vec<(String, String)>,
-    /// Tokens that are withdrawn now, and were not then: principal.
+    /// Tokens that were revoked since the backup: principals.
     pub credentials: Vec<String>,
-    /// Keys that are disabled now, and were enabled then: by name.
+    /// Keys that were enabled at the time of the backup and are disabled now: names.
     pub disabled_keys: Vec<String>,
-    /// Current versions that are disabled now, and were enabled then: name of the key, and version.
+    /// Current versions that were enabled at the time of the backup and are disabled now: key name and version.
     pub disabled_versions: Vec<(String, u32)>,
-    /// Former versions whose window ends earlier now than it did then: name of the key, and version.
+    /// Former versions whose grace window now ends earlier than at the time of the backup: key name and version.
     pub shortened_windows: Vec<(String, u32)>,
-    /// Grants that allow less now, or under other conditions: principal and scope.
+    /// Grants that allow less than at the time of the backup, or under other conditions: principal and scope.
     pub narrowed_grants: Vec<(String, String)>,
-    /// Generations of the root key that are retired now, and were in use then: what was encrypted before the restore is
-    /// then wrapped under them again.
+    /// Generations of the root key that were in use at the time of the backup and are retired now. After a restore, key
+    /// material is wrapped under them again.
     pub retired_root_keys: Vec<u32>,
-    /// Keys that the backup does not have: what was encrypted with them would be lost. By name.
+    /// Keys that the backup lacks, by name. Data encrypted with them would be lost.
     pub lost_keys: Vec<String>,
-    /// Versions that the backup does not have, or has with other material.
+    /// Versions that the backup lacks, or has with other key material.
     pub lost_versions: Vec<LostVersion>,
-    /// Grants that the backup does not have: principal and scope.
+    /// Grants that the backup lacks: principal and scope.
     pub lost_grants: Vec<(String, String)>,
-    /// Tokens that the backup does not have: principal.
+    /// Tokens that the backup lacks: principals.
     pub lost_credentials: Vec<String>,
 }
 
-/// A version that a restore would lose, and with it everything that was encrypted or signed with it.
+/// A version that a restore would lose. Everything encrypted or signed with it would be lost too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -62,15 +62,15 @@ pub struct LostVersion {
     pub key: String,
     /// The number of the version.
     pub version: u32,
-    /// How many messages were encrypted under it.
+    /// The number of messages encrypted under the version.
     pub encryptions: u64,
 }
 
-/// Compares a backup with the present store.
+/// Compares a backup with the current store.
 pub(super) async fn compare(backup: &Arc<Shared>, present: &Shared) -> Result<BackupComparison> {
     let (then, now) = (head::stored(backup).await?, head::stored(present).await?);
     if then.log_id != now.log_id {
-        return Err(Error::invalid("the backup is of another store"));
+        return Err(Error::invalid("the backup belongs to another store"));
     }
     let (mut found, lost) = {
         let (old, new) = (backup.catalog.snapshot(), present.catalog.snapshot());
@@ -156,7 +156,7 @@ impl BackupComparison {
         self.lost_credentials.sort();
     }
 
-    /// The versions that would be lost, by key.
+    /// Lists the versions that would be lost, by key.
     fn find_lost(&mut self, old: &Snapshot, new: &Snapshot) -> Vec<(Key, Vec<u32>)> {
         let mut lost = Vec::new();
         for key in new.keys_by_name(None) {

@@ -1,4 +1,4 @@
-//! Making what a new store needs: the root key's check value, the service's own keys, the first record and the head.
+//! Creating a new store: the root key's check value, the service's own keys, the first record and the head.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::types::ids::{LogId, RecordId, RootKeyId, ServiceKeyId};
 use crate::types::root_key::{RootKeyGeneration, RootKeyState, ServiceKey, ServiceKeyKind, ServiceKeyState};
 use crate::types::time::Timestamp;
 
-/// Makes the log and the service's own keys, in one transaction, unless another process was first.
+/// Creates the log and the service's own keys in one transaction, unless another process was first.
 pub(super) async fn create(
     connection: &mut dyn Connection,
     source: &RootKeySource,
@@ -53,7 +53,7 @@ pub(super) async fn create(
     }
 }
 
-/// What a new store begins with, made before its transaction: the root key may be far away.
+/// The first rows of a new store. They are made before the transaction, since the root key provider may be remote.
 struct NewStore {
     log: LogId,
     root: RootKeyGeneration,
@@ -61,7 +61,7 @@ struct NewStore {
     signing: (ServiceKeyRow, Zeroizing<[u8; 32]>),
 }
 
-/// The row of the first generation, which the first record makes.
+/// The row of the first root key generation, which the first record covers.
 async fn first_generation(new: &NewRootKey, now: Timestamp) -> Result<RootKeyGeneration> {
     Ok(RootKeyGeneration {
         id: RootKeyId::random(),
@@ -80,7 +80,7 @@ async fn first_generation(new: &NewRootKey, now: Timestamp) -> Result<RootKeyGen
     })
 }
 
-/// The first key that seals rows, wrapped; and itself.
+/// Generates the first integrity key. Returns its wrapped row and the key itself.
 async fn new_integrity_key(
     log: LogId,
     envelope: &Envelope,
@@ -94,7 +94,7 @@ async fn new_integrity_key(
     Ok((ServiceKeyRow { key: first_of(kind, None, fingerprint), wrapped }, secret))
 }
 
-/// The first key that signs the log, wrapped; and itself.
+/// Generates the first signing key of the log. Returns its wrapped row and the key itself.
 async fn new_signing_key(
     log: LogId,
     envelope: &Envelope,
@@ -109,7 +109,7 @@ async fn new_signing_key(
     Ok((ServiceKeyRow { key: first_of(kind, Some(public_key), fingerprint), wrapped }, secret))
 }
 
-/// The row of a first key of the service.
+/// The row of the first service key of this kind.
 fn first_of(kind: ServiceKeyKind, public_key: Option<[u8; 32]>, fingerprint: [u8; 32]) -> ServiceKey {
     ServiceKey {
         id: ServiceKeyId::random(),
@@ -152,7 +152,7 @@ async fn create_locked(
     first_record(connection, new.log, now, &keys, &changes, commitment).await
 }
 
-/// The log begins with the record of its making, which names the key that signs it.
+/// The first record of the log: it records the creation of the store and names the signing key.
 async fn first_record(
     connection: &mut dyn Connection,
     log: LogId,

@@ -1,5 +1,4 @@
-//! The files of a backup and a restore: what is verified is what gets the final name, and no file that is there is
-//! replaced.
+//! The files of a backup and a restore. Only a verified file gets the final name, and no existing file is replaced.
 
 use std::fs;
 use std::io;
@@ -10,7 +9,7 @@ use crate::storage::durable::sync_name;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::RecordId;
 
-/// What SQLite keeps beside a database.
+/// Suffixes of the files that SQLite keeps beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -19,8 +18,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Refuses a place for a new file where something is, a link that leads nowhere too. What SQLite keeps beside a store
-/// would be taken for a part of the new one: the write-ahead log of a former store would be played into it.
+/// Refuses a path for a new file where something exists, including a dangling link. SQLite would take the files beside
+/// an old store for part of the new one, and replay the old write-ahead log into it.
 pub(super) fn check_is_free(to: &Path) -> Result<()> {
     for ending in std::iter::once("").chain(BESIDE) {
         let taken = beside(to, ending);
@@ -28,10 +27,10 @@ pub(super) fn check_is_free(to: &Path) -> Result<()> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {}
             Err(e) => {
-                return Err(Error::invalid(format!("{} cannot be looked at: {e}", taken.display())).with_source(e));
+                return Err(Error::invalid(format!("{} cannot be examined: {e}", taken.display())).with_source(e));
             }
             Ok(_) => {
-                let text = format!("{} is there already; a new place is needed", taken.display());
+                let text = format!("{} already exists; choose another path", taken.display());
                 return Err(Error::invalid(text));
             }
         }
@@ -39,14 +38,14 @@ pub(super) fn check_is_free(to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses the copy of a store's files for a backup: SQLite would read it with what lies beside it, and only the one
-/// file would be restored.
+/// Refuses a copy of a store's files as a backup: SQLite would read it together with the files beside it, but only the
+/// one file would be restored.
 pub(super) fn check_is_whole(backup: &Path) -> Result<()> {
     for ending in ["-wal", "-journal"] {
         let part = beside(backup, ending);
         if fs::symlink_metadata(&part).is_ok_and(|metadata| metadata.len() > 0) {
             let text = format!(
-                "{} is not a backup but a copy of a store's files: {} belongs to it. Put both in the place of the store",
+                "{} is a copy of a store's files, not a backup: {} belongs to it; put both in the store's place",
                 backup.display(),
                 part.display()
             );
@@ -56,19 +55,19 @@ pub(super) fn check_is_whole(backup: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file beside the place where it is to be, under a name of its own. Removed when dropped.
+/// A temporary file beside its final path. Removed when dropped.
 pub(super) struct Part {
     path: PathBuf,
     to: PathBuf,
 }
 
 impl Part {
-    /// A name for a file that is to be made: `NAME.<random>.part`.
+    /// A temporary name for a new file: `NAME.<random>.part`.
     pub fn of(to: &Path) -> Self {
         Self { path: beside(to, &format!(".{}.part", RecordId::random())), to: to.to_owned() }
     }
 
-    /// Copies. Only its owner may read the copy, whatever the mode of the backup.
+    /// Copies a backup to a temporary file that only its owner may read, whatever the mode of the backup.
     pub async fn copy(backup: &Path, to: &Path) -> Result<Self> {
         let part = Self { path: beside(to, &format!(".{}.restoring", RecordId::random())), to: to.to_owned() };
         let failed = failed(backup, to);
@@ -77,23 +76,23 @@ impl Part {
         Ok(part)
     }
 
-    /// Where it is.
+    /// The path of the temporary file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Leaves it where it is; answers its name.
+    /// Keeps the temporary file when this is dropped, and returns its path.
     pub fn keep(mut self) -> PathBuf {
         std::mem::take(&mut self.path)
     }
 
-    /// Gives it its final name too. `InvalidArgument` if there is a file of that name by now.
+    /// Gives the file its final name. `InvalidArgument` if a file of that name exists by now.
     pub fn place(&self) -> Result<()> {
-        // Whoever has made a store there meanwhile has it open: what it writes beside it would end in this one.
+        // Another process may have made a store there since; SQLite would take its side files for this store's.
         check_is_free(&self.to)?;
         rename_to_new(&self.path, &self.to).map_err(failed(&self.path, &self.to))?;
         sync_name(&self.to).map_err(|e| {
-            let text = format!("{} is complete, but its name may not outlast a power failure: {e}", self.to.display());
+            let text = format!("{} is complete, but its name may be lost in a power failure: {e}", self.to.display());
             Error::new(ErrorCode::InputOutput, text).with_source(e)
         })
     }
@@ -134,13 +133,13 @@ fn copy_private(from: &Path, to: &Path) -> io::Result<()> {
     copied
 }
 
-/// Gives a file a new name, and never replaces another.
+/// Renames a file without replacing an existing one.
 fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
-        // Its first name goes when the part is dropped.
+        // The temporary name is removed when the part is dropped.
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
-        // Some file systems have no second names for a file.
+        // Some file systems have no hard links.
         Err(_) => fs::rename(from, to),
     }
 }

@@ -1,19 +1,19 @@
-//! The head of the log: as it is stored, and as this process has seen it.
+//! The head of the log, as stored and as last seen by this process.
 
 use crate::session::Shared;
 use crate::storage::tables::{audit, head};
 use crate::types::audit::Head;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The head as it is stored now.
+/// Reads the stored head.
 pub(super) async fn stored(shared: &Shared) -> Result<Head> {
     let mut connection = shared.store.reader().await?;
     let head = head::read(connection.as_mut()).await?;
-    head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
+    head.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup"))
 }
 
-/// Notes the head as seen, if it is signed and continues what this process has seen. That of a store which was rolled
-/// back underneath is not noted: what was seen before is what tells the next process.
+/// Notes the stored head as seen if it is signed and continues the last one seen. The head of a store that was rolled
+/// back is not noted, so that the next process can detect the rollback from the earlier one.
 pub(super) async fn see(shared: &Shared) -> Result<()> {
     let (size, hash) = shared.ledger.seen().state();
     let head = stored(shared).await?;

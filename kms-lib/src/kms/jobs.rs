@@ -1,4 +1,4 @@
-//! What the scheduler does when its time has come.
+//! The scheduler's jobs.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -16,50 +16,50 @@ use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 use crate::verification::Report;
 
-/// How many due keys, or versions past their window, are looked up at once.
+/// The number of due keys, or of versions past their window, that are read in one query.
 const PAGE: usize = 100;
-/// How many keys are looked at while the snapshot is locked.
+/// The number of keys that are examined while the snapshot is locked.
 const KEYS_LOOKED_AT: usize = 1_000;
 
-/// What the scheduler has done.
+/// The results of one run of the scheduler's jobs.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct JobReport {
-    /// Keys it rotated.
+    /// Keys that were rotated.
     pub rotated: Vec<KeyId>,
-    /// Keys whose material it erased.
+    /// Keys whose material was erased.
     pub destroyed: Vec<KeyId>,
-    /// Versions it revoked.
+    /// Versions that were revoked: key and version.
     pub revoked: Vec<(KeyId, u32)>,
-    /// Keys that failed, and why. Each failure is in the log.
+    /// Keys for which a job failed, each with its error. Every failure is in the log.
     pub failed: Vec<(KeyId, Error)>,
-    /// What the verification found.
+    /// The report of the log verification, if one was due.
     pub verification: Option<Report>,
 }
 
-/// Does all jobs once. `session` is the scheduler's. A key that fails does not keep the others from their turn, nor
-/// does a job; an error means that the store could not be asked for one of them, and is the first of these.
+/// Runs all jobs once. `session` is the scheduler's. A failing key does not stop the other keys, nor a failing job the
+/// other jobs. An error means that the store could not be queried for a job; the first such error is returned.
 #[tracing::instrument(level = "debug", name = "kms.scheduler", skip_all)]
 pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobReport> {
     let mut report = JobReport::default();
     let mut failed: Option<Error> = None;
     if config.rotate {
-        note(&mut failed, "keys that are due could not be looked up", rotate(session, &mut report).await);
+        note(&mut failed, "the keys due for rotation could not be read", rotate(session, &mut report).await);
     }
     if config.destroy {
-        note(&mut failed, "material that is due could not be looked up", destroy(session, &mut report).await);
+        note(&mut failed, "the keys due for destruction could not be read", destroy(session, &mut report).await);
     }
-    // What a retirement that was cut off has left.
+    // Completes a retirement that was interrupted.
     if let Err(error) = session.erase_retired().await {
         tracing::warn!(%error, "wrappings under a retired root key could not be erased");
     }
-    // And a replacement of the key that seals rows.
+    // Completes a replacement of the integrity key that was interrupted.
     if let Err(error) = session.finish_resealing().await {
         tracing::warn!(%error, "rows could not be resealed");
     }
     if config.revoke_expired {
         let revoked = revoke_expired(session, config.revoke_expired_even_if_used, &mut report).await;
-        note(&mut failed, "versions past their window could not be looked up", revoked);
+        note(&mut failed, "the versions past their grace window could not be read", revoked);
     }
     if config.verify {
         match session.verify_audit_incrementally().await {
@@ -70,7 +70,7 @@ pub async fn run(session: &Session, config: &SchedulerConfig) -> Result<JobRepor
     failed.map_or(Ok(report), Err)
 }
 
-/// Notes that a job failed; the others are done all the same.
+/// Notes that a job failed; the other jobs still run.
 fn note(failed: &mut Option<Error>, what: &str, done: Result<()>) {
     if let Err(error) = done {
         tracing::warn!(%error, "{what}");
@@ -88,7 +88,7 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
             return Ok(());
         }
         for id in new {
-            // Naming the version that was due makes sure that of several schedulers only one rotates.
+            // Naming the due version ensures that only one of several schedulers rotates the key.
             let expected = {
                 let snapshot = session.shared().catalog.snapshot();
                 let now = session.shared().clock.now();
@@ -96,7 +96,7 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
                     Some(key) if key.rotate_at.is_some_and(|at| at <= now) || is_misdated(&snapshot, key, now) => {
                         Some(key.current_version)
                     }
-                    // Its row cannot be trusted: trying is what records that.
+                    // The row cannot be trusted. The attempt fails and is recorded.
                     _ if snapshot.is_damaged(id) => None,
                     _ => continue,
                 }
@@ -120,12 +120,12 @@ async fn rotate(session: &Session, report: &mut JobReport) -> Result<()> {
     }
 }
 
-/// The keys that have too many versions to be rotated.
+/// The keys that have too many versions to be rotated, each with the time at which that was recorded.
 fn full_keys(session: &Session) -> MutexGuard<'_, HashMap<KeyId, Timestamp>> {
     session.shared().full_keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a key had too many versions already, and still has. That is recorded once a day.
+/// Whether a key is known to have too many versions and still has. This is recorded once a day.
 fn is_known_full(session: &Session, id: KeyId) -> bool {
     let shared = session.shared();
     let is_full = shared.catalog.snapshot().live_versions(id) >= shared.config.versions_max as usize;
@@ -136,18 +136,19 @@ fn is_known_full(session: &Session, id: KeyId) -> bool {
     full_keys.get(&id).is_some_and(|recorded| shared.clock.now() < recorded.plus_days(1))
 }
 
-/// Keys with a period that a clock which was ahead made or rotated: their next rotation would come that much too late.
+/// Finds keys with a rotation period that were created or rotated by a clock that was ahead; their next rotation would
+/// be late by the same amount.
 fn misdated(session: &Session) -> Vec<KeyId> {
     let now = session.shared().clock.now();
     let mut found = Vec::new();
     let mut after: Option<String> = None;
     loop {
         let snapshot = session.shared().catalog.snapshot();
-        // No version says so: the usual case.
+        // The usual case: no version is dated in the future.
         if !snapshot.newest_version_at().is_some_and(|newest| skew::is_to_come(newest, now)) {
             return Vec::new();
         }
-        // The snapshot is not locked for longer than a moment.
+        // The snapshot is locked only briefly, one page at a time.
         let page: Vec<&Key> = snapshot.keys_by_name(after.as_deref()).take(KEYS_LOOKED_AT).collect();
         found.extend(page.iter().filter(|key| is_misdated(&snapshot, key, now)).map(|key| key.id));
         match page.last() {
@@ -174,7 +175,7 @@ async fn destroy(session: &Session, report: &mut JobReport) -> Result<()> {
             match session.destroy_located(id).await {
                 Ok(()) => report.destroyed.push(id),
                 Err(error) if matches!(error.code(), ErrorCode::KeyDestroyed | ErrorCode::WrongState) => {
-                    tracing::debug!(key = %id, "the deletion was done or cancelled meanwhile");
+                    tracing::debug!(key = %id, "another process completed or cancelled the deletion first");
                 }
                 Err(error) if error.code() == ErrorCode::Closed => return Err(error),
                 Err(error) => fail(report, id, "destroyed", error),
@@ -203,8 +204,8 @@ async fn revoke_expired(session: &Session, even_if_used: bool, report: &mut JobR
     }
 }
 
-/// Revokes versions whose window is over, but for those that were used since they were replaced, or perhaps were,
-/// unless these are to be revoked too.
+/// Revokes versions whose window is over. Versions that were, or may have been, used since they were replaced are left
+/// alone unless `even_if_used` is set.
 async fn revoke_unused(
     session: &Session,
     over: Vec<OverVersion>,
@@ -230,8 +231,8 @@ async fn revoke_unused(
     Ok(())
 }
 
-/// Whether the key is revoked, and with it all its versions; or an import holds it, whose source may still move
-/// windows.
+/// Whether the scheduler leaves the key's versions alone: the key is revoked, and all its versions with it, or it is
+/// held by an import, whose source may still move windows.
 fn is_left_alone(session: &Session, id: KeyId) -> bool {
     let snapshot = session.shared().catalog.snapshot();
     snapshot.key(id).is_some_and(|key| key.is_revoked() || key.is_held_by_import())
@@ -240,11 +241,11 @@ fn is_left_alone(session: &Session, id: KeyId) -> bool {
 async fn due(session: &Session, what: Due, tried: usize) -> Result<Vec<KeyId>> {
     session.shared().catalog.ensure_fresh().await?;
     let mut connection = session.shared().store.reader().await?;
-    // Those that failed are still due and come first: look past them.
+    // Failed keys are still due and come first, so the query reads past them.
     usage::due(connection.as_mut(), what, session.shared().clock.now(), tried + PAGE).await
 }
 
 fn fail(report: &mut JobReport, id: KeyId, what: &str, error: Error) {
-    tracing::warn!(key = %id, %error, "a key that is due could not be {what}");
+    tracing::warn!(key = %id, %error, "a due key could not be {what}");
     report.failed.push((id, error));
 }

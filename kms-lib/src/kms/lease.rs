@@ -1,8 +1,8 @@
-//! Which of several nodes does the scheduler's jobs of a period: the first that asks. The others stand by, and one of
-//! them goes on if it falls silent.
+//! The lease that decides which of several nodes runs the scheduler's jobs of a period: the first that asks. The other
+//! nodes stand by, and one of them takes over if the lease is no longer renewed.
 //!
 //! The lease is a small value in the store, taken under the head's lock. It is not sealed: an attacker with write
-//! access to the database can keep jobs from being done, as it can by deleting keys. It gives no rights.
+//! access to the database can prevent the jobs, just as they can delete keys. The lease grants no rights.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,34 +16,35 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::RecordId;
 use crate::types::time::Timestamp;
 
-/// The name under which it is kept.
+/// The name of the lease's value in the store.
 const NAME: &str = "scheduler.lease";
-/// For so long it holds unless it is renewed, in seconds: longer than clocks may be apart.
+/// The time for which the lease holds unless it is renewed, in seconds: longer than the allowed difference between
+/// clocks.
 const SECONDS: u32 = 90;
-/// How often it is renewed.
+/// The interval at which the lease is renewed.
 pub(super) const RENEW: Duration = Duration::from_secs(20);
-/// What is of a later time than this many seconds from now was written by a clock that was ahead, and does not count.
+/// A lease dated further ahead than this, in seconds, was written by a clock that was ahead and is ignored.
 const SKEW_SECONDS: u32 = 60;
 
-/// A node that wants to do jobs.
+/// A node that can hold the lease.
 #[derive(Clone)]
 pub(super) struct Node {
     shared: Arc<Shared>,
     id: String,
 }
 
-/// Whose turn it is.
+/// The result of asking for the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// This node holds the lease and does the jobs.
+    /// This node holds the lease and runs the jobs.
     Ours,
-    /// Another node holds the lease, which has not expired.
+    /// Another node holds an unexpired lease.
     Theirs,
-    /// Nobody's: the jobs of the period are done.
+    /// The jobs of the period are done.
     Done,
 }
 
-/// The lease as it is kept.
+/// The lease as stored.
 #[derive(Serialize, Deserialize)]
 struct Lease {
     node: String,
@@ -52,7 +53,7 @@ struct Lease {
     done: bool,
 }
 
-/// What a node wants of the lease.
+/// A node's request concerning the lease.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Take,
@@ -62,52 +63,54 @@ enum Wish {
 }
 
 impl Node {
-    /// The node of this process, whose identifier is its own as long as it is up.
+    /// The node of this process. Its identifier is valid for the lifetime of the process.
     pub fn new(shared: &Arc<Shared>, id: RecordId) -> Self {
         Self { shared: Arc::clone(shared), id: id.to_string() }
     }
 
-    /// Asks to do the jobs of a period, which is named by the time at which they are due.
+    /// Asks to run the jobs of a period, which is identified by its due time.
     pub async fn take(&self, period: Timestamp) -> Result<Turn> {
         self.ask(period, Wish::Take).await
     }
 
-    /// Says that the jobs still go on.
+    /// Renews the lease while the jobs are running.
     pub async fn renew(&self, period: Timestamp) -> Result<Turn> {
         self.ask(period, Wish::Renew).await
     }
 
-    /// Gives the jobs up, so that a node that stands by goes on with them at once.
+    /// Releases the lease, so that a node on standby continues the jobs at once.
     pub async fn release(&self, period: Timestamp) -> Result<Turn> {
         self.ask(period, Wish::Release).await
     }
 
-    /// Says that they are done.
+    /// Marks the jobs of the period as done.
     pub async fn end(&self, period: Timestamp) -> Result<Turn> {
         self.ask(period, Wish::End).await
     }
 
     async fn ask(&self, period: Timestamp, wish: Wish) -> Result<Turn> {
-        // In a task of its own: a transaction that was begun must be ended, whoever goes away.
+        // A separate task: a transaction must be ended even if the caller drops its future.
         let node = self.clone();
         let asking = tokio::spawn(async move {
             let mut connection = node.shared.store.writer().await?;
             let asked = node.ask_on(connection.as_mut(), period, wish).await;
             if asked.is_err() {
-                // The first error is the one that counts.
+                // The first error is returned, whether or not the rollback succeeds.
                 let _ = connection.rollback().await;
             }
             connection.close().await?;
             asked
         });
-        asking.await.map_err(|_| Error::new(ErrorCode::Internal, "asking for the lease of jobs ended unexpectedly"))?
+        asking
+            .await
+            .map_err(|_| Error::new(ErrorCode::Internal, "the request for the scheduler's lease ended unexpectedly"))?
     }
 
     async fn ask_on(&self, connection: &mut dyn Connection, period: Timestamp, wish: Wish) -> Result<Turn> {
         head::begin_locked(connection).await?;
         let now = self.shared.clock.now();
         let kept = usage::meta(connection, NAME).await?;
-        // One that cannot be read is no lease.
+        // An unreadable value counts as no lease.
         let kept = kept.and_then(|kept| serde_json::from_str::<Lease>(&kept).ok());
         let turn = turn(kept.as_ref(), &self.id, period, now);
         if turn == Turn::Ours {
@@ -124,13 +127,13 @@ impl Node {
     }
 }
 
-/// Whose turn it is to do the jobs of a period, as the kept lease says.
+/// Decides who runs the jobs of a period, according to the stored lease.
 fn turn(kept: Option<&Lease>, node: &str, period: Timestamp, now: Timestamp) -> Turn {
     let latest = now.plus_seconds(SECONDS + SKEW_SECONDS);
     let Some(kept) = kept.filter(|kept| kept.period <= latest && kept.until <= latest) else { return Turn::Ours };
     let is_over = kept.done || kept.until <= now;
     match kept.period.cmp(&period) {
-        // A later period has begun: this one's jobs are among its own.
+        // A later period has begun and includes this one's jobs.
         std::cmp::Ordering::Greater => Turn::Done,
         std::cmp::Ordering::Equal if kept.done => Turn::Done,
         _ if kept.node != node && !is_over => Turn::Theirs,
@@ -159,7 +162,7 @@ mod tests {
         assert_eq!(asked(Some(lease("a", 0, 20, true)), 0, 1), Turn::Done);
         assert_eq!(asked(Some(lease("a", 0, 90, false)), 0, 91), Turn::Ours);
         assert_eq!(asked(Some(lease("b", 0, 90, false)), 0, 1), Turn::Ours);
-        // The jobs of the period before still go on, or are done.
+        // The jobs of the previous period are still running, or done.
         assert_eq!(asked(Some(lease("a", 0, 130, false)), 60, 61), Turn::Theirs);
         assert_eq!(asked(Some(lease("a", 0, 130, true)), 60, 61), Turn::Ours);
         assert_eq!(asked(Some(lease("a", 60, 130, true)), 0, 61), Turn::Done);

@@ -1,17 +1,17 @@
-//! Keeping memory out of swap, as far as that is allowed.
+//! Locking the memory of the process, to keep secrets out of swap.
 
-/// Locks the memory of the process, that it gets later included. Tries; says in the logs if it could not.
+/// Tries to lock the memory of the process, including later allocations, and logs whether that succeeded.
 #[cfg(target_os = "linux")]
 pub(super) fn lock() {
     use rustix::mm::{MlockAllFlags, mlockall};
     use rustix::process::{Resource, geteuid, getrlimit};
 
-    // Under a limit, later allocations would fail as soon as it is reached, and the process with them.
+    // Under a limit, allocations would fail once it is reached, and the process would abort.
     if getrlimit(Resource::Memlock).current.is_some() && !geteuid().is_root() {
-        tracing::warn!("the memory is not locked: RLIMIT_MEMLOCK is not unlimited");
+        tracing::warn!("the memory is not locked; set RLIMIT_MEMLOCK to unlimited");
         return;
     }
-    // Pages are locked when they are first used: the stacks of threads are mostly never used.
+    // Pages are locked at their first use, since most of each thread's stack is never used.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     match mlockall(flags) {
         Ok(()) => tracing::info!("the memory of the process is locked"),
@@ -19,8 +19,8 @@ pub(super) fn lock() {
     }
 }
 
-/// Elsewhere than on Linux there is no way to do it safely.
+/// Outside Linux, memory locking is not implemented.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn lock() {
-    tracing::warn!("the memory is not locked: this is done on Linux only");
+    tracing::warn!("the memory is not locked; locking is supported on Linux only");
 }

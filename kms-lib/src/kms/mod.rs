@@ -1,4 +1,4 @@
-//! The service: opening it, closing it, and what it does in between.
+//! The service: opening it, closing it, and its work in between.
 
 mod assemble;
 mod background;
@@ -36,9 +36,10 @@ use crate::session::{Session, Shared, write_counted};
 use crate::types::actor::Actor;
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// How long closing waits for the store to take what is under way: longer than for one commit whose outcome is unclear.
+/// The time that closing waits for the store to take pending submissions: longer than one commit whose outcome is
+/// unclear.
 const CLOSE_LEDGER: Duration = Duration::from_secs(30);
-/// How long each other step of closing may take.
+/// The time limit of each other step of closing.
 const CLOSE_STEP: Duration = Duration::from_secs(5);
 
 /// The key management service on one store. Cheap to clone; all clones are the same service.
@@ -76,10 +77,10 @@ struct Inner {
 }
 
 impl Kms {
-    /// Opens the store, and makes it if there is none. Needs a tokio runtime with time and at least one thread; see
-    /// [`crate::blocking`] for callers without one. The service belongs to the runtime it was opened on: once that has
-    /// ended, calls answer `Closed`. A SQLite file is read and brought up to date on the thread that opens it, for as
-    /// long as the disk takes.
+    /// Opens the store, and creates it if none exists. Needs a tokio runtime with time enabled and at least one thread;
+    /// see [`crate::blocking`] for callers without one. The service belongs to the runtime on which it was opened;
+    /// after that runtime has ended, calls return `Closed`. A SQLite file is read and brought up to date on a thread
+    /// of the runtime, which blocks on the disk meanwhile.
     ///
     /// Fails with `InvalidRootKey` or `WrongRootKey`, `StoreCorrupt` (not a database), `SchemaTooNew`,
     /// `StoreReadOnly`, `StoreInUse`, `StoreUnavailable`, `IntegrityFailure`, `ClockSkew`, `InvalidConfiguration`.
@@ -90,17 +91,18 @@ impl Kms {
         if config.lock_memory {
             memory::lock();
         }
-        // In a task of its own: dropping the caller's future must not leave a half-open store.
+        // A separate task: dropping the caller's future must not leave a half-open store.
         let opening = tokio::spawn(open::open(config.clone()));
-        let shared = opening.await.map_err(|_| Error::new(ErrorCode::Internal, "opening ended unexpectedly"))??;
+        let shared =
+            opening.await.map_err(|_| Error::new(ErrorCode::Internal, "opening the store ended unexpectedly"))??;
         let (stop, stopped) = watch::channel(false);
         let tasks = background::start(&shared, &config, &stopped)?;
         Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::new(tasks) }) })
     }
 
-    /// Opens a SQLite store to look at it, also on a read-only medium. Nothing is written: neither to the store nor to
-    /// the high-water file, which it is held against. Listing, describing and verifying work; a verification is not
-    /// recorded, and whatever has to be in the log fails with `StoreReadOnly`.
+    /// Opens a SQLite store for reading, also on a read-only medium. Nothing is written to the store or to the
+    /// high-water file, which is only compared with the log. Listing, describing and verifying work; a verification is
+    /// not recorded, and every operation that must be recorded fails with `StoreReadOnly`.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn open_read_only(config: Config) -> Result<Self> {
@@ -111,61 +113,64 @@ impl Kms {
         Ok(Self { inner: Arc::new(Inner { shared, config, stop, tasks: Mutex::default() }) })
     }
 
-    /// What this actor may do. Mini KMS does not authenticate: whoever embeds it says who is acting.
+    /// A session that acts as this actor. Mini KMS does not authenticate here: the embedding program decides who is
+    /// acting.
     pub fn session(&self, actor: Actor) -> Session {
         Session::new(Arc::clone(&self.inner.shared), actor)
     }
 
-    /// Who shows this token: an actor known by its credential, which is looked at again before anything is committed.
-    /// `NotAuthenticated` if the token is malformed, unknown, withdrawn or expired; nothing is recorded, so that
-    /// nobody fills the log from outside.
+    /// Authenticates a token and returns its actor, whose credential is checked again before every commit.
+    /// `NotAuthenticated` if the token is malformed, unknown, revoked or expired; such a failure is not recorded, so
+    /// that an unauthenticated client cannot fill the log.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn authenticate(&self, token: &str) -> Result<Actor> {
         crate::session::authenticate(&self.inner.shared, token).await
     }
 
-    /// Whether operations can be expected to succeed, and why not. It asks the store for its lock: a look every few
-    /// seconds is meant. It makes no call to a root key, and says whether the last ones failed.
+    /// Checks whether operations can be expected to succeed; the error says why not. The check takes the store's lock,
+    /// so call it every few seconds at most. It makes no call to a root key, and reports whether the last ones failed.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn ready(&self) -> Result<Ready> {
-        // In a task of its own: a transaction that was begun must be ended, whoever goes away.
+        // A separate task: a transaction must be ended even if the caller drops its future.
         let shared = Arc::clone(&self.inner.shared);
         let looking = tokio::spawn(async move { ops::ready(&shared).await });
-        looking.await.map_err(|_| Error::new(ErrorCode::Internal, "a look at the store ended unexpectedly"))?
+        looking.await.map_err(|_| Error::new(ErrorCode::Internal, "the readiness check ended unexpectedly"))?
     }
 
-    /// Whether the service is alive, for a supervisor that restarts it otherwise: false once the ledger has stopped for
-    /// good, because the log was altered or by a fault of this software. It asks nothing of the store.
+    /// Whether the service is alive, for a supervisor that restarts it otherwise. False once the ledger has stopped
+    /// permanently, because the log was altered or because of a fault in this software. Does not access the store.
     pub fn is_alive(&self) -> bool {
         !self.inner.shared.ledger.has_failed()
     }
 
-    /// Counters since opening, and how things stand, for a scraper. It names no key and no caller, and is not recorded.
+    /// Counters since opening and the current status, for a metrics scraper. Names no key and no caller, and is not
+    /// recorded.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn telemetry(&self) -> Result<Telemetry> {
         ops::telemetry(&self.inner.shared).await
     }
 
-    /// Does the scheduler's jobs now, whether or not it is their time.
+    /// Runs the scheduler's jobs now, regardless of the schedule.
     ///
     /// Cancellation: dropping the future ends the run between two jobs or within one; jobs that were submitted are
-    /// done.
+    /// still done.
     pub async fn run_scheduler(&self) -> Result<JobReport> {
         let session = Session::new(Arc::clone(&self.inner.shared), Actor::internal("scheduler"));
         jobs::run(&session, &self.inner.config.scheduler).await
     }
 
-    /// Verifies a backup without restoring it. `config` gives the root key; `WrongRootKey` if it is another store's.
+    /// Verifies a backup without restoring it. `config` names the root key; `WrongRootKey` if it is that of another
+    /// store.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn verify_backup(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
         Self::verify_backup_with(config, backup, &BackupOptions::new()).await
     }
 
-    /// Verifies a backup as the options say.
+    /// Verifies a backup with these options.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn verify_backup_with(
@@ -176,17 +181,18 @@ impl Kms {
         Ok(backup::inspect(config, backup.as_ref(), options).await?.0)
     }
 
-    /// Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. Opening it
-    /// with the high-water file of the old store then fails with `RestoreDetected` until that is acknowledged.
+    /// Verifies a backup and copies it to the place that `config` names, where nothing may exist yet. Opening the
+    /// restored store with the old store's high-water file then fails with `RestoreDetected` until the restore is
+    /// acknowledged.
     ///
-    /// [`Session::backup`] makes backups, [`Session::compare_backup`] says what restoring one would change.
+    /// [`Session::backup`] makes backups; [`Session::compare_backup`] shows what restoring one would change.
     ///
     /// Cancellation: dropping the future removes what was copied.
     pub async fn restore(config: &Config, backup: impl AsRef<Path>) -> Result<BackupReport> {
         Self::restore_with(config, backup, &BackupOptions::new()).await
     }
 
-    /// Restores a backup as the options say.
+    /// Restores a backup with these options.
     ///
     /// Cancellation: dropping the future removes what was copied.
     pub async fn restore_with(
@@ -197,21 +203,21 @@ impl Kms {
         backup::restore(config, backup.as_ref(), options).await
     }
 
-    /// Gives up verifications of the log, those of backups included, and begins none any more: they fail with `Closed`.
-    /// Everything else goes on. For the time before [`close`](Self::close), in which callers still get their answers
-    /// but nobody should wait for minutes.
+    /// Cancels verifications of the log, including those of backups, and starts no new ones: they fail with `Closed`.
+    /// Everything else continues. Call it before [`close`](Self::close), while callers still get their answers but
+    /// should not wait minutes for a verification.
     pub fn stop_verifying(&self) {
         self.inner.shared.turns.close();
     }
 
-    /// Closes the service: nothing new is let in, what is under way is committed, key material is dropped. Jobs of the
-    /// scheduler and verifications are given up. Sessions that are still held answer `Closed`. Closing twice changes
+    /// Closes the service: new calls are refused, pending submissions are committed, and key material is dropped.
+    /// Scheduler jobs and verifications are cancelled. Sessions that still exist return `Closed`. Closing twice changes
     /// nothing.
     ///
-    /// It takes no longer than a minute, and seconds if the store answers. Whatever fails, it is closed then:
-    /// `StoreUnavailable` if the store did not take what was under way, whose callers are told `OutcomeUnknown`. With
-    /// `audit.ack = "queued"` it fails if there are results that were released and could not be written to the log
-    /// since, with the code of the reason.
+    /// Closing takes at most a minute, and seconds if the store responds. The service is closed whatever fails:
+    /// `StoreUnavailable` if the store did not take pending submissions, whose callers then get `OutcomeUnknown`. With
+    /// `audit.ack = "queued"`, closing fails if released results could not be written to the log, with the code of the
+    /// cause.
     ///
     /// Cancellation: dropping the future leaves the service closing; call it again to wait for the rest.
     pub async fn close(&self) -> Result<()> {
@@ -224,7 +230,7 @@ impl Kms {
         let written = shared.ledger.close(CLOSE_LEDGER).await;
         shared.workers.close();
         let noted = timeout(CLOSE_STEP, self.note_head()).await.unwrap_or(Ok(()));
-        // Whatever failed before: no key stays in memory, no file open.
+        // Even after a failure, no key stays in memory and no file stays open.
         shared.materials.clear().await;
         let closed = timeout(CLOSE_STEP, shared.store.close()).await.unwrap_or_else(|_| {
             Err(Error::new(
@@ -235,17 +241,17 @@ impl Kms {
         written.and(closed).and(noted)
     }
 
-    /// Waits for the tasks in the background, which were told to stop; not for ever.
+    /// Waits up to 5 seconds for the background tasks, which were told to stop.
     async fn end_tasks(&self) {
         let mut tasks = self.inner.tasks.lock().await;
         let deadline = Instant::now() + CLOSE_STEP;
-        // Each stays there until it has ended: who gives up waiting does not leave the next one without.
+        // A task stays in the list until it has ended, so that a later call can wait for it if this one is dropped.
         while let Some(task) = tasks.last_mut() {
             match timeout_at(deadline, &mut *task).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => tracing::warn!("a background task ended unexpectedly"),
                 Err(_) => {
-                    tracing::warn!("a background task did not end in time and is given up");
+                    tracing::warn!("a background task did not end in time and is aborted");
                     task.abort();
                 }
             }
@@ -255,7 +261,7 @@ impl Kms {
 
     async fn note_head(&self) -> Result<()> {
         let Some(path) = &self.inner.config.high_water else { return Ok(()) };
-        // If the store cannot be read, what was seen before is what there is to note.
+        // If the store cannot be read, the head seen last is noted.
         let _ = head::see(&self.inner.shared).await;
         let (path, checkpoint) = (path.clone(), self.inner.shared.ledger.seen().checkpoint().1);
         run_blocking(move || high_water::write(&path, &checkpoint)).await

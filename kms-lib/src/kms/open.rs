@@ -1,4 +1,4 @@
-//! Opening a store: it is found or made and brought up to date, as often as other nodes come in between.
+//! Opening a store: it is created if missing, brought up to date, and retried when other nodes interfere.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use crate::storage::tables::head;
 use crate::storage::{Connection, Store, check_schema, is_current, migrate};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// With fewer free bytes than this, SQLite cannot even make what it works with.
+/// With fewer free bytes than this, SQLite cannot even create its working files.
 const NO_ROOM: u64 = 256 * 1024;
-/// How long opening is tried again when what others do in the store at that moment aborts it.
+/// The time for which opening is retried when other nodes' changes to the store abort it.
 const CONTENTION: std::time::Duration = std::time::Duration::from_secs(60);
-/// The same on a cluster, where several nodes that set the store up at once wait for each other's statements.
+/// The same on a cluster, where several nodes that set up the store wait for each other's statements.
 const CONTENTION_ON_CLUSTER: std::time::Duration = std::time::Duration::from_secs(240);
-/// The pause in between.
+/// The pause between two attempts.
 const CONTENTION_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Opens everything that sessions share.
+/// Opens the store and everything that sessions share.
 #[tracing::instrument(level = "debug", name = "kms.open", skip_all)]
 pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
     configured(&config)?;
@@ -33,36 +33,36 @@ pub(crate) async fn open(config: Config) -> Result<Arc<Shared>> {
     if let Ok(file) = location.file()
         && std::fs::metadata(file).map_or(0, |metadata| metadata.len()) == 0
     {
-        // Before a file is made, too.
+        // Checked before SQLite creates a file, too.
         check_may_be_made(&config, &format!("at {}", file.display()))?;
     }
     let store = location.open().await?;
     open_on(config, store).await
 }
 
-/// Whether a store may be made where there is none.
+/// Fails if the configuration forbids creating a store where none exists.
 fn check_may_be_made(config: &Config, place: &str) -> Result<()> {
     if !config.make_store {
-        return Err(Error::new(ErrorCode::StoreUnavailable, format!("there is no store {place}")));
+        let text = format!("there is no store {place}, and the configuration forbids creating one");
+        return Err(Error::new(ErrorCode::StoreUnavailable, text));
     }
     config.high_water.as_deref().map_or(Ok(()), high_water::check_is_new)
 }
 
-/// Opens what is in this store.
+/// Opens the service on this store.
 pub(crate) async fn open_on(config: Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
     let sources = configured(&config)?;
     let provider = crate::crypto::provider(config.crypto_provider)?;
     let opened = open_contended(config, &sources, &provider, &store).await;
     if opened.is_err() {
-        // The first error is the one that counts.
+        // The first error is returned, whether or not closing succeeds.
         let _ = store.close().await;
     }
     opened
 }
 
-/// Opens the store, again if need be: on a Galera cluster the lock for setting up is only of one database node, and
-/// what another one makes aborts, or holds up, whatever is done with the same tables here. Nothing that opening does is
-/// harmed by a second time.
+/// Opens the store, with retries: on a Galera cluster the setup lock covers only one database node, and what another
+/// node creates can abort or delay statements on the same tables here. Every step of opening can be repeated safely.
 async fn open_contended(
     config: Config,
     sources: &[RootKeySource],
@@ -78,22 +78,26 @@ async fn open_contended(
                 tracing::debug!(%error, "opening the store again");
                 tokio::time::sleep(CONTENTION_PAUSE).await;
             }
-            // On a full disk SQLite cannot even make what it works with; keys must still be revocable then.
+            // On a full disk SQLite cannot even create its working files, yet keys must stay revocable.
             Err(error) if is_without_room(error.code(), store) && store.release_reserve() => {
-                tracing::error!(%error, "the disk is full: the reserve is given up, only revocations and the like are written");
+                tracing::error!(
+                    %error,
+                    "the disk is full; the disk reserve was released, and only revocations are accepted until there is \
+                     room"
+                );
             }
             done => return done,
         }
     }
 }
 
-/// Whether a failure is one that other nodes cause by setting the store up at the same time.
+/// Whether other nodes can cause this failure by setting up the store at the same time.
 fn is_passing(code: ErrorCode, store: &Arc<dyn Store>, is_being_set_up: bool) -> bool {
     let is_held_up = code == ErrorCode::StoreUnavailable && is_being_set_up && store.is_cluster();
     code == ErrorCode::StoreContended || is_held_up
 }
 
-/// Whether a failure may be due to a full disk: SQLite does not always say so.
+/// Whether a failure may be due to a full disk; SQLite does not always report it as such.
 fn is_without_room(code: ErrorCode, store: &Arc<dyn Store>) -> bool {
     let may_be = matches!(code, ErrorCode::StoreFull | ErrorCode::StoreUnavailable);
     may_be && store.free_space().is_some_and(|free| free < NO_ROOM)
@@ -108,7 +112,7 @@ async fn open_store(
 ) -> Result<Arc<Shared>> {
     let mut connection = store.writer().await?;
     if store.is_cluster() {
-        // No lock there, but time: reads wait as well for what other nodes are making.
+        // This sets a longer timeout instead of a lock there, since reads also wait for what other nodes are creating.
         connection.lock_setup().await?;
     }
     if is_set_up(connection.as_mut()).await? {
@@ -124,12 +128,12 @@ async fn open_store(
     assemble(config, sources, provider, store, connection, Purpose::Work).await
 }
 
-/// Whether nothing has to be made: then nobody is waited for.
+/// Whether the store is already set up; then the setup lock is not needed.
 async fn is_set_up(connection: &mut dyn Connection) -> Result<bool> {
     Ok(is_current(connection).await? && head::read(connection).await?.is_some())
 }
 
-/// Brings the store up to date, and makes what a new one needs, under the lock for that.
+/// Brings the store up to date, and creates the contents of a new one, under the setup lock.
 async fn set_up(
     config: &Config,
     sources: &[RootKeySource],
@@ -137,11 +141,11 @@ async fn set_up(
     store: &Arc<dyn Store>,
     connection: &mut dyn Connection,
 ) -> Result<()> {
-    // Without a head there is no store yet, whatever else is there.
+    // Without a head no store exists yet, whatever else the database contains.
     let is_new = match head::read(connection).await {
         Ok(head) => head.is_none(),
         Err(e) if matches!(e.code(), ErrorCode::StoreContended | ErrorCode::StoreUnavailable) => return Err(e),
-        // There are no tables yet.
+        // The tables do not exist yet.
         Err(_) => true,
     };
     if is_new {
@@ -150,7 +154,7 @@ async fn set_up(
     migrate(connection).await?;
     claim(store, config.audit_ack == AuditAck::Queued).await?;
     let now = config.clock.now();
-    // The first record's time is one that all nodes must agree with.
+    // The first record's time must agree with the clocks of all nodes.
     if let Some(theirs) = head::database_now(connection).await?
         && !config.clock.is_apart()
     {
@@ -159,29 +163,29 @@ async fn set_up(
     if head::read(connection).await?.is_some() {
         return Ok(());
     }
-    // The first of several root keys makes the store.
+    // The first of several configured root keys creates the store.
     match create(connection, &sources[0], provider, config.clock.now()).await {
-        // Another database node's was first, and has arrived here with its head.
+        // Another database node's store came first and has been replicated here with its head.
         Err(error) if error.code() == ErrorCode::Conflict => match head::read(connection).await? {
             Some(_) => Ok(()),
-            None => Err(Error::new(ErrorCode::StoreCorrupt, "the store has parts of a log, but its head is missing")),
+            None => Err(Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup")),
         },
         done => done,
     }
 }
 
-/// Opens what is in a store that is only to be read, such as a backup.
+/// Opens a store for reading only, such as a backup.
 pub(super) async fn open_for_reading(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Shared>> {
     let sources = configured(config)?;
     let provider = crate::crypto::provider(config.crypto_provider)?;
     let mut connection = store.reader().await?;
     check_schema(connection.as_mut()).await?;
-    // What is older can still be read; and nothing is released or written.
+    // Older schemas can still be read. The setting does not matter, since nothing is released or written.
     let config = Config { audit_ack: AuditAck::Durable, ..config.clone() };
     assemble(config, &sources, provider, &store, connection, Purpose::Reading).await
 }
 
-/// Opens the file of a store to read it.
+/// Opens the file of a SQLite store for reading.
 pub(super) async fn open_read_only(config: &Config) -> Result<Arc<Shared>> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_read_only(config.store()?.file()?).await?);
     let opened = open_for_reading(config, Arc::clone(&store)).await;
@@ -198,7 +202,7 @@ fn no_key() -> Error {
     )
 }
 
-/// The configured root keys, of which there must be one.
+/// The configured root keys; at least one is required.
 fn configured(config: &Config) -> Result<Vec<RootKeySource>> {
     let sources = config.root_keys();
     if sources.is_empty() { Err(no_key()) } else { Ok(sources) }

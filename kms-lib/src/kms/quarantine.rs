@@ -1,4 +1,4 @@
-//! Rows that are not what the log says of them: found when a store is opened, and kept out of use from then on.
+//! Rows that do not match the log: found when a store is opened, and kept out of use from then on.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::types::view::CatalogView;
 use crate::verification::{AlteredRow, Compared, Verifier};
 use crate::workers::Workers;
 
-/// Most rows that are quarantined: they are written with one record, in one transaction.
+/// The maximum number of quarantined rows. They are written with one record in one transaction.
 const QUARANTINED: usize = 1_000;
 
-/// Finds out by the log which rows were altered, and takes them out of the catalog. If the log was altered too, no row
-/// is used. `StoreContended` if rows have changed meanwhile.
+/// Determines by the log which rows were altered, and removes them from the catalog. If the log was altered too, no row
+/// is used. `StoreContended` if rows changed meanwhile.
 pub(super) async fn set_aside(
     store: &Arc<dyn Store>,
     catalog: &Catalog,
@@ -30,7 +30,7 @@ pub(super) async fn set_aside(
     let can_tell = |found: &Compared| !found.is_beyond_quarantine && found.altered.len() <= QUARANTINED;
     let Some(found) = found.filter(can_tell) else {
         tracing::error!(
-            "the log, the quarantine, the root key generations or more than {QUARANTINED} rows were altered: \
+            "the log, the quarantine, the root key generations or more than {QUARANTINED} rows were altered; \
              no key, grant or token is used; verify the log, and restore a backup"
         );
         catalog.refuse_all();
@@ -44,8 +44,8 @@ pub(super) async fn set_aside(
     Ok(altered)
 }
 
-/// An entry of the quarantine. What belongs to which key, and under which name, is what the log says; for a row that no
-/// record made it is what the row says, if its seal is good.
+/// Builds a quarantine entry. The log says which key a row belongs to and under which name; a row that no record covers
+/// is described by its own contents if its seal is good.
 fn new_entry(catalog: &Catalog, row: &AlteredRow) -> NewQuarantined {
     let snapshot = catalog.snapshot();
     let (mut key, mut key_name) = (row.key, row.key_name.clone());
@@ -61,7 +61,7 @@ fn new_entry(catalog: &Catalog, row: &AlteredRow) -> NewQuarantined {
     NewQuarantined { id: QuarantineId::random(), table: row.table, row: row.id, key, key_name }
 }
 
-/// Writes the quarantine, with its record, before anything else is done.
+/// Writes the quarantine with its record, before any other change.
 pub(super) async fn commit(shared: &Arc<Shared>, altered: Vec<NewQuarantined>) -> Result<()> {
     let session = Session::new(Arc::clone(shared), Actor::internal("system"));
     session.quarantine(altered).await?;

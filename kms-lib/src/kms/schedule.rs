@@ -1,4 +1,4 @@
-//! The scheduler's task: it waits for the next period, takes its turn among the nodes, and has the jobs done.
+//! The scheduler's task: it waits for the next period, takes the lease, and runs the jobs.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -16,32 +16,32 @@ use crate::types::actor::Actor;
 use crate::types::ids::RecordId;
 use crate::types::time::{Clock, Timestamp};
 
-/// The scheduler looks at the clock at least this often, so that a clock that jumps does not make it sleep for ever.
+/// The scheduler reads the clock at least this often, so that a jump of the clock cannot make it sleep indefinitely.
 const WAKE: Duration = Duration::from_secs(30);
-/// How often a node that stands by looks whether the one that does the jobs has ended or fallen silent.
+/// The interval at which a node on standby checks whether the lease holder has finished or stopped renewing.
 const STAND_BY: Duration = Duration::from_secs(10);
 
-/// The periods of a schedule, as a clock that may jump comes to them.
+/// The periods of a schedule, read with a clock that may jump.
 struct Timetable {
     schedule: Schedule,
     clock: Clock,
-    /// Periods are looked for after this time.
+    /// Periods after this time are considered.
     from: Timestamp,
-    /// When the clock was last looked at.
+    /// The time at the last reading of the clock.
     seen: Timestamp,
     steady: Steady,
-    /// The last period whose time came.
+    /// The last period that became due.
     done: Option<Timestamp>,
-    /// Whether jobs that cannot be undone wait until the clock has run evenly for long enough.
+    /// Whether irreversible jobs are postponed until the clock has run steadily for long enough.
     is_put_off: bool,
 }
 
-/// What is due.
+/// The work that is due.
 #[derive(Clone, Copy)]
 struct Due {
-    /// The period whose time has come; none if only what was put off is due.
+    /// The period that became due; none if only postponed jobs are due.
     period: Option<Timestamp>,
-    /// Whether the clock has run evenly for long enough for what cannot be undone.
+    /// Whether the clock has run steadily for long enough to run irreversible jobs.
     is_steady: bool,
 }
 
@@ -52,14 +52,14 @@ impl Timetable {
         Self { schedule, clock, from: now, seen: now, steady, done: None, is_put_off: false }
     }
 
-    /// The next period. None if there is none any more.
+    /// The next period. None if the schedule has no further one.
     fn next(&self) -> Option<Timestamp> {
         let next = self.schedule.next_after(self.from)?;
-        // Not twice for the same minute, whatever the clock does.
+        // The same minute is not run twice, whatever the clock does.
         if Some(next) == self.done { self.schedule.next_after(next) } else { Some(next) }
     }
 
-    /// Waits until something is due. None if the service is closed, or there is no further period.
+    /// Waits until something is due. None if the service is closed or no further period exists.
     async fn wait(&mut self, stopped: &mut watch::Receiver<bool>) -> Option<Due> {
         loop {
             let next = self.next()?;
@@ -80,16 +80,17 @@ impl Timetable {
             if self.is_put_off && is_steady {
                 return Some(Due { period: None, is_steady });
             }
-            // The clock was put back: the next period is another one.
+            // The clock was set back, so the next period is a different one.
         }
     }
 
-    /// Looks at the clock: the time, whether it was put back, and whether it has run evenly for long enough.
+    /// Reads the clock. Returns the time, whether the clock was set back, and whether it has run steadily for long
+    /// enough.
     fn look(&mut self) -> (Timestamp, bool, bool) {
         let now = self.clock.now();
         let back = if now < self.seen { now.distance(self.seen) } else { Duration::ZERO };
         if back > steady::FAR {
-            // What was done was done by a clock that was wrong.
+            // The runs so far were dated by a wrong clock.
             self.done = None;
         }
         self.seen = now;
@@ -98,13 +99,13 @@ impl Timetable {
         (now, back > steady::JUMP, self.steady.lasts(at) >= steady::STEADY)
     }
 
-    /// Whether the period after this one has come.
+    /// Whether the next period has already begun.
     fn is_over(&self, period: Timestamp) -> bool {
         self.schedule.next_after(period).is_none_or(|following| self.clock.now() >= following)
     }
 }
 
-/// How a run of the jobs ended.
+/// The outcome of a run of the jobs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Run {
     Done,
@@ -114,7 +115,7 @@ enum Run {
     Stopped,
 }
 
-/// The task. It holds the service weakly: it may be dropped without being closed.
+/// The scheduler's task. It holds the service weakly, since the service may be dropped without being closed.
 pub(super) struct Runner {
     shared: Weak<Shared>,
     config: SchedulerConfig,
@@ -134,10 +135,10 @@ impl Runner {
         Self { shared: Arc::downgrade(shared), config, timetable, node: RecordId::random(), stopped }
     }
 
-    /// Does the jobs at their times until the service is closed or gone.
+    /// Runs the jobs on schedule until the service is closed or dropped.
     pub(super) async fn run(mut self) {
         while let Some(due) = self.timetable.wait(&mut self.stopped).await {
-            // Of several nodes one does the jobs of a period. What it has put off it does later by itself.
+            // One of several nodes runs the jobs of a period. Jobs that it postponed it runs later without a lease.
             let Some(node) = self.shared.upgrade().map(|shared| Node::new(&shared, self.node)) else { return };
             if let Some(period) = due.period {
                 match self.turn(&node, period).await {
@@ -148,11 +149,13 @@ impl Runner {
             }
             let Some(shared) = self.shared.upgrade() else { return };
             let run = self.do_jobs(Session::new(shared, Actor::internal("scheduler")), &node, due).await;
-            // What cannot be undone is done as soon as the clock can be trusted.
+            // Irreversible jobs run as soon as the clock can be trusted.
             self.timetable.is_put_off = !due.is_steady && (self.config.destroy || self.config.revoke_expired);
             if let Some(period) = due.period {
                 let ended = if run == Run::Done { node.end(period).await } else { node.release(period).await };
-                ended.inspect_err(|error| tracing::debug!(%error, "the lease of jobs runs out by itself")).ok();
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "the scheduler's lease could not be released; it expires automatically");
+                }
             }
             if run == Run::Stopped {
                 return;
@@ -161,7 +164,8 @@ impl Runner {
         }
     }
 
-    /// Does what is due. Given up when the service is closed: what was submitted is done, and the rest is still due.
+    /// Runs the jobs that are due. The run is cancelled when the service closes: submitted changes are completed, and
+    /// the rest stays due.
     async fn do_jobs(&mut self, session: Session, node: &Node, due: Due) -> Run {
         let is_time = due.period.is_some();
         let jobs = SchedulerConfig {
@@ -175,7 +179,7 @@ impl Runner {
             done = jobs::run(&session, &jobs) => match done {
                 Ok(_) => Run::Done,
                 Err(error) => {
-                    tracing::error!(%error, "the scheduler's jobs could not be done");
+                    tracing::error!(%error, "the scheduler's jobs failed; they stay due");
                     Run::Failed
                 }
             },
@@ -184,20 +188,20 @@ impl Runner {
         }
     }
 
-    /// Whose turn it is to do the jobs of a period: waits while another node does them, and until the next period at
-    /// most. None if the service is closed.
+    /// Asks for the lease of a period. Waits while another node runs the jobs, until the next period at most. None if
+    /// the service is closed.
     async fn turn(&mut self, node: &Node, period: Timestamp) -> Option<Turn> {
         loop {
             let is_over = self.timetable.is_over(period);
             match node.take(period).await {
                 Ok(Turn::Theirs) if !is_over => {}
                 Ok(turn) => return Some(turn),
-                // That the store does not answer is said elsewhere.
+                // An unavailable store is reported elsewhere.
                 Err(error) if is_over => {
-                    tracing::error!(%error, "the scheduler's jobs could not be done");
+                    tracing::error!(%error, "the scheduler's jobs of this period could not be run");
                     return Some(Turn::Theirs);
                 }
-                Err(error) => tracing::debug!(%error, "the lease of jobs cannot be asked for"),
+                Err(error) => tracing::debug!(%error, "the scheduler's lease could not be requested"),
             }
             if !pause(STAND_BY, &mut self.stopped).await {
                 return None;
@@ -206,14 +210,14 @@ impl Runner {
     }
 }
 
-/// Renews the lease of a period for as long as it is waited for.
+/// Renews the lease of a period until the future is dropped.
 async fn keep_turn(node: &Node, period: Option<Timestamp>) {
     loop {
         sleep(lease::RENEW).await;
         if let Some(period) = period
             && let Err(error) = node.renew(period).await
         {
-            tracing::debug!(%error, "the lease of jobs cannot be renewed");
+            tracing::debug!(%error, "the scheduler's lease could not be renewed");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Whether the clock runs evenly: nothing that cannot be undone is done by one that jumps.
+//! Whether the clock runs steadily. A clock that jumps must not trigger irreversible jobs.
 
 use std::time::{Duration, Instant};
 
 use crate::types::time::Timestamp;
 
-/// How far the clock may be from where the time that has passed would have put it.
+/// The largest tolerated difference between the clock's advance and the time that actually passed.
 pub(super) const JUMP: Duration = Duration::from_secs(30);
-/// A clock that is put back further than this comes to other minutes, though they have the same names.
+/// A clock that is set back by more than this reaches different minutes, even though they have the same names.
 pub(super) const FAR: Duration = Duration::from_secs(120);
-/// Nothing is done that cannot be undone before the clock has run evenly for so long: one that was set wrongly, or is
-/// yet to be set, would erase keys whose deletion can still be cancelled.
+/// The time for which the clock must have run steadily before irreversible jobs run. A clock that is wrong or not set
+/// yet could otherwise erase keys whose deletion can still be cancelled.
 pub(super) const STEADY: Duration = Duration::from_secs(600);
 
-/// Holds the clock against the one that nobody sets.
+/// Compares the clock with the monotonic clock, which cannot be set.
 pub(super) struct Steady {
     seen: (Timestamp, Instant),
     since: Instant,
@@ -29,13 +29,13 @@ impl Steady {
         let moved = before.distance(now);
         let is_even = now >= before && moved.abs_diff(passed) <= JUMP;
         if !is_even && moved.max(passed) > JUMP {
-            tracing::warn!(%before, %now, ?passed, "the clock jumped: nothing that cannot be undone is done for a while");
+            tracing::warn!(%before, %now, ?passed, "the clock jumped; irreversible jobs are paused for 10 minutes");
             self.since = at;
         }
         self.seen = (now, at);
     }
 
-    /// For how long it has run evenly.
+    /// The time for which the clock has run steadily.
     pub(super) fn lasts(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.since)
     }
@@ -51,18 +51,18 @@ mod tests {
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut steady = Steady::new(time, begun);
         for n in 1..=40 {
-            // A second too much or too little is no jump.
+            // A second more or less does not count as a jump.
             steady.look(time.plus_seconds(n * 30 + n % 2), at(n as u64 * 30));
         }
         assert_eq!(steady.lasts(at(1_200)), Duration::from_secs(1_200));
-        // A month ahead, from then on evenly; and back.
+        // One month ahead and steady from then on, then back again.
         let month = 30 * 86_400;
         steady.look(time.plus_seconds(month + 1_230), at(1_230));
         steady.look(time.plus_seconds(month + 1_260), at(1_260));
         assert_eq!(steady.lasts(at(1_260)), Duration::from_secs(30));
         steady.look(time.plus_seconds(1_290), at(1_290));
         assert_eq!(steady.lasts(at(1_290)), Duration::ZERO);
-        // Still, while time passes.
+        // The clock stands still while time passes.
         steady.look(time.plus_seconds(1_290), at(1_330));
         assert_eq!(steady.lasts(at(1_340)), Duration::from_secs(10));
     }

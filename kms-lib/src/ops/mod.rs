@@ -1,4 +1,4 @@
-//! Operational metrics: what people who run the service want to see, in constant time however long the log is.
+//! Operational metrics, computed in constant time however long the log is.
 
 mod telemetry;
 
@@ -22,40 +22,40 @@ use crate::types::view::CatalogView;
 pub use telemetry::{CacheUse, LastVerification, Ready, RootKeyHealth, Telemetry};
 pub(crate) use telemetry::{ready, telemetry};
 
-/// Most entries of a list of alerts.
+/// The maximum number of entries in a list of alerts.
 const ALERTS: usize = 100;
-/// A window that ends within so many days is soon, and a use within so many days is late.
+/// A window that ends within this many days is ending soon, and a use within this many days is recent.
 const SOON_DAYS: u32 = 7;
 
-/// What is going on.
+/// The operational metrics of a store.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Keys.
+    /// Key counts and alerts.
     pub keys: KeyMetrics,
-    /// The log.
+    /// Verification and failure counts of the log.
     pub audit: AuditMetrics,
-    /// How much the service is used.
+    /// Operation counts.
     pub usage: UsageMetrics,
-    /// How much room the store has.
+    /// Disk space of the store.
     pub storage: StorageMetrics,
 }
 
-/// Keys by state, and what about them needs attention.
+/// Keys by state, and alerts about keys that need attention.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct KeyMetrics {
-    /// How many there are, destroyed ones included.
+    /// The total number of keys, including destroyed ones.
     pub total: u64,
-    /// How many are in each state.
+    /// The number of keys in each state.
     pub by_state: BTreeMap<KeyState, u64>,
-    /// How many versions they have.
+    /// The total number of versions of all keys.
     pub total_versions: u64,
-    /// Keys whose rotation is due, the longest due first; at most 100.
+    /// Keys whose rotation is due, the longest overdue first; at most 100.
     pub rotation_alerts: Vec<RotationAlert>,
-    /// Versions whose window ends within a week although they were used within the last; at most 100.
+    /// Versions that were used within the last 7 days and whose window ends within the next 7; at most 100.
     pub windows_ending: Vec<WindowAlert>,
     /// Versions that have encrypted more than 2^31 messages; at most 100.
     pub near_encryption_limit: Vec<EncryptionAlert>,
@@ -66,63 +66,63 @@ pub struct KeyMetrics {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RotationAlert {
-    /// The key.
+    /// The key's identifier.
     pub id: KeyId,
-    /// Its name.
+    /// The key's name.
     pub name: String,
-    /// Days between rotations.
+    /// The rotation period in days.
     pub rotation_period_days: u32,
-    /// Days a former version stays usable.
+    /// The days for which a former version stays usable after a rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period_days: Option<u32>,
-    /// Days since the last rotation.
+    /// The number of days since the last rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub days_since_rotation: Option<u32>,
-    /// When it was rotated last.
+    /// The time of the last rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_rotated_at: Option<Timestamp>,
 }
 
-/// A version that stops working soon although it is used.
+/// A version that was used recently and stops working soon.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct WindowAlert {
-    /// The key.
+    /// The key's identifier.
     pub id: KeyId,
-    /// Its name.
+    /// The key's name.
     pub name: String,
-    /// The version.
+    /// The number of the version.
     pub version: u32,
-    /// When it stops.
+    /// The time after which the version no longer works.
     pub not_after: Timestamp,
-    /// When it was used last.
+    /// The time of the version's last use.
     pub last_used_at: Timestamp,
 }
 
-/// A version that should be rotated because of how much it has encrypted.
+/// A version that is due for rotation because of the number of messages it has encrypted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct EncryptionAlert {
-    /// The key.
+    /// The key's identifier.
     pub id: KeyId,
-    /// Its name.
+    /// The key's name.
     pub name: String,
-    /// The version.
+    /// The number of the version.
     pub version: u32,
-    /// Messages it has encrypted.
+    /// The number of messages encrypted under the version.
     pub encryptions: u64,
-    /// Messages after which it stops.
+    /// The number of messages after which the version refuses to encrypt.
     pub limit: u64,
 }
 
-/// The log.
+/// Verification and failure counts of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct AuditMetrics {
-    /// The last verification: id of its record, time, whether the log was good, else where it is broken.
+    /// The last verification: id of its record, its time, whether the log was intact, and otherwise where it is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_verification: Option<Value>,
     /// Verifications of the log in the last 24 hours that found a fault, failed or were refused.
@@ -131,8 +131,8 @@ pub struct AuditMetrics {
     pub failed_operations_last24h: u64,
 }
 
-/// How much the service is used. Items of batches count one by one. Hours are whole ones: what lies up to an hour
-/// before the period may be counted in.
+/// Operation counts. Items of batches count individually. Counts are kept by whole hours, so up to an hour before the
+/// period may be included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -147,15 +147,15 @@ pub struct UsageMetrics {
 
 impl Session {
     /// Whether the actor may read [`crate::Kms::telemetry`], for a front end that shows it to its callers: admins,
-    /// auditors, and callers that may read all keys. `AccessDenied` otherwise. While the store does not answer, the
-    /// rights last read from it count, and a refusal is not recorded.
+    /// auditors, and callers that may read all keys. `AccessDenied` otherwise. While the store is unavailable, the
+    /// rights that were read last apply, and a refusal is not recorded.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn permit_telemetry(&self) -> Result<()> {
         telemetry::permit(self).await
     }
 
-    /// The metrics. For admins, auditors, and callers that may read all keys.
+    /// The operational metrics. For admins, auditors, and callers that may read all keys.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn metrics(&self) -> Result<Metrics> {
@@ -165,7 +165,7 @@ impl Session {
         let now = self.shared().clock.now();
         let mut connection = self.reader().await?;
         let connection = connection.as_mut();
-        // A record's time may be a little ahead of this clock.
+        // A record's time may be slightly ahead of this clock.
         let hour = now.plus_seconds(60).hour();
         let day = usage::sums(connection, now.hour() - 24, hour).await?;
         let month = usage::sums(connection, now.minus_days(30).hour(), hour).await?;
@@ -179,7 +179,7 @@ impl Session {
         let mut by_state: BTreeMap<KeyState, u64> = KeyState::ALL.iter().map(|state| (*state, 0)).collect();
         by_state.extend(snapshot.keys_by_state());
         let name = |id: KeyId| snapshot.key(id).map(|key| key.name.clone()).unwrap_or_default();
-        // The rows of its versions do not say that a key is revoked.
+        // The rows of the versions do not show that the key was revoked.
         let is_live = |id: KeyId| snapshot.key(id).is_some_and(|key| !key.is_revoked());
         let rotation_alerts = due.into_iter().filter_map(|id| {
             let key = snapshot.key(id)?;

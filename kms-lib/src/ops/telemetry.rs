@@ -1,4 +1,4 @@
-//! What the process knows of itself: for a scraper, and for the one who asks whether it can be sent work.
+//! Telemetry of this process, for a metrics scraper and for a readiness probe.
 
 use std::collections::BTreeMap;
 
@@ -21,76 +21,77 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::KeyState;
 use crate::types::time::Timestamp;
 
-/// How long the store may take to say how it stands.
+/// The time within which the store must respond.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Counters since the store was opened, and how things stand. Nothing in it names a key or a caller.
+/// Counters since the store was opened, and the current status. Names no key and no caller.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Telemetry {
-    /// Whether the store answered just now. If not, what only the store knows is missing.
+    /// Whether the store responded just now. If not, the values that only the store knows are missing.
     pub store_up: bool,
-    /// Whether the ledger takes and writes submissions. One that has stopped because the log was altered does not run
-    /// again before the service is restarted.
+    /// Whether the ledger accepts and writes submissions. A ledger that stopped because the log was altered does not
+    /// run again before the service is restarted.
     pub ledger_running: bool,
-    /// Submissions that wait for the ledger.
+    /// Submissions waiting for the ledger.
     pub queued: u64,
-    /// Batches that the ledger took, by their number of submissions: up to each of [`BATCH_BOUNDS`], and above.
+    /// Batches taken by the ledger, by their number of submissions: one class up to each of [`BATCH_BOUNDS`], and one
+    /// above.
     pub batches: [u64; BATCH_BOUNDS.len() + 1],
-    /// Submissions in all of them.
+    /// The total number of submissions in all batches.
     pub submissions: u64,
-    /// Commits of the ledger, and how long they took.
+    /// The number and duration of the ledger's commits.
     pub commits: CommitMetrics,
-    /// How the cache of unwrapped keys is doing.
+    /// Hits, misses and size of the cache of unwrapped keys.
     pub cache: CacheUse,
-    /// Keys by state.
+    /// The number of keys in each state.
     pub keys_by_state: BTreeMap<KeyState, u64>,
-    /// Versions of all keys.
+    /// The number of versions of all keys.
     pub versions: u64,
-    /// Keys whose rotation is due; at most 100.
+    /// The number of keys whose rotation is due; at most 100.
     pub rotations_due: Option<u64>,
-    /// Records in the log; as last seen if the store does not answer.
+    /// The number of records in the log; as last seen if the store is unavailable.
     pub records: u64,
-    /// How often this process found the log or the tables altered: verifications that found a fault, and the ledger
-    /// stopping.
+    /// The number of times this process found the log or the tables altered: verifications that found a fault, and
+    /// stops of the ledger.
     pub integrity_faults: u64,
-    /// Whether the tables are not those that the head stands for: then no row is used until a restart has found out
-    /// which of them were altered.
+    /// Whether the tables do not match the head. Then no row is used until a restart has determined which ones were
+    /// altered.
     pub tables_suspect: bool,
-    /// Rows in quarantine.
+    /// The number of rows in quarantine.
     pub quarantined: u64,
-    /// The last verification of the log, by any process. Anybody who can write to the store can change what is kept of
-    /// it.
+    /// The last verification of the log, by any process. This value is not protected: anyone with write access to the
+    /// store can change it.
     pub last_verification: Option<LastVerification>,
-    /// How much room the store has.
+    /// Disk space of the store.
     pub storage: StorageMetrics,
-    /// Calls to root keys, by provider and operation. Durations are counted in the classes of
+    /// Calls to root key providers, by provider and operation. The classes of their durations are
     /// [`crate::CALL_BOUNDS`].
     pub root_keys: Vec<CallMetrics>,
 }
 
-/// How a service that can be sent work stands.
+/// The status of a service that is ready for work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
-    /// Its root keys.
+    /// Whether the root key providers respond.
     pub root_key: RootKeyHealth,
 }
 
-/// Whether the root keys answer, as far as is known without asking them.
+/// Whether the root key providers respond, judged by the last calls without making new ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RootKeyHealth {
-    /// The last call to each of them succeeded.
+    /// The last call to each root key succeeded.
     Ok,
-    /// The last call to one of them failed. Keys in the cache work; others may not.
+    /// The last call to at least one root key failed. Keys in the cache work; others may not.
     Degraded,
 }
 
 impl RootKeyHealth {
-    /// The state's name in JSON and in metrics.
+    /// The name of the state in JSON and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -99,15 +100,15 @@ impl RootKeyHealth {
     }
 }
 
-/// How the cache of unwrapped keys is doing.
+/// Hits, misses and size of the cache of unwrapped keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CacheUse {
-    /// How often a key was there.
+    /// The number of requests for a key that was in the cache.
     pub hits: u64,
-    /// How often it was not.
+    /// The number of requests for a key that was not in the cache.
     pub misses: u64,
-    /// Keys in it, about.
+    /// The approximate number of keys in the cache.
     pub keys: u64,
 }
 
@@ -115,13 +116,13 @@ pub struct CacheUse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[non_exhaustive]
 pub struct LastVerification {
-    /// When it was recorded.
+    /// The time of the verification's record.
     pub timestamp: Timestamp,
-    /// Whether it found no fault.
+    /// True if the verification found no fault.
     pub ok: bool,
 }
 
-/// What only the store knows.
+/// Values that only the store knows.
 struct Stored {
     rotations_due: u64,
     records: u64,
@@ -140,13 +141,13 @@ async fn stored(shared: &Shared) -> Result<Stored> {
     })
 }
 
-/// Gathers it. What only the store knows is missing if the store does not answer in time.
+/// Gathers the telemetry. Values that only the store knows are missing if it does not respond in time.
 pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
     let stored = match timeout(PATIENCE, stored(shared)).await {
         Ok(Ok(stored)) => Some(stored),
         Ok(Err(error)) if error.code() == ErrorCode::Closed => return Err(error),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "the store does not say how it stands");
+            tracing::debug!(%error, "the store could not be queried for its telemetry");
             None
         }
         Err(_) => None,
@@ -178,9 +179,9 @@ pub(crate) async fn telemetry(shared: &Shared) -> Result<Telemetry> {
     })
 }
 
-/// Whether the actor may read the telemetry. While the store does not answer, the rights last read from it count: what
-/// is told names no key and no caller, and the people who look for the cause need it. Rows that were altered give no
-/// rights; an admin or an auditor by a certificate or an issuer's token needs none.
+/// Whether the actor may read the telemetry. While the store is unavailable, the rights that were read last apply:
+/// telemetry names no key and no caller, and operators need it to find the cause. Altered rows grant no rights; an
+/// admin or auditor that authenticates by certificate or by an issuer's token needs none.
 pub(crate) async fn permit(session: &Session) -> Result<()> {
     let asked = async {
         match session.may_read_all_keys().await? {
@@ -191,7 +192,7 @@ pub(crate) async fn permit(session: &Session) -> Result<()> {
     let error = match timeout(PATIENCE, asked).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,
-        Err(_) => Error::new(ErrorCode::StoreUnavailable, "the store does not answer in time"),
+        Err(_) => Error::new(ErrorCode::StoreUnavailable, "the store did not respond in time"),
     };
     let actor = session.actor();
     let needs_no_row = actor.credential().is_none() && actor.role() != Role::App;
@@ -202,21 +203,22 @@ pub(crate) async fn permit(session: &Session) -> Result<()> {
     if may { Ok(()) } else { Err(error) }
 }
 
-/// Whether operations can be expected to succeed: the ledger runs, the store can be written, the clock agrees with the
-/// log. It asks the store for its lock, so it is not to be called at will. Root keys are not asked: the process holds
-/// its own keys, and one that does not answer must not take the service out of rotation.
+/// Checks whether operations can be expected to succeed: the ledger runs, the store is writable, and the clock agrees
+/// with the log. It takes the store's lock, so it must not be called too often. Root keys are not called: the process
+/// holds its own keys, and an unavailable root key must not take the service out of rotation.
 pub(crate) async fn ready(shared: &Shared) -> Result<Ready> {
     if !shared.ledger.is_running() {
-        return Err(Error::new(ErrorCode::Closed, "the ledger does not run"));
+        return Err(Error::new(ErrorCode::Closed, "the ledger is not running"));
     }
     if shared.space.is_full() {
-        return Err(Error::new(ErrorCode::StoreFull, "the disk of the store is full"));
+        return Err(Error::new(ErrorCode::StoreFull, "the disk of the store is full; free some space"));
     }
     let mut connection = shared.store.writer().await?;
     let locked = head::begin_locked(connection.as_mut()).await;
     connection.rollback().await?;
     connection.close().await?;
-    let locked = locked?.ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))?;
+    let locked = locked?
+        .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup"))?;
     let (head, database_now) = locked;
     let now = shared.clock.now();
     skew::check_log(head.timestamp, now)?;

@@ -1,4 +1,4 @@
-//! Anchors: checkpoints of the log that are kept outside of the database.
+//! Anchors: checkpoints of the log that are kept outside the database.
 
 use super::Session;
 use crate::ledger::{Details, Draft, Entry, Lane, Outcome, Verdict};
@@ -8,15 +8,16 @@ use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::RecordId;
 use crate::verification::{AnchorReport, anchors};
 
-/// Longest reason that is recorded, in bytes.
+/// The maximum length of a recorded reason, in bytes.
 const REASON: usize = 512;
 
 impl Session {
-    /// Holds the log against checkpoints of it that were kept elsewhere: those of [`checkpoint`](Self::checkpoint),
-    /// also by other nodes. An anchored state that the log does not continue means that the database was put back or
-    /// cut, or that nodes work on two copies of it. Such a finding is recorded. For admins and auditors.
+    /// Compares the log with checkpoints of it that were kept outside the database: those of
+    /// [`checkpoint`](Self::checkpoint), also from other nodes. If the log does not continue an anchored state, the
+    /// database was rolled back or truncated, or nodes work on two copies of it. Such a finding is recorded. For admins
+    /// and auditors.
     ///
-    /// Read the anchors before this is called: a busy service moves the log on meanwhile.
+    /// Read the anchors before you call this, since a busy service extends the log meanwhile.
     ///
     /// Cancellation: dropping the future changes nothing, or leaves the finding recorded.
     pub async fn compare_anchors(&self, checkpoints: &[String]) -> Result<AnchorReport> {
@@ -26,15 +27,15 @@ impl Session {
             self.shared.ledger.counters().fault();
             let mut details = Details::default();
             details.number("size", report.size).text("fault", &fault.to_string());
-            // A log that was put back may refuse the record; the report matters more.
+            // A log that was rolled back may refuse the record; returning the report matters more.
             if let Err(error) = self.record_anchoring(details, ErrorCode::RestoreDetected).await {
-                tracing::warn!(%error, "what the anchors show could not be recorded");
+                tracing::warn!(%error, "the finding of an anchor comparison could not be recorded");
             }
         }
         Ok(report)
     }
 
-    /// Records that the log could not be anchored, and why. For admins and auditors.
+    /// Records that the log could not be anchored, with the reason. For admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing, or leaves the record.
     pub async fn record_anchor_failure(&self, reason: &str) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Reading and verifying the log.
+//! Reading the log and managing its signing keys.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::types::audit::{Action, AuditRecord, Status};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::time::Timestamp;
 
-/// Which records a list shows, and in which order; all of them, newest first, by default.
+/// A filter of the log's records, and their order. The default is all records, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditQuery {
     /// Oldest first instead of newest first.
     pub oldest_first: bool,
-    /// Only this action.
+    /// Only records of this action.
     pub action: Option<Action>,
-    /// Only by this actor.
+    /// Only records of this actor, by its principal.
     pub actor: Option<String>,
-    /// Only about this key. An id need not be one of a key that is there; a name must be: `KeyNotFound`.
+    /// Only records about this key. An id may be one of no existing key; a name must be one of a key (`KeyNotFound`).
     pub key: Option<KeyRef>,
-    /// Only with this status.
+    /// Only records with this status.
     pub status: Option<Status>,
-    /// Only of the request with this id.
+    /// Only records of the request with this id.
     pub request_id: Option<String>,
-    /// Only from this time on.
+    /// Only records of this time or later.
     pub since: Option<Timestamp>,
-    /// Only before this time.
+    /// Only records before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -99,31 +99,31 @@ impl AuditQuery {
     }
 }
 
-/// A public key of the log.
+/// A public key of the log, with the range of checkpoints that it signs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct AuditKey {
-    /// It, in the form verifiers pin (C2SP signed note: name, id and key).
+    /// The public key as verifiers pin it (C2SP signed note: name, id and key).
     pub verifier_key: String,
-    /// The record that names it: it signs the states of this size and larger,
+    /// The number of the record that introduced the key. It signs checkpoints from this size on.
     pub first_seq: u64,
-    /// up to this size, which is that of the state its successor signs first. None for the present key.
+    /// The size of the last checkpoint it signs, which its successor signs too. None for the current key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<u64>,
 }
 
-/// How many records are looked at for one page of a list with filters that no index serves.
+/// The number of records that are examined for one page of a list whose filters no index serves.
 const LOOKED_AT: u64 = 20_000;
-/// How many records of the table the answer of an index is held against.
+/// The number of records of the table that are compared with the result of an index.
 const HELD: u64 = 2_000;
-/// More times than this is no clock acknowledged.
+/// The maximum number of acknowledged clock changes that are read.
 const SET_BACK: usize = 100_000;
 impl Session {
-    /// The records of the log. A cursor is the sequence number of a record: the list goes on behind it. The work for
-    /// one page is bounded: with a filter that few records pass, a page may be shorter than asked for, even empty, and
-    /// still have a cursor. Times, a key, or an actor narrow what is looked at; other filters have no index, which
-    /// every operation would have to maintain. For admins and auditors.
+    /// Lists the records of the log. A cursor is the sequence number of a record, after which the list continues. The
+    /// work for one page is bounded: with a filter that few records pass, a page may be shorter than the limit, even
+    /// empty, and still have a cursor. Times, a key or an actor narrow the search; other filters have no index, since
+    /// every operation would have to maintain it. For admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_audit(&self, query: &AuditQuery, paging: &Paging) -> Result<Page<AuditRecord>> {
@@ -137,7 +137,7 @@ impl Session {
         };
         let _turn = self.shared.lists.turn(self.actor.principal()).await;
         let mut connection = self.shared.store.long_reader().await?;
-        // What was put into the schema since it was inspected might hide records.
+        // Objects added to the schema since its last inspection might hide records.
         self.shared.ledger.seen().check_writable()?;
         connection.check_schema_change().await?;
         let last = audit::last_seq(connection.as_mut()).await?;
@@ -176,7 +176,7 @@ impl Session {
         Ok(Page::of(records, limit, |record| record.seq))
     }
 
-    /// The signed head of the log (C2SP checkpoint).
+    /// Returns the signed head of the log (C2SP checkpoint).
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn checkpoint(&self) -> Result<String> {
@@ -184,11 +184,11 @@ impl Session {
         let mut connection = self.reader().await?;
         let head = head::read(connection.as_mut()).await?;
         head.map(|head| head.checkpoint)
-            .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing"))
+            .ok_or_else(|| Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup"))
     }
 
-    /// The signed state of the log at this size, if it is kept: where a signing key was replaced, and now and then in
-    /// between. An export needs the former, so that a verifier follows the keys.
+    /// Returns the checkpoint of the log at this size, if it is kept. Checkpoints are kept where a signing key was
+    /// replaced, and at intervals in between. An export includes the former, so that a verifier can follow the keys.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn kept_checkpoint(&self, size: u64) -> Result<Option<String>> {
@@ -197,7 +197,7 @@ impl Session {
         audit::checkpoint_at(connection.as_mut(), size).await
     }
 
-    /// The public key of the log, in the form verifiers pin.
+    /// Returns the current public key of the log, as verifiers pin it.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn audit_public_key(&self) -> Result<String> {
@@ -205,7 +205,7 @@ impl Session {
         Ok(self.signing_keys().await?.verifier_key())
     }
 
-    /// All public keys of the log, oldest first, each with the range of states it signed.
+    /// Returns all public keys of the log, oldest first, each with the range of checkpoints it signs.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn audit_public_keys(&self) -> Result<Vec<AuditKey>> {
@@ -221,11 +221,11 @@ impl Session {
         Ok(all.iter().zip(ends).map(describe).collect())
     }
 
-    /// Replaces the key that signs the log; answers the new public key, for those who pin it. For admins.
+    /// Replaces the signing key of the log and returns the new public key, for verifiers to pin. For admins.
     ///
-    /// The state of the log that ends with the record of the replacement is signed by both keys, so that who pins the
-    /// former one is led to the new one; the private part of the former is erased. `Conflict` if somebody else replaced
-    /// the key at the same moment.
+    /// The checkpoint that ends with the record of the replacement is signed by both keys, so that a verifier with the
+    /// former key can trust the new one. The private part of the former key is erased. `Conflict` if another process
+    /// replaced the key at the same moment.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. [`audit_public_key`](Self::audit_public_key) says which key signs now.
@@ -251,35 +251,35 @@ impl Session {
             let command = Some(Command::ReplaceSigningKey(Box::new(new)));
             match self.commit(&admission, &intent, decision, revision, command, retry.take()).await? {
                 Changed::Done(..) => return Ok(verifier_key),
-                // It was wrapped under other generations of the root key than those in use by now.
+                // The key was wrapped under other generations of the root key than those now in use.
                 Changed::Redo(slot) => retry = slot,
             }
         }
         Err(overtaken())
     }
 
-    /// The log's keys, those that another process has added meanwhile included.
+    /// The log's signing keys, including those that another process has added.
     async fn signing_keys(&self) -> Result<Arc<HeadKeys>> {
         self.shared.signer.refresh(&self.shared.store).await?;
         Ok(self.shared.signer.keys())
     }
 
-    /// Records something the service did that is no operation of a caller.
+    /// Records an event of the service itself that is not an operation of a caller.
     pub(crate) async fn record_event(&self, action: Action, operation: Operation, details: Details) -> Result<()> {
         let admission = self.admit_change()?;
         let intent = Intent { action, attempt: self.attempt(operation, None), version: None, details, once: None };
         let decision = Decision::Allowed { grant: None, valid_until: None };
         let revision = self.shared.catalog.snapshot().revision();
-        // A command, so that it is in the log before anybody relies on it, however results are released.
+        // A command is in the log before this returns, even if results of operations are released earlier.
         match self.commit(&admission, &intent, decision, revision, Some(Command::Record(action)), None).await? {
             Changed::Done(..) | Changed::Redo(_) => Ok(()),
         }
     }
 }
 
-/// Holds what an index found against the table: the answer must have what was asked for, and the next records of the
-/// table, up to a bound, must not match without being in it. An index that lacks older records is found by
-/// verification.
+/// Compares the result of an index with the table. Every record found must match the selection, and the nearest
+/// matching records of the table, up to a bound, must all be in the result. Older records missing from an index are
+/// found by a verification.
 async fn hold_against_table(
     connection: &mut dyn Connection,
     selection: &Selection,
@@ -291,7 +291,7 @@ async fn hold_against_table(
     let damaged = |seq: u64| {
         Err(Error::new(
             ErrorCode::StoreCorrupt,
-            format!("an index of audit_logs does not agree with record {seq}: verify the log, then rebuild the index"),
+            format!("an index of audit_logs does not match record {seq}; verify the log, then rebuild the index"),
         ))
     };
     let is_asked_for = |row: &AuditRecord| {
@@ -315,10 +315,10 @@ async fn hold_against_table(
     Ok(())
 }
 
-/// The sequence numbers, first and last, of the records that a query's times allow, oldest first.
+/// Returns the ranges of sequence numbers, first and last, of records within the query's times, oldest first.
 ///
-/// Time does not run backwards, so halving finds them; but for where it was acknowledged that a clock had been ahead:
-/// between those records it does not.
+/// Record times never decrease except where a clock change was acknowledged, so each range between two such records is
+/// found by binary search.
 async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) -> Result<Vec<(u64, u64)>> {
     if query.since.is_none() && query.until.is_none() {
         return Ok(vec![(1, last)]);
@@ -343,10 +343,10 @@ async fn ranges(connection: &mut dyn Connection, query: &AuditQuery, last: u64) 
     Ok(ranges)
 }
 
-/// The records by which time goes back, oldest first.
+/// Returns the records at which time was acknowledged to go back, oldest first.
 async fn set_backs(connection: &mut dyn Connection, last: u64) -> Result<Vec<AuditRecord>> {
     let selection = Selection {
-        // Of whom there are few records, which an index finds.
+        // This actor has few records, and an index finds them.
         actor: Some(Actor::internal("system").principal().to_owned()),
         action: Some(Action::ClockAcknowledge),
         ascending: true,
@@ -357,14 +357,14 @@ async fn set_backs(connection: &mut dyn Connection, last: u64) -> Result<Vec<Aud
     audit::select(connection, &selection).await
 }
 
-/// Spans of time that a clock which was ahead has written of: what is said to have happened then may have happened at
-/// another time.
+/// Returns the spans of time in which records were written by a clock that was ahead. Events dated within them may have
+/// happened at another time.
 pub(crate) async fn doubtful_times(connection: &mut dyn Connection) -> Result<Vec<RangeInclusive<Timestamp>>> {
     let last = audit::last_seq(connection).await?;
     let mut spans = Vec::new();
     let mut first = 1;
     for record in set_backs(connection, last).await? {
-        // What is later than the present of the acknowledgement. An altered record may have any number.
+        // Times later than that of the acknowledgement. An altered record may have any number.
         let from = first_at(connection, record.timestamp.plus_seconds(1), first, record.seq).await?;
         let from = audit::time_at(connection, from).await?;
         let until = audit::time_at(connection, record.seq.saturating_sub(1)).await?;
@@ -374,8 +374,7 @@ pub(crate) async fn doubtful_times(connection: &mut dyn Connection) -> Result<Ve
     Ok(spans)
 }
 
-/// The first sequence number of a record at or after `time`, of those from `low` on; `end`, which is behind them, if
-/// there is none.
+/// Returns the first sequence number, from `low` on, of a record at or after `time`; `end` if there is none before it.
 async fn first_at(connection: &mut dyn Connection, time: Timestamp, low: u64, end: u64) -> Result<u64> {
     let (mut low, mut high) = (low, end);
     while low < high {

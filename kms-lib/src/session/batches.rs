@@ -1,4 +1,4 @@
-//! Many cryptographic operations in one call.
+//! Batches: many cryptographic operations in one call.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::limits::BATCH_ITEMS;
 
 impl Session {
-    /// Encrypts up to 1,000 plaintexts in one call; each fails alone.
+    /// Encrypts up to 1,000 plaintexts in one call; each has its own result.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -34,7 +34,7 @@ impl Session {
         self.operate_checked(Action::Encrypt, prepared, encrypted).await
     }
 
-    /// Decrypts up to 1,000 ciphertexts in one call; each fails alone.
+    /// Decrypts up to 1,000 ciphertexts in one call; each has its own result.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -52,7 +52,7 @@ impl Session {
         self.operate_checked(Action::Decrypt, prepared, decrypted).await
     }
 
-    /// Signs up to 1,000 payloads in one call; each fails alone.
+    /// Signs up to 1,000 payloads in one call; each has its own result.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -71,9 +71,9 @@ impl Session {
         self.operate_checked(Action::Sign, prepared, signature).await
     }
 
-    /// Verifies up to 1,000 signatures in one call; each fails alone. Those without a version share the
-    /// [`VERSIONS_TRIED`](crate::limits::VERSIONS_TRIED) that one call tries: with 1,000 of them, the newest 10 usable
-    /// versions are tried for each, and `InvalidArgument` asks for the version of a signature that none of these made.
+    /// Verifies up to 1,000 signatures in one call; each has its own result. Those without a version share the
+    /// [`VERSIONS_TRIED`](crate::limits::VERSIONS_TRIED) of one call: with 1,000 of them, the newest 10 usable versions
+    /// are tried for each, and `InvalidArgument` asks for the version of a signature that none of these made.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -89,7 +89,7 @@ impl Session {
         self.operate_checked(Action::Verify, prepared, verification).await
     }
 
-    /// Encrypts up to 1,000 ciphertexts anew in one call; each fails alone.
+    /// Re-encrypts up to 1,000 ciphertexts in one call; each has its own result.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -132,7 +132,7 @@ impl Session {
         Ok(answers)
     }
 
-    /// Does the items that passed their checks, and puts the results in order with the errors of the others.
+    /// Performs the items that passed their checks, and returns all results and check errors in order.
     async fn operate_checked<T>(
         &self,
         action: Action,
@@ -156,7 +156,7 @@ impl Session {
 
 fn check_batch(items: usize) -> Result<()> {
     if items == 0 || items > BATCH_ITEMS {
-        return Err(Error::invalid(format!("a batch has 1 to {BATCH_ITEMS} items")));
+        return Err(Error::invalid(format!("a batch has 1 to {BATCH_ITEMS} items, not {items}")));
     }
     Ok(())
 }

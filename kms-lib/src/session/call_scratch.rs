@@ -1,4 +1,4 @@
-//! What a call works with: nonces, and the key that was used last. Many items of one key fetch both once.
+//! Working state of a call: nonces, and the key used last. Many items with the same key fetch both only once.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::types::ids::KeyId;
 use crate::types::key::{KeyType, KeyVersion};
 use crate::workers::Length;
 
-/// Of one call.
+/// The working state of one call.
 pub(super) struct CallScratch<'a> {
     shared: &'a Shared,
     principal: &'a str,
-    /// For the encryptions of the call.
+    /// The nonces for the encryptions of the call.
     pub nonces: Nonces<'a>,
     last: Option<(KeyId, u32, Arc<ReadyKey>)>,
 }
 
 impl<'a> CallScratch<'a> {
-    /// For a call of this principal that encrypts so often.
+    /// Working state for a call of this principal with this number of encryptions.
     pub fn new(shared: &'a Shared, principal: &'a str, encryptions: usize) -> Self {
         Self { shared, principal, nonces: Nonces::new(shared.provider.as_ref(), encryptions), last: None }
     }
 
-    /// The provider.
+    /// The cryptography provider.
     pub fn provider(&self) -> &'a Arc<dyn Provider> {
         &self.shared.provider
     }
 
-    /// The ready key of a version.
+    /// Returns the ready key of a version, from memory if it was used last.
     pub async fn ready(&mut self, version: &KeyVersion, key_type: KeyType) -> Result<Arc<ReadyKey>> {
         if let Some((key, number, ready)) = &self.last
             && (*key, *number) == (version.key_id, version.version)
@@ -43,7 +43,7 @@ impl<'a> CallScratch<'a> {
         Ok(ready)
     }
 
-    /// The public keys of versions of one key.
+    /// Returns the public keys of versions of one key.
     pub async fn public_keys(&self, versions: &[&KeyVersion]) -> Result<Vec<PublicKey>> {
         self.shared.public_keys.of(versions, self.principal).await
     }

@@ -1,4 +1,4 @@
-//! The way of every change, and of every reading that is recorded only when it is refused.
+//! The common path of every change, and of every read that is recorded only when it is refused.
 
 use std::sync::Arc;
 
@@ -12,35 +12,35 @@ use crate::types::change::Change;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::{KeyId, RecordId};
 
-/// A change on its way.
+/// A change to be decided on and committed.
 pub(crate) struct Intent {
     pub action: Action,
     pub attempt: Attempt,
     pub version: Option<u32>,
     pub details: Details,
-    /// Set if the request is to have its effect once.
+    /// The idempotency record to write; none without an idempotency key.
     pub once: Option<Idempotency>,
 }
 
-/// What became of it.
+/// The outcome of a commit.
 pub(super) enum Changed {
     Done(Vec<Change>, Receipt),
-    /// It was prepared for a state that is no longer; prepare it again.
+    /// The change was prepared for an outdated state; prepare it again.
     Redo(Option<RetrySlot>),
 }
 
-/// How often an operation is prepared again because a change overtook it. Within a process once is enough: what comes
-/// back goes before the next rotation. Another node's rotations cannot be held back; a share of them gets ahead each
-/// time.
+/// The number of times an operation is prepared again because another change overtook it. Within one process once is
+/// enough, since a retry precedes the next rotation. Rotations of other nodes cannot be held back, and some of them
+/// overtake each attempt.
 pub(super) const REDO: usize = 64;
 
-/// The failure of an operation that was overtaken each time.
+/// The error of an operation that was overtaken on every attempt.
 pub(super) fn overtaken() -> Error {
-    Error::new(ErrorCode::StoreContended, "other changes came first each time; nothing was done, retry later")
+    Error::new(ErrorCode::StoreContended, "other changes came first on every attempt; nothing was done, retry later")
 }
 
 impl Session {
-    /// Lets a change in: the lane that cryptographic operations cannot fill.
+    /// Admits a change to its own lane, which cryptographic operations cannot fill.
     pub(super) fn admit_change(&self) -> Result<Arc<Admission>> {
         self.shared.ledger.admit(Lane::Change, self.actor.principal(), 0)
     }
@@ -59,7 +59,7 @@ impl Session {
         Err(overtaken())
     }
 
-    /// Commits a change that was decided on, or the refusal.
+    /// Commits the change, or records the refusal, as the decision says.
     #[tracing::instrument(level = "debug", name = "kms.change", skip_all,
         fields(action = intent.action.as_str(), principal = self.actor.principal()))]
     pub(super) async fn commit(
@@ -87,7 +87,7 @@ impl Session {
                 Verdict::Denied(code) | Verdict::Failed(code) => Err(refusal(code)),
                 Verdict::Allowed { .. } => match receipts.first() {
                     Some(receipt) => Ok(Changed::Done(changes, *receipt)),
-                    None => Err(Error::new(ErrorCode::Internal, "a change without a record")),
+                    None => Err(Error::new(ErrorCode::Internal, "a change was committed without a record")),
                 },
             },
             Outcome::Refused(code) => Err(refusal(code)),
@@ -96,7 +96,7 @@ impl Session {
         }
     }
 
-    /// Whether a denial gets no record of its own, because there are too many. Only what is fresh may be denied so.
+    /// Whether a denial is only counted because there are too many. Only a denial decided on a fresh snapshot may be.
     async fn is_only_counted(&self, intent: &Intent, code: ErrorCode) -> Result<bool> {
         let now = self.shared.clock.now();
         let fresh = self.shared.denials.is_flooding(&self.actor, code, now);
@@ -113,7 +113,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Records that a change was allowed, but cannot be made.
+    /// Records that a change was allowed but cannot be made.
     pub(super) async fn fail(&self, admission: &Arc<Admission>, intent: &Intent, error: Error) -> Error {
         let verdict = Verdict::Failed(error.code());
         let decision = Decision::Denied(error.code());
@@ -140,7 +140,7 @@ impl Session {
         if let Verdict::Denied(code) | Verdict::Failed(code) = verdict {
             details.text("error", code.as_str());
         }
-        // A key that is being made has its id already, though nothing could be attempted on it yet.
+        // A new key has its id already, though no operation could be attempted on it yet.
         let subject = match &command {
             Some(Command::CreateKey(new)) => Some(new.id),
             Some(Command::ImportKey(imported)) => Some(imported.id),
@@ -168,13 +168,13 @@ impl Session {
         self.shared.ledger.submit(admission, revision, vec![entry], command, retry).await
     }
 
-    /// Whether the actor may read something, as of now. Only a refusal is recorded.
+    /// Fails unless the actor may read this now. Only a refusal is recorded.
     pub(crate) async fn permit_reading(&self, action: Action, operation: Operation, key: Option<KeyId>) -> Result<()> {
         self.shared.catalog.ensure_fresh().await?;
         self.decide_reading(action, operation, key).await
     }
 
-    /// The key that the actor wants to read, if it may. One look at the store, whether or not there is such a key.
+    /// Returns the key if the actor may read it. The store is queried once, whether or not the key exists.
     pub(super) async fn permit_reading_key(&self, key: &KeyRef) -> Result<KeyId> {
         self.shared.catalog.ensure_fresh().await?;
         let id = key.resolve(&self.shared.catalog.snapshot());
@@ -191,7 +191,7 @@ impl Session {
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)?;
         let intent = Intent { action, attempt, version: None, details: Details::default(), once: None };
         match self.commit(&admission, &intent, decision, revision, None, None).await? {
-            // Allowed meanwhile: the snapshot has caught up, and the reading may go on.
+            // Allowed meanwhile: the snapshot has caught up, and the read may continue.
             Changed::Redo(_) | Changed::Done(..) => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Tokens: creating, listing and revoking credentials, and authenticating the callers that show one.
+//! Creating, listing and revoking tokens, and authenticating the callers that present one.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,40 +26,40 @@ use crate::types::text::is_printable;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// What tokens begin with, so that scanners for leaked secrets find them.
+/// The prefix of all tokens, by which scanners for leaked secrets find them.
 const PREFIX: &str = "kms_";
-/// Bytes of a token's secret.
+/// The length of a token's secret in bytes.
 const SECRET: usize = 32;
-/// A token has prefix, 16 bytes of id and 32 of secret, in base64url without padding: 4 + 64.
+/// The length of a token: the prefix, then 16 bytes of id and 32 of secret in base64url without padding (4 + 64).
 const TOKEN: usize = 68;
 
-/// A credential as callers see it.
+/// A stored credential, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct CredentialDescription {
-    /// Identifies the credential.
+    /// The identifier of the credential.
     pub id: CredentialId,
-    /// Who shows it is this principal.
+    /// The principal as which a caller with the token acts.
     pub principal: String,
-    /// In this role.
+    /// The role of a caller with the token.
     pub role: Role,
-    /// What it is for.
+    /// A note about the purpose of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// When it was made.
+    /// The time of creation.
     pub created_at: Timestamp,
-    /// From when on it is not accepted.
+    /// The time from which the token is refused; none if it does not expire.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
-/// A token that was made, which is shown this once.
+/// A new token. It is returned only once.
 #[non_exhaustive]
 pub struct CreatedToken {
-    /// What its owner shows: keep it like a password.
+    /// The secret text by which its owner authenticates; keep it like a password.
     pub token: Zeroizing<String>,
-    /// The credential.
+    /// The stored credential of the token.
     pub credential: CredentialDescription,
 }
 
@@ -70,7 +70,7 @@ impl std::fmt::Debug for CreatedToken {
 }
 
 impl Session {
-    /// Makes a token. Only its hash is stored: a token that its caller does not keep cannot be shown again. For admins.
+    /// Creates a token. Only its hash is stored, so a lost token cannot be shown again. For admins.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. A token whose answer is lost cannot be used: revoke it.
@@ -78,15 +78,15 @@ impl Session {
         self.new_token(new, false).await
     }
 
-    /// Makes the first token of a store, which must be one for an admin. `Conflict` if the store has or ever had a
-    /// credential, also a revoked one: of several nodes that start on an empty database, exactly one makes it. For
-    /// admins.
+    /// Creates the first token of a store, which must have the role admin. `Conflict` if the store has or ever had a
+    /// credential, including a revoked one: of several nodes that start on an empty database, exactly one creates it.
+    /// For admins.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. A token whose answer is lost cannot be used: revoke it.
     pub async fn create_first_token(&self, new: NewToken) -> Result<CreatedToken> {
         if new.role != Role::Admin {
-            return Err(Error::invalid("the first token of a store must be one for an admin"));
+            return Err(Error::invalid("the first token of a store must have the role admin"));
         }
         self.new_token(new, true).await
     }
@@ -94,15 +94,18 @@ impl Session {
     async fn new_token(&self, new: NewToken, is_first: bool) -> Result<CreatedToken> {
         let NewToken { principal, role, label, expires_at } = new;
         if self.has_idempotency_key() {
-            return Err(Error::invalid("a token is shown once: an idempotency key could not bring it back"));
+            return Err(Error::invalid("a token is shown only once, so creating one takes no idempotency key"));
         }
-        // The same rules as for every actor: reserved principals cannot be had from a token.
+        // The same rules as for every actor: a token cannot have a reserved principal.
         let actor = Actor::new(principal, role)?;
         if label.as_deref().is_some_and(|label| !is_printable(label, TEXT_BYTES)) {
             return Err(Error::invalid("a label has 1 to 256 bytes and no control or invisible characters"));
         }
         if expires_at.is_some_and(|end| end <= self.shared.clock.now()) {
-            return Err(Error::new(ErrorCode::WrongState, "the token would have expired already"));
+            return Err(Error::new(
+                ErrorCode::WrongState,
+                "the expiry of the token is in the past; choose a later time",
+            ));
         }
         let id = CredentialId::random();
         let mut secret = Zeroizing::new([0; SECRET]);
@@ -150,7 +153,7 @@ impl Session {
         Ok(CreatedToken { token, credential })
     }
 
-    /// Revokes a credential: from now on, no operation of a caller that shows its token succeeds. For admins.
+    /// Revokes a credential: from now on every operation of a caller with its token fails. For admins.
     pub async fn revoke_credential(&self, id: CredentialId) -> Result<()> {
         let mut details = Details::default();
         details.text("credentialId", &id.to_string());
@@ -165,7 +168,7 @@ impl Session {
         self.do_once(once, None, self.change(intent, Command::WithdrawCredential(id))).await.map(drop)
     }
 
-    /// The credentials that are not revoked, by id. For admins and auditors.
+    /// Lists the credentials that are not revoked, by id. For admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_credentials(&self, paging: &Paging) -> Result<Page<CredentialDescription>> {
@@ -187,7 +190,7 @@ impl Session {
     }
 }
 
-/// Who shows this token.
+/// Returns the actor that this token authenticates.
 pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Actor> {
     let refused = || refusal(ErrorCode::NotAuthenticated);
     if token.len() != TOKEN {
@@ -199,7 +202,7 @@ pub(crate) async fn authenticate(shared: &Shared, token: &str) -> Result<Actor> 
     let id = CredentialId::from_bytes(*id);
     let known = shared.catalog.snapshot().credential(id).is_some();
     if !known {
-        // Made by another process a moment ago, perhaps.
+        // Another process may have created it a moment ago.
         shared.catalog.ensure_fresh().await?;
     }
     let snapshot = shared.catalog.snapshot();

@@ -1,4 +1,4 @@
-//! Encrypting, decrypting, signing, verifying, data keys, re-encrypting, one at a time.
+//! Single cryptographic operations: encrypt, decrypt, sign, verify, data keys and re-encryption.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Session {
         self.decrypt_item(DecryptItem::new(ciphertext, context.clone())).await
     }
 
-    /// Decrypts, and refuses (`InvalidCiphertext`) what another key than this one encrypted.
+    /// Decrypts a ciphertext of this key; refuses that of another key with `InvalidCiphertext`.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -56,7 +56,8 @@ impl Session {
         self.decrypt_item(DecryptItem::new(ciphertext, context.clone()).key(key)).await
     }
 
-    /// Decrypts a ciphertext, with all that must agree with it; or one that was imported ([`DecryptItem::imported`]).
+    /// Decrypts a ciphertext and checks every value given with it; or decrypts an imported one
+    /// ([`DecryptItem::imported`]).
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -67,8 +68,8 @@ impl Session {
         only(self.operate(Action::Decrypt, &[item], false).await?).map(decrypted)
     }
 
-    /// Decrypts what another tool encrypted with a version's public key: RSA-OAEP with SHA-256, without a label.
-    /// Grants with a condition on the context do not allow it.
+    /// Decrypts a ciphertext that another tool made with a version's public key: RSA-OAEP with SHA-256, without a
+    /// label. Grants with a condition on the context do not allow this.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -108,9 +109,9 @@ impl Session {
         only(self.operate(Action::Sign, &[item], false).await?).map(signature)
     }
 
-    /// Verifies a signature, with the public key: no root key is needed. Without a version, the usable ones are tried,
-    /// newest first, at most [`VERSIONS_TRIED`](crate::limits::VERSIONS_TRIED). If the key has more and none of these
-    /// made the signature, the call fails with `InvalidArgument`: name the version.
+    /// Verifies a signature with the public key; no root key is needed. Without a version, the usable versions are
+    /// tried, newest first, at most [`VERSIONS_TRIED`](crate::limits::VERSIONS_TRIED). If the key has more and none of
+    /// those tried made the signature, the call fails with `InvalidArgument`; name the version then.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -137,7 +138,7 @@ impl Session {
         Ok(DataKey { plaintext: Some(plaintext), ciphertext, key, version, receipt })
     }
 
-    /// Generates a data key and gives only its ciphertext: for whoever stores what another will decrypt.
+    /// Generates a data key and returns only its ciphertext, for a caller that stores it for another to decrypt.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -160,7 +161,7 @@ impl Session {
         is_returned: bool,
     ) -> Result<(Zeroizing<Vec<u8>>, Encrypted)> {
         if bytes == 0 || bytes > DATA_KEY_BYTES {
-            return Err(Error::invalid(format!("a data key has 1 to {DATA_KEY_BYTES} bytes")));
+            return Err(Error::invalid(format!("a data key has 1 to {DATA_KEY_BYTES} bytes, not {bytes}")));
         }
         context.check()?;
         let mut plaintext = Zeroizing::new(vec![0; bytes]);
@@ -172,8 +173,8 @@ impl Session {
         Ok((plaintext, encrypted(done)))
     }
 
-    /// Encrypts what a ciphertext holds anew, under the current version of its key or another key. The plaintext
-    /// does not leave. Needs `decrypt` on the source and `encrypt` on the destination.
+    /// Encrypts the plaintext of a ciphertext again, under the current version of its key or of another key. The
+    /// plaintext is not returned. Needs `decrypt` on the source and `encrypt` on the destination.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -196,10 +197,10 @@ pub(super) fn verify_item<'a>(
     Item::rsa(target, Job::Verify(payload, signature, algorithm))
 }
 
-/// What is kept beside a ciphertext while it is decrypted.
+/// The values given with a ciphertext, kept while it is decrypted.
 pub(super) struct Beside {
     context: Arc<Context>,
-    /// A ciphertext of Mini KMS on Node that has a nonce and a tag.
+    /// A ciphertext of Mini KMS on Node with a nonce and a tag; none for every other one.
     imported: Option<Arc<ImportedCiphertext>>,
 }
 
@@ -226,20 +227,19 @@ pub(super) fn decryption<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Resu
         Some(key) if is_alone => {
             Ok(Item::rsa(Target::Version(key.clone(), version), Job::DecryptOaep(item.ciphertext)))
         }
-        _ => Err(Error::invalid("raw RSA-OAEP needs the key named, and has no context, nonce, tag or second version")),
+        _ => Err(Error::invalid("raw RSA-OAEP needs a named key, and takes no context, nonce, tag or second version")),
     }
 }
 
-/// A ciphertext of Mini KMS on Node. Without a nonce and a tag it is one of an RSA key, which binds no additional data.
+/// A ciphertext of Mini KMS on Node. Without nonce and tag it belongs to an RSA key, which binds no additional data.
 fn imported<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> {
     let Some(key) = item.key.clone().filter(|_| item.context.is_empty() && item.oaep_version.is_none()) else {
-        let text =
-            "an imported ciphertext needs the key named, and has its additional data as JSON instead of a context";
+        let text = "an imported ciphertext needs a named key, and takes additional data as JSON instead of a context";
         return Err(Error::invalid(text));
     };
     let target = Target::Imported(key, item.version);
     Ok(match &beside.imported {
-        // Only AES binds the additional data, and with it the context that grants may require.
+        // Only AES binds the additional data, and with it a context that grants may require.
         Some(imported) => {
             let item = Item::new(target, Job::DecryptImported(imported));
             Item { key_type: Some(KeyType::Aes256Gcm), ..item }
@@ -248,8 +248,7 @@ fn imported<'a>(item: &DecryptItem<'a>, beside: &'a Beside) -> Result<Item<'a>> 
     })
 }
 
-/// What a ciphertext says of itself, held against what was passed beside it; the key is held against it with the
-/// decision.
+/// Compares the parts of a ciphertext with the values given beside it. The key is compared when the item is decided.
 fn sealed(item: &DecryptItem<'_>) -> Target {
     let read = Ciphertext::parse(item.ciphertext).and_then(|blob| {
         let (nonce, tag) = (blob.iv(), blob.auth_tag());
@@ -266,14 +265,17 @@ fn sealed(item: &DecryptItem<'_>) -> Target {
 }
 
 fn disagrees(field: &str) -> Error {
-    Error::new(ErrorCode::InvalidCiphertext, format!("{field}: not what the ciphertext itself says"))
+    Error::new(ErrorCode::InvalidCiphertext, format!("{field}: differs from the value in the ciphertext"))
 }
 
 pub(super) fn check_plaintext(plaintext: &[u8]) -> Result<()> {
     if plaintext.len() > PLAINTEXT_BYTES {
         return Err(Error::new(
             ErrorCode::PlaintextTooLong,
-            format!("one message has at most {PLAINTEXT_BYTES} bytes"),
+            format!(
+                "the plaintext has {} bytes, and a message at most {PLAINTEXT_BYTES}; use a stream",
+                plaintext.len()
+            ),
         ));
     }
     Ok(())
@@ -281,7 +283,8 @@ pub(super) fn check_plaintext(plaintext: &[u8]) -> Result<()> {
 
 pub(super) fn check_payload(payload: &[u8]) -> Result<()> {
     if payload.len() > PAYLOAD_BYTES {
-        return Err(Error::invalid(format!("a payload has at most {PAYLOAD_BYTES} bytes")));
+        let text = format!("the payload has {} bytes; at most {PAYLOAD_BYTES} are allowed", payload.len());
+        return Err(Error::invalid(text));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Deciding on the items of a call: whether each may be done, and with which versions.
+//! Deciding on the items of a call: whether each is permitted, and with which versions.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use crate::types::limits::VERSIONS_TRIED;
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// Items that are decided on while the snapshot is locked, and how often that is tried.
+/// The number of items that are decided while the snapshot is locked, and the number of attempts to do so.
 const SLICE: usize = 64;
 const TRIES: usize = 3;
-/// Versions that are looked at to find one that is usable, on average.
+/// The number of versions that are examined, on average, to find a usable one.
 const LOOKED_AT: usize = 10;
 
 impl Session {
-    /// Decides on each item, at one revision. Items that are alike share a decision.
+    /// Decides on every item at one revision. Equal items share a decision.
     pub(super) fn decide_items(&self, items: &[Item<'_>]) -> (u64, Vec<Arc<Decided>>) {
-        // Where changes come all the time, the last try holds the snapshot for as long as it takes.
+        // If changes come continuously, the last attempt locks the snapshot until all items are decided.
         let mut slices = [SLICE; TRIES].into_iter().chain(std::iter::repeat(usize::MAX));
         loop {
             let slice = slices.next().unwrap_or(usize::MAX);
@@ -35,8 +35,8 @@ impl Session {
         }
     }
 
-    /// The same, with the snapshot locked for so many items at a time: a change that is committed waits for that, and
-    /// every other caller for the change. None if there was a change in between.
+    /// Decides with the snapshot locked for `slice` items at a time, since a committed change waits for the lock, and
+    /// every other caller for the change. None if a change came in between.
     fn decide_in_slices(&self, items: &[Item<'_>], slice: usize) -> Option<(u64, Vec<Arc<Decided>>)> {
         let revision = self.shared.catalog.snapshot().revision();
         let now = self.shared.clock.now();
@@ -50,7 +50,7 @@ impl Session {
             }
             for item in items.iter().skip(all.len()).take(slice) {
                 let n = all.len();
-                // Not only the one before: the items of a pair alternate.
+                // The last two are compared, since the items of a pair alternate.
                 let alike = (n.saturating_sub(2)..n).rev().find(|&before| items[before].is_decided_like(item));
                 let decided = match alike {
                     Some(before) => Arc::clone(&all[before]),
@@ -93,8 +93,7 @@ impl Session {
             key_type: item.key_type,
             context: item.job.context().cloned(),
         };
-        // How contexts are recorded is said by the key they belong to. Where that is not known, they stay out of the
-        // log.
+        // The key determines how contexts are recorded. If the key is not known, contexts stay out of the log.
         let audit_context = match key {
             Some(key) if contradiction.is_none() && !snapshot.is_damaged(key.id) => key.audit_context,
             _ => AuditContext::Hmac,
@@ -114,7 +113,7 @@ impl Session {
         decided
     }
 
-    /// What an operation comes to that nothing contradicts beforehand. Without a version, at most `tried` are tried.
+    /// Decides on an operation that has no contradiction in its input. Without a version, at most `tried` are tried.
     fn rule(&self, snapshot: &Snapshot, item: &Item<'_>, attempt: &Attempt, tried: usize, now: Timestamp) -> Ruling {
         let key = attempt.key.and_then(|id| snapshot.key(id));
         let current = key.map_or(0, |key| key.current_version);
@@ -125,7 +124,7 @@ impl Session {
             }
             _ => current,
         };
-        // Signing with another version than the current one is refused, not done again with the current one.
+        // Signing with a version other than the current one is refused and not repeated with the current one.
         if matches!(item.job, Job::Sign(..)) && version != current && key.is_some() {
             let operation = Operation::Sign { version: current };
             return match policy::decide(snapshot, &Attempt { operation, ..attempt.clone() }, now) {
@@ -154,11 +153,11 @@ impl Session {
         }
     }
 
-    /// What a ciphertext comes to that cannot be decrypted whatever the key: the same whether the key that was named
-    /// beside it is another one or unknown. A caller who may not decrypt with the key it named learns only that.
+    /// Decides on a ciphertext that cannot be decrypted with any key. The result is the same whether the key named
+    /// beside it is another one or unknown. A caller that may not decrypt with the named key learns only that.
     fn rule_contradiction(&self, snapshot: &Snapshot, decided: &Decided, error: Error, now: Timestamp) -> Ruling {
         if !decided.disagrees {
-            // A caller who may do that with no key at all is denied it like everything else.
+            // A caller without the permission on any key is denied as usual.
             return match policy::is_authenticated(snapshot, &decided.attempt, now) {
                 false => Ruling::Denied(ErrorCode::NotAuthenticated),
                 true if policy::has_right_somewhere(snapshot, &decided.attempt, now) => Ruling::Bad(error),
@@ -172,7 +171,7 @@ impl Session {
     }
 }
 
-/// The newest version of a key that was imported.
+/// The newest imported version of a key.
 fn newest_imported(snapshot: &Snapshot, key: KeyId) -> Option<u32> {
     let mut versions = snapshot.versions_newest_first(key).take(LOOKED_AT * VERSIONS_TRIED);
     versions.find(|version| version.origin == Origin::Imported).map(|version| version.version)
@@ -181,20 +180,20 @@ fn newest_imported(snapshot: &Snapshot, key: KeyId) -> Option<u32> {
 fn not_imported(target: &Target) -> Error {
     let text = match target {
         Target::Imported(_, Some(version)) => format!(
-            "version {version} of the key was made here: a ciphertext of it holds its nonce and tag, and no additional data \
-             beside the context; this is none"
+            "version {version} of the key was not imported; its ciphertexts contain nonce and tag and take a context \
+             instead of additional data, and this is not one of them"
         ),
         _ => {
-            "no version of the key was imported: name the version whose public key was used, or pass the ciphertext as \
-              encrypting returned it"
+            "no version of the key was imported; name the version whose public key was used, or pass the ciphertext as \
+             encrypting returned it"
                 .to_owned()
         }
     };
     Error::new(ErrorCode::InvalidCiphertext, text)
 }
 
-/// The versions that may verify now, newest first, at most `tried`; and whether there may be more. For each of these,
-/// so many at most are looked at: the snapshot is locked meanwhile.
+/// Returns the versions that may verify now, newest first, at most `tried`, and whether there may be more. At most
+/// `LOOKED_AT` versions are examined for each, since the snapshot is locked meanwhile.
 fn newest_usable(snapshot: &Snapshot, key: &Key, tried: usize, now: Timestamp) -> (Vec<Usable>, bool) {
     let mut versions = Vec::new();
     let mut newest_first = snapshot.versions_newest_first(key.id).enumerate();

@@ -1,5 +1,5 @@
-//! Denials are recorded, but nobody can fill the log with them: from 60 a minute on, by one principal for one reason,
-//! one counted record a second stands for them.
+//! Denials are recorded, but cannot flood the log: after 60 a minute of one principal for one reason, they are counted
+//! in one record a second.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,32 +14,32 @@ use crate::types::error::{ErrorCode, Result};
 use crate::types::ids::RecordId;
 use crate::types::time::Timestamp;
 
-/// Denials of one principal and code in a minute that each have their record.
+/// The number of denials a minute, per principal and code, that each get a record.
 const EACH: u32 = 60;
-/// Microseconds of the window, and between counted records.
+/// The length of a window, and the interval between counted records, in microseconds.
 const MINUTE: u64 = 60_000_000;
 const SECOND: u64 = 1_000_000;
-/// Counted records that are written together.
+/// The number of counted records that are written together.
 const TOGETHER: usize = 128;
-/// Principals and codes that are followed, about. Beyond it the oldest are forgotten, and while all of them are of the
-/// last minute, further principals share one window.
+/// The approximate number of tracked pairs of principal and code. Above it the oldest are dropped; if all of them are
+/// from the last minute, further principals share one window.
 const FOLLOWED: usize = 10_000;
 
-/// A principal, and why it was denied something.
+/// A principal and the code of its denials.
 type Caller = (String, ErrorCode);
 
 struct Window {
     begun: Timestamp,
-    /// Denials since then, each of which took a record's place.
+    /// The number of denials since `begun`.
     count: u32,
-    /// Denials without a record of their own, since the last counted one.
+    /// The number of denials without a record of their own since the last counted record.
     uncounted: u64,
     counted_at: Timestamp,
     actor: Actor,
     action: Action,
 }
 
-/// Denials that one record stands for.
+/// Denials that one record represents.
 struct Counted {
     actor: Actor,
     action: Action,
@@ -48,16 +48,16 @@ struct Counted {
     counted_before: Timestamp,
 }
 
-/// Denials of the last minute, by principal and code. No call looks at more than a few of them.
+/// Denials of the last minute, by principal and code. Each call examines only a few of them.
 #[derive(Default)]
 pub struct Denials(Mutex<Windows>);
 
 #[derive(Default)]
 struct Windows {
     of: HashMap<Caller, Window>,
-    /// The windows in the order in which they began, each with that time.
+    /// Windows in the order in which they began, each with that time.
     order: VecDeque<(Caller, Timestamp)>,
-    /// Those with denials that no record stands for yet.
+    /// Callers with denials that no record represents yet.
     uncounted: HashSet<Caller>,
 }
 
@@ -66,8 +66,8 @@ impl Denials {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a denial gets a record of its own; if not, it is to be counted with [`Denials::count`]. One that was not
-    /// decided on a `fresh` snapshot always gets one: on its way into the log it is decided again.
+    /// Whether a denial gets its own record; otherwise count it with [`Denials::count`]. A denial that was not decided
+    /// on a `fresh` snapshot always gets one, since the ledger decides it again.
     pub(super) fn is_recorded(&self, actor: &Actor, code: ErrorCode, now: Timestamp, fresh: bool) -> bool {
         let mut windows = self.windows();
         let window = windows.window(actor, code, now);
@@ -75,7 +75,7 @@ impl Denials {
         window.count <= EACH || !fresh
     }
 
-    /// Counts operations that were denied and have no record of their own.
+    /// Counts denied operations that get no record of their own.
     pub(super) fn count(&self, actor: &Actor, action: Action, code: ErrorCode, now: Timestamp, operations: u64) {
         let mut windows = self.windows();
         let caller = windows.caller(actor, code, now);
@@ -88,14 +88,14 @@ impl Denials {
         windows.uncounted.insert(caller);
     }
 
-    /// Whether the next denial of this principal and code may be one that is only counted.
+    /// Whether the next denial of this principal and code may be only counted.
     pub(super) fn is_flooding(&self, actor: &Actor, code: ErrorCode, now: Timestamp) -> bool {
         let windows = self.windows();
         let caller = windows.caller(actor, code, now);
         windows.of.get(&caller).is_some_and(|window| window.count >= EACH)
     }
 
-    /// The counted records that are due.
+    /// Takes the counted records that are due.
     fn take_due(&self, now: Timestamp) -> Vec<Counted> {
         let mut guard = self.windows();
         let Windows { of, uncounted, .. } = &mut *guard;
@@ -118,7 +118,7 @@ impl Denials {
         due
     }
 
-    /// Takes back what could not be written, so that the next record counts it too.
+    /// Adds back a count that could not be written, so that the next record includes it.
     fn put_back(&self, counted: Counted) {
         let mut windows = self.windows();
         if let Some(window) = windows.of.get_mut(&counted.caller) {
@@ -130,8 +130,8 @@ impl Denials {
 }
 
 impl Windows {
-    /// Whose window a denial belongs to: the principal's, or while there are too many the one that further principals
-    /// share, which has an empty name.
+    /// The window to which a denial belongs: the principal's own, or a shared one with an empty name while there are
+    /// too many.
     fn caller(&self, actor: &Actor, code: ErrorCode, now: Timestamp) -> Caller {
         let own = (actor.principal().to_owned(), code);
         let is_full =
@@ -160,7 +160,7 @@ impl Windows {
         window
     }
 
-    /// Makes room for another window: looks at the two oldest, so that the work is the same however many there are.
+    /// Makes room for another window. Only the two oldest are examined, so the work does not depend on their number.
     fn forget_oldest(&mut self) {
         for _ in 0..2 {
             if self.of.len() < FOLLOWED {
@@ -168,7 +168,7 @@ impl Windows {
             }
             let Some((caller, begun)) = self.order.pop_front() else { return };
             match self.of.get(&caller) {
-                // Begun again since, or not written yet.
+                // The window began again since, or has denials that are not written yet.
                 Some(window) if window.begun != begun || window.uncounted > 0 => {
                     self.order.push_back((caller, window.begun));
                 }
@@ -179,7 +179,7 @@ impl Windows {
 }
 
 fn micros(now: Timestamp, then: Timestamp) -> u64 {
-    // A clock that jumped back opens a new window rather than keep an old one for ever.
+    // A clock that jumped back starts a new window instead of keeping an old one indefinitely.
     now.micros().abs_diff(then.micros())
 }
 
@@ -188,7 +188,7 @@ pub(crate) async fn write_counted(shared: &Shared, now: Timestamp) -> Result<()>
     let mut failed: Result<()> = Ok(());
     let mut due = shared.denials.take_due(now).into_iter().peekable();
     while due.peek().is_some() {
-        // Together, so that those of thousands of principals take a few commits, and not as many.
+        // Written together, so that the records of thousands of principals take only a few commits.
         let together: Vec<Counted> = due.by_ref().take(TOGETHER).collect();
         let written = match &failed {
             Ok(()) => join_all(together.iter().map(|counted| write(shared, counted))).await,
@@ -197,7 +197,7 @@ pub(crate) async fn write_counted(shared: &Shared, now: Timestamp) -> Result<()>
         for (counted, written) in together.into_iter().zip(written) {
             if let Err(error) = written {
                 shared.denials.put_back(counted);
-                // One principal that holds all places it may have does not keep those of others out of the log.
+                // A principal that has used up its share of the queue must not keep the records of others from the log.
                 if !matches!(error.code(), ErrorCode::Overloaded | ErrorCode::CallerOverloaded) {
                     failed = Err(error);
                 }
@@ -244,7 +244,7 @@ mod tests {
 
     const CODE: ErrorCode = ErrorCode::AccessDenied;
 
-    /// A denial as sessions handle it; answers whether it has a record of its own.
+    /// Handles a denial as sessions do; returns whether it has its own record.
     fn deny(denials: &Denials, principal: &'static str, now: Timestamp, fresh: bool) -> bool {
         deny_actor(denials, &Actor::internal(principal), now, fresh)
     }
@@ -281,8 +281,8 @@ mod tests {
         assert_eq!(denials.take_due(now.plus_seconds(2))[0].count, 1);
     }
 
-    /// However many principals are denied something: what is kept of them is bounded, the records too, and no denial is
-    /// left out.
+    /// However many principals are denied, the memory and the number of records stay bounded, and every denial is
+    /// counted.
     #[test]
     fn many_principals_fill_neither_memory_nor_the_log() {
         let denials = Denials::default();
@@ -299,7 +299,7 @@ mod tests {
         }
         assert_eq!(recorded + counted, 3 * principals as u64);
         assert!(recorded <= 3 * FOLLOWED as u64 + u64::from(EACH), "{recorded} records");
-        // Once the minute is over, others are followed in the place of the oldest.
+        // After the minute, other principals replace the oldest.
         now = now.plus_seconds(61);
         assert!(deny(&denials, "late", now, true));
         assert!(denials.windows().of.contains_key(&("late".to_owned(), CODE)));

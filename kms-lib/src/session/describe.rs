@@ -1,4 +1,4 @@
-//! Keys as callers see them, and pages of them.
+//! Describing keys to callers, singly and in pages.
 
 use std::ops::Bound;
 
@@ -19,7 +19,7 @@ use crate::types::key::Key;
 use crate::types::view::CatalogView;
 
 impl Session {
-    /// A key with its versions.
+    /// Returns a key with its versions.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn get_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
@@ -27,8 +27,8 @@ impl Session {
         self.describe(id).await
     }
 
-    /// The keys that the caller may read, by name, without their versions. The work for one page is bounded: with a
-    /// filter that few keys pass, a page may be shorter than asked for, even empty, and still have a cursor.
+    /// Lists the keys that the caller may read, by name, without their versions. The work for one page is bounded: with
+    /// a filter that few keys pass, a page may be shorter than the limit, even empty, and still have a cursor.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_keys(&self, filter: &KeyFilter, paging: &Paging) -> Result<Page<KeyDescription>> {
@@ -51,7 +51,7 @@ impl Session {
         .await
     }
 
-    /// The next few keys that a filter leaves and that the caller may read, behind a name.
+    /// The next few keys after a name that pass the filter and that the caller may read.
     fn some_keys(
         &self,
         snapshot: &Snapshot,
@@ -66,7 +66,7 @@ impl Session {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        // A caller who may not read every key reads those that its grants name.
+        // A caller that may not read every key reads those that its grants name.
         let keys: Box<dyn Iterator<Item = &Key>> = match policy::has_right(snapshot, &attempt(None), now) {
             true => Box::new(snapshot.keys_from(from)),
             false => Box::new(snapshot.keys_granted(self.actor.principal(), from)),
@@ -74,11 +74,12 @@ impl Session {
         let is_readable =
             |key: &Key| matches!(policy::decide(snapshot, &attempt(Some(key.id)), now), Decision::Allowed { .. });
         let see = |key: &&Key| (filter.matches(key) && is_readable(key)).then(|| key_description(key));
-        // By id: the name of a key that is not listed is not for everybody.
+        // The cursor is an id: the caller may not be allowed to see the name of an unlisted key.
         Slice::of(keys.take_while(|key| key.name.starts_with(prefix)), room, see, |key| key.id.to_string())
     }
 
-    /// The public half of a version, as PEM (SubjectPublicKeyInfo). It stays readable when the version is revoked.
+    /// Returns the public key of a version as PEM (SubjectPublicKeyInfo). It stays readable when the version is
+    /// revoked.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn public_key(&self, key: impl Into<KeyRef>, version: u32) -> Result<String> {
@@ -93,11 +94,14 @@ impl Session {
         let material = entities::material(connection.as_mut(), id, version).await?;
         match material.and_then(|material| material.public_key_pem) {
             Some(pem) if <[u8; 32]>::from(Sha256::digest(&pem)) == digest => Ok(pem),
-            _ => Err(Error::new(ErrorCode::IntegrityFailure, "the stored public key is not the version's")),
+            _ => Err(Error::new(
+                ErrorCode::IntegrityFailure,
+                "the stored public key does not match the version's row; verify the log",
+            )),
         }
     }
 
-    /// A key with its versions, as they are now.
+    /// Returns a key with its versions, as they are now.
     pub(super) async fn describe(&self, id: KeyId) -> Result<KeyDescription> {
         let outline =
             Outline::of(&*self.shared.catalog.snapshot(), id).ok_or_else(|| refusal(ErrorCode::KeyNotFound))?;
@@ -105,13 +109,13 @@ impl Session {
         outline.complete(connection.as_mut()).await
     }
 
-    /// A key after a change that is committed: whatever cannot be read now, the change is not reported as a failure.
-    /// What only the store has is left out then, but for the versions that the change itself made.
+    /// Describes a key after a committed change. A failed read is not reported as a failure of the change; values that
+    /// only the store has are then left out, except for the versions that the change itself made.
     pub(super) async fn describe_changed(&self, id: KeyId, changes: &[Change]) -> Result<KeyDescription> {
         match self.describe(id).await {
             Ok(description) => Ok(description),
             Err(error) => {
-                tracing::warn!(%error, key = %id, "a change was made; its answer lacks what the store would add");
+                tracing::warn!(%error, key = %id, "the answer to a change lacks values that could not be read");
                 let missing =
                     || Error::new(ErrorCode::Internal, "a change was made to a key that is not in the catalog");
                 Ok(Outline::of(&*self.shared.catalog.snapshot(), id).ok_or_else(missing)?.without_store(changes))
@@ -120,8 +124,8 @@ impl Session {
     }
 }
 
-/// The name that a cursor stands for: a page goes on behind a key that it lists, by name, or behind one that was only
-/// looked at, by id.
+/// Returns the name that a cursor represents: the name of the last listed key, or the id of a key that was only
+/// examined. The page continues after it.
 fn name_of(snapshot: &Snapshot, cursor: &str) -> Result<String> {
     match KeyRef::from(cursor) {
         KeyRef::Name(name) => Ok(name),

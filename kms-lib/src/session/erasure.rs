@@ -1,5 +1,5 @@
-//! Erasing the material of versions, in steps that are short for everybody else: of a key whose date has come, and of
-//! former versions that nobody can use any more.
+//! Erasing the material of versions in short steps, so that other changes are not delayed: of keys whose deletion is
+//! due, and of former versions that can no longer be used.
 
 use super::change::Intent;
 use super::{KeyRef, Session};
@@ -14,20 +14,20 @@ use crate::types::ids::KeyId;
 use crate::types::key::Key;
 use crate::types::view::CatalogView;
 
-/// Versions whose material is erased in one step. Their rows stay as they are.
+/// The number of versions whose material is erased in one step. Their rows are kept.
 const ERASED_AT_ONCE: u32 = 500;
-/// Versions that are trimmed in one step, each with a row of its own.
+/// The number of versions that are trimmed in one step. Each has its own row.
 const TRIMMED_AT_ONCE: usize = 100;
-/// Versions that are looked at while the snapshot is locked.
+/// The number of versions that are examined while the snapshot is locked.
 const LOOKED_AT: usize = 1_000;
 
 impl Session {
-    /// Erases the material of former versions that can never or no longer be used: those that are revoked, and those
-    /// whose window is over. A window that is over can then not be extended any more. The versions stay in the key's
-    /// history as `DESTROYED`, and no longer count towards `limits.versions`. Needs the permission `delete`.
+    /// Erases the material of former versions that cannot be used any more: revoked ones, and those whose window is
+    /// over. Their window can then not be extended. The versions stay in the key's history as `DESTROYED`, and no
+    /// longer count towards `limits.versions`. Needs the permission `delete`.
     ///
-    /// Many versions are trimmed in several steps, each a change with a record of its own. If one fails, those before
-    /// it have been made; sent again, the request goes on with the rest.
+    /// Many versions are trimmed in several steps, each a change with its own record. If a step fails, the steps before
+    /// it have been made; repeat the request to continue.
     ///
     /// Cancellation: before a change is submitted, dropping the future does nothing more; the changes before are made.
     pub async fn trim_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
@@ -35,7 +35,7 @@ impl Session {
         let mut due = Vec::new();
         if let Some(id) = self.locate(&key).await? {
             let attempt = self.attempt(Operation::TrimKey, Some(id));
-            // A refusal is for the last step.
+            // A refusal is left to the last step.
             let mut next = matches!(self.decide(&attempt).0, Decision::Allowed { .. }).then_some(1);
             while let Some(first) = next {
                 (due, next) = self.trimmable(id, first);
@@ -51,7 +51,8 @@ impl Session {
         self.detailed(key, Action::KeyTrim, None, Operation::TrimKey, Details::default(), command).await
     }
 
-    /// Some versions that can be trimmed, from one on, and where to go on if there are more versions.
+    /// Returns versions that can be trimmed, starting at `first`, and the version at which to continue, if any are
+    /// left.
     fn trimmable(&self, id: KeyId, first: u32) -> (Vec<u32>, Option<u32>) {
         let snapshot = self.shared.catalog.snapshot();
         let now = self.shared.clock.now();
@@ -67,7 +68,7 @@ impl Session {
         (due, None)
     }
 
-    /// Erases the material of a key whose date has come, or goes on with that. The scheduler's alone.
+    /// Erases the material of a key whose deletion is due, or continues to. Only the scheduler calls this.
     pub(crate) async fn destroy_located(&self, id: KeyId) -> Result<()> {
         let is_begun = self.shared.catalog.snapshot().key(id).is_some_and(Key::is_being_erased);
         if !is_begun {
@@ -76,13 +77,13 @@ impl Session {
         self.erase_in_steps(id, ERASED_AT_ONCE).await
     }
 
-    /// From here on, the deletion cannot be cancelled.
+    /// Begins a destruction. From here on, the deletion cannot be cancelled.
     pub(super) async fn begin_destruction(&self, id: KeyId) -> Result<()> {
         let (action, command) = (Action::KeyDestroyStart, Command::BeginDestruction(id));
         self.erase_step(id, action, Operation::DestroyKey, Details::default(), command).await
     }
 
-    /// Whichever process looks next can go on with it.
+    /// Erases the material in steps. If this is interrupted, any process can continue it.
     pub(super) async fn erase_in_steps(&self, id: KeyId, at_once: u32) -> Result<()> {
         // An import may have brought versions beyond the current one.
         let newest = |snapshot: &Snapshot| snapshot.versions_newest_first(id).next().map(|version| version.version);
@@ -117,7 +118,7 @@ impl Session {
     }
 }
 
-/// What the record of an erasure says: which versions lost their material.
+/// The details of an erasure's record: the versions that lost their material.
 fn range_details((first, last): (u32, u32)) -> Details {
     let mut details = Details::default();
     details.number("firstVersion", first.into()).number("lastVersion", last.into());

@@ -1,5 +1,5 @@
-//! The erasure of a key's material, cut off after every step: nothing is cancelled, verification finds no fault, and it
-//! can be gone on with.
+//! The erasure of a key's material, interrupted after every step: the deletion cannot be cancelled, verification finds
+//! no fault, and the erasure can be continued.
 
 #![allow(clippy::unwrap_used)]
 
@@ -54,7 +54,7 @@ async fn a_destruction_that_was_cut_off_is_gone_on_with() {
         assert!(found.versions.unwrap().iter().all(|version| version.state == VersionState::Revoked));
         assert!(admin.verify_audit().await.unwrap().ok, "{round}");
         if round == 0 {
-            // Only what others do not see: a step of it.
+            // Perform one step alone.
             let range = (1, 2);
             let command = crate::lifecycle::Command::EraseMaterial(key, range);
             let intent = super::change::Intent {
@@ -70,7 +70,7 @@ async fn a_destruction_that_was_cut_off_is_gone_on_with() {
             assert!(wrappings::are_left(connection.as_mut(), key, 1, 3).await.unwrap());
         }
     }
-    // Another process goes on.
+    // Another process continues.
     let (other, its_scheduler) = sessions(&folder).await;
     its_scheduler.erase_in_steps(key, 2).await.unwrap();
     let refused = scheduler.destroy_located(key).await.unwrap_err();
@@ -90,7 +90,7 @@ async fn a_destruction_that_was_cut_off_is_gone_on_with() {
         page.items.iter().rev().filter(|row| row.status == "SUCCESS").map(|row| &*row.action).collect();
     let steps: Vec<&str> =
         steps.into_iter().filter(|action| action.starts_with("KEY_DESTROY") || *action == "KEY_ERASE").collect();
-    // The first two versions were erased before.
+    // The first two versions had been erased before.
     assert_eq!(steps, ["KEY_DESTROY_START", "KEY_ERASE", "KEY_ERASE", "KEY_ERASE", "KEY_DESTROY"]);
     assert!(other.verify_audit().await.unwrap().ok);
 }

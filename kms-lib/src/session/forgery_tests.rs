@@ -1,5 +1,5 @@
-//! Whoever has the integrity key, because the root key leaked, can make rows that add nothing to the row commitment.
-//! Replacing that key must not bless them.
+//! An attacker that has the integrity key, because the root key leaked, can forge rows whose parts of the row
+//! commitment cancel out. Replacing the integrity key must not validate such rows.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,13 +15,13 @@ use crate::types::grant::Grant;
 use crate::types::ids::GrantId;
 use crate::{Actor, Context, ErrorCode, NewKey, Permission, Role};
 
-/// A grant of everything, for a principal that somebody else made up.
+/// A forged grant of everything, for an invented principal.
 fn forged(model: &Grant, n: usize) -> Grant {
     Grant { id: GrantId::random(), principal: format!("mallory-{n}"), ..model.clone() }
 }
 
-/// Some of these grants, the first among them, whose parts of the row commitment cancel each other out: by elimination
-/// over bits, since the parts are added up without carry.
+/// Returns some of these grants, always including the first, whose parts of the row commitment cancel out. They are
+/// found by Gaussian elimination over bits, since the parts are added without carry.
 fn cancelling(seals: &Seals, model: &Grant) -> Vec<Grant> {
     let mut basis: Vec<(RowSet, Vec<Grant>)> = Vec::new();
     let is_set = |set: &RowSet, bit: usize| set.bytes()[bit / 8] >> (bit % 8) & 1 == 1;
@@ -35,7 +35,7 @@ fn cancelling(seals: &Seals, model: &Grant) -> Vec<Grant> {
             rest.combine(set);
             used.extend(grants.iter().cloned());
         }
-        // A grant that is in twice is not in.
+        // A grant that is included twice cancels out.
         used.sort_unstable_by_key(|grant| grant.id);
         let mut odd: Vec<Grant> = Vec::new();
         for grant in used {
@@ -52,7 +52,7 @@ fn cancelling(seals: &Seals, model: &Grant) -> Vec<Grant> {
     unreachable!()
 }
 
-/// Writes grants into the database, as whoever can write to it and has the integrity key does.
+/// Writes grants into the database like an attacker with write access and the integrity key.
 fn insert(file: &Path, seals: &Seals, model: &Grant, grants: &[Grant]) {
     let mut raw = rusqlite::Connection::open(file).unwrap();
     let raw = raw.transaction().unwrap();
@@ -72,7 +72,7 @@ fn remove(file: &Path) {
     raw.execute("DELETE FROM grants WHERE principal LIKE 'mallory-%'", []).unwrap();
 }
 
-/// Whether the grants that were forged give something.
+/// Whether the forged grants are in force.
 async fn count(shared: &Arc<Shared>, grants: &[Grant]) -> bool {
     let mallory = Session::new(Arc::clone(shared), Actor::new(&grants[0].principal, Role::App).unwrap());
     mallory.encrypt("k", b"x", &Context::new()).await.is_ok()
@@ -84,7 +84,7 @@ async fn model(shared: &Shared, session: &Session) -> Grant {
     shared.catalog.snapshot().grants().find(|grant| grant.id == id).cloned().unwrap()
 }
 
-/// Forged rows that a service has read, and that are gone when it verifies the tables: they are in memory alone.
+/// Forged rows that a service has read and that are gone when it verifies the tables: they exist in memory only.
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_rows_that_are_in_memory_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,7 +98,7 @@ async fn forged_rows_that_are_in_memory_alone() {
 
     let (shared, session, _faults) = reopen(&file).await;
     assert_eq!(shared.catalog.snapshot().trust(), Trust::Verified);
-    assert!(count(&shared, &grants).await, "nothing tells forged rows that cancel out");
+    assert!(count(&shared, &grants).await, "forged rows that cancel out cannot be recognized");
     remove(&file);
     let refused = session.replace_integrity_key().await.map(|done| done.number);
     insert(&file, &seals, &model, &grants);
@@ -106,7 +106,7 @@ async fn forged_rows_that_are_in_memory_alone() {
     assert_eq!(shared.catalog.seals().number(), 1);
     drop((session, shared));
 
-    // Opened again without them, the key can be replaced, and then they are worth nothing.
+    // Opened again without them, the key can be replaced; then they are worthless.
     remove(&file);
     let (shared, session, _faults) = reopen(&file).await;
     session.replace_integrity_key().await.unwrap();
@@ -116,7 +116,7 @@ async fn forged_rows_that_are_in_memory_alone() {
     assert!(!count(&shared, &grants).await);
 }
 
-/// Rows that are forged between the verification and the record of the replacement; beside what others change then.
+/// Rows that are forged between the verification and the record of the replacement, while others change rows too.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_change_after_the_verification() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,12 +142,12 @@ async fn rows_that_change_after_the_verification() {
         elsewhere.create_key(NewKey::aes("more")).await.unwrap();
         shared.catalog.ensure_fresh().await.unwrap();
     }
-    assert!(count(&shared, &grants).await, "nothing tells forged rows that cancel out");
+    assert!(count(&shared, &grants).await, "forged rows that cancel out cannot be recognized");
     let refused = session.commit_integrity_key(recorded).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::IntegrityFailure, "{refused}");
 }
 
-/// A key to sign the log with, wrapped under the root key that leaked, that no key before it signed for.
+/// A signing key of the log, wrapped under the leaked root key, that no earlier signing key signed for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signing_key_that_nobody_signed_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -158,13 +158,14 @@ async fn a_signing_key_that_nobody_signed_for() {
     let id = forged.id.as_bytes();
     let columns = "kind, number, public_key, fingerprint, first_seq, state, revision, seal, id";
     let insert = format!(
-        "INSERT INTO service_keys ({columns}) SELECT kind, 2, ?, ?, (SELECT MAX(seq) FROM audit_logs), state, revision, \
+        "INSERT INTO service_keys ({columns}) \
+         SELECT kind, 2, ?, ?, (SELECT MAX(seq) FROM audit_logs), state, revision, \
          seal, ? FROM service_keys WHERE kind = 'signing'"
     );
     raw.execute(&insert, rusqlite::params![forged.key.public_key(), forged.fingerprint, id]).unwrap();
     let wrapped = "INSERT INTO wrappings (subject, generation, wrapped, verified, seal) VALUES (?, 1, ?, 0, x'00')";
     raw.execute(wrapped, rusqlite::params![id, forged.wrapped[0].bytes]).unwrap();
-    // Neither a verification nor a replacement takes it over.
+    // Neither a verification nor a replacement accepts it.
     assert!(!session.verify_audit().await.unwrap().ok);
     assert_eq!(session.replace_signing_key().await.unwrap_err().code(), ErrorCode::IntegrityFailure);
     assert_eq!(shared.signer.keys().public().newest().number, 1);
@@ -172,8 +173,8 @@ async fn a_signing_key_that_nobody_signed_for() {
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
 }
 
-/// While rows are resealed, what the former key could make up beside the rows counts for nothing: answers to requests,
-/// and marks of wrappings. The scheduler ends that, whatever else it is to do.
+/// While rows are resealed, other data that the former key sealed is not accepted: idempotency records and marks of
+/// wrappings. The scheduler completes the resealing, whatever other jobs are enabled.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_former_key_sealed_beside_the_rows() {
     let folder = tempfile::tempdir().unwrap();
@@ -197,8 +198,8 @@ async fn what_the_former_key_sealed_beside_the_rows() {
     assert!(!shared.catalog.seals().has_former());
 }
 
-/// The wrappings of a version that was in quarantine when the key was replaced have no good seal afterwards. Once the
-/// row is right again, rewrapping gives them one, since what they hold is what the row says.
+/// The wrappings of a version that was in quarantine when the key was replaced have no valid seal afterwards. Once the
+/// row is restored, rewrapping seals them again, since their material matches the row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_in_quarantine() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Making, listing and revoking grants.
+//! Creating, listing and revoking grants.
 
 use super::change::Intent;
 use super::idempotency::{Once, first_answer};
@@ -22,12 +22,12 @@ use crate::types::key::AuditContext;
 use crate::types::view::CatalogView;
 
 impl Session {
-    /// Makes a grant, or replaces the one that the principal has from the same grantor on the same scope; admins count
-    /// as one grantor. The rights of a principal are the union of its grants.
+    /// Creates a grant, or replaces the one that the principal has from the same grantor on the same scope; all admins
+    /// count as one grantor. The permissions of a principal are the union of its grants.
     ///
-    /// An app needs `grant` on the scope. It may pass on only what it holds itself, with conditions no weaker, and
-    /// neither to itself nor to anybody above it in the chain of at most 16 grants. A key that is named by its name is
-    /// looked up for callers that may read it or hold `grant` on it; others are refused as in reading it.
+    /// An app needs `grant` on the scope. It may pass on only permissions that it holds itself, under conditions no
+    /// weaker, and neither to itself nor to a principal above it in the chain of at most 16 grants. A key given by name
+    /// is looked up only for callers that may read it or hold `grant` on it; others are refused as when reading it.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -35,10 +35,12 @@ impl Session {
         let NewGrant { principal, role, permissions, conditions, target } = new;
         check_principal(&principal)?;
         if is_reserved(&principal) || role == Role::System {
-            return Err(Error::invalid(format!("a grant cannot be made to {principal:?}, which is reserved")));
+            return Err(Error::invalid(format!(
+                "{principal:?} is a reserved principal; make the grant to another one"
+            )));
         }
         let scope = match target {
-            None => return Err(Error::invalid("a grant needs its keys: name one, or say that it is on all keys")),
+            None => return Err(Error::invalid("a grant needs a key: name one, or make the grant on all keys")),
             Some(GrantTarget::AllKeys) => GrantScope::AllKeys,
             Some(GrantTarget::Key(KeyRef::Id(id))) => GrantScope::Key(id),
             Some(GrantTarget::Key(key)) => GrantScope::Key(self.find_key_to_grant(&key).await?),
@@ -77,7 +79,7 @@ impl Session {
         let change = self.change(intent, Command::PutGrant(Box::new(new)));
         let changes = match self.do_once(once, Some(right), change).await? {
             Once::Now((changes, _)) => changes,
-            // As it was made, also if it is withdrawn by now.
+            // The grant as it was made, even if it is revoked by now.
             Once::Before(kept) => {
                 let as_it_is = || {
                     let snapshot = self.shared.catalog.snapshot();
@@ -101,7 +103,8 @@ impl Session {
             .ok_or_else(|| Error::new(ErrorCode::Internal, "a grant was made without a row"))
     }
 
-    /// What the record of a grant says of it. Contexts in the conditions appear as those of operations with the key do.
+    /// The details of a grant's record. Contexts in the conditions are recorded in the same form as in operations with
+    /// the key.
     fn grant_details(&self, new: &CheckedGrant) -> Result<Details> {
         let mut conditions = serde_json::to_value(&new.conditions)
             .map_err(|e| Error::new(ErrorCode::Internal, format!("conditions do not serialize: {e}")).with_source(e))?;
@@ -156,8 +159,8 @@ impl Session {
             && grants::find(&*snapshot, self.actor.principal(), Permission::Grant, Some(key), &circumstances).is_some()
     }
 
-    /// Revokes a grant. What was passed on through it stays in force. An app may revoke what it granted itself, and
-    /// what was passed on through that, as long as it holds `grant` there.
+    /// Revokes a grant. Grants that were passed on through it stay in force. An app may revoke the grants it made, and
+    /// those passed on through them, as long as it holds `grant` there.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -165,8 +168,8 @@ impl Session {
         self.revoke(id, false).await
     }
 
-    /// Revokes a grant with everything that was passed on through it, however often; also a grant that was revoked
-    /// without that before.
+    /// Revokes a grant and everything that was passed on through it, at any depth; also a grant that was revoked before
+    /// without its descendants.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -196,9 +199,9 @@ impl Session {
         self.do_once(once, None, self.change(intent, Command::WithdrawGrant(id, cascade))).await.map(drop)
     }
 
-    /// The grants in force, by principal: neither revoked nor passed on through one that was revoked with everything.
-    /// `KeyNotFound` if the filter names a key by a name that no key has; an id need not be one of a key. For admins
-    /// and auditors.
+    /// Lists the grants in force, by principal: neither revoked nor passed on through a grant that was revoked with its
+    /// descendants. `KeyNotFound` if the filter has a name that no key has; an id may be one of no existing key. For
+    /// admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_grants(&self, filter: &GrantFilter, paging: &Paging) -> Result<Page<GrantDescription>> {
@@ -228,7 +231,7 @@ impl Session {
     }
 }
 
-/// The grants that a filter leaves, whose key is `key`, behind this one.
+/// The grants after this one that pass the filter, whose key is `key`.
 fn listed<'i>(
     snapshot: &'i Snapshot,
     filter: &GrantFilter,
@@ -243,7 +246,7 @@ fn listed<'i>(
             let on_key = snapshot.grants_on(GrantScope::Key(key), after);
             Box::new(merged(on_key, snapshot.grants_on(GrantScope::AllKeys, after)))
         }
-        // Few at most: those of one principal on two scopes.
+        // At most a few: those of one principal on two scopes.
         (Some(_), key, Some(principal)) => {
             let mut grants: Vec<&Grant> = Vec::new();
             for scope in key.map(GrantScope::Key).into_iter().chain([GrantScope::AllKeys]) {
@@ -256,7 +259,7 @@ fn listed<'i>(
     }
 }
 
-/// Two lists of grants as one, in the order of lists.
+/// Merges two lists of grants in list order.
 fn merged<'i>(
     one: impl Iterator<Item = &'i Grant>,
     other: impl Iterator<Item = &'i Grant>,

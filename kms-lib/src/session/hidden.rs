@@ -1,11 +1,11 @@
-//! What `Debug` shows of plaintexts, payloads and data keys: their lengths.
+//! `Debug` output of plaintexts, payloads and data keys: only their lengths.
 
 use std::fmt;
 
 use super::items::{EncryptItem, SignItem, VerifyItem};
 use super::results::{DataKey, Decrypted};
 
-/// Stands for bytes that are not shown.
+/// A placeholder for bytes that are not shown, with their number.
 struct Hidden(usize);
 
 impl fmt::Debug for Hidden {

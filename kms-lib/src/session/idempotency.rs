@@ -1,4 +1,4 @@
-//! Requests that have their effect once, however often they are sent.
+//! Idempotent requests: they take effect once, however often they are sent.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,20 +20,21 @@ use crate::types::ids::KeyId;
 use crate::types::limits::TEXT_BYTES;
 use crate::types::text::is_printable;
 
-/// What became of a request that is to have its effect once.
+/// Whether an idempotent request took effect now or earlier.
 pub(super) enum Once<T> {
-    /// It had it now.
+    /// The request took effect now.
     Now(T),
-    /// It had it before; this was kept of it.
+    /// The request took effect earlier; its idempotency record.
     Before(KeptRequest),
 }
 
 impl Session {
-    /// The same session for one request with this idempotency key: sent again within 24 hours, by the same principal,
-    /// also through another process or after a restart, it changes nothing a second time and gets the first answer
-    /// again (one longer than 64 KiB, about a key with very many versions, is not kept: then it is about the key as it
-    /// is). Another request under the same key is an `IdempotencyConflict`. At most 256 printable bytes. It has no
-    /// meaning for what changes nothing; [`Session::create_token`] refuses it, since a token cannot be shown again.
+    /// The same session for one request with this idempotency key. If the same principal sends the request again within
+    /// 24 hours, also through another process or after a restart, it takes effect only once and gets the first answer
+    /// again. An answer longer than 64 KiB, about a key with very many versions, is not kept; the repeated request then
+    /// gets the key's current description. Another request under the same key fails with `IdempotencyConflict`. The key
+    /// has 1 to 256 printable bytes. Reads ignore it; [`Session::create_token`] refuses it, since a token cannot be
+    /// shown again.
     pub fn with_idempotency_key(&self, key: &str) -> Result<Self> {
         if !is_printable(key, TEXT_BYTES) {
             return Err(Error::invalid("an idempotency key has 1 to 256 bytes and no control or invisible characters"));
@@ -45,7 +46,7 @@ impl Session {
         self.idempotency_key.is_some()
     }
 
-    /// What is kept of this request once it has had its effect; none without an idempotency key.
+    /// The idempotency record of this request; none without an idempotency key.
     pub(super) fn once(
         &self,
         action: Action,
@@ -63,9 +64,9 @@ impl Session {
         Some(Idempotency { key: key.to_owned(), request_digest: hash.finalize().into(), subject })
     }
 
-    /// Makes a request have its effect, unless it had it before. Where the answer describes something, `right` is what
-    /// it takes to be told again: without it the request is sent on its way, on which it is refused, and that is
-    /// recorded.
+    /// Performs a request unless it took effect earlier. If the answer describes something, `right` is the permission
+    /// needed to get that answer again. Without the permission the request is processed as usual, which refuses it and
+    /// records the refusal.
     pub(super) async fn do_once<T>(
         &self,
         once: Option<Idempotency>,
@@ -82,8 +83,8 @@ impl Session {
         }
         match work.await {
             Ok(done) => Ok(Once::Now(done)),
-            // Sent twice at the same time, perhaps: then the other one has had its effect by now. If that cannot be
-            // found out, the first failure counts: it may be that the outcome is unknown.
+            // If it was sent twice at the same time, the other one may have taken effect by now. If that cannot be
+            // determined, the first error is returned, which may be `OutcomeUnknown`.
             Err(error) => match self.find_request(&once).await {
                 Ok(kept) => kept.filter(|_| may_be_told()).map(Once::Before).ok_or(error),
                 Err(other) if other.code() == ErrorCode::IdempotencyConflict => Err(other),
@@ -92,8 +93,8 @@ impl Session {
         }
     }
 
-    /// The answer to a change of a key: the kept one, which is the first and every later answer to the same request,
-    /// else the key as it is now. A change that was made now is answered whatever can be read.
+    /// The answer to a change of a key: the stored first answer of the same request if there is one, otherwise the key
+    /// as it is now. A change that was made now is answered even if the store cannot be read.
     pub(super) async fn answer(
         &self,
         id: KeyId,
@@ -129,17 +130,18 @@ impl Session {
         let found = idempotency::find(connection.as_mut(), self.actor.principal(), &once.key, now).await?;
         drop(connection);
         if found.as_ref().is_some_and(|kept| !self.is_same_request(once, kept)) {
-            // Another process may have replaced the key that seals it.
+            // Another process may have replaced the integrity key that seals it.
             self.shared.catalog.ensure_fresh().await?;
         }
         match found {
             None => Ok(None),
             Some(kept) if self.is_same_request(once, &kept) => {
-                // The answer is about what another process may have made.
+                // The answer may describe changes of another process.
                 self.shared.catalog.ensure_fresh().await?;
                 Ok(Some(kept))
             }
-            // Another request, or one that this service never kept: both have no effect now.
+            // Another request, or a record that this service did not write: the new request has no effect in both
+            // cases.
             Some(_) => Err(Error::new(
                 ErrorCode::IdempotencyConflict,
                 "the idempotency key was used for another request in the last 24 hours",
@@ -150,13 +152,17 @@ impl Session {
     fn is_same_request(&self, once: &Idempotency, kept: &KeptRequest) -> bool {
         let KeptRequest { principal, key, subject, answer, seq, expires_at, .. } = kept;
         let row = row::request(principal, key, &once.request_digest, subject, answer.as_deref(), *seq, *expires_at);
-        // Not under a former key, while rows are resealed: whoever had it could make up answers.
+        // A seal under the former key is not accepted while rows are resealed: an attacker with that key could forge
+        // answers.
         self.shared.catalog.seals().alone().is_sealed(&row, &kept.request_seal)
     }
 }
 
-/// The kept answer. One of a form that is not known any more counts as not kept.
+/// The stored answer. One in an unknown format counts as missing.
 pub(super) fn first_answer<T: serde::de::DeserializeOwned>(kept: &KeptRequest) -> Option<T> {
     let read = serde_json::from_str(kept.answer.as_deref()?);
-    read.inspect_err(|error| tracing::warn!(%error, seq = kept.seq, "a kept answer cannot be read")).ok()
+    read.inspect_err(
+        |error| tracing::warn!(%error, seq = kept.seq, "the answer in an idempotency record cannot be read"),
+    )
+    .ok()
 }

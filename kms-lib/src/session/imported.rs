@@ -1,5 +1,5 @@
-//! Ciphertexts of Mini KMS on Node, whose nonce and tag are kept apart and whose additional data is JSON as JavaScript
-//! prints it.
+//! Ciphertexts of Mini KMS on Node. Their nonce and tag are separate values, and their additional data is JSON as
+//! JavaScript prints it.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::key::MaterialId;
 use crate::types::limits::IMPORTED_AAD_BYTES;
 
-/// A ciphertext of the original, with what decrypting it with AES needs.
+/// A ciphertext of Mini KMS on Node, with the values that AES needs to decrypt it.
 #[derive(Debug)]
 pub(super) struct ImportedCiphertext {
     nonce: [u8; NONCE],
-    /// Ciphertext and tag.
+    /// The ciphertext followed by the tag.
     body: Vec<u8>,
-    /// The additional data that its caller sent.
+    /// The additional data that the caller sent when encrypting.
     aad: Value,
-    /// The same as a context, if it is one: conditions of grants look at it.
+    /// The additional data as a context, if it is one, for the conditions of grants.
     context: Option<Arc<Context>>,
 }
 
 impl ImportedCiphertext {
-    /// Of what a caller passed. `InvalidCiphertext` if a part has the wrong length, `InvalidArgument` if the additional
-    /// data is not JSON.
+    /// Builds it from the values that a caller passed. `InvalidCiphertext` if a part has the wrong length,
+    /// `InvalidArgument` if the additional data is not JSON.
     pub fn of(item: &DecryptItem<'_>) -> Result<Self> {
         let part = |what: &str| Error::new(ErrorCode::InvalidCiphertext, format!("the {what} has the wrong length"));
         let nonce = item.iv.unwrap_or_default().try_into().map_err(|_| part("iv"))?;
@@ -43,11 +43,11 @@ impl ImportedCiphertext {
     pub fn context(&self) -> Option<&Arc<Context>> {
         self.context.as_ref()
     }
-    /// Bytes of ciphertext and tag.
+    /// The length of ciphertext and tag in bytes.
     pub fn bytes(&self) -> usize {
         self.body.len()
     }
-    /// Decrypts; `DecryptionFailed` if it does not authenticate.
+    /// Decrypts it; `DecryptionFailed` if it does not authenticate.
     pub fn open(&self, aead: &dyn Aead, id: &MaterialId) -> Result<Zeroizing<Vec<u8>>> {
         aead.open(&self.nonce, &additional_data(id, &self.aad), &self.body)
     }
@@ -57,13 +57,14 @@ fn read_aad(text: Option<&str>) -> Result<Value> {
     match text {
         None => Ok(Value::Null),
         Some(text) if text.len() > IMPORTED_AAD_BYTES => {
-            Err(Error::invalid(format!("the additional data has at most {IMPORTED_AAD_BYTES} bytes")))
+            let (length, most) = (text.len(), IMPORTED_AAD_BYTES);
+            Err(Error::invalid(format!("the additional data has {length} bytes; at most {most} are allowed")))
         }
         Some(text) => Value::parse(text),
     }
 }
 
-/// `JSON.stringify({ keyId, version, ...aad })`.
+/// Returns `JSON.stringify({ keyId, version, ...aad })`.
 fn additional_data(id: &MaterialId, aad: &Value) -> Vec<u8> {
     let mut all = Object::new();
     all.set("keyId", Value::text(&id.key.to_string()));
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
     use crate::types::ids::KeyId;
 
-    /// What Node 20 prints: `JSON.stringify({ keyId, version: 3, ...JSON.parse(aad) })`.
+    /// The output of Node 20 for `JSON.stringify({ keyId, version: 3, ...JSON.parse(aad) })`.
     #[test]
     fn additional_data_is_what_node_makes_of_it() {
         let key: KeyId = "0a1b2c3d-0000-4000-8000-000000000001".parse().unwrap();

@@ -11,15 +11,15 @@ use crate::types::attempt::Operation;
 use crate::types::audit::Action;
 use crate::types::error::{Error, Result};
 
-/// A row of an imported log.
+/// A row of an imported log, with its position and format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ImportedRow {
-    /// Its place in the imported log, counted from 1 in the order of the links.
+    /// The row's position in the imported log, counted from 1 in the order of the links.
     pub position: u64,
-    /// The format under which its hash reproduces: 0 or 1. None if it does not: the row was altered before it was
-    /// imported.
+    /// The format under which the row's hash reproduces: 0 or 1. None if it does not reproduce; the row was then
+    /// altered before it was imported.
     pub format: Option<u8>,
     /// The row as its source held it.
     #[serde(flatten)]
@@ -27,16 +27,16 @@ pub struct ImportedRow {
 }
 
 impl Session {
-    /// The rows of an imported log, in the order of their links. `source` is the name under which it was imported; of
-    /// another one there are no rows. A cursor is a position: the list goes on behind it. Whether the rows are those
-    /// that were imported, [`verify_audit`](Self::verify_audit) tells. For admins and auditors.
+    /// Lists the rows of an imported log in the order of their links. `source` is the name under which it was imported;
+    /// an unknown name has no rows. A cursor is a position, after which the list continues.
+    /// [`verify_audit`](Self::verify_audit) checks that the rows are those that were imported. For admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_imported_audit(&self, source: &str, paging: &Paging) -> Result<Page<ImportedRow>> {
         paging.check()?;
         let (limit, cursor): (usize, Option<u64>) = (paging.limit, paging.cursor_as()?);
         if cursor.is_some_and(|position| i64::try_from(position).is_err()) {
-            return Err(Error::invalid("cursor: not one that this service gave"));
+            return Err(Error::invalid("cursor: not one that this service returned"));
         }
         self.permit_reading(Action::AuditRead, Operation::ReadAudit, None).await?;
         let _admission = self.admit_list()?;
@@ -51,7 +51,7 @@ impl Session {
                 .ok_or_else(|| corrupt(format!("row {position} of the imported log was altered; verify the log")))?;
             items.push(ImportedRow { position, format, row });
         }
-        // Fewer than were asked for, and more behind them: the rows are long.
+        // The rows are long, so there are fewer than the limit although more follow.
         let limit = if is_cut { items.len().min(limit) } else { limit };
         let next_cursor = items.get(limit.wrapping_sub(1)).filter(|_| is_cut).map(|last| last.position.to_string());
         let page = Page::of(items, limit, |row| row.position);

@@ -1,4 +1,4 @@
-//! Replacing the key that seals rows, and resealing them.
+//! Replacing the integrity key, and resealing rows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,40 +25,40 @@ use crate::types::root_key::{ServiceKeyKind, ServiceKeyState};
 use crate::types::view::current_service_key;
 use crate::verification::Verifier;
 
-/// Rows that are sealed anew in one transaction.
+/// The number of rows that are resealed in one transaction.
 const PAGE: usize = 500;
 /// The message when the rows in memory are not those that the log recorded.
-const UNRECORDED: &str = "the rows in memory do not match the log; verify the log: repair the rows that it names, or if \
-                          it names none, close the service and open it again";
+const UNRECORDED: &str = "the rows in memory do not match the log; verify the log and repair the rows that it names; \
+                          if it names none, close the service and open it again";
 
-/// What replacing the key that seals rows did.
+/// The result of replacing the integrity key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct IntegrityKeyReplacement {
-    /// The number of the key that seals rows now, counted from 1.
+    /// The number of the current integrity key, counted from 1.
     pub number: u32,
-    /// Rows and wrappings that this call resealed.
+    /// The number of rows and wrappings that this call resealed.
     pub resealed: u64,
-    /// Wrappings whose seals did not hold before, and which have none now. A verification of the log names them.
+    /// The number of wrappings whose seals were invalid before. They stay unsealed; a verification of the log names
+    /// them.
     pub left: u64,
 }
 
 impl Session {
-    /// Replaces the key that seals rows, and seals every row under the new one; the service goes on meanwhile, and
-    /// other nodes follow. For admins.
+    /// Replaces the integrity key and reseals every row under the new one. The service continues meanwhile, and other
+    /// nodes follow. For admins.
     ///
-    /// It begins with a verification of the whole log: `IntegrityFailure` unless all rows are what the log says of
-    /// them, but for those in quarantine. From then on rows that the former key sealed count only if they were written
-    /// before, and are covered by the row commitment, which is under the new key at once. The former key is erased at
-    /// the end. A call that was cut off is completed by the scheduler, or by calling again, which then makes no further
-    /// key.
+    /// First the whole log is verified: `IntegrityFailure` unless all rows match the log, except those in quarantine.
+    /// After the replacement, a row that the former key sealed is accepted only if it was written before it and is
+    /// covered by the row commitment, which is under the new key at once. The former key is erased at the end. The
+    /// scheduler completes a call that was interrupted; so does another call, which then creates no further key.
     ///
-    /// Marks of verified wrappings are withdrawn, since whoever had the former key could make them
-    /// ([`Session::verify_root_key`]). Requests with idempotency keys from before are refused as an
-    /// `IdempotencyConflict` until they expire. Contexts keep their HMACs.
+    /// Marks of verified wrappings are withdrawn, since an attacker with the former key could forge them
+    /// ([`Session::verify_root_key`]). Requests repeated with idempotency keys from before the replacement fail with
+    /// `IdempotencyConflict` until these expire. Contexts keep their HMACs.
     ///
-    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
+    /// Cancellation: dropping the future ends the job; submitted pages are kept, and another call continues.
     pub async fn replace_integrity_key(&self) -> Result<IntegrityKeyReplacement> {
         self.permit_changing(Action::IntegrityKeyReplace).await?;
         if !self.is_resealing() {
@@ -70,19 +70,19 @@ impl Session {
         self.reseal().await
     }
 
-    /// Completes a replacement that was cut off.
+    /// Completes a replacement that was interrupted.
     pub(crate) async fn finish_resealing(&self) -> Result<()> {
         let is_trusted = self.shared().catalog.snapshot().trust() == Trust::Verified;
         if is_trusted && self.is_resealing() { self.reseal().await.map(drop) } else { Ok(()) }
     }
 
-    /// Whether rows are still sealed by the key before the present one.
+    /// Whether some rows are still sealed by the previous integrity key.
     fn is_resealing(&self) -> bool {
         let snapshot = self.shared().catalog.snapshot();
         snapshot.service_keys().any(|key| key.state == ServiceKeyState::Resealing)
     }
 
-    /// Verifies the whole log and holds the tables against it. Answers what the log says of all rows.
+    /// Verifies the whole log and compares the tables with it. Returns what the log records of all rows.
     pub(super) async fn require_sound_rows(&self) -> Result<Recorded> {
         let verifier = self.verifier();
         let comparing = verifier.compare_recorded_rows();
@@ -102,8 +102,8 @@ impl Session {
         Verifier { store, catalog, signer, workers: &shared.workers, kept: None }
     }
 
-    /// Makes a new key, and from the commit on everything is sealed under it. The rows that this process uses are held
-    /// against the log once more then: those of the tables alone would not tell what it has read and is gone.
+    /// Creates a new key; from the commit on, everything is sealed under it. At the commit the rows in memory are
+    /// compared with the log once more, since this process may use rows that are no longer in the tables.
     pub(super) async fn commit_integrity_key(&self, recorded: Recorded) -> Result<()> {
         let admission = self.admit_change()?;
         let (mut recorded, mut retry) = (Arc::new(recorded), None);
@@ -131,7 +131,7 @@ impl Session {
         Err(overtaken())
     }
 
-    /// A new integrity key, wrapped. The half of it that contexts depend on stays.
+    /// Generates a new integrity key and wraps it. The half of the key that computes the HMACs of contexts is kept.
     async fn generate_integrity_key(&self, recorded: Arc<Recorded>) -> Result<NewIntegrityKey> {
         let shared = self.shared();
         let target = self.integrity_target().await?;
@@ -156,7 +156,7 @@ impl Session {
         targets.into_iter().find(|target| Some(target.of.subject()) == id).ok_or_else(no_integrity_key)
     }
 
-    /// Seals what the former key sealed under the present one, page by page, and erases the former key.
+    /// Reseals, page by page, everything that the former key sealed, and erases the former key.
     async fn reseal(&self) -> Result<IntegrityKeyReplacement> {
         self.shared().catalog.ensure_fresh().await?;
         let seals = self.shared().catalog.seals();
@@ -185,7 +185,7 @@ impl Session {
         self.change(intent, command).await.map(|_| count as u64)
     }
 
-    /// The rows that the former key sealed and that are those which the row commitment holds.
+    /// Returns the rows that the former key sealed and that match those covered by the row commitment.
     async fn stale_rows(&self, seals: &Seals) -> Result<Vec<ResealedRow>> {
         let mut connection = self.shared().store.long_reader().await?;
         let stored = stored_rows(connection.as_mut()).await?;
@@ -200,7 +200,8 @@ impl Session {
         Ok(rows)
     }
 
-    /// The wrappings that the former key sealed, as they are to be marked; and how many have no good seal at all.
+    /// Returns the wrappings that the former key sealed, as they are to be marked, and how many have no valid seal at
+    /// all.
     async fn stale_wrappings(&self, seals: &Seals) -> Result<(Vec<CheckedWrapping>, u64)> {
         let fingerprints: HashMap<[u8; 16], [u8; 32]> = {
             let snapshot = self.shared().catalog.snapshot();
@@ -218,7 +219,7 @@ impl Session {
                 continue;
             };
             let bytes = row::wrapping(&stored, &fingerprint);
-            // A wrapping names no record: it counts as one from before.
+            // A wrapping names no record, so it counts as written before the replacement.
             if seals.is_stale(&bytes, &seal, 0) {
                 stale.push(CheckedWrapping { stored, seal, fingerprint, opens: false });
             } else if !seals.is_sealed(&bytes, &seal) {
@@ -235,10 +236,10 @@ fn altered_log() -> Error {
 }
 
 fn no_integrity_key() -> Error {
-    Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing")
+    Error::new(ErrorCode::StoreCorrupt, "the integrity key is missing; restore a backup")
 }
 
-/// A row as it is stored.
+/// A row as it is stored in the database.
 struct StoredRow {
     table: &'static str,
     id: [u8; 16],
@@ -247,7 +248,7 @@ struct StoredRow {
     seal: Vec<u8>,
 }
 
-/// All rows that the row commitment may hold.
+/// Reads all rows that the row commitment may cover.
 async fn stored_rows(connection: &mut dyn Connection) -> Result<Vec<StoredRow>> {
     let mut rows = Vec::new();
     let keys = entities::keys_since(connection, None).await?;
@@ -287,7 +288,7 @@ fn collect<T>(
     }));
 }
 
-/// The rows of the snapshot, which the row commitment holds.
+/// Returns the rows of the snapshot, which the row commitment covers.
 fn committed_rows(snapshot: &Snapshot) -> HashMap<(&'static str, [u8; 16]), Vec<u8>> {
     let mut rows = HashMap::new();
     snapshot.each_row(&mut |table, id, bytes| {

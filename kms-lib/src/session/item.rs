@@ -1,4 +1,4 @@
-//! One operation of a call: what it is for, what was decided on it, and what it gave.
+//! One operation of a call: its target, the decision on it, and its result.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::types::ids::{GrantId, KeyId};
 use crate::types::key::{AuditContext, KeyType, KeyVersion};
 use crate::types::time::Timestamp;
 
-/// Which key and version an operation is for.
+/// The key and version of an operation.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
-    /// The current version.
+    /// The current version of the key.
     Current(KeyRef),
-    /// This version.
+    /// The given version of the key.
     Version(KeyRef, u32),
-    /// Any version that is usable, the newest first.
+    /// Any usable version, tried from the newest on.
     AnyUsable(KeyRef),
-    /// This imported version, or the newest one that was imported.
+    /// The given imported version, or the newest imported one.
     Imported(KeyRef, Option<u32>),
-    /// The key and version that a ciphertext names, or why it cannot be decrypted; and the key that the caller named
-    /// beside it, which must be the same.
+    /// The key and version that a ciphertext names, or the reason why it cannot be decrypted; and the key that the
+    /// caller named beside it, which must be the same.
     Sealed(Result<(KeyId, u32)>, Option<KeyRef>),
 }
 
@@ -44,9 +44,9 @@ impl Target {
 pub(super) struct Item<'a> {
     pub target: Target,
     pub job: Job<'a>,
-    /// The type the key must have.
+    /// The type that the key must have, if any.
     pub key_type: Option<KeyType>,
-    /// Of a data key: whether the caller gets its plaintext.
+    /// Whether the caller gets the plaintext; none if this is not a data key.
     pub data_key: Option<bool>,
 }
 
@@ -61,14 +61,14 @@ impl<'a> Item<'a> {
         Self { key_type: Some(KeyType::Rsa2048), ..Self::new(target, job) }
     }
 
-    /// Whether what is decided on one is decided on the other too.
+    /// Whether a decision on one item also holds for the other.
     pub fn is_decided_like(&self, other: &Self) -> bool {
         let is_same_target = match (&self.target, &other.target) {
             (Target::Current(a), Target::Current(b)) | (Target::AnyUsable(a), Target::AnyUsable(b)) => a == b,
             (Target::Version(a, m), Target::Version(b, n)) => a == b && m == n,
             (Target::Imported(a, m), Target::Imported(b, n)) => a == b && m == n,
             (Target::Sealed(Ok(a), named), Target::Sealed(Ok(b), other)) => a == b && named == other,
-            // What is wrong with each is its own matter.
+            // Contradictory ciphertexts are decided one by one.
             _ => false,
         };
         is_same_target
@@ -78,7 +78,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// What an operation gave.
+/// The result of a successful operation.
 pub(super) struct Done {
     pub product: Product,
     pub key: KeyId,
@@ -87,18 +87,18 @@ pub(super) struct Done {
     pub receipt: Receipt,
 }
 
-/// An item with the decision on it.
+/// The decision on an item.
 pub(super) struct Decided {
     pub attempt: Attempt,
     pub version: Option<u32>,
     pub audit_context: AuditContext,
-    /// What was passed beside a ciphertext does not agree with it, as far as this snapshot knows.
+    /// The values passed beside the ciphertext contradict it, as far as this snapshot knows.
     pub(super) disagrees: bool,
     pub ruling: Ruling,
 }
 
 impl Decided {
-    /// Why it is not even tried.
+    /// The error of an item that is not attempted.
     pub fn error(&self) -> Option<Error> {
         match &self.ruling {
             Ruling::Denied(code) => Some(refusal(*code)),
@@ -107,7 +107,7 @@ impl Decided {
         }
     }
 
-    /// From when on work with this version is void: the earliest end of a window that it relied on.
+    /// The time from which work with this version is void: the earliest end of a window on which it relied.
     pub fn valid_until(&self, version: u32) -> Option<Timestamp> {
         let Ruling::Work { versions, valid_until, .. } = &self.ruling else { return None };
         let window = versions.iter().find(|usable| usable.version.version == version).and_then(|usable| usable.until);
@@ -118,31 +118,32 @@ impl Decided {
 /// A version that may do the work.
 pub(super) struct Usable {
     pub version: KeyVersion,
-    /// The end of its window, if it was looked for: `Ruling::Work` has that of a version which the attempt names.
+    /// The end of the version's window, if it was looked up: `Ruling::Work` has it for a version that the attempt
+    /// names.
     pub until: Option<Timestamp>,
 }
 
-/// What was decided on an item.
+/// The decision on an item.
 pub(super) enum Ruling {
-    /// Do it with one of these versions: the first that fits.
+    /// The operation is done with one of these versions: the first that fits.
     Work {
         key_type: KeyType,
         versions: Vec<Usable>,
-        /// Whether a signature may be of a version beyond these.
+        /// Whether a version beyond these may have made the signature.
         has_more: bool,
         grant: Option<GrantId>,
         valid_until: Option<Timestamp>,
     },
-    /// Refused by policy or state.
+    /// The operation is refused by policy or by the key's state.
     Denied(ErrorCode),
-    /// Allowed to try, but it cannot work.
+    /// The caller may try it, but the input is invalid.
     Bad(Error),
 }
 
-/// How an item went: its product with the version that made it, or why not.
+/// The outcome of an item: its product with the version that made it, or the error.
 pub(super) type Worked = Result<(Product, u32)>;
 
-/// A copy of a context that the records of a call share.
+/// Copies a context so that the records of a call can share it.
 pub(super) fn share(context: &Context) -> Arc<Context> {
     Arc::new(context.clone())
 }

@@ -1,4 +1,4 @@
-//! The work of one cryptographic operation, apart from whether it may be done.
+//! The work of one cryptographic operation, independent of whether it is permitted.
 
 use std::sync::Arc;
 
@@ -17,40 +17,40 @@ use crate::types::key::MaterialId;
 use crate::types::limits::RSA_PLAINTEXT_BYTES;
 use crate::workers::Length;
 
-/// Above this size work leaves the async threads: above 64 KiB of plaintext, with what a ciphertext adds to it.
+/// Work above this size leaves the async threads: 64 KiB of plaintext plus the overhead of a ciphertext.
 const INLINE_BYTES: usize = 64 * 1024 + ciphertext::HEADER + NONCE + TAG;
-/// Above this size encrypting or decrypting one message takes long: it cannot be cut into pieces.
+/// Above this size, encrypting or decrypting one message takes long, since it cannot be split.
 const LONG_BYTES: usize = 4 * 1024 * 1024;
-/// A payload is hashed in pieces of this size, between which other tasks have their turn.
+/// A payload is hashed in pieces of this size, between which other tasks can run.
 const HASHED_BYTES: usize = 64 * 1024;
 
-/// What to do with a ready key.
+/// The operation to perform with a ready key.
 #[derive(Clone, Copy)]
 pub(super) enum Job<'a> {
-    /// Encrypt this under this context.
+    /// Encrypt this plaintext under this context.
     Encrypt(&'a [u8], &'a Arc<Context>),
-    /// Decrypt this blob.
+    /// Decrypt this ciphertext under this context.
     Decrypt(&'a [u8], &'a Arc<Context>),
     /// Decrypt this ciphertext of Mini KMS on Node.
     DecryptImported(&'a Arc<ImportedCiphertext>),
-    /// Decrypt what another tool encrypted with the public key (RSA-OAEP without a label).
+    /// Decrypt a ciphertext that another tool made with the public key (RSA-OAEP without a label).
     DecryptOaep(&'a [u8]),
-    /// Sign this.
+    /// Sign this payload.
     Sign(&'a [u8], SignatureAlgorithm),
-    /// Check that signature over this.
+    /// Verify this signature: payload, signature, algorithm.
     Verify(&'a [u8], &'a [u8], SignatureAlgorithm),
 }
 
-/// What came out.
+/// The result of an operation.
 pub(super) enum Product {
     /// A ciphertext, a plaintext or a signature.
     Bytes(Zeroizing<Vec<u8>>),
-    /// Whether the signature is good.
+    /// Whether the signature is valid.
     Valid(bool),
 }
 
 impl Product {
-    /// The bytes. A ciphertext or signature leaves its wiping behind.
+    /// Takes the bytes; empty for a verification.
     pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -59,17 +59,17 @@ impl Product {
     }
 }
 
-/// Work of about half a millisecond, for the threads that compute.
+/// Work of about half a millisecond, for the computing threads.
 pub(super) type Compute = Box<dyn FnOnce() -> Result<Product> + Send>;
 
-/// How far a job has come on the task of its caller.
+/// The state of a job after its part on the caller's task.
 pub(super) enum Step {
     Done(Product),
     Left(Compute),
 }
 
 impl Job<'_> {
-    /// The context the operation binds.
+    /// The context that the operation binds.
     pub fn context(&self) -> Option<&Arc<Context>> {
         match self {
             Self::Encrypt(_, context) | Self::Decrypt(_, context) => Some(context),
@@ -77,7 +77,7 @@ impl Job<'_> {
             Self::DecryptOaep(_) | Self::Sign(..) | Self::Verify(..) => None,
         }
     }
-    /// About how many bytes it works on.
+    /// The approximate number of bytes to process.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Encrypt(input, _) | Self::Decrypt(input, _) | Self::DecryptOaep(input) | Self::Sign(input, _) => {
@@ -88,15 +88,16 @@ impl Job<'_> {
         }
     }
 
-    /// About how many bytes it holds: its result, and a copy of an input that goes to another thread.
+    /// The approximate number of bytes held: the result, and a copy of an input that goes to another thread.
     pub fn held_bytes(&self) -> usize {
         let is_copied = matches!(self, Self::Encrypt(..) | Self::Decrypt(..)) && self.bytes() > INLINE_BYTES;
         if is_copied { self.bytes().saturating_mul(2) } else { self.bytes() }
     }
 
-    /// Does what is quick, or too large to be done with others. What an RSA private key has to do is left.
+    /// Performs quick operations here, and large ones on another thread. Operations with an RSA private key are left
+    /// for later.
     pub async fn begin(self, bench: &mut CallScratch<'_>, ready: &Arc<ReadyKey>, id: MaterialId) -> Result<Step> {
-        // A public key operation takes some 20 us, a private one twenty times as long.
+        // A public key operation takes about 20 us, a private one twenty times as long.
         let is_private = matches!(ready.as_ref(), ReadyKey::Rsa { .. }) && !matches!(self, Job::Encrypt(..));
         if self.bytes() > INLINE_BYTES && !matches!(self, Job::Sign(..)) {
             let length = if self.bytes() > LONG_BYTES { Length::Long } else { Length::Short };
@@ -113,7 +114,7 @@ impl Job<'_> {
         self.now(&mut bench.nonces, ready, &id).map(Step::Done)
     }
 
-    /// The job with a copy of its input, for another thread.
+    /// Turns the job into a computation with its own copy of the input, for another thread.
     fn owned(self, provider: &Arc<dyn Provider>, ready: &Arc<ReadyKey>, id: MaterialId) -> Compute {
         let (provider, ready) = (Arc::clone(provider), Arc::clone(ready));
         let copy = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
@@ -169,7 +170,7 @@ impl Job<'_> {
             (Job::DecryptImported(imported), ReadyKey::Aes(aead)) => {
                 imported.open(aead.as_ref(), id).map(Product::Bytes)
             }
-            // Signatures are made and verified by digest, elsewhere.
+            // Signatures are made and verified by digest elsewhere.
             (Job::DecryptOaep(_), ReadyKey::Aes(_))
             | (Job::DecryptImported(_), ReadyKey::Rsa { .. })
             | (Job::Sign(..) | Job::Verify(..), _) => Err(wrong_type()),
@@ -185,10 +186,11 @@ fn sign(ready: &ReadyKey, algorithm: SignatureAlgorithm, digest: &[u8; 32]) -> R
 }
 
 fn wrong_type() -> Error {
-    Error::new(ErrorCode::WrongKeyType, "an AES256_GCM key cannot do this")
+    Error::new(ErrorCode::WrongKeyType, "an AES256_GCM key does not support this operation")
 }
 
-/// The SHA-256 of a payload. A large one is not copied for another thread, and does not keep this one to itself.
+/// Returns the SHA-256 of a payload. A large payload is not copied to another thread; it is hashed here in pieces that
+/// let other tasks run.
 pub(super) async fn digest_of(payload: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for (n, piece) in payload.chunks(HASHED_BYTES).enumerate() {

@@ -1,4 +1,4 @@
-//! What the operations of a batch with one key come to in their common record.
+//! The combined record of a batch's operations with one key.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::types::error::ErrorCode;
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 
-/// The sum of the operations of a batch with one key.
+/// Accumulates the operations of a batch with one key.
 #[derive(Default)]
 pub(super) struct KeyTally<'a> {
     /// The attempts that the ledger decides again, one for each decision.
     pub attempts: Vec<Attempt>,
-    /// The decision that the last of `attempts` is of.
+    /// The decision to which the last of `attempts` belongs.
     attempted: Option<&'a Arc<Decided>>,
     /// Successful operations by version.
     versions: BTreeMap<u32, u64>,
@@ -25,9 +25,9 @@ pub(super) struct KeyTally<'a> {
     errors: BTreeMap<&'static str, u64>,
     first_error: Option<ErrorCode>,
     has_failed_otherwise: bool,
-    /// The grants that allowed an operation, in the order in which they first did.
+    /// The grants that allowed an operation, in the order of their first use.
     grants: Vec<String>,
-    /// The different contexts, in the order in which they first came.
+    /// The distinct contexts, in the order of their first use.
     contexts: Vec<&'a Arc<Context>>,
     seen: HashSet<&'a Arc<Context>>,
     uses: BTreeMap<(KeyId, u32), u64>,
@@ -66,7 +66,7 @@ impl<'a> KeyTally<'a> {
         {
             self.grants.push(grant);
         }
-        // One attempt stands for all that share a decision, unless the work settles something in it.
+        // One attempt represents all that share a decision, unless the work fills in a version.
         let is_open = matches!(decided.attempt.operation, Operation::Verify { version: None });
         if is_open || !self.attempted.is_some_and(|before| Arc::ptr_eq(before, decided)) {
             self.attempts.push(settled(decided, worked));
@@ -77,7 +77,7 @@ impl<'a> KeyTally<'a> {
         }
     }
 
-    /// The verdict on all operations: allowed if one succeeded, denied if all were denied.
+    /// The verdict on all operations: allowed if one succeeded, denied if all were denied, otherwise failed.
     pub fn verdict(&self) -> Verdict {
         match self.first_error {
             Some(code) if self.versions.is_empty() && self.has_failed_otherwise => Verdict::Failed(code),
@@ -86,7 +86,7 @@ impl<'a> KeyTally<'a> {
         }
     }
 
-    /// How many operations succeeded and how many failed.
+    /// The numbers of successful and of failed operations.
     pub fn successes_and_failures(&self) -> (u64, u64) {
         (self.versions.values().sum(), self.errors.values().sum())
     }
@@ -97,14 +97,14 @@ impl<'a> KeyTally<'a> {
         versions.next().copied().filter(|_| versions.next().is_none())
     }
 
-    /// What the operations count for each version.
+    /// The uses to count, per version.
     pub fn uses(&self) -> Vec<Use> {
         let each = self.uses.iter();
         each.map(|((key, version), encryptions)| Use { key: *key, version: *version, encryptions: *encryptions })
             .collect()
     }
 
-    /// The different contexts, in the order in which they first came.
+    /// The distinct contexts, in the order of their first use.
     pub fn contexts(&self) -> &[&'a Arc<Context>] {
         &self.contexts
     }
@@ -129,7 +129,7 @@ impl<'a> KeyTally<'a> {
     }
 }
 
-/// The attempt as it came out: with the version that did the work, where the caller had left it open.
+/// The attempt after the work, with the version that did it if the caller had not named one.
 pub(super) fn settled(decided: &Decided, worked: &Worked) -> Attempt {
     let mut attempt = decided.attempt.clone();
     if let (Operation::Verify { version }, Ok((Product::Valid(true), found))) = (&mut attempt.operation, worked) {
@@ -138,7 +138,7 @@ pub(super) fn settled(decided: &Decided, worked: &Worked) -> Attempt {
     attempt
 }
 
-/// What an operation counts for its version; none if it failed.
+/// The use to count for the version of an operation; none if the operation failed.
 pub(super) fn used(item: &Item<'_>, decided: &Decided, worked: &Worked) -> Option<Use> {
     let (key, version) = (decided.attempt.key?, worked.as_ref().ok()?.1);
     Some(Use { key, version, encryptions: u64::from(matches!(item.job, Job::Encrypt(..))) })

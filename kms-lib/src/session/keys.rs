@@ -1,4 +1,4 @@
-//! Creating keys, and everything that happens to them until their material is erased.
+//! The lifecycle of keys: creating, rotating, updating, disabling, revoking and deleting them.
 
 use sha2::{Digest, Sha256};
 
@@ -27,7 +27,7 @@ use crate::workers::Length;
 use zeroize::Zeroizing;
 
 impl Session {
-    /// Creates a key with its first version. A caller who is no admin gets a grant on it: read, encrypt, decrypt,
+    /// Creates a key with its first version. A caller that is not an admin gets a grant on it: read, encrypt, decrypt,
     /// sign, verify, rotate, revoke.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
@@ -60,7 +60,7 @@ impl Session {
         let id = match &done {
             Once::Now(_) => id,
             Once::Before(kept) => {
-                // Who may not read it any more is refused as in every other reading.
+                // A caller that may no longer read the key is refused, as in every other read.
                 let id = KeyId::from_bytes(kept.subject);
                 self.permit_reading(Action::KeyRead, Operation::ReadKey, Some(id)).await?;
                 id
@@ -93,7 +93,7 @@ impl Session {
             let (decision, revision) = self.decide(&intent.attempt);
             let is_allowed = matches!(decision, Decision::Allowed { .. });
             intent.version = Some(1).filter(|_| is_allowed);
-            // Looked for before the material is made, which takes an RSA key a tenth of a second.
+            // Checked before the material is generated, which takes a tenth of a second for an RSA key.
             if is_allowed && self.shared.catalog.snapshot().key_by_name(&new.name).is_some() {
                 intent.version = None;
                 let taken = Error::new(
@@ -102,7 +102,7 @@ impl Session {
                 );
                 return Err(self.fail(&admission, &intent, taken).await);
             }
-            // The generations of the root key may have changed since it was wrapped.
+            // The generations of the root key may have changed since the material was wrapped.
             let under = self.shared.envelope.wrapping_generations();
             if is_allowed && command.as_ref().and_then(Command::wrapped_under) != Some(under) {
                 let made = match material.take() {
@@ -130,17 +130,18 @@ impl Session {
             }
             match self.commit(&admission, &intent, decision, revision, command.clone(), retry.take()).await? {
                 Changed::Done(changes, _) => return Ok(changes),
-                // The right was given or withdrawn meanwhile.
+                // The permission was granted or revoked meanwhile.
                 Changed::Redo(slot) => retry = slot,
             }
         }
         Err(overtaken())
     }
 
-    /// Makes a new current version. The former one stays usable for decryption and verification: for the grace period
-    /// if there is one, else for ever. With `expected_current`, `Conflict` if another rotation came first; without it,
-    /// simultaneous rotations all succeed, each with a version of its own. `LimitExceeded` if the key has as many
-    /// versions with material as it may have (setting `limits.versions`); [`trim_key`](Self::trim_key) makes room.
+    /// Creates a new current version. The former one stays usable for decryption and verification, for the grace period
+    /// if there is one, otherwise without limit. With `expected_current`, `Conflict` if another rotation came first;
+    /// without it, simultaneous rotations all succeed, each with its own version. `LimitExceeded` if the key already
+    /// has the maximum number of versions with material (setting `limits.versions`); [`trim_key`](Self::trim_key) makes
+    /// room.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -199,7 +200,7 @@ impl Session {
             }
             let command = match (&decision, id, key_type) {
                 (Decision::Allowed { .. }, Some(id), Some(key_type)) => {
-                    // Made once: what was superseded is wrapped again for its new number.
+                    // Generated once: superseded material is only wrapped again for its new version number.
                     if material.is_none() {
                         let generated = self.generate(key_type).await?;
                         pem = generated.public_key_pem;
@@ -222,30 +223,30 @@ impl Session {
         Err(overtaken())
     }
 
-    /// Enables a key that was disabled. Like every transition, it succeeds without a change where the state holds
-    /// already.
+    /// Enables a key that was disabled. Like every state change, it succeeds without a change if the key is already in
+    /// that state.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn enable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyEnable, None, Operation::EnableKey, Command::EnableKey).await
     }
-    /// Disables a key: no cryptography and no rotation until it is enabled again.
+    /// Disables a key: it refuses cryptographic operations and rotation until it is enabled again.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn disable_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyDisable, None, Operation::DisableKey, Command::DisableKey).await
     }
-    /// Revokes a key with all its versions, for ever. What it encrypted can no longer be read. A key that is pending
-    /// deletion keeps its date; cancelling the deletion then leaves a revoked key.
+    /// Revokes a key and all its versions permanently. Its ciphertexts can no longer be decrypted. A key that is
+    /// pending deletion keeps its date; cancelling the deletion then leaves a revoked key.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
     pub async fn revoke_key(&self, key: impl Into<KeyRef>) -> Result<KeyDescription> {
         self.simple(key.into(), Action::KeyRevoke, None, Operation::RevokeKey, Command::RevokeKey).await
     }
-    /// Enables the current version after it was disabled.
+    /// Enables the current version again after it was disabled.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -253,7 +254,7 @@ impl Session {
         let command = |id| Command::EnableVersion(id, version);
         self.simple(key.into(), Action::KeyEnable, Some(version), Operation::EnableVersion { version }, command).await
     }
-    /// Disables a version: it no longer encrypts or signs. Its window is left alone.
+    /// Disables a version: it no longer encrypts or signs. Its grace window is not changed.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -261,8 +262,8 @@ impl Session {
         let command = |id| Command::DisableVersion(id, version);
         self.simple(key.into(), Action::KeyDisable, Some(version), Operation::DisableVersion { version }, command).await
     }
-    /// Revokes a version, for ever, and ends its window now. If it is the current one, the key is disabled until it is
-    /// rotated.
+    /// Revokes a version permanently and ends its grace window now. If it is the current version, the key is disabled
+    /// until it is rotated.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -271,8 +272,9 @@ impl Session {
         self.simple(key.into(), Action::KeyRevoke, Some(version), Operation::RevokeVersion { version }, command).await
     }
 
-    /// Sets until when a former version decrypts and verifies: for ever without a time. Ending or shortening a
-    /// window needs `revoke`, extending it `manage`. `WrongState` for the current version, which has no window.
+    /// Sets the time until which a former version decrypts and verifies; without a time, there is no limit. Ending or
+    /// shortening a window needs `revoke`, extending it `manage`. `WrongState` for the current version, which has no
+    /// window.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -292,8 +294,8 @@ impl Session {
         self.detailed(key.into(), Action::KeyWindow, Some(version), operation, details, command).await
     }
 
-    /// Edits periods, metadata, and how contexts are recorded. `Conflict` if the update expects another revision than
-    /// the key has, which is decided as of the update's place in the log.
+    /// Edits periods, metadata, and how contexts are recorded. `Conflict` if the key's revision is not the one that the
+    /// update expects; this is decided at the update's place in the log.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -334,15 +336,16 @@ impl Session {
             audit_context: update.audit_context,
         };
         if edit == KeyEdit::default() {
-            return Err(Error::invalid("the update changes nothing"));
+            return Err(Error::invalid("the update sets no field; name at least one"));
         }
         let command = |id| Command::UpdateKey(id, edit);
         let operation = Operation::UpdateKey { expected_revision: update.expected_revision };
         self.detailed(key.into(), Action::KeyUpdate, None, operation, details, command).await
     }
 
-    /// Schedules the erasure of the key's material after so many days (30 without; at least 7 unless configured). Asked
-    /// again with the same number it keeps the date; with another number it fails with `KeyPendingDeletion`.
+    /// Schedules the erasure of the key's material after `waiting_days` (by default 30; at least 7 unless configured
+    /// otherwise). Repeating the request with the same number keeps the date; with another number it fails with
+    /// `KeyPendingDeletion`.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -351,7 +354,7 @@ impl Session {
         let least = self.shared.deletion_wait_min_days;
         if !(least..=PERIOD_DAYS).contains(&days) {
             return Err(Error::invalid(format!(
-                "the wait before a deletion lies between {least} and {PERIOD_DAYS} days"
+                "the wait before a deletion must be {least} to {PERIOD_DAYS} days, not {days}"
             )));
         }
         let mut details = Details::default();
@@ -361,7 +364,7 @@ impl Session {
         self.detailed(key.into(), Action::KeyScheduleDeletion, None, operation, details, command).await
     }
 
-    /// Cancels a scheduled deletion: the key is again in the state it was in.
+    /// Cancels a scheduled deletion: the key returns to the state it was in before.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and its answer is lost. Sent again under an idempotency key, the request gets that answer.
@@ -370,7 +373,7 @@ impl Session {
             .await
     }
 
-    /// Revokes a version whose window is over. The scheduler's alone.
+    /// Revokes a version whose window is over. Only the scheduler calls this.
     pub(crate) async fn revoke_located(&self, id: KeyId, version: u32) -> Result<()> {
         let intent = Intent {
             action: Action::KeyRevoke,
@@ -407,7 +410,7 @@ impl Session {
         let subject = id.map_or([0; 16], |id| *id.as_bytes());
         let once = self.once(action, &target, version, &details, subject);
         let intent = Intent { action, attempt: self.attempt(operation, id), version, details, once: once.clone() };
-        // A key that is not there is refused before the command is looked at.
+        // An unknown key is refused before the command is used.
         let command = command(id.unwrap_or_else(KeyId::random));
         let right = intent.attempt.clone();
         let work = async { self.change(intent, command).await.map(|(changes, _)| changes) };
@@ -461,7 +464,7 @@ impl Session {
     }
 }
 
-/// Material just made, not wrapped yet.
+/// New key material that is not wrapped yet.
 pub(crate) struct Generated {
     pub secret: Zeroizing<Vec<u8>>,
     pub public_key_pem: Option<String>,

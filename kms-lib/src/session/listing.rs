@@ -1,6 +1,6 @@
-//! Pages of lists of what is in memory. They are looked through in slices, so that the snapshot is never locked for
-//! long, and the work for one page is bounded: a page that took it all is shorter than asked for and goes on behind the
-//! entry that was looked at last.
+//! Paging through lists in memory. They are read in slices, so that the snapshot is locked only briefly, and the work
+//! for one page is bounded: a page that reaches the bound has fewer entries than its limit, and continues after the
+//! last entry that was examined.
 
 use super::Session;
 use super::requests::Page;
@@ -8,24 +8,24 @@ use crate::ledger::{Admission, Lane};
 use crate::types::error::Result;
 use std::sync::Arc;
 
-/// Entries that are looked at while the snapshot is locked.
+/// The number of entries that are examined while the snapshot is locked.
 const SLICE: usize = 256;
-/// Entries that are looked at for one page.
+/// The number of entries that are examined for one page.
 const PAGE_WORK: usize = 10_000;
 
-/// A part of a list.
+/// A slice of a list.
 pub(super) struct Slice<T> {
-    /// The entries that are wanted.
+    /// The matching entries.
     pub items: Vec<T>,
-    /// How many were looked at.
+    /// The number of entries that were examined.
     pub looked_at: usize,
-    /// The cursor of the entry that was looked at last, if there are more behind it.
+    /// The cursor of the last examined entry, if there are more after it.
     pub last: Option<String>,
 }
 
 impl<T> Slice<T> {
-    /// Looks through the next entries until `room` of them are wanted. `see` is shown each of them, and answers it as
-    /// it is listed, or none if it is not wanted; `cursor` names an entry.
+    /// Examines entries until `room` of them match. `see` returns an entry as it is to be listed, or none if it does
+    /// not match; `cursor` names an entry.
     pub(super) fn of<E>(
         entries: impl Iterator<Item = E>,
         room: usize,
@@ -47,14 +47,14 @@ impl<T> Slice<T> {
     }
 }
 
-/// A page of up to `limit` entries. `look` is called with how many are wanted, and with the cursor of the entry that
-/// was looked at last, if there was one; `cursor` names an entry of the page.
+/// Builds a page of up to `limit` entries. `look` is called with the number of entries still wanted and with the cursor
+/// of the entry examined last, if any; `cursor` names an entry of the page.
 pub(super) async fn page<T>(
     limit: usize,
     cursor: impl Fn(&T) -> String,
     mut look: impl FnMut(usize, Option<&str>) -> Result<Slice<T>>,
 ) -> Result<Page<T>> {
-    // One more than the page has tells whether there is another page.
+    // One entry more than the limit shows whether there is another page.
     let (mut items, mut looked_at, mut last) = (Vec::new(), 0, None);
     loop {
         let slice = look(limit + 1 - items.len(), last.as_deref())?;
@@ -73,7 +73,7 @@ pub(super) async fn page<T>(
 }
 
 impl Session {
-    /// Lets a list in, like an operation.
+    /// Admits a list like an operation.
     pub(super) fn admit_list(&self) -> Result<Arc<Admission>> {
         self.shared.ledger.admit(Lane::Use, self.actor.principal(), 0)
     }
@@ -83,7 +83,7 @@ impl Session {
 mod tests {
     use super::*;
 
-    /// Pages through the numbers up to `count` that `divisor` divides; answers them and how many pages there were.
+    /// Pages through the multiples of `divisor` up to `count`; returns them and the number of pages.
     async fn through(count: u32, divisor: u32, limit: usize) -> (Vec<u32>, usize) {
         let (mut found, mut pages, mut after) = (Vec::new(), 0, None::<String>);
         loop {

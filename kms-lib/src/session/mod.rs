@@ -1,4 +1,4 @@
-//! What one actor may do. Every method: admit, decide, act, commit through the ledger, return.
+//! The operations of one actor. Every method admits the call, decides, acts, commits through the ledger, and returns.
 
 mod anchors;
 mod audit;
@@ -92,61 +92,61 @@ use crate::types::view::CatalogView;
 use crate::verification::Turns;
 use crate::workers::Workers;
 
-/// What all sessions share.
+/// The parts of the service that all sessions share.
 pub struct Shared {
-    /// Where everything is kept.
+    /// The store with all keys, grants and the log.
     pub store: Arc<dyn Store>,
-    /// Cryptography.
+    /// The cryptography provider.
     pub provider: Arc<dyn Provider>,
-    /// The root keys.
+    /// Wraps and unwraps key material with the root keys.
     pub envelope: Envelope,
-    /// Keys, versions and grants.
+    /// Keys, versions, grants and credentials in memory.
     pub catalog: Arc<Catalog>,
-    /// Ready keys.
+    /// The cache of ready keys.
     pub materials: Arc<MaterialCache>,
-    /// Public keys of RSA versions.
+    /// The cache of public keys of RSA versions.
     pub public_keys: PublicKeys,
-    /// The threads that compute.
+    /// The threads for long computations.
     pub workers: Workers,
-    /// The way to write.
+    /// The only path by which changes and records are written.
     pub ledger: Ledger,
-    /// Knows how much room the store has.
+    /// The free disk space of the store, and its reserve.
     pub space: Arc<Space>,
-    /// Signs the log, and knows its key.
+    /// Signs the log with its signing key.
     pub signer: Arc<Signer>,
-    /// The present.
+    /// The clock that dates records and decides on expiry.
     pub clock: Clock,
-    /// Denials of the last minute.
+    /// Denials of the last minute, counted per principal.
     pub denials: Denials,
-    /// Rotations under way, by key.
+    /// Rotations in progress, by key.
     pub(crate) rotations: Rotations,
     /// Keys that the scheduler could not rotate because they have too many versions, and when that was last recorded.
     pub(crate) full_keys: Mutex<HashMap<KeyId, Timestamp>>,
-    /// Days before a scheduled deletion unless the caller says otherwise.
+    /// The wait before a scheduled deletion unless the caller names one, in days.
     pub deletion_wait_days: u32,
-    /// The least of them.
+    /// The shortest wait that a caller may name, in days.
     pub deletion_wait_min_days: u32,
-    /// Whose turn it is to read from the store what takes a moment.
+    /// Admits short reads from the store in turn.
     pub(crate) reads: Fair,
-    /// Whose turn it is to read a list of the log.
+    /// Admits lists of the log in turn.
     pub(crate) lists: Fair,
-    /// Whose turn it is to verify the log.
+    /// Admits verifications of the log in turn.
     pub(crate) turns: Turns,
-    /// How the log is verified.
+    /// The settings for verifying the log.
     pub verification: VerificationSettings,
-    /// The settings that the store was opened with: what opens a copy of it.
+    /// The settings with which the store was opened; they also open a copy of it.
     pub config: Config,
 }
 
-/// The operations of one actor. Cheap to make and to clone.
+/// The operations of one actor. Cheap to create and to clone.
 ///
 /// # Cancellation
 ///
-/// A future that is dropped is a call that was given up, not one that was undone. Until an operation is submitted to
-/// the ledger, dropping its future does nothing. From then on the ledger commits it together with others, whoever still
-/// waits: its record is written, a change is made, and only the answer is lost. A request that is sent again under an
-/// idempotency key ([`with_idempotency_key`](Self::with_idempotency_key)) gets the first answer. Each method says which
-/// of this holds for it. A future under a timeout should therefore be given more time than the store needs to commit.
+/// Dropping a future abandons the call without undoing it. Until an operation is submitted to the ledger, dropping its
+/// future does nothing. After that the ledger commits it together with others, whether or not the caller still waits:
+/// its record is written, a change is made, and only the answer is lost. A request that is sent again under an
+/// idempotency key ([`with_idempotency_key`](Self::with_idempotency_key)) gets the first answer. Each method documents
+/// which of this applies. A timeout on a future should therefore exceed the time that the store needs to commit.
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,
@@ -155,15 +155,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of this actor.
+    /// Creates a session of this actor.
     pub(crate) fn new(shared: Arc<Shared>, actor: Actor) -> Self {
         Self { shared, actor, idempotency_key: None }
     }
-    /// Who acts.
+    /// The actor of this session.
     pub fn actor(&self) -> &Actor {
         &self.actor
     }
-    /// What it shares with the other sessions.
+    /// The parts of the service that all sessions share.
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -172,39 +172,39 @@ impl Session {
         Attempt { actor: self.actor.clone(), operation, key, key_type: None, context: None }
     }
 
-    /// A connection that reads, in a turn of this principal.
+    /// Waits for this principal's turn, and returns a reading connection.
     pub(crate) async fn reader(&self) -> Result<Reading> {
         let turn = self.shared.reads.turn(self.actor.principal()).await;
         Ok(Reading { connection: self.shared.store.reader().await?, _turn: turn })
     }
 
-    /// The key a caller means. A name is looked up in a fresh snapshot whether or not it is known already, so that the
-    /// time of an answer does not tell; whether there is a key of an id, the ledger decides under the head's lock.
+    /// Resolves a key as a caller named it. A name is looked up in a fresh snapshot whether or not it is known already,
+    /// so that response times reveal nothing. The ledger decides under the head's lock whether an id belongs to a key.
     async fn locate(&self, key: &KeyRef) -> Result<Option<KeyId>> {
         let looked = match key {
             KeyRef::Name(_) => self.shared.catalog.ensure_fresh().await,
             KeyRef::Id(_) => Ok(()),
         };
         let found = key.resolve(&self.shared.catalog.snapshot());
-        // A name stays a key's for ever: a store that cannot be read now is no reason not to revoke.
+        // A name always belongs to the same key, so an unreadable store does not prevent a revocation.
         if found.is_none() { looked.map(|()| None) } else { Ok(found) }
     }
 
-    /// Decides on the snapshot as it is. Answers the revision it decided at.
+    /// Decides on the current snapshot. Also returns the revision at which it decided.
     fn decide(&self, attempt: &Attempt) -> (Decision, u64) {
         let snapshot = self.shared.catalog.snapshot();
         (policy::decide(&*snapshot, attempt, self.shared.clock.now()), snapshot.revision())
     }
 }
 
-/// A connection that reads for a caller.
+/// A reading connection for a caller, with the turn in which it is used.
 pub(crate) struct Reading {
     connection: Box<dyn Connection>,
     _turn: Turn,
 }
 
 impl Reading {
-    /// The connection.
+    /// The reading connection, while the turn is held.
     pub(crate) fn as_mut(&mut self) -> &mut dyn Connection {
         self.connection.as_mut()
     }
@@ -216,18 +216,18 @@ impl fmt::Debug for Session {
     }
 }
 
-/// A key as callers name it: by its id or by its name. A text of the shape of a UUID is an id; no name has that shape.
+/// A reference to a key, by id or by name. A text in the form of a UUID is an id, since no name has that form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyRef {
-    /// By id.
+    /// The key's identifier.
     Id(KeyId),
-    /// By name.
+    /// The key's name.
     Name(String),
 }
 
 impl KeyRef {
-    /// The id it stands for; none for a name that no key has. There need not be a key of an id.
+    /// The id of the referenced key; none for an unknown name. An id may be one of no existing key.
     fn resolve(&self, snapshot: &Snapshot) -> Option<KeyId> {
         match self {
             Self::Id(id) => Some(*id),

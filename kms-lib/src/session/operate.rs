@@ -1,4 +1,5 @@
-//! The way of every cryptographic operation, alone or in a batch: decide, work, commit the record, only then return.
+//! The common path of every cryptographic operation, single or in a batch: decide, work, commit the record, then
+//! return.
 
 use std::sync::Arc;
 
@@ -12,31 +13,30 @@ use crate::types::audit::{Action, Receipt};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 
-/// What an item of a batch holds in memory, about: a decision and, if each is about another key, a record.
+/// The approximate memory of a batch item: a decision and, if every item has another key, a record.
 const ITEM_BYTES: usize = 1_024;
 
 impl Session {
-    /// Does the operations of one call, each failing alone, and commits their records: one for each key.
+    /// Performs the operations of one call, each with its own result, and commits their records, one per key.
     ///
-    /// With `chained`, items come in pairs: the second encrypts what the first decrypted.
+    /// With `chained`, items come in pairs: the second encrypts the plaintext that the first decrypted.
     #[tracing::instrument(level = "debug", name = "kms.operate", skip_all,
         fields(action = action.as_str(), principal = self.actor.principal(), items = items.len()))]
     pub(super) async fn operate(&self, action: Action, items: &[Item<'_>], chained: bool) -> Result<Vec<Result<Done>>> {
-        // With `queued`, an operation may end without ever waiting: a caller in a loop would keep its runtime's worker,
-        // timers included, to itself.
+        // With `queued`, an operation may finish without ever yielding. A caller in a loop would then block its
+        // runtime's worker thread, including its timers.
         tokio::task::coop::consume_budget().await;
         let bytes = items.iter().map(|item| item.job.held_bytes()).fold(0, usize::saturating_add);
-        // What is decrypted is encrypted anew: it is held twice.
+        // The decrypted plaintext is encrypted again, so it is held twice.
         let bytes = if chained { bytes.saturating_mul(2) } else { bytes };
         let bytes = bytes.saturating_add(bytes_of_batch(items));
         let admission = self.shared.ledger.admit(Lane::Use, self.actor.principal(), bytes)?;
         let mut retry = None;
         for _ in 0..=REDO {
             let (mut revision, mut decided) = self.decide_items(items);
-            // The ledger looks again at a single denial under the lock; items of a batch and keys that are named by
-            // name are looked at again here. A name that is unknown, or that of another key than a ciphertext's, may
-            // have been given by another node a moment ago. Known names take the same look, so that the time does not
-            // tell.
+            // The ledger reviews a single denial under the lock; items of a batch and keys given by name are reviewed
+            // here. Another node may have created an unknown name, or a name that differs from a ciphertext's key, a
+            // moment ago. Known names are reviewed too, so that response times reveal nothing.
             let look_again = |(item, d): (&Item<'_>, &Arc<Decided>)| {
                 let by_name = !matches!(item.target.named(), Some(KeyRef::Id(_)));
                 d.disagrees
@@ -51,7 +51,7 @@ impl Session {
                 return Ok(vec![Err(refusal(code))]);
             }
             let worked = self.work_all(items, &decided, chained).await;
-            // What the store or the root key service could not do has not happened, and is not recorded.
+            // An operation that failed because of the store or a root key did not happen and is not recorded.
             if let Some(error) = worked.iter().find_map(|w| w.as_ref().err().filter(|e| is_outage(e.code()))) {
                 return Err(error.clone());
             }
@@ -80,8 +80,8 @@ impl Session {
         Err(overtaken())
     }
 
-    /// Takes the records of denials out that are only counted, because there are too many. Answers how many operations
-    /// each of them stands for.
+    /// Removes the records of denials that are only counted because there are too many. Returns the number of
+    /// operations that each of them represents.
     fn take_uncounted(&self, records: &mut Records, fresh: bool) -> Vec<(ErrorCode, u64)> {
         let now = self.shared.clock.now();
         let mut uncounted = Vec::new();
@@ -95,7 +95,7 @@ impl Session {
         uncounted
     }
 
-    /// The denial of a single operation that gets no record of its own, because there are too many.
+    /// The code of a single denied operation that gets no record of its own, because there are too many.
     fn uncounted_denial(&self, action: Action, decided: &[Arc<Decided>], fresh: bool) -> Option<ErrorCode> {
         let [decided] = decided else { return None };
         let Ruling::Denied(code) = &decided.ruling else { return None };
@@ -107,7 +107,7 @@ impl Session {
         Some(*code)
     }
 
-    /// Whether a denial may be one that is only counted: then it must be fresh before it is returned.
+    /// Whether a denial may be only counted; it must then be decided on a fresh snapshot before it is returned.
     fn is_flooding(&self, decided: &Decided) -> bool {
         match decided.ruling {
             Ruling::Denied(code) => self.shared.denials.is_flooding(&self.actor, code, self.shared.clock.now()),
@@ -116,7 +116,7 @@ impl Session {
     }
 }
 
-/// What the items of a call come to, once their records are in the log, or one was refused there.
+/// The results of a call's items after their records were committed, or after the ledger refused one of them.
 fn results(
     worked: Vec<Worked>,
     decided: &[Arc<Decided>],
@@ -139,8 +139,8 @@ fn results(
     .collect()
 }
 
-/// What the items of a batch hold beside inputs and results: decisions and records, and copies of contexts. A single
-/// operation is bounded by the number of places.
+/// The memory that the items of a batch hold besides inputs and results: decisions, records and copies of contexts.
+/// Single operations are bounded by their number.
 fn bytes_of_batch(items: &[Item<'_>]) -> usize {
     if items.len() == 1 {
         return 0;
@@ -149,7 +149,7 @@ fn bytes_of_batch(items: &[Item<'_>]) -> usize {
     items.iter().map(|item| ITEM_BYTES + of_context(item)).sum()
 }
 
-/// Failures of what the service runs on, not of the operation.
+/// Whether the store or a root key failed, and not the operation itself.
 fn is_outage(code: ErrorCode) -> bool {
     matches!(
         code,

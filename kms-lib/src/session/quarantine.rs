@@ -1,4 +1,4 @@
-//! The quarantine: rows that are not what the log says of them.
+//! The quarantine: rows that do not match the log and are not used.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ use crate::types::quarantine::{EntityRow, EntityTable, Quarantined};
 use crate::types::time::Timestamp;
 use crate::verification::Verifier;
 
-/// Most rows that one command releases; it is one transaction.
+/// The maximum number of rows that one command releases, in one transaction.
 const RELEASED: usize = 1_000;
 
 /// A row in quarantine.
@@ -26,25 +26,25 @@ const RELEASED: usize = 1_000;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct QuarantinedRow {
-    /// Identifies the entry of the quarantine.
+    /// The identifier of the quarantine's entry.
     pub id: QuarantineId,
-    /// The table of the row.
+    /// The table that contains the row.
     pub table: EntityTable,
     /// The row's own identifier, as a UUID.
     pub row: String,
-    /// The key that cannot be used because of it.
+    /// The key that cannot be used because of this row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<KeyId>,
-    /// The name of that key, if the row is the key's own.
+    /// The name of that key, if the row is the key's own row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_name: Option<String>,
-    /// When it was quarantined.
+    /// The time at which the row was quarantined.
     pub created_at: Timestamp,
 }
 
 impl Session {
-    /// The rows in quarantine, oldest first. They were not what the log said of them when the store was opened, and are
-    /// not used. For admins and auditors.
+    /// Lists the rows in quarantine, oldest first. They did not match the log when the store was opened, and are not
+    /// used. For admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_quarantine(&self) -> Result<Vec<QuarantinedRow>> {
@@ -55,10 +55,10 @@ impl Session {
         Ok(entries.into_iter().map(describe).collect())
     }
 
-    /// Releases the quarantined rows that are again what the log says of them, for example after the operator has put
-    /// them back from a backup; answers which. The others stay in quarantine. For admins.
+    /// Releases the quarantined rows that match the log again, for example after the operator has restored them from a
+    /// backup, and returns them. The others stay in quarantine. For admins.
     ///
-    /// The whole log is verified first; `IntegrityFailure` if the log itself is not good. At most 1,000 rows are
+    /// The whole log is verified first; `IntegrityFailure` if the log itself has a fault. At most 1,000 rows are
     /// released in one call. The release is recorded.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
@@ -70,7 +70,7 @@ impl Session {
         let verifier = Verifier { store, catalog, signer, workers: &shared.workers, kept: None };
         let compared = shared.turns.alone(self.actor().principal(), verifier.compare_rows()).await?;
         let compared = compared.ok_or_else(|| {
-            Error::new(ErrorCode::IntegrityFailure, "the log was altered, so it cannot tell which rows are right")
+            Error::new(ErrorCode::IntegrityFailure, "the log was altered, so it cannot show which rows are genuine")
         })?;
         let entries: Vec<Quarantined> = shared.catalog.snapshot().quarantine().cloned().collect();
         let mut released = Vec::new();
@@ -97,7 +97,7 @@ impl Session {
         Ok(entries.collect())
     }
 
-    /// Quarantines rows, with a record of it.
+    /// Quarantines rows, and records it.
     pub(crate) async fn quarantine(&self, rows: Vec<NewQuarantined>) -> Result<()> {
         self.change(self.quarantine_intent(Action::RowsQuarantine), Command::Quarantine(rows)).await.map(drop)
     }
@@ -113,7 +113,7 @@ impl Session {
     }
 }
 
-/// The row as it is stored, if it still is the one that was verified.
+/// The stored row, if it is still the one that was verified.
 async fn read_row(
     connection: &mut dyn Connection,
     entry: &Quarantined,

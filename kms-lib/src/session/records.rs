@@ -1,4 +1,4 @@
-//! The records of a call: one for a single operation, or one for each key that a batch touched.
+//! The records of a call: one for a single operation, or one for each key of a batch.
 
 use std::sync::Arc;
 
@@ -16,28 +16,28 @@ use crate::types::ids::{KeyId, RecordId};
 use crate::types::key::AuditContext;
 use crate::types::limits::CONTEXT_RECORDED_BYTES;
 
-/// A call whose operations were decided and worked on, and are recorded next.
+/// A call whose operations were decided and performed, and are to be recorded.
 pub(super) struct WorkedCall<'a> {
     pub action: Action,
     pub items: &'a [Item<'a>],
     /// The decision on each item.
     pub decided: &'a [Arc<Decided>],
-    /// How each item went.
+    /// The outcome of each item.
     pub worked: &'a [Worked],
-    /// The revision that the decisions were made at.
+    /// The revision at which the decisions were made.
     pub revision: u64,
     pub session: &'a Session,
 }
 
-/// The records of a call, and which of them stands for which item.
+/// The records of a call, and the assignment of its items to them.
 pub(super) struct Records {
     pub entries: Vec<Entry>,
-    /// For each item the place of its record; none if it was taken out.
+    /// For each item the index of its record; none if the record was removed.
     pub of_item: Vec<Option<usize>>,
 }
 
 impl Records {
-    /// The records of a call.
+    /// Builds the records of a call.
     pub fn of(call: &WorkedCall<'_>) -> Self {
         let (entries, of_item) = match (call.items, call.decided, call.worked) {
             ([item], [decided], [worked]) => (vec![call.single(item, decided, worked)], vec![0]),
@@ -46,7 +46,7 @@ impl Records {
         Self { entries, of_item: of_item.into_iter().map(Some).collect() }
     }
 
-    /// Takes the records out that are not wanted.
+    /// Keeps only the records for which `is_wanted` is true.
     pub fn retain(&mut self, mut is_wanted: impl FnMut(&Entry) -> bool) {
         let mut kept = 0;
         let places: Vec<Option<usize>> = self
@@ -67,7 +67,7 @@ impl Records {
 }
 
 impl WorkedCall<'_> {
-    /// One entry for each key of a batch, and for each item the entry that stands for it.
+    /// One entry for each key of a batch, and for each item the index of its entry.
     fn by_key(&self) -> (Vec<Entry>, Vec<usize>) {
         let mut groups: Vec<(Option<KeyId>, Vec<usize>)> = Vec::new();
         let mut entry_of = Vec::with_capacity(self.items.len());
@@ -170,8 +170,8 @@ impl WorkedCall<'_> {
         Draft { id: RecordId::random(), actor, action: self.action, key_id, key_version, details }
     }
 
-    /// The entry with its text, unless its results are released before the record is written: then the ledger writes
-    /// the text.
+    /// Adds the record's text to the entry. If results are released before the record is written, the ledger adds it
+    /// instead.
     fn finished(&self, mut entry: Entry) -> Entry {
         if self.session.shared.ledger.ack() == AuditAck::Durable {
             entry.rendered = Some(entry.draft.render(entry.status()));
@@ -180,7 +180,7 @@ impl WorkedCall<'_> {
     }
 }
 
-/// How a context appears in a record: itself, its SHA-256 if it is long, or its HMAC if the key says so.
+/// A context as it is recorded: in clear, as its SHA-256 if it is long, or as its HMAC if the key says so.
 fn recorded_context(context: &Context, form: AuditContext, session: &Session) -> (&'static str, String) {
     match form {
         AuditContext::Clear if is_recorded_whole(context) => ("context", context_json(context)),

@@ -1,34 +1,35 @@
-//! What refusals say to the person who reads them.
+//! The messages of refusals.
 
 use crate::types::error::{Error, ErrorCode};
 use crate::types::limits::GRANTS_PER_SCOPE;
 
-/// The error for a refusal by policy or state. It says what would help, and nothing about what the caller may not see.
+/// The error for a refusal by policy or state. It says what would help, and reveals nothing that is hidden from the
+/// caller.
 pub(super) fn refusal(code: ErrorCode) -> Error {
     let message = match code {
         ErrorCode::AccessDenied => "no role or grant of this caller allows the operation",
-        ErrorCode::KeyNotFound => "there is no such key",
+        ErrorCode::KeyNotFound => "no such key exists",
         ErrorCode::VersionNotFound => "the key has no such version",
-        ErrorCode::GrantNotFound => "there is no such grant",
-        ErrorCode::CredentialNotFound => "there is no such credential",
-        ErrorCode::NotAuthenticated => "the credential is unknown, withdrawn or expired",
+        ErrorCode::GrantNotFound => "no such grant exists",
+        ErrorCode::CredentialNotFound => "no such credential exists",
+        ErrorCode::NotAuthenticated => "the credential is unknown, revoked or expired",
         ErrorCode::NameTaken => "a key of this name exists or existed; names are never used again",
         ErrorCode::KeyDisabled => "the key is disabled; enable it first",
-        ErrorCode::KeyRevoked => "the key is revoked for ever",
+        ErrorCode::KeyRevoked => "the key is permanently revoked",
         ErrorCode::KeyPendingDeletion => "the key is scheduled for deletion; cancel the deletion first",
         ErrorCode::KeyDestroyed => "the key's material has been erased",
         ErrorCode::VersionDisabled => "the version is disabled, or its grace window is over",
-        ErrorCode::VersionRevoked => "the version is revoked for ever; rotate the key to go on",
+        ErrorCode::VersionRevoked => "the version is permanently revoked; rotate the key to continue",
         ErrorCode::VersionDestroyed => "the version's material has been erased",
-        ErrorCode::VersionNotCurrent => "only the current version can do that",
+        ErrorCode::VersionNotCurrent => "only the current version supports this operation",
         ErrorCode::WrongPurpose => "the key's purpose does not include the operation",
-        ErrorCode::WrongKeyType => "the key's type cannot do the operation",
+        ErrorCode::WrongKeyType => "the key's type does not support the operation",
         ErrorCode::WrongState => "the key or version is not in a state that allows this",
         ErrorCode::InvalidCiphertext => "the ciphertext is malformed or belongs to another key",
         ErrorCode::DecryptionFailed => "the ciphertext does not authenticate: it was altered, or the context differs",
         ErrorCode::PlaintextTooLong => "the plaintext is too long for the key's algorithm",
         ErrorCode::KeyExhausted => {
-            "the version has encrypted 2^32 messages, the most its algorithm bears; rotate the key"
+            "the version has encrypted 2^32 messages, the most its algorithm allows; rotate the key"
         }
         ErrorCode::LimitExceeded => return limit_exceeded(),
         ErrorCode::ImportOpen => {
@@ -36,9 +37,9 @@ pub(super) fn refusal(code: ErrorCode) -> Error {
              the import"
         }
         ErrorCode::ImportSuperseded => {
-            "another run of this import has begun since; this one writes nothing more, and the other one carries it on"
+            "another run of this import has begun since; this run stops, and the other run continues"
         }
-        ErrorCode::Conflict => "another change came first",
+        ErrorCode::Conflict => "another change came first; read the current state and try again",
         ErrorCode::IntegrityFailure => "a stored row of this key does not match its seal; it is not used",
         _ => "the operation was refused",
     };

@@ -1,4 +1,4 @@
-//! What cryptographic operations give.
+//! The results of cryptographic operations.
 
 use zeroize::Zeroizing;
 
@@ -8,95 +8,95 @@ use crate::types::audit::Receipt;
 use crate::types::ids::KeyId;
 use crate::types::key::KeyType;
 
-/// A ciphertext.
+/// A ciphertext, with the key and version that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Encrypted {
-    /// Self-describing: names format, algorithm, key and version.
+    /// The ciphertext in a self-describing form that names its format, algorithm, key and version.
     pub ciphertext: Vec<u8>,
-    /// The key.
+    /// The key that encrypted it.
     pub key: KeyId,
-    /// Its type.
+    /// The type of the key.
     pub key_type: KeyType,
-    /// The version.
+    /// The version that encrypted it.
     pub version: u32,
-    /// Where the operation stands in the log.
+    /// The position of the operation's record in the log.
     pub receipt: Receipt,
 }
 
-/// A plaintext. Wiped when dropped; its `Debug` hides it. It cannot be compared: comparing secrets byte by byte tells
-/// by its time where they differ.
+/// A plaintext. It is wiped when dropped, and `Debug` hides it. It has no `PartialEq`, since comparing secrets byte by
+/// byte reveals by its duration where they differ.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Decrypted {
-    /// What was encrypted.
+    /// The decrypted bytes.
     pub plaintext: Zeroizing<Vec<u8>>,
-    /// The key.
+    /// The key that decrypted it.
     pub key: KeyId,
-    /// The version.
+    /// The version that decrypted it.
     pub version: u32,
-    /// Where the operation stands in the log.
+    /// The position of the operation's record in the log.
     pub receipt: Receipt,
 }
 
-/// A data key: use `plaintext` to encrypt, keep `ciphertext` beside the data, forget `plaintext`. Wiped when dropped;
-/// its `Debug` hides the plaintext. It cannot be compared, as [`Decrypted`] cannot.
+/// A data key: encrypt with `plaintext`, keep `ciphertext` beside the data, then drop `plaintext`. It is wiped when
+/// dropped, and `Debug` hides the plaintext. Like [`Decrypted`], it has no `PartialEq`.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DataKey {
-    /// The data key; none if it was not asked for.
+    /// The data key in plain; none if it was not requested.
     pub plaintext: Option<Zeroizing<Vec<u8>>>,
-    /// The data key under the key: `decrypt` gives it back.
+    /// The data key encrypted under the key; `decrypt` returns the plaintext.
     pub ciphertext: Vec<u8>,
-    /// The key.
+    /// The key that encrypted the data key.
     pub key: KeyId,
-    /// The version.
+    /// The version that encrypted the data key.
     pub version: u32,
-    /// Where the operation stands in the log.
+    /// The position of the operation's record in the log.
     pub receipt: Receipt,
 }
 
-/// A signature.
+/// A signature, with the key and version that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Signature {
-    /// The signature.
+    /// The bytes of the signature.
     pub signature: Vec<u8>,
-    /// The key.
+    /// The key that signed.
     pub key: KeyId,
-    /// The version.
+    /// The version that signed.
     pub version: u32,
-    /// Where the operation stands in the log.
+    /// The position of the operation's record in the log.
     pub receipt: Receipt,
 }
 
-/// Whether a signature is good.
+/// The result of verifying a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignatureCheck {
-    /// Whether it is.
+    /// True if the signature is valid.
     pub valid: bool,
-    /// The version whose signature it is; if it is not valid, the newest that was tried.
+    /// The version that made the signature; if the signature is not valid, the newest version that was tried.
     pub version: u32,
-    /// Where the operation stands in the log.
+    /// The position of the operation's record in the log.
     pub receipt: Receipt,
 }
 
-/// A new ciphertext of what another held.
+/// The result of re-encrypting a ciphertext.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reencrypted {
     /// The new ciphertext.
     pub encrypted: Encrypted,
-    /// The key of the old one.
+    /// The key of the old ciphertext.
     pub source_key: KeyId,
-    /// The version of the old one.
+    /// The version of the old ciphertext.
     pub source_version: u32,
 }
 
 pub(super) fn encrypted(done: Done) -> Encrypted {
     let Done { product, key, key_type, version, receipt } = done;
-    // A ciphertext is no secret: it leaves its wiping behind without a copy.
+    // A ciphertext is not secret: it is moved out of the wiping wrapper without a copy.
     let ciphertext = std::mem::take(&mut *product.into_bytes());
     Encrypted { ciphertext, key, key_type, version, receipt }
 }

@@ -1,4 +1,5 @@
-//! What takes its time with root keys: wrapping everything under one more, and opening everything under one.
+//! Long-running jobs on root keys: wrapping everything under another generation, and verifying every wrapping under
+//! one.
 
 use std::time::Duration;
 
@@ -16,18 +17,18 @@ use crate::types::audit::Action;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider};
 
-/// Materials that are read, and whose wrappings are written, at once.
+/// The number of materials that are read, and whose wrappings are written, in one page.
 const PAGE: usize = 100;
-/// Calls to a root key at the same time: a remote one takes a moment for each.
+/// The number of concurrent calls to a root key, since each call to a remote one takes a while.
 const AT_ONCE: usize = 8;
 
-/// Lets so many through in a second.
+/// Limits the rate of calls per second.
 struct Pace(Option<tokio::sync::Mutex<Interval>>);
 
 impl Pace {
     fn new(rate: Option<u32>) -> Self {
         Self(rate.filter(|rate| *rate > 0).map(|rate| {
-            // Above a thousand million a second there is no time between two.
+            // The interval must not be zero, which a rate above a thousand million per second would make it.
             let mut ticks = interval((Duration::from_secs(1) / rate).max(Duration::from_nanos(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             tokio::sync::Mutex::new(ticks)
@@ -42,7 +43,7 @@ impl Pace {
 }
 
 impl Session {
-    /// What [`Session::rewrap`] will do, and what it will cost in calls to the root keys. For admins.
+    /// Returns what [`Session::rewrap`] will do, and its cost in calls to the root keys. For admins.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn plan_rewrap(&self) -> Result<RewrapPlan> {
@@ -62,7 +63,7 @@ impl Session {
                     continue;
                 }
                 plan.materials += 1;
-                // As the envelope chooses: a local one before a remote one, the newest first.
+                // In the envelope's order of preference: a local generation before a remote one, then the newest first.
                 let source = calls.iter().filter(|call| has(call.generation)).map(|call| {
                     (call.provider != RootKeyProvider::Local, std::cmp::Reverse(call.generation), call.generation)
                 });
@@ -77,13 +78,14 @@ impl Session {
         Ok(plan)
     }
 
-    /// Wraps everything under every generation of the root key in use that it is not wrapped under yet. The service
-    /// goes on meanwhile. For admins.
+    /// Wraps everything under every generation of the root key in use under which it is not wrapped yet. The service
+    /// continues meanwhile. For admins.
     ///
-    /// It may be ended at any time and begun again: it looks for what is missing. Two at once do no harm. What cannot
-    /// be opened is in the report; if a root key does not answer, it ends with that error.
+    /// The job may be interrupted at any time and started again, since it looks for missing wrappings. Two concurrent
+    /// jobs do no harm. Material that cannot be opened is in the report; if a root key is unavailable, the job ends
+    /// with that error.
     ///
-    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
+    /// Cancellation: dropping the future ends the job; submitted pages are kept, and another call continues.
     pub async fn rewrap(&self, job: &RootKeyJob) -> Result<RootKeyReport> {
         self.permit_changing(Action::RewrapStart).await?;
         let generations: Vec<u32> = self.wrapping_rows().iter().map(|root| root.generation).collect();
@@ -105,12 +107,13 @@ impl Session {
         ended.map(|()| report)
     }
 
-    /// Opens every wrapping under a generation of the root key, and compares what it holds with the fingerprint. What
-    /// is right is marked as verified, which [`Session::retire_root_key`] asks for. For admins.
+    /// Unwraps every wrapping under a generation of the root key, and compares the material with its fingerprint.
+    /// Correct wrappings are marked as verified, which [`Session::retire_root_key`] requires. For admins.
     ///
-    /// It may be ended at any time and begun again. If the root key does not answer, it ends with that error.
+    /// The job may be interrupted at any time and started again. If the root key is unavailable, it ends with that
+    /// error.
     ///
-    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
+    /// Cancellation: dropping the future ends the job; submitted pages are kept, and another call continues.
     pub async fn verify_root_key(&self, generation: u32, job: &RootKeyJob) -> Result<RootKeyReport> {
         self.permit_changing(Action::RootKeyVerify).await?;
         let is_active = self.generation(generation).and_then(|root| {
@@ -127,9 +130,9 @@ impl Session {
         ended.map(|()| report)
     }
 
-    /// Tries whether a root key that is not added yet would do: opens everything with the present ones, wraps it under
-    /// the planned one, unwraps that and compares. Nothing is written but the record, ROOT_KEY_VERIFY with `planned`.
-    /// For admins.
+    /// Tests a root key before it is added: opens everything with the current root keys, wraps it under the planned
+    /// one, unwraps that, and compares. Nothing is written except the record, ROOT_KEY_VERIFY with `planned`. For
+    /// admins.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn verify_planned_root_key(&self, source: &RootKeySource, job: &RootKeyJob) -> Result<RootKeyReport> {
@@ -150,7 +153,7 @@ impl Session {
         ended.map(|()| report)
     }
 
-    /// The record of a verification. `kind` names what sets it apart from one that marks wrappings as verified.
+    /// Records a verification. `kind` distinguishes it from one that marks wrappings as verified.
     async fn record_root_key_verification(
         &self,
         generation: u32,
@@ -173,7 +176,7 @@ impl Session {
         self.record_job(Action::RootKeyVerify, details).await
     }
 
-    /// Tries a planned root key with everything, page by page.
+    /// Tests a planned root key with all material, page by page.
     async fn try_pages(
         &self,
         targets: &[Target],
@@ -251,7 +254,7 @@ impl Session {
         Ok(())
     }
 
-    /// The wrappings that a material lacks.
+    /// Creates the wrappings that a material lacks.
     async fn wrap_missing(
         &self,
         target: &Target,
@@ -313,7 +316,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes which wrappings were found to hold what they should, and which are not verified any more.
+    /// Writes which wrappings were found correct, and which are no longer verified.
     async fn mark(&self, generation: u32, marks: Vec<CheckedWrapping>) -> Result<()> {
         let withdrawn = marks.iter().filter(|mark| !mark.opens).count();
         let mut details = of_generation(generation);
@@ -325,8 +328,8 @@ impl Session {
         self.change(intent, Command::MarkVerified(marks)).await.map(drop)
     }
 
-    /// Opens the wrapping of a material and compares. Answers whether there is one, and the mark to be written if it
-    /// has another one now.
+    /// Unwraps the wrapping of a material and compares the result. Returns whether there is a wrapping, and the mark to
+    /// write if it changed.
     async fn verify_wrapping(
         &self,
         target: &Target,
@@ -335,7 +338,7 @@ impl Session {
         pace: &Pace,
     ) -> (Result<bool>, Option<CheckedWrapping>) {
         let Some(FoundWrapping { row, is_sealed }) = found else { return (Ok(false), None) };
-        // Without a good seal its mark counts for nothing.
+        // Without a valid seal its mark is not trusted.
         if !is_sealed {
             return (Err(Error::new(ErrorCode::IntegrityFailure, "the wrapping does not match its seal")), None);
         }
@@ -345,7 +348,7 @@ impl Session {
         pace.pass().await;
         let unwrapped = self.shared().envelope.unwrap_under(row.stored.generation, &target.binding, &row.bytes).await;
         let opened = unwrapped.and_then(|plaintext| target.check(&plaintext));
-        // That a root key does not answer says nothing of the wrapping.
+        // An unavailable root key proves nothing about the wrapping.
         let is_known = opened.as_ref().err().is_none_or(|error| !is_outage(error));
         let opens = opened.is_ok();
         let mark = (is_known && opens != row.stored.verified).then(|| CheckedWrapping {
@@ -371,7 +374,7 @@ impl Session {
         Ok(())
     }
 
-    /// Looks at the store again if something failed: what was erased meanwhile is no failure.
+    /// Refreshes the catalog if something failed: material that was erased meanwhile is not a failure.
     async fn look_again(&self, has_failures: bool) -> Result<()> {
         if has_failures { self.shared().catalog.ensure_fresh().await } else { Ok(()) }
     }
@@ -381,13 +384,13 @@ impl Session {
     }
 }
 
-/// Whether it is the root key service or the store that fails, and not one material.
+/// Whether the root key or the store failed, and not one material.
 fn is_outage(error: &Error) -> bool {
     error.is_retryable() || matches!(error.code(), ErrorCode::RootKeyRefused | ErrorCode::WrongState)
 }
 
-/// Does these, some at once; answers in their order. The futures are made first: a stream that makes them from borrowed
-/// values would make the jobs futures that cannot be spawned.
+/// Runs these futures, several at once, and returns their results in order. The futures are created first: a stream
+/// that creates them from borrowed values would make the jobs' futures impossible to spawn.
 async fn some_at_once<T>(work: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let work: Vec<_> = work.collect();
     futures_util::stream::iter(work).buffered(AT_ONCE).collect().await

@@ -1,4 +1,4 @@
-//! What jobs on root keys are told, and what they report.
+//! Options and reports of jobs on root keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,43 +8,43 @@ use serde::Serialize;
 use crate::types::error::{Error, ErrorCode};
 use crate::types::root_key::RootKeyProvider;
 
-/// Failures that a report names.
+/// The maximum number of failures in a report.
 const NAMED: usize = 100;
 
-/// How a job is done.
+/// The options of a job on root keys.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RootKeyJob {
-    /// Materials a second, at most; no limit without.
+    /// The maximum number of materials per second; no limit without it.
     pub rate: Option<u32>,
-    /// Do everything but write wrappings and marks. The records of the job say `dryRun`.
+    /// Runs the job without writing wrappings and marks. Its records have `dryRun`.
     pub dry_run: bool,
-    /// Leave out wrappings that were verified since they were written.
+    /// Skips wrappings that were verified since they were written.
     pub only_new: bool,
-    /// Told how far it is.
+    /// Receives the progress of the job.
     pub progress: Option<Arc<RootKeyProgress>>,
 }
 
 impl RootKeyJob {
-    /// With so many materials a second at most.
+    /// Limits the job to `rate` materials per second.
     #[must_use]
     pub fn rate(mut self, rate: Option<u32>) -> Self {
         self.rate = rate;
         self
     }
-    /// Whether nothing is written.
+    /// Runs the job without writing wrappings and marks, if true.
     #[must_use]
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
-    /// Whether wrappings that were verified since they were written are left out.
+    /// Skips wrappings that were verified since they were written, if true.
     #[must_use]
     pub fn only_new(mut self, only_new: bool) -> Self {
         self.only_new = only_new;
         self
     }
-    /// With somebody who is told how far it is.
+    /// Reports the progress to this value.
     #[must_use]
     pub fn progress(mut self, progress: Arc<RootKeyProgress>) -> Self {
         self.progress = Some(progress);
@@ -52,7 +52,7 @@ impl RootKeyJob {
     }
 }
 
-/// How far a job is.
+/// The progress of a job, updated while it runs.
 #[derive(Debug, Default)]
 pub struct RootKeyProgress {
     total: AtomicU64,
@@ -61,63 +61,63 @@ pub struct RootKeyProgress {
 }
 
 impl RootKeyProgress {
-    /// Materials there are; 0 until that is known.
+    /// The total number of materials; 0 until it is known.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
-    /// Materials that were looked at, failed ones included.
+    /// The number of materials processed so far, including failed ones.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
-    /// Materials that could not be opened.
+    /// The number of materials that could not be opened.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 }
 
-/// What rewrapping will cost.
+/// The cost of rewrapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RewrapPlan {
-    /// Materials that lack a wrapping under a generation in use.
+    /// The number of materials that lack a wrapping under a generation in use.
     pub materials: u64,
-    /// Calls to the root keys, by generation. Those of a local key cost nothing; those of AWS KMS are charged.
+    /// Calls to the root keys, by generation. Calls to a local key are free; AWS KMS charges for them.
     pub calls: Vec<RootKeyCalls>,
 }
 
-/// Calls to one generation of the root key.
+/// The number of calls to one generation of the root key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RootKeyCalls {
-    /// Counted from 1.
+    /// The generation's number, counted from 1.
     pub generation: u32,
-    /// What holds the key.
+    /// The provider that holds the root key.
     pub provider: RootKeyProvider,
-    /// Calls that unwrap.
+    /// The number of unwrap calls.
     pub unwraps: u64,
-    /// Calls that wrap.
+    /// The number of wrap calls.
     pub wraps: u64,
 }
 
-/// What a job found and did.
+/// The result of a job on root keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RootKeyReport {
-    /// Materials there are.
+    /// The total number of materials.
     pub total: u64,
-    /// Wrappings that were added or found to hold what they should.
+    /// The number of wrappings that were added or found correct.
     pub done: u64,
-    /// Of a verification: materials without a wrapping under the generation.
+    /// Verifications only: materials without a wrapping under the generation.
     pub missing: u64,
-    /// Materials that could not be opened, or that are not what they should be.
+    /// Materials that could not be opened or do not match their fingerprint.
     pub failed: u64,
-    /// The first hundred of these.
+    /// The first hundred failures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<FailedMaterial>,
 }
 
 impl RootKeyReport {
-    /// Whether nothing is missing or failed.
+    /// True if nothing is missing and nothing failed.
     pub fn is_complete(&self) -> bool {
         self.missing == 0 && self.failed == 0
     }
@@ -130,19 +130,19 @@ impl RootKeyReport {
     }
 }
 
-/// Material that could not be opened.
+/// A material for which the job failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedMaterial {
-    /// A version, by the name of its key and its number; or a key of the service.
+    /// A version, as the name of its key and its number; or a key of the service.
     pub what: String,
-    /// What went wrong.
+    /// The error code of the failure.
     pub code: ErrorCode,
-    /// The same for a person.
+    /// The error message of the failure.
     pub reason: String,
 }
 
-/// Tells the progress of a job how far it is.
+/// Updates the progress of a job.
 pub(super) fn tell(job: &RootKeyJob, report: &RootKeyReport, looked_at: usize) {
     if let Some(progress) = &job.progress {
         progress.total.store(report.total, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Retiring a generation of the root key: what must hold before, the retirement itself, and what is erased afterwards.
+//! Retiring a generation of the root key: its preconditions, the retirement itself, and the erasure of wrappings.
 
 use serde::Serialize;
 
@@ -19,32 +19,33 @@ use crate::types::root_key::{RootKeyGeneration, ServiceKeyKind, Wrapped};
 use crate::types::time::Timestamp;
 use crate::types::view::CatalogView;
 
-/// Wrappings that one step erases.
+/// The number of wrappings that one step erases.
 const ERASED: usize = 500;
-/// So many materials may have been made during a verification; more means that something was not rewrapped.
+/// The number of materials that may have been created during a verification. More means that something was not
+/// rewrapped.
 const TAIL: u64 = 1_000;
 
-/// How a generation is retired.
+/// The options for retiring a generation.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RetireOptions {
-    /// Somebody else may have the key. Then the key that signs the log and the key that seals rows must be new ones
-    /// that were never wrapped under it.
+    /// Treat the root key as compromised. Then the log's signing key and the integrity key must have been replaced by
+    /// keys that were never wrapped under it.
     pub compromised: bool,
-    /// Verify what was made since the last verification first, wrap nothing new under the generation from then on, and
-    /// verify the rest: on a service that makes keys all the time there is always something that is not verified yet.
-    /// If it is cut off or refused in between, the generation stays `RETIRING` until it is called again.
+    /// Verify first what was created since the last verification, then stop wrapping new material under the generation
+    /// and verify the rest. A service that creates keys all the time always has material that is not verified yet. If
+    /// this is interrupted or refused in between, the generation stays `RETIRING` until the call is repeated.
     pub verify_new: bool,
 }
 
 impl RetireOptions {
-    /// With this said about the key.
+    /// Sets whether the root key is treated as compromised.
     #[must_use]
     pub fn compromised(mut self, compromised: bool) -> Self {
         self.compromised = compromised;
         self
     }
-    /// Whether what was made since the last verification is verified first.
+    /// Sets whether material created since the last verification is verified first.
     #[must_use]
     pub fn verify_new(mut self, verify_new: bool) -> Self {
         self.verify_new = verify_new;
@@ -52,43 +53,45 @@ impl RetireOptions {
     }
 }
 
-/// What retiring a generation did.
+/// The result of retiring a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Retirement {
-    /// The generation, as it is now.
+    /// The generation in its new state.
     pub root_key: RootKeyDescription,
-    /// Wrappings that this call erased.
+    /// The number of wrappings that this call erased.
     pub erased: u64,
-    /// Whether some are left, since the store failed meanwhile: the scheduler erases them, or another call. The
-    /// generation opens nothing all the same.
+    /// Whether wrappings are left because the store failed meanwhile. The scheduler or another call erases them. The
+    /// generation no longer opens anything in any case.
     pub erasure_pending: bool,
-    /// Of a compromised key: the keys whose current version was wrapped under it. Whoever has the key and a copy of the
-    /// database from before can read what these versions encrypted; rotate them, and encrypt anew what matters.
+    /// For a compromised root key: the keys whose current version was wrapped under it. An attacker with the root key
+    /// and an older copy of the database can decrypt what these versions encrypted; rotate the keys, and re-encrypt
+    /// important data.
     pub rotate: Vec<String>,
-    /// The hours in which backups were made before the retirement. What they hold may be wrapped under this key alone:
-    /// keep the key for as long as the backups, or make a new backup and delete them.
+    /// The hours in which backups were made before the retirement. Their material may be wrapped under this root key
+    /// alone: keep the root key as long as the backups, or make a new backup and delete them.
     pub backups: Vec<BackupHour>,
 }
 
-/// Backups of one hour.
+/// The backups made in one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupHour {
-    /// When the hour begins.
+    /// The beginning of the hour.
     pub from: Timestamp,
-    /// How many backups were made in it.
+    /// The number of backups made in that hour.
     pub backups: u64,
 }
 
 impl Session {
-    /// Retires a generation of the root key: it opens nothing any more, and its wrappings are erased. A call that did
-    /// not come to its end can be repeated, and goes on erasing. For admins.
+    /// Retires a generation of the root key: it no longer opens anything, and its wrappings are erased. A call that was
+    /// interrupted can be repeated and continues to erase. For admins.
     ///
     /// `WrongState` unless every material that it wraps has a verified wrapping under another generation
-    /// ([`Session::verify_root_key`]), if it is the last one, or if the demands of a compromised one are not met.
+    /// ([`Session::verify_root_key`]), if it is the last generation, or if the preconditions for a compromised one are
+    /// not met.
     ///
-    /// Cancellation: dropping the future ends the job; pages that were submitted stay done, and calling again goes on.
+    /// Cancellation: dropping the future ends the job; submitted pages are kept, and another call continues.
     pub async fn retire_root_key(&self, generation: u32, options: &RetireOptions) -> Result<Retirement> {
         self.permit_changing(Action::RootKeyRetire).await?;
         let (root, backups) = match self.prepare_retirement(generation, options).await {
@@ -96,7 +99,7 @@ impl Session {
             Err(error) => return Err(self.refuse(Action::RootKeyRetire, of_generation(generation), error).await),
         };
         let root = if root.is_active() { self.commit_retirement(root).await? } else { root };
-        // It is retired: that is answered, whatever else fails.
+        // The retirement is committed and is reported even if the erasure fails.
         let (erased, failure) = self.erase_wrappings(generation).await;
         if let Some(error) = &failure {
             tracing::warn!(%error, generation, "wrappings under a retired root key could not be erased yet");
@@ -110,7 +113,8 @@ impl Session {
         Ok(Retirement { root_key, erased, erasure_pending: failure.is_some(), rotate, backups })
     }
 
-    /// Everything that is done before a generation is retired. Answers the generation, and the hours of backups.
+    /// Checks and does everything needed before a generation is retired. Returns the generation and the hours of
+    /// backups.
     async fn prepare_retirement(
         &self,
         generation: u32,
@@ -122,7 +126,7 @@ impl Session {
             let text = format!("generation {generation} is the last of the root key; add another one first");
             return Err(Error::new(ErrorCode::WrongState, text));
         }
-        // Also of a retired one: old copies of the database can be read with it.
+        // Also required for a retired generation, since it opens old copies of the database.
         if options.compromised || (root.is_active() && root.compromised_at.is_some()) {
             self.hold_compromised(&root).await?;
         }
@@ -133,7 +137,8 @@ impl Session {
         Ok((self.generation(generation)?, self.backup_hours().await?))
     }
 
-    /// Retires. Under the head lock it is looked again whether everything has a verified wrapping that stays.
+    /// Retires the generation. Under the head's lock the ledger checks again that everything has a remaining verified
+    /// wrapping.
     async fn commit_retirement(&self, root: RootKeyGeneration) -> Result<RootKeyGeneration> {
         let generation = root.generation;
         let intent = self.root_key_intent(Action::RootKeyRetire, of_generation(generation));
@@ -142,7 +147,7 @@ impl Session {
                 Change::UpdateRootKey(retired) if retired.generation == generation => retired,
                 _ => root,
             })),
-            // The refusal is recorded. What it was for is looked up again.
+            // The refusal is recorded. Its reason is looked up again for the message.
             Err(error) if error.code() == ErrorCode::WrongState => {
                 let root = self.generation(generation)?;
                 if root.compromised_at.is_some() {
@@ -154,7 +159,7 @@ impl Session {
         }
     }
 
-    /// Erases what is left of the wrappings under retired generations.
+    /// Erases the remaining wrappings under retired generations.
     pub(crate) async fn erase_retired(&self) -> Result<()> {
         let retired: Vec<u32> = {
             let snapshot = self.shared().catalog.snapshot();
@@ -171,8 +176,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether this process can open the service's own keys with a generation that stays: its marks may be of a time
-    /// when that key was not yet disabled, and a node without it would lock itself out.
+    /// Fails unless this process can open the service's own keys with a remaining generation. The marks may date from a
+    /// time before that root key was disabled, and a node without the key would lock itself out.
     async fn require_remaining(&self, retiring: u32) -> Result<()> {
         let stays: Vec<u32> = {
             let snapshot = self.shared().catalog.snapshot();
@@ -182,7 +187,7 @@ impl Session {
         for target in self.service_targets().await? {
             let wrapped: Vec<Wrapped> =
                 target.wrapped.iter().filter(|wrapped| stays.contains(&wrapped.generation)).cloned().collect();
-            // Without one it counts as not verified.
+            // Material without a wrapping counts as not verified.
             if !wrapped.is_empty() {
                 target.check(&self.shared().envelope.unwrap(&target.binding, &wrapped).await?)?;
             }
@@ -190,8 +195,9 @@ impl Session {
         Ok(())
     }
 
-    /// Whether everything is verified under what stays. If that is asked for, what is not is verified first; then
-    /// nothing new is wrapped under the generation any more, so that what is made meanwhile is no hindrance.
+    /// Fails unless everything is verified under the remaining generations. If requested, unverified wrappings are
+    /// verified first, and nothing new is wrapped under the generation any more, so that new material does not block
+    /// the retirement.
     async fn verify_remaining(&self, generation: u32, options: &RetireOptions) -> Result<()> {
         if options.verify_new {
             self.verify_new_wrappings(generation).await?;
@@ -205,7 +211,7 @@ impl Session {
         if unverified > 0 { Err(unverified_error(generation, unverified)) } else { Ok(()) }
     }
 
-    /// Verifies what is not verified yet under the generations that stay.
+    /// Verifies the wrappings that are not verified yet under the remaining generations.
     async fn verify_new_wrappings(&self, retiring: u32) -> Result<()> {
         let others: Vec<u32> = {
             let snapshot = self.shared().catalog.snapshot();
@@ -218,7 +224,7 @@ impl Session {
         Ok(())
     }
 
-    /// What a compromised generation must meet before it is retired. Nothing new is wrapped under it from here on.
+    /// Checks the preconditions for retiring a compromised generation. From here on nothing new is wrapped under it.
     async fn hold_compromised(&self, root: &RootKeyGeneration) -> Result<()> {
         let generation = root.generation;
         if root.compromised_at.is_none() {
@@ -230,8 +236,8 @@ impl Session {
             snapshot.root_key(generation).map(|root| leaked_service_keys(&*snapshot, root)).unwrap_or_default()
         };
         let advice = |kind: &ServiceKeyKind| match kind {
-            ServiceKeyKind::Signing => "replace the key that signs the log (replace_signing_key)",
-            ServiceKeyKind::Integrity => "replace the key that seals rows (replace_integrity_key)",
+            ServiceKeyKind::Signing => "replace the log's signing key (replace_signing_key)",
+            ServiceKeyKind::Integrity => "replace the integrity key (replace_integrity_key)",
         };
         let wanting: Vec<&str> = leaked.iter().map(advice).collect();
         if wanting.is_empty() {
@@ -245,7 +251,8 @@ impl Session {
         Err(Error::new(ErrorCode::WrongState, text))
     }
 
-    /// Erases the wrappings under a retired generation, step by step. Answers how many, and what ended it early.
+    /// Erases the wrappings under a retired generation, step by step. Returns their number, and the error that stopped
+    /// it early, if any.
     async fn erase_wrappings(&self, generation: u32) -> (u64, Option<Error>) {
         let (mut erased, mut after) = (0, [0; 16]);
         loop {
@@ -270,7 +277,7 @@ impl Session {
         self.change(intent, Command::EraseWrappings(generation, subjects)).await.map(|_| count)
     }
 
-    /// The keys in use whose current version is older than this.
+    /// The keys in use whose current version is older than this time.
     fn keys_made_before(&self, time: Timestamp) -> Vec<String> {
         let snapshot = self.shared().catalog.snapshot();
         let is_older = |key: &&Key| {
@@ -288,7 +295,8 @@ impl Session {
         Ok(hours.into_iter().map(describe).collect())
     }
 
-    /// Materials that a generation wraps and that have no verified wrapping, with a good seal, under one that stays.
+    /// Counts the materials that a generation wraps and that have no verified wrapping with a valid seal under a
+    /// remaining one.
     async fn count_unverified(&self, retiring: u32) -> Result<u64> {
         let shared = self.shared();
         for _ in 0..=REDO {

@@ -19,18 +19,18 @@ use crate::types::key::KeyType;
 use crate::types::root_key::{ServiceKey, ServiceKeyKind, Wrapped};
 use crate::types::view::{CatalogView, has_material};
 
-/// Something that has material.
+/// A version or service key with wrapped material.
 #[derive(Clone)]
 pub(super) struct Target {
     pub of: Wrapping,
     pub binding: Binding,
     pub fingerprint: [u8; 32],
-    /// Its wrappings, as far as they were read.
+    /// The wrappings, as far as they were read.
     pub wrapped: Vec<Wrapped>,
 }
 
 impl Target {
-    /// Whether material that was unwrapped is its own.
+    /// Fails unless the unwrapped material matches the target's fingerprint.
     pub fn check(&self, material: &[u8]) -> Result<()> {
         let found = match &self.binding {
             Binding::Version { key, version, key_type } => fingerprint(*key, *version, *key_type, material)?,
@@ -45,24 +45,24 @@ impl Target {
         if found == self.fingerprint {
             return Ok(());
         }
-        Err(Error::new(ErrorCode::IntegrityFailure, "the wrapping holds other material than the fingerprint says"))
+        Err(Error::new(ErrorCode::IntegrityFailure, "the material in the wrapping does not match its fingerprint"))
     }
 
-    /// A new wrapping of it.
+    /// Creates a row for a new wrapping of the material.
     pub fn wrapping(&self, generation: u32, bytes: Vec<u8>) -> NewWrapping {
         NewWrapping { subject: self.of, fingerprint: self.fingerprint, wrapped: Wrapped { generation, bytes } }
     }
 }
 
-/// A wrapping as it was read.
+/// A wrapping as it was read from the store.
 pub(super) struct FoundWrapping {
     pub row: WrappingRow,
-    /// Whether it matched its seal then.
+    /// Whether the wrapping matched its seal when it was read.
     pub is_sealed: bool,
 }
 
 impl Session {
-    /// Everything that has material, the service's own keys first.
+    /// Returns everything that has material, the service's own keys first.
     pub(super) async fn targets(&self) -> Result<Vec<Target>> {
         self.shared().catalog.ensure_fresh().await?;
         let mut targets = self.service_targets().await?;
@@ -70,7 +70,7 @@ impl Session {
         let mut versions: Vec<_> = snapshot.versions().filter(|version| has_material(&*snapshot, version)).collect();
         versions.sort_unstable_by_key(|version| version.id);
         targets.extend(versions.into_iter().map(|version| {
-            // Of a key whose row is in quarantine, the type is not known: then its wrappings do not open.
+            // If the key's row is in quarantine, its type is not known, and its wrappings cannot be opened.
             let key_type = snapshot.key(version.key_id).map_or(KeyType::Aes256Gcm, |key| key.key_type);
             Target {
                 of: Wrapping::Version(version.key_id, version.version, version.id),
@@ -82,7 +82,7 @@ impl Session {
         Ok(targets)
     }
 
-    /// The service's own keys that have material, with their wrappings.
+    /// Returns the service's own keys that have material, with their wrappings.
     pub(super) async fn service_targets(&self) -> Result<Vec<Target>> {
         for _ in 0..=REDO {
             self.shared().catalog.ensure_fresh().await?;
@@ -92,9 +92,10 @@ impl Session {
                 (in_use.map(|key| (key.id, key.clone())).collect::<HashMap<_, _>>(), snapshot.revision())
             };
             let (head, rows) = self.stored_service_keys().await?;
-            // Else a key may have been replaced in between, and its wrappings are gone.
+            // Otherwise a key may have been replaced in between, and its wrappings erased.
             if head.revision == revision {
-                // Of the rows only the wrappings count: the keys are those whose seals are checked.
+                // Only the wrappings of these rows are used; the keys themselves come from the catalog, whose seals are
+                // verified.
                 let in_use = rows.into_iter().filter_map(|row| Some((keys.get(&row.key.id)?, row.wrapped)));
                 return Ok(in_use.map(|(key, wrapped)| service_target(key, wrapped, head.log_id)).collect());
             }
@@ -102,18 +103,18 @@ impl Session {
         Err(overtaken())
     }
 
-    /// The head and the service's own keys, of one moment.
+    /// Reads the head and the service's own keys at one moment.
     async fn stored_service_keys(&self) -> Result<(Head, Vec<ServiceKeyRow>)> {
         let mut connection = self.shared().store.reader().await?;
         connection.begin_read().await?;
         let head = head::read(connection.as_mut()).await;
         let rows = secrets::service_keys(connection.as_mut()).await;
         connection.rollback().await?;
-        let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing");
+        let missing = || Error::new(ErrorCode::StoreCorrupt, "the head of the log is missing; restore a backup");
         Ok((head?.ok_or_else(missing)?, rows?))
     }
 
-    /// The wrappings of these materials, by subject, each held against its seal.
+    /// Reads the wrappings of these materials, by subject, and checks each against its seal.
     pub(super) async fn rows_of(&self, page: &[Target]) -> Result<HashMap<[u8; 16], Vec<FoundWrapping>>> {
         let fingerprints: HashMap<[u8; 16], [u8; 32]> =
             page.iter().map(|target| (target.of.subject(), target.fingerprint)).collect();
@@ -139,14 +140,15 @@ impl Session {
         Err(overtaken())
     }
 
-    /// Opens a material by one of its wrappings with a good seal, and compares it with the fingerprint. If none has
-    /// one, the fingerprint alone must do: seals of what was in quarantine are lost when the integrity key is replaced.
+    /// Opens a material by one of its wrappings with a valid seal and compares it with the fingerprint. If none has a
+    /// valid seal, the fingerprint alone decides: seals of quarantined material are lost when the integrity key is
+    /// replaced.
     pub(super) async fn open(&self, target: &Target, present: &[FoundWrapping]) -> Result<Zeroizing<Vec<u8>>> {
         let (good, others): (Vec<&FoundWrapping>, Vec<&FoundWrapping>) =
             present.iter().partition(|found| found.is_sealed);
         let used = if good.is_empty() { others } else { good };
         if used.is_empty() {
-            return Err(Error::new(ErrorCode::IntegrityFailure, "it has no wrapping"));
+            return Err(Error::new(ErrorCode::IntegrityFailure, "the material has no wrapping"));
         }
         let wrapped: Vec<Wrapped> = used.into_iter().map(|found| found.row.wrapped()).collect();
         let plaintext = self.shared().envelope.unwrap(&target.binding, &wrapped).await?;
@@ -165,7 +167,7 @@ impl Session {
         }
     }
 
-    /// What a report calls a material.
+    /// The name of a material in reports.
     pub(super) fn name_of(&self, target: &Target) -> String {
         match target.of {
             Wrapping::Service(kind, number, _) => format!("{kind} key {number} of the service"),

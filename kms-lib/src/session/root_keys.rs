@@ -19,40 +19,40 @@ use crate::types::ids::RootKeyId;
 use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, RootKeyState};
 use crate::types::time::Timestamp;
 
-/// A generation of the root key.
+/// A generation of the root key, with its state and the number of its wrappings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RootKeyDescription {
-    /// Counted from 1.
+    /// The generation's number, counted from 1.
     pub generation: u32,
-    /// What holds the key.
+    /// The provider that holds the root key.
     pub provider: RootKeyProvider,
     /// The key's name at its provider, such as an ARN; none for a local key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// Whether it is in use.
+    /// The state of the generation.
     pub state: RootKeyState,
-    /// When it was said that somebody else may have the key.
+    /// The time at which the root key was reported as compromised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compromised_at: Option<Timestamp>,
-    /// When it was added.
+    /// The time at which the generation was added.
     pub created_at: Timestamp,
-    /// When it was retired.
+    /// The time at which the generation was retired.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<Timestamp>,
-    /// Materials that are wrapped under it: of versions, and of the service's own keys.
+    /// The number of materials wrapped under it: of versions and of the service's own keys.
     pub wrappings: u64,
-    /// Those of them that [`Session::verify_root_key`] has opened since they were written.
+    /// The number of wrappings that [`Session::verify_root_key`] has opened since they were written.
     pub verified: u64,
-    /// Whether this process has the key.
+    /// Whether this process can use the root key.
     pub at_hand: bool,
-    /// When this process last wrapped or unwrapped with it. Other processes and former runs do not count.
+    /// The last time at which this process wrapped or unwrapped with it. Other processes and earlier runs do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
 }
 
 impl Session {
-    /// The generations of the root key, oldest first, retired ones too. For admins and auditors.
+    /// Lists the generations of the root key, oldest first, including retired ones. For admins and auditors.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_root_keys(&self) -> Result<Vec<RootKeyDescription>> {
@@ -60,18 +60,18 @@ impl Session {
         describe_all(self.shared()).await
     }
 
-    /// Adds a generation of the root key: from then on every new version is wrapped under it too, and the store opens
-    /// with it. What is there already follows with [`Session::rewrap`]. For admins.
+    /// Adds a generation of the root key: from now on every new version is wrapped under it too, and the store can be
+    /// opened with it. [`Session::rewrap`] wraps existing material under it. For admins.
     ///
-    /// Other nodes need the key in their configuration: those without it refuse to create and rotate
-    /// (`RootKeyUnavailable`), and go on with everything that they can open. `Conflict` if the key is a generation
-    /// already, retired ones included, or if another generation was added at the same moment.
+    /// Other nodes need the root key in their configuration. Nodes without it refuse to create and rotate keys
+    /// (`RootKeyUnavailable`), and continue with everything that they can open. `Conflict` if the root key already is a
+    /// generation, including retired ones, or if another generation was added at the same moment.
     ///
     /// Cancellation: before the change is submitted, dropping the future does nothing; afterwards the change is made
     /// and only the answer is lost.
     pub async fn add_root_key(&self, source: &RootKeySource) -> Result<RootKeyDescription> {
         self.permit_changing(Action::RootKeyAdd).await?;
-        // Counted before the source is compared: a generation that another node adds meanwhile makes this a conflict.
+        // Counted before the source is compared: a generation that another node adds meanwhile causes a conflict.
         let generation = self.next_generation();
         let prepared = async {
             let new = self.connect_unknown(source, generation).await?;
@@ -85,7 +85,7 @@ impl Session {
         self.shared().envelope.offer(root.id, Arc::clone(&key), source.clone());
         let changes = self.commit_generation(root, key.as_ref()).await?;
         match (self.describe_root_key(generation).await, changes.into_iter().next()) {
-            // It is committed: that is answered whatever can be read.
+            // The change is committed and reported even if the store cannot be read now.
             (Err(_), Some(Change::InsertRootKey(row))) => {
                 Ok(describe(KnownGeneration { row, is_at_hand: true, last_used_at: None }, &[]))
             }
@@ -93,8 +93,8 @@ impl Session {
         }
     }
 
-    /// Adds a generation, with the service's own keys under it. They are wrapped again if one of them was replaced
-    /// meanwhile.
+    /// Adds a generation, with the service's own keys wrapped under it. They are wrapped again if one of them was
+    /// replaced meanwhile.
     async fn commit_generation(&self, root: RootKeyGeneration, key: &dyn RootKey) -> Result<Vec<Change>> {
         let mut details = of_generation(root.generation);
         details.text("provider", root.provider.as_str());
@@ -119,11 +119,11 @@ impl Session {
         Err(overtaken())
     }
 
-    /// The root key of a source that is no generation yet: `Conflict` if it is one.
+    /// Connects to the root key of a source; `Conflict` if it already is a generation.
     pub(super) async fn connect_unknown(&self, source: &RootKeySource, generation: u32) -> Result<NewRootKey> {
         let shared = self.shared();
         if let Some(generation) = shared.envelope.identify(source).await? {
-            let text = format!("this root key is generation {generation} already");
+            let text = format!("this root key already is generation {generation}");
             return Err(Error::new(ErrorCode::Conflict, text));
         }
         connect_new(source, generation, &shared.provider).await
@@ -134,19 +134,19 @@ impl Session {
         Intent { action, attempt, version: None, details, once: None }
     }
 
-    /// Whether the actor may manage root keys, and whether it is known which generations there are: after rows of
-    /// `root_keys` were altered, one that was retired may look as if it were in use.
+    /// Fails unless the actor may manage root keys and the generations are trusted: after rows of `root_keys` were
+    /// altered, a retired generation may look as if it were in use.
     pub(super) async fn permit_managing(&self, action: Action) -> Result<()> {
         self.permit_reading(action, Operation::ManageRootKeys, None).await?;
         if self.shared().catalog.snapshot().trust() == Trust::Verified {
             return Ok(());
         }
-        let text = "rows of the store were altered, and it cannot be told which generations of the root key are right; \
-                    verify the log, and restore a backup";
+        let text = "rows of the store were altered, so the generations of the root key cannot be trusted; verify the \
+                    log, and restore a backup";
         Err(self.refuse(action, Details::default(), Error::new(ErrorCode::IntegrityFailure, text)).await)
     }
 
-    /// The same for what changes something.
+    /// Like [`Self::permit_managing`], for operations that change something; they take no idempotency key.
     pub(super) async fn permit_changing(&self, action: Action) -> Result<()> {
         self.permit_managing(action).await?;
         if self.has_idempotency_key() {
@@ -156,7 +156,7 @@ impl Session {
         Ok(())
     }
 
-    /// Records that an operation on root keys was allowed, and cannot be done; answers why.
+    /// Records that an operation on root keys was allowed but cannot be done, and returns the error.
     pub(super) async fn refuse(&self, action: Action, details: Details, error: Error) -> Error {
         match self.admit_change() {
             Ok(admission) => self.fail(&admission, &self.root_key_intent(action, details), error).await,
@@ -164,16 +164,16 @@ impl Session {
         }
     }
 
-    /// The number of the generation that is added next.
+    /// The number of the next generation to be added.
     pub(super) fn next_generation(&self) -> u32 {
         1 + self.shared().catalog.snapshot().root_keys().map(|root| root.generation).max().unwrap_or_default()
     }
 
-    /// A generation by its number.
+    /// Returns a generation by its number.
     pub(super) fn generation(&self, generation: u32) -> Result<RootKeyGeneration> {
         let snapshot = self.shared().catalog.snapshot();
         let found = snapshot.root_keys().find(|root| root.generation == generation).cloned();
-        found.ok_or_else(|| Error::invalid(format!("there is no generation {generation} of the root key")))
+        found.ok_or_else(|| Error::invalid(format!("the root key has no generation {generation}")))
     }
 
     pub(super) async fn describe_root_key(&self, generation: u32) -> Result<RootKeyDescription> {
@@ -183,7 +183,7 @@ impl Session {
         found.ok_or_else(|| Error::new(ErrorCode::Internal, "a generation of the root key is not in the catalog"))
     }
 
-    /// The service's own keys under one more root key.
+    /// Wraps the service's own keys under one more root key.
     async fn wrap_service_keys(&self, root: &dyn RootKey) -> Result<Vec<NewWrapping>> {
         let mut wrappings = Vec::new();
         for target in self.service_targets().await? {
@@ -196,14 +196,14 @@ impl Session {
     }
 }
 
-/// What records say of a generation.
+/// The details of records about a generation.
 pub(super) fn of_generation(generation: u32) -> Details {
     let mut details = Details::default();
     details.number("generation", generation.into());
     details
 }
 
-/// The row of a new generation. Time and revision are those of its record.
+/// The row of a new generation. Its time and revision are set by its record.
 async fn new_generation(new: &NewRootKey, now: Timestamp) -> Result<RootKeyGeneration> {
     Ok(RootKeyGeneration {
         id: RootKeyId::random(),
@@ -230,7 +230,7 @@ async fn describe_all(shared: &Shared) -> Result<Vec<RootKeyDescription>> {
     Ok(envelope.generations().into_iter().map(|known| describe(known, &counts)).collect())
 }
 
-/// A generation with its counts: generation, wrappings, verified ones.
+/// Describes a generation with its counts: generation, wrappings, verified wrappings.
 pub(super) fn describe(known: KnownGeneration, counts: &[(u32, u64, u64)]) -> RootKeyDescription {
     let KnownGeneration { row, is_at_hand, last_used_at } = known;
     let count = counts.iter().find(|(generation, ..)| *generation == row.generation);

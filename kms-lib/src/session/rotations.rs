@@ -1,5 +1,5 @@
-//! Rotations of one key take turns by principal: one that is prepared beside another is superseded by it, and has to be
-//! prepared again.
+//! Rotations of one key run in turn, by principal, since a rotation that is prepared concurrently with another is
+//! superseded by it and must be prepared again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,22 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::fair::{Fair, Turn};
 use crate::types::ids::KeyId;
 
-/// Entries of ended rotations are removed when there are more than this.
+/// Entries of finished rotations are removed when there are more than this.
 const KEPT: usize = 256;
 
-/// Whose turn it is to rotate a key, within this process.
+/// The queues of rotations by key, within this process.
 #[derive(Default)]
 pub struct Rotations(Mutex<HashMap<KeyId, Weak<Fair>>>);
 
-/// The turn of a rotation, until it is dropped.
+/// The turn of a rotation, which ends when this is dropped.
 pub struct Rotating {
     _turn: Turn,
-    // The line of the key is there for as long as it has a turn.
+    // Keeps the queue of the key alive while one of its rotations has the turn.
     _of_key: Arc<Fair>,
 }
 
 impl Rotations {
-    /// Waits for the turn of this principal to rotate a key: also one who may not rotate it takes turns here.
+    /// Waits for the turn of this principal to rotate a key, whether or not it may rotate the key.
     pub async fn turn(&self, key: KeyId, principal: &str) -> Rotating {
         let of_key = self.of(key);
         Rotating { _turn: of_key.turn(principal).await, _of_key: of_key }

@@ -1,4 +1,4 @@
-//! Verifying signatures: with public keys, newest version first, in pieces of a few milliseconds on other threads.
+//! Verifying signatures with public keys, newest version first, on other threads in pieces of a few milliseconds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::types::key::KeyVersion;
 use crate::types::limits::RSA_2048_BYTES;
 use crate::workers::Length;
 
-/// After the newest, so many versions are tried in one round.
+/// The number of versions that are tried in one round, after the newest.
 const ROUND: usize = 16;
-/// So many public key operations are one piece of work: about two milliseconds.
+/// The number of public key operations in one piece of work: about two milliseconds.
 const TRIED_TOGETHER: usize = 64;
 
 /// A signature, and the versions that may have made it.
@@ -28,12 +28,12 @@ pub(super) struct Verifying<'a> {
     algorithm: SignatureAlgorithm,
     /// The versions to try, newest first.
     versions: &'a [Usable],
-    /// Whether there are further versions, beyond those that a call tries.
+    /// Whether the key has versions beyond those that one call tries.
     has_more: bool,
     tried: usize,
 }
 
-/// A signature with the public keys to try in a round.
+/// A signature with the public keys to try in one round.
 struct Attempt {
     digest: [u8; 32],
     signature: Arc<[u8]>,
@@ -49,7 +49,7 @@ impl<'a> Verifying<'a> {
         versions: &'a [Usable],
         has_more: bool,
     ) -> Self {
-        // What has another length is no signature: it need not be held against any key, nor copied.
+        // A signature of another length cannot be valid: it is neither tried against keys nor copied.
         let can_be_one = signature.len() == RSA_2048_BYTES;
         let (digest, signature) = match can_be_one {
             true => (digest_of(payload).await, Arc::from(signature)),
@@ -65,7 +65,7 @@ impl<'a> Verifying<'a> {
         &rest[..width.min(rest.len())]
     }
 
-    /// What it comes to when none of the versions made the signature: the newest stands for all that were tried.
+    /// The result if none of the versions made the signature. It names the newest version that was tried.
     fn fail(&self) -> Worked {
         if self.has_more && !self.signature.is_empty() {
             let text = format!(
@@ -82,7 +82,7 @@ impl<'a> Verifying<'a> {
     }
 }
 
-/// Verifies signatures, each with its place among the items of the call.
+/// Verifies signatures, each with its index among the items of the call.
 pub(super) async fn verify_all<'a>(
     bench: &CallScratch<'_>,
     signatures: Vec<(usize, Verifying<'a>)>,
@@ -125,7 +125,7 @@ pub(super) async fn verify_all<'a>(
     worked
 }
 
-/// The public keys of versions of one key; signatures of the same key share them.
+/// The public keys of versions of one key; signatures with the same key share them.
 async fn keys_of(
     bench: &CallScratch<'_>,
     versions: &[Usable],
@@ -141,12 +141,12 @@ async fn keys_of(
     Ok(keys)
 }
 
-/// Tries one round. Answers for each attempt which of its keys made the signature, if one did.
+/// Tries one round. Returns for each attempt which of its keys made the signature, if any.
 async fn try_all(bench: &CallScratch<'_>, attempts: Vec<Attempt>) -> Vec<Result<Option<usize>>> {
     if let [attempt] = attempts.as_slice()
         && attempt.keys.len() == 1
     {
-        // Some 20 us, less than the way to another thread and back.
+        // About 20 us, less than the trip to another thread and back.
         return vec![Ok(attempt.find())];
     }
     let mut pieces: Vec<Vec<Attempt>> = Vec::new();

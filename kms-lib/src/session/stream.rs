@@ -1,4 +1,4 @@
-//! Files and other inputs of any size, in constant memory. One record each: that of the data key.
+//! Encrypting and decrypting streams of any size in constant memory. Each has one record: that of its data key.
 
 use std::io::{Read, Write};
 
@@ -12,25 +12,25 @@ use crate::types::context::Context;
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::types::ids::KeyId;
 
-/// What is read at once.
+/// The number of bytes that are read at once.
 const STEP: usize = CHUNK;
 
-/// What a stream was encrypted or decrypted with.
+/// The key, version and size of an encrypted or decrypted stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamSummary {
-    /// The key.
+    /// The key of the stream's data key.
     pub key: KeyId,
-    /// The version.
+    /// The version of the stream's data key.
     pub version: u32,
-    /// Bytes of plaintext.
+    /// The number of bytes of plaintext.
     pub bytes: u64,
-    /// Where the operation stands in the log.
+    /// The position of the operation's record in the log.
     pub receipt: Receipt,
 }
 
-/// Encrypts a stream piece by piece. It begins with its header; without [`StreamEncryptor::finish`] it is refused as
-/// cut.
+/// Encrypts a stream piece by piece. The output begins with the header; without [`StreamEncryptor::finish`] the stream
+/// is refused as truncated.
 pub struct StreamEncryptor {
     header: Option<Vec<u8>>,
     encryptor: Encryptor,
@@ -38,13 +38,13 @@ pub struct StreamEncryptor {
 }
 
 impl StreamEncryptor {
-    /// Takes plaintext of any length, and appends ciphertext as it becomes ready.
+    /// Takes plaintext of any length, and appends the ciphertext that is ready.
     pub fn update(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.extend(self.header.take().unwrap_or_default());
         self.summary.bytes += plaintext.len() as u64;
         self.encryptor.update(plaintext, out)
     }
-    /// Appends what is left, and ends the stream.
+    /// Appends the rest of the ciphertext and ends the stream.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<StreamSummary> {
         out.extend(self.header.take().unwrap_or_default());
         self.encryptor.finish(out)?;
@@ -52,7 +52,7 @@ impl StreamEncryptor {
     }
 }
 
-/// Decrypts a stream piece by piece. What it gives out is verified, but only [`StreamDecryptor::finish`] says that
+/// Decrypts a stream piece by piece. All output is authenticated, but only [`StreamDecryptor::finish`] proves that
 /// nothing is missing at the end.
 pub struct StreamDecryptor {
     decryptor: Decryptor,
@@ -60,16 +60,16 @@ pub struct StreamDecryptor {
 }
 
 impl StreamDecryptor {
-    /// Takes ciphertext of any length, and appends verified plaintext as it becomes ready. A buffer that has too little
-    /// room is replaced by a larger one and wiped.
+    /// Takes ciphertext of any length, and appends the verified plaintext that is ready. A buffer with too little
+    /// capacity is replaced by a larger one and wiped.
     pub fn update(&mut self, ciphertext: &[u8], out: &mut Zeroizing<Vec<u8>>) -> Result<()> {
         let before = out.len();
         self.decryptor.update(ciphertext, out)?;
         self.summary.bytes += (out.len() - before) as u64;
         Ok(())
     }
-    /// Appends the rest of the plaintext. An error means that the stream was cut or altered: what was given out before
-    /// is genuine, but not the whole.
+    /// Appends the rest of the plaintext. An error means that the stream was truncated or altered: the earlier output
+    /// is genuine but incomplete.
     pub fn finish(mut self, out: &mut Zeroizing<Vec<u8>>) -> Result<StreamSummary> {
         let before = out.len();
         self.decryptor.finish(out)?;
@@ -79,7 +79,7 @@ impl StreamDecryptor {
 }
 
 impl Session {
-    /// Begins to encrypt a stream under the key's current version, bound to `context`.
+    /// Starts to encrypt a stream under the key's current version, bound to `context`.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -94,8 +94,8 @@ impl Session {
         Ok(StreamEncryptor { header: Some(header.to_bytes()), encryptor, summary })
     }
 
-    /// Begins to decrypt a stream whose first bytes are `beginning`: the decryptor, and how many of those bytes are the
-    /// header; what follows goes to [`StreamDecryptor::update`]. None if more bytes are needed.
+    /// Starts to decrypt a stream whose first bytes are `beginning`. Returns the decryptor and the length of the
+    /// header; pass the bytes after it to [`StreamDecryptor::update`]. None if more bytes are needed.
     ///
     /// Cancellation: before the operation is submitted, dropping the future does nothing; afterwards the operation is
     /// recorded and its result is lost.
@@ -111,11 +111,11 @@ impl Session {
         Ok(Some((StreamDecryptor { decryptor, summary }, length)))
     }
 
-    /// Encrypts all that `input` gives to `output`. On an error, `output` holds a part that nobody can mistake for the
-    /// whole.
+    /// Encrypts everything from `input` to `output`. After an error, `output` holds a part that decrypting refuses as
+    /// truncated.
     ///
-    /// Cancellation: dropping the future leaves a part in `output` that decrypting refuses as cut. The data key is
-    /// recorded.
+    /// Cancellation: dropping the future leaves a part in `output` that decrypting refuses as truncated. The data key
+    /// is recorded.
     pub async fn encrypt_reader(
         &self,
         key: impl Into<KeyRef>,
@@ -141,8 +141,8 @@ impl Session {
         Ok(summary)
     }
 
-    /// Decrypts all that `input` gives to `output`. Chunks are written when they are verified; on an error, what was
-    /// written is genuine but not the whole, and must not be used as if it were.
+    /// Decrypts everything from `input` to `output`. Chunks are written after they are verified. After an error, the
+    /// output is genuine but incomplete, and must not be used as if it were the whole.
     ///
     /// Cancellation: dropping the future leaves a part of the plaintext in `output`. The use of the data key is
     /// recorded.
@@ -182,7 +182,7 @@ impl Session {
     }
 }
 
-/// Encrypts all that `input` gives, without a runtime.
+/// Encrypts everything from `input`, without a runtime.
 pub(crate) fn pump_encryption(
     mut stream: StreamEncryptor,
     input: &mut dyn Read,
@@ -204,7 +204,7 @@ pub(crate) fn pump_encryption(
     Ok(summary)
 }
 
-/// Decrypts all that `input` gives, without a runtime. `begin` finds the header in what was read so far.
+/// Decrypts everything from `input`, without a runtime. `begin` finds the header in the bytes read so far.
 pub(crate) fn pump_decryption(
     begin: impl Fn(&[u8]) -> Result<Option<(StreamDecryptor, usize)>>,
     input: &mut dyn Read,

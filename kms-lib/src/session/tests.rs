@@ -1,5 +1,5 @@
-//! Sessions on a store that fails as it is told to: what is committed is answered, and absent keys cost what present
-//! ones do.
+//! Sessions on a store with injected faults: a committed change is reported as such, and absent keys cost as many reads
+//! as existing ones.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,10 +20,10 @@ use crate::{
     Role, SignatureAlgorithm,
 };
 
-/// More than any change reads.
+/// More reads than any change needs.
 const READS: u32 = 8;
 
-/// Does a change on a store of which only the first so many reads succeed; answers its result.
+/// Makes a change on a store that allows only `reads` reads; returns its result.
 async fn with_reads<T>(faults: &Faults, reads: u32, change: impl Future<Output = Result<T>>) -> Result<T> {
     faults.readers_left.store(reads, Ordering::SeqCst);
     let done = change.await;
@@ -31,14 +31,14 @@ async fn with_reads<T>(faults: &Faults, reads: u32, change: impl Future<Output =
     done
 }
 
-/// Whether a change is reported as made exactly if it was.
+/// Asserts that a change is reported as made exactly if it was.
 #[track_caller]
 fn agree<T>(what: &str, reads: u32, answered: &Result<T>, is_made: bool) {
     let code = answered.as_ref().err().map(crate::Error::code);
     assert_eq!(answered.is_ok(), is_made, "{what} with {reads} reads: {code:?}");
 }
 
-/// A store that can be written but no longer read: no change that took place is answered with a failure.
+/// A store that can be written but no longer read: no committed change is reported as a failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_committed_change_is_answered_whatever_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ async fn a_committed_change_is_answered_whatever_can_be_read() {
     assert!(session.verify_audit().await.unwrap().ok);
 }
 
-/// How many reading connections an attempt takes that must fail with this code.
+/// The number of reader connections that an attempt takes, which must fail with this code.
 async fn reads<T>(faults: &Faults, expected: ErrorCode, attempt: impl Future<Output = Result<T>>) -> u32 {
     faults.readers_left.store(u32::MAX, Ordering::SeqCst);
     let error = attempt.await.err().unwrap();
@@ -91,7 +91,7 @@ async fn reads<T>(faults: &Faults, expected: ErrorCode, attempt: impl Future<Out
     u32::MAX - faults.readers_left.load(Ordering::SeqCst)
 }
 
-/// A caller without rights cannot tell by the work that is done whether there is a key.
+/// A caller without permissions cannot tell from the amount of work whether a key exists.
 #[tokio::test(flavor = "multi_thread")]
 async fn absent_keys_take_the_same_reads_as_present_ones() {
     let folder = tempfile::tempdir().unwrap();
@@ -121,7 +121,7 @@ async fn absent_keys_take_the_same_reads_as_present_ones() {
         }
         assert_eq!(counts[0], counts[1]);
     }
-    // Beside a ciphertext: another key, and one that there is not.
+    // Named beside a ciphertext: another key, and a key that does not exist.
     let other = session.create_key(NewKey::aes("other")).await.unwrap().id;
     for (caller, code) in [(&session, ErrorCode::InvalidCiphertext), (&nobody, ErrorCode::AccessDenied)] {
         let mut counts = Vec::new();
@@ -135,7 +135,7 @@ async fn absent_keys_take_the_same_reads_as_present_ones() {
     assert_eq!(all.items.len(), 2);
 }
 
-/// Adds a root key and verifies everything under it; answers its generation.
+/// Adds a root key and verifies everything under it; returns its generation.
 async fn move_to(session: &Session, key: [u8; 32]) -> u32 {
     let added = session.add_root_key(&RootKeySource::from_bytes(key)).await.unwrap().generation;
     assert!(session.rewrap(&RootKeyJob::default()).await.unwrap().is_complete());
@@ -143,7 +143,7 @@ async fn move_to(session: &Session, key: [u8; 32]) -> u32 {
     added
 }
 
-/// Retiring fails only if the generation is not retired, whichever read fails; what it could not erase is said.
+/// Retiring fails only if the generation is not retired, whichever read fails; wrappings that are left are reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retirement_that_took_place_is_answered() {
     let folder = tempfile::tempdir().unwrap();
@@ -164,11 +164,11 @@ async fn a_retirement_that_took_place_is_answered() {
         assert_eq!((again.erasure_pending, again.root_key.wrappings), (false, 0));
         former = newest;
     }
-    assert!(pending > 0, "no read failed behind the commit");
+    assert!(pending > 0, "no read failed after the commit");
     assert!(session.verify_audit().await.unwrap().ok);
 }
 
-/// The ledger decides under the head's lock itself: marks without a good seal do not count there either, and a new
+/// The ledger itself decides under the head's lock: there too, marks without a valid seal do not count, and a new
 /// generation needs all keys of the service.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_believes_no_session() {
@@ -207,7 +207,7 @@ async fn the_ledger_believes_no_session() {
     assert_eq!(session.retire_root_key(1, &options).await.unwrap().root_key.state, RootKeyState::Retired);
 }
 
-/// A batch of signatures is made on all threads that compute.
+/// A batch of signatures is made on all computing threads.
 #[tokio::test]
 async fn a_batch_of_signatures_uses_all_threads() {
     let folder = tempfile::tempdir().unwrap();
@@ -234,7 +234,7 @@ async fn a_batch_of_signatures_uses_all_threads() {
     assert!(session.verify_batch(&items).await.unwrap().into_iter().all(|result| result.unwrap().valid));
 }
 
-/// Long reads, of which lists are some, leave the connections alone that load keys.
+/// Long reads, including lists, do not use the connections that load keys.
 #[tokio::test]
 async fn long_reads_do_not_keep_keys_from_being_loaded() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,8 +259,8 @@ async fn long_reads_do_not_keep_keys_from_being_loaded() {
     assert!(!listing.await.unwrap().unwrap().items.is_empty());
 }
 
-/// While rows are resealed, an older state of a row with the seal of the former key does not count, since the row
-/// commitment is under the new key; and the scheduler completes what was cut off.
+/// While rows are resealed, an older state of a row with the former key's seal is not accepted, since the row
+/// commitment is under the new key; and the scheduler completes an interrupted resealing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_is_put_back_while_rows_are_resealed() {
     let folder = tempfile::tempdir().unwrap();
@@ -285,14 +285,14 @@ async fn a_row_is_put_back_while_rows_are_resealed() {
     assert_eq!(app.encrypt("k", b"x", &Context::new()).await.err().unwrap().code(), ErrorCode::AccessDenied);
     session.finish_resealing().await.unwrap();
     assert!(!reopened.catalog.seals().has_former());
-    // Nothing is left that the former key sealed, but for the row in quarantine.
+    // Nothing sealed by the former key is left, except the row in quarantine.
     session.finish_resealing().await.unwrap();
     assert_eq!(app.encrypt("k", b"x", &Context::new()).await.err().unwrap().code(), ErrorCode::AccessDenied);
     session.encrypt("k", b"x", &Context::new()).await.unwrap();
 }
 
-/// A pinned key that is none of the log's is told at once: it waits for no turn, costs nothing, and is no fault of the
-/// log. One that is the log's makes no verification of its own.
+/// A pinned key that does not belong to the log is reported at once: it waits for no turn, costs nothing, and is not a
+/// fault of the log. A pinned key of the log causes no separate verification.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_pinned_key_waits_for_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -313,7 +313,7 @@ async fn a_wrong_pinned_key_waits_for_nobody() {
     let report = session.verify_audit_with(&pinned(&wrong)).await.unwrap();
     assert!(!report.ok && report.broken_at == Some(1) && report.size > 0, "{report:?}");
     assert!(!other.is_finished());
-    // It is in the log, and neither an alarm nor the last word on the log.
+    // The result is recorded, but neither raises an alarm nor replaces the last verification.
     let query = AuditQuery::new().action(Action::AuditVerify);
     let newest = session.list_audit(&query, &Paging::new(1)).await.unwrap().items;
     assert_eq!(newest[0].status, crate::Status::Failure.as_str());
@@ -333,7 +333,7 @@ async fn shared_last_verification(session: &Session) -> String {
     format!("{:?}", session.metrics().await.unwrap().audit.last_verification)
 }
 
-/// One principal's floods keep the counted denials of others neither waiting nor out of the log.
+/// A flood of one principal neither delays the counted denials of others nor keeps them out of the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn counted_denials_of_many_principals_take_few_commits() {
     let folder = tempfile::tempdir().unwrap();
@@ -343,7 +343,7 @@ async fn counted_denials_of_many_principals_take_few_commits() {
     for actor in &principals {
         shared.denials.count(actor, Action::Encrypt, ErrorCode::AccessDenied, now, 5);
     }
-    // The first of them has as many changes under way as it may have.
+    // The first of them has the maximum number of changes in progress.
     let held: Vec<_> =
         std::iter::from_fn(|| shared.ledger.admit(crate::ledger::Lane::Change, "p0", 0).ok()).take(2_000).collect();
     let before = shared.ledger.counters().batches().0.iter().sum::<u64>();
@@ -359,7 +359,7 @@ async fn counted_denials_of_many_principals_take_few_commits() {
     assert_eq!(count().await, 300);
 }
 
-/// One caller's reads do not hold up those of another.
+/// The reads of one caller do not delay those of another.
 #[tokio::test(flavor = "multi_thread")]
 async fn principals_take_turns_at_reading() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Verifying the log.
+//! Verifying the log and recording the result.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,35 +18,35 @@ use crate::verification::{
     high_water, rolled_back,
 };
 
-/// The name under which the last verification is kept.
+/// The name under which the last verification is stored.
 pub(crate) const LAST_VERIFICATION: &str = "audit.last_verification";
 
-/// What the configuration says of verification.
+/// The settings for verifying the log.
 #[derive(Clone, Debug)]
 pub struct VerificationSettings {
-    /// The high-water file.
+    /// The path of the high-water file.
     pub high_water: Option<PathBuf>,
-    /// Days within which incremental verifications read the whole log again; 0: each of them does.
+    /// The number of days within which incremental verifications read the whole log again; with 0, each of them does.
     pub reverify_days: u32,
 }
 
 impl Session {
     /// Verifies the whole log, the tables, imported logs, and the schema and indexes of the database. The verification
-    /// is itself recorded, and what it found kept for the metrics.
+    /// itself is recorded, and its result is kept for the metrics.
     ///
-    /// One verification goes on at a time, in turns by principal. Callers who ask for the same while they wait for
-    /// their turn share one, which begins after they asked; each has its record. `CallerOverloaded` if too many calls
-    /// of this principal wait.
+    /// Only one verification runs at a time, in turns by principal. Callers that ask for the same verification while
+    /// they wait share one that begins after they asked; each has its own record. `CallerOverloaded` if too many calls
+    /// of this principal are waiting.
     ///
     /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit(&self) -> Result<Report> {
         self.verify_audit_with(&VerifyOptions::default()).await
     }
 
-    /// Verifies what came since the last verification that found no fault, and reads a part of the older records again:
-    /// so many that the whole log is read within the configured time (`audit.reverify_days`).
+    /// Verifies the records since the last verification without faults, and reads a part of the older records again,
+    /// large enough to read the whole log within the configured time (`audit.reverify_days`).
     ///
-    /// Everything is verified if what is kept of earlier verifications is missing, altered or older than that time.
+    /// Verifies everything if the results of earlier verifications are missing, altered or older than that time.
     ///
     /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit_incrementally(&self) -> Result<Report> {
@@ -62,21 +62,21 @@ impl Session {
         }
     }
 
-    /// Verifies as the options say. A pinned key that is none of the log's is reported at once, and nothing is read
-    /// then.
+    /// Verifies with these options. A pinned key that does not belong to the log is reported at once, without reading
+    /// the log.
     ///
     /// Cancellation: dropping the future ends the verification; it may have been recorded already.
     pub async fn verify_audit_with(&self, options: &VerifyOptions) -> Result<Report> {
         self.verify_log(options, None, self.shared.clock.now()).await
     }
 
-    /// Verifies, and records it. `window` is the round of reading again that the options go on with.
+    /// Verifies and records the result. `window` is the current round of reading old records again.
     async fn verify_log(&self, options: &VerifyOptions, window: Option<Window>, begun: Timestamp) -> Result<Report> {
         self.permit_reading(Action::AuditVerify, Operation::VerifyAudit, None).await?;
         let options = match verifier(&self.shared, None).hold_pinned_key(options).await? {
             Pinned::Known(options) => options,
             Pinned::Unknown(report) => {
-                // What one caller pins says nothing of the log: it is not kept for the metrics.
+                // A caller's pinned key says nothing about the log, so this result is not kept for the metrics.
                 self.note_verification(&report, None).await?;
                 return Ok(report);
             }
@@ -88,7 +88,7 @@ impl Session {
         if let Some(head) = head.as_ref().filter(|_| report.ok) {
             self.shared.ledger.seen().note(head);
         }
-        // A verification from where somebody else says, and not this service, leaves a gap behind it.
+        // A verification whose start another party chose leaves earlier records unverified.
         let has_gap = report.from > 0 && window.is_none();
         let window = match (window, report.reread) {
             (_, _) if report.from == 0 => Some(Window::new(report.size, begun)),
@@ -99,8 +99,9 @@ impl Session {
         Ok(Arc::try_unwrap(verified).unwrap_or_else(|shared| Verified::clone(&shared)).0)
     }
 
-    /// Records a verification, and keeps what later ones begin with. A log that is broken may refuse that; the report
-    /// matters more. A caller who has too much under way is told that, and not what no record stands for.
+    /// Records a verification, and stores where later ones start. A broken log may refuse the record; returning the
+    /// report matters more. A caller with too many calls in flight gets that error instead of a report without a
+    /// record.
     async fn note_verification(&self, report: &Report, kept: Option<Kept>) -> Result<()> {
         match self.record_verification(report, kept).await {
             Err(error) if matches!(error.code(), ErrorCode::Overloaded | ErrorCode::CallerOverloaded) => Err(error),
@@ -112,8 +113,8 @@ impl Session {
         }
     }
 
-    /// The size up to which the log was verified, and the round of reading again: none of what this service did not
-    /// write itself.
+    /// The size up to which the log was verified, and the current round of reading old records again; none if this
+    /// service did not write the stored values itself.
     async fn kept_verification(&self) -> Result<(Option<u64>, Option<Window>)> {
         let kept = kept_verification(&self.shared).await?;
         let mut connection = self.reader().await?;
@@ -176,18 +177,18 @@ impl Session {
     }
 }
 
-/// What is kept of the last verification: nothing of what this service did not write itself.
+/// The stored result of the last verification; none if this service did not write it itself.
 async fn kept_verification(shared: &Shared) -> Result<Option<KeptVerification>> {
     let mut connection = shared.store.reader().await?;
     let kept = usage::meta(connection.as_mut(), VERIFIED_SIZE).await?;
     Ok(kept.and_then(|kept| KeptVerification::open(&kept, &shared.catalog.seals())))
 }
 
-/// What a verification leaves to later ones.
+/// The results of a verification that later ones start from.
 struct Kept {
-    /// The round of reading again that the next one goes on with.
+    /// The round of reading old records again that the next verification continues.
     window: Option<Window>,
-    /// Whether records before those that were verified may never have been.
+    /// Whether earlier records may never have been verified.
     has_gap: bool,
 }
 
@@ -196,9 +197,9 @@ fn verifier<'a>(shared: &'a Shared, kept: Option<&'a KeptVerification>) -> Verif
     Verifier { store, catalog, signer, workers, kept }
 }
 
-/// Verifies the log, and whether it continues what was seen before.
+/// Verifies the log, and checks that it continues what was seen before.
 async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verified> {
-    // Before the head is read, which moves.
+    // Read before the head, which moves.
     let seen = shared.ledger.seen().state();
     let note = match shared.verification.high_water.clone() {
         None => None,
@@ -217,8 +218,8 @@ async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verifie
             report.warnings.extend(warning);
             put_rollback(&mut report, fault);
         }
-        // What is wrong is in the report already.
-        Err(error) if !report.ok => tracing::warn!(%error, "a rollback cannot be looked for"),
+        // The report already contains a fault.
+        Err(error) if !report.ok => tracing::warn!(%error, "the check for a rollback failed"),
         Err(error) => return Err(error),
     }
     if !report.ok {
@@ -227,8 +228,8 @@ async fn verify_once(shared: &Shared, options: &VerifyOptions) -> Result<Verifie
     Ok((report, head))
 }
 
-/// That the log is shorter than it was is the first thing to know. A record that differs from the one that was seen may
-/// have been altered in place, which is then a fault ahead of this one.
+/// Adds a rollback to the report. A log that became shorter is the first fault to report. A record that differs from
+/// the one seen before may have been altered in place, which is another fault and comes first.
 fn put_rollback(report: &mut Report, fault: Option<Fault>) {
     match fault {
         Some(Fault { finding: Finding::RolledBack { size, seen }, .. }) if size >= seen => {

@@ -1,4 +1,4 @@
-//! Single versions of a key, and pages of them.
+//! Reading versions of a key, singly and in pages.
 
 use super::refusal::refusal;
 use super::requests::{Page, Paging};
@@ -14,7 +14,7 @@ use crate::types::key::{Key, KeyVersion};
 use crate::types::view::CatalogView;
 
 impl Session {
-    /// The versions of a key, oldest first.
+    /// Lists the versions of a key, oldest first.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn list_versions(&self, key: impl Into<KeyRef>, paging: &Paging) -> Result<Page<VersionDescription>> {
@@ -32,7 +32,7 @@ impl Session {
         Ok(Page { items: self.complete(&key, page.items).await?, next_cursor: page.next_cursor })
     }
 
-    /// A version of a key.
+    /// Returns a version of a key.
     ///
     /// Cancellation: dropping the future changes nothing.
     pub async fn get_version(&self, key: impl Into<KeyRef>, version: u32) -> Result<VersionDescription> {
@@ -45,14 +45,14 @@ impl Session {
         self.complete(&key, vec![found]).await?.pop().ok_or_else(|| refusal(ErrorCode::VersionNotFound))
     }
 
-    /// Whether the caller may read every key, also those to come.
+    /// Whether the caller may read every key, including future ones.
     pub(crate) async fn may_read_all_keys(&self) -> Result<bool> {
         self.shared.catalog.ensure_fresh().await?;
         let attempt = self.attempt(Operation::ReadKey, None);
         Ok(policy::has_right(&*self.shared.catalog.snapshot(), &attempt, self.shared.clock.now()))
     }
 
-    /// Whether it may read all keys or the metrics, by the rights in memory.
+    /// Whether the caller may read all keys or the metrics, according to the rights in memory.
     pub(crate) fn could_read_metrics(&self) -> bool {
         let (snapshot, now) = (self.shared.catalog.snapshot(), self.shared.clock.now());
         let may = |operation| policy::has_right(&*snapshot, &self.attempt(operation, None), now);
@@ -65,7 +65,7 @@ impl Session {
         id.ok_or_else(|| refusal(ErrorCode::KeyNotFound))
     }
 
-    /// Adds what only the store has of versions of a key, given in order.
+    /// Adds the values that only the store has to versions of a key, given in order.
     async fn complete(&self, key: &Key, versions: Vec<KeyVersion>) -> Result<Vec<VersionDescription>> {
         let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(Vec::new()) };
         let mut connection = self.reader().await?;

@@ -1,4 +1,4 @@
-//! The work of the items of a call, once it is decided that they may be done.
+//! Performing the items of a call after they were permitted.
 
 use std::sync::Arc;
 
@@ -13,28 +13,28 @@ use super::signatures::{Verifying, verify_all};
 use crate::types::error::{Error, ErrorCode, Result};
 use crate::workers::Length;
 
-/// So many operations with RSA private keys are one piece of work: some four milliseconds.
+/// The number of RSA private key operations in one piece of work: about four milliseconds.
 const COMPUTED_TOGETHER: usize = 8;
 
-/// How far an item has come on the task of its caller.
+/// The state of an item after its part on the caller's task.
 enum Begun<'a> {
     Done(Worked),
-    /// An RSA private key has to work; with this version.
+    /// An RSA private key operation is left to compute, with this version.
     Left(Compute, u32),
     Verifying(Verifying<'a>),
 }
 
 impl Session {
-    /// Does the work of all items. What takes the CPU for long is done on other threads, of a batch on all of them.
+    /// Performs all items. Long computations run on other threads; those of a batch run on all of them.
     ///
-    /// With `chained`, items come in pairs: the second encrypts what the first decrypted.
+    /// With `chained`, items come in pairs: the second encrypts the plaintext that the first decrypted.
     pub(super) async fn work_all(&self, items: &[Item<'_>], decided: &[Arc<Decided>], chained: bool) -> Vec<Worked> {
         let encryptions = items.iter().filter(|item| matches!(item.job, Job::Encrypt(..))).count();
         let mut bench = CallScratch::new(&self.shared, self.actor.principal(), encryptions);
         if chained {
             let mut worked = Vec::with_capacity(items.len());
             for (items, decided) in items.chunks_exact(2).zip(decided.chunks_exact(2)) {
-                // Both fail together: what was decrypted and could not be encrypted anew has not left.
+                // Both fail together: a plaintext that could not be encrypted again is not returned.
                 match work_pair(&mut bench, items, decided).await {
                     Ok((source, onto)) => worked.extend([Ok(source), Ok(onto)]),
                     Err(error) => worked.extend([Err(error.clone()), Err(error)]),
@@ -57,7 +57,7 @@ impl Session {
                     None
                 }
             });
-            // A batch lets other tasks of this thread in between.
+            // A batch lets other tasks of this thread run in between.
             tokio::task::coop::consume_budget().await;
         }
         let computed = compute_all(&bench, left).await;
@@ -69,7 +69,7 @@ impl Session {
     }
 }
 
-/// Computes what was left, several operations in one piece of work, and as many pieces at once as there are threads.
+/// Computes the remaining operations, several in one piece of work, and as many pieces at once as there are threads.
 async fn compute_all(bench: &CallScratch<'_>, left: Vec<(usize, Compute, u32)>) -> Vec<(usize, Worked)> {
     let mut pieces = Vec::new();
     let mut left = left.into_iter().peekable();
@@ -91,30 +91,30 @@ async fn compute_all(bench: &CallScratch<'_>, left: Vec<(usize, Compute, u32)>) 
     worked
 }
 
-/// Decrypts the first item, and encrypts that as the second.
+/// Decrypts the first item, and encrypts the plaintext as the second.
 async fn work_pair(
     bench: &mut CallScratch<'_>,
     items: &[Item<'_>],
     decided: &[Arc<Decided>],
 ) -> Result<((Product, u32), (Product, u32))> {
-    // Nothing is decrypted that may not be encrypted anew.
+    // Nothing is decrypted that may not be encrypted again.
     if let Some(error) = decided.iter().find_map(|decided| decided.error()) {
         return Err(error);
     }
     let ([source, onto], [of_source, of_onto]) = (items, decided) else {
-        return Err(Error::new(ErrorCode::Internal, "a pair of operations that is none"));
+        return Err(Error::new(ErrorCode::Internal, "a pair of operations does not have two items"));
     };
     let opened = work(bench, source.job, of_source).await?;
     let sealed = match (&opened.0, onto.job) {
         (Product::Bytes(plaintext), Job::Encrypt(_, context)) => {
             work(bench, Job::Encrypt(plaintext, context), of_onto).await?
         }
-        _ => return Err(Error::new(ErrorCode::Internal, "a pair of operations that do not fit")),
+        _ => return Err(Error::new(ErrorCode::Internal, "the operations of a pair do not fit together")),
     };
     Ok((opened, sealed))
 }
 
-/// The work of one item.
+/// Performs one item to its end.
 async fn work(bench: &mut CallScratch<'_>, job: Job<'_>, decided: &Decided) -> Worked {
     match begin(bench, job, decided).await {
         Begun::Done(done) => done,

@@ -1,10 +1,9 @@
-//! Statements through sqlx. Its types differ by engine where its functions do not: what would stand in every engine's
-//! file stands here once.
+//! Macros that execute statements through sqlx. Its types differ by engine while its functions do not, so the common
+//! code is written here once.
 
-/// Defines, for one engine: `execute`, `query`, and `Row` for what the engine answers with.
+/// Defines for one engine: `execute`, `query`, and `Row` for the engine's rows.
 ///
-/// `spell` turns a statement into the engine's own spelling; `null` is a value of no type; `text` reads a column of
-/// text.
+/// `spell` turns a statement into the engine's own syntax; `null` is an untyped null value; `text` reads a text column.
 macro_rules! access {
     ($database:ty, $connection:ty, $arguments:ty, $row:ty, spell: $spell:expr, null: $null:expr, text: $text:expr) => {
         fn arguments(values: Vec<Value>) -> Result<$arguments> {
@@ -26,7 +25,7 @@ macro_rules! access {
             let arguments = arguments(values)?;
             Ok(match $spell(sql) {
                 Sql::Borrowed(text) => sqlx::query_with(text, arguments),
-                // Put together from fixed parts only; see `Sql`.
+                // Assembled from fixed parts only; see `Sql`.
                 Sql::Owned(text) => sqlx::query_with(sqlx::AssertSqlSafe(text), arguments),
             })
         }
@@ -66,14 +65,14 @@ macro_rules! access {
     };
 }
 
-/// Defines, for an engine that has a server: `several`, the statements of a text without values. `row` makes a `Row` of
-/// what it answers with.
+/// Defines for a server engine: `several`, which executes a text of several statements without values. `row` makes a
+/// `Row` of the engine's row type.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 macro_rules! several {
     ($connection:ty, row: $row:expr) => {
         async fn several(connection: &mut $connection, text: String, each: &mut EachRow<'_>) -> Result<Vec<u64>> {
             use futures_util::TryStreamExt;
-            // Put together from fixed parts and literals only; see `Sql`.
+            // Assembled from fixed parts and literals only; see `Sql`.
             let mut steps = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).fetch_many(connection);
             let mut changed = Vec::new();
             while let Some(step) = steps.try_next().await.map_err(store_error)? {

@@ -1,46 +1,47 @@
-//! How engines differ in what they call a column's type and in a few statements.
+//! The differences between engines: column types and a few statements.
 
-/// An engine's way of speaking SQL. Everything else is the same text for all.
+/// The SQL dialect of an engine. All other SQL is the same text for every engine.
 #[derive(Debug)]
 pub struct Dialect {
-    /// The engine's name.
+    /// The engine's name: `sqlite`, `mysql` or `postgres`.
     pub name: &'static str,
-    /// Type of 64-bit integers.
+    /// The type of 64-bit integers.
     pub integer: &'static str,
-    /// That type where a value is converted to it.
+    /// The type name for casts to a 64-bit integer.
     pub cast_integer: &'static str,
-    /// Type of byte strings of any length.
+    /// The type of byte strings of any length.
     pub blob: &'static str,
-    /// Type of byte strings of at most 64 bytes that are keys or indexed.
+    /// The type of byte strings of at most 64 bytes that are keys or indexed.
     pub short_blob: &'static str,
-    /// Type of text of any length, compared by its bytes.
+    /// The type of text of any length, compared bytewise.
     pub text: &'static str,
-    /// Type of text of at most 512 bytes that is a key or indexed, compared by its bytes.
+    /// The type of text of at most 512 bytes that is a key or indexed, compared bytewise.
     pub short_text: &'static str,
-    /// What stands before and after the hexadecimal digits of text.
+    /// The prefix and suffix of a text literal in hexadecimal digits.
     pub text_literal: (&'static str, &'static str),
-    /// What stands before and after the hexadecimal digits of bytes.
+    /// The prefix and suffix of a byte string literal in hexadecimal digits.
     pub blob_literal: (&'static str, &'static str),
-    /// Ends `INSERT ... VALUES (...)` into `usage_hourly` so that an existing row is counted up.
+    /// The end of `INSERT ... VALUES (...)` into `usage_hourly` that adds to the count of an existing row.
     pub count_up: &'static str,
-    /// Ends a `SELECT` so that the row is locked for this transaction; empty where the transaction locks by itself.
+    /// The end of a `SELECT` that locks the row for this transaction; empty where the transaction locks automatically.
     pub lock_row: &'static str,
-    /// The database's own clock, in microseconds since 1970; `NULL` where it is this machine's.
+    /// An expression for the database's own clock, in microseconds since 1970; `NULL` where that is this machine's
+    /// clock.
     pub now: &'static str,
-    /// Ends the index over versions that are near their limit, so that it holds only these. Empty where indexes always
-    /// hold all rows.
+    /// The end of the index over versions near their limit, which restricts it to these. Empty where the engine has no
+    /// partial indexes.
     pub near_limit: &'static str,
-    /// Whether a transaction that changes the schema can be rolled back. If not, it may have been left half done, and
-    /// every statement of it must bear being repeated.
+    /// Whether a transaction that changes the schema can be rolled back. If not, such a transaction may be half done,
+    /// and each of its statements must be repeatable.
     pub schema_rolls_back: bool,
-    /// Whether a rollback that succeeds after a commit that failed proves that nothing was committed.
+    /// Whether a successful rollback after a failed commit proves that nothing was committed.
     pub rollback_is_proof: bool,
-    /// How many of the tables named in the statement's text (`{tables}`, a list of quoted names) are in the database.
+    /// A query for the number of the named tables that exist (`{tables}`: a list of quoted names).
     pub count_tables: &'static str,
 }
 
 impl Dialect {
-    /// Puts the engine's column types into the text of a migration.
+    /// Inserts the engine's column types into the text of a migration.
     pub fn ddl(&self, text: &str) -> String {
         text.replace("{int}", self.integer)
             .replace("{short_blob}", self.short_blob)
@@ -51,11 +52,11 @@ impl Dialect {
     }
 }
 
-/// The condition that a query must repeat to use the index.
+/// The condition that a query must repeat for the engine to use the index.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 const NEAR_LIMIT: &str = " WHERE near_limit = 1";
 
-/// SQLite 3.35 and later.
+/// The dialect of SQLite 3.35 and later.
 #[cfg(feature = "sqlite")]
 pub static SQLITE: Dialect = Dialect {
     name: "sqlite",
@@ -76,7 +77,7 @@ pub static SQLITE: Dialect = Dialect {
     count_tables: "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ({tables})",
 };
 
-/// PostgreSQL 13 and later.
+/// The dialect of PostgreSQL 13 and later.
 #[cfg(feature = "postgres")]
 pub static POSTGRES: Dialect = Dialect {
     name: "postgres",
@@ -85,7 +86,7 @@ pub static POSTGRES: Dialect = Dialect {
     blob: "BYTEA",
     short_blob: "BYTEA",
     text: "TEXT",
-    // The database's collation would compare by a language's rules, which also change with the system's libraries.
+    // The database's collation would use language rules, which also change with the system's libraries.
     short_text: "TEXT COLLATE \"C\"",
     text_literal: ("convert_from('\\x", "', 'UTF8')"),
     blob_literal: ("'\\x", "'::bytea"),
@@ -95,12 +96,13 @@ pub static POSTGRES: Dialect = Dialect {
     near_limit: NEAR_LIMIT,
     schema_rolls_back: true,
     rollback_is_proof: false,
-    // In every schema where the statements find them; the information schema hides what one has no rights to.
+    // Covers every schema in which statements find tables; the information schema hides tables without privileges.
     count_tables: "SELECT COUNT(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                   WHERE c.relkind IN ('r', 'p') AND c.relname IN ({tables}) AND n.nspname = ANY (current_schemas(false))",
+                   WHERE c.relkind IN ('r', 'p') AND c.relname IN ({tables}) \
+                   AND n.nspname = ANY (current_schemas(false))",
 };
 
-/// MySQL 8 and MariaDB 10.6, and later.
+/// The dialect of MySQL 8, MariaDB 10.6, and later versions.
 #[cfg(feature = "mysql")]
 pub static MYSQL: Dialect = Dialect {
     name: "mysql",
@@ -109,7 +111,7 @@ pub static MYSQL: Dialect = Dialect {
     blob: "LONGBLOB",
     short_blob: "VARBINARY(64)",
     text: "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
-    // As bytes: collations ignore blanks at the end, or differ between MySQL and MariaDB.
+    // Stored as bytes: collations ignore trailing blanks, or differ between MySQL and MariaDB.
     short_text: "VARBINARY(512)",
     text_literal: ("_utf8mb4 x'", "'"),
     blob_literal: ("x'", "'"),

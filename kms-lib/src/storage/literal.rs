@@ -1,15 +1,15 @@
-//! Statements as text with their values in it. Servers take several statements in one message, but then no bound
+//! Statements as text that includes their values. Servers accept several statements in one message only without bound
 //! values.
 //!
-//! Nothing is escaped, and so nothing can be escaped wrongly: whatever is not a number is written in hexadecimal, and
-//! no value can end its literal.
+//! Nothing is escaped, so nothing can be escaped wrongly: every value that is not a number is written in hexadecimal,
+//! which cannot end its literal.
 
 use std::fmt::Write;
 
 use super::dialect::Dialect;
 use super::{Statement, Value};
 
-/// Appends a statement and a semicolon. There are no question marks in our statements but for values.
+/// Appends a statement and a semicolon. Every question mark in our statements is a placeholder.
 pub(super) fn append(text: &mut String, statement: &Statement, dialect: &Dialect) {
     let mut values = statement.values.iter();
     for (number, part) in statement.sql.split('?').enumerate() {

@@ -1,4 +1,4 @@
-//! Where a store is, as `store_url` says it.
+//! The location of a store, as given by `store_url`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use super::url::invalid;
 pub use super::url::{Url, redact};
 use crate::types::error::{Error, Result};
 
-/// Where a store is.
+/// The location of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Location {
-    /// A SQLite file.
+    /// The path of a SQLite file.
     Sqlite(PathBuf),
-    /// A database of a MySQL or MariaDB server.
+    /// A database on a MySQL or MariaDB server.
     Mysql(Url),
-    /// A database of a PostgreSQL server.
+    /// A database on a PostgreSQL server.
     Postgres(Url),
 }
 
 impl Location {
-    /// Understands a URL.
+    /// Parses a `store_url`.
     pub fn parse(url: &str) -> Result<Self> {
         match url.split_once(':') {
             Some(("sqlite", path)) => sqlite(path),
@@ -32,7 +32,7 @@ impl Location {
         }
     }
 
-    /// Understands the URL of a server that names a user, with the password for it, as it is.
+    /// Parses the URL of a server that names a user, and inserts this password, which is not percent-encoded.
     pub fn parse_with_password(url: &str, password: &str) -> Result<Self> {
         let wrong =
             || invalid("store_password_file: the store_url of a server that names a user and no password is needed");
@@ -54,7 +54,7 @@ impl Location {
         Self::parse(&whole)
     }
 
-    /// Opens the store there.
+    /// Opens the store at this location.
     pub async fn open(&self) -> Result<Arc<dyn Store>> {
         match self {
             #[cfg(feature = "sqlite")]
@@ -74,12 +74,12 @@ impl Location {
         }
     }
 
-    /// The file of a SQLite store.
+    /// The path of a SQLite store; an error for a database server.
     pub fn file(&self) -> Result<&PathBuf> {
         match self {
             Self::Sqlite(path) => Ok(path),
             _ => Err(Error::invalid(
-                "this is for SQLite stores; a database server is backed up and restored with its own tools",
+                "this operation is for SQLite stores; back up and restore a database server with its own tools",
             )),
         }
     }
@@ -88,7 +88,7 @@ impl Location {
 fn sqlite(path: &str) -> Result<Location> {
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.is_empty() || path.starts_with(":memory:") || path.contains(['?', '\0']) {
-        return Err(invalid("store_url: sqlite:PATH names a file, without parameters"));
+        return Err(invalid("store_url: sqlite:PATH must name a file, without parameters"));
     }
     Ok(Location::Sqlite(PathBuf::from(path)))
 }

@@ -1,5 +1,5 @@
-//! Where everything is kept. A [`Store`] hands out connections; what is read and written through them is SQL that all
-//! engines share, in [`tables`]. An engine adds a dialect and its connections, not a second copy of the statements.
+//! The storage layer. A [`Store`] provides connections; the SQL that reads and writes through them is shared by all
+//! engines, in [`tables`]. An engine adds a dialect and its connections, not another copy of the statements.
 
 #![cfg_attr(not(any(feature = "mysql", feature = "postgres")), allow(dead_code, reason = "what servers need"))]
 
@@ -35,28 +35,28 @@ use std::pin::Pin;
 use crate::types::error::Result;
 use dialect::Dialect;
 
-/// A future that storage answers with.
+/// The future that storage operations return.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// The text of a statement: fixed, or put together from fixed parts. Values never go into it; they are bound to `?`, or
-/// stand there in hexadecimal.
+/// The text of a statement: fixed, or assembled from fixed parts. Values are never part of it except in hexadecimal;
+/// they are bound to `?`.
 pub type Sql = Cow<'static, str>;
 
-/// A bound value.
+/// A bound value of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Absent.
+    /// The null value.
     Null,
-    /// A number or a time in microseconds.
+    /// A number, or a time in microseconds.
     Int(i64),
-    /// Text.
+    /// A text value.
     Text(String),
-    /// Bytes.
+    /// A byte string.
     Ciphertext(Vec<u8>),
 }
 
 impl Value {
-    /// Its size.
+    /// The approximate size of the value in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Null | Self::Int(_) => 8,
@@ -66,106 +66,108 @@ impl Value {
     }
 }
 
-/// A statement, with the values for its `?`.
+/// A statement with the values for its `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Its text.
+    /// The text of the statement.
     pub sql: Sql,
-    /// Its values.
+    /// The values for its placeholders, in order.
     pub values: Vec<Value>,
 }
 
 impl Statement {
-    /// A statement of a text and its values.
+    /// A statement with this text and these values.
     pub fn new(sql: impl Into<Sql>, values: Vec<Value>) -> Self {
         Self { sql: sql.into(), values }
     }
 
-    /// Bytes of its values.
+    /// The approximate size of all values in bytes.
     pub fn bytes(&self) -> usize {
         self.values.iter().map(Value::bytes).sum()
     }
 }
 
-/// Room that is set aside.
+/// The state of the disk reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reserve {
-    /// There is none yet.
+    /// The reserve does not exist yet.
     Missing,
-    /// It is there.
+    /// The reserve exists.
     Kept,
-    /// It was given up, by whichever process, since the store was full.
+    /// The reserve was given up by some process because the store was full.
     GivenUp,
 }
 
-/// A database. Cheap to share.
+/// A database that contains a store. Cheap to share.
 pub trait Store: Send + Sync {
-    /// How its engine speaks SQL.
+    /// The SQL dialect of the engine.
     fn dialect(&self) -> &'static Dialect;
-    /// A new connection that writes. Only opening, the ledger and the look whether the service is ready ask for one.
+    /// Opens a new writing connection. Only opening, the ledger and the readiness check use one.
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>>;
-    /// A connection that only reads; it goes back to its pool when dropped.
+    /// Returns a reading connection, which returns to its pool when dropped.
     fn reader(&self) -> StoreFuture<'_, Box<dyn Connection>>;
-    /// How many of these there are at a time, at least two.
+    /// The number of reading connections; at least two.
     fn readers(&self) -> usize {
         4
     }
-    /// The same for reads that may take long, lists and verifications of the log: what others read meanwhile does not
-    /// wait for these.
+    /// Like [`Self::reader`], for reads that may take long: lists and verifications of the log. Other reads do not wait
+    /// for these.
     fn long_reader(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         self.reader()
     }
-    /// Takes or checks the lock that says whether other processes may open the store too. Held until closed.
+    /// Takes or checks the lock that decides whether other processes may open the store too. Held until the store is
+    /// closed.
     fn claim(&self, exclusive: bool) -> Result<()>;
-    /// Copies the store, as it is at one moment, to a new file, while it goes on working.
+    /// Copies the store, as of one moment, to a new file, while it continues to work.
     fn copy_to<'a>(&'a self, to: &'a std::path::Path) -> StoreFuture<'a, ()>;
-    /// Whether its writing connections work on the thread that uses them, for as long as the disk takes: the ledger
-    /// then has a thread of its own.
+    /// Whether writing connections block the calling thread for as long as the disk takes. The ledger then has its own
+    /// thread.
     fn blocks_thread(&self) -> bool {
         false
     }
-    /// Whether a process that has just committed must pause to let another one in: the engine's locks have no queue.
+    /// Whether a process must pause after a commit to let another process write, because the engine's locks have no
+    /// queue.
     fn yields_after_commit(&self) -> bool {
         false
     }
-    /// Whether it is one of several database nodes whose commits abort each other's, and that share no locks.
+    /// Whether the store is one of several database nodes that abort each other's commits and share no locks.
     fn is_cluster(&self) -> bool {
         false
     }
-    /// Free bytes where the store is; none if that cannot be known from here.
+    /// Free bytes on the store's disk; none if they cannot be determined from here.
     fn free_space(&self) -> Option<u64> {
         None
     }
-    /// Whether so many bytes are set aside, or were given up.
+    /// The state of a reserve of this many bytes.
     fn reserve(&self, _bytes: u64) -> Reserve {
         Reserve::Missing
     }
-    /// Sets so many bytes aside, unless they are already.
+    /// Creates a reserve of this many bytes unless it exists already.
     fn keep_reserve(&self, _bytes: u64) -> Result<()> {
         Ok(())
     }
-    /// Gives up what was set aside; answers whether there was anything.
+    /// Gives up the reserve; returns whether there was one.
     fn release_reserve(&self) -> bool {
         false
     }
-    /// Closes all connections and gives up the claim.
+    /// Closes all connections and releases the claim.
     fn close(&self) -> StoreFuture<'_, ()>;
 }
 
 /// A connection to a store.
 pub trait Connection: Send + Sync {
-    /// How its engine speaks SQL.
+    /// The SQL dialect of the engine.
     fn dialect(&self) -> &'static Dialect;
-    /// Waits for the lock under which stores are made and brought up to date, and takes it: no two processes do that
-    /// at once. Held until [`Connection::unlock_setup`], or the connection ends. A cluster has none: there, others are
-    /// noticed by `StoreContended` or `Conflict`. Until then statements may take longer than at other times.
+    /// Waits for the setup lock and takes it, so that no two processes create or upgrade a store at once. Held until
+    /// [`Connection::unlock_setup`], or until the connection ends. A cluster has no such lock: there, concurrent setups
+    /// are detected by `StoreContended` or `Conflict`. Until then, statements have a longer time limit.
     fn lock_setup(&mut self) -> StoreFuture<'_, ()>;
-    /// Gives the lock back.
+    /// Releases the setup lock.
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()>;
-    /// Begins a transaction that will write; waits, for seconds at most, for other writers.
+    /// Begins a writing transaction. Waits for other writers, for seconds at most.
     fn begin_write(&mut self) -> StoreFuture<'_, ()>;
-    /// Does that, and calls `each` with what its first statement answers, which has no values: one trip to the engine
-    /// where it allows that. After an error it is open whether a transaction has begun.
+    /// Begins a writing transaction and calls `each` with the rows of its first statement, which has no values, in one
+    /// round trip where the engine allows that. After an error it is not known whether a transaction has begun.
     fn begin_write_with<'a>(&'a mut self, first: Sql, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.begin_write().await?;
@@ -174,14 +176,14 @@ pub trait Connection: Send + Sync {
     }
     /// Begins a transaction that sees one state of the store.
     fn begin_read(&mut self) -> StoreFuture<'_, ()>;
-    /// Commits. After an error it is open whether it did, but for `StoreContended`: then it did not.
+    /// Commits. After an error the outcome is not known, except for `StoreContended`: then nothing was committed.
     fn commit(&mut self) -> StoreFuture<'_, ()>;
-    /// Rolls back; no error if there is nothing to roll back.
+    /// Rolls back. Not an error if there is no transaction.
     fn rollback(&mut self) -> StoreFuture<'_, ()>;
-    /// Executes a statement; answers how many rows it changed.
+    /// Executes a statement; returns the number of rows it changed.
     fn execute(&mut self, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
-    /// Executes statements one after the other, until one fails; answers how many rows each of them changed. As few
-    /// trips to the engine as it allows.
+    /// Executes statements in order until one fails; returns the number of rows that each changed. Uses as few round
+    /// trips as the engine allows.
     fn execute_all(&mut self, statements: Vec<Statement>) -> StoreFuture<'_, Vec<u64>> {
         Box::pin(async move {
             let mut changed = Vec::with_capacity(statements.len());
@@ -191,16 +193,16 @@ pub trait Connection: Send + Sync {
             Ok(changed)
         })
     }
-    /// Calls `each` with every row of the answer, as it streams in.
+    /// Calls `each` with every row of the result as it arrives.
     fn query<'a>(&'a mut self, sql: Sql, values: Vec<Value>, each: &'a mut EachRow<'_>) -> StoreFuture<'a, ()>;
-    /// Removes what was deleted or overwritten from the engine's own log, where that is a file of ours. Not within a
-    /// transaction. Answers whether it is gone; if not, somebody still reads the log, and it is worth another try
-    /// later.
+    /// Removes deleted and overwritten data from the engine's log, where that is a local file. Must not be called
+    /// within a transaction. Returns whether the data is gone; if not, a reader still uses the log, and a later attempt
+    /// may succeed.
     fn scrub(&mut self) -> StoreFuture<'_, bool> {
         Box::pin(async { Ok(true) })
     }
-    /// Moves what is in the engine's own log into the database, as far as nobody reads that, where that is a file of
-    /// ours: then the log need not grow. Not within a transaction.
+    /// Moves the contents of the engine's log into the database as far as no reader prevents it, where that log is a
+    /// local file, so that it does not grow. Must not be called within a transaction.
     fn checkpoint(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
@@ -208,10 +210,10 @@ pub trait Connection: Send + Sync {
     fn schema_cookie(&mut self) -> StoreFuture<'_, Option<i64>> {
         Box::pin(async { Ok(None) })
     }
-    /// Notes that the schema of this cookie was inspected and is sound. From then on, transactions that write inspect
-    /// it again when it has changed.
+    /// Notes that the schema with this cookie was inspected and is sound. From then on, writing transactions inspect
+    /// the schema again when the cookie has changed.
     fn approve_schema(&mut self, _cookie: Option<i64>) {}
-    /// Inspects the schema again if it has changed since it was approved; `StoreCorrupt` if it was altered.
+    /// Inspects the schema again if it changed since it was approved; `StoreCorrupt` if it was altered.
     fn check_schema_change(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
@@ -219,57 +221,57 @@ pub trait Connection: Send + Sync {
     fn close(self: Box<Self>) -> StoreFuture<'static, ()>;
 }
 
-/// What is called with each row.
+/// The callback for each row of a result.
 pub type EachRow<'c> = dyn FnMut(&dyn Row) -> Result<()> + Send + 'c;
 
-/// A row of an answer. Columns are counted from 0. A column of another type than asked for is `StoreCorrupt`.
+/// A row of a result. Columns are counted from 0. A column of another type than requested is `StoreCorrupt`.
 pub trait Row {
-    /// A number, or none.
+    /// A number; none if null.
     fn int_opt(&self, column: usize) -> Result<Option<i64>>;
-    /// Text, or none.
+    /// A text; none if null.
     fn text_opt(&self, column: usize) -> Result<Option<&str>>;
-    /// Bytes, or none.
+    /// A byte string; none if null.
     fn blob_opt(&self, column: usize) -> Result<Option<&[u8]>>;
 }
 
 impl dyn Row + '_ {
-    /// A number.
+    /// A number that is not null.
     pub fn int(&self, column: usize) -> Result<i64> {
         self.int_opt(column)?.ok_or_else(|| absent(column))
     }
-    /// A number that is not negative and fits.
+    /// A number that is not null, not negative and in range.
     pub fn unsigned<T: TryFrom<i64>>(&self, column: usize) -> Result<T> {
         T::try_from(self.int(column)?).map_err(|_| corrupt(format!("column {column} is out of range")))
     }
-    /// A number that is not negative and fits, or none.
+    /// A number that is not negative and in range; none if null.
     pub fn unsigned_opt<T: TryFrom<i64>>(&self, column: usize) -> Result<Option<T>> {
         self.int_opt(column)?
             .map(|n| T::try_from(n).map_err(|_| corrupt(format!("column {column} is out of range"))))
             .transpose()
     }
-    /// Text.
+    /// A text that is not null.
     pub fn text(&self, column: usize) -> Result<&str> {
         self.text_opt(column)?.ok_or_else(|| absent(column))
     }
-    /// Bytes.
+    /// A byte string that is not null.
     pub fn blob(&self, column: usize) -> Result<&[u8]> {
         self.blob_opt(column)?.ok_or_else(|| absent(column))
     }
-    /// A hash: 32 bytes.
+    /// A hash of 32 bytes that is not null.
     pub fn hash(&self, column: usize) -> Result<[u8; 32]> {
         self.blob(column)?.try_into().map_err(|_| corrupt(format!("column {column} is not 32 bytes long")))
     }
-    /// A hash, or none.
+    /// A hash of 32 bytes; none if null.
     pub fn hash_opt(&self, column: usize) -> Result<Option<[u8; 32]>> {
         self.blob_opt(column)?
             .map(|bytes| bytes.try_into().map_err(|_| corrupt(format!("column {column} is not 32 bytes long"))))
             .transpose()
     }
-    /// A time.
+    /// A time that is not null.
     pub fn time(&self, column: usize) -> Result<crate::Timestamp> {
         self.time_opt(column)?.ok_or_else(|| absent(column))
     }
-    /// A time, or none.
+    /// A time; none if null.
     pub fn time_opt(&self, column: usize) -> Result<Option<crate::Timestamp>> {
         self.int_opt(column)?
             .map(|n| {
@@ -289,7 +291,7 @@ fn undecodable(error: sqlx::Error) -> crate::Error {
     corrupt(error.to_string()).with_source(error)
 }
 
-/// An error about what is stored.
+/// The error for invalid stored data.
 pub fn corrupt(message: impl Into<String>) -> crate::Error {
     crate::Error::new(crate::ErrorCode::StoreCorrupt, message)
 }
@@ -306,7 +308,7 @@ impl From<u32> for Value {
 }
 impl From<u64> for Value {
     fn from(value: u64) -> Self {
-        // Sequence numbers and counters: 2^63 is out of reach.
+        // Sequence numbers and counters do not reach 2^63.
         Self::Int(i64::try_from(value).unwrap_or(i64::MAX))
     }
 }

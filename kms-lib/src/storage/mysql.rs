@@ -1,4 +1,4 @@
-//! MySQL 8, MariaDB 10.6, and later; Galera clusters of them.
+//! MySQL 8, MariaDB 10.6 and later, and Galera clusters of them.
 
 use std::sync::Arc;
 
@@ -13,35 +13,35 @@ use super::url::{Host, Url};
 use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The smallest packet limit that all our statements keep to.
+/// The smallest packet limit with which all our statements work.
 const PACKET: i64 = 1024 * 1024;
-/// On every connection. Nobody waits long for the head's lock; `wait_timeout` is for a node that vanished while it held
-/// the lock, and longer than what this service lets a connection rest that it uses again unasked. What the server's
-/// defaults say of transactions and engines is not relied upon.
+/// Settings of every connection. Waits for the head's lock are short. `wait_timeout` releases the lock of a node that
+/// vanished while it held it; it is longer than the time for which this service reuses an idle connection without
+/// checking it. The server's defaults for transactions and engines are not relied upon.
 const SETTINGS: &str = "SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
     SESSION default_storage_engine = InnoDB, SESSION autocommit = 1, SESSION completion_type = 0, \
     SESSION innodb_lock_wait_timeout = 5, SESSION lock_wait_timeout = 10, SESSION wait_timeout = 30; \
     SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-/// MariaDB can bound idle transactions by themselves.
+/// MariaDB can limit idle transactions separately.
 const SETTINGS_MARIADB: &str = "; SET SESSION idle_transaction_timeout = 5";
-/// On a Galera node reads wait until what was committed elsewhere has arrived: what one node answered, another one
-/// knows.
+/// On a Galera node, reads wait for commits of other nodes to arrive, so that every node knows what another has
+/// returned.
 const SETTINGS_GALERA: &str = "; SET SESSION wsrep_sync_wait = 1";
 
-/// What a server is.
+/// The kind of a server.
 struct Server {
     is_mariadb: bool,
     is_galera: bool,
 }
 
-/// On a connection to somebody else's database, which is only read. It may rest between two pages for as long as a
-/// remote root key takes, and may be of an older version than those that a store can be on. Values are read in UTC, and
-/// compared as the columns say.
+/// Settings of a connection to a foreign database that is only read. The connection may be idle between two pages for
+/// as long as a remote root key takes, and the server may be older than a store requires. Values are read in UTC, and
+/// compared as the columns define.
 #[cfg(feature = "import")]
 const SOURCE_SETTINGS: &str = "SET SESSION sql_mode = 'ANSI_QUOTES', SESSION time_zone = '+00:00', \
     SESSION wait_timeout = 28800, SESSION net_write_timeout = 600, SESSION lock_wait_timeout = 10";
 
-/// Connects to a database that is only read.
+/// Connects to a foreign database for reading.
 #[cfg(feature = "import")]
 pub async fn open_source(url: &Url) -> Result<Box<dyn Connection>> {
     let target = Target::new(url, |host| options(url, host))?;
@@ -49,7 +49,7 @@ pub async fn open_source(url: &Url) -> Result<Box<dyn Connection>> {
     Ok(Box::new(store.connect().await?))
 }
 
-/// Opens a database.
+/// Opens the store in a database.
 pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
     let target = Target::new(url, |host| options(url, host))?;
     let probe = ServerStore::<MySql>::new(Arc::clone(&target), "DO 0".into(), false);
@@ -65,7 +65,7 @@ pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
 }
 
 fn options(url: &Url, host: &Host) -> Result<MySqlConnectOptions> {
-    // Its text may hold the password.
+    // The driver's error may contain the password.
     let mut options: MySqlConnectOptions =
         host.url.parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
     if let Some(address) = host.literal {
@@ -81,8 +81,8 @@ fn options(url: &Url, host: &Host) -> Result<MySqlConnectOptions> {
 async fn check(connection: &mut dyn Connection) -> Result<Server> {
     let mut version = String::new();
     let mut limits = (0, false);
-    // Commits are on the disk when they are answered: the engine's log, and the binary log if there is one, since
-    // recovery goes by that.
+    // A returned commit must be on disk: in the engine's log, and in the binary log if there is one, since recovery
+    // depends on it.
     let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS SIGNED), \
                CAST(@@innodb_flush_log_at_trx_commit IN (1, 3) AND (NOT @@log_bin OR @@sync_binlog = 1) AS SIGNED)";
     connection
@@ -95,11 +95,11 @@ async fn check(connection: &mut dyn Connection) -> Result<Server> {
     let is_mariadb = version.contains("MariaDB");
     let oldest = if is_mariadb { (10, 6) } else { (8, 0) };
     if numbers(&version).is_none_or(|found| found < oldest) {
-        return Err(misconfigured(format!("MySQL 8.0 or MariaDB 10.6 or later is needed; the server is {version}")));
+        return Err(misconfigured(format!("MySQL 8.0 or MariaDB 10.6 or later is required; the server is {version}")));
     }
     let (packet, is_durable) = limits;
     if packet < PACKET {
-        return Err(misconfigured(format!("max_allowed_packet is {packet}; it must be {PACKET} or more")));
+        return Err(misconfigured(format!("max_allowed_packet is {packet}; set it to {PACKET} or more")));
     }
     let mut is_galera = false;
     connection
@@ -110,14 +110,14 @@ async fn check(connection: &mut dyn Connection) -> Result<Server> {
         .await?;
     if !is_durable {
         tracing::warn!(
-            "the database server does not sync every commit (innodb_flush_log_at_trx_commit, sync_binlog): what is \
-             acknowledged can be lost when it crashes"
+            "the database server does not sync every commit (innodb_flush_log_at_trx_commit, sync_binlog); \
+             acknowledged changes can be lost when it crashes"
         );
     }
     Ok(Server { is_mariadb, is_galera })
 }
 
-/// The first two numbers of a version. Some MariaDB servers say `5.5.5-` first, for old clients.
+/// Parses the first two numbers of a version. Some MariaDB servers prepend `5.5.5-` for old clients.
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let version = version.strip_prefix("5.5.5-").unwrap_or(version);
     let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
@@ -129,10 +129,10 @@ impl Engine for MySql {
     const BEGIN_WRITE: &'static str = "START TRANSACTION";
     const BEGIN_READ: &'static str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
         START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
-    // Such names belong to the whole server, and are at most 64 characters long.
+    // Lock names are global to the server, and at most 64 characters long.
     const LOCK_SETUP: &'static str = "SELECT GET_LOCK(CONCAT('mini-kms ', MD5(DATABASE())), 5)";
     const UNLOCK_SETUP: &'static str = "SELECT RELEASE_LOCK(CONCAT('mini-kms ', MD5(DATABASE())))";
-    // A number, or a word where there are more kinds of it.
+    // A number, or a word on servers with several read-only modes.
     const IS_WRITABLE: &'static str = "SELECT CAST(@@global.read_only IN ('0', 'OFF') AS SIGNED)";
 
     fn run(connection: &mut MySqlConnection, sql: Sql) -> StoreFuture<'_, ()> {
@@ -164,7 +164,7 @@ impl Engine for MySql {
     }
 }
 
-/// Text of any column: some are kept as bytes, see the dialect.
+/// Reads text of any column. Some are stored as bytes; see the dialect.
 fn text(row: &MySqlRow, column: usize) -> Result<Option<&str>> {
     let bytes: Option<&[u8]> = sqlx::Row::try_get_unchecked(row, column).map_err(undecodable)?;
     bytes
@@ -176,21 +176,21 @@ access!(MySql, MySqlConnection, MySqlArguments, MySqlRow, spell: std::convert::i
 
 several!(MySqlConnection, row: |row| Ok::<_, Error>(SqlRow(row)));
 
-/// By error number (MySQL Server Error Message Reference; MariaDB Error Code Reference).
+/// Maps errors by number (MySQL Server Error Message Reference; MariaDB Error Code Reference).
 fn store_error(error: sqlx::Error) -> Error {
     let sqlx::Error::Database(database) = &error else { return other_error(error) };
     let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
     let code = match number {
-        // Lock wait timeout, which rolls back only the statement; deadlock, also Galera's answer to whoever comes
-        // second; record has changed since last read; a prepared statement that must be prepared again.
+        // Lock wait timeout, which rolls back only the statement; deadlock, which Galera also reports to the later
+        // transaction; record changed since last read; prepared statement needs to be prepared again.
         1205 | 1213 | 1020 | 1615 => ErrorCode::StoreContended,
-        // A row, a table or an index that is there already.
+        // The row, table or index already exists.
         1062 | 1022 | 1050 | 1060 | 1061 => ErrorCode::Conflict,
         1021 | 1026 | 1114 => ErrorCode::StoreFull,
         1142 | 1143 | 1227 => ErrorCode::StoreReadOnly,
-        // A server that only reads: after a failover, another connection may lead to one that writes.
+        // The server is read-only: after a failover, another connection may reach a writable one.
         1290 | 1792 | 1836 => ErrorCode::StoreUnavailable,
-        // Wrong user, password or database; not from this host; expired passwords; TLS required; packets.
+        // Wrong user, password or database; host not allowed; expired password; TLS required; packet too large.
         1044 | 1045 | 1049 | 1698 | 1129 | 1130 | 1820 | 1862 | 3118 | 3159 | 4151 | 1153 => {
             ErrorCode::InvalidConfiguration
         }
@@ -213,7 +213,7 @@ fn store_error(error: sqlx::Error) -> Error {
         | 3024
         | 3169
         | 4031 => ErrorCode::StoreUnavailable,
-        // No such table or column; damaged ones.
+        // Missing or damaged tables or columns.
         1146 | 1054 | 1034 | 1194 | 1195 | 1712 | 1815 => ErrorCode::StoreCorrupt,
         _ => ErrorCode::Internal,
     };

@@ -17,26 +17,27 @@ use super::url::{Host, Url};
 use super::{Connection, EachRow, Row, Sql, Store, StoreFuture, Value, corrupt, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The oldest version, as `server_version_num` counts.
+/// The oldest supported version, in the form of `server_version_num`.
 const OLDEST: i64 = 130_000;
-/// On every connection. Nobody holds the head's lock for longer than seconds, not even a node that vanished; what the
-/// server's configuration says of durability is no excuse, but more than this is not asked for.
+/// Settings of every connection. No node holds the head's lock for longer than seconds, even if it vanishes. Commits
+/// are durable whatever the server's configuration says, and no stricter than needed.
 const SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '15s'; \
     SET idle_in_transaction_session_timeout = '5s'; SET default_transaction_isolation = 'read committed'; \
     SET standard_conforming_strings = on; SET bytea_output = 'hex'; \
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+    SELECT set_config('synchronous_commit', 'on', false) \
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
-/// How often two connections are looked at, whether a pooler moves them between sessions.
+/// The number of times two connections are compared to detect a pooler that moves them between sessions.
 const PROBES: usize = 3;
-/// What to do about a pooler.
-const POOLER: &str = ": a connection pooler, such as PgBouncer, is in transaction or statement mode, or refuses a parameter; \
-    use session mode (pool_mode = session), or the address of PostgreSQL itself in store_url";
+/// The part of messages that explains what to do about a connection pooler.
+const POOLER: &str = ": a connection pooler, such as PgBouncer, is in transaction or statement mode, or refuses a \
+    parameter; use session mode (pool_mode = session), or the address of PostgreSQL itself in store_url";
 
-/// Opens a database.
+/// Opens the store in a database.
 pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
     let target = Target::new(url, |host| options(url, host))?;
-    // Before any setting is made: it would stay behind in a session that others use too.
+    // Checked before any setting is made, which would otherwise stay in a session that other clients share.
     check_session(&ServerStore::new(Arc::clone(&target), "SELECT 1".into(), false)).await?;
     let store = ServerStore::<Postgres>::new(target, SETTINGS.into(), false);
     check(&mut store.connect().await?).await?;
@@ -44,7 +45,7 @@ pub(super) async fn open(url: &Url) -> Result<Arc<dyn Store>> {
 }
 
 fn options(url: &Url, host: &Host) -> Result<PgConnectOptions> {
-    // Its text may hold the password.
+    // The driver's error may contain the password.
     let mut options: PgConnectOptions =
         host.url.parse().map_err(|_| misconfigured(format!("store_url: {url} is malformed")))?;
     if let Some(address) = host.literal {
@@ -57,13 +58,12 @@ fn options(url: &Url, host: &Host) -> Result<PgConnectOptions> {
     if !url.has_application_name() {
         options = options.application_name("mini-kms");
     }
-    // No numbers with fractions are read, and PgBouncer refuses the parameter.
+    // No fractional numbers are read, and PgBouncer refuses the parameter.
     Ok(options.extra_float_digits(None).statement_cache_capacity(256))
 }
 
-/// Refuses a connection pooler that gives each transaction whichever session of the server is free: settings, the lock
-/// for setting up and prepared statements belong to a session. Transactions of two connections, one after the other,
-/// show it.
+/// Refuses a connection pooler that assigns every transaction to any free session of the server: settings, the setup
+/// lock and prepared statements belong to a session. Alternating transactions on two connections reveal such a pooler.
 async fn check_session(probe: &ServerStore<Postgres>) -> Result<()> {
     let (mut one, mut two) = (probe.connect().await?, probe.connect().await?);
     let (first, second) = (session_id(&mut one).await?, session_id(&mut two).await?);
@@ -78,7 +78,7 @@ async fn check_session(probe: &ServerStore<Postgres>) -> Result<()> {
     }
 }
 
-/// Which session of the server a transaction gets. Without a prepared statement.
+/// The server session in which a transaction runs. Uses no prepared statement.
 async fn session_id(connection: &mut dyn Connection) -> Result<i64> {
     let mut id = 0;
     let sql = "SELECT CAST(pg_backend_pid() AS BIGINT)".into();
@@ -104,13 +104,13 @@ async fn check(connection: &mut dyn Connection) -> Result<()> {
         .await?;
     let (version, encoding, fsync) = found;
     if version < OLDEST {
-        return Err(misconfigured(format!("PostgreSQL 13 or later is needed; the server is {}", version / 10_000)));
+        return Err(misconfigured(format!("PostgreSQL 13 or later is required; the server is {}", version / 10_000)));
     }
     if encoding != "UTF8" {
         return Err(misconfigured(format!("the database's encoding is {encoding}; it must be UTF8")));
     }
     if fsync == "off" {
-        tracing::warn!("fsync is off on the database server: what is acknowledged can be lost when it crashes");
+        tracing::warn!("fsync is off on the database server; acknowledged changes can be lost when it crashes");
     }
     Ok(())
 }
@@ -119,7 +119,7 @@ impl Engine for Postgres {
     const DIALECT: &'static Dialect = &POSTGRES;
     const BEGIN_WRITE: &'static str = "BEGIN";
     const BEGIN_READ: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    // "mini-kms", as a number. The lock belongs to the database, and ends with the session.
+    // "mini-kms" as a number. The lock belongs to the database, and ends with the session.
     const LOCK_SETUP: &'static str = "SELECT CAST(1 AS BIGINT) FROM pg_advisory_lock(7883954206563397491)";
     const UNLOCK_SETUP: &'static str = "SELECT pg_advisory_unlock(7883954206563397491)";
     const IS_WRITABLE: &'static str = "SELECT CAST(CASE WHEN pg_is_in_recovery() \
@@ -154,12 +154,12 @@ impl Engine for Postgres {
     }
 }
 
-/// Absent, of whatever type the statement expects there.
+/// A null value of whatever type the statement expects.
 struct Untyped;
 
 impl sqlx::Type<Postgres> for Untyped {
     fn type_info() -> PgTypeInfo {
-        // `unknown`: the server finds out.
+        // The type `unknown`: the server infers the type.
         PgTypeInfo::with_oid(Oid(705))
     }
 }
@@ -170,7 +170,7 @@ impl sqlx::Encode<'_, Postgres> for Untyped {
     }
 }
 
-/// `?` as `$1`, `$2`, ... There are no question marks in our statements but for values.
+/// Replaces each `?` with `$1`, `$2`, ... Every question mark in our statements is a placeholder.
 fn numbered(sql: Sql) -> Sql {
     if !sql.contains('?') {
         return sql;
@@ -195,7 +195,7 @@ access!(
 
 several!(PgConnection, row: TextRow::new);
 
-/// A row that came as text, as those of statements without values do: bytes cannot be lent from it as they are.
+/// A row received as text, as for statements without values. Its byte strings are decoded into owned values.
 struct TextRow(Vec<Value>);
 
 impl TextRow {
@@ -241,7 +241,7 @@ impl Row for TextRow {
     }
 }
 
-/// By SQLSTATE (PostgreSQL documentation, appendix A).
+/// Maps errors by SQLSTATE (PostgreSQL documentation, appendix A).
 fn store_error(error: sqlx::Error) -> Error {
     let sqlx::Error::Database(database) = &error else { return other_error(error) };
     let state = database.code().unwrap_or_default();
@@ -255,13 +255,13 @@ fn store_error(error: sqlx::Error) -> Error {
         "23505" => ErrorCode::Conflict,
         "53100" => ErrorCode::StoreFull,
         "42501" => ErrorCode::StoreReadOnly,
-        // No such database, wrong password, no such role, no schema to make tables in.
+        // No such database, wrong password, no such role, no schema to create tables in.
         "3D000" | "28P01" | "28000" | "3F000" => ErrorCode::InvalidConfiguration,
-        // A character that the database's encoding does not have.
+        // The database's encoding lacks a character.
         "22P05" | "22021" => ErrorCode::InvalidArgument,
-        // The server is a standby: after a failover it may be the primary again.
+        // The server is a standby; after a failover it may be the primary again.
         "25006" => ErrorCode::StoreUnavailable,
-        // No such table or column, or one that is there already.
+        // A table or column is missing, or already exists.
         "42P01" | "42703" | "42P07" | "42701" => ErrorCode::StoreCorrupt,
         // Cancelled by a time limit; ended while idle in a transaction.
         "57014" | "25P03" | "25P02" => ErrorCode::StoreUnavailable,
@@ -275,10 +275,10 @@ fn store_error(error: sqlx::Error) -> Error {
     Error::new(code, format!("the database server: {} ({state})", database.message())).with_source(error)
 }
 
-/// Whether this is what PgBouncer refuses, or what becomes of prepared statements behind a pooler.
+/// Whether PgBouncer refused something, or prepared statements failed because of a pooler.
 fn is_poolers(state: &str, message: &str) -> bool {
     match state {
-        // No such prepared statement, or one that another connection has made.
+        // The prepared statement does not exist, or another connection created it.
         "26000" | "42P05" => true,
         "08P01" => message.contains("unsupported startup parameter") || message.contains("pooling mode"),
         _ => false,

@@ -1,4 +1,4 @@
-//! The schema and its versions. Migrations run at open, in one transaction each, and are never edited once released.
+//! The schema and its versions. Migrations run at opening, each in one transaction, and are never edited after release.
 
 use super::{Connection, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
@@ -6,7 +6,7 @@ use crate::types::error::{Error, ErrorCode, Result};
 /// Names are quoted where an engine reserves them (`keys` in MySQL).
 pub(super) const MIGRATIONS: &[&[&str]] = &[FIRST, &["ALTER TABLE idempotency ADD COLUMN answer {text}"]];
 
-/// Makes the table that holds the schema's version.
+/// Creates the table that holds the schema's version.
 pub(super) const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS kms_schema (version BIGINT NOT NULL PRIMARY KEY)";
 
 const FIRST: &[&str] = &[
@@ -90,17 +90,16 @@ const FIRST: &[&str] = &[
     "CREATE TABLE meta (name {short_text} NOT NULL PRIMARY KEY, value {text} NOT NULL)",
 ];
 
-/// The tables above, to recognise somebody else's.
+/// The names of the tables above, to recognize foreign tables with the same names.
 const TABLES: &str = "'keys', 'key_versions', 'version_usage', 'grants', 'credentials', 'quarantine', 'audit_logs', \
                       'audit_head', 'audit_checkpoints', 'usage_hourly', 'root_keys', 'wrappings', 'service_keys', \
                       'idempotency', 'meta', 'legacy_rows', 'legacy_logs'";
 
-/// Brings the store to the present schema. A store of a newer one is left as it is: `SchemaTooNew`. A database that
-/// holds tables of these names that are not ours is refused rather than mixed with them. To be called under the lock
-/// for setting up.
+/// Upgrades the store to the current schema. A store with a newer schema is left unchanged: `SchemaTooNew`. A database
+/// with foreign tables of these names is refused. Must be called under the setup lock.
 pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     let newest = MIGRATIONS.len();
-    // In this order: what another node is making at this moment begins with the version's table.
+    // In this order, since another node that is creating the schema starts with the version table.
     let has_tables = count_tables(connection, TABLES).await? > 0;
     let is_ours = count_tables(connection, "'kms_schema'").await? > 0;
     if has_tables && !is_ours {
@@ -126,7 +125,7 @@ pub async fn migrate(connection: &mut dyn Connection) -> Result<()> {
     }
 }
 
-/// Whether the store has the present schema. `StoreCorrupt` if it says so and lacks tables.
+/// Whether the store has the current schema. `StoreCorrupt` if its version is current but tables are missing.
 pub async fn is_current(connection: &mut dyn Connection) -> Result<bool> {
     if count_tables(connection, "'kms_schema'").await? == 0 || stored_version(connection).await? != MIGRATIONS.len() {
         return Ok(false);
@@ -150,7 +149,7 @@ pub(super) async fn count_tables(connection: &mut dyn Connection, tables: &str) 
     Ok(count)
 }
 
-/// The version that the store says it has; 0 if it was never finished. `StoreCorrupt` if there can be no such version.
+/// The stored schema version; 0 if setup never finished. `StoreCorrupt` if it is not a valid version.
 pub(super) async fn stored_version(connection: &mut dyn Connection) -> Result<usize> {
     let mut stored = 0;
     connection
@@ -168,7 +167,7 @@ pub(super) async fn stored_version(connection: &mut dyn Connection) -> Result<us
 async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
     let newest = MIGRATIONS.len();
     connection.execute(VERSION_TABLE.into(), vec![]).await?;
-    // Read again: another process may have made the schema while this one waited for the lock.
+    // Read again: another process may have created the schema while this one waited for the lock.
     let present = stored_version(connection).await?;
     if present > newest {
         return Err(too_new(present));
@@ -188,8 +187,8 @@ async fn upgrade(connection: &mut dyn Connection) -> Result<()> {
     Ok(())
 }
 
-/// Executes a statement that makes something. Where such statements cannot be rolled back, another node or an earlier
-/// try may have made it already.
+/// Executes a statement that creates something. Where such statements cannot be rolled back, another node or an earlier
+/// attempt may have created it already.
 async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Value>) -> Result<()> {
     match connection.execute(sql, values).await {
         Err(error) if error.code() == ErrorCode::Conflict && !connection.dialect().schema_rolls_back => Ok(()),
@@ -197,13 +196,13 @@ async fn make(connection: &mut dyn Connection, sql: super::Sql, values: Vec<Valu
     }
 }
 
-/// Whether a store that is only read has a schema that can be: `SchemaTooNew`, or `StoreCorrupt` if it is no store. Of
-/// an older one only kept requests differ, which nothing that only reads looks at.
+/// Checks that a store opened for reading has a readable schema: `SchemaTooNew`, or `StoreCorrupt` if the file is not a
+/// store. An older schema differs only in idempotency records, which reading does not use.
 pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
     let present =
         if count_tables(connection, "'kms_schema'").await? > 0 { stored_version(connection).await? } else { 0 };
     match present {
-        0 => Err(corrupt("the file is a database, but not a store of this service")),
+        0 => Err(corrupt("the file is a database, but not a store of this service; check its path")),
         version if version > MIGRATIONS.len() => Err(too_new(version)),
         _ => Ok(()),
     }
@@ -211,7 +210,8 @@ pub async fn check_schema(connection: &mut dyn Connection) -> Result<()> {
 
 fn too_new(version: usize) -> Error {
     let newest = MIGRATIONS.len();
-    let text =
-        format!("the store has schema {version}; this software knows {newest} at most: use a newer version of it");
+    let text = format!(
+        "the store has schema version {version}, and this software supports up to {newest}; use newer software"
+    );
     Error::new(ErrorCode::SchemaTooNew, text)
 }

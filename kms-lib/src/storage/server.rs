@@ -1,5 +1,5 @@
-//! What is alike for database servers: connections that are bounded in time, and that are given up as soon as it is not
-//! known what state they are in.
+//! Common code for database servers: connections with time limits, which are dropped as soon as their state is not
+//! known.
 
 use std::future::Future;
 use std::path::Path;
@@ -16,79 +16,79 @@ use super::url::{Host, Url};
 use super::{Connection, EachRow, Sql, Statement, Store, StoreFuture, Value, literal};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// How long a free connection that reads is waited for.
+/// The time limit of waiting for a free reading connection.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
-/// How long a statement may take. Longer than the server's own bounds, which give clearer errors.
+/// The time limit of a statement. It is longer than the server's own limits, whose errors are clearer.
 const STATEMENT_WAIT: Duration = Duration::from_secs(20);
-/// How long a statement may take while the store is set up. On a cluster a statement that changes the schema waits
-/// until every member has executed all such statements before it, and a read waits for them too.
+/// The time limit of a statement while the store is set up. On a cluster, a statement that changes the schema waits
+/// until every member has executed all earlier such statements, and reads wait for them too.
 const SETUP_STATEMENT_WAIT: Duration = Duration::from_secs(120);
-/// How long the lock for making a store and bringing it up to date is waited for.
+/// The time limit of waiting for the setup lock.
 const SETUP_WAIT: Duration = Duration::from_secs(120);
-/// Connections that read.
+/// The number of reading connections.
 const READERS: usize = 8;
-/// What has more values than this is prepared and bound; what has fewer goes as text, together with others.
+/// Statements with more values than this are prepared and bound; others are sent as text, together.
 const TEXT_VALUES: usize = 64;
-/// And what is longer than this, in bytes.
+/// Statements with more bytes of values than this are prepared and bound, too. Text is sent once it is longer.
 const TEXT_BYTES: usize = 64 * 1024;
-/// How long closing waits for those that are reading.
+/// The time that closing waits for connections that are reading.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
-/// A connection that has rested for longer may have been lost meanwhile, and is not used again.
+/// A connection that was idle for longer may have been lost, and is not reused.
 const REST: Duration = Duration::from_secs(10);
-/// A connection that reads is renewed after this time, so that a change of addresses or rights is noticed.
+/// The maximum age of a reading connection. Renewal makes changes of addresses or privileges take effect.
 const READER_LIFETIME: Duration = Duration::from_secs(600);
 
-/// An engine behind a server.
+/// An engine with a server.
 pub(super) trait Engine: Database<Connection: Sync> {
-    /// How it speaks SQL.
+    /// The SQL dialect of the engine.
     const DIALECT: &'static Dialect;
-    /// Begins a transaction that writes.
+    /// The statement that begins a writing transaction.
     const BEGIN_WRITE: &'static str;
-    /// Begins a transaction that sees one state.
+    /// The statement that begins a transaction on one state of the store.
     const BEGIN_READ: &'static str;
-    /// Takes the lock for setting up, and answers one row whose only value is 1 if it has it.
+    /// Takes the setup lock; returns one row whose only value is 1 if the lock was taken.
     const LOCK_SETUP: &'static str;
-    /// Gives it back.
+    /// Releases the setup lock.
     const UNLOCK_SETUP: &'static str;
-    /// Answers one row whose only value is 1 if the server accepts writes.
+    /// Returns one row whose only value is 1 if the server accepts writes.
     const IS_WRITABLE: &'static str;
 
-    /// Executes statements that have no values.
+    /// Executes statements without values.
     fn run(connection: &mut Self::Connection, sql: Sql) -> StoreFuture<'_, ()>;
-    /// Executes the statements of a text, which has no values to bind, until one fails; answers how many rows each of
-    /// them changed, and calls `each` with every row that one answers.
+    /// Executes the statements of a text without bound values until one fails; returns the number of rows that each
+    /// changed, and calls `each` with every row of their results.
     fn several<'a>(
         connection: &'a mut Self::Connection,
         text: String,
         each: &'a mut EachRow<'_>,
     ) -> StoreFuture<'a, Vec<u64>>;
-    /// Executes a statement.
+    /// Executes a statement; returns the number of rows it changed.
     fn execute(connection: &mut Self::Connection, sql: Sql, values: Vec<Value>) -> StoreFuture<'_, u64>;
-    /// Calls `each` with every row of the answer.
+    /// Calls `each` with every row of the result.
     fn query<'a>(
         connection: &'a mut Self::Connection,
         sql: Sql,
         values: Vec<Value>,
         each: &'a mut EachRow<'_>,
     ) -> StoreFuture<'a, ()>;
-    /// The error as one of ours.
+    /// Converts a driver error.
     fn error(error: sqlx::Error) -> Error;
 }
 
 type Options<E> = <<E as Database>::Connection as sqlx::Connection>::Options;
 
-/// Where a store connects to.
+/// The servers to which a store connects.
 pub(super) struct Target<E: Engine> {
     /// The hosts, in the order in which they are tried.
     hosts: Vec<Options<E>>,
-    /// How long connecting to one of them may take.
+    /// The time limit for connecting to one host.
     wait: Duration,
-    /// Whether a server that only reads is passed over.
+    /// Whether read-only servers are skipped.
     must_write: bool,
 }
 
 impl<E: Engine> Target<E> {
-    /// The hosts of a URL, each with the options that `options` makes of it.
+    /// The hosts of a URL, each with the options that `options` creates for it.
     pub(super) fn new(url: &Url, options: impl Fn(&Host) -> Result<Options<E>>) -> Result<Arc<Self>> {
         let hosts = url.hosts().iter().map(|host| Ok(options(host)?.disable_statement_logging()));
         let hosts = hosts.collect::<Result<_>>()?;
@@ -96,12 +96,12 @@ impl<E: Engine> Target<E> {
     }
 }
 
-/// A database on a server.
+/// A store in a database on a server.
 pub(super) struct ServerStore<E: Engine> {
     target: Arc<Target<E>>,
-    /// Which host was connected to last: it is tried first.
+    /// The index of the host that was connected last; it is tried first.
     last: AtomicUsize,
-    /// Makes the settings of a new connection.
+    /// The statements that configure a new connection.
     settings: String,
     readers: Arc<Readers<E>>,
     /// Whether commits on other database nodes abort ours.
@@ -109,12 +109,12 @@ pub(super) struct ServerStore<E: Engine> {
 }
 
 impl<E: Engine> ServerStore<E> {
-    /// A store that connects to this target, and then executes `settings` on every connection.
+    /// A store that connects to this target and executes `settings` on every connection.
     pub(super) fn new(target: Arc<Target<E>>, settings: String, is_cluster: bool) -> Self {
         Self { target, last: AtomicUsize::new(0), settings, readers: Arc::new(Readers::new()), is_cluster }
     }
 
-    /// A new connection, with its settings made, to the first host that can be used.
+    /// Opens a new, configured connection to the first usable host.
     pub(super) async fn connect(&self) -> Result<Held<E>> {
         let count = self.target.hosts.len();
         let mut failed = None;
@@ -164,7 +164,7 @@ impl<E: Engine> ServerStore<E> {
         let place = match waiting {
             Ok(Ok(place)) => place,
             Ok(Err(_)) => return Err(Error::new(ErrorCode::Closed, "the service is closed")),
-            Err(_) => return Err(unavailable("all connections to the database server are in use")),
+            Err(_) => return Err(unavailable("all connections to the database server are in use; retry later")),
         };
         let mut held = match self.readers.take() {
             Some(rested) => Held::new(rested.connection, rested.born),
@@ -176,8 +176,7 @@ impl<E: Engine> ServerStore<E> {
     }
 }
 
-/// Connections that read, while nobody uses them. They are not asked whether they still work: who uses one finds out,
-/// and then all others go too.
+/// Idle reading connections. They are not checked before use; if one turns out to be lost, all others are dropped.
 struct Readers<E: Engine> {
     rested: Mutex<Vec<Rested<E>>>,
     places: Arc<Semaphore>,
@@ -226,13 +225,13 @@ impl<E: Engine> Store for ServerStore<E> {
         if exclusive {
             return Err(Error::new(
                 ErrorCode::InvalidConfiguration,
-                "audit.ack = \"queued\" needs the store alone: a SQLite file, not a database server",
+                "audit.ack = \"queued\" needs exclusive access to the store: use a SQLite file, not a database server",
             ));
         }
         Ok(())
     }
     fn copy_to<'a>(&'a self, _: &'a Path) -> StoreFuture<'a, ()> {
-        Box::pin(async { Err(Error::invalid("a database server is backed up with its own tools")) })
+        Box::pin(async { Err(Error::invalid("a backup of a database server is made with the server's own tools")) })
     }
     fn yields_after_commit(&self) -> bool {
         self.is_cluster
@@ -242,7 +241,7 @@ impl<E: Engine> Store for ServerStore<E> {
     }
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            // Whoever still reads after that finds its place gone.
+            // A reader that is still active after that loses its place.
             let all = u32::try_from(READERS).unwrap_or(u32::MAX);
             let _ = timeout(CLOSE_WAIT, self.readers.places.acquire_many(all)).await;
             self.readers.places.close();
@@ -254,20 +253,20 @@ impl<E: Engine> Store for ServerStore<E> {
 
 /// A connection, and whether it may still be used.
 pub(super) struct Held<E: Engine> {
-    /// Always there but in the midst of dropping.
+    /// None only while this is being dropped.
     connection: Option<Box<E::Connection>>,
     born: Instant,
-    /// Set while something is under way: whoever gives up waiting leaves a connection of unknown state behind.
+    /// Set while a statement is running: if its future is dropped, the state of the connection is not known.
     busy: bool,
     in_transaction: bool,
-    /// Whether its server is a member of a cluster, whose other members' commits abort what is done here. There each
-    /// statement is sent alone, so that the next one says that the transaction is gone: with several in one message,
-    /// the head was seen to change without its records. And the lock for setting up is not taken: it is none of the
-    /// cluster's, Galera does not support `GET_LOCK`, and with it clusters were seen to hang.
+    /// Whether the server is a member of a cluster, whose other members' commits abort transactions here. Each
+    /// statement is then sent alone, so that the next one reports that the transaction is gone: with several statements
+    /// in one message, a head was seen to change without its records. The setup lock is not taken, since it does not
+    /// cover the cluster, Galera does not support `GET_LOCK`, and clusters were seen to hang with it.
     in_cluster: bool,
-    /// How long a statement may take.
+    /// The time limit of a statement.
     bound: Duration,
-    /// Where it goes when it is not used any more, and its place there.
+    /// The pool to which the connection returns after use, and its place there.
     home: Option<(Arc<Readers<E>>, OwnedSemaphorePermit)>,
 }
 
@@ -284,7 +283,7 @@ impl<E: Engine> Held<E> {
         }
     }
 
-    /// Refuses a server that only reads: another host may be the primary.
+    /// Refuses a read-only server, since another host may be the primary.
     async fn check_writable(&mut self) -> Result<()> {
         let mut is_writable = false;
         let sql = E::IS_WRITABLE.into();
@@ -293,10 +292,14 @@ impl<E: Engine> Held<E> {
             Ok(())
         })
         .await?;
-        if is_writable { Ok(()) } else { Err(unavailable("the database server is read-only (a standby or replica)")) }
+        if is_writable {
+            Ok(())
+        } else {
+            Err(unavailable("the database server is read-only (a standby or replica); use the address of the primary"))
+        }
     }
 
-    /// Does something on the connection, for a bounded time.
+    /// Performs work on the connection within the time limit.
     async fn bounded<'a, T, F>(&'a mut self, work: impl FnOnce(&'a mut E::Connection) -> F) -> Result<T>
     where
         F: Future<Output = Result<T>> + 'a,
@@ -309,7 +312,7 @@ impl<E: Engine> Held<E> {
         let busy = &mut self.busy;
         let done = timeout(self.bound, work(connection)).await;
         match done {
-            // An error of the connection itself leaves it as it is: unusable.
+            // An error of the connection itself leaves it marked as unusable.
             Ok(Err(error)) if error.code() == ErrorCode::StoreUnavailable => Err(error),
             Ok(done) => {
                 *busy = false;
@@ -317,7 +320,7 @@ impl<E: Engine> Held<E> {
             }
             Err(_) => {
                 let seconds = self.bound.as_secs();
-                Err(unavailable(&format!("the database server did not answer a statement within {seconds} s")))
+                Err(unavailable(&format!("the database server did not respond to a statement within {seconds} s")))
             }
         }
     }
@@ -362,7 +365,7 @@ impl<E: Engine> Connection for Held<E> {
                     Err(error) => return Err(error),
                 }
                 if tokio::time::Instant::now() > deadline {
-                    return Err(unavailable("another node has been bringing the store up to date for too long"));
+                    return Err(unavailable("another node did not finish setting up the store in time; retry later"));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -442,7 +445,8 @@ impl<E: Engine> Connection for Held<E> {
         Box::pin(self.bounded(|connection| E::query(connection, sql, values, each)))
     }
     fn close(self: Box<Self>) -> StoreFuture<'static, ()> {
-        // Dropping it does that: the server rolls back what was begun, and a pooled one goes back.
+        // Dropping the connection is enough: the server rolls back an open transaction, and a pooled connection is
+        // returned.
         Box::pin(async move {
             drop(self);
             Ok(())
@@ -461,7 +465,7 @@ impl<E: Engine> Drop for Held<E> {
     }
 }
 
-/// Shares a store.
+/// Turns a store into a shared trait object.
 pub(super) fn share<E: Engine>(store: ServerStore<E>) -> Arc<dyn Store> {
     Arc::new(store)
 }
@@ -474,28 +478,28 @@ pub(super) fn misconfigured(what: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidConfiguration, what)
 }
 
-/// Errors that are not the database's answer to a statement.
+/// Converts errors that are not the database's response to a statement.
 pub(super) fn other_error(error: sqlx::Error) -> Error {
     let shown = match &error {
         sqlx::Error::PoolClosed => Error::new(ErrorCode::Closed, "the service is closed"),
         sqlx::Error::Tls(e) => no_tls(e.as_ref()),
-        // What rustls says of a certificate comes as this.
+        // Errors that rustls reports about a certificate arrive in this form.
         sqlx::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => no_tls(e),
-        // Not a source: it may hold parts of the URL.
+        // Not attached as a source, since it may contain parts of the URL.
         sqlx::Error::Configuration(e) => {
             return misconfigured(format!("the database cannot be used as configured: {e}"));
         }
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => {
             Error::new(ErrorCode::StoreUnavailable, format!("the database server cannot be used: {error}"))
         }
-        _ => Error::new(ErrorCode::Internal, format!("the database server answered unexpectedly: {error}")),
+        _ => Error::new(ErrorCode::Internal, format!("the database server responded unexpectedly: {error}")),
     };
     shown.with_source(error)
 }
 
 fn no_tls(why: &dyn std::error::Error) -> Error {
     misconfigured(format!(
-        "no TLS with the database server: {why}. Its certificate is checked unless the URL says otherwise: ssl-ca=FILE names \
-         the authority that signed it, ssl-mode=disable does without TLS"
+        "no TLS with the database server: {why}; its certificate is checked unless the URL says otherwise: name the \
+         authority that signed it with ssl-ca=FILE, or turn TLS off with ssl-mode=disable"
     ))
 }

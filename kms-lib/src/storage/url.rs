@@ -1,4 +1,4 @@
-//! URLs of databases on servers: what they may say, what of it the drivers understand, and what this crate does itself.
+//! URLs of database servers: their allowed contents, what the drivers understand, and what this crate handles itself.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// How long connecting to one host may take, unless the URL says otherwise.
+/// The default time limit for connecting to one host.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// Longest `connect_timeout`, in seconds.
+/// The maximum of `connect_timeout`, in seconds.
 const CONNECT_WAIT_MAX: u64 = 300;
-/// Parameters that both engines have. Each is spelt here as both drivers understand it.
+/// Parameters of both engines, spelled as both drivers understand them.
 const SHARED: [&str; 5] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "connect_timeout"];
 const MYSQL: [&str; 1] = ["socket"];
 const POSTGRES: [&str; 3] = ["application_name", "channel_binding", "target_session_attrs"];
-/// Other spellings of those.
+/// Other spellings of these parameters.
 const ALIASES: [(&str, &str); 7] = [
     ("sslmode", "ssl-mode"),
     ("sslca", "ssl-ca"),
@@ -24,8 +24,8 @@ const ALIASES: [(&str, &str); 7] = [
     ("sslkey", "ssl-key"),
     ("connect-timeout", "connect_timeout"),
 ];
-/// Parameters of libpq and of MySQL's clients that this crate does not have. They are named when they are refused; an
-/// unknown one may be a part of the password.
+/// Parameters of libpq and of MySQL's clients that this crate does not support. They are named when they are refused;
+/// an unknown parameter is not, since it may be part of the password.
 const UNSUPPORTED: &str = " charset client_encoding collation compress dbname fallback_application_name gssdelegation \
     gssencmode gsslib host hostaddr keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname \
     load_balance_hosts options passfile password port replication require_auth requirepeer requiressl service \
@@ -33,7 +33,7 @@ const UNSUPPORTED: &str = " charset client_encoding collation compress dbname fa
     sslcrldir sslnegotiation sslpassword sslsni statement-cache-capacity tcp_user_timeout time-zone timezone \
     tls-version user ";
 
-/// The URL of a database on a server. It holds a password: only [`fmt::Display`] is to be shown.
+/// The URL of a database on a server. It contains a password, so only its [`fmt::Display`] form may be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     text: String,
@@ -44,27 +44,27 @@ pub struct Url {
 /// One of the hosts of a URL.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Host {
-    /// The URL of the database there, for the driver, with the password.
+    /// The URL of the database on this host for the driver, with the password.
     pub url: String,
-    /// The address without its brackets, if it is an IPv6 address: the drivers would look it up with them.
+    /// The address without its brackets if it is an IPv6 address, since the drivers would look it up with them.
     pub literal: Option<Ipv6Addr>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 struct Parameters {
-    /// Those that the driver understands.
+    /// The parameters that the driver understands.
     query: String,
     has_mode: bool,
     has_application_name: bool,
     connect_wait: Duration,
-    /// Whether a server that only reads is passed over, if the URL says so.
+    /// Whether read-only servers are skipped, if the URL says so.
     must_write: Option<bool>,
-    /// Certificates and keys that it names.
+    /// The certificate and key files that the URL names.
     files: Vec<String>,
 }
 
 impl Url {
-    /// Reads a URL of this scheme: `mysql` or `postgres`. What would be ignored is refused.
+    /// Parses a URL of this scheme: `mysql` or `postgres`. Parameters that would have no effect are refused.
     pub(super) fn parse(url: &str, scheme: &'static str) -> Result<Self> {
         let rest = url.split_once("://").map(|(_, rest)| rest);
         let rest =
@@ -73,7 +73,7 @@ impl Url {
         let (authority, database) = place.split_once('/').unwrap_or((place, ""));
         if database.is_empty() || database.contains(['/', '@']) || query.contains('@') || url.contains(['#', '\0']) {
             return Err(invalid(
-                "store_url: no database is named, or a character is not written as it must be in a URL (%2F for a slash)",
+                "store_url: no database is named, or a character is not percent-encoded (%2F for a slash)",
             ));
         }
         let parameters = Parameters::parse(query, scheme)?;
@@ -87,7 +87,7 @@ impl Url {
         Ok(Self { text: format!("{scheme}://{rest}"), hosts: hosts.collect::<Result<_>>()?, parameters })
     }
 
-    /// Whether the files it names can be read: of a connection that fails for this reason nobody could tell.
+    /// Checks that the named files can be read, since a connection that fails for this reason does not report it.
     pub fn check_files(&self) -> Result<()> {
         for file in self.parameters.files.iter().filter(|file| !file.contains('%')) {
             std::fs::File::open(file)
@@ -95,23 +95,23 @@ impl Url {
         }
         Ok(())
     }
-    /// Its hosts, in the order in which they are tried.
+    /// The hosts, in the order in which they are tried.
     pub(super) fn hosts(&self) -> &[Host] {
         &self.hosts
     }
-    /// Whether it says how far TLS is to be checked.
+    /// Whether the URL sets the TLS mode.
     pub(super) fn has_ssl_mode(&self) -> bool {
         self.parameters.has_mode
     }
-    /// Whether it says what connections are called.
+    /// Whether the URL sets the application name of connections.
     pub(super) fn has_application_name(&self) -> bool {
         self.parameters.has_application_name
     }
-    /// How long connecting to one host may take.
+    /// The time limit for connecting to one host.
     pub(super) fn connect_wait(&self) -> Duration {
         self.parameters.connect_wait
     }
-    /// Whether a server that only reads, such as a standby, is passed over.
+    /// Whether read-only servers, such as standbys, are skipped.
     pub(super) fn must_write(&self) -> bool {
         self.parameters.must_write.unwrap_or(self.hosts.len() > 1)
     }
@@ -145,7 +145,7 @@ impl Parameters {
             "connect_timeout" => {
                 let seconds = value.parse().ok().filter(|seconds| (1..=CONNECT_WAIT_MAX).contains(seconds));
                 let seconds = seconds.ok_or_else(|| {
-                    invalid(format!("store_url: connect_timeout lies between 1 and {CONNECT_WAIT_MAX} seconds"))
+                    invalid(format!("store_url: connect_timeout must be between 1 and {CONNECT_WAIT_MAX} seconds"))
                 })?;
                 self.connect_wait = Duration::from_secs(seconds);
                 return Ok(());
@@ -166,7 +166,7 @@ impl Parameters {
     }
 }
 
-/// The parameter of this name, as it is spelt here.
+/// The canonical spelling of a parameter.
 fn known(name: &str, scheme: &'static str) -> Result<&'static str> {
     let (own, others) = if scheme == "mysql" { (&MYSQL[..], &POSTGRES[..]) } else { (&POSTGRES[..], &MYSQL[..]) };
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
@@ -183,7 +183,7 @@ fn known(name: &str, scheme: &'static str) -> Result<&'static str> {
     let mut named = others.iter().copied().chain(UNSUPPORTED.split_whitespace());
     match named.find(|known| *known == name) {
         Some(name) => Err(invalid(format!("store_url: {name} is not supported; {there_are}"))),
-        // What it is may be a part of the password.
+        // The name may be part of the password.
         None => Err(invalid(format!("store_url: an unknown parameter; {there_are}"))),
     }
 }
@@ -208,21 +208,21 @@ fn writes(value: &str) -> Result<bool> {
     }
 }
 
-/// Checks a host and its port; answers its address if that is IPv6.
+/// Checks a host and its port; returns the address if it is IPv6.
 fn host(place: &str, one_of_several: bool) -> Result<Option<Ipv6Addr>> {
     let malformed = |what: &str| Err(invalid(format!("store_url: {what}")));
     let (literal, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let Some((address, port)) = rest.split_once(']') else { return malformed("a host has no closing bracket") };
             let Ok(address) = address.parse() else {
-                return malformed("what stands in brackets is not an IPv6 address (zones are not supported)");
+                return malformed("the text in brackets is not an IPv6 address (zones are not supported)");
             };
             (Some(address), port.strip_prefix(':').or(if port.is_empty() { None } else { Some("?") }))
         }
         None => {
             let (name, port) = place.split_once(':').map_or((place, None), |(name, port)| (name, Some(port)));
             if port.is_some_and(|port| port.contains(':')) {
-                return malformed("an IPv6 address stands in brackets, such as [::1]:5432");
+                return malformed("an IPv6 address must be in brackets, such as [::1]:5432");
             }
             if name.is_empty() && one_of_several {
                 return malformed("one of the hosts is empty");
@@ -236,7 +236,7 @@ fn host(place: &str, one_of_several: bool) -> Result<Option<Ipv6Addr>> {
     Ok(literal)
 }
 
-/// A URL without the password in it, if it has one.
+/// Removes the password from a URL, if it has one.
 pub fn redact(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -245,13 +245,13 @@ pub fn redact(url: &str) -> String {
             Some((user, _)) => format!("{scheme}://{user}:***{}", &rest[at..]),
             None => url.to_owned(),
         },
-        // A password with a slash in it that was not written as %2F: where it ends cannot be known.
+        // The password has a slash that is not written as %2F, so its end cannot be determined.
         None if rest.contains('@') => format!("{scheme}://***"),
         None => url.to_owned(),
     }
 }
 
-/// An error about `store_url`.
+/// An error in `store_url`.
 pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidConfiguration, message)
 }

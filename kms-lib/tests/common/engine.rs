@@ -1,6 +1,6 @@
-//! The engine that the suites run on: `KMS_TEST_ENGINE` is `sqlite` (also without it), `mysql` or `postgres`. Servers
-//! are those of `KMS_TEST_MYSQL_URL` and `KMS_TEST_POSTGRES_URL` (with the right to create databases), else private
-//! ones.
+//! The engine on which the suites run: `KMS_TEST_ENGINE` is `sqlite` (the default), `mysql` or `postgres`. The servers
+//! are those of `KMS_TEST_MYSQL_URL` and `KMS_TEST_POSTGRES_URL` (with permission to create databases), otherwise
+//! private ones.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ pub fn name() -> String {
     std::env::var("KMS_TEST_ENGINE").unwrap_or_else(|_| "sqlite".into())
 }
 
-/// The URL of a new, empty store.
+/// Returns the URL of a new, empty store.
 pub fn new_store(file: &Path) -> String {
     match name().as_str() {
         "sqlite" => format!("sqlite:{}", file.display()),
@@ -36,7 +36,7 @@ fn server_store(variable: &str, start: impl FnOnce() -> Option<Box<dyn Server>>)
     };
     let name = format!("kms_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let created = format!("CREATE DATABASE {name}");
-    // Not on the runtime of the test, which may have only this thread.
+    // Not on the test's runtime, which may have only this thread.
     std::thread::scope(|scope| {
         let creating = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -49,7 +49,7 @@ fn server_store(variable: &str, start: impl FnOnce() -> Option<Box<dyn Server>>)
     format!("{server}/{name}?{query}")
 }
 
-/// Executes statements, in a spelling that all engines take; answers whether the database does it.
+/// Executes statements in syntax that all engines accept; returns whether the database executed them.
 pub async fn execute(url: &str, sql: &str) -> bool {
     let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
     if url.starts_with("sqlite:") {
@@ -64,7 +64,7 @@ pub async fn execute(url: &str, sql: &str) -> bool {
     }
 }
 
-/// The only number that a query answers with.
+/// Returns the only number in a query's result.
 pub async fn number(url: &str, sql: &str) -> i64 {
     let sql = || AssertSqlSafe(sql.to_owned());
     if url.starts_with("sqlite:") {
@@ -82,7 +82,7 @@ async fn mysql(url: &str) -> MySqlConnection {
     raw
 }
 
-/// Locks the head as a node does, says so, and keeps it until told to let go.
+/// Locks the head as a node does, signals that, and keeps the lock until `release`.
 pub async fn hold_head(url: &str, locked: oneshot::Sender<()>, release: oneshot::Receiver<()>) {
     const LOCK: &str = "BEGIN; SELECT seq FROM audit_head WHERE id = 1 FOR UPDATE";
     if url.starts_with("postgres:") {

@@ -1,4 +1,4 @@
-//! What the suites share: a service on a temporary file, with a clock that can be moved.
+//! Shared by the suites: a service on a temporary store, with a clock that can be moved.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "every suite uses a part")]
 
@@ -17,10 +17,10 @@ use tempfile::TempDir;
 
 /// The root key of most suites.
 pub const ROOT_KEY: [u8; 32] = [7; 32];
-/// What most suites encrypt in between. Nobody prints it.
+/// The plaintext that most suites encrypt. It must never appear in any output.
 const PLAINTEXT: &[u8] = b"a plaintext that nobody prints";
 
-/// A store of its own: a file, or a new database on a server, as `KMS_TEST_ENGINE` says.
+/// A separate store: a file, or a new database on a server, depending on `KMS_TEST_ENGINE`.
 pub struct Place {
     pub folder: TempDir,
     ahead: Arc<AtomicI64>,
@@ -33,7 +33,7 @@ impl Place {
         let url = engine::new_store(&folder.path().join("kms.db"));
         Self::at(folder, url)
     }
-    /// A store in a file, whatever the engine is: for what only files can do.
+    /// A store in a file whatever the engine is, for tests that need files.
     pub fn in_a_file() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("kms.db").display());
@@ -54,7 +54,7 @@ impl Place {
     pub fn url(&self) -> String {
         self.url.clone()
     }
-    /// Its configuration: a root key, the movable clock, a scheduler that runs only when asked.
+    /// The configuration: a root key, the movable clock, and a scheduler that runs only on request.
     pub fn config(&self) -> Config {
         let ahead = Arc::clone(&self.ahead);
         let clock =
@@ -64,29 +64,29 @@ impl Place {
             .clock(clock.skip_skew_check())
             .scheduler(SchedulerConfig::disabled())
     }
-    /// The movable clock's time.
+    /// The time of the movable clock.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_micros(Timestamp::now().micros() + self.ahead.load(Ordering::SeqCst))
     }
     pub async fn open(&self) -> Kms {
         Kms::open(self.config()).await.unwrap()
     }
-    /// Moves the clock.
+    /// Moves the clock by this number of days.
     pub fn pass_days(&self, days: i64) {
         self.ahead.fetch_add(days * 86_400_000_000, Ordering::SeqCst);
     }
     pub fn pass_seconds(&self, seconds: i64) {
         self.ahead.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
-    /// Executes statements on the database behind the service's back.
+    /// Executes statements directly on the database, bypassing the service.
     pub async fn tamper(&self, sql: &str) {
         assert!(self.try_tamper(sql).await, "the database refuses {sql}");
     }
-    /// The same; answers whether the database does it.
+    /// Like [`tamper`](Self::tamper), but returns whether the database executed them.
     pub async fn try_tamper(&self, sql: &str) -> bool {
         engine::execute(&self.url, sql).await
     }
-    /// The only number that a query answers with.
+    /// Returns the only number in a query's result.
     pub async fn number(&self, sql: &str) -> i64 {
         engine::number(&self.url, sql).await
     }
@@ -101,16 +101,16 @@ pub fn admin(kms: &Kms) -> Session {
     kms.session(actor("alice", Role::Admin))
 }
 
-/// The code of an error.
+/// Returns the code of an error.
 #[track_caller]
 pub fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
     let error = result.unwrap_err();
-    // As applications would write it to their logs.
+    // Formatted as applications would log it.
     tracing::trace!(target: "kms_lib::tests", %error, ?error, message = error.message());
     error.code()
 }
 
-/// The store works: a key is made and used, and the log is good.
+/// Asserts that the store works: a key can be created and used, and the log has no fault.
 pub async fn check_usable(kms: &Kms) {
     output::secret(PLAINTEXT);
     let session = admin(kms);
@@ -126,13 +126,13 @@ pub async fn check_usable(kms: &Kms) {
     assert!(report.ok, "{:?}", report.faults);
 }
 
-/// The newest record.
+/// Returns the newest record.
 pub async fn last_record(session: &Session) -> AuditRecord {
     let page = session.list_audit(&AuditQuery::new(), &Paging::new(1)).await.unwrap();
     page.items.into_iter().next().unwrap()
 }
 
-/// The whole log, oldest first.
+/// Returns the whole log, oldest first.
 pub async fn whole_log(session: &Session) -> Vec<AuditRecord> {
     let (query, mut paging) = (AuditQuery::new().oldest_first(), Paging::new(1_000));
     let mut rows = Vec::new();

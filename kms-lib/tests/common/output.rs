@@ -1,5 +1,5 @@
-//! What the suites print and trace, and the secrets they used: `tests/run` looks at the end that none of these is in
-//! any of that. Without `KMS_TEST_OUTPUT`, the folder for both, nothing is kept.
+//! The output and traces of the suites, and the secrets they used. At the end `tests/run` checks that no secret is in
+//! any output. Without `KMS_TEST_OUTPUT`, the folder for both, nothing is kept.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,14 +10,14 @@ use std::sync::{Mutex, Once};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// No suite traces more than this, in bytes: the long ones would fill the disk.
+/// The maximum trace of a suite in bytes, since long suites would fill the disk.
 const MOST: u64 = 32 << 20;
 
 fn folder() -> Option<PathBuf> {
     std::env::var_os("KMS_TEST_OUTPUT").map(PathBuf::from)
 }
 
-/// Traces everything this process does from now on, spans with their fields too.
+/// Traces everything that this process does from now on, including the fields of spans.
 pub fn trace() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -51,7 +51,7 @@ impl Write for Bounded {
     }
 }
 
-/// Notes a secret, in every form in which it might be printed: one a line, for `grep -F -f`.
+/// Notes a secret in every form in which it might be printed, one per line, for `grep -F -f`.
 pub fn secret(bytes: &[u8]) {
     let Some(folder) = folder() else { return };
     assert!(bytes.len() >= 12, "too short to be looked for without false alarms");
@@ -70,7 +70,7 @@ pub fn secret(bytes: &[u8]) {
     forms.extend(std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\n')).map(str::to_owned));
     forms.sort();
     forms.dedup();
-    // One write, so that the lines of suites that run side by side do not mix.
+    // A single write, so that the lines of concurrent suites do not mix.
     let mut file = OpenOptions::new().create(true).append(true).open(folder.join("secrets")).unwrap();
     file.write_all((forms.join("\n") + "\n").as_bytes()).unwrap();
 }

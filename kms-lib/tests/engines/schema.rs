@@ -468,15 +468,15 @@ async fn surplus_rows_are_found() {
         (
             "INSERT INTO audit_logs SELECT -5, id, timestamp, actor, role, action, status, request_id, key_id,
              key_version, details, prev_hash, hash, format FROM audit_logs WHERE seq = 2",
-            "below number 1",
+            "numbers below 1",
         ),
         ("INSERT INTO audit_head SELECT 2, log_id, seq, hash, timestamp, revision, frontier, checkpoint
           FROM audit_head",
          "rows of audit_head"),
         ("INSERT INTO grants SELECT x'01', principal, role, key_id, allowed_ops, conditions, created_at, withdrawn_at,
           grantor, grantor_role, granted_through, cascaded, revision, seal FROM grants", "rows of grants"),
-        ("INSERT INTO audit_checkpoints SELECT seq + 5, frontier, hash, checkpoint FROM audit_head", "kept checkpoint"),
-        ("INSERT INTO audit_checkpoints SELECT seq, frontier, hash, checkpoint FROM audit_head", "kept checkpoint"),
+        ("INSERT INTO audit_checkpoints SELECT seq + 5, frontier, hash, checkpoint FROM audit_head", "stored checkpoint"),
+        ("INSERT INTO audit_checkpoints SELECT seq, frontier, hash, checkpoint FROM audit_head", "stored checkpoint"),
     ] {
         let place = Place::in_a_file();
         prepared(&place).await;

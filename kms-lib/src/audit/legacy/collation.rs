@@ -1,8 +1,8 @@
-//! The order in which the old service sorted names: `localeCompare`, the root collation of ICU (UTS #10 with the
+//! The order in which Mini KMS on Node sorted names: `localeCompare`, the root collation of ICU (UTS #10 with the
 //! tailoring of CLDR).
 //!
-//! Two orders differ from that of Node.js: Han characters, which its ICU orders by radical and stroke, and unpaired
-//! surrogates. The service had neither in its names, which are ASCII.
+//! Two cases differ from Node.js: Han characters, which its ICU orders by radical and stroke, and unpaired surrogates.
+//! That service used neither in its names, which are ASCII.
 
 use std::cmp::Ordering;
 use std::sync::LazyLock;
@@ -12,12 +12,12 @@ use icu_collator::{CollatorBorrowed, CollatorPreferences};
 
 use super::ecma_json::{Object, Value};
 
-/// The root collation. Its data is compiled in, so making it cannot fail.
+/// The root collation. Its data is compiled in, so creating it cannot fail.
 static ROOT: LazyLock<Option<CollatorBorrowed<'static>>> =
     LazyLock::new(|| CollatorBorrowed::try_new(CollatorPreferences::default(), CollatorOptions::default()).ok());
 
-/// Sorts the names of all objects in a value. Names that the collation holds for equal keep their order, as in a
-/// stable sort; array indexes come first in any object of ECMAScript.
+/// Sorts the member names of all objects in a value. Names that the collation considers equal keep their order, as in a
+/// stable sort; array indexes come first, as in every object of ECMAScript.
 pub(super) fn sort_names(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(sort_names).collect()),

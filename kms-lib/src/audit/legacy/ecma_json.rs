@@ -1,6 +1,6 @@
 //! JSON as ECMAScript reads and prints it (ECMA-262, `JSON.parse` and `JSON.stringify`).
 //!
-//! Differs from serde_json where ECMAScript does: text is UTF-16 and may hold unpaired surrogates, every number is a
+//! It differs from serde_json as ECMAScript does: text is UTF-16 and may contain unpaired surrogates, every number is a
 //! double, and an object lists names that are array indexes first, in ascending order.
 
 mod parser;
@@ -12,14 +12,14 @@ use indexmap::IndexMap;
 use crate::types::error::Result;
 use parser::Parser;
 
-/// A value as ECMAScript holds it.
+/// A JSON value in ECMAScript's representation.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
     /// `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A double; infinite ones print as `null`.
+    /// A double; infinite numbers print as `null`.
     Number(f64),
     /// Text in UTF-16, well-formed or not.
     Text(Vec<u16>),
@@ -29,7 +29,7 @@ pub(crate) enum Value {
     Object(Object),
 }
 
-/// The members of an object. A name that is set again keeps its place and takes the new value.
+/// The members of an object. Setting an existing name again keeps its place and replaces its value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Object(IndexMap<Vec<u16>, Value>);
 
@@ -54,14 +54,14 @@ impl Object {
         let mut members = self.0;
         members.sort_by(|left, _, right, _| match (array_index(left), array_index(right)) {
             (Some(left), Some(right)) => left.cmp(&right),
-            // `None` means no index: those come last and stay in their order.
+            // `None` means not an index: such names come last, in their original order.
             (left, right) => right.is_some().cmp(&left.is_some()),
         });
         members.into_iter()
     }
 
-    /// The members in ECMAScript's order (`OrdinaryOwnPropertyKeys`): array indexes first, ascending, then the others
-    /// as they were set.
+    /// The members in ECMAScript's order (`OrdinaryOwnPropertyKeys`): array indexes first, in ascending order, then the
+    /// others in insertion order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u16], &Value)> {
         let mut indexes: Vec<(u32, &Vec<u16>, &Value)> =
             self.0.iter().filter_map(|(name, value)| Some((array_index(name)?, name, value))).collect();
@@ -73,17 +73,17 @@ impl Object {
 }
 
 impl Value {
-    /// Reads JSON text as `JSON.parse` does. `InvalidArgument` if it is not JSON or nests deeper than 512 levels.
+    /// Parses JSON text as `JSON.parse` does. `InvalidArgument` if it is not JSON or nests deeper than 512 levels.
     pub fn parse(text: &str) -> Result<Self> {
         Parser::new(text).document()
     }
 
-    /// A text.
+    /// A text value.
     pub fn text(text: &str) -> Self {
         Self::Text(text.encode_utf16().collect())
     }
 
-    /// A number.
+    /// A number value.
     pub fn number(number: f64) -> Self {
         Self::Number(number)
     }
@@ -96,7 +96,7 @@ impl Value {
     }
 
     /// Sets the members of `target` as the spread syntax `{...value}` does: the members of an object, the items of an
-    /// array, the UTF-16 units of a text; nothing of other values.
+    /// array, the UTF-16 units of a text, and nothing for other values.
     pub fn spread_into(&self, target: &mut Object) {
         let index = |at: usize| at.to_string().encode_utf16().collect();
         match self {
@@ -181,7 +181,7 @@ fn write_escape(unit: u16, out: &mut String) {
     let _ = write!(out, "\\u{unit:04x}");
 }
 
-/// The number that a name stands for if it is an array index: a decimal below 2^32 - 1 in its shortest spelling.
+/// The number represented by a name that is an array index: a decimal below 2^32 - 1 in its shortest spelling.
 fn array_index(name: &[u16]) -> Option<u32> {
     let is_digit = |unit: &u16| (u16::from(b'0')..=u16::from(b'9')).contains(unit);
     let has_leading_zero = name.len() > 1 && name[0] == u16::from(b'0');

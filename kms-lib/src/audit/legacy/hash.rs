@@ -1,12 +1,12 @@
 //! The hash of a row: SHA-256 over the hash that it links to and the JSON of its fields.
 //!
 //! The fields are known, but not always in the form that was hashed: format 0 hashed milliseconds, which a DATETIME
-//! column does not hold, and the details in an order of names that the type JSON of MySQL does not keep. So several
-//! texts are tried. A text that gives the hash is the one that was hashed; no other can be found (SHA-256).
+//! column does not store, and the details in an order of names that MySQL's JSON type does not keep. So several texts
+//! are tried. A text that yields the hash is the one that was hashed, since SHA-256 is collision resistant.
 //!
-//! A row that was altered has no such text, and all are tried in vain. So the search is bounded: by [`ROW_SEARCH`] for
-//! each row, and by [`RUN_SEARCH`] for all rows of a run that are altered. The texts that every row of the service had,
-//! but for lost milliseconds and a lost order of names, are always tried.
+//! An altered row has no such text, and all attempts fail. So the search is bounded: by [`ROW_SEARCH`] for each row,
+//! and by [`RUN_SEARCH`] for all altered rows of a run. Texts without lost milliseconds and without a lost order of
+//! names are always tried.
 
 use sha2::{Digest, Sha256};
 
@@ -15,18 +15,18 @@ use super::ecma_json::{Object, Value};
 use super::row::{LegacyRow, time};
 use crate::audit::canonical::write_string;
 
-/// Details of more names are tried in their order only.
+/// Details with more names than this are tried in their own order only.
 const PERMUTED_NAMES: usize = 3;
 
-/// Most values in the details of a row that are read as JSON: in memory a value takes many times its text. The service
-/// wrote some ten.
+/// The maximum number of JSON values in a row's details that are parsed, since a value takes many times the memory of
+/// its text. The original service wrote about ten.
 const VALUES: usize = 200_000;
-/// Bytes that are hashed in search of the text of one row, at most: all 6,018 texts of a row of 2.7 KB.
+/// The maximum number of bytes hashed in search of one row's text: enough for all 6,018 texts of a row of 2.7 KB.
 const ROW_SEARCH: u64 = 16 * 1024 * 1024;
-/// Bytes that are hashed in search of texts in vain in a whole run: some 30,000 altered rows of usual length.
+/// The maximum number of bytes hashed in failed searches of a whole run: some 30,000 altered rows of usual length.
 const RUN_SEARCH: u64 = 32 * 1024 * 1024 * 1024;
 
-/// The search for the texts of rows, with what may still be spent on it.
+/// The search for the hashed texts of rows, with its remaining budget.
 #[derive(Debug)]
 pub(crate) struct Search {
     left: u64,
@@ -40,7 +40,7 @@ impl Default for Search {
 }
 
 impl Search {
-    /// The format under which the hash of a row reproduces; none if it does under neither.
+    /// Returns the format under which the hash of a row reproduces; none if it reproduces under neither.
     pub fn reproduce(&mut self, row: &LegacyRow) -> Option<u8> {
         self.is_cut = false;
         let expected = digest_of(&row.hash)?;
@@ -59,12 +59,12 @@ impl Search {
         (is_format_0(row, details.as_ref(), &expected) || self.find_format_0(row, details, &expected)).then_some(0)
     }
 
-    /// Whether texts of the last row were left out.
+    /// Whether texts of the last row were not tried.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }
 
-    /// Format 0 with milliseconds and an order of names that the row does not have any more.
+    /// Tries format 0 with milliseconds and an order of names that the row has lost.
     fn find_format_0(&mut self, row: &LegacyRow, details: Option<Value>, expected: &[u8; 32]) -> bool {
         let room = self.left.min(ROW_SEARCH);
         let mut left = room;
@@ -97,12 +97,12 @@ pub(crate) fn reproduce(row: &LegacyRow) -> Option<u8> {
     Search::default().reproduce(row)
 }
 
-/// At most so many values are in a JSON text.
+/// An upper bound of the number of values in a JSON text.
 fn values_in(json: &str) -> usize {
     json.bytes().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count()
 }
 
-/// A hash as the service wrote it: 64 lower-case hexadecimal digits.
+/// Parses a hash as that service wrote it: 64 lower-case hexadecimal digits.
 pub(super) fn digest_of(hash: &str) -> Option<[u8; 32]> {
     let digits = hash.as_bytes();
     let is_hash = digits.len() == 64 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
@@ -113,21 +113,21 @@ pub(super) fn digest_of(hash: &str) -> Option<[u8; 32]> {
     is_hash.then_some(digest)
 }
 
-/// Format 1: every field, absent ones as `null`; the time cut to seconds; names sorted.
+/// Tries format 1: every field, absent ones as `null`; the time truncated to seconds; names sorted.
 fn is_format_1(row: &LegacyRow, details: Option<&Value>, expected: &[u8; 32]) -> bool {
     let Some(timestamp) = whole_seconds(&row.timestamp) else { return false };
     let details = details.map_or_else(|| "null".into(), |details| sort_names(details.clone()).stringify());
     Text::new(row, Some(&details), Some("null")).hash(&format!("{timestamp}.000Z")) == *expected
 }
 
-/// Format 0: absent fields left out, the time as it was, names in their order. As the row is now.
+/// Tries format 0 with the row as it is: absent fields left out, the time unchanged, names in their order.
 fn is_format_0(row: &LegacyRow, details: Option<&Value>, expected: &[u8; 32]) -> bool {
     let details = details.map(Value::stringify);
     let text = Text::new(row, details.as_deref(), None);
     present_timestamps(&row.timestamp).any(|timestamp| text.hash(&timestamp) == *expected)
 }
 
-/// The texts that a time may have had whose milliseconds are not lost: as it is, and cut to seconds.
+/// The possible texts of a time whose milliseconds are not lost: as it is, and truncated to seconds.
 fn present_timestamps(timestamp: &str) -> impl Iterator<Item = String> {
     let seconds = whole_seconds(timestamp);
     let in_mysql = seconds.as_ref().map(|seconds| seconds.replace('T', " "));
@@ -136,26 +136,26 @@ fn present_timestamps(timestamp: &str) -> impl Iterator<Item = String> {
     [Some(timestamp.to_owned()), in_mysql, cut, whole].into_iter().flatten()
 }
 
-/// All texts that a time may have had: those, and with any milliseconds if it has none.
+/// All possible texts of a time: those, and every value of the milliseconds if the time has none.
 fn timestamps(timestamp: &str) -> impl Iterator<Item = String> {
     let lost = whole_seconds(timestamp).filter(|_| millis(timestamp).is_none());
     let lost = lost.into_iter().flat_map(|seconds| (1..=999).map(move |millis| format!("{seconds}.{millis:03}Z")));
     present_timestamps(timestamp).chain(lost)
 }
 
-/// The milliseconds of a time that has some.
+/// The milliseconds of a time, if it has any.
 fn millis(timestamp: &str) -> Option<i64> {
     let time = time(timestamp).filter(|_| timestamp.contains('.'))?;
     Some(time.micros().rem_euclid(1_000_000) / 1_000)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS` in UTC.
+/// The time as `YYYY-MM-DDTHH:MM:SS` in UTC.
 fn whole_seconds(timestamp: &str) -> Option<String> {
     let text = time(timestamp)?.to_string();
     text.get(..19).map(str::to_owned)
 }
 
-/// The details printed with their names in the order they have, then, if they are few, in every other one.
+/// The details printed with their names in the stored order and, if there are few names, in every other order.
 fn orders(details: &Value) -> Vec<String> {
     let members: Vec<(Vec<u16>, Value)> = match details {
         Value::Object(members) => members.iter().map(|(name, value)| (name.to_vec(), value.clone())).collect(),
@@ -182,16 +182,16 @@ fn permute(rest: Vec<(Vec<u16>, Value)>, begun: &mut Object, printed: &mut Vec<S
     }
 }
 
-/// What is hashed of a row, but for its time.
+/// The hashed text of a row, except for its time.
 struct Text {
-    /// The hash up to the time.
+    /// The state of the hash before the time.
     before: Sha256,
-    /// The JSON behind the time.
+    /// The JSON after the time.
     after: String,
 }
 
 impl Text {
-    /// The text of a row with these details; `absent` stands for absent fields, which are left out without it.
+    /// The text of a row with these details. `absent` replaces absent fields; without it they are left out.
     fn new(row: &LegacyRow, details: Option<&str>, absent: Option<&str>) -> Self {
         let mut before = Sha256::new();
         before.update(row.prev_hash.as_bytes());
@@ -216,13 +216,13 @@ impl Text {
         Self { before, after }
     }
 
-    /// Bytes that are hashed for one time.
+    /// The number of bytes that are hashed for one time.
     fn cost(&self) -> u64 {
-        // The beginning is hashed once; a block may be begun in vain.
+        // The beginning is hashed only once; padding may add a block.
         self.after.len() as u64 + 128
     }
 
-    /// The hash of the row if it had this time.
+    /// The hash of the row with this time.
     fn hash(&self, timestamp: &str) -> [u8; 32] {
         let mut hash = self.before.clone();
         hash.update(quoted(timestamp).as_bytes());

@@ -1,4 +1,4 @@
-//! The order of rows, from their links, and what is wrong with the links.
+//! The order of rows according to their links, and the faults of these links.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, hash_map as map};
@@ -11,32 +11,32 @@ use super::row::{StoredRow, leaf, time};
 use crate::audit::tree::Frontier;
 use crate::types::audit::hex;
 
-/// The hash to which the first row links.
+/// The link of the first row.
 const GENESIS: &str = "GENESIS";
-/// No row.
+/// The index that represents no row.
 const NONE: u32 = u32::MAX;
 
-/// What the order and the findings need of a row: about 200 bytes, whatever its details.
+/// The part of a row that ordering and findings need: about 200 bytes, whatever its details.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Identifies the row.
+    /// The row's identifier.
     pub id: Box<str>,
-    /// The leaf of the stored row.
+    /// The leaf of the stored row in the Merkle tree.
     pub leaf: [u8; 32],
-    /// The format under which the hash reproduced.
+    /// The format under which the hash reproduced; none if the row was altered.
     pub format: Option<u8>,
-    /// The length of the stored row.
+    /// The length of the stored row in bytes.
     pub bytes: u32,
-    /// What other rows link to.
+    /// The value that other rows link to.
     hash: [u8; 32],
-    /// What the row links to.
+    /// The value that this row links to.
     prev: [u8; 32],
-    /// When, in microseconds since 1970.
+    /// The time in microseconds since 1970.
     time: i64,
 }
 
 impl Entry {
-    /// The entry of a row.
+    /// Creates the entry of a row.
     pub fn new(stored: &StoredRow) -> Self {
         let StoredRow { row, format } = stored;
         let body = stored.body();
@@ -47,48 +47,48 @@ impl Entry {
             bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
             hash: link(&row.hash),
             prev: link(&row.prev_hash),
-            // Rows without a time come first; their hash does not reproduce.
+            // Rows without a valid time come first; their hash does not reproduce.
             time: time(&row.timestamp).map_or(i64::MIN, |time| time.micros()),
         }
     }
 }
 
-/// A hash as a key: the hash itself, or the SHA-256 of a text that is none.
+/// A link as a map key: the hash itself, or the SHA-256 of a text that is not a hash.
 fn link(text: &str) -> [u8; 32] {
     digest_of(text).unwrap_or_else(|| Sha256::digest(text).into())
 }
 
-/// All rows of a log, those that are sealed already in front, in their order.
+/// All rows of a log: the sealed ones first, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     entries: Vec<Entry>,
-    /// How many of them are sealed.
+    /// The number of sealed rows.
     sealed: usize,
-    /// Sealed rows that the source does not hold as they are sealed.
+    /// Sealed rows that the source now holds in another form.
     changed: Vec<u32>,
     gone: Vec<u32>,
-    /// What is wrong with rows of the source that are not in their links.
+    /// Faults of the source's rows other than faults of their links.
     pub source: SourceFindings,
 }
 
-/// What is wrong with rows of a source, beside their links.
+/// Faults of a source's rows other than faults of their links.
 #[derive(Debug, Default)]
 pub(crate) struct SourceFindings {
     /// Rows that are too long to be read.
     pub oversized: RowSample,
-    /// Altered rows whose search was cut.
+    /// Altered rows whose search was cut short.
     pub unsearched: RowSample,
-    /// Rows that are counted and were not read.
+    /// The number of rows that are counted but were not read.
     pub unread: u64,
 }
 
 impl Chain {
-    /// A chain that begins with the rows that are sealed.
+    /// A chain that begins with the sealed rows.
     pub fn new(sealed: Vec<Entry>) -> Self {
         Self { sealed: sealed.len(), entries: sealed, ..Self::default() }
     }
 
-    /// The sealed rows by their id: the first one, and all of them where several have one id.
+    /// Indexes the sealed rows by their id: the first row, and all rows of an id that occurs several times.
     pub fn sealed_by_id(&self) -> SealedIds {
         let mut ids = SealedIds::default();
         for (at, entry) in (0..).zip(&self.entries[..self.sealed]) {
@@ -100,7 +100,7 @@ impl Chain {
         ids
     }
 
-    /// The entry of a row.
+    /// The entry of the row at this index.
     pub fn entry(&self, at: u32) -> &Entry {
         &self.entries[at as usize]
     }
@@ -120,17 +120,17 @@ impl Chain {
         self.changed.push(at);
     }
 
-    /// Notes that the source does not hold a sealed row any more.
+    /// Notes that the source no longer holds a sealed row.
     pub fn note_gone(&mut self, at: u32) {
         self.gone.push(at);
     }
 
-    /// How many rows are sealed.
+    /// The number of sealed rows.
     pub fn sealed(&self) -> usize {
         self.sealed
     }
 
-    /// Brings the new rows into the order of their links: each behind the row that it links to, and otherwise by time.
+    /// Orders the new rows by their links: each after the row it links to, and otherwise by time.
     pub fn arrange(&mut self) {
         let parents = self.parents();
         let new = u32::try_from(self.sealed).unwrap_or(NONE);
@@ -138,7 +138,7 @@ impl Chain {
         let mut ready = BinaryHeap::new();
         let key = |at: u32, entries: &[Entry]| Reverse((entries[at as usize].time, at));
         for at in new..count(&self.entries) {
-            // A row behind a sealed one, or behind none, waits for nothing.
+            // A row that links to a sealed row, or to none, is ready at once.
             let parent = parents[at as usize];
             if parent == NONE || parent < new {
                 ready.push(key(at, &self.entries));
@@ -162,8 +162,8 @@ impl Chain {
         self.entries = order.into_iter().filter_map(|at| entries[at as usize].take()).collect();
     }
 
-    /// The row that each row links to. Of several with the same hash, one whose hash reproduces, else the first.
-    /// Nothing comes before the beginning, whatever an altered row has as its hash.
+    /// The row that each row links to. Of several with the same hash, one whose hash reproduces is chosen, otherwise
+    /// the first. `GENESIS` has no parent, whatever an altered row has as its hash.
     fn parents(&self) -> Vec<u32> {
         let genesis = link(GENESIS);
         let mut by_hash: HashMap<[u8; 32], u32> = HashMap::with_capacity(self.entries.len());
@@ -177,7 +177,7 @@ impl Chain {
         self.entries.iter().map(|entry| by_hash.get(&entry.prev).copied().unwrap_or(NONE)).collect()
     }
 
-    /// What is to be said of the log in its order.
+    /// The findings on the log in its order.
     pub fn findings(&self, source: &str) -> LegacyLog {
         let rows = self.entries.len() as u64;
         let mut log = LegacyLog { source: source.to_owned(), rows, complete: true, ..LegacyLog::default() };
@@ -221,7 +221,7 @@ impl Chain {
                 continue;
             }
             has_child[*parent as usize] = true;
-            // The time of an altered row says nothing.
+            // The time of an altered row is not reliable.
             let parent = self.entry(*parent);
             if entry.format.is_some() && parent.format.is_some() && entry.time < parent.time {
                 log.backwards.add(&entry.id);
@@ -245,7 +245,7 @@ impl Chain {
     }
 
     fn find_forks(&self, log: &mut LegacyLog) {
-        // The first row that links to a hash, and how many do.
+        // The first row that links to a hash, and the number of such rows.
         let mut branches: HashMap<[u8; 32], (u32, RowSample)> = HashMap::new();
         let mut rows: HashMap<[u8; 32], u32> = HashMap::with_capacity(self.entries.len());
         for entry in &self.entries {
@@ -277,7 +277,7 @@ impl Chain {
             .collect();
     }
 
-    /// What the service of that time said: it compared each row's link with the row before it, by time.
+    /// The verdict of the original service, which compared each row's link with the previous row by time.
     fn verdict(&self) -> LegacyVerdict {
         let mut by_time: Vec<&Entry> = self.entries.iter().collect();
         by_time.sort_by(|left, right| (left.time, &left.id).cmp(&(right.time, &right.id)));
@@ -292,16 +292,16 @@ impl Chain {
     }
 }
 
-/// The places of sealed rows by their ids.
+/// The indexes of sealed rows by their ids.
 #[derive(Debug, Default)]
 pub(crate) struct SealedIds {
     first: HashMap<Box<str>, u32>,
-    /// Of ids that several rows have.
+    /// The indexes for ids that several rows have.
     more: HashMap<Box<str>, Vec<u32>>,
 }
 
 impl SealedIds {
-    /// The places of the rows with this id, in their order.
+    /// The indexes of the rows with this id, in order.
     pub fn get(&self, id: &str) -> &[u32] {
         match (self.more.get(id), self.first.get(id)) {
             (Some(places), _) => places,
@@ -333,7 +333,7 @@ impl Children {
         children
     }
 
-    /// The rows that link to a row. The second time there are none, so that a circle ends.
+    /// Takes the rows that link to a row. A second call returns none, so that a cycle ends.
     fn take(&mut self, at: u32) -> Vec<u32> {
         let mut child = std::mem::replace(&mut self.first[at as usize], NONE);
         let mut children = Vec::new();

@@ -1,7 +1,7 @@
-//! The audit log of Mini KMS on Node: formats 0 and 1 of its rows, and what its links say of their order.
+//! The audit log of Mini KMS on Node: formats 0 and 1 of its rows, and their order according to their links.
 //!
-//! Pure functions. That service hashed what `JSON.stringify` printed, so this module prints JSON as ECMAScript does
-//! (`ecma_json`) and sorts names as its `localeCompare` did (`collation`).
+//! All functions are pure. That service hashed the output of `JSON.stringify`, so this module prints JSON as ECMAScript
+//! does (`ecma_json`) and sorts names as its `localeCompare` did (`collation`).
 
 #[cfg(feature = "import")]
 mod collation;

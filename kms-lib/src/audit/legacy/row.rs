@@ -1,4 +1,4 @@
-//! Rows of the old log: as their source holds them, and as this service stores them.
+//! Rows of imported logs: as their source holds them, and as this service stores them.
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -12,24 +12,24 @@ use crate::types::time::Timestamp;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LegacyRow {
-    /// Identifies the row.
+    /// The row's identifier.
     pub id: String,
     /// The time as text: RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
     pub timestamp: String,
     /// The principal that acted.
     pub actor: String,
-    /// The caller's role.
+    /// The role of the actor.
     pub role: String,
-    /// What was done.
+    /// The action that was performed.
     pub action: String,
-    /// Identifies the request.
+    /// The identifier of the request.
     pub request_id: String,
     /// The details as JSON text.
     #[serde(serialize_with = "as_json")]
     pub details: Option<String>,
-    /// The key, in rows that name it outside the details.
+    /// The key's id, in rows that name it outside the details.
     pub key_id: Option<String>,
-    /// The version, in rows that name it outside the details.
+    /// The number of the version, in rows that name it outside the details.
     pub key_version: Option<i64>,
     /// The hash of the row that this one links to, or `GENESIS`.
     pub prev_hash: String,
@@ -39,7 +39,7 @@ pub struct LegacyRow {
     pub status: String,
 }
 
-/// Details are JSON within JSON, on one line. What is no JSON is shown as text.
+/// Serializes details as JSON within JSON, on one line. Text that is not JSON is serialized as a string.
 fn as_json<S: Serializer>(details: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     let is_json = |details: &&str| serde_json::from_str::<&RawValue>(details).is_ok();
     let json = details.as_deref().filter(is_json).map(without_white_space);
@@ -49,7 +49,7 @@ fn as_json<S: Serializer>(details: &Option<String>, serializer: S) -> Result<S::
     }
 }
 
-/// JSON without white space outside of strings.
+/// Removes white space outside strings from JSON.
 fn without_white_space(json: &str) -> String {
     let (mut in_string, mut is_escaped) = (false, false);
     let keep = |character: &char| {
@@ -63,7 +63,7 @@ fn without_white_space(json: &str) -> String {
     json.chars().filter(keep).collect()
 }
 
-/// The time of a row. MySQL writes it without a zone; the service stored it in UTC.
+/// Parses the time of a row. MySQL prints it without a zone; the service stored it in UTC.
 pub(super) fn time(timestamp: &str) -> Option<Timestamp> {
     match timestamp.split_once(' ') {
         Some((date, time)) => format!("{date}T{time}Z").parse().ok(),
@@ -74,9 +74,9 @@ pub(super) fn time(timestamp: &str) -> Option<Timestamp> {
 /// A row with the format under which its hash reproduced, as it is stored and sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredRow {
-    /// The row.
+    /// The row as its source held it.
     pub row: LegacyRow,
-    /// 0 or 1; none if the hash did not reproduce.
+    /// The format, 0 or 1; none if the hash did not reproduce.
     pub format: Option<u8>,
 }
 
@@ -105,7 +105,7 @@ impl StoredRow {
         )
     }
 
-    /// Reads the stored form; none if the text is anything else.
+    /// Parses the stored form; none if the text is not exactly that form.
     pub fn read(body: &str) -> Option<Self> {
         #[derive(Deserialize)]
         struct Format {
@@ -123,7 +123,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// The leaf of a stored row in the tree over all of them (RFC 6962, 2.1).
+/// The leaf of a stored row in the Merkle tree of its log (RFC 6962, 2.1).
 pub(crate) fn leaf(body: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update([0]);

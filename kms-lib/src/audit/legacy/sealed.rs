@@ -1,4 +1,4 @@
-//! Records of `LEGACY_IMPORT`: what they say of the log that they seal.
+//! `LEGACY_IMPORT` records: the states of imported logs that they seal.
 
 use serde::Deserialize;
 
@@ -8,15 +8,15 @@ use crate::types::audit::{Action, AuditRecord, Status};
 /// A state of an imported log that a record seals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SealedLog {
-    /// The record.
+    /// The sequence number of the record.
     pub seq: u64,
     /// The name under which the log was imported.
     pub source: String,
-    /// How many rows there were then.
+    /// The number of rows at that time.
     pub size: u64,
-    /// The root of the tree over them, in lower-case hex.
+    /// The Merkle root of the rows, in lower-case hexadecimal.
     pub root: String,
-    /// The last record that has findings: this one, or that of an earlier run.
+    /// The number of the last record with findings: this one, or that of an earlier run.
     pub findings_at: Option<u64>,
 }
 
@@ -38,14 +38,14 @@ fn details(record: &AuditRecord) -> Option<Details> {
     serde_json::from_str(details).ok()
 }
 
-/// What a record seals, if it is one of an import.
+/// The state that a record seals, if it is a record of an import.
 pub(crate) fn sealed_log(record: &AuditRecord) -> Option<SealedLog> {
     let Details { source, size, root, findings_at, log } = details(record)?;
     let findings_at = if log.is_some() { Some(record.seq) } else { findings_at };
     Some(SealedLog { seq: record.seq, source, size, root, findings_at })
 }
 
-/// The findings in a record, which the last one of each run has.
+/// The findings in a record. The last record of each run has them.
 pub(crate) fn findings(record: &AuditRecord) -> Option<LegacyLog> {
     details(record)?.log
 }

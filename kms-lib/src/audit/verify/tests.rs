@@ -5,7 +5,7 @@ use crate::types::ids::{KeyId, RecordId};
 
 const LOG: LogId = LogId::from_bytes([3; 16]);
 
-/// A log of this many good records.
+/// A log with this number of good records.
 fn log(records: u64) -> Vec<AuditRecord> {
     let mut rows: Vec<AuditRecord> = Vec::new();
     for seq in 1..=records {
@@ -36,7 +36,7 @@ fn rehash(row: &mut AuditRecord) {
     row.hash = record_hash(LOG, row.seq, row.timestamp, &row.prev_hash, &Body::from(&*row).digest());
 }
 
-/// Checks a log in chunks of this size.
+/// Verifies a log in chunks of this size.
 fn verify(rows: &[AuditRecord], chunk: usize) -> Result<Start, Fault> {
     rows.chunks(chunk).try_fold(Start::genesis(), |start, rows| {
         let stitched = stitch(start, &digest(LOG, rows), &[]);
@@ -52,7 +52,7 @@ fn a_good_log_is_good_in_chunks_of_any_size() {
     for chunk in [1, 7, 4_096, 10_000] {
         assert_eq!(verify(&rows, chunk).unwrap().frontier, tree);
     }
-    // Roots in the midst of a chunk are those of the tree at that size.
+    // Roots within a chunk are those of the tree at that size.
     let stitched = stitch(Start::genesis(), &digest(LOG, &rows[..4_096]), &[1, 1_000, 4_096]);
     assert_eq!(stitched.states.len(), 3);
     for state in stitched.states {
@@ -63,7 +63,7 @@ fn a_good_log_is_good_in_chunks_of_any_size() {
     }
 }
 
-/// Every column, changed in a record at the beginning, in the middle, at a chunk's edge and at the end.
+/// Every column, changed in a record at the beginning, in the middle, at a chunk's border and at the end.
 #[test]
 fn a_change_of_any_column_is_found_where_it_is() {
     type Tampering = fn(&mut AuditRecord);
@@ -123,7 +123,7 @@ fn removal_insertion_swap_and_renumbering_are_found() {
         swapped.swap(at, at + 1);
         assert_eq!(verify(&swapped, 64).unwrap_err().seq, at as u64 + 1);
 
-        // Removed and the rest renumbered, hashes left as they are.
+        // A record is removed and the rest renumbered, with the hashes unchanged.
         let mut renumbered = good.clone();
         renumbered.remove(at);
         for (i, row) in renumbered.iter_mut().enumerate() {
@@ -151,7 +151,7 @@ fn a_time_that_runs_backwards_is_found_even_with_recomputed_hashes() {
 #[test]
 fn a_time_runs_backwards_only_where_the_record_says_so() {
     let mut rows = log(100);
-    // Records 41 to 49 are of a clock that was ahead, and the time after 50 is before that of 40.
+    // Records 41 to 49 were written by a clock that was ahead, and the time after 50 is before that of 40.
     rows[40..49].iter_mut().for_each(|row| row.timestamp = Timestamp::from_micros(4_000_000_000));
     rows[49].action = Action::ClockAcknowledge.as_str().to_owned();
     rows[49..].iter_mut().for_each(|row| row.timestamp = Timestamp::from_micros(5));

@@ -1,10 +1,10 @@
-//! Grants to be made, and filters of grants.
+//! Requests to create grants, and filters of grants.
 
 use crate::session::KeyRef;
 use crate::types::actor::Role;
 use crate::types::grant::{Conditions, Permission};
 
-/// A grant to be made by [`Session::put_grant`](crate::Session::put_grant).
+/// A request to create a grant by [`Session::put_grant`](crate::Session::put_grant).
 ///
 /// ```
 /// use kms_lib::{Conditions, NewGrant, Permission, Role, Timestamp};
@@ -16,20 +16,20 @@ use crate::types::grant::{Conditions, Permission};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewGrant {
-    /// The principal that gets the permissions.
+    /// The principal that receives the permissions.
     pub principal: String,
-    /// A note about the callers that the grant is meant for. It restricts nothing and gives nothing.
+    /// A note about the intended callers. It neither restricts nor grants anything.
     pub role: Role,
-    /// What the grant allows; at least one permission.
+    /// The permissions; at least one.
     pub permissions: Vec<Permission>,
-    /// The conditions under which it allows that.
+    /// The conditions under which the permissions apply.
     pub conditions: Conditions,
     pub(in crate::session) target: Option<GrantTarget>,
 }
 
 impl NewGrant {
-    /// A grant to a principal. It needs keys, [`on_key`](Self::on_key) or [`on_all_keys`](Self::on_all_keys), and
-    /// permissions, [`allow`](Self::allow).
+    /// A grant to a principal. It also needs its keys, [`on_key`](Self::on_key) or [`on_all_keys`](Self::on_all_keys),
+    /// and permissions, [`allow`](Self::allow).
     pub fn new(principal: impl Into<String>, role: Role) -> Self {
         Self {
             principal: principal.into(),
@@ -39,25 +39,25 @@ impl NewGrant {
             target: None,
         }
     }
-    /// On this key alone. A caller that may neither read the key nor holds `grant` on it must name it by its id.
+    /// Grants on this key alone. A caller that may neither read the key nor holds `grant` on it must give its id.
     #[must_use]
     pub fn on_key(mut self, key: impl Into<KeyRef>) -> Self {
         self.target = Some(GrantTarget::Key(key.into()));
         self
     }
-    /// On all keys, those included that do not exist yet.
+    /// Grants on all keys, including future ones.
     #[must_use]
     pub fn on_all_keys(mut self) -> Self {
         self.target = Some(GrantTarget::AllKeys);
         self
     }
-    /// Allows these permissions, beside those that were named before.
+    /// Adds these permissions to those named before.
     #[must_use]
     pub fn allow(mut self, permissions: impl IntoIterator<Item = Permission>) -> Self {
         self.permissions.extend(permissions);
         self
     }
-    /// Only under these conditions, which replace those set before.
+    /// Sets the conditions, replacing those set before.
     #[must_use]
     pub fn conditions(mut self, conditions: Conditions) -> Self {
         self.conditions = conditions;
@@ -65,7 +65,7 @@ impl NewGrant {
     }
 }
 
-/// Which grants a list shows; all of them by default.
+/// A filter of grants. The default is all grants in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrantFilter {
@@ -99,10 +99,10 @@ impl GrantFilter {
     }
 }
 
-/// The keys of a grant as callers name them.
+/// The keys of a grant as the caller named them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::session) enum GrantTarget {
-    /// Every key, those that are created later too.
+    /// Every key, including future ones.
     AllKeys,
     /// One key, by name or id.
     Key(KeyRef),

@@ -1,11 +1,11 @@
-//! Keys to be created, edits of keys, and filters of keys.
+//! Requests to create and edit keys, and filters of keys.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType};
 
-/// A key to be created by [`Session::create_key`](crate::Session::create_key).
+/// A request to create a key by [`Session::create_key`](crate::Session::create_key).
 ///
 /// ```
 /// use kms_lib::NewKey;
@@ -16,23 +16,24 @@ use crate::types::key::{AuditContext, KeyPurpose, KeyState, KeyType};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NewKey {
-    /// Unique for ever: 1 to 128 printable characters, no outer blanks, not the shape of a UUID.
+    /// The name, permanently unique: 1 to 128 printable characters, no leading or trailing blanks, not in the form of a
+    /// UUID.
     pub name: String,
-    /// The algorithm that the key is for.
+    /// The algorithm and size of the key.
     #[serde(rename = "type")]
     pub key_type: KeyType,
     /// The operations that the key allows.
     pub purpose: KeyPurpose,
-    /// Days between rotations by the scheduler; none without.
+    /// The number of days between rotations by the scheduler; no rotations without it.
     #[serde(default)]
     pub rotation_period_days: Option<u32>,
-    /// Days a former version stays usable; the service's default without.
+    /// The days for which a former version stays usable; by default the service's setting.
     #[serde(default)]
     pub grace_period_days: Option<u32>,
-    /// A JSON object of at most 16 KiB.
+    /// Free-form metadata: a JSON object of at most 16 KiB.
     #[serde(default)]
     pub metadata: Option<Value>,
-    /// How records show contexts.
+    /// The form in which audit records show contexts.
     #[serde(default)]
     pub audit_context: Option<AuditContext>,
 }
@@ -50,7 +51,7 @@ impl NewKey {
     pub fn rsa_signing(name: impl Into<String>) -> Self {
         Self::new(name, KeyType::Rsa2048, KeyPurpose::Signing)
     }
-    /// A key of this type and purpose.
+    /// A key of this type and purpose, without optional settings.
     pub fn new(name: impl Into<String>, key_type: KeyType, purpose: KeyPurpose) -> Self {
         Self {
             name: name.into(),
@@ -62,25 +63,25 @@ impl NewKey {
             audit_context: None,
         }
     }
-    /// Rotated by the scheduler every so many days.
+    /// Lets the scheduler rotate the key every `days` days.
     #[must_use]
     pub fn rotation_period_days(mut self, days: u32) -> Self {
         self.rotation_period_days = Some(days);
         self
     }
-    /// Former versions stay usable for so many days.
+    /// Keeps former versions usable for `days` days.
     #[must_use]
     pub fn grace_period_days(mut self, days: u32) -> Self {
         self.grace_period_days = Some(days);
         self
     }
-    /// With this metadata.
+    /// Attaches this metadata.
     #[must_use]
     pub fn metadata(mut self, metadata: Value) -> Self {
         self.metadata = Some(metadata);
         self
     }
-    /// With contexts recorded in this form.
+    /// Records contexts in this form.
     #[must_use]
     pub fn audit_context(mut self, form: AuditContext) -> Self {
         self.audit_context = Some(form);
@@ -88,7 +89,7 @@ impl NewKey {
     }
 }
 
-/// An edit of a key for [`Session::update_key`](crate::Session::update_key). What is not named stays as it is.
+/// An edit of a key for [`Session::update_key`](crate::Session::update_key). Fields that are not set stay unchanged.
 ///
 /// ```
 /// use kms_lib::KeyUpdate;
@@ -98,16 +99,16 @@ impl NewKey {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct KeyUpdate {
-    /// Days between rotations by the scheduler; `Some(None)` ends them.
+    /// The number of days between rotations by the scheduler; `Some(None)` ends them.
     pub rotation_period_days: Option<Option<u32>>,
-    /// Days a former version stays usable; `Some(None)` leaves that to the service's default.
+    /// The days for which a former version stays usable; `Some(None)` selects the service's default.
     pub grace_period_days: Option<Option<u32>>,
-    /// A JSON object of at most 16 KiB; `Some(None)` removes it.
+    /// Free-form metadata: a JSON object of at most 16 KiB; `Some(None)` removes it.
     pub metadata: Option<Option<Value>>,
-    /// How records show contexts.
+    /// The form in which audit records show contexts.
     pub audit_context: Option<AuditContext>,
-    /// The [`revision`](crate::KeyDescription::revision) that the key must still have. If it has another one, somebody
-    /// else changed the key first, and the update fails with `Conflict`.
+    /// The [`revision`](crate::KeyDescription::revision) that the key must still have. If it differs, another change
+    /// came first, and the update fails with `Conflict`.
     pub expected_revision: Option<u64>,
 }
 
@@ -116,31 +117,31 @@ impl KeyUpdate {
     pub fn new() -> Self {
         Self::default()
     }
-    /// Rotated by the scheduler every so many days; not at all with `None`.
+    /// Lets the scheduler rotate the key every `days` days; `None` ends the rotations.
     #[must_use]
     pub fn rotation_period_days(mut self, days: impl Into<Option<u32>>) -> Self {
         self.rotation_period_days = Some(days.into());
         self
     }
-    /// Former versions stay usable for so many days; as long as the service's default says with `None`.
+    /// Keeps former versions usable for `days` days; `None` selects the service's default.
     #[must_use]
     pub fn grace_period_days(mut self, days: impl Into<Option<u32>>) -> Self {
         self.grace_period_days = Some(days.into());
         self
     }
-    /// With this metadata; without any with `None`.
+    /// Replaces the metadata; `None` removes it.
     #[must_use]
     pub fn metadata(mut self, metadata: impl Into<Option<Value>>) -> Self {
         self.metadata = Some(metadata.into());
         self
     }
-    /// With contexts recorded in this form from now on.
+    /// Records contexts in this form from now on.
     #[must_use]
     pub fn audit_context(mut self, form: AuditContext) -> Self {
         self.audit_context = Some(form);
         self
     }
-    /// Only if the key still has this revision.
+    /// Requires that the key still has this revision.
     #[must_use]
     pub fn expected_revision(mut self, revision: u64) -> Self {
         self.expected_revision = Some(revision);
@@ -148,7 +149,7 @@ impl KeyUpdate {
     }
 }
 
-/// Which keys a list shows; all of them by default.
+/// A filter of keys. The default is all keys that the caller may read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyFilter {

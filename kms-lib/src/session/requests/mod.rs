@@ -1,4 +1,4 @@
-//! What callers ask for: keys, grants and tokens to be made, edits, filters, and the pages of lists.
+//! Requests of callers: keys, grants and tokens to create, edits, filters, and pages of lists.
 
 mod grants;
 mod keys;

@@ -1,4 +1,4 @@
-//! The pages of lists: one form for all of them.
+//! Paging, in the same form for all lists.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::types::error::{Error, Result};
 use crate::types::limits::PAGE_LIMIT;
 
-/// Entries of a page unless the caller says otherwise.
+/// The default number of entries of a page.
 const DEFAULT_LIMIT: usize = 100;
 
-/// Which part of a list is wanted: so many entries, from the beginning or after a cursor.
+/// The part of a list to return: at most `limit` entries, from the beginning or after a cursor.
 ///
 /// ```
 /// # async fn names(session: &kms_lib::Session) -> kms_lib::Result<Vec<String>> {
@@ -30,10 +30,10 @@ const DEFAULT_LIMIT: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Paging {
-    /// The largest number of entries in the page: 1 to 1,000.
+    /// The maximum number of entries in the page: 1 to 1,000.
     pub limit: usize,
-    /// The `next_cursor` of the page before; the list begins at its beginning without one. A cursor belongs to the
-    /// list that gave it, with the same filter.
+    /// The `next_cursor` of the previous page; without it, the list starts at the beginning. A cursor is valid only for
+    /// the list that returned it, with the same filter.
     pub cursor: Option<String>,
 }
 
@@ -42,25 +42,25 @@ impl Paging {
     pub fn new(limit: usize) -> Self {
         Self { limit, cursor: None }
     }
-    /// The page after this cursor.
+    /// Continues the list after this cursor.
     #[must_use]
     pub fn after(mut self, cursor: impl Into<String>) -> Self {
         self.cursor = Some(cursor.into());
         self
     }
 
-    /// Refuses a limit that no page has.
+    /// Refuses a limit outside 1 to 1,000.
     pub(in crate::session) fn check(&self) -> Result<()> {
         if self.limit == 0 || self.limit > PAGE_LIMIT {
-            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries")));
+            return Err(Error::invalid(format!("a page has 1 to {PAGE_LIMIT} entries, not {}", self.limit)));
         }
         Ok(())
     }
 
-    /// The cursor, for a list whose cursors are of this type.
+    /// Parses the cursor of a list whose cursors have this type.
     pub(in crate::session) fn cursor_as<T: FromStr>(&self) -> Result<Option<T>> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
-        cursor.parse().map(Some).map_err(|_| Error::invalid("the cursor is not one that this list gave"))
+        cursor.parse().map(Some).map_err(|_| Error::invalid("the cursor is not one that this list returned"))
     }
 }
 
@@ -76,8 +76,8 @@ impl Default for Paging {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// The entries, in the order of the list. There may be fewer than asked for although the list goes on: the work for
-    /// one page is bounded.
+    /// The entries, in the order of the list. A page may have fewer entries than the limit and still have a successor,
+    /// since the work for one page is bounded.
     pub items: Vec<T>,
     /// The cursor of the next page, for [`Paging::after`]; none on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +85,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// A page of up to `limit` entries out of those found, of which there may be more. `cursor` names an entry.
+    /// A page of up to `limit` of the entries found, of which there may be more. `cursor` names an entry.
     pub(in crate::session) fn of<C: fmt::Display>(mut found: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Self {
         let has_more = found.len() > limit;
         found.truncate(limit);

@@ -1,9 +1,9 @@
-//! Tokens to be made.
+//! Requests to create tokens.
 
 use crate::types::actor::Role;
 use crate::types::time::Timestamp;
 
-/// A token to be made by [`Session::create_token`](crate::Session::create_token).
+/// A request to create a token by [`Session::create_token`](crate::Session::create_token).
 ///
 /// ```
 /// use kms_lib::{NewToken, Role, Timestamp};
@@ -12,28 +12,28 @@ use crate::types::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewToken {
-    /// The principal of callers that show the token.
+    /// The principal as which callers with the token act.
     pub principal: String,
-    /// The role of whoever shows the token.
+    /// The role of callers with the token.
     pub role: Role,
-    /// What the token is for: 1 to 256 bytes, no control or invisible characters.
+    /// A note about the token's purpose: 1 to 256 bytes, no control or invisible characters.
     pub label: Option<String>,
-    /// The time from which on the token is refused; it does not expire without one.
+    /// The time from which the token is refused; without it, the token does not expire.
     pub expires_at: Option<Timestamp>,
 }
 
 impl NewToken {
-    /// A token without label that does not expire.
+    /// A token without a label that does not expire.
     pub fn new(principal: impl Into<String>, role: Role) -> Self {
         Self { principal: principal.into(), role, label: None, expires_at: None }
     }
-    /// With a label.
+    /// Sets the label.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
-    /// Refused from this time on.
+    /// Sets the time from which the token is refused.
     #[must_use]
     pub fn expires_at(mut self, time: impl Into<Option<Timestamp>>) -> Self {
         self.expires_at = time.into();

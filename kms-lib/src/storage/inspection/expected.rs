@@ -1,10 +1,10 @@
-//! What the migrations make, as a description to compare the catalogs of database servers with. It is read from the
-//! statements of the migrations themselves, so that there is one place that says what the schema is.
+//! The schema that the migrations create, as a description to compare with the catalogs of database servers. It is
+//! parsed from the statements of the migrations, so that the schema is defined in one place.
 
 use crate::storage::schema::{MIGRATIONS, VERSION_TABLE};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The type of a column, as the migrations name it.
+/// The type of a column, as named in the migrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Int,
@@ -21,14 +21,14 @@ pub(super) struct Column {
     pub is_nullable: bool,
 }
 
-/// An index. Those of constraints have no name here: engines name them differently.
+/// An index. Indexes of constraints have no name here, since engines name them differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Index {
     pub name: Option<String>,
     pub columns: Vec<String>,
     pub is_unique: bool,
     pub is_primary: bool,
-    /// Whether it holds only versions near their limit, where the engine has partial indexes.
+    /// Whether the index covers only versions near their limit, where the engine has partial indexes.
     pub is_near_limit: bool,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Table {
     pub indexes: Vec<Index>,
 }
 
-/// The tables of this version of the schema.
+/// Returns the tables of this version of the schema.
 pub(super) fn tables(version: usize) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     for statement in std::iter::once(&VERSION_TABLE).chain(MIGRATIONS.iter().take(version).copied().flatten()) {
@@ -87,7 +87,7 @@ fn find<'a>(tables: &'a mut [Table], name: &str) -> Option<&'a mut Table> {
     tables.iter_mut().find(|table| table.name == name)
 }
 
-/// A column or a constraint of a table.
+/// Parses a column or a constraint of a table.
 fn read_part(part: &str, table: &mut Table) -> Option<()> {
     for (prefix, is_primary) in [("UNIQUE (", false), ("PRIMARY KEY (", true)] {
         if let Some(columns) = part.strip_prefix(prefix) {
@@ -124,7 +124,7 @@ fn constraint(columns: Vec<String>, is_primary: bool) -> Index {
     Index { name: None, columns, is_unique: true, is_primary, is_near_limit: false }
 }
 
-/// Splits at the commas that stand in no parentheses.
+/// Splits at the commas outside parentheses.
 fn parts(body: &str) -> Vec<&str> {
     let mut depth = 0usize;
     body.split(|c| {

@@ -1,19 +1,20 @@
-//! Indexes compared with their tables: what an index lacks, a list that uses it would silently miss.
+//! Comparing indexes with their tables. A row missing from an index would be missing from lists without any error.
 
 use super::expected;
 use crate::storage::schema::MIGRATIONS;
 use crate::storage::{Connection, Sql};
 use crate::types::error::{ErrorCode, Result};
 
-/// Indexes of the log with the column that a list looks for in them.
+/// The indexes of the log, each with the column that lists search in it.
 pub const LOG_INDEXES: [(&str, &str); 2] = [("audit_logs_actor", "actor"), ("audit_logs_key", "key_id")];
-/// Most messages of an integrity check.
+/// The maximum number of messages of an integrity check.
 const MESSAGES: usize = 100;
-/// Tables that a verification reads whole. Their primary key is the column `id`.
+/// Tables that a verification reads completely. Their primary key is the column `id`.
 const SMALL_TABLES: [&str; 5] = ["keys", "key_versions", "grants", "credentials", "root_keys"];
 
-/// What SQLite's own check of the whole file finds: damaged pages, indexes that are not as their tables. Nothing for
-/// other engines. One statement, so it sees one state of the store; it locks nobody out.
+/// Returns the findings of SQLite's own check of the whole file: damaged pages, and indexes that do not match their
+/// tables. Empty for other engines. The check is one statement, so it sees one state of the store, and it takes no lock
+/// that blocks writers.
 pub async fn integrity(connection: &mut dyn Connection) -> Result<Vec<String>> {
     if connection.dialect().name != "sqlite" {
         return Ok(Vec::new());
@@ -26,13 +27,13 @@ async fn sqlite_check(connection: &mut dyn Connection, sql: Sql) -> Result<Vec<S
     let checked = connection
         .query(sql, vec![], &mut |row| {
             let message = row.text(0)?;
-            // Several lines come in one row.
+            // One row may contain several lines.
             messages.extend(message.lines().filter(|line| *line != "ok").map(str::to_owned));
             Ok(())
         })
         .await;
     match checked {
-        // What is so damaged that it cannot be checked is the finding.
+        // Damage that prevents the check is itself the finding.
         Err(error) if error.code() == ErrorCode::StoreCorrupt => messages.push(error.message().to_owned()),
         checked => checked?,
     }
@@ -40,7 +41,7 @@ async fn sqlite_check(connection: &mut dyn Connection, sql: Sql) -> Result<Vec<S
     Ok(messages)
 }
 
-/// The first record from `first` to `last` that an index of the log lacks. One probe of the index for each record.
+/// Returns the first record from `first` to `last` that an index of the log lacks. The index is probed once per record.
 pub async fn first_unindexed(
     connection: &mut dyn Connection,
     (index, column): (&'static str, &'static str),
@@ -59,7 +60,7 @@ pub async fn first_unindexed(
             format!("audit_logs AS i FORCE INDEX ({index})"),
             format!("i.{column} = t.{column} AND i.seq = t.seq"),
         ),
-        // There are no hints; but only this index can answer a comparison of rows.
+        // PostgreSQL has no index hints, but only this index can answer a row comparison.
         _ => (
             "audit_logs AS t".to_owned(),
             "audit_logs AS i".to_owned(),
@@ -90,7 +91,7 @@ pub async fn first_unindexed(
     asked.map(|()| found)
 }
 
-/// The indexes of the tables that are read whole which do not hold the rows of their tables, by name.
+/// Returns the names of the small tables' indexes that do not contain the rows of their table.
 pub async fn small_tables(connection: &mut dyn Connection) -> Result<Vec<String>> {
     match connection.dialect().name {
         "sqlite" => {
@@ -129,14 +130,14 @@ async fn compare_small(connection: &mut dyn Connection, is_mysql: bool) -> Resul
             let of_table = fingerprint(connection, scan, is_mysql, false).await?;
             if of_table != fingerprint(connection, ordered, is_mysql, true).await? {
                 let name = index.name.clone().unwrap_or_else(|| format!("over {}", index.columns.join(", ")));
-                differing.push(format!("the index {name} does not hold the rows of {}", table.name));
+                differing.push(format!("the index {name} does not match the rows of {}", table.name));
             }
         }
     }
     Ok(differing)
 }
 
-/// The name of an index on MySQL, as a part of a quoted name. Those of constraints may have been renamed.
+/// The name of an index on MySQL, as part of a quoted name. Indexes of constraints may have been renamed.
 async fn name_on_mysql(connection: &mut dyn Connection, table: &str, index: &expected::Index) -> Result<String> {
     if let Some(name) = &index.name {
         return Ok(name.clone());
@@ -156,7 +157,7 @@ async fn name_on_mysql(connection: &mut dyn Connection, table: &str, index: &exp
     Ok(name)
 }
 
-/// How many rows a statement answers, and a sum over their ids that does not depend on their order.
+/// The number of rows that a statement returns, and an order-independent sum over their ids.
 async fn fingerprint(
     connection: &mut dyn Connection,
     select: String,

@@ -1,7 +1,7 @@
-//! The schema of the database is not trusted: it is compared with the one that the migrations make.
+//! Inspecting the schema of the database, which is not trusted: it is compared with the one that the migrations create.
 //!
-//! A difference that could alter what our statements do is a fault. Objects that are not ours and cannot alter them are
-//! warnings. Content is not looked at here: [`indexes`] compares indexes with their tables.
+//! A difference that could change the effect of our statements is a fault. Foreign objects that cannot are warnings.
+//! Contents are not inspected here: [`indexes`] compares indexes with their tables.
 
 mod expected;
 pub mod indexes;
@@ -16,23 +16,23 @@ use super::schema::{MIGRATIONS, count_tables, stored_version};
 use super::{Connection, corrupt};
 use crate::types::error::Result;
 
-/// A part of the schema that is not as the migrations make it.
+/// A part of the schema that differs from what the migrations create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deviation {
-    /// What kind of object, and its name: `index audit_logs_actor`.
+    /// The kind and name of the object: `index audit_logs_actor`.
     pub object: String,
-    /// How it differs.
+    /// The difference, as a predicate: `is missing`.
     pub what: String,
 }
 
-/// What an inspection of the schema found.
+/// The result of inspecting the schema.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// Differences that could alter what statements do.
+    /// Differences that could change the effect of statements.
     pub faults: Vec<Deviation>,
-    /// Foreign objects that cannot, and what the user's rights hide.
+    /// Foreign objects that cannot change it, and parts of the schema that the user may not see.
     pub warnings: Vec<String>,
-    /// Whether the store says that its schema is newer than the one it is compared with.
+    /// Whether the stored schema version is newer than the one it is compared with.
     is_newer: bool,
 }
 
@@ -40,11 +40,11 @@ impl Inspection {
     fn fault(&mut self, object: impl Into<String>, what: impl Into<String>) {
         self.faults.push(Deviation { object: object.into(), what: what.into() });
     }
-    /// A difference that a newer schema may have, and is only worth a warning there.
+    /// Adds a difference that a newer schema may have; there it is only a warning.
     fn differs(&mut self, object: impl Into<String>, what: impl Into<String>) {
         let (object, what) = (object.into(), what.into());
         if self.is_newer {
-            self.warn(format!("{object} {what}, perhaps by a newer version of this software"));
+            self.warn(format!("{object} {what}, perhaps because of a newer version of this software"));
         } else {
             self.fault(object, what);
         }
@@ -54,18 +54,18 @@ impl Inspection {
     }
 }
 
-/// Compares the schema with the one that the migrations make, up to the version that the store says it has. Not to be
-/// called within a transaction that changed the schema.
+/// Compares the schema with the one that the migrations create up to the stored version. Must not be called within a
+/// transaction that changed the schema.
 ///
-/// A newer schema than this software knows is compared with the newest known one. The version is not signed, so it
-/// excuses only what migrations do: new columns, and tables and indexes that come and go.
+/// A schema newer than this software knows is compared with the newest known one. The stored version is not signed, so
+/// it excuses only what migrations do: adding columns, and adding or dropping tables and indexes.
 pub async fn inspect(connection: &mut dyn Connection) -> Result<Inspection> {
     let before = version(connection).await?;
     let found = inspect_version(connection, before).await?;
     if found.faults.is_empty() {
         return Ok(found);
     }
-    // Another node may have migrated meanwhile.
+    // Another node may have migrated the store meanwhile.
     let after = version(connection).await?;
     if after == before { Ok(found) } else { inspect_version(connection, after).await }
 }
@@ -79,7 +79,7 @@ async fn inspect_version(connection: &mut dyn Connection, stored: usize) -> Resu
     let version = stored.clamp(1, MIGRATIONS.len());
     let mut found = Inspection { is_newer: stored > version, ..Inspection::default() };
     if found.is_newer {
-        found.warn(format!("the schema has version {stored}, which this software does not know"));
+        found.warn(format!("the schema has version {stored}, which is newer than this software knows"));
     }
     match connection.dialect().name {
         #[cfg(feature = "sqlite")]
@@ -93,10 +93,10 @@ async fn inspect_version(connection: &mut dyn Connection, stored: usize) -> Resu
     Ok(found)
 }
 
-/// Refuses a store whose schema was altered (`StoreCorrupt`), and logs what it warns of. On SQLite, writers and lists
-/// inspect again when the schema has changed since.
+/// Refuses a store whose schema was altered (`StoreCorrupt`), and logs the warnings. On SQLite, writers and lists
+/// inspect the schema again after it changed.
 pub async fn require_sound(connection: &mut dyn Connection) -> Result<()> {
-    // Before the inspection: what changes meanwhile is then noticed as a change.
+    // Read before the inspection, so that later changes are noticed.
     let cookie = connection.schema_cookie().await?;
     let found = inspect(connection).await?;
     for warning in &found.warnings {

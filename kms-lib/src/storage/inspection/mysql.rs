@@ -7,8 +7,8 @@ use super::expected::{Column, Index, Kind, Table};
 use crate::storage::{Connection, Sql};
 use crate::types::error::Result;
 
-/// Whether this user sees triggers: `information_schema.triggers` shows only those of tables on which it has that
-/// right.
+/// Whether this user sees triggers: `information_schema.triggers` shows only those of tables on which the user has the
+/// TRIGGER privilege.
 const MAY_SEE_TRIGGERS: &str = "SELECT
     (SELECT COUNT(*) FROM information_schema.user_privileges WHERE privilege_type = 'TRIGGER')
     + (SELECT COUNT(*) FROM information_schema.schema_privileges
@@ -23,7 +23,7 @@ pub(super) async fn inspect(connection: &mut dyn Connection, expected: &[Table],
     inspect_triggers(connection, expected, found).await
 }
 
-/// Calls `each` with the cells of every row, all of them text; an absent one is empty.
+/// Calls `each` with the cells of every row, all as text; a null cell is empty.
 async fn texts(
     connection: &mut dyn Connection,
     sql: impl Into<Sql>,
@@ -64,7 +64,7 @@ async fn inspect_tables(connection: &mut dyn Connection, expected: &[Table], fou
         }
     }
     for (name, cells) in present {
-        found.warn(format!("the {} {name} is not of this service", cells[1].to_ascii_lowercase()));
+        found.warn(format!("the {} {name} does not belong to this service", cells[1].to_ascii_lowercase()));
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ async fn inspect_columns(connection: &mut dyn Connection, expected: &[Table], fo
         for column in &table.columns {
             let object = format!("column {}.{}", table.name, column.name);
             match present.remove(&(table.name.clone(), column.name.clone())) {
-                // A missing table is named already.
+                // A missing table is already reported.
                 None => found.fault(object, "is missing"),
                 Some(cells) if !is_as_expected(&cells, column) => found.fault(object, "was altered"),
                 Some(_) => {}
@@ -105,7 +105,7 @@ fn is_as_expected(cells: &[String], column: &Column) -> bool {
         Kind::ShortText => ("varbinary(512)", ""),
         Kind::Text => ("longtext", "utf8mb4_bin"),
     };
-    // MariaDB and older servers say a display width.
+    // MariaDB and older servers include a display width.
     let present = cells[2].to_ascii_lowercase();
     let is_kind = present == kind || (column.kind == Kind::Int && present == "bigint(20)");
     let has_no_default = cells[4].is_empty() || cells[4].eq_ignore_ascii_case("NULL");
@@ -119,7 +119,7 @@ fn is_as_expected(cells: &[String], column: &Column) -> bool {
 
 async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
     let usable = usable_index(connection).await?;
-    // A part of an expression has no column; one of a prefix has its length.
+    // A part that is an expression has no column; a prefix part has its length.
     let sql = format!(
         "SELECT table_name, index_name, CAST(non_unique AS CHAR), COALESCE(column_name, '(expression)'), \
          COALESCE(CAST(sub_part AS CHAR), ''), CASE WHEN {usable} THEN index_type ELSE 'ignored' END, \
@@ -152,15 +152,15 @@ async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], fo
             if is_unique {
                 found.differs(format!("unique index {name}"), format!("was added, on {}", table.name));
             } else if !table.indexes.iter().any(|index| index.name.as_ref() == Some(&name)) {
-                found.warn(format!("the index {name} on {} is not of this service", table.name));
+                found.warn(format!("the index {name} on {} does not belong to this service", table.name));
             }
         }
     }
     Ok(())
 }
 
-/// The condition on `information_schema.statistics` that the server uses an index: MariaDB has ignored ones and MySQL
-/// invisible ones, by columns that the other one and older servers lack.
+/// A condition on `information_schema.statistics` for indexes that the server uses. MariaDB has ignored indexes and
+/// MySQL invisible ones, in columns that the other and older servers lack.
 async fn usable_index(connection: &mut dyn Connection) -> Result<&'static str> {
     let mut condition = "1 = 1";
     let sql = "SELECT UPPER(column_name) FROM information_schema.columns WHERE table_schema = 'information_schema' \
@@ -172,7 +172,7 @@ async fn usable_index(connection: &mut dyn Connection) -> Result<&'static str> {
     Ok(condition)
 }
 
-/// The name of the index that is as expected. Those of constraints may have any name, but for the primary key.
+/// Returns the name of the index that is as expected. Indexes of constraints may have any name, except the primary key.
 fn find(index: &Index, here: &BTreeMap<String, (bool, Vec<String>)>) -> Option<String> {
     let mut found = here.iter().filter(|(name, (is_unique, columns))| {
         let is_named = match &index.name {
@@ -215,7 +215,7 @@ async fn inspect_triggers(connection: &mut dyn Connection, expected: &[Table], f
         if ours.contains(cells[1].as_str()) {
             found.fault(format!("trigger {}", cells[0]), format!("was added, on {}", cells[1]));
         } else {
-            found.warn(format!("the trigger {} on {} is not of this service", cells[0], cells[1]));
+            found.warn(format!("the trigger {} on {} does not belong to this service", cells[0], cells[1]));
         }
     })
     .await?;

@@ -1,4 +1,4 @@
-//! The schema of a PostgreSQL database, from `pg_catalog`, in which every user sees everything. Names are looked for
+//! The schema of a PostgreSQL database, from `pg_catalog`, which shows everything to every user. Objects are looked up
 //! where our statements find them: in the schemas of the search path.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use super::expected::{Column, Index, Kind, Table};
 use crate::storage::Connection;
 use crate::types::error::Result;
 
-/// Joins that give the schema, and the condition that it is one of the search path.
+/// Joins the schema of an object, and requires that it is in the search path.
 const IN_PATH: &str = "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                        WHERE n.nspname = ANY (current_schemas(false))";
 
@@ -21,7 +21,7 @@ pub(super) async fn inspect(connection: &mut dyn Connection, expected: &[Table],
     inspect_attached(connection, expected, found).await
 }
 
-/// The rows of an answer whose cells are all text; an absent one is empty.
+/// Returns rows whose cells are all text; a null cell is empty.
 async fn texts(connection: &mut dyn Connection, sql: String, columns: usize) -> Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     connection
@@ -34,22 +34,21 @@ async fn texts(connection: &mut dyn Connection, sql: String, columns: usize) -> 
     Ok(rows)
 }
 
-/// The server's own functions and operators come first unless the path names `pg_catalog` behind other schemas, in
-/// which somebody else's could then stand in their place.
+/// The server's own functions and operators come first unless the path names `pg_catalog` after other schemas, in which
+/// foreign functions could then replace them.
 async fn inspect_search_path(connection: &mut dyn Connection, found: &mut Inspection) -> Result<()> {
     let sql = "SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(true), ',')";
     let path = texts(connection, sql.to_owned(), 1).await?.pop().and_then(|mut cells| cells.pop()).unwrap_or_default();
-    // Temporary tables come ahead of it, but are only those of our own session, and never functions.
+    // Temporary tables come before it, but belong only to our own session, and never include functions.
     let first = path.split(',').find(|schema| !schema.starts_with("pg_temp"));
     if first != Some("pg_catalog") {
-        found.fault("setting search_path", "names pg_catalog behind other schemas");
+        found.fault("setting search_path", "names pg_catalog after other schemas");
     }
     Ok(())
 }
 
 async fn inspect_tables(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
-    // What is written to an unlogged table is gone after a crash. Inheritance and partitions bring rows of other
-    // tables.
+    // An unlogged table is emptied after a crash. Inheritance and partitions add rows of other tables.
     let sql = format!(
         "SELECT c.relname::text, c.relkind::text, c.relpersistence::text, COALESCE(a.amname::text, ''), \
          CASE WHEN c.relrowsecurity OR c.relforcerowsecurity THEN 'is under row level security' \
@@ -82,7 +81,7 @@ async fn inspect_tables(connection: &mut dyn Connection, expected: &[Table], fou
         found.fault(object, what);
     }
     for cells in present.into_values().flatten() {
-        found.warn(format!("{} {} is not of this service", kind(&cells[1]), cells[0]));
+        found.warn(format!("{} {} does not belong to this service", kind(&cells[1]), cells[0]));
     }
     Ok(())
 }
@@ -140,7 +139,7 @@ fn is_as_expected(cells: &[String], column: &Column) -> bool {
 }
 
 async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
-    // The definition says columns, order, collation and operator class where they are not the usual ones.
+    // The definition includes columns, order, collation and operator class where they are not the defaults.
     let sql = format!(
         "SELECT c.relname::text, x.relname::text, \
          CASE WHEN i.indisprimary THEN 'primary' WHEN i.indisunique THEN 'unique' ELSE '' END, \
@@ -166,7 +165,7 @@ async fn inspect_indexes(connection: &mut dyn Connection, expected: &[Table], fo
             if !cells[2].is_empty() {
                 found.differs(format!("unique index {}", cells[1]), format!("was added, on {}", table.name));
             } else if !table.indexes.iter().any(|index| index.name.as_ref() == Some(&cells[1])) {
-                found.warn(format!("the index {} on {} is not of this service", cells[1], table.name));
+                found.warn(format!("the index {} on {} does not belong to this service", cells[1], table.name));
             }
         }
     }
@@ -181,7 +180,7 @@ fn is_index(cells: &[String], index: &Index) -> bool {
     };
     let definition = cells[4].split_once(" USING ").map(|(_, definition)| definition.replace('"', ""));
     let expected = format!("btree ({})", index.columns.join(", "));
-    // How full its pages are (`WITH`) is the operator's business; the condition is compared by itself.
+    // The fill factor (`WITH`) is the operator's choice; the condition is compared separately.
     let is_defined = definition.is_some_and(|definition| {
         let rest = definition.strip_prefix(&expected);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" WITH (") || rest.starts_with(" WHERE "))
@@ -201,7 +200,7 @@ fn described(table: &Table, index: &Index) -> String {
     }
 }
 
-/// Triggers and constraints.
+/// Compares triggers and constraints.
 async fn inspect_attached(connection: &mut dyn Connection, expected: &[Table], found: &mut Inspection) -> Result<()> {
     let ours: BTreeSet<&str> = expected.iter().map(|table| table.name.as_str()).collect();
     let sql = format!(
@@ -212,10 +211,10 @@ async fn inspect_attached(connection: &mut dyn Connection, expected: &[Table], f
         if ours.contains(cells[0].as_str()) {
             found.fault(format!("trigger {}", cells[1]), format!("was added, on {}", cells[0]));
         } else {
-            found.warn(format!("the trigger {} on {} is not of this service", cells[1], cells[0]));
+            found.warn(format!("the trigger {} on {} does not belong to this service", cells[1], cells[0]));
         }
     }
-    // Those of primary keys, unique columns and columns that must not be null are in the other catalogs.
+    // Constraints for primary keys, unique columns and not-null columns are compared through the other catalogs.
     let sql = format!(
         "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k \
          JOIN pg_catalog.pg_class c ON c.oid = k.conrelid {IN_PATH} AND k.contype NOT IN ('p', 'u', 'n')"

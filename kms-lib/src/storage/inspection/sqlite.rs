@@ -1,9 +1,9 @@
-//! The schema of a SQLite file: its `sqlite_schema` is compared with that of a database in memory in which the same
+//! The schema of a SQLite file: its `sqlite_schema` is compared with that of an in-memory database in which the same
 //! migrations were executed.
 //!
-//! The text of a statement says everything that SQLite knows of an object (columns, types, collations, conflict
-//! clauses, generated columns, `WHERE` of a partial index), so texts are compared. Any trigger is a fault, also one on
-//! a foreign table: it could be reached through a view or a foreign key.
+//! The text of a statement contains everything that SQLite knows of an object (columns, types, collations, conflict
+//! clauses, generated columns, `WHERE` of a partial index), so texts are compared. Any trigger is a fault, even on a
+//! foreign table, since it could be reached through a view or a foreign key.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,14 @@ type Objects = BTreeMap<(String, String), Object>;
 
 struct Object {
     table: String,
-    /// The statement that made it; none of indexes that belong to a constraint.
+    /// The statement that created the object; none for indexes of constraints.
     sql: Option<String>,
 }
 
 /// Compares the schema with that of the migrations up to this version.
 pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, found: &mut Inspection) -> Result<()> {
     let expected = expected(version).map_err(|e| {
-        let text = format!("the schema cannot be made in memory to compare it: {e}");
+        let text = format!("the schema cannot be created in memory for comparison: {e}");
         Error::new(ErrorCode::Internal, text).with_source(e)
     })?;
     let mut present = Objects::new();
@@ -36,7 +36,7 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
             let key = (row.text(0)?.to_owned(), row.text(1)?.to_owned());
             let sql = row.text_opt(3)?.map(normalized);
             if present.insert(key.clone(), Object { table: row.text(2)?.to_owned(), sql }).is_some() {
-                return Err(corrupt(format!("the schema has two objects of the name {}", key.1)));
+                return Err(corrupt(format!("the schema has two objects with the name {}", key.1)));
             }
             Ok(())
         })
@@ -45,10 +45,10 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
         match present.get(&(kind.clone(), name.clone())) {
             None => found.differs(format!("{kind} {name}"), "is missing"),
             Some(here) if kind == "table" && has_more_columns(here, object) => {
-                found.differs(format!("table {name}"), "has more columns than this software made");
+                found.differs(format!("table {name}"), "has more columns than this software created");
             }
             Some(here) if here.sql != object.sql || here.table != object.table => {
-                found.fault(format!("{kind} {name}"), "is not as this software made it");
+                found.fault(format!("{kind} {name}"), "differs from the one this software created");
             }
             Some(_) => {}
         }
@@ -59,7 +59,7 @@ pub(super) async fn inspect(connection: &mut dyn Connection, version: usize, fou
     Ok(())
 }
 
-/// Whether a table differs only by columns that `ALTER TABLE` added, without anything that could refuse or ignore rows.
+/// Whether a table differs only by columns that `ALTER TABLE` added, which cannot refuse or ignore rows.
 fn has_more_columns(here: &Object, expected: &Object) -> bool {
     let texts = here.sql.as_deref().zip(expected.sql.as_deref());
     let added = texts.and_then(|(here, expected)| here.strip_prefix(expected.strip_suffix(')')?)?.strip_suffix(')'));
@@ -72,23 +72,24 @@ fn has_more_columns(here: &Object, expected: &Object) -> bool {
     })
 }
 
-/// An object that the migrations do not make.
+/// Reports an object that the migrations do not create.
 fn foreign(kind: &str, name: &str, object: &Object, expected: &Objects, found: &mut Inspection) {
     let is_ours = |table: &str| expected.keys().any(|(kind, name)| kind == "table" && name.eq_ignore_ascii_case(table));
     match kind {
         "trigger" => found.fault(format!("trigger {name}"), format!("was added, on {}", object.table)),
         "index" if is_ours(&object.table) => {
-            // A unique one could refuse rows, or be what a conflict clause means. SQLite itself begins the text so.
+            // A unique index could refuse rows, or trigger a conflict clause. SQLite normalizes the beginning of this
+            // text.
             let sql = object.sql.as_deref().unwrap_or_default();
             if sql.to_ascii_lowercase().starts_with("create index ") {
-                found.warn(format!("the index {name} on {} is not of this service", object.table));
+                found.warn(format!("the index {name} on {} does not belong to this service", object.table));
             } else {
                 found.differs(format!("unique index {name}"), format!("was added, on {}", object.table));
             }
         }
         "view" | "table" if is_ours(name) => found.fault(format!("{kind} {name}"), "has the name of a table"),
-        // Indexes of foreign tables come with these.
-        "view" | "table" => found.warn(format!("the {kind} {name} is not of this service")),
+        // Indexes of foreign tables are reported with these.
+        "view" | "table" => found.warn(format!("the {kind} {name} does not belong to this service")),
         _ => {}
     }
 }
@@ -107,8 +108,8 @@ fn expected(version: usize) -> rusqlite::Result<Objects> {
     objects.collect()
 }
 
-/// A statement with single blanks between words and without quotes around the name of its table, which `ALTER TABLE ...
-/// RENAME` puts there. What else is quoted stays as it is: `"NOT" NULL` is not `NOT NULL`.
+/// Normalizes a statement: single blanks between words, and no quotes around the name of its table, which `ALTER TABLE
+/// ... RENAME` adds. Other quoted parts stay as they are: `"NOT" NULL` is not `NOT NULL`.
 fn normalized(sql: &str) -> String {
     let text = single_blanks(sql);
     let place = if text.starts_with("CREATE TABLE ") { "CREATE TABLE \"" } else { " ON \"" };

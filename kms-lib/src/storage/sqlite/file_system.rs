@@ -1,15 +1,15 @@
-//! Which file systems a store may be on. SQLite's write-ahead log needs memory that all processes share, and locks that
-//! hold: file systems over a network do not have these (<https://www.sqlite.org/wal.html>), and two machines would
+//! The file systems on which a store may be. SQLite's write-ahead log needs memory shared by all processes, and
+//! reliable locks. Network file systems provide neither (<https://www.sqlite.org/wal.html>), and two machines would
 //! damage the store.
 
 use std::path::Path;
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// What is behind a file system, as far as its type says.
+/// The backing of a file system, as far as its type shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A disk of this machine, or memory.
+    /// A local disk, or memory.
     Local,
     /// Other machines, by this protocol.
     Network(&'static str),
@@ -17,7 +17,7 @@ enum Kind {
     Program,
 }
 
-/// By the type that `statfs` gives (linux/magic.h and the sources of those that are not in it).
+/// The kind for a type that `statfs` returns (linux/magic.h, and the sources of types that are not in it).
 fn kind(magic: u32) -> Kind {
     match magic {
         0x6969 => Kind::Network("NFS"),
@@ -38,15 +38,15 @@ fn kind(magic: u32) -> Kind {
     }
 }
 
-/// Refuses a place for a store on a network file system, whether or not the file is there yet.
+/// Refuses a store on a network file system, whether or not the file exists yet.
 pub(super) fn check(store: &Path) -> Result<()> {
     match magic(store).map_or(Kind::Local, kind) {
         Kind::Local => Ok(()),
         Kind::Network(name) => Err(refused(store, name)),
         Kind::Program => {
             tracing::warn!(
-                "the store {} is on a FUSE file system; if that keeps its files on other machines, put the store on a \
-                 local disk",
+                "the store {} is on a FUSE file system; if that stores its files on other machines, put the store \
+                 on a local disk",
                 store.display()
             );
             Ok(())
@@ -58,8 +58,8 @@ fn refused(store: &Path, name: &str) -> Error {
     Error::new(
         ErrorCode::InvalidConfiguration,
         format!(
-            "the store {} is on a network file system ({name}), where SQLite can lose or damage data; put it on a local \
-             disk, or use a database server (store_url = mysql://... or postgres://...)",
+            "the store {} is on a network file system ({name}), where SQLite can lose or damage data; put it on a \
+             local disk, or use a database server (store_url = mysql://... or postgres://...)",
             store.display()
         ),
     )
@@ -68,9 +68,9 @@ fn refused(store: &Path, name: &str) -> Error {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn magic(store: &Path) -> Option<u32> {
     let folder = store.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // What cannot be asked is found out by opening it.
+    // If neither can be queried, opening the file will report why.
     let stat = rustix::fs::statfs(store).or_else(|_| rustix::fs::statfs(folder)).ok()?;
-    // Its width differs by architecture; the types have 32 bits.
+    // The field's width depends on the architecture; the types have 32 bits.
     Some(stat.f_type as u32)
 }
 
@@ -108,7 +108,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_place_is_asked_before_the_file_is_there() {
-        // The kernel's own: its type is 0x9fa0.
+        // The kernel's own file system, whose type is 0x9fa0.
         assert_eq!(magic(Path::new("/proc/no-such-file")), Some(0x9fa0));
         assert_eq!(magic(Path::new("/proc/version")), Some(0x9fa0));
         check(Path::new("no-such-file")).unwrap();

@@ -1,11 +1,12 @@
-//! The files of a SQLite store: made private, and known again by what they are, not by their names.
+//! The files of a SQLite store: created private, and recognized by their identity, not by their names.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// Makes the file with mode 0600, if there is none: SQLite would take the mode from the umask. Answers it if it did.
+/// Creates the file with mode 0600 if none exists, since SQLite would take the mode from the umask. Returns the file if
+/// it was created.
 pub(super) fn create_private(path: &Path) -> Result<Option<File>> {
     let mut options = File::options();
     options.write(true).create_new(true);
@@ -21,17 +22,18 @@ pub(super) fn create_private(path: &Path) -> Result<Option<File>> {
             if e.kind() == std::io::ErrorKind::PermissionDenied
                 || e.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
         {
-            Err(Error::new(ErrorCode::StoreReadOnly, format!("{} cannot be made: {e}", path.display())).with_source(e))
+            Err(Error::new(ErrorCode::StoreReadOnly, format!("{} cannot be created: {e}", path.display()))
+                .with_source(e))
         }
         Err(e) => {
-            let text = format!("{} cannot be made: {e}", path.display());
+            let text = format!("{} cannot be created: {e}", path.display());
             Err(Error::new(ErrorCode::StoreUnavailable, text).with_source(e))
         }
     }
 }
 
-/// Gives a new file to the owner of the store, with the mode of that, as SQLite does with its own: what root makes must
-/// not keep the service out.
+/// Gives a new file the owner and mode of the store, as SQLite does for its own files: a file created by root must not
+/// lock out the service.
 #[cfg(unix)]
 pub(super) fn give_to_owner(store: &Path, file: &File) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -39,14 +41,14 @@ pub(super) fn give_to_owner(store: &Path, file: &File) {
     let mode = std::fs::Permissions::from_mode(of_store.mode() & 0o666);
     let given = fchown(file, Some(of_store.uid()), Some(of_store.gid())).and_then(|()| file.set_permissions(mode));
     if let Err(error) = given {
-        tracing::debug!(%error, "a file beside the store stays its maker's");
+        tracing::debug!(%error, "the owner of a file beside the store could not be changed");
     }
 }
 
 #[cfg(not(unix))]
 pub(super) fn give_to_owner(_: &Path, _: &File) {}
 
-/// Whether the file is there and may not be written, or no file may be made beside it, which writing takes.
+/// Whether the existing file is not writable, or no file can be created beside it, which writing requires.
 #[cfg(unix)]
 pub(crate) fn is_read_only(path: &Path) -> bool {
     use rustix::fs::{Access, access};
@@ -63,7 +65,7 @@ pub(crate) fn is_read_only(path: &Path) -> bool {
 
 #[cfg(unix)]
 pub(super) fn free_space(folder: &Path) -> Option<u64> {
-    // What is left for users other than root: that is what the service can have.
+    // The space available to users other than root, which is what the service can use.
     rustix::fs::statvfs(folder).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
@@ -72,7 +74,7 @@ pub(super) fn free_space(_: &Path) -> Option<u64> {
     None
 }
 
-/// Opens a file and empties it; not what a link leads to.
+/// Opens a file and truncates it; does not follow a link.
 pub(super) fn empty(path: &Path) -> std::io::Result<File> {
     let mut options = File::options();
     options.write(true).truncate(true);
@@ -84,7 +86,7 @@ pub(super) fn empty(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-/// Writes bytes that no file system stores as nothing.
+/// Writes bytes that no file system can store as a hole.
 pub(super) fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
     use std::io::Write;
     let mut file = empty(path)?;
@@ -99,7 +101,7 @@ pub(super) fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Which file it is, whatever its name.
+/// The identity of a file, independent of its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId(u64, u64);
 
@@ -111,7 +113,7 @@ impl FileId {
     }
     #[cfg(not(unix))]
     pub(super) fn of(path: &Path) -> std::io::Result<Self> {
-        // An open file cannot be removed there.
+        // An open file cannot be removed on this platform.
         std::fs::metadata(path).map(|_| Self(0, 0))
     }
     pub(super) fn check(&self, path: &Path) -> Result<()> {
@@ -132,14 +134,14 @@ pub(super) fn unreachable_file(path: &Path, why: std::io::Error) -> Error {
     gone(path, &why.to_string()).with_source(why)
 }
 
-/// The files that a connection writes: SQLite goes on with them when their names are gone.
+/// The files that a connection writes. SQLite keeps writing to them even after their names are gone.
 pub(super) struct Files {
     pub path: PathBuf,
     pub file: FileId,
     pub log_path: PathBuf,
-    /// The write-ahead log; known once something was begun.
+    /// The write-ahead log; known after the first transaction.
     pub log: Option<FileId>,
-    /// How long it was, in bytes, when this connection last wrote.
+    /// The length of the log, in bytes, when this connection last wrote.
     pub log_bytes: u64,
 }
 
@@ -151,14 +153,14 @@ impl Files {
     fn log_bytes(&self) -> Result<u64> {
         std::fs::metadata(&self.log_path).map(|log| log.len()).map_err(|e| unreachable_file(&self.log_path, e))
     }
-    /// Notes how long the write-ahead log is, after this connection has written.
+    /// Notes the length of the write-ahead log after this connection has written.
     pub(super) fn note_log_bytes(&mut self) -> Result<()> {
         self.log_bytes = self.log_bytes()?;
         Ok(())
     }
-    /// Whether the write-ahead log has become shorter since this connection wrote. Another process may have moved it
-    /// into the database, but another program may also have cut it. This connection would not notice the difference as
-    /// long as its cache has the pages that it needs; a new connection reads the files.
+    /// Whether the write-ahead log became shorter since this connection wrote. Another process may have moved it into
+    /// the database, or another program may have truncated it. This connection would not notice the difference as long
+    /// as its cache has the pages it needs; a new connection reads the files.
     pub(super) fn is_log_shorter(&self) -> Result<bool> {
         Ok(self.log_bytes()? < self.log_bytes)
     }

@@ -1,23 +1,23 @@
-//! Which process has SQLite stores open.
+//! Detecting that SQLite stores are used after a fork.
 //!
-//! SQLite keeps a table of its locks for the whole process. A forked child inherits the table, but not the locks
+//! SQLite keeps a table of its locks for the whole process. A forked child inherits the table but not the locks
 //! (POSIX), and would trust locks that it does not hold. So a process whose parent had a store open when it forked
-//! opens none.
+//! cannot open any.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// The process that has stores open, in the upper half, and how many it has. One word and no lock, which a fork in
-/// another thread could leave locked for ever.
+/// The id of the process that has stores open, in the upper half, and their number. One atomic word needs no lock,
+/// which a fork in another thread could leave locked permanently.
 static OPEN: AtomicU64 = AtomicU64::new(0);
 
-/// A store that is open in this process, until this is dropped.
+/// A store that is open in this process until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Opened(());
 
 impl Opened {
-    /// Notes a store; `UsedAfterFork` if another process left some open here.
+    /// Registers a store; `UsedAfterFork` if a parent process left stores open here.
     pub fn here() -> Result<Self> {
         let process = std::process::id();
         OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| opened(open, process)).map_err(|_| {
@@ -34,7 +34,7 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         let process = std::process::id();
-        // What a forked child drops is its parent's.
+        // A store dropped in a forked child belongs to its parent.
         let _ = OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| closed(open, process));
     }
 }
@@ -61,7 +61,7 @@ mod tests {
         let one = opened(0, parent);
         let two = one.and_then(|open| opened(open, parent));
         assert_eq!(two.and_then(|open| opened(open, child)), None);
-        // Nothing that the child drops counts.
+        // Stores dropped by the child do not count.
         assert_eq!(two.and_then(|open| closed(open, child)), None);
         let none = two.and_then(|open| closed(open, parent)).and_then(|open| closed(open, parent));
         assert_eq!(none.and_then(|open| closed(open, parent)), None);

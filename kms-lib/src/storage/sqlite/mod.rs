@@ -1,4 +1,4 @@
-//! SQLite in one file: write-ahead log, every commit synced, several processes on one file.
+//! SQLite in one file: write-ahead log, every commit synced, and several processes on one file.
 
 mod file_system;
 mod files;
@@ -32,31 +32,31 @@ use writer::{Abandon, Copying, Writer};
 #[cfg(test)]
 mod tests;
 
-/// Connections that read; and as many others for long reads.
+/// The number of reading connections; the same number exists for long reads.
 const READERS: u32 = 4;
 
-/// A SQLite file.
+/// A store in a SQLite file.
 pub struct SqliteStore {
     path: PathBuf,
     readers: SqlitePool,
-    /// For long reads.
+    /// Connections for long reads.
     long_readers: SqlitePool,
     claim: Mutex<Option<File>>,
-    /// Says that the store is open in this process.
+    /// Registers that the store is open in this process.
     opened: Mutex<Option<Opened>>,
     /// The file that was opened first. None for a store that is only read.
     file: Option<FileId>,
-    /// The schema that was inspected last.
+    /// The schema counter at the last inspection.
     approved: Approved,
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it (mode 0600) if there is none. A file that is not a database is left untouched.
+    /// Opens the file, and creates it (mode 0600) if none exists. A file that is not a database is left unchanged.
     pub async fn open(path: &Path) -> Result<Self> {
         let opened = Mutex::new(Some(Opened::here()?));
         file_system::check(path)?;
         create_private(path)?;
-        // SQLite keeps its files beside the one that a link leads to.
+        // SQLite creates its other files beside the target of a link.
         let path = &std::fs::canonicalize(path).map_err(|e| unreachable_file(path, e))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -75,11 +75,10 @@ impl SqliteStore {
         Ok(Self { path, readers, long_readers, claim, opened, file, approved })
     }
 
-    /// Opens a file to read it; nothing is ever written to it.
+    /// Opens a file for reading; nothing is ever written to it.
     ///
-    /// Where SQLite cannot make the files beside it that reading a write-ahead log takes, such as on a read-only
-    /// medium, the file is read without locks: nobody can have it open for writing there, since that takes these files
-    /// too.
+    /// Where SQLite cannot create the files that reading a write-ahead log requires, such as on a read-only medium, the
+    /// file is read without locks: no process can have it open for writing there, since that requires these files too.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
         let path = &std::fs::canonicalize(path).map_err(|e| unreachable_file(path, e))?;
         let options = SqliteConnectOptions::new()
@@ -94,7 +93,7 @@ impl SqliteStore {
             Err(error) if is_refused(&error) => {
                 tracing::debug!(%error, "the store is read without locks");
                 let has_log = std::fs::metadata(store.beside("-wal")).is_ok_and(|log| log.len() > 0);
-                // What is in the write-ahead log belongs to the store; its index is then kept in memory.
+                // The write-ahead log belongs to the store; its index is then kept in memory.
                 let options = match has_log && cfg!(unix) {
                     true => options.vfs("unix-none").locking_mode(SqliteLockingMode::Exclusive),
                     false => options.immutable(true),
@@ -105,7 +104,7 @@ impl SqliteStore {
                     Err(_) => Ok(store),
                 }
             }
-            // Whatever else is wrong shows when it is read.
+            // Other errors show when the store is read.
             _ => Ok(store),
         }
     }
@@ -117,7 +116,7 @@ impl SqliteStore {
         Ok(Self { path, readers, long_readers, claim, opened, file: None, approved })
     }
 
-    /// Whether it can be read at all.
+    /// Fails if the store cannot be read.
     async fn probe(&self) -> Result<()> {
         let mut reader = self.reader().await?;
         reader.query("SELECT COUNT(*) FROM sqlite_schema".into(), vec![], &mut |_| Ok(())).await
@@ -130,7 +129,7 @@ impl SqliteStore {
         readers.acquire().await.map_err(store_error)
     }
 
-    /// A file beside that of the database.
+    /// The path of a file beside the database.
     fn beside(&self, ending: &str) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(ending);
@@ -138,7 +137,7 @@ impl SqliteStore {
     }
 }
 
-/// Connections that are made when they are needed.
+/// A pool whose connections are created on demand.
 fn pool(options: SqliteConnectOptions) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(READERS)
@@ -153,9 +152,12 @@ impl Store for SqliteStore {
     }
     fn writer(&self) -> StoreFuture<'_, Box<dyn Connection>> {
         Box::pin(async {
-            // Another file of this name is not written, whatever is in it.
+            // Another file of this name is not written, whatever it contains.
             let Some(file) = self.file else {
-                return Err(Error::new(ErrorCode::StoreReadOnly, "a store that was opened to be read is not written"));
+                return Err(Error::new(
+                    ErrorCode::StoreReadOnly,
+                    "the store was opened for reading and cannot be written",
+                ));
             };
             file.check(&self.path)?;
             let writer = Writer::open(&self.path, file, self.beside("-wal"), self.approved.clone()).await?;
@@ -189,9 +191,9 @@ impl Store for SqliteStore {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
                 let why = if exclusive {
-                    "another process has the store open; audit.ack = \"queued\" needs it alone"
+                    "another process has the store open; audit.ack = \"queued\" needs exclusive access"
                 } else {
-                    "another process holds the store alone (audit.ack = \"queued\")"
+                    "another process has exclusive access to the store (audit.ack = \"queued\")"
                 };
                 return Err(Error::new(ErrorCode::StoreInUse, why));
             }
@@ -202,15 +204,15 @@ impl Store for SqliteStore {
     }
     fn copy_to<'a>(&'a self, to: &'a Path) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            // Absolute: SQLite takes a name that begins with `file:` for a URI.
+            // Absolute, since SQLite takes a name that begins with `file:` for a URI.
             let to = &std::path::absolute(to).map_err(|e| unreachable_file(to, e))?;
-            let name = to.to_str().ok_or_else(|| Error::invalid("the place of a backup is not UTF-8"))?.to_owned();
-            // An empty file of mode 0600, which SQLite fills.
+            let name = to.to_str().ok_or_else(|| Error::invalid("the path of a backup is not valid UTF-8"))?.to_owned();
+            // An empty file of mode 0600, which SQLite then fills.
             if create_private(to)?.is_none() {
-                return Err(Error::invalid(format!("{name} is there already; a backup needs a new place")));
+                return Err(Error::invalid(format!("{name} already exists; choose another path for the backup")));
             }
             let (path, copying) = (self.path.clone(), Copying::default());
-            // Dropped with this future: nobody waits then for what is copied on the other thread.
+            // Dropped with this future, which stops the copy on the other thread.
             let given_up = Abandon(copying.clone());
             let copied = tokio::task::spawn_blocking(move || {
                 let copied = writer::copy(&path, &name, &copying).and_then(|()| {
@@ -219,7 +221,7 @@ impl Store for SqliteStore {
                     synced.map_err(|e| Error::new(ErrorCode::InputOutput, format!("{name}: {e}")).with_source(e))
                 });
                 if copied.is_err() {
-                    // Half a copy must not be taken for a backup; on a full disk SQLite leaves its journal too.
+                    // A partial copy must not be taken for a backup; on a full disk SQLite also leaves its journal.
                     for left in [name.as_str(), &format!("{name}-journal")] {
                         let _ = std::fs::remove_file(left);
                     }
@@ -228,7 +230,7 @@ impl Store for SqliteStore {
             });
             let copied = copied.await;
             drop(given_up);
-            copied.map_err(|_| Error::new(ErrorCode::Internal, "the copying of the store was given up"))?
+            copied.map_err(|_| Error::new(ErrorCode::Internal, "copying the store was cancelled"))?
         })
     }
     fn blocks_thread(&self) -> bool {
@@ -243,7 +245,7 @@ impl Store for SqliteStore {
     fn reserve(&self, bytes: u64) -> Reserve {
         match std::fs::metadata(self.beside("-reserve")) {
             Ok(file) if file.len() == 0 => Reserve::GivenUp,
-            // One that a process with other settings keeps is as good.
+            // A larger reserve, kept by a process with other settings, is equally good.
             Ok(file) if file.len() >= bytes => Reserve::Kept,
             _ => Reserve::Missing,
         }
@@ -260,13 +262,13 @@ impl Store for SqliteStore {
         }
         let filled = fill(&path, bytes);
         if filled.is_err() {
-            // Half a reserve is room that something else could use.
+            // A partial reserve only takes space that other files could use.
             let _ = std::fs::remove_file(&path);
         }
         filled.map_err(failed)
     }
     fn release_reserve(&self) -> bool {
-        // The empty file says to others, and after a restart, that it was given up.
+        // The empty file shows other processes, also after a restart, that the reserve was given up.
         let path = self.beside("-reserve");
         let had = std::fs::metadata(&path).is_ok_and(|file| file.len() > 0);
         had && empty(&path).is_ok()
@@ -297,29 +299,30 @@ fn store_error(error: sqlx::Error) -> Error {
     shown.with_source(error)
 }
 
-/// What SQLite says when a table, a column or an index is not as our statements expect it. It has no codes for that.
+/// SQLite's messages for a table, a column or an index that is not as our statements expect it. It has no codes for
+/// these errors.
 const SCHEMA_ERRORS: [&str; 5] =
     ["no such table", "no such column", "has no column named", "already exists", "duplicate column name"];
 
-/// The error for one of SQLite's result codes (https://www.sqlite.org/rescode.html). The primary one counts: the
-/// extended one without its upper bytes.
+/// Maps SQLite's result codes (https://www.sqlite.org/rescode.html). The primary code counts, which is the extended one
+/// without its upper bytes.
 fn coded(code: i32, message: &str) -> Error {
     let (code, what) = match code & 0xff {
         1 if SCHEMA_ERRORS.iter().any(|known| message.contains(known)) => {
             (ErrorCode::StoreCorrupt, "the store's schema is damaged; restore a backup")
         }
         5 | 6 => (ErrorCode::StoreUnavailable, "the store is locked by another process"),
-        3 | 8 => (ErrorCode::StoreReadOnly, "the store may not be written"),
+        3 | 8 => (ErrorCode::StoreReadOnly, "the store is read-only for this process"),
         10 | 14 => (ErrorCode::StoreUnavailable, "the store cannot be read or written"),
         11 => (ErrorCode::StoreCorrupt, "the store is damaged"),
         13 => (ErrorCode::StoreFull, "the store is full"),
-        19 => (ErrorCode::Conflict, "the store holds a row that contradicts this one"),
+        19 => (ErrorCode::Conflict, "the store already has a row with this key"),
         26 => (ErrorCode::StoreCorrupt, "the file is not a database"),
-        _ => (ErrorCode::Internal, "the store answered unexpectedly"),
+        _ => (ErrorCode::Internal, "the store responded unexpectedly"),
     };
     Error::new(code, format!("{what} ({message})"))
 }
 
 fn unexpected(error: &dyn std::fmt::Display) -> Error {
-    Error::new(ErrorCode::Internal, format!("the store answered unexpectedly: {error}"))
+    Error::new(ErrorCode::Internal, format!("the store responded unexpectedly: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Connections that read: sqlx's, each with a thread of its own.
+//! Reading connections through sqlx, each with its own thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +15,14 @@ use crate::storage::inspection::require_sound;
 use crate::storage::{Connection, EachRow, Row, Sql, StoreFuture, Value, undecodable};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// SQLite asks after so many of its steps whether a long read is given up: some hundred microseconds.
+/// After this many steps, some hundred microseconds, SQLite checks whether a long read was cancelled.
 const STEPS: i32 = 10_000;
 
 pub(super) struct Reader {
     connection: PoolConnection<Sqlite>,
     in_transaction: bool,
     approved: Approved,
-    /// Set when the caller of a long read has gone away in the midst of it.
+    /// Set when the caller of a long read has dropped its future.
     given_up: Option<Arc<AtomicBool>>,
 }
 
@@ -31,12 +31,12 @@ impl Reader {
         Self { connection, in_transaction: false, approved, given_up: None }
     }
 
-    /// For reads that may take long, a check of the whole file for example: SQLite works on a thread of its own, and
-    /// would go on for minutes with what nobody waits for any more.
+    /// A connection for reads that may take long, such as a check of the whole file. SQLite works on its own thread,
+    /// and would otherwise continue for minutes after the caller dropped its future.
     pub(super) async fn long(mut connection: PoolConnection<Sqlite>, approved: Approved) -> Result<Self> {
         let given_up = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&given_up);
-        // It replaces the one of the connection's last user.
+        // Replaces the handler of the connection's previous user.
         let mut handle = connection.lock_handle().await.map_err(store_error)?;
         handle.set_progress_handler(STEPS, move || !seen.load(Ordering::Relaxed));
         drop(handle);
@@ -44,7 +44,7 @@ impl Reader {
     }
 }
 
-/// Gives a read up when it is dropped, unless that came to its end.
+/// Cancels a read when this is dropped, unless the read has ended.
 struct GivingUp(Option<Arc<AtomicBool>>);
 
 impl Drop for GivingUp {
@@ -122,7 +122,7 @@ impl Connection for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // Dropped in the middle of a transaction (its caller went away): the connection must not go back as it is.
+        // Dropped in a transaction because its caller dropped the future: the connection must not return to the pool.
         if self.in_transaction {
             self.connection.close_on_drop();
         }
@@ -136,7 +136,7 @@ fn reads_only() -> Error {
 async fn rollback(connection: &mut SqliteConnection) -> Result<()> {
     match sqlx::query("ROLLBACK").execute(connection).await {
         Ok(_) => Ok(()),
-        // SQLite has rolled back by itself (a full disk, an I/O error): there is nothing left to do.
+        // SQLite has already rolled back because of a full disk or an I/O error; nothing is left to do.
         Err(sqlx::Error::Database(e)) if e.message().contains("no transaction is active") => Ok(()),
         Err(e) => Err(store_error(e)),
     }

@@ -1,11 +1,11 @@
-//! The schema that was inspected last, known by SQLite's own counter of changes of it.
+//! The schema that was inspected last, identified by SQLite's own change counter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Asks for the counter: one field of the first page, which every transaction reads anyway.
+/// Reads the counter: a field of the first page, which every transaction reads anyway.
 pub(super) const COOKIE: &str = "PRAGMA schema_version";
-/// Nothing was inspected yet. The counter has 32 bits.
+/// No schema was inspected yet. The counter has 32 bits.
 const NONE: i64 = i64::MIN;
 
 /// The counter at the last inspection, shared by all connections of a store.
@@ -22,11 +22,11 @@ impl Approved {
     pub(super) fn set(&self, cookie: Option<i64>) {
         self.0.store(cookie.unwrap_or(NONE), Ordering::Release);
     }
-    /// Whether it was inspected. While a store is being set up it was not yet.
+    /// Whether the schema was inspected. It was not yet while a store is being set up.
     pub(super) fn is_known(&self) -> bool {
         self.0.load(Ordering::Acquire) != NONE
     }
-    /// Whether the schema has changed since it was inspected.
+    /// Whether the schema has changed since its inspection.
     pub(super) fn has_changed(&self, cookie: Option<i64>) -> bool {
         self.is_known() && cookie != Some(self.0.load(Ordering::Acquire))
     }

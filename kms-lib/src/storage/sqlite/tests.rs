@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Takes minutes.
+/// A query that takes minutes.
 const LONG: &str =
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000000) SELECT COUNT(*) FROM n";
 
@@ -18,7 +18,7 @@ async fn count(store: &SqliteStore, sql: &'static str) -> Result<i64> {
     Ok(count)
 }
 
-/// Whoever hangs up in the midst of a long read leaves nothing behind that others would have to wait for.
+/// A caller that drops a long read leaves nothing behind for which others would have to wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_reads_that_are_given_up_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -35,7 +35,7 @@ async fn long_reads_that_are_given_up_end() {
             assert!(!read.is_finished());
             read.abort();
         }
-        // All connections are of use again, also those that were interrupted.
+        // All connections can be used again, including those that were interrupted.
         let others: Vec<_> = (0..4 * READERS)
             .map(|_| {
                 let store = store.clone();

@@ -1,5 +1,5 @@
-//! The connection that writes: SQLite on the thread that calls it. Its statements take microseconds, and a trip to
-//! another thread and back would cost more than most of them.
+//! The writing connection: SQLite on the calling thread. Its statements take microseconds, less than a round trip to
+//! another thread.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,15 @@ use crate::storage::inspection::require_sound;
 use crate::storage::{Connection, EachRow, Row, Sql, Statement, StoreFuture, Value, corrupt};
 use crate::types::error::{Error, ErrorCode, Result};
 
-/// How long a writer waits for the writers of other processes.
+/// The time that a writer waits for the writers of other processes.
 const WRITE_WAIT: Duration = Duration::from_secs(10);
-/// How often it tries. SQLite's own waiting grows to 100 ms a try, and loses to a process that never pauses.
+/// The interval between attempts. SQLite's own waiting grows to 100 ms an attempt, and loses against a process that
+/// never pauses.
 const WRITE_POLL: Duration = Duration::from_micros(500);
-/// Statements that stay prepared: those that insert rows differ by their number, up to 64.
+/// The number of cached prepared statements. Statements that insert rows differ by their number of rows, up to 64.
 const PREPARED: usize = 256;
 
-/// On every connection. On macOS only `F_FULLFSYNC` reaches the disk; elsewhere it does not exist and changes nothing.
+/// Settings of every connection. On macOS only `F_FULLFSYNC` reaches the disk; elsewhere the setting has no effect.
 const SETTINGS: [&str; 5] = [
     "PRAGMA synchronous = FULL",
     "PRAGMA fullfsync = ON",
@@ -32,20 +33,20 @@ const SETTINGS: [&str; 5] = [
     "PRAGMA foreign_keys = ON",
 ];
 
-/// A connection that writes.
+/// A writing connection.
 pub(super) struct Writer {
-    // SQLite's handle is used by one thread at a time; only exclusive access is ever asked for.
+    // One thread at a time uses SQLite's handle; the mutex is only ever accessed exclusively.
     connection: Mutex<rusqlite::Connection>,
     files: Files,
     approved: Approved,
-    /// Whether the schema was found sound on this connection. Another one may have parsed another schema, though the
-    /// counter is the same: it can be set.
+    /// Whether this connection found the schema sound. Another connection may have parsed another schema with the same
+    /// counter, since the counter can be set.
     is_inspected: bool,
 }
 
 impl Writer {
-    /// Connects to the file, which must be there. Sets WAL and therefore locks: another process doing the same does not
-    /// make it fail.
+    /// Connects to the file, which must exist. This sets WAL mode and therefore takes locks; another process doing the
+    /// same at that moment does not make it fail.
     pub(super) async fn open(path: &Path, file: FileId, log_path: PathBuf, approved: Approved) -> Result<Self> {
         let connection = connect_in_turn(path).await?;
         let files = Files { path: path.to_owned(), file, log_path, log: None, log_bytes: 0 };
@@ -65,22 +66,22 @@ impl Writer {
             self.reconnect().await?;
             self.lock().await?;
         }
-        // A trigger that was added meanwhile would be a part of what is written.
+        // A trigger added meanwhile would take effect in this transaction.
         self.check_schema_change().await
     }
 
-    /// Replaces the connection, and with it the cache, by one that has seen nothing yet.
+    /// Replaces the connection, and with it the cache, by a new one that has read nothing yet.
     async fn reconnect(&mut self) -> Result<()> {
         self.run("ROLLBACK", &[], &mut |_| Ok(()))?;
         let path = self.files.path.clone();
-        // The old connection is closed after the new one is there: the last one to close would remove the log.
+        // The old connection is closed after the new one exists, since the last one to close would remove the log.
         self.connection = Mutex::new(connect_in_turn(&path).await?);
         self.is_inspected = false;
         self.files.check()?;
         self.files.note_log_bytes()
     }
 
-    /// Begins a transaction that holds the lock of the file.
+    /// Begins a transaction that holds the file's write lock.
     async fn lock(&mut self) -> Result<()> {
         let deadline = Instant::now() + WRITE_WAIT;
         loop {
@@ -108,7 +109,7 @@ impl Writer {
     }
 }
 
-/// Connects, and makes the settings. Each statement waits for other processes' locks for this long.
+/// Connects and applies the settings. Each statement waits this long for the locks of other processes.
 fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = rusqlite::Connection::open_with_flags(path, flags)?;
@@ -129,11 +130,11 @@ fn connect(path: &Path, wait: Duration) -> std::result::Result<rusqlite::Connect
     Ok(connection)
 }
 
-/// A copy that is being made.
+/// A copy in progress.
 #[derive(Clone, Default)]
 pub(super) struct Copying(Arc<Mutex<(bool, Option<InterruptHandle>)>>);
 
-/// Gives a copy up when it is dropped.
+/// Cancels a copy when it is dropped.
 pub(super) struct Abandon(pub Copying);
 
 impl Drop for Abandon {
@@ -146,13 +147,13 @@ impl Drop for Abandon {
     }
 }
 
-/// Copies the store, as it is at one moment, into an empty file; until that is given up.
+/// Copies the store, as of one moment, into an empty file, unless that is cancelled.
 pub(super) fn copy(path: &Path, to: &str, copying: &Copying) -> Result<()> {
     let connection = connect(path, WRITE_WAIT)?;
     {
         let mut state = copying.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.0 {
-            return Err(Error::new(ErrorCode::Closed, "nobody waits for the copy of the store any more"));
+            return Err(Error::new(ErrorCode::Closed, "the copy of the store was cancelled"));
         }
         state.1 = Some(connection.get_interrupt_handle());
     }
@@ -165,7 +166,7 @@ impl Connection for Writer {
         &SQLITE
     }
     fn lock_setup(&mut self) -> StoreFuture<'_, ()> {
-        // Transactions that write exclude each other here, and statements that change the schema are part of them.
+        // Writing transactions exclude each other here, and they include the statements that change the schema.
         Box::pin(async { Ok(()) })
     }
     fn unlock_setup(&mut self) -> StoreFuture<'_, ()> {
@@ -180,14 +181,14 @@ impl Connection for Writer {
     fn commit(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.run("COMMIT", &[], &mut |_| Ok(()))?;
-            // Committed to a file without a name, it would be gone with this process.
+            // A commit to a file without a name would be lost with this process.
             self.files.check()?;
             self.files.note_log_bytes()
         })
     }
     fn rollback(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            // SQLite may have rolled back by itself: a full disk, an I/O error.
+            // SQLite may have rolled back automatically because of a full disk or an I/O error.
             if !self.connection().is_autocommit() {
                 self.run("ROLLBACK", &[], &mut |_| Ok(()))?;
             }
@@ -208,7 +209,7 @@ impl Connection for Writer {
     fn scrub(&mut self) -> StoreFuture<'_, bool> {
         Box::pin(async {
             self.files.check()?;
-            // A checkpoint alone would leave the pages in the log, until later ones happen to be written over them.
+            // A checkpoint alone would leave the pages in the log until later ones overwrite them.
             let mut is_busy = true;
             self.run("PRAGMA wal_checkpoint(TRUNCATE)", &[], &mut |row| {
                 is_busy = row.int(0)? != 0;
@@ -246,7 +247,7 @@ impl Connection for Writer {
     }
 }
 
-/// Connects while other processes connect too.
+/// Connects while other processes are connecting too.
 async fn connect_in_turn(path: &Path) -> std::result::Result<rusqlite::Connection, Failure> {
     let deadline = Instant::now() + WRITE_WAIT;
     loop {
@@ -260,7 +261,7 @@ async fn connect_in_turn(path: &Path) -> std::result::Result<rusqlite::Connectio
     }
 }
 
-/// Executes a statement to its end; answers how many rows it changed.
+/// Executes a statement to its end; returns the number of rows it changed.
 fn run(
     connection: &rusqlite::Connection,
     sql: &str,
@@ -312,7 +313,7 @@ fn not_of_type(column: usize) -> Error {
     corrupt(format!("column {column} has a value of another type"))
 }
 
-/// Why a statement failed: SQLite's word, or ours.
+/// The reason why a statement failed: an error of SQLite, or one of ours.
 enum Failure {
     Sql(rusqlite::Error),
     Other(Error),
@@ -345,7 +346,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 fn error_of(error: rusqlite::Error) -> Error {
-    // Errors in statements are a kind of their own if another crate enables that feature of rusqlite.
+    // Errors in statements are a separate variant if another crate enables that feature of rusqlite.
     let code = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<rusqlite::ffi::Error>());
     let shown = match error.sqlite_error().or(code) {
         Some(code) => coded(code.extended_code, &error.to_string()),

@@ -1,4 +1,4 @@
-//! `audit_logs` and `audit_checkpoints`.
+//! Statements on `audit_logs` and `audit_checkpoints`.
 
 use super::insert_rows;
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
@@ -10,7 +10,7 @@ use crate::types::time::Timestamp;
 const COLUMNS: &str = "seq, id, timestamp, actor, role, action, status, request_id, key_id, key_version, details, \
                        prev_hash, hash, format";
 
-/// Appends records.
+/// Appends records to the log.
 pub fn insert(rows: Vec<AuditRecord>) -> Vec<Statement> {
     let mut values = Vec::with_capacity(rows.len() * 14);
     for row in rows {
@@ -45,38 +45,38 @@ pub async fn range(
     connection.query(sql.into(), vec![first.into(), last.into()], &mut |row| each(read(row)?)).await
 }
 
-/// Which records a list shows.
+/// A selection of records for a list.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Only from this sequence number on.
+    /// Only records from this sequence number on.
     pub first: Option<u64>,
-    /// Only up to this one.
+    /// Only records up to this sequence number, which is included.
     pub last: Option<u64>,
-    /// Only about this key.
+    /// Only records about this key.
     pub key: Option<KeyId>,
-    /// Only of this actor.
+    /// Only records of this actor.
     pub actor: Option<String>,
-    /// Only this action.
+    /// Only records of this action.
     pub action: Option<Action>,
-    /// Only this status.
+    /// Only records with this status.
     pub status: Option<Status>,
-    /// Only of the request with this id.
+    /// Only records of the request with this id.
     pub request_id: Option<String>,
     /// Oldest first instead of newest first.
     pub ascending: bool,
-    /// How many at most.
+    /// The maximum number of records.
     pub limit: usize,
 }
 
 impl Selection {
-    /// The numbers it begins and ends with.
+    /// The first and last sequence number of the selection.
     fn bounds(&self) -> Vec<Value> {
         vec![self.first.unwrap_or(0).into(), self.last.unwrap_or(i64::MAX.unsigned_abs()).into()]
     }
     fn order(&self) -> &'static str {
         if self.ascending { "ORDER BY seq LIMIT ?" } else { "ORDER BY seq DESC LIMIT ?" }
     }
-    /// The columns it compares, and with what.
+    /// The columns to compare, each with its value.
     fn filters(&self) -> Vec<(&'static str, Value)> {
         let filters = [
             ("key_id", self.key.map(|key| key.as_bytes().into())),
@@ -89,11 +89,11 @@ impl Selection {
     }
 }
 
-/// The columns that an index leads from to the records.
+/// The columns that an index covers.
 const INDEXED: [&str; 2] = ["key_id", "actor"];
 
-/// The records of a selection, looked for among the next `count` records: of those with its key or actor, which an
-/// index finds, or else of all. With the number of the record that was looked at last, if there may be more behind it.
+/// Returns the records of a selection among the next `count` records: those with its key or actor, which an index
+/// finds, or else all. Also returns the number of the last examined record, if there may be more after it.
 pub async fn select_among(
     connection: &mut dyn Connection,
     selection: &Selection,
@@ -143,8 +143,8 @@ pub async fn select_among(
     Ok((found, last))
 }
 
-/// The numbers of the records of a selection among its next `count` records of any kind: found without the indexes over
-/// what is compared, since the limit stands ahead of the comparison.
+/// Returns the numbers of the selection's records among its next `count` records of any kind. They are found without
+/// the indexes on the compared columns, since the limit applies before the comparison.
 pub async fn matching_near(connection: &mut dyn Connection, selection: &Selection, count: u64) -> Result<Vec<u64>> {
     let (columns, compared): (Vec<&str>, Vec<Value>) = selection.filters().into_iter().unzip();
     let sql = format!(
@@ -166,7 +166,7 @@ pub async fn matching_near(connection: &mut dyn Connection, selection: &Selectio
     Ok(found)
 }
 
-/// The records of a selection.
+/// Returns the records of a selection.
 pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> Result<Vec<AuditRecord>> {
     let mut sql = format!("SELECT {COLUMNS} FROM audit_logs WHERE seq >= ? AND seq <= ?");
     let mut values = selection.bounds();
@@ -189,7 +189,7 @@ pub async fn select(connection: &mut dyn Connection, selection: &Selection) -> R
     Ok(rows)
 }
 
-/// The hashes of records, in their order.
+/// Returns the hashes of records, in order.
 pub async fn hashes(
     connection: &mut dyn Connection,
     first: u64,
@@ -204,7 +204,7 @@ pub async fn hashes(
     connection.query(sql.into(), vec![first.into(), last.into()], &mut read).await
 }
 
-/// The hash of a record, if it is there.
+/// The hash of a record, if the record exists.
 pub async fn hash_of(connection: &mut dyn Connection, seq: u64) -> Result<Option<[u8; 32]>> {
     let mut hash = None;
     connection
@@ -229,7 +229,7 @@ pub async fn time_at(connection: &mut dyn Connection, seq: u64) -> Result<Option
     Ok(time)
 }
 
-/// The largest sequence number there is, 0 if there is none.
+/// The largest sequence number, or 0 if there are no records.
 pub async fn last_seq(connection: &mut dyn Connection) -> Result<u64> {
     let mut last = 0;
     connection
@@ -241,7 +241,7 @@ pub async fn last_seq(connection: &mut dyn Connection) -> Result<u64> {
     Ok(last)
 }
 
-/// The smallest sequence number behind this one, if there is one.
+/// The smallest sequence number after this one, if any.
 pub async fn next_seq(connection: &mut dyn Connection, seq: u64) -> Result<Option<u64>> {
     let mut next = None;
     connection
@@ -272,7 +272,7 @@ fn read(row: &dyn Row) -> Result<AuditRecord> {
     })
 }
 
-/// Keeps a signed state of the log.
+/// Stores a checkpoint of the log.
 pub fn insert_checkpoint(checkpoint: &StoredCheckpoint) -> Statement {
     let values = vec![
         checkpoint.size.into(),
@@ -283,7 +283,7 @@ pub fn insert_checkpoint(checkpoint: &StoredCheckpoint) -> Statement {
     Statement::new("INSERT INTO audit_checkpoints (size, frontier, hash, note) VALUES (?, ?, ?, ?)", values)
 }
 
-/// The note of the kept state of this size.
+/// The note of the stored checkpoint of this size.
 pub async fn checkpoint_at(connection: &mut dyn Connection, size: u64) -> Result<Option<String>> {
     let mut found = None;
     let sql = "SELECT note FROM audit_checkpoints WHERE size = ?";
@@ -296,7 +296,7 @@ pub async fn checkpoint_at(connection: &mut dyn Connection, size: u64) -> Result
     Ok(found)
 }
 
-/// The kept states of the log with more than `after` records, smallest first.
+/// The stored checkpoints with more than `after` records, smallest first.
 pub async fn checkpoints(connection: &mut dyn Connection, after: u64) -> Result<Vec<StoredCheckpoint>> {
     let mut found = Vec::new();
     let sql = "SELECT size, frontier, hash, note FROM audit_checkpoints WHERE size > ? ORDER BY size";

@@ -1,5 +1,5 @@
-//! `keys`, `key_versions`, `grants`, `credentials` and `quarantine`. Rows are written with their seal; whoever reads
-//! checks it.
+//! Statements on `keys`, `key_versions`, `grants`, `credentials` and `quarantine`. Rows are written with their seals;
+//! the reader verifies them.
 
 mod write;
 
@@ -33,27 +33,27 @@ const CREDENTIAL: &str =
 
 const QUARANTINED: &str = "entity_table, row_id, key_id, key_name, created_at, released_at, revision, seal, id";
 
-/// Most versions that one statement asks for.
+/// The maximum number of versions in one query.
 const ASKED: usize = 64;
 
-/// Reads rows that changed after a revision, or all of them. A row that cannot be understood does not hide the
-/// others: it comes as an error of its own.
+/// Reads the rows that changed after a revision, or all rows. A malformed row is returned as an error of its own and
+/// does not hide the others.
 pub async fn keys_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Key>>> {
     since(connection, &format!("SELECT {KEY} FROM \"keys\" WHERE revision > ?"), revision, 19, 18, read_key).await
 }
 
-/// Versions that changed after a revision.
+/// Reads the versions that changed after a revision.
 pub async fn versions_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<KeyVersion>>> {
     since(connection, &format!("SELECT {VERSION} FROM key_versions WHERE revision > ?"), revision, 12, 11, read_version)
         .await
 }
 
-/// Grants that changed after a revision.
+/// Reads the grants that changed after a revision.
 pub async fn grants_since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<Grant>>> {
     since(connection, &format!("SELECT {GRANT} FROM grants WHERE revision > ?"), revision, 13, 12, read_grant).await
 }
 
-/// Credentials that changed after a revision.
+/// Reads the credentials that changed after a revision.
 pub async fn credentials_since(
     connection: &mut dyn Connection,
     revision: Option<u64>,
@@ -62,7 +62,7 @@ pub async fn credentials_since(
     since(connection, &sql, revision, 9, 8, read_credential).await
 }
 
-/// Entries of the quarantine that changed after a revision.
+/// Reads the entries of the quarantine that changed after a revision.
 pub async fn quarantined_since(
     connection: &mut dyn Connection,
     revision: Option<u64>,
@@ -79,7 +79,7 @@ async fn since<T: Send>(
     seal: usize,
     read: fn(&dyn Row) -> Result<T>,
 ) -> Result<Vec<Sealed<T>>> {
-    // Every row, whatever stands in its revision, unless one is asked for.
+    // Without a revision, every row is read, whatever its revision column contains.
     if let Some(revision) = revision {
         return select(connection, sql.to_owned().into(), vec![revision.into()], Place { id, seal }, read).await;
     }
@@ -92,7 +92,7 @@ async fn since<T: Send>(
     Ok(rows)
 }
 
-/// A row by its own id.
+/// Reads a row by its own id.
 pub async fn by_id(
     connection: &mut dyn Connection,
     table: EntityTable,
@@ -124,7 +124,7 @@ pub async fn by_id(
     Ok(rows.into_iter().next())
 }
 
-/// A version's material.
+/// Reads a version's wrapped material and public key.
 pub async fn material(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<Option<Material>> {
     let mut material: Option<Material> = None;
     let sql = "SELECT v.public_key_pem, w.generation, w.wrapped FROM key_versions v \
@@ -163,7 +163,7 @@ fn read_key(row: &dyn Row) -> Result<Key> {
             (Some(source), is_final @ (0 | 1)) => {
                 Some(KeyImport { source: source.to_owned(), is_final: is_final == 1 })
             }
-            _ => return Err(corrupt("the import of a key is none that can be")),
+            _ => return Err(corrupt("a key's import state is not a known value")),
         },
         created_at: row.time(16)?,
         revision: row.unsigned(17)?,
@@ -235,7 +235,7 @@ fn read_grant(row: &dyn Row) -> Result<Grant> {
 fn grant_ids(bytes: &[u8]) -> Result<Vec<GrantId>> {
     let (ids, rest) = bytes.as_chunks::<16>();
     if !rest.is_empty() {
-        return Err(corrupt("the list of the grants that a grant came from is cut"));
+        return Err(corrupt("the list of the grants that a grant came from is truncated"));
     }
     Ok(ids.iter().copied().map(GrantId::from_bytes).collect())
 }
@@ -253,15 +253,15 @@ fn read_quarantined(row: &dyn Row) -> Result<Quarantined> {
     })
 }
 
-/// What the snapshot does not hold of a version.
+/// Values of a version that the snapshot does not hold.
 pub struct VersionFacts {
-    /// Its public half.
+    /// The public key in PEM; none for AES.
     pub public_key_pem: Option<String>,
-    /// Its counters.
+    /// The version's counters.
     pub usage: crate::types::key::VersionUsage,
 }
 
-/// What the snapshot does not hold of the newest versions of a key, by version.
+/// Returns the facts of the newest versions of a key, by version.
 pub async fn facts(
     connection: &mut dyn Connection,
     key: KeyId,
@@ -275,7 +275,7 @@ pub async fn facts(
     .await
 }
 
-/// The same of the versions of a key between two, both included.
+/// Returns the facts of the versions of a key from `first` to `last`, both included.
 pub async fn facts_between(
     connection: &mut dyn Connection,
     key: KeyId,
@@ -286,7 +286,7 @@ pub async fn facts_between(
     facts_where(connection, "v.key_id = ? AND v.version >= ? AND v.version <= ?", values).await
 }
 
-/// Whether there is a row of this version, and its uses are counted.
+/// Whether this version has a row and its uses are counted.
 pub async fn is_counted(connection: &mut dyn Connection, key: KeyId, version: u32) -> Result<bool> {
     let sql = "SELECT 1 FROM version_usage u JOIN key_versions v ON v.key_id = u.key_id AND v.version = u.version \
                WHERE u.key_id = ? AND u.version = ?";
@@ -322,7 +322,7 @@ async fn facts_where(
     Ok(found)
 }
 
-/// The stored public keys (PEM) of these versions of a key, by version.
+/// Returns the stored public keys (PEM) of these versions of a key, by version.
 pub async fn public_keys_of(
     connection: &mut dyn Connection,
     key: KeyId,
@@ -345,12 +345,12 @@ pub async fn public_keys_of(
     Ok(found)
 }
 
-/// The SHA-256 of the public key that is stored beside the row of every version, by the version's own identifier.
+/// Returns the SHA-256 of the public key stored beside the row of every version, by the version's own id.
 pub async fn public_keys(connection: &mut dyn Connection) -> Result<Vec<([u8; 16], Option<[u8; 32]>)>> {
     use sha2::{Digest, Sha256};
     let mut found = Vec::new();
     let mut keep = |row: &dyn Row| {
-        // A column of another type than was ever written counts as another key.
+        // A column of a type that was never written counts as another key.
         let Some(version) = row.blob_opt(0).ok().flatten().and_then(|id| id.try_into().ok()) else { return Ok(()) };
         found.push((version, row.text_opt(1).unwrap_or(Some("")).map(|pem| Sha256::digest(pem).into())));
         Ok(())

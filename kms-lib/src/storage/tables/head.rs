@@ -1,4 +1,4 @@
-//! `audit_head`: one row, the end of the log. Whoever writes locks it first.
+//! Statements on `audit_head`: one row, the end of the log. Every writer locks it first.
 
 use crate::storage::{Connection, Row, Statement, Value, corrupt};
 use crate::types::audit::Head;
@@ -8,7 +8,7 @@ use crate::types::time::Timestamp;
 
 const HEAD: &str = "log_id, seq, hash, timestamp, revision, frontier, checkpoint";
 
-/// Reads the head; none in a store that was just made.
+/// Reads the head; none in a store that was just created.
 pub async fn read(connection: &mut dyn Connection) -> Result<Option<Head>> {
     let mut head = None;
     connection
@@ -20,10 +20,10 @@ pub async fn read(connection: &mut dyn Connection) -> Result<Option<Head>> {
     Ok(head)
 }
 
-/// The head, and what the database's own clock says, if it has one.
+/// The head, and the time of the database's own clock, if it has one.
 pub type Locked = Option<(Head, Option<Timestamp>)>;
 
-/// Begins a transaction by locking the head, and reads it: no other transaction writes until this one ends.
+/// Begins a transaction by locking the head, and reads it. No other transaction can write until this one ends.
 pub async fn begin_locked(connection: &mut dyn Connection) -> Result<Locked> {
     let dialect = connection.dialect();
     let sql = format!("SELECT {HEAD}, {} FROM audit_head WHERE id = 1{}", dialect.now, dialect.lock_row);
@@ -37,7 +37,7 @@ pub async fn begin_locked(connection: &mut dyn Connection) -> Result<Locked> {
     Ok(head)
 }
 
-/// What the database's own clock says, if it has one.
+/// Returns the time of the database's own clock, if it has one.
 pub async fn database_now(connection: &mut dyn Connection) -> Result<Option<Timestamp>> {
     let sql = format!("SELECT {}", connection.dialect().now);
     let mut now = None;
@@ -62,7 +62,7 @@ fn from_row(row: &dyn Row) -> Result<Head> {
     })
 }
 
-/// The revision of the store: one small read that every caller who waits for a fresh answer shares.
+/// Reads the store's revision: one small read, shared by all callers that wait for fresh data.
 pub async fn revision(connection: &mut dyn Connection) -> Result<u64> {
     let mut revision = None;
     connection
@@ -71,7 +71,7 @@ pub async fn revision(connection: &mut dyn Connection) -> Result<u64> {
             Ok(())
         })
         .await?;
-    revision.ok_or_else(|| corrupt("the head of the log is missing"))
+    revision.ok_or_else(|| corrupt("the head of the log is missing; restore a backup"))
 }
 
 /// Writes the first head of a store.
@@ -81,7 +81,7 @@ pub async fn insert(connection: &mut dyn Connection, head: &Head) -> Result<()> 
     connection.execute(sql.into(), values(head)).await.map(drop)
 }
 
-/// Writes the head: one row is changed.
+/// Replaces the head.
 pub fn update(head: &Head) -> Statement {
     let sql = "UPDATE audit_head SET log_id = ?, seq = ?, hash = ?, timestamp = ?, revision = ?, frontier = ?, \
                checkpoint = ? WHERE id = 1";
@@ -100,8 +100,8 @@ fn values(head: &Head) -> Vec<Value> {
     ]
 }
 
-/// Stored subtree roots.
+/// Decodes stored subtree roots.
 pub(super) fn roots(bytes: &[u8]) -> Result<Vec<[u8; 32]>> {
     let (roots, rest) = bytes.as_chunks::<32>();
-    if rest.is_empty() { Ok(roots.to_vec()) } else { Err(corrupt("stored subtree roots are cut")) }
+    if rest.is_empty() { Ok(roots.to_vec()) } else { Err(corrupt("stored subtree roots are truncated")) }
 }

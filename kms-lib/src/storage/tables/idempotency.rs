@@ -1,4 +1,4 @@
-//! `idempotency`: requests that have had their effect, kept for a day.
+//! Statements on `idempotency`: idempotency records, which are kept for a day.
 
 use std::collections::HashSet;
 
@@ -7,52 +7,52 @@ use crate::storage::{Connection, Value};
 use crate::types::error::Result;
 use crate::types::time::Timestamp;
 
-/// A request that has had its effect.
+/// An idempotency record: a request that has taken effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptRequest {
-    /// Whose.
+    /// The principal that sent the request.
     pub principal: String,
-    /// Under which key.
+    /// The idempotency key of the request.
     pub key: String,
-    /// The seal over this row and the digest of what was asked.
+    /// The seal over this row and the digest of the request.
     pub request_seal: [u8; 32],
-    /// What the answer is about.
+    /// The identifier of the object that the answer describes.
     pub subject: [u8; 16],
-    /// The first answer, as JSON, if there was one and it is kept.
+    /// The first answer as JSON, if there was one and it was kept.
     pub answer: Option<String>,
-    /// The record of the change.
+    /// The sequence number of the change's record.
     pub seq: u64,
-    /// Until when it is kept.
+    /// The time until which the idempotency record is kept.
     pub expires_at: Timestamp,
 }
 
-/// For so many days.
+/// The number of days for which idempotency records are kept.
 pub const KEPT_DAYS: u32 = 1;
-/// When it was last acknowledged that a clock had been ahead: the name of a small value.
+/// The name of the stored time at which it was last acknowledged that a clock had been ahead.
 pub const CLOCK_ACKNOWLEDGED: &str = "clock.acknowledged_at";
-/// Clocks may be a little apart.
+/// The tolerated difference between clocks, in seconds.
 const SKEW_SECONDS: u32 = 60;
 
-/// What expires later than this was kept by a clock that was ahead: for how long, it does not say itself.
+/// The latest plausible expiry. A later one was written by a clock that was ahead, and its true age is not known.
 fn latest(now: Timestamp) -> Timestamp {
     now.plus_days(KEPT_DAYS).plus_seconds(SKEW_SECONDS)
 }
 
-/// Whether what a clock that was ahead kept has been kept for long enough, since it was acknowledged that it had been.
+/// Whether idempotency records written by a clock that was ahead have been kept long enough since the acknowledgement.
 async fn is_misdated_over(connection: &mut dyn Connection, now: Timestamp) -> Result<bool> {
     let acknowledged = usage::meta(connection, CLOCK_ACKNOWLEDGED).await?;
     let acknowledged = acknowledged.and_then(|time| time.parse::<Timestamp>().ok());
     Ok(acknowledged.is_some_and(|time| time.plus_days(KEPT_DAYS) <= now))
 }
 
-/// Most requests that one statement asks for.
+/// The maximum number of requests in one query.
 const ASKED: usize = 64;
 
-/// About how many requests are dropped at once, or two for each one that is kept: whoever does it holds the lock on the
-/// head.
+/// The approximate number of expired idempotency records that are deleted at once, or two for each new one. The head is
+/// locked meanwhile.
 const DROPPED: u64 = 100;
 
-/// Drops some of what is no longer kept, more than the `kept` requests that are added: what is there does not grow.
+/// Deletes some expired idempotency records, more than the `kept` ones that are added, so that the table does not grow.
 pub async fn drop_expired(connection: &mut dyn Connection, now: Timestamp, kept: usize) -> Result<()> {
     let dropped = DROPPED.max(2 * kept as u64);
     let mut until = None;
@@ -85,8 +85,8 @@ async fn drop_misdated(connection: &mut dyn Connection, now: Timestamp) -> Resul
     Ok(())
 }
 
-/// Keeps a request, in the place of one of the same principal and key that is no longer kept. One that is still kept is
-/// a `Conflict`.
+/// Stores an idempotency record, replacing an expired one of the same principal and key. One that has not expired
+/// causes a `Conflict`.
 pub async fn insert(connection: &mut dyn Connection, request: KeptRequest, now: Timestamp) -> Result<()> {
     let former = "DELETE FROM idempotency WHERE principal = ? AND idempotency_key = ? AND expires_at <= ?";
     let values = vec![request.principal.as_str().into(), request.key.as_str().into(), now.into()];
@@ -105,7 +105,7 @@ pub async fn insert(connection: &mut dyn Connection, request: KeptRequest, now: 
     connection.execute(sql.into(), values).await.map(drop)
 }
 
-/// Those of these requests, each a principal and a key, that are still kept.
+/// Returns those of these requests, each a principal and a key, whose idempotency records have not expired.
 pub async fn kept_among(
     connection: &mut dyn Connection,
     requests: &[(&str, &str)],
@@ -134,7 +134,7 @@ pub async fn kept_among(
     Ok(kept)
 }
 
-/// The request of this principal under this key, if it is still kept.
+/// Returns the idempotency record of this principal and key, unless it has expired.
 pub async fn find(
     connection: &mut dyn Connection,
     principal: &str,
@@ -167,7 +167,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Of requests that are no longer kept more are dropped than are added, however many those are.
+    /// More expired idempotency records are deleted than new ones are added, however many are added.
     #[tokio::test(flavor = "multi_thread")]
     async fn the_table_does_not_grow() {
         let folder = tempfile::tempdir().unwrap();

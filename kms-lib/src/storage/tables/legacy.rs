@@ -1,16 +1,17 @@
-//! `legacy_rows` and `legacy_logs`: imported logs. Each source has its rows, numbered from 1, and the number of the
-//! last record that sealed them.
+//! Statements on `legacy_rows` and `legacy_logs`: imported logs. Each source has its rows, numbered from 1, and the
+//! number of the last record that sealed them.
 
 use super::insert_rows;
 use crate::storage::{Connection, Statement, corrupt};
 use crate::types::error::Result;
 
-/// Length of the rows that are read at once, in bytes or characters, as the engine counts; at least one row is.
+/// The maximum length of the rows that are read at once, in bytes or characters depending on the engine. At least one
+/// row is read.
 const PAGE_LENGTH: u64 = 8 * 1024 * 1024;
-/// No row that was imported is longer.
+/// The maximum length of an imported row.
 const ROW_LENGTH: u64 = 4 * 1024 * 1024;
 
-/// Appends rows behind the first `sealed`.
+/// Appends rows after the first `sealed` rows.
 pub fn insert(source: &str, sealed: u64, bodies: &[String]) -> Vec<Statement> {
     let mut values = Vec::with_capacity(bodies.len() * 3);
     for (position, body) in (sealed + 1..).zip(bodies) {
@@ -19,7 +20,7 @@ pub fn insert(source: &str, sealed: u64, bodies: &[String]) -> Vec<Statement> {
     insert_rows("INSERT INTO legacy_rows (source, position, body) VALUES ", 3, "", values.into_iter())
 }
 
-/// Notes the record that sealed a log last.
+/// Notes the record that last sealed a log.
 pub fn set_seq(source: &str, seq: u64) -> Vec<Statement> {
     vec![
         Statement::new("DELETE FROM legacy_logs WHERE source = ?", vec![source.into()]),
@@ -27,7 +28,7 @@ pub fn set_seq(source: &str, seq: u64) -> Vec<Statement> {
     ]
 }
 
-/// The sources of imported logs, each with the record that sealed it last.
+/// Returns the sources of imported logs, each with the record that last sealed it.
 pub async fn logs(connection: &mut dyn Connection) -> Result<Vec<(String, u64)>> {
     let mut logs = Vec::new();
     connection
@@ -39,7 +40,7 @@ pub async fn logs(connection: &mut dyn Connection) -> Result<Vec<(String, u64)>>
     Ok(logs)
 }
 
-/// How many rows a source has.
+/// Returns the number of rows of a source.
 pub async fn size(connection: &mut dyn Connection, source: &str) -> Result<u64> {
     let mut size = 0;
     let sql = "SELECT COALESCE(MAX(position), 0) FROM legacy_rows WHERE source = ?";
@@ -52,7 +53,7 @@ pub async fn size(connection: &mut dyn Connection, source: &str) -> Result<u64> 
     Ok(size)
 }
 
-/// How many rows each source has, whatever their positions.
+/// Returns the number of rows of each source, whatever their positions.
 pub async fn counts(connection: &mut dyn Connection) -> Result<Vec<(String, u64)>> {
     let mut counts = Vec::new();
     let sql = "SELECT source, COUNT(*) FROM legacy_rows GROUP BY source";
@@ -68,16 +69,16 @@ pub async fn counts(connection: &mut dyn Connection) -> Result<Vec<(String, u64)
 /// Rows of an imported log with their positions.
 pub struct LegacyRows {
     pub rows: Vec<(u64, String)>,
-    /// Whether rows were left out because those before them are long.
+    /// Whether rows within the limit were left out because of the length of the earlier rows.
     pub is_cut: bool,
 }
 
-/// At most `limit` rows of a source behind a position, in their order, and fewer if they are long: none if there are
-/// none. `StoreCorrupt` for a row that is longer than any that was imported.
+/// Returns at most `limit` rows of a source after a position, in order, and fewer if they are long; empty only if no
+/// row follows. `StoreCorrupt` for a row that is longer than the import allows.
 pub async fn page(connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<LegacyRows> {
     let lengths = lengths(connection, source, after, limit).await?;
     if lengths.first().is_some_and(|length| *length > ROW_LENGTH) {
-        return Err(corrupt("a row of an imported log is longer than any that was imported"));
+        return Err(corrupt("a row of an imported log is longer than the import allows; verify the log"));
     }
     let mut sum = 0;
     let fits = lengths.iter().take_while(|length| {
@@ -97,7 +98,7 @@ pub async fn page(connection: &mut dyn Connection, source: &str, after: u64, lim
     Ok(LegacyRows { rows, is_cut })
 }
 
-/// The lengths of the same rows.
+/// Returns the lengths of the same rows.
 async fn lengths(connection: &mut dyn Connection, source: &str, after: u64, limit: usize) -> Result<Vec<u64>> {
     let integer = connection.dialect().cast_integer;
     let sql = format!(

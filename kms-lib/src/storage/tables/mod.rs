@@ -1,4 +1,4 @@
-//! The statements: one file per group of tables, the same text for every engine.
+//! The SQL statements: one file per group of tables, with the same text for every engine.
 
 pub mod audit;
 pub mod entities;
@@ -14,19 +14,20 @@ pub mod wrappings;
 use super::{Connection, EachRow, Statement, Value};
 use crate::types::error::Result;
 
-/// Rows of one multi-row statement. More gain nothing, and every number of rows is a statement of its own to cache.
+/// The number of rows of a multi-row statement. More rows gain nothing, and each number of rows is another statement to
+/// cache.
 const CHUNK: usize = 64;
 
-/// Most bytes of values in one statement, unless a single row has more: servers limit the size of a packet, some to 1
-/// MiB.
+/// The maximum number of bytes of values in one statement, unless a single row has more. Servers limit the size of a
+/// packet, some to 1 MiB.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// Rows of a page of a table that is read as a whole.
+/// The number of rows in a page of a table that is read completely.
 const PAGE: u64 = 20_000;
 
-/// Calls `each` with every row that `select` reads of a table: on servers, which bound how long a statement takes, page
-/// by page in the order of the primary key. Within one snapshot, if the table may change meanwhile. `key` has the names
-/// of the key's columns and where `select` has them: bytes, and a number if there is a second one.
+/// Calls `each` with every row that `select` reads from a table. On servers, which limit the duration of a statement,
+/// it reads page by page in the order of the primary key; use one snapshot if the table may change meanwhile. `key` has
+/// the names of the key's columns and their places in `select`: bytes, and a number if there is a second column.
 async fn each_row_of(
     connection: &mut dyn Connection,
     select: &str,
@@ -78,7 +79,7 @@ async fn paged(
     }
 }
 
-/// Statements that insert rows of `columns` values each, up to 64 to a statement. `before` ends with `VALUES `.
+/// Statements that insert rows of `columns` values each, up to 64 rows per statement. `before` ends with `VALUES `.
 fn insert_rows(before: &str, columns: usize, after: &str, mut values: std::vec::IntoIter<Value>) -> Vec<Statement> {
     let mut statements = Vec::new();
     let row = format!("({}?)", "?, ".repeat(columns - 1));
@@ -90,7 +91,7 @@ fn insert_rows(before: &str, columns: usize, after: &str, mut values: std::vec::
     statements
 }
 
-/// How many of these rows go into one statement.
+/// The number of these rows that fit into one statement.
 fn fitting_rows(values: &[Value], columns: usize) -> usize {
     let mut bytes = 0;
     let fitting = values.chunks(columns).take(CHUNK).take_while(|row| {
@@ -105,7 +106,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Pages of every size have every row once, in the order of the key.
+    /// Pages of any size contain every row once, in the order of the key.
     #[cfg(feature = "sqlite")]
     #[tokio::test(flavor = "multi_thread")]
     async fn pages_have_every_row() {

@@ -1,4 +1,4 @@
-//! `root_keys`: the generations of the root key.
+//! Statements on `root_keys`: the generations of the root key.
 
 use super::sealed::{Place, Sealed, select};
 use crate::storage::{Connection, Row, Value, corrupt};
@@ -9,7 +9,7 @@ use crate::types::root_key::{RootKeyGeneration, RootKeyProvider, RootKeyState};
 pub(super) const ROOT_KEY: &str = "generation, provider, reference, derivation, salt, check_value, state, \
                                    compromised_at, closed_seq, created_at, retired_at, revision, seal, id";
 
-/// Generations that changed after a revision, or all of them, oldest first.
+/// Reads the generations that changed after a revision, or all of them, oldest first.
 pub async fn since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<RootKeyGeneration>>> {
     let (condition, values) = match revision {
         Some(revision) => (" WHERE revision > ?", vec![revision.into()]),
@@ -19,11 +19,11 @@ pub async fn since(connection: &mut dyn Connection, revision: Option<u64>) -> Re
     select(connection, sql.into(), values, Place { id: 13, seal: 12 }, read).await
 }
 
-/// All generations that can be read, oldest first, whether or not their seals are good: before the key is known that
-/// checks them. `StoreCorrupt` if there is none.
+/// Reads all readable generations, oldest first, before the integrity key that verifies their seals is known.
+/// `StoreCorrupt` if there is none.
 pub async fn unchecked(connection: &mut dyn Connection) -> Result<Vec<RootKeyGeneration>> {
     let rows: Vec<_> = since(connection, None).await?.into_iter().filter_map(|sealed| sealed.row.ok()).collect();
-    if rows.is_empty() { Err(corrupt("the root key's check value is missing")) } else { Ok(rows) }
+    if rows.is_empty() { Err(corrupt("the root key's check value is missing; restore a backup")) } else { Ok(rows) }
 }
 
 pub(super) fn values(root: &RootKeyGeneration, seal: [u8; 32]) -> Vec<Value> {

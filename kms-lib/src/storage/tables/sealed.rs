@@ -1,15 +1,15 @@
-//! Rows with their seals, as they are read. A seal is checked by the caller: the key that does is a row itself.
+//! Reading rows with their seals. The caller verifies the seals, since the key for that is stored in a row itself.
 
 use crate::storage::{Connection, Row, Sql, Value};
 use crate::types::error::Result;
 
-/// A row as it is stored, or why it cannot be read; with its seal.
+/// A stored row, or the reason why it cannot be read, with its seal.
 pub struct Sealed<T> {
-    /// The row's own id, if that much can be read.
+    /// The row's own id, if it can be read.
     pub id: Option<[u8; 16]>,
-    /// The row, or why it cannot be read.
+    /// The row, or the error of reading it.
     pub row: Result<T>,
-    /// The seal it carries.
+    /// The stored seal, not verified yet.
     pub seal: Vec<u8>,
 }
 
@@ -21,8 +21,7 @@ pub(super) struct Place {
     pub seal: usize,
 }
 
-/// Reads rows with their seals. A row that cannot be understood does not hide the others: it comes as an error of its
-/// own.
+/// Reads rows with their seals. A malformed row is returned as an error of its own and does not hide the others.
 pub(super) async fn select<T: Send>(
     connection: &mut dyn Connection,
     sql: Sql,

@@ -1,4 +1,4 @@
-//! `service_keys`: the service's own keys.
+//! Statements on `service_keys`: the service's own keys.
 
 use super::sealed::{Place, Sealed, select};
 use crate::storage::{Connection, Row, Value, corrupt};
@@ -8,17 +8,17 @@ use crate::types::root_key::{ServiceKey, ServiceKeyKind, ServiceKeyState, Wrappe
 
 pub(super) const SERVICE_KEY: &str = "kind, number, public_key, fingerprint, first_seq, state, revision, seal, id";
 
-/// A key of the service itself, with its wrappings, whether or not its seal is good.
+/// A key of the service itself with its wrappings; its seal is not verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceKeyRow {
-    /// Which key of the service it is, with state and revision.
+    /// The kind, state and revision of the key.
     pub key: ServiceKey,
-    /// The key, wrapped. Nothing once it was replaced: what is not needed any more cannot be stolen.
+    /// The wrapped key; empty after it was replaced, since a secret that is no longer needed must not be stolen.
     pub wrapped: Vec<Wrapped>,
 }
 
-/// The keys of the service with their wrappings, by kind and number. Their seals are not checked: the key that does is
-/// among them. [`since`] has them checked.
+/// Reads the keys of the service with their wrappings, by kind and number. Their seals are not verified, since the
+/// integrity key is among them; [`since`] returns the keys with their seals.
 pub async fn service_keys(connection: &mut dyn Connection) -> Result<Vec<ServiceKeyRow>> {
     let columns = SERVICE_KEY.replace(", ", ", s.");
     let sql = format!(
@@ -41,7 +41,7 @@ pub async fn service_keys(connection: &mut dyn Connection) -> Result<Vec<Service
     Ok(found)
 }
 
-/// Keys of the service that changed after a revision, or all of them.
+/// Reads the keys of the service that changed after a revision, or all of them.
 pub async fn since(connection: &mut dyn Connection, revision: Option<u64>) -> Result<Vec<Sealed<ServiceKey>>> {
     let (condition, values) = match revision {
         Some(revision) => (" WHERE revision > ?", vec![revision.into()]),

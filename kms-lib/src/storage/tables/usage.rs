@@ -1,4 +1,4 @@
-//! `usage_hourly`, `meta`, and the questions of the metrics that indexes answer.
+//! Statements on `usage_hourly` and `meta`, and the queries of the metrics that indexes serve.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::types::ids::KeyId;
 use crate::types::limits::ENCRYPTIONS_WARN;
 use crate::types::time::Timestamp;
 
-/// Counts up: hour, action, status, how many.
+/// Adds to the hourly counts: hour, action, status, number.
 pub fn count_up(
     dialect: &Dialect,
     counts: impl IntoIterator<Item = (i64, &'static str, &'static str, u64)>,
@@ -24,10 +24,10 @@ pub fn count_up(
     insert_rows(before, 4, &after, values.into_iter())
 }
 
-/// Sums of the hours from one to another, both included: action, status, how many.
+/// Sums the counts of the hours from `first` to `last`, both included: action, status, number.
 pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Result<Vec<(String, String, u64)>> {
     let mut sums = Vec::new();
-    // A sum has a type of its own otherwise.
+    // Without the cast, a sum has a type of its own.
     let integer = connection.dialect().cast_integer;
     let sql = format!(
         "SELECT action, status, CAST(SUM(count) AS {integer}) FROM usage_hourly \
@@ -42,7 +42,7 @@ pub async fn sums(connection: &mut dyn Connection, first: i64, last: i64) -> Res
     Ok(sums)
 }
 
-/// The hours in which something succeeded, and how often.
+/// The hours in which an action succeeded, with the number of successes.
 pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> Result<Vec<(i64, u64)>> {
     let sql = "SELECT hour, count FROM usage_hourly WHERE action = ? AND status = 'SUCCESS' ORDER BY hour";
     let mut hours = Vec::new();
@@ -55,10 +55,10 @@ pub async fn hours_of(connection: &mut dyn Connection, action: &'static str) -> 
     Ok(hours)
 }
 
-/// Counts a version's use, unless that would take it over `limit` encryptions, or its row was deleted: then it changes
-/// no row.
+/// Counts a version's use. No row changes if that would exceed `limit` encryptions, or if the version's row was
+/// deleted.
 pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timestamp, limit: u64) -> Statement {
-    // An engine may assign from left to right: what depends on the count stands ahead of it.
+    // An engine may assign from left to right, so values that depend on the count come before it.
     let sql = "UPDATE version_usage SET near_limit = CASE WHEN encryptions + ? >= ? THEN 1 ELSE 0 END, \
                encryptions = encryptions + ?, last_used_at = ? \
                WHERE key_id = ? AND version = ? AND encryptions + ? <= ? AND EXISTS (SELECT 1 FROM key_versions v \
@@ -76,13 +76,13 @@ pub fn count_version(key: KeyId, version: u32, encryptions: u64, used_at: Timest
     Statement::new(sql, values)
 }
 
-/// Begins to count the uses of a version.
+/// Starts to count the uses of a version.
 pub fn insert_version(key: KeyId, version: u32) -> Statement {
     let sql = "INSERT INTO version_usage (key_id, version, encryptions, near_limit) VALUES (?, ?, 0, 0)";
     Statement::new(sql, vec![key.as_bytes().into(), version.into()])
 }
 
-/// Every version whose uses are counted, and how many rows cannot be read.
+/// Returns every version whose uses are counted, and the number of unreadable rows.
 pub async fn counted_versions(connection: &mut dyn Connection) -> Result<(HashSet<(KeyId, u32)>, u64)> {
     let (mut found, mut unreadable) = (HashSet::new(), 0);
     let mut keep = |row: &dyn Row| {
@@ -96,11 +96,11 @@ pub async fn counted_versions(connection: &mut dyn Connection) -> Result<(HashSe
     Ok((found, unreadable))
 }
 
-/// Versions that have encrypted so often that a rotation is due, the nearest to their limit first: key, version,
+/// Returns versions whose number of encryptions makes a rotation due, the nearest to their limit first: key, version,
 /// encryptions.
 pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result<Vec<(KeyId, u32, u64)>> {
     let mut found = Vec::new();
-    // A number that stands in the text: with a value, an index of only these rows would not be used.
+    // A literal number: with a bound value, the partial index would not be used.
     let sql = "SELECT key_id, version, encryptions FROM version_usage WHERE near_limit = 1 \
                ORDER BY encryptions DESC LIMIT ?";
     connection
@@ -112,8 +112,8 @@ pub async fn near_limit(connection: &mut dyn Connection, limit: usize) -> Result
     Ok(found)
 }
 
-/// Versions whose window ends between `from` and `until` and that were used since `used_since`:
-/// key, version, end of the window, last use.
+/// Returns versions whose window ends between `from` and `until` and that were used since `used_since`: key, version,
+/// end of the window, last use.
 pub async fn windows_ending(
     connection: &mut dyn Connection,
     from: Timestamp,
@@ -136,20 +136,21 @@ pub async fn windows_ending(
     Ok(found)
 }
 
-/// A version whose window is over.
+/// A version whose grace window is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverVersion {
-    /// The key.
+    /// The key's identifier.
     pub key: KeyId,
-    /// The version of the key.
+    /// The number of the version.
     pub version: u32,
-    /// The end of its window.
+    /// The end of the version's grace window.
     pub not_after: Timestamp,
-    /// When it was last used.
+    /// The time of the last use; none if it was never used.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// Former versions whose window is over, the longest over first: at most `limit`, behind one that was found before.
+/// Returns at most `limit` former versions whose window is over, the longest ago first, after one that was found
+/// before.
 pub async fn windows_over(
     connection: &mut dyn Connection,
     now: Timestamp,
@@ -180,7 +181,7 @@ pub async fn windows_over(
     Ok(found)
 }
 
-/// Keys whose time has come, by the index over `rotate_at` or `delete_at`, the longest due first.
+/// Returns keys whose `rotate_at` or `delete_at` has passed, found by an index, the longest overdue first.
 pub async fn due(connection: &mut dyn Connection, what: Due, now: Timestamp, limit: usize) -> Result<Vec<KeyId>> {
     let sql = match what {
         Due::Rotation => "SELECT id FROM \"keys\" WHERE rotate_at <= ? ORDER BY rotate_at LIMIT ?",
@@ -198,16 +199,16 @@ pub async fn due(connection: &mut dyn Connection, what: Due, now: Timestamp, lim
     Ok(found)
 }
 
-/// What can be due.
+/// A kind of scheduled work on keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// A rotation.
+    /// The rotation of a key.
     Rotation,
     /// The erasure of the material of a key whose deletion was scheduled.
     Destruction,
 }
 
-/// A small value kept by name.
+/// Reads a small named value.
 pub async fn meta(connection: &mut dyn Connection, name: &str) -> Result<Option<String>> {
     let mut value = None;
     connection
@@ -219,7 +220,7 @@ pub async fn meta(connection: &mut dyn Connection, name: &str) -> Result<Option<
     Ok(value)
 }
 
-/// Keeps a small value by name.
+/// Stores a small named value.
 pub async fn set_meta(connection: &mut dyn Connection, name: &str, value: &str) -> Result<()> {
     let changed =
         connection.execute("UPDATE meta SET value = ? WHERE name = ?".into(), vec![value.into(), name.into()]).await?;

@@ -1,4 +1,4 @@
-//! `wrappings`: material of versions and service keys, wrapped under generations of the root key.
+//! Statements on `wrappings`: material of versions and service keys, wrapped under generations of the root key.
 
 use sha2::{Digest, Sha256};
 
@@ -9,16 +9,16 @@ use crate::types::error::Result;
 use crate::types::ids::KeyId;
 use crate::types::root_key::Wrapped;
 
-/// Most subjects that one statement names.
+/// The maximum number of subjects in one statement.
 const NAMED: usize = 256;
 
-/// A row as it is stored.
+/// A row of `wrappings` as stored.
 pub struct WrappingRow {
-    /// What its seal covers, with the fingerprint of its subject.
+    /// The fields that the seal covers, together with the fingerprint of the subject.
     pub stored: StoredWrapping,
     /// The wrapped material.
     pub bytes: Vec<u8>,
-    /// The seal it carries.
+    /// The stored seal, not verified yet.
     pub seal: Vec<u8>,
 }
 
@@ -29,17 +29,17 @@ impl WrappingRow {
     }
 }
 
-/// A row to be written.
+/// A row of `wrappings` to insert.
 pub struct NewRow {
-    /// The version or service key.
+    /// The identifier of the version or service key.
     pub subject: [u8; 16],
-    /// Its wrapped material.
+    /// The wrapped material with its generation.
     pub wrapped: Wrapped,
-    /// The seal over the row, which says that the wrapping is not verified.
+    /// The seal over the row in its unverified state.
     pub seal: [u8; 32],
 }
 
-/// Inserts wrappings, none of them verified yet. A row for the same subject and generation is a conflict.
+/// Inserts wrappings, all unverified. An existing row for the same subject and generation is a conflict.
 pub fn insert(rows: Vec<NewRow>) -> Vec<Statement> {
     let mut values: Vec<Value> = Vec::with_capacity(rows.len() * 5);
     for NewRow { subject, wrapped, seal } in rows {
@@ -55,7 +55,7 @@ pub fn insert(rows: Vec<NewRow>) -> Vec<Statement> {
     insert_rows(before, 5, "", values.into_iter())
 }
 
-/// Marks a wrapping as `stored` says, unless it was replaced since it was read: then no row changes.
+/// Marks a wrapping as `stored` says, unless it was replaced since it was read; then no row changes.
 pub fn mark(stored: &StoredWrapping, former_seal: &[u8], seal: &[u8; 32]) -> Statement {
     let sql = "UPDATE wrappings SET verified = ?, seal = ? WHERE subject = ? AND generation = ? AND seal = ?";
     let verified = u32::from(stored.verified);
@@ -85,7 +85,7 @@ pub fn erase_subjects(subjects: &[[u8; 16]]) -> Vec<Statement> {
     subjects.chunks(NAMED).map(erase).collect()
 }
 
-/// Whether some of these versions of a key, the last included, still have a wrapping.
+/// Whether some of these versions of a key, from `first` to `last`, still have a wrapping.
 pub async fn are_left(connection: &mut dyn Connection, key: KeyId, first: u32, last: u32) -> Result<bool> {
     let sql = "SELECT 1 FROM key_versions v JOIN wrappings w ON w.subject = v.id \
                WHERE v.key_id = ? AND v.version >= ? AND v.version <= ? LIMIT 1";
@@ -99,8 +99,8 @@ pub async fn are_left(connection: &mut dyn Connection, key: KeyId, first: u32, l
     Ok(are_left)
 }
 
-/// The subjects of wrappings under a generation, from the one after `after` on. Only identifiers: nothing that this
-/// service wrote has another subject.
+/// Returns the subjects of wrappings under a generation, starting after `after`. Values that are not identifiers are
+/// skipped: this service never writes them.
 pub async fn subjects_under(
     connection: &mut dyn Connection,
     generation: u32,
@@ -139,7 +139,7 @@ pub async fn of_subjects(connection: &mut dyn Connection, subjects: &[[u8; 16]])
 
 const COLUMNS: &str = "subject, generation, wrapped, verified, seal";
 
-/// A row, if it is one that this service could have written.
+/// Reads a row; none if this service could not have written it.
 fn read(row: &dyn Row) -> Option<WrappingRow> {
     let bytes = row.blob_opt(2).ok()??.to_vec();
     let stored = StoredWrapping {
@@ -155,10 +155,10 @@ fn read(row: &dyn Row) -> Option<WrappingRow> {
     Some(WrappingRow { stored, bytes, seal: row.blob_opt(4).ok()??.to_vec() })
 }
 
-/// What a verification reads of a wrapping: its row without the material, and its seal.
+/// The part of a wrapping that a verification reads: its row without the material, and its seal.
 pub type SealedWrapping = (StoredWrapping, Vec<u8>);
 
-/// All wrappings, and how many rows cannot be read.
+/// Reads all wrappings, and counts the unreadable rows.
 pub async fn all(connection: &mut dyn Connection) -> Result<(Vec<SealedWrapping>, u64)> {
     let (mut rows, mut unreadable) = (Vec::new(), 0);
     let mut keep = |row: &dyn Row| {
@@ -173,7 +173,7 @@ pub async fn all(connection: &mut dyn Connection) -> Result<(Vec<SealedWrapping>
     Ok((rows, unreadable))
 }
 
-/// How many materials each generation wraps, and how many of these wrappings are verified: generation, all, verified.
+/// Counts the wrappings of each generation: generation, all, verified.
 pub async fn counts(connection: &mut dyn Connection) -> Result<Vec<(u32, u64, u64)>> {
     let integer = connection.dialect().cast_integer;
     let sql = format!(

@@ -4,10 +4,10 @@
 use super::{Object, Value};
 use crate::types::error::{Error, Result};
 
-/// Deeper nesting is refused; it would take unbounded stack.
+/// The maximum nesting depth. Deeper nesting is refused, since it would need unbounded stack space.
 const DEPTH: usize = 512;
 
-/// Reads one JSON text.
+/// A parser of one JSON text.
 pub(super) struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -15,16 +15,16 @@ pub(super) struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// A parser at the beginning of `text`.
+    /// Creates a parser at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
         Self { text, at: 0, depth: 0 }
     }
 
-    /// Reads the whole text as one value.
+    /// Parses the whole text as one value.
     pub fn document(mut self) -> Result<Value> {
         let value = self.value()?;
         self.skip_white_space();
-        if self.at == self.text.len() { Ok(value) } else { Err(self.bad("text behind the value")) }
+        if self.at == self.text.len() { Ok(value) } else { Err(self.bad("text after the value")) }
     }
 
     fn value(&mut self) -> Result<Value> {
@@ -115,7 +115,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// One escape: a UTF-16 unit, which may be half of a pair.
+    /// Parses an escape into one UTF-16 unit, which may be half of a surrogate pair.
     fn escape(&mut self) -> Result<u16> {
         let letter = self.text.as_bytes().get(self.at + 1).copied();
         self.at += 2;
@@ -156,7 +156,7 @@ impl<'a> Parser<'a> {
         number.map(Value::Number).ok_or_else(|| self.bad("a number is malformed"))
     }
 
-    /// Passes over digits: how many.
+    /// Skips digits; returns their number.
     fn digits(&mut self) -> usize {
         let count = self.text.as_bytes()[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;

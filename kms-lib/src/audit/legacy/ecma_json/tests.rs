@@ -5,17 +5,17 @@ use std::process::Command;
 
 use super::*;
 
-/// What Node.js 20 printed for random texts; `vectors.js` made them.
+/// The output of Node.js 20 for random texts; `vectors.js` generated them.
 const RECORDED: &str = include_str!("vectors.txt");
 
-/// What Node.js makes of one text: the text itself, printed again, spread behind two members, and with sorted names.
+/// The output of Node.js for one text: the text itself, printed again, spread after two members, and with sorted names.
 type Vector = [String; 4];
 
 fn vectors(lines: &str) -> Vec<Vector> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// New random vectors, if Node.js is installed.
+/// Generates new random vectors, if Node.js is installed.
 fn fresh_vectors(count: usize) -> Vec<Vector> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/audit/legacy/ecma_json/vectors.js");
     match Command::new("node").arg(script).arg(count.to_string()).output() {
@@ -123,7 +123,7 @@ fn reads_many_names() {
     assert_eq!(Value::parse(&text).unwrap().stringify(), text);
 }
 
-/// Names sorted by the collation, at every level.
+/// Names are sorted by the collation at every level.
 #[cfg(feature = "import")]
 #[test]
 fn sorts_names_as_node_does() {

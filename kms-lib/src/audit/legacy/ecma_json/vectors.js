@@ -1,5 +1,5 @@
-// Prints random JSON texts with what Node.js makes of them, one JSON array a line:
-// the text, JSON.stringify(JSON.parse(text)), the same spread behind two members, and with sorted names.
+// Prints random JSON texts with the output of Node.js for them, one JSON array per line:
+// the text, JSON.stringify(JSON.parse(text)), the same spread after two members, and with sorted names.
 // Usage: node vectors.js COUNT
 'use strict';
 

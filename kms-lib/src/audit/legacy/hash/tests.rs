@@ -3,7 +3,7 @@
 use super::*;
 use crate::types::audit::hex;
 
-/// A row of format 0 whose milliseconds and order of names a database has lost.
+/// A row of format 0 whose milliseconds and order of names were lost in a database.
 fn row(details: &str, hashed: &str, millis: u32) -> LegacyRow {
     let mut row = LegacyRow {
         id: "a".into(),
@@ -35,7 +35,7 @@ fn lost_milliseconds_and_orders_of_names_are_found() {
     assert!((6 * 1_002 * 200..6 * 1_003 * 400).contains(&spent), "{spent}");
 }
 
-/// What one row costs is bounded, however long it is, and so is what all of them cost.
+/// The search is bounded for one row, however long it is, and for all rows together.
 #[test]
 fn the_search_is_bounded_by_row_and_in_sum() {
     let details = format!(r#"{{"a":"{}","b":2}}"#, "x".repeat(100_000));
@@ -43,17 +43,17 @@ fn the_search_is_bounded_by_row_and_in_sum() {
     let mut search = Search::default();
     assert_eq!((search.reproduce(&altered), search.is_cut()), (None, true));
     assert!(RUN_SEARCH - search.left <= ROW_SEARCH);
-    // What is left is used up, and no more.
+    // The remaining budget is used up, and no more.
     search.left = 1_000_000;
     assert_eq!((search.reproduce(&altered), search.is_cut()), (None, true));
     assert!(search.left < 200_000, "{}", search.left);
-    // Rows that are as they were hashed are recognised without a search.
+    // Unaltered rows are recognized without a search.
     search.left = 0;
     assert_eq!((search.reproduce(&row(&details, &details, 0)), search.is_cut()), (Some(0), false));
     assert_eq!((search.reproduce(&row("{}", "{}", 5)), search.is_cut()), (None, true));
 }
 
-/// Details that would take a hundred times their text in memory are not read.
+/// Details that would take a hundred times the memory of their text are not parsed.
 #[test]
 fn details_of_very_many_values_are_not_read() {
     let of = |values: usize| format!("[{}1]", "1,".repeat(values));

@@ -15,7 +15,7 @@ fn dumped(sql: &str) -> Vec<LegacyRow> {
     inserts.map(|line| row(&values(line))).collect()
 }
 
-/// The literals of an INSERT statement.
+/// Parses the literals of an INSERT statement.
 fn values(mut line: &str) -> Vec<Option<String>> {
     let mut values = Vec::new();
     while !line.is_empty() {
@@ -59,7 +59,7 @@ fn row(values: &[Option<String>]) -> LegacyRow {
     }
 }
 
-/// The rows of the older log, whose details are written in their order.
+/// The rows of the older log. Its details keep their order of names.
 fn older() -> Vec<LegacyRow> {
     let texts: Vec<&serde_json::value::RawValue> = serde_json::from_str(FORMAT_0).unwrap();
     let read = |text: &&serde_json::value::RawValue| {
@@ -92,7 +92,7 @@ fn findings(rows: &[LegacyRow]) -> LegacyLog {
     chain(rows).findings("test")
 }
 
-/// A log without its counts: what is left is what is wrong.
+/// The findings of a log without its counts.
 fn faults(log: &LegacyLog) -> Vec<(&'static str, Vec<String>)> {
     let all = [
         ("altered", &log.altered),
@@ -168,7 +168,7 @@ fn every_hash_of_the_older_log_reproduces() {
     assert_eq!((faults(&log), log.legacy.count, log.verdict.ok), (Vec::new(), 15, true));
 }
 
-/// A DATETIME column holds no milliseconds, and the type JSON of MySQL orders names by their length.
+/// A DATETIME column stores no milliseconds, and MySQL's JSON type orders names by their length.
 #[test]
 fn older_rows_reproduce_from_a_database() {
     let mut rows = older();
@@ -240,7 +240,7 @@ fn deleted_swapped_and_inserted_rows_are_found() {
     found.sort();
     assert_eq!(found, expected);
 
-    // A row that is inserted with a correct hash makes a fork; a copy has the hash of another row.
+    // An inserted row with a correct hash makes a fork; a copied row has the hash of another row.
     let mut inserted = rows.clone();
     let mut row = rows[12].clone();
     row.id = "ffffffff-0000-4000-8000-000000000000".into();
@@ -257,7 +257,7 @@ fn deleted_swapped_and_inserted_rows_are_found() {
     assert_eq!(log.repeated.count, 1);
 }
 
-/// The hash of a row under format 1, for details with one name at most.
+/// The hash of a row under format 1, for details with at most one name.
 fn hash_of(row: &LegacyRow) -> String {
     let mut row = row.clone();
     let details = row.details.take().unwrap();
@@ -309,7 +309,7 @@ fn text_that_is_no_hash_json_or_time_is_reported() {
     assert_eq!(log.unlinked.count, 3);
 }
 
-/// New rows come behind the sealed ones, also those that link to the same sealed row.
+/// New rows come after the sealed ones, including those that link to the same sealed row.
 #[test]
 fn sealed_rows_keep_their_places() {
     let rows = dumped(FORKED);
@@ -325,7 +325,7 @@ fn sealed_rows_keep_their_places() {
     }
 }
 
-/// A minute of load: each row links to one of few rows of the second before.
+/// A minute of load: each row links to one of a few rows of the previous second.
 #[test]
 fn many_forked_rows_are_arranged() {
     let mut chain = Chain::default();

@@ -1,4 +1,4 @@
-//! Writing rows with their seals.
+//! Statements that write rows with their seals.
 
 use super::super::root_keys::{self, ROOT_KEY};
 use super::super::secrets::{self, SERVICE_KEY};
@@ -14,16 +14,16 @@ use crate::types::ids::KeyId;
 use crate::types::key::{DisabledReason, Key, KeyState, KeyVersion};
 use crate::types::quarantine::Quarantined;
 
-/// The seals of a row as it is afterwards.
+/// The seals of a row after a change.
 #[derive(Clone, Debug)]
 pub struct RowSeals {
-    /// Over the row.
+    /// The seal of the row.
     pub row: [u8; 32],
-    /// Over the wrappings that are written with it, in their order.
+    /// The seals of the wrappings that are written with it, in order.
     pub wrappings: Vec<[u8; 32]>,
 }
 
-/// Writes one row.
+/// Writes the row of a change. `StoreCorrupt` if a row to be changed is missing.
 pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSeals) -> Result<()> {
     let seal = seals.row;
     let changed = match change {
@@ -89,9 +89,9 @@ pub async fn write(connection: &mut dyn Connection, change: Change, seals: RowSe
     if changed == 1 { Ok(()) } else { Err(corrupt("a row to be changed is not in the store")) }
 }
 
-/// Gives a row another seal, unless it was changed since it was read: then no row changes.
+/// Replaces the seal of a row, unless the row was changed since it was read; then no row changes.
 pub fn reseal(table: &str, id: &[u8; 16], former: &[u8], seal: &[u8; 32]) -> Statement {
-    // Reserved in MySQL.
+    // The name is reserved in MySQL.
     let table = if table == "keys" { "\"keys\"" } else { table };
     let sql = format!("UPDATE {table} SET seal = ? WHERE id = ? AND seal = ?");
     Statement::new(sql, vec![seal.into(), id.into(), former.into()])
@@ -102,7 +102,7 @@ async fn insert(connection: &mut dyn Connection, table: &str, columns: &str, val
     connection.execute(format!("INSERT INTO {table} ({columns}) VALUES ({marks})").into(), values).await
 }
 
-/// Updates by id, which is the last of the columns.
+/// Updates a row by its id, which is the last of the columns.
 async fn update(connection: &mut dyn Connection, table: &str, columns: &str, values: Vec<Value>) -> Result<u64> {
     let Statement { sql, values } = update_statement(table, columns, values);
     connection.execute(sql, values).await
