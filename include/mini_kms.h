@@ -5,20 +5,25 @@
  *
  * - It returns an mkms_status, 0 (MKMS_OK) on success.
  * - Results are written to out-parameters, on success only. One exception: on MKMS_BUFFER_TOO_SMALL the length is set
- *   to what is needed.
+ *   to the required size.
  * - If the last parameter, error, is not NULL, a failure writes an error object to *error, which the caller frees with
  *   mkms_error_free. The former value of *error is not read.
+ * - "Errors:" lists the statuses that are to be expected from a function. It abbreviates three groups:
+ *   - service errors: MKMS_CLOSED, MKMS_OVERLOADED, MKMS_CALLER_OVERLOADED, MKMS_STORE_..., MKMS_INTEGRITY_FAILURE,
+ *     MKMS_OUTCOME_UNKNOWN, MKMS_CLOCK_SKEW, MKMS_ROOT_KEY_..., MKMS_USED_AFTER_FORK, MKMS_INTERNAL;
+ *   - key state errors: MKMS_KEY_DISABLED, MKMS_KEY_REVOKED, MKMS_KEY_PENDING_DELETION, MKMS_KEY_DESTROYED;
+ *   - version state errors: MKMS_VERSION_DISABLED, MKMS_VERSION_REVOKED, MKMS_VERSION_DESTROYED.
  * - Pointers must not be NULL unless the documentation of the function says so. A pointer to bytes may be NULL if its
- *   length is 0. NULL is answered with MKMS_INVALID_ARGUMENT, and nothing is done.
+ *   length is 0. Otherwise NULL causes MKMS_INVALID_ARGUMENT, and nothing is done.
  * - Text is UTF-8 with a length and need not end with a NUL.
  * - Handles are opaque and belong to the caller, who frees each with the function mkms_..._free of its type. That
  *   function sets the pointer to NULL; freeing NULL does nothing.
  * - Structs begin with their size, which the caller sets to sizeof the struct. Fields may be added at the end.
- * - Functions may be called from any thread, with the same handles, as long as no other thread frees or replaces what
- *   they are given.
- * - In a process that was forked after a handle was made, using it is answered with MKMS_USED_AFTER_FORK, and freeing
- *   it leaks it. Open the store anew in the child.
- * - A fault in the library that would end a Rust program is answered with MKMS_INTERNAL_PANIC.
+ * - Functions may be called from any thread, with the same handles, as long as no other thread frees or changes the
+ *   memory of their arguments.
+ * - In a process that was forked after a handle was created, calls with it return MKMS_USED_AFTER_FORK, and freeing it
+ *   leaks it. Open the store again in the child.
+ * - A panic (a fault in the library) is reported as MKMS_INTERNAL_PANIC.
  *
  * This file is generated; docs/c.md explains how to use it.
  */
@@ -32,33 +37,35 @@
 #include <stdint.h>
 
 /**
- * The first number of the version of the interface. It changes with the library's soname.
+ * The major version of the interface. It changes with the library's soname.
  */
 #define MKMS_VERSION_MAJOR 1
 
 /**
- * The second number: it grows when functions, fields or statuses are added.
+ * The minor version: it grows when functions, fields or statuses are added.
  */
 #define MKMS_VERSION_MINOR 0
 
 /**
- * The third number: it grows with repairs.
+ * The patch version: it grows with bug fixes.
  */
 #define MKMS_VERSION_PATCH 0
 
 /**
- * Bytes that a call has made. It belongs to the caller, who frees it with `mkms_buffer_free`, which wipes it.
+ * Bytes that a call has returned. The buffer belongs to the caller, who frees it with `mkms_buffer_free`, which wipes
+ * it.
  */
 typedef struct mkms_buffer mkms_buffer;
 
 /**
- * A configuration. It can be used to open any number of services, and changed in between.
+ * A configuration. It can open any number of services, and can be changed in between.
  */
 typedef struct mkms_config mkms_config;
 
 /**
  * An encryption context: names and values that a ciphertext is bound to (additional authenticated data). They are not
- * secret: records show them. At most 64 entries and 8 KiB. It can be used for any number of calls, from any thread.
+ * secret: by default, audit records show them. At most 64 entries and 8 KiB. A context can be used for any number of
+ * calls, from any thread.
  */
 typedef struct mkms_context mkms_context;
 
@@ -73,7 +80,7 @@ typedef struct mkms_decryptor mkms_decryptor;
 typedef struct mkms_encryptor mkms_encryptor;
 
 /**
- * Why a call failed. It belongs to the caller, who frees it with `mkms_error_free`.
+ * An error object: the reason why a call failed. It belongs to the caller, who frees it with `mkms_error_free`.
  */
 typedef struct mkms_error mkms_error;
 
@@ -83,7 +90,7 @@ typedef struct mkms_error mkms_error;
 typedef struct mkms_kms mkms_kms;
 
 /**
- * How far a job with root keys is. It may be read by another thread while the job runs.
+ * The progress of a root key job. Another thread may read it while the job runs.
  */
 typedef struct mkms_progress mkms_progress;
 
@@ -94,14 +101,14 @@ typedef struct mkms_progress mkms_progress;
 typedef struct mkms_results mkms_results;
 
 /**
- * The operations of one actor. It can be used by any number of threads at once, and is cheap to make.
+ * The operations of one actor. A session can be used by any number of threads at once, and is cheap to create.
  */
 typedef struct mkms_session mkms_session;
 
 /**
  * The result of every function: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
  * 2xx rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are
- * never used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to
+ * never reused. A newer library may return a status that an older header does not have. `docs/errors.md` says what to
  * do.
  */
 typedef int32_t mkms_status;
@@ -109,8 +116,8 @@ typedef int32_t mkms_status;
 /**
  * The content of an error object. Set `size` to `sizeof(mkms_error_info)` before it is filled.
  *
- * The texts are UTF-8 and end with a NUL, which their lengths do not count. They are the error object's and live as
- * long as it does.
+ * The texts are UTF-8 and end with a NUL, which their lengths do not count. They belong to the error object and live
+ * as long as it does.
  */
 typedef struct mkms_error_info {
     /**
@@ -122,11 +129,11 @@ typedef struct mkms_error_info {
      */
     mkms_status status;
     /**
-     * Whether the same call may succeed when it is simply made again: 1 or 0.
+     * 1 if the same call may succeed when it is made again unchanged, otherwise 0.
      */
     int32_t retryable;
     /**
-     * The status by name, the same in every interface: `KeyNotFound`.
+     * The name of the status, such as `KeyNotFound`; the same in every interface.
      */
     const char *name;
     /**
@@ -134,7 +141,7 @@ typedef struct mkms_error_info {
      */
     size_t name_len;
     /**
-     * For a person. It never holds a secret.
+     * A message for people. It never contains a secret.
      */
     const char *message;
     /**
@@ -152,7 +159,7 @@ typedef struct mkms_scheduler {
      */
     size_t size;
     /**
-     * When it runs: a cron expression of five fields, in UTC. NULL: at every full hour.
+     * When the scheduler runs: a cron expression with five fields, in UTC. NULL: every hour on the hour.
      */
     const char *cron;
     /**
@@ -160,11 +167,11 @@ typedef struct mkms_scheduler {
      */
     size_t cron_len;
     /**
-     * Whether it runs by itself.
+     * Whether the scheduler runs automatically; `mkms_run_scheduler` works in either case.
      */
     uint8_t enabled;
     /**
-     * Rotate keys whose rotation period is over.
+     * Rotate keys whose rotation period has ended.
      */
     uint8_t rotate;
     /**
@@ -172,22 +179,22 @@ typedef struct mkms_scheduler {
      */
     uint8_t destroy;
     /**
-     * Revoke versions past their window.
+     * Revoke versions past their grace window.
      */
     uint8_t revoke_expired;
     /**
-     * Revoke them even if they were used after they had been replaced.
+     * Revoke versions past their grace window even if they were used after a rotation.
      */
     uint8_t revoke_expired_even_if_used;
     /**
-     * Verify what is new in the log.
+     * Verify the log incrementally.
      */
     uint8_t verify;
 } mkms_scheduler;
 
 /**
- * A key in AWS KMS as a root key, as `docs/aws-kms.md` describes it. Credentials come from where the AWS SDK looks for
- * them. Set `size` to `sizeof(mkms_aws_root_key)`.
+ * A key in AWS KMS as a root key, as `docs/aws-kms.md` describes it. The AWS SDK finds the credentials. Set `size` to
+ * `sizeof(mkms_aws_root_key)`.
  */
 typedef struct mkms_aws_root_key {
     /**
@@ -203,7 +210,7 @@ typedef struct mkms_aws_root_key {
      */
     size_t key_id_len;
     /**
-     * The region; NULL for the one of the ARN, else the AWS SDK's (`AWS_REGION`, profile, instance metadata).
+     * The region; NULL for the region of the ARN, or else of the AWS SDK (`AWS_REGION`, profile, instance metadata).
      */
     const char *region;
     /**
@@ -211,7 +218,8 @@ typedef struct mkms_aws_root_key {
      */
     size_t region_len;
     /**
-     * Another endpoint than the region's public one: a URL; NULL for none. `http:` is accepted for this machine only.
+     * The URL of an endpoint other than the region's public one; NULL for none. `http:` is accepted only for this
+     * machine.
      */
     const char *endpoint;
     /**
@@ -219,11 +227,11 @@ typedef struct mkms_aws_root_key {
      */
     size_t endpoint_len;
     /**
-     * Milliseconds for one try, 300,000 at most; 0 for 5 seconds.
+     * The time limit for one attempt in milliseconds, at most 300,000; 0 for 5 seconds.
      */
     uint64_t attempt_timeout_ms;
     /**
-     * Milliseconds for a whole call, 300,000 at most; 0 for 15 seconds.
+     * The time limit for a call with all its attempts in milliseconds, at most 300,000; 0 for 15 seconds.
      */
     uint64_t timeout_ms;
 } mkms_aws_root_key;
@@ -242,7 +250,8 @@ typedef struct mkms_session_options {
      */
     size_t size;
     /**
-     * The address that the actor calls from, IPv4 or IPv6 as text: conditions of grants look at it, records name it.
+     * The address that the actor calls from, IPv4 or IPv6 as text. Conditions of grants use it, and audit records show
+     * it.
      */
     const char *source_ip;
     /**
@@ -250,7 +259,7 @@ typedef struct mkms_session_options {
      */
     size_t source_ip_len;
     /**
-     * An id for the request, which records carry: 1 to 256 printable bytes.
+     * An id for the request, which audit records show: 1 to 256 printable bytes.
      */
     const char *request_id;
     /**
@@ -258,7 +267,7 @@ typedef struct mkms_session_options {
      */
     size_t request_id_len;
     /**
-     * A change that is sent again under the same idempotency key within 24 hours takes effect once.
+     * The idempotency key: a change that is repeated with the same key within 24 hours takes effect once.
      */
     const char *idempotency_key;
     /**
@@ -268,7 +277,7 @@ typedef struct mkms_session_options {
 } mkms_session_options;
 
 /**
- * An operation that was done. Set `size` to `sizeof(mkms_operation)` before it is filled.
+ * The description of a completed operation. Set `size` to `sizeof(mkms_operation)` before it is filled.
  */
 typedef struct mkms_operation {
     /**
@@ -276,26 +285,27 @@ typedef struct mkms_operation {
      */
     size_t size;
     /**
-     * Sequence number of the operation's record in the audit log; 0 if it is accepted and not written yet (with
+     * The sequence number of the operation's audit record; 0 if it was accepted but is not written yet (with
      * `audit.ack = "queued"`).
      */
     uint64_t record;
     /**
-     * Hash of that record.
+     * The hash of the audit record.
      */
     uint8_t record_hash[32];
     /**
-     * Version of the key.
+     * The version of the key.
      */
     uint32_t version;
     /**
-     * Identifier of the key: a UUID in lower case, with a NUL at its end. Empty for the verification of a signature.
+     * The identifier of the key: a UUID in lower case, with a NUL at its end. Empty for the verification of a
+     * signature.
      */
     char key_id[37];
 } mkms_operation;
 
 /**
- * A ciphertext to decrypt, with what must agree with it. Set `size` to `sizeof(mkms_decrypt_item)`.
+ * A ciphertext to decrypt, with the properties that it must have. Set `size` to `sizeof(mkms_decrypt_item)`.
  */
 typedef struct mkms_decrypt_item {
     /**
@@ -323,7 +333,7 @@ typedef struct mkms_decrypt_item {
      */
     size_t key_len;
     /**
-     * The nonce that it must hold; NULL for any.
+     * The nonce that it must contain; NULL for any.
      */
     const uint8_t *iv;
     /**
@@ -331,7 +341,7 @@ typedef struct mkms_decrypt_item {
      */
     size_t iv_len;
     /**
-     * The authentication tag that it must hold; NULL for any.
+     * The authentication tag that it must contain; NULL for any.
      */
     const uint8_t *auth_tag;
     /**
@@ -343,8 +353,8 @@ typedef struct mkms_decrypt_item {
      */
     uint32_t version;
     /**
-     * Not 0: the ciphertext is none of this service but raw RSA-OAEP with SHA-256, made with the public key of this
-     * version of `key`. It has no context, `iv` or `auth_tag`.
+     * If not 0, the ciphertext is not in the format of this service but raw RSA-OAEP with SHA-256, made with the
+     * public key of this version of `key`. Such a ciphertext has no context, `iv` or `auth_tag`.
      */
     uint32_t oaep_version;
     /**
@@ -356,19 +366,19 @@ typedef struct mkms_decrypt_item {
      */
     size_t imported_aad_len;
     /**
-     * 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag`
-     * for AES. It has no context.
+     * 1 if the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag`
+     * for AES. Such a ciphertext has no context. Otherwise 0.
      */
     uint32_t imported;
 } mkms_decrypt_item;
 
 /**
- * How a signature is made: one of the constants `MKMS_SIGN_...`.
+ * A signature algorithm: one of the constants `MKMS_SIGN_...`.
  */
 typedef int32_t mkms_signing_algorithm;
 
 /**
- * A ciphertext to encrypt anew. Set `size` to `sizeof(mkms_reencrypt_item)`.
+ * A ciphertext to re-encrypt. Set `size` to `sizeof(mkms_reencrypt_item)`.
  */
 typedef struct mkms_reencrypt_item {
     /**
@@ -388,7 +398,7 @@ typedef struct mkms_reencrypt_item {
      */
     const struct mkms_context *context;
     /**
-     * The key to encrypt it under, by name or id; NULL for the same one.
+     * The key to encrypt it under, by name or id; NULL for the key of the ciphertext.
      */
     const char *destination;
     /**
@@ -396,7 +406,7 @@ typedef struct mkms_reencrypt_item {
      */
     size_t destination_len;
     /**
-     * The new context; NULL for the same one.
+     * The new context; NULL for the context of the ciphertext.
      */
     const struct mkms_context *destination_context;
 } mkms_reencrypt_item;
@@ -456,7 +466,7 @@ typedef struct mkms_sign_item {
      */
     size_t payload_len;
     /**
-     * One of the constants `MKMS_SIGN_...`.
+     * The signature algorithm: one of the constants `MKMS_SIGN_...`.
      */
     mkms_signing_algorithm algorithm;
     /**
@@ -498,7 +508,7 @@ typedef struct mkms_verify_item {
      */
     size_t signature_len;
     /**
-     * One of the constants `MKMS_SIGN_...`.
+     * The signature algorithm: one of the constants `MKMS_SIGN_...`.
      */
     mkms_signing_algorithm algorithm;
     /**
@@ -517,23 +527,23 @@ typedef struct mkms_result {
      */
     size_t size;
     /**
-     * `MKMS_OK`, or why the item failed. If it failed, all fields below `message` are 0.
+     * `MKMS_OK`, or the status of the failed item. If the item failed, all fields below `message` are 0.
      */
     mkms_status status;
     /**
-     * Whether the same item may succeed when it is simply sent again: 1 or 0.
+     * 1 if the same item may succeed when it is sent again unchanged, otherwise 0.
      */
     int32_t retryable;
     /**
-     * The status by name, with a NUL at its end; NULL if the item succeeded.
+     * The name of the status, with a NUL at its end; NULL if the item succeeded.
      */
     const char *name;
     /**
-     * Why the item failed, with a NUL at its end; NULL if it succeeded.
+     * The error message, with a NUL at its end; NULL if the item succeeded.
      */
     const char *message;
     /**
-     * Ciphertext, plaintext or signature; NULL for a verification.
+     * The ciphertext, plaintext or signature; NULL for a verification.
      */
     const uint8_t *data;
     /**
@@ -541,37 +551,38 @@ typedef struct mkms_result {
      */
     size_t data_len;
     /**
-     * Whether the signature is good: 1 or 0.
+     * 1 if the signature is valid, otherwise 0.
      */
     int32_t valid;
     /**
-     * Version of the key.
+     * The version of the key.
      */
     uint32_t version;
     /**
-     * Sequence number of the record of the batch on this key; 0 if it is not written yet.
+     * The sequence number of the audit record of the batch for this key; 0 if it is not written yet.
      */
     uint64_t record;
     /**
-     * Identifier of the key, with a NUL at its end. Empty for a verification.
+     * The identifier of the key, with a NUL at its end. Empty for a verification.
      */
     char key_id[37];
 } mkms_result;
 
 /**
- * Reads input: fills up to `capacity` bytes of `buffer`, and sets `*read` to how many; 0 at the end. Returns 0, or
- * another number if reading failed: it is shown in the error. No exception may leave it.
+ * Reads input: fills up to `capacity` bytes of `buffer`, and sets `*read` to their number; 0 at the end. Returns 0, or
+ * another number if reading failed, which the error message contains. No exception may leave the callback.
  */
 typedef int32_t (*mkms_read)(void *user, uint8_t *buffer, size_t capacity, size_t *read);
 
 /**
- * Writes all `length` bytes of `data`. Returns 0, or another number if writing failed: it is shown in the error. No
- * exception may leave it.
+ * Writes all `length` bytes of `data`. Returns 0, or another number if writing failed, which the error message
+ * contains. No exception may leave the callback.
  */
 typedef int32_t (*mkms_write)(void *user, const uint8_t *data, size_t length);
 
 /**
- * A stream that was encrypted or decrypted. Set `size` to `sizeof(mkms_stream_summary)` before it is filled.
+ * The description of an encrypted or decrypted stream. Set `size` to `sizeof(mkms_stream_summary)` before it is
+ * filled.
  */
 typedef struct mkms_stream_summary {
     /**
@@ -579,25 +590,25 @@ typedef struct mkms_stream_summary {
      */
     size_t size;
     /**
-     * Bytes of plaintext.
+     * The number of plaintext bytes.
      */
     uint64_t plaintext_bytes;
     /**
-     * Sequence number of the record of the stream's data key; 0 if it is not written yet.
+     * The sequence number of the audit record of the stream's data key; 0 if it is not written yet.
      */
     uint64_t record;
     /**
-     * Version of the key.
+     * The version of the key.
      */
     uint32_t version;
     /**
-     * Identifier of the key, with a NUL at its end.
+     * The identifier of the key, with a NUL at its end.
      */
     char key_id[37];
 } mkms_stream_summary;
 
 /**
- * How a job with root keys is done. Flags are 1 or 0. Set `size` to `sizeof(mkms_root_key_job)`.
+ * The options of a root key job. Flags are 1 or 0. Set `size` to `sizeof(mkms_root_key_job)`.
  */
 typedef struct mkms_root_key_job {
     /**
@@ -605,25 +616,25 @@ typedef struct mkms_root_key_job {
      */
     size_t size;
     /**
-     * Told how far the job is; may be NULL. It must not be freed before the job has ended.
+     * Receives the progress of the job; may be NULL. It must not be freed before the job has ended.
      */
     const struct mkms_progress *progress;
     /**
-     * Materials a second at most; 0 for no limit.
+     * The maximum number of wrappings per second; 0 for no limit.
      */
     uint32_t rate;
     /**
-     * Do everything but write.
+     * Dry run: do everything except writing.
      */
     uint8_t dry_run;
     /**
-     * Leave out wrappings that were verified since they were written.
+     * Skip wrappings that were verified since they were written.
      */
     uint8_t only_new;
 } mkms_root_key_job;
 
 /**
- * Success.
+ * The call succeeded.
  */
 #define MKMS_OK 0
 
@@ -648,7 +659,7 @@ typedef struct mkms_root_key_job {
 #define MKMS_IDEMPOTENCY_CONFLICT 104
 
 /**
- * The buffer of the caller is too small. Nothing was done, and the length says how much is needed.
+ * The buffer of the caller is too small. Nothing was done, and the length was set to the required size.
  */
 #define MKMS_BUFFER_TOO_SMALL 190
 
@@ -898,22 +909,22 @@ typedef struct mkms_root_key_job {
 #define MKMS_INTERNAL 901
 
 /**
- * A fault in this software, which wrote more about it to stderr. Please report it.
+ * A panic: a fault in this software. Details are on standard error. Please report it.
  */
 #define MKMS_INTERNAL_PANIC 990
 
 /**
- * May do what its grants allow.
+ * An app: may do what its grants allow.
  */
 #define MKMS_ROLE_APP 1
 
 /**
- * May read keys, grants, metrics and the log, and verify it.
+ * An auditor: may read keys, grants, metrics and the log, and verify the log.
  */
 #define MKMS_ROLE_AUDITOR 2
 
 /**
- * May do everything.
+ * An admin: may do everything.
  */
 #define MKMS_ROLE_ADMIN 3
 
@@ -932,9 +943,8 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Gives the version of the interface that the library has, which may be newer than that of the header, and the version
- * of the software as text with a NUL at its end. Each of the places may be NULL. The text lives as long as the library
- * is loaded.
+ * Returns the version of the library's interface, which may be newer than that of the header, and the version of the
+ * software as text with a NUL at its end. The text lives as long as the library is loaded.
  *
  * `major`, `minor`, `patch` and `text` may be NULL.
  *
@@ -947,20 +957,20 @@ mkms_status mkms_version(uint32_t *major,
                          struct mkms_error **error);
 
 /**
- * Reads an error object.
+ * Reads the content of an error object.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_error_get(const struct mkms_error *object, struct mkms_error_info *info, struct mkms_error **error);
 
 /**
- * Frees an error object and sets `*object` to NULL. NULL and a pointer to NULL are left alone.
+ * Frees an error object and sets `*object` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_error_free(struct mkms_error **object);
 
 /**
- * Gives the bytes of a buffer, which live as long as the buffer. Text is UTF-8 and does not end with a NUL. An empty
- * buffer has a pointer that is not NULL and must not be read.
+ * Returns the bytes of a buffer, which live as long as the buffer. Text is UTF-8 and does not end with a NUL. The
+ * pointer of an empty buffer is not NULL, but must not be read.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -970,19 +980,19 @@ mkms_status mkms_buffer_get(const struct mkms_buffer *buffer,
                             struct mkms_error **error);
 
 /**
- * Wipes and frees a buffer, and sets `*buffer` to NULL. NULL and a pointer to NULL are left alone.
+ * Wipes and frees a buffer, and sets `*buffer` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_buffer_free(struct mkms_buffer **buffer);
 
 /**
- * Makes an empty context, which the caller frees with `mkms_context_free`.
+ * Creates an empty context, which the caller frees with `mkms_context_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_context_new(struct mkms_context **context, struct mkms_error **error);
 
 /**
- * Sets an entry, replacing the one of the same name. The limits are checked when the context is used.
+ * Sets an entry, and replaces an entry of the same name. The limits are checked when the context is used.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -994,15 +1004,15 @@ mkms_status mkms_context_set(struct mkms_context *context,
                              struct mkms_error **error);
 
 /**
- * Frees a context and sets `*context` to NULL. NULL and a pointer to NULL are left alone.
+ * Frees a context and sets `*context` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_context_free(struct mkms_context **context);
 
 /**
- * Makes a configuration with this store (`sqlite:PATH`, `mysql://...`, `postgres://...`) and the defaults. It needs a
+ * Creates a configuration with the defaults and a store: `sqlite:PATH`, `mysql://...` or `postgres://...`. It needs a
  * root key before a service can be opened with it. The caller frees it with `mkms_config_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`. Whether the URL is good is found out when a service is opened.
+ * Errors: `MKMS_INVALID_ARGUMENT`. The URL is checked when a service is opened.
  */
 mkms_status mkms_config_new(const char *store_url,
                             size_t store_url_len,
@@ -1010,7 +1020,7 @@ mkms_status mkms_config_new(const char *store_url,
                             struct mkms_error **error);
 
 /**
- * Makes a configuration of a TOML text. Unknown settings are refused. The caller frees it with `mkms_config_free`.
+ * Creates a configuration from TOML text. Unknown settings are refused. The caller frees it with `mkms_config_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_INVALID_ROOT_KEY`.
  */
@@ -1020,8 +1030,8 @@ mkms_status mkms_config_from_toml(const char *toml,
                                   struct mkms_error **error);
 
 /**
- * Makes a configuration of a TOML file, if one is named, and of the environment (`KMS_...`), which takes precedence.
- * The caller frees it with `mkms_config_free`.
+ * Creates a configuration from the environment (`KMS_...`) and an optional TOML file; the environment takes
+ * precedence. The caller frees it with `mkms_config_free`.
  *
  * `path` may be NULL: then only the environment is read.
  *
@@ -1030,12 +1040,12 @@ mkms_status mkms_config_from_toml(const char *toml,
 mkms_status mkms_config_load(const char *path, size_t path_len, struct mkms_config **config, struct mkms_error **error);
 
 /**
- * Frees a configuration and sets `*config` to NULL. Its root key is wiped. NULL and a pointer to NULL are left alone.
+ * Frees a configuration, wipes its root key, and sets `*config` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_config_free(struct mkms_config **config);
 
 /**
- * Sets the store.
+ * Sets the URL of the store.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -1045,8 +1055,7 @@ mkms_status mkms_config_store_url(struct mkms_config *config,
                                   struct mkms_error **error);
 
 /**
- * Sets the file, of mode 0600, with the password that belongs into the store's URL. It is read when a service is
- * opened.
+ * Sets the file with the password for the store's URL, of mode 0600. It is read when a service is opened.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -1056,14 +1065,15 @@ mkms_status mkms_config_store_password_file(struct mkms_config *config,
                                             struct mkms_error **error);
 
 /**
- * Sets for how many days former versions stay usable, for keys without a grace period of their own.
+ * Sets the grace period in days for keys that have none of their own: how long former versions decrypt and verify.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_config_grace_days(struct mkms_config *config, uint32_t days, struct mkms_error **error);
 
 /**
- * Sets when results are released: `durable` (once their record is on disk) or `queued`.
+ * Sets when results are returned: `durable` (once their record is on disk) or `queued` (earlier; see
+ * docs/operations.md).
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -1083,16 +1093,17 @@ mkms_status mkms_config_crypto_provider(struct mkms_config *config,
                                         struct mkms_error **error);
 
 /**
- * Sets the jobs of the scheduler. Without this call it runs at every full hour, and does everything but revoking.
+ * Sets the jobs of the scheduler. Without this call it runs every hour on the hour, and does everything except
+ * revoking.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`. Whether the expression is good is found out when a service is opened.
+ * Errors: `MKMS_INVALID_ARGUMENT`. The expression is checked when a service is opened.
  */
 mkms_status mkms_config_scheduler(struct mkms_config *config,
                                   const struct mkms_scheduler *scheduler,
                                   struct mkms_error **error);
 
 /**
- * Sets how many unwrapped keys are kept in memory at most, and for how long.
+ * Sets the maximum number of unwrapped keys in memory, and how long each is kept.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
  */
@@ -1102,7 +1113,7 @@ mkms_status mkms_config_cache(struct mkms_config *config,
                               struct mkms_error **error);
 
 /**
- * Sets how many days a scheduled deletion waits unless the caller says otherwise, and the least that it may say.
+ * Sets the default and the minimum number of days that a scheduled deletion waits.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
  */
@@ -1112,7 +1123,7 @@ mkms_status mkms_config_deletion_wait(struct mkms_config *config,
                                       struct mkms_error **error);
 
 /**
- * Sets how many operations, and bytes of their results, can be in flight.
+ * Sets the limits for operations in flight: their number, and the bytes of their results.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
  */
@@ -1122,9 +1133,10 @@ mkms_status mkms_config_limits(struct mkms_config *config,
                                struct mkms_error **error);
 
 /**
- * Sets the high-water file: the last signed head, kept outside of the store. A store that is older than it is refused.
+ * Sets the high-water file, which keeps the last signed head outside the store. A store that is older than this head
+ * is refused.
  *
- * `path` may be NULL: then there is none.
+ * `path` may be NULL: then there is no high-water file.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -1134,23 +1146,23 @@ mkms_status mkms_config_high_water(struct mkms_config *config,
                                    struct mkms_error **error);
 
 /**
- * Sets whether opening makes a store where there is none, as it does by default.
+ * Sets whether opening creates a missing store, which is the default.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_config_make_store(struct mkms_config *config, bool make, struct mkms_error **error);
 
 /**
- * Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records
- * were lost.
+ * Sets whether opening accepts once that the store was rolled back to an older state. An audit record says which
+ * records were lost.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_config_acknowledge_restore(struct mkms_config *config, bool acknowledge, struct mkms_error **error);
 
 /**
- * Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is
- * known from elsewhere than this machine's clock.
+ * Accepts that the time of the log's last record is in the future. `now` is the current time (RFC 3339) from a source
+ * other than this machine's clock.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -1160,7 +1172,8 @@ mkms_status mkms_config_acknowledge_clock(struct mkms_config *config,
                                           struct mkms_error **error);
 
 /**
- * Sets below how many free bytes there is an alarm, and how many bytes are set aside for revocations; 0 for none.
+ * Sets the number of free bytes below which there is an alarm, and the size of the disk reserve for revocations in
+ * bytes; 0 for none.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
  */
@@ -1170,21 +1183,23 @@ mkms_status mkms_config_disk_space(struct mkms_config *config,
                                    struct mkms_error **error);
 
 /**
- * Sets whether the memory of the whole process is kept out of swap (`mlockall`), if that is allowed.
+ * Sets whether the memory of the whole process is kept out of swap (`mlockall`), where that is permitted.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_config_lock_memory(struct mkms_config *config, bool lock, struct mkms_error **error);
 
 /**
- * Sets within how many days incremental verifications read the whole log again; 0: each of them reads all of it.
+ * Sets the number of days within which incremental verifications read the whole log again; 0: each of them reads all
+ * of it.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_config_reverify_days(struct mkms_config *config, uint32_t days, struct mkms_error **error);
 
 /**
- * Sets the root key as text: `passphrase:...`, `base64:...`, `file:PATH`, as `docs/operations.md` lists them.
+ * Sets the root key as text: `passphrase:...`, `base64:...`, `hex:...` or `file:PATH`, as `docs/configuration.md`
+ * describes.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
  */
@@ -1204,7 +1219,7 @@ mkms_status mkms_config_root_key_bytes(struct mkms_config *config,
                                        struct mkms_error **error);
 
 /**
- * Adds a further root key as text: another generation, which the store already has or which is to be added to it with
+ * Adds another root key as text: the key of a generation that the store already has, or of one that will be added with
  * `mkms_add_root_key`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
@@ -1215,7 +1230,7 @@ mkms_status mkms_config_add_root_key(struct mkms_config *config,
                                      struct mkms_error **error);
 
 /**
- * Adds a further root key as 32 bytes, which are copied.
+ * Adds another root key as 32 bytes, which are copied.
  *
  * Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
  */
@@ -1227,26 +1242,25 @@ mkms_status mkms_config_add_root_key_bytes(struct mkms_config *config,
 /**
  * Sets a key in AWS KMS as the root key. The library must have been built with the feature `aws-kms`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`. Whether the names are well-formed, and the key can be used, is found out when a
- * service is opened.
+ * Errors: `MKMS_INVALID_ARGUMENT`. The names and the use of the key are checked when a service is opened.
  */
 mkms_status mkms_config_aws_root_key(struct mkms_config *config,
                                      const struct mkms_aws_root_key *root_key,
                                      struct mkms_error **error);
 
 /**
- * Adds a further root key, as `mkms_config_add_root_key` does: a key in AWS KMS.
+ * Adds a key in AWS KMS as another root key, as `mkms_config_add_root_key` does for a local one.
  *
- * Errors: as `mkms_config_aws_root_key`.
+ * Errors: those of `mkms_config_aws_root_key`.
  */
 mkms_status mkms_config_add_aws_root_key(struct mkms_config *config,
                                          const struct mkms_aws_root_key *root_key,
                                          struct mkms_error **error);
 
 /**
- * Opens the store, and makes it if there is none. The caller closes the service with `mkms_close` and frees it with
- * `mkms_kms_free`. A SQLite store must not be opened by another copy of SQLite in the same process: closing that one
- * would drop the locks of this one (POSIX).
+ * Opens the store, and creates it if it is missing. The caller closes the service with `mkms_close` and frees it with
+ * `mkms_kms_free`. A SQLite store must not be opened by another copy of SQLite in the same process: when that copy
+ * closes the file, the process loses the locks of this library (POSIX).
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_INVALID_ROOT_KEY`, `MKMS_WRONG_ROOT_KEY`,
  * `MKMS_STORE_CORRUPT`, `MKMS_SCHEMA_TOO_NEW`, `MKMS_STORE_READ_ONLY`, `MKMS_STORE_IN_USE`, `MKMS_STORE_UNAVAILABLE`,
@@ -1256,32 +1270,32 @@ mkms_status mkms_config_add_aws_root_key(struct mkms_config *config,
 mkms_status mkms_open(const struct mkms_config *config, struct mkms_kms **kms, struct mkms_error **error);
 
 /**
- * Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and
- * verifying work; what has to be in the log fails with `MKMS_STORE_READ_ONLY`.
+ * Opens a SQLite store without writing anything, also on a read-only medium. Listing, describing and verifying work;
+ * operations that need an audit record fail with `MKMS_STORE_READ_ONLY`.
  *
  * Errors: those of `mkms_open`.
  */
 mkms_status mkms_open_read_only(const struct mkms_config *config, struct mkms_kms **kms, struct mkms_error **error);
 
 /**
- * Closes the service: nothing new is let in, what is in flight is committed, key material is wiped. Calls through its
- * sessions answer `MKMS_CLOSED` from then on. The service is closed also if this fails. Closing twice changes nothing.
+ * Closes the service: refuses new calls, commits the operations in flight, and wipes key material. Later calls through
+ * its sessions return `MKMS_CLOSED`. The service is closed even if this call fails. Closing twice changes nothing.
  *
- * Errors: with `audit.ack = "queued"`, the reason why results that were released could not be written to the log;
+ * Errors: with `audit.ack = "queued"`, the reason why records of returned results could not be written;
  * `MKMS_USED_AFTER_FORK`.
  */
 mkms_status mkms_close(const struct mkms_kms *kms, struct mkms_error **error);
 
 /**
- * Frees the handle of a service and sets `*kms` to NULL; it never fails after `mkms_close`. Sessions that are still
- * there keep working until the service is closed, so close it before. In a forked child the handle is leaked. NULL and
- * a pointer to NULL are left alone.
+ * Frees the handle of a service and sets `*kms` to NULL; it never fails after `mkms_close`. Remaining sessions keep
+ * working until the service is closed, so close it first. In a forked child the handle is leaked. NULL and a pointer
+ * to NULL are ignored.
  */
 mkms_status mkms_kms_free(struct mkms_kms **kms);
 
 /**
- * Makes a session of a principal in a role. Mini KMS does not authenticate here: the program says who acts. The caller
- * frees the session with `mkms_session_free`.
+ * Creates a session of a principal in a role. The principal is not authenticated: the program vouches for it. The
+ * caller frees the session with `mkms_session_free`.
  *
  * `options` may be NULL.
  *
@@ -1296,8 +1310,8 @@ mkms_status mkms_session_new(const struct mkms_kms *kms,
                              struct mkms_error **error);
 
 /**
- * Makes a session of the operator: an admin known by nothing but access to the store and its root key. The caller
- * frees it with `mkms_session_free`.
+ * Creates a session of the operator: an admin who is identified only by access to the store and its root key. The
+ * caller frees it with `mkms_session_free`.
  *
  * `options` may be NULL.
  *
@@ -1309,8 +1323,8 @@ mkms_status mkms_session_new_operator(const struct mkms_kms *kms,
                                       struct mkms_error **error);
 
 /**
- * Makes a session of the principal that a token was made for. The token is checked again before anything is committed.
- * The caller frees the session with `mkms_session_free`.
+ * Creates a session of the principal that a token was issued to. The token is checked again before anything is
+ * committed. The caller frees the session with `mkms_session_free`.
  *
  * `options` may be NULL.
  *
@@ -1324,8 +1338,8 @@ mkms_status mkms_session_authenticate(const struct mkms_kms *kms,
                                       struct mkms_error **error);
 
 /**
- * Makes a session of the same actor with other options, such as those of one request. Options that are not given are
- * not taken over. The caller frees it with `mkms_session_free`.
+ * Creates a session of the same actor with other options, such as those of one request. Options that are not given are
+ * not inherited. The caller frees it with `mkms_session_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
  */
@@ -1335,20 +1349,18 @@ mkms_status mkms_session_with(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Frees a session and sets `*session` to NULL. In a forked child it is leaked. NULL and a pointer to NULL are left
- * alone.
+ * Frees a session and sets `*session` to NULL. In a forked child it is leaked. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_session_free(struct mkms_session **session);
 
 /**
- * Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, which is named by its name or id, bound
- * to `context`. The caller frees the ciphertext with `mkms_buffer_free`.
+ * Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, which `key` identifies by name or id. The
+ * ciphertext is bound to `context`. The caller frees it with `mkms_buffer_free`.
  *
  * `context` and `operation` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
- * `MKMS_KEY_DISABLED` and the other states of a key, `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_KEY_EXHAUSTED`; those of the
- * service: `MKMS_CLOSED`, `MKMS_OVERLOADED`, `MKMS_STORE_...`, `MKMS_OUTCOME_UNKNOWN`, `MKMS_USED_AFTER_FORK`.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`, key state errors,
+ * `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_KEY_EXHAUSTED`; service errors.
  */
 mkms_status mkms_encrypt(const struct mkms_session *session,
                          const char *key,
@@ -1361,9 +1373,9 @@ mkms_status mkms_encrypt(const struct mkms_session *session,
                          struct mkms_error **error);
 
 /**
- * As `mkms_encrypt`, into a buffer of the caller, which may be the one of the plaintext. Room for
- * `mkms_ciphertext_max(plaintext_len)` bytes is required before anything is done; with less, `*ciphertext_len` is set
- * to it, nothing is encrypted and nothing recorded.
+ * Like `mkms_encrypt`, but writes to a buffer of the caller, which may be that of the plaintext. The buffer must have
+ * room for `mkms_ciphertext_max(plaintext_len)` bytes. If it is smaller, `*ciphertext_len` is set to that number, and
+ * nothing is encrypted or recorded.
  *
  * `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
  *
@@ -1382,20 +1394,20 @@ mkms_status mkms_encrypt_into(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Gives how many bytes a ciphertext of so many bytes of plaintext has at most, whatever the type of the key.
+ * Returns the maximum length of the ciphertext for a plaintext of this length, whatever the type of the key.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_ciphertext_max(size_t plaintext_len, size_t *ciphertext_len, struct mkms_error **error);
 
 /**
- * Decrypts what `mkms_encrypt` made; the context must be the same. The ciphertext names its key and version. The
+ * Decrypts a ciphertext of `mkms_encrypt`; the context must be the same. The ciphertext names its key and version. The
  * caller frees the plaintext with `mkms_buffer_free`, which wipes it.
  *
  * `context` and `operation` may be NULL.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CIPHERTEXT`, `MKMS_DECRYPTION_FAILED`, `MKMS_ACCESS_DENIED`,
- * `MKMS_KEY_NOT_FOUND`, the states of keys and versions, those of the service.
+ * `MKMS_KEY_NOT_FOUND`, key state errors, version state errors, service errors.
  */
 mkms_status mkms_decrypt(const struct mkms_session *session,
                          const uint8_t *ciphertext,
@@ -1406,9 +1418,9 @@ mkms_status mkms_decrypt(const struct mkms_session *session,
                          struct mkms_error **error);
 
 /**
- * As `mkms_decrypt`, into a buffer of the caller, which may be the one of the ciphertext. Room for the plaintext (RSA:
- * for 190 bytes) is required before anything is done; with less, `*plaintext_len` is set to it, nothing is decrypted
- * and nothing recorded.
+ * Like `mkms_decrypt`, but writes to a buffer of the caller, which may be that of the ciphertext. The buffer must have
+ * room for the plaintext (RSA: for 190 bytes). If it is smaller, `*plaintext_len` is set to the required size, and
+ * nothing is decrypted or recorded.
  *
  * `context` and `operation` may be NULL; `plaintext` may be NULL if `plaintext_capacity` is 0.
  *
@@ -1425,9 +1437,9 @@ mkms_status mkms_decrypt_into(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Decrypts, and refuses a ciphertext that does not agree with what the item says of it: key, version, nonce and tag,
- * all as `MKMS_INVALID_CIPHERTEXT`. With `oaep_version` the ciphertext is none of this service but raw RSA-OAEP with
- * SHA-256. The caller frees the plaintext with `mkms_buffer_free`, which wipes it.
+ * Decrypts a ciphertext if it agrees with the key, version, nonce and tag in the item; otherwise it fails with
+ * `MKMS_INVALID_CIPHERTEXT`. With `oaep_version` the ciphertext is not in the format of this service but raw RSA-OAEP
+ * with SHA-256. The caller frees the plaintext with `mkms_buffer_free`, which wipes it.
  *
  * `operation` may be NULL.
  *
@@ -1445,7 +1457,7 @@ mkms_status mkms_decrypt_checked(const struct mkms_session *session,
  * `operation` may be NULL.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
- * `MKMS_WRONG_KEY_TYPE`, the states of keys, those of the service.
+ * `MKMS_WRONG_KEY_TYPE`, key state errors, service errors.
  */
 mkms_status mkms_sign(const struct mkms_session *session,
                       const char *key,
@@ -1458,8 +1470,8 @@ mkms_status mkms_sign(const struct mkms_session *session,
                       struct mkms_error **error);
 
 /**
- * As `mkms_sign`, into a buffer of the caller. Room for 256 bytes is required before anything is done; with less,
- * `*signature_len` is set to it, nothing is signed and nothing recorded.
+ * Like `mkms_sign`, but writes to a buffer of the caller, which must have room for 256 bytes. If it is smaller,
+ * `*signature_len` is set to 256, and nothing is signed or recorded.
  *
  * `operation` may be NULL; `signature` may be NULL if `signature_capacity` is 0.
  *
@@ -1497,12 +1509,13 @@ mkms_status mkms_sign_with_version(const struct mkms_session *session,
                                    struct mkms_error **error);
 
 /**
- * Verifies a signature. A signature that is not good is no error: `*valid` is set to false. `version` 0 tries the
- * usable versions, the newest first, at most 10,000; of a key with more, `MKMS_INVALID_ARGUMENT` asks for the version.
+ * Verifies a signature. An invalid signature is not an error: `*valid` is set to false. `version` 0 tries the usable
+ * versions, newest first, at most 10,000; if a key has more, the call fails with `MKMS_INVALID_ARGUMENT`, and the
+ * version must be given.
  *
  * `operation` may be NULL.
  *
- * Errors: as `mkms_sign`.
+ * Errors: those of `mkms_sign`.
  */
 mkms_status mkms_verify(const struct mkms_session *session,
                         const char *key,
@@ -1518,10 +1531,10 @@ mkms_status mkms_verify(const struct mkms_session *session,
                         struct mkms_error **error);
 
 /**
- * Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Use the plaintext, keep the ciphertext beside
- * the data, wipe the plaintext. The caller frees both with `mkms_buffer_free`.
+ * Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Use the plaintext and wipe it; store the
+ * ciphertext with the data. The caller frees both with `mkms_buffer_free`.
  *
- * `context` and `operation` may be NULL; `plaintext` may be NULL: then only the ciphertext leaves the service.
+ * `context` and `operation` may be NULL; `plaintext` may be NULL: then only the ciphertext is returned.
  *
  * Errors: those of `mkms_encrypt`.
  */
@@ -1536,8 +1549,8 @@ mkms_status mkms_generate_data_key(const struct mkms_session *session,
                                    struct mkms_error **error);
 
 /**
- * As `mkms_generate_data_key`, into buffers of the caller. Room for `data_key_len` bytes of plaintext and
- * `mkms_ciphertext_max(data_key_len)` bytes of ciphertext is required before anything is done.
+ * Like `mkms_generate_data_key`, but writes to buffers of the caller. They must have room for `data_key_len` bytes of
+ * plaintext and `mkms_ciphertext_max(data_key_len)` bytes of ciphertext; otherwise nothing is done.
  *
  * `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
  *
@@ -1556,9 +1569,9 @@ mkms_status mkms_generate_data_key_into(const struct mkms_session *session,
                                         struct mkms_error **error);
 
 /**
- * Encrypts what a ciphertext holds anew, under the current version of its key or of another one. The plaintext does
- * not leave the service. Needs `decrypt` on the source and `encrypt` on the destination. The caller frees the new
- * ciphertext with `mkms_buffer_free`.
+ * Re-encrypts a ciphertext under the current version of its key or of another one. The plaintext is not returned.
+ * Needs the permission `decrypt` on the source and `encrypt` on the destination. The caller frees the new ciphertext
+ * with `mkms_buffer_free`.
  *
  * `operation` may be NULL.
  *
@@ -1571,10 +1584,10 @@ mkms_status mkms_reencrypt(const struct mkms_session *session,
                            struct mkms_error **error);
 
 /**
- * Encrypts up to 1,000 plaintexts in one call and one commit; each fails alone. The caller frees the results with
- * `mkms_results_free`.
+ * Encrypts up to 1,000 plaintexts in one call and one commit. Items fail independently. The caller frees the results
+ * with `mkms_results_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, if one item cannot be read too: nothing is done then; those of the service. An
+ * Errors: `MKMS_INVALID_ARGUMENT`, also if one of the items cannot be read (then nothing is done); service errors. An
  * item's own errors are those of `mkms_encrypt`.
  */
 mkms_status mkms_encrypt_batch(const struct mkms_session *session,
@@ -1584,10 +1597,10 @@ mkms_status mkms_encrypt_batch(const struct mkms_session *session,
                                struct mkms_error **error);
 
 /**
- * Decrypts up to 1,000 ciphertexts in one call and one commit; each fails alone. The caller frees the results with
- * `mkms_results_free`.
+ * Decrypts up to 1,000 ciphertexts in one call and one commit. Items fail independently. The caller frees the results
+ * with `mkms_results_free`.
  *
- * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_decrypt`.
+ * Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_decrypt`.
  */
 mkms_status mkms_decrypt_batch(const struct mkms_session *session,
                                const struct mkms_decrypt_item *items,
@@ -1596,10 +1609,10 @@ mkms_status mkms_decrypt_batch(const struct mkms_session *session,
                                struct mkms_error **error);
 
 /**
- * Signs up to 1,000 payloads in one call and one commit; each fails alone. The caller frees the results with
+ * Signs up to 1,000 payloads in one call and one commit. Items fail independently. The caller frees the results with
  * `mkms_results_free`.
  *
- * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_sign`.
+ * Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_sign`.
  */
 mkms_status mkms_sign_batch(const struct mkms_session *session,
                             const struct mkms_sign_item *items,
@@ -1608,10 +1621,10 @@ mkms_status mkms_sign_batch(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Verifies up to 1,000 signatures in one call and one commit; each fails alone. The caller frees the results with
- * `mkms_results_free`.
+ * Verifies up to 1,000 signatures in one call and one commit. Items fail independently. The caller frees the results
+ * with `mkms_results_free`.
  *
- * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_verify`.
+ * Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_verify`.
  */
 mkms_status mkms_verify_batch(const struct mkms_session *session,
                               const struct mkms_verify_item *items,
@@ -1620,10 +1633,10 @@ mkms_status mkms_verify_batch(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Encrypts up to 1,000 ciphertexts anew in one call and one commit; each fails alone. The caller frees the results
- * with `mkms_results_free`.
+ * Re-encrypts up to 1,000 ciphertexts in one call and one commit. Items fail independently. The caller frees the
+ * results with `mkms_results_free`.
  *
- * Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_reencrypt`.
+ * Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_reencrypt`.
  */
 mkms_status mkms_reencrypt_batch(const struct mkms_session *session,
                                  const struct mkms_reencrypt_item *items,
@@ -1632,14 +1645,14 @@ mkms_status mkms_reencrypt_batch(const struct mkms_session *session,
                                  struct mkms_error **error);
 
 /**
- * Gives the number of results, which is that of the items.
+ * Returns the number of results, which equals the number of items.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_results_count(const struct mkms_results *results, size_t *count, struct mkms_error **error);
 
 /**
- * Reads the result of an item; the first has index 0.
+ * Reads the result of an item; the first item has index 0.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -1649,13 +1662,13 @@ mkms_status mkms_results_get(const struct mkms_results *results,
                              struct mkms_error **error);
 
 /**
- * Wipes and frees results and sets `*results` to NULL. NULL and a pointer to NULL are left alone.
+ * Wipes and frees results, and sets `*results` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_results_free(struct mkms_results **results);
 
 /**
- * Encrypts all that `read` gives, and gives it to `write`, in constant memory. On an error, what was written is a part
- * that is refused when it is decrypted. `user` is passed to the callbacks, which are called on this thread.
+ * Encrypts all input of `read`, and passes the ciphertext to `write`, in constant memory. After an error, the output
+ * is incomplete, and decrypting it fails. `user` is passed to the callbacks, which are called on this thread.
  *
  * `context`, `user` and `summary` may be NULL.
  *
@@ -1672,9 +1685,9 @@ mkms_status mkms_encrypt_stream(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is
- * complete only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
- * called on this thread.
+ * Decrypts all input of `read`, and passes the plaintext to `write`, in constant memory. The output is authentic, but
+ * it is complete only if the call returns `MKMS_OK`: do not act on it earlier. `user` is passed to the callbacks,
+ * which are called on this thread.
  *
  * `context`, `user` and `summary` may be NULL.
  *
@@ -1689,7 +1702,7 @@ mkms_status mkms_decrypt_stream(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Begins to encrypt a stream under the current version of a key, bound to `context`. One record is written, that of
+ * Begins to encrypt a stream under the current version of a key, bound to `context`. One audit record is written, for
  * the stream's data key. The caller frees the encryptor with `mkms_encryptor_free`.
  *
  * `context` may be NULL.
@@ -1704,10 +1717,10 @@ mkms_status mkms_encryptor_new(const struct mkms_session *session,
                                struct mkms_error **error);
 
 /**
- * Takes plaintext of any length, and gives the ciphertext that is ready, often none. The caller frees it with
- * `mkms_buffer_free`.
+ * Takes plaintext of any length, and returns the ciphertext that is ready, which is often empty. The caller frees it
+ * with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT` after the end and for a piece that there is no memory for,
+ * Errors: `MKMS_INVALID_ARGUMENT` after the end and for a piece for which memory is insufficient,
  * `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_USED_AFTER_FORK`.
  */
 mkms_status mkms_encryptor_update(const struct mkms_encryptor *encryptor,
@@ -1717,7 +1730,7 @@ mkms_status mkms_encryptor_update(const struct mkms_encryptor *encryptor,
                                   struct mkms_error **error);
 
 /**
- * Ends the stream and gives the rest of the ciphertext, without which it is refused as cut. The caller frees it with
+ * Ends the stream and returns the rest of the ciphertext; without it, decryption fails. The caller frees it with
  * `mkms_buffer_free`.
  *
  * `summary` may be NULL.
@@ -1730,7 +1743,7 @@ mkms_status mkms_encryptor_finish(const struct mkms_encryptor *encryptor,
                                   struct mkms_error **error);
 
 /**
- * Frees an encryptor and sets `*encryptor` to NULL. NULL and a pointer to NULL are left alone.
+ * Frees an encryptor and sets `*encryptor` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_encryptor_free(struct mkms_encryptor **encryptor);
 
@@ -1748,12 +1761,12 @@ mkms_status mkms_decryptor_new(const struct mkms_session *session,
                                struct mkms_error **error);
 
 /**
- * Takes ciphertext of any length, and gives the plaintext that is ready, often none. It is genuine, but only
- * `mkms_decryptor_finish` says that nothing is missing at the end: until then do not act on it. The caller frees it
+ * Takes ciphertext of any length, and returns the plaintext that is ready, which is often empty. It is authentic, but
+ * it is complete only when `mkms_decryptor_finish` returns `MKMS_OK`: do not act on it earlier. The caller frees it
  * with `mkms_buffer_free`, which wipes it.
  *
- * Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error, and for a piece that there
- * is no memory for.
+ * Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error, and for a piece for which
+ * memory is insufficient.
  */
 mkms_status mkms_decryptor_update(const struct mkms_decryptor *decryptor,
                                   const uint8_t *ciphertext,
@@ -1762,8 +1775,8 @@ mkms_status mkms_decryptor_update(const struct mkms_decryptor *decryptor,
                                   struct mkms_error **error);
 
 /**
- * Ends the stream and gives the rest of the plaintext. `MKMS_OK` says that the stream was complete. The caller frees
- * the plaintext with `mkms_buffer_free`, which wipes it.
+ * Ends the stream and returns the rest of the plaintext. `MKMS_OK` means that the stream was complete. The caller
+ * frees the plaintext with `mkms_buffer_free`, which wipes it.
  *
  * `summary` may be NULL.
  *
@@ -1776,17 +1789,17 @@ mkms_status mkms_decryptor_finish(const struct mkms_decryptor *decryptor,
                                   struct mkms_error **error);
 
 /**
- * Frees a decryptor and sets `*decryptor` to NULL. NULL and a pointer to NULL are left alone.
+ * Frees a decryptor and sets `*decryptor` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_decryptor_free(struct mkms_decryptor **decryptor);
 
 /**
  * Creates a key with its first version. `request` is a JSON object with `name`, `type` (`AES256_GCM`, `RSA_2048`),
  * `purpose` (`ENCRYPTION`, `SIGNING`), and optionally `rotationPeriodDays`, `gracePeriodDays`, `metadata`,
- * `auditContext`. The answer is the key with its `versions`, as JSON, which the caller frees with `mkms_buffer_free`.
+ * `auditContext`. The result is the key with its `versions`, as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_NAME`, `MKMS_NAME_TAKEN`, `MKMS_WRONG_PURPOSE`, `MKMS_ACCESS_DENIED`,
- * those of the service.
+ * service errors.
  */
 mkms_status mkms_create_key(const struct mkms_session *session,
                             const char *request,
@@ -1795,13 +1808,13 @@ mkms_status mkms_create_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Gives the keys that the caller may read, by name, without their versions: a JSON object with `items` and, unless it
- * is the last page, `nextCursor`. `query` is a JSON object with `limit` (100), `cursor`, `state`, `type`, `purpose`,
- * `namePrefix`, all optional. The caller frees the answer with `mkms_buffer_free`.
+ * Returns the keys that the caller may read, by name, without their versions: a JSON object with `items` and, unless
+ * it is the last page, `nextCursor`. `query` is a JSON object with `limit` (100), `cursor`, `state`, `type`,
+ * `purpose`, `namePrefix`, all optional. The caller frees the result with `mkms_buffer_free`.
  *
  * `query` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_NOT_AUTHENTICATED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_NOT_AUTHENTICATED`, service errors.
  */
 mkms_status mkms_list_keys(const struct mkms_session *session,
                            const char *query,
@@ -1810,9 +1823,9 @@ mkms_status mkms_list_keys(const struct mkms_session *session,
                            struct mkms_error **error);
 
 /**
- * Gives a key, named by its name or id, with its `versions` as JSON. The caller frees it with `mkms_buffer_free`.
+ * Returns a key, identified by name or id, with its `versions` as JSON. The caller frees it with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_get_key(const struct mkms_session *session,
                          const char *key,
@@ -1821,14 +1834,14 @@ mkms_status mkms_get_key(const struct mkms_session *session,
                          struct mkms_error **error);
 
 /**
- * Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer
- * is `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
- * `mkms_buffer_free`.
+ * Rotates a key: creates a new current version. `request` is a JSON object with the optional field
+ * `expectedCurrentVersion`: with it, the call fails with `MKMS_CONFLICT` if another rotation came first. The result is
+ * the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * `request` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, `MKMS_WRONG_STATE` and
- * the states of keys, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, `MKMS_WRONG_STATE`,
+ * key state errors, service errors.
  */
 mkms_status mkms_rotate_key(const struct mkms_session *session,
                             const char *key,
@@ -1839,11 +1852,10 @@ mkms_status mkms_rotate_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Enables a disabled key. The answer is the key as JSON, which the
- * caller frees with `mkms_buffer_free`.
+ * Enables a disabled key. The result is the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_enable_key(const struct mkms_session *session,
                             const char *key,
@@ -1852,11 +1864,11 @@ mkms_status mkms_enable_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Disables a key: no cryptography and no rotation until it is enabled again.
- * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Disables a key: no cryptography and no rotation until it is enabled again. The result is the key as JSON, which the
+ * caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_disable_key(const struct mkms_session *session,
                              const char *key,
@@ -1865,11 +1877,11 @@ mkms_status mkms_disable_key(const struct mkms_session *session,
                              struct mkms_error **error);
 
 /**
- * Revokes a key with all its versions, for ever. Its ciphertexts can no longer be decrypted.
- * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Revokes a key with all its versions, permanently. Its ciphertexts can no longer be decrypted. The result is the key
+ * as JSON, which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_revoke_key(const struct mkms_session *session,
                             const char *key,
@@ -1878,11 +1890,10 @@ mkms_status mkms_revoke_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Cancels a scheduled deletion. The answer is the key as JSON, which the
- * caller frees with `mkms_buffer_free`.
+ * Cancels a scheduled deletion. The result is the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_cancel_deletion(const struct mkms_session *session,
                                  const char *key,
@@ -1891,12 +1902,13 @@ mkms_status mkms_cancel_deletion(const struct mkms_session *session,
                                  struct mkms_error **error);
 
 /**
- * Erases the material of former versions of a key that are revoked or past their window. They stay in its history as
- * `DESTROYED`, and make room for new versions. Many are erased in several steps; sent again, the request goes on with
- * the rest. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Erases the material of former versions of a key that are revoked or past their grace window. They stay in the key's
+ * history as `DESTROYED`, and no longer count towards the limit of versions. Many versions are erased in several
+ * steps; if the call fails in between, repeat it to continue. The result is the key as JSON, which the caller frees
+ * with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_trim_key(const struct mkms_session *session,
                           const char *key,
@@ -1906,11 +1918,11 @@ mkms_status mkms_trim_key(const struct mkms_session *session,
 
 /**
  * Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
- * (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
+ * (null removes), `auditContext`, and optionally `expectedRevision`. The result is the key as JSON, which the caller
  * frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys,
- * those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, key state errors,
+ * service errors.
  */
 mkms_status mkms_update_key(const struct mkms_session *session,
                             const char *key,
@@ -1921,13 +1933,13 @@ mkms_status mkms_update_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer
- * is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Schedules the erasure of a key's material. `request` is a JSON object with the optional field `waitingDays` (30).
+ * The result is the key as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * `request` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_schedule_deletion(const struct mkms_session *session,
                                    const char *key,
@@ -1938,13 +1950,13 @@ mkms_status mkms_schedule_deletion(const struct mkms_session *session,
                                    struct mkms_error **error);
 
 /**
- * Gives the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
- * `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer with
- * `mkms_buffer_free`.
+ * Returns the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page,
+ * `nextCursor`. `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the result
+ * with `mkms_buffer_free`.
  *
  * `query` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_list_versions(const struct mkms_session *session,
                                const char *key,
@@ -1955,10 +1967,10 @@ mkms_status mkms_list_versions(const struct mkms_session *session,
                                struct mkms_error **error);
 
 /**
- * Gives a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
+ * Returns a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the
- * service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service
+ * errors.
  */
 mkms_status mkms_get_version(const struct mkms_session *session,
                              const char *key,
@@ -1968,11 +1980,11 @@ mkms_status mkms_get_version(const struct mkms_session *session,
                              struct mkms_error **error);
 
 /**
- * Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
+ * Returns the public key of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
  * `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
- * `MKMS_ACCESS_DENIED`, those of the service.
+ * `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_public_key(const struct mkms_session *session,
                             const char *key,
@@ -1982,11 +1994,11 @@ mkms_status mkms_public_key(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Enables the current version of a key after it was disabled.
- * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Enables the current version of a key after it was disabled. The result is the key as JSON, which the caller frees
+ * with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_enable_version(const struct mkms_session *session,
                                 const char *key,
@@ -1996,11 +2008,11 @@ mkms_status mkms_enable_version(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Disables a version of a key: it no longer encrypts or signs.
- * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Disables a version of a key: it no longer encrypts or signs. The result is the key as JSON, which the caller frees
+ * with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_disable_version(const struct mkms_session *session,
                                  const char *key,
@@ -2010,11 +2022,11 @@ mkms_status mkms_disable_version(const struct mkms_session *session,
                                  struct mkms_error **error);
 
 /**
- * Revokes a version of a key, for ever, and ends its window now.
- * The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Revokes a version of a key, permanently, and ends its grace window now. The result is the key as JSON, which the
+ * caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_revoke_version(const struct mkms_session *session,
                                 const char *key,
@@ -2024,11 +2036,12 @@ mkms_status mkms_revoke_version(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC
- * 3339), or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+ * Sets the end of the grace window of a former version, until which it decrypts and verifies. `request` is a JSON
+ * object with `notAfter`: a time (RFC 3339), or null for no end. The result is the key as JSON, which the caller frees
+ * with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
- * keys and versions, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+ * version state errors, service errors.
  */
 mkms_status mkms_set_window(const struct mkms_session *session,
                             const char *key,
@@ -2040,12 +2053,12 @@ mkms_status mkms_set_window(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a
+ * Creates a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a
  * JSON object with `principal`, `role` (`admin`, `auditor`, `app`), `keyId` (a key's id or name, or `*`),
- * `allowedOps`, and optionally `conditions`. The answer is the grant as JSON, which the caller frees with
+ * `allowedOps`, and optionally `conditions`. The result is the grant as JSON, which the caller frees with
  * `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_put_grant(const struct mkms_session *session,
                            const char *request,
@@ -2054,9 +2067,9 @@ mkms_status mkms_put_grant(const struct mkms_session *session,
                            struct mkms_error **error);
 
 /**
- * Revokes a grant, named by its id. Grants that were passed on through it stay in force.
+ * Withdraws a grant, identified by its id. Grants that were passed on through it stay in force.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_GRANT_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_GRANT_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_revoke_grant(const struct mkms_session *session,
                               const char *id,
@@ -2064,9 +2077,9 @@ mkms_status mkms_revoke_grant(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Revokes a grant, named by its id, with everything that was passed on through it.
+ * Withdraws a grant, identified by its id, and all grants that were passed on through it.
  *
- * Errors: as `mkms_revoke_grant`.
+ * Errors: those of `mkms_revoke_grant`.
  */
 mkms_status mkms_revoke_grant_cascading(const struct mkms_session *session,
                                         const char *id,
@@ -2074,13 +2087,13 @@ mkms_status mkms_revoke_grant_cascading(const struct mkms_session *session,
                                         struct mkms_error **error);
 
 /**
- * Gives the grants in force, by principal: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+ * Returns the grants in force, by principal: a JSON object with `items` and, unless it is the last page, `nextCursor`.
  * `query` is a JSON object with `limit` (100), `cursor`, `principal`, `keyId`, all optional. The caller frees the
- * answer with `mkms_buffer_free`.
+ * result with `mkms_buffer_free`.
  *
  * `query` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_list_grants(const struct mkms_session *session,
                              const char *query,
@@ -2089,11 +2102,11 @@ mkms_status mkms_list_grants(const struct mkms_session *session,
                              struct mkms_error **error);
 
 /**
- * Makes a token. `request` is a JSON object with `principal`, `role` (`admin`, `auditor`, `app`; `app` without), and
- * optionally `label` and `expiresAt`. The answer is a JSON object with `token`, which is shown this once, and
- * `credential`; the caller frees it with `mkms_buffer_free`, which wipes it.
+ * Creates a token. `request` is a JSON object with `principal`, and optionally `role` (`admin`, `auditor`, `app`;
+ * default `app`), `label` and `expiresAt`. The result is a JSON object with `token`, which cannot be read again later,
+ * and `credential`; the caller frees it with `mkms_buffer_free`, which wipes it.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_create_token(const struct mkms_session *session,
                               const char *request,
@@ -2102,10 +2115,10 @@ mkms_status mkms_create_token(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Makes the first token of a store, for an admin; `MKMS_CONFLICT` if there is or ever was a credential. `request` and
- * the answer are those of `mkms_create_token`.
+ * Creates the first token of a store, for an admin; `MKMS_CONFLICT` if the store has or ever had a credential.
+ * `request` and the result are those of `mkms_create_token`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, service errors.
  */
 mkms_status mkms_create_first_token(const struct mkms_session *session,
                                     const char *request,
@@ -2114,9 +2127,9 @@ mkms_status mkms_create_first_token(const struct mkms_session *session,
                                     struct mkms_error **error);
 
 /**
- * Revokes a credential, named by its id: from now on, no operation of a caller that shows its token succeeds.
+ * Withdraws a token, identified by its credential's id: from now on, no operation with this token succeeds.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_CREDENTIAL_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_CREDENTIAL_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_revoke_credential(const struct mkms_session *session,
                                    const char *id,
@@ -2124,13 +2137,13 @@ mkms_status mkms_revoke_credential(const struct mkms_session *session,
                                    struct mkms_error **error);
 
 /**
- * Gives the credentials that are not revoked, by id: a JSON object with `items` and, unless it is the last page,
- * `nextCursor`. `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer
+ * Returns the credentials that are not withdrawn, by id: a JSON object with `items` and, unless it is the last page,
+ * `nextCursor`. `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the result
  * with `mkms_buffer_free`.
  *
  * `query` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_list_credentials(const struct mkms_session *session,
                                   const char *query,
@@ -2139,14 +2152,14 @@ mkms_status mkms_list_credentials(const struct mkms_session *session,
                                   struct mkms_error **error);
 
 /**
- * Gives records of the log, newest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+ * Returns records of the log, newest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
  * `query` is a JSON object with `limit` (100), `cursor`, `order` (`asc`, `desc`), `action`, `actor`, `keyId`,
  * `status`, `requestId`, `since`, `until`, all optional. To export the log, read it with `order` `asc` page by page.
- * The caller frees the answer with `mkms_buffer_free`.
+ * The caller frees the result with `mkms_buffer_free`.
  *
  * `query` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_list_audit(const struct mkms_session *session,
                             const char *query,
@@ -2155,14 +2168,14 @@ mkms_status mkms_list_audit(const struct mkms_session *session,
                             struct mkms_error **error);
 
 /**
- * Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with
- * `items` and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which
- * the log was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
+ * Returns rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with
+ * `items` and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name of the
+ * import; default `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the result with
  * `mkms_buffer_free`.
  *
  * `query` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_list_imported_audit(const struct mkms_session *session,
                                      const char *query,
@@ -2171,14 +2184,15 @@ mkms_status mkms_list_imported_audit(const struct mkms_session *session,
                                      struct mkms_error **error);
 
 /**
- * Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
- * last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both
- * optional. Faults are in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
- * caller frees with `mkms_buffer_free`.
+ * Verifies the log, and compares the tables with it. `request` is a JSON object with `incremental` (read new records
+ * and a part of the older ones) and `pinnedKey` (a public key of the log that the verifier trusts), both optional. The
+ * result is a JSON object with `ok`, `size`, `from`, `faults` and more, which the caller frees with
+ * `mkms_buffer_free`.
  *
  * `request` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service: the log could not be verified.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors. These mean that the log could not be
+ * verified.
  */
 mkms_status mkms_verify_audit(const struct mkms_session *session,
                               const char *request,
@@ -2187,99 +2201,100 @@ mkms_status mkms_verify_audit(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Gives the signed head of the log (C2SP checkpoint) as text. The caller frees it with `mkms_buffer_free`.
+ * Returns the signed head of the log (C2SP checkpoint) as text. The caller frees it with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_checkpoint(const struct mkms_session *session, struct mkms_buffer **answer, struct mkms_error **error);
 
 /**
- * Gives the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it with
- * `mkms_buffer_free`.
+ * Returns the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it
+ * with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_audit_public_key(const struct mkms_session *session,
                                   struct mkms_buffer **answer,
                                   struct mkms_error **error);
 
 /**
- * Gives all public keys of the log with the sizes that each signs: a JSON array. The caller frees it with
- * `mkms_buffer_free`.
+ * Returns all public keys of the log with the range of log sizes that each of them signs: a JSON array. The caller
+ * frees it with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_audit_public_keys(const struct mkms_session *session,
                                    struct mkms_buffer **answer,
                                    struct mkms_error **error);
 
 /**
- * Replaces the key that signs the log, and gives the new public key as text. The caller frees it with
+ * Replaces the signing key of the log, and returns the new public key as text. The caller frees it with
  * `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_replace_signing_key(const struct mkms_session *session,
                                      struct mkms_buffer **answer,
                                      struct mkms_error **error);
 
 /**
- * Gives counts of keys, records and usage, and alerts, as JSON. The caller frees it with `mkms_buffer_free`.
+ * Returns the numbers of keys, records and uses, and the alerts, as JSON. The caller frees it with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_metrics(const struct mkms_session *session, struct mkms_buffer **answer, struct mkms_error **error);
 
 /**
- * Gives the rows in quarantine: a JSON array. The caller frees it with `mkms_buffer_free`.
+ * Returns the quarantined rows: a JSON array. The caller frees it with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_list_quarantine(const struct mkms_session *session,
                                  struct mkms_buffer **answer,
                                  struct mkms_error **error);
 
 /**
- * Releases the rows in quarantine that are again what the log says of them, and gives them as a JSON array. The caller
- * frees it with `mkms_buffer_free`.
+ * Releases the quarantined rows that match the log again, and returns them as a JSON array. The caller frees it with
+ * `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_release_quarantine(const struct mkms_session *session,
                                     struct mkms_buffer **answer,
                                     struct mkms_error **error);
 
 /**
- * Tells whether operations can be expected to succeed, and if not, why: asks the store for its lock and the root key
- * for the service's keys. The answer is a JSON object with `rootKey`: `ok`, or `degraded` if the last call to the root
- * key failed, so that only keys in the cache are sure to work. The caller frees it with `mkms_buffer_free`.
+ * Checks whether operations can be expected to succeed, and fails with the reason if they cannot. The check takes the
+ * lock of the store and needs the service's own keys. The result is a JSON object with `rootKey`: `ok`, or `degraded`
+ * if the last call to the root key failed, so that only keys in the cache are certain to work. The caller frees it
+ * with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, service errors.
  */
 mkms_status mkms_ready(const struct mkms_kms *kms, struct mkms_buffer **answer, struct mkms_error **error);
 
 /**
- * Gives counters since the service was opened, and its state, as JSON; it names no key and no caller. The caller frees
- * it with `mkms_buffer_free`.
+ * Returns the counters since the service was opened, and its state, as JSON without names of keys or callers. The
+ * caller frees it with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, service errors.
  */
 mkms_status mkms_telemetry(const struct mkms_kms *kms, struct mkms_buffer **answer, struct mkms_error **error);
 
 /**
- * Does the scheduler's jobs now, whether or not it is their time. The answer is a JSON object with `rotated`,
- * `destroyed`, `revoked`, `failed` and `verification`, which the caller frees with `mkms_buffer_free`.
+ * Runs the scheduler's jobs now, whether or not they are due. The result is a JSON object with `rotated`, `destroyed`,
+ * `revoked`, `failed` and `verification`, which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, those of the service. A key that fails is in the answer.
+ * Errors: `MKMS_INVALID_ARGUMENT`, service errors. The result lists keys that failed.
  */
 mkms_status mkms_run_scheduler(const struct mkms_kms *kms, struct mkms_buffer **answer, struct mkms_error **error);
 
 /**
- * Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it. The answer
- * is a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
+ * Copies the store to a new file (mode 0600) while the service is in use, verifies the copy and records the backup.
+ * The result is a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, also if the file exists; `MKMS_ACCESS_DENIED`, `MKMS_INPUT_OUTPUT`,
- * `MKMS_STORE_FULL`, those of the service.
+ * `MKMS_STORE_FULL`, service errors.
  */
 mkms_status mkms_backup(const struct mkms_session *session,
                         const char *path,
@@ -2288,11 +2303,11 @@ mkms_status mkms_backup(const struct mkms_session *session,
                         struct mkms_error **error);
 
 /**
- * Tells what restoring a backup would undo and what would be lost. The answer is a JSON object, which the caller frees
- * with `mkms_buffer_free`.
+ * Lists the changes that restoring a backup would undo, and the data that would be lost. The result is a JSON object,
+ * which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, those of the
- * service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, service
+ * errors.
  */
 mkms_status mkms_compare_backup(const struct mkms_session *session,
                                 const char *path,
@@ -2301,7 +2316,7 @@ mkms_status mkms_compare_backup(const struct mkms_session *session,
                                 struct mkms_error **error);
 
 /**
- * Verifies a backup without restoring it. `config` gives the root key. The answer is that of `mkms_backup`.
+ * Verifies a backup without restoring it, with the root key of `config`. The result is that of `mkms_backup`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, `MKMS_STORE_CORRUPT`.
  */
@@ -2312,8 +2327,8 @@ mkms_status mkms_verify_backup(const struct mkms_config *config,
                                struct mkms_error **error);
 
 /**
- * Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. The answer is that
- * of `mkms_backup`.
+ * Verifies a backup, and restores it to the store that `config` names, which must not exist yet. The result is that of
+ * `mkms_backup`.
  *
  * Errors: those of `mkms_verify_backup`, `MKMS_INPUT_OUTPUT`, `MKMS_STORE_FULL`.
  */
@@ -2324,15 +2339,15 @@ mkms_status mkms_restore(const struct mkms_config *config,
                          struct mkms_error **error);
 
 /**
- * Makes an object that is told how far a job is. The caller frees it with `mkms_progress_free`.
+ * Creates a progress object for a root key job. The caller frees it with `mkms_progress_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
 mkms_status mkms_progress_new(struct mkms_progress **progress, struct mkms_error **error);
 
 /**
- * Gives how many materials a job has looked at, how many of these could not be opened, and how many there are (0 until
- * that is known).
+ * Returns how many items (versions and keys of the service) a job has processed, how many of them failed, and the
+ * total (0 until it is known).
  *
  * Errors: `MKMS_INVALID_ARGUMENT`.
  */
@@ -2343,25 +2358,24 @@ mkms_status mkms_progress_get(const struct mkms_progress *progress,
                               struct mkms_error **error);
 
 /**
- * Frees a progress object and sets `*progress` to NULL. NULL and a pointer to NULL are left alone.
+ * Frees a progress object and sets `*progress` to NULL. NULL and a pointer to NULL are ignored.
  */
 mkms_status mkms_progress_free(struct mkms_progress **progress);
 
 /**
- * Gives the generations of the root key, oldest first: a JSON array, which the caller frees with `mkms_buffer_free`.
+ * Returns the generations of the root key, oldest first: a JSON array, which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_list_root_keys(const struct mkms_session *session,
                                 struct mkms_buffer **answer,
                                 struct mkms_error **error);
 
 /**
- * Adds a generation of the root key. `root_key` is text as for `mkms_config_root_key`. The answer is the generation as
+ * Adds a generation of the root key. `root_key` is text as for `mkms_config_root_key`. The result is the generation as
  * JSON, which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the
- * service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, service errors.
  */
 mkms_status mkms_add_root_key(const struct mkms_session *session,
                               const char *root_key,
@@ -2370,9 +2384,9 @@ mkms_status mkms_add_root_key(const struct mkms_session *session,
                               struct mkms_error **error);
 
 /**
- * Adds a generation of the root key: a key in AWS KMS. The answer is that of `mkms_add_root_key`.
+ * Adds a key in AWS KMS as a generation of the root key. The result is that of `mkms_add_root_key`.
  *
- * Errors: as `mkms_add_root_key`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+ * Errors: those of `mkms_add_root_key`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
  */
 mkms_status mkms_add_aws_root_key(const struct mkms_session *session,
                                   const struct mkms_aws_root_key *root_key,
@@ -2380,23 +2394,23 @@ mkms_status mkms_add_aws_root_key(const struct mkms_session *session,
                                   struct mkms_error **error);
 
 /**
- * Tells what rewrapping will cost: a JSON object with `materials` and `calls`, which the caller frees with
- * `mkms_buffer_free`.
+ * Returns the cost of rewrapping: a JSON object with `materials` (versions and keys of the service that lack a
+ * wrapping) and `calls` (to each root key), which the caller frees with `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
  */
 mkms_status mkms_plan_rewrap(const struct mkms_session *session,
                              struct mkms_buffer **answer,
                              struct mkms_error **error);
 
 /**
- * Wraps all material under every generation that is in use. It can be called again after it was cut off. The answer is
- * a JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with
+ * Wraps all key material under every generation that is in use. It can be repeated after an interruption. The result
+ * is a JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with
  * `mkms_buffer_free`.
  *
  * `job` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service. Material that fails is in the answer.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors. The result lists the failures of single keys.
  */
 mkms_status mkms_rewrap(const struct mkms_session *session,
                         const struct mkms_root_key_job *job,
@@ -2404,11 +2418,11 @@ mkms_status mkms_rewrap(const struct mkms_session *session,
                         struct mkms_error **error);
 
 /**
- * Opens all material under one generation of the root key. The answer is that of `mkms_rewrap`.
+ * Verifies all wrappings of one generation of the root key by unwrapping them. The result is that of `mkms_rewrap`.
  *
  * `job` may be NULL.
  *
- * Errors: as `mkms_rewrap`.
+ * Errors: those of `mkms_rewrap`.
  */
 mkms_status mkms_verify_root_key(const struct mkms_session *session,
                                  uint32_t generation,
@@ -2417,11 +2431,12 @@ mkms_status mkms_verify_root_key(const struct mkms_session *session,
                                  struct mkms_error **error);
 
 /**
- * Tries what rewrapping under a root key that is not added yet would do. The answer is that of `mkms_rewrap`.
+ * Tries out rewrapping under a root key that is not added yet, and writes nothing. The result is that of
+ * `mkms_rewrap`.
  *
  * `job` may be NULL.
  *
- * Errors: as `mkms_rewrap`, `MKMS_INVALID_ROOT_KEY`.
+ * Errors: those of `mkms_rewrap`, `MKMS_INVALID_ROOT_KEY`.
  */
 mkms_status mkms_verify_planned_root_key(const struct mkms_session *session,
                                          const char *root_key,
@@ -2431,11 +2446,12 @@ mkms_status mkms_verify_planned_root_key(const struct mkms_session *session,
                                          struct mkms_error **error);
 
 /**
- * Tries what rewrapping under a key in AWS KMS that is not added yet would do. The answer is that of `mkms_rewrap`.
+ * Tries out rewrapping under a key in AWS KMS that is not added yet, and writes nothing. The result is that of
+ * `mkms_rewrap`.
  *
  * `job` may be NULL.
  *
- * Errors: as `mkms_rewrap`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+ * Errors: those of `mkms_rewrap`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
  */
 mkms_status mkms_verify_planned_aws_root_key(const struct mkms_session *session,
                                              const struct mkms_aws_root_key *root_key,
@@ -2445,13 +2461,13 @@ mkms_status mkms_verify_planned_aws_root_key(const struct mkms_session *session,
 
 /**
  * Retires a generation of the root key: erases all wrappings under it. `request` is a JSON object with `compromised`
- * (somebody else may have the key) and `verifyNew` (verify what is new first), both optional. The answer is a JSON
- * object with `rootKey`, `erased`, `erasurePending`, `rotate` and `backups`, which the caller frees with
- * `mkms_buffer_free`.
+ * (the key may have leaked) and `verifyNew` (first verify wrappings that are not verified yet), both optional. The
+ * result is a JSON object with `rootKey`, `erased`, `erasurePending`, `rotate` and `backups`, which the caller frees
+ * with `mkms_buffer_free`.
  *
  * `request` may be NULL.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, those of the service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, service errors.
  */
 mkms_status mkms_retire_root_key(const struct mkms_session *session,
                                  uint32_t generation,
@@ -2461,30 +2477,29 @@ mkms_status mkms_retire_root_key(const struct mkms_session *session,
                                  struct mkms_error **error);
 
 /**
- * Replaces the key that seals rows, and seals every row anew; or completes a replacement that was cut off. Marks of
- * verified wrappings are withdrawn. The answer is a JSON object with `number`, `resealed` and `left`, which the caller
- * frees with `mkms_buffer_free`.
+ * Replaces the integrity key and reseals every row, or completes an interrupted replacement. All wrappings count as
+ * unverified afterwards. The result is a JSON object with `number`, `resealed` and `left`, which the caller frees with
+ * `mkms_buffer_free`.
  *
- * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_INTEGRITY_FAILURE`, `MKMS_CONFLICT`, those of the
- * service.
+ * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_INTEGRITY_FAILURE`, `MKMS_CONFLICT`, service errors.
  */
 mkms_status mkms_replace_integrity_key(const struct mkms_session *session,
                                        struct mkms_buffer **answer,
                                        struct mkms_error **error);
 
 /**
- * Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only
- * read. A run that was cut off is carried on by the next one.
+ * Imports the data of Mini KMS on Node, or updates data that was imported before. The source is only read. If a run
+ * was interrupted, the next run continues it.
  *
  * `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
  * optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or
  * `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise`
- * and `foldPrincipals`. The answer is the report as JSON, which the caller frees with `mkms_buffer_free`.
+ * and `foldPrincipals`. The result is the report as JSON, which the caller frees with `mkms_buffer_free`.
  *
  * Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the
- * master secret is another one, `MKMS_WRONG_STATE` if the import is finalised, `MKMS_CONFLICT` if another source was
- * imported under the name, `MKMS_IMPORT_SUPERSEDED` if another run began meanwhile, `MKMS_SCHEMA_TOO_NEW`, those of
- * the service. What did not come over is in the answer.
+ * master secret is wrong, `MKMS_WRONG_STATE` if the import is finalized, `MKMS_CONFLICT` if another source was
+ * imported under the name, `MKMS_IMPORT_SUPERSEDED` if another run began meanwhile, `MKMS_SCHEMA_TOO_NEW`, service
+ * errors. The report lists what was not imported.
  */
 mkms_status mkms_import_mini_kms(const struct mkms_session *session,
                                  const char *request,

@@ -24,16 +24,16 @@
 
 namespace mini_kms {
 
-/** Why a call failed. */
+/** The exception of a failed call. */
 class Error : public std::runtime_error {
 public:
     Error(mkms_status code, std::string name, const std::string &message, bool retryable)
         : std::runtime_error(message), code_(code), name_(std::move(name)), retryable_(retryable) {}
     /** The status: one of the constants MKMS_.... */
     mkms_status code() const noexcept { return code_; }
-    /** The status by name: KeyNotFound. */
+    /** The name of the status, such as KeyNotFound. */
     const std::string &name() const noexcept { return name_; }
-    /** Whether the same call may succeed when it is simply made again. */
+    /** Whether the same call may succeed when it is made again unchanged. */
     bool retryable() const noexcept { return retryable_; }
 
 private:
@@ -87,9 +87,9 @@ public:
         return *this;
     }
     ~Handle() { Free(&pointer_); }
-    /** The handle of the C interface, which stays owned. */
+    /** The handle of the C interface; this object keeps the ownership. */
     T *get() const noexcept { return pointer_; }
-    /** A place for the C interface to put a new handle in. */
+    /** Frees the handle and returns the out-parameter for a new one. */
     T **place() noexcept {
         Free(&pointer_);
         return &pointer_;
@@ -102,7 +102,7 @@ private:
 
 }  // namespace detail
 
-/** A view of bytes that somebody else owns. */
+/** A view of bytes that it does not own. */
 class View {
 public:
     View() noexcept = default;
@@ -111,7 +111,7 @@ public:
         : data_(reinterpret_cast<const std::uint8_t *>(text.data())), size_(text.size()) {}
     View(const char *text) noexcept : View(std::string_view(text)) {}
     View(const std::string &text) noexcept : View(std::string_view(text)) {}
-    /** Of anything with contiguous bytes: std::vector, std::array, Buffer. */
+    /** A view of any container of contiguous bytes: std::vector, std::array, Buffer. */
     template <typename Bytes,
               typename = decltype(static_cast<const std::uint8_t *>(std::declval<const Bytes &>().data()),
                                   static_cast<std::size_t>(std::declval<const Bytes &>().size()))>
@@ -127,7 +127,7 @@ private:
     std::size_t size_ = 0;
 };
 
-/** Bytes that a call has made, wiped when they are destroyed. */
+/** Bytes that a call has returned. The destructor wipes them. */
 class Buffer : public detail::Handle<mkms_buffer, mkms_buffer_free> {
 public:
     using Handle::Handle;
@@ -159,7 +159,7 @@ public:
             set(name, value);
         }
     }
-    /** Sets an entry, replacing the one of the same name. */
+    /** Sets an entry, and replaces an entry of the same name. */
     Context &set(std::string_view name, std::string_view value) {
         detail::call(mkms_context_set, get(), name.data() ? name.data() : "", name.size(),
                      value.data() ? value.data() : "", value.size());
@@ -170,23 +170,23 @@ public:
 /** A configuration. */
 class Config : public detail::Handle<mkms_config, mkms_config_free> {
 public:
-    /** With this store (`sqlite:PATH`, `mysql://...`, `postgres://...`) and the defaults. */
+    /** A configuration with the defaults and this store: `sqlite:PATH`, `mysql://...` or `postgres://...`. */
     explicit Config(std::string_view store_url) {
         detail::call(mkms_config_new, store_url.data(), store_url.size(), place());
     }
-    /** Of a TOML text. */
+    /** Creates a configuration from TOML text. */
     static Config from_toml(std::string_view toml) {
         Config config{Empty()};
         detail::call(mkms_config_from_toml, toml.data(), toml.size(), config.place());
         return config;
     }
-    /** Of the environment, and of a TOML file if one is named. */
+    /** Creates a configuration from the environment and an optional TOML file. */
     static Config load(std::string_view path = {}) {
         Config config{Empty()};
         detail::call(mkms_config_load, path.empty() ? nullptr : path.data(), path.size(), config.place());
         return config;
     }
-    /** Sets the root key as text: `passphrase:...`, `base64:...`, `file:PATH`. */
+    /** Sets the root key as text: `passphrase:...`, `base64:...`, `hex:...` or `file:PATH`. */
     Config &root_key(std::string_view text) {
         detail::call(mkms_config_root_key, get(), text.data(), text.size());
         return *this;
@@ -196,58 +196,58 @@ public:
         detail::call(mkms_config_root_key_bytes, get(), key.data(), key.size());
         return *this;
     }
-    /** Sets when results are released: `durable` or `queued`. */
+    /** Sets when results are returned: `durable` or `queued`. */
     Config &audit_ack(std::string_view ack) {
         detail::call(mkms_config_audit_ack, get(), ack.data(), ack.size());
         return *this;
     }
-    /** Sets for how many days former versions stay usable. */
+    /** Sets the grace period in days for keys that have none of their own. */
     Config &grace_days(std::uint32_t days) {
         detail::call(mkms_config_grace_days, get(), days);
         return *this;
     }
-    /** Sets the high-water file. */
+    /** Sets the high-water file, which reveals rollbacks of the store. */
     Config &high_water(std::string_view path) {
         detail::call(mkms_config_high_water, get(), path.data(), path.size());
         return *this;
     }
-    // Every other setting: mkms_config_...(config.get(), ...).
+    // For all other settings call mkms_config_...(config.get(), ...).
 
 private:
     struct Empty {};
     explicit Config(Empty) noexcept {}
 };
 
-/** What an actor may be by role. */
+/** The role of an actor. */
 enum class Role : mkms_role { app = MKMS_ROLE_APP, auditor = MKMS_ROLE_AUDITOR, admin = MKMS_ROLE_ADMIN };
 
-/** How a signature is made. */
+/** A signature algorithm. */
 enum class SigningAlgorithm : mkms_signing_algorithm {
     rsa_pkcs1_sha256 = MKMS_SIGN_RSA_PKCS1_SHA256,
     rsa_pss_sha256 = MKMS_SIGN_RSA_PSS_SHA256,
 };
 
-/** A result with what is known of the operation. */
+/** A result with the description of its operation. */
 struct Sealed {
     Buffer bytes;
     mkms_operation operation;
 };
 
-/** A data key: use the plaintext, keep the ciphertext beside the data. */
+/** A data key: use the plaintext, and store the ciphertext with the data. */
 struct DataKey {
     Buffer plaintext;
     Buffer ciphertext;
     mkms_operation operation;
 };
 
-/** Fills a piece of memory with input and gives how much; 0 at the end. May throw. */
+/** Fills a buffer with input and returns the number of bytes; 0 at the end. May throw. */
 using Reader = std::function<std::size_t(std::uint8_t *buffer, std::size_t capacity)>;
-/** Takes output. May throw. */
+/** Receives output. May throw. */
 using Writer = std::function<void(View data)>;
 
 namespace detail {
 
-/** The callbacks of a stream. No exception crosses the C boundary: it is kept, and thrown again behind it. */
+/** The callbacks of a stream. An exception is stored, and rethrown after the C function has returned. */
 struct Pipe {
     const Reader &reader;
     const Writer &writer;
@@ -290,12 +290,12 @@ inline mkms_operation operation() {
 
 }  // namespace detail
 
-/** What one actor may do. A context that is not given is the empty one. */
+/** The operations of one actor. Without a context, the empty context is used. */
 class Session : public detail::Handle<mkms_session, mkms_session_free> {
 public:
     using Handle::Handle;
 
-    /** A session of the same actor with other options, such as those of one request. */
+    /** Creates a session of the same actor with other options, such as those of one request. */
     Session with(mkms_session_options options) const {
         options.size = sizeof options;
         Session derived;
@@ -325,7 +325,7 @@ public:
                      static_cast<mkms_signing_algorithm>(algorithm), signature.bytes.place(), &signature.operation);
         return signature;
     }
-    /** Whether the signature is good. Version 0: any usable one. */
+    /** Returns whether the signature is valid. Version 0: any usable version. */
     bool verify(std::string_view key, View payload, View signature, SigningAlgorithm algorithm,
                 std::uint32_t version = 0) const {
         bool valid = false;
@@ -340,7 +340,7 @@ public:
                      made.plaintext.place(), made.ciphertext.place(), &made.operation);
         return made;
     }
-    /** Encrypts what a ciphertext holds anew, under the current version of its key or of `destination`. */
+    /** Re-encrypts a ciphertext under the current version of its key or of `destination`. */
     Buffer reencrypt(View ciphertext, const Context *context = nullptr, std::string_view destination = {},
                      const Context *destination_context = nullptr) const {
         mkms_reencrypt_item item{};
@@ -357,7 +357,7 @@ public:
         return made;
     }
 
-    /** Encrypts a stream in constant memory. An exception of a callback is passed on. */
+    /** Encrypts a stream in constant memory. Exceptions of the callbacks are rethrown. */
     mkms_stream_summary encrypt_stream(std::string_view key, const Reader &reader, const Writer &writer,
                                        const Context *context = nullptr) const {
         detail::Pipe pipe{reader, writer, nullptr};
@@ -369,7 +369,7 @@ public:
         pipe.check(status, error);
         return summary;
     }
-    /** Decrypts a stream in constant memory. The output is genuine; it is complete once this returns. */
+    /** Decrypts a stream in constant memory. The output is authentic; it is complete once this returns. */
     mkms_stream_summary decrypt_stream(const Reader &reader, const Writer &writer,
                                        const Context *context = nullptr) const {
         detail::Pipe pipe{reader, writer, nullptr};
@@ -382,7 +382,7 @@ public:
         return summary;
     }
 
-    // Administration: JSON in and out, as mini_kms.h describes.
+    // Administration: JSON requests and results, as mini_kms.h describes.
 
     Buffer create_key(std::string_view request) const { return ask(mkms_create_key, request); }
     Buffer list_keys(std::string_view query = "{}") const { return ask(mkms_list_keys, query); }
@@ -413,7 +413,7 @@ public:
         detail::call(mkms_checkpoint, self(), answer.place());
         return answer;
     }
-    // Every other function: mkms_...(session.get(), ...).
+    // For all other functions call mkms_...(session.get(), ...).
 
 private:
     const mkms_session *self() const noexcept { return get(); }
@@ -431,7 +431,7 @@ private:
 /** A service on one store. */
 class Kms : public detail::Handle<mkms_kms, mkms_kms_free> {
 public:
-    /** Opens the store, and makes it if there is none. */
+    /** Opens the store, and creates it if it is missing. */
     static Kms open(const Config &config) {
         Kms kms;
         detail::call(mkms_open, static_cast<const mkms_config *>(config.get()), kms.place());
@@ -443,11 +443,11 @@ public:
         Handle::operator=(std::move(other));
         return *this;
     }
-    /** Closes the service if that was not done. A failure is lost: call close() to know of it. */
+    /** Closes the service if it is still open, and ignores a failure: call close() to learn of it. */
     ~Kms() { shut(); }
-    /** Closes the service: what is in flight is committed, key material wiped. */
+    /** Closes the service: commits the operations in flight, and wipes key material. */
     void close() { detail::call(mkms_close, static_cast<const mkms_kms *>(get())); }
-    /** A session of a principal in a role. */
+    /** Creates a session of a principal in a role, which is not authenticated. */
     Session session(std::string_view principal, Role role, mkms_session_options options = {}) const {
         options.size = sizeof options;
         Session session;
@@ -456,7 +456,7 @@ public:
                      session.place());
         return session;
     }
-    /** A session of the principal that a token was made for. */
+    /** Creates a session of the principal that a token was issued to. */
     Session authenticate(std::string_view token) const {
         Session session;
         detail::call(mkms_session_authenticate, static_cast<const mkms_kms *>(get()), token.data(), token.size(),

@@ -26,7 +26,7 @@ def tour(config: Config) -> None:
         alice.create_key("invoices", "RSA_2048", "SIGNING")
         print(f"created     {users.name} ({users.type}) and invoices")
 
-        # The context is authenticated, not stored: a ciphertext that is copied to another row does not decrypt.
+        # The context is authenticated, but not part of the ciphertext: copied to another row, it does not decrypt.
         row = {"table": "users", "column": "card", "row": "4711"}
         card = alice.encrypt("users", b"4111 1111 1111 1111", context=row)
         print(f"encrypted   {len(card.ciphertext)} bytes under version {card.version}, record {card.receipt.seq}")

@@ -11,7 +11,7 @@ use crate::handle;
 /// Bytes that a struct of a newer header may have at most.
 const STRUCT_BYTES: usize = 4_096;
 
-/// Bytes of the caller. NULL stands for no bytes if the length is 0.
+/// Reads bytes of the caller. NULL means no bytes if the length is 0.
 ///
 /// # Safety
 /// `pointer` is NULL or valid for `length` bytes while `'a` lasts.
@@ -27,7 +27,7 @@ pub unsafe fn bytes<'a>(pointer: *const u8, length: usize, name: &'static str) -
     Ok(unsafe { slice::from_raw_parts(pointer, length) })
 }
 
-/// Text of the caller, which must be UTF-8.
+/// Reads text of the caller, which must be UTF-8.
 ///
 /// # Safety
 /// As [`bytes`].
@@ -37,10 +37,11 @@ pub unsafe fn text<'a>(pointer: *const std::ffi::c_char, length: usize, name: &'
     }
     // SAFETY: as the caller promises.
     let bytes = unsafe { bytes(pointer.cast(), length, name) }?;
-    str::from_utf8(bytes).map_err(|e| Failure::invalid(format!("{name} is not UTF-8 from byte {} on", e.valid_up_to())))
+    str::from_utf8(bytes)
+        .map_err(|e| Failure::invalid(format!("{name} is not valid UTF-8 at byte {}", e.valid_up_to())))
 }
 
-/// Text that may be left out: NULL stands for none.
+/// Reads optional text: NULL means none.
 ///
 /// # Safety
 /// As [`bytes`].
@@ -56,7 +57,7 @@ pub unsafe fn optional_text<'a>(
     unsafe { text(pointer, length, name) }.map(Some)
 }
 
-/// The encryption context: NULL stands for the empty one.
+/// Reads an encryption context: NULL means the empty one.
 ///
 /// # Safety
 /// As [`handle::get`].
@@ -65,7 +66,7 @@ pub unsafe fn context(pointer: *const mkms_context, name: &'static str) -> Outco
     unsafe { optional_context(pointer, name) }.map(Option::unwrap_or_default)
 }
 
-/// An encryption context that may be left out.
+/// Reads an optional encryption context.
 ///
 /// # Safety
 /// As [`handle::get`].
@@ -79,25 +80,25 @@ pub unsafe fn optional_context(pointer: *const mkms_context, name: &'static str)
 
 fn check_length(length: usize, name: &str) -> Outcome<()> {
     if isize::try_from(length).is_err() {
-        return Err(Failure::invalid(format!("{name} cannot have {length} bytes")));
+        return Err(Failure::invalid(format!("the length of {name}, {length} bytes, is too large")));
     }
     Ok(())
 }
 
-/// A struct that begins with its size, so that fields can be added.
+/// A struct whose first field is its size, so that fields can be added later.
 ///
 /// # Safety
 /// Every bit pattern, all zeros among them, is a value of the type, and its first field is its size as `usize`.
 pub unsafe trait Extensible: Copy {
-    /// The type's name in the header.
+    /// The name of the type in the header.
     const NAME: &'static str;
 }
 
-/// Options of the caller: NULL stands for all fields 0. A struct of an older header lacks fields, which are then 0; one
-/// of a newer header is accepted if the fields that are not known here are 0.
+/// Reads an options struct: NULL means that all fields are 0. Fields that a struct of an older header lacks are 0; a
+/// struct of a newer header is accepted if its unknown fields are 0.
 ///
 /// # Safety
-/// `pointer` is NULL or leads to as many bytes as the size in its first field says.
+/// `pointer` is NULL or points to as many bytes as its first field says.
 pub unsafe fn options<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<T> {
     if pointer.is_null() {
         // SAFETY: the trait promises that zeros are a value.
@@ -107,14 +108,14 @@ pub unsafe fn options<T: Extensible>(pointer: *const T, name: &'static str) -> O
     unsafe { structure(pointer, name) }
 }
 
-/// A struct of the caller that cannot be left out.
+/// Reads a required struct.
 ///
 /// # Safety
 /// As [`options`].
 pub unsafe fn structure<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<T> {
     // SAFETY: as the caller promises.
     let size = unsafe { size(pointer, name) }?;
-    // SAFETY: the caller promises that so many bytes can be read.
+    // SAFETY: the caller promises that `size` bytes can be read.
     let given = unsafe { slice::from_raw_parts(pointer.cast::<u8>(), size) };
     let known = size.min(size_of::<T>());
     if given[known..].iter().any(|byte| *byte != 0) {
@@ -128,10 +129,10 @@ pub unsafe fn structure<T: Extensible>(pointer: *const T, name: &'static str) ->
     Ok(read)
 }
 
-/// The size in the first field, if it can be one.
+/// Reads the size in the first field and checks that it is plausible.
 ///
 /// # Safety
-/// `pointer` is NULL or leads to a `usize`.
+/// `pointer` is NULL or points to a `usize`.
 unsafe fn size<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<usize> {
     if pointer.is_null() {
         return Err(Failure::null(name));
@@ -147,10 +148,10 @@ unsafe fn size<T: Extensible>(pointer: *const T, name: &'static str) -> Outcome<
     Ok(size)
 }
 
-/// Structs of the caller, one behind the other, each as long as the first one says.
+/// Reads an array of structs, each as long as the first one says.
 ///
 /// # Safety
-/// `pointer` is NULL or leads to `count` structs, each as [`options`] demands.
+/// `pointer` is NULL or points to `count` structs, each as [`options`] requires.
 pub unsafe fn structures<T: Extensible>(pointer: *const T, count: usize, name: &'static str) -> Outcome<Vec<T>> {
     if count == 0 {
         return Ok(Vec::new());
@@ -165,12 +166,14 @@ pub unsafe fn structures<T: Extensible>(pointer: *const T, count: usize, name: &
         return Err(Failure::invalid(text));
     }
     let each = |index: usize| {
-        // SAFETY: the caller promises that there are so many.
+        // SAFETY: the caller promises that there are `count` structs.
         let item = unsafe { pointer.byte_add(index * stride) };
         // SAFETY: as the caller promises.
         let size = unsafe { size(item, name) }?;
         if size != stride {
-            return Err(Failure::invalid(format!("{name}: item {index} has another size than the first one")));
+            return Err(Failure::invalid(format!(
+                "{name}: the field size of item {index} differs from that of item 0"
+            )));
         }
         // SAFETY: as the caller promises.
         unsafe { structure(item, name) }
@@ -178,18 +181,18 @@ pub unsafe fn structures<T: Extensible>(pointer: *const T, count: usize, name: &
     (0..count).map(each).collect()
 }
 
-/// A place for a result. It is written when the call has succeeded.
+/// An out-parameter for a result, written only when the call has succeeded.
 pub struct Place<T>(*mut T);
 
 impl<T> Place<T> {
     /// Writes the result.
     pub fn set(self, value: T) {
-        // SAFETY: `place` checked it, and its caller promised that it can be written.
+        // SAFETY: `place` checked the pointer, and the caller promised that it can be written.
         unsafe { self.0.write(value) };
     }
 }
 
-/// A place that must be there.
+/// Checks a required out-parameter.
 ///
 /// # Safety
 /// `pointer` is NULL or can be written as long as the result lives.
@@ -203,26 +206,27 @@ pub unsafe fn place<T>(pointer: *mut T, name: &'static str) -> Outcome<Place<T>>
     Ok(Place(pointer))
 }
 
-/// A struct of the caller to be filled: as much of it as the caller knows.
+/// A struct of the caller that the call fills, up to the size that the caller's header knows.
 pub struct Filled<T>(Option<(*mut T, usize)>);
 
 impl<T: Extensible> Filled<T> {
-    /// Writes the fields that the caller's struct has room for, except its size. The value is not made for nobody.
+    /// Writes the fields that the caller's struct has room for, except its size. The value is computed only if the
+    /// caller wants it.
     pub fn set(self, value: impl FnOnce() -> T) {
         let Some((pointer, size)) = self.0 else { return };
         let value = value();
         let (skipped, known) = (size_of::<usize>(), size.min(size_of::<T>()));
         let from = (&raw const value).cast::<u8>().wrapping_add(skipped);
         let to = pointer.cast::<u8>().wrapping_add(skipped);
-        // SAFETY: the caller's struct has `size` bytes, as it says itself; ours has as many as its type.
+        // SAFETY: the caller's struct has `size` bytes, as its first field says; ours has the size of its type.
         unsafe { std::ptr::copy_nonoverlapping(from, to, known - skipped) };
     }
 }
 
-/// A struct to be filled, which may be left out: NULL.
+/// Checks an optional struct that the call fills; NULL means that the caller does not want it.
 ///
 /// # Safety
-/// `pointer` is NULL or leads to as many bytes as its first field says, which can be written as long as the result
+/// `pointer` is NULL or points to as many bytes as its first field says, which can be written as long as the result
 /// lives.
 pub unsafe fn optional_filled<T: Extensible>(pointer: *mut T, name: &'static str) -> Outcome<Filled<T>> {
     if pointer.is_null() {
@@ -232,7 +236,7 @@ pub unsafe fn optional_filled<T: Extensible>(pointer: *mut T, name: &'static str
     unsafe { filled(pointer, name) }
 }
 
-/// A struct to be filled.
+/// Checks a required struct that the call fills.
 ///
 /// # Safety
 /// As [`optional_filled`].
@@ -242,7 +246,7 @@ pub unsafe fn filled<T: Extensible>(pointer: *mut T, name: &'static str) -> Outc
     Ok(Filled(Some((pointer, size))))
 }
 
-/// A caller's buffer for bytes.
+/// A buffer of the caller for output bytes.
 pub struct Output {
     data: *mut u8,
     capacity: usize,
@@ -251,30 +255,31 @@ pub struct Output {
 }
 
 impl Output {
-    /// Checks that there is room, before anything is done. If there is not, the caller is told how much is needed.
+    /// Checks the capacity before anything is done. If it is too small, writes the required size to the caller's
+    /// length.
     pub fn require(&self, needed: usize) -> Outcome<()> {
         if self.capacity < needed {
-            // SAFETY: `output` checked it, and its caller promised that it can be written.
+            // SAFETY: `output` checked the pointer, and the caller promised that it can be written.
             unsafe { self.length.write(needed) };
             return Err(Failure::too_small(self.name, needed, self.capacity));
         }
         Ok(())
     }
-    /// Writes the result. The input of the call may have been in the same memory.
+    /// Writes the result. It may overwrite the input of the call.
     pub fn set(self, bytes: &[u8]) -> Outcome<()> {
-        // Never so, after `require`: but nothing may be written beyond the buffer, whatever happens.
+        // `require` has checked this already; the second check guarantees that nothing is written beyond the buffer.
         self.require(bytes.len())?;
         if !bytes.is_empty() {
-            // SAFETY: there is room, as the caller promises; `bytes` is memory of the library.
+            // SAFETY: the buffer is large enough, as the caller promises; `bytes` is memory of the library.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data, bytes.len()) };
         }
-        // SAFETY: `output` checked it, and its caller promised that it can be written.
+        // SAFETY: `output` checked the pointer, and the caller promised that it can be written.
         unsafe { self.length.write(bytes.len()) };
         Ok(())
     }
 }
 
-/// A caller's buffer. NULL with a capacity of 0 asks for the size that is needed.
+/// Checks a buffer of the caller. NULL with a capacity of 0 queries the required size.
 ///
 /// # Safety
 /// `data` is NULL or `capacity` bytes that can be written, `length` is NULL or can be written, as long as the result
@@ -299,7 +304,7 @@ pub unsafe fn output(
     Ok(Output { data, capacity, length, name })
 }
 
-/// A place that may be left out.
+/// Checks an optional out-parameter.
 ///
 /// # Safety
 /// As [`place`].

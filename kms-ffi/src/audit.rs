@@ -54,14 +54,14 @@ struct Verify {
     pinned_key: Option<String>,
 }
 
-/// Gives records of the log, newest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+/// Returns records of the log, newest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
 /// `query` is a JSON object with `limit` (100), `cursor`, `order` (`asc`, `desc`), `action`, `actor`, `keyId`,
 /// `status`, `requestId`, `since`, `until`, all optional. To export the log, read it with `order` `asc` page by page.
-/// The caller frees the answer with `mkms_buffer_free`.
+/// The caller frees the result with `mkms_buffer_free`.
 ///
 /// `query` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_audit(
     session: *const mkms_session,
@@ -87,14 +87,14 @@ pub unsafe extern "C" fn mkms_list_audit(
     })
 }
 
-/// Gives rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with
-/// `items` and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name under which
-/// the log was imported, `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the answer with
+/// Returns rows of the log that was imported from Mini KMS on Node, in the order of their links: a JSON object with
+/// `items` and, unless it is the last page, `nextCursor`. `query` is a JSON object with `source` (the name of the
+/// import; default `mini-kms`), `limit` (100) and `cursor`, all optional. The caller frees the result with
 /// `mkms_buffer_free`.
 ///
 /// `query` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_imported_audit(
     session: *const mkms_session,
@@ -115,14 +115,15 @@ pub unsafe extern "C" fn mkms_list_imported_audit(
     })
 }
 
-/// Verifies the log, and the tables against it. `request` is a JSON object with `incremental` (only what came since the
-/// last verification without a fault) and `pinnedKey` (a public key of the log as its verifier keeps it), both
-/// optional. Faults are in the answer, a JSON object with `ok`, `size`, `from`, `faults` and more, which the
-/// caller frees with `mkms_buffer_free`.
+/// Verifies the log, and compares the tables with it. `request` is a JSON object with `incremental` (read new records
+/// and a part of the older ones) and `pinnedKey` (a public key of the log that the verifier trusts), both optional. The
+/// result is a JSON object with `ok`, `size`, `from`, `faults` and more, which the caller frees with
+/// `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service: the log could not be verified.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors. These mean that the log could not be
+/// verified.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_verify_audit(
     session: *const mkms_session,
@@ -138,7 +139,7 @@ pub unsafe extern "C" fn mkms_verify_audit(
     => {
         let report = match (request.incremental, request.pinned_key) {
             (true, Some(_)) => {
-                return Err(Failure::invalid("request: a log is verified against a pinned key from its beginning"));
+                return Err(Failure::invalid("request: pinnedKey and incremental exclude each other; omit incremental"));
             }
             (true, None) => session.session.verify_audit_incrementally()?,
             (false, None) => session.session.verify_audit()?,
@@ -149,9 +150,9 @@ pub unsafe extern "C" fn mkms_verify_audit(
     })
 }
 
-/// Gives the signed head of the log (C2SP checkpoint) as text. The caller frees it with `mkms_buffer_free`.
+/// Returns the signed head of the log (C2SP checkpoint) as text. The caller frees it with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_checkpoint(
     session: *const mkms_session,
@@ -164,10 +165,10 @@ pub unsafe extern "C" fn mkms_checkpoint(
     })
 }
 
-/// Gives the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it with
-/// `mkms_buffer_free`.
+/// Returns the public key of the log as text, in the form that verifiers pin (C2SP signed note). The caller frees it
+/// with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_audit_public_key(
     session: *const mkms_session,
@@ -180,10 +181,10 @@ pub unsafe extern "C" fn mkms_audit_public_key(
     })
 }
 
-/// Gives all public keys of the log with the sizes that each signs: a JSON array. The caller frees it with
-/// `mkms_buffer_free`.
+/// Returns all public keys of the log with the range of log sizes that each of them signs: a JSON array. The caller
+/// frees it with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_audit_public_keys(
     session: *const mkms_session,
@@ -196,10 +197,10 @@ pub unsafe extern "C" fn mkms_audit_public_keys(
     })
 }
 
-/// Replaces the key that signs the log, and gives the new public key as text. The caller frees it with
+/// Replaces the signing key of the log, and returns the new public key as text. The caller frees it with
 /// `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_replace_signing_key(
     session: *const mkms_session,
@@ -212,9 +213,9 @@ pub unsafe extern "C" fn mkms_replace_signing_key(
     })
 }
 
-/// Gives counts of keys, records and usage, and alerts, as JSON. The caller frees it with `mkms_buffer_free`.
+/// Returns the numbers of keys, records and uses, and the alerts, as JSON. The caller frees it with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_metrics(
     session: *const mkms_session,
@@ -227,9 +228,9 @@ pub unsafe extern "C" fn mkms_metrics(
     })
 }
 
-/// Gives the rows in quarantine: a JSON array. The caller frees it with `mkms_buffer_free`.
+/// Returns the quarantined rows: a JSON array. The caller frees it with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_quarantine(
     session: *const mkms_session,
@@ -242,10 +243,10 @@ pub unsafe extern "C" fn mkms_list_quarantine(
     })
 }
 
-/// Releases the rows in quarantine that are again what the log says of them, and gives them as a JSON array. The caller
-/// frees it with `mkms_buffer_free`.
+/// Releases the quarantined rows that match the log again, and returns them as a JSON array. The caller frees it with
+/// `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_release_quarantine(
     session: *const mkms_session,

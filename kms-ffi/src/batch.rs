@@ -1,4 +1,4 @@
-//! Batches: up to 1,000 items in one call and one commit; each fails alone.
+//! Batches: up to 1,000 items in one call and one commit. Items fail independently.
 
 use std::ffi::c_char;
 
@@ -25,25 +25,25 @@ use crate::status::{MKMS_OK, mkms_status};
 pub struct mkms_result {
     /// `sizeof(mkms_result)`.
     pub size: usize,
-    /// `MKMS_OK`, or why the item failed. If it failed, all fields below `message` are 0.
+    /// `MKMS_OK`, or the status of the failed item. If the item failed, all fields below `message` are 0.
     pub status: mkms_status,
-    /// Whether the same item may succeed when it is simply sent again: 1 or 0.
+    /// 1 if the same item may succeed when it is sent again unchanged, otherwise 0.
     pub retryable: i32,
-    /// The status by name, with a NUL at its end; NULL if the item succeeded.
+    /// The name of the status, with a NUL at its end; NULL if the item succeeded.
     pub name: *const c_char,
-    /// Why the item failed, with a NUL at its end; NULL if it succeeded.
+    /// The error message, with a NUL at its end; NULL if the item succeeded.
     pub message: *const c_char,
-    /// Ciphertext, plaintext or signature; NULL for a verification.
+    /// The ciphertext, plaintext or signature; NULL for a verification.
     pub data: *const u8,
     /// Length of `data`.
     pub data_len: usize,
-    /// Whether the signature is good: 1 or 0.
+    /// 1 if the signature is valid, otherwise 0.
     pub valid: i32,
-    /// Version of the key.
+    /// The version of the key.
     pub version: u32,
-    /// Sequence number of the record of the batch on this key; 0 if it is not written yet.
+    /// The sequence number of the audit record of the batch for this key; 0 if it is not written yet.
     pub record: u64,
-    /// Identifier of the key, with a NUL at its end. Empty for a verification.
+    /// The identifier of the key, with a NUL at its end. Empty for a verification.
     pub key_id: [c_char; 37],
 }
 
@@ -65,18 +65,18 @@ impl Opaque for mkms_results {
     const BOUND_TO_PROCESS: bool = false;
 }
 
-/// The result of an item.
+/// The result of one item.
 pub enum Answer {
-    /// The operation succeeded; this is its result.
+    /// The item succeeded.
     Done {
-        /// Ciphertext, plaintext or signature.
+        /// The ciphertext, plaintext or signature.
         data: Option<Zeroizing<Vec<u8>>>,
-        /// Whether the signature is good.
+        /// Whether the signature is valid.
         valid: bool,
-        /// The operation.
+        /// The operation that was recorded.
         operation: mkms_operation,
     },
-    /// It failed: why, with name and message as C strings.
+    /// The item failed; the name and the message are C strings.
     Failed(mkms_status, bool, String, String),
 }
 
@@ -152,10 +152,10 @@ fn reencrypted(done: Reencrypted) -> (Option<Zeroizing<Vec<u8>>>, bool, mkms_ope
     encrypted(done.encrypted)
 }
 
-/// Encrypts up to 1,000 plaintexts in one call and one commit; each fails alone. The caller frees the results with
-/// `mkms_results_free`.
+/// Encrypts up to 1,000 plaintexts in one call and one commit. Items fail independently. The caller frees the results
+/// with `mkms_results_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, if one item cannot be read too: nothing is done then; those of the service. An
+/// Errors: `MKMS_INVALID_ARGUMENT`, also if one of the items cannot be read (then nothing is done); service errors. An
 /// item's own errors are those of `mkms_encrypt`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_encrypt_batch(
@@ -178,10 +178,10 @@ pub unsafe extern "C" fn mkms_encrypt_batch(
     })
 }
 
-/// Decrypts up to 1,000 ciphertexts in one call and one commit; each fails alone. The caller frees the results with
-/// `mkms_results_free`.
+/// Decrypts up to 1,000 ciphertexts in one call and one commit. Items fail independently. The caller frees the results
+/// with `mkms_results_free`.
 ///
-/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_decrypt`.
+/// Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_decrypt`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_decrypt_batch(
     session: *const mkms_session,
@@ -203,10 +203,10 @@ pub unsafe extern "C" fn mkms_decrypt_batch(
     })
 }
 
-/// Signs up to 1,000 payloads in one call and one commit; each fails alone. The caller frees the results with
+/// Signs up to 1,000 payloads in one call and one commit. Items fail independently. The caller frees the results with
 /// `mkms_results_free`.
 ///
-/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_sign`.
+/// Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_sign`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_sign_batch(
     session: *const mkms_session,
@@ -228,10 +228,10 @@ pub unsafe extern "C" fn mkms_sign_batch(
     })
 }
 
-/// Verifies up to 1,000 signatures in one call and one commit; each fails alone. The caller frees the results with
-/// `mkms_results_free`.
+/// Verifies up to 1,000 signatures in one call and one commit. Items fail independently. The caller frees the results
+/// with `mkms_results_free`.
 ///
-/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_verify`.
+/// Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_verify`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_verify_batch(
     session: *const mkms_session,
@@ -253,10 +253,10 @@ pub unsafe extern "C" fn mkms_verify_batch(
     })
 }
 
-/// Encrypts up to 1,000 ciphertexts anew in one call and one commit; each fails alone. The caller frees the results
-/// with `mkms_results_free`.
+/// Re-encrypts up to 1,000 ciphertexts in one call and one commit. Items fail independently. The caller frees the
+/// results with `mkms_results_free`.
 ///
-/// Errors: as `mkms_encrypt_batch`. An item's own errors are those of `mkms_reencrypt`.
+/// Errors: those of `mkms_encrypt_batch`. An item's own errors are those of `mkms_reencrypt`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_reencrypt_batch(
     session: *const mkms_session,
@@ -278,7 +278,7 @@ pub unsafe extern "C" fn mkms_reencrypt_batch(
     })
 }
 
-/// Gives the number of results, which is that of the items.
+/// Returns the number of results, which equals the number of items.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -293,7 +293,7 @@ pub unsafe extern "C" fn mkms_results_count(
     })
 }
 
-/// Reads the result of an item; the first has index 0.
+/// Reads the result of an item; the first item has index 0.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -312,7 +312,7 @@ pub unsafe extern "C" fn mkms_results_get(
     })
 }
 
-/// Wipes and frees results and sets `*results` to NULL. NULL and a pointer to NULL are left alone.
+/// Wipes and frees results, and sets `*results` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_results_free(results: *mut *mut mkms_results) -> mkms_status {
     free!(results)

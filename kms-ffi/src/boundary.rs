@@ -1,4 +1,4 @@
-//! The boundary that every function of the header crosses in the same way.
+//! The steps that every function of the header takes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,13 +7,13 @@ use crate::failure::{Failure, Outcome};
 use crate::handle;
 use crate::status::{MKMS_OK, mkms_status};
 
-/// Does the work of a function. A panic ends here.
+/// Runs the work of a function and turns a panic into a failure.
 pub fn guarded(work: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
-    // State that a panic leaves inconsistent lies behind locks that the library recovers or poisons.
+    // State that a panic may leave inconsistent is protected by locks that the library recovers or poisons.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(Failure::panic(payload)))
 }
 
-/// Turns the outcome into a status, with an error object if the caller has a place for it.
+/// Turns the outcome into a status, and writes an error object if `error` is not NULL.
 ///
 /// # Safety
 /// `error` is NULL or can be written.
@@ -22,21 +22,20 @@ pub unsafe fn report(outcome: Outcome<()>, error: *mut *mut mkms_error) -> mkms_
     let status = failure.status;
     if !error.is_null() {
         let made = handle::new::<mkms_error>(failure.into());
-        // SAFETY: not NULL, and the caller promises that it can be written. It is not read before: it may be
-        // uninitialized.
+        // SAFETY: not NULL, and the caller promises that it can be written. It may be uninitialized, so it is not read.
         unsafe { error.write(made) };
     }
     status
 }
 
 /// The body of a function of the header: reads its arguments with the functions of [`crate::arguments`] and
-/// [`crate::handle`], does the work, and reports to `error`. A reader is given the pointers and the argument's name.
+/// [`crate::handle`], runs the work, and reports to `error`. Each reader gets the pointers and the argument's name.
 macro_rules! call {
     ($error:expr; $($name:ident = $reader:path [$($argument:expr),+];)* => $work:block) => {{
         let outcome = $crate::boundary::guarded(|| {
             $(
-                // SAFETY: the caller keeps the contract of the header: pointers are NULL or valid for what they are
-                // declared as and for the length beside them, for the time of the call, handles until they are freed.
+                // SAFETY: the caller keeps the contract of the header: pointers are NULL, or valid during the call for
+                // their declared type and the length that goes with them; handles are valid until they are freed.
                 let $name = unsafe { $reader($($argument),+, stringify!($name)) }?;
             )*
             $work
@@ -46,15 +45,15 @@ macro_rules! call {
     }};
 }
 
-/// Frees a handle; the body of a function `mkms_x_free`.
+/// The body of a function `mkms_x_free`: frees a handle.
 macro_rules! free {
     ($place:expr) => {{
         let outcome = $crate::boundary::guarded(|| {
-            // SAFETY: the caller keeps the contract of the header: the place can be read and written, and nobody uses
-            // the handle in it.
+            // SAFETY: the caller keeps the contract of the header: the pointer can be read and written, and no thread
+            // uses the handle.
             unsafe { $crate::handle::free($place) }
         });
-        // SAFETY: there is no place for an error object.
+        // SAFETY: the pointer for the error object is NULL.
         unsafe { $crate::boundary::report(outcome, std::ptr::null_mut()) }
     }};
 }

@@ -1,4 +1,4 @@
-//! Results that the library owns.
+//! Result buffers, which the library allocates.
 
 use kms_lib::Zeroizing;
 
@@ -9,7 +9,8 @@ use crate::status::mkms_status;
 
 use crate::error::mkms_error;
 
-/// Bytes that a call has made. It belongs to the caller, who frees it with `mkms_buffer_free`, which wipes it.
+/// Bytes that a call has returned. The buffer belongs to the caller, who frees it with `mkms_buffer_free`, which wipes
+/// it.
 pub struct mkms_buffer {
     _opaque: (),
 }
@@ -21,13 +22,13 @@ impl Opaque for mkms_buffer {
     const BOUND_TO_PROCESS: bool = false;
 }
 
-/// Makes a buffer of these bytes.
+/// Creates a buffer from these bytes.
 pub fn made(bytes: Vec<u8>) -> *mut mkms_buffer {
     handle::new(Zeroizing::new(bytes))
 }
 
-/// Gives the bytes of a buffer, which live as long as the buffer. Text is UTF-8 and does not end with a NUL. An empty
-/// buffer has a pointer that is not NULL and must not be read.
+/// Returns the bytes of a buffer, which live as long as the buffer. Text is UTF-8 and does not end with a NUL. The
+/// pointer of an empty buffer is not NULL, but must not be read.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -44,7 +45,7 @@ pub unsafe extern "C" fn mkms_buffer_get(
     })
 }
 
-/// Wipes and frees a buffer, and sets `*buffer` to NULL. NULL and a pointer to NULL are left alone.
+/// Wipes and frees a buffer, and sets `*buffer` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_buffer_free(buffer: *mut *mut mkms_buffer) -> mkms_status {
     free!(buffer)

@@ -1,4 +1,4 @@
-//! The configuration: setters of the same names as in Rust, TOML and the environment.
+//! The configuration: setters with the names that Rust, TOML and the environment use.
 
 use std::ffi::c_char;
 use std::path::Path;
@@ -14,23 +14,23 @@ use crate::handle::{self, Opaque, tag};
 use crate::shared::Shared;
 use crate::status::mkms_status;
 
-/// A configuration. It can be used to open any number of services, and changed in between.
+/// A configuration. It can open any number of services, and can be changed in between.
 pub struct mkms_config {
     _opaque: (),
 }
 
-/// The configuration as it is now.
+/// The current configuration.
 pub struct Settings(Shared<Config>);
 
 impl Settings {
     fn new(config: Config) -> Self {
         Self(Shared::new(config, mkms_config::NAME))
     }
-    /// A copy of the settings, which later setters do not change.
+    /// A copy of the settings that later setters do not affect.
     pub fn snapshot(&self) -> Outcome<Config> {
         Ok(self.0.read()?.clone())
     }
-    /// Replaces it by what `change` makes of it.
+    /// Replaces the configuration with the result of `change`.
     pub fn change(&self, change: impl FnOnce(Config) -> kms_lib::Result<Config>) -> Outcome<()> {
         let mut settings = self.0.write()?;
         *settings = change(settings.clone())?;
@@ -45,10 +45,10 @@ impl Opaque for mkms_config {
     const BOUND_TO_PROCESS: bool = false;
 }
 
-/// Makes a configuration with this store (`sqlite:PATH`, `mysql://...`, `postgres://...`) and the defaults. It needs a
+/// Creates a configuration with the defaults and a store: `sqlite:PATH`, `mysql://...` or `postgres://...`. It needs a
 /// root key before a service can be opened with it. The caller frees it with `mkms_config_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`. Whether the URL is good is found out when a service is opened.
+/// Errors: `MKMS_INVALID_ARGUMENT`. The URL is checked when a service is opened.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_config_new(
     store_url: *const c_char,
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn mkms_config_new(
     })
 }
 
-/// Makes a configuration of a TOML text. Unknown settings are refused. The caller frees it with `mkms_config_free`.
+/// Creates a configuration from TOML text. Unknown settings are refused. The caller frees it with `mkms_config_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_INVALID_ROOT_KEY`.
 #[unsafe(no_mangle)]
@@ -84,8 +84,8 @@ pub unsafe extern "C" fn mkms_config_from_toml(
     })
 }
 
-/// Makes a configuration of a TOML file, if one is named, and of the environment (`KMS_...`), which takes precedence.
-/// The caller frees it with `mkms_config_free`.
+/// Creates a configuration from the environment (`KMS_...`) and an optional TOML file; the environment takes
+/// precedence. The caller frees it with `mkms_config_free`.
 ///
 /// `path` may be NULL: then only the environment is read.
 ///
@@ -106,13 +106,13 @@ pub unsafe extern "C" fn mkms_config_load(
     })
 }
 
-/// Frees a configuration and sets `*config` to NULL. Its root key is wiped. NULL and a pointer to NULL are left alone.
+/// Frees a configuration, wipes its root key, and sets `*config` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_config_free(config: *mut *mut mkms_config) -> mkms_status {
     free!(config)
 }
 
-/// Sets the store.
+/// Sets the URL of the store.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -127,8 +127,7 @@ pub unsafe extern "C" fn mkms_config_store_url(
     })
 }
 
-/// Sets the file, of mode 0600, with the password that belongs into the store's URL. It is read when a service is
-/// opened.
+/// Sets the file with the password for the store's URL, of mode 0600. It is read when a service is opened.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -143,7 +142,7 @@ pub unsafe extern "C" fn mkms_config_store_password_file(
     })
 }
 
-/// Sets for how many days former versions stay usable, for keys without a grace period of their own.
+/// Sets the grace period in days for keys that have none of their own: how long former versions decrypt and verify.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -155,7 +154,8 @@ pub unsafe extern "C" fn mkms_config_grace_days(
     call!(error; config = handle::get [config]; => { config.change(|settings| Ok(settings.grace_days(days))) })
 }
 
-/// Sets when results are released: `durable` (once their record is on disk) or `queued`.
+/// Sets when results are returned: `durable` (once their record is on disk) or `queued` (earlier; see
+/// docs/operations.md).
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -196,21 +196,21 @@ pub unsafe extern "C" fn mkms_config_crypto_provider(
 pub struct mkms_scheduler {
     /// `sizeof(mkms_scheduler)`.
     pub size: usize,
-    /// When it runs: a cron expression of five fields, in UTC. NULL: at every full hour.
+    /// When the scheduler runs: a cron expression with five fields, in UTC. NULL: every hour on the hour.
     pub cron: *const c_char,
     /// Length of `cron`.
     pub cron_len: usize,
-    /// Whether it runs by itself.
+    /// Whether the scheduler runs automatically; `mkms_run_scheduler` works in either case.
     pub enabled: u8,
-    /// Rotate keys whose rotation period is over.
+    /// Rotate keys whose rotation period has ended.
     pub rotate: u8,
     /// Erase the material of keys whose deletion is due.
     pub destroy: u8,
-    /// Revoke versions past their window.
+    /// Revoke versions past their grace window.
     pub revoke_expired: u8,
-    /// Revoke them even if they were used after they had been replaced.
+    /// Revoke versions past their grace window even if they were used after a rotation.
     pub revoke_expired_even_if_used: u8,
-    /// Verify what is new in the log.
+    /// Verify the log incrementally.
     pub verify: u8,
 }
 
@@ -219,9 +219,10 @@ unsafe impl Extensible for mkms_scheduler {
     const NAME: &'static str = "mkms_scheduler";
 }
 
-/// Sets the jobs of the scheduler. Without this call it runs at every full hour, and does everything but revoking.
+/// Sets the jobs of the scheduler. Without this call it runs every hour on the hour, and does everything except
+/// revoking.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`. Whether the expression is good is found out when a service is opened.
+/// Errors: `MKMS_INVALID_ARGUMENT`. The expression is checked when a service is opened.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_config_scheduler(
     config: *mut mkms_config,
@@ -245,7 +246,7 @@ pub unsafe extern "C" fn mkms_config_scheduler(
     })
 }
 
-/// Sets how many unwrapped keys are kept in memory at most, and for how long.
+/// Sets the maximum number of unwrapped keys in memory, and how long each is kept.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
 #[unsafe(no_mangle)]
@@ -260,7 +261,7 @@ pub unsafe extern "C" fn mkms_config_cache(
     })
 }
 
-/// Sets how many days a scheduled deletion waits unless the caller says otherwise, and the least that it may say.
+/// Sets the default and the minimum number of days that a scheduled deletion waits.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
 #[unsafe(no_mangle)]
@@ -275,7 +276,7 @@ pub unsafe extern "C" fn mkms_config_deletion_wait(
     })
 }
 
-/// Sets how many operations, and bytes of their results, can be in flight.
+/// Sets the limits for operations in flight: their number, and the bytes of their results.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
 #[unsafe(no_mangle)]
@@ -290,9 +291,10 @@ pub unsafe extern "C" fn mkms_config_limits(
     })
 }
 
-/// Sets the high-water file: the last signed head, kept outside of the store. A store that is older than it is refused.
+/// Sets the high-water file, which keeps the last signed head outside the store. A store that is older than this head
+/// is refused.
 ///
-/// `path` may be NULL: then there is none.
+/// `path` may be NULL: then there is no high-water file.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -310,7 +312,7 @@ pub unsafe extern "C" fn mkms_config_high_water(
     })
 }
 
-/// Sets whether opening makes a store where there is none, as it does by default.
+/// Sets whether opening creates a missing store, which is the default.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -322,8 +324,8 @@ pub unsafe extern "C" fn mkms_config_make_store(
     call!(error; config = handle::get [config]; => { config.change(|settings| Ok(settings.make_store(make))) })
 }
 
-/// Sets whether opening accepts, this once, that the store was reset to an older state. A record says which records
-/// were lost.
+/// Sets whether opening accepts once that the store was rolled back to an older state. An audit record says which
+/// records were lost.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -337,8 +339,8 @@ pub unsafe extern "C" fn mkms_config_acknowledge_restore(
     })
 }
 
-/// Accepts that the log's last record is of a time that has not come yet. `now` is the present (RFC 3339) as it is
-/// known from elsewhere than this machine's clock.
+/// Accepts that the time of the log's last record is in the future. `now` is the current time (RFC 3339) from a source
+/// other than this machine's clock.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -354,7 +356,8 @@ pub unsafe extern "C" fn mkms_config_acknowledge_clock(
     })
 }
 
-/// Sets below how many free bytes there is an alarm, and how many bytes are set aside for revocations; 0 for none.
+/// Sets the number of free bytes below which there is an alarm, and the size of the disk reserve for revocations in
+/// bytes; 0 for none.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`. The range is checked when a service is opened.
 #[unsafe(no_mangle)]
@@ -369,7 +372,7 @@ pub unsafe extern "C" fn mkms_config_disk_space(
     })
 }
 
-/// Sets whether the memory of the whole process is kept out of swap (`mlockall`), if that is allowed.
+/// Sets whether the memory of the whole process is kept out of swap (`mlockall`), where that is permitted.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -381,7 +384,8 @@ pub unsafe extern "C" fn mkms_config_lock_memory(
     call!(error; config = handle::get [config]; => { config.change(|settings| Ok(settings.lock_memory(lock))) })
 }
 
-/// Sets within how many days incremental verifications read the whole log again; 0: each of them reads all of it.
+/// Sets the number of days within which incremental verifications read the whole log again; 0: each of them reads all
+/// of it.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]

@@ -13,8 +13,8 @@ use crate::failure::{Failure, Outcome};
 use crate::handle;
 use crate::status::mkms_status;
 
-/// A key in AWS KMS as a root key, as `docs/aws-kms.md` describes it. Credentials come from where the AWS SDK looks for
-/// them. Set `size` to `sizeof(mkms_aws_root_key)`.
+/// A key in AWS KMS as a root key, as `docs/aws-kms.md` describes it. The AWS SDK finds the credentials. Set `size` to
+/// `sizeof(mkms_aws_root_key)`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_aws_root_key {
@@ -24,17 +24,18 @@ pub struct mkms_aws_root_key {
     pub key_id: *const c_char,
     /// Length of `key_id`.
     pub key_id_len: usize,
-    /// The region; NULL for the one of the ARN, else the AWS SDK's (`AWS_REGION`, profile, instance metadata).
+    /// The region; NULL for the region of the ARN, or else of the AWS SDK (`AWS_REGION`, profile, instance metadata).
     pub region: *const c_char,
     /// Length of `region`.
     pub region_len: usize,
-    /// Another endpoint than the region's public one: a URL; NULL for none. `http:` is accepted for this machine only.
+    /// The URL of an endpoint other than the region's public one; NULL for none. `http:` is accepted only for this
+    /// machine.
     pub endpoint: *const c_char,
     /// Length of `endpoint`.
     pub endpoint_len: usize,
-    /// Milliseconds for one try, 300,000 at most; 0 for 5 seconds.
+    /// The time limit for one attempt in milliseconds, at most 300,000; 0 for 5 seconds.
     pub attempt_timeout_ms: u64,
-    /// Milliseconds for a whole call, 300,000 at most; 0 for 15 seconds.
+    /// The time limit for a call with all its attempts in milliseconds, at most 300,000; 0 for 15 seconds.
     pub timeout_ms: u64,
 }
 
@@ -43,7 +44,7 @@ unsafe impl Extensible for mkms_aws_root_key {
     const NAME: &'static str = "mkms_aws_root_key";
 }
 
-/// Reads a key in AWS KMS. Whether it is well-formed is found out when it is used.
+/// Reads a key in AWS KMS. The names are checked when the key is used.
 ///
 /// # Safety
 /// As [`arguments::structure`], and the pointers in it are NULL or valid for their lengths.
@@ -74,13 +75,14 @@ unsafe fn aws(pointer: *const mkms_aws_root_key, name: &'static str) -> Outcome<
 /// Reads a key in AWS KMS as a source of root keys.
 ///
 /// # Safety
-/// `pointer` is NULL, or points to a struct whose texts can be read for the lengths beside them.
+/// `pointer` is NULL, or points to a struct whose texts can be read for their lengths.
 pub unsafe fn aws_source(pointer: *const mkms_aws_root_key, name: &'static str) -> Outcome<RootKeySource> {
     // SAFETY: as the caller promises.
     unsafe { aws(pointer, name) }.map(RootKeySource::aws)
 }
 
-/// Sets the root key as text: `passphrase:...`, `base64:...`, `file:PATH`, as `docs/operations.md` lists them.
+/// Sets the root key as text: `passphrase:...`, `base64:...`, `hex:...` or `file:PATH`, as `docs/configuration.md`
+/// describes.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
 #[unsafe(no_mangle)]
@@ -111,7 +113,7 @@ pub unsafe extern "C" fn mkms_config_root_key_bytes(
     })
 }
 
-/// Adds a further root key as text: another generation, which the store already has or which is to be added to it with
+/// Adds another root key as text: the key of a generation that the store already has, or of one that will be added with
 /// `mkms_add_root_key`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`.
@@ -127,7 +129,7 @@ pub unsafe extern "C" fn mkms_config_add_root_key(
     })
 }
 
-/// Adds a further root key as 32 bytes, which are copied.
+/// Adds another root key as 32 bytes, which are copied.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT` if there are not exactly 32 bytes.
 #[unsafe(no_mangle)]
@@ -145,8 +147,7 @@ pub unsafe extern "C" fn mkms_config_add_root_key_bytes(
 
 /// Sets a key in AWS KMS as the root key. The library must have been built with the feature `aws-kms`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`. Whether the names are well-formed, and the key can be used, is found out when a
-/// service is opened.
+/// Errors: `MKMS_INVALID_ARGUMENT`. The names and the use of the key are checked when a service is opened.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_config_aws_root_key(
     config: *mut mkms_config,
@@ -158,9 +159,9 @@ pub unsafe extern "C" fn mkms_config_aws_root_key(
     })
 }
 
-/// Adds a further root key, as `mkms_config_add_root_key` does: a key in AWS KMS.
+/// Adds a key in AWS KMS as another root key, as `mkms_config_add_root_key` does for a local one.
 ///
-/// Errors: as `mkms_config_aws_root_key`.
+/// Errors: those of `mkms_config_aws_root_key`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_config_add_aws_root_key(
     config: *mut mkms_config,

@@ -13,16 +13,17 @@ use crate::shared::Shared;
 use crate::status::mkms_status;
 
 /// An encryption context: names and values that a ciphertext is bound to (additional authenticated data). They are not
-/// secret: records show them. At most 64 entries and 8 KiB. It can be used for any number of calls, from any thread.
+/// secret: by default, audit records show them. At most 64 entries and 8 KiB. A context can be used for any number of
+/// calls, from any thread.
 pub struct mkms_context {
     _opaque: (),
 }
 
-/// The names and values of an encryption context, behind a lock: a handle is shared between threads.
+/// The names and values of an encryption context, protected by a lock because threads may share a handle.
 pub struct Entries(Shared<Context>);
 
 impl Entries {
-    /// A copy of the context, which later changes do not reach.
+    /// A copy of the context that later changes do not affect.
     pub fn snapshot(&self) -> Outcome<Context> {
         Ok(self.0.read()?.clone())
     }
@@ -35,7 +36,7 @@ impl Opaque for mkms_context {
     const BOUND_TO_PROCESS: bool = false;
 }
 
-/// Makes an empty context, which the caller frees with `mkms_context_free`.
+/// Creates an empty context, which the caller frees with `mkms_context_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -46,7 +47,7 @@ pub unsafe extern "C" fn mkms_context_new(context: *mut *mut mkms_context, error
     })
 }
 
-/// Sets an entry, replacing the one of the same name. The limits are checked when the context is used.
+/// Sets an entry, and replaces an entry of the same name. The limits are checked when the context is used.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -68,7 +69,7 @@ pub unsafe extern "C" fn mkms_context_set(
     })
 }
 
-/// Frees a context and sets `*context` to NULL. NULL and a pointer to NULL are left alone.
+/// Frees a context and sets `*context` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_context_free(context: *mut *mut mkms_context) -> mkms_status {
     free!(context)

@@ -1,4 +1,4 @@
-//! Encrypting, decrypting, signing, verifying, data keys, re-encrypting: one at a time.
+//! Single operations: encrypt, decrypt, sign, verify, generate a data key, re-encrypt.
 
 use std::ffi::c_char;
 
@@ -18,14 +18,14 @@ use crate::operation::mkms_operation;
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// How a signature is made: one of the constants `MKMS_SIGN_...`.
+/// A signature algorithm: one of the constants `MKMS_SIGN_...`.
 pub type mkms_signing_algorithm = i32;
 /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2).
 pub const MKMS_SIGN_RSA_PKCS1_SHA256: mkms_signing_algorithm = 1;
 /// RSASSA-PSS with SHA-256, MGF1-SHA256 and a salt of 32 bytes (RFC 8017, 8.1).
 pub const MKMS_SIGN_RSA_PSS_SHA256: mkms_signing_algorithm = 2;
 
-/// The algorithm of this number.
+/// The signature algorithm with this number.
 pub fn algorithm(number: mkms_signing_algorithm) -> Outcome<SignatureAlgorithm> {
     match number {
         MKMS_SIGN_RSA_PKCS1_SHA256 => Ok(SignatureAlgorithm::RsaPkcs1Sha256),
@@ -34,14 +34,13 @@ pub fn algorithm(number: mkms_signing_algorithm) -> Outcome<SignatureAlgorithm> 
     }
 }
 
-/// Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, which is named by its name or id, bound
-/// to `context`. The caller frees the ciphertext with `mkms_buffer_free`.
+/// Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, which `key` identifies by name or id. The
+/// ciphertext is bound to `context`. The caller frees it with `mkms_buffer_free`.
 ///
 /// `context` and `operation` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
-/// `MKMS_KEY_DISABLED` and the other states of a key, `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_KEY_EXHAUSTED`; those of the
-/// service: `MKMS_CLOSED`, `MKMS_OVERLOADED`, `MKMS_STORE_...`, `MKMS_OUTCOME_UNKNOWN`, `MKMS_USED_AFTER_FORK`.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`, key state errors,
+/// `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_KEY_EXHAUSTED`; service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_encrypt(
     session: *const mkms_session,
@@ -69,9 +68,9 @@ pub unsafe extern "C" fn mkms_encrypt(
     })
 }
 
-/// As `mkms_encrypt`, into a buffer of the caller, which may be the one of the plaintext. Room for
-/// `mkms_ciphertext_max(plaintext_len)` bytes is required before anything is done; with less, `*ciphertext_len` is set
-/// to it, nothing is encrypted and nothing recorded.
+/// Like `mkms_encrypt`, but writes to a buffer of the caller, which may be that of the plaintext. The buffer must have
+/// room for `mkms_ciphertext_max(plaintext_len)` bytes. If it is smaller, `*ciphertext_len` is set to that number, and
+/// nothing is encrypted or recorded.
 ///
 /// `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
 ///
@@ -105,7 +104,7 @@ pub unsafe extern "C" fn mkms_encrypt_into(
     })
 }
 
-/// Gives how many bytes a ciphertext of so many bytes of plaintext has at most, whatever the type of the key.
+/// Returns the maximum length of the ciphertext for a plaintext of this length, whatever the type of the key.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -120,13 +119,13 @@ pub unsafe extern "C" fn mkms_ciphertext_max(
     })
 }
 
-/// Decrypts what `mkms_encrypt` made; the context must be the same. The ciphertext names its key and version. The
+/// Decrypts a ciphertext of `mkms_encrypt`; the context must be the same. The ciphertext names its key and version. The
 /// caller frees the plaintext with `mkms_buffer_free`, which wipes it.
 ///
 /// `context` and `operation` may be NULL.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CIPHERTEXT`, `MKMS_DECRYPTION_FAILED`, `MKMS_ACCESS_DENIED`,
-/// `MKMS_KEY_NOT_FOUND`, the states of keys and versions, those of the service.
+/// `MKMS_KEY_NOT_FOUND`, key state errors, version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_decrypt(
     session: *const mkms_session,
@@ -151,9 +150,9 @@ pub unsafe extern "C" fn mkms_decrypt(
     })
 }
 
-/// As `mkms_decrypt`, into a buffer of the caller, which may be the one of the ciphertext. Room for the plaintext (RSA:
-/// for 190 bytes) is required before anything is done; with less, `*plaintext_len` is set to it, nothing is decrypted
-/// and nothing recorded.
+/// Like `mkms_decrypt`, but writes to a buffer of the caller, which may be that of the ciphertext. The buffer must have
+/// room for the plaintext (RSA: for 190 bytes). If it is smaller, `*plaintext_len` is set to the required size, and
+/// nothing is decrypted or recorded.
 ///
 /// `context` and `operation` may be NULL; `plaintext` may be NULL if `plaintext_capacity` is 0.
 ///
@@ -177,7 +176,7 @@ pub unsafe extern "C" fn mkms_decrypt_into(
     plaintext = arguments::output [plaintext, plaintext_capacity, plaintext_len, "plaintext_len"];
     operation = arguments::optional_filled [operation];
     => {
-        // The service refuses and records input that is no ciphertext.
+        // The service refuses and records input that is not a ciphertext.
         plaintext.require(Ciphertext::max_plaintext_len(ciphertext).unwrap_or(0))?;
         let done = session.session.decrypt(ciphertext, &context)?;
         operation.set(|| mkms_operation::new(done.key, done.version, &done.receipt));
@@ -185,9 +184,9 @@ pub unsafe extern "C" fn mkms_decrypt_into(
     })
 }
 
-/// Decrypts, and refuses a ciphertext that does not agree with what the item says of it: key, version, nonce and tag,
-/// all as `MKMS_INVALID_CIPHERTEXT`. With `oaep_version` the ciphertext is none of this service but raw RSA-OAEP with
-/// SHA-256. The caller frees the plaintext with `mkms_buffer_free`, which wipes it.
+/// Decrypts a ciphertext if it agrees with the key, version, nonce and tag in the item; otherwise it fails with
+/// `MKMS_INVALID_CIPHERTEXT`. With `oaep_version` the ciphertext is not in the format of this service but raw RSA-OAEP
+/// with SHA-256. The caller frees the plaintext with `mkms_buffer_free`, which wipes it.
 ///
 /// `operation` may be NULL.
 ///
@@ -218,7 +217,7 @@ pub unsafe extern "C" fn mkms_decrypt_checked(
 /// `operation` may be NULL.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_PURPOSE`,
-/// `MKMS_WRONG_KEY_TYPE`, the states of keys, those of the service.
+/// `MKMS_WRONG_KEY_TYPE`, key state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_sign(
     session: *const mkms_session,
@@ -245,8 +244,8 @@ pub unsafe extern "C" fn mkms_sign(
     })
 }
 
-/// As `mkms_sign`, into a buffer of the caller. Room for 256 bytes is required before anything is done; with less,
-/// `*signature_len` is set to it, nothing is signed and nothing recorded.
+/// Like `mkms_sign`, but writes to a buffer of the caller, which must have room for 256 bytes. If it is smaller,
+/// `*signature_len` is set to 256, and nothing is signed or recorded.
 ///
 /// `operation` may be NULL; `signature` may be NULL if `signature_capacity` is 0.
 ///
@@ -313,12 +312,13 @@ pub unsafe extern "C" fn mkms_sign_with_version(
     })
 }
 
-/// Verifies a signature. A signature that is not good is no error: `*valid` is set to false. `version` 0 tries the
-/// usable versions, the newest first, at most 10,000; of a key with more, `MKMS_INVALID_ARGUMENT` asks for the version.
+/// Verifies a signature. An invalid signature is not an error: `*valid` is set to false. `version` 0 tries the usable
+/// versions, newest first, at most 10,000; if a key has more, the call fails with `MKMS_INVALID_ARGUMENT`, and the
+/// version must be given.
 ///
 /// `operation` may be NULL.
 ///
-/// Errors: as `mkms_sign`.
+/// Errors: those of `mkms_sign`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_verify(
     session: *const mkms_session,
@@ -350,10 +350,10 @@ pub unsafe extern "C" fn mkms_verify(
     })
 }
 
-/// Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Use the plaintext, keep the ciphertext beside
-/// the data, wipe the plaintext. The caller frees both with `mkms_buffer_free`.
+/// Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Use the plaintext and wipe it; store the
+/// ciphertext with the data. The caller frees both with `mkms_buffer_free`.
 ///
-/// `context` and `operation` may be NULL; `plaintext` may be NULL: then only the ciphertext leaves the service.
+/// `context` and `operation` may be NULL; `plaintext` may be NULL: then only the ciphertext is returned.
 ///
 /// Errors: those of `mkms_encrypt`.
 #[unsafe(no_mangle)]
@@ -390,8 +390,8 @@ pub unsafe extern "C" fn mkms_generate_data_key(
     })
 }
 
-/// As `mkms_generate_data_key`, into buffers of the caller. Room for `data_key_len` bytes of plaintext and
-/// `mkms_ciphertext_max(data_key_len)` bytes of ciphertext is required before anything is done.
+/// Like `mkms_generate_data_key`, but writes to buffers of the caller. They must have room for `data_key_len` bytes of
+/// plaintext and `mkms_ciphertext_max(data_key_len)` bytes of ciphertext; otherwise nothing is done.
 ///
 /// `context` and `operation` may be NULL; `ciphertext` may be NULL if `ciphertext_capacity` is 0.
 ///
@@ -427,9 +427,9 @@ pub unsafe extern "C" fn mkms_generate_data_key_into(
     })
 }
 
-/// Encrypts what a ciphertext holds anew, under the current version of its key or of another one. The plaintext does
-/// not leave the service. Needs `decrypt` on the source and `encrypt` on the destination. The caller frees the new
-/// ciphertext with `mkms_buffer_free`.
+/// Re-encrypts a ciphertext under the current version of its key or of another one. The plaintext is not returned.
+/// Needs the permission `decrypt` on the source and `encrypt` on the destination. The caller frees the new ciphertext
+/// with `mkms_buffer_free`.
 ///
 /// `operation` may be NULL.
 ///

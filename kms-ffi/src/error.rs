@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::handle::{self, Opaque, tag};
 use crate::status::mkms_status;
 
-/// Why a call failed. It belongs to the caller, who frees it with `mkms_error_free`.
+/// An error object: the reason why a call failed. It belongs to the caller, who frees it with `mkms_error_free`.
 pub struct mkms_error {
     _opaque: (),
 }
@@ -40,8 +40,8 @@ impl Opaque for mkms_error {
 
 /// The content of an error object. Set `size` to `sizeof(mkms_error_info)` before it is filled.
 ///
-/// The texts are UTF-8 and end with a NUL, which their lengths do not count. They are the error object's and live as
-/// long as it does.
+/// The texts are UTF-8 and end with a NUL, which their lengths do not count. They belong to the error object and live
+/// as long as it does.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_error_info {
@@ -49,13 +49,13 @@ pub struct mkms_error_info {
     pub size: usize,
     /// The status that the call returned.
     pub status: mkms_status,
-    /// Whether the same call may succeed when it is simply made again: 1 or 0.
+    /// 1 if the same call may succeed when it is made again unchanged, otherwise 0.
     pub retryable: i32,
-    /// The status by name, the same in every interface: `KeyNotFound`.
+    /// The name of the status, such as `KeyNotFound`; the same in every interface.
     pub name: *const std::ffi::c_char,
     /// Length of `name`.
     pub name_len: usize,
-    /// For a person. It never holds a secret.
+    /// A message for people. It never contains a secret.
     pub message: *const std::ffi::c_char,
     /// Length of `message`.
     pub message_len: usize,
@@ -66,7 +66,7 @@ unsafe impl Extensible for mkms_error_info {
     const NAME: &'static str = "mkms_error_info";
 }
 
-/// Reads an error object.
+/// Reads the content of an error object.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn mkms_error_get(
     })
 }
 
-/// Frees an error object and sets `*object` to NULL. NULL and a pointer to NULL are left alone.
+/// Frees an error object and sets `*object` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_error_free(object: *mut *mut mkms_error) -> mkms_status {
     free!(object)

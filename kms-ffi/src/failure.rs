@@ -1,4 +1,4 @@
-//! Why a call failed: the library's error, or one that only this interface knows.
+//! The failure of a call: an error of the library, or one that only this interface has.
 
 use std::any::Any;
 
@@ -6,7 +6,7 @@ use kms_lib::{Error, ErrorCode};
 
 use crate::status::{self, mkms_status};
 
-/// The result of the work behind a function of the header.
+/// The result of the work of a function of the header.
 pub type Outcome<T> = Result<T, Failure>;
 
 /// A status with its name and a message.
@@ -14,43 +14,45 @@ pub type Outcome<T> = Result<T, Failure>;
 pub struct Failure {
     /// The status that the function returns.
     pub status: mkms_status,
-    /// The status by name, as in every interface.
+    /// The name of the status, the same in every interface.
     pub name: &'static str,
-    /// For a person. Never a secret.
+    /// A message for people, without secrets.
     pub message: String,
-    /// Whether the same call may succeed when it is simply made again.
+    /// Whether the same call may succeed when it is made again unchanged.
     pub is_retryable: bool,
 }
 
 impl Failure {
-    /// A malformed argument.
+    /// The failure for a malformed argument.
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::invalid(message).into()
     }
-    /// A pointer that must not be NULL.
+    /// The failure for NULL where a pointer is required.
     pub fn null(name: &str) -> Self {
         Self::invalid(format!("{name} is NULL"))
     }
-    /// A handle of another process.
+    /// The failure for a handle that the parent process created.
     pub fn after_fork(kind: &str) -> Self {
-        let message = format!("this process was forked after the {kind} was made; open the store anew in the child");
+        let message =
+            format!("this process was forked after the {kind} was created; open the store again in the child");
         Error::new(ErrorCode::UsedAfterFork, message).into()
     }
-    /// A caller's buffer that is too small; nothing was done.
+    /// The failure for a caller's buffer that is too small; nothing was done.
     pub fn too_small(name: &str, needed: usize, capacity: usize) -> Self {
         Self {
             status: status::MKMS_BUFFER_TOO_SMALL,
             name: "BufferTooSmall",
-            message: format!("{name} has room for {capacity} bytes; {needed} are needed; nothing was done"),
+            message: format!("{name} has a capacity of {capacity} bytes, but {needed} are needed; nothing was done"),
             is_retryable: false,
         }
     }
-    /// A panic. Its message may hold anything, so it is not passed on; the panic hook has written it to stderr.
+    /// The failure for a panic. Its message may contain a secret, so it is not passed on; the panic hook has written it
+    /// to stderr.
     pub fn panic(_payload: Box<dyn Any + Send>) -> Self {
         Self {
             status: status::MKMS_INTERNAL_PANIC,
             name: "InternalPanic",
-            message: "a fault in this software, which wrote more about it to stderr; please report it".to_owned(),
+            message: "a fault in this software (panic); details are on standard error; please report it".to_owned(),
             is_retryable: false,
         }
     }

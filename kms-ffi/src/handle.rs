@@ -1,7 +1,8 @@
 //! Handles: the objects behind the opaque pointers of the header.
 //!
-//! Every handle begins with a tag that names its type. A pointer to a handle of another type, or to one that was
-//! freed, is refused as long as its memory can be read; reading memory that was given back remains the caller's fault.
+//! Every handle begins with a tag that identifies its type. A pointer to a handle of another type, or to a freed
+//! handle, is refused as long as its memory can be read; reading memory that was returned to the system remains
+//! undefined.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,25 +11,25 @@ use crate::failure::{Failure, Outcome};
 /// The tag of a handle that was freed.
 const FREED: u64 = 0;
 
-/// A type that is opaque in the header.
+/// A type that the header declares as opaque.
 pub trait Opaque: Sized {
     /// The content of a handle of this type.
     type Value;
-    /// Tells handles of this type from all others. Not 0.
+    /// The tag that distinguishes handles of this type from all others. Not 0.
     const TAG: u64;
-    /// The type's name in the header.
+    /// The name of the type in the header.
     const NAME: &'static str;
-    /// Whether the value has threads, file descriptors or locks that a forked child must not touch. Freeing such a
-    /// handle in a forked child leaks it.
+    /// Whether the value has threads, file descriptors or locks that a forked child must not touch. A forked child
+    /// leaks such a handle instead of freeing it.
     const BOUND_TO_PROCESS: bool;
 }
 
-/// A tag for [`Opaque::TAG`]: eight characters.
+/// Makes a tag for [`Opaque::TAG`] from eight characters.
 pub const fn tag(text: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*text)
 }
 
-/// The memory of a handle. `repr(C)`: the tag comes first, whatever the value is.
+/// The memory of a handle. `repr(C)` guarantees that the tag comes first.
 #[repr(C)]
 pub struct Handle<T> {
     tag: AtomicU64,
@@ -36,7 +37,7 @@ pub struct Handle<T> {
     value: T,
 }
 
-/// Makes a handle, which belongs to the caller until it is freed.
+/// Creates a handle, which belongs to the caller until it is freed.
 pub fn new<O: Opaque>(value: O::Value) -> *mut O {
     let process = if O::BOUND_TO_PROCESS { std::process::id() } else { 0 };
     Box::into_raw(Box::new(Handle { tag: AtomicU64::new(O::TAG), process, value })).cast()
@@ -45,14 +46,14 @@ pub fn new<O: Opaque>(value: O::Value) -> *mut O {
 /// The value of a handle.
 ///
 /// # Safety
-/// `pointer` is NULL or leads to a handle of any type that is not freed while `'a` lasts.
+/// `pointer` is NULL or points to a handle of any type that is not freed while `'a` lasts.
 pub unsafe fn get<'a, O: Opaque>(pointer: *const O, name: &'static str) -> Outcome<&'a O::Value> {
     // SAFETY: as the caller promises.
     unsafe { checked(pointer, name) }.map(|handle| &handle.value)
 }
 
-/// The same, and `UsedAfterFork` in a process that was forked after the handle was made. For calls that do not go
-/// through the service, which checks this itself.
+/// The value of a handle, or `UsedAfterFork` in a process that was forked after the handle was created. For calls that
+/// do not go through the service, which makes this check itself.
 ///
 /// # Safety
 /// As [`get`].
@@ -62,7 +63,7 @@ pub unsafe fn get_here<'a, O: Opaque>(pointer: *const O, name: &'static str) -> 
     if handle.process == std::process::id() { Ok(&handle.value) } else { Err(Failure::after_fork(O::NAME)) }
 }
 
-/// Frees a handle and sets the caller's pointer to NULL. NULL, or a pointer to NULL, is left alone.
+/// Frees a handle and sets the caller's pointer to NULL. NULL and a pointer to NULL are ignored.
 ///
 /// # Safety
 /// `place` is NULL or can be read and written; it holds NULL or a pointer to a handle that no other thread uses.
@@ -82,7 +83,7 @@ pub unsafe fn free<O: Opaque>(place: *mut *mut O) -> Outcome<()> {
     unsafe { place.write(std::ptr::null_mut()) };
     if !is_foreign {
         handle.tag.store(FREED, Ordering::Relaxed);
-        // SAFETY: `new` made it with `Box`, its tag says that it was not freed, and nobody else uses it.
+        // SAFETY: `new` allocated it with `Box`, its tag says that it was not freed, and no other thread uses it.
         drop(unsafe { Box::from_raw(pointer.cast::<Handle<O::Value>>()) });
     }
     Ok(())
@@ -95,7 +96,8 @@ unsafe fn checked<'a, O: Opaque>(pointer: *const O, name: &'static str) -> Outco
         return Err(Failure::null(name));
     }
     let handle = pointer.cast::<Handle<O::Value>>();
-    let wrong = || Failure::invalid(format!("{name} is not a handle of type {} that is in use", O::NAME));
+    let wrong =
+        || Failure::invalid(format!("{name} is not a valid handle of type {} (another type, or freed)", O::NAME));
     if !pointer.cast::<Handle<()>>().is_aligned() {
         return Err(wrong());
     }
@@ -104,6 +106,6 @@ unsafe fn checked<'a, O: Opaque>(pointer: *const O, name: &'static str) -> Outco
     if tag != O::TAG || !handle.is_aligned() {
         return Err(wrong());
     }
-    // SAFETY: the tag says that it was made as this type.
+    // SAFETY: the tag says that it was created as this type.
     Ok(unsafe { &*handle })
 }

@@ -79,18 +79,18 @@ impl Request {
     }
 }
 
-/// Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. The source is only
-/// read. A run that was cut off is carried on by the next one.
+/// Imports the data of Mini KMS on Node, or updates data that was imported before. The source is only read. If a run
+/// was interrupted, the next run continues it.
 ///
 /// `request` is a JSON object with `from` (the URL of its database, or the folder with an older version's files), and
 /// optionally `password` of the user in the URL, `masterSecret` (the original's `KMS_MASTER_KEY`) or
 /// `masterSecretFile`, `awsRegion` and `awsEndpoint`, `name` of the source (`mini-kms`), `dryRun`, `rotate`, `finalise`
-/// and `foldPrincipals`. The answer is the report as JSON, which the caller frees with `mkms_buffer_free`.
+/// and `foldPrincipals`. The result is the report as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY` if the
-/// master secret is another one, `MKMS_WRONG_STATE` if the import is finalised, `MKMS_CONFLICT` if another source was
-/// imported under the name, `MKMS_IMPORT_SUPERSEDED` if another run began meanwhile, `MKMS_SCHEMA_TOO_NEW`, those of
-/// the service. What did not come over is in the answer.
+/// master secret is wrong, `MKMS_WRONG_STATE` if the import is finalized, `MKMS_CONFLICT` if another source was
+/// imported under the name, `MKMS_IMPORT_SUPERSEDED` if another run began meanwhile, `MKMS_SCHEMA_TOO_NEW`, service
+/// errors. The report lists what was not imported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_import_mini_kms(
     session: *const mkms_session,

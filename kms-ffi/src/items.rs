@@ -27,7 +27,7 @@ pub struct mkms_encrypt_item {
     pub context: *const mkms_context,
 }
 
-/// A ciphertext to decrypt, with what must agree with it. Set `size` to `sizeof(mkms_decrypt_item)`.
+/// A ciphertext to decrypt, with the properties that it must have. Set `size` to `sizeof(mkms_decrypt_item)`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_decrypt_item {
@@ -43,25 +43,25 @@ pub struct mkms_decrypt_item {
     pub key: *const c_char,
     /// Length of `key`.
     pub key_len: usize,
-    /// The nonce that it must hold; NULL for any.
+    /// The nonce that it must contain; NULL for any.
     pub iv: *const u8,
     /// Length of `iv`.
     pub iv_len: usize,
-    /// The authentication tag that it must hold; NULL for any.
+    /// The authentication tag that it must contain; NULL for any.
     pub auth_tag: *const u8,
     /// Length of `auth_tag`.
     pub auth_tag_len: usize,
     /// The version it must have been encrypted with; 0 for any.
     pub version: u32,
-    /// Not 0: the ciphertext is none of this service but raw RSA-OAEP with SHA-256, made with the public key of this
-    /// version of `key`. It has no context, `iv` or `auth_tag`.
+    /// If not 0, the ciphertext is not in the format of this service but raw RSA-OAEP with SHA-256, made with the
+    /// public key of this version of `key`. Such a ciphertext has no context, `iv` or `auth_tag`.
     pub oaep_version: u32,
     /// The additional data of a ciphertext of Mini KMS on Node as JSON text; NULL for none.
     pub imported_aad: *const c_char,
     /// Length of `imported_aad`.
     pub imported_aad_len: usize,
-    /// 1: the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag`
-    /// for AES. It has no context.
+    /// 1 if the ciphertext is one of Mini KMS on Node, made with an imported version of `key`, with `iv` and `auth_tag`
+    /// for AES. Such a ciphertext has no context. Otherwise 0.
     pub imported: u32,
 }
 
@@ -79,7 +79,7 @@ pub struct mkms_sign_item {
     pub payload: *const u8,
     /// Length of `payload`.
     pub payload_len: usize,
-    /// One of the constants `MKMS_SIGN_...`.
+    /// The signature algorithm: one of the constants `MKMS_SIGN_...`.
     pub algorithm: mkms_signing_algorithm,
     /// The version, which must be the current one; 0 for the current one.
     pub version: u32,
@@ -103,13 +103,13 @@ pub struct mkms_verify_item {
     pub signature: *const u8,
     /// Length of `signature`.
     pub signature_len: usize,
-    /// One of the constants `MKMS_SIGN_...`.
+    /// The signature algorithm: one of the constants `MKMS_SIGN_...`.
     pub algorithm: mkms_signing_algorithm,
     /// The version; 0 for any usable one.
     pub version: u32,
 }
 
-/// A ciphertext to encrypt anew. Set `size` to `sizeof(mkms_reencrypt_item)`.
+/// A ciphertext to re-encrypt. Set `size` to `sizeof(mkms_reencrypt_item)`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_reencrypt_item {
@@ -121,11 +121,11 @@ pub struct mkms_reencrypt_item {
     pub ciphertext_len: usize,
     /// The context it was encrypted with; NULL for the empty one.
     pub context: *const mkms_context,
-    /// The key to encrypt it under, by name or id; NULL for the same one.
+    /// The key to encrypt it under, by name or id; NULL for the key of the ciphertext.
     pub destination: *const c_char,
     /// Length of `destination`.
     pub destination_len: usize,
-    /// The new context; NULL for the same one.
+    /// The new context; NULL for the context of the ciphertext.
     pub destination_context: *const mkms_context,
 }
 
@@ -139,7 +139,7 @@ macro_rules! extensible {
 }
 extensible!(mkms_encrypt_item, mkms_decrypt_item, mkms_sign_item, mkms_verify_item, mkms_reencrypt_item);
 
-/// A version, which is none if it is 0.
+/// An optional version: 0 means none.
 fn number(version: u32) -> Option<u32> {
     Some(version).filter(|version| *version > 0)
 }
@@ -220,7 +220,7 @@ pub unsafe fn read_verify<'a>(item: &mkms_verify_item) -> Outcome<VerifyItem<'a>
     Ok(read)
 }
 
-/// Reads an item to encrypt anew.
+/// Reads an item to re-encrypt.
 ///
 /// # Safety
 /// As [`read_encrypt`].

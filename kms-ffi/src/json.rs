@@ -1,4 +1,4 @@
-//! Administration takes and gives JSON: the field names are those of the HTTP interface.
+//! JSON of the administrative functions, with the field names of the HTTP interface.
 
 use std::ffi::c_char;
 
@@ -11,7 +11,8 @@ use crate::failure::{Failure, Outcome};
 use crate::handle;
 use kms_lib::{Error, ErrorCode, Zeroizing};
 
-/// Room for the JSON of most answers. An answer that fits leaves no copies behind, which matters for tokens.
+/// An initial capacity that is enough for the JSON of most results. A result that fits is never copied, which matters
+/// for tokens.
 const ROOM: usize = 4 * 1024;
 
 /// Reads a request.
@@ -23,7 +24,7 @@ pub unsafe fn request<T: DeserializeOwned>(pointer: *const c_char, length: usize
     parse(unsafe { arguments::text(pointer, length, name) }?, name)
 }
 
-/// Reads a request that may be left out: NULL stands for an object without fields.
+/// Reads an optional request: NULL means an object without fields.
 ///
 /// # Safety
 /// As [`arguments::bytes`].
@@ -33,22 +34,22 @@ pub unsafe fn optional<T: DeserializeOwned>(pointer: *const c_char, length: usiz
 }
 
 fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Outcome<T> {
-    // An array would be taken for the fields in their order.
+    // serde would read an array as the fields in their order.
     if !text.trim_start().starts_with('{') {
         return Err(Failure::invalid(format!("{name} is not a JSON object")));
     }
     serde_json::from_str(text).map_err(|e| Failure::invalid(format!("{name}: {e}")))
 }
 
-/// An answer as JSON, in a buffer that belongs to the caller.
+/// Serializes a result as JSON, into a buffer that belongs to the caller.
 pub fn answer(value: &impl Serialize) -> Outcome<*mut mkms_buffer> {
     let mut text = Zeroizing::new(Vec::with_capacity(ROOM));
     serde_json::to_writer(&mut *text, value)
-        .map_err(|e| Error::new(ErrorCode::Internal, format!("the answer cannot be written as JSON: {e}")))?;
+        .map_err(|e| Error::new(ErrorCode::Internal, format!("the result cannot be serialized as JSON: {e}")))?;
     Ok(handle::new(text))
 }
 
-/// Text, in a buffer that belongs to the caller.
+/// Copies text into a buffer that belongs to the caller.
 pub fn text(text: String) -> *mut mkms_buffer {
     crate::buffer::made(text.into_bytes())
 }

@@ -1,4 +1,4 @@
-//! Keys: making, listing, editing, rotating, stopping and deleting them.
+//! Creating, listing, editing, rotating, disabling, revoking and deleting keys.
 
 use std::ffi::c_char;
 
@@ -16,7 +16,7 @@ use crate::json;
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// Which keys, and which part of the list.
+/// A query for a list of keys: filters and the page.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ListKeys {
@@ -29,7 +29,7 @@ struct ListKeys {
     name_prefix: Option<String>,
 }
 
-/// Which part of a list.
+/// A query for a page of a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListPart {
@@ -38,20 +38,20 @@ pub struct ListPart {
 }
 
 impl ListPart {
-    /// The part, for the library.
+    /// The page as a type of the library.
     pub fn paging(self) -> Paging {
         paging(self.limit, self.cursor)
     }
 }
 
-/// The page of at most so many entries after a cursor.
+/// The page of at most `limit` entries after a cursor.
 pub fn paging(limit: Option<usize>, cursor: Option<String>) -> Paging {
     let mut paging = limit.map_or_else(Paging::default, Paging::new);
     paging.cursor = cursor;
     paging
 }
 
-/// An edit of a key. Fields that are left out change nothing; null removes.
+/// An edit of a key. Omitted fields change nothing; null removes the value.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Update {
@@ -65,7 +65,7 @@ struct Update {
     expected_revision: Option<u64>,
 }
 
-/// Tells null from nothing.
+/// Distinguishes null from an omitted field.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -84,10 +84,10 @@ struct Schedule {
 
 /// Creates a key with its first version. `request` is a JSON object with `name`, `type` (`AES256_GCM`, `RSA_2048`),
 /// `purpose` (`ENCRYPTION`, `SIGNING`), and optionally `rotationPeriodDays`, `gracePeriodDays`, `metadata`,
-/// `auditContext`. The answer is the key with its `versions`, as JSON, which the caller frees with `mkms_buffer_free`.
+/// `auditContext`. The result is the key with its `versions`, as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_NAME`, `MKMS_NAME_TAKEN`, `MKMS_WRONG_PURPOSE`, `MKMS_ACCESS_DENIED`,
-/// those of the service.
+/// service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_create_key(
     session: *const mkms_session,
@@ -106,13 +106,13 @@ pub unsafe extern "C" fn mkms_create_key(
     })
 }
 
-/// Gives the keys that the caller may read, by name, without their versions: a JSON object with `items` and, unless it
-/// is the last page, `nextCursor`. `query` is a JSON object with `limit` (100), `cursor`, `state`, `type`, `purpose`,
-/// `namePrefix`, all optional. The caller frees the answer with `mkms_buffer_free`.
+/// Returns the keys that the caller may read, by name, without their versions: a JSON object with `items` and, unless
+/// it is the last page, `nextCursor`. `query` is a JSON object with `limit` (100), `cursor`, `state`, `type`,
+/// `purpose`, `namePrefix`, all optional. The caller frees the result with `mkms_buffer_free`.
 ///
 /// `query` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_NOT_AUTHENTICATED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_NOT_AUTHENTICATED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_keys(
     session: *const mkms_session,
@@ -135,9 +135,9 @@ pub unsafe extern "C" fn mkms_list_keys(
     })
 }
 
-/// Gives a key, named by its name or id, with its `versions` as JSON. The caller frees it with `mkms_buffer_free`.
+/// Returns a key, identified by name or id, with its `versions` as JSON. The caller frees it with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_get_key(
     session: *const mkms_session,
@@ -156,14 +156,14 @@ pub unsafe extern "C" fn mkms_get_key(
     })
 }
 
-/// Makes a new current version. `request` is a JSON object with `expectedCurrentVersion`, optional: with it, the answer
-/// is `MKMS_CONFLICT` if another rotation came first. The answer is the key as JSON, which the caller frees with
-/// `mkms_buffer_free`.
+/// Rotates a key: creates a new current version. `request` is a JSON object with the optional field
+/// `expectedCurrentVersion`: with it, the call fails with `MKMS_CONFLICT` if another rotation came first. The result is
+/// the key as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, `MKMS_WRONG_STATE` and
-/// the states of keys, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, `MKMS_WRONG_STATE`,
+/// key state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_rotate_key(
     session: *const mkms_session,
@@ -185,11 +185,10 @@ pub unsafe extern "C" fn mkms_rotate_key(
     })
 }
 
-/// Enables a disabled key. The answer is the key as JSON, which the
-/// caller frees with `mkms_buffer_free`.
+/// Enables a disabled key. The result is the key as JSON, which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_enable_key(
     session: *const mkms_session,
@@ -208,11 +207,11 @@ pub unsafe extern "C" fn mkms_enable_key(
     })
 }
 
-/// Disables a key: no cryptography and no rotation until it is enabled again.
-/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Disables a key: no cryptography and no rotation until it is enabled again. The result is the key as JSON, which the
+/// caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_disable_key(
     session: *const mkms_session,
@@ -231,11 +230,11 @@ pub unsafe extern "C" fn mkms_disable_key(
     })
 }
 
-/// Revokes a key with all its versions, for ever. Its ciphertexts can no longer be decrypted.
-/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Revokes a key with all its versions, permanently. Its ciphertexts can no longer be decrypted. The result is the key
+/// as JSON, which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_revoke_key(
     session: *const mkms_session,
@@ -254,11 +253,10 @@ pub unsafe extern "C" fn mkms_revoke_key(
     })
 }
 
-/// Cancels a scheduled deletion. The answer is the key as JSON, which the
-/// caller frees with `mkms_buffer_free`.
+/// Cancels a scheduled deletion. The result is the key as JSON, which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_cancel_deletion(
     session: *const mkms_session,
@@ -277,12 +275,13 @@ pub unsafe extern "C" fn mkms_cancel_deletion(
     })
 }
 
-/// Erases the material of former versions of a key that are revoked or past their window. They stay in its history as
-/// `DESTROYED`, and make room for new versions. Many are erased in several steps; sent again, the request goes on with
-/// the rest. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Erases the material of former versions of a key that are revoked or past their grace window. They stay in the key's
+/// history as `DESTROYED`, and no longer count towards the limit of versions. Many versions are erased in several
+/// steps; if the call fails in between, repeat it to continue. The result is the key as JSON, which the caller frees
+/// with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_trim_key(
     session: *const mkms_session,
@@ -302,11 +301,11 @@ pub unsafe extern "C" fn mkms_trim_key(
 }
 
 /// Edits a key. `request` is a JSON object with at least one of `rotationPeriodDays`, `gracePeriodDays`, `metadata`
-/// (null removes), `auditContext`, and optionally `expectedRevision`. The answer is the key as JSON, which the caller
+/// (null removes), `auditContext`, and optionally `expectedRevision`. The result is the key as JSON, which the caller
 /// frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, the states of keys,
-/// those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, key state errors,
+/// service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_update_key(
     session: *const mkms_session,
@@ -334,13 +333,13 @@ pub unsafe extern "C" fn mkms_update_key(
     })
 }
 
-/// Schedules the erasure of a key's material. `request` is a JSON object with `waitingDays`, optional (30). The answer
-/// is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Schedules the erasure of a key's material. `request` is a JSON object with the optional field `waitingDays` (30).
+/// The result is the key as JSON, which the caller frees with `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_schedule_deletion(
     session: *const mkms_session,

@@ -21,9 +21,9 @@ impl Opaque for mkms_kms {
     const BOUND_TO_PROCESS: bool = true;
 }
 
-/// Opens the store, and makes it if there is none. The caller closes the service with `mkms_close` and frees it with
-/// `mkms_kms_free`. A SQLite store must not be opened by another copy of SQLite in the same process: closing that one
-/// would drop the locks of this one (POSIX).
+/// Opens the store, and creates it if it is missing. The caller closes the service with `mkms_close` and frees it with
+/// `mkms_kms_free`. A SQLite store must not be opened by another copy of SQLite in the same process: when that copy
+/// closes the file, the process loses the locks of this library (POSIX).
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_CONFIGURATION`, `MKMS_INVALID_ROOT_KEY`, `MKMS_WRONG_ROOT_KEY`,
 /// `MKMS_STORE_CORRUPT`, `MKMS_SCHEMA_TOO_NEW`, `MKMS_STORE_READ_ONLY`, `MKMS_STORE_IN_USE`, `MKMS_STORE_UNAVAILABLE`,
@@ -41,8 +41,8 @@ pub unsafe extern "C" fn mkms_open(
     })
 }
 
-/// Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and
-/// verifying work; what has to be in the log fails with `MKMS_STORE_READ_ONLY`.
+/// Opens a SQLite store without writing anything, also on a read-only medium. Listing, describing and verifying work;
+/// operations that need an audit record fail with `MKMS_STORE_READ_ONLY`.
 ///
 /// Errors: those of `mkms_open`.
 #[unsafe(no_mangle)]
@@ -57,19 +57,19 @@ pub unsafe extern "C" fn mkms_open_read_only(
     })
 }
 
-/// Closes the service: nothing new is let in, what is in flight is committed, key material is wiped. Calls through its
-/// sessions answer `MKMS_CLOSED` from then on. The service is closed also if this fails. Closing twice changes nothing.
+/// Closes the service: refuses new calls, commits the operations in flight, and wipes key material. Later calls through
+/// its sessions return `MKMS_CLOSED`. The service is closed even if this call fails. Closing twice changes nothing.
 ///
-/// Errors: with `audit.ack = "queued"`, the reason why results that were released could not be written to the log;
+/// Errors: with `audit.ack = "queued"`, the reason why records of returned results could not be written;
 /// `MKMS_USED_AFTER_FORK`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_close(kms: *const mkms_kms, error: *mut *mut mkms_error) -> mkms_status {
     call!(error; kms = handle::get [kms]; => { Ok(kms.close()?) })
 }
 
-/// Frees the handle of a service and sets `*kms` to NULL; it never fails after `mkms_close`. Sessions that are still
-/// there keep working until the service is closed, so close it before. In a forked child the handle is leaked. NULL and
-/// a pointer to NULL are left alone.
+/// Frees the handle of a service and sets `*kms` to NULL; it never fails after `mkms_close`. Remaining sessions keep
+/// working until the service is closed, so close it first. In a forked child the handle is leaked. NULL and a pointer
+/// to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_kms_free(kms: *mut *mut mkms_kms) -> mkms_status {
     free!(kms)

@@ -1,10 +1,11 @@
 //! Mini KMS for C and C++: a thin, stable C ABI over [`kms_lib::blocking`].
 //!
-//! `include/mini_kms.h` is generated from this crate, `README.md` states the conventions. Nothing here has a rule of
-//! its own: arguments, results and errors are translated, and `kms-lib` decides.
+//! `include/mini_kms.h` is generated from this crate, and `README.md` states the conventions. This crate translates
+//! arguments, results and errors; all rules are in `kms-lib`.
 //!
-//! All `unsafe` code of the project is in this crate. A function of the header consists of `boundary::call`, which
-//! reads the arguments by the functions of `arguments` and `handle`, and of safe code.
+//! Except for a few lines in `kms-py`, all `unsafe` code of the project is in this crate. A function of the header
+//! consists of `boundary::call`, which reads the arguments with the functions of `arguments` and `handle`, and of safe
+//! code.
 
 #![allow(non_camel_case_types, reason = "the names are those of the header")]
 #![allow(clippy::missing_safety_doc, reason = "the contract is the same for every function: README.md")]

@@ -4,24 +4,25 @@ use kms_lib::{KeyId, Receipt};
 
 use crate::arguments::Extensible;
 
-/// Characters of an identifier, with a NUL behind them.
+/// Characters of an identifier, including the NUL at its end.
 pub(crate) const ID: usize = 37;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// An operation that was done. Set `size` to `sizeof(mkms_operation)` before it is filled.
+/// The description of a completed operation. Set `size` to `sizeof(mkms_operation)` before it is filled.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_operation {
     /// `sizeof(mkms_operation)`.
     pub size: usize,
-    /// Sequence number of the operation's record in the audit log; 0 if it is accepted and not written yet (with
+    /// The sequence number of the operation's audit record; 0 if it was accepted but is not written yet (with
     /// `audit.ack = "queued"`).
     pub record: u64,
-    /// Hash of that record.
+    /// The hash of the audit record.
     pub record_hash: [u8; 32],
-    /// Version of the key.
+    /// The version of the key.
     pub version: u32,
-    /// Identifier of the key: a UUID in lower case, with a NUL at its end. Empty for the verification of a signature.
+    /// The identifier of the key: a UUID in lower case, with a NUL at its end. Empty for the verification of a
+    /// signature.
     pub key_id: [std::ffi::c_char; 37],
 }
 
@@ -31,24 +32,24 @@ unsafe impl Extensible for mkms_operation {
 }
 
 impl mkms_operation {
-    /// The operation on this version of this key.
+    /// Describes an operation on a version of a key.
     pub fn new(key: KeyId, version: u32, receipt: &Receipt) -> Self {
         Self { size: 0, record: receipt.seq, record_hash: receipt.hash, version, key_id: id(key) }
     }
 
-    /// The verification of a signature, which does not say which key it was.
+    /// Describes the verification of a signature, for which the key is not reported.
     pub fn of_verification(version: u32, receipt: &Receipt) -> Self {
         Self { size: 0, record: receipt.seq, record_hash: receipt.hash, version, key_id: [0; ID] }
     }
 }
 
-/// An identifier with a NUL at its end. Written here, without an allocation: every call with an `mkms_operation` makes
-/// one.
+/// An identifier with a NUL at its end. It is formatted here without an allocation, because every call with an
+/// `mkms_operation` needs one.
 pub fn id(key: KeyId) -> [std::ffi::c_char; ID] {
     let mut id = [0; ID];
     let mut at = 0;
     let mut push = |character: u8| {
-        // ASCII, which fits whether or not the platform's char has a sign.
+        // ASCII fits into `char` whether or not it is signed on the platform.
         id[at] = character as std::ffi::c_char;
         at += 1;
     };

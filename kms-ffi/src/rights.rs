@@ -15,7 +15,7 @@ use crate::keys::{ListPart, paging};
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// The text that stands for all keys.
+/// The text that means all keys.
 const ALL_KEYS: &str = "*";
 
 #[derive(Deserialize)]
@@ -55,19 +55,19 @@ impl CreateToken {
     }
 }
 
-/// A token, which is shown this once.
+/// A new token. Its secret is returned only here.
 #[derive(Serialize)]
 struct Created<'a> {
     token: &'a str,
     credential: &'a CredentialDescription,
 }
 
-/// Makes a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a
+/// Creates a grant, or replaces the one that the principal has from the same grantor on the same keys. `request` is a
 /// JSON object with `principal`, `role` (`admin`, `auditor`, `app`), `keyId` (a key's id or name, or `*`),
-/// `allowedOps`, and optionally `conditions`. The answer is the grant as JSON, which the caller frees with
+/// `allowedOps`, and optionally `conditions`. The result is the grant as JSON, which the caller frees with
 /// `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_put_grant(
     session: *const mkms_session,
@@ -90,9 +90,9 @@ pub unsafe extern "C" fn mkms_put_grant(
     })
 }
 
-/// Revokes a grant, named by its id. Grants that were passed on through it stay in force.
+/// Withdraws a grant, identified by its id. Grants that were passed on through it stay in force.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_GRANT_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_GRANT_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_revoke_grant(
     session: *const mkms_session,
@@ -105,9 +105,9 @@ pub unsafe extern "C" fn mkms_revoke_grant(
     })
 }
 
-/// Revokes a grant, named by its id, with everything that was passed on through it.
+/// Withdraws a grant, identified by its id, and all grants that were passed on through it.
 ///
-/// Errors: as `mkms_revoke_grant`.
+/// Errors: those of `mkms_revoke_grant`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_revoke_grant_cascading(
     session: *const mkms_session,
@@ -120,13 +120,13 @@ pub unsafe extern "C" fn mkms_revoke_grant_cascading(
     })
 }
 
-/// Gives the grants in force, by principal: a JSON object with `items` and, unless it is the last page, `nextCursor`.
+/// Returns the grants in force, by principal: a JSON object with `items` and, unless it is the last page, `nextCursor`.
 /// `query` is a JSON object with `limit` (100), `cursor`, `principal`, `keyId`, all optional. The caller frees the
-/// answer with `mkms_buffer_free`.
+/// result with `mkms_buffer_free`.
 ///
 /// `query` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_grants(
     session: *const mkms_session,
@@ -151,11 +151,11 @@ pub unsafe extern "C" fn mkms_list_grants(
     })
 }
 
-/// Makes a token. `request` is a JSON object with `principal`, `role` (`admin`, `auditor`, `app`; `app` without), and
-/// optionally `label` and `expiresAt`. The answer is a JSON object with `token`, which is shown this once, and
-/// `credential`; the caller frees it with `mkms_buffer_free`, which wipes it.
+/// Creates a token. `request` is a JSON object with `principal`, and optionally `role` (`admin`, `auditor`, `app`;
+/// default `app`), `label` and `expiresAt`. The result is a JSON object with `token`, which cannot be read again later,
+/// and `credential`; the caller frees it with `mkms_buffer_free`, which wipes it.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_create_token(
     session: *const mkms_session,
@@ -175,10 +175,10 @@ pub unsafe extern "C" fn mkms_create_token(
     })
 }
 
-/// Makes the first token of a store, for an admin; `MKMS_CONFLICT` if there is or ever was a credential. `request` and
-/// the answer are those of `mkms_create_token`.
+/// Creates the first token of a store, for an admin; `MKMS_CONFLICT` if the store has or ever had a credential.
+/// `request` and the result are those of `mkms_create_token`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_create_first_token(
     session: *const mkms_session,
@@ -198,9 +198,9 @@ pub unsafe extern "C" fn mkms_create_first_token(
     })
 }
 
-/// Revokes a credential, named by its id: from now on, no operation of a caller that shows its token succeeds.
+/// Withdraws a token, identified by its credential's id: from now on, no operation with this token succeeds.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_CREDENTIAL_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_CREDENTIAL_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_revoke_credential(
     session: *const mkms_session,
@@ -213,13 +213,13 @@ pub unsafe extern "C" fn mkms_revoke_credential(
     })
 }
 
-/// Gives the credentials that are not revoked, by id: a JSON object with `items` and, unless it is the last page,
-/// `nextCursor`. `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer
+/// Returns the credentials that are not withdrawn, by id: a JSON object with `items` and, unless it is the last page,
+/// `nextCursor`. `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the result
 /// with `mkms_buffer_free`.
 ///
 /// `query` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_credentials(
     session: *const mkms_session,

@@ -1,4 +1,4 @@
-//! Root keys: adding a generation, wrapping everything under it, verifying and retiring one.
+//! Root keys: adding, rewrapping, verifying and retiring generations.
 
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::json;
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// How far a job with root keys is. It may be read by another thread while the job runs.
+/// The progress of a root key job. Another thread may read it while the job runs.
 pub struct mkms_progress {
     _opaque: (),
 }
@@ -29,19 +29,19 @@ impl Opaque for mkms_progress {
     const BOUND_TO_PROCESS: bool = false;
 }
 
-/// How a job with root keys is done. Flags are 1 or 0. Set `size` to `sizeof(mkms_root_key_job)`.
+/// The options of a root key job. Flags are 1 or 0. Set `size` to `sizeof(mkms_root_key_job)`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_root_key_job {
     /// `sizeof(mkms_root_key_job)`.
     pub size: usize,
-    /// Told how far the job is; may be NULL. It must not be freed before the job has ended.
+    /// Receives the progress of the job; may be NULL. It must not be freed before the job has ended.
     pub progress: *const mkms_progress,
-    /// Materials a second at most; 0 for no limit.
+    /// The maximum number of wrappings per second; 0 for no limit.
     pub rate: u32,
-    /// Do everything but write.
+    /// Dry run: do everything except writing.
     pub dry_run: u8,
-    /// Leave out wrappings that were verified since they were written.
+    /// Skip wrappings that were verified since they were written.
     pub only_new: u8,
 }
 
@@ -50,7 +50,7 @@ unsafe impl Extensible for mkms_root_key_job {
     const NAME: &'static str = "mkms_root_key_job";
 }
 
-/// Reads how a job is done; NULL stands for no limit, no progress and no flag.
+/// Reads the options of a job; NULL means no limit, no progress object and no flags.
 ///
 /// # Safety
 /// As [`arguments::options`], and the progress is NULL or in use while the call lasts.
@@ -78,7 +78,7 @@ struct Retire {
     verify_new: bool,
 }
 
-/// Makes an object that is told how far a job is. The caller frees it with `mkms_progress_free`.
+/// Creates a progress object for a root key job. The caller frees it with `mkms_progress_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -92,8 +92,8 @@ pub unsafe extern "C" fn mkms_progress_new(
     })
 }
 
-/// Gives how many materials a job has looked at, how many of these could not be opened, and how many there are (0 until
-/// that is known).
+/// Returns how many items (versions and keys of the service) a job has processed, how many of them failed, and the
+/// total (0 until it is known).
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`.
 #[unsafe(no_mangle)]
@@ -117,15 +117,15 @@ pub unsafe extern "C" fn mkms_progress_get(
     })
 }
 
-/// Frees a progress object and sets `*progress` to NULL. NULL and a pointer to NULL are left alone.
+/// Frees a progress object and sets `*progress` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_progress_free(progress: *mut *mut mkms_progress) -> mkms_status {
     free!(progress)
 }
 
-/// Gives the generations of the root key, oldest first: a JSON array, which the caller frees with `mkms_buffer_free`.
+/// Returns the generations of the root key, oldest first: a JSON array, which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_root_keys(
     session: *const mkms_session,
@@ -138,11 +138,10 @@ pub unsafe extern "C" fn mkms_list_root_keys(
     })
 }
 
-/// Adds a generation of the root key. `root_key` is text as for `mkms_config_root_key`. The answer is the generation as
+/// Adds a generation of the root key. `root_key` is text as for `mkms_config_root_key`. The result is the generation as
 /// JSON, which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, those of the
-/// service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_INVALID_ROOT_KEY`, `MKMS_ACCESS_DENIED`, `MKMS_CONFLICT`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_add_root_key(
     session: *const mkms_session,
@@ -161,9 +160,9 @@ pub unsafe extern "C" fn mkms_add_root_key(
     })
 }
 
-/// Adds a generation of the root key: a key in AWS KMS. The answer is that of `mkms_add_root_key`.
+/// Adds a key in AWS KMS as a generation of the root key. The result is that of `mkms_add_root_key`.
 ///
-/// Errors: as `mkms_add_root_key`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+/// Errors: those of `mkms_add_root_key`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_add_aws_root_key(
     session: *const mkms_session,
@@ -181,10 +180,10 @@ pub unsafe extern "C" fn mkms_add_aws_root_key(
     })
 }
 
-/// Tells what rewrapping will cost: a JSON object with `materials` and `calls`, which the caller frees with
-/// `mkms_buffer_free`.
+/// Returns the cost of rewrapping: a JSON object with `materials` (versions and keys of the service that lack a
+/// wrapping) and `calls` (to each root key), which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_plan_rewrap(
     session: *const mkms_session,
@@ -197,13 +196,13 @@ pub unsafe extern "C" fn mkms_plan_rewrap(
     })
 }
 
-/// Wraps all material under every generation that is in use. It can be called again after it was cut off. The answer is
-/// a JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with
+/// Wraps all key material under every generation that is in use. It can be repeated after an interruption. The result
+/// is a JSON object with `total`, `done`, `missing`, `failed` and `failures`, which the caller frees with
 /// `mkms_buffer_free`.
 ///
 /// `job` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, those of the service. Material that fails is in the answer.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, service errors. The result lists the failures of single keys.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_rewrap(
     session: *const mkms_session,
@@ -221,11 +220,11 @@ pub unsafe extern "C" fn mkms_rewrap(
     })
 }
 
-/// Opens all material under one generation of the root key. The answer is that of `mkms_rewrap`.
+/// Verifies all wrappings of one generation of the root key by unwrapping them. The result is that of `mkms_rewrap`.
 ///
 /// `job` may be NULL.
 ///
-/// Errors: as `mkms_rewrap`.
+/// Errors: those of `mkms_rewrap`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_verify_root_key(
     session: *const mkms_session,
@@ -244,11 +243,12 @@ pub unsafe extern "C" fn mkms_verify_root_key(
     })
 }
 
-/// Tries what rewrapping under a root key that is not added yet would do. The answer is that of `mkms_rewrap`.
+/// Tries out rewrapping under a root key that is not added yet, and writes nothing. The result is that of
+/// `mkms_rewrap`.
 ///
 /// `job` may be NULL.
 ///
-/// Errors: as `mkms_rewrap`, `MKMS_INVALID_ROOT_KEY`.
+/// Errors: those of `mkms_rewrap`, `MKMS_INVALID_ROOT_KEY`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_verify_planned_root_key(
     session: *const mkms_session,
@@ -270,11 +270,12 @@ pub unsafe extern "C" fn mkms_verify_planned_root_key(
     })
 }
 
-/// Tries what rewrapping under a key in AWS KMS that is not added yet would do. The answer is that of `mkms_rewrap`.
+/// Tries out rewrapping under a key in AWS KMS that is not added yet, and writes nothing. The result is that of
+/// `mkms_rewrap`.
 ///
 /// `job` may be NULL.
 ///
-/// Errors: as `mkms_rewrap`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
+/// Errors: those of `mkms_rewrap`, `MKMS_INVALID_CONFIGURATION`, `MKMS_ROOT_KEY_UNAVAILABLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_verify_planned_aws_root_key(
     session: *const mkms_session,
@@ -295,13 +296,13 @@ pub unsafe extern "C" fn mkms_verify_planned_aws_root_key(
 }
 
 /// Retires a generation of the root key: erases all wrappings under it. `request` is a JSON object with `compromised`
-/// (somebody else may have the key) and `verifyNew` (verify what is new first), both optional. The answer is a JSON
-/// object with `rootKey`, `erased`, `erasurePending`, `rotate` and `backups`, which the caller frees with
-/// `mkms_buffer_free`.
+/// (the key may have leaked) and `verifyNew` (first verify wrappings that are not verified yet), both optional. The
+/// result is a JSON object with `rootKey`, `erased`, `erasurePending`, `rotate` and `backups`, which the caller frees
+/// with `mkms_buffer_free`.
 ///
 /// `request` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_retire_root_key(
     session: *const mkms_session,
@@ -323,12 +324,11 @@ pub unsafe extern "C" fn mkms_retire_root_key(
     })
 }
 
-/// Replaces the key that seals rows, and seals every row anew; or completes a replacement that was cut off. Marks of
-/// verified wrappings are withdrawn. The answer is a JSON object with `number`, `resealed` and `left`, which the caller
-/// frees with `mkms_buffer_free`.
+/// Replaces the integrity key and reseals every row, or completes an interrupted replacement. All wrappings count as
+/// unverified afterwards. The result is a JSON object with `number`, `resealed` and `left`, which the caller frees with
+/// `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_INTEGRITY_FAILURE`, `MKMS_CONFLICT`, those of the
-/// service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_INTEGRITY_FAILURE`, `MKMS_CONFLICT`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_replace_integrity_key(
     session: *const mkms_session,

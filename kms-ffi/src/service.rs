@@ -1,4 +1,4 @@
-//! Jobs of a service and its backups.
+//! Readiness, metrics, scheduled jobs and backups of a service.
 
 use std::ffi::c_char;
 
@@ -16,11 +16,12 @@ use crate::kms::mkms_kms;
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// Tells whether operations can be expected to succeed, and if not, why: asks the store for its lock and the root key
-/// for the service's keys. The answer is a JSON object with `rootKey`: `ok`, or `degraded` if the last call to the root
-/// key failed, so that only keys in the cache are sure to work. The caller frees it with `mkms_buffer_free`.
+/// Checks whether operations can be expected to succeed, and fails with the reason if they cannot. The check takes the
+/// lock of the store and needs the service's own keys. The result is a JSON object with `rootKey`: `ok`, or `degraded`
+/// if the last call to the root key failed, so that only keys in the cache are certain to work. The caller frees it
+/// with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_ready(
     kms: *const mkms_kms,
@@ -33,10 +34,10 @@ pub unsafe extern "C" fn mkms_ready(
     })
 }
 
-/// Gives counters since the service was opened, and its state, as JSON; it names no key and no caller. The caller frees
-/// it with `mkms_buffer_free`.
+/// Returns the counters since the service was opened, and its state, as JSON without names of keys or callers. The
+/// caller frees it with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_telemetry(
     kms: *const mkms_kms,
@@ -49,10 +50,10 @@ pub unsafe extern "C" fn mkms_telemetry(
     })
 }
 
-/// Does the scheduler's jobs now, whether or not it is their time. The answer is a JSON object with `rotated`,
-/// `destroyed`, `revoked`, `failed` and `verification`, which the caller frees with `mkms_buffer_free`.
+/// Runs the scheduler's jobs now, whether or not they are due. The result is a JSON object with `rotated`, `destroyed`,
+/// `revoked`, `failed` and `verification`, which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, those of the service. A key that fails is in the answer.
+/// Errors: `MKMS_INVALID_ARGUMENT`, service errors. The result lists keys that failed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_run_scheduler(
     kms: *const mkms_kms,
@@ -65,11 +66,11 @@ pub unsafe extern "C" fn mkms_run_scheduler(
     })
 }
 
-/// Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it. The answer
-/// is a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
+/// Copies the store to a new file (mode 0600) while the service is in use, verifies the copy and records the backup.
+/// The result is a JSON object with `verification` and `checkpoint`, which the caller frees with `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, also if the file exists; `MKMS_ACCESS_DENIED`, `MKMS_INPUT_OUTPUT`,
-/// `MKMS_STORE_FULL`, those of the service.
+/// `MKMS_STORE_FULL`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_backup(
     session: *const mkms_session,
@@ -88,11 +89,11 @@ pub unsafe extern "C" fn mkms_backup(
     })
 }
 
-/// Tells what restoring a backup would undo and what would be lost. The answer is a JSON object, which the caller frees
-/// with `mkms_buffer_free`.
+/// Lists the changes that restoring a backup would undo, and the data that would be lost. The result is a JSON object,
+/// which the caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, those of the
-/// service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, service
+/// errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_compare_backup(
     session: *const mkms_session,
@@ -111,7 +112,7 @@ pub unsafe extern "C" fn mkms_compare_backup(
     })
 }
 
-/// Verifies a backup without restoring it. `config` gives the root key. The answer is that of `mkms_backup`.
+/// Verifies a backup without restoring it, with the root key of `config`. The result is that of `mkms_backup`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_WRONG_ROOT_KEY`, `MKMS_INTEGRITY_FAILURE`, `MKMS_STORE_CORRUPT`.
 #[unsafe(no_mangle)]
@@ -132,8 +133,8 @@ pub unsafe extern "C" fn mkms_verify_backup(
     })
 }
 
-/// Verifies a backup, and puts it at the place that `config` names, where there must be nothing yet. The answer is that
-/// of `mkms_backup`.
+/// Verifies a backup, and restores it to the store that `config` names, which must not exist yet. The result is that of
+/// `mkms_backup`.
 ///
 /// Errors: those of `mkms_verify_backup`, `MKMS_INPUT_OUTPUT`, `MKMS_STORE_FULL`.
 #[unsafe(no_mangle)]

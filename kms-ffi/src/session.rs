@@ -16,22 +16,22 @@ use crate::status::mkms_status;
 
 /// The role of a caller: one of the constants `MKMS_ROLE_...`.
 pub type mkms_role = i32;
-/// May do what its grants allow.
+/// An app: may do what its grants allow.
 pub const MKMS_ROLE_APP: mkms_role = 1;
-/// May read keys, grants, metrics and the log, and verify it.
+/// An auditor: may read keys, grants, metrics and the log, and verify the log.
 pub const MKMS_ROLE_AUDITOR: mkms_role = 2;
-/// May do everything.
+/// An admin: may do everything.
 pub const MKMS_ROLE_ADMIN: mkms_role = 3;
 
-/// The operations of one actor. It can be used by any number of threads at once, and is cheap to make.
+/// The operations of one actor. A session can be used by any number of threads at once, and is cheap to create.
 pub struct mkms_session {
     _opaque: (),
 }
 
-/// A session with its service, so that others can be derived from it.
+/// A session with its service, so that other sessions can be derived from it.
 pub struct Acting {
     kms: Kms,
-    /// The session in Rust.
+    /// The session of the library.
     pub session: Session,
 }
 
@@ -48,15 +48,16 @@ impl Opaque for mkms_session {
 pub struct mkms_session_options {
     /// `sizeof(mkms_session_options)`.
     pub size: usize,
-    /// The address that the actor calls from, IPv4 or IPv6 as text: conditions of grants look at it, records name it.
+    /// The address that the actor calls from, IPv4 or IPv6 as text. Conditions of grants use it, and audit records show
+    /// it.
     pub source_ip: *const c_char,
     /// Length of `source_ip`.
     pub source_ip_len: usize,
-    /// An id for the request, which records carry: 1 to 256 printable bytes.
+    /// An id for the request, which audit records show: 1 to 256 printable bytes.
     pub request_id: *const c_char,
     /// Length of `request_id`.
     pub request_id_len: usize,
-    /// A change that is sent again under the same idempotency key within 24 hours takes effect once.
+    /// The idempotency key: a change that is repeated with the same key within 24 hours takes effect once.
     pub idempotency_key: *const c_char,
     /// Length of `idempotency_key`.
     pub idempotency_key_len: usize,
@@ -67,8 +68,8 @@ unsafe impl Extensible for mkms_session_options {
     const NAME: &'static str = "mkms_session_options";
 }
 
-/// Makes a session of a principal in a role. Mini KMS does not authenticate here: the program says who acts. The caller
-/// frees the session with `mkms_session_free`.
+/// Creates a session of a principal in a role. The principal is not authenticated: the program vouches for it. The
+/// caller frees the session with `mkms_session_free`.
 ///
 /// `options` may be NULL.
 ///
@@ -95,8 +96,8 @@ pub unsafe extern "C" fn mkms_session_new(
     })
 }
 
-/// Makes a session of the operator: an admin known by nothing but access to the store and its root key. The caller
-/// frees it with `mkms_session_free`.
+/// Creates a session of the operator: an admin who is identified only by access to the store and its root key. The
+/// caller frees it with `mkms_session_free`.
 ///
 /// `options` may be NULL.
 ///
@@ -118,8 +119,8 @@ pub unsafe extern "C" fn mkms_session_new_operator(
     })
 }
 
-/// Makes a session of the principal that a token was made for. The token is checked again before anything is committed.
-/// The caller frees the session with `mkms_session_free`.
+/// Creates a session of the principal that a token was issued to. The token is checked again before anything is
+/// committed. The caller frees the session with `mkms_session_free`.
 ///
 /// `options` may be NULL.
 ///
@@ -145,8 +146,8 @@ pub unsafe extern "C" fn mkms_session_authenticate(
     })
 }
 
-/// Makes a session of the same actor with other options, such as those of one request. Options that are not given are
-/// not taken over. The caller frees it with `mkms_session_free`.
+/// Creates a session of the same actor with other options, such as those of one request. Options that are not given are
+/// not inherited. The caller frees it with `mkms_session_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_USED_AFTER_FORK`.
 #[unsafe(no_mangle)]
@@ -174,14 +175,13 @@ pub unsafe extern "C" fn mkms_session_with(
     })
 }
 
-/// Frees a session and sets `*session` to NULL. In a forked child it is leaked. NULL and a pointer to NULL are left
-/// alone.
+/// Frees a session and sets `*session` to NULL. In a forked child it is leaked. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_session_free(session: *mut *mut mkms_session) -> mkms_status {
     free!(session)
 }
 
-/// The role of this number.
+/// The role with this number.
 pub fn role(number: mkms_role) -> Outcome<Role> {
     match number {
         MKMS_ROLE_APP => Ok(Role::App),

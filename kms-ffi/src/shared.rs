@@ -1,4 +1,4 @@
-//! Values that threads share, behind locks that a forked child does not wait for in vain.
+//! Values that threads share, protected by locks that a forked child never waits for indefinitely.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::thread;
@@ -8,11 +8,11 @@ use kms_lib::{Error, ErrorCode};
 
 use crate::failure::Outcome;
 
-/// How often a forked child looks whether a lock is free, a millisecond apart. Locks are held for microseconds: one
-/// that is still taken then was held by a thread of the parent.
+/// How often a forked child tries to take a lock, at intervals of a millisecond. Locks are held for microseconds: a
+/// lock that is still taken after that was held by a thread of the parent.
 const ATTEMPTS: u32 = 500;
 
-/// A value behind a lock.
+/// A value that a lock protects.
 pub struct Shared<T> {
     value: RwLock<T>,
     process: u32,
@@ -20,18 +20,18 @@ pub struct Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// A value of a handle of this type.
+    /// Wraps the value of a handle of this type.
     pub fn new(value: T, kind: &'static str) -> Self {
         Self { value: RwLock::new(value), process: std::process::id(), kind }
     }
 
-    /// The value, to be read. `UsedAfterFork` if the lock came along in a fork while another thread held it: nobody
-    /// will release it here.
+    /// Locks the value for reading. `UsedAfterFork` if another thread held the lock when the process was forked,
+    /// because the child never releases it.
     pub fn read(&self) -> Outcome<RwLockReadGuard<'_, T>> {
         self.lock(|| self.value.try_read(), || self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The value, to be changed. Errors: as [`Shared::read`].
+    /// Locks the value for changes. Errors: those of [`Shared::read`].
     pub fn write(&self) -> Outcome<RwLockWriteGuard<'_, T>> {
         self.lock(|| self.value.try_write(), || self.value.write().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,14 +1,14 @@
-//! Statuses: the codes of the library by number, and two that only this interface has.
+//! Statuses: the error codes of the library by number, and two that only this interface has.
 
 use kms_lib::ErrorCode;
 
 /// The result of every function: `MKMS_OK` or one of the other constants. Numbers are grouped by kind (1xx arguments,
 /// 2xx rights, 3xx keys and versions, 4xx cryptography, 5xx store, 6xx root key, 7xx process, 9xx internal) and are
-/// never used again. A newer library may return one that an older header does not know. `docs/errors.md` says what to
+/// never reused. A newer library may return a status that an older header does not have. `docs/errors.md` says what to
 /// do.
 pub type mkms_status = i32;
 
-/// Success.
+/// The call succeeded.
 pub const MKMS_OK: mkms_status = 0;
 /// An argument is malformed, out of range or too large.
 pub const MKMS_INVALID_ARGUMENT: mkms_status = 101;
@@ -18,7 +18,7 @@ pub const MKMS_INVALID_NAME: mkms_status = 102;
 pub const MKMS_INVALID_CONFIGURATION: mkms_status = 103;
 /// The idempotency key was used for another request.
 pub const MKMS_IDEMPOTENCY_CONFLICT: mkms_status = 104;
-/// The buffer of the caller is too small. Nothing was done, and the length says how much is needed.
+/// The buffer of the caller is too small. Nothing was done, and the length was set to the required size.
 pub const MKMS_BUFFER_TOO_SMALL: mkms_status = 190;
 /// The caller is not authenticated: the token is malformed, unknown, revoked or expired.
 pub const MKMS_NOT_AUTHENTICATED: mkms_status = 201;
@@ -118,10 +118,10 @@ pub const MKMS_BLOCKING_IN_ASYNC: mkms_status = 705;
 pub const MKMS_INPUT_OUTPUT: mkms_status = 706;
 /// A fault in this software.
 pub const MKMS_INTERNAL: mkms_status = 901;
-/// A fault in this software, which wrote more about it to stderr. Please report it.
+/// A panic: a fault in this software. Details are on standard error. Please report it.
 pub const MKMS_INTERNAL_PANIC: mkms_status = 990;
 
-/// The status of one of the library's codes: its number.
+/// The status of an error code of the library: the number of the code.
 pub fn of(code: ErrorCode) -> mkms_status {
     code.number().into()
 }

@@ -18,22 +18,24 @@ use crate::operation::{ID, id};
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// Bytes that a piece is made of at most, so that the memory of a result is bounded by that of the input.
+/// The maximum number of bytes that a piece may consist of, so that the memory of a result is bounded by that of the
+/// input.
 const PIECE: usize = 64 * 1024;
 
-/// A stream that was encrypted or decrypted. Set `size` to `sizeof(mkms_stream_summary)` before it is filled.
+/// The description of an encrypted or decrypted stream. Set `size` to `sizeof(mkms_stream_summary)` before it is
+/// filled.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct mkms_stream_summary {
     /// `sizeof(mkms_stream_summary)`.
     pub size: usize,
-    /// Bytes of plaintext.
+    /// The number of plaintext bytes.
     pub plaintext_bytes: u64,
-    /// Sequence number of the record of the stream's data key; 0 if it is not written yet.
+    /// The sequence number of the audit record of the stream's data key; 0 if it is not written yet.
     pub record: u64,
-    /// Version of the key.
+    /// The version of the key.
     pub version: u32,
-    /// Identifier of the key, with a NUL at its end.
+    /// The identifier of the key, with a NUL at its end.
     pub key_id: [c_char; 37],
 }
 
@@ -50,16 +52,16 @@ impl From<StreamSummary> for mkms_stream_summary {
     }
 }
 
-/// Reads input: fills up to `capacity` bytes of `buffer`, and sets `*read` to how many; 0 at the end. Returns 0, or
-/// another number if reading failed: it is shown in the error. No exception may leave it.
+/// Reads input: fills up to `capacity` bytes of `buffer`, and sets `*read` to their number; 0 at the end. Returns 0, or
+/// another number if reading failed, which the error message contains. No exception may leave the callback.
 pub type mkms_read =
     Option<unsafe extern "C" fn(user: *mut c_void, buffer: *mut u8, capacity: usize, read: *mut usize) -> i32>;
 
-/// Writes all `length` bytes of `data`. Returns 0, or another number if writing failed: it is shown in the error. No
-/// exception may leave it.
+/// Writes all `length` bytes of `data`. Returns 0, or another number if writing failed, which the error message
+/// contains. No exception may leave the callback.
 pub type mkms_write = Option<unsafe extern "C" fn(user: *mut c_void, data: *const u8, length: usize) -> i32>;
 
-/// The callbacks of a caller, with what is passed to them.
+/// The callbacks of a caller, and the pointer that is passed to them.
 struct Callbacks {
     read: unsafe extern "C" fn(*mut c_void, *mut u8, usize, *mut usize) -> i32,
     write: unsafe extern "C" fn(*mut c_void, *const u8, usize) -> i32,
@@ -107,8 +109,8 @@ unsafe fn callbacks(read: mkms_read, write: mkms_write, user: *mut c_void, _name
     Ok(Callbacks { read, write, user })
 }
 
-/// Encrypts all that `read` gives, and gives it to `write`, in constant memory. On an error, what was written is a part
-/// that is refused when it is decrypted. `user` is passed to the callbacks, which are called on this thread.
+/// Encrypts all input of `read`, and passes the ciphertext to `write`, in constant memory. After an error, the output
+/// is incomplete, and decrypting it fails. `user` is passed to the callbacks, which are called on this thread.
 ///
 /// `context`, `user` and `summary` may be NULL.
 ///
@@ -139,9 +141,9 @@ pub unsafe extern "C" fn mkms_encrypt_stream(
     })
 }
 
-/// Decrypts all that `read` gives, and gives it to `write`, in constant memory. The output is genuine, but it is
-/// complete only if the call returns `MKMS_OK`: do not act on it before. `user` is passed to the callbacks, which are
-/// called on this thread.
+/// Decrypts all input of `read`, and passes the plaintext to `write`, in constant memory. The output is authentic, but
+/// it is complete only if the call returns `MKMS_OK`: do not act on it earlier. `user` is passed to the callbacks,
+/// which are called on this thread.
 ///
 /// `context`, `user` and `summary` may be NULL.
 ///
@@ -181,7 +183,7 @@ impl Opaque for mkms_encryptor {
     const BOUND_TO_PROCESS: bool = true;
 }
 
-/// Begins to encrypt a stream under the current version of a key, bound to `context`. One record is written, that of
+/// Begins to encrypt a stream under the current version of a key, bound to `context`. One audit record is written, for
 /// the stream's data key. The caller frees the encryptor with `mkms_encryptor_free`.
 ///
 /// `context` may be NULL.
@@ -207,10 +209,10 @@ pub unsafe extern "C" fn mkms_encryptor_new(
     })
 }
 
-/// Takes plaintext of any length, and gives the ciphertext that is ready, often none. The caller frees it with
-/// `mkms_buffer_free`.
+/// Takes plaintext of any length, and returns the ciphertext that is ready, which is often empty. The caller frees it
+/// with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT` after the end and for a piece that there is no memory for,
+/// Errors: `MKMS_INVALID_ARGUMENT` after the end and for a piece for which memory is insufficient,
 /// `MKMS_PLAINTEXT_TOO_LONG`, `MKMS_USED_AFTER_FORK`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_encryptor_update(
@@ -233,7 +235,7 @@ pub unsafe extern "C" fn mkms_encryptor_update(
     })
 }
 
-/// Ends the stream and gives the rest of the ciphertext, without which it is refused as cut. The caller frees it with
+/// Ends the stream and returns the rest of the ciphertext; without it, decryption fails. The caller frees it with
 /// `mkms_buffer_free`.
 ///
 /// `summary` may be NULL.
@@ -260,7 +262,7 @@ pub unsafe extern "C" fn mkms_encryptor_finish(
     })
 }
 
-/// Frees an encryptor and sets `*encryptor` to NULL. NULL and a pointer to NULL are left alone.
+/// Frees an encryptor and sets `*encryptor` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_encryptor_free(encryptor: *mut *mut mkms_encryptor) -> mkms_status {
     free!(encryptor)
@@ -271,20 +273,20 @@ pub struct mkms_decryptor {
     _opaque: (),
 }
 
-/// Where a stream that is being decrypted stands.
+/// The state of a stream that is being decrypted.
 pub enum Decryption {
-    /// Its header is not complete yet.
+    /// The header of the stream is not complete yet.
     Header {
-        /// Decrypts the data key.
+        /// The session that decrypts the data key.
         session: Session,
         /// The context that the stream is bound to.
         context: Context,
         /// The part of the header that was read.
         beginning: Vec<u8>,
     },
-    /// Its header was read.
+    /// The header of the stream was read.
     Body(StreamDecryptor),
-    /// It was ended, or has failed.
+    /// The stream has ended or failed.
     Ended,
 }
 
@@ -320,12 +322,12 @@ pub unsafe extern "C" fn mkms_decryptor_new(
     })
 }
 
-/// Takes ciphertext of any length, and gives the plaintext that is ready, often none. It is genuine, but only
-/// `mkms_decryptor_finish` says that nothing is missing at the end: until then do not act on it. The caller frees it
+/// Takes ciphertext of any length, and returns the plaintext that is ready, which is often empty. It is authentic, but
+/// it is complete only when `mkms_decryptor_finish` returns `MKMS_OK`: do not act on it earlier. The caller frees it
 /// with `mkms_buffer_free`, which wipes it.
 ///
-/// Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error, and for a piece that there
-/// is no memory for.
+/// Errors: those of `mkms_decrypt`, `MKMS_INVALID_ARGUMENT` after the end or another error, and for a piece for which
+/// memory is insufficient.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_decryptor_update(
     decryptor: *const mkms_decryptor,
@@ -351,7 +353,7 @@ pub unsafe extern "C" fn mkms_decryptor_update(
 }
 
 impl Decryption {
-    /// Takes ciphertext; where the stream stands then.
+    /// Processes ciphertext and returns the new state of the stream.
     fn take(self, ciphertext: &[u8], out: &mut Zeroizing<Vec<u8>>) -> (Self, Outcome<()>) {
         match self.advance(ciphertext, out) {
             Ok(next) => (next, Ok(())),
@@ -366,7 +368,7 @@ impl Decryption {
                 Ok(Self::Body(stream))
             }
             Self::Header { session, context, mut beginning } => {
-                // The header has some hundred bytes: no more than a piece is kept of a stream that has none.
+                // The header has a few hundred bytes; of input without a valid header, no more than one piece is kept.
                 let (head, rest) = ciphertext.split_at(ciphertext.len().min(PIECE));
                 beginning.extend_from_slice(head);
                 match session.decrypt_stream(&beginning, &context)? {
@@ -382,8 +384,8 @@ impl Decryption {
     }
 }
 
-/// Ends the stream and gives the rest of the plaintext. `MKMS_OK` says that the stream was complete. The caller frees
-/// the plaintext with `mkms_buffer_free`, which wipes it.
+/// Ends the stream and returns the rest of the plaintext. `MKMS_OK` means that the stream was complete. The caller
+/// frees the plaintext with `mkms_buffer_free`, which wipes it.
 ///
 /// `summary` may be NULL.
 ///
@@ -418,13 +420,13 @@ pub unsafe extern "C" fn mkms_decryptor_finish(
     })
 }
 
-/// Frees a decryptor and sets `*decryptor` to NULL. NULL and a pointer to NULL are left alone.
+/// Frees a decryptor and sets `*decryptor` to NULL. NULL and a pointer to NULL are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_decryptor_free(decryptor: *mut *mut mkms_decryptor) -> mkms_status {
     free!(decryptor)
 }
 
-/// Room for the result of a piece of so many bytes.
+/// Allocates a buffer for the result of a piece of this length.
 fn room(length: usize) -> Outcome<Zeroizing<Vec<u8>>> {
     let mut out = Zeroizing::new(Vec::new());
     out.try_reserve_exact(length.saturating_add(2 * PIECE)).map_err(|_| {

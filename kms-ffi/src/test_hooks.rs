@@ -9,16 +9,16 @@ use crate::handle;
 use crate::session::mkms_session;
 use crate::status::mkms_status;
 
-/// Panics behind the boundary, so that a test sees `MKMS_INTERNAL_PANIC`.
+/// Panics inside the boundary, so that a test sees `MKMS_INTERNAL_PANIC`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_test_panic(error: *mut *mut mkms_error) -> mkms_status {
     call!(error; => { panic!("asked for by a test") })
 }
 
-/// The Rust session behind a handle: benchmarks call the same service with and without the boundary.
+/// The Rust session of a handle: benchmarks call the same service with and without the boundary.
 ///
 /// # Safety
-/// `session` is NULL or leads to a handle that is not freed meanwhile.
+/// `session` is NULL or points to a handle that is not freed meanwhile.
 pub unsafe fn rust_session(session: *const mkms_session) -> Option<Session> {
     // SAFETY: as the caller promises.
     unsafe { handle::get(session, "session") }.ok().map(|acting| acting.session.clone())

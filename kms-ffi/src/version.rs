@@ -1,4 +1,4 @@
-//! Which version of the library it is.
+//! The version of the library.
 
 use std::ffi::c_char;
 
@@ -7,16 +7,15 @@ use crate::boundary::call;
 use crate::error::mkms_error;
 use crate::status::mkms_status;
 
-/// The first number of the version of the interface. It changes with the library's soname.
+/// The major version of the interface. It changes with the library's soname.
 pub const MKMS_VERSION_MAJOR: u32 = 1;
-/// The second number: it grows when functions, fields or statuses are added.
+/// The minor version: it grows when functions, fields or statuses are added.
 pub const MKMS_VERSION_MINOR: u32 = 0;
-/// The third number: it grows with repairs.
+/// The patch version: it grows with bug fixes.
 pub const MKMS_VERSION_PATCH: u32 = 0;
 
-/// Gives the version of the interface that the library has, which may be newer than that of the header, and the version
-/// of the software as text with a NUL at its end. Each of the places may be NULL. The text lives as long as the library
-/// is loaded.
+/// Returns the version of the library's interface, which may be newer than that of the header, and the version of the
+/// software as text with a NUL at its end. The text lives as long as the library is loaded.
 ///
 /// `major`, `minor`, `patch` and `text` may be NULL.
 ///

@@ -23,13 +23,13 @@ struct Window {
     not_after: Option<Timestamp>,
 }
 
-/// Gives the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page, `nextCursor`.
-/// `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the answer with
-/// `mkms_buffer_free`.
+/// Returns the versions of a key, oldest first: a JSON object with `items` and, unless it is the last page,
+/// `nextCursor`. `query` is a JSON object with `limit` (100) and `cursor`, both optional. The caller frees the result
+/// with `mkms_buffer_free`.
 ///
 /// `query` may be NULL.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_list_versions(
     session: *const mkms_session,
@@ -51,10 +51,10 @@ pub unsafe extern "C" fn mkms_list_versions(
     })
 }
 
-/// Gives a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
+/// Returns a version of a key as JSON. The caller frees it with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, those of the
-/// service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_ACCESS_DENIED`, service
+/// errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_get_version(
     session: *const mkms_session,
@@ -74,11 +74,11 @@ pub unsafe extern "C" fn mkms_get_version(
     })
 }
 
-/// Gives the public half of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
+/// Returns the public key of a version of an RSA key as PEM (SubjectPublicKeyInfo). The caller frees it with
 /// `mkms_buffer_free`.
 ///
 /// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_VERSION_NOT_FOUND`, `MKMS_WRONG_KEY_TYPE`,
-/// `MKMS_ACCESS_DENIED`, those of the service.
+/// `MKMS_ACCESS_DENIED`, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_public_key(
     session: *const mkms_session,
@@ -98,11 +98,11 @@ pub unsafe extern "C" fn mkms_public_key(
     })
 }
 
-/// Enables the current version of a key after it was disabled.
-/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Enables the current version of a key after it was disabled. The result is the key as JSON, which the caller frees
+/// with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_enable_version(
     session: *const mkms_session,
@@ -122,11 +122,11 @@ pub unsafe extern "C" fn mkms_enable_version(
     })
 }
 
-/// Disables a version of a key: it no longer encrypts or signs.
-/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Disables a version of a key: it no longer encrypts or signs. The result is the key as JSON, which the caller frees
+/// with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_disable_version(
     session: *const mkms_session,
@@ -146,11 +146,11 @@ pub unsafe extern "C" fn mkms_disable_version(
     })
 }
 
-/// Revokes a version of a key, for ever, and ends its window now.
-/// The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Revokes a version of a key, permanently, and ends its grace window now. The result is the key as JSON, which the
+/// caller frees with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_revoke_version(
     session: *const mkms_session,
@@ -170,11 +170,12 @@ pub unsafe extern "C" fn mkms_revoke_version(
     })
 }
 
-/// Sets until when a former version decrypts and verifies. `request` is a JSON object with `notAfter`: a time (RFC
-/// 3339), or null for no end. The answer is the key as JSON, which the caller frees with `mkms_buffer_free`.
+/// Sets the end of the grace window of a former version, until which it decrypts and verifies. `request` is a JSON
+/// object with `notAfter`: a time (RFC 3339), or null for no end. The result is the key as JSON, which the caller frees
+/// with `mkms_buffer_free`.
 ///
-/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE` and the states of
-/// keys and versions, those of the service.
+/// Errors: `MKMS_INVALID_ARGUMENT`, `MKMS_KEY_NOT_FOUND`, `MKMS_ACCESS_DENIED`, `MKMS_WRONG_STATE`, key state errors,
+/// version state errors, service errors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mkms_set_window(
     session: *const mkms_session,

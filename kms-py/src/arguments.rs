@@ -12,19 +12,19 @@ use pyo3::{Borrowed, intern};
 
 use crate::errors::{Failure, Outcome, invalid, wrong_type};
 
-/// The text of a `str`. One that has no UTF-8 form is refused.
+/// The text of a `str`. A `str` that cannot be encoded as UTF-8 is refused.
 pub fn text<'a>(value: &'a Bound<'_, PyAny>, what: &str) -> Outcome<std::borrow::Cow<'a, str>> {
     let Ok(value) = value.cast::<PyString>() else {
         return Err(wrong_type(format!("{what} must be a str, not {}", value.get_type().name()?)));
     };
     value.to_cow().map_err(|error| match error.is_instance_of::<PyUnicodeEncodeError>(value.py()) {
-        true => invalid(format!("{what} has lone surrogates, which are no characters")),
+        true => invalid(format!("{what} contains lone surrogates, which cannot be encoded as UTF-8")),
         false => Failure::Python(error),
     })
 }
 
-/// A `str`. Every text that a caller gives is read through this, so that each kind of fault raises the same exception
-/// everywhere.
+/// A `str` argument. Every text of the caller is read through this type, so that each kind of fault raises the same
+/// exception everywhere.
 pub struct Text(pub String);
 
 impl<'py> FromPyObject<'_, 'py> for Text {
@@ -35,12 +35,12 @@ impl<'py> FromPyObject<'_, 'py> for Text {
     }
 }
 
-/// The text of an argument that may be left out.
+/// The text of an optional argument.
 pub fn optional(value: Option<Text>) -> Option<String> {
     value.map(|text| text.0)
 }
 
-/// A key: its name, its id, or its description.
+/// A key argument: a name, an id, or a `Key`.
 pub struct Key(pub KeyRef);
 
 impl<'py> FromPyObject<'_, 'py> for Key {
@@ -61,7 +61,7 @@ impl<'py> FromPyObject<'_, 'py> for Key {
     }
 }
 
-/// An encryption context: a mapping of texts, or None.
+/// An encryption context argument: a mapping of texts, or None.
 pub struct ContextArgument(pub Context);
 
 impl<'py> FromPyObject<'_, 'py> for ContextArgument {
@@ -72,7 +72,7 @@ impl<'py> FromPyObject<'_, 'py> for ContextArgument {
     }
 }
 
-/// Reads a context; None is the empty one.
+/// Reads a context; None means the empty one.
 pub fn read_context(value: &Bound<'_, PyAny>) -> Outcome<Context> {
     let mut context = Context::new();
     if value.is_none() {
@@ -98,7 +98,7 @@ pub fn read_context(value: &Bound<'_, PyAny>) -> Outcome<Context> {
     Ok(context)
 }
 
-/// A `datetime` with a time zone.
+/// A time argument: a `datetime` with a time zone.
 pub struct Time(pub Timestamp);
 
 impl<'py> FromPyObject<'_, 'py> for Time {
@@ -120,12 +120,12 @@ impl<'py> FromPyObject<'_, 'py> for Time {
     }
 }
 
-/// A value of an enumeration of the service, by its name.
+/// A value of an enumeration of the service, given by its name.
 pub struct Named<T>(pub T);
 
-/// An enumeration whose values have names.
+/// An enumeration of the service whose values have names.
 pub trait HasNames: Sized {
-    /// The value of this name.
+    /// The value with this name.
     fn of(name: &str) -> kms_lib::Result<Self>;
 }
 
@@ -148,16 +148,16 @@ impl<'py, T: HasNames> FromPyObject<'_, 'py> for Named<T> {
     }
 }
 
-/// The change of one setting in an edit.
+/// The change of one field in an edit.
 pub enum Edit<T> {
-    /// The setting stays.
+    /// The field is not changed.
     Keep,
-    /// The setting is replaced, or ended.
+    /// The field is replaced, or removed with None.
     Set(Option<T>),
 }
 
 impl<T> Edit<T> {
-    /// The value, if the edit has one.
+    /// The new value, if the field is changed.
     pub fn given(self) -> Option<Option<T>> {
         match self {
             Self::Keep => None,
@@ -192,14 +192,14 @@ impl<'py> FromPyObject<'_, 'py> for Json {
     }
 }
 
-/// A part of a list.
+/// Makes the query for a page of a list.
 pub fn paging(limit: usize, cursor: Option<Text>) -> Paging {
     let mut paging = Paging::new(limit);
     paging.cursor = optional(cursor);
     paging
 }
 
-/// An actor with what is known of its request.
+/// Makes an actor with the properties of its request.
 pub fn with_request(mut actor: Actor, source_ip: Option<Text>, request_id: Option<Text>) -> Outcome<Actor> {
     if let Some(address) = source_ip {
         let address: IpAddr = address.0.parse().map_err(|_| invalid("source_ip is not an IPv4 or IPv6 address"))?;
@@ -211,8 +211,8 @@ pub fn with_request(mut actor: Actor, source_ip: Option<Text>, request_id: Optio
     Ok(actor)
 }
 
-/// A path: `str` or `os.PathLike`. Bytes of a file name that are not UTF-8 are surrogates in Python, which go back to
-/// these bytes; other lone surrogates are refused.
+/// A path argument: `str` or `os.PathLike`. Python represents bytes of a file name that are not UTF-8 as surrogates,
+/// which are converted back to these bytes; other lone surrogates are refused.
 pub struct Path(pub PathBuf);
 
 impl<'py> FromPyObject<'_, 'py> for Path {
@@ -220,7 +220,7 @@ impl<'py> FromPyObject<'_, 'py> for Path {
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let refused = |error: PyErr| match error.is_instance_of::<PyUnicodeEncodeError>(value.py()) {
-            true => invalid("a path has lone surrogates that stand for no byte of a file name").into(),
+            true => invalid("a path contains lone surrogates that do not represent a byte of a file name").into(),
             false => error,
         };
         value.extract::<PathBuf>().map(Self).map_err(refused)

@@ -1,5 +1,5 @@
 //! The cost of operations in Rust alone, on the same service as in Python: `kms-py/bench` compares both in one run.
-//! Only the feature `bench` has it; wheels that are shipped do not.
+//! Only the feature `bench` includes this module; published wheels do not.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,19 +11,19 @@ use crate::engine::Engine;
 use crate::errors::{Outcome, invalid};
 use crate::session::Session;
 
-/// Threads of the form `threads`.
+/// The number of threads in the form `threads`.
 const THREADS: usize = 8;
-/// Items of a batch, and tasks at a time.
+/// The number of items in a batch, and of concurrent tasks.
 const MANY: usize = 1_000;
-/// The key of the benchmark.
+/// The name of the benchmark's key.
 const KEY: &str = "aes";
 
-/// The result of a task or thread that panicked.
+/// The error of a task or thread that panicked.
 fn lost<E>(_: E) -> Result<()> {
     Err(Error::new(ErrorCode::Internal, "a task of the benchmark panicked"))
 }
 
-/// The work to be measured.
+/// The operation to be measured.
 #[derive(Clone)]
 struct Job {
     session: kms_lib::Session,
@@ -85,8 +85,8 @@ impl Job {
     }
 }
 
-/// The seconds that so many operations on this input take, in one of the forms `call`, `await`, `tasks`, `batch` and
-/// `threads`.
+/// Measures the seconds that `count` operations on this input take, in one of the forms `call`, `await`, `tasks`,
+/// `batch` and `threads`.
 #[pyfunction]
 #[pyo3(name = "_measure_rust")]
 pub fn measure_rust(
@@ -98,7 +98,7 @@ pub fn measure_rust(
     count: usize,
 ) -> Outcome<f64> {
     if !["call", "await", "tasks", "batch", "threads"].contains(&form) {
-        return Err(invalid("there is no such form"));
+        return Err(invalid("form must be call, await, tasks, batch or threads"));
     }
     let (session, engine) = session.parts();
     let job = Job { session, input: Arc::new(input), decrypts: operation == "decrypt" };

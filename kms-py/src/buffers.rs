@@ -1,4 +1,4 @@
-//! Bytes of the caller: only `bytes`, which nobody can change, are borrowed; all others are copied first.
+//! Bytes of the caller: only `bytes`, which are immutable, are borrowed; all other buffers are copied first.
 
 use std::ffi::c_int;
 use std::ops::Deref;
@@ -12,14 +12,15 @@ use pyo3::types::PyBytes;
 
 use crate::errors::{Failure, Outcome, wrong_type};
 
-/// The most that is copied: more than any input may have, so that the service sees that it is too long.
+/// The maximum number of bytes that are copied: more than any input may have, so that the service notices that the
+/// input is too long.
 const COPIED: usize = PLAINTEXT_BYTES + 64 * 1_024;
 
-/// Bytes that an operation reads.
+/// The input bytes of an operation.
 pub enum Input {
-    /// The caller's `bytes`, which outlive the call that reads them.
+    /// The caller's `bytes`, which live longer than the call that reads them.
     Borrowed(&'static [u8]),
-    /// A copy, which is wiped.
+    /// A copy, which is wiped when it is dropped.
     Copied(Zeroizing<Vec<u8>>),
 }
 
@@ -35,10 +36,10 @@ impl Deref for Input {
 }
 
 impl Input {
-    /// The bytes of an argument of a synchronous call.
+    /// Borrows or copies the bytes of an argument of a synchronous call.
     ///
     /// # Safety
-    /// The input is dropped before `value` is: it does not leave the call that `value` is an argument of.
+    /// The input must be dropped before `value`: it must not leave the call that `value` is an argument of.
     pub unsafe fn borrow(value: &Bound<'_, PyAny>, what: &str) -> Outcome<Self> {
         let Ok(bytes) = value.cast::<PyBytes>() else { return Self::copy(value, what) };
         let bytes: *const [u8] = bytes.as_bytes();
@@ -46,7 +47,7 @@ impl Input {
         Ok(Self::Borrowed(unsafe { &*bytes }))
     }
 
-    /// A copy of the bytes of an argument.
+    /// Copies the bytes of an argument.
     pub fn copy(value: &Bound<'_, PyAny>, what: &str) -> Outcome<Self> {
         if let Ok(bytes) = value.cast::<PyBytes>() {
             let bytes = bytes.as_bytes();
@@ -55,29 +56,29 @@ impl Input {
         let buffer = Exported::get(value, ffi::PyBUF_SIMPLE, what)?;
         let length = buffer.len().min(COPIED);
         let mut copy = Zeroizing::new(Vec::with_capacity(length));
-        // SAFETY: the buffer is contiguous and has at least so many bytes; they are copied with the GIL held.
+        // SAFETY: the buffer is contiguous and has at least `length` bytes; they are copied with the GIL held.
         unsafe { std::ptr::copy_nonoverlapping(buffer.start(), copy.as_mut_ptr(), length) };
-        // SAFETY: so many have just been written.
+        // SAFETY: this number of bytes has just been written.
         unsafe { copy.set_len(length) };
         Ok(Self::Copied(copy))
     }
 }
 
-/// A contiguous buffer of an argument. While it exists, the caller's object cannot be resized.
+/// A contiguous buffer of an argument. While it exists, Python does not resize the caller's object.
 struct Exported(Box<ffi::Py_buffer>);
 
-// SAFETY: the memory stays where it is until the buffer is released, which is done with the GIL held.
+// SAFETY: the memory does not move until the buffer is released, which is done with the GIL held.
 unsafe impl Send for Exported {}
 
 impl Exported {
-    /// The buffer, if the object has one of this kind: `PyBUF_SIMPLE` or `PyBUF_WRITABLE`, which are contiguous.
+    /// Requests a buffer of this kind from the object: `PyBUF_SIMPLE` or `PyBUF_WRITABLE`, which are contiguous.
     fn get(value: &Bound<'_, PyAny>, flags: c_int, what: &str) -> Outcome<Self> {
         let mut view = Box::new(ffi::Py_buffer::new());
-        // SAFETY: the object lives, and the view can be written.
+        // SAFETY: the object is alive, and the view can be written.
         if unsafe { ffi::PyObject_GetBuffer(value.as_ptr(), &raw mut *view, flags) } == 0 {
             return Ok(Self(view));
         }
-        // The view was not filled: nothing is to be released.
+        // The view was not filled, so there is nothing to release.
         let error = PyErr::fetch(value.py());
         if error.is_instance_of::<PyTypeError>(value.py()) {
             let kind = value.get_type().name()?;
@@ -97,23 +98,23 @@ impl Exported {
 
 impl Drop for Exported {
     fn drop(&mut self) {
-        // An interpreter that is ending keeps the buffer.
+        // While the interpreter is shutting down, the buffer is leaked.
         Python::try_attach(|_| {
-            // SAFETY: it was filled, and is released once.
+            // SAFETY: the view was filled, and is released once.
             unsafe { ffi::PyBuffer_Release(&raw mut *self.0) };
         });
     }
 }
 
-/// A buffer that a result is written into.
+/// A buffer of the caller for a result.
 pub struct Output(Exported);
 
 impl Output {
-    /// The buffer of an argument, if it has this much room.
+    /// The buffer of an argument, if it has at least this length.
     pub fn new(value: &Bound<'_, PyAny>, needed: usize) -> Outcome<Self> {
         let buffer = Exported::get(value, ffi::PyBUF_WRITABLE, "the buffer")?;
         if buffer.len() < needed {
-            let text = format!("the buffer has room for {} bytes; {needed} are needed", buffer.len());
+            let text = format!("the buffer has room for {} bytes, but {needed} are needed", buffer.len());
             return Err(Failure::Python(PyValueError::new_err(text)));
         }
         Ok(Self(buffer))
@@ -122,7 +123,7 @@ impl Output {
     /// Writes the result to the beginning of the buffer, with the GIL held.
     pub fn write(self, _: Python<'_>, bytes: &[u8]) -> PyResult<usize> {
         if bytes.len() > self.0.len() {
-            return Err(PyValueError::new_err("the buffer has too little room"));
+            return Err(PyValueError::new_err("the buffer is too small for the result"));
         }
         // SAFETY: the buffer is contiguous, writable and long enough; it is memory of Python, the bytes are ours.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.start(), bytes.len()) };
@@ -130,7 +131,7 @@ impl Output {
     }
 }
 
-/// `bytes` of a result.
+/// Creates the `bytes` of a result.
 pub fn bytes(py: Python<'_>, bytes: &[u8]) -> Py<PyBytes> {
     PyBytes::new(py, bytes).unbind()
 }

@@ -12,18 +12,18 @@ use crate::engine::Engine;
 use crate::errors::{Failure, Outcome, raised};
 use crate::mailbox::Reply;
 
-/// How long a waiting thread goes without looking for signals and telling how far it is.
+/// The interval at which a waiting thread checks for signals and reports progress.
 const SLICE: Duration = Duration::from_millis(100);
-/// Bytes that are worked on without releasing the GIL.
+/// The maximum number of bytes that are processed without releasing the GIL.
 const SHORT_BYTES: usize = 2_048;
 
-/// Where a long operation writes down how far it is.
+/// The progress counter of a long operation.
 pub enum Meter {
-    /// Verifications and backups.
+    /// The progress of verifications and backups.
     Log(Progress),
-    /// Work on root keys.
+    /// The progress of root key jobs.
     RootKey(Arc<RootKeyProgress>),
-    /// An import: of its stage.
+    /// The progress of the current stage of an import.
     Import(Arc<ImportProgress>),
 }
 
@@ -39,21 +39,21 @@ impl Meter {
 
 /// The kind of work of an operation.
 pub enum Work {
-    /// So little that it begins with the GIL held. It may wait all the same.
+    /// Work so short that it begins with the GIL held. It may wait nevertheless.
     Short,
-    /// Work that releases the GIL from the start.
+    /// Work that releases the GIL at its beginning.
     Long,
-    /// It tells somebody how far it is.
+    /// Work that reports its progress to a callback.
     Watched(Meter, Py<PyAny>),
 }
 
 impl Work {
-    /// Work on so many bytes.
+    /// The kind of work on an input of this length.
     pub fn on_bytes(count: usize) -> Self {
         if count <= SHORT_BYTES { Self::Short } else { Self::Long }
     }
 
-    /// Work that may be watched.
+    /// The kind of work with an optional progress callback.
     pub fn watched(callback: Option<Py<PyAny>>, meter: impl FnOnce() -> Meter) -> Self {
         callback.map_or(Self::Long, |callback| Self::Watched(meter(), callback))
     }
@@ -67,12 +67,12 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// With this runtime.
+    /// A caller with this runtime.
     pub fn new(engine: Arc<Engine>, asynchronous: bool) -> Self {
         Self { engine, asynchronous }
     }
 
-    /// Whether results are given as futures.
+    /// Whether results are returned as futures.
     pub fn is_asynchronous(&self) -> bool {
         self.asynchronous
     }
@@ -82,10 +82,10 @@ impl Caller {
         self.engine.check()
     }
 
-    /// Does the work, and gives what `finish` makes of its result; or a future of it. An asynchronous operation that
-    /// has succeeded without waiting gives its result at once.
+    /// Runs the work and returns the result of `finish`, or a future of it. An asynchronous operation that succeeds
+    /// without waiting returns its result immediately.
     ///
-    /// If the caller is interrupted or its task cancelled, the operation may have taken place all the same.
+    /// If the caller is interrupted or its task cancelled, the operation may take effect nevertheless.
     pub fn call<'py, T: Send + 'static>(
         &self,
         py: Python<'py>,
@@ -97,7 +97,8 @@ impl Caller {
         if self.asynchronous {
             return self.launch(py, work, future, finish);
         }
-        // Before the future, so that it is dropped within the runtime: by a signal, or by an error of the callback.
+        // The guard is created before the future, so that a signal or an error of the callback drops the future within
+        // the runtime.
         let _runtime = self.engine.enter();
         let mut future = pin!(future);
         if matches!(work, Work::Short)
@@ -121,7 +122,7 @@ impl Caller {
         }
     }
 
-    /// Gives a future of the running event loop, which cancels nothing when it is cancelled.
+    /// Returns a future of the running event loop. Cancelling it does not cancel the operation.
     fn launch<'py, T: Send + 'static>(
         &self,
         py: Python<'py>,
@@ -154,7 +155,7 @@ impl Caller {
     }
 }
 
-/// Does the work, and posts how far it is.
+/// Runs the work and posts its progress.
 async fn watch<T>(mut work: impl Future<Output = T> + Unpin, meter: &Meter, reply: &Reply) -> T {
     let mut told = None;
     loop {
@@ -170,7 +171,7 @@ async fn watch<T>(mut work: impl Future<Output = T> + Unpin, meter: &Meter, repl
     }
 }
 
-/// Does the work on this thread, with a runtime of its own that ends with it, or asynchronously.
+/// Runs the work on this thread, with a temporary runtime, or asynchronously.
 pub fn once<'py, T: Send + 'static>(
     py: Python<'py>,
     asynchronous: bool,
@@ -181,7 +182,7 @@ pub fn once<'py, T: Send + 'static>(
     let engine = Arc::new(Engine::new().map_err(Failure::from)?);
     let keeper = Arc::clone(&engine);
     Caller::new(engine, asynchronous).call(py, work, future, move |py, done| {
-        // The runtime lives as long as the work.
+        // The runtime must live as long as the work.
         drop(keeper);
         finish(py, done)
     })

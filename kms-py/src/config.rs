@@ -1,4 +1,4 @@
-//! `Config`: where the store is, and how the service works.
+//! `Config`: the store and the settings of a service.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -7,7 +7,7 @@ use crate::arguments::{Path, Text, text};
 use crate::errors::{Outcome, wrong_type};
 use crate::settings::apply;
 
-/// Where the store is, and how the service works.
+/// The store and the settings of a service.
 ///
 /// The settings are those of ``Settings``; ``docs/configuration.md`` describes them. ``repr`` shows neither passwords
 /// nor root keys.
@@ -25,18 +25,18 @@ impl Config {
     fn new(url: Text, settings: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
         Ok(Self(apply(kms_lib::Config::new(url.0), settings)?))
     }
-    /// The configuration of a TOML file, if one is named, and of the environment (``KMS_...``), which goes ahead.
+    /// Reads the configuration from an optional TOML file and the environment (``KMS_...``), which takes precedence.
     #[staticmethod]
     #[pyo3(signature = (path=None))]
     fn load(path: Option<Path>) -> Outcome<Self> {
         Ok(Self(kms_lib::Config::load(path.as_ref().map(|path| path.0.as_path()))?))
     }
-    /// The configuration of the environment alone (``KMS_...``).
+    /// Reads the configuration from the environment only (``KMS_...``).
     #[staticmethod]
     fn from_env() -> Outcome<Self> {
         Ok(Self(kms_lib::Config::from_env()?))
     }
-    /// The configuration of a TOML text. Unknown settings are refused.
+    /// Reads the configuration from TOML text. Unknown settings are refused.
     ///
     /// >>> Config.from_toml('store_url = "sqlite:kms.db"\nmaster_key = "passphrase:correct horse battery staple"')
     /// Config('sqlite:kms.db')
@@ -44,7 +44,7 @@ impl Config {
     fn from_toml(text: Text) -> Outcome<Self> {
         Ok(Self(kms_lib::Config::from_toml(&text.0)?))
     }
-    /// The same configuration with other settings.
+    /// Returns a copy of the configuration with other settings.
     #[pyo3(signature = (url=None, **settings))]
     fn replace(&self, url: Option<Text>, settings: Option<&Bound<'_, PyDict>>) -> Outcome<Self> {
         let mut config = self.0.clone();
@@ -53,7 +53,7 @@ impl Config {
         }
         Ok(Self(apply(config, settings)?))
     }
-    /// All settings and their values as text, without secrets.
+    /// Returns all settings and their values as text, without secrets.
     fn describe<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyDict>> {
         let described = PyDict::new(py);
         for (name, value) in self.0.describe() {
@@ -66,7 +66,7 @@ impl Config {
     }
 }
 
-/// A configuration from the arguments of `open`: a URL or a `Config`, and settings.
+/// Makes a configuration from the arguments of `open`: a URL or a `Config`, and settings.
 pub fn read(url: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>) -> Outcome<kms_lib::Config> {
     let config = if let Ok(config) = url.cast::<Config>() {
         config.get().0.clone()

@@ -14,7 +14,7 @@ use crate::errors::{Failure, Outcome};
 use crate::kms::not_portable;
 use crate::results::Receipt;
 
-/// A plaintext, and how many memoryviews of it are alive.
+/// A plaintext, and the number of memoryviews of it that are alive.
 struct Plaintext {
     bytes: Option<Zeroizing<Vec<u8>>>,
     views: usize,
@@ -34,7 +34,7 @@ pub struct DataKey {
 }
 
 impl DataKey {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::DataKey) -> PyResult<Py<PyAny>> {
         let made = Self {
             plaintext: Mutex::new(Plaintext { bytes: done.plaintext, views: 0 }),
@@ -53,7 +53,7 @@ impl DataKey {
 
 #[pymethods]
 impl DataKey {
-    /// The data key encrypted: keep it beside the data.
+    /// The encrypted data key: store it with the data.
     #[getter]
     fn ciphertext(&self, py: Python<'_>) -> Py<PyBytes> {
         self.ciphertext.clone_ref(py)
@@ -68,17 +68,17 @@ impl DataKey {
     fn version(&self) -> u32 {
         self.version
     }
-    /// Where the operation stands in the log.
+    /// The audit record of the operation.
     #[getter]
     fn receipt(&self) -> Receipt {
         Receipt::new(&self.receipt)
     }
-    /// Whether the plaintext is there: not without plaintext, and not after ``wipe``.
+    /// Whether the object has the plaintext: False if it was generated without it, and after ``wipe``.
     #[getter]
     fn has_plaintext(&self) -> bool {
         self.plaintext().bytes.is_some()
     }
-    /// Overwrites the plaintext.
+    /// Overwrites the plaintext in memory.
     ///
     /// >>> data_key = alice.generate_data_key("users")
     /// >>> data_key.wipe()
@@ -87,7 +87,7 @@ impl DataKey {
     fn wipe(&self) -> Outcome<()> {
         let mut plaintext = self.plaintext();
         if plaintext.views > 0 {
-            let text = "memoryviews of the data key are alive; release them before it is wiped";
+            let text = "memoryviews of the data key are alive; release them before wiping it";
             return Err(Failure::Python(PyBufferError::new_err(text)));
         }
         plaintext.bytes = None;
@@ -104,10 +104,10 @@ impl DataKey {
         let _ = (kind, error, traceback);
         self.wipe()
     }
-    /// Gives Python a view of the plaintext.
+    /// Fills a view of the plaintext for Python.
     ///
     /// # Safety
-    /// Python calls it, with a view to be filled.
+    /// Python calls this with a view to be filled.
     unsafe fn __getbuffer__(this: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let key = this.get();
         let mut plaintext = key.plaintext();
@@ -115,7 +115,7 @@ impl DataKey {
             return Err(PyBufferError::new_err("the data key was wiped, or was generated without its plaintext"));
         };
         let (start, length) = (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len());
-        // SAFETY: the bytes stay where they are until the last view is released, and the view is read-only.
+        // SAFETY: the bytes do not move until the last view is released, and the view is read-only.
         let filled = unsafe { ffi::PyBuffer_FillInfo(view, this.as_ptr(), start, length as ffi::Py_ssize_t, 1, flags) };
         if filled < 0 {
             return Err(PyErr::fetch(this.py()));
@@ -123,10 +123,10 @@ impl DataKey {
         plaintext.views += 1;
         Ok(())
     }
-    /// Takes a view back.
+    /// Releases a view.
     ///
     /// # Safety
-    /// Python calls it, once for each view.
+    /// Python calls this once for each view.
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
         self.plaintext().views -= 1;
     }

@@ -1,4 +1,4 @@
-//! The runtime that does the work, and the process that it belongs to.
+//! The runtime that runs operations, and values that belong to one process.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -11,19 +11,20 @@ use std::time::Duration;
 use kms_lib::{Error, ErrorCode, Result};
 use tokio::runtime::{EnterGuard, Handle, Runtime};
 
-/// A value that is dropped in its own process only. In a forked child it leaks: its threads and locks stayed behind.
+/// A value that is dropped only in the process that created it. A forked child leaks it, because its threads do not
+/// exist there and its locks may be held.
 pub struct Local<T> {
     value: ManuallyDrop<T>,
     process: u32,
 }
 
 impl<T> Local<T> {
-    /// A value of this process.
+    /// Wraps a value of this process.
     pub fn new(value: T) -> Self {
         Self { value: ManuallyDrop::new(value), process: std::process::id() }
     }
 
-    /// Fails with `UsedAfterFork` in a process that was forked after the value was made.
+    /// Fails with `UsedAfterFork` in a process that was forked after the value was created.
     pub fn check(&self) -> Result<()> {
         if std::process::id() == self.process {
             return Ok(());
@@ -82,28 +83,28 @@ impl Engine {
         self.runtime.check()
     }
 
-    /// Starts a task, which goes on whether or not anybody waits for it.
+    /// Starts a task, which runs to its end even if no caller waits for it.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(task);
     }
 
-    /// Makes this thread one of the runtime's as long as the guard lives. An operation that is dropped before it is
-    /// complete gives back its connection, which needs the runtime.
+    /// Enters the runtime on this thread as long as the guard lives. An operation that is dropped before it is complete
+    /// returns its connection, which needs the runtime.
     pub fn enter(&self) -> EnterGuard<'_> {
         self.handle.enter()
     }
 
-    /// Polls the future once: its output, if it is ready. This thread must have entered the runtime.
+    /// Polls the future once and returns its output if it is ready. This thread must have entered the runtime.
     pub fn poll<F: Future>(&self, future: Pin<&mut F>) -> Option<F::Output> {
         reseed(self.runtime.process);
-        // The future is polled again before anybody waits for it.
+        // The future is polled again before it is awaited.
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => Some(output),
             Poll::Pending => None,
         }
     }
 
-    /// Starts a task, and gives its result. For the benchmark.
+    /// Runs a task and returns its result. For the benchmark.
     #[cfg(feature = "bench")]
     pub fn start<T: Send + 'static>(
         &self,
@@ -119,7 +120,7 @@ impl Engine {
         self.handle.block_on(future)
     }
 
-    /// Waits for the future on this thread, but not longer than this.
+    /// Waits for the future on this thread, at most for this duration.
     pub fn wait<F: Future>(&self, future: Pin<&mut F>, at_most: Duration) -> Option<F::Output> {
         reseed(self.runtime.process);
         self.handle.block_on(async { tokio::time::timeout(at_most, future).await }).ok()
@@ -127,15 +128,15 @@ impl Engine {
 }
 
 thread_local! {
-    /// The process that this thread's random generator was seeded in, if that was seen to.
+    /// The process in which this thread's random generator was last seeded.
     static SEEDED_IN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Seeds this thread's random generator, which makes identifiers, once in each process: a thread that goes on in a
-/// forked child would make the identifiers that its parent makes. Nonces and keys come from elsewhere.
+/// Seeds this thread's random generator once in each process. The generator makes identifiers, and without a new seed a
+/// forked child would make the same identifiers as its parent. Nonces and keys come from another generator.
 fn reseed(process: u32) {
     if SEEDED_IN.replace(process) != process && rand::rng().reseed().is_err() {
         SEEDED_IN.set(0);
-        tracing::warn!("the system's random generator failed; identifiers of a forked process may repeat");
+        tracing::warn!("the random generator was not seeded: the system provides no random numbers");
     }
 }

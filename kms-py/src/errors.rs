@@ -31,7 +31,7 @@ impl From<PyErr> for Failure {
 }
 
 impl From<Failure> for PyErr {
-    /// The caller holds the GIL: results of functions are translated before it is released.
+    /// The caller holds the GIL: results of functions are converted before it is released.
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Kms(error) => Python::attach(|py| raised(py, &error)),
@@ -40,7 +40,7 @@ impl From<Failure> for PyErr {
     }
 }
 
-/// An argument that the service would refuse if it saw it.
+/// An argument that the service would refuse too.
 pub fn invalid(message: impl Display) -> Failure {
     Failure::Kms(Error::invalid(message.to_string()))
 }
@@ -50,25 +50,25 @@ pub fn wrong_type(message: impl Display) -> Failure {
     Failure::Python(PyTypeError::new_err(message.to_string()))
 }
 
-/// The Python function that makes exceptions. It is looked up when the module is imported: imports fail while the
-/// interpreter ends.
+/// The Python function that creates exceptions. It is looked up when the module is imported, because imports fail while
+/// the interpreter shuts down.
 pub fn maker(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     MAKE.import(py, "mini_kms._errors", "make")
 }
 
-/// The exception of an error.
+/// Creates the exception of an error.
 pub fn exception<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
     maker(py)?.call1((error.code().as_str(), error.message()))
 }
 
-/// The exception of an error, to be raised.
+/// Creates the exception of an error as a `PyErr`.
 pub fn raised(py: Python<'_>, error: &Error) -> PyErr {
     exception(py, error).map_or_else(|failed| failed, PyErr::from_value)
 }
 
-/// Every code of the service: its name, its number, whether a retry can help, and whether the service as a whole is
-/// unusable.
+/// Returns every code of the service: the name, the number, whether a retry can help, and whether the service as a
+/// whole is unusable.
 #[pyfunction]
 #[pyo3(name = "_error_codes")]
 pub fn error_codes() -> Vec<(&'static str, u16, bool, bool)> {

@@ -19,23 +19,23 @@ use crate::engine::{Engine, Local};
 use crate::errors::{Outcome, raised};
 use crate::session::Session;
 
-/// How long the interpreter's end waits for a service that was not closed.
+/// The maximum time that the shutdown of the interpreter waits for a service that was not closed.
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// An open service, which its handle and its sessions share.
 pub struct Service {
-    /// The service in Rust, which a forked child must not use.
+    /// The service of the library, which a forked child must not use.
     pub kms: Local<kms_lib::Kms>,
-    /// Calls its operations.
+    /// Calls operations of the service.
     pub caller: Caller,
     engine: Arc<Engine>,
     closed: AtomicBool,
 }
 
-/// The services that are closed when the interpreter ends.
+/// The services to close when the interpreter shuts down.
 static OPEN: Mutex<Vec<Weak<Service>>> = Mutex::new(Vec::new());
-/// For each service that is being closed in the background, the process that does so and a channel, which is
-/// disconnected when it is done. A forked child must not wait for what its parent closes.
+/// For each service that is being closed in the background: the process that closes it, and a channel that is
+/// disconnected when it is closed. A forked child must not wait for services of its parent.
 static CLOSING_LATE: Mutex<Vec<(u32, Receiver<()>)>> = Mutex::new(Vec::new());
 
 impl Service {
@@ -56,8 +56,8 @@ impl Service {
 }
 
 impl Drop for Service {
-    /// Closes a service that was not closed, in the background: what was acknowledged must reach the log. The end of
-    /// the interpreter waits for that.
+    /// Closes a service in the background that the program did not close, so that acknowledged operations reach the
+    /// log. The shutdown of the interpreter waits for it.
     fn drop(&mut self) {
         if self.caller.check().is_err() || self.closed.swap(true, Ordering::SeqCst) {
             return;
@@ -72,17 +72,17 @@ impl Drop for Service {
                 tracing::error!(%error, "a service that was dropped without being closed could not be closed");
             }
             drop((kms, done));
-            // The runtime lives as long as this task.
+            // The runtime must live as long as this task.
             drop(engine);
         });
     }
 }
 
-/// Mini KMS, open on one store. It can be used from any thread.
+/// A service that is open on one store. It can be used from any thread.
 ///
 /// Leaving a ``with`` block closes it. The store's file must not be opened by another copy of SQLite in the same
-/// process, such as the module ``sqlite3``: closing that one would drop the locks of this one. Open it after a fork,
-/// not before.
+/// process, such as the module ``sqlite3``: when that copy closes the file, the process loses the locks of this
+/// library. Open the service after a fork, not before.
 ///
 /// >>> with Kms.open(url, root_key="passphrase:correct horse battery staple") as kms:
 /// ...     alice = kms.session("alice", role="admin")
@@ -118,7 +118,7 @@ impl Kms {
 
 #[pymethods]
 impl Kms {
-    /// Opens the store at a URL, and makes it if there is none.
+    /// Opens the store at a URL, and creates it if it is missing.
     ///
     /// >>> Kms.open(url, root_key="passphrase:correct horse battery staple").close()
     #[staticmethod]
@@ -130,8 +130,8 @@ impl Kms {
     ) -> Outcome<Bound<'py, PyAny>> {
         Self::open_with(py, read(url, settings)?, false, false)
     }
-    /// Opens a SQLite store to look at it, also on a read-only medium: nothing is written. Listing, describing and
-    /// verifying work; what has to be in the log raises ``StoreReadOnly``.
+    /// Opens a SQLite store without writing anything, also on a read-only medium. Listing, describing and verifying
+    /// work; operations that need an audit record raise ``StoreReadOnly``.
     #[staticmethod]
     #[pyo3(signature = (url, **settings))]
     fn open_read_only<'py>(
@@ -141,7 +141,7 @@ impl Kms {
     ) -> Outcome<Bound<'py, PyAny>> {
         Self::open_with(py, read(url, settings)?, true, false)
     }
-    /// Verifies a backup without restoring it. ``config`` gives the root key.
+    /// Verifies a backup without restoring it, with the root key of ``config``.
     #[staticmethod]
     #[pyo3(name = "verify_backup", signature = (config, path, *, progress=None))]
     fn verify_backup_now<'py>(
@@ -152,7 +152,7 @@ impl Kms {
     ) -> Outcome<Bound<'py, PyAny>> {
         verify_backup(py, config, path, progress, false)
     }
-    /// Verifies a backup, and puts it at the place that ``config`` names, where there must be nothing yet.
+    /// Verifies a backup, and restores it to the store that ``config`` names, which must not exist yet.
     #[staticmethod]
     #[pyo3(name = "restore", signature = (config, path, *, progress=None))]
     fn restore_now<'py>(
@@ -163,9 +163,9 @@ impl Kms {
     ) -> Outcome<Bound<'py, PyAny>> {
         restore(py, config, path, progress, false)
     }
-    /// A session of a principal. Mini KMS does not authenticate here: the program says who acts.
+    /// Creates a session of a principal. The principal is not authenticated: the program vouches for it.
     ///
-    /// Conditions of grants look at ``source_ip``; records show it and ``request_id``.
+    /// Conditions of grants use ``source_ip``; audit records show it and ``request_id``.
     ///
     /// >>> kms.session("shop", source_ip="192.0.2.7").principal
     /// 'shop'
@@ -181,12 +181,13 @@ impl Kms {
         let role = role.map_or(kms_lib::Role::App, |role| role.0);
         self.make_session(with_request(Actor::new(principal.0, role)?, source_ip, request_id)?)
     }
-    /// A session of the operator: an admin known by nothing but access to the store and its root key.
+    /// Creates a session of the operator: an admin who is identified only by access to the store and its root key.
     #[pyo3(signature = (*, source_ip=None, request_id=None))]
     fn operator_session(&self, source_ip: Option<Text>, request_id: Option<Text>) -> Outcome<Session> {
         self.make_session(with_request(Actor::operator(), source_ip, request_id)?)
     }
-    /// A session of the principal that a token was made for. The token is checked again before anything is committed.
+    /// Creates a session of the principal that a token was issued to. The token is checked again before anything is
+    /// committed.
     #[pyo3(signature = (token, *, source_ip=None, request_id=None))]
     fn authenticate<'py>(
         &self,
@@ -204,7 +205,7 @@ impl Kms {
             Ok(Py::new(py, Session::new(service, session))?.into_any())
         })
     }
-    /// Tells whether operations can be expected to succeed, and raises why not.
+    /// Checks whether operations can be expected to succeed, and raises the reason if they cannot.
     ///
     /// >>> kms.ready()
     /// Ready(root_key='ok')
@@ -213,7 +214,7 @@ impl Kms {
         let kms = kms_lib::Kms::clone(&self.service.kms);
         self.service.caller.call(py, Work::Long, async move { kms.ready().await }, load("Ready"))
     }
-    /// Counters since the service was opened, and its state; it names no key and no caller.
+    /// Returns the counters since the service was opened, and its state, without names of keys or callers.
     ///
     /// >>> kms.telemetry().queued
     /// 0
@@ -222,7 +223,7 @@ impl Kms {
         let kms = kms_lib::Kms::clone(&self.service.kms);
         self.service.caller.call(py, Work::Long, async move { kms.telemetry().await }, load("Telemetry"))
     }
-    /// Does the scheduler's jobs now, whether or not it is their time.
+    /// Runs the scheduler's jobs now, whether or not they are due.
     ///
     /// >>> kms.run_scheduler().rotated
     /// ()
@@ -233,9 +234,9 @@ impl Kms {
             load("JobReport")(py, Jobs::from(&report))
         })
     }
-    /// Closes the service: what is in flight is committed, key material is wiped, and later calls raise ``Closed``.
-    /// With ``audit_ack="queued"`` it raises why results that were given out could not be written to the log. Closing
-    /// twice changes nothing.
+    /// Closes the service: commits the operations in flight and wipes key material; later calls raise ``Closed``. With
+    /// ``audit_ack="queued"`` it raises an error if records of returned results could not be written. Closing twice
+    /// changes nothing.
     fn close<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.service.caller.check()?;
         let kms = kms_lib::Kms::clone(&self.service.kms);
@@ -269,7 +270,7 @@ impl Kms {
     }
 }
 
-/// Says why a handle is neither pickled nor copied.
+/// The exception for pickling or copying a handle.
 pub fn not_portable(kind: &str) -> PyErr {
     let text = format!("a {kind} can be neither pickled nor copied: open the service in the process that uses it");
     PyTypeError::new_err(text)
@@ -322,8 +323,8 @@ pub fn restore<'py>(
     once(py, asynchronous, work, restoring, load("BackupReport"))
 }
 
-/// Closes what is still open when the interpreter ends, so that acknowledged operations are written; a failure is
-/// shown.
+/// Closes services that are still open when the interpreter shuts down, so that acknowledged operations are written; a
+/// failure is printed.
 #[pyfunction]
 #[pyo3(name = "_close_all")]
 pub fn close_all(py: Python<'_>) {
@@ -342,7 +343,7 @@ pub fn close_all(py: Python<'_>) {
     let closing = std::mem::take(&mut *CLOSING_LATE.lock().unwrap_or_else(PoisonError::into_inner));
     py.detach(|| {
         for (_, done) in closing.into_iter().filter(|(process, _)| *process == std::process::id()) {
-            // Disconnected when it is closed; a failure was logged.
+            // The channel is disconnected when the service is closed; a failure was logged.
             let _ = done.recv_timeout(CLOSING);
         }
     });

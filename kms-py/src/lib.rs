@@ -1,9 +1,8 @@
 //! `mini_kms._native`: Mini KMS for Python, over the asynchronous interface of `kms-lib`.
 //!
-//! Nothing here has a rule of its own: arguments, results and errors are translated, and `kms-lib` decides. Each method
-//! is written once (`call::Caller`): in the synchronous mode it waits, with the GIL released; in the asynchronous one
-//! it gives an asyncio future, which the event loop's own thread completes (`mailbox`). No thread of Rust ever waits
-//! for the GIL.
+//! This crate translates arguments, results and errors; all rules are in `kms-lib`. Each method is written once
+//! (`call::Caller`): in synchronous mode it waits with the GIL released; in asynchronous mode it returns an asyncio
+//! future, which the thread of the event loop completes (`mailbox`). No Rust thread ever waits for the GIL.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
@@ -32,13 +31,13 @@ use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Refuses every interpreter of the process but the first that imports the module: classes and caches are shared by
-/// all.
+/// Refuses every interpreter of the process except the first that imports the module, because interpreters share
+/// classes and caches.
 fn refuse_subinterpreters(py: Python<'_>) -> PyResult<()> {
     static FIRST: AtomicI64 = AtomicI64::new(-1);
     // SAFETY: this thread is attached to an interpreter.
     let current = unsafe { ffi::PyInterpreterState_Get() };
-    // SAFETY: the state is that of a living interpreter.
+    // SAFETY: the state belongs to a living interpreter.
     let id = unsafe { ffi::PyInterpreterState_GetID(current) };
     if id < 0 {
         return Err(PyErr::fetch(py));
@@ -51,7 +50,7 @@ fn refuse_subinterpreters(py: Python<'_>) -> PyResult<()> {
     }
 }
 
-/// The native part of `mini_kms`.
+/// The native module of the package `mini_kms`.
 #[pymodule]
 mod _native {
     #[cfg(feature = "bench")]

@@ -1,5 +1,5 @@
-//! The service's events for Python's logging: a bounded queue, which a thread of Python empties. No thread of Rust
-//! waits for the GIL; what finds the queue full is dropped and counted.
+//! The service's events for Python's logging: a bounded queue that a Python thread drains. No Rust thread waits for the
+//! GIL; events that do not fit are dropped and counted.
 
 use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
@@ -12,22 +12,23 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Events that wait at most.
+/// The maximum number of events that wait in the queue.
 const WAITING: usize = 4_096;
-/// Events that are given at once.
+/// The maximum number of events that one call returns.
 const AT_ONCE: usize = 256;
 
-/// An event: its level as Python counts levels, its target, and its text.
+/// An event: its level as a Python number, its target, and its text.
 type Entry = (u8, &'static str, String);
 
-/// Events below this level, as Python counts levels, are left out.
+/// The minimum level of events, as a Python number.
 static LEVEL: AtomicU8 = AtomicU8::new(u8::MAX);
-/// Events that found the queue full.
+/// The number of events that were dropped because the queue was full.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
-/// The queue; null until logging is asked for.
+/// The queue; null until logging is enabled.
 static QUEUE: AtomicPtr<Queue> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The queue of one process. A forked child gets its own: the parent's may be locked by a thread that stayed behind.
+/// The queue of one process. A forked child gets its own, because a thread of the parent may hold the lock of the
+/// inherited one.
 struct Queue {
     process: u32,
     sender: SyncSender<Entry>,
@@ -48,12 +49,13 @@ impl Queue {
         }
         let (sender, receiver) = sync_channel(WAITING);
         let queue = Box::new(Self { process: std::process::id(), sender, receiver: Mutex::new(receiver) });
-        // One for each process that logs, and kept: others may be looking at the one before.
+        // There is one queue for each process that logs. It is never freed, because other threads may still use the
+        // previous one.
         QUEUE.store(Box::into_raw(queue), Ordering::Release);
     }
 }
 
-/// Puts events in the queue.
+/// The `tracing` subscriber that puts events in the queue.
 struct Events;
 
 fn number(level: Level) -> u8 {
@@ -107,20 +109,20 @@ impl Subscriber for Events {
     fn exit(&self, _: &Id) {}
 }
 
-/// Queues events of this level and above, as Python counts levels; none with 255.
+/// Queues events of this level and above, as a Python number; 255 turns logging off.
 #[pyfunction]
 #[pyo3(name = "_set_log_level")]
 pub fn set_log_level(level: u8) {
     LEVEL.store(level, Ordering::Relaxed);
     if level < u8::MAX {
         Queue::ensure();
-        // This copy of the library is this module's own: nobody else can have set another one.
+        // This copy of the library belongs to this module, so no other code can have set a subscriber.
         let _ = tracing::subscriber::set_global_default(Events);
     }
     tracing::callsite::rebuild_interest_cache();
 }
 
-/// The events that have come, at most so many seconds later, and how many were dropped.
+/// Waits at most this number of seconds for events, and returns them with the number of dropped events.
 #[pyfunction]
 #[pyo3(name = "_next_events")]
 pub fn next_events(py: Python<'_>, seconds: f64) -> (Vec<Entry>, u64) {

@@ -1,8 +1,8 @@
-//! How results reach an event loop: tasks post them, and the loop's own thread completes the futures.
+//! The path of results to an event loop: tasks post them, and the thread of the loop completes the futures.
 //!
-//! A mailbox belongs to one loop. It is a socket that the loop watches, and a queue: a task that posts to an empty
-//! queue writes a byte to the socket. No thread of the runtime waits for the GIL, not even while the interpreter ends,
-//! and one wakeup delivers all messages that are queued.
+//! A mailbox belongs to one loop. It consists of a queue and a socket that the loop watches: a task that posts to an
+//! empty queue writes a byte to the socket. No thread of the runtime waits for the GIL, not even while the interpreter
+//! shuts down, and one wakeup delivers all queued messages.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::errors::{Outcome, raised};
 
-/// Makes the result of an operation, on the loop's thread.
+/// Creates the Python object for a result, on the thread of the loop.
 type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
 enum Message {
@@ -27,7 +27,7 @@ enum Message {
     Progress(u64, u64),
 }
 
-/// The part of a mailbox that tasks have.
+/// The sending half of a mailbox, which tasks use.
 struct Queue {
     messages: Mutex<Vec<(u64, Message)>>,
     bell: UnixStream,
@@ -47,13 +47,13 @@ impl Queue {
     }
 }
 
-/// A future that waits for a result, and whom to tell how far it is.
+/// A future that waits for a result, and its progress callback.
 struct Waiting {
     future: Py<PyAny>,
     progress: Option<Py<PyAny>>,
 }
 
-/// The callback of the event loop: it delivers messages to their futures.
+/// The callback that the event loop calls; it delivers messages to their futures.
 #[pyclass(frozen)]
 struct Mailbox {
     queue: Arc<Queue>,
@@ -66,8 +66,8 @@ struct Mailbox {
 #[pymethods]
 impl Mailbox {
     fn __call__(&self, py: Python<'_>) {
-        // A forked child that goes on in the loop of its parent shares the socket: its byte is for the parent. The
-        // queue may be locked by a thread that the child does not have.
+        // A forked child that continues in the loop of its parent shares the socket, whose bytes belong to the parent.
+        // The queue may be locked by a thread that does not exist in the child.
         if std::process::id() != self.process {
             return;
         }
@@ -82,7 +82,7 @@ impl Mailbox {
         let messages = std::mem::take(&mut *lock(&self.queue.messages));
         for (id, message) in messages {
             if let Err(error) = self.deliver(py, id, message) {
-                // The others must be delivered all the same.
+                // The other messages must be delivered nevertheless.
                 error.write_unraisable(py, None);
             }
         }
@@ -90,7 +90,7 @@ impl Mailbox {
 }
 
 impl Mailbox {
-    /// Makes a mailbox and has the loop watch it.
+    /// Creates a mailbox and registers it with the loop.
     fn new(event_loop: &Bound<'_, PyAny>) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         let (ours, theirs) = UnixStream::pair()?;
@@ -139,7 +139,7 @@ fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     future.call_method0(intern!(future.py(), "done"))?.extract()
 }
 
-/// Completes a future, unless it was cancelled: then the result is wiped, and the operation has taken place.
+/// Completes a future. If it was cancelled, the result is wiped, although the operation has taken effect.
 fn complete(future: &Bound<'_, PyAny>, finish: Finish) -> PyResult<()> {
     let py = future.py();
     if is_done(future)? {
@@ -152,7 +152,7 @@ fn complete(future: &Bound<'_, PyAny>, finish: Finish) -> PyResult<()> {
     Ok(())
 }
 
-/// A mailbox that this thread has made.
+/// A mailbox that this thread has created.
 struct Known {
     event_loop: Py<PyAny>,
     mailbox: Py<Mailbox>,
@@ -160,11 +160,11 @@ struct Known {
 }
 
 thread_local! {
-    /// The mailboxes of this thread's loops.
+    /// The mailboxes of the loops of this thread.
     static MAILBOXES: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The running loop's mailbox, and the loop.
+/// Returns the mailbox of the running loop, and the loop.
 fn current(py: Python<'_>) -> PyResult<(Py<Mailbox>, Bound<'_, PyAny>)> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
@@ -189,7 +189,8 @@ fn current(py: Python<'_>) -> PyResult<(Py<Mailbox>, Bound<'_, PyAny>)> {
     Ok((mailbox, event_loop))
 }
 
-/// Where a task posts its result, once. If it is dropped without, as when the task panics, the caller gets an error.
+/// The place where a task posts its result once. If it is dropped without a result, as when the task panics, the caller
+/// gets an error.
 pub struct Reply {
     queue: Arc<Queue>,
     id: u64,
@@ -197,7 +198,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A future of the running loop, and where its result goes.
+    /// Creates a future of the running loop, and the place for its result.
     pub fn new(py: Python<'_>, progress: Option<Py<PyAny>>) -> Outcome<(Bound<'_, PyAny>, Self)> {
         let (mailbox, event_loop) = current(py)?;
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
@@ -213,7 +214,7 @@ impl Reply {
         self.queue.post(self.id, Message::Done(Box::new(finish)));
     }
 
-    /// Posts how far the operation is.
+    /// Posts the progress of the operation.
     pub fn progress(&self, done: u64, total: u64) {
         self.queue.post(self.id, Message::Progress(done, total));
     }
@@ -223,7 +224,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if !self.sent {
             let lost = |py: Python<'_>| {
-                let text = "the operation was given up; the service was dropped, or see the log for a panic";
+                let text = "the operation was dropped: the service was closed, or a task panicked (see standard error)";
                 Err(raised(py, &Error::new(ErrorCode::Internal, text)))
             };
             self.queue.post(self.id, Message::Done(Box::new(lost)));

@@ -1,4 +1,4 @@
-//! Results of cryptographic operations: frozen objects, which hold Python's own `bytes`.
+//! Results of cryptographic operations: frozen objects that hold Python `bytes`.
 
 use kms_lib::{KeyId, KeyType};
 use pyo3::prelude::*;
@@ -7,9 +7,9 @@ use pyo3::types::PyBytes;
 use crate::buffers::{Input, bytes};
 use crate::errors::Outcome;
 
-/// Proof that an operation is in the log.
+/// The audit record of an operation.
 ///
-/// ``seq`` is the number of its record, or 0 if the record was accepted but is not yet written
+/// ``seq`` is the sequence number of the record, or 0 if the record was accepted but is not yet written
 /// (``audit_ack="queued"``).
 #[pyclass(frozen, eq, hash, module = "mini_kms")]
 #[derive(PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The object of a receipt.
+    /// Creates the Python object for a receipt.
     pub fn new(receipt: &kms_lib::Receipt) -> Self {
         Self { seq: receipt.seq, digest: receipt.hash }
     }
@@ -27,7 +27,7 @@ impl Receipt {
 
 #[pymethods]
 impl Receipt {
-    /// The number of the record.
+    /// The sequence number of the record.
     #[getter]
     fn seq(&self) -> u64 {
         self.seq
@@ -42,7 +42,7 @@ impl Receipt {
     }
 }
 
-/// A result class: the key, version and receipt of an operation, and fields of its own.
+/// Defines a result class: the key, version and receipt of an operation, and its specific fields.
 macro_rules! operation {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty,)* } $($rest:item)*) => {
         $(#[$doc])*
@@ -66,7 +66,7 @@ macro_rules! operation {
             fn version(&self) -> u32 {
                 self.version
             }
-            /// Where the operation stands in the log.
+            /// The audit record of the operation.
             #[getter]
             fn receipt(&self) -> Receipt {
                 Receipt::new(&self.receipt)
@@ -80,7 +80,7 @@ macro_rules! operation {
 }
 
 operation! {
-    /// A ciphertext, and what it was made with.
+    /// The result of an encryption: the ciphertext, its key and version.
     Encrypted { ciphertext: Py<PyBytes>, key_type: KeyType, }
 }
 
@@ -99,7 +99,7 @@ impl Encrypted {
 }
 
 impl Encrypted {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::Encrypted) -> PyResult<Py<PyAny>> {
         let made = Self {
             key: done.key,
@@ -113,7 +113,8 @@ impl Encrypted {
 }
 
 operation! {
-    /// A plaintext, and what it was encrypted with. ``bytes`` cannot be wiped: see ``Session.decrypt_into``.
+    /// The result of a decryption: the plaintext, its key and version. ``bytes`` cannot be wiped: see
+    /// ``Session.decrypt_into``.
     Decrypted { plaintext: Py<PyBytes>, }
 }
 
@@ -127,7 +128,7 @@ impl Decrypted {
 }
 
 impl Decrypted {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::Decrypted) -> PyResult<Py<PyAny>> {
         let plaintext = bytes(py, &done.plaintext);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, plaintext };
@@ -142,7 +143,7 @@ operation! {
 
 #[pymethods]
 impl Written {
-    /// How many bytes were written.
+    /// The number of bytes that were written.
     #[getter]
     fn length(&self) -> usize {
         self.length
@@ -150,7 +151,7 @@ impl Written {
 }
 
 impl Written {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(
         py: Python<'_>,
         length: usize,
@@ -161,7 +162,7 @@ impl Written {
 }
 
 operation! {
-    /// A signature, and what it was made with.
+    /// The result of signing: the signature, its key and version.
     Signature { signature: Py<PyBytes>, }
 }
 
@@ -175,7 +176,7 @@ impl Signature {
 }
 
 impl Signature {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::Signature) -> PyResult<Py<PyAny>> {
         let signature = bytes(py, &done.signature);
         let made = Self { key: done.key, version: done.version, receipt: done.receipt, signature };
@@ -183,14 +184,14 @@ impl Signature {
     }
 }
 
-/// Whether a signature is good, and by which version.
+/// The result of verifying a signature.
 #[pyclass(frozen, get_all, module = "mini_kms")]
 pub struct Verification {
-    /// Whether the signature is good.
+    /// Whether the signature is valid.
     valid: bool,
-    /// The version that it was verified with.
+    /// The version that the signature was verified with.
     version: u32,
-    /// Where the operation stands in the log.
+    /// The audit record of the operation.
     receipt: Py<Receipt>,
 }
 
@@ -202,7 +203,7 @@ impl Verification {
 }
 
 impl Verification {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::SignatureCheck) -> PyResult<Py<PyAny>> {
         let receipt = Py::new(py, Receipt::new(&done.receipt))?;
         Ok(Py::new(py, Self { valid: done.valid, version: done.version, receipt })?.into_any())
@@ -210,7 +211,7 @@ impl Verification {
 }
 
 operation! {
-    /// A new ciphertext, what it was made with, and what the old one was made with.
+    /// The result of a re-encryption: the new ciphertext, its key and version, and those of the old ciphertext.
     Reencrypted { ciphertext: Py<PyBytes>, source_key: KeyId, source_version: u32, }
 }
 
@@ -221,12 +222,12 @@ impl Reencrypted {
     fn ciphertext(&self, py: Python<'_>) -> Py<PyBytes> {
         self.ciphertext.clone_ref(py)
     }
-    /// The id of the key that the old ciphertext was made with.
+    /// The id of the key of the old ciphertext.
     #[getter]
     fn source_key_id(&self) -> String {
         self.source_key.to_string()
     }
-    /// The version that the old ciphertext was made with.
+    /// The version of the old ciphertext.
     #[getter]
     fn source_version(&self) -> u32 {
         self.source_version
@@ -234,7 +235,7 @@ impl Reencrypted {
 }
 
 impl Reencrypted {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, done: kms_lib::Reencrypted) -> PyResult<Py<PyAny>> {
         let made = Self {
             key: done.encrypted.key,
@@ -255,7 +256,7 @@ operation! {
 
 #[pymethods]
 impl StreamSummary {
-    /// Bytes of plaintext.
+    /// The number of plaintext bytes.
     #[getter]
     fn length(&self) -> u64 {
         self.length
@@ -263,13 +264,13 @@ impl StreamSummary {
 }
 
 impl StreamSummary {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn new(done: &kms_lib::StreamSummary) -> Self {
         Self { key: done.key, version: done.version, receipt: done.receipt, length: done.bytes }
     }
 }
 
-/// The parts of a ciphertext. They are what it says of itself: only decrypting shows whether it was altered.
+/// The parts of a ciphertext. They are not authenticated: only decrypting shows whether the ciphertext was altered.
 #[pyclass(frozen, module = "mini_kms")]
 pub struct Ciphertext(Input);
 
@@ -297,7 +298,7 @@ impl Ciphertext {
     fn version(&self) -> Outcome<u32> {
         Ok(self.parts()?.version)
     }
-    /// The algorithm.
+    /// The algorithm: ``AES_256_GCM`` or ``RSA_OAEP_SHA_256``.
     #[getter]
     fn algorithm(&self) -> Outcome<&'static str> {
         Ok(self.parts()?.algorithm.as_str())
@@ -312,12 +313,12 @@ impl Ciphertext {
     fn auth_tag(&self, py: Python<'_>) -> Outcome<Py<PyBytes>> {
         Ok(bytes(py, self.parts()?.auth_tag()))
     }
-    /// The most bytes that the ciphertext of so many bytes of plaintext has, whatever the key.
+    /// Returns the maximum length of the ciphertext for a plaintext of this length, whatever the key.
     #[staticmethod]
     fn max_len(plaintext_length: usize) -> usize {
         kms_lib::Ciphertext::max_len(plaintext_length)
     }
-    /// The most bytes that the plaintext of a ciphertext has.
+    /// Returns the maximum length of the plaintext of a ciphertext.
     #[staticmethod]
     fn max_plaintext_len(data: &Bound<'_, PyAny>) -> Outcome<usize> {
         Ok(kms_lib::Ciphertext::max_plaintext_len(&Input::copy(data, "data")?)?)

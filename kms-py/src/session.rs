@@ -1,4 +1,4 @@
-//! `Session`: what one actor may do. The operations are in the files below, by subject.
+//! `Session`: the operations of one actor. They are in the submodules, by subject.
 
 mod audit;
 mod batch;
@@ -21,9 +21,9 @@ use crate::engine::Local;
 use crate::errors::Outcome;
 use crate::kms::{Service, not_portable};
 
-/// The operations of one actor. It can be used from any thread, and is cheap to make.
+/// The operations of one actor. A session can be used from any thread, and is cheap to create.
 ///
-/// A key is named by its name, its id, or the ``Key`` that a call gave. Times need a time zone.
+/// A key argument is a name, an id, or a ``Key`` that a call returned. Times need a time zone.
 #[pyclass(frozen, weakref, module = "mini_kms")]
 pub struct Session {
     service: Arc<Service>,
@@ -31,12 +31,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of this service.
+    /// Creates a session of this service.
     pub fn new(service: Arc<Service>, session: kms_lib::Session) -> Self {
         Self { service, session: Local::new(session) }
     }
 
-    /// Whether results are given as futures.
+    /// Whether results are returned as futures.
     fn is_asynchronous(&self) -> bool {
         self.service.caller.is_asynchronous()
     }
@@ -49,7 +49,7 @@ impl Session {
         operation: impl FnOnce(kms_lib::Session) -> F,
         finish: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
     ) -> Outcome<Bound<'py, PyAny>> {
-        // The caller checks the process before it polls: the system call that this takes is a tenth of a call's cost.
+        // The caller checks the process before it polls: the system call for this costs a tenth of an operation.
         self.service.caller.call(py, work, operation(kms_lib::Session::clone(&self.session)), finish)
     }
 
@@ -63,7 +63,7 @@ impl Session {
         self.call(py, Work::Long, operation, load(kind))
     }
 
-    /// The session and the runtime in Rust. For the benchmark.
+    /// The session of the library and the runtime. For the benchmark.
     #[cfg(feature = "bench")]
     pub fn parts(&self) -> (kms_lib::Session, Arc<crate::engine::Engine>) {
         (kms_lib::Session::clone(&self.session), self.service.engine())
@@ -76,17 +76,17 @@ impl Session {
 
 #[pymethods]
 impl Session {
-    /// The principal that acts.
+    /// The principal of the session.
     #[getter]
     fn principal(&self) -> &str {
         self.session.actor().principal()
     }
-    /// The role in which it acts.
+    /// The role of the session.
     #[getter]
     fn role(&self) -> &'static str {
         self.session.actor().role().as_str()
     }
-    /// A session whose next change takes effect once, however often it is sent within 24 hours.
+    /// Returns a session whose next change takes effect once, however often it is sent within 24 hours.
     ///
     /// >>> once = alice.with_idempotency_key("order-4711")
     /// >>> once.rotate_key("users").current_version, once.rotate_key("users").current_version
@@ -95,7 +95,7 @@ impl Session {
         self.session.check()?;
         Ok(self.derive(self.session.with_idempotency_key(&key.0)?))
     }
-    /// A session of the same actor for one request; an idempotency key is not taken over.
+    /// Returns a session of the same actor for one request; an idempotency key is not inherited.
     #[pyo3(signature = (*, source_ip=None, request_id=None))]
     fn with_request(&self, source_ip: Option<Text>, request_id: Option<Text>) -> Outcome<Self> {
         self.session.check()?;

@@ -11,11 +11,11 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyType};
 use crate::arguments::{Named, Path, Text, Time, text};
 use crate::errors::{Failure, Outcome, invalid, wrong_type};
 
-/// A root key: text, 32 bytes, or a key in AWS KMS.
+/// A root key argument: text, 32 bytes, or a key in AWS KMS.
 pub enum RootKey {
-    /// In one of the forms of `RootKeySource`.
+    /// Text in one of the forms of `RootKeySource`.
     Text(String),
-    /// The key itself.
+    /// The 32 bytes of the key.
     Bytes([u8; 32]),
     /// A key in AWS KMS.
     Aws(AwsRootKey),
@@ -30,7 +30,7 @@ impl<'py> FromPyObject<'_, 'py> for RootKey {
             return Ok(Self::Text(text(&value, "a root key")?.into_owned()));
         }
         if let Ok(bytes) = value.cast::<PyBytes>() {
-            let wrong = |_| invalid(format!("a root key has 32 bytes, not {}", bytes.as_bytes().len()));
+            let wrong = |_| invalid(format!("a root key must have 32 bytes, not {}", bytes.as_bytes().len()));
             return Ok(Self::Bytes(bytes.as_bytes().try_into().map_err(wrong)?));
         }
         if !value.is_instance(AWS.import(value.py(), "mini_kms._results", "AwsRootKey")?)? {
@@ -55,7 +55,7 @@ impl<'py> FromPyObject<'_, 'py> for RootKey {
 }
 
 impl RootKey {
-    /// The library's form of it.
+    /// Converts the request to the type of the library.
     pub fn source(self) -> Outcome<RootKeySource> {
         Ok(match self {
             Self::Text(text) => RootKeySource::parse(&text)?,
@@ -159,7 +159,7 @@ fn scheduler(value: &Bound<'_, PyAny>) -> Outcome<SchedulerConfig> {
     Ok(made)
 }
 
-/// A new root key as text, for ``root_key`` or a file: 32 random bytes, in base64.
+/// Generates a root key as text, for ``root_key`` or a file: 32 random bytes, in base64.
 ///
 /// >>> generate_root_key().startswith("base64:")
 /// True

@@ -13,7 +13,7 @@ use crate::errors::{Failure, Outcome};
 use crate::kms::not_portable;
 use crate::results::StreamSummary;
 
-/// A stream that one thread at a time works with. It is taken out meanwhile, so that nobody waits with the GIL held.
+/// A stream that one thread at a time uses. It is taken out meanwhile, so that no thread waits with the GIL held.
 struct Shared<T>(Local<Mutex<Option<T>>>);
 
 impl<T: Send> Shared<T> {
@@ -35,12 +35,13 @@ impl<T: Send> Shared<T> {
     }
 }
 
-/// Encrypts a stream piece by piece. Without ``finish``, decrypting refuses it as cut.
+/// Encrypts a stream piece by piece. Without the output of ``finish``, decryption fails because the stream is
+/// truncated.
 #[pyclass(frozen, module = "mini_kms")]
 pub struct StreamEncryptor(Shared<kms_lib::StreamEncryptor>);
 
 impl StreamEncryptor {
-    /// The object of a result.
+    /// Creates the Python object for a result.
     pub fn object(py: Python<'_>, encryptor: kms_lib::StreamEncryptor) -> PyResult<Py<PyAny>> {
         Ok(Py::new(py, Self(Shared::new(encryptor)))?.into_any())
     }
@@ -48,7 +49,7 @@ impl StreamEncryptor {
 
 #[pymethods]
 impl StreamEncryptor {
-    /// Takes plaintext of any length, and gives the ciphertext that is ready.
+    /// Takes plaintext of any length, and returns the ciphertext that is ready.
     fn update(&self, py: Python<'_>, plaintext: &Bound<'_, PyAny>) -> Outcome<Py<PyBytes>> {
         // SAFETY: the input is dropped in this call, and the caller holds the argument until it returns.
         let input = unsafe { Input::borrow(plaintext, "plaintext") }?;
@@ -58,7 +59,7 @@ impl StreamEncryptor {
         self.0.put_back(encryptor);
         Ok(bytes(py, &out))
     }
-    /// Ends the stream, and gives what is left of it.
+    /// Ends the stream, and returns the rest of the ciphertext and a summary.
     fn finish(&self, py: Python<'_>) -> Outcome<(Py<PyBytes>, StreamSummary)> {
         let encryptor = self.0.take()?;
         let mut out = Vec::new();
@@ -70,12 +71,13 @@ impl StreamEncryptor {
     }
 }
 
-/// Decrypts a stream piece by piece. Its output is genuine, but only ``finish`` shows that nothing is missing.
+/// Decrypts a stream piece by piece. The output is authentic, but it is complete only when ``finish`` succeeds.
 #[pyclass(frozen, module = "mini_kms")]
 pub struct StreamDecryptor(Shared<kms_lib::StreamDecryptor>);
 
 impl StreamDecryptor {
-    /// The object of a result, and how many bytes of the beginning were taken; None if more are needed.
+    /// Creates the Python object for a result, with the number of consumed bytes of the beginning; None if more are
+    /// needed.
     pub fn object(py: Python<'_>, begun: Option<(kms_lib::StreamDecryptor, usize)>) -> PyResult<Py<PyAny>> {
         let Some((decryptor, taken)) = begun else { return Ok(py.None()) };
         Ok((Py::new(py, Self(Shared::new(decryptor)))?, taken).into_pyobject(py)?.into_any().unbind())
@@ -84,7 +86,7 @@ impl StreamDecryptor {
 
 #[pymethods]
 impl StreamDecryptor {
-    /// Takes ciphertext of any length, and gives the plaintext that is ready.
+    /// Takes ciphertext of any length, and returns the plaintext that is ready.
     fn update(&self, py: Python<'_>, ciphertext: &Bound<'_, PyAny>) -> Outcome<Py<PyBytes>> {
         // SAFETY: the input is dropped in this call, and the caller holds the argument until it returns.
         let input = unsafe { Input::borrow(ciphertext, "ciphertext") }?;
@@ -94,7 +96,8 @@ impl StreamDecryptor {
         self.0.put_back(decryptor);
         Ok(bytes(py, &out))
     }
-    /// Gives the rest. An error means that the stream was cut or altered.
+    /// Ends the stream, and returns the rest of the plaintext and a summary. An error means that the stream was
+    /// truncated or altered.
     fn finish(&self, py: Python<'_>) -> Outcome<(Py<PyBytes>, StreamSummary)> {
         let decryptor = self.0.take()?;
         let mut out = Zeroizing::new(Vec::new());

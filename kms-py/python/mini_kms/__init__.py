@@ -1,6 +1,6 @@
 """Mini KMS: an embeddable key management service.
 
-The whole service runs in the process that imports it, on a SQLite file or a database server.
+The complete service runs in the process that imports it, on a SQLite file or a database server.
 """
 
 import atexit

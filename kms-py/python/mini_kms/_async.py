@@ -12,12 +12,12 @@ from ._files import CHUNK, cut
 
 
 async def _awaited(result: Any) -> Any:
-    """The result of an operation, which is a future unless there was nothing to wait for."""
+    """Returns the result of an operation, and awaits it if it is a future."""
     return await result if isfuture(result) else result
 
 
 def _coroutine(native: Callable[..., Any]) -> Callable[..., Any]:
-    """The operation as a coroutine function. Cancelling the task that awaits it does not cancel the operation."""
+    """Wraps an operation in a coroutine function. Cancelling its task does not cancel the operation."""
 
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = native(self._native, *args, **kwargs)
@@ -45,7 +45,7 @@ def _operations(native: type, *, but: frozenset[str]) -> Callable[[type], type]:
 
 
 def _made(cls: Any, native: Any) -> Any:
-    """An object of one of the classes below, whose constructors are not for callers."""
+    """Creates an object of one of the classes below, whose constructors are private."""
     made = cls.__new__(cls)
     made._native = native
     return made
@@ -59,8 +59,8 @@ def _not_portable(kind: str) -> TypeError:
 class AsyncSession:
     """The operations of one actor, for asyncio: ``Session`` with coroutines.
 
-    It works on any event loop, also uvloop's. Cancelling a task that awaits an operation does not cancel the operation:
-    it may have taken place.
+    It works on any event loop, including uvloop. Cancelling a task that awaits an operation does not cancel the
+    operation: it may take effect.
     """
 
     __slots__ = ("__weakref__", "_native")
@@ -75,24 +75,24 @@ class AsyncSession:
 
     @property
     def principal(self) -> str:
-        """The principal that acts."""
+        """The principal of the session."""
         return self._native.principal
 
     @property
     def role(self) -> str:
-        """The role in which it acts."""
+        """The role of the session."""
         return self._native.role
 
     def with_idempotency_key(self, key: str) -> AsyncSession:
-        """A session whose next change takes effect once, however often it is sent within 24 hours."""
+        """Returns a session whose next change takes effect once, however often it is sent within 24 hours."""
         return _made(AsyncSession, self._native.with_idempotency_key(key))
 
     def with_request(self, *, source_ip: str | None = None, request_id: str | None = None) -> AsyncSession:
-        """A session of the same actor for one request; an idempotency key is not taken over."""
+        """Returns a session of the same actor for one request; an idempotency key is not inherited."""
         return _made(AsyncSession, self._native.with_request(source_ip=source_ip, request_id=request_id))
 
     async def encrypt_file(self, key: Any, src: Any, dst: Any, *, context: Any = None, progress: Any = None) -> Any:
-        """As ``Session.encrypt_file``. Results of ``read`` and ``write`` are awaited if they can be."""
+        """Like ``Session.encrypt_file``; results of ``read`` and ``write`` are awaited if they are awaitable."""
         stream = await self.encrypt_stream(key, context=context)  # type: ignore[attr-defined]
         done = 0
         while chunk := await _read(src):
@@ -105,7 +105,7 @@ class AsyncSession:
         return summary
 
     async def decrypt_file(self, src: Any, dst: Any, *, context: Any = None, progress: Any = None) -> Any:
-        """As ``Session.decrypt_file``. Results of ``read`` and ``write`` are awaited if they can be."""
+        """Like ``Session.decrypt_file``; results of ``read`` and ``write`` are awaited if they are awaitable."""
         beginning, begun = b"", None
         while begun is None:
             chunk = await _read(src)
@@ -138,7 +138,7 @@ class AsyncSession:
     _native.Kms, but=frozenset({"open", "open_read_only", "restore", "session", "operator_session", "verify_backup"})
 )
 class AsyncKms:
-    """Mini KMS, open on one store, for asyncio: ``Kms`` with coroutines.
+    """A service that is open on one store, for asyncio: ``Kms`` with coroutines.
 
     >>> import asyncio
     >>> async def main():
@@ -163,38 +163,38 @@ class AsyncKms:
 
     @classmethod
     async def open(cls, url: Any, **settings: Any) -> AsyncKms:
-        """Opens the store at a URL, and makes it if there is none."""
+        """Opens the store at a URL, and creates it if it is missing."""
         return _made(cls, await _awaited(_native._open(False, url, **settings)))
 
     @classmethod
     async def open_read_only(cls, url: Any, **settings: Any) -> AsyncKms:
-        """Opens a SQLite store to look at it: nothing is written."""
+        """Opens a SQLite store without writing anything: see ``Kms.open_read_only``."""
         return _made(cls, await _awaited(_native._open(True, url, **settings)))
 
     @staticmethod
     async def verify_backup(config: Any, path: Any, *, progress: Any = None) -> Any:
-        """Verifies a backup without restoring it. ``config`` gives the root key."""
+        """Verifies a backup without restoring it, with the root key of ``config``."""
         return await _awaited(_native._verify_backup(config, path, progress, True))
 
     @staticmethod
     async def restore(config: Any, path: Any, *, progress: Any = None) -> Any:
-        """Verifies a backup, and puts it at the place that ``config`` names, where there must be nothing yet."""
+        """Verifies a backup, and restores it to the store that ``config`` names, which must not exist yet."""
         return await _awaited(_native._restore(config, path, progress, True))
 
     def session(
         self, principal: str, role: Any = "app", *, source_ip: str | None = None, request_id: str | None = None
     ) -> AsyncSession:
-        """A session of a principal: see ``Kms.session``."""
+        """Creates a session of a principal: see ``Kms.session``."""
         return _made(AsyncSession, self._native.session(principal, role, source_ip=source_ip, request_id=request_id))
 
     def operator_session(self, *, source_ip: str | None = None, request_id: str | None = None) -> AsyncSession:
-        """A session of the operator: see ``Kms.operator_session``."""
+        """Creates a session of the operator: see ``Kms.operator_session``."""
         return _made(AsyncSession, self._native.operator_session(source_ip=source_ip, request_id=request_id))
 
     async def authenticate(
         self, token: str, *, source_ip: str | None = None, request_id: str | None = None
     ) -> AsyncSession:
-        """A session of the principal that a token was made for: see ``Kms.authenticate``."""
+        """Creates a session of the principal that a token was issued to: see ``Kms.authenticate``."""
         found = self._native.authenticate(token, source_ip=source_ip, request_id=request_id)
         return _made(AsyncSession, await _awaited(found))
 

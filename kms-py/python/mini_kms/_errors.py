@@ -29,7 +29,7 @@ class InvalidInput(KmsError):
 
 
 class Denied(KmsError):
-    """The caller is not known, or may not do this (2xx)."""
+    """The caller is not authenticated, or lacks the permission (2xx)."""
 
 
 class KeyFault(KmsError):
@@ -41,7 +41,7 @@ class CryptoFault(KmsError):
 
 
 class StoreFault(KmsError):
-    """The store cannot be used, or is not as it should be (5xx)."""
+    """The store cannot be used, or was altered or rolled back (5xx)."""
 
 
 class RootKeyFault(KmsError):
@@ -49,7 +49,7 @@ class RootKeyFault(KmsError):
 
 
 class ServiceFault(KmsError):
-    """The service in this process does not take the call (7xx)."""
+    """The service in this process cannot accept the call (7xx)."""
 
 
 class InternalFault(KmsError):
@@ -61,7 +61,7 @@ class NotFound(KmsError):
 
 
 class Unavailable(KmsError):
-    """The service cannot do its work at present: retry if ``retryable``, else an operator must act."""
+    """The service is unusable at the moment: retry if ``retryable``, else an operator must act."""
 
 
 class InvalidArgument(InvalidInput):
@@ -456,5 +456,5 @@ def make(
     classes: dict[str, type[KmsError]] = _BY_NAME,
     unknown: type[KmsError] = InternalFault,
 ) -> KmsError:
-    """The exception of this code; the native module calls this, also while the interpreter ends and names are gone."""
+    """Creates the exception of a code, even while the interpreter shuts down and module globals are gone."""
     return classes.get(name, unknown)(message)

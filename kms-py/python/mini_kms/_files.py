@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from ._types import KeyRef, Reader, Writer
 
 CHUNK = 256 * 1024
-"""Bytes that are read at once."""
+"""The number of bytes that are read at once."""
 
 
 def read(src: Reader) -> bytes:
-    """The next bytes; none at the end."""
+    """Reads the next bytes; empty at the end."""
     chunk = src.read(CHUNK)
     if chunk is None:
         raise BlockingIOError("the source is non-blocking and has no data now")
@@ -22,7 +22,7 @@ def read(src: Reader) -> bytes:
 
 
 def write(dst: Writer, data: bytes) -> None:
-    """Writes all bytes, also to a file that takes only a part at a time."""
+    """Writes all bytes, even to a file that accepts only a part at a time."""
     if not data:
         return
     rest: bytes | memoryview = data
@@ -41,7 +41,7 @@ def encrypt(
     context: Mapping[str, str] | None,
     progress: Callable[[int], object] | None,
 ) -> StreamSummary:
-    """``Session.encrypt_file``."""
+    """Implements ``Session.encrypt_file``."""
     stream = session.encrypt_stream(key, context=context)
     done = 0
     while chunk := read(src):
@@ -61,7 +61,7 @@ def decrypt(
     context: Mapping[str, str] | None,
     progress: Callable[[int], object] | None,
 ) -> StreamSummary:
-    """``Session.decrypt_file``."""
+    """Implements ``Session.decrypt_file``."""
     beginning = b""
     begun: tuple[StreamDecryptor, int] | None = None
     while begun is None:
@@ -86,7 +86,7 @@ def decrypt(
 
 
 def cut() -> Exception:
-    """The error of a stream that ends within its header."""
+    """Returns the error of a stream that ends within its header."""
     from ._errors import InvalidCiphertext
 
     return InvalidCiphertext("the stream ends within its header")

@@ -1,4 +1,4 @@
-"""The items of batches. Plain tuples with the same parts will do."""
+"""The items of batches. Plain tuples with the same parts work too."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class EncryptItem(NamedTuple):
 
 
 class DecryptItem(NamedTuple):
-    """One ciphertext of ``decrypt_batch``; what is given beside it must agree with it.
+    """One ciphertext of ``decrypt_batch``, with the properties that it must have.
 
-    With ``is_imported`` it is one of Mini KMS on Node, made with an imported version of ``key``; ``imported_aad`` is
-    the JSON text of its additional data.
+    ``is_imported`` marks a ciphertext of Mini KMS on Node, made with an imported version of ``key``;
+    ``imported_aad`` is the JSON text of its additional data.
     """
 
     ciphertext: Buffer

@@ -21,8 +21,8 @@ _process = 0
 def enable_logging(level: int | str = "INFO") -> None:
     """Passes events of this level and above on to the loggers below ``mini_kms``.
 
-    A thread of Python fetches them: they arrive up to a moment later, and the service never waits for Python. Events
-    that come too fast are dropped; a warning says how many. After a fork, call it again in the child.
+    A Python thread fetches them, so they arrive with a short delay, and the service never waits for Python. Events
+    that do not fit into the queue are dropped; a warning says how many. After a fork, call it again in the child.
 
     >>> enable_logging("WARNING")
     >>> disable_logging()
@@ -39,7 +39,7 @@ def enable_logging(level: int | str = "INFO") -> None:
 
 
 def disable_logging() -> None:
-    """Ends what ``enable_logging`` began; what has come until now is still passed on."""
+    """Turns logging off again. Events that are already in the queue are still passed on."""
     global _stop, _thread
     with _lock:
         _native._set_log_level(_OFF)
@@ -63,5 +63,5 @@ def _pump(stop: threading.Event) -> None:
             return
 
 
-# Before the interpreter ends: a thread must not be within Rust when Python goes away.
+# No thread may be inside Rust code when the interpreter shuts down.
 atexit.register(disable_logging)

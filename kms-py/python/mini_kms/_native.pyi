@@ -32,7 +32,7 @@ from ._types import (
 
 @final
 class Receipt:
-    """Proof that an operation is in the log. ``seq`` is 0 if its record was accepted but not yet written."""
+    """The audit record of an operation. ``seq`` is 0 if the record was accepted but is not yet written."""
 
     @property
     def seq(self) -> int: ...
@@ -115,7 +115,7 @@ class Reencrypted:
 class DataKey:
     """A data key. The object is a read-only buffer of the plaintext: ``AESGCM(key)``, ``memoryview(key)``.
 
-    ``wipe``, and leaving a ``with`` block, overwrite it; BufferError while a memoryview of it is alive.
+    ``wipe``, and leaving a ``with`` block, overwrite it. That raises BufferError while a memoryview of it is alive.
     """
 
     @property
@@ -138,7 +138,7 @@ class DataKey:
 
 @final
 class StreamSummary:
-    """``length`` is that of the plaintext."""
+    """The description of a stream. ``length`` is the number of plaintext bytes."""
 
     @property
     def length(self) -> int: ...
@@ -161,7 +161,7 @@ class StreamDecryptor:
 
 @final
 class Ciphertext:
-    """The parts of a ciphertext, which are not authenticated before it is decrypted."""
+    """The parts of a ciphertext. They are not authenticated: only decrypting shows whether it was altered."""
 
     def __new__(cls, data: Buffer) -> Self: ...
     @property
@@ -181,7 +181,7 @@ class Ciphertext:
 
 @final
 class Config:
-    """Where the store is, and how the service works; ``repr`` shows neither passwords nor root keys."""
+    """The store and the settings of a service; ``repr`` shows neither passwords nor root keys."""
 
     def __new__(cls, url: str, **settings: Unpack[Settings]) -> Self: ...
     @staticmethod

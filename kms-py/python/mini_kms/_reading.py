@@ -1,4 +1,4 @@
-"""Reads the service's JSON into data classes. A reader is made once for each type."""
+"""Reads the service's JSON into data classes. The reader of each type is created once."""
 
 from __future__ import annotations
 
@@ -126,5 +126,5 @@ _KINDS: dict[str, Any] = {
 
 
 def load(kind: str, text: str) -> Any:
-    """Reads an answer of the service; the native module calls this."""
+    """Reads a result of the service; the native module calls this."""
     return _reader(_KINDS[kind], {})(json.loads(text))

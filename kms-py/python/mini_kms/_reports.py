@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that a verification found wrong. ``about`` has what is known of it beyond its kind."""
+    """A fault that a verification found. ``about`` has the details, which depend on its kind."""
 
     seq: int
     kind: str
@@ -19,7 +19,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class RowSample:
-    """Rows of an imported log that have something in common: how many, and the ids of the first 100."""
+    """A class of rows of an imported log: their number, and the ids of the first 100."""
 
     count: int
     ids: tuple[str, ...]
@@ -27,7 +27,7 @@ class RowSample:
 
 @dataclass(frozen=True, slots=True)
 class LegacyFork:
-    """Several rows of an imported log that link to one hash: how many, and the ids of the first three."""
+    """Several rows of an imported log that link to one hash: their number, and the ids of the first three."""
 
     prev_hash: str
     rows: int
@@ -45,7 +45,7 @@ class LegacyForks:
 
 @dataclass(frozen=True, slots=True)
 class LegacyVerdict:
-    """What Mini KMS on Node said of its log."""
+    """The result of Mini KMS on Node's own verification of its log."""
 
     ok: bool
     broken_at: str | None = None
@@ -53,7 +53,7 @@ class LegacyVerdict:
 
 @dataclass(frozen=True, slots=True)
 class LegacyLog:
-    """The log of Mini KMS on Node as it was imported: what is sealed, and what was found wrong with it then."""
+    """An imported log of Mini KMS on Node: the sealed rows, and the defects that the import found."""
 
     source: str
     rows: int
@@ -111,7 +111,7 @@ class LostVersion:
 
 @dataclass(frozen=True, slots=True)
 class BackupComparison:
-    """The effect of restoring a backup. Keys are named, grants are principal and scope."""
+    """The effect of restoring a backup. Keys are given by name, grants by principal and scope."""
 
     lost_records: int
     keys: tuple[str, ...]
@@ -154,7 +154,7 @@ class WindowAlert:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionAlert:
-    """A version that has encrypted nearly as many messages as it may."""
+    """A version that is near the limit of messages that it may encrypt."""
 
     id: str
     name: str
@@ -165,7 +165,7 @@ class EncryptionAlert:
 
 @dataclass(frozen=True, slots=True)
 class KeyMetrics:
-    """Counts of keys, and alerts."""
+    """Numbers of keys, and alerts."""
 
     total: int
     by_state: Mapping[str, int]
@@ -177,7 +177,7 @@ class KeyMetrics:
 
 @dataclass(frozen=True, slots=True)
 class AuditMetrics:
-    """Failures, and the last verification."""
+    """Numbers of failures, and the last verification."""
 
     failures_last24h: int
     failed_operations_last24h: int
@@ -186,7 +186,7 @@ class AuditMetrics:
 
 @dataclass(frozen=True, slots=True)
 class UsageMetrics:
-    """Counts of operations."""
+    """Numbers of operations."""
 
     encryptions_last24h: int
     decryptions_last24h: int
@@ -195,7 +195,7 @@ class UsageMetrics:
 
 @dataclass(frozen=True, slots=True)
 class StorageMetrics:
-    """How much room the store has."""
+    """The disk space of the store."""
 
     low: bool
     full: bool
@@ -205,7 +205,7 @@ class StorageMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts of keys, records and usage, and alerts."""
+    """Numbers of keys, records and uses, and alerts."""
 
     keys: KeyMetrics
     audit: AuditMetrics
@@ -215,7 +215,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """How the cache of unwrapped keys is doing."""
+    """The use of the cache of unwrapped keys."""
 
     hits: int
     misses: int
@@ -251,7 +251,7 @@ class LastVerification:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Counters since the service was opened; nothing in it names a key or a caller."""
+    """Counters since the service was opened, without names of keys or callers."""
 
     store_up: bool
     ledger_running: bool
@@ -274,7 +274,7 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A service that can be sent work. ``root_key`` is ``ok``, or ``degraded`` if a call to it failed last."""
+    """The state of a ready service. ``root_key`` is ``ok``, or ``degraded`` if the last call to it failed."""
 
     root_key: str
 
@@ -289,7 +289,7 @@ class RevokedVersion:
 
 @dataclass(frozen=True, slots=True)
 class FailedKey:
-    """A key that the scheduler could not work on: the name of the error, and its message."""
+    """A key for which a job of the scheduler failed: the name of the error, and its message."""
 
     key_id: str
     code: str
@@ -298,7 +298,7 @@ class FailedKey:
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """The result of a run of the scheduler. Keys are named by id."""
+    """The result of a run of the scheduler. Keys are given by id."""
 
     rotated: tuple[str, ...]
     destroyed: tuple[str, ...]
@@ -327,7 +327,7 @@ class RewrapPlan:
 
 @dataclass(frozen=True, slots=True)
 class FailedMaterial:
-    """Material that could not be wrapped or verified: the name of the error, and its message."""
+    """Key material that could not be wrapped or verified: the name of the error, and its message."""
 
     what: str
     code: str
@@ -336,7 +336,7 @@ class FailedMaterial:
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """How many rows of a kind an import found, and what became of them."""
+    """The number of rows of one kind that an import found, by outcome."""
 
     total: int
     imported: int
@@ -349,7 +349,7 @@ class ImportCounts:
 
 @dataclass(frozen=True, slots=True)
 class ImportFinding:
-    """Something that did not come over as it was."""
+    """An item that was changed, left out or refused by an import."""
 
     kind: str
     id: str
@@ -360,7 +360,7 @@ class ImportFinding:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did, or in a dry run would do."""
+    """The result of an import, or the expected result in a dry run."""
 
     name: str
     dry_run: bool
@@ -376,7 +376,7 @@ class ImportReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no key, version or grant was refused, and no row of the log left out."""
+        """Whether no key, version or grant was refused, and no row of the log was left out."""
         refused = self.keys.refused + self.versions.refused + self.grants.refused
         return refused == 0 and (self.log is None or self.log.oversized.count + self.log.unread == 0)
 

@@ -25,7 +25,7 @@ class AwsRootKey:
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """The jobs of the scheduler, and their time: a cron expression of five fields, in UTC."""
+    """The jobs of the scheduler, and when they run: a cron expression with five fields, in UTC."""
 
     enabled: bool = True
     cron: str = "0 * * * *"
@@ -56,7 +56,7 @@ class KeyVersion:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key. Lists leave ``versions`` out; elsewhere they are the newest 1,000, oldest first."""
+    """A key. ``versions`` are the newest 1,000, oldest first; lists omit them."""
 
     id: str
     name: str
@@ -80,7 +80,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The conditions of a grant; all of those that are given must hold."""
+    """The conditions of a grant; all given conditions must be met."""
 
     not_before: datetime | None = None
     not_after: datetime | None = None
@@ -118,7 +118,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class CreatedToken:
-    """A token that was made. It is shown this once; ``repr`` hides it."""
+    """A new token. It cannot be read again later, and ``repr`` hides it."""
 
     token: str = field(repr=False)
     credential: Credential
@@ -154,10 +154,10 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImportedRow:
-    """A row of the log that was imported from Mini KMS on Node, with every field as its source held it.
+    """A row of the log that was imported from Mini KMS on Node, with every field as in its source.
 
-    ``position`` counts from 1 in the order of the links. ``format`` is None if the row was altered before it was
-    imported: its hash does not reproduce.
+    ``position`` counts from 1 in the order of the links. ``format`` is None if the hash of the row is wrong, because
+    the row was altered before it was imported.
     """
 
     position: int
@@ -178,7 +178,7 @@ class ImportedRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditKey:
-    """A public key of the log, and the sizes whose states it signs."""
+    """A public key of the log, and the range of log sizes that it signs."""
 
     verifier_key: str
     first_seq: int
@@ -187,7 +187,7 @@ class AuditKey:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A row in quarantine."""
+    """A quarantined row."""
 
     id: str
     table: str
@@ -216,7 +216,7 @@ class RootKey:
 
 @dataclass(frozen=True, slots=True)
 class BackupHour:
-    """Backups that were made within one hour."""
+    """The number of backups that were made within one hour."""
 
     start: datetime
     backups: int
@@ -235,7 +235,7 @@ class Retirement:
 
 @dataclass(frozen=True, slots=True)
 class IntegrityKeyReplacement:
-    """The new key that seals rows: its number, and how many rows were sealed and left unsealed."""
+    """A replacement of the integrity key: its number, and how many rows were resealed or left without a seal."""
 
     number: int
     resealed: int

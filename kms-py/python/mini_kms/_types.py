@@ -34,19 +34,19 @@ Permission: TypeAlias = Literal[
 Status: TypeAlias = Literal["SUCCESS", "FAILURE"]
 
 KeyRef: TypeAlias = "str | Key"
-"""A key: its name, its id, or the key as a call described it."""
+"""A key: a name, an id, or a ``Key`` that a call returned."""
 
 RootKeySource: TypeAlias = "str | bytes | AwsRootKey"
 """A root key: ``base64:``, ``hex:``, ``file:PATH`` or ``passphrase:`` as text, 32 bytes, or a key in AWS KMS."""
 
 Path: TypeAlias = "str | PathLike[str]"
-"""A path of the file system."""
+"""A path in the file system."""
 
 Progress: TypeAlias = Callable[[int, int], object]
-"""Told how much is done, and how much there is (0 until that is known)."""
+"""A callback that receives the work done and the total (0 until it is known)."""
 
 FileProgress: TypeAlias = Callable[[int], object]
-"""Told how many bytes are done."""
+"""A callback that receives the number of bytes processed."""
 
 
 class Reader(Protocol):
@@ -76,9 +76,10 @@ class AsyncWriter(Protocol):
 class Settings(TypedDict, total=False):
     """The settings of a service, as ``Config`` of kms-lib has them; ``docs/configuration.md`` describes them.
 
-    Pairs: ``cache`` is how many unwrapped keys are kept, and for how many seconds; ``deletion_wait`` the days before a
-    deletion, and the fewest that may be asked for; ``limits`` the operations under way, and the bytes of their results;
-    ``disk_space`` the free bytes below which there is an alarm, and the bytes that are set aside.
+    Pairs: ``cache`` is the maximum number of unwrapped keys, and the seconds that each is kept; ``deletion_wait`` the
+    default and the minimum number of days before a deletion; ``limits`` the maximum number of operations in flight, and
+    of bytes of their results; ``disk_space`` the free bytes below which there is an alarm, and the size of the disk
+    reserve.
     """
 
     store_password_file: Path

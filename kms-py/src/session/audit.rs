@@ -45,7 +45,7 @@ impl Session {
         self.ask(py, "AuditRecordPage", |session| async move { session.list_audit(&query, &part).await })
     }
     /// Lists rows of the log that was imported from Mini KMS on Node, in the order of their links. ``source`` is the
-    /// name under which it was imported.
+    /// name of the import.
     ///
     /// >>> alice.list_imported_audit().items
     /// ()
@@ -61,9 +61,9 @@ impl Session {
         let part = paging(limit, cursor);
         self.ask(py, "ImportedRowPage", |session| async move { session.list_imported_audit(&source, &part).await })
     }
-    /// Verifies the log, and the tables against it. Faults are in the report; the call raises if the log could not be
-    /// verified. With ``incremental``, only what came since the last verification without a fault. ``pinned_key`` is a
-    /// public key of the log as its verifier keeps it.
+    /// Verifies the log, and compares the tables with it. The report has the faults; the call raises if the log could
+    /// not be verified. With ``incremental``, it reads new records and a part of the older ones. ``pinned_key`` is a
+    /// public key of the log that the verifier trusts.
     ///
     /// >>> alice.verify_audit().ok
     /// True
@@ -79,7 +79,7 @@ impl Session {
     ) -> Outcome<Bound<'py, PyAny>> {
         if incremental {
             if pinned_key.is_some() || trusted_size.is_some() || reread.is_some() || progress.is_some() {
-                return Err(invalid("an incremental verification takes no other arguments"));
+                return Err(invalid("incremental cannot be combined with pinned_key, trusted_size or reread"));
             }
             return self.ask(py, "Report", |session| async move { session.verify_audit_incrementally().await });
         }
@@ -90,38 +90,39 @@ impl Session {
         let verify = |session: kms_lib::Session| async move { session.verify_audit_with(&options).await };
         self.call(py, work, verify, load("Report"))
     }
-    /// The signed head of the log (C2SP checkpoint).
+    /// Returns the signed head of the log (C2SP checkpoint).
     fn checkpoint<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.call(py, Work::Long, |session| async move { session.checkpoint().await }, text)
     }
-    /// The public key of the log, in the form that verifiers pin (C2SP signed note).
+    /// Returns the public key of the log, in the form that verifiers pin (C2SP signed note).
     fn audit_public_key<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.call(py, Work::Long, |session| async move { session.audit_public_key().await }, text)
     }
-    /// All public keys of the log, with the sizes whose states each signs.
+    /// Returns all public keys of the log, with the range of log sizes that each of them signs.
     fn audit_public_keys<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "AuditKeys", |session| async move { session.audit_public_keys().await })
     }
-    /// Replaces the key that signs the log, and gives the new public key.
+    /// Replaces the signing key of the log, and returns the new public key.
     fn replace_signing_key<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.call(py, Work::Long, |session| async move { session.replace_signing_key().await }, text)
     }
-    /// Counts of keys, records and usage, and alerts.
+    /// Returns the numbers of keys, records and uses, and the alerts.
     ///
     /// >>> alice.metrics().keys.total
     /// 2
     fn metrics<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Metrics", |session| async move { session.metrics().await })
     }
-    /// The rows in quarantine: they were not what the log said of them when the store was opened, and are not used.
+    /// Lists the quarantined rows, which did not match the log when the store was opened and are not used.
     fn list_quarantine<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "QuarantinedRows", |session| async move { session.list_quarantine().await })
     }
-    /// Releases the rows in quarantine that are again what the log says of them.
+    /// Releases the quarantined rows that match the log again.
     fn release_quarantine<'py>(&self, py: Python<'py>) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "QuarantinedRows", |session| async move { session.release_quarantine().await })
     }
-    /// Copies the store to a new file (mode 0600) while the service goes on, verifies the copy and records it.
+    /// Copies the store to a new file (mode 0600) while the service is in use, verifies the copy and records the
+    /// backup.
     #[pyo3(signature = (path, *, progress=None))]
     fn backup<'py>(&self, py: Python<'py>, path: Path, progress: Option<Py<PyAny>>) -> Outcome<Bound<'py, PyAny>> {
         let meter = Progress::new();
@@ -130,7 +131,7 @@ impl Session {
         let back_up = |session: kms_lib::Session| async move { session.backup_with(path.0, &options).await };
         self.call(py, work, back_up, load("BackupReport"))
     }
-    /// Tells what restoring a backup would undo and what would be lost.
+    /// Lists the changes that restoring a backup would undo, and the data that would be lost.
     fn compare_backup<'py>(&self, py: Python<'py>, path: Path) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "BackupComparison", |session| async move { session.compare_backup(path.0).await })
     }

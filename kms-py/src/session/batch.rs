@@ -1,4 +1,4 @@
-//! Batches: many operations in one call, which releases the GIL once. An item that fails gives its exception.
+//! Batches: many operations in one call, which releases the GIL once. The result of a failed item is its exception.
 
 use kms_lib::{Context, EncryptItem, KeyRef, ReencryptItem, Result, SignItem, SignatureAlgorithm, VerifyItem};
 use pyo3::prelude::*;
@@ -12,7 +12,7 @@ use crate::call::Work;
 use crate::errors::{Outcome, exception, wrong_type};
 use crate::results::{Decrypted, Encrypted, Reencrypted, Signature, Verification};
 
-/// The parts of an item: a tuple, which may leave out what has a default.
+/// The parts of an item: a tuple that may omit parts with a default.
 struct Parts<'a, 'py> {
     session: &'a Session,
     parts: Bound<'py, PyTuple>,
@@ -59,7 +59,8 @@ impl<'py> Parts<'_, 'py> {
         Ok(self.needed(index, "algorithm")?.extract::<Named<SignatureAlgorithm>>()?.0)
     }
 
-    /// Bytes. The items keep them: the list of items is an argument of the call, or lives as long as it.
+    /// Reads the bytes of a part. The items keep them alive: the list of items is an argument of the call, or lives as
+    /// long as the call.
     fn bytes(&self, index: usize, what: &str) -> Outcome<Input> {
         self.session.input(&self.needed(index, what)?, what)
     }
@@ -69,7 +70,7 @@ impl<'py> Parts<'_, 'py> {
     }
 }
 
-/// A batch that was read, and the list that keeps what it borrows.
+/// A batch that was read, and the list that keeps the borrowed bytes alive.
 struct Batch<'py, T> {
     items: Vec<T>,
     _kept: Bound<'py, PyTuple>,
@@ -82,7 +83,7 @@ fn read<'py, T>(
     sizes: std::ops::RangeInclusive<usize>,
     item: impl Fn(&Parts<'_, 'py>) -> Outcome<T>,
 ) -> Outcome<Batch<'py, T>> {
-    // A tuple, which nobody can change while the bytes of its items are borrowed.
+    // A tuple is immutable, so the bytes of its items stay alive while they are borrowed.
     let kept = items.py().get_type::<PyTuple>().call1((items,))?.cast_into::<PyTuple>().map_err(PyErr::from)?;
     let each = |part: Bound<'py, PyAny>| {
         let Ok(parts) = part.cast_into::<PyTuple>() else {
@@ -98,7 +99,7 @@ fn read<'py, T>(
     Ok(Batch { items, _kept: kept })
 }
 
-/// A list of results and exceptions.
+/// Creates the list of results and exceptions.
 fn finish<T>(
     one: impl Fn(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
 ) -> impl FnOnce(Python<'_>, Vec<Result<T>>) -> PyResult<Py<PyAny>> + Send + 'static {
@@ -198,7 +199,7 @@ impl Session {
         };
         self.call(py, Work::Long, verify, finish(Verification::object))
     }
-    /// Encrypts up to 1,000 ciphertexts anew.
+    /// Re-encrypts up to 1,000 ciphertexts.
     ///
     /// >>> sealed = alice.encrypt("users", b"one").ciphertext
     /// >>> [alice.decrypt(again.ciphertext).plaintext for again in alice.reencrypt_batch([ReencryptItem(sealed)])]

@@ -1,4 +1,4 @@
-//! Encrypting, decrypting, signing, verifying, data keys, re-encrypting: one at a time, into buffers, and as streams.
+//! Encryption, decryption, signatures, data keys and re-encryption: single operations, into buffers, and as streams.
 
 use kms_lib::{Ciphertext, Context, DecryptItem, ReencryptItem, SignatureAlgorithm};
 use pyo3::prelude::*;
@@ -13,7 +13,7 @@ use crate::errors::Outcome;
 use crate::results::{Decrypted, Encrypted, Reencrypted, Signature, Verification, Written};
 use crate::stream::{StreamDecryptor, StreamEncryptor};
 
-/// The context of a decryption, and the values that the ciphertext must agree with.
+/// The context of a decryption, and the properties that the ciphertext must have.
 pub struct Expected {
     /// The context that was authenticated with the ciphertext.
     pub context: Context,
@@ -21,9 +21,9 @@ pub struct Expected {
     pub key: Option<kms_lib::KeyRef>,
     /// The version it must have been encrypted with.
     pub version: Option<u32>,
-    /// The nonce that it must hold.
+    /// The nonce that it must contain.
     pub iv: Option<Input>,
-    /// The authentication tag that it must hold.
+    /// The authentication tag that it must contain.
     pub auth_tag: Option<Input>,
     /// The version whose public key made it, if it is raw RSA-OAEP.
     pub oaep_version: Option<u32>,
@@ -48,7 +48,7 @@ impl Expected {
         }
     }
 
-    /// The library's form of it.
+    /// Converts the request to the type of the library.
     pub fn item<'a>(&'a self, ciphertext: &'a [u8]) -> DecryptItem<'a> {
         let mut item = DecryptItem::new(ciphertext, self.context.clone());
         item.key.clone_from(&self.key);
@@ -63,7 +63,7 @@ impl Expected {
 }
 
 impl Session {
-    /// The bytes of an argument: `bytes` are borrowed in a synchronous call.
+    /// Reads the bytes of an argument: `bytes` are borrowed in a synchronous call.
     pub(super) fn input(&self, value: &Bound<'_, PyAny>, what: &str) -> Outcome<Input> {
         if self.is_asynchronous() {
             return Input::copy(value, what);
@@ -89,7 +89,7 @@ impl Session {
 #[pymethods]
 impl Session {
     /// Encrypts up to 64 MiB (RSA: 190 bytes) under the current version of a key, bound to ``context``: names and
-    /// values that decrypting needs too. They are not secret: records show them.
+    /// values that decrypting needs too. They are not secret: by default, audit records show them.
     ///
     /// >>> sealed = alice.encrypt("users", b"4111 1111 1111 1111", context={"row": "4711"})
     /// >>> alice.decrypt(sealed.ciphertext, context={"row": "4711"}).plaintext
@@ -107,8 +107,9 @@ impl Session {
         let encrypt = |session: kms_lib::Session| async move { session.encrypt(key.0, &plaintext, &context).await };
         self.call(py, work, encrypt, Encrypted::object)
     }
-    /// As ``encrypt``, into a buffer of the caller, which needs room for ``Ciphertext.max_len(len(plaintext))`` bytes
-    /// (ValueError, and nothing is done). It may be the one of the plaintext.
+    /// Like ``encrypt``, but writes to a buffer of the caller, which must have at least
+    /// ``Ciphertext.max_len(len(plaintext))`` bytes; otherwise it raises ValueError, and nothing is done. It may be the
+    /// buffer of the plaintext.
     ///
     /// >>> buffer = bytearray(Ciphertext.max_len(6))
     /// >>> written = alice.encrypt_into("users", b"secret", buffer)
@@ -132,8 +133,8 @@ impl Session {
             Written::object(py, length, (done.key, done.version, done.receipt))
         })
     }
-    /// Decrypts a ciphertext of ``encrypt`` with the same context. The other arguments must agree with the ciphertext
-    /// (``InvalidCiphertext``).
+    /// Decrypts a ciphertext of ``encrypt`` with the same context. If the other arguments do not agree with the
+    /// ciphertext, it raises ``InvalidCiphertext``.
     ///
     /// >>> alice.decrypt(alice.encrypt("users", b"secret").ciphertext, key="users").version
     /// 1
@@ -154,8 +155,9 @@ impl Session {
         expected.auth_tag = auth_tag.map(|tag| Input::copy(tag, "auth_tag")).transpose()?;
         self.decrypt_expected(py, self.input(ciphertext, "ciphertext")?, expected, Decrypted::object)
     }
-    /// As ``decrypt``, into a buffer of the caller, which needs room for ``Ciphertext.max_plaintext_len(ciphertext)``
-    /// bytes (ValueError, and nothing is done). It may be the one of the ciphertext, and can be wiped.
+    /// Like ``decrypt``, but writes to a buffer of the caller, which must have at least
+    /// ``Ciphertext.max_plaintext_len(ciphertext)`` bytes; otherwise it raises ValueError, and nothing is done. It may
+    /// be the buffer of the ciphertext, and the caller can wipe it.
     ///
     /// >>> buffer = bytearray(alice.encrypt("users", b"secret").ciphertext)
     /// >>> written = alice.decrypt_into(buffer, buffer)
@@ -172,14 +174,14 @@ impl Session {
         version: Option<u32>,
     ) -> Outcome<Bound<'py, PyAny>> {
         let ciphertext = self.input(ciphertext, "ciphertext")?;
-        // The service refuses and records input that is no ciphertext.
+        // The service refuses and records input that is not a ciphertext.
         let buffer = Output::new(buffer, Ciphertext::max_plaintext_len(&ciphertext).unwrap_or(0))?;
         self.decrypt_expected(py, ciphertext, Expected::new(context, key, version), |py, done| {
             let length = buffer.write(py, &done.plaintext)?;
             Written::object(py, length, (done.key, done.version, done.receipt))
         })
     }
-    /// Decrypts raw RSA-OAEP with SHA-256, which another tool made with the public key of this version.
+    /// Decrypts raw RSA-OAEP with SHA-256 that another tool encrypted with the public key of this version.
     fn decrypt_oaep<'py>(
         &self,
         py: Python<'py>,
@@ -192,7 +194,7 @@ impl Session {
             |session: kms_lib::Session| async move { session.decrypt_oaep(key.0, version, &ciphertext).await };
         self.call(py, Work::Long, decrypt, Decrypted::object)
     }
-    /// Signs up to 64 MiB with the current version of an RSA key; with ``version``, it must be that one.
+    /// Signs up to 64 MiB with the current version of an RSA key; ``version``, if given, must be the current one.
     ///
     /// >>> signed = alice.sign("invoices", b"total: 42.00 EUR", "RSASSA_PSS_SHA_256")
     /// >>> alice.verify("invoices", b"total: 42.00 EUR", signed.signature, "RSASSA_PSS_SHA_256").valid
@@ -215,8 +217,8 @@ impl Session {
         };
         self.call(py, Work::Long, sign, Signature::object)
     }
-    /// Verifies a signature. One that is not good is no error: ``valid`` is False. Without ``version``, the usable
-    /// versions are tried, the newest first.
+    /// Verifies a signature. An invalid signature is not an error: ``valid`` is False. Without ``version``, the usable
+    /// versions are tried, newest first.
     #[pyo3(signature = (key, payload, signature, algorithm, *, version=None))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn verify<'py>(
@@ -234,7 +236,7 @@ impl Session {
         };
         self.call(py, Work::Long, verify, Verification::object)
     }
-    /// Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Keep the ciphertext beside the data.
+    /// Generates a data key of 1 to 1,024 bytes, and encrypts it under a key. Store the ciphertext with the data.
     ///
     /// >>> with alice.generate_data_key("users") as data_key:
     /// ...     len(data_key), len(bytes(data_key))
@@ -252,7 +254,7 @@ impl Session {
             |session: kms_lib::Session| async move { session.generate_data_key(key.0, length, &context).await };
         self.call(py, Work::Short, generate, DataKey::object)
     }
-    /// Generates a data key whose plaintext does not leave the service.
+    /// Generates a data key and returns only its ciphertext.
     ///
     /// >>> alice.generate_data_key_without_plaintext("users").has_plaintext
     /// False
@@ -270,8 +272,8 @@ impl Session {
         };
         self.call(py, Work::Short, generate, DataKey::object)
     }
-    /// Encrypts a ciphertext anew, under the current version of its key or of ``destination``; the plaintext does not
-    /// leave the service.
+    /// Re-encrypts a ciphertext under the current version of its key or of ``destination``; the plaintext is not
+    /// returned.
     ///
     /// >>> sealed = alice.encrypt("users", b"secret")
     /// >>> _ = alice.rotate_key("users")
@@ -296,7 +298,7 @@ impl Session {
         };
         self.call(py, work, reencrypt, Reencrypted::object)
     }
-    /// Begins to encrypt a stream, piece by piece.
+    /// Begins to encrypt a stream piece by piece.
     ///
     /// >>> stream = alice.encrypt_stream("users")
     /// >>> sealed = stream.update(b"any length") + stream.finish()[0]
@@ -311,8 +313,8 @@ impl Session {
         let begin = |session: kms_lib::Session| async move { session.encrypt_stream(key.0, &context).await };
         self.call(py, Work::Short, begin, StreamEncryptor::object)
     }
-    /// Begins to decrypt a stream: the decryptor, and how many bytes of ``beginning`` it has taken; what follows them
-    /// goes to ``update``. None if more bytes are needed.
+    /// Begins to decrypt a stream. Returns the decryptor and the number of bytes of ``beginning`` that it has consumed;
+    /// pass the remaining bytes to ``update``. Returns None if it needs a longer beginning.
     #[pyo3(signature = (beginning, *, context=None))]
     fn decrypt_stream<'py>(
         &self,
@@ -325,8 +327,9 @@ impl Session {
         let begin = |session: kms_lib::Session| async move { session.decrypt_stream(&beginning, &context).await };
         self.call(py, Work::Short, begin, StreamDecryptor::object)
     }
-    /// Encrypts all that ``src`` gives to ``dst``, in constant memory: files that were opened with ``"rb"`` and
-    /// ``"wb"``, or anything with such a ``read`` and ``write``. ``progress`` is told how many bytes are done.
+    /// Encrypts everything from ``src`` to ``dst``, in constant memory: files that were opened with ``"rb"`` and
+    /// ``"wb"``, or other objects with such a ``read`` and ``write``. ``progress`` is called with the number of bytes
+    /// processed.
     ///
     /// >>> sealed = io.BytesIO()
     /// >>> alice.encrypt_file("users", io.BytesIO(b"secret"), sealed).length
@@ -344,7 +347,7 @@ impl Session {
         let encrypt = ENCRYPT.import(this.py(), "mini_kms._files", "encrypt")?;
         encrypt.call1((this, key, src, dst, context, progress))
     }
-    /// Decrypts all that ``src`` gives to ``dst``, in constant memory. The output is genuine, but it is complete
+    /// Decrypts everything from ``src`` to ``dst``, in constant memory. The output is authentic, but it is complete
     /// only if the call succeeds.
     ///
     /// >>> sealed, opened = io.BytesIO(), io.BytesIO()

@@ -13,9 +13,9 @@ use crate::errors::Outcome;
 
 #[pymethods]
 impl Session {
-    /// Imports the data of Mini KMS on Node, or brings what was imported before up to date with it. ``source`` is the
-    /// URL of its database, or the folder with an older version's files; it is only read. ``master_secret`` is the
-    /// original's ``KMS_MASTER_KEY``. A run that was cut off is carried on by the next one.
+    /// Imports the data of Mini KMS on Node, or updates data that was imported before. ``source`` is the URL of its
+    /// database, or the folder with an older version's files; it is only read. ``master_secret`` is the original's
+    /// ``KMS_MASTER_KEY``. If a run was interrupted, the next run continues it.
     ///
     /// >>> alice.import_mini_kms("dump.sql")  # doctest: +ELLIPSIS
     /// Traceback (most recent call last):

@@ -11,7 +11,7 @@ use crate::errors::Outcome;
 
 #[pymethods]
 impl Session {
-    /// Creates a key, which encrypts with AES-256-GCM unless told otherwise.
+    /// Creates a key, by default for encryption with AES-256-GCM.
     ///
     /// >>> alice.create_key("cards", rotation_period_days=90).state
     /// 'ENABLED'
@@ -39,7 +39,7 @@ impl Session {
         new.audit_context = audit_context.map(|it| it.0);
         self.ask(py, "Key", |session| async move { session.create_key(new).await.map(json::Key::from) })
     }
-    /// Describes a key.
+    /// Returns the description of a key.
     ///
     /// >>> alice.get_key("users").current_version
     /// 1
@@ -70,14 +70,14 @@ impl Session {
         let part = paging(limit, cursor);
         self.ask(py, "KeyPage", |session| async move { session.list_keys(&filter, &part).await })
     }
-    /// The public key of a version of an RSA key, as PEM.
+    /// Returns the public key of a version of an RSA key, as PEM.
     ///
     /// >>> alice.public_key("invoices", 1).splitlines()[0]
     /// '-----BEGIN PUBLIC KEY-----'
     fn public_key<'py>(&self, py: Python<'py>, key: Key, version: u32) -> Outcome<Bound<'py, PyAny>> {
         self.call(py, Work::Long, |session| async move { session.public_key(key.0, version).await }, text)
     }
-    /// Lists the versions of a key, newest first.
+    /// Lists the versions of a key, oldest first.
     ///
     /// >>> [version.state for version in alice.list_versions("users").items]
     /// ['ENABLED']
@@ -92,12 +92,12 @@ impl Session {
         let part = paging(limit, cursor);
         self.ask(py, "KeyVersionPage", |session| async move { session.list_versions(key.0, &part).await })
     }
-    /// Describes a version of a key.
+    /// Returns the description of a version of a key.
     fn get_version<'py>(&self, py: Python<'py>, key: Key, version: u32) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "KeyVersion", |session| async move { session.get_version(key.0, version).await })
     }
-    /// Rotates a key: a new version encrypts and signs from now on. With ``expected_current``, only if that is the
-    /// current version (``Conflict``).
+    /// Rotates a key: a new version encrypts and signs from now on. With ``expected_current``, it raises ``Conflict``
+    /// if another version is the current one.
     ///
     /// >>> alice.rotate_key("users").current_version
     /// 2
@@ -109,7 +109,7 @@ impl Session {
             |session| async move { session.rotate_key(key.0, expected_current).await.map(json::Key::from) },
         )
     }
-    /// Enables a key.
+    /// Enables a disabled key.
     fn enable_key<'py>(&self, py: Python<'py>, key: Key) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.enable_key(key.0).await.map(json::Key::from) })
     }
@@ -120,28 +120,29 @@ impl Session {
     fn disable_key<'py>(&self, py: Python<'py>, key: Key) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.disable_key(key.0).await.map(json::Key::from) })
     }
-    /// Revokes a key with all its versions, for ever.
+    /// Revokes a key with all its versions, permanently.
     fn revoke_key<'py>(&self, py: Python<'py>, key: Key) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.revoke_key(key.0).await.map(json::Key::from) })
     }
-    /// Erases the material of former versions of a key that are revoked or past their window. They stay in its history
-    /// as `DESTROYED`, and make room for new versions.
+    /// Erases the material of former versions of a key that are revoked or past their grace window. They stay in its
+    /// history as `DESTROYED`, and no longer count towards the limit of versions.
     fn trim_key<'py>(&self, py: Python<'py>, key: Key) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.trim_key(key.0).await.map(json::Key::from) })
     }
-    /// Enables the current version of a key.
+    /// Enables the current version of a key after it was disabled.
     fn enable_version<'py>(&self, py: Python<'py>, key: Key, version: u32) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.enable_version(key.0, version).await.map(json::Key::from) })
     }
-    /// Disables a version of a key: it encrypts nothing; what it encrypted can be decrypted until its window ends.
+    /// Disables a version of a key: it no longer encrypts or signs; it decrypts and verifies until its grace window
+    /// ends.
     fn disable_version<'py>(&self, py: Python<'py>, key: Key, version: u32) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.disable_version(key.0, version).await.map(json::Key::from) })
     }
-    /// Revokes a version of a key, for ever.
+    /// Revokes a version of a key, permanently.
     fn revoke_version<'py>(&self, py: Python<'py>, key: Key, version: u32) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.revoke_version(key.0, version).await.map(json::Key::from) })
     }
-    /// Sets until when a former version decrypts and verifies; for ever with None.
+    /// Sets the end of the grace window of a former version, until which it decrypts and verifies; None means no end.
     fn set_window<'py>(
         &self,
         py: Python<'py>,
@@ -154,8 +155,8 @@ impl Session {
             session.set_window(key.0, version, not_after).await.map(json::Key::from)
         })
     }
-    /// Edits a key. Arguments that are left out change nothing; None ends a period, or removes the metadata. With
-    /// ``expected_revision``, only if the key still has it (``Conflict``).
+    /// Edits a key. Omitted arguments change nothing; None removes a period or the metadata. With
+    /// ``expected_revision``, it raises ``Conflict`` if the key has another revision.
     ///
     /// >>> alice.update_key("users", metadata={"team": "shop"}).metadata
     /// {'team': 'shop'}
@@ -180,7 +181,7 @@ impl Session {
         update.expected_revision = expected_revision;
         self.ask(py, "Key", |session| async move { session.update_key(key.0, update).await.map(json::Key::from) })
     }
-    /// Schedules the erasure of a key's material; the default waiting time is 30 days.
+    /// Schedules the erasure of a key's material; by default in 30 days.
     ///
     /// >>> alice.schedule_deletion("users", waiting_days=7).state
     /// 'PENDING_DELETION'
@@ -195,7 +196,7 @@ impl Session {
             session.schedule_deletion(key.0, waiting_days).await.map(json::Key::from)
         })
     }
-    /// Cancels a scheduled deletion; the key returns to the state it had.
+    /// Cancels a scheduled deletion; the key returns to its former state.
     fn cancel_deletion<'py>(&self, py: Python<'py>, key: Key) -> Outcome<Bound<'py, PyAny>> {
         self.ask(py, "Key", |session| async move { session.cancel_deletion(key.0).await.map(json::Key::from) })
     }

@@ -15,10 +15,10 @@ use crate::arguments::{Key, Named, Text, Time, optional, paging, read_context, t
 use crate::call::Work;
 use crate::errors::{Failure, Outcome, invalid, wrong_type};
 
-/// The text that stands for all keys.
+/// The text that means all keys.
 const ALL_KEYS: &str = "*";
 
-/// The keys of a grant.
+/// The scope of a grant: one key or all keys.
 enum Scope {
     All,
     One(KeyRef),
@@ -35,7 +35,7 @@ impl<'py> FromPyObject<'_, 'py> for Scope {
     }
 }
 
-/// The id of a grant or credential: itself, or the object that has it.
+/// The id of a grant or credential: a `str`, or an object with an id.
 struct Id(String);
 
 impl<'py> FromPyObject<'_, 'py> for Id {
@@ -77,7 +77,7 @@ fn read_conditions(value: &Bound<'_, PyAny>) -> Outcome<Conditions> {
     made.not_after = value.getattr("not_after")?.extract::<Option<Time>>()?.map(|it| it.0);
     if let Some(networks) = value.getattr("source_ip")?.extract::<Option<Vec<Text>>>()? {
         let network =
-            |text: &Text| text.0.parse().map_err(|_| invalid(format!("source_ip: {:?} is no network", text.0)));
+            |text: &Text| text.0.parse().map_err(|_| invalid(format!("source_ip: {:?} is not an IP network", text.0)));
         made.source_ip = Some(networks.iter().map(network).collect::<Outcome<_>>()?);
     }
     let context = |name| -> Outcome<_> {
@@ -89,7 +89,7 @@ fn read_conditions(value: &Bound<'_, PyAny>) -> Outcome<Conditions> {
     Ok(made)
 }
 
-/// A token, as JSON.
+/// Converts a new token to JSON.
 #[derive(Serialize)]
 struct Created<'a> {
     token: &'a str,
@@ -108,8 +108,8 @@ fn new_token(principal: Text, role: Role, label: Option<Text>, expires_at: Optio
 
 #[pymethods]
 impl Session {
-    /// Gives a principal permissions on a key, or on all keys (``"*"``). It replaces what the principal has from the
-    /// same grantor on the same keys.
+    /// Grants a principal permissions on a key, or on all keys (``"*"``). It replaces the grant that the principal has
+    /// from the same grantor on the same keys.
     ///
     /// >>> alice.put_grant("shop", "users", ["encrypt"]).allowed_ops
     /// ('encrypt',)
@@ -137,7 +137,7 @@ impl Session {
         };
         self.ask(py, "Grant", |session| async move { session.put_grant(new).await })
     }
-    /// Revokes a grant. With ``cascade``, what was passed on through it is revoked too.
+    /// Withdraws a grant. With ``cascade``, grants that were passed on through it are withdrawn too.
     ///
     /// >>> alice.revoke_grant(alice.put_grant("shop", "users", ["encrypt"]))
     #[pyo3(signature = (grant, *, cascade=false))]
@@ -148,7 +148,8 @@ impl Session {
         };
         self.call(py, Work::Long, revoke, nothing)
     }
-    /// Lists the grants in force, by principal; with ``key``, those that concern it, ``"*"`` being those on all keys.
+    /// Lists the grants in force, by principal. With ``key``, only those that apply to this key, including those on all
+    /// keys; with ``"*"``, only those on all keys.
     #[pyo3(signature = (*, principal=None, key=None, limit=100, cursor=None))]
     fn list_grants<'py>(
         &self,
@@ -167,7 +168,7 @@ impl Session {
         let part = paging(limit, cursor);
         self.ask(py, "GrantPage", |session| async move { session.list_grants(&filter, &part).await })
     }
-    /// Makes a token: whoever shows it to ``Kms.authenticate`` is this principal in this role.
+    /// Creates a token, with which ``Kms.authenticate`` creates a session of this principal in this role.
     ///
     /// >>> made = alice.create_token("shop", label="web shop")
     /// >>> kms.authenticate(made.token).principal
@@ -185,7 +186,7 @@ impl Session {
         let new = new_token(principal, role.map_or(Role::App, |it| it.0), label, expires_at);
         self.call(py, Work::Long, |session| async move { session.create_token(new).await }, created)
     }
-    /// Makes the first token of a store; ``Conflict`` if there is or ever was a credential.
+    /// Creates the first token of a store; raises ``Conflict`` if the store has or ever had a credential.
     #[pyo3(signature = (principal, *, role=None, label=None, expires_at=None), text_signature =
         "($self, principal, *, role='admin', label=None, expires_at=None)")]
     fn create_first_token<'py>(
@@ -199,12 +200,12 @@ impl Session {
         let new = new_token(principal, role.map_or(Role::Admin, |it| it.0), label, expires_at);
         self.call(py, Work::Long, |session| async move { session.create_first_token(new).await }, created)
     }
-    /// Revokes a credential: from now on, no operation of a caller that shows its token succeeds.
+    /// Withdraws a token: from now on, no operation with this token succeeds.
     fn revoke_credential<'py>(&self, py: Python<'py>, credential: Id) -> Outcome<Bound<'py, PyAny>> {
         let id = credential.0.parse()?;
         self.call(py, Work::Long, |session| async move { session.revoke_credential(id).await }, nothing)
     }
-    /// Lists the credentials that are not revoked.
+    /// Lists the credentials that are not withdrawn.
     #[pyo3(signature = (*, limit=100, cursor=None))]
     fn list_credentials<'py>(&self, py: Python<'py>, limit: usize, cursor: Option<Text>) -> Outcome<Bound<'py, PyAny>> {
         let part = paging(limit, cursor);
