@@ -8,36 +8,54 @@ use kms_lib::internals::{Provider, RustCrypto};
 use kms_lib::{DecryptItem, ErrorCode, ImportFindingKind, ImportJob, ImportSource};
 use kms_test_support::aws::Aws;
 use kms_test_support::{AwsKey, REGION, test_name};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::{Place, admin, code};
+use crate::common::{self, Place, admin, code};
 use crate::{calls, count, root, with_aws};
 
 const KEY: &str = "26bf24cd-1537-4183-9100-e3585fe82a01";
+const RSA: &str = "7b0f6a51-3b0c-4d6d-8f0a-5d1f9f3a2c44";
 const MATERIAL: [u8; 32] = [0x5A; 32];
 
-/// Writes a key of an older version of the original, whose material is wrapped by a key in AWS KMS under this context.
-fn write_source(folder: &Path, aws: &Aws, key: &AwsKey, version_in_context: &str) {
-    let context = json!({"keyId": KEY, "version": version_in_context, "type": "AES256_GCM"});
-    let sealed = aws.admin.call(
-        REGION,
-        "Encrypt",
-        &json!({"KeyId": key.id, "Plaintext": STANDARD.encode(MATERIAL), "EncryptionContext": context}),
+/// Writes the files of an older version of the original with an AES key and an RSA key, whose material is wrapped by a
+/// key in AWS KMS, each under a context with this version. Answers the RSA key's public key.
+fn write_source(folder: &Path, aws: &Aws, key: &AwsKey, version_in_context: &str) -> String {
+    let rsa = RustCrypto.rsa_generate().unwrap();
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(&rsa.pkcs8).as_bytes().chunks(64).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n")
     );
-    let keys = json!([{
-        "id": KEY, "name": "payments", "type": "AES256_GCM", "purpose": "ENCRYPTION", "state": "ENABLED",
-        "createdAt": "2025-10-06T13:10:50.484Z", "currentVersion": 1,
-    }]);
-    let versions = json!([{
-        "id": "52683160-80a8-450c-b062-051e4675c168", "keyId": KEY, "version": 1, "state": "ENABLED",
-        "createdAt": "2025-10-06T13:10:50.484Z",
-        "wrappedMaterial": {
-            "algorithm": "AWS-KMS", "ciphertext": sealed["CiphertextBlob"],
-            "encryptionContext": {"keyId": KEY, "version": "1", "type": "AES256_GCM"}, "metadata": {"keyId": key.arn},
-        },
-    }]);
-    std::fs::write(folder.join("keys.json"), keys.to_string()).unwrap();
-    std::fs::write(folder.join("key_versions.json"), versions.to_string()).unwrap();
+    common::output::secret(pem.as_bytes());
+    let (mut keys, mut versions) = (Vec::new(), Vec::new());
+    for (id, name, key_type, purpose, material, public_key) in [
+        (KEY, "payments", "AES256_GCM", "ENCRYPTION", &MATERIAL[..], None),
+        (RSA, "receipts", "RSA_2048", "SIGNING", pem.as_bytes(), Some(&rsa.public_pem)),
+    ] {
+        let context = json!({"keyId": id, "version": version_in_context, "type": key_type});
+        let sealed = aws.admin.call(
+            REGION,
+            "Encrypt",
+            &json!({"KeyId": key.id, "Plaintext": STANDARD.encode(material), "EncryptionContext": context}),
+        );
+        keys.push(json!({
+            "id": id, "name": name, "type": key_type, "purpose": purpose, "state": "ENABLED",
+            "createdAt": "2025-10-06T13:10:50.484Z", "currentVersion": 1,
+        }));
+        versions.push(json!({
+            "id": format!("5{}", &id[1..]), "keyId": id, "version": 1, "state": "ENABLED",
+            "createdAt": "2025-10-06T13:10:50.484Z", "publicKeyPem": public_key,
+            "wrappedMaterial": {
+                "algorithm": "AWS-KMS", "ciphertext": sealed["CiphertextBlob"],
+                "encryptionContext": {"keyId": id, "version": "1", "type": key_type}, "metadata": {"keyId": key.arn},
+            },
+        }));
+    }
+    let write = |name: &str, rows: Vec<Value>| std::fs::write(folder.join(name), json!(rows).to_string()).unwrap();
+    write("keys.json", keys);
+    write("key_versions.json", versions);
+    write("grants.json", Vec::new());
+    write("audit_logs.json", Vec::new());
+    rsa.public_pem
 }
 
 #[test]
@@ -45,7 +63,7 @@ fn material_that_aws_wrapped_comes_over() {
     with_aws(test_name!(), |aws| async move {
         let key = aws.admin.create_key();
         let folder = tempfile::tempdir().unwrap();
-        write_source(folder.path(), &aws, &key, "1");
+        let public_key = write_source(folder.path(), &aws, &key, "1");
         // No master secret: there is nothing that one opens.
         let from = ImportSource::parse(folder.path().to_str().unwrap()).unwrap().aws(root(&aws, "alias/unused"));
         let place = Place::in_a_file();
@@ -54,8 +72,8 @@ fn material_that_aws_wrapped_comes_over() {
         calls(&aws);
         let dry = session.import_mini_kms(&from, &ImportJob::default().dry_run(true)).await.unwrap();
         let report = session.import_mini_kms(&from, &ImportJob::default()).await.unwrap();
-        assert!(dry.keys == report.keys && report.is_complete() && report.versions.imported == 1, "{report:?}");
-        assert_eq!(count(&calls(&aws), "Decrypt"), 2, "each run opens it once");
+        assert!(dry.keys == report.keys && report.is_complete() && report.versions.imported == 2, "{report:?}");
+        assert_eq!(count(&calls(&aws), "Decrypt"), 4, "each run opens each once");
         session.import_mini_kms(&from, &ImportJob::default()).await.unwrap();
         assert_eq!(count(&calls(&aws), "Decrypt"), 0, "what is here is not paid for again");
 
@@ -65,6 +83,13 @@ fn material_that_aws_wrapped_comes_over() {
         let (ciphertext, tag) = sealed.split_at(4);
         let item =
             DecryptItem::imported("payments", ciphertext, Some("{\"tenant\":\"acme\"}")).iv(&nonce).auth_tag(tag);
+        assert_eq!(session.decrypt_item(item).await.unwrap().plaintext.as_slice(), b"4711");
+        let version = session.get_version("receipts", 1).await.unwrap();
+        assert_eq!(version.public_key_pem, Some(public_key));
+        // The private key is the one that belongs to it: it opens what that one sealed.
+        let sealed = RustCrypto.rsa_public(version.public_key_pem.as_deref().unwrap()).unwrap();
+        let sealed = sealed.oaep_encrypt(b"", b"4711").unwrap();
+        let item = DecryptItem::imported("receipts", &sealed, None);
         assert_eq!(session.decrypt_item(item).await.unwrap().plaintext.as_slice(), b"4711");
         assert!(session.verify_audit().await.unwrap().ok);
         kms.close().await.unwrap();
@@ -82,9 +107,11 @@ fn another_context_or_key_is_refused_and_named() {
         let kms = place.open().await;
         let session = admin(&kms);
         let report = session.import_mini_kms(&from, &ImportJob::default()).await.unwrap();
-        assert!(!report.is_complete() && report.keys.refused == 1, "{report:?}");
-        assert_eq!(report.findings[0].kind, ImportFindingKind::KeyRefused);
-        assert_eq!(report.findings[0].code, Some(ErrorCode::IntegrityFailure));
+        assert!(!report.is_complete() && report.keys.refused == 2, "{report:?}");
+        for finding in &report.findings {
+            assert_eq!(finding.kind, ImportFindingKind::KeyRefused);
+            assert_eq!(finding.code, Some(ErrorCode::IntegrityFailure));
+        }
         assert_eq!(code(session.get_key("payments").await), ErrorCode::KeyNotFound);
         kms.close().await.unwrap();
     });
