@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::material::{Of, Opener, no_secret};
 use super::planned::Planned;
 use super::report::{ImportFindingKind, ImportJob, ImportReport};
-use super::source::{ImportSource, Source};
+use super::source::{ImportSource, Source, SourceKey};
 use crate::ledger::{Details, ImportState};
 use crate::lifecycle::{Command, ImportRun};
 use crate::session::{Intent, Session};
@@ -17,8 +17,8 @@ use crate::types::key::KeyType;
 
 /// Keys that are read at once while the master secret is checked.
 const PAGE: usize = 100;
-/// Versions that the master secret is tried with, at most: the first may be damaged.
-const TRIED: usize = 16;
+/// Versions of a key that are read at once then.
+const VERSIONS: usize = 100;
 
 /// What the stages of a run share.
 pub(super) struct Run<'a> {
@@ -135,34 +135,47 @@ impl<'a> Run<'a> {
         digest.finalize().into()
     }
 
-    /// Tries the master secret with what it should open. `WrongRootKey` if it opens none of the first versions.
+    /// Tries the master secret with every version that it should open, until it opens one: the first may be damaged.
+    /// `WrongRootKey` if it opens none of them.
     async fn check_secret(&mut self, from: &ImportSource) -> Result<()> {
-        let (mut after, mut tried): (Option<String>, _) = (None, 0);
+        let (mut after, mut is_tried): (Option<String>, _) = (None, false);
         loop {
             let page = self.source.keys(after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.id.clone());
             for key in &page {
-                let Some(version) = self.source.versions(&key.id, 0, 1).await?.into_iter().next() else { continue };
-                let known = (key.id.parse::<KeyId>(), KeyType::parse(&key.key_type), u32::try_from(version.version));
-                let (Ok(id), Ok(key_type), Ok(number)) = known else { continue };
-                if !Opener::is_local(&version) {
-                    continue;
-                }
-                if from.root().is_none() {
-                    return Err(no_secret());
-                }
-                if self.opener.open(Of { key: id, key_type, version: number }, &version).await.is_ok() {
-                    return Ok(());
-                }
-                tried += 1;
-                if tried == TRIED {
-                    return Err(wrong_secret());
+                match self.secret_opens(from, key).await? {
+                    Some(true) => return Ok(()),
+                    Some(false) => is_tried = true,
+                    None => {}
                 }
             }
         }
         // With nothing that it wrapped, any secret is as good as another.
-        if tried == 0 { Ok(()) } else { Err(wrong_secret()) }
+        if is_tried { Err(wrong_secret()) } else { Ok(()) }
+    }
+
+    /// Whether the master secret opens a version of a key; none if it wrapped none of them.
+    async fn secret_opens(&mut self, from: &ImportSource, key: &SourceKey) -> Result<Option<bool>> {
+        let (Ok(id), Ok(key_type)) = (key.id.parse::<KeyId>(), KeyType::parse(&key.key_type)) else { return Ok(None) };
+        let (mut after, mut opens) = (0, None);
+        loop {
+            let page = self.source.versions(&key.id, after, VERSIONS).await?;
+            for version in page.iter().filter(|version| Opener::is_local(version)) {
+                let Ok(number) = u32::try_from(version.version) else { continue };
+                if from.root().is_none() {
+                    return Err(no_secret());
+                }
+                if self.opener.open(Of { key: id, key_type, version: number }, version).await.is_ok() {
+                    return Ok(Some(true));
+                }
+                opens = Some(false);
+            }
+            match page.last() {
+                Some(last) => after = last.version,
+                None => return Ok(opens),
+            }
+        }
     }
 }
 

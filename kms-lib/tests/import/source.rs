@@ -31,6 +31,61 @@ async fn the_master_secret_is_checked_before_anything_is_written() {
     assert_eq!(refused(&from()).await, ErrorCode::InvalidRootKey);
 }
 
+/// A wrong secret is noticed by any version that the original's own root key wrapped, and the right one is recognised
+/// behind any number of damaged ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_master_secret_is_tried_with_every_version() {
+    let original = original!("clean");
+    original.sql(
+        "UPDATE key_versions SET wrapped_material = REPLACE(wrapped_material, 'AES-256-GCM', 'AWS-KMS') \
+                  WHERE version = 1",
+    );
+    let from = || ImportSource::parse(&original.url).unwrap();
+    assert_eq!(refused(&from().master_secret("another secret")).await, ErrorCode::WrongRootKey);
+    assert_eq!(refused(&from()).await, ErrorCode::InvalidRootKey);
+
+    let original = original!("clean");
+    let id = "CONCAT('00000000-0000-4000-8000-', LPAD(seq, 12, '0'))";
+    original.sql(&format!(
+        "INSERT INTO `keys` SELECT {id}, CONCAT('low-', seq), type, purpose, state, rotation_period_days, \
+           grace_period_days, created_at, metadata, current_version FROM `keys`, seq_1_to_20 WHERE name = 'minted-1'; \
+         INSERT INTO key_versions SELECT {id}, {id}, version, state, created_at, not_before, not_after, \
+           wrapped_material, public_key_pem, grace_period_days FROM key_versions, seq_1_to_20 \
+           WHERE key_id = (SELECT id FROM `keys` WHERE name = 'minted-1')"
+    ));
+    let place = place();
+    let kms = place.open().await;
+    let report = import(&kms, &original, &ImportJob::default()).await;
+    assert_eq!((report.keys.imported, report.keys.refused), (5, 20), "{report:?}");
+    kms.close().await.unwrap();
+}
+
+/// What was named as the source by mistake may be a secret: no message quotes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_the_originals_is_not_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.key");
+    let from = ImportSource::parse(path.to_str().unwrap()).unwrap();
+    let place = place();
+    let kms = place.open().await;
+    let session = admin(&kms);
+    for text in [
+        "hunter2",
+        "\"hunter2\"",
+        "[\"hunter2\"]",
+        "[{\"hunter2\": 1}]",
+        "[{\"id\": \"x\", \"keyId\": {\"hunter2\": 1}}]",
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = session.import_mini_kms(&from, &ImportJob::default()).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidConfiguration, "{text}");
+        assert!(error.message().contains("line 1 column"), "{error}");
+        let shown = format!("{error} {error:?} {:?}", whole_log(&session).await);
+        assert!(!shown.contains("hunter2"), "{text}: {shown}");
+    }
+    kms.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_the_originals_is_refused() {
     for (statement, expected) in [

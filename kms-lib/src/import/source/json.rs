@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::rows::{
@@ -196,7 +197,19 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Vec<T>>> {
         return Err(Error::new(ErrorCode::LimitExceeded, text));
     }
     let rows = serde_json::from_reader(BufReader::new(file));
-    rows.map(Some).map_err(|error| malformed(path, &error.to_string()))
+    rows.map(Some).map_err(|error| malformed(path, &describe(&error)))
+}
+
+/// Where and what kind the error is. Its own message quotes what stands there, and the file may have been named by
+/// mistake and hold a secret.
+fn describe(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Io => "it cannot be read",
+        Category::Syntax => "it is not JSON",
+        Category::Data => "this is not what such a file has",
+        Category::Eof => "it ends too early",
+    };
+    format!("{what}, at line {} column {}", error.line(), error.column())
 }
 
 fn sort<T>(rows: &mut [T], id: fn(&T) -> &str, path: &Path) -> Result<()> {
