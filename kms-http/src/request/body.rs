@@ -1,4 +1,4 @@
-//! Bodies of requests: read whole, within a limit each, within the memory of their caller, and in time.
+//! Reads request bodies completely, within the size limit, the memory available to the caller and the time limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use super::memory::{RequestMemory, Room};
 use super::owner::Owner;
 use crate::error::ApiError;
 
-/// A body, which may hold plaintexts: wiped when dropped.
+/// A complete request body. Bodies may contain plaintexts and are wiped when dropped.
 pub type Whole = Zeroizing<Vec<u8>>;
 
-/// Reads bodies.
+/// Reads request bodies within the time and memory limits.
 pub struct Bodies {
-    /// Where they are counted, and answers too.
+    /// Accounts for the memory of request bodies and of responses.
     pub memory: Arc<RequestMemory>,
     timeout: Duration,
 }
 
 impl Bodies {
-    /// Bodies that have to arrive in this time after the head of their request.
+    /// Bodies must arrive completely within `timeout`, counted from the arrival of the request's head.
     pub fn new(memory: Arc<RequestMemory>, timeout: Duration) -> Self {
         Self { memory, timeout }
     }
 
-    /// Reads a body of at most so many bytes. The room it takes is to be held as long as the body is. While the body
-    /// arrives, the request may be ended for another owner.
+    /// Reads a body of at most `limit` bytes. The caller keeps the returned room for as long as it keeps the body.
+    /// While the body is arriving, the request may be evicted to free memory for another owner.
     pub async fn read(
         &self,
         context: &RequestContext,
@@ -68,9 +68,9 @@ async fn collect(room: &Room, mut body: Body, limit: usize) -> Result<Whole, Api
         }
         if length > whole.capacity() {
             let capacity = length.max(2 * whole.capacity()).min(limit);
-            // Only for what has really arrived: an announcement costs nothing.
+            // Memory is reserved for bytes that have arrived, not for the announced length.
             room.grow(capacity - whole.capacity())?;
-            // What is left behind is wiped, which growing in place would not do.
+            // Copies into a new buffer so that the old one is wiped; `Vec::reserve` would not wipe it.
             let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
             larger.extend_from_slice(&whole);
             whole = larger;

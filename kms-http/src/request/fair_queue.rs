@@ -1,12 +1,12 @@
-//! How many requests are worked on at a time, and who comes next: principals take turns, so that one caller's flood is
-//! that caller's own wait.
+//! Limits the number of concurrent requests and schedules waiting ones round-robin by principal, so that one caller's
+//! flood delays only that caller.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// The gate. Whoever is let in holds a [`Pass`].
+/// The queue. A request holds a [`Pass`] while it is processed.
 pub struct FairQueue {
     most_active: usize,
     most_waiting: usize,
@@ -18,24 +18,24 @@ struct State {
     active: usize,
     waiting: usize,
     lines: HashMap<Arc<str>, VecDeque<oneshot::Sender<Pass>>>,
-    /// Principals with somebody waiting, in the order of their turns.
+    /// Principals with waiting requests, in the order of their turns.
     turns: VecDeque<Arc<str>>,
 }
 
-/// A place among the requests that are worked on; given up when dropped.
+/// Permission to process a request; dropping it admits the next one.
 pub struct Pass(Option<Arc<FairQueue>>);
 
-/// There is no room, not even to wait.
+/// The queue is full, including the places for waiting requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Full {
-    /// Others wait as well.
+    /// The queue is full, and this principal has no waiting request.
     Everyone,
-    /// This principal has the longest line.
+    /// This principal has waiting requests, or its request was removed to make room for another principal.
     Caller,
 }
 
 impl FairQueue {
-    /// A gate for so many at a time, and so many that wait.
+    /// A queue with at most `most_active` requests in process and `most_waiting` requests waiting.
     pub fn new(most_active: usize, most_waiting: usize) -> Self {
         Self { most_active, most_waiting, state: Mutex::default() }
     }
@@ -44,7 +44,7 @@ impl FairQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place.
+    /// Waits until the principal's request may be processed.
     pub async fn enter(self: &Arc<Self>, principal: &str) -> Result<Pass, Full> {
         let turn = {
             let mut state = self.state();
@@ -61,11 +61,11 @@ impl FairQueue {
             }
             state.line_up(principal)
         };
-        // Nobody answers who was sent away to make room for another principal.
+        // The sender is dropped if this request was removed to make room for another principal.
         turn.await.map_err(|_| Full::Caller)
     }
 
-    /// Lets the next one in, in place of one who leaves.
+    /// Passes the place of a finished request to the next waiting one.
     fn leave(self: Arc<Self>) {
         loop {
             let next = {
@@ -80,13 +80,13 @@ impl FairQueue {
             };
             match next.send(Pass(Some(Arc::clone(&self)))) {
                 Ok(()) => return,
-                // It has gone away meanwhile. Its pass must not let the next one in a second time.
+                // The waiting caller has disconnected. Its pass must not admit another request when it is dropped.
                 Err(mut pass) => pass.0 = None,
             }
         }
     }
 
-    /// Requests being worked on, and waiting.
+    /// The number of requests in process, and the number of waiting requests.
     pub fn load(&self) -> (usize, usize) {
         let state = self.state();
         (state.active, state.waiting)
@@ -109,7 +109,7 @@ impl State {
         turn
     }
 
-    /// Takes those out of the lines who have gone away.
+    /// Removes waiting requests whose callers have disconnected.
     fn forget_gone(&mut self) {
         self.lines.values_mut().for_each(|line| line.retain(|call| !call.is_closed()));
         self.lines.retain(|_, line| !line.is_empty());
@@ -117,7 +117,8 @@ impl State {
         self.waiting = self.lines.values().map(VecDeque::len).sum();
     }
 
-    /// Sends the last one of the longest line away, if that is not the line this principal would lengthen.
+    /// Removes the last request of the longest line if that line is longer than this principal's would become. Returns
+    /// whether it did.
     fn make_room_for(&mut self, principal: &str) -> bool {
         let own = self.lines.get(principal).map_or(0, VecDeque::len);
         let longest = self.lines.iter_mut().max_by_key(|(_, line)| line.len());

@@ -1,9 +1,9 @@
-//! Headers that every answer carries, the ones that helmet sets; and headers that stand once in a request.
+//! The security headers of every response, and access to request headers that may occur only once.
 
 use axum::http::HeaderMap;
 use axum::http::header::{self, AsHeaderName, HeaderName, HeaderValue};
 
-/// What helmet 8 sets.
+/// The headers that helmet 8 sets, and `cache-control`.
 const SECURITY: [(HeaderName, HeaderValue); 13] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -24,26 +24,27 @@ const SECURITY: [(HeaderName, HeaderValue); 13] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
     (HeaderName::from_static("x-permitted-cross-domain-policies"), HeaderValue::from_static("none")),
     (header::X_XSS_PROTECTION, HeaderValue::from_static("0")),
-    // Answers hold plaintexts and keys: nothing between here and the caller is to keep them.
+    // Responses contain plaintexts and keys, which no cache may store.
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
-/// There are several where one is expected.
+/// Error: a header occurs more than once where exactly one value is expected.
 pub struct Several;
 
-/// The one value of a header, if it was sent. Of several, a proxy might see one and this service another.
+/// The only value of a header, if it was sent. Repeated headers are an error, because a proxy might use one value and
+/// this service another.
 pub fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Several> {
     let mut values = headers.get_all(name).iter();
     let value = values.next();
     if values.next().is_some() { Err(Several) } else { Ok(value) }
 }
 
-/// Headers with room for those that every answer carries, so that they need not grow.
+/// An empty header map with capacity for the headers of every response, so that it need not grow.
 pub fn roomy() -> HeaderMap {
     HeaderMap::with_capacity(SECURITY.len() + 6)
 }
 
-/// Adds the security headers; what an answer has set for itself stays.
+/// Adds the security headers; headers that the response has already set are kept.
 pub fn secure(headers: &mut HeaderMap) {
     for (name, value) in &SECURITY {
         if let header::Entry::Vacant(place) = headers.entry(name) {

@@ -1,5 +1,6 @@
-//! Answers that are decided before the request has arrived: the rest is read and thrown away, within limits. A socket
-//! that is closed with something unread is reset, and the caller, who is still sending, never sees the answer.
+//! Responses that are sent before the request has arrived completely: the rest of the body is read and discarded,
+//! within limits. Closing a socket with unread data resets the connection, and a caller that is still sending would
+//! never see the response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,23 +12,23 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-/// Most bytes that are thrown away.
+/// Maximum number of bytes to discard.
 const BYTES: usize = 16 * 1024 * 1024;
-/// How long a caller may go on sending, and then has to take its answer.
+/// How long the rest of a body is read and discarded; after that the connection is closed.
 const TIME: Duration = Duration::from_secs(5);
 
-/// The body of a request, whose rest is thrown away when it is dropped.
+/// The body of a request. If it is dropped before its end, the rest is read and discarded.
 pub struct Lingering<Seen: FnMut(usize) + Send + 'static> {
     body: Option<Incoming>,
-    /// Told how many bytes have arrived; dropped once the body has, or all of it that is thrown away.
+    /// Called with the size of each part that arrives; dropped when the body is complete or no more of it is read.
     arriving: Option<Seen>,
-    /// The caller sends nothing before it is asked to (`Expect: 100-continue`), so there is nothing to throw away.
+    /// The caller waits for `100 Continue` (`Expect: 100-continue`) and sends no body, so nothing has to be discarded.
     waits: bool,
 }
 
 impl<Seen: FnMut(usize) + Send + 'static> Lingering<Seen> {
-    /// The body of a request with these headers; what `arriving` makes is told how many bytes have arrived, and is
-    /// dropped once all have.
+    /// Wraps the body of a request with these headers. The callback that `arriving` returns is called with the size of
+    /// each part that arrives, and is dropped after the last one.
     pub fn new(body: Incoming, headers: &HeaderMap, arriving: impl FnOnce() -> Seen) -> Self {
         let arriving = (!body.is_end_stream()).then(arriving);
         Self { body: Some(body), arriving, waits: headers.contains_key(EXPECT) }
@@ -43,7 +44,7 @@ impl<Seen: FnMut(usize) + Send + Unpin + 'static> Body for Lingering<Seen> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
-        // Who reads the body has asked for it.
+        // Reading the body makes hyper send `100 Continue`.
         this.waits = false;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(&mut *body).poll_frame(context));
@@ -83,7 +84,7 @@ async fn discard(mut body: Incoming, seen: &mut Option<impl FnMut(usize)>) {
         }
         match left.checked_sub(bytes) {
             Some(less) => left = less,
-            // No more is read, so that the caller stops sending; the connection stands until the time is over.
+            // Stops reading, so that the caller stops sending; the connection stays open until the time limit.
             None => std::future::pending().await,
         }
     }

@@ -1,5 +1,5 @@
-//! Memory of requests and answers: heads, bodies and answers count, for the principal that sent the request, and for
-//! its network until the principal is known.
+//! Memory accounting for request heads, request bodies and responses. Memory is charged to the principal that sent the
+//! request, and to the caller's network until the principal is known.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,38 +9,42 @@ use std::time::{Duration, Instant};
 use super::owner::Owner;
 use crate::error::ApiError;
 
-/// Rooms up to this size may use all of the memory.
+/// Reservations up to this size, in bytes, may use all of the memory.
 const SMALL: usize = 64 * 1024;
-/// One part in so many is left to small rooms.
+/// The fraction of the memory reserved for small reservations: 1/`LEFT`.
 const LEFT: usize = 8;
-/// One part in so many is left to callers that are not known yet.
+/// The fraction of the memory reserved for callers that are not authenticated yet: 1/`UNKNOWN`.
 const UNKNOWN: usize = 16;
-/// For so long, what waits for a caller is not ended for another owner as long as there is memory.
+/// A reservation that has waited for its caller for less than this is evicted for another owner only if the memory is
+/// exhausted or that owner holds little.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same for another request from the same network.
+/// How long a reservation must have waited before another request from the same network may evict it.
 const OWN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a request takes in HTTP/2 beside its head, body and answer. In HTTP/1.1 the number of connections bounds that.
+/// Bytes charged for each HTTP/2 request in addition to its head, body and response. In HTTP/1.1 the limit on
+/// connections bounds this overhead.
 pub const STREAM: usize = 8 * 1024;
-/// What the answer to a request takes that was refused for lack of memory.
+/// Bytes charged for the response to a request that was refused because memory is exhausted.
 pub const REFUSAL: usize = 4 * 1024;
 
-/// Ends what holds memory, because another owner needs it.
+/// Ends the task or connection that holds memory which another owner needs.
 pub trait Evict: Send + Sync {
-    /// Ends it: the memory is free as soon as the task has noticed. Called under a lock, so it must not wait.
+    /// Requests the end of the task; its memory is released when the task notices. Called while a lock is held, so it
+    /// must not block.
     fn evict(&self);
 }
 
-/// Nothing to end.
+/// An [`Evict`] that does nothing.
 pub struct Kept;
 
 impl Evict for Kept {
     fn evict(&self) {}
 }
 
-/// Memory, shared by owners. An owner may hold no more than is free, so that one alone never has it all. An owner that
-/// finds none because others hold much takes it from the one that holds most: what has been waiting for that caller
-/// longest is ended. Callers that are not known yet also replace what their own network has held for a while.
+/// The memory for requests and responses, shared by all owners. An owner may hold at most as much as is free, so that
+/// no single owner can take everything. If memory is short, the owner that holds the most loses the reservation that
+/// has been waiting for its caller longest. Callers that are not authenticated may also replace reservations that their
+/// own network has held for a while.
 pub struct RequestMemory {
     total: usize,
     state: Mutex<State>,
@@ -48,35 +52,37 @@ pub struct RequestMemory {
 
 struct State {
     total: usize,
-    /// For tests, a time that is added to all waiting.
+    /// Added to all waiting times by tests.
     waited: Duration,
     free: usize,
     next: u64,
     held: HashMap<Owner, Holding>,
 }
 
-/// What an owner holds.
+/// The memory held by one owner.
 #[derive(Default)]
 struct Holding {
     bytes: usize,
-    /// Rooms of what waits for its caller, the oldest first: heads and bodies that arrive, answers that are taken.
+    /// Reservations that wait for the caller, oldest first: heads and bodies that are arriving, responses that are
+    /// being sent.
     waiting: BTreeMap<u64, Waiting>,
 }
 
-/// What waits for its caller.
+/// A reservation that waits for its caller.
 struct Waiting {
     since: Instant,
     place: Arc<Place>,
 }
 
-/// A room as its memory sees it. Altered under the memory's lock only.
+/// The state of a reservation. Changed only under the lock of the memory.
 struct Place {
     bytes: AtomicUsize,
     is_evicted: AtomicBool,
     evict: Arc<dyn Evict>,
 }
 
-/// Bytes that a request or its answer takes. All clones are the same room; it is given back when the last is dropped.
+/// A reservation of bytes for a request or its response. Clones share the reservation; it is released when the last
+/// clone is dropped.
 #[derive(Clone)]
 pub struct Room(Arc<Inner>);
 
@@ -88,7 +94,7 @@ struct Inner {
 }
 
 impl RequestMemory {
-    /// So many bytes.
+    /// Memory of `total` bytes.
     pub fn new(total: usize) -> Self {
         Self {
             total,
@@ -100,7 +106,7 @@ impl RequestMemory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A room without bytes. While it waits ([`Room::waits`]), `evict` may be called.
+    /// An empty reservation. While it is marked as waiting ([`Room::set_waiting`]), `evict` may be called.
     pub fn empty(self: &Arc<Self>, owner: Owner, evict: Arc<dyn Evict>) -> Room {
         let mut state = self.state();
         let id = state.next;
@@ -110,26 +116,26 @@ impl RequestMemory {
         Room(Arc::new(Inner { memory: Arc::clone(self), id, place, owner: Mutex::new(owner) }))
     }
 
-    /// Room for so many bytes.
+    /// A reservation of `bytes` bytes.
     pub fn room(self: &Arc<Self>, owner: Owner, bytes: usize, evict: Arc<dyn Evict>) -> Result<Room, ApiError> {
         let room = self.empty(owner, evict);
         room.grow(bytes)?;
         Ok(room)
     }
 
-    /// How many bytes are free.
+    /// The number of free bytes.
     #[cfg(test)]
     pub fn free(&self) -> usize {
         self.state().free
     }
 }
 
-/// What an owner may take beside what it holds.
+/// How much an owner may take in addition to what it holds.
 #[derive(Clone, Copy)]
 enum Limit {
-    /// As much as is free, and so much is left to others.
+    /// The owner may hold at most as much as stays free, and must leave `left` bytes to others.
     Share { left: usize },
-    /// All that is free.
+    /// The owner may take all free memory.
     Free,
 }
 
@@ -150,7 +156,8 @@ impl State {
             if !is_short && !is_over {
                 break;
             }
-            // What has only begun to wait goes last, and only if there is no memory, or for an owner with little.
+            // Reservations that have just begun to wait are evicted last, and only if the memory is exhausted or the
+            // owner holds little.
             let wanted = held + more;
             let is_urgent = is_short || wanted <= self.total / LEFT;
             let made_room =
@@ -165,10 +172,10 @@ impl State {
         Ok(())
     }
 
-    /// Ends the oldest room of the owner with the most bytes, if it has waited for this long. Networks lose it to their
-    /// own next request after a while, and to every other owner that wants no more in all than they have, or a small
-    /// part of the memory; callers that are known lose it only to known ones that want less in all. Whether there was
-    /// one.
+    /// Evicts the oldest waiting reservation of the owner that holds the most, if it has waited for at least `age`.
+    /// Reservations of networks give way to their own next request after [`OWN_PATIENCE`], and to any other owner whose
+    /// total is small or no larger than theirs. Reservations of authenticated callers give way only to authenticated
+    /// callers with a smaller total. Returns whether a reservation was evicted.
     fn evict(&mut self, of: &Owner, wanted: usize, age: Duration) -> bool {
         let is_small = wanted <= self.total / LEFT;
         let waited = self.waited;
@@ -213,12 +220,12 @@ impl Room {
         self.0.owner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many bytes it has.
+    /// The size of the reservation in bytes.
     pub fn bytes(&self) -> usize {
         self.0.place.bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes so many bytes more.
+    /// Extends the reservation by `more` bytes, within the owner's share.
     pub fn grow(&self, more: usize) -> Result<(), ApiError> {
         let Inner { memory, place, .. } = &*self.0;
         let left = if self.bytes() + more > SMALL { memory.total / LEFT } else { 0 };
@@ -226,14 +233,14 @@ impl Room {
         memory.state().take(&owner, place, more, Limit::Share { left })
     }
 
-    /// Takes so many bytes more out of all that is free: for an answer that has to be given.
+    /// Extends the reservation by `more` bytes from all free memory, for a response that must be sent.
     pub fn grow_beyond_share(&self, more: usize) -> Result<(), ApiError> {
         let Inner { memory, place, .. } = &*self.0;
         let owner = self.owner();
         memory.state().take(&owner, place, more, Limit::Free)
     }
 
-    /// Takes more or gives back, so that it has this many bytes.
+    /// Extends or reduces the reservation to `bytes` bytes.
     pub fn resize(&self, bytes: usize) -> Result<(), ApiError> {
         let now = self.bytes();
         if bytes > now {
@@ -245,7 +252,8 @@ impl Room {
         Ok(())
     }
 
-    /// Charges it to this owner from now on. Without room there, it stays where it is.
+    /// Charges the reservation to `new` from now on. If that owner has no memory left, the reservation stays with the
+    /// previous owner and the error is returned.
     pub fn move_to(&self, new: &Owner) -> Result<(), ApiError> {
         let Inner { memory, place, id, .. } = &*self.0;
         let mut owner = self.owner();
@@ -259,7 +267,7 @@ impl Room {
         let taken = state.take(new, place, bytes, Limit::Share { left: 0 });
         match taken {
             Ok(()) => *owner = new.clone(),
-            // It was there a moment ago.
+            // The bytes were released above under the same lock, so they are available.
             Err(_) => drop(state.take(&owner, place, bytes, Limit::Free)),
         }
         if let Some(waiting) = waiting {
@@ -268,7 +276,7 @@ impl Room {
         taken
     }
 
-    /// Whether it waits for its caller, so that it may be ended for another owner.
+    /// Marks whether the reservation waits for its caller, in which case it may be evicted for another owner.
     pub fn set_waiting(&self, waits: bool) {
         let Inner { memory, place, id, .. } = &*self.0;
         let owner = self.owner();

@@ -1,4 +1,4 @@
-//! What happens to every request before and after its route: an id, headers, limits.
+//! Processing of every request before and after its route: request id, headers and limits.
 
 pub mod body;
 pub mod fair_queue;
@@ -23,44 +23,44 @@ use kms_lib::RecordId;
 use self::memory::{Evict, Kept, Room};
 use self::owner::Owner;
 
-/// Longest request id that is taken over from a caller.
+/// Maximum length of a request id sent by a caller.
 const REQUEST_ID: usize = 128;
-/// The header it comes and goes in.
+/// The header that carries the request id, in requests and responses.
 pub const X_REQUEST_ID: &str = "x-request-id";
 
-/// Who is at the other end of a connection.
+/// The remote end of a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    /// Its address; none on a unix socket.
+    /// The remote IP address; `None` on a Unix socket.
     pub address: Option<IpAddr>,
-    /// The certificate it showed (DER), verified against the configured authorities.
+    /// The client certificate (DER), verified against the configured authorities.
     pub certificate: Option<Arc<[u8]>>,
-    /// Who the connection is charged to.
+    /// The owner that the connection is charged to.
     pub caller: Caller,
 }
 
 impl Peer {
-    /// The peer at an address; none on a unix socket.
+    /// A peer without a certificate; `address` is `None` on a Unix socket.
     pub fn at(address: Option<IpAddr>) -> Self {
         Self { address, certificate: None, caller: Caller::new(Owner::at(address)) }
     }
 }
 
-/// Who a connection is charged to: its network, and once a principal is known, the one that last sent a request. All
-/// clones are the same.
+/// The owner that a connection is charged to: its network at first, and then the principal that last sent a request.
+/// Clones share the same value.
 #[derive(Clone, Debug, Default)]
 pub struct Caller(Arc<Mutex<Owner>>);
 
 impl Caller {
-    /// A connection of this owner.
+    /// A connection that is charged to `owner`.
     pub fn new(owner: Owner) -> Self {
         Self(Arc::new(Mutex::new(owner)))
     }
-    /// The owner.
+    /// The owner that the connection is charged to now.
     pub fn get(&self) -> Owner {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    /// Charges the connection to this owner.
+    /// Charges the connection to `owner` from now on.
     pub fn set(&self, owner: &Owner) {
         let mut caller = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if *caller != *owner {
@@ -69,23 +69,23 @@ impl Caller {
     }
 }
 
-/// What is known of a request from the start.
+/// What is known about a request before it is routed.
 #[derive(Clone)]
 pub struct RequestContext {
-    /// Its id.
+    /// The request id, from the caller or generated.
     pub id: Arc<str>,
-    /// Who sent it.
+    /// The remote end of the connection.
     pub peer: Arc<Peer>,
-    /// When its head was there.
+    /// The time at which the request's head was complete.
     pub started: Instant,
-    /// The memory that its head takes, if that is counted.
+    /// The memory reserved for the head, if it is counted.
     pub room: Option<Room>,
-    /// What ends it while it waits for its caller.
+    /// Ends the request if another owner needs its memory.
     pub evict: Arc<dyn Evict>,
 }
 
 impl RequestContext {
-    /// The context of a request: with the caller's id if it sent a sane one, else with a new one.
+    /// The context of a request, with the caller's request id if it is acceptable, otherwise with a new one.
     pub fn new(headers: &HeaderMap, peer: Arc<Peer>) -> Self {
         let sent = headers.get(X_REQUEST_ID).and_then(sane_id).map(Arc::from);
         let id = sent.unwrap_or_else(|| RecordId::random().to_string().into());
@@ -93,20 +93,20 @@ impl RequestContext {
     }
 }
 
-/// The host that a request is for: of its target, else of its header.
+/// The host that a request is for, from the request target or otherwise from the `Host` header.
 pub fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     let named = || Authority::try_from(headers.get(HOST)?.as_bytes()).ok();
     uri.authority().cloned().or_else(named)
 }
 
-/// Whether a host, as URLs and headers name it, is this machine's loopback.
+/// Whether a host, as written in URLs and headers, is the loopback interface.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// An id that may go into records, logs and headers as it is.
+/// The caller's id, if it can be used in audit records, logs and headers without escaping.
 fn sane_id(value: &HeaderValue) -> Option<&str> {
     let id = value.to_str().ok()?;
     let is_sane = |c: char| c.is_ascii_alphanumeric() || "-_.:/+=@".contains(c);

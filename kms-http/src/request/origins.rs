@@ -1,4 +1,4 @@
-//! Browsers: pages of which origins may call (CORS), and requests that a page of another site made a browser send.
+//! Browser requests: the origins whose pages may call this service (CORS), and protection against cross-site requests.
 
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
@@ -7,26 +7,28 @@ use axum::response::Response;
 
 use super::headers::single;
 
-/// Fetch Metadata: how the site of the page relates to this service. Scripts cannot set it.
+/// Fetch Metadata: the relationship between the page's site and this service. Scripts cannot set this header.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The origins that the settings name.
+/// The configured origins and the checks of browser requests against them.
 pub struct Origins {
     cors: Vec<String>,
-    /// Under which names browsers know this service, where a proxy changes `Host`.
+    /// The service's own origins as browsers see them, for proxies that change `Host`.
     public: Vec<String>,
-    /// The service itself speaks TLS, so that a page without TLS is another origin.
+    /// Whether the service itself uses TLS; if so, an `http` origin is a different origin.
     is_secure: bool,
 }
 
 impl Origins {
-    /// Pages of the origins in `cors` may call, `*` for all; `public` are this service's own origins behind a proxy.
+    /// `cors` lists the origins whose pages may call this service (`*` for all); `public` lists this service's own
+    /// origins in front of a proxy.
     pub fn new(cors: &[String], public: &[String], is_secure: bool) -> Self {
         Self { cors: cors.to_vec(), public: public.to_vec(), is_secure }
     }
 
-    /// Whether a page of another site made a browser send this request, with the browser's client certificate or its
-    /// session at a proxy. GET, HEAD and OPTIONS change nothing; without a browser neither header is sent.
+    /// Whether a page of another site caused a browser to send this request, with the browser's client certificate or
+    /// its session at a proxy. GET, HEAD and OPTIONS change nothing and always pass. Clients other than browsers send
+    /// neither `Sec-Fetch-Site` nor `Origin`.
     pub fn is_cross_site(&self, method: &Method, headers: &HeaderMap, host: Option<&Authority>) -> bool {
         if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
             return false;
@@ -45,7 +47,7 @@ impl Origins {
         self.cors.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes())
     }
 
-    /// Whether an origin is this service, by the host that the request names or by the settings.
+    /// Whether an origin is this service's own, according to the requested host or the settings.
     fn is_own(&self, origin: &HeaderValue, host: Option<&Authority>) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         if self.public.iter().any(|public| public == origin) {
@@ -56,7 +58,7 @@ impl Origins {
             Some(("http", authority)) if !self.is_secure => (80, authority),
             _ => return false,
         };
-        // An origin has no user in it, which an authority may have.
+        // An origin has no user information, but an authority may have.
         let (Ok(authority), Some(host), false) = (authority.parse::<Authority>(), host, authority.contains('@')) else {
             return false;
         };
@@ -64,7 +66,7 @@ impl Origins {
             && authority.port_u16().unwrap_or(default_port) == host.port_u16().unwrap_or(default_port)
     }
 
-    /// The answer to a preflight request; none if it is no such request or no origin may call.
+    /// The response to a preflight request, or `None` if this is not a preflight request or CORS is not configured.
     pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
         let is_preflight = method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if self.cors.is_empty() || !is_preflight {
@@ -83,14 +85,14 @@ impl Origins {
         Some(response)
     }
 
-    /// Whether answers depend on the origin of the page that asks.
+    /// Whether CORS is configured, so that responses depend on the origin of the calling page.
     pub fn is_open(&self) -> bool {
         !self.cors.is_empty()
     }
 
-    /// Lets the page that asked read the answer, if its origin may call.
+    /// Adds the CORS headers that let the calling page read the response, if its origin is allowed.
     pub fn allow(&self, origin: Option<HeaderValue>, answer: &mut HeaderMap) {
-        // For every origin: caches must not give one origin's answer to another.
+        // `Vary` is set for allowed and other origins, so that no cache serves one origin's response to another.
         answer.append(header::VARY, HeaderValue::from_static("origin"));
         let Some(origin) = origin.filter(|origin| self.is_allowed(origin)) else { return };
         let all = self.cors.iter().any(|allowed| allowed == "*");

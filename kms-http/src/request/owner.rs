@@ -1,28 +1,28 @@
-//! Who memory, connections and failed attempts are charged to.
+//! The owner that memory, connections and failed attempts are charged to.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-/// Who is charged for what a connection or a request takes.
+/// The owner that is charged for the resources of a connection or a request.
 #[derive(Clone, Debug, Default, Hash, PartialEq, Eq)]
 pub enum Owner {
-    /// A caller that is known.
+    /// An authenticated caller.
     Principal(Arc<str>),
-    /// Callers of one network that are not known yet: an IPv4 address, or the first 64 bits of an IPv6 address, which
-    /// one subscriber has for itself (RFC 6177).
+    /// Unauthenticated callers of one network: an IPv4 address, or the first 64 bits of an IPv6 address, which are
+    /// usually assigned to one subscriber (RFC 6177).
     Network(IpAddr),
-    /// Callers on the Unix socket that are not known yet.
+    /// Unauthenticated callers on the Unix socket.
     #[default]
     Local,
 }
 
 impl Owner {
-    /// The caller of this name.
+    /// The owner for the principal `name`.
     pub fn principal(name: &str) -> Self {
         Self::Principal(Arc::from(name))
     }
 
-    /// Callers at this address; none is an address on the Unix socket.
+    /// The owner for unauthenticated callers at `address`; `None` is the Unix socket.
     pub fn at(address: Option<IpAddr>) -> Self {
         match address.map(|address| address.to_canonical()) {
             Some(IpAddr::V6(address)) => {
@@ -34,7 +34,7 @@ impl Owner {
         }
     }
 
-    /// Whether it is a caller that is known.
+    /// Whether the caller is authenticated.
     pub fn is_known(&self) -> bool {
         matches!(self, Self::Principal(_))
     }

@@ -1,4 +1,4 @@
-//! How many requests a second a principal may send.
+//! Limits the number of requests per second of each principal.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,10 +7,10 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-/// After so many answers, principals that have been quiet are forgotten.
+/// Number of checks after which the states of inactive principals are removed.
 const SWEEP: u32 = 10_000;
 
-/// The rates of all principals.
+/// The request rates of all principals.
 pub struct Rate {
     limiter: RateLimiter<String, HashMapStateStore<String>, MonotonicClock>,
     clock: MonotonicClock,
@@ -18,7 +18,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many a second, and so many at once (as many as a second's without). None: any number.
+    /// Allows `per_second` requests per second and bursts of `burst` requests (`per_second` if `burst` is 0). Returns
+    /// `None`, which means no limit, if `per_second` is 0.
     pub fn new(per_second: u32, burst: u32) -> Option<Self> {
         let quota = Quota::per_second(NonZeroU32::new(per_second)?);
         let quota = NonZeroU32::new(burst).map_or(quota, |burst| quota.allow_burst(burst));
@@ -27,7 +28,7 @@ impl Rate {
         Some(Self { limiter, clock, answers: AtomicU32::new(0) })
     }
 
-    /// Whether this principal may send one more now; else in how many seconds.
+    /// Counts a request of this principal. If the limit is exceeded, the error is the number of seconds to wait.
     pub fn check(&self, principal: &str) -> Result<(), u32> {
         if self.answers.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
             self.limiter.retain_recent();

@@ -1,4 +1,4 @@
-//! Answers, while they are taken: slowly, perhaps, or never.
+//! Memory of responses while they are being sent, to callers that may read slowly or not at all.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use super::memory::{RequestMemory, Room, STREAM};
 use super::owner::Owner;
 use crate::error::ApiError;
 
-/// Answers up to this size need no room of their own in HTTP/1.1, where a connection has one at a time.
+/// Responses up to this size, in bytes, are not counted in HTTP/1.1, where a connection sends one at a time.
 const SMALL: u64 = 4 * 1024;
 
-/// Told how many bytes of an answer have been sent; 0 when it begins.
+/// Called with the number of bytes of a response that have been sent; with 0 when sending begins.
 pub type Taken = Arc<dyn Fn(usize) + Send + Sync>;
 
-/// An answer that has room in memory until it has been sent.
+/// A response body whose memory stays reserved until it has been sent.
 struct Held {
     body: Body,
-    /// What was taken out of the body and not handed over yet.
+    /// Bytes that were read from the body and not yet passed to the connection.
     rest: Bytes,
     room: Room,
-    /// So much is handed over at a time.
+    /// Maximum number of bytes passed to the connection at a time.
     piece: usize,
     taken: Taken,
 }
 
-/// A piece of an answer that was handed over. Its room is kept until it has been sent.
+/// A part of a response that was passed to the connection. Its memory stays reserved until it has been sent.
 struct Piece {
     bytes: Bytes,
     _room: Room,
@@ -50,9 +50,10 @@ impl Drop for Piece {
     }
 }
 
-/// Gives an answer room: the one of its request, if that had some, of another size. Without room a list is refused,
-/// since nothing was done but reading. What was done is answered all the same, out of all that is free: its request was
-/// about as large, and had room. The room is an extension of the answer, for [`guard`]; an answer may bring its own.
+/// Reserves memory for a response, by resizing the reservation of the request if there is one. If memory is short, a
+/// list is refused, because nothing but reading was done. Other responses are sent regardless, from all free memory:
+/// the operation was performed, and its request, which had a reservation, was about as large. The reservation becomes
+/// an extension of the response, for [`guard`]; a reservation that the response already carries is kept.
 pub fn hold(
     mut response: Response,
     room: Option<Room>,
@@ -79,8 +80,8 @@ pub fn hold(
     Ok(response)
 }
 
-/// Keeps a room until all of an answer has been sent, and tells of each piece that was. Meanwhile the answer waits for
-/// its caller, and may be ended for another owner.
+/// Keeps a reservation until the whole response has been sent, and reports every part that was sent. Meanwhile the
+/// reservation counts as waiting for the caller and may be evicted for another owner.
 pub fn guard(response: Response, room: Room, piece: usize, taken: Taken) -> Response {
     room.set_waiting(true);
     response.map(|body| Body::new(Held { body, rest: Bytes::new(), room, piece, taken }))

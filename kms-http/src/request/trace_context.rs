@@ -1,4 +1,4 @@
-//! The trace that a request is part of, as its caller says (W3C Trace Context).
+//! The trace that a request belongs to, as sent by the caller (W3C Trace Context).
 
 use axum::http::HeaderMap;
 
