@@ -133,7 +133,7 @@ impl RequestMemory {
 /// How much an owner may take in addition to what it holds.
 #[derive(Clone, Copy)]
 enum Limit {
-    /// The owner may hold at most as much as stays free, and must leave `left` bytes to others.
+    /// The owner's total must not exceed the free memory, and `left` bytes must stay free for others.
     Share { left: usize },
     /// The owner may take all free memory.
     Free,

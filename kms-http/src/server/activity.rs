@@ -1,4 +1,4 @@
-//! What is going on on a connection.
+//! The activity of a connection: requests, responses, progress and the memory of what has arrived.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,55 +11,54 @@ use crate::request::Caller;
 use crate::request::memory::{Evict, RequestMemory, Room};
 use crate::request::owner::Owner;
 
-/// So much of a head is not counted: every connection may have it.
+/// Bytes of a head that are not counted as memory; every connection may have them.
 const HEAD: usize = 4 * 1024;
-/// In HTTP/2, most bytes that may have arrived and are no part of a request that is read, nor read as one in a moment:
-/// more than the windows of a connection and the largest head together. Only frames that serve no request add up to
-/// that.
+/// In HTTP/2, the maximum number of bytes that have arrived and were not read as part of a request. The windows of a
+/// connection and the largest head together are smaller, so only frames that serve no request can add up to this.
 const FRAMES: usize = 512 * 1024;
-/// In HTTP/2, bytes of frames that are expected beside each head, and each part of a body or an answer.
+/// In HTTP/2, bytes of other frames that are expected with each head and each part of a body or a response.
 const BESIDE: usize = 128;
 
-/// What is going on on a connection.
+/// The activity of a connection, shared by its socket, its handler and the table of connections.
 pub struct Activity {
     begun: Instant,
     caller: Caller,
-    /// Requests that are worked on.
+    /// Number of requests in process.
     working: AtomicUsize,
-    /// Bodies of requests that are still arriving.
+    /// Number of request bodies that are still arriving.
     arriving: AtomicUsize,
-    /// Answers that are being sent.
+    /// Number of responses that are being sent.
     sending: AtomicUsize,
-    /// Whether the socket takes no more for now.
+    /// Whether the socket accepts no more data for now.
     is_blocked: AtomicBool,
-    /// Milliseconds from `begun` to the last progress.
+    /// Milliseconds from `begun` to the latest progress.
     last: AtomicU64,
-    /// The connection is to be closed at once, or in order.
+    /// Signals that the connection must close immediately (`close`) or gracefully (`finish`).
     close: Notify,
     finish: Notify,
     head: Mutex<Head>,
 }
 
-/// What has arrived of a head; in HTTP/2 also what has arrived of bodies, and is not read yet.
+/// Bytes of a head that have arrived; in HTTP/2 also bytes of bodies that were not read yet.
 #[derive(Default)]
 struct Head {
     bytes: usize,
     room: Option<Room>,
 }
 
-/// Whether more frames may be read.
+/// Whether more HTTP/2 frames may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frames {
-    /// They may.
+    /// More frames may be read.
     Fit,
-    /// There is no memory for those that have arrived.
+    /// No memory is left for the frames that have arrived.
     NoRoom,
-    /// More have arrived than requests explain.
+    /// More bytes have arrived than requests account for.
     TooMany,
 }
 
 impl Activity {
-    /// What is going on on a new connection; times are from `begun`.
+    /// The activity of a new connection; times are relative to `begun`.
     pub fn new(begun: Instant, caller: Caller) -> Self {
         let activity = Self {
             begun,
@@ -77,63 +76,63 @@ impl Activity {
         activity
     }
 
-    /// A part of a request has arrived, or a part of an answer has been sent.
+    /// Notes progress: a part of a request has arrived or a part of a response was sent.
     pub fn go_on(&self) {
         self.last.store(millis(self.begun.elapsed()), Ordering::Relaxed);
     }
-    /// Sets when that was.
+    /// Sets the time of the latest progress.
     #[cfg(test)]
     pub fn set_last(&self, since_begun: Duration) {
         self.last.store(millis(since_begun), Ordering::Relaxed);
     }
-    /// For how long nothing has happened.
+    /// The time since the latest progress.
     pub fn silent(&self) -> Duration {
         self.begun.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
-    /// Who the connection is charged to.
+    /// The owner that the connection is charged to.
     pub fn owner(&self) -> Owner {
         self.caller.get()
     }
 
-    /// Whether a request is worked on.
+    /// Whether a request is in process.
     pub fn is_working(&self) -> bool {
         self.working.load(Ordering::Relaxed) > 0
     }
-    /// Whether a body of a request is still arriving.
+    /// Whether a request body is still arriving.
     pub fn is_arriving(&self) -> bool {
         self.arriving.load(Ordering::Relaxed) > 0
     }
-    /// Whether an answer is being sent.
+    /// Whether a response is being sent.
     pub fn is_sending(&self) -> bool {
         self.sending.load(Ordering::Relaxed) > 0 || self.is_blocked.load(Ordering::Relaxed)
     }
-    /// Whether neither is the case.
+    /// Whether no request is in process and no response is being sent.
     pub fn is_idle(&self) -> bool {
         !self.is_working() && !self.is_sending()
     }
-    /// Notes whether the socket takes what is sent.
+    /// Notes whether the socket is blocked for sending.
     pub fn set_blocked(&self, is_blocked: bool) {
         self.is_blocked.store(is_blocked, Ordering::Relaxed);
     }
 
-    /// Says that the connection is to be closed at once.
+    /// Signals that the connection must close immediately.
     pub fn close(&self) {
         self.close.notify_one();
     }
-    /// Waits until the connection is to be closed at once.
+    /// Waits for the signal to close immediately.
     pub async fn closed(&self) {
         self.close.notified().await;
     }
-    /// Says that the connection is to end, in order.
+    /// Signals that the connection must close gracefully.
     pub fn finish(&self) {
         self.finish.notify_one();
     }
-    /// Waits until the connection is to end.
+    /// Waits for the signal to close gracefully.
     pub async fn finished(&self) {
         self.finish.notified().await;
     }
 
-    /// Closes the connection if another owner needs its memory.
+    /// An [`Evict`] that closes the connection when another owner needs its memory.
     pub fn evict(self: &Arc<Self>) -> Arc<dyn Evict> {
         Arc::new(Closing(Arc::downgrade(self)))
     }
@@ -142,21 +141,21 @@ impl Activity {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A part of a head has arrived in HTTP/1.1. A large one needs room.
+    /// Counts a part of a head that has arrived in HTTP/1.1. A head of more than [`HEAD`] bytes needs memory.
     pub fn head_arrives(self: &Arc<Self>, bytes: usize, memory: &Arc<RequestMemory>) -> Result<(), ApiError> {
         let mut head = self.head();
         head.bytes += bytes;
-        // The buffers that it is read into and moved to may be twice as large.
+        // The read buffer and the buffer that the head is moved to may be twice as large.
         let needed = 2 * head.bytes;
         if head.bytes <= HEAD { Ok(()) } else { self.count(&mut head, needed, memory) }
     }
-    /// The head is complete: its room now is the request's.
+    /// Marks the head as complete; its memory now belongs to the request.
     pub fn head_is_there(&self) -> Option<Room> {
         let room = std::mem::take(&mut *self.head()).room;
         room.inspect(|room| room.set_waiting(false))
     }
 
-    /// Frames have arrived in HTTP/2. What is not read at once needs room.
+    /// Counts frames that have arrived in HTTP/2. Bytes that are not read immediately need memory.
     pub fn frames_arrive(self: &Arc<Self>, bytes: usize, memory: &Arc<RequestMemory>) -> Frames {
         let mut head = self.head();
         head.bytes += bytes;
@@ -168,7 +167,7 @@ impl Activity {
             _ => Frames::NoRoom,
         }
     }
-    /// So many bytes of what has arrived in HTTP/2 have been read, or taken as a head.
+    /// Notes that `bytes` bytes of what has arrived in HTTP/2 were read as part of a body or taken as a head.
     pub fn frames_are_read(&self, bytes: usize) {
         let mut head = self.head();
         head.bytes = head.bytes.saturating_sub(bytes + BESIDE);
@@ -176,7 +175,7 @@ impl Activity {
             head.room = None;
         } else if let Some(room) = &head.room {
             let _ = room.resize(head.bytes.min(room.bytes()));
-            // It has not waited for its caller since then.
+            // The caller has sent something that was read, so the waiting time starts again.
             room.set_waiting(true);
         }
     }
@@ -191,7 +190,7 @@ impl Activity {
     }
 }
 
-/// Closes a connection whose memory another owner needs.
+/// Closes a connection when another owner needs its memory.
 struct Closing(Weak<Activity>);
 
 impl Evict for Closing {
@@ -202,7 +201,7 @@ impl Evict for Closing {
     }
 }
 
-/// Counts something as long as it lives.
+/// Keeps one of an activity's counters incremented while it exists.
 pub struct Counted(Arc<Activity>, fn(&Activity) -> &AtomicUsize);
 
 impl Counted {
@@ -211,21 +210,21 @@ impl Counted {
         activity.go_on();
         Self(Arc::clone(activity), counter)
     }
-    /// A request that is worked on.
+    /// Counts a request in process.
     pub fn request(activity: &Arc<Activity>) -> Self {
         Self::new(activity, |activity| &activity.working)
     }
-    /// So many bytes of a body have arrived, or of an answer have been taken.
+    /// Notes progress if `bytes` is not 0.
     pub fn go_on(&self, bytes: usize) {
         if bytes > 0 {
             self.0.go_on();
         }
     }
-    /// A body of a request that arrives.
+    /// Counts a request body that is arriving.
     pub fn body(activity: &Arc<Activity>) -> Self {
         Self::new(activity, |activity| &activity.arriving)
     }
-    /// An answer that is sent.
+    /// Counts a response that is being sent.
     pub fn answer(activity: &Arc<Activity>) -> Self {
         Self::new(activity, |activity| &activity.sending)
     }

@@ -1,4 +1,4 @@
-//! Connections that are open: counted, bounded, and shared fairly by owner when there are too many.
+//! The open connections: counted, limited, and shared fairly between owners when the limit is reached.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +12,16 @@ use crate::metrics;
 use crate::request::Caller;
 use crate::request::owner::Owner;
 
-/// A connection that has been silent for less than this is not closed to make room: its answer may be on its way.
+/// A connection with progress during this time is closed to make room only after all others; its response may be on its
+/// way.
 const FRESH: Duration = Duration::from_millis(500);
-/// Without progress for this long, an HTTP/2 connection with nothing to do does not delay shutting down.
+/// An HTTP/2 connection without requests delays shutdown only until it has been silent for this long.
 const QUIET: Duration = Duration::from_secs(2);
-/// One connection in so many is closed at once to make room, so that not every new one has to look at all.
+/// When the limit is reached, 1/`SHARE` of the connections are closed at once, so that not every new connection has to
+/// search all of them.
 const SHARE: usize = 128;
 
-/// All that are open.
+/// All open connections.
 pub struct Connections {
     most: usize,
     begun: Instant,
@@ -29,7 +31,7 @@ pub struct Connections {
     counters: metrics::Connections,
 }
 
-/// One that is open; no longer when dropped.
+/// An open connection; removed from the table when dropped.
 pub struct Connection {
     id: u64,
     all: Arc<Connections>,
@@ -37,7 +39,7 @@ pub struct Connection {
 }
 
 impl Connections {
-    /// Room for so many.
+    /// A table of at most `most` connections.
     pub fn new(most: usize, counters: metrics::Connections) -> Self {
         Self {
             most,
@@ -53,8 +55,8 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new one. If there are too many, others are closed: of the owner with the most. None if that is the new one's
-    /// own, and all of its connections are in use.
+    /// Adds a connection. If the limit is reached, connections of the owner with the most are closed. Returns `None` if
+    /// that owner is the caller's own and all of its connections are in use.
     pub fn open_one(self: &Arc<Self>, caller: Caller) -> Option<Connection> {
         self.counters.accepted.inc();
         let owner = caller.get();
@@ -77,7 +79,7 @@ impl Connections {
         Some(Connection { id, all: Arc::clone(self), activity })
     }
 
-    /// Closes those that have made no progress for this long while no request is worked on.
+    /// Gracefully closes connections that have made no progress for `limit` and have no request in process.
     pub fn close_silent(&self, limit: Duration) {
         for activity in self.all().values() {
             if !activity.is_working() && activity.silent() > limit {
@@ -86,12 +88,12 @@ impl Connections {
         }
     }
 
-    /// How many there are.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.all().len()
     }
 
-    /// Waits until there are none.
+    /// Waits until no connection is open.
     pub async fn empty(&self) {
         loop {
             let none_left = self.none_left.notified();
@@ -103,16 +105,16 @@ impl Connections {
     }
 }
 
-/// In which order connections of one owner are closed to make room.
+/// The state of a connection, in the order in which connections of one owner are closed to make room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
-    /// Nothing is going on on it, and has not for a while.
+    /// No request, no response, and no recent progress.
     Idle,
-    /// It waits for its caller to send a body or to take an answer.
+    /// The connection waits for its caller to send a body or to read a response.
     Waiting,
-    /// A request is worked on.
+    /// A request is in process.
     Working,
-    /// It was opened or used just now.
+    /// The connection was opened or used within the last [`FRESH`].
     Fresh,
 }
 
@@ -136,16 +138,17 @@ impl Candidate {
     }
 }
 
-/// Which connections to close to make room for one of `newcomer`: of the owner with the most, those that have been idle
-/// longest, else idle ones of an owner with at least half as many. If there are none, the owner with the most loses
-/// one in use, unless that is the newcomer's own; then only one that has waited for its caller for a while.
+/// Selects the connections to close to make room for one of `newcomer`: the longest idle ones of the owner with the
+/// most connections, otherwise idle ones of an owner with at least half as many. If there are none, the owner with the
+/// most loses connections in use. If that is the newcomer itself, it loses only one that has waited for its caller for
+/// a while.
 fn to_close(open: &HashMap<u64, Arc<Activity>>, newcomer: &Owner, most: usize) -> Vec<u64> {
     let mut owners: HashMap<Owner, Vec<Candidate>> = HashMap::new();
     for (id, activity) in open {
         owners.entry(activity.owner()).or_default().push(Candidate::new(*id, activity));
     }
     let own = owners.get(newcomer).map_or(0, Vec::len);
-    // Of two with as many, the one that nobody knows.
+    // Of two owners with the same number, the unauthenticated one counts as larger.
     let size = |(owner, connections): &(&Owner, &Vec<Candidate>)| (connections.len(), !owner.is_known());
     let has_idle = |(_, connections): &(&Owner, &Vec<Candidate>)| connections.iter().any(|one| one.of == Use::Idle);
     let Some((largest, connections)) = owners.iter().max_by_key(size) else { return Vec::new() };
@@ -156,13 +159,13 @@ fn to_close(open: &HashMap<u64, Arc<Activity>>, newcomer: &Owner, most: usize) -
     if largest == newcomer {
         return longest(connections, 1, |one| one.of == Use::Waiting && one.silent > FRESH);
     }
-    // It keeps more than the newcomer has.
+    // The owner keeps at least as many connections as the newcomer has.
     let most = most.min((connections.len().saturating_sub(own)).div_ceil(2));
     longest(connections, most, |_| true)
 }
 
-/// So many of these connections: first those with the least going on, of these the ones that were silent longest; of
-/// those that are worked on, the ones that began last.
+/// Selects up to `most` connections: first by [`Use`], then those that were silent longest; of those in process, the
+/// newest first.
 fn longest(connections: &[Candidate], most: usize, may: impl Fn(&Candidate) -> bool) -> Vec<u64> {
     let mut of: Vec<&Candidate> = connections.iter().filter(|one| may(one)).collect();
     of.sort_by_key(|one| {
@@ -173,30 +176,30 @@ fn longest(connections: &[Candidate], most: usize, may: impl Fn(&Candidate) -> b
 }
 
 impl Connection {
-    /// What is going on on it.
+    /// The activity of this connection.
     pub fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
     }
-    /// Waits until it is to be closed at once.
+    /// Waits until the connection must close immediately.
     pub async fn closed(&self) {
         self.activity.closed().await;
     }
-    /// Waits until it is to end, in order: it has been silent for too long.
+    /// Waits until the connection must close gracefully, because it has been silent for too long.
     pub async fn finished(&self) {
         self.activity.finished().await;
     }
-    /// Waits until it is to be closed in one way or the other.
+    /// Waits until the connection must close, immediately or gracefully.
     pub async fn over(&self) {
         tokio::select! {
             () = self.closed() => {}
             () = self.finished() => {}
         }
     }
-    /// Whether nothing is going on on it: no request is worked on, and no answer is being sent.
+    /// Whether no request is in process, no response is being sent, and there was no progress for [`QUIET`].
     pub fn is_quiet(&self) -> bool {
         self.activity.is_idle() && self.activity.silent() > QUIET
     }
-    /// Whether no request is worked on, and no answer makes progress.
+    /// Whether no request is in process and there was no progress for `limit`.
     pub fn is_stuck(&self, limit: Duration) -> bool {
         !self.activity.is_working() && self.activity.silent() > limit
     }
@@ -207,7 +210,7 @@ impl Drop for Connection {
         let mut open = self.all.all();
         open.remove(&self.id);
         if open.is_empty() {
-            // Kept for a waiter that is only about to wait.
+            // `notify_one` stores the permit for a waiter that has not started to wait yet.
             self.all.none_left.notify_one();
         }
     }

@@ -1,5 +1,5 @@
-//! The streams of HTTP/2 connections, each with one request and its answer. A stream that makes no progress, or whose
-//! memory another owner needs, ends alone, with a reset; the connection stays.
+//! Streams of HTTP/2 connections. Each stream carries one request and its response. A stream that makes no progress or
+//! whose memory is needed by another owner is reset without closing the connection.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,15 +12,16 @@ use tokio::sync::Notify;
 use super::activity::Activity;
 use crate::request::memory::Evict;
 
-/// A connection on which more streams than this were reset by the caller, beyond those that were answered, is closed.
+/// A connection is closed when the number of streams that the caller reset exceeds the number of answered ones by more
+/// than this.
 const RESETS: usize = 256;
 
-/// One stream.
+/// One HTTP/2 stream.
 pub struct Exchange {
     begun: Instant,
-    /// Milliseconds from `begun` to the last progress.
+    /// Milliseconds from `begun` to the latest progress.
     last: AtomicU64,
-    /// Whether the answer is made, and whether it was asked for: not if the stream was reset before.
+    /// Whether the response is ready.
     is_answered: AtomicBool,
     is_delivered: AtomicBool,
     over: Notify,
@@ -37,25 +38,25 @@ impl Exchange {
         }
     }
 
-    /// The answer is made, and waits to be taken.
+    /// Marks the response as ready to be sent.
     pub fn answered(&self) {
         self.is_answered.store(true, Ordering::Relaxed);
         self.go_on();
     }
 
-    /// The answer is sent.
+    /// Marks the response as taken by the connection; a stream that the caller reset earlier never gets here.
     pub fn delivered(&self) {
         self.is_delivered.store(true, Ordering::Relaxed);
     }
 
-    /// A part of the answer has been taken.
+    /// Notes that a part of the response was sent.
     pub fn go_on(&self) {
         let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(millis, Ordering::Relaxed);
     }
 
-    /// Waits until the stream is to be reset: its memory is needed, or nothing of its answer was taken for too long.
-    /// Requests have other limits.
+    /// Waits until the stream must be reset: another owner needs its memory, or no part of its response was sent for
+    /// `limit`. Requests have limits of their own.
     async fn over(&self, limit: Duration) {
         loop {
             let silent = self.begun.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)));
@@ -77,34 +78,36 @@ impl Evict for Exchange {
     }
 }
 
-/// The streams of a connection. It spawns what hyper makes of each; a future that is dropped resets its stream.
+/// The streams of a connection. As hyper's executor, this spawns the future of each stream; dropping that future resets
+/// the stream.
 #[derive(Clone)]
 pub struct Streams(Arc<Inner>);
 
 struct Inner {
     activity: Arc<Activity>,
-    /// How long an answer may wait to be taken.
+    /// How long a response may wait without being read by the caller.
     limit: Duration,
     /// The stream whose request was handled last, until its future is spawned.
     next: Mutex<Option<Arc<Exchange>>>,
-    /// Streams that were reset by the caller before they were answered, less those that were answered.
+    /// The number of streams that the caller reset before they were answered, minus the number of answered ones; never
+    /// negative.
     resets: AtomicUsize,
 }
 
 impl Streams {
-    /// The streams of a new connection.
+    /// The streams of a new connection; `limit` is how long a response may wait without progress.
     pub fn new(activity: Arc<Activity>, limit: Duration) -> Self {
         Self(Arc::new(Inner { activity, limit, next: Mutex::default(), resets: AtomicUsize::new(0) }))
     }
 
-    /// A stream whose request is about to be handled. Its future is the next that is spawned.
+    /// A stream whose request is about to be handled. Its future is the next one that is spawned.
     pub fn begin(&self) -> Arc<Exchange> {
         let exchange = Arc::new(Exchange::new());
         *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&exchange));
         exchange
     }
 
-    /// Notes how a stream ended by itself.
+    /// Counts a stream that was not reset by this service as answered or as reset by the caller.
     fn ended(&self, exchange: &Exchange) {
         let Inner { resets, activity, .. } = &*self.0;
         if exchange.is_delivered.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! A request on its connection: given an id, sent through the router, and its answer given the headers all have.
+//! Handles a request: assigns its id, passes it to the router, and adds the common headers to the response.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -27,25 +27,25 @@ use crate::request::memory::{Evict, REFUSAL, Room, STREAM};
 use crate::request::response_memory::{Taken, guard};
 use crate::request::{Peer, RequestContext, X_REQUEST_ID, host};
 
-/// Answers up to this size are taken at once or never.
+/// Responses up to this size, in bytes, are not tracked for progress in HTTP/1.1.
 const SHORT: u64 = 64 * 1024;
-/// So much of an answer is handed over at a time. In HTTP/2, a caller that takes less in the time that a connection may
-/// be silent makes no progress.
+/// Maximum number of bytes of a response passed to an HTTP/1.1 connection at a time.
 const PIECE: usize = 64 * 1024;
+/// The same in HTTP/2. A caller that reads less than this within the idle timeout makes no progress.
 const FRAME: usize = 16 * 1024;
 
-/// What a header takes in memory beside its name and value.
+/// Bytes of memory per header in addition to its name and value.
 const HEADER: usize = 64;
 
-/// Handles the requests of a connection.
+/// Handles the requests of one connection.
 pub struct Handler {
     pub(super) app: Arc<App>,
     pub(super) router: Router,
     pub(super) peer: Arc<Peer>,
     pub(super) activity: Arc<Activity>,
-    /// Closes the connection if its memory is needed.
+    /// Closes the connection if another owner needs its memory.
     pub(super) evict: Arc<dyn Evict>,
-    /// The streams, in HTTP/2.
+    /// The connection's streams; `None` in HTTP/1.1.
     pub(super) streams: Option<Streams>,
 }
 
@@ -78,14 +78,14 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     }
 }
 
-/// An answer in HTTP/1.1.
+/// Prepares a response for sending in HTTP/1.1.
 fn sent(mut response: Response, activity: &Arc<Activity>, working: Counted) -> Response {
     let is_long = response.body().size_hint().exact().is_none_or(|bytes| bytes > SHORT);
     let room = response.extensions_mut().remove::<Room>();
     if !is_long && room.is_none() {
         return response;
     }
-    // Whoever takes a long answer slowly is not silent.
+    // Reading a long response slowly counts as progress.
     let sending = is_long.then(|| Counted::answer(activity));
     drop(working);
     let seen = move |bytes| {
@@ -104,7 +104,8 @@ fn sent(mut response: Response, activity: &Arc<Activity>, working: Counted) -> R
     }
 }
 
-/// An answer in HTTP/2, where it may wait for the caller's window: all of it counts until it has been sent.
+/// Prepares a response for sending in HTTP/2, where it may wait for the caller's flow control window: its memory counts
+/// until all of it has been sent.
 fn sent_in_frames(
     mut response: Response,
     room: Option<Room>,
@@ -131,7 +132,7 @@ fn sent_in_frames(
     guard(response, room, FRAME, taken)
 }
 
-/// Gives the room of a request the size of its answer, if that is an error, or another one for everybody.
+/// Resizes the memory of a request to that of a response that carries no reservation of its own, such as an error.
 fn small(room: &Room, response: &Response) {
     let bytes = response.body().size_hint().lower().min(SHORT) as usize;
     if room.resize(REFUSAL + bytes).is_err() {
@@ -140,8 +141,8 @@ fn small(room: &Room, response: &Response) {
 }
 
 impl Handler {
-    /// The memory for a request as such: all of it in HTTP/2, where a connection has many; a large head in HTTP/1.1. If
-    /// there is none, it is refused: the answer to that needs a little memory, too. Without that, the stream is reset.
+    /// Reserves memory for a request: in HTTP/2 for every request, in HTTP/1.1 only for a large head. If none is left,
+    /// the request is refused. The refusal needs a little memory too; if even that is missing, the stream is reset.
     fn room(&self, request: &Request<Incoming>, context: &RequestContext) -> (Option<Room>, Result<(), ApiError>) {
         let owner = self.app.auth.charged(request.headers(), &self.peer);
         if self.streams.is_none() {
@@ -161,7 +162,7 @@ impl Handler {
         (Some(room), admitted)
     }
 
-    /// Sees a body arrive.
+    /// Returns the callback that counts the parts of an arriving body.
     fn arriving(&self) -> impl FnMut(usize) + Send + Unpin + 'static {
         let (arriving, activity) = (Counted::body(&self.activity), Arc::clone(&self.activity));
         let is_http2 = self.streams.is_some();
@@ -201,10 +202,10 @@ async fn answer(
     response
 }
 
-/// Refuses what no route is to see.
+/// Refuses requests that must not reach any route.
 fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
     if !names_one_host(request) {
-        return Err(ApiError::invalid("host: exactly one such header is expected (RFC 9112)"));
+        return Err(ApiError::invalid("exactly one host header is required (RFC 9112)"));
     }
     let host = host(request.uri(), request.headers());
     if app.origins.is_cross_site(request.method(), request.headers(), host.as_ref()) {
@@ -218,15 +219,16 @@ async fn route(mut router: Router, context: RequestContext, mut request: Request
     request.extensions_mut().insert(context);
     match AssertUnwindSafe(router.call(request)).catch_unwind().await {
         Ok(answered) => answered.unwrap_or_else(|never| match never {}),
-        // A fault of this software must not take the connection with it.
+        // A panic in a handler must not close the connection.
         Err(_) => {
             tracing::error!(request_id = &*id, "a request ended in a panic");
-            ApiError::internal("a fault of this software; please report it").respond(&id)
+            ApiError::internal("this is a bug in Mini KMS; please report it").respond(&id)
         }
     }
 }
 
-/// What proxies and this service could take for requests to different hosts is none (RFC 9112, section 3.2).
+/// Whether the request has exactly one `Host` header in HTTP/1.1, so that proxies and this service agree on the host
+/// (RFC 9112, section 3.2).
 fn names_one_host(request: &Request<Body>) -> bool {
     request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }

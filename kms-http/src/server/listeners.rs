@@ -1,4 +1,4 @@
-//! Sockets to listen on: those that the settings name, or those that a supervisor has opened (socket activation).
+//! Listening sockets: those in the settings, or those passed by a supervisor (socket activation).
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -12,12 +12,12 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use crate::settings::{Http, invalid};
 use crate::tls::TlsServer;
 
-/// Most bytes that the kernel keeps of what a caller has not taken yet; some systems keep twice that.
+/// Size of the kernel's send buffer of a connection in bytes; Linux doubles this value.
 const UNSENT: u32 = 128 * 1024;
-/// Most connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// Sockets that were open when the process began: at most one for TCP and one Unix socket.
+/// Sockets that the process inherited: at most one TCP socket and one Unix socket.
 #[derive(Default)]
 pub struct Inherited {
     tcp: Option<std::net::TcpListener>,
@@ -25,8 +25,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes what the supervisor has passed on (`LISTEN_FDS` and `LISTEN_PID`, as systemd does). Before any thread is
-    /// started: it removes these variables.
+    /// Takes the sockets that the supervisor passed (`LISTEN_FDS` and `LISTEN_PID`, as systemd sets them). Must be
+    /// called before any thread starts, because it removes these environment variables.
     pub fn take() -> Result<Self> {
         let mut given = ListenFd::from_env();
         let mut inherited = Self::default();
@@ -41,7 +41,7 @@ impl Inherited {
                 inherited.unix = Some(listener);
             } else {
                 return Err(invalid(
-                    "the supervisor passes on a socket that is of no use: one for TCP and one Unix socket are taken",
+                    "the supervisor passed a socket that cannot be used; pass at most one TCP and one Unix socket",
                 ));
             }
         }
@@ -63,17 +63,17 @@ impl Inherited {
     }
 }
 
-/// Sockets that are open.
+/// The open listening sockets and the TLS server, if any.
 pub struct Listeners {
     pub(super) tcp: Option<TcpListener>,
     pub(super) unix: Option<UnixListener>,
-    /// The path of a Unix socket that was made here, and is removed in the end.
+    /// The path of a Unix socket that this process created and removes on shutdown.
     pub(super) socket: Option<PathBuf>,
     pub(super) tls: Option<Arc<TlsServer>>,
 }
 
 impl Listeners {
-    /// Opens what the settings name, unless there are inherited sockets: then these are used, and no others.
+    /// Opens the sockets in the settings. If there are inherited sockets, only those are used.
     pub fn open(http: &Http, inherited: Inherited) -> Result<Self> {
         let tls = http.tls.is_on().then(|| TlsServer::open(http.tls.clone())).transpose()?;
         if !inherited.is_empty() {
@@ -88,7 +88,7 @@ impl Listeners {
         Ok(Self { tcp, unix, socket: http.unix_socket.clone(), tls })
     }
 
-    /// Where others connect to, as the program says it.
+    /// The addresses of the service, as the program prints them.
     pub fn describe(&self) -> Vec<String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let tcp = self.address().map(|address| format!("{scheme}://{address}"));
@@ -97,14 +97,14 @@ impl Listeners {
         tcp.into_iter().chain(unix).collect()
     }
 
-    /// The address of the TCP socket.
+    /// The local address of the TCP socket, if there is one.
     pub fn address(&self) -> Option<SocketAddr> {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 }
 
-/// Opens a TCP socket whose connections hold little that was not sent yet: the kernel's memory is bounded, and even a
-/// caller that takes its answer slowly is seen to go on.
+/// Opens a TCP socket whose connections have small send buffers. This bounds the kernel's memory and makes the progress
+/// of slow readers visible.
 fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -113,20 +113,20 @@ fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Opens a unix socket in the place of one that nobody listens on any more.
+/// Opens a Unix socket, replacing a socket file on which no process listens any more.
 fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener> {
     let name = path.display().to_string();
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(invalid(format!("somebody listens on {name} already")));
+            return Err(invalid(format!("another process is already listening on {name}")));
         }
         let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
         if !is_socket {
-            return Err(invalid(format!("{name} is there, and is no socket")));
+            return Err(invalid(format!("{name} exists and is not a socket; remove it or change http.unix_socket")));
         }
         std::fs::remove_file(path).map_err(|e| unusable(&name, &e))?;
     }
-    // For nobody else until its mode is set.
+    // Only the owner may connect until the configured mode is set.
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(path);
     rustix::process::umask(mask);

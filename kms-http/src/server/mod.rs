@@ -1,4 +1,4 @@
-//! Listening: connections come in, requests go through the front to the router, and in the end all of it stops in
+//! The server: it accepts connections, passes requests through [`crate::request`] to the router, and shuts down in
 //! order.
 
 mod activity;
@@ -39,18 +39,18 @@ use exchange::Streams;
 use handle::Handler;
 use stream::Stream;
 
-/// Largest head of a request, in bytes.
+/// Maximum size of a request's head in bytes.
 const HEAD: usize = 32 * 1024;
-/// Most headers of a request.
+/// Maximum number of headers of a request.
 const HEADERS: usize = 100;
-/// Most requests at a time on an HTTP/2 connection.
+/// Maximum number of concurrent requests on an HTTP/2 connection.
 const STREAMS: u32 = 128;
-/// What a caller of HTTP/2 may send at once in a request, and in all requests of a connection, before it is read.
+/// HTTP/2 flow control windows in bytes: of a stream, and of a connection.
 const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
-/// While shutting down, how often it is looked whether something goes on on a connection.
+/// How often a connection that is closing is checked for activity.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Serves until `stop` says so; then lets what is running finish, within the configured time.
+/// Serves until `stop` is true, then lets running requests finish within the configured time.
 pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bool>) {
     let (drained, stop) = (drained(Arc::clone(&app), stop), watch::channel(false));
     let stopping = async {
@@ -60,12 +60,13 @@ pub async fn serve(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<bo
     tokio::join!(stopping, serve_until(app, listeners, stop.1));
 }
 
-/// Waits until the service is to stop, and then until whoever sends work here has had time to notice.
+/// Waits for the signal to stop, and then for the drain time in which load balancers notice.
 async fn drained(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
     app.draining.store(true, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(app.http.drain_seconds)).await;
-    // What is left has its time; a verification of the log may take longer than that, and nothing is lost with it.
+    // Running requests have until the shutdown timeout. A verification of the log may take longer and is stopped;
+    // nothing is lost by that.
     app.kms.stop_verifying();
 }
 
@@ -96,7 +97,7 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
     if let Some(handshakes) = handshakes {
         handshakes.shutdown_background();
     }
-    // The sockets are closed: nothing new comes in.
+    // The listening sockets are closed, so no connection is accepted any more.
     if let Some(path) = socket {
         let _ = std::fs::remove_file(path);
     }
@@ -104,21 +105,22 @@ async fn serve_until(app: Arc<App>, listeners: Listeners, stop: watch::Receiver<
     if tokio::time::timeout(limit, server.connections.empty()).await.is_err() {
         tracing::warn!(
             open = server.connections.open(),
-            "requests were still running after the time for shutting down"
+            "requests were still running when the shutdown timeout expired"
         );
     }
 }
 
-/// A thread for TLS handshakes. Their cryptography costs more than most requests, and nobody needs a credential to
-/// begin one: a flood of them must not stand in the way of requests. None if there can be no such thread.
+/// A thread for TLS handshakes. A handshake costs more than most requests and needs no credential, so a flood of
+/// handshakes must not delay requests. Returns `None` if the thread cannot be started; handshakes then run with the
+/// requests.
 fn handshakes() -> Option<Runtime> {
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("handshakes").enable_time().build();
-    runtime.inspect_err(|error| tracing::warn!(%error, "there is no thread for TLS handshakes")).ok()
+    runtime.inspect_err(|error| tracing::warn!(%error, "cannot start the thread for TLS handshakes")).ok()
 }
 
-/// What connections come in on.
+/// A connection's socket, over TCP or Unix.
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
-    /// Waits until something has arrived.
+    /// Waits until data has arrived.
     fn readable(&self) -> impl Future<Output = std::io::Result<()>> + Send;
 }
 
@@ -134,7 +136,7 @@ impl Socket for UnixStream {
     }
 }
 
-/// What every connection needs.
+/// The state shared by all connections.
 #[derive(Clone)]
 struct Server {
     app: Arc<App>,
@@ -156,7 +158,7 @@ async fn accept<L: Listener>(server: &Server, listener: Option<L>, start: impl F
     }
 }
 
-/// Ends connections on which nothing has moved for longer than a connection may be silent.
+/// Closes connections that have made no progress for longer than the idle timeout.
 async fn sweep(server: &Server) {
     let limit = server.app.http.idle_timeout();
     let mut stop = server.stop.clone();
@@ -167,12 +169,13 @@ async fn sweep(server: &Server) {
 }
 
 impl Server {
-    /// Serves a connection, in a task of its own; if there are too many, in the place of one that is idle.
+    /// Serves a connection in a task of its own. If the limit on connections is reached, another one is closed or this
+    /// one is refused.
     fn start<S: Socket>(&self, stream: S, peer: Peer) {
         let Some(connection) = self.connections.open_one(peer.caller.clone()) else { return };
         let mut server = self.clone();
         tokio::spawn(async move {
-            // Buffers are made for callers that say something.
+            // Buffers are allocated only after the caller has sent something.
             tokio::select! {
                 _ = stream.readable() => {}
                 () = connection.over() => return,
@@ -184,12 +187,12 @@ impl Server {
         });
     }
 
-    /// The same, after a handshake.
+    /// Serves a connection in a task of its own, after a TLS handshake.
     fn start_tls(&self, stream: TcpStream, mut peer: Peer, tls: Arc<TlsServer>) {
         let Some(connection) = self.connections.open_one(peer.caller.clone()) else { return };
         let mut server = self.clone();
         tokio::spawn(async move {
-            // Ends when it is dropped.
+            // The handshake is aborted when the set is dropped.
             let mut handshake = JoinSet::new();
             let accepting = Arc::clone(&tls);
             handshake.spawn_on(async move { accepting.accept(stream).await }, &server.handshakes);
@@ -231,8 +234,8 @@ impl Server {
         Handler { app, router, peer: Arc::new(peer), evict: activity.evict(), activity, streams }
     }
 
-    /// Serves a connection until it ends; lets what runs finish when the service stops, when the connection is too old
-    /// or was silent for too long, or when it is `retired`.
+    /// Serves a connection until it ends. Running requests may finish when the service stops, when the connection is
+    /// too old or was silent for too long, or when it is `retired`.
     async fn conduct(
         mut self,
         serving: impl GracefulConnection<Error = hyper::Error>,
@@ -246,14 +249,14 @@ impl Server {
         };
         tokio::select! {
             served = serving.as_mut() => return ended(served),
-            () = connection.closed() => return tracing::debug!("a connection is closed to make room"),
+            () = connection.closed() => return tracing::debug!("a connection was closed to make room"),
             () = connection.finished() => {}
             _ = self.stop.wait_for(|stop| *stop) => {}
             () = retired => {}
             () = tokio::time::sleep(age) => {}
         }
-        // Says so (`connection: close`, or GOAWAY) and lets what is running finish: requests in their time, answers as
-        // long as they are taken.
+        // Announces the end (`connection: close`, or GOAWAY) and lets running requests finish within their time limits,
+        // and responses as long as the caller reads them.
         serving.as_mut().graceful_shutdown();
         let limit = self.app.http.idle_timeout();
         loop {
@@ -266,21 +269,21 @@ impl Server {
     }
 }
 
-/// Notes how serving a connection ended.
+/// Logs the error with which a connection ended.
 fn ended(served: hyper::Result<()>) {
     if let Err(error) = served {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended with an error");
     }
 }
 
-/// How HTTP/1.1 is spoken.
+/// The HTTP/1.1 protocol settings.
 fn http1(http: &Http) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(http.idle_timeout()).max_buf_size(HEAD).max_headers(HEADERS);
     builder
 }
 
-/// How HTTP/2 is spoken.
+/// The HTTP/2 protocol settings.
 fn http2(http: &Http, streams: Streams) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     builder

@@ -1,11 +1,11 @@
-//! What the process gives up so that others cannot look into its memory, and what it has of its system.
+//! Process hardening (no core dumps, no access to its memory by other processes) and the limit on open files.
 
-/// Open files that are left to the store, the log and everything else.
+/// Open files reserved for everything but connections: the store, the log and so on.
 #[cfg(target_os = "linux")]
 const FILES: u64 = 128;
 
-/// How many connections there can be of so many that are wanted: each is an open file, and without one left, nobody
-/// would be let in any more.
+/// The number of connections that the limit on open files allows, at most `wanted`. If connections used up all open
+/// files, no new one could be accepted.
 #[cfg(target_os = "linux")]
 pub fn most_connections(wanted: usize) -> usize {
     let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current else { return wanted };
@@ -14,19 +14,20 @@ pub fn most_connections(wanted: usize) -> usize {
         tracing::warn!(
             connections = most,
             files,
-            "fewer connections than http.connections says: raise the number of open files (ulimit -n, LimitNOFILE=)"
+            "fewer connections than http.connections are allowed; raise the limit on open files (ulimit -n, LimitNOFILE=)"
         );
     }
     wanted.min(most)
 }
 
-/// The limit is not known here.
+/// The limit on open files is not read on this platform.
 #[cfg(not(target_os = "linux"))]
 pub fn most_connections(wanted: usize) -> usize {
     wanted
 }
 
-/// No core dumps, no debugger of the same user, and as many file descriptors as may be had. Answers what did not work.
+/// Disables core dumps and access by debuggers of the same user, and raises the limit on open files to its maximum.
+/// Returns a message for each step that failed.
 #[cfg(target_os = "linux")]
 pub fn harden() -> Vec<String> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
@@ -34,22 +35,22 @@ pub fn harden() -> Vec<String> {
     let files = getrlimit(Resource::Nofile);
     let done = [
         (
-            "others of the same user may read the memory of the process",
+            "other processes of the same user can read the memory of this process",
             set_dumpable_behavior(DumpableBehavior::NotDumpable),
         ),
         (
-            "a crash may write the memory of the process to a file",
+            "core dumps cannot be disabled; a crash may write the memory of this process to a file",
             setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }),
         ),
         (
-            "the number of open files could not be raised",
+            "the limit on open files cannot be raised",
             setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }),
         ),
     ];
     done.into_iter().filter_map(|(what, done)| Some(format!("{what}: {}", done.err()?))).collect()
 }
 
-/// There is no such thing here.
+/// Hardening is implemented on Linux only.
 #[cfg(not(target_os = "linux"))]
 pub fn harden() -> Vec<String> {
     Vec::new()

@@ -1,5 +1,5 @@
-//! The bytes of a connection on their way: what arrives and is sent counts as progress, large heads count as memory,
-//! and the end of what a caller sends is noticed.
+//! The byte stream of a connection: it notes progress, counts large heads as memory, and detects the end of what the
+//! caller sends.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,33 +13,33 @@ use tokio::time::{Instant, Sleep};
 use super::activity::{Activity, Frames};
 use crate::request::memory::RequestMemory;
 
-/// For how long a caller that has ended what it sends is taken to wait for the answer to a request that is worked on.
-/// After that it is taken to have gone away: in TCP both look the same.
+/// How long a caller that has closed its sending side is assumed to wait for the response to a request in process.
+/// After that it is assumed to have disconnected: TCP does not distinguish the two.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long no more is read of an HTTP/2 connection for which there is no memory, before it is tried again.
+/// How long reading from an HTTP/2 connection is paused when no memory is left.
 const PAUSE: Duration = Duration::from_millis(25);
-/// While a request is worked on, so much is read ahead of it, to notice the end.
+/// Maximum number of bytes read ahead while a request is in process, to detect the end of the stream.
 const AHEAD: usize = 512;
 
-/// A connection.
+/// A connection's socket with progress and memory accounting.
 pub struct Stream<S> {
     inner: S,
     activity: Arc<Activity>,
     memory: Arc<RequestMemory>,
-    /// In HTTP/1.1 the end is told late while a request is worked on; in HTTP/2 it ends everything.
+    /// In HTTP/1.1, the end of the stream is reported late while a request is in process; in HTTP/2 it ends everything.
     is_http2: bool,
     ended: Option<Pin<Box<Sleep>>>,
-    /// Set while no more is read because there is no memory for what has arrived in HTTP/2.
+    /// Set while reading is paused because no memory is left for HTTP/2 frames.
     paused: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stream<S> {
-    /// A connection on which this goes on; large heads are counted in `memory`.
+    /// Wraps a socket; progress goes to `activity`, large heads are counted in `memory`.
     pub fn new(inner: S, activity: Arc<Activity>, memory: Arc<RequestMemory>, is_http2: bool) -> Self {
         Self { inner, activity, memory, is_http2, ended: None, paused: None }
     }
 
-    /// Whether the end may be told. Until then the task is woken when it may.
+    /// Ready when the end of the stream may be reported; otherwise the task is woken later.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             let activity = &self.activity;
@@ -64,26 +64,26 @@ impl<S> Stream<S> {
         if self.activity.is_working() {
             self.activity.go_on();
         }
-        // Not a head: a body that is thrown away.
+        // The bytes belong to a body that is discarded, not to a head.
         if !self.activity.is_idle() || self.activity.is_arriving() {
             return Ok(());
         }
         let counted = self.activity.head_arrives(bytes, &self.memory);
-        counted.map_err(|_| io::Error::other("no memory is left for large heads"))
+        counted.map_err(|_| io::Error::other("no memory is left for a large request head"))
     }
 
-    /// Frames have arrived, or it is tried again whether those that have may be followed by others.
+    /// Counts frames that have arrived; with 0 bytes, checks again whether more may be read.
     fn frames_arrived(&mut self, bytes: usize) -> io::Result<()> {
         self.paused = match self.activity.frames_arrive(bytes, &self.memory) {
             Frames::Fit => None,
-            // What is read after a pause has been taken out of them.
+            // Frames that were read during the pause are no longer counted.
             Frames::TooMany if bytes == 0 => return Err(io::Error::other("too many frames that serve no request")),
             Frames::TooMany | Frames::NoRoom => Some(Box::pin(tokio::time::sleep(PAUSE))),
         };
         Ok(())
     }
 
-    /// Waits while there is no memory for what has arrived: a caller is slowed down rather than cut off.
+    /// Waits until memory is available for what has arrived. The caller is slowed down rather than disconnected.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(paused) = &mut self.paused {
             ready!(paused.as_mut().poll(context));
@@ -94,7 +94,7 @@ impl<S> Stream<S> {
 }
 
 impl<S: AsyncRead + Unpin> Stream<S> {
-    /// Reads a little: what follows a request that is worked on stays in the socket.
+    /// Reads at most [`AHEAD`] bytes; whatever else follows a request in process stays in the socket.
     fn poll_read_ahead(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut ahead = [0; AHEAD];
         let most = buffer.remaining().min(AHEAD);
@@ -128,15 +128,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
 }
 
 impl<S> Stream<S> {
-    /// Notes what became of sending.
+    /// Notes whether the socket was blocked.
     fn sent<T>(&self, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.activity.set_blocked(sent.is_pending());
         sent
     }
 
     fn sent_bytes(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        // In HTTP/2 these may be frames that anybody can cause, such as answers to pings: there, only parts of bodies
-        // and of answers are progress.
+        // In HTTP/2 these may be frames that any caller can provoke, such as replies to pings; there, only parts of
+        // bodies and of responses count as progress.
         if !self.is_http2 && matches!(sent, Poll::Ready(Ok(bytes)) if bytes > 0) {
             self.activity.go_on();
         }

@@ -1,5 +1,5 @@
-//! What systemd is told (`sd_notify`, Type=notify-reload): that the service is ready, alive, reads its files again, and
-//! stops. Without such a supervisor nothing happens.
+//! Notifications to systemd (`sd_notify`, Type=notify-reload): ready, alive, reloading and stopping. Without a
+//! supervisor that listens, nothing is sent.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::App;
 
-/// How long reading the files again may take before the supervisor is told that the service is ready anyway.
+/// How long a reload may take before the supervisor is told anyway that the service is ready.
 const RELOAD: Duration = Duration::from_secs(10);
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the supervisor cannot be told how the service stands");
+        tracing::warn!(%error, "cannot notify the supervisor");
     }
 }
 
-/// Says that the service stops.
+/// Reports that the service is stopping.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Says that the service is ready, and from then on that it is alive, and when it reads its files again.
+/// Reports that the service is ready, then sends watchdog notifications and reports reloads. Never returns.
 pub async fn report(app: Arc<App>, mut hangup: Signal) {
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
-    // Twice in the time that the supervisor allows.
+    // Twice per watchdog interval.
     let pause = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     loop {
         let is_due = async {
@@ -39,7 +39,8 @@ pub async fn report(app: Arc<App>, mut hangup: Signal) {
         };
         tokio::select! {
             () = is_due => {
-                // A ledger that has stopped for good writes nothing again in this process: the supervisor restarts it.
+                // A stopped ledger does not write again in this process. Without watchdog notifications the supervisor
+                // restarts it.
                 if app.kms.is_alive() {
                     tell(&[NotifyState::Watchdog]);
                 }
@@ -52,11 +53,11 @@ pub async fn report(app: Arc<App>, mut hangup: Signal) {
     }
 }
 
-/// The TLS files are read again by the TLS server; this tells when it begins and ends.
+/// Reports the beginning and the end of a reload; the TLS server reads the files.
 async fn reload(app: &App) {
     match NotifyState::monotonic_usec_now() {
         Ok(since) => tell(&[NotifyState::Reloading, since]),
-        Err(error) => tracing::warn!(%error, "the supervisor is not told of a reload: there is no monotonic clock"),
+        Err(error) => tracing::warn!(%error, "cannot notify the supervisor of a reload: the monotonic clock cannot be read"),
     }
     if let Some(tls) = app.tls.get() {
         let _ = timeout(RELOAD, tls.reloads().changed()).await;
