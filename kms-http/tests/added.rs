@@ -1,4 +1,4 @@
-//! What this service adds to the contract, row by row, on the real service.
+//! Tests of the endpoints that this service adds to the contract of Mini KMS on Node, against a running service.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
@@ -335,7 +335,7 @@ async fn headers_are_believed_only_when_asked_for() {
     let wrong = server.client_with(Some("kms_wrong"));
     let wrong = wrong.request(Method::GET, "/v1/keys").header("x-principal", "alice").header("x-role", "admin");
     Client::send(wrong).await.refused(401, "NotAuthenticated");
-    // In UTF-8 and in Latin-1 it is the same principal.
+    // Both encodings name the same principal.
     for (n, name) in [&b"j\xc3\xbcrgen"[..], b"j\xfcrgen"].into_iter().enumerate() {
         let name = reqwest::header::HeaderValue::from_bytes(name).unwrap();
         let new = json!({"name": format!("of j {n}"), "type": "AES256_GCM", "purpose": "ENCRYPTION"});
@@ -343,11 +343,11 @@ async fn headers_are_believed_only_when_asked_for() {
         let made = Client::send(request.header("x-role", "admin").json(&new)).await.expect(201);
         assert_eq!(made["metadata"]["owner"], "hdr:j\u{fc}rgen");
     }
-    // A page whose name leads to this machine is not believed.
+    // A page whose name resolves to this machine is not trusted (DNS rebinding).
     let rebound = server.client_with(None).request(Method::GET, "/v1/keys").header("host", "evil.example");
     let rebound = rebound.header("x-principal", "alice").header("x-role", "admin");
     assert!(Client::send(rebound).await.refused(403, "AccessDenied").contains("trusted_headers.hosts"));
-    // Nobody in particular may do nothing in particular.
+    // An anonymous app sees no keys.
     assert_eq!(server.client_with(None).get("/v1/keys").await.expect(200), json!([]));
     let strict = Server::start(&[]);
     let request =
@@ -358,7 +358,7 @@ async fn headers_are_believed_only_when_asked_for() {
     assert!(String::from_utf8_lossy(&loud.stderr).contains("trusted_headers_beyond_loopback"));
 }
 
-/// The clients of Mini KMS on Node name one principal in several ways.
+/// The clients of Mini KMS on Node spell one principal in several ways.
 #[tokio::test]
 async fn trusted_headers_and_grants_meet_whatever_their_case() {
     let server = Server::start(&[
@@ -383,7 +383,8 @@ async fn trusted_headers_and_grants_meet_whatever_their_case() {
     assert!(!records.as_array().unwrap().is_empty());
 }
 
-/// A grant says who made it and through which grant; the cascade flag ends what was passed on through it.
+/// A grant names its grantor and the grant it was passed on through; the cascade flag revokes everything passed on
+/// through it.
 #[tokio::test]
 async fn grants_that_were_passed_on_end_with_the_cascade_flag() {
     let server = Server::start(&[]);

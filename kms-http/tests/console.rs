@@ -1,4 +1,4 @@
-//! The kept contract as the console of Mini KMS on Node drives it, and lists that are longer than a page.
+//! The HTTP contract as the console of Mini KMS on Node uses it, and lists that are longer than a page.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CONSOLE: &str = "https://console.example";
 
-/// A request as the console's page makes its browser send it.
+/// A request as a browser sends it for the console's page.
 async fn post(client: &Client, path: &str, body: &Value) -> common::Answer {
     let request = client.request(Method::POST, path).header("origin", CONSOLE).header("sec-fetch-site", "cross-site");
     Client::send(request.json(body)).await
@@ -51,7 +51,7 @@ async fn the_console_works_on_keys() {
     post(&admin, "/v1/grants", &empty).await.refused(400, "InvalidArgument");
 }
 
-/// Of a key with three versions.
+/// Transitions can be repeated; the key has three versions.
 async fn transitions_repeat(admin: &Client, id: &str) {
     let version = |key: &Value, n: usize| key["versions"][n - 1].clone();
     for _ in 0..2 {
@@ -107,7 +107,7 @@ async fn an_app_that_may_read_all_keys_sees_the_metrics() {
     );
 }
 
-/// Makes so many keys with metadata of this size.
+/// Creates `count` keys with `metadata` bytes of metadata each.
 async fn make_keys(admin: &Client, count: usize, metadata: usize) {
     let makers: Vec<_> = (0..8)
         .map(|maker| {
@@ -149,7 +149,7 @@ async fn the_list_of_keys_is_complete() {
     assert_eq!(app.get("/v1/keys").await.expect(200), json!([]), "only what the caller may read");
 }
 
-/// A part of a list must not be taken for the whole.
+/// A truncated list must not look like a complete one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_fails_on_its_way_ends_the_connection() {
     let server = Server::start(&[]);
@@ -168,11 +168,11 @@ async fn a_list_that_fails_on_its_way_ends_the_connection() {
     stream.read_exact(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     admin.delete(&format!("/v1/tokens/{}", made["credential"]["id"].as_str().unwrap())).await.expect(204);
-    // Closed or reset, in any case without the last chunk.
+    // The connection is closed or reset, in any case without the last chunk.
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.len() < 15_000_000, "{} bytes", answer.len());
     assert!(!answer.ends_with(b"0\r\n\r\n"), "the answer looks whole");
-    // The whole list is still there for others.
+    // Other callers still get the whole list.
     assert_eq!(admin.get("/v1/keys").await.expect(200).as_array().unwrap().len(), 1_000);
 }
 

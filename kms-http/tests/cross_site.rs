@@ -1,5 +1,4 @@
-//! Requests that a page of another site makes a browser send: refused for what may change something, whatever the
-//! credential.
+//! Tests of cross-site requests: a request that could change something is refused whatever the credential.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
@@ -37,12 +36,12 @@ const CASES: &[(Option<&str>, Option<&str>, bool)] = &[
 fn start(auth: &str) -> Server {
     let origins = [("KMS_HTTP_CORS_ORIGINS", CONSOLE), ("KMS_HTTP_PUBLIC_ORIGINS", PUBLIC)];
     let prefixes = [("KMS_HTTP_TOKEN_PREFIX", "token:"), ("KMS_HTTP_TRUSTED_HEADERS_PREFIX", "proxy:")];
-    // Most of these requests show no credential.
+    // Most of these requests have no credential.
     let own = [("KMS_HTTP_AUTH", auth), ("KMS_HTTP_AUTH_FAILURES_PER_SECOND", "0")];
     Server::start(&[&own[..], &origins, &prefixes].concat())
 }
 
-/// A request without a body, as a form of another site can send it.
+/// Sends a request without a body, as a form of another site can.
 async fn send(client: &Client, headers: &[(&str, &str)], method: Method, path: &str) -> Answer {
     let request =
         headers.iter().fold(client.request(method, path), |request, (name, value)| request.header(*name, *value));
@@ -77,7 +76,7 @@ async fn check(server: &Server, client: &Client, credential: &[(&str, &str)], st
 
 fn status_for_admin(method: &Method) -> u16 {
     match method.as_str() {
-        // No body, no such grant, no such method.
+        // The body, the grant or the method is missing.
         "PATCH" => 415,
         "DELETE" => 404,
         "PUT" => 405,
@@ -100,7 +99,7 @@ async fn requests_from_other_sites_are_refused_with_and_without_a_token() {
     check(&server, &wrong, &[], status_for_nobody).await;
 }
 
-/// Headers of a proxy stand for a session here: the browser sends it along with requests of any page.
+/// Here the headers of a proxy represent a session: the browser sends it with requests of any page.
 #[tokio::test]
 async fn requests_from_other_sites_do_not_use_the_session_of_a_proxy() {
     let server = start("token,trusted_headers");
@@ -118,7 +117,7 @@ async fn requests_from_other_sites_do_not_use_the_session_of_a_proxy() {
     }
     let key = send(&nobody, &session, Method::GET, "/v1/keys/users").await.expect(200);
     assert_eq!((&key["state"], &key["currentVersion"]), (&json!("ENABLED"), &json!(1)));
-    // The page of an origin that may call reads why it was refused; another page reads nothing.
+    // A page of an allowed origin can read why the request was refused; other pages cannot.
     let read = send(&nobody, &[("origin", CONSOLE)], Method::POST, "/v1/keys/users/rotate").await;
     assert_eq!(read.headers["access-control-allow-origin"], CONSOLE);
     let unread = send(&nobody, &[("origin", EVIL)], Method::POST, "/v1/keys/users/rotate").await;

@@ -1,4 +1,4 @@
-//! The manifests of `examples/http`: parsed, and held against the program as it is.
+//! Checks the manifests of `examples/http` against the program.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail by a panic, and says what it skips")]
 
@@ -20,7 +20,7 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(example(name)).unwrap()
 }
 
-/// The documents of a YAML file.
+/// Parses the documents of a YAML file.
 fn documents(name: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&read(name)).unwrap()
 }
@@ -35,7 +35,7 @@ async fn the_manifests_for_kubernetes_fit_the_program() {
     let deployment = &of_kind(&documents, "Deployment")["spec"];
     let pod = &deployment["template"]["spec"];
     let container = &pod["containers"][0];
-    // The variables are settings, with values that are taken.
+    // The variables are known settings with valid values.
     let home = TempDir::new().unwrap();
     let mut check = program(&home);
     check.env_remove("HOME").args(["--json", "config", "check"]);
@@ -59,7 +59,7 @@ async fn the_manifests_for_kubernetes_fit_the_program() {
     let checked = check.output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
     let settings: Value = serde_json::from_slice(&checked.stdout).unwrap();
-    // Ports and probes are those of the program.
+    // Ports and probes match the program.
     let port = &container["ports"][0];
     let listen = settings["http.listen"].as_str().unwrap();
     assert!(listen.ends_with(&format!(":{}", port["containerPort"])), "{listen}");
@@ -70,15 +70,15 @@ async fn the_manifests_for_kubernetes_fit_the_program() {
         assert_eq!(get["port"], port["name"], "{probe}");
         assert_eq!(server.client_with(None).get(get["path"].as_str().unwrap()).await.status, 200, "{probe}");
     }
-    // Shutting down has the time that it may take.
+    // The grace period covers the drain time and the shutdown timeout.
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
     let seconds = |name: &str| settings[name].as_str().unwrap().parse::<u64>().unwrap();
     let drain = seconds("http.drain_seconds");
     assert!(grace > drain + seconds("http.shutdown_timeout_seconds"), "{grace}");
-    // And before it stops, whoever sends it requests has noticed.
+    // The drain time is long enough for load balancers to notice.
     let probe = &container["readinessProbe"];
     assert!(drain > probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap());
-    // The pods are those that the service, the budget and the deployment select.
+    // The service, the budget and the deployment select the same pods.
     let labels = &deployment["template"]["metadata"]["labels"];
     assert_eq!(&deployment["selector"]["matchLabels"], labels);
     assert_eq!(&of_kind(&documents, "Service")["spec"]["selector"], labels);
@@ -86,7 +86,7 @@ async fn the_manifests_for_kubernetes_fit_the_program() {
     assert_eq!(&budget["selector"]["matchLabels"], labels);
     assert!(budget["minAvailable"].as_u64() < deployment["replicas"].as_u64());
     assert!(pod["securityContext"]["fsGroup"].is_u64());
-    // Each mount has its volume.
+    // Each mount has a volume.
     let volumes: Vec<&Value> = pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
     for container in [container, &pod["initContainers"][0]] {
         for mount in container["volumeMounts"].as_array().unwrap() {
@@ -96,7 +96,7 @@ async fn the_manifests_for_kubernetes_fit_the_program() {
     }
 }
 
-/// The line of the unit that ships the log works as it is, on another path.
+/// The command in the unit that ships the log works unchanged on another path.
 #[tokio::test]
 async fn the_unit_that_ships_the_log_works() {
     let unit = read("mini-kms-export.service");
@@ -122,7 +122,7 @@ async fn the_unit_that_ships_the_log_works() {
     export.kill().unwrap();
     export.wait().unwrap();
     assert!(std::fs::read_to_string(&file).unwrap().contains("KEY_CREATE"));
-    // The agent reads the file that the unit writes, and the records in it.
+    // The agent reads the file that the unit writes, and the fields of its records.
     let agent = &documents("fluent-bit.yaml")[0]["pipeline"];
     let path = start.split(' ').find(|argument| argument.starts_with('/')).unwrap();
     assert_eq!(agent["inputs"][0]["path"], path);
@@ -136,7 +136,7 @@ fn units_are_sound() {
         eprintln!("SKIPPED: systemd-analyze is not there");
         return;
     }
-    // The program is at another place here.
+    // The program has another path here.
     let folder = TempDir::new().unwrap();
     let binary = env!("CARGO_BIN_EXE_kms-http");
     let mut paths = Vec::new();
@@ -147,7 +147,7 @@ fn units_are_sound() {
     }
     let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&paths).output().unwrap();
     let said = String::from_utf8_lossy(&verified.stderr);
-    // What this version does not know yet is no fault of a unit.
+    // Directives that this version of systemd does not know are not faults of the unit.
     let faults: Vec<&str> = said.lines().filter(|line| line.contains("mini-kms") && !is_about_version(line)).collect();
     assert!(faults.is_empty(), "{said}");
 }

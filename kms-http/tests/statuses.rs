@@ -1,5 +1,4 @@
-//! Answers of a service that has too much to do, waits for too long, or has lost its store; and browsers of other
-//! origins.
+//! Tests of responses when the service is overloaded, times out or has lost its store, and of CORS.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
@@ -14,14 +13,14 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Another process in the middle of writing: nobody else can, until it is dropped.
+/// The write lock of another process; no other process can write until it is dropped.
 async fn write_lock(server: &Server) -> SqliteConnection {
     let mut other = SqliteConnection::connect(&format!("sqlite:{}", server.store().display())).await.unwrap();
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     other
 }
 
-/// Asks until the answer has this status.
+/// Repeats a request until the response has this status.
 async fn until(status: u16, client: &Client, method: Method, path: &str) -> Answer {
     for _ in 0..300 {
         let answer = Client::send(client.request(method.clone(), path)).await;
@@ -37,7 +36,7 @@ fn retry_after(answer: &Answer) -> u32 {
     answer.headers["retry-after"].to_str().unwrap().parse().unwrap()
 }
 
-/// What the server answers to this text. It ends the connection.
+/// Sends raw text and returns the response. The server closes the connection.
 async fn raw(server: &Server, text: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
@@ -62,7 +61,7 @@ async fn more_than_can_wait_is_sent_away() {
     let admin = server.client();
     admin.aes_key("users").await;
     let lock = write_lock(&server).await;
-    // Whichever is let in cannot be done before the lock is gone; there is no place for the others.
+    // The admitted request cannot finish while the store is locked, and there is no place for the others.
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let admin = admin.clone();
@@ -71,11 +70,11 @@ async fn more_than_can_wait_is_sent_away() {
     }
     for _ in 0..7 {
         let refused = callers.join_next().await.unwrap().unwrap();
-        // The service has no place to wait for anybody.
+        // The service has no place for waiting requests.
         refused.refused(503, "Overloaded");
         assert!(retry_after(&refused) >= 1);
     }
-    // Probes do not stand in line.
+    // Probes do not wait in the queue.
     admin.get("/v1/healthz").await.expect(200);
     lock.close().await.unwrap();
     callers.join_next().await.unwrap().unwrap().expect(200);
@@ -91,7 +90,7 @@ async fn the_rate_of_one_caller_does_not_limit_another() {
     refused.refused(429, "RateLimited");
     assert!(retry_after(&refused) >= 1);
     other.get("/v1/keys").await.expect(200);
-    // Who is not known has no rate, and is not let in.
+    // Unauthenticated callers have no rate limit of their own and are refused.
     server.client_with(None).get("/v1/keys").await.refused(401, "NotAuthenticated");
 }
 
@@ -119,11 +118,11 @@ async fn a_request_that_takes_too_long_is_given_up() {
     let late = Client::send(repeatable.json(&json!({}))).await;
     late.refused(504, "OutcomeUnknown");
     assert!(retry_after(&late) >= 1);
-    // Nor does a probe wait any longer.
+    // A readiness probe does not wait either.
     until(503, &server.client_with(None), Method::GET, "/v1/readyz").await;
     lock.close().await.unwrap();
     until(200, &server.client_with(None), Method::GET, "/v1/readyz").await;
-    // What had begun is finished first.
+    // Requests that are running are finished first.
     let mut served = false;
     for _ in 0..10 {
         served |= admin.post("/v1/crypto/encrypt", encrypt.clone()).await.status == 200;
@@ -164,7 +163,7 @@ async fn bodies_that_are_late_or_large() {
 
     let large = json!({"keyId": "users", "plaintext": "x".repeat(4096)});
     admin.post("/v1/crypto/encrypt", large.clone()).await.refused(413, "PayloadTooLarge");
-    // Without saying so beforehand.
+    // The length is not announced.
     let large = large.to_string();
     let chunked = format!("{}{:x}\r\n{large}\r\n0\r\n\r\n", head(&server, "transfer-encoding: chunked"), large.len());
     let (status, body) = raw(&server, &chunked).await;
@@ -174,7 +173,7 @@ async fn bodies_that_are_late_or_large() {
     assert_eq!(raw(&server, &chunked).await.0, 200);
 }
 
-/// Who is still sending gets the answer all the same.
+/// A caller that is still sending also gets the response.
 #[tokio::test]
 async fn answers_reach_who_is_still_sending() {
     let server = Server::start(&[]);
@@ -185,7 +184,7 @@ async fn answers_reach_who_is_still_sending() {
     for (text, status) in [(known, 413), (unknown, 401), (no_route, 404)] {
         let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
-        // Nothing is read before all is sent.
+        // The client reads nothing until it has sent everything.
         for _ in 0..length / 65_536 {
             stream.write_all(&[b' '; 65_536]).await.unwrap();
         }
@@ -193,7 +192,7 @@ async fn answers_reach_who_is_still_sending() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
     }
-    // More than that is not read, and the connection ends.
+    // The service reads no more than that and closes the connection.
     let endless = head(&server, "transfer-encoding: chunked").replace(&server.admin, "kms_nobody");
     let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
     stream.write_all(endless.as_bytes()).await.unwrap();
@@ -201,7 +200,7 @@ async fn answers_reach_who_is_still_sending() {
     while stream.write_all(&chunk).await.is_ok() {}
 }
 
-/// What the service encrypts and signs, it takes back.
+/// The service accepts what it has encrypted and signed.
 #[tokio::test]
 async fn the_largest_ciphertexts_come_back() {
     let server = Server::start(&[]);
@@ -236,7 +235,7 @@ async fn the_largest_ciphertexts_come_back() {
         .collect();
     let opened = admin.post("/v1/crypto/decrypt", json!({"items": back})).await.expect(200);
     assert!(opened["results"].as_array().unwrap().iter().all(|result| result["plaintext"] == "x".repeat(1_000)));
-    // There still is a limit.
+    // There is still a limit.
     let large = json!({"keyId": "users", "ciphertext": "A".repeat(3 * 1024 * 1024)});
     admin.post("/v1/crypto/decrypt", large).await.refused(413, "PayloadTooLarge");
 }
@@ -270,7 +269,7 @@ async fn pages_of_other_origins_only_when_configured() {
     assert!(names.contains("authorization") && names.contains("idempotency-key"), "{names}");
     assert!(asked.headers["access-control-allow-methods"].to_str().unwrap().contains("PATCH"));
     assert!(!asked.headers.contains_key("access-control-allow-credentials"));
-    // A page must be able to read what was wrong, too.
+    // A page must be able to read the error, too.
     for (client, status) in [(on.client(), 200), (nobody, 401)] {
         let read = Client::send(from(&client, Method::GET, CONSOLE)).await;
         assert_eq!(read.status, status);

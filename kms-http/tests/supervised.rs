@@ -1,4 +1,4 @@
-//! What a supervisor sees: when the service is ready and alive, sockets that it passes on, and `healthcheck`.
+//! Tests of supervision: notifications of readiness and liveness, inherited sockets, and `healthcheck`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tempfile::TempDir;
 
-/// The socket that a supervisor is told on.
+/// The notification socket of a supervisor.
 struct Supervisor {
     socket: UnixDatagram,
     home: TempDir,
@@ -35,7 +35,7 @@ impl Supervisor {
         Running(command.spawn().unwrap())
     }
 
-    /// What it is told next, without the watchdog's signs of life.
+    /// The next notification other than those for the watchdog.
     fn told(&self) -> String {
         loop {
             let text = self.told_all();
@@ -72,7 +72,7 @@ fn a_supervisor_is_told() {
     let supervisor = Supervisor::new();
     let mut service = supervisor.start(&[("WATCHDOG_USEC", "400000")]);
     assert!(supervisor.told().contains("READY=1"));
-    // Life signs come in time.
+    // The watchdog notifications come in time.
     for _ in 0..3 {
         assert_eq!(supervisor.told_all().trim(), "WATCHDOG=1");
     }
@@ -85,19 +85,19 @@ fn a_supervisor_is_told() {
     assert!(service.0.wait().unwrap().success());
 }
 
-/// A service whose store is not open yet neither listens nor says that it is ready.
+/// A service whose store is not open yet neither listens nor reports that it is ready.
 #[test]
 fn nobody_connects_before_the_store_is_open() {
     let supervisor = Supervisor::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    // A database server that takes connections and says nothing.
+    // A database server that accepts connections and never replies.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://kms:secret@{}/kms?sslmode=disable", silent.local_addr().unwrap());
     let key = "hex:0707070707070707070707070707070707070707070707070707070707070707";
     let environment = [("KMS_STORE_URL", url.as_str()), ("KMS_HTTP_LISTEN", &address), ("KMS_MASTER_KEY", key)];
     let mut service = supervisor.start(&environment);
-    // It is past reading its settings: it asks the database.
+    // The service has read its settings and connects to the database.
     let _asked = silent.accept().unwrap();
     for _ in 0..10 {
         assert!(std::net::TcpStream::connect(&address).is_err(), "it listens, and there is no store");
@@ -111,20 +111,20 @@ fn nobody_connects_before_the_store_is_open() {
 #[test]
 fn sockets_are_passed_on() {
     let home = TempDir::new().unwrap();
-    // As systemd does: the socket is open before the program is, which gets it as descriptor 3.
+    // As systemd does: the socket is opened before the program, which inherits it as descriptor 3.
     let activate = "import os,socket,sys\ns=socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
                     print(s.getsockname()[1], flush=True)\nos.dup2(s.fileno(), 3)\nos.set_inheritable(3, True)\n\
                     os.environ['LISTEN_FDS']='1'; os.environ['LISTEN_PID']=str(os.getpid())\n\
                     os.execv(sys.argv[1], sys.argv[1:])";
     let mut command = Command::new("python3");
     command.args(["-c", activate]).arg(program(&home).get_program()).arg("serve");
-    // Where it would listen by itself, it could not.
+    // The service could not listen on this address.
     command.env("HOME", home.path()).env("KMS_HTTP_LISTEN", "192.0.2.1:1").stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let _child = Running(child);
     let port = lines.next().unwrap().unwrap();
-    // A caller that comes early is answered.
+    // A caller that connects early gets its response.
     let early = std::thread::spawn(move || {
         let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
         let request = b"GET /v1/healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -155,7 +155,7 @@ async fn a_ledger_that_has_stopped_fails_the_check_of_health() {
         let request = json!({"keyId": "users", "plaintext": "x"});
         admin.post("/v1/crypto/encrypt", request).await.expect(200);
     }
-    // The log is put back to an older state of itself beneath the service.
+    // The log is rolled back while the service is running.
     let back = format!(
         "ATTACH '{}' AS old; BEGIN IMMEDIATE; DELETE FROM audit_head; INSERT INTO audit_head SELECT * FROM old.audit_head; \
          DELETE FROM audit_logs WHERE seq > (SELECT max(seq) FROM old.audit_logs); COMMIT",

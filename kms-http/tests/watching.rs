@@ -1,4 +1,4 @@
-//! `/metrics` while something is wrong. The alert rules over it have a suite of their own.
+//! Tests of `/metrics` during faults. The alert rules have a suite of their own.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use sqlx::{Connection, SqliteConnection};
 
 const PUBLIC: [(&str, &str); 1] = [("KMS_HTTP_METRICS_PUBLIC", "true")];
 
-/// Scrapes until a line is there.
+/// Scrapes until the exposition contains a line.
 async fn scrape_until(client: &Client, line: &str) -> String {
     let line = format!("{line}\n");
     for _ in 0..600 {
@@ -27,7 +27,7 @@ async fn scrape_until(client: &Client, line: &str) -> String {
     panic!("{line} does not come: {}", client.get("/metrics").await.text);
 }
 
-/// Moves the files of a store out of its way.
+/// Moves the files of a store away, so that the service cannot open them.
 fn hide_store(server: &Server) {
     let away = server.home.path().join("away");
     fs::create_dir(&away).unwrap();
@@ -56,7 +56,7 @@ async fn metrics_are_there_when_the_store_is_not() {
     };
     assert_eq!(verified(&before), verified(&after));
     assert_ne!(verified(&after), "kms_audit_verification_timestamp_seconds 0");
-    // Nobody gains rights by that.
+    // The fault gives no principal more permissions.
     let refused = app.get("/metrics").await;
     assert!(refused.status == 403 || refused.status == 503, "{}", refused.text);
     server.client_with(None).get("/metrics").await.refused(401, "NotAuthenticated");
@@ -100,6 +100,6 @@ async fn many_who_scrape_at_once_ask_the_store_once() {
     for _ in 0..20 {
         same += usize::from(nobody.get("/metrics").await.text == first);
     }
-    // An exposition counts the scrapes: made anew, it would differ.
+    // Every exposition counts the scrapes before it, so a new one would differ.
     assert!(same > 0, "the exposition is not kept for a moment");
 }

@@ -1,8 +1,8 @@
-//! Credentials that are not good: how many a network may send, and what is remembered of good ones.
+//! Limits rejected credentials per network, and remembers accepted ones.
 //!
-//! Checking the signature of a JWT costs time, so one that was not seen before is only checked within the network's
-//! limit. What is cheap to check is always checked: tokens of this service, and what a JWT says of itself. So a caller
-//! with a good credential is served whatever others at its address send.
+//! Verifying the signature of a JWT is expensive, so a JWT that was not seen before is verified only within its
+//! network's limit. Cheap checks are always made: tokens of this service, and the claims of a JWT. A caller with a
+//! valid credential is therefore served whatever other callers at its address send.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -17,14 +17,14 @@ use std::num::NonZeroU32;
 use crate::error::ApiError;
 use crate::request::owner::Owner;
 
-/// How many may come at once, as a multiple of those a second.
+/// Size of a burst, as a multiple of the rate per second.
 const BURST: u32 = 5;
-/// After so many failures, networks that have been quiet are forgotten.
+/// Number of failures after which the states of inactive networks are removed.
 const SWEEP: u32 = 10_000;
-/// Good credentials that are remembered, at least; at most twice as many.
+/// Minimum number of accepted credentials that are remembered; the maximum is twice this.
 const KNOWN: usize = 8_192;
 
-/// The limit of every network.
+/// The limits of all networks and the accepted credentials.
 pub struct Brake {
     limiter: Option<RateLimiter<Owner, HashMapStateStore<Owner>, MonotonicClock>>,
     clock: MonotonicClock,
@@ -33,8 +33,8 @@ pub struct Brake {
     hasher: RandomState,
 }
 
-/// Hashes of credentials that were good, in two generations: the older one is forgotten when the newer one is full.
-/// They only say what may be checked, so a collision does no harm.
+/// Hashes of accepted credentials, in two generations: when the newer one is full, it replaces the older one. They only
+/// decide whether a JWT may be verified without being counted, so a collision is harmless.
 #[derive(Default)]
 struct Known {
     newer: HashSet<u64>,
@@ -42,7 +42,7 @@ struct Known {
 }
 
 impl Brake {
-    /// So many credentials a second that are not good; 0 for any number.
+    /// Allows `per_second` rejected credentials per second and network; 0 means no limit.
     pub fn new(per_second: u32) -> Self {
         let clock = MonotonicClock;
         let limiter = NonZeroU32::new(per_second).map(|rate| {
@@ -53,8 +53,8 @@ impl Brake {
         Self { limiter, clock, failures: AtomicU32::new(0), known: Mutex::default(), hasher: RandomState::new() }
     }
 
-    /// Counts a credential of this network: one that is not good, or one that costs time to check and was not seen
-    /// before. Beyond the limit, it is refused.
+    /// Counts a credential of this network that was rejected, or a new one that is expensive to verify. Returns an
+    /// error if the limit is exceeded.
     pub fn count(&self, network: &Owner) -> Result<(), ApiError> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         if self.failures.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
@@ -66,14 +66,14 @@ impl Brake {
         })
     }
 
-    /// Whether a credential was good a while ago.
+    /// Whether a credential was accepted recently.
     pub fn is_known(&self, credential: &str) -> bool {
         let hash = self.hasher.hash_one(credential);
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.newer.contains(&hash) || known.older.contains(&hash)
     }
 
-    /// Remembers a credential that is good.
+    /// Remembers an accepted credential.
     pub fn remember(&self, credential: &str) {
         let hash = self.hasher.hash_one(credential);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,23 +1,24 @@
-//! Why a caller is not known.
+//! Reasons for which authentication fails.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why a credential did not lead to a principal. Messages are about the credential's form and never hold any of it.
+/// Why a credential did not authenticate a caller. Messages describe the credential's form and never contain any part
+/// of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthError {
-    /// The credential is not good: 401, and asking again will not help.
+    /// The credential is invalid: status 401; a retry does not help.
     Rejected(Cow<'static, str>),
-    /// It cannot be decided now, since the issuer's keys are not to be had: 503, and asking again may help.
+    /// The credential cannot be verified now because the issuer's keys are not available: status 503; a retry may help.
     Unavailable(Cow<'static, str>),
 }
 
 impl AuthError {
-    /// The credential is not good.
+    /// An error for an invalid credential.
     pub fn rejected(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Rejected(reason.into())
     }
-    /// It cannot be decided now.
+    /// An error for a credential that cannot be verified now.
     pub fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Unavailable(reason.into())
     }
@@ -27,7 +28,7 @@ impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(reason) => write!(f, "not authenticated: {reason}"),
-            Self::Unavailable(reason) => write!(f, "authentication is not possible at present: {reason}"),
+            Self::Unavailable(reason) => write!(f, "authentication is temporarily unavailable: {reason}"),
         }
     }
 }

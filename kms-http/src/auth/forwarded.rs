@@ -1,4 +1,4 @@
-//! From where a request comes: the connection's address, or what a proxy that is believed says of it.
+//! The source address of a request: that of the connection, or the one reported by a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,11 +7,12 @@ use ipnet::IpNet;
 
 use crate::request::Peer;
 
-/// Most addresses of a chain that are looked at.
+/// Maximum number of forwarded addresses that are examined.
 const HOPS: usize = 32;
 
-/// The address that grant conditions are held against. Going back from the connection's, addresses of believed proxies
-/// are passed over; the first other one counts. None, which such conditions deny, if that one is no address.
+/// The address that grant conditions are checked against: starting at the connection and going back through
+/// `X-Forwarded-For`, the first address that is not a trusted proxy's. Returns `None`, which fails such conditions, if
+/// an entry is not an address.
 pub fn source(headers: &HeaderMap, peer: &Peer, proxies: &[IpNet], trust_unix_socket: bool) -> Option<IpAddr> {
     let is_proxy = |address: &IpAddr| is_proxy(address, proxies);
     match peer.address {
@@ -31,16 +32,16 @@ pub fn source(headers: &HeaderMap, peer: &Peer, proxies: &[IpNet], trust_unix_so
         }
         last = Some(address);
     }
-    // Nothing but proxies: the request is the outermost one's own.
+    // All addresses are trusted proxies: the outermost proxy made the request itself.
     last.map(|address| address.to_canonical())
 }
 
-/// Whether a proxy that is believed has this address.
+/// Whether this is the address of a trusted proxy.
 pub fn is_proxy(address: &IpAddr, proxies: &[IpNet]) -> bool {
     proxies.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
-/// An address, with or without a port.
+/// Parses an address with or without a port.
 fn parse(hop: &str) -> Option<IpAddr> {
     let address = hop.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip())).ok();
     address.or_else(|| hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok()).map(|address| address.to_canonical())

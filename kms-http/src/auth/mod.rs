@@ -1,5 +1,5 @@
-//! Who is calling: the methods that are switched on, tried by what the caller shows. What is shown and is not good is
-//! refused; no weaker method is tried in its place.
+//! Authentication. The credential that a request carries selects the method; if the credential is invalid, the request
+//! is refused and no weaker method is tried.
 
 mod brake;
 pub mod error;
@@ -32,26 +32,26 @@ use crate::request::owner::Owner;
 use crate::request::{Peer, host};
 use crate::settings::{AuthMethod, Http, TrustedHeadersSettings};
 
-/// What a request may show of its caller: something for one of the methods, or nothing.
+/// The labels for the kind of credential in a request: one per method, and `none`.
 pub const METHODS: [&str; 5] = ["token", "oidc", "mtls", "trusted_headers", "none"];
 
-/// Recognises callers.
+/// Authenticates callers with the enabled methods.
 pub struct Authenticator {
     takes_tokens: bool,
     oidc: Option<OidcVerifier>,
     mtls: Option<MtlsMapper>,
     trusted_headers: Option<TrustedHeadersSettings>,
-    /// How principals are written.
+    /// The spelling of principals.
     pub principals: Principals,
     proxies: Vec<IpNet>,
     trust_unix_socket: bool,
     brake: Brake,
-    /// Whether tokens can be looked up.
+    /// Tracks whether tokens can be looked up in the store.
     outage: Outage,
 }
 
 impl Authenticator {
-    /// The methods that the settings name.
+    /// An authenticator for the configured methods.
     pub fn new(http: &Http) -> Result<Self> {
         Ok(Self {
             takes_tokens: http.has(AuthMethod::Token),
@@ -66,8 +66,8 @@ impl Authenticator {
         })
     }
 
-    /// Who sends this request, and from where. Beyond its limit, a network that sends credentials that are not good is
-    /// refused with 429.
+    /// Returns the caller of a request with its source address. A network that sends more rejected credentials than its
+    /// limit is refused with status 429.
     pub async fn identify(&self, kms: &Kms, parts: &Parts, peer: &Peer) -> std::result::Result<Actor, ApiError> {
         let headers = &parts.headers;
         let source = self.source(headers, peer);
@@ -91,8 +91,8 @@ impl Authenticator {
         })
     }
 
-    /// Whom the memory of a request is charged to before its caller is known: the connection's owner, or who a proxy
-    /// that is believed says that it comes from.
+    /// The owner that the memory of a request is charged to before its caller is known: the connection's owner, or the
+    /// network that a trusted proxy reports.
     pub fn charged(&self, headers: &HeaderMap, peer: &Peer) -> Owner {
         let is_direct =
             peer.address.map_or(!self.trust_unix_socket, |address| !forwarded::is_proxy(&address, &self.proxies));
@@ -106,8 +106,7 @@ impl Authenticator {
         forwarded::source(headers, peer, &self.proxies, self.trust_unix_socket)
     }
 
-    /// What a request shows of its caller, for those who count and log callers that are not recognised: one of
-    /// [`METHODS`].
+    /// The kind of credential in a request, for metrics and logs about unauthenticated callers: one of [`METHODS`].
     pub fn shown(&self, headers: &HeaderMap, peer: &Peer) -> &'static str {
         let [token, oidc, mtls, trusted_headers, none] = METHODS;
         match headers.get(AUTHORIZATION).map(|value| value.as_bytes()) {
@@ -119,7 +118,8 @@ impl Authenticator {
         }
     }
 
-    /// Gets ready what callers would have to wait for, and keeps it so, for ever.
+    /// Fetches the keys of the OpenID Connect issuer, if one is configured, and keeps them fresh. In that case it never
+    /// returns.
     pub async fn prepare(&self) {
         if let Some(oidc) = &self.oidc {
             oidc.prefetch().await;
@@ -129,7 +129,7 @@ impl Authenticator {
 
     async fn by_bearer(&self, kms: &Kms, secret: &str, attempt: &mut Attempt) -> std::result::Result<Actor, ApiError> {
         match &self.oidc {
-            // A JWT has points between its parts, and a token has none.
+            // A JWT has dots between its parts; an access token has none.
             Some(oidc) if !self.takes_tokens || secret.contains('.') => {
                 known(oidc.check_claims(secret))?;
                 if !self.brake.is_known(secret) {
@@ -145,8 +145,8 @@ impl Authenticator {
         }
     }
 
-    /// The caller that a method names, unless the principal is one of another method's: two subjects are never the
-    /// same.
+    /// Checks that the principal belongs to the method that authenticated it, so that two subjects never share a
+    /// principal.
     fn own(&self, method: AuthMethod, actor: Actor) -> std::result::Result<Actor, ApiError> {
         let is_own = self.principals.is_of(method, actor.principal());
         if is_own { Ok(actor) } else { Err(ApiError::not_authenticated()) }
@@ -166,14 +166,14 @@ impl Authenticator {
     }
 }
 
-/// A credential that is looked at.
+/// The state of one authentication attempt.
 struct Attempt {
     network: Owner,
-    /// Whether it counts for the limit of its network already.
+    /// Whether the attempt was already counted against the network's limit.
     is_counted: bool,
 }
 
-/// Whom a JWT or a certificate stands for.
+/// The actor for the principal and role of a JWT or a certificate.
 fn recognized(found: std::result::Result<(String, Role), AuthError>) -> std::result::Result<Actor, ApiError> {
     let (principal, role) = known(found)?;
     Actor::new(principal, role).map_err(|_| ApiError::not_authenticated())
@@ -183,14 +183,14 @@ fn known<T>(found: std::result::Result<T, AuthError>) -> std::result::Result<T, 
     found.map_err(|error| match error {
         AuthError::Unavailable(reason) => ApiError::issuer_unavailable(reason),
         rejected @ AuthError::Rejected(_) => {
-            // The caller is told nothing; who runs the service may want to know.
-            tracing::debug!(reason = %rejected, "a caller was not recognised");
+            // The caller gets no reason; the operator can find it in the log.
+            tracing::debug!(reason = %rejected, "a caller was not recognized");
             ApiError::not_authenticated()
         }
     })
 }
 
-/// What stands behind `Authorization: Bearer`. Another scheme, or several headers, are refused.
+/// The credential of `Authorization: Bearer`. Other schemes and repeated headers are refused.
 fn bearer(headers: &HeaderMap) -> std::result::Result<Option<&str>, ApiError> {
     let value = single(headers, AUTHORIZATION).map_err(|_| ApiError::not_authenticated())?;
     let Some(value) = value else { return Ok(None) };

@@ -1,7 +1,7 @@
-//! Callers who show a certificate in the TLS handshake (RFC 8446, 4.4.2).
+//! Authentication by client certificate in the TLS handshake (RFC 8446, section 4.4.2).
 //!
-//! That the certificate is of an authority that is trusted for clients, and that the caller has its key, is checked by
-//! [`crate::tls`] before anything gets here. What remains is to read a principal and a role out of it (RFC 5280).
+//! [`crate::tls`] has already verified that a trusted client authority issued the certificate and that the caller has
+//! its private key. This module reads the principal and the role from it (RFC 5280).
 
 use std::time::SystemTime;
 
@@ -20,7 +20,7 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const ORGANIZATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
 
-/// Reads principals and roles out of certificates.
+/// Reads principals and roles from certificates.
 #[derive(Clone, Debug)]
 pub struct MtlsMapper {
     settings: MtlsSettings,
@@ -28,23 +28,23 @@ pub struct MtlsMapper {
 }
 
 impl MtlsMapper {
-    /// A mapper as configured.
+    /// A mapper with these settings. Fails if the role settings are inconsistent.
     pub fn new(settings: &MtlsSettings) -> kms_lib::Result<Self> {
         let source = settings.role_field.map(|_| "role_field");
         let roles = RoleMapping::new("mtls", source, &settings.admin_values, &settings.auditor_values)?;
         Ok(Self { settings: settings.clone(), roles })
     }
 
-    /// Who shows this certificate (DER), and in which role.
+    /// Returns the principal and the role for a certificate (DER).
     ///
-    /// To be asked for every request, not once for a connection: a connection must not outlive its certificate.
+    /// Must be called for every request, not once per connection: a connection must not outlive its certificate.
     pub fn authenticate(&self, certificate: &[u8]) -> Result<(String, Role), AuthError> {
         self.authenticate_at(certificate, SystemTime::now())
     }
 
     fn authenticate_at(&self, certificate: &[u8], now: SystemTime) -> Result<(String, Role), AuthError> {
         let certificate = Certificate::from_der(certificate)
-            .map_err(|_| AuthError::rejected("the certificate is not as RFC 5280 says"))?;
+            .map_err(|_| AuthError::rejected("the certificate does not conform to RFC 5280"))?;
         let validity = certificate.tbs_certificate().validity();
         if now < validity.not_before.to_system_time() {
             return Err(AuthError::rejected("the certificate is not valid yet"));
@@ -54,7 +54,7 @@ impl MtlsMapper {
         }
         let names = names(&certificate, self.settings.principal_field.into())?;
         let [name] = names.as_slice() else {
-            return Err(AuthError::rejected("the certificate does not have exactly one name of the configured kind"));
+            return Err(AuthError::rejected("the certificate must have exactly one name of the configured kind"));
         };
         Ok((principal(&self.settings.principal_prefix, name)?, self.role(&certificate)?))
     }
@@ -65,7 +65,7 @@ impl MtlsMapper {
     }
 }
 
-/// All names of a kind, in their order.
+/// All names of a kind, in the order of the certificate.
 fn names(certificate: &Certificate, field: RoleField) -> Result<Vec<String>, AuthError> {
     match field {
         RoleField::CommonName => subject_names(certificate, COMMON_NAME),
@@ -81,14 +81,14 @@ fn subject_names(certificate: &Certificate, kind: ObjectIdentifier) -> Result<Ve
         .filter(|attribute| attribute.oid == kind)
         .map(|attribute| attribute.value.decode_as::<DirectoryString>().map(|text| text.value().into_owned()))
         .collect::<Result<_, _>>()
-        .map_err(|_| AuthError::rejected("the certificate's subject is in a form that is not read here"))
+        .map_err(|_| AuthError::rejected("the certificate's subject has an unsupported encoding"))
 }
 
 fn alternative_names(certificate: &Certificate, field: RoleField) -> Result<Vec<String>, AuthError> {
     let extension = certificate
         .tbs_certificate()
         .get_extension::<SubjectAltName>()
-        .map_err(|_| AuthError::rejected("the certificate's alternative names are in a form that is not read here"))?;
+        .map_err(|_| AuthError::rejected("the certificate's alternative names have an unsupported encoding"))?;
     let Some((_, names)) = extension else { return Ok(Vec::new()) };
     let text = |name: GeneralName| match (field, name) {
         (RoleField::Uri, GeneralName::UniformResourceIdentifier(text))

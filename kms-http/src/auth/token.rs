@@ -1,16 +1,16 @@
-//! Tokens of this service.
+//! Authentication by this service's own access tokens.
 
 use kms_lib::internals::Outage;
 use kms_lib::{Actor, Error, ErrorCode, Kms};
 
 use crate::error::ApiError;
 
-/// An outage of what tokens are looked up in.
+/// Tracks and logs outages of the store in which tokens are looked up.
 pub fn outage() -> Outage {
     Outage::new("callers cannot be recognized by their tokens")
 }
 
-/// Who shows this token.
+/// Returns the caller that a token belongs to.
 pub async fn identify(kms: &Kms, token: &str, outage: &Outage) -> Result<Actor, ApiError> {
     let found = kms.authenticate(token).await;
     match &found {
@@ -19,7 +19,7 @@ pub async fn identify(kms: &Kms, token: &str, outage: &Outage) -> Result<Actor, 
     }
     found.map_err(|error| match error.code() {
         ErrorCode::NotAuthenticated => ApiError::not_authenticated(),
-        // Whoever asks is not known: the code is all that is told.
-        code => Error::new(code, "callers cannot be recognised at the moment").into(),
+        // The caller is not authenticated, so only the error code is disclosed.
+        code => Error::new(code, "tokens cannot be looked up now; retry later").into(),
     })
 }

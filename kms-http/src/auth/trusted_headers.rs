@@ -1,5 +1,5 @@
-//! `x-principal` and `x-role`, believed, as Mini KMS on Node does. For development, or behind a proxy that
-//! authenticates and sets them.
+//! Trusts `x-principal` and `x-role`, as Mini KMS on Node does. For development, or behind a proxy that authenticates
+//! callers and sets these headers.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue};
@@ -12,7 +12,7 @@ use crate::request::is_loopback;
 use crate::settings::TrustedHeadersSettings;
 
 impl TrustedHeadersSettings {
-    /// Whom the headers name: `anonymous` without a principal, an app without a role that is known.
+    /// The caller named by the headers: `anonymous` without a principal, and the role `app` without a known role.
     pub fn identify(&self, headers: &HeaderMap, host: Option<&Authority>) -> Result<Actor, ApiError> {
         if !host.is_some_and(|host| self.is_own(host.host())) {
             let message = "the host header names none of this service's hosts; add it to http.trusted_headers.hosts";
@@ -32,8 +32,8 @@ impl TrustedHeadersSettings {
         actor.map_err(|_| ApiError::not_authenticated())
     }
 
-    /// Whether a host is this service's: a page whose own name leads to this machine (DNS rebinding) must not be
-    /// believed.
+    /// Whether a host is one of this service's. A page whose own name resolves to this machine (DNS rebinding) must not
+    /// be trusted.
     fn is_own(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         is_loopback(host)
@@ -41,8 +41,8 @@ impl TrustedHeadersSettings {
     }
 }
 
-/// The one value of a header, in UTF-8, else in Latin-1, which Node reads headers as. Several would let a proxy see one
-/// caller and this service another.
+/// The only value of a header, decoded as UTF-8 or otherwise as Latin-1, as Node reads headers. Repeated headers are
+/// refused, because a proxy might use one value and this service another.
 fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, ApiError> {
     let value = single(headers, name).map_err(|_| ApiError::not_authenticated())?;
     Ok(value.map(HeaderValue::as_bytes).map(|bytes| match std::str::from_utf8(bytes) {

@@ -12,8 +12,8 @@ use crate::metrics;
 use crate::request::Caller;
 use crate::request::owner::Owner;
 
-/// A connection with progress during this time is closed to make room only after all others; its response may be on its
-/// way.
+/// An idle connection with progress during this time is closed to make room only after all others; its response may be
+/// on its way.
 const FRESH: Duration = Duration::from_millis(500);
 /// An HTTP/2 connection without requests delays shutdown only until it has been silent for this long.
 const QUIET: Duration = Duration::from_secs(2);

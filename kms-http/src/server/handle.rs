@@ -205,7 +205,7 @@ async fn answer(
 /// Refuses requests that must not reach any route.
 fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
     if !names_one_host(request) {
-        return Err(ApiError::invalid("exactly one host header is required (RFC 9112)"));
+        return Err(ApiError::invalid("host: exactly one Host header is required (RFC 9112)"));
     }
     let host = host(request.uri(), request.headers());
     if app.origins.is_cross_site(request.method(), request.headers(), host.as_ref()) {

@@ -14,7 +14,7 @@ pub fn most_connections(wanted: usize) -> usize {
         tracing::warn!(
             connections = most,
             files,
-            "fewer connections than http.connections are allowed; raise the limit on open files (ulimit -n, LimitNOFILE=)"
+            "fewer connections than http.connections; raise the limit on open files (ulimit -n, LimitNOFILE=)"
         );
     }
     wanted.min(most)

@@ -57,7 +57,7 @@ pub async fn report(app: Arc<App>, mut hangup: Signal) {
 async fn reload(app: &App) {
     match NotifyState::monotonic_usec_now() {
         Ok(since) => tell(&[NotifyState::Reloading, since]),
-        Err(error) => tracing::warn!(%error, "cannot notify the supervisor of a reload: the monotonic clock cannot be read"),
+        Err(error) => tracing::warn!(%error, "cannot notify the supervisor of a reload: no monotonic clock"),
     }
     if let Some(tls) = app.tls.get() {
         let _ = timeout(RELOAD, tls.reloads().changed()).await;

@@ -1,5 +1,5 @@
-//! The service as a real process on a free port, on the engine that `KMS_TEST_ENGINE` names, and a client that speaks
-//! to it.
+//! Runs the service as a real process on a free port, with the store that `KMS_TEST_ENGINE` selects, and provides a
+//! client for it.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each suite uses its part, and a test may fail by a panic")]
 
@@ -16,18 +16,18 @@ use tempfile::TempDir;
 
 /// A running service. Killed when dropped.
 pub struct Server {
-    /// The process.
+    /// The running process.
     pub process: Child,
-    /// `http://127.0.0.1:PORT`.
+    /// The base URL, `http://127.0.0.1:PORT`.
     pub url: String,
-    /// A token of an admin.
+    /// The admin token from the first start; empty if tokens are disabled.
     pub admin: String,
-    /// Where everything of it is.
+    /// The home directory, with all files of the service.
     pub home: TempDir,
     environment: Vec<(String, String)>,
 }
 
-/// The program, with nothing of this process's environment but what it needs.
+/// A command that runs the program with only `HOME` and `PATH` in its environment.
 pub fn program(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kms-http"));
     command.env_clear().env("HOME", home.path()).env("PATH", std::env::var_os("PATH").unwrap());
@@ -35,7 +35,7 @@ pub fn program(home: &TempDir) -> Command {
 }
 
 impl Server {
-    /// Starts it with the defaults and these variables, on a new store of the engine.
+    /// Starts the service with the defaults and these variables, on a new store of the selected kind.
     pub fn start(environment: &[(&str, &str)]) -> Self {
         let home = TempDir::new().unwrap();
         if engine::name() == "sqlite" {
@@ -47,12 +47,12 @@ impl Server {
         server
     }
 
-    /// The same, with a file as its store on whichever engine the suite runs.
+    /// Starts the service on a SQLite store, whatever `KMS_TEST_ENGINE` says.
     pub fn start_on_file(environment: &[(&str, &str)]) -> Self {
         Self::start_in(TempDir::new().unwrap(), environment)
     }
 
-    /// The same, in a folder that may hold what it needs already.
+    /// Starts the service on a SQLite store, in a home directory that may already contain files.
     pub fn start_in(home: TempDir, environment: &[(&str, &str)]) -> Self {
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -62,26 +62,26 @@ impl Server {
         Self { process, url, admin: token.unwrap_or_default(), home, environment }
     }
 
-    /// Starts it again on what it left.
+    /// Starts the service again with the same home directory and settings.
     pub fn restart(&mut self) {
         let (process, url, token) = spawn(&self.home, &self.environment);
         assert!(token.is_none(), "a token is printed at the first start only");
         (self.process, self.url) = (process, url);
     }
 
-    /// Says that it is to end, and waits until it has.
+    /// Sends SIGTERM and waits for the end of the process.
     pub fn stop(&mut self) -> std::process::ExitStatus {
         self.signal("-TERM");
         self.process.wait().unwrap()
     }
 
-    /// Ends it as a power failure would.
+    /// Kills the process, as a power failure would.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap();
         assert!(sent.success());
@@ -94,24 +94,24 @@ impl Server {
         command.output().unwrap()
     }
 
-    /// A client with the admin's token.
+    /// A client that uses the admin token.
     pub fn client(&self) -> Client {
         self.client_with(Some(&self.admin))
     }
 
-    /// A client with this token, or none.
+    /// A client with this token, or without a token.
     pub fn client_with(&self, token: Option<&str>) -> Client {
         Client { http: reqwest::Client::new(), url: self.url.clone(), token: token.map(str::to_owned) }
     }
 
-    /// Its resident memory, in KiB.
+    /// The resident memory of the process, in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// The file of its store, if it has one.
+    /// The path of the SQLite store; the file does not exist with a database server.
     pub fn store(&self) -> PathBuf {
         self.home.path().join(".local/share/mini-kms/kms.db")
     }
@@ -145,39 +145,39 @@ fn spawn(home: &TempDir, environment: &[(String, String)]) -> (Child, String, Op
     panic!("the service did not start: {log}");
 }
 
-/// A client.
+/// An HTTP client for the service.
 #[derive(Clone)]
 pub struct Client {
-    /// Its connections.
+    /// The connection pool.
     pub http: reqwest::Client,
-    /// Of the service.
+    /// The base URL of the service.
     pub url: String,
     token: Option<String>,
 }
 
-/// An answer.
+/// A response that was read completely.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The status code.
     pub status: StatusCode,
-    /// Its headers.
+    /// The response headers.
     pub headers: reqwest::header::HeaderMap,
-    /// Its text.
+    /// The body as text.
     pub text: String,
 }
 
 impl Answer {
-    /// Its JSON.
+    /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
-    /// Its JSON, if it has this status.
+    /// Checks the status and returns the body as JSON, or null if it is empty.
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         if self.text.is_empty() { Value::Null } else { self.json() }
     }
-    /// Its message, if it is this error.
+    /// Checks that the response is this error and returns the error message.
     #[track_caller]
     pub fn refused(&self, status: u16, code: &str) -> String {
         let body = self.expect(status);
@@ -189,7 +189,7 @@ impl Answer {
 }
 
 impl Client {
-    /// A request that is not sent yet.
+    /// A request with the client's token, not sent yet.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.token {
@@ -197,56 +197,56 @@ impl Client {
             None => request,
         }
     }
-    /// Sends it.
+    /// Sends a request and reads the response.
     pub async fn send(request: RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         Answer { status, headers, text: response.text().await.unwrap() }
     }
-    /// GET.
+    /// Sends a GET request.
     pub async fn get(&self, path: &str) -> Answer {
         Self::send(self.request(Method::GET, path)).await
     }
-    /// POST.
+    /// Sends a POST request with a JSON body.
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         Self::send(self.request(Method::POST, path).json(&body)).await
     }
-    /// PATCH.
+    /// Sends a PATCH request with a JSON body.
     pub async fn patch(&self, path: &str, body: Value) -> Answer {
         Self::send(self.request(Method::PATCH, path).json(&body)).await
     }
-    /// DELETE.
+    /// Sends a DELETE request.
     pub async fn delete(&self, path: &str) -> Answer {
         Self::send(self.request(Method::DELETE, path)).await
     }
-    /// POST of a text as it is.
+    /// Sends a POST request with this body, which need not be valid JSON.
     pub async fn post_raw(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
         Self::send(self.request(Method::POST, path).header("content-type", "application/json").body(body)).await
     }
 
-    /// An AES key of this name.
+    /// Creates an AES-256-GCM key with this name.
     pub async fn aes_key(&self, name: &str) -> Value {
         let new = json!({"name": name, "type": "AES256_GCM", "purpose": "ENCRYPTION"});
         self.post("/v1/keys", new).await.expect(201)
     }
-    /// An RSA key of this name and purpose.
+    /// Creates an RSA-2048 key with this name and purpose.
     pub async fn rsa_key(&self, name: &str, purpose: &str) -> Value {
         self.post("/v1/keys", json!({"name": name, "type": "RSA_2048", "purpose": purpose})).await.expect(201)
     }
-    /// A client for a principal in a role, with a token of its own.
+    /// Creates a token for this principal and role and returns a client that uses it.
     pub async fn token_for(&self, principal: &str, role: &str) -> Self {
         let made = self.post("/v1/tokens", json!({"principal": principal, "role": role})).await.expect(201);
         Self { token: made["token"].as_str().map(str::to_owned), ..self.clone() }
     }
 }
 
-/// The value of a series without labels in a scrape.
+/// The value of a metric without labels in an exposition.
 pub fn metric(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
-/// Scrapes until a counter is beyond this: a scrape is kept for a second, in which it may count further.
+/// Scrapes until a counter exceeds `count`. An exposition is cached for a second, so the value may be higher by then.
 pub async fn scrape_beyond(client: &Client, name: &str, count: u64) -> String {
     for _ in 0..600 {
         let text = client.get("/metrics").await.text;

@@ -1,4 +1,4 @@
-//! An issuer's keys: a JSON Web Key Set (RFC 7517), reduced to what may verify a signature.
+//! An issuer's JSON Web Key Set (RFC 7517), reduced to the keys that can verify signatures.
 
 use std::sync::Arc;
 
@@ -6,24 +6,24 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
-/// More keys than any issuer publishes.
+/// Maximum number of keys in a key set; more than any issuer publishes.
 const MOST_KEYS: usize = 128;
 
 const RSA: &[Algorithm] =
     &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
-/// The algorithms that are taken at all: with a public key only (RFC 8725, 3.1), so neither `none` nor `HS*`.
+/// Whether an algorithm is accepted: only those with a public key (RFC 8725, section 3.1), so neither `none` nor `HS*`.
 pub(super) fn is_asymmetric(algorithm: Algorithm) -> bool {
     RSA.contains(&algorithm) || matches!(algorithm, Algorithm::ES256 | Algorithm::ES384 | Algorithm::EdDSA)
 }
 
-/// What looking for a token's key comes to.
+/// The result of looking up a token's key.
 pub(super) enum Lookup {
-    /// This key, for this algorithm.
+    /// The key, which fits the token's algorithm.
     Found(Arc<DecodingKey>),
-    /// No key of this name.
+    /// No key matches.
     Unknown,
-    /// The key of this name is not for this algorithm, or no single key is meant.
+    /// The named key is not for the token's algorithm, or several keys fit a token that names none.
     Unfit(&'static str),
 }
 
@@ -33,7 +33,7 @@ struct Key {
     key: Arc<DecodingKey>,
 }
 
-/// The keys of one fetch.
+/// The usable keys of one fetched key set.
 pub(super) struct KeySet {
     keys: Vec<Key>,
 }
@@ -44,11 +44,11 @@ struct Document {
 }
 
 impl KeySet {
-    /// Reads a key set. Keys that cannot verify anything here (symmetric, for encryption, of unknown types, too weak)
-    /// are passed by, as RFC 7517, 5 says; a set without any other is an error.
+    /// Parses a key set. Keys that cannot be used here (symmetric, for encryption, of unknown types, malformed) are
+    /// ignored, as RFC 7517, section 5 says; a set without usable keys is an error.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         let document: Document =
-            serde_json::from_slice(text).map_err(|e| format!("the key set is not as RFC 7517 says: {e}"))?;
+            serde_json::from_slice(text).map_err(|e| format!("the key set does not conform to RFC 7517: {e}"))?;
         if document.keys.len() > MOST_KEYS {
             return Err(format!("the key set has more than {MOST_KEYS} keys"));
         }
@@ -59,8 +59,8 @@ impl KeySet {
         Ok(Self { keys })
     }
 
-    /// The key that a token names by `kid`. Without a name it must be clear which one is meant (OpenID Connect Core,
-    /// 10.1).
+    /// Finds the key that a token names by `kid`. For a token without `kid`, exactly one key must fit the algorithm
+    /// (OpenID Connect Core, section 10.1).
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Lookup {
         let fitting = |key: &&Key| key.algorithms.contains(&algorithm);
         let Some(id) = id else {
@@ -68,7 +68,7 @@ impl KeySet {
             return match (candidates.next(), candidates.next()) {
                 (None, _) => Lookup::Unknown,
                 (Some(key), None) => Lookup::Found(key.key.clone()),
-                (Some(_), Some(_)) => Lookup::Unfit("the token does not say which of the issuer's keys signed it"),
+                (Some(_), Some(_)) => Lookup::Unfit("the token has no kid, and several keys fit its algorithm"),
             };
         };
         let mut named = self.keys.iter().filter(|key| key.id.as_deref() == Some(id)).peekable();
@@ -77,7 +77,7 @@ impl KeySet {
         }
         match named.find(fitting) {
             Some(key) => Lookup::Found(key.key.clone()),
-            None => Lookup::Unfit("the token's algorithm is not that of the key it names"),
+            None => Lookup::Unfit("the token's algorithm does not match the key that it names"),
         }
     }
 }
@@ -102,8 +102,8 @@ fn usable_key(value: serde_json::Value) -> Option<Key> {
     Some(Key { id: common.key_id.clone(), algorithms, key: Arc::new(key) })
 }
 
-/// What a key of this type may verify (RFC 7518, 3.1; RFC 8037). The size of RSA keys (2048 bits at least) and points
-/// off the curve are looked at by the provider when it verifies.
+/// The algorithms that a key of this type can verify (RFC 7518, section 3.1; RFC 8037). The cryptography provider
+/// checks the size of RSA keys (at least 2048 bits) and that points are on the curve when it verifies.
 fn algorithms_of_type(parameters: &AlgorithmParameters) -> Vec<Algorithm> {
     match parameters {
         AlgorithmParameters::RSA(_) => RSA.to_vec(),

@@ -1,9 +1,8 @@
-//! Callers who show a JSON Web Token (RFC 7519) of an OpenID Connect issuer.
+//! Authentication by JSON Web Token (RFC 7519) of an OpenID Connect issuer.
 //!
-//! A token is believed if its signature verifies under one of the issuer's published keys, by an algorithm that fits
-//! the key's type, and if it is from this issuer, meant for this service, and within its time. See RFC 8725 for what
-//! goes wrong elsewhere. Nothing in a token says where its key is to be found (`jku`, `jwk`, `x5u` and `x5c` are not
-//! looked at).
+//! A token is accepted if its signature verifies under one of the issuer's published keys with an algorithm that fits
+//! the key's type, and if it was issued by this issuer, for this service, and has not expired. RFC 8725 lists the
+//! attacks that this prevents. A token cannot say where its key is found: `jku`, `jwk`, `x5u` and `x5c` are ignored.
 
 mod fetch;
 mod keys;
@@ -23,7 +22,7 @@ use super::error::AuthError;
 use super::identity::{RoleMapping, principal};
 use crate::settings::OidcSettings;
 
-/// Longer than any token that fits into a header.
+/// Maximum length of a token; longer than any that fits into a header.
 const LONGEST_TOKEN: usize = 16 * 1024;
 const LONGEST_KEY_ID: usize = 256;
 
@@ -38,7 +37,7 @@ pub struct OidcVerifier {
 }
 
 impl OidcVerifier {
-    /// A verifier. Nothing is fetched yet; see [`OidcVerifier::prefetch`].
+    /// A verifier with these settings. Fetches nothing yet; see [`OidcVerifier::prefetch`].
     pub fn new(settings: OidcSettings) -> kms_lib::Result<Self> {
         check(&settings).map_err(|problem| invalid(&problem))?;
         let roles =
@@ -50,18 +49,18 @@ impl OidcVerifier {
         Ok(Self { settings, roles: Arc::new(roles), source })
     }
 
-    /// Fetches the issuer's keys, so that the first caller need not wait. That the issuer cannot be reached is logged:
-    /// it may start later than this service.
+    /// Fetches the issuer's keys, so that the first caller need not wait. A failure is only logged, because the issuer
+    /// may start later than this service.
     pub async fn prefetch(&self) {
         self.source.refreshed().await;
     }
 
-    /// Fetches the issuer's keys anew from time to time, for ever.
+    /// Fetches the issuer's keys again whenever they are due. Never returns.
     pub async fn keep_fresh(&self) {
         self.source.keep_fresh().await;
     }
 
-    /// Refuses a token that says itself that it is not good: what costs no cryptography. What it says is not believed.
+    /// Refuses a token by its header and claims alone, before any cryptography. The claims are not trusted yet.
     pub fn check_claims(&self, token: &str) -> Result<(), AuthError> {
         acceptable_header(token)?;
         let claims = jsonwebtoken::dangerous::insecure_decode_claims::<Claims>(token);
@@ -83,7 +82,7 @@ impl OidcVerifier {
         Ok(())
     }
 
-    /// Who shows this token, and in which role.
+    /// Verifies a token and returns its principal and role.
     pub async fn authenticate(&self, token: &str) -> Result<(String, Role), AuthError> {
         let header = acceptable_header(token)?;
         let key = self.source.find(header.kid.as_deref(), header.alg).await?;
@@ -104,18 +103,18 @@ impl OidcVerifier {
 
     fn claims(&self, token: &str, key: &DecodingKey, validation: &Validation) -> Result<Claims, AuthError> {
         let claims = jsonwebtoken::decode::<Claims>(token, key, validation).map_err(|e| refusal(e.kind()))?.claims;
-        // The library takes a list of issuers, too; RFC 7519, 4.1.1 knows none.
+        // The library also accepts a list of issuers, which RFC 7519, section 4.1.1 does not allow.
         if claims.get("iss").and_then(Value::as_str) != Some(&self.settings.issuer) {
-            return Err(AuthError::rejected("the token is of another issuer"));
+            return Err(AuthError::rejected("the token is from another issuer"));
         }
         Ok(claims)
     }
 
-    /// What the token calls its holder.
+    /// The value of the configured principal claim.
     fn name<'a>(&self, claims: &'a Claims) -> Result<&'a str, AuthError> {
         let claim = self.settings.principal_claim.as_str();
         lookup(claims, claim).and_then(Value::as_str).ok_or_else(|| {
-            AuthError::rejected("the token has no text, or an email that is not verified, in the principal's claim")
+            AuthError::rejected("the token's principal claim is missing, not a string, or an unverified email")
         })
     }
 
@@ -130,11 +129,11 @@ impl OidcVerifier {
     }
 }
 
-/// What of the configuration can be seen to be wrong without asking the issuer.
+/// Checks the settings as far as possible without the issuer.
 fn check(settings: &OidcSettings) -> Result<(), String> {
     source::discovery_url(&settings.issuer)?;
     if settings.audiences.is_empty() || settings.audiences.iter().any(String::is_empty) {
-        return Err("audiences must name what tokens for this service are meant for".to_owned());
+        return Err("audiences must list the audiences of tokens for this service, none of them empty".to_owned());
     }
     if settings.principal_claim.is_empty() {
         return Err("principal_claim must not be empty".to_owned());
@@ -149,34 +148,35 @@ fn invalid(problem: &str) -> Error {
     Error::new(ErrorCode::InvalidConfiguration, format!("oidc: {problem}"))
 }
 
-/// The token's header, if it is one of a token that could be accepted. Looked at before any key is searched for.
+/// Returns the token's header if such a token can be accepted. Checked before a key is looked up.
 fn acceptable_header(token: &str) -> Result<Header, AuthError> {
     if token.len() > LONGEST_TOKEN {
         return Err(AuthError::rejected("the token is too long"));
     }
     let header = jsonwebtoken::decode_header(token)
-        .map_err(|_| AuthError::rejected("the token is malformed, or its algorithm is not known"))?;
+        .map_err(|_| AuthError::rejected("the token is malformed, or its algorithm is unknown"))?;
     if !keys::is_asymmetric(header.alg) {
-        return Err(AuthError::rejected("tokens must be signed with a private key"));
+        return Err(AuthError::rejected("the token must be signed with an asymmetric algorithm"));
     }
-    // A logout token or a proof of possession is signed with the same keys (RFC 8725, 3.11).
+    // Logout tokens and proofs of possession are signed with the same keys and must not be accepted (RFC 8725, section
+    // 3.11).
     let kind = header.typ.as_deref().unwrap_or("JWT");
     let kind = kind.strip_prefix("application/").unwrap_or(kind);
     if !kind.eq_ignore_ascii_case("JWT") && !kind.eq_ignore_ascii_case("at+jwt") {
-        return Err(AuthError::rejected("the token is of another kind"));
+        return Err(AuthError::rejected("the token's typ is neither JWT nor at+jwt"));
     }
     if header.crit.is_some() {
-        return Err(AuthError::rejected("the token has critical extensions, and none is known here"));
+        return Err(AuthError::rejected("the token has critical extensions, which are not supported"));
     }
     if header.kid.as_ref().is_some_and(|id| id.len() > LONGEST_KEY_ID) {
-        return Err(AuthError::rejected("the name of the token's key is too long"));
+        return Err(AuthError::rejected("the token's kid is too long"));
     }
     Ok(header)
 }
 
-/// The claim of this name, or at this JSON pointer (RFC 6901). An `email` is none without a true `email_verified`
-/// beside it, however it is addressed: where anybody may enter any address, an address that nobody verified says
-/// nothing (OpenID Connect Core, 5.7).
+/// The claim of this name, or at this JSON pointer (RFC 6901). An `email` counts only with a true `email_verified`
+/// beside it, however it is addressed: an unverified address proves nothing if users can enter any address (OpenID
+/// Connect Core, section 5.7).
 fn lookup<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     let Some(pointer) = path.strip_prefix('/') else { return member(claims, path) };
     let mut parts = pointer.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
@@ -193,17 +193,17 @@ fn member<'a>(claims: &'a Claims, name: &str) -> Option<&'a Value> {
     claims.get(name).filter(|_| is_verified)
 }
 
-/// What is wrong with a token, for its holder.
+/// The reason for refusing a token.
 fn refusal(problem: &ErrorKind) -> AuthError {
     AuthError::rejected(match problem {
         ErrorKind::ExpiredSignature => "the token has expired",
         ErrorKind::ImmatureSignature => "the token is not valid yet",
-        ErrorKind::InvalidIssuer => "the token is of another issuer",
+        ErrorKind::InvalidIssuer => "the token is from another issuer",
         ErrorKind::InvalidAudience => "the token is meant for another service",
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => {
-            "the token lacks exp, iss or aud, or has them in another form than RFC 7519 says"
+            "the token lacks exp, iss or aud, or one of them does not conform to RFC 7519"
         }
-        ErrorKind::InvalidAlgorithm => "the token's algorithm is not that of the key it names",
+        ErrorKind::InvalidAlgorithm => "the token's algorithm does not match the key that it names",
         ErrorKind::InvalidSignature => "the token's signature does not verify",
         _ => "the token is malformed",
     })

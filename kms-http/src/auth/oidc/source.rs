@@ -1,10 +1,10 @@
-//! Where an issuer's keys come from, and how long they are good for.
+//! Fetches and caches an issuer's keys.
 //!
-//! Keys that are older than `refresh` are fetched anew beside the requests, which go on with the keys that are known.
-//! So an issuer that cannot be reached delays nobody until the keys are older than `stale`: from then on no token is
+//! Keys older than `refresh` are fetched again in the background while requests continue with the known keys. An
+//! unreachable issuer therefore delays no request until the keys are older than `stale`; from then on, no token is
 //! accepted before a fetch succeeds. A token that names an unknown key waits for one fetch, since the issuer may have
-//! rolled its keys, but there is never more than one in `retry`: made-up names cannot make this service flood the
-//! issuer.
+//! rotated its keys, but there is at most one fetch per `retry`, so made-up key names cannot make this service flood
+//! the issuer.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -20,18 +20,18 @@ use super::keys::{KeySet, Lookup};
 use crate::auth::AuthError;
 use crate::settings::OidcSettings;
 
-/// The keys of one issuer.
+/// The cached keys of one issuer.
 pub(super) struct KeySource {
     settings: Arc<OidcSettings>,
-    /// Where the key set is; found by discovery if it is not configured.
+    /// The configured URL of the key set; found by discovery if it is `None`.
     jwks_uri: Option<Url>,
     fetcher: Fetcher,
     state: RwLock<State>,
-    /// Held while fetching.
+    /// Held during a fetch.
     fetching: Arc<Mutex<()>>,
 }
 
-/// What is known at a moment.
+/// The keys and the outcome of the latest fetch at one point in time.
 #[derive(Clone, Default)]
 pub(super) struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
@@ -45,7 +45,7 @@ impl KeySource {
         Arc::new(Self { settings, jwks_uri, fetcher, state: RwLock::default(), fetching: Arc::default() })
     }
 
-    /// The key that a token names.
+    /// Finds the key that a token names; fetches the keys if it is unknown.
     pub(super) async fn find(
         self: &Arc<Self>,
         id: Option<&str>,
@@ -62,7 +62,7 @@ impl KeySource {
         match self.usable(&state)?.find(id, algorithm) {
             Lookup::Found(key) => Ok(key),
             Lookup::Unfit(reason) => Err(AuthError::rejected(reason)),
-            // The issuer may have rolled its keys, and could not be asked.
+            // The issuer may have rotated its keys but could not be reached.
             Lookup::Unknown if state.failed => Err(unreachable()),
             Lookup::Unknown => Err(AuthError::rejected("the issuer has no such key")),
         }
@@ -72,7 +72,7 @@ impl KeySource {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is known, after having asked the issuer if that is due.
+    /// The current state, after a fetch if one is due.
     async fn fresh_enough(self: &Arc<Self>) -> State {
         let state = self.snapshot();
         let Some(age) = state.keys.as_ref().map(|(_, fetched)| fetched.elapsed()) else {
@@ -87,7 +87,8 @@ impl KeySource {
         state
     }
 
-    /// Fetches keys whenever they have the age for it, so that no caller waits for that, also after a time without any.
+    /// Fetches the keys in the background whenever they are due, so that no caller waits for that, even after a time
+    /// without requests. Never returns.
     pub(super) async fn keep_fresh(self: &Arc<Self>) {
         loop {
             self.fresh_enough().await;
@@ -95,17 +96,17 @@ impl KeySource {
         }
     }
 
-    /// The age at which keys are fetched anew.
+    /// The age at which keys are fetched again.
     fn refresh(&self) -> Duration {
         Duration::from_secs(self.settings.refresh_seconds)
     }
 
-    /// The age until which keys are used if the issuer cannot be reached.
+    /// The maximum age of keys that are used while the issuer cannot be reached.
     fn stale(&self) -> Duration {
         Duration::from_secs(self.settings.stale_seconds)
     }
 
-    /// The keys, unless they are too old to be trusted without the issuer.
+    /// The keys, unless they are too old to be used without a successful fetch.
     fn usable(&self, state: &State) -> Result<Arc<KeySet>, AuthError> {
         match &state.keys {
             Some((keys, fetched)) if !state.failed || fetched.elapsed() <= self.stale() => Ok(keys.clone()),
@@ -113,31 +114,31 @@ impl KeySource {
         }
     }
 
-    /// What is known after an attempt to fetch, or after finding that one was made a moment ago.
+    /// The state after a fetch, or the current state if the last fetch was less than `retry` ago.
     ///
-    /// The attempt is a task of its own: a caller who hangs up must not be able to stop it, or hanging up often enough
-    /// would keep new keys from being learned.
+    /// The fetch is a task of its own, so that a caller that disconnects cannot cancel it. Otherwise repeated
+    /// disconnects could keep new keys from being fetched.
     pub(super) async fn refreshed(self: &Arc<Self>) -> State {
         if self.is_due() {
             let source = self.clone();
             let attempt = async move {
                 let _fetching = source.fetching.lock().await;
-                // Whoever waited finds the work done.
+                // Another task may have fetched the keys while this one waited for the lock.
                 if source.is_due() {
                     source.fetch_and_keep().await;
                 }
             };
             if tokio::spawn(attempt.in_current_span()).await.is_err() {
-                tracing::error!(issuer = self.settings.issuer, "fetching the issuer's keys came to a bad end");
+                tracing::error!(issuer = self.settings.issuer, "the task that fetches the issuer's keys panicked");
             }
         } else {
-            // An attempt that is under way is waited for.
+            // Waits for a running fetch.
             drop(self.fetching.lock().await);
         }
         self.snapshot()
     }
 
-    /// Starts an attempt to fetch if one is due, and does not wait for it.
+    /// Starts a fetch in the background if one is due and none is running.
     fn refresh_aside(self: &Arc<Self>) {
         if !self.is_due() {
             return;
@@ -161,7 +162,7 @@ impl KeySource {
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.attempted = Some(Instant::now());
-            // Until the contrary is known.
+            // Counts as failed until the fetch succeeds.
             state.failed = true;
         }
         let outcome = self.fetch().await;
@@ -181,7 +182,7 @@ impl KeySource {
         KeySet::parse(&self.fetcher.get(&location).await?)
     }
 
-    /// Where the issuer says its key set is (OpenID Connect Discovery 1.0, 4).
+    /// The URL of the key set in the issuer's discovery document (OpenID Connect Discovery 1.0, section 4).
     async fn discover(&self) -> Result<Url, String> {
         #[derive(Deserialize)]
         struct Document {
@@ -192,7 +193,7 @@ impl KeySource {
         let document: Document = serde_json::from_slice(&self.fetcher.get(&url).await?)
             .map_err(|e| format!("{url}: not a discovery document: {e}"))?;
         if document.issuer != self.settings.issuer {
-            return Err(format!("{url}: the document is another issuer's"));
+            return Err(format!("{url}: the discovery document names another issuer"));
         }
         let location = parse_url(&document.jwks_uri)?;
         if is_https(&url) && !is_https(&location) {
@@ -202,7 +203,7 @@ impl KeySource {
     }
 }
 
-/// The place of an issuer's discovery document (OpenID Connect Discovery 1.0, 4.1).
+/// The URL of an issuer's discovery document (OpenID Connect Discovery 1.0, section 4.1).
 pub(super) fn discovery_url(issuer: &str) -> Result<Url, String> {
     if issuer.contains(['?', '#']) {
         return Err(format!("{issuer:?} has a query or a fragment"));
